@@ -1,0 +1,1 @@
+//! Admin API and command-line verbs: domains, users, rooms, servers.

@@ -1,0 +1,1 @@
+//! Client-server HTTP: one file per endpoint; renders sync.

@@ -1,0 +1,1 @@
+//! From the log to local devices: wake-ups, the sync delta, unread counts, push.

@@ -1,0 +1,1 @@
+//! Server-server: inbound handlers, signed client, key ring, discovery, one sender per destination.

@@ -1,0 +1,1 @@
+//! The key-value contract on RocksDB.

@@ -1,0 +1,1 @@
+//! What every engine must do: one suite, run against each of them.

@@ -1,0 +1,1 @@
+//! Media: blobs, thumbnails, remote media.

@@ -1,0 +1,2 @@
+//! The `chappe` command.
+fn main() {}

@@ -1,0 +1,274 @@
+//! Reads of one moment and writes that are one batch, in the types of the tables.
+
+use bytes::Bytes;
+use chappe_kv::{Batch, Change, CommitError, Db, Direction, Expectation, Position, Range, Snapshot, Stamped};
+use tokio::sync::watch;
+
+use crate::{
+    Entry, LogEntry,
+    key::{Key, KeyReader, KeyWriter},
+    log::Log,
+    table::Table,
+    value::{Json, Value},
+};
+
+/// Why the store could not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Another writer was first: read again, decide again, try again.
+    #[error("another writer was first")]
+    Conflict,
+    /// What is stored cannot be read: a defect or a damaged disk, never a client's fault.
+    #[error("stored data is damaged: {0}")]
+    Corrupt(&'static str),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] chappe_kv::Error),
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict => Self::Conflict,
+            CommitError::Engine(error) => Self::Engine(error),
+        }
+    }
+}
+
+/// The store: a handle, clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    db: Db,
+}
+
+impl Store {
+    /// A store on an engine.
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    /// A view of this moment. Short-lived: never kept across a wait for the network.
+    pub fn read(&self) -> Reader<'_> {
+        Reader { snapshot: self.db.snapshot() }
+    }
+
+    /// Writes a transaction; durable when it answers.
+    pub async fn commit(&self, tx: Tx) -> Result<Position, Error> {
+        Ok(self.db.commit(tx.batch).await?)
+    }
+
+    /// The last visible position, watched.
+    pub fn visible(&self) -> watch::Receiver<Position> {
+        self.db.visible()
+    }
+}
+
+/// The key of `T` as bytes, table number first.
+fn encode<T: Table>(key: &T::Key) -> Bytes {
+    prefix_of::<T>(key)
+}
+
+fn prefix_of<T: Table>(prefix: &impl Key) -> Bytes {
+    let mut writer = KeyWriter(vec![T::INFO.number]);
+    prefix.write(&mut writer);
+    writer.0.into()
+}
+
+fn decode<T: Table>(key: &[u8]) -> Result<T::Key, Error> {
+    T::Key::read(&mut KeyReader(key.get(1..).ok_or(Error::Corrupt("empty key"))?))
+}
+
+/// One moment of the store.
+pub struct Reader<'a> {
+    snapshot: Box<dyn Snapshot + 'a>,
+}
+
+impl Reader<'_> {
+    /// Every commit up to this position is visible, none beyond.
+    pub fn position(&self) -> Position {
+        self.snapshot.position()
+    }
+
+    /// One value.
+    pub async fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, Error> {
+        let found = self.snapshot.get(&[encode::<T>(key)]).await?;
+        found.into_iter().next().flatten().map(|bytes| T::Value::from_bytes(&bytes)).transpose()
+    }
+
+    /// Several values of one table, in the order of the keys: one round trip.
+    pub async fn get_many<T: Table>(&self, keys: &[T::Key]) -> Result<Vec<Option<T::Value>>, Error> {
+        let keys: Vec<Bytes> = keys.iter().map(encode::<T>).collect();
+        let found = self.snapshot.get(&keys).await?;
+        found.into_iter().map(|v| v.map(|bytes| T::Value::from_bytes(&bytes)).transpose()).collect()
+    }
+
+    /// Up to `limit` rows whose key begins with `prefix` (a leading part of the key's tuple).
+    pub async fn scan<T: Table>(
+        &self,
+        prefix: &impl Key,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(T::Key, T::Value)>, Error> {
+        self.scan_range::<T>(&Range::prefix(&prefix_of::<T>(prefix)), direction, limit).await
+    }
+
+    /// Up to `limit` rows from `from` (included) on to the end of `prefix`, forward.
+    pub async fn scan_from<T: Table>(
+        &self,
+        prefix: &impl Key,
+        from: &impl Key,
+        limit: usize,
+    ) -> Result<Vec<(T::Key, T::Value)>, Error> {
+        let mut range = Range::prefix(&prefix_of::<T>(prefix));
+        range.from = prefix_of::<T>(from);
+        self.scan_range::<T>(&range, Direction::Forward, limit).await
+    }
+
+    /// Up to `limit` rows of `prefix` below `before` (excluded), backward.
+    pub async fn scan_back<T: Table>(
+        &self,
+        prefix: &impl Key,
+        before: &impl Key,
+        limit: usize,
+    ) -> Result<Vec<(T::Key, T::Value)>, Error> {
+        let mut range = Range::prefix(&prefix_of::<T>(prefix));
+        range.to = prefix_of::<T>(before);
+        self.scan_range::<T>(&range, Direction::Backward, limit).await
+    }
+
+    async fn scan_range<T: Table>(
+        &self,
+        range: &Range,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(T::Key, T::Value)>, Error> {
+        let page = self.snapshot.scan(range, direction, limit).await?;
+        page.rows.iter().map(|(k, v)| Ok((decode::<T>(k)?, T::Value::from_bytes(v)?))).collect()
+    }
+
+    /// About `limit` log entries after `after`, never part of a commit.
+    pub async fn log_after(&self, after: Position, limit: usize) -> Result<Vec<Entry>, Error> {
+        let mut rows = self.scan_from::<Log>(&(), &(after.0 + 1), limit).await?;
+        if rows.len() == limit
+            && let Some(((cut, _), _)) = rows.pop()
+        {
+            rows.retain(|((position, _), _)| *position < cut);
+            rows.extend(self.scan::<Log>(&cut, Direction::Forward, usize::from(u16::MAX)).await?);
+        }
+        let entry = |((position, _), Json(what))| Entry { position: Position(position), what };
+        Ok(rows.into_iter().map(entry).collect())
+    }
+}
+
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reader at {}", self.position())
+    }
+}
+
+/// A transaction in the making: expectations and changes, written together by [`Store::commit`].
+#[derive(Debug, Default)]
+pub struct Tx {
+    batch: Batch,
+    logged: u16,
+}
+
+impl Tx {
+    /// An empty transaction.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether nothing would be written.
+    pub fn is_empty(&self) -> bool {
+        self.batch.changes.is_empty()
+    }
+
+    /// Conflict if the key has a value by then.
+    pub fn expect_absent<T: Table>(&mut self, key: &T::Key) -> &mut Self {
+        self.batch.expectations.push(Expectation::Absent(encode::<T>(key)));
+        self
+    }
+
+    /// Conflict if the key's value is another one by then; `None` expects it absent.
+    pub fn expect<T: Table>(&mut self, key: &T::Key, value: Option<&T::Value>) -> &mut Self {
+        let key = encode::<T>(key);
+        self.batch.expectations.push(match value {
+            None => Expectation::Absent(key),
+            Some(value) => Expectation::Value(key, value.to_bytes().into()),
+        });
+        self
+    }
+
+    /// Sets a key.
+    pub fn put<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> &mut Self {
+        let key = Stamped::from(encode::<T>(key).to_vec());
+        self.batch.changes.push(Change::Put(key, value.to_bytes().into()));
+        self
+    }
+
+    /// Sets a key whose value is the commit's position.
+    pub fn put_position<T: Table<Value = u64>>(&mut self, key: &T::Key) -> &mut Self {
+        let mut value = Stamped::default();
+        value.push_position();
+        self.batch.changes.push(Change::Put(Stamped::from(encode::<T>(key).to_vec()), value));
+        self
+    }
+
+    /// Sets the key `(prefix…, position of this commit, suffix…)`.
+    pub fn put_at_position<T: Table>(
+        &mut self,
+        prefix: &impl Key,
+        suffix: &impl Key,
+        value: &T::Value,
+    ) -> &mut Self {
+        let mut key = Stamped::from(prefix_of::<T>(prefix).to_vec());
+        key.push_position();
+        let mut writer = KeyWriter::default();
+        suffix.write(&mut writer);
+        key.push(&writer.0);
+        self.batch.changes.push(Change::Put(key, value.to_bytes().into()));
+        self
+    }
+
+    /// Sets a key to `(position of this commit, 8 bytes big-endian) ++ rest`; the value type decodes that layout.
+    pub fn put_stamped<T: Table>(&mut self, key: &T::Key, rest: &[u8]) -> &mut Self {
+        let mut value = Stamped::default();
+        value.push_position();
+        value.push(rest);
+        self.batch.changes.push(Change::Put(Stamped::from(encode::<T>(key).to_vec()), value));
+        self
+    }
+
+    /// Removes a key.
+    pub fn delete<T: Table>(&mut self, key: &T::Key) -> &mut Self {
+        self.batch.changes.push(Change::Delete(encode::<T>(key)));
+        self
+    }
+
+    /// Removes every key that begins with `prefix`.
+    pub fn delete_prefix<T: Table>(&mut self, prefix: &impl Key) -> &mut Self {
+        self.batch.changes.push(Change::DeleteRange(Range::prefix(&prefix_of::<T>(prefix))));
+        self
+    }
+
+    /// Removes the keys from `from` (included) to `to` (excluded).
+    pub fn delete_between<T: Table>(&mut self, from: &impl Key, to: &impl Key) -> &mut Self {
+        let range = Range { from: prefix_of::<T>(from), to: prefix_of::<T>(to) };
+        self.batch.changes.push(Change::DeleteRange(range));
+        self
+    }
+
+    /// Adds to a counter.
+    pub fn add<T: Table<Value = i64>>(&mut self, key: &T::Key, delta: i64) -> &mut Self {
+        self.batch.changes.push(Change::Add(encode::<T>(key), delta));
+        self
+    }
+
+    /// Says in the log what happened.
+    pub fn log(&mut self, what: LogEntry) -> &mut Self {
+        let index = self.logged;
+        self.logged = self.logged.checked_add(1).expect("a commit logs far fewer than 65,536 entries");
+        self.put_at_position::<Log>(&(), &index, &Json(what))
+    }
+}

@@ -1,0 +1,1 @@
+//! Endpoint types on axum and hyper: extractors, error bodies, limits, rate limiting.

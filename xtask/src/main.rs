@@ -1,0 +1,2 @@
+//! Developer tasks: tidy, coverage, bench.
+fn main() {}
