@@ -1,0 +1,34 @@
+//! Who acts, and the transaction an action belongs to.
+
+use ruma::{OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId};
+
+/// How the access policy looks at an actor. The protocol's own rules make no difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// The access policy applies.
+    #[default]
+    Ordinary,
+    /// A server administrator: exempt from the access policy.
+    Administrator,
+}
+
+/// A local user who asks for something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The user.
+    pub user: OwnedUserId,
+    /// The device the request came from; transaction ids are its own.
+    pub device: Option<OwnedDeviceId>,
+    /// How the access policy looks at the user.
+    pub standing: Standing,
+}
+
+impl Actor {
+    /// An ordinary user without a device: for work that the server does in the user's name.
+    pub fn user(user: &UserId) -> Self {
+        Self { user: user.to_owned(), device: None, standing: Standing::Ordinary }
+    }
+}
+
+/// The transaction id of a client's request. The same id from the same device gives the same event.
+pub type Transaction = OwnedTransactionId;

@@ -1,0 +1,58 @@
+//! The `[rooms]` section of the configuration.
+
+use ruma::RoomVersionId;
+use serde::{Deserialize, Serialize};
+
+/// How rooms behave on this server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Version of rooms that are created without one.
+    pub default_version: RoomVersionId,
+    /// Users that `createRoom` may invite at once.
+    pub max_invites_at_creation: usize,
+    /// State events that `createRoom` takes in `initial_state`.
+    pub max_initial_state: usize,
+    /// Events asked of a peer at once to fill a gap before a received event.
+    pub missing_events_batch: u16,
+    /// Events fetched at most for one received event, over all rounds and peers.
+    pub missing_events_limit: usize,
+    /// State events and auth events taken from a peer at most when joining a room.
+    pub join_state_limit: usize,
+    /// How long other servers may take together while a client waits for its join, in seconds.
+    pub join_timeout_seconds: u64,
+    /// Rooms of a user in which a changed profile is announced, at most.
+    pub profile_rooms_limit: usize,
+    /// Servers with a member in the room that are asked for old events, at most.
+    pub backfill_servers: usize,
+    /// Depth of the queue of drafts per room; more are answered with "busy".
+    pub queue_per_room: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            default_version: RoomVersionId::V11,
+            max_invites_at_creation: 200,
+            max_initial_state: 200,
+            missing_events_batch: 50,
+            missing_events_limit: 500,
+            join_state_limit: 500_000,
+            join_timeout_seconds: 120,
+            profile_rooms_limit: 10_000,
+            backfill_servers: 5,
+            queue_per_room: 10_000,
+        }
+    }
+}
+
+/// The room versions this server knows, oldest first.
+pub const VERSIONS: &[RoomVersionId] = &[
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];

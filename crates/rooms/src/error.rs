@@ -1,0 +1,83 @@
+//! Why a room operation was not done, in variants named by what the caller can do about it.
+
+use ruma::RoomVersionId;
+
+use crate::PeerError;
+
+/// Why a room operation was not done. Nothing was written unless the variant says otherwise.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The rules or the policy do not allow it: `M_FORBIDDEN`, with a sentence for people.
+    #[error("{0}")]
+    Forbidden(String),
+    /// There is no such thing, or the asker may not know of it: `M_NOT_FOUND`.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// What was asked for is malformed: `M_BAD_JSON`.
+    #[error("{0}")]
+    BadJson(String),
+    /// A parameter has a value that cannot be used: `M_INVALID_PARAM`.
+    #[error("{0}")]
+    InvalidParam(String),
+    /// The operation makes no sense in the present state of the room: `M_BAD_STATE`.
+    #[error("{0}")]
+    BadState(String),
+    /// The state of a room to be created contradicts itself: `M_INVALID_ROOM_STATE`.
+    #[error("{0}")]
+    InvalidRoomState(String),
+    /// The alias is taken: `M_ROOM_IN_USE`.
+    #[error("this room alias is already in use")]
+    AliasInUse,
+    /// The event exceeds a size limit of the specification: `M_TOO_LARGE`.
+    #[error("{0}")]
+    TooLarge(String),
+    /// This server does not know the room version: `M_UNSUPPORTED_ROOM_VERSION`.
+    #[error("room version {0} is not supported")]
+    UnsupportedRoomVersion(String),
+    /// The asking server does not know the room's version: `M_INCOMPATIBLE_ROOM_VERSION`.
+    #[error("the room has version {0}, which your server does not support")]
+    IncompatibleRoomVersion(RoomVersionId),
+    /// This server cannot check the conditions of a restricted room: `M_UNABLE_TO_AUTHORISE_JOIN`. Ask another one.
+    #[error("this server cannot check the conditions for joining")]
+    UnableToAuthoriseJoin,
+    /// No member of this server may authorise the join: `M_UNABLE_TO_GRANT_JOIN`. Ask another one.
+    #[error("no user of this server may authorise the join")]
+    UnableToGrantJoin,
+    /// Another server answered with an error that is worth passing on.
+    #[error("{0}")]
+    Peer(PeerError),
+    /// No other server that could help was reached: 502.
+    #[error("no server that could help was reached")]
+    Unreachable,
+    /// What another server sent was not used: it broke a rule.
+    #[error("another server's answer was refused: {0}")]
+    HostilePeer(String),
+    /// Too many writers at once: try again.
+    #[error("the room is busy, try again")]
+    Retry,
+    /// The store failed.
+    #[error(transparent)]
+    Store(chappe_store::Error),
+}
+
+impl From<chappe_store::Error> for Error {
+    fn from(error: chappe_store::Error) -> Self {
+        match error {
+            chappe_store::Error::Conflict => Self::Retry,
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<PeerError> for Error {
+    fn from(error: PeerError) -> Self {
+        match error {
+            PeerError::Unreachable(_) => Self::Unreachable,
+            PeerError::Malformed(what) => Self::HostilePeer(what),
+            refused @ PeerError::Refused { .. } => Self::Peer(refused),
+        }
+    }
+}
+
+/// What the functions of this crate give.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,248 @@
+//! What this crate needs from other servers; crate `federation` implements it.
+//!
+//! Every call has a deadline of its own inside the implementation, talks only to servers the configuration
+//! allows, and gives back what came unread: checking it is the business of this crate.
+
+use async_trait::async_trait;
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedServerSigningKeyId,
+    RoomAliasId, RoomId, RoomVersionId, ServerName, UInt, UserId,
+    api::{
+        Direction,
+        federation::{directory::get_public_rooms_filtered, space::get_hierarchy},
+    },
+    signatures::PublicKeyMap,
+};
+use serde_json::value::RawValue;
+
+/// Why another server did not help.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PeerError {
+    /// It was not reached, answered 5xx, is backing off, or may not be talked to.
+    #[error("{0} was not reached")]
+    Unreachable(OwnedServerName),
+    /// It answered, but not what the specification says.
+    #[error("malformed answer: {0}")]
+    Malformed(String),
+    /// It refused with a Matrix error (4xx).
+    #[error("{error}")]
+    Refused {
+        /// HTTP status, 400–499.
+        status: u16,
+        /// `errcode` of the body, `M_UNKNOWN` if it had none.
+        errcode: String,
+        /// `error` of the body, for people.
+        error: String,
+    },
+}
+
+/// A signing key that is needed to check an event.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyWanted {
+    /// Whose key.
+    pub server: OwnedServerName,
+    /// Which key, such as `ed25519:a1`.
+    pub key: OwnedServerSigningKeyId,
+    /// The key must have been valid then: the event's `origin_server_ts`.
+    pub at: MilliSecondsSinceUnixEpoch,
+}
+
+/// An unsigned template of a membership event, from `make_join`, `make_leave` or `make_knock`.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// The room's version; none means 1.
+    pub room_version: Option<RoomVersionId>,
+    /// The template: a hint, never to be signed as it is.
+    pub event: Box<RawValue>,
+}
+
+/// The answer to `send_join`.
+#[derive(Clone, Debug, Default)]
+pub struct JoinAnswer {
+    /// Events in the auth chains of the join and of `state`.
+    pub auth_chain: Vec<Box<RawValue>>,
+    /// The state before the join.
+    pub state: Vec<Box<RawValue>>,
+    /// The join, signed by the resident server too.
+    pub event: Option<Box<RawValue>>,
+    /// Servers that the peer says are in the room.
+    pub servers_in_room: Option<Vec<String>>,
+    /// Whether memberships were left out.
+    pub members_omitted: bool,
+}
+
+/// State at an event, in event ids.
+#[derive(Clone, Debug, Default)]
+pub struct StateIds {
+    /// The state before the event.
+    pub state: Vec<OwnedEventId>,
+    /// The auth chains of the state.
+    pub auth_chain: Vec<OwnedEventId>,
+}
+
+/// State at an event, in full.
+#[derive(Clone, Debug, Default)]
+pub struct StateEvents {
+    /// The state before the event.
+    pub state: Vec<Box<RawValue>>,
+    /// The auth chains of the state.
+    pub auth_chain: Vec<Box<RawValue>>,
+}
+
+/// An invite on its way to the invited user's server.
+#[derive(Clone, Debug)]
+pub struct Invitation {
+    /// The room's version.
+    pub room_version: RoomVersionId,
+    /// The invite, signed by the sender's server.
+    pub event: Box<RawValue>,
+    /// Stripped state (before v11 of the federation API) or full PDUs that tell what room it is.
+    pub room_state: Vec<Box<RawValue>>,
+}
+
+/// The question of `get_missing_events`.
+#[derive(Clone, Debug)]
+pub struct Gap {
+    /// Events the asker has: go no further back.
+    pub earliest: Vec<OwnedEventId>,
+    /// Events whose ancestors are missing.
+    pub latest: Vec<OwnedEventId>,
+    /// How many events at most.
+    pub limit: u16,
+    /// No event below this depth.
+    pub min_depth: UInt,
+}
+
+/// Where an alias points.
+#[derive(Clone, Debug)]
+pub struct AliasTarget {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Servers that may know it.
+    pub servers: Vec<OwnedServerName>,
+}
+
+/// Other servers. All calls may fail with [`PeerError`]; none retries for longer than a client would wait.
+#[async_trait]
+pub trait Peers: Send + Sync {
+    /// The keys among `wanted` that could be had and were valid at their time; missing ones are left out.
+    async fn keys(&self, wanted: Vec<KeyWanted>) -> PublicKeyMap;
+
+    /// `GET /make_join`.
+    async fn make_join(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        user: &UserId,
+        versions: &[RoomVersionId],
+    ) -> Result<Template, PeerError>;
+
+    /// `PUT /send_join` (v2), asking for full state.
+    async fn send_join(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        pdu: Box<RawValue>,
+    ) -> Result<JoinAnswer, PeerError>;
+
+    /// `GET /make_leave`.
+    async fn make_leave(&self, to: &ServerName, room: &RoomId, user: &UserId) -> Result<Template, PeerError>;
+
+    /// `PUT /send_leave` (v2).
+    async fn send_leave(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        pdu: Box<RawValue>,
+    ) -> Result<(), PeerError>;
+
+    /// `GET /make_knock`.
+    async fn make_knock(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        user: &UserId,
+        versions: &[RoomVersionId],
+    ) -> Result<Template, PeerError>;
+
+    /// `PUT /send_knock`; gives the stripped state of the room.
+    async fn send_knock(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        pdu: Box<RawValue>,
+    ) -> Result<Vec<Box<RawValue>>, PeerError>;
+
+    /// `PUT /invite` (v2); gives the invite with the invited server's signature added.
+    async fn invite(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        invitation: Invitation,
+    ) -> Result<Box<RawValue>, PeerError>;
+
+    /// `POST /get_missing_events`, oldest first.
+    async fn missing_events(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        gap: Gap,
+    ) -> Result<Vec<Box<RawValue>>, PeerError>;
+
+    /// `GET /backfill`: the events `from` and up to `limit` before them, newest first.
+    async fn backfill(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        from: &[OwnedEventId],
+        limit: u16,
+    ) -> Result<Vec<Box<RawValue>>, PeerError>;
+
+    /// `GET /state_ids`.
+    async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds, PeerError>;
+
+    /// `GET /state`.
+    async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents, PeerError>;
+
+    /// `GET /event`.
+    async fn event(&self, to: &ServerName, event: &EventId) -> Result<Box<RawValue>, PeerError>;
+
+    /// `GET /event_auth`.
+    async fn event_auth(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+    ) -> Result<Vec<Box<RawValue>>, PeerError>;
+
+    /// `GET /query/directory`, asked of the alias's server.
+    async fn alias(&self, alias: &RoomAliasId) -> Result<AliasTarget, PeerError>;
+
+    /// `GET /hierarchy`.
+    async fn hierarchy(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        suggested_only: bool,
+    ) -> Result<get_hierarchy::v1::Response, PeerError>;
+
+    /// `POST /publicRooms`.
+    async fn public_rooms(
+        &self,
+        to: &ServerName,
+        request: get_public_rooms_filtered::v1::Request,
+    ) -> Result<get_public_rooms_filtered::v1::Response, PeerError>;
+
+    /// `GET /timestamp_to_event`.
+    async fn timestamp_to_event(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        ts: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<(OwnedEventId, MilliSecondsSinceUnixEpoch), PeerError>;
+}
