@@ -10,6 +10,7 @@ mod batch;
 pub mod conformance;
 mod counting;
 mod engine;
+mod faulty;
 mod memory;
 mod overlay;
 
@@ -17,6 +18,7 @@ pub use self::{
     batch::{Batch, Change, Expectation, Stamped},
     counting::{Counting, RoundTrips},
     engine::{Class, CommitError, Db, Direction, Engine, Error, Page, Position, Range, Snapshot},
+    faulty::{Fault, Faulty, Plan},
     memory::Memory,
     overlay::{Overlay, Resolved},
 };

@@ -99,3 +99,21 @@ impl Snapshot for Moment {
         Ok(Page { rows, more })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Memory;
+    use crate::{Db, conformance};
+
+    #[tokio::test]
+    async fn conforms() {
+        conformance::run(|| Db::new(Memory::default())).await;
+    }
+
+    #[tokio::test]
+    async fn equals_an_ordered_map() {
+        for seed in 0..50 {
+            conformance::model(Db::new(Memory::default()), seed, 100, async |db| db).await;
+        }
+    }
+}
