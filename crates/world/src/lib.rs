@@ -1,1 +1,195 @@
 //! Time, randomness, task spawning, outbound HTTP and DNS: small traits, real ones, seeded fakes.
+//!
+//! Everything the server cannot know by itself comes through a [`World`]. [`World::real`] talks to the machine;
+//! [`World::fake`] is seeded, keeps tokio's (pausable) time and routes requests in process through a [`FakeNet`].
+
+mod clock;
+mod dns;
+mod fake;
+mod guard;
+pub mod http;
+mod random;
+mod tasks;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::{
+    dns::{Dns, DnsError, Service},
+    fake::{Fake, FakeNet, Fate, Handler},
+    guard::Guard,
+    http::{Body, Destination, Error, Host, Http, Limits, Outbound, Request},
+    tasks::{Ended, Stopped, Tasks},
+};
+use self::{clock::Clock, random::Random};
+
+/// The outside world: a handle, clones share it.
+#[derive(Clone)]
+pub struct World {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Clock,
+    random: Random,
+    tasks: Tasks,
+    http: Arc<dyn Http>,
+    dns: Arc<dyn Dns>,
+}
+
+/// The real world could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A certificate authority file of the configuration cannot be used.
+    #[error("certificate authority {file}: {reason}")]
+    Authority {
+        /// The file as configured.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl World {
+    /// The machine: system clock, system randomness, the network as `outbound` allows it.
+    pub fn real(outbound: &Outbound) -> Result<Self, SetupError> {
+        let tasks = Tasks::threaded();
+        let dns: Arc<dyn Dns> = Arc::new(dns::System::new());
+        let http = Arc::new(http::Client::new(outbound, Arc::clone(&dns), tasks.clone())?);
+        Ok(Self::of(Clock::system(), Random::system(), tasks, http, dns))
+    }
+
+    /// A seeded world: time begins at `fake.epoch_ms` and follows tokio's clock, requests go to `fake.net`.
+    pub fn fake(fake: Fake) -> Self {
+        let tasks = Tasks::inline();
+        let (http, dns) = (fake.http(), fake.dns());
+        Self::of(Clock::from(fake.epoch_ms), Random::seeded(fake.seed), tasks, http, dns)
+    }
+
+    fn of(clock: Clock, random: Random, tasks: Tasks, http: Arc<dyn Http>, dns: Arc<dyn Dns>) -> Self {
+        Self { inner: Arc::new(Inner { clock, random, tasks, http, dns }) }
+    }
+
+    /// Wall time in milliseconds since 1970, as Matrix counts it. It may jump: never measure with it.
+    pub fn now(&self) -> u64 {
+        self.inner.clock.now()
+    }
+
+    /// A point on the steady clock, for measuring and for deadlines.
+    pub fn instant(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now()
+    }
+
+    /// Waits.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+
+    /// Waits until a point on the steady clock.
+    pub async fn sleep_until(&self, at: tokio::time::Instant) {
+        tokio::time::sleep_until(at).await;
+    }
+
+    /// Runs a future for so long at most; `None` when the time was up.
+    pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        tokio::time::timeout(limit, future).await.ok()
+    }
+
+    /// Ticks every `period`, at once first; late ticks are skipped.
+    pub fn interval(&self, period: Duration) -> tokio::time::Interval {
+        let mut interval = tokio::time::interval(period.max(Duration::from_millis(1)));
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        interval
+    }
+
+    /// Fills `bytes` from the secure random source.
+    pub fn fill(&self, bytes: &mut [u8]) {
+        self.inner.random.fill(bytes);
+    }
+
+    /// `N` random bytes.
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes);
+        bytes
+    }
+
+    /// A random number.
+    pub fn random(&self) -> u64 {
+        u64::from_be_bytes(self.bytes())
+    }
+
+    /// A random number below `bound` (0 when the bound is 0).
+    pub fn below(&self, bound: u64) -> u64 {
+        let wide = u128::from(self.random()) * u128::from(bound);
+        u64::try_from(wide >> 64).unwrap_or(0)
+    }
+
+    /// A random text of `length` ASCII letters and digits; 32 of them carry 190 bits.
+    pub fn token(&self, length: usize) -> String {
+        random::alphanumeric(length, |bytes| self.fill(bytes))
+    }
+
+    /// The tasks of this world.
+    pub fn tasks(&self) -> &Tasks {
+        &self.inner.tasks
+    }
+
+    /// Starts a task under a name for the logs. It ends by itself, or soon after [`World::stopping`] is ready.
+    pub fn spawn<F>(&self, name: &'static str, future: F) -> Ended<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.inner.tasks.spawn(name, future)
+    }
+
+    /// Runs work that blocks or burns CPU outside the async threads, a bounded number at a time.
+    pub async fn spawn_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        self.inner.tasks.blocking(work).await
+    }
+
+    /// Ready once the server is to stop: long-polls answer, loops end.
+    pub async fn stopping(&self) {
+        self.inner.tasks.stopping().await;
+    }
+
+    /// Whether the server is to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.tasks.is_stopping()
+    }
+
+    /// Says stop and waits until every task has ended, `grace` at most; what runs then is dropped.
+    /// Gives whether all ended by themselves.
+    pub async fn shut_down(&self, grace: Duration) -> bool {
+        self.inner.tasks.shut_down(grace).await
+    }
+
+    /// Drops every task where it stands, as a crash does.
+    pub fn kill(&self) {
+        self.inner.tasks.kill();
+    }
+
+    /// Sends a request and reads the whole answer, within the request's limits.
+    pub async fn send(&self, request: Request) -> Result<::http::Response<bytes::Bytes>, Error> {
+        http::whole(&*self.inner.http, request).await
+    }
+
+    /// Sends a request; the answer's body arrives piece by piece, within the request's limits.
+    pub async fn stream(&self, request: Request) -> Result<::http::Response<Body>, Error> {
+        self.inner.http.stream(request).await
+    }
+
+    /// Name look-ups.
+    pub fn dns(&self) -> &dyn Dns {
+        &*self.inner.dns
+    }
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("World")
+    }
+}

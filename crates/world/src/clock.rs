@@ -1,0 +1,52 @@
+//! Wall time, from the system or from a chosen beginning.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+#[derive(Debug)]
+pub(crate) enum Clock {
+    System,
+    /// Counts from a chosen time along tokio's clock, which tests may pause.
+    Fake {
+        epoch_ms: u64,
+        start: Instant,
+    },
+}
+
+impl Clock {
+    pub(crate) fn system() -> Self {
+        Self::System
+    }
+
+    pub(crate) fn from(epoch_ms: u64) -> Self {
+        Self::Fake { epoch_ms, start: Instant::now() }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        match self {
+            Self::System => {
+                #[expect(clippy::disallowed_methods, reason = "this is where the clock comes from")]
+                let now = SystemTime::now();
+                now.duration_since(UNIX_EPOCH).map_or(0, millis)
+            }
+            Self::Fake { epoch_ms, start } => epoch_ms + millis(start.elapsed()),
+        }
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Clock;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fake_clock_follows_paused_time() {
+        let clock = Clock::from(1_000);
+        tokio::time::advance(std::time::Duration::from_millis(250)).await;
+        assert_eq!(clock.now(), 1_250);
+    }
+}

@@ -1,0 +1,230 @@
+//! The real client: hyper over rustls, every answer within its limits, redirects under the guard.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http::{HeaderValue, Method, Uri, Version, header};
+use http_body_util::{BodyStream, Full};
+use hyper::body::Incoming;
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+use super::{
+    Body, Destination, Error, Host, Http, Outbound, Request,
+    pool::{Connection, Key, Plain, Pool},
+};
+use crate::{Dns, Guard, SetupError, Tasks};
+
+pub(crate) struct Client {
+    pool: Arc<Pool>,
+}
+
+impl Client {
+    pub(crate) fn new(
+        outbound: &Outbound,
+        dns: Arc<dyn Dns>,
+        tasks: Tasks,
+    ) -> Result<Self, SetupError> {
+        let guard = Guard::new(outbound.allowed_ranges.clone());
+        let tls = TlsConnector::from(Arc::new(tls(outbound)?));
+        let timeouts =
+            (Duration::from_secs(outbound.connect_timeout_s), Duration::from_secs(outbound.idle_timeout_s));
+        Ok(Self { pool: Arc::new(Pool::new(dns, guard, tls, tasks, timeouts)) })
+    }
+
+    /// One exchange, no redirects.
+    async fn exchange(&self, key: Key, request: &http::Request<Bytes>) -> Result<(Parts, Incoming, Back), Error> {
+        if let Some(kept) = self.pool.kept(&key)
+            && let Some(answer) = self.try_on(kept, &key, request).await?
+        {
+            return Ok(answer);
+        }
+        let fresh = self.pool.connect(&key).await?;
+        let answer = self.try_on(fresh, &key, request).await?;
+        answer.ok_or_else(|| Error::Unreachable(format!("{}: the connection closed at once", key.connect)))
+    }
+
+    /// `None` when the connection had gone before the request left, so that another may be tried.
+    async fn try_on(
+        &self,
+        connection: Connection,
+        key: &Key,
+        request: &http::Request<Bytes>,
+    ) -> Result<Option<(Parts, Incoming, Back)>, Error> {
+        let outcome = match connection {
+            Connection::One(mut one) => {
+                let sent = one.try_send_request(for_http1(request)?).await;
+                sent.map(|answer| (answer, Some(one)))
+            }
+            Connection::Two(mut two) => {
+                two.try_send_request(for_http2(request, key)?).await.map(|answer| (answer, None))
+            }
+        };
+        match outcome {
+            Ok((answer, one)) => {
+                let (parts, body) = answer.into_parts();
+                let back = one.map(|one| (Arc::clone(&self.pool), key.clone(), one));
+                Ok(Some((parts, body, back)))
+            }
+            Err(mut error) => match error.take_message() {
+                Some(_unsent) => Ok(None),
+                None => Err(Error::Unreachable(format!("{}: {}", key.connect, error.error()))),
+            },
+        }
+    }
+
+    async fn follow(&self, url: Uri, mut request: Request, redirects: u8) -> Result<(Parts, Incoming, Back), Error> {
+        let mut url = Url::parse(&url.to_string()).map_err(|e| Error::Invalid(e.to_string()))?;
+        for _ in 0..=redirects {
+            let (key, authority) = target(&url)?;
+            *request.http.uri_mut() = path_of(&url)?;
+            request.http.headers_mut().insert(header::HOST, header_value(&authority)?);
+            let (parts, body, back) = self.exchange(key, &request.http).await?;
+            let location = parts.headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
+            let next = location.filter(|_| parts.status.is_redirection()).map(|l| url.join(l));
+            let Some(next) = next.filter(|_| redirects > 0) else { return Ok((parts, body, back)) };
+            let next = next.map_err(|_| Error::Redirects)?;
+            redirect(&mut request.http, &parts, &url, &next);
+            url = next;
+        }
+        Err(Error::Redirects)
+    }
+}
+
+type Parts = http::response::Parts;
+/// Where an HTTP/1 connection goes when its answer has been read.
+type Back = Option<(Arc<Pool>, Key, Plain)>;
+
+#[async_trait]
+impl Http for Client {
+    async fn stream(&self, request: Request) -> Result<http::Response<Body>, Error> {
+        let (limits, deadline) = (request.limits, Instant::now() + request.limits.deadline);
+        let exchange = async {
+            match request.destination.clone() {
+                Destination::Url { redirects } => {
+                    let url = request.http.uri().clone();
+                    self.follow(url, request, redirects).await
+                }
+                Destination::Host(host) => {
+                    let mut http = request.http;
+                    http.headers_mut().insert(header::HOST, header_value(&host.header)?);
+                    self.exchange(key_of(host), &http).await
+                }
+            }
+        };
+        let answer = tokio::time::timeout_at(deadline, exchange).await.map_err(|_| Error::Timeout)?;
+        let (parts, incoming, back) = answer?;
+        let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        if announced.is_some_and(|length: u64| length > limits.max_bytes) {
+            return Err(Error::TooLong);
+        }
+        Ok(http::Response::from_parts(parts, Body::new(pieces(incoming, back), limits, deadline)))
+    }
+}
+
+/// The data of a body; at its end the connection goes back into the pool.
+fn pieces(incoming: Incoming, back: Back) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    let data = BodyStream::new(incoming).filter_map(async |frame| match frame {
+        Ok(frame) => frame.into_data().ok().map(Ok),
+        Err(error) => Some(Err(Error::Unreachable(error.to_string()))),
+    });
+    let end = futures_util::stream::once(async move {
+        if let Some((pool, key, mut one)) = back
+            && one.ready().await.is_ok()
+        {
+            pool.keep(key, one);
+        }
+    });
+    Box::pin(data).chain(end.filter_map(async |()| None))
+}
+
+fn key_of(host: Host) -> Key {
+    Key { connect: host.connect, port: host.port, tls_name: Some(host.tls_name) }
+}
+
+/// The connection and the `Host` header that a URL asks for.
+fn target(url: &Url) -> Result<(Key, String), Error> {
+    let invalid = || Error::Invalid("a URL with http or https and a host is needed".to_owned());
+    let tls = match url.scheme() {
+        "http" => false,
+        "https" => true,
+        _ => return Err(invalid()),
+    };
+    let (host, port) = (url.host_str().ok_or_else(invalid)?, url.port_or_known_default().ok_or_else(invalid)?);
+    let connect = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    Ok((Key { tls_name: tls.then(|| connect.clone()), connect, port }, authority))
+}
+
+fn path_of(url: &Url) -> Result<Uri, Error> {
+    let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
+    format!("{}{query}", url.path()).parse().map_err(|e| Error::Invalid(format!("{e}")))
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(text).map_err(|_| Error::Invalid("not a host name".to_owned()))
+}
+
+/// Turns a request into what a redirect asks for; credentials never go to another host.
+fn redirect(request: &mut http::Request<Bytes>, answer: &Parts, from: &Url, to: &Url) {
+    if matches!(answer.status.as_u16(), 301..=303) && *request.method() != Method::HEAD {
+        *request.method_mut() = Method::GET;
+        *request.body_mut() = Bytes::new();
+        request.headers_mut().remove(header::CONTENT_TYPE);
+        request.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    if from.origin() != to.origin() {
+        request.headers_mut().remove(header::AUTHORIZATION);
+        request.headers_mut().remove(header::COOKIE);
+    }
+}
+
+fn for_http1(request: &http::Request<Bytes>) -> Result<http::Request<Full<Bytes>>, Error> {
+    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let mut http1 = request.clone().map(Full::new);
+    *http1.uri_mut() = path.parse().map_err(|_| Error::Invalid("path".to_owned()))?;
+    *http1.version_mut() = Version::HTTP_11;
+    Ok(http1)
+}
+
+/// HTTP/2 says the host in the URI and not in a header.
+fn for_http2(request: &http::Request<Bytes>, key: &Key) -> Result<http::Request<Full<Bytes>>, Error> {
+    let mut http2 = request.clone().map(Full::new);
+    let host = http2.headers_mut().remove(header::HOST);
+    let authority = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(&key.connect).to_owned();
+    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
+    *http2.uri_mut() = uri.map_err(|e| Error::Invalid(e.to_string()))?;
+    *http2.version_mut() = Version::HTTP_2;
+    Ok(http2)
+}
+
+fn tls(outbound: &Outbound) -> Result<ClientConfig, SetupError> {
+    let mut roots = RootCertStore::empty();
+    if outbound.system_authorities {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    for file in &outbound.certificate_authorities {
+        let fail = |reason: String| SetupError::Authority { file: file.display().to_string(), reason };
+        let certificates = CertificateDer::pem_file_iter(file).map_err(|e| fail(e.to_string()))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|e| fail(e.to_string()))?;
+            roots.add(certificate).map_err(|e| fail(e.to_string()))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring offers the protocol versions that are compiled in")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! The real client against servers on loopback.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::{Destination, Error, Limits, Outbound, Request, World};
+
+fn world() -> World {
+    let allowed_ranges = vec!["127.0.0.0/8".parse().unwrap()];
+    let outbound = Outbound { allowed_ranges, system_authorities: false, ..Outbound::default() };
+    World::real(&outbound).unwrap()
+}
+
+/// Serves each answer of `answers` in turn on one port; gives the port.
+async fn serve(answers: Vec<Vec<u8>>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answers = Arc::new(answers);
+    #[expect(clippy::disallowed_methods, reason = "a test's server is outside the world")]
+    tokio::spawn(async move {
+        for answer in answers.iter() {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 4096];
+            let _ = stream.read(&mut asked).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+        }
+    });
+    port
+}
+
+fn get(url: String, max_bytes: u64, redirects: u8) -> Request {
+    Request {
+        destination: Destination::Url { redirects },
+        http: http::Request::get(url).body(Bytes::new()).unwrap(),
+        limits: Limits { max_bytes, deadline: Duration::from_secs(5) },
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_read_and_a_long_one_refused() {
+    let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello".to_vec();
+    let endless = [&b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"[..], &[b'x'; 1000]].concat();
+    let port = serve(vec![ok.clone(), ok, endless]).await;
+    let world = world();
+    let url = || format!("http://127.0.0.1:{port}/");
+    assert_eq!(&world.send(get(url(), 10, 0)).await.unwrap().body()[..], b"hello");
+    assert!(matches!(world.send(get(url(), 4, 0)).await, Err(Error::TooLong)));
+    assert!(matches!(world.send(get(url(), 100, 0)).await, Err(Error::TooLong)));
+}
+
+#[tokio::test]
+async fn a_redirect_inside_is_refused_and_an_endless_one_ends() {
+    let to = |url: &str| format!("HTTP/1.1 302 Found\r\nlocation: {url}\r\nconnection: close\r\n\r\n").into_bytes();
+    let inner = serve(vec![to("http://10.0.0.1/secret")]).await;
+    let world = world();
+    let refused = world.send(get(format!("http://127.0.0.1:{inner}/"), 100, 3)).await;
+    assert!(matches!(refused, Err(Error::Refused(host)) if host == "10.0.0.1"));
+    let again = serve(vec![to("/again"); 3]).await;
+    let endless = world.send(get(format!("http://127.0.0.1:{again}/"), 100, 2)).await;
+    assert!(matches!(endless, Err(Error::Redirects)));
+}
+
+#[tokio::test]
+async fn without_a_listed_range_loopback_is_refused() {
+    let world = World::real(&Outbound { system_authorities: false, ..Outbound::default() }).unwrap();
+    for url in ["http://127.0.0.1:1/", "http://localhost:1/", "http://2130706433:1/", "http://[::ffff:7f00:1]:1/"] {
+        assert!(matches!(world.send(get(url.to_owned(), 1, 0)).await, Err(Error::Refused(_))), "{url}");
+    }
+}

@@ -1,0 +1,137 @@
+//! Outbound requests: where to, within which limits, and what comes back.
+
+mod body;
+mod client;
+mod pool;
+
+use std::{path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+pub use self::body::Body;
+pub(crate) use self::client::Client;
+
+/// Configuration of outbound connections.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbound {
+    /// Address ranges inside the own network that may be connected to, such as `10.0.0.0/8`.
+    pub allowed_ranges: Vec<IpNet>,
+    /// Files with certificate authorities (PEM) that are trusted besides the system's.
+    pub certificate_authorities: Vec<PathBuf>,
+    /// Whether the system's certificate authorities are trusted at all.
+    pub system_authorities: bool,
+    /// Seconds until a connection must stand.
+    pub connect_timeout_s: u64,
+    /// Seconds after which an unused connection is closed.
+    pub idle_timeout_s: u64,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self {
+            allowed_ranges: Vec::new(),
+            certificate_authorities: Vec::new(),
+            system_authorities: true,
+            connect_timeout_s: 10,
+            idle_timeout_s: 60,
+        }
+    }
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To the host of the request's own absolute `http:` or `https:` URI; up to so many redirects are followed, each
+    /// under the same guard.
+    Url {
+        /// Redirects to follow, 0 for none.
+        redirects: u8,
+    },
+    /// To a host that the caller has found out, always over TLS; the request's URI gives the path alone.
+    Host(Host),
+}
+
+/// A host as federation's discovery finds it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// Host name or IP address (without brackets) to connect to.
+    pub connect: String,
+    /// Port to connect to.
+    pub port: u16,
+    /// The name or address that the certificate must be for (without brackets or port).
+    pub tls_name: String,
+    /// The `Host` header.
+    pub header: String,
+}
+
+/// What an answer may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the body.
+    pub max_bytes: u64,
+    /// From the beginning to the last byte.
+    pub deadline: Duration,
+}
+
+impl Default for Limits {
+    /// 10 MiB in 30 seconds.
+    fn default() -> Self {
+        Self { max_bytes: 10 << 20, deadline: Duration::from_secs(30) }
+    }
+}
+
+/// An outbound request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where it goes.
+    pub destination: Destination,
+    /// Method, URI, headers, body.
+    pub http: ::http::Request<Bytes>,
+    /// What the answer may cost.
+    pub limits: Limits,
+}
+
+/// Why there is no answer. An answer with an error status is an answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The guard refuses every address of the host: trying again is useless.
+    #[error("{0} is not a permitted address")]
+    Refused(String),
+    /// The request cannot be sent as it is.
+    #[error("not a valid request: {0}")]
+    Invalid(String),
+    /// No connection, no trusted certificate, or the connection broke: try again later.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The deadline passed: try again later.
+    #[error("no answer in time")]
+    Timeout,
+    /// The body is longer than allowed.
+    #[error("the answer is too long")]
+    TooLong,
+    /// More redirects than allowed, or one to nowhere.
+    #[error("redirected too often")]
+    Redirects,
+}
+
+/// Sends requests.
+#[async_trait]
+pub trait Http: Send + Sync {
+    /// Sends one; the body arrives piece by piece and fails when a limit is reached.
+    async fn stream(&self, request: Request) -> Result<::http::Response<Body>, Error>;
+}
+
+/// Sends a request and reads the body to its end.
+pub(crate) async fn whole(http: &dyn Http, request: Request) -> Result<::http::Response<Bytes>, Error> {
+    let (parts, mut body) = http.stream(request).await?.into_parts();
+    let mut bytes = BytesMut::new();
+    while let Some(piece) = body.next().await {
+        bytes.extend_from_slice(&piece?);
+    }
+    Ok(::http::Response::from_parts(parts, bytes.freeze()))
+}

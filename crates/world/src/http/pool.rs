@@ -1,0 +1,182 @@
+//! Connections: made under the guard, kept while they are of use.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
+use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::TlsConnector;
+
+use super::Error;
+use crate::{Dns, Guard, Tasks};
+
+/// What makes two requests able to share a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) connect: String,
+    pub(super) port: u16,
+    /// `None` is plain HTTP.
+    pub(super) tls_name: Option<String>,
+}
+
+pub(super) type Plain = http1::SendRequest<Full<Bytes>>;
+pub(super) type Multiplexed = http2::SendRequest<Full<Bytes>>;
+
+/// A connection ready for a request.
+pub(super) enum Connection {
+    One(Plain),
+    Two(Multiplexed),
+}
+
+#[derive(Default)]
+struct Slot {
+    idle: Vec<(Plain, Instant)>,
+    shared: Option<(Multiplexed, Instant)>,
+}
+
+pub(super) struct Pool {
+    pub(super) dns: Arc<dyn Dns>,
+    pub(super) guard: Guard,
+    pub(super) tls: TlsConnector,
+    pub(super) tasks: Tasks,
+    pub(super) connect_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    slots: Mutex<HashMap<Key, Slot>>,
+}
+
+/// Idle HTTP/1 connections kept for one host.
+const IDLE_PER_HOST: usize = 8;
+
+impl Pool {
+    pub(super) fn new(
+        dns: Arc<dyn Dns>,
+        guard: Guard,
+        tls: TlsConnector,
+        tasks: Tasks,
+        (connect_timeout, idle_timeout): (Duration, Duration),
+    ) -> Self {
+        Self { dns, guard, tls, tasks, connect_timeout, idle_timeout, slots: Mutex::default() }
+    }
+
+    /// A kept connection, if there is one that still stands.
+    pub(super) fn kept(&self, key: &Key) -> Option<Connection> {
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(key)?;
+        let fresh = Instant::now().checked_sub(self.idle_timeout);
+        let usable = |used: Instant| fresh.is_none_or(|fresh| used > fresh);
+        if let Some((shared, used)) = &mut slot.shared {
+            if !shared.is_closed() && usable(*used) {
+                *used = Instant::now();
+                return Some(Connection::Two(shared.clone()));
+            }
+            slot.shared = None;
+        }
+        while let Some((one, used)) = slot.idle.pop() {
+            if one.is_ready() && usable(used) {
+                return Some(Connection::One(one));
+            }
+        }
+        slots.remove(key);
+        None
+    }
+
+    /// Takes back an HTTP/1 connection whose answer was read to its end.
+    pub(super) fn keep(&self, key: Key, connection: Plain) {
+        if connection.is_closed() {
+            return;
+        }
+        let mut slots = self.slots.lock();
+        self.sweep(&mut slots);
+        let slot = slots.entry(key).or_default();
+        if slot.idle.len() < IDLE_PER_HOST {
+            slot.idle.push((connection, Instant::now()));
+        }
+    }
+
+    /// Forgets what was not used for long.
+    fn sweep(&self, slots: &mut HashMap<Key, Slot>) {
+        let Some(fresh) = Instant::now().checked_sub(self.idle_timeout) else { return };
+        slots.retain(|_, slot| {
+            slot.idle.retain(|(one, used)| *used > fresh && !one.is_closed());
+            slot.shared.take_if(|(two, used)| *used <= fresh || two.is_closed());
+            slot.shared.is_some() || !slot.idle.is_empty()
+        });
+    }
+
+    /// A new connection.
+    pub(super) async fn connect(&self, key: &Key) -> Result<Connection, Error> {
+        let connected = tokio::time::timeout(self.connect_timeout, self.dial(key)).await;
+        connected.map_err(|_| Error::Unreachable(format!("{}: no connection in time", key.connect)))?
+    }
+
+    async fn dial(&self, key: &Key) -> Result<Connection, Error> {
+        let tcp = self.tcp(key).await?;
+        let Some(tls_name) = &key.tls_name else { return self.one(tcp).await };
+        let name = ServerName::try_from(tls_name.clone())
+            .map_err(|_| Error::Invalid(format!("{tls_name} is no server name")))?;
+        let tls = self.tls.connect(name, tcp).await.map_err(|e| unreachable(&key.connect, &e))?;
+        if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return self.one(tls).await;
+        }
+        let (shared, driver) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .handshake(TokioIo::new(tls))
+            .await
+            .map_err(|e| unreachable(&key.connect, &e))?;
+        self.tasks.spawn("http2 connection", driver);
+        let mut slots = self.slots.lock();
+        self.sweep(&mut slots);
+        slots.entry(key.clone()).or_default().shared = Some((shared.clone(), Instant::now()));
+        Ok(Connection::Two(shared))
+    }
+
+    async fn one<S>(&self, stream: S) -> Result<Connection, Error>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let (one, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| Error::Unreachable(e.to_string()))?;
+        self.tasks.spawn("http1 connection", driver);
+        Ok(Connection::One(one))
+    }
+
+    /// Connects to the first permitted address that answers.
+    async fn tcp(&self, key: &Key) -> Result<TcpStream, Error> {
+        let found = match key.connect.parse::<IpAddr>() {
+            Ok(address) => vec![address],
+            Err(_) => self.dns.addresses(&key.connect).await.map_err(|e| unreachable(&key.connect, &e))?,
+        };
+        let permitted: Vec<IpAddr> = found.into_iter().filter(|a| self.guard.permits(*a)).collect();
+        if permitted.is_empty() {
+            return Err(Error::Refused(key.connect.clone()));
+        }
+        let mut last = None;
+        for address in permitted {
+            #[expect(clippy::disallowed_methods, reason = "this is where connections are made")]
+            match TcpStream::connect(SocketAddr::new(address, key.port)).await {
+                Ok(stream) => {
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Err(error) => last = Some(unreachable(&key.connect, &error)),
+            }
+        }
+        Err(last.unwrap_or(Error::Timeout))
+    }
+}
+
+fn unreachable(host: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Unreachable(format!("{host}: {error}"))
+}

@@ -1,0 +1,134 @@
+//! Tasks: started under a name, stopped together, waited for.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+/// The world stopped before the work was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server is stopping")]
+pub struct Stopped;
+
+/// The result of a task: wait for it or drop it, the task runs on either way.
+#[derive(Debug)]
+pub struct Ended<T>(tokio::task::JoinHandle<Option<T>>);
+
+impl<T> Future for Ended<T> {
+    type Output = Result<T, Stopped>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|joined| joined.ok().flatten().ok_or(Stopped))
+    }
+}
+
+/// Every task of one world.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    kill: CancellationToken,
+    /// `None` runs blocking work in place, so that a simulation stays in one order.
+    blocking: Option<Arc<Semaphore>>,
+}
+
+impl Tasks {
+    pub(crate) fn threaded() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self::with(Some(Arc::new(Semaphore::new(cores * 4))))
+    }
+
+    pub(crate) fn inline() -> Self {
+        Self::with(None)
+    }
+
+    fn with(blocking: Option<Arc<Semaphore>>) -> Self {
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        Self { tracker: TaskTracker::new(), stop, kill, blocking }
+    }
+
+    pub(crate) fn spawn<F>(&self, name: &'static str, future: F) -> Ended<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let kill = self.kill.clone();
+        let task = async move { kill.run_until_cancelled(future).await };
+        Ended(self.tracker.spawn(task.instrument(tracing::info_span!("task", name))))
+    }
+
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let Some(slots) = &self.blocking else { return Ok(work()) };
+        let slot = Arc::clone(slots).acquire_owned().await.map_err(|_| Stopped)?;
+        let work = move || {
+            let _slot = slot;
+            work()
+        };
+        self.tracker.spawn_blocking(work).await.map_err(|_| Stopped)
+    }
+
+    pub(crate) async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    pub(crate) async fn shut_down(&self, grace: Duration) -> bool {
+        self.stop.cancel();
+        self.tracker.close();
+        let all = tokio::time::timeout(grace, self.tracker.wait()).await.is_ok();
+        self.kill.cancel();
+        all
+    }
+
+    pub(crate) fn kill(&self) {
+        self.stop.cancel();
+        self.kill.cancel();
+        self.tracker.close();
+    }
+
+    /// A signal that is given when the server is to stop, for code that wants a token rather than a future.
+    pub fn stop_signal(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Stopped, Tasks};
+
+    #[tokio::test(start_paused = true)]
+    async fn shutting_down_waits_for_tasks_and_drops_those_that_will_not_end() {
+        let tasks = Tasks::threaded();
+        let polite = tasks.clone();
+        let ended = tasks.spawn("polite", async move { polite.stopping().await });
+        assert!(tasks.shut_down(Duration::from_secs(1)).await);
+        assert_eq!(ended.await, Ok(()));
+
+        let tasks = Tasks::threaded();
+        let ended = tasks.spawn("rude", std::future::pending::<()>());
+        assert!(!tasks.shut_down(Duration::from_secs(1)).await);
+        assert_eq!(ended.await, Err(Stopped));
+    }
+
+    #[tokio::test]
+    async fn blocking_work_gives_its_result_and_a_panic_does_not_spread() {
+        let tasks = Tasks::threaded();
+        assert_eq!(tasks.blocking(|| 7).await, Ok(7));
+        let boom: Result<(), _> = tasks.blocking(|| std::panic::resume_unwind(Box::new("boom"))).await;
+        assert_eq!(boom, Err(Stopped));
+    }
+}
