@@ -3,6 +3,7 @@
 //! To add a table: take the next free number in [`registry`], declare it with [`table!`] in the module of its
 //! aggregate, and add its golden bytes to that module's test. A retired number is never used again.
 
+pub mod identity;
 mod key;
 mod log;
 pub mod registry;

@@ -23,6 +23,14 @@ registry! {
     LOG = 2, Queue;
     /// How far each follower has come, by name.
     CURSORS = 3, Point;
+    /// Validations of e-mail addresses under way, by session id.
+    VALIDATIONS = 130, Point;
+    /// The same by what the client knows.
+    VALIDATIONS_BY_SECRET = 131, Point;
+    /// The same by when they end.
+    VALIDATIONS_BY_EXPIRY = 132, Queue;
+    /// Who may sign up: domains, sub-domains, addresses.
+    ALLOW_RULES = 133, Index;
 }
 
 /// The class of a table; an unknown number counts as an index.

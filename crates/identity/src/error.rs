@@ -1,0 +1,67 @@
+//! What can go wrong, by what the caller can do about it.
+
+use crate::{InvalidEmail, InvalidRule, MailError};
+
+/// Why identity says no.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text is not an address: the agent has to type it again. `M_INVALID_PARAM`, 400.
+    #[error(transparent)]
+    InvalidEmail(#[from] InvalidEmail),
+    /// The address is not on the allow-list: the agent has to use another one. `M_THREEPID_DENIED`, 403.
+    #[error(
+        "L'adresse {address} n'est pas autorisée sur ce serveur : utilisez votre adresse professionnelle, ou demandez \
+         l'ouverture de votre domaine. / The address {address} may not be used on this server: use your professional \
+         address, or ask for your domain to be opened."
+    )]
+    Denied {
+        /// The address as parsed.
+        address: String,
+    },
+    /// An account has this address already: log in instead. `M_THREEPID_IN_USE`, 400.
+    #[error("An account with this e-mail address exists already.")]
+    InUse,
+    /// No account has this address. `M_THREEPID_NOT_FOUND`, 400.
+    #[error("No account has this e-mail address.")]
+    UnknownAddress,
+    /// The link to go on with is not http(s), not of a host that is allowed, or not the one given before.
+    /// `M_INVALID_PARAM`, 400.
+    #[error("next_link is not allowed: {0}")]
+    NextLink(&'static str),
+    /// Too many mails to this address or for this client. `M_LIMIT_EXCEEDED`, 429.
+    #[error("Too many requests. Try again later.")]
+    TooMany {
+        /// How long to wait.
+        retry_after: std::time::Duration,
+    },
+    /// No such validation, another secret, or it has expired: begin again. `M_NO_VALID_SESSION`, 404.
+    #[error("This validation does not exist or has expired. Please begin again.")]
+    NoSession,
+    /// The link of the mail has not been confirmed yet. `M_SESSION_NOT_VALIDATED`, 400.
+    #[error("The address is not confirmed yet: open the link in the mail.")]
+    NotValidated,
+    /// The token is not one of those that were mailed. `M_TOKEN_INCORRECT`, 400.
+    #[error("This link is not right or has expired.")]
+    WrongToken,
+    /// This server sends no mail. `M_UNRECOGNIZED`… the caller answers as for any feature that is off, 400.
+    #[error("This server does not validate e-mail addresses.")]
+    NoMail,
+    /// The mail did not go out: try again later. `M_UNKNOWN`, 502.
+    #[error("The mail could not be sent. Please try again later.")]
+    Mail(#[source] MailError),
+    /// The account name that follows from the address would be too long for this server's name.
+    #[error("This address is too long for an account name on this server.")]
+    NameTooLong,
+    /// A line of an import is wrong; nothing was imported.
+    #[error("line {line}: {error}")]
+    InvalidImport {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: InvalidRule,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] chappe_store::Error),
+}

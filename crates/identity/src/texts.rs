@@ -1,0 +1,257 @@
+//! Mails and pages in French and English. Every value that comes from outside is escaped.
+
+use std::fmt::Write;
+
+use chappe_store::identity::Purpose;
+
+use crate::{Email, Language};
+
+/// What a mail is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// Confirm the address with the link.
+    Confirm(Purpose),
+    /// Somebody wanted to sign up with an address that has an account.
+    AlreadyRegistered,
+}
+
+/// Subject, text and HTML of a mail.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) subject: String,
+    pub(crate) text: String,
+    pub(crate) html: String,
+}
+
+/// One language's sentences of a mail.
+struct Sentences {
+    subject: &'static str,
+    intro: &'static str,
+    button: &'static str,
+    outro: &'static str,
+}
+
+fn sentences(occasion: Occasion, language: Language) -> Sentences {
+    match (occasion, language) {
+        (Occasion::Confirm(Purpose::Registration), Language::Fr) => Sentences {
+            subject: "Confirmez votre adresse",
+            intro: "Quelqu'un, sans doute vous, crée un compte avec l'adresse",
+            button: "Confirmer mon adresse",
+            outro: "Si ce n'est pas vous, ne faites rien : aucun compte ne sera créé avec votre adresse.",
+        },
+        (Occasion::Confirm(Purpose::Registration), Language::En) => Sentences {
+            subject: "Confirm your address",
+            intro: "Someone, most likely you, is creating an account with the address",
+            button: "Confirm my address",
+            outro: "If it was not you, do nothing: no account will be created with your address.",
+        },
+        (Occasion::Confirm(Purpose::PasswordReset), Language::Fr) => Sentences {
+            subject: "Nouveau mot de passe",
+            intro: "Quelqu'un, sans doute vous, demande un nouveau mot de passe pour le compte de",
+            button: "Confirmer ma demande",
+            outro: "Si ce n'est pas vous, ne faites rien : votre mot de passe ne changera pas.",
+        },
+        (Occasion::Confirm(Purpose::PasswordReset), Language::En) => Sentences {
+            subject: "New password",
+            intro: "Someone, most likely you, asks for a new password for the account of",
+            button: "Confirm my request",
+            outro: "If it was not you, do nothing: your password will not change.",
+        },
+        (Occasion::Confirm(Purpose::AddToAccount), Language::Fr) => Sentences {
+            subject: "Confirmez votre adresse",
+            intro: "Quelqu'un, sans doute vous, ajoute à son compte l'adresse",
+            button: "Confirmer mon adresse",
+            outro: "Si ce n'est pas vous, ne faites rien : votre adresse ne sera pas ajoutée.",
+        },
+        (Occasion::Confirm(Purpose::AddToAccount), Language::En) => Sentences {
+            subject: "Confirm your address",
+            intro: "Someone, most likely you, is adding to their account the address",
+            button: "Confirm my address",
+            outro: "If it was not you, do nothing: your address will not be added.",
+        },
+        (Occasion::AlreadyRegistered, Language::Fr) => Sentences {
+            subject: "Vous avez déjà un compte",
+            intro: "Quelqu'un, sans doute vous, a voulu créer un compte alors qu'il en existe un pour",
+            button: "",
+            outro: "Connectez-vous avec votre mot de passe, ou demandez-en un nouveau si vous l'avez oublié.",
+        },
+        (Occasion::AlreadyRegistered, Language::En) => Sentences {
+            subject: "You have an account already",
+            intro: "Someone, most likely you, wanted to create an account, but there is one for",
+            button: "",
+            outro: "Log in with your password, or ask for a new one if you forgot it.",
+        },
+    }
+}
+
+/// A mail in both languages, the given one first.
+pub(crate) fn mail(
+    occasion: Occasion,
+    language: Language,
+    service: &str,
+    to: &Email,
+    link: Option<&str>,
+) -> Written {
+    let (mut text, mut html) = (String::new(), String::new());
+    for language in in_order(language) {
+        let say = sentences(occasion, language);
+        let (service_html, to_html) = (escaped(service), escaped(to.as_str()));
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{service}\n\n{} {to}.\n\n", say.intro);
+        let _ = write!(html, "<h2>{service_html}</h2><p>{} <b>{to_html}</b>.</p>", say.intro);
+        if let Some(link) = link {
+            let link_html = escaped(link);
+            let _ = write!(text, "{} :\n{link}\n\n", say.button);
+            let _ = write!(html, "<p><a href=\"{link_html}\">{}</a></p><p>{link_html}</p>", say.button);
+        }
+        let _ = write!(text, "{}\n\n", say.outro);
+        let _ = write!(html, "<p>{}</p><hr>", say.outro);
+    }
+    let subject = format!("{service} : {}", sentences(occasion, language).subject);
+    Written { subject, text, html: document(language, "", &html) }
+}
+
+fn in_order(first: Language) -> [Language; 2] {
+    match first {
+        Language::Fr => [Language::Fr, Language::En],
+        Language::En => [Language::En, Language::Fr],
+    }
+}
+
+/// What a page shows.
+#[derive(Clone, Debug)]
+pub enum Page<'a> {
+    /// A button that confirms the address. A link alone must not do it: mail filters open links.
+    Confirm {
+        /// The address.
+        address: &'a Email,
+        /// What for.
+        purpose: Purpose,
+        /// Path that the form is posted to.
+        action: &'a str,
+        /// Session id.
+        sid: &'a str,
+        /// The token of the link.
+        token: &'a str,
+    },
+    /// The address is confirmed.
+    Confirmed {
+        /// Where to go on, already checked.
+        next_link: Option<&'a str>,
+    },
+    /// The link is wrong or old.
+    Failed,
+}
+
+/// A whole HTML page, without scripts or anything loaded from elsewhere.
+pub fn page(page: &Page<'_>, language: Language, service: &str) -> String {
+    let french = language == Language::Fr;
+    let say = |fr: &'static str, en: &'static str| if french { fr } else { en };
+    let body = match page {
+        Page::Confirm { address, purpose, action, sid, token } => {
+            let sentences = sentences(Occasion::Confirm(*purpose), language);
+            format!(
+                "<p>{} <b>{}</b>.</p><form method=\"post\" action=\"{}\">\
+                 <input type=\"hidden\" name=\"sid\" value=\"{}\"><input type=\"hidden\" name=\"token\" value=\"{}\">\
+                 <input type=\"hidden\" name=\"lang\" value=\"{}\"><button>{}</button></form><p>{}</p>",
+                sentences.intro,
+                escaped(address.as_str()),
+                escaped(action),
+                escaped(sid),
+                escaped(token),
+                code(language),
+                sentences.button,
+                sentences.outro
+            )
+        }
+        Page::Confirmed { next_link } => {
+            let done = say(
+                "Votre adresse est confirmée. Vous pouvez revenir à votre application.",
+                "Your address is confirmed. You can go back to your application.",
+            );
+            let go_on = next_link.map_or_else(String::new, |link| {
+                format!("<p><a href=\"{}\">{}</a></p>", escaped(link), say("Continuer", "Go on"))
+            });
+            format!("<p>{done}</p>{go_on}")
+        }
+        Page::Failed => {
+            let failed = say(
+                "Ce lien n'est pas valable ou a expiré. Recommencez depuis votre application.",
+                "This link is not valid or has expired. Please begin again in your application.",
+            );
+            format!("<p>{failed}</p>")
+        }
+    };
+    let service = escaped(service);
+    document(language, &service, &format!("<h1>{service}</h1>{body}"))
+}
+
+fn document(language: Language, title: &str, body: &str) -> String {
+    format!(
+        "<!DOCTYPE html><html lang=\"{}\"><head><meta charset=\"utf-8\"><title>{title}</title>\
+         <meta name=\"viewport\" content=\"width=device-width\"></head>\
+         <body style=\"font-family:sans-serif;max-width:40em;margin:2em auto\">{body}</body></html>",
+        code(language)
+    )
+}
+
+pub(crate) fn code(language: Language) -> &'static str {
+    match language {
+        Language::Fr => "fr",
+        Language::En => "en",
+    }
+}
+
+/// Text that is safe inside HTML and inside a quoted attribute.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_store::identity::Purpose;
+
+    use super::{Occasion, Page, mail, page};
+    use crate::{Email, Language};
+
+    #[test]
+    fn nothing_from_outside_becomes_html() {
+        let to = Email::parse("o'neil&co@x.fr").unwrap();
+        let link = "https://x.fr/?a=\"><script>";
+        let written =
+            mail(Occasion::Confirm(Purpose::Registration), Language::En, "<b>S</b>", &to, Some(link));
+        assert!(!written.html.contains("<script>") && !written.html.contains("<b>S</b>"));
+        assert!(written.html.contains("o&#39;neil&amp;co@x.fr"));
+        assert!(written.text.contains("o'neil&co@x.fr") && written.text.contains(link));
+        let confirmed = page(&Page::Confirmed { next_link: Some(link) }, Language::Fr, "<i>");
+        assert!(!confirmed.contains("<script>") && !confirmed.contains("<i>"));
+        let confirm = Page::Confirm {
+            address: &to,
+            purpose: Purpose::PasswordReset,
+            action: "/x",
+            sid: "\"><script>",
+            token: "t",
+        };
+        assert!(!page(&confirm, Language::En, "S").contains("<script>"));
+    }
+
+    #[test]
+    fn the_wanted_language_comes_first() {
+        let to = Email::parse("a@x.fr").unwrap();
+        let written = mail(Occasion::AlreadyRegistered, Language::En, "Tchap", &to, None);
+        let at = |text: &str| written.text.find(text).unwrap();
+        assert!(at("Log in") < at("Connectez-vous"));
+        assert_eq!(written.subject, "Tchap : You have an account already");
+    }
+}
