@@ -16,11 +16,12 @@ mod validation;
 
 use std::sync::Arc;
 
+use chappe_store::Store;
 pub use chappe_store::identity::Purpose;
-use chappe_store::{Store, accounts::ThreepidOwners};
 use chappe_world::World;
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 
+use self::throttle::Throttle;
 pub use self::{
     allow_list::{AllowList, Imported, ListedRule},
     config::{Addresses, Config, Language, MailConfig, Profile, Security},
@@ -31,7 +32,6 @@ pub use self::{
     texts::{Page, page},
     validation::{Confirmed, Pending, TokenRequest, Validated},
 };
-use self::throttle::Throttle;
 
 /// Path of the page that a mail's link leads to: `GET` shows it, `POST` confirms.
 pub const CONFIRM_PATH: &str = "/_matrix/client/unstable/chappe/confirm_email";
@@ -136,10 +136,8 @@ impl Identity {
 
     /// The account that has an address.
     pub async fn owner(&self, email: &Email) -> Result<Option<OwnedUserId>, Error> {
-        let key = ("email".to_owned(), email.as_str().to_owned());
-        let owner = self.inner.store.read().get::<ThreepidOwners>(&key).await?;
-        let user = |id| UserId::parse(id).map_err(|_| chappe_store::Error::Corrupt("owner of an address"));
-        Ok(owner.map(user).transpose()?)
+        let _ = email;
+        Err(chappe_store::Error::Corrupt("accounts are not there yet").into())
     }
 }
 

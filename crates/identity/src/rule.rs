@@ -17,7 +17,9 @@ pub enum Rule {
 
 /// The text is not a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a rule: write a domain (example.gouv.fr), its sub-domains (*.example.gouv.fr) or one address")]
+#[error(
+    "{0:?} is not a rule: write a domain (example.gouv.fr), its sub-domains (*.example.gouv.fr) or one address"
+)]
 pub struct InvalidRule(pub String);
 
 impl FromStr for Rule {
@@ -111,7 +113,9 @@ mod tests {
         let rules = ["gouv.fr", "Dinum.Gouv.FR"];
         assert_eq!(check(&rules, "a@GOUV.fr").as_deref(), Some("gouv.fr"));
         assert_eq!(check(&rules, "a@dinum.gouv.fr").as_deref(), Some("dinum.gouv.fr"));
-        for outside in ["a@gouv.fr.evil.tld", "a@evilgouv.fr", "a@x.gouv.fr", "a@gouv.fr-evil.tld", "gouv.fr@evil.tld"] {
+        for outside in
+            ["a@gouv.fr.evil.tld", "a@evilgouv.fr", "a@x.gouv.fr", "a@gouv.fr-evil.tld", "gouv.fr@evil.tld"]
+        {
             assert_eq!(check(&rules, outside), None, "{outside}");
         }
     }
@@ -135,7 +139,22 @@ mod tests {
 
     #[test]
     fn what_is_not_a_rule() {
-        for text in ["", "*", "*.fr", "fr", "*gouv.fr", "x.*.fr", "**.gouv.fr", ".gouv.fr", "a b.fr", "@gouv.fr", "a@b@c.fr", "*@gouv.fr", "*.gouv.fr\n", "gouv.fr."] {
+        for text in [
+            "",
+            "*",
+            "*.fr",
+            "fr",
+            "*gouv.fr",
+            "x.*.fr",
+            "**.gouv.fr",
+            ".gouv.fr",
+            "a b.fr",
+            "@gouv.fr",
+            "a@b@c.fr",
+            "*@gouv.fr",
+            "*.gouv.fr\n",
+            "gouv.fr.",
+        ] {
             assert!(text.parse::<Rule>().is_err(), "{text:?}");
         }
     }

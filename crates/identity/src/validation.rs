@@ -125,7 +125,9 @@ impl Identity {
             (Purpose::Registration | Purpose::AddToAccount, false) | (Purpose::PasswordReset, true) => {
                 Ok(Some(Occasion::Confirm(purpose)))
             }
-            (Purpose::Registration | Purpose::AddToAccount, true) if self.inner.config.hide_known_addresses => {
+            (Purpose::Registration | Purpose::AddToAccount, true)
+                if self.inner.config.hide_known_addresses =>
+            {
                 Ok(Some(Occasion::AlreadyRegistered))
             }
             (Purpose::Registration | Purpose::AddToAccount, true) => Err(Error::InUse),
@@ -139,14 +141,20 @@ impl Identity {
             return Err(Error::NextLink("it is too long or not printable"));
         }
         let url = url::Url::parse(link).map_err(|_| Error::NextLink("it is not a URL"))?;
-        if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
+        if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some()
+        {
             return Err(Error::NextLink("only plain http and https links are"));
         }
         let host = url.host_str().ok_or(Error::NextLink("it has no host"))?;
         let own = url::Url::parse(&self.inner.site.public_baseurl).ok();
         let is_own = own.is_some_and(|own| own.host_str() == Some(host));
-        let listed = self.inner.config.next_link_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
-        if is_own || listed { Ok(()) } else { Err(Error::NextLink("its host is not listed in next_link_hosts")) }
+        let listed =
+            self.inner.config.next_link_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
+        if is_own || listed {
+            Ok(())
+        } else {
+            Err(Error::NextLink("its host is not listed in next_link_hosts"))
+        }
     }
 
     /// The live session of this secret, or a new one.
