@@ -6,7 +6,10 @@
 pub mod identity;
 mod key;
 mod log;
+pub mod outbox;
 pub mod registry;
+pub mod remote_devices;
+pub mod server_keys;
 mod table;
 mod tx;
 mod value;
@@ -16,6 +19,7 @@ pub use chappe_kv::{Direction, Position};
 pub use self::{
     key::{Key, KeyReader, KeyWriter},
     log::{Entry, LogEntry},
+    outbox::OutboxItem,
     table::{Table, TableInfo},
     tx::{Error, Reader, Store, Tx},
     value::{Json, Value},

@@ -31,6 +31,24 @@ registry! {
     VALIDATIONS_BY_EXPIRY = 132, Queue;
     /// Who may sign up: domains, sub-domains, addresses.
     ALLOW_RULES = 133, Index;
+    /// What waits for other servers, by destination.
+    OUTBOX = 150, Queue;
+    /// How reaching each destination went.
+    DESTINATIONS = 151, Point;
+    /// Answers to transactions of other servers.
+    RECEIVED_TRANSACTIONS = 152, Point;
+    /// The same by age.
+    RECEIVED_ORDER = 153, Queue;
+    /// Verify keys of other servers.
+    SERVER_KEYS = 154, Point;
+    /// Signed key documents of other servers.
+    KEY_DOCUMENTS = 155, Bulk;
+    /// Heads of remote users' device lists.
+    REMOTE_DEVICE_LISTS = 156, Point;
+    /// Devices of remote users.
+    REMOTE_DEVICES = 157, Bulk;
+    /// Last device list stream id sent, by destination and user.
+    DEVICE_LISTS_SENT = 158, Point;
 }
 
 /// The class of a table; an unknown number counts as an index.

@@ -265,6 +265,11 @@ impl Tx {
         self
     }
 
+    /// How many log entries there are so far: the index of the next one.
+    pub(crate) fn logged(&self) -> u16 {
+        self.logged
+    }
+
     /// Says in the log what happened.
     pub fn log(&mut self, what: LogEntry) -> &mut Self {
         let index = self.logged;

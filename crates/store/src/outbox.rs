@@ -1,0 +1,173 @@
+//! What waits to be sent to other servers, and how reaching each of them went.
+
+use ruma::{OwnedServerName, OwnedUserId, ServerName};
+use serde::{Deserialize, Serialize};
+
+use crate::{Direction, Error, Json, LogEntry, Reader, Tx, Value, table};
+
+/// One thing to deliver to one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutboxItem {
+    /// An event, by its room's number and its own number in the room.
+    Pdu {
+        /// Room number.
+        room: u32,
+        /// Event number in the room.
+        event: u32,
+    },
+    /// The content of an `m.direct_to_device` EDU, as JSON text.
+    ToDevice(String),
+    /// The devices or the keys of a local user changed.
+    DeviceList(OwnedUserId),
+}
+
+impl Value for OutboxItem {
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Pdu { room, event } => {
+                let mut bytes = vec![0];
+                bytes.extend_from_slice(&room.to_be_bytes());
+                bytes.extend_from_slice(&event.to_be_bytes());
+                bytes
+            }
+            Self::ToDevice(content) => [&[1], content.as_bytes()].concat(),
+            Self::DeviceList(user) => [&[2], user.as_bytes()].concat(),
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let damaged = Error::Corrupt("outbox item");
+        let (tag, rest) = bytes.split_first().ok_or(damaged.clone())?;
+        let text = || String::from_utf8(rest.to_vec()).map_err(|_| Error::Corrupt("outbox item"));
+        match tag {
+            0 => {
+                let (room, event) = rest.split_first_chunk::<4>().ok_or(damaged.clone())?;
+                let event = event.try_into().map_err(|_| damaged)?;
+                Ok(Self::Pdu { room: u32::from_be_bytes(*room), event: u32::from_be_bytes(event) })
+            }
+            1 => text().map(Self::ToDevice),
+            2 => text()?.try_into().map(Self::DeviceList).map_err(|_| damaged),
+            _ => Err(damaged),
+        }
+    }
+}
+
+/// How reaching a destination went. Absent: well, or never tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationState {
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// Not to be tried before this time (milliseconds since the Unix epoch).
+    pub retry_at: u64,
+    /// When the first of these failures was (milliseconds since the Unix epoch).
+    pub failing_since: u64,
+    /// The last outbox row, `(position, index)`, of the transaction that is being tried; its retry has the same rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<(u64, u16)>,
+}
+
+/// An answer given to a transaction, to be given again should the transaction come again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// When (milliseconds since the Unix epoch).
+    pub at: u64,
+    /// The answer's body.
+    pub body: String,
+}
+
+/// Key of an [`Outbox`] row.
+pub type OutboxKey = (OwnedServerName, u64, u16);
+
+table! {
+    /// `(destination, position of the commit, index within it)` → what to deliver.
+    Outbox = OUTBOX: (OwnedServerName, u64, u16) => OutboxItem;
+    /// Destination → how reaching it went.
+    Destinations = DESTINATIONS: OwnedServerName => Json<DestinationState>;
+    /// `(origin, transaction id)` → the answer it got.
+    ReceivedTransactions = RECEIVED_TRANSACTIONS: (OwnedServerName, String) => Json<Answered>;
+    /// `(origin, milliseconds since the Unix epoch, transaction id)`: which answers are old.
+    ReceivedOrder = RECEIVED_ORDER: (OwnedServerName, u64, String) => ();
+    /// `(destination, local user)` → the last device list stream id that was sent there.
+    DeviceListsSent = DEVICE_LISTS_SENT: (OwnedServerName, OwnedUserId) => u64;
+}
+
+impl Tx {
+    /// Puts an item at the end of a destination's queue and wakes its sender: write it in the transaction that makes it.
+    pub fn enqueue(&mut self, destination: &ServerName, item: &OutboxItem) -> &mut Self {
+        let index = self.logged();
+        self.put_at_position::<Outbox>(&destination.to_owned(), &index, item);
+        self.log(LogEntry::Outbox { destination: destination.to_owned() })
+    }
+}
+
+impl Reader<'_> {
+    /// The first `limit` rows of a destination's queue, oldest first.
+    pub async fn outbox(
+        &self,
+        destination: &ServerName,
+        limit: usize,
+    ) -> Result<Vec<(OutboxKey, OutboxItem)>, Error> {
+        self.scan::<Outbox>(&destination.to_owned(), Direction::Forward, limit).await
+    }
+
+    /// The destination after `after`, in the order of names, that has something in its queue.
+    pub async fn next_outbox_destination(
+        &self,
+        after: Option<&ServerName>,
+    ) -> Result<Option<OwnedServerName>, Error> {
+        let rows = match after {
+            None => self.scan::<Outbox>(&(), Direction::Forward, 1).await?,
+            Some(after) => self.scan_from::<Outbox>(&(), &(after.to_owned(), u64::MAX, u16::MAX), 1).await?,
+        };
+        Ok(rows.into_iter().map(|((destination, ..), _)| destination).find(|d| Some(&**d) != after))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{owned_user_id, server_name};
+
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn golden_bytes() {
+        assert_eq!(OutboxItem::Pdu { room: 1, event: 258 }.to_bytes(), [0, 0, 0, 0, 1, 0, 0, 1, 2]);
+        assert_eq!(OutboxItem::ToDevice("{}".to_owned()).to_bytes(), b"\x01{}");
+        assert_eq!(OutboxItem::DeviceList(owned_user_id!("@a:b")).to_bytes(), b"\x02@a:b");
+    }
+
+    #[test]
+    fn items_come_back() {
+        for item in [
+            OutboxItem::Pdu { room: 7, event: u32::MAX },
+            OutboxItem::ToDevice("{\"a\":1}".to_owned()),
+            OutboxItem::DeviceList(owned_user_id!("@a:b")),
+        ] {
+            assert_eq!(OutboxItem::from_bytes(&item.to_bytes()).unwrap(), item);
+        }
+        assert!(OutboxItem::from_bytes(&[]).is_err());
+        assert!(OutboxItem::from_bytes(&[0, 1]).is_err());
+        assert!(OutboxItem::from_bytes(&[9]).is_err());
+    }
+
+    #[tokio::test]
+    async fn queues_keep_order_and_are_found_by_destination() {
+        let store = Store::new(chappe_kv::Db::new(chappe_kv::Memory::default()));
+        let (a, b) = (server_name!("a.example"), server_name!("b.example"));
+        let mut tx = Tx::new();
+        tx.enqueue(b, &OutboxItem::Pdu { room: 1, event: 1 });
+        tx.enqueue(b, &OutboxItem::Pdu { room: 1, event: 2 });
+        tx.enqueue(a, &OutboxItem::ToDevice("{}".to_owned()));
+        store.commit(tx).await.unwrap();
+        let mut tx = Tx::new();
+        tx.enqueue(b, &OutboxItem::Pdu { room: 1, event: 3 });
+        store.commit(tx).await.unwrap();
+        let reader = store.read();
+        let events: Vec<_> = reader.outbox(b, 10).await.unwrap().into_iter().map(|(_, item)| item).collect();
+        assert_eq!(events, [1, 2, 3].map(|event| OutboxItem::Pdu { room: 1, event }));
+        assert_eq!(reader.next_outbox_destination(None).await.unwrap().unwrap(), a);
+        assert_eq!(reader.next_outbox_destination(Some(a)).await.unwrap().unwrap(), b);
+        assert_eq!(reader.next_outbox_destination(Some(b)).await.unwrap(), None);
+    }
+}
