@@ -8,7 +8,6 @@ mod key;
 mod log;
 pub mod outbox;
 pub mod registry;
-pub mod remote_devices;
 pub mod server_keys;
 mod table;
 mod tx;

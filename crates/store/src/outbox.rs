@@ -1,6 +1,8 @@
 //! What waits to be sent to other servers, and how reaching each of them went.
 
-use ruma::{OwnedServerName, OwnedUserId, ServerName};
+use std::collections::BTreeMap;
+
+use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName};
 use serde::{Deserialize, Serialize};
 
 use crate::{Direction, Error, Json, LogEntry, Reader, Tx, Value, table};
@@ -17,8 +19,17 @@ pub enum OutboxItem {
     },
     /// The content of an `m.direct_to_device` EDU, as JSON text.
     ToDevice(String),
-    /// The devices or the keys of a local user changed.
-    DeviceList(OwnedUserId),
+    /// A device of a local user changed: an `m.device_list_update`, written out when it is sent.
+    Device {
+        /// Whose.
+        user: OwnedUserId,
+        /// Which; it may be gone.
+        device: OwnedDeviceId,
+        /// The update's stream id; the one before is one less.
+        stream_id: u64,
+    },
+    /// The cross-signing keys of a local user changed: an `m.signing_key_update`, written out when it is sent.
+    SigningKeys(OwnedUserId),
 }
 
 impl Value for OutboxItem {
@@ -31,7 +42,10 @@ impl Value for OutboxItem {
                 bytes
             }
             Self::ToDevice(content) => [&[1], content.as_bytes()].concat(),
-            Self::DeviceList(user) => [&[2], user.as_bytes()].concat(),
+            Self::Device { user, device, stream_id } => {
+                [&[2], &stream_id.to_be_bytes()[..], user.as_bytes(), &[0], device.as_bytes()].concat()
+            }
+            Self::SigningKeys(user) => [&[3], user.as_bytes()].concat(),
         }
     }
 
@@ -46,7 +60,14 @@ impl Value for OutboxItem {
                 Ok(Self::Pdu { room: u32::from_be_bytes(*room), event: u32::from_be_bytes(event) })
             }
             1 => text().map(Self::ToDevice),
-            2 => text()?.try_into().map(Self::DeviceList).map_err(|_| damaged),
+            2 => {
+                let (stream_id, rest) = rest.split_first_chunk::<8>().ok_or(damaged.clone())?;
+                let text = std::str::from_utf8(rest).map_err(|_| damaged.clone())?;
+                let (user, device) = text.split_once('\0').ok_or(damaged.clone())?;
+                let user = user.try_into().map_err(|_| damaged)?;
+                Ok(Self::Device { user, device: device.into(), stream_id: u64::from_be_bytes(*stream_id) })
+            }
+            3 => text()?.try_into().map(Self::SigningKeys).map_err(|_| damaged),
             _ => Err(damaged),
         }
     }
@@ -75,6 +96,17 @@ pub struct Answered {
     pub body: String,
 }
 
+/// What other servers were told of a local user's devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// The stream id of the last update.
+    pub stream_id: u64,
+    /// Device → fingerprint of what was told.
+    pub devices: BTreeMap<OwnedDeviceId, u64>,
+    /// Fingerprint of the cross-signing keys; 0 for none.
+    pub signing_keys: u64,
+}
+
 /// Key of an [`Outbox`] row.
 pub type OutboxKey = (OwnedServerName, u64, u16);
 
@@ -87,8 +119,8 @@ table! {
     ReceivedTransactions = RECEIVED_TRANSACTIONS: (OwnedServerName, String) => Json<Answered>;
     /// `(origin, milliseconds since the Unix epoch, transaction id)`: which answers are old.
     ReceivedOrder = RECEIVED_ORDER: (OwnedServerName, u64, String) => ();
-    /// `(destination, local user)` → the last device list stream id that was sent there.
-    DeviceListsSent = DEVICE_LISTS_SENT: (OwnedServerName, OwnedUserId) => u64;
+    /// Local user → what other servers were told of the user's devices.
+    AnnouncedDevices = ANNOUNCED_DEVICES: OwnedUserId => Json<Announced>;
 }
 
 impl Tx {
@@ -134,7 +166,9 @@ mod tests {
     fn golden_bytes() {
         assert_eq!(OutboxItem::Pdu { room: 1, event: 258 }.to_bytes(), [0, 0, 0, 0, 1, 0, 0, 1, 2]);
         assert_eq!(OutboxItem::ToDevice("{}".to_owned()).to_bytes(), b"\x01{}");
-        assert_eq!(OutboxItem::DeviceList(owned_user_id!("@a:b")).to_bytes(), b"\x02@a:b");
+        let device = OutboxItem::Device { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: 3 };
+        assert_eq!(device.to_bytes(), b"\x02\0\0\0\0\0\0\0\x03@a:b\0D");
+        assert_eq!(OutboxItem::SigningKeys(owned_user_id!("@a:b")).to_bytes(), b"\x03@a:b");
     }
 
     #[test]
@@ -142,7 +176,8 @@ mod tests {
         for item in [
             OutboxItem::Pdu { room: 7, event: u32::MAX },
             OutboxItem::ToDevice("{\"a\":1}".to_owned()),
-            OutboxItem::DeviceList(owned_user_id!("@a:b")),
+            OutboxItem::Device { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: u64::MAX },
+            OutboxItem::SigningKeys(owned_user_id!("@a:b")),
         ] {
             assert_eq!(OutboxItem::from_bytes(&item.to_bytes()).unwrap(), item);
         }

@@ -43,12 +43,8 @@ registry! {
     SERVER_KEYS = 154, Point;
     /// Signed key documents of other servers.
     KEY_DOCUMENTS = 155, Bulk;
-    /// Heads of remote users' device lists.
-    REMOTE_DEVICE_LISTS = 156, Point;
-    /// Devices of remote users.
-    REMOTE_DEVICES = 157, Bulk;
-    /// Last device list stream id sent, by destination and user.
-    DEVICE_LISTS_SENT = 158, Point;
+    /// What other servers were told of local users' devices.
+    ANNOUNCED_DEVICES = 156, Bulk;
 }
 
 /// The class of a table; an unknown number counts as an index.
