@@ -45,6 +45,72 @@ registry! {
     KEY_DOCUMENTS = 155, Bulk;
     /// What other servers were told of local users' devices.
     ANNOUNCED_DEVICES = 156, Bulk;
+    /// Heads of remote users' device lists.
+    REMOTE_DEVICE_LISTS = 156, Point;
+    /// Devices of remote users.
+    REMOTE_DEVICES = 157, Bulk;
+    /// Last device list stream id sent, by destination and user.
+    DEVICE_LISTS_SENT = 158, Point;
+    /// Room id → room number.
+    ROOM_IDS = 20, Point;
+    /// Room number → room id.
+    ROOM_NAMES = 21, Point;
+    /// The one small record of each room that all its writers replace.
+    ROOM_HEADS = 22, Point;
+    /// The number the next room gets.
+    NEXT_ROOM = 23, Point;
+    /// Event id → room number and event number.
+    EVENT_IDS = 24, Point;
+    /// Event JSON, written once.
+    EVENT_PDUS = 25, Bulk;
+    /// What the server thinks of an event: status, state references, place.
+    EVENT_META = 26, Point;
+    /// The order in which a room's events are shown.
+    TIMELINE = 27, Index;
+    /// Current state and key numbers of a room, by type and state key.
+    STATE_NOW = 28, Index;
+    /// Key number → type and state key.
+    STATE_KEYS = 29, Point;
+    /// Multi-version state.
+    STATE_VERSIONS = 30, Index;
+    /// What each state version changed.
+    STATE_CHANGES = 31, Index;
+    /// Lines of state versions and their parents.
+    STATE_LINES = 32, Point;
+    /// Current members of a room, by membership.
+    ROOM_MEMBERS = 33, Index;
+    /// Rooms of a local user.
+    USER_ROOMS = 34, Index;
+    /// How many users of each server are joined to a room.
+    ROOM_SERVERS = 35, Index;
+    /// Rooms a local user has forgotten.
+    FORGOTTEN = 36, Point;
+    /// Invites and knocks of local users in rooms this server is not in.
+    OUT_OF_BAND = 37, Bulk;
+    /// Alias → room.
+    ALIASES = 38, Point;
+    /// Aliases of a room.
+    ROOM_ALIASES = 39, Index;
+    /// Rooms in the public directory.
+    DIRECTORY = 40, Index;
+    /// Latest receipts of a room.
+    RECEIPTS = 41, Index;
+    /// The same by position.
+    RECEIPT_ORDER = 42, Index;
+    /// Transaction → event, for repeated requests.
+    TRANSACTIONS = 43, Point;
+    /// Event → transaction of the device that sent it.
+    EVENT_TRANSACTIONS = 44, Point;
+    /// Related events of an event.
+    RELATIONS = 45, Index;
+    /// How many events of a relation type an event has.
+    RELATION_COUNTS = 46, Point;
+    /// Threads of a room with their latest reply.
+    THREADS = 47, Index;
+    /// Redactions that arrived before the event they redact.
+    WAITING_REDACTIONS = 48, Index;
+    /// Events of the timeline whose predecessors this server does not have.
+    GAPS = 49, Index;
 }
 
 /// The class of a table; an unknown number counts as an index.

@@ -1,5 +1,7 @@
 //! Reads of one moment and writes that are one batch, in the types of the tables.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use chappe_kv::{Batch, Change, CommitError, Db, Direction, Expectation, Position, Range, Snapshot, Stamped};
 use tokio::sync::watch;
@@ -9,7 +11,9 @@ use crate::{
     key::{Key, KeyReader, KeyWriter},
     log::Log,
     table::Table,
-    value::{Json, Value},
+    cache::Cache,
+    migrate,
+    value::{At, Json, Value},
 };
 
 /// Why the store could not answer.
@@ -21,6 +25,14 @@ pub enum Error {
     /// What is stored cannot be read: a defect or a damaged disk, never a client's fault.
     #[error("stored data is damaged: {0}")]
     Corrupt(&'static str),
+    /// The disk was written by a newer release; this one must not touch it.
+    #[error("the data has format {found}, this release knows formats up to {known}")]
+    NewerFormat {
+        /// Format on disk.
+        found: u32,
+        /// Newest format this release knows.
+        known: u32,
+    },
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] chappe_kv::Error),
@@ -39,17 +51,25 @@ impl From<CommitError> for Error {
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Db,
+    cache: Arc<Cache>,
 }
 
 impl Store {
-    /// A store on an engine.
+    /// A store on an engine, its format unchecked: for tests and tools. A server uses [`Store::open`].
     pub fn new(db: Db) -> Self {
-        Self { db }
+        Self { db, cache: Arc::new(Cache::new()) }
+    }
+
+    /// A store on an engine: writes the format version at first use, brings an older format up to date.
+    pub async fn open(db: Db) -> Result<Self, Error> {
+        let store = Self::new(db);
+        migrate::migrate(&store).await?;
+        Ok(store)
     }
 
     /// A view of this moment. Short-lived: never kept across a wait for the network.
     pub fn read(&self) -> Reader<'_> {
-        Reader { snapshot: self.db.snapshot() }
+        Reader { snapshot: self.db.snapshot(), cache: &self.cache }
     }
 
     /// Writes a transaction; durable when it answers.
@@ -78,9 +98,18 @@ fn decode<T: Table>(key: &[u8]) -> Result<T::Key, Error> {
     T::Key::read(&mut KeyReader(key.get(1..).ok_or(Error::Corrupt("empty key"))?))
 }
 
+/// Values of two tables, in the order of their keys.
+type Found<A, B> = (Vec<Option<<A as Table>::Value>>, Vec<Option<<B as Table>::Value>>);
+
+fn values<T: Table>(found: Vec<Option<Bytes>>) -> Result<Vec<Option<T::Value>>, Error> {
+    found.into_iter().map(|v| v.map(|bytes| T::Value::from_bytes(&bytes)).transpose()).collect()
+}
+
 /// One moment of the store.
 pub struct Reader<'a> {
     snapshot: Box<dyn Snapshot + 'a>,
+    /// What never changes once it is there.
+    pub(crate) cache: &'a Cache,
 }
 
 impl Reader<'_> {
@@ -98,8 +127,20 @@ impl Reader<'_> {
     /// Several values of one table, in the order of the keys: one round trip.
     pub async fn get_many<T: Table>(&self, keys: &[T::Key]) -> Result<Vec<Option<T::Value>>, Error> {
         let keys: Vec<Bytes> = keys.iter().map(encode::<T>).collect();
-        let found = self.snapshot.get(&keys).await?;
-        found.into_iter().map(|v| v.map(|bytes| T::Value::from_bytes(&bytes)).transpose()).collect()
+        values::<T>(self.snapshot.get(&keys).await?)
+    }
+
+    /// Values of two tables, each in the order of its keys: one round trip.
+    pub async fn get_both<A: Table, B: Table>(
+        &self,
+        first: &[A::Key],
+        second: &[B::Key],
+    ) -> Result<Found<A, B>, Error> {
+        let keys: Vec<Bytes> =
+            first.iter().map(encode::<A>).chain(second.iter().map(encode::<B>)).collect();
+        let mut found = self.snapshot.get(&keys).await?;
+        let rest = found.split_off(first.len());
+        Ok((values::<A>(found)?, values::<B>(rest)?))
     }
 
     /// Up to `limit` rows whose key begins with `prefix` (a leading part of the key's tuple).
@@ -134,6 +175,33 @@ impl Reader<'_> {
         let mut range = Range::prefix(&prefix_of::<T>(prefix));
         range.to = prefix_of::<T>(before);
         self.scan_range::<T>(&range, Direction::Backward, limit).await
+    }
+
+    /// Every row of `prefix`, forward, a page at a time.
+    pub async fn scan_all<T: Table>(&self, prefix: &impl Key) -> Result<Vec<(T::Key, T::Value)>, Error> {
+        self.scan_pages::<T>(Range::prefix(&prefix_of::<T>(prefix))).await
+    }
+
+    /// Every row from the prefix `from` (included) to the prefix `to` (excluded), forward, a page at a time.
+    pub async fn scan_between<T: Table>(
+        &self,
+        from: &impl Key,
+        to: &impl Key,
+    ) -> Result<Vec<(T::Key, T::Value)>, Error> {
+        self.scan_pages::<T>(Range { from: prefix_of::<T>(from), to: prefix_of::<T>(to) }).await
+    }
+
+    async fn scan_pages<T: Table>(&self, mut range: Range) -> Result<Vec<(T::Key, T::Value)>, Error> {
+        const PAGE: usize = 5_000;
+        let mut all = Vec::new();
+        loop {
+            let page = self.snapshot.scan(&range, Direction::Forward, PAGE).await?;
+            for (key, value) in &page.rows {
+                all.push((decode::<T>(key)?, T::Value::from_bytes(value)?));
+            }
+            let Some((last, _)) = page.rows.last().filter(|_| page.more) else { return Ok(all) };
+            range.from = [last, &[0][..]].concat().into();
+        }
     }
 
     async fn scan_range<T: Table>(
@@ -238,6 +306,11 @@ impl Tx {
         value.push(rest);
         self.batch.changes.push(Change::Put(Stamped::from(encode::<T>(key).to_vec()), value));
         self
+    }
+
+    /// Sets a key to a value that carries the position of this commit.
+    pub fn put_now<T: Table<Value = At<V>>, V: Value>(&mut self, key: &T::Key, value: &V) -> &mut Self {
+        self.put_stamped::<T>(key, &value.to_bytes())
     }
 
     /// Removes a key.

@@ -1,5 +1,6 @@
 //! How values are kept: hand-packed where rows are many and small, JSON where they are documents.
 
+use chappe_kv::Position;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::tx::Error;
@@ -22,6 +23,27 @@ impl<T: Serialize + DeserializeOwned> Value for Json<T> {
     }
     fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         serde_json::from_slice(bytes).map(Self).map_err(|_| Error::Corrupt("JSON value"))
+    }
+}
+
+/// A value with the position of the commit that wrote it; written by [`Tx::put_now`](crate::Tx::put_now).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct At<T> {
+    /// The commit.
+    pub position: Position,
+    /// What it wrote.
+    pub value: T,
+}
+
+impl<T: Value> Value for At<T> {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.position.0.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.value.to_bytes());
+        bytes
+    }
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let (position, rest) = bytes.split_first_chunk::<8>().ok_or(Error::Corrupt("position of value"))?;
+        Ok(Self { position: Position(u64::from_be_bytes(*position)), value: T::from_bytes(rest)? })
     }
 }
 

@@ -1,0 +1,72 @@
+//! What never changes once it is committed, kept in memory without invalidation.
+
+use std::sync::Arc;
+
+use quick_cache::{Weighter, sync};
+use roaring::RoaringBitmap;
+use ruma::{OwnedEventId, OwnedRoomId};
+
+use crate::{
+    events::{EventNum, StoredPdu},
+    rooms::RoomNid,
+    state::{KeyId, LineParent, StateKey, StateRef},
+};
+
+/// An event in a room.
+type EventKey = (RoomNid, EventNum);
+
+/// The caches of one store. All entries are facts that hold at every later moment.
+pub(crate) struct Cache {
+    pub(crate) room_nids: sync::Cache<OwnedRoomId, RoomNid>,
+    pub(crate) room_ids: sync::Cache<RoomNid, OwnedRoomId>,
+    pub(crate) event_nums: sync::Cache<OwnedEventId, EventKey>,
+    pub(crate) pdus: sync::Cache<EventKey, Arc<StoredPdu>, BySize>,
+    pub(crate) auth: sync::Cache<EventKey, Arc<[EventNum]>>,
+    pub(crate) chains: sync::Cache<EventKey, Arc<RoaringBitmap>, BySize>,
+    pub(crate) key_ids: sync::Cache<(RoomNid, StateKey), KeyId>,
+    pub(crate) keys: sync::Cache<(RoomNid, KeyId), Arc<StateKey>>,
+    pub(crate) values: sync::Cache<(RoomNid, StateRef, KeyId), EventNum>,
+    pub(crate) parents: sync::Cache<(RoomNid, u32), LineParent>,
+}
+
+/// Weighs entries by their bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct BySize;
+
+impl Weighter<EventKey, Arc<StoredPdu>> for BySize {
+    fn weight(&self, _: &EventKey, pdu: &Arc<StoredPdu>) -> u64 {
+        // The memoised forms of an event are about twice as large again as its text.
+        200 + 3 * pdu.json.len() as u64
+    }
+}
+
+impl Weighter<EventKey, Arc<RoaringBitmap>> for BySize {
+    fn weight(&self, _: &EventKey, chain: &Arc<RoaringBitmap>) -> u64 {
+        100 + chain.serialized_size() as u64
+    }
+}
+
+impl Cache {
+    /// Empty caches. Bounds: about 128 MiB of events, 32 MiB of chains, a few MiB each for the rest.
+    pub(crate) fn new() -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            room_nids: sync::Cache::new(20_000),
+            room_ids: sync::Cache::new(20_000),
+            event_nums: sync::Cache::new(50_000),
+            pdus: sync::Cache::with_weighter(60_000, 128 * MIB, BySize),
+            auth: sync::Cache::new(100_000),
+            chains: sync::Cache::with_weighter(10_000, 32 * MIB, BySize),
+            key_ids: sync::Cache::new(50_000),
+            keys: sync::Cache::new(100_000),
+            values: sync::Cache::new(100_000),
+            parents: sync::Cache::new(10_000),
+        }
+    }
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cache of {} events", self.pdus.len())
+    }
+}

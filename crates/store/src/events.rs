@@ -1,0 +1,413 @@
+//! Events: numbered per room, their JSON written once, what the server thinks of them beside it.
+
+use std::{any::Any, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chappe_kv::Position;
+use parking_lot::Mutex;
+use ruma::{EventId, OwnedEventId};
+
+use crate::{
+    Reader, Tx, Value,
+    key::{Key, KeyReader, KeyWriter},
+    pack::{Packer, Unpacker},
+    rooms::RoomNid,
+    state::StateRef,
+    table,
+    timeline::Timeline,
+    tx::Error,
+};
+
+/// An event's number in its room: dense, in order of storing, from 1; an event's auth events have smaller ones.
+/// 0 ([`EventNum::NONE`]) stands for no event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventNum(pub u32);
+
+impl EventNum {
+    /// No event.
+    pub const NONE: Self = Self(0);
+
+    /// `None` for [`EventNum::NONE`].
+    pub fn some(self) -> Option<Self> {
+        (self != Self::NONE).then_some(self)
+    }
+}
+
+impl Key for EventNum {
+    fn write(&self, to: &mut KeyWriter) {
+        self.0.write(to);
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Error> {
+        u32::read(from).map(Self)
+    }
+}
+
+impl Value for EventNum {
+    fn to_bytes(&self) -> Vec<u8> {
+        Packer::default().uint(self.0.into()).done()
+    }
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        Unpacker::new(bytes, "event number").u32().map(Self)
+    }
+}
+
+impl Value for (RoomNid, EventNum) {
+    fn to_bytes(&self) -> Vec<u8> {
+        Packer::default().uint(self.0.0.into()).uint(self.1.0.into()).done()
+    }
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let mut from = Unpacker::new(bytes, "event address");
+        Ok((RoomNid(from.u32()?), EventNum(from.u32()?)))
+    }
+}
+
+/// An event id as a key: 33 bytes where it is a hash in URL-safe base64 (room version 4 on), text otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EventIdKey(pub OwnedEventId);
+
+impl EventIdKey {
+    fn hash(&self) -> Option<[u8; 32]> {
+        let text = self.0.as_str().strip_prefix('$').filter(|text| text.len() == 43)?;
+        let hash: [u8; 32] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+        Some(hash)
+    }
+
+    fn from_hash(hash: [u8; 32]) -> Result<Self, Error> {
+        let id = format!("${}", URL_SAFE_NO_PAD.encode(hash));
+        id.try_into().map(Self).map_err(|_| Error::Corrupt("event id"))
+    }
+}
+
+impl From<&EventId> for EventIdKey {
+    fn from(id: &EventId) -> Self {
+        Self(id.to_owned())
+    }
+}
+
+impl Key for EventIdKey {
+    fn write(&self, to: &mut KeyWriter) {
+        match self.hash() {
+            Some(hash) => to.raw(&[1]).raw(&hash),
+            None => to.raw(&[0]).text(self.0.as_str()),
+        };
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Error> {
+        match from.raw()? {
+            [1] => Self::from_hash(from.raw()?),
+            _ => from.text()?.try_into().map(Self).map_err(|_| Error::Corrupt("event id")),
+        }
+    }
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Part of the room; in the timeline if it has an ordinal.
+    Accepted,
+    /// Allowed where it stands, not by the current state: not shown, not followed.
+    SoftFailed,
+    /// Not allowed by the auth rules: only kept to know it again.
+    Rejected,
+    /// Known without its place in the room: as somebody's auth or state event.
+    Outlier,
+}
+
+impl Status {
+    fn code(self) -> u64 {
+        match self {
+            Self::Accepted => 0,
+            Self::SoftFailed => 1,
+            Self::Rejected => 2,
+            Self::Outlier => 3,
+        }
+    }
+
+    fn from_code(code: u64) -> Option<Self> {
+        [Self::Accepted, Self::SoftFailed, Self::Rejected, Self::Outlier].into_iter().find(|s| s.code() == code)
+    }
+}
+
+/// What the server thinks of an event; small, changes rarely (redacted, de-outliered).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventMeta {
+    /// The commit that stored it, or that gave it its place in the timeline if that was later.
+    pub position: Position,
+    /// What became of it.
+    pub status: Status,
+    /// The state before it; [`StateRef::EMPTY`] for outliers.
+    pub before: StateRef,
+    /// The state after it.
+    pub after: StateRef,
+    /// Its place in the timeline. Outliers, rejected and soft-failed events have none.
+    pub ordinal: Option<i64>,
+    /// The redaction that applies to it.
+    pub redacted_by: EventNum,
+    /// Its auth events.
+    pub auth: Vec<EventNum>,
+    /// Its previous events, as far as this server has them.
+    pub prev: Vec<EventNum>,
+}
+
+impl EventMeta {
+    fn pack(&self) -> Vec<u8> {
+        let mut to = Packer::default();
+        let flags = self.status.code() | u64::from(self.ordinal.is_some()) << 2;
+        to.uint(flags);
+        if let Some(ordinal) = self.ordinal {
+            to.int(ordinal);
+        }
+        to.raw(&self.before.pack());
+        // Mostly the same line and the same or the next version.
+        if self.after.line == self.before.line && self.after.version >= self.before.version {
+            to.uint(u64::from(self.after.version - self.before.version) << 1);
+        } else {
+            to.uint(1).raw(&self.after.pack());
+        }
+        to.uint(self.redacted_by.0.into());
+        to.list(self.auth.iter().map(|num| num.0)).list(self.prev.iter().map(|num| num.0));
+        to.done()
+    }
+
+    fn unpack(position: Position, mut from: Unpacker<'_>) -> Result<Self, Error> {
+        let flags = from.uint()?;
+        let status = Status::from_code(flags & 3).ok_or(from.damaged())?;
+        let ordinal = if flags & 4 == 0 { None } else { Some(from.int()?) };
+        let before = StateRef::unpack(&mut from)?;
+        let step = from.uint()?;
+        let after = if step == 1 {
+            StateRef::unpack(&mut from)?
+        } else {
+            let step = u32::try_from(step >> 1).map_err(|_| from.damaged())?;
+            let version = before.version.checked_add(step).ok_or(from.damaged())?;
+            StateRef { line: before.line, version }
+        };
+        let redacted_by = EventNum(from.u32()?);
+        let auth = from.list()?.into_iter().map(EventNum).collect();
+        let prev = from.list()?.into_iter().map(EventNum).collect();
+        Ok(Self { position, status, before, after, ordinal, redacted_by, auth, prev })
+    }
+}
+
+impl Value for EventMeta {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.position.0.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.pack());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let mut from = Unpacker::new(bytes, "event record");
+        let position = Position(u64::from_be_bytes(from.fixed()?));
+        Self::unpack(position, from)
+    }
+}
+
+/// An event's JSON as it is signed, with its id. Never changes; shared out of the cache.
+pub struct StoredPdu {
+    /// Its id.
+    pub event_id: OwnedEventId,
+    /// The PDU as canonical JSON, without `event_id`.
+    pub json: Box<str>,
+    forms: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
+}
+
+impl StoredPdu {
+    /// An event's JSON and id.
+    pub fn new(event_id: OwnedEventId, json: impl Into<Box<str>>) -> Self {
+        Self { event_id, json: json.into(), forms: Mutex::default() }
+    }
+
+    /// A form of this event worked out once and kept with it in the cache: parsed, rendered for clients, …
+    /// One form per type `T`.
+    pub fn form<T, E>(&self, work_out: impl FnOnce(&Self) -> Result<T, E>) -> Result<Arc<T>, E>
+    where
+        T: Send + Sync + 'static,
+    {
+        let known = self.forms.lock().iter().find_map(|form| form.clone().downcast::<T>().ok());
+        if let Some(form) = known {
+            return Ok(form);
+        }
+        let form = Arc::new(work_out(self)?);
+        self.forms.lock().push(form.clone());
+        Ok(form)
+    }
+}
+
+impl Clone for StoredPdu {
+    fn clone(&self) -> Self {
+        Self::new(self.event_id.clone(), self.json.clone())
+    }
+}
+
+impl PartialEq for StoredPdu {
+    fn eq(&self, other: &Self) -> bool {
+        self.event_id == other.event_id && self.json == other.json
+    }
+}
+
+impl std::fmt::Debug for StoredPdu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StoredPdu {} {}", self.event_id, self.json)
+    }
+}
+
+impl Value for StoredPdu {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut key = KeyWriter::default();
+        EventIdKey(self.event_id.clone()).write(&mut key);
+        let mut bytes = key.0;
+        bytes.extend_from_slice(self.json.as_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let mut key = KeyReader(bytes);
+        let EventIdKey(event_id) = EventIdKey::read(&mut key)?;
+        let json = str::from_utf8(key.rest()).map_err(|_| Error::Corrupt("event JSON"))?;
+        Ok(Self::new(event_id, json))
+    }
+}
+
+/// An event about to be stored.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// Its number, from [`crate::RoomHead::take_event_num`].
+    pub num: EventNum,
+    /// Its id.
+    pub event_id: OwnedEventId,
+    /// Canonical JSON.
+    pub json: Box<str>,
+    /// What the server thinks of it; the position is ignored, the commit's is stored.
+    pub meta: EventMeta,
+}
+
+table! {
+    /// Event id → room and number.
+    EventIds = EVENT_IDS: EventIdKey => (RoomNid, EventNum);
+    /// Room and number → id and JSON.
+    EventPdus = EVENT_PDUS: (RoomNid, EventNum) => StoredPdu;
+    /// Room and number → status, state references, place.
+    EventMetas = EVENT_META: (RoomNid, EventNum) => EventMeta;
+}
+
+impl Reader<'_> {
+    /// The number of an event **of this room**; an event of another room is not there.
+    pub async fn event_num(&self, nid: RoomNid, id: &EventId) -> Result<Option<EventNum>, Error> {
+        Ok(self.event_nums(nid, &[id]).await?.into_iter().next().flatten())
+    }
+
+    /// Numbers of several events of one room, in their order: one round trip, none if all are cached.
+    pub async fn event_nums(&self, nid: RoomNid, ids: &[&EventId]) -> Result<Vec<Option<EventNum>>, Error> {
+        let mut found: Vec<_> = ids.iter().map(|id| self.cache.event_nums.get(*id)).collect();
+        let wanted: Vec<usize> = (0..ids.len()).filter(|&i| found[i].is_none()).collect();
+        if !wanted.is_empty() {
+            let keys: Vec<_> = wanted.iter().map(|&i| EventIdKey::from(ids[i])).collect();
+            let rows = self.get_many::<EventIds>(&keys).await?;
+            for (&i, row) in wanted.iter().zip(rows) {
+                if let Some(address) = row {
+                    self.cache.event_nums.insert(ids[i].to_owned(), address);
+                }
+                found[i] = row;
+            }
+        }
+        let of_room = |(room, num): (RoomNid, EventNum)| (room == nid).then_some(num);
+        Ok(found.into_iter().map(|address| address.and_then(of_room)).collect())
+    }
+
+    /// In which room an event is and its number there. Only for work that has no room to ask in (`/event` of a
+    /// peer, receipts); readers must still be judged with that room.
+    pub async fn event_address(&self, id: &EventId) -> Result<Option<(RoomNid, EventNum)>, Error> {
+        if let Some(address) = self.cache.event_nums.get(id) {
+            return Ok(Some(address));
+        }
+        let found = self.get::<EventIds>(&id.into()).await?;
+        if let Some(address) = found {
+            self.cache.event_nums.insert(id.to_owned(), address);
+        }
+        Ok(found)
+    }
+
+    /// One event's JSON.
+    pub async fn pdu(&self, nid: RoomNid, num: EventNum) -> Result<Arc<StoredPdu>, Error> {
+        let found = self.pdus(nid, &[num]).await?;
+        found.into_iter().next().ok_or(Error::Corrupt("event without JSON"))
+    }
+
+    /// The JSON of several stored events, in their order: one round trip, none if all are cached.
+    pub async fn pdus(&self, nid: RoomNid, nums: &[EventNum]) -> Result<Vec<Arc<StoredPdu>>, Error> {
+        let mut found: Vec<_> = nums.iter().map(|num| self.cache.pdus.get(&(nid, *num))).collect();
+        let wanted: Vec<usize> = (0..nums.len()).filter(|&i| found[i].is_none()).collect();
+        if !wanted.is_empty() {
+            let keys: Vec<_> = wanted.iter().map(|&i| (nid, nums[i])).collect();
+            let rows = self.get_many::<EventPdus>(&keys).await?;
+            for (&i, row) in wanted.iter().zip(rows) {
+                let pdu = Arc::new(row.ok_or(Error::Corrupt("event without JSON"))?);
+                self.cache.pdus.insert((nid, nums[i]), pdu.clone());
+                found[i] = Some(pdu);
+            }
+        }
+        found.into_iter().map(|pdu| pdu.ok_or(Error::Corrupt("event without JSON"))).collect()
+    }
+
+    /// What the server thinks of an event.
+    pub async fn event_meta(&self, nid: RoomNid, num: EventNum) -> Result<EventMeta, Error> {
+        self.get::<EventMetas>(&(nid, num)).await?.ok_or(Error::Corrupt("event without a record"))
+    }
+
+    /// Records of several stored events, in their order: one round trip.
+    pub async fn event_metas(&self, nid: RoomNid, nums: &[EventNum]) -> Result<Vec<EventMeta>, Error> {
+        let keys: Vec<_> = nums.iter().map(|num| (nid, *num)).collect();
+        let rows = self.get_many::<EventMetas>(&keys).await?;
+        rows.into_iter().map(|row| row.ok_or(Error::Corrupt("event without a record"))).collect()
+    }
+
+    /// Records and JSON of several stored events, in their order: one round trip.
+    pub async fn events(&self, nid: RoomNid, nums: &[EventNum]) -> Result<Vec<(EventMeta, Arc<StoredPdu>)>, Error> {
+        let cached: Vec<_> = nums.iter().map(|num| self.cache.pdus.get(&(nid, *num))).collect();
+        let metas: Vec<_> = nums.iter().map(|num| (nid, *num)).collect();
+        let missing: Vec<_> =
+            metas.iter().zip(&cached).filter(|(_, pdu)| pdu.is_none()).map(|(key, _)| *key).collect();
+        let (metas, rows) = self.get_both::<EventMetas, EventPdus>(&metas, &missing).await?;
+        let mut rows = missing.into_iter().zip(rows);
+        let mut events = Vec::with_capacity(nums.len());
+        for (meta, pdu) in metas.into_iter().zip(cached) {
+            let meta = meta.ok_or(Error::Corrupt("event without a record"))?;
+            let pdu = if let Some(pdu) = pdu {
+                pdu
+            } else {
+                let (key, row) = rows.next().ok_or(Error::Corrupt("event without JSON"))?;
+                let pdu = Arc::new(row.ok_or(Error::Corrupt("event without JSON"))?);
+                self.cache.pdus.insert(key, pdu.clone());
+                pdu
+            };
+            events.push((meta, pdu));
+        }
+        Ok(events)
+    }
+}
+
+impl Tx {
+    /// Stores an event: id, JSON, record, and its place in the timeline if it has one. The caller replaces the head
+    /// in the same transaction.
+    pub fn put_event(&mut self, nid: RoomNid, event: &NewEvent) -> &mut Self {
+        self.expect_absent::<EventIds>(&EventIdKey(event.event_id.clone()));
+        self.put::<EventIds>(&EventIdKey(event.event_id.clone()), &(nid, event.num));
+        let pdu = StoredPdu::new(event.event_id.clone(), event.json.clone());
+        self.put::<EventPdus>(&(nid, event.num), &pdu);
+        self.place_event(nid, event.num, &event.meta)
+    }
+
+    /// Gives a stored event a (new) record stamped with this commit and its place in the timeline: for an outlier
+    /// that gets its place in the room.
+    pub fn place_event(&mut self, nid: RoomNid, num: EventNum, meta: &EventMeta) -> &mut Self {
+        if let Some(ordinal) = meta.ordinal {
+            self.put_now::<Timeline, _>(&(nid, ordinal), &num);
+        }
+        self.put_stamped::<EventMetas>(&(nid, num), &meta.pack())
+    }
+
+    /// Replaces the record of an event and keeps its position: for a redaction.
+    pub fn update_event(&mut self, nid: RoomNid, num: EventNum, meta: &EventMeta) -> &mut Self {
+        self.put::<EventMetas>(&(nid, num), meta)
+    }
+}

@@ -1,0 +1,64 @@
+//! The format of the disk: its version, and how an older one is brought up to date.
+
+use crate::{
+    log::Meta,
+    tx::{Error, Store, Tx},
+};
+
+/// The format this release writes. Raise it together with a new arm in `step`.
+pub const FORMAT: u32 = 1;
+
+const NAME: &str = "format";
+
+/// Writes the format at first open, refuses a newer one, brings an older one up to date step by step.
+pub(crate) async fn migrate(store: &Store) -> Result<(), Error> {
+    loop {
+        let Some(bytes) = store.read().get::<Meta>(&NAME.to_owned()).await? else {
+            let mut tx = Tx::new();
+            tx.expect_absent::<Meta>(&NAME.to_owned());
+            tx.put::<Meta>(&NAME.to_owned(), &FORMAT.to_be_bytes().to_vec());
+            match store.commit(tx).await {
+                Ok(_) => return Ok(()),
+                Err(Error::Conflict) => continue,
+                Err(error) => return Err(error),
+            }
+        };
+        let found = bytes.try_into().map(u32::from_be_bytes).map_err(|_| Error::Corrupt("format version"))?;
+        match found {
+            FORMAT => return Ok(()),
+            0 => return Err(Error::Corrupt("format version")),
+            older if older < FORMAT => step(store, older).await?,
+            newer => return Err(Error::NewerFormat { found: newer, known: FORMAT }),
+        }
+    }
+}
+
+/// One step from `format` to the next; it writes the new number with its last transaction.
+#[expect(clippy::unused_async, reason = "migrations read and write; the first one is still to come")]
+async fn step(_: &Store, _: u32) -> Result<(), Error> {
+    Err(Error::Corrupt("no migration from this format"))
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+
+    use super::{FORMAT, NAME};
+    use crate::{
+        log::Meta,
+        tx::{Error, Store, Tx},
+    };
+
+    #[tokio::test]
+    async fn first_open_writes_the_format_and_a_newer_one_is_refused() {
+        let db = Db::new(Memory::default());
+        let store = Store::open(db.clone()).await.unwrap();
+        assert_eq!(store.read().get::<Meta>(&NAME.to_owned()).await.unwrap().unwrap(), FORMAT.to_be_bytes());
+        Store::open(db.clone()).await.unwrap();
+
+        let mut tx = Tx::new();
+        tx.put::<Meta>(&NAME.to_owned(), &(FORMAT + 1).to_be_bytes().to_vec());
+        store.commit(tx).await.unwrap();
+        assert!(matches!(Store::open(db).await, Err(Error::NewerFormat { .. })));
+    }
+}

@@ -1,0 +1,72 @@
+//! Invites and knocks of local users in rooms this server is not in, with what the other server tells of the room.
+
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{At, Json, LogEntry, Reader, Tx, members::Membership, table, tx::Error};
+
+/// A membership without a room.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutOfBand {
+    /// `invite`, `knock`, or `leave` once it was turned down, withdrawn or taken back.
+    pub membership: String,
+    /// The membership event as PDU.
+    pub event: Box<RawValue>,
+    /// Its event id.
+    pub event_id: String,
+    /// Stripped state events of the room, each an object with `type`, `state_key`, `sender`, `content`.
+    #[serde(default)]
+    pub state: Vec<Box<RawValue>>,
+    /// The room's version, if it was told.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Servers to ask when joining or leaving.
+    #[serde(default)]
+    pub via: Vec<OwnedServerName>,
+}
+
+impl OutOfBand {
+    /// The membership.
+    pub fn kind(&self) -> Option<Membership> {
+        Membership::parse(&self.membership)
+    }
+}
+
+impl PartialEq for OutOfBand {
+    fn eq(&self, other: &Self) -> bool {
+        self.event_id == other.event_id && self.membership == other.membership
+    }
+}
+
+table! {
+    /// Local user and room → membership.
+    OutOfBands = OUT_OF_BAND: (OwnedUserId, OwnedRoomId) => At<Json<OutOfBand>>;
+}
+
+impl Reader<'_> {
+    /// A user's out-of-band membership in one room.
+    pub async fn out_of_band(&self, user: &UserId, room: &RoomId) -> Result<Option<At<Json<OutOfBand>>>, Error> {
+        self.get::<OutOfBands>(&(user.to_owned(), room.to_owned())).await
+    }
+
+    /// All of a user's.
+    pub async fn out_of_bands(&self, user: &UserId) -> Result<Vec<(OwnedRoomId, At<Json<OutOfBand>>)>, Error> {
+        let rows = self.scan_all::<OutOfBands>(&user.to_owned()).await?;
+        Ok(rows.into_iter().map(|((_, room), at)| (room, at)).collect())
+    }
+}
+
+impl Tx {
+    /// Sets an out-of-band membership and says so in the log.
+    pub fn put_out_of_band(&mut self, user: &UserId, room: &RoomId, what: &OutOfBand) -> &mut Self {
+        let key = (user.to_owned(), room.to_owned());
+        self.put_now::<OutOfBands, _>(&key, &Json(what.clone()));
+        self.log(LogEntry::OutOfBandMembership { user: key.0, room: key.1 })
+    }
+
+    /// Drops it: the user is in the room now, or has forgotten it.
+    pub fn delete_out_of_band(&mut self, user: &UserId, room: &RoomId) -> &mut Self {
+        self.delete::<OutOfBands>(&(user.to_owned(), room.to_owned()))
+    }
+}

@@ -1,0 +1,230 @@
+//! Rooms: their numbers, and the head record that every writer of a room expects and replaces.
+
+use chappe_kv::Position;
+use ruma::{OwnedRoomId, RoomId, RoomVersionId};
+
+use crate::{
+    At, Direction, Reader, Tx, Value,
+    events::EventNum,
+    key::{Key, KeyReader, KeyWriter},
+    pack::{Packer, Unpacker},
+    state::StateRef,
+    table,
+    tx::Error,
+};
+
+/// A room's number on this server; never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoomNid(pub u32);
+
+impl Key for RoomNid {
+    fn write(&self, to: &mut KeyWriter) {
+        self.0.write(to);
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Error> {
+        u32::read(from).map(Self)
+    }
+}
+
+impl Value for RoomNid {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.0.to_bytes()
+    }
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        u32::from_bytes(bytes).map(Self)
+    }
+}
+
+/// A room's head: what changes with nearly every write. Small (about 60 bytes).
+///
+/// Law: a transaction that writes anything of the room expects the head it was decided on and puts the next one
+/// ([`Tx::replace_head`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomHead {
+    /// The last commit that replaced this head.
+    pub position: Position,
+    /// The room's version, as its create event says.
+    pub version: RoomVersionId,
+    /// The current state.
+    pub state: StateRef,
+    /// The number the next stored event gets.
+    pub next_event: u32,
+    /// The place the next live event gets in the timeline; starts at 1.
+    pub next_live: i64,
+    /// The place the next backfilled event gets; starts at 0 and goes down.
+    pub next_back: i64,
+    /// The number the next line of state versions gets.
+    pub next_line: u32,
+    /// The number the next new state key gets.
+    pub next_key: u32,
+    /// Events that no accepted event follows yet: the next event's `prev_events`.
+    pub extremities: Vec<EventNum>,
+    /// The largest depth among the extremities.
+    pub depth: u64,
+    /// Joined users.
+    pub joined: u32,
+    /// Invited users.
+    pub invited: u32,
+    /// Whether a user of this server is or was joined, so that this server has the room's state.
+    pub resident: bool,
+}
+
+impl RoomHead {
+    /// The head of a room nothing is known of yet.
+    pub fn new(version: RoomVersionId) -> Self {
+        Self {
+            position: Position(0),
+            version,
+            state: StateRef::EMPTY,
+            next_event: 1,
+            next_live: 1,
+            next_back: 0,
+            next_line: 1,
+            next_key: 1,
+            extremities: Vec::new(),
+            depth: 0,
+            joined: 0,
+            invited: 0,
+            resident: false,
+        }
+    }
+
+    /// Takes the next event number.
+    pub fn take_event_num(&mut self) -> EventNum {
+        let num = EventNum(self.next_event);
+        self.next_event += 1;
+        num
+    }
+
+    /// Takes the next place at the live end of the timeline.
+    pub fn take_live_ordinal(&mut self) -> i64 {
+        self.next_live += 1;
+        self.next_live - 1
+    }
+
+    /// Takes the next place at the old end of the timeline.
+    pub fn take_back_ordinal(&mut self) -> i64 {
+        self.next_back -= 1;
+        self.next_back + 1
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let mut to = Packer::default();
+        to.text(self.version.as_str()).raw(&self.state.pack());
+        to.uint(self.next_event.into()).int(self.next_live).int(self.next_back);
+        to.uint(self.next_line.into()).uint(self.next_key.into());
+        to.list(self.extremities.iter().map(|num| num.0)).uint(self.depth);
+        to.uint(self.joined.into()).uint(self.invited.into()).uint(self.resident.into());
+        to.done()
+    }
+}
+
+impl Value for RoomHead {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.position.0.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.pack());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let mut from = Unpacker::new(bytes, "room head");
+        Ok(Self {
+            position: Position(u64::from_be_bytes(from.fixed()?)),
+            version: from.text()?.try_into().map_err(|_| from.damaged())?,
+            state: StateRef::unpack(&mut from)?,
+            next_event: from.u32()?,
+            next_live: from.int()?,
+            next_back: from.int()?,
+            next_line: from.u32()?,
+            next_key: from.u32()?,
+            extremities: from.list()?.into_iter().map(EventNum).collect(),
+            depth: from.uint()?,
+            joined: from.u32()?,
+            invited: from.u32()?,
+            resident: from.uint()? != 0,
+        })
+    }
+}
+
+table! {
+    /// Room id → number.
+    RoomIds = ROOM_IDS: OwnedRoomId => RoomNid;
+    /// Number → room id, with the position at which the room was numbered.
+    RoomNames = ROOM_NAMES: RoomNid => At<String>;
+    /// Number → head.
+    RoomHeads = ROOM_HEADS: RoomNid => RoomHead;
+    /// The number the next room gets; absent means 1.
+    NextRoom = NEXT_ROOM: () => u32;
+}
+
+impl Reader<'_> {
+    /// The number of a room, if this server stores anything of it.
+    pub async fn room_nid(&self, room: &RoomId) -> Result<Option<RoomNid>, Error> {
+        if let Some(nid) = self.cache.room_nids.get(room) {
+            return Ok(Some(nid));
+        }
+        let found = self.get::<RoomIds>(&room.to_owned()).await?;
+        if let Some(nid) = found {
+            self.cache.room_nids.insert(room.to_owned(), nid);
+        }
+        Ok(found)
+    }
+
+    /// The id of a numbered room.
+    pub async fn room_id(&self, nid: RoomNid) -> Result<OwnedRoomId, Error> {
+        if let Some(room) = self.cache.room_ids.get(&nid) {
+            return Ok(room);
+        }
+        let found = self.get::<RoomNames>(&nid).await?.ok_or(Error::Corrupt("room number without a room"))?;
+        let room: OwnedRoomId = found.value.try_into().map_err(|_| Error::Corrupt("room id"))?;
+        self.cache.room_ids.insert(nid, room.clone());
+        Ok(room)
+    }
+
+    /// The head of a room; every numbered room has one.
+    pub async fn room_head(&self, nid: RoomNid) -> Result<RoomHead, Error> {
+        self.get::<RoomHeads>(&nid).await?.ok_or(Error::Corrupt("room without a head"))
+    }
+
+    /// Up to `limit` rooms numbered above `after`, ascending: pages over all rooms.
+    pub async fn rooms_after(&self, after: RoomNid, limit: usize) -> Result<Vec<RoomNid>, Error> {
+        let rows = self.scan_from::<RoomHeads>(&(), &RoomNid(after.0.saturating_add(1)), limit).await?;
+        Ok(rows.into_iter().map(|(nid, _)| nid).collect())
+    }
+
+    /// Up to `limit` rooms, the newest number first.
+    pub async fn newest_rooms(&self, limit: usize) -> Result<Vec<RoomNid>, Error> {
+        let rows = self.scan::<RoomHeads>(&(), Direction::Backward, limit).await?;
+        Ok(rows.into_iter().map(|(nid, _)| nid).collect())
+    }
+
+    /// The number the next room would get; pass it to [`Tx::new_room`].
+    pub async fn next_room(&self) -> Result<RoomNid, Error> {
+        Ok(RoomNid(self.get::<NextRoom>(&()).await?.unwrap_or(1)))
+    }
+}
+
+impl Tx {
+    /// Numbers a room `nid` (from [`Reader::next_room`]). Conflict if the room exists or the number is taken by then.
+    /// The caller puts the first head with [`Tx::first_head`] in the same transaction.
+    pub fn new_room(&mut self, nid: RoomNid, room: &RoomId) -> &mut Self {
+        let expected = (nid.0 > 1).then_some(nid.0);
+        self.expect::<NextRoom>(&(), expected.as_ref());
+        self.put::<NextRoom>(&(), &(nid.0 + 1));
+        self.expect_absent::<RoomIds>(&room.to_owned());
+        self.put::<RoomIds>(&room.to_owned(), &nid);
+        self.put_now::<RoomNames, _>(&nid, &room.as_str().to_owned())
+    }
+
+    /// Puts the head of a room that has none.
+    pub fn first_head(&mut self, nid: RoomNid, head: &RoomHead) -> &mut Self {
+        self.expect_absent::<RoomHeads>(&nid);
+        self.put_stamped::<RoomHeads>(&nid, &head.pack())
+    }
+
+    /// Puts the next head. Conflict if `old` is no longer the head. `new.position` is ignored: the commit's is stored.
+    pub fn replace_head(&mut self, nid: RoomNid, old: &RoomHead, new: &RoomHead) -> &mut Self {
+        self.expect::<RoomHeads>(&nid, Some(old));
+        self.put_stamped::<RoomHeads>(&nid, &new.pack())
+    }
+}

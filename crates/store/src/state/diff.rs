@@ -1,0 +1,153 @@
+//! Differences between versions, and whole states worked out from them.
+
+use std::collections::BTreeMap;
+
+use super::{KeyChange, KeyId, StateChanges, StateKey, StateRef, StateVersions};
+use crate::{Reader, events::EventNum, rooms::RoomNid, tx::Error};
+
+/// First value and last value of each key that changed along a stretch of versions.
+type Changed = BTreeMap<KeyId, (EventNum, EventNum)>;
+
+impl Reader<'_> {
+    /// The keys whose events differ between `a` (`old`) and `b` (`new`), by key number: O(changes since their common
+    /// ancestor); O(state) only where they have none, which takes a rejoin.
+    pub async fn state_diff(&self, nid: RoomNid, a: StateRef, b: StateRef) -> Result<Vec<KeyChange>, Error> {
+        if a == b {
+            return Ok(Vec::new());
+        }
+        let (to_a, to_b) = match self.common_ancestor(nid, a, b).await? {
+            Some(base) => (self.changed_along(nid, base, a).await?, self.changed_along(nid, base, b).await?),
+            None => (self.collect(nid, a).await?, self.collect(nid, b).await?),
+        };
+        let value = |mine: &Changed, other: &Changed, key: KeyId| {
+            let kept = || other.get(&key).map_or(EventNum::NONE, |(first, _)| *first);
+            mine.get(&key).map_or_else(kept, |(_, last)| *last)
+        };
+        let mut keys: Vec<KeyId> = to_a.keys().chain(to_b.keys()).copied().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let change = |key| KeyChange { key, old: value(&to_a, &to_b, key), new: value(&to_b, &to_a, key) };
+        Ok(keys.into_iter().map(change).filter(|change| change.old != change.new).collect())
+    }
+
+    /// The whole state at any version. O(state + changes between then and now).
+    pub async fn full_state(&self, nid: RoomNid, at: StateRef) -> Result<Vec<(StateKey, EventNum)>, Error> {
+        self.state_where(nid, at, None).await
+    }
+
+    /// The state events of one type at any version.
+    pub async fn state_of_type(
+        &self,
+        nid: RoomNid,
+        at: StateRef,
+        kind: &str,
+    ) -> Result<Vec<(StateKey, EventNum)>, Error> {
+        self.state_where(nid, at, Some(kind)).await
+    }
+
+    async fn state_where(
+        &self,
+        nid: RoomNid,
+        at: StateRef,
+        kind: Option<&str>,
+    ) -> Result<Vec<(StateKey, EventNum)>, Error> {
+        let now = self.room_head(nid).await?.state;
+        let current = match kind {
+            Some(kind) => self.current_of_type(nid, kind).await?,
+            None => self.current_state(nid).await?,
+        };
+        let changes = self.state_diff(nid, now, at).await?;
+        if changes.is_empty() {
+            return Ok(current);
+        }
+        let mut state: BTreeMap<StateKey, EventNum> = current.into_iter().collect();
+        let ids: Vec<KeyId> = changes.iter().map(|change| change.key).collect();
+        for (key, change) in self.state_keys(nid, &ids).await?.into_iter().zip(changes) {
+            if kind.is_some_and(|kind| key.event_type() != kind) {
+                continue;
+            }
+            match change.new.some() {
+                Some(num) => state.insert(key, num),
+                None => state.remove(&key),
+            };
+        }
+        Ok(state.into_iter().collect())
+    }
+
+    /// The version itself, the one its line starts from, and so on.
+    pub(crate) async fn lineage(&self, nid: RoomNid, at: StateRef) -> Result<Vec<StateRef>, Error> {
+        let mut path = vec![at];
+        let mut line = at.line;
+        while let Some(parent) = self.line_parent(nid, line).await? {
+            path.push(parent);
+            line = parent.line;
+        }
+        Ok(path)
+    }
+
+    async fn common_ancestor(
+        &self,
+        nid: RoomNid,
+        a: StateRef,
+        b: StateRef,
+    ) -> Result<Option<StateRef>, Error> {
+        if a.line == b.line {
+            return Ok(Some(a.min(b)));
+        }
+        let (path_a, path_b) = (self.lineage(nid, a).await?, self.lineage(nid, b).await?);
+        let shared = |x: &StateRef| path_b.iter().find(|y| y.line == x.line).map(|y| *x.min(y));
+        Ok(path_a.iter().find_map(shared))
+    }
+
+    /// What changed from `base` to `to`, a descendant of it.
+    async fn changed_along(&self, nid: RoomNid, base: StateRef, to: StateRef) -> Result<Changed, Error> {
+        let mut stretches = Vec::new();
+        let mut here = to;
+        while here.line != base.line {
+            stretches.push((here.line, 0, here.version));
+            here = self.line_parent(nid, here.line).await?.ok_or(Error::Corrupt("state line"))?;
+        }
+        stretches.push((base.line, base.version, here.version));
+        let mut changed = Changed::new();
+        for (line, after, until) in stretches.into_iter().rev() {
+            if after >= until {
+                continue;
+            }
+            let (from, to) = ((nid, line, after + 1), (nid, line, until + 1));
+            for (_, changes) in self.scan_between::<StateChanges>(&from, &to).await? {
+                for change in changes {
+                    changed.entry(change.key).or_insert((change.old, EventNum::NONE)).1 = change.new;
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    /// What changed on side lines from the main line (or nothing) up to `to`, and where that starts.
+    pub(crate) async fn since_root(
+        &self,
+        nid: RoomNid,
+        to: StateRef,
+    ) -> Result<(StateRef, Vec<KeyChange>), Error> {
+        let path = self.lineage(nid, to).await?;
+        let root = *path.last().ok_or(Error::Corrupt("state line"))?;
+        let changed = self.changed_along(nid, root, to).await?;
+        let change = |(key, (old, new))| KeyChange { key, old, new };
+        Ok((root, changed.into_iter().map(change).filter(|change| change.old != change.new).collect()))
+    }
+
+    /// A whole state read from its version rows.
+    async fn collect(&self, nid: RoomNid, at: StateRef) -> Result<Changed, Error> {
+        let mut state = Changed::new();
+        for here in self.lineage(nid, at).await?.into_iter().rev() {
+            let mut last = None;
+            for ((_, _, key, inverted), num) in self.scan_all::<StateVersions>(&(nid, here.line)).await? {
+                if !inverted <= here.version && last != Some(key) {
+                    last = Some(key);
+                    state.insert(key, (EventNum::NONE, num));
+                }
+            }
+        }
+        Ok(state)
+    }
+}
