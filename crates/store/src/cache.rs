@@ -24,7 +24,7 @@ pub(crate) struct Cache {
     pub(crate) auth: sync::Cache<EventKey, Arc<[EventNum]>>,
     pub(crate) chains: sync::Cache<EventKey, Arc<RoaringBitmap>, BySize>,
     pub(crate) key_ids: sync::Cache<(RoomNid, StateKey), KeyId>,
-    pub(crate) keys: sync::Cache<(RoomNid, KeyId), Arc<StateKey>>,
+    pub(crate) keys: sync::Cache<(RoomNid, KeyId), StateKey>,
     pub(crate) values: sync::Cache<(RoomNid, StateRef, KeyId), EventNum>,
     pub(crate) parents: sync::Cache<(RoomNid, u32), LineParent>,
 }
