@@ -3,25 +3,25 @@
 //! To add a table: take the next free number in [`registry`], declare it with [`table!`] in the module of its
 //! aggregate, and add its golden bytes to that module's test. A retired number is never used again.
 
-pub mod identity;
 pub mod aliases;
 mod auth_chain;
 mod cache;
 pub mod events;
 pub mod gaps;
+pub mod identity;
 mod key;
 mod log;
-pub mod outbox;
-pub mod registry;
-pub mod server_keys;
 pub mod members;
 mod migrate;
 pub mod out_of_band;
+pub mod outbox;
 mod pack;
 pub mod receipts;
 pub mod registry;
 pub mod relations;
+pub mod remote_devices;
 pub mod rooms;
+pub mod server_keys;
 pub mod state;
 mod table;
 pub mod timeline;
