@@ -19,7 +19,6 @@ mod pack;
 pub mod receipts;
 pub mod registry;
 pub mod relations;
-pub mod remote_devices;
 pub mod rooms;
 pub mod server_keys;
 pub mod state;
