@@ -1,1 +1,5 @@
 //! Admin API and command-line verbs: domains, users, rooms, servers.
+
+mod config;
+
+pub use self::config::Config;

@@ -1,1 +1,3 @@
 //! The binary: command line, configuration, assembly, listeners, metrics, shutdown.
+
+pub mod config;

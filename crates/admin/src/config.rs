@@ -1,0 +1,15 @@
+//! The section `[admin]` of the configuration.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// `[admin]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Secret of `/_synapse/admin/v1/register`; absent (as is `registration_shared_secret_file`): no such endpoint.
+    pub registration_shared_secret: Option<String>,
+    /// A file that holds it.
+    pub registration_shared_secret_file: Option<PathBuf>,
+}

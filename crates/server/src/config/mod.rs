@@ -1,0 +1,121 @@
+//! The configuration: each crate owns its section, the binary composes them.
+
+mod listeners;
+mod load;
+#[cfg(test)]
+mod tests;
+mod valid;
+
+use std::path::PathBuf;
+
+use chappe_identity::MailConfig;
+use ruma::OwnedServerName;
+use serde::Deserialize;
+
+pub use self::{
+    listeners::{Api, Listener, TlsFiles},
+    load::{Error, load, parse},
+};
+
+/// The commented configuration that `chappe config example` prints; a test keeps it right.
+pub const EXAMPLE: &str = include_str!("../../../../deploy/chappe.toml");
+
+/// Everything an operator can set. A file, and the environment above it: `CHAPPE__ROOMS__DEFAULT_VERSION=10`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The name behind the colon of user ids. It can never be changed.
+    pub server_name: OwnedServerName,
+    /// Where everything is kept: database, media, signing key, admin socket.
+    pub data_dir: PathBuf,
+    /// Where clients reach the server, e.g. `https://matrix.example.gouv.fr`.
+    pub public_baseurl: String,
+    /// Addresses and ports to listen on.
+    pub listeners: Vec<Listener>,
+    /// Logs.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// Starting and stopping.
+    #[serde(default)]
+    pub process: ProcessConfig,
+    /// Connections to other machines.
+    #[serde(default)]
+    pub outbound: chappe_world::Outbound,
+    /// Who may sign up and how addresses are validated.
+    #[serde(default)]
+    pub identity: chappe_identity::Config,
+    /// How mail goes out; absent: no mail.
+    #[serde(default)]
+    pub mail: Option<MailConfig>,
+    /// Administration over HTTP.
+    #[serde(default)]
+    pub admin: chappe_admin::Config,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// What is logged: `info`, or a list such as `info,chappe_rooms=debug`.
+    pub level: String,
+    /// How.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Pretty }
+    }
+}
+
+/// How log lines look. They go to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[process]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessConfig {
+    /// How long requests may take to end when the server stops, in seconds.
+    pub shutdown_seconds: u64,
+    /// Connections open at a time, over all listeners.
+    pub max_connections: usize,
+    /// How long a client may take to send the head of a request, in seconds.
+    pub header_timeout_seconds: u64,
+    /// Memory for the database's cache of blocks, in MiB.
+    pub database_cache_mib: usize,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self {
+            shutdown_seconds: 20,
+            max_connections: 50_000,
+            header_timeout_seconds: 30,
+            database_cache_mib: 256,
+        }
+    }
+}
+
+impl Config {
+    /// The file with the key that signs events.
+    pub fn signing_key_file(&self) -> PathBuf {
+        self.data_dir.join("signing.key")
+    }
+
+    /// The socket of the `admin` verbs.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data_dir.join("admin.sock")
+    }
+
+    /// The folder of the database.
+    pub fn database_dir(&self) -> PathBuf {
+        self.data_dir.join("database")
+    }
+}
