@@ -48,11 +48,7 @@ pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) ->
 }
 
 /// As [`load`], from a text; `name` is what errors call it.
-pub fn parse(
-    name: &str,
-    text: &str,
-    env: impl Iterator<Item = (String, String)>,
-) -> Result<Config, Error> {
+pub fn parse(name: &str, text: &str, env: impl Iterator<Item = (String, String)>) -> Result<Config, Error> {
     let source = Source::new(name, text, env);
     let mut table = DeTable::parse(text).map_err(|error| source.explain(&error))?;
     for variable in &source.variables {
@@ -121,7 +117,8 @@ impl Source {
 
     fn wrong(&self, at: &Range<usize>, message: &str) -> Error {
         if at.start >= self.file_length {
-            let variable = self.variables.iter().find(|v| v.name.start <= at.start && at.start <= v.value.end);
+            let variable =
+                self.variables.iter().find(|v| v.name.start <= at.start && at.start <= v.value.end);
             let name = variable.map_or("?", |v| &self.full[v.name.clone()]);
             return Error::Wrong(format!("environment variable {name}: {message}"));
         }
@@ -135,13 +132,15 @@ impl Source {
 /// The value with `place` as its span: spans inside it would point into the variable alone.
 fn shifted<'a>(value: DeValue<'a>, place: &Range<usize>) -> Spanned<DeValue<'a>> {
     let value = match value {
-        DeValue::Array(items) => DeValue::Array(
-            items.into_iter().map(|item| shifted(item.into_inner(), place)).collect(),
-        ),
+        DeValue::Array(items) => {
+            DeValue::Array(items.into_iter().map(|item| shifted(item.into_inner(), place)).collect())
+        }
         DeValue::Table(entries) => DeValue::Table(
             entries
                 .into_iter()
-                .map(|(key, value)| (Spanned::new(place.clone(), key.into_inner()), shifted(value.into_inner(), place)))
+                .map(|(key, value)| {
+                    (Spanned::new(place.clone(), key.into_inner()), shifted(value.into_inner(), place))
+                })
                 .collect(),
         ),
         other => other,

@@ -30,7 +30,12 @@ fn every_key_that_the_example_comments_out_is_right_as_well() {
     let uncommented: String = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.split(" = ").next().is_some_and(|key| !key.contains([' ', '.', ':', '`', ','])) && rest.contains(" = ") => rest,
+            Some(rest)
+                if rest.split(" = ").next().is_some_and(|key| !key.contains([' ', '.', ':', '`', ',']))
+                    && rest.contains(" = ") =>
+            {
+                rest
+            }
             _ => line,
         })
         .fold(String::new(), |text, line| text + line + "\n");
@@ -85,7 +90,11 @@ fn errors_of_the_environment_name_the_variable() {
     let said = sentence(SMALL, &[("CHAPPE__PROCESS__SHUTDOWN_SECONDS", "soon")]);
     assert!(said.starts_with("environment variable CHAPPE__PROCESS__SHUTDOWN_SECONDS: "), "{said}");
     let said = sentence(SMALL, &[("CHAPPE__PROCESS__SHUTDOWN", "1")]);
-    assert!(said.starts_with("environment variable CHAPPE__PROCESS__SHUTDOWN: ") && said.contains("unknown field"), "{said}");
+    assert!(
+        said.starts_with("environment variable CHAPPE__PROCESS__SHUTDOWN: ")
+            && said.contains("unknown field"),
+        "{said}"
+    );
     let said = sentence(SMALL, &[("CHAPPE__SERVER_NAME__X", "1")]);
     assert!(said.starts_with("environment variable CHAPPE__SERVER_NAME__X: "), "{said}");
 }

@@ -32,7 +32,10 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     let name = &config.identity.service_name;
     need(!name.chars().any(char::is_control), "`identity.service_name` has a control character");
     if let Some(mail) = &config.mail {
-        need(mail.username.is_some() == mail.password_file.is_some(), "`mail`: `username` and `password_file` go together");
+        need(
+            mail.username.is_some() == mail.password_file.is_some(),
+            "`mail`: `username` and `password_file` go together",
+        );
     }
     problems
 }
