@@ -1,1 +1,27 @@
-//! Pure Matrix: event format, hashes, authorization, state resolution, redaction, visibility, push rules, access policy.
+//! Pure Matrix: the same events in, the same answer out, on every machine. No I/O, no clock, no async.
+//!
+//! The order in which a received event meets these modules: [`pdu`] (format), [`check`] (signatures, hash),
+//! [`auth`] (authorization), [`policy`] (this network's own rules). An event made here goes through [`build`].
+
+pub mod acl;
+pub mod auth;
+pub mod build;
+pub mod check;
+pub mod client;
+mod error;
+pub mod glob;
+pub mod json;
+pub mod names;
+pub mod pdu;
+pub mod policy;
+pub mod power;
+pub mod push;
+pub mod redact;
+pub mod resolve;
+pub mod version;
+pub mod visibility;
+
+#[cfg(test)]
+mod laws;
+
+pub use self::{error::Error, pdu::Pdu};

@@ -1,0 +1,307 @@
+//! Events made here: hashed and signed from a draft; and our signature on what a peer asks for, never blindly.
+
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD, prelude::BASE64_STANDARD};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId,
+    ServerName, UInt, UserId,
+    events::{TimelineEventType, room::member::MembershipState},
+    room_version_rules::RoomVersionRules,
+    signatures::{Ed25519KeyPair, hash_and_sign_event, sign_event, sign_json},
+};
+use zeroize::Zeroizing;
+
+use crate::{Error, Pdu};
+
+/// The largest depth an event can claim.
+const MAX_DEPTH: u64 = (1 << 53) - 1;
+/// What precedes a 32-byte ed25519 seed in a PKCS #8 document (RFC 8410).
+const PKCS8_HEAD: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+
+/// This server's ed25519 signing key.
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    id: String,
+    seed: Zeroizing<[u8; 32]>,
+}
+
+impl SigningKey {
+    /// A key from 32 random bytes and a version of letters, digits and `_`.
+    pub fn from_seed(seed: [u8; 32], version: &str) -> Result<Self, Error> {
+        if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return Err(Error::Key("a version has letters, digits and _ only"));
+        }
+        let seed = Zeroizing::new(seed);
+        let document = Zeroizing::new([&PKCS8_HEAD[..], &seed[..]].concat());
+        let pair = Ed25519KeyPair::from_der(&document, version.to_owned())
+            .map_err(|_| Error::Key("not an ed25519 seed"))?;
+        Ok(Self { pair, id: format!("ed25519:{version}"), seed })
+    }
+
+    /// Reads the usual one-line form of homeservers: `ed25519 <version> <seed in unpadded base64>`.
+    pub fn from_line(line: &str) -> Result<Self, Error> {
+        let mut parts = line.split_whitespace();
+        let (Some("ed25519"), Some(version), Some(seed), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Error::Key("expected: ed25519 <version> <seed>"));
+        };
+        let seed = STANDARD_NO_PAD
+            .decode(seed)
+            .or_else(|_| BASE64_STANDARD.decode(seed))
+            .map_err(|_| Error::Key("the seed is not base64"))?;
+        let seed = seed.try_into().map_err(|_| Error::Key("the seed is not 32 bytes"))?;
+        Self::from_seed(seed, version)
+    }
+
+    /// The one-line form that [`SigningKey::from_line`] reads. Secret.
+    pub fn to_line(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!("ed25519 {} {}", self.pair.version(), STANDARD_NO_PAD.encode(&self.seed[..])))
+    }
+
+    /// The key id, `ed25519:<version>`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The public key.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.pair.public_key()
+    }
+
+    /// Adds the signature of `server` to a JSON object that this server made.
+    pub fn sign_json(&self, server: &ServerName, object: &mut CanonicalJsonObject) {
+        if !object.get("signatures").is_some_and(CanonicalJsonValue::is_object) {
+            object.insert("signatures".to_owned(), CanonicalJsonValue::Object(CanonicalJsonObject::new()));
+        }
+        sign_json(server.as_str(), &self.pair, object).expect("signatures is an object and so are its entries");
+    }
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SigningKey({})", self.id)
+    }
+}
+
+/// What somebody wants to say, before it has a place in a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The event's type.
+    pub kind: TimelineEventType,
+    /// Present for a state event.
+    pub state_key: Option<String>,
+    /// The content.
+    pub content: CanonicalJsonObject,
+    /// For a redaction: the target; the room version decides where it is written.
+    pub redacts: Option<OwnedEventId>,
+}
+
+impl Draft {
+    /// A message event.
+    pub fn message(kind: TimelineEventType, content: CanonicalJsonObject) -> Self {
+        Self { kind, state_key: None, content, redacts: None }
+    }
+
+    /// A state event.
+    pub fn state(kind: TimelineEventType, state_key: impl Into<String>, content: CanonicalJsonObject) -> Self {
+        Self { kind, state_key: Some(state_key.into()), content, redacts: None }
+    }
+
+    /// A membership event of `user`. `content` gets the membership; other fields are the caller's.
+    pub fn membership(user: &UserId, membership: &MembershipState, mut content: CanonicalJsonObject) -> Self {
+        content.insert("membership".to_owned(), CanonicalJsonValue::String(membership.to_string()));
+        Self::state(TimelineEventType::RoomMember, user.as_str(), content)
+    }
+
+    /// A redaction of `target`.
+    pub fn redaction(target: &EventId, reason: Option<String>) -> Self {
+        let reason = reason.map(|reason| ("reason".to_owned(), CanonicalJsonValue::String(reason)));
+        Self {
+            kind: TimelineEventType::RoomRedaction,
+            state_key: None,
+            content: reason.into_iter().collect(),
+            redacts: Some(target.to_owned()),
+        }
+    }
+}
+
+/// The place of a new event.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// Rules of the room's version.
+    pub rules: &'static RoomVersionRules,
+    /// The room; `None` only for a create event that the room is going to be named after (version 12 and later).
+    pub room_id: Option<&'a RoomId>,
+    /// Who sends it: a user of this server.
+    pub sender: &'a UserId,
+    /// The room's forward extremities, at most 20.
+    pub prev_events: &'a [OwnedEventId],
+    /// The events that justify it, at most 10.
+    pub auth_events: &'a [OwnedEventId],
+    /// One more than the deepest of `prev_events`; capped here.
+    pub depth: u64,
+    /// Now.
+    pub origin_server_ts: MilliSecondsSinceUnixEpoch,
+}
+
+/// The event of a draft, without hash and signature: what a peer is offered by `make_join` and its sisters.
+pub fn template(place: &Place<'_>, draft: Draft) -> CanonicalJsonObject {
+    let Draft { kind, state_key, mut content, redacts } = draft;
+    let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
+    let ids = |ids: &[OwnedEventId]| CanonicalJsonValue::Array(ids.iter().map(|id| text(id.as_str())).collect());
+    let depth = UInt::try_from(place.depth.min(MAX_DEPTH)).unwrap_or(UInt::MAX);
+    let mut event = CanonicalJsonObject::new();
+    let mut put = |field: &str, value: CanonicalJsonValue| event.insert(field.to_owned(), value);
+    if let Some(redacts) = redacts {
+        if place.rules.redaction.content_field_redacts {
+            content.insert("redacts".to_owned(), text(redacts.as_str()));
+        } else {
+            put("redacts", text(redacts.as_str()));
+        }
+    }
+    put("type", text(&kind.to_string()));
+    put("sender", text(place.sender.as_str()));
+    put("content", CanonicalJsonValue::Object(content));
+    put("prev_events", ids(place.prev_events));
+    put("auth_events", ids(place.auth_events));
+    put("depth", CanonicalJsonValue::Integer(depth.into()));
+    put("origin_server_ts", CanonicalJsonValue::Integer(place.origin_server_ts.0.into()));
+    if let Some(room_id) = place.room_id {
+        put("room_id", text(room_id.as_str()));
+    }
+    if let Some(state_key) = state_key {
+        put("state_key", CanonicalJsonValue::String(state_key));
+    }
+    event
+}
+
+/// Makes the event of a draft: hashed, signed by `server`, checked like one from anybody else.
+///
+/// [`Error::Malformed`] when the draft does not fit the room version's limits: the client's fault.
+pub fn build(place: &Place<'_>, draft: Draft, server: &ServerName, key: &SigningKey) -> Result<Pdu, Error> {
+    let mut event = template(place, draft);
+    hash_and_sign_event(server.as_str(), &key.pair, &mut event, &place.rules.redaction)
+        .map_err(|error| Error::Malformed(error.to_string()))?;
+    Pdu::from_object(place.rules, event)
+}
+
+/// Adds this server's signature to a peer's event **that has been checked and allowed**: an invite of our user, or a
+/// restricted join that one of our users authorises. The event's id stays.
+pub fn countersign(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    server: &ServerName,
+    key: &SigningKey,
+) -> Result<Pdu, Error> {
+    let mut event = pdu.to_object();
+    sign_event(server.as_str(), &key.pair, &mut event, &rules.redaction)
+        .map_err(|error| Error::Malformed(error.to_string()))?;
+    Pdu::from_object(rules, event)
+}
+
+/// What may be taken over from a peer's `make_join`, `make_leave` or `make_knock` template: where the event goes, and
+/// who authorises it. Everything else is written afresh, so that no peer can have us sign what it likes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Where the event comes after.
+    pub prev_events: Vec<OwnedEventId>,
+    /// What justifies it.
+    pub auth_events: Vec<OwnedEventId>,
+    /// Its depth.
+    pub depth: u64,
+    /// Restricted rooms: the user of the resident server in whose name the join is authorised.
+    pub authorised_by: Option<OwnedUserId>,
+}
+
+impl Offer {
+    /// Extracts the few usable fields of a template; [`Error::Malformed`] when they are not usable.
+    pub fn read(template: &CanonicalJsonObject) -> Result<Self, Error> {
+        let ids = |field: &str, most: usize| {
+            let list = template.get(field).and_then(|list| list.as_array()).unwrap_or_default();
+            let id = |value: &CanonicalJsonValue| value.as_str().and_then(|id| EventId::parse(id).ok());
+            let ids: Option<Vec<OwnedEventId>> = list.iter().map(id).collect();
+            ids.filter(|ids| ids.len() <= most)
+                .ok_or_else(|| Error::Malformed(format!("{field} of the offered template is unusable")))
+        };
+        let depth = template.get("depth").and_then(CanonicalJsonValue::as_integer);
+        let authorised_by = template
+            .get("content")
+            .and_then(|content| content.as_object())
+            .and_then(|content| content.get("join_authorised_via_users_server"))
+            .and_then(|user| user.as_str())
+            .and_then(|user| UserId::parse(user).ok());
+        Ok(Self {
+            prev_events: ids("prev_events", 20)?,
+            auth_events: ids("auth_events", 10)?,
+            depth: depth.and_then(|depth| u64::try_from(i64::from(depth)).ok()).unwrap_or(1),
+            authorised_by,
+        })
+    }
+
+    /// The place of our own event `by` a user of ours in `room_id`.
+    pub fn place<'a>(
+        &'a self,
+        rules: &'static RoomVersionRules,
+        room_id: &'a RoomId,
+        by: &'a UserId,
+        origin_server_ts: MilliSecondsSinceUnixEpoch,
+    ) -> Place<'a> {
+        Place {
+            rules,
+            room_id: Some(room_id),
+            sender: by,
+            prev_events: &self.prev_events,
+            auth_events: &self.auth_events,
+            depth: self.depth,
+            origin_server_ts,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn test_pair(line: &str) -> Ed25519KeyPair {
+    SigningKey::from_line(line).expect("the test vector's key").pair
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{room_version_rules::RoomVersionRules, server_name, user_id};
+
+    use super::{Offer, SigningKey, countersign};
+    use crate::{json, laws::sample};
+
+    #[test]
+    fn key_survives_its_line_form_and_hides_in_debug() {
+        let key = SigningKey::from_seed([7; 32], "a_1").unwrap();
+        let again = SigningKey::from_line(&key.to_line()).unwrap();
+        assert_eq!(again.public_key(), key.public_key());
+        assert_eq!(format!("{key:?}"), "SigningKey(ed25519:a_1)");
+        assert!(SigningKey::from_line("ed25519 a b c").is_err());
+        assert!(SigningKey::from_line("ed25519 a AAAA").is_err());
+        assert!(SigningKey::from_seed([0; 32], "a:b").is_err());
+    }
+
+    #[test]
+    fn only_harmless_fields_of_an_offer_are_read() {
+        let template = json::object(
+            br#"{"type":"m.room.power_levels","sender":"@evil:e","state_key":"","depth":5,
+                "prev_events":["$p"],"auth_events":["$a"],
+                "content":{"membership":"join","users":{"@evil:e":100},"join_authorised_via_users_server":"@b:b.example"}}"#,
+        )
+        .unwrap();
+        let offer = Offer::read(&template).unwrap();
+        assert_eq!(offer.authorised_by.as_deref(), Some(user_id!("@b:b.example")));
+        assert_eq!((offer.depth, offer.prev_events.len(), offer.auth_events.len()), (5, 1, 1));
+        assert!(Offer::read(&json::object(br#"{"prev_events":[1],"auth_events":[]}"#).unwrap()).is_err());
+    }
+
+    #[test]
+    fn countersigning_keeps_the_id() {
+        let (rules, _, pdu) = sample(&RoomVersionRules::V11);
+        let ours = SigningKey::from_seed([8; 32], "k").unwrap();
+        let both = countersign(rules, &pdu, server_name!("b.example"), &ours).unwrap();
+        assert_eq!(both.event_id(), pdu.event_id());
+        assert!(both.json().contains("b.example") && both.json().contains("a.example"));
+    }
+}

@@ -1,0 +1,176 @@
+//! Signatures and hash of a received event: the specification's "checks performed on receipt of a PDU", steps 2 and 3.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ruma::{
+    CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName,
+    room_version_rules::RoomVersionRules,
+    serde::Base64,
+    signatures::{Verified, required_server_signatures_to_verify_event, verify_event, verify_json},
+};
+
+use crate::{Error, Pdu, redact};
+
+/// A server's public key as this server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerKey {
+    /// The ed25519 public key.
+    pub public: [u8; 32],
+    /// Signatures made up to this moment count: `valid_until_ts` of a current key, but at most seven days after it was
+    /// fetched; `expired_ts` of an old one.
+    pub until: MilliSecondsSinceUnixEpoch,
+}
+
+/// What is known of servers' keys: server → key id (`ed25519:…`) → key.
+pub type KeyRing = BTreeMap<OwnedServerName, BTreeMap<String, ServerKey>>;
+
+/// Public keys that the whole world can sign with: refused whoever shows them.
+pub type WeakKeys = BTreeSet<[u8; 32]>;
+
+/// An event whose signatures are right.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pdu: Pdu,
+    intact: bool,
+}
+
+impl Checked {
+    /// The event to go on with: its redacted form if its content hash was wrong.
+    pub fn pdu(&self) -> &Pdu {
+        &self.pdu
+    }
+
+    /// As [`Checked::pdu`].
+    pub fn into_pdu(self) -> Pdu {
+        self.pdu
+    }
+
+    /// Whether the content hash was right.
+    pub fn is_intact(&self) -> bool {
+        self.intact
+    }
+}
+
+/// Which servers must have signed the event, and by which of their keys they did: what a key ring has to fetch.
+pub fn keys_needed(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+) -> Result<BTreeMap<OwnedServerName, BTreeSet<String>>, Error> {
+    let object = pdu.to_object();
+    let servers = required_server_signatures_to_verify_event(&object, &rules.signatures)
+        .map_err(|error| Error::Malformed(error.to_string()))?;
+    Ok(servers.into_iter().map(|server| (server.clone(), key_ids(&object, &server))).collect())
+}
+
+/// The ed25519 key ids with which `server` has signed `object`.
+pub fn key_ids(object: &CanonicalJsonObject, server: &ServerName) -> BTreeSet<String> {
+    let signatures = object.get("signatures").and_then(|all| all.as_object());
+    let own = signatures.and_then(|all| all.get(server.as_str())).and_then(|own| own.as_object());
+    own.into_iter().flat_map(|own| own.keys()).filter(|id| id.starts_with("ed25519:")).cloned().collect()
+}
+
+/// Verifies all required signatures, then the content hash.
+///
+/// A wrong or missing signature is [`Error::BadSignature`]: drop the event. A wrong hash leaves the redacted form.
+/// Where the room version enforces key validity, keys that had expired when the event claims to be made do not count.
+pub fn check(rules: &RoomVersionRules, pdu: &Pdu, ring: &KeyRing, weak: &WeakKeys) -> Result<Checked, Error> {
+    let at = rules.enforce_key_validity.then(|| pdu.origin_server_ts());
+    let keys = usable(ring, at, weak);
+    match verify_event(&keys, &pdu.to_object(), rules) {
+        Ok(Verified::All) => Ok(Checked { pdu: pdu.clone(), intact: true }),
+        Ok(Verified::Signatures) => Ok(Checked { pdu: redact::event(rules, pdu)?, intact: false }),
+        Err(error) => Err(Error::BadSignature(error.to_string())),
+    }
+}
+
+/// Verifies that `server` has signed any other JSON object with a key that is valid at `at`.
+pub fn check_json(
+    object: &CanonicalJsonObject,
+    server: &ServerName,
+    ring: &KeyRing,
+    at: MilliSecondsSinceUnixEpoch,
+    weak: &WeakKeys,
+) -> Result<(), Error> {
+    let mut keys = usable(ring, Some(at), weak);
+    keys.retain(|name, _| name == server.as_str());
+    let mut object = object.clone();
+    if let Some(signatures) = object.get_mut("signatures").and_then(|all| all.as_object_mut()) {
+        signatures.retain(|name, _| name == server.as_str());
+        if signatures.is_empty() {
+            return Err(Error::BadSignature(format!("no signature of {server}")));
+        }
+    }
+    verify_json(&keys, &object).map_err(|error| Error::BadSignature(error.to_string()))
+}
+
+fn usable(
+    ring: &KeyRing,
+    at: Option<MilliSecondsSinceUnixEpoch>,
+    weak: &WeakKeys,
+) -> BTreeMap<String, BTreeMap<String, Base64>> {
+    let good = |key: &ServerKey| at.is_none_or(|at| at <= key.until) && !weak.contains(&key.public);
+    ring.iter()
+        .map(|(server, keys)| {
+            let keys = keys.iter().filter(|(_, key)| good(key));
+            (server.to_string(), keys.map(|(id, key)| (id.clone(), Base64::new(key.public.to_vec()))).collect())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ruma::{MilliSecondsSinceUnixEpoch, room_version_rules::RoomVersionRules, server_name, uint};
+
+    use super::{Checked, KeyRing, ServerKey, check, check_json, keys_needed};
+    use crate::{Error, Pdu, build::SigningKey, json, laws::sample};
+
+    fn ring(key: &SigningKey, until: u32) -> KeyRing {
+        let until = MilliSecondsSinceUnixEpoch(until.into());
+        let known = ServerKey { public: key.public_key(), until };
+        KeyRing::from([(server_name!("a.example").to_owned(), [(key.id().to_owned(), known)].into())])
+    }
+
+    #[test]
+    fn good_event_passes_and_names_its_keys() {
+        let (rules, key, pdu) = sample(&RoomVersionRules::V11);
+        let needed = keys_needed(rules, &pdu).unwrap();
+        assert_eq!(needed[server_name!("a.example")], BTreeSet::from([key.id().to_owned()]));
+        assert!(check(rules, &pdu, &ring(&key, 2_000), &BTreeSet::new()).unwrap().is_intact());
+    }
+
+    #[test]
+    fn expired_unknown_and_weak_keys_do_not_count() {
+        let (rules, key, pdu) = sample(&RoomVersionRules::V11);
+        let refused = |answer: Result<Checked, Error>| matches!(answer, Err(Error::BadSignature(_)));
+        assert!(refused(check(rules, &pdu, &ring(&key, 10), &BTreeSet::new())));
+        assert!(refused(check(rules, &pdu, &KeyRing::new(), &BTreeSet::new())));
+        assert!(refused(check(rules, &pdu, &ring(&key, 2_000), &BTreeSet::from([key.public_key()]))));
+        let other = SigningKey::from_seed([9; 32], "k").unwrap();
+        assert!(refused(check(rules, &pdu, &ring(&other, 2_000), &BTreeSet::new())));
+    }
+
+    #[test]
+    fn wrong_hash_leaves_the_redacted_form() {
+        let (rules, key, pdu) = sample(&RoomVersionRules::V11);
+        let changed = Pdu::parse(rules, pdu.json().replace("hello", "hullo").as_bytes()).unwrap();
+        assert_eq!(changed.event_id(), pdu.event_id());
+        let checked = check(rules, &changed, &ring(&key, 2_000), &BTreeSet::new()).unwrap();
+        assert!(!checked.is_intact());
+        assert_eq!(checked.pdu().content().get(), "{}");
+    }
+
+    #[test]
+    fn signed_json_needs_the_named_server() {
+        let key = SigningKey::from_seed([1; 32], "k").unwrap();
+        let mut object = json::object(br#"{"a":1}"#).unwrap();
+        key.sign_json(server_name!("a.example"), &mut object);
+        let at = MilliSecondsSinceUnixEpoch(uint!(5));
+        let ring = ring(&key, 10);
+        assert!(check_json(&object, server_name!("a.example"), &ring, at, &BTreeSet::new()).is_ok());
+        assert!(check_json(&object, server_name!("b.example"), &ring, at, &BTreeSet::new()).is_err());
+        let late = MilliSecondsSinceUnixEpoch(uint!(11));
+        assert!(check_json(&object, server_name!("a.example"), &ring, late, &BTreeSet::new()).is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! Strict reading of canonical JSON: what a lax parser would let through is refused here.
+
+use std::fmt;
+
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, Int};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use crate::Error;
+
+/// Reads one JSON object that must be expressible as canonical JSON.
+///
+/// Refused: bytes that are not UTF-8, a byte order mark, trailing data, duplicate keys, numbers that are not
+/// integers within ±(2^53 − 1) (so `1.0`, `1e3` and `-0` too), lone surrogates, nesting deeper than 128.
+///
+/// Specification: appendices, "Canonical JSON".
+pub fn object(bytes: &[u8]) -> Result<CanonicalJsonObject, Error> {
+    match serde_json::from_slice::<Strict>(bytes) {
+        Ok(Strict(CanonicalJsonValue::Object(object))) => Ok(object),
+        Ok(_) => Err(Error::Malformed("not a JSON object".to_owned())),
+        Err(error) => Err(Error::Malformed(error.to_string())),
+    }
+}
+
+struct Strict(CanonicalJsonValue);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = CanonicalJsonValue;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("canonical JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(CanonicalJsonValue::Bool(value))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        Int::try_from(value).map(CanonicalJsonValue::Integer).map_err(|_| E::custom("integer out of range"))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
+        Int::try_from(value).map(CanonicalJsonValue::Integer).map_err(|_| E::custom("integer out of range"))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Self::Value, E> {
+        Err(E::custom("number is not an integer"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(CanonicalJsonValue::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Self::Value, E> {
+        Ok(CanonicalJsonValue::String(value))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(CanonicalJsonValue::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Strict(value)) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(CanonicalJsonValue::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut object = CanonicalJsonObject::new();
+        while let Some((key, Strict(value))) = map.next_entry::<String, Strict>()? {
+            if object.insert(key, value).is_some() {
+                return Err(A::Error::custom("duplicate key"));
+            }
+        }
+        Ok(CanonicalJsonValue::Object(object))
+    }
+}
+
+/// The canonical bytes of an object, as text.
+pub fn canonical(object: &CanonicalJsonObject) -> String {
+    serde_json::to_string(object).expect("canonical JSON has string keys and plain values")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{canonical, object};
+
+    #[test]
+    fn hostile_json_is_refused() {
+        let deep = format!("{}{}", r#"{"a":"#.repeat(10_000), "}".repeat(10_000));
+        for text in [
+            r#"{"a":9007199254740992}"#,
+            r#"{"a":-9007199254740992}"#,
+            r#"{"a":1.0}"#,
+            r#"{"a":1e3}"#,
+            r#"{"a":-0}"#,
+            r#"{"a":NaN}"#,
+            r#"{"a":Infinity}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":"\ud800"}"#,
+            "\u{feff}{}",
+            r"{} {}",
+            r"[]",
+            "",
+            &deep,
+        ] {
+            assert!(object(text.as_bytes()).is_err(), "{}", &text[..text.len().min(40)]);
+        }
+        assert!(object(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn canonical_form_sorts_and_shortens() {
+        let read = object(r#"{ "b": "\u65e5", "a": [1, -9007199254740991, null, true] }"#.as_bytes()).unwrap();
+        assert_eq!(canonical(&read), r#"{"a":[1,-9007199254740991,null,true],"b":"日"}"#);
+    }
+}

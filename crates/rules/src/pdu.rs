@@ -1,0 +1,447 @@
+//! An event as servers exchange it, parsed and within the limits of its room version.
+
+use std::sync::Arc;
+
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
+    OwnedUserId, RoomId, UInt, UserId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::{EventIdFormatVersion, RoomVersionRules},
+    signatures::reference_hash,
+    state_res::{Event, check_pdu_format},
+};
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::{Error, json};
+
+/// The longest identifier, type or state key, in bytes.
+pub const MAX_ID_BYTES: usize = 255;
+/// Raw input longer than this is not even parsed, in bytes. Four times the limit of the canonical form.
+const MAX_RAW_BYTES: usize = 4 * 65_535;
+
+/// A parsed event. Cheap to clone; never changes.
+#[derive(Clone, Debug)]
+pub struct Pdu(Arc<Fields>);
+
+#[derive(Debug)]
+struct Fields {
+    event_id: OwnedEventId,
+    room_id: OwnedRoomId,
+    names_room: bool,
+    sender: OwnedUserId,
+    kind: TimelineEventType,
+    state_key: Option<String>,
+    content: Box<RawValue>,
+    prev_events: Vec<OwnedEventId>,
+    auth_events: Vec<OwnedEventId>,
+    depth: u64,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    redacts: Option<OwnedEventId>,
+    json: Box<str>,
+}
+
+impl PartialEq for Pdu {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.event_id == other.0.event_id && self.0.json == other.0.json
+    }
+}
+
+impl Eq for Pdu {}
+
+impl Pdu {
+    /// Reads an event of unknown origin. `unsigned`, and `event_id` where the version derives it, are dropped.
+    ///
+    /// Answers [`Error::Malformed`] for whatever is not a well-formed event of the room version: the specification's
+    /// "checks performed on receipt of a PDU", step 1, and "Size limits".
+    pub fn parse(rules: &RoomVersionRules, bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.len() > MAX_RAW_BYTES {
+            return Err(malformed("event is too large"));
+        }
+        Self::from_object(rules, json::object(bytes)?)
+    }
+
+    /// As [`Pdu::parse`], from an object already read strictly with [`json::object`].
+    pub fn from_object(rules: &RoomVersionRules, mut object: CanonicalJsonObject) -> Result<Self, Error> {
+        object.remove("unsigned");
+        let derived_id = rules.event_id_format != EventIdFormatVersion::V1;
+        if derived_id {
+            object.remove("event_id");
+        }
+        check_pdu_format(&object, &rules.event_format).map_err(Error::Malformed)?;
+        check_proofs(&object)?;
+        let event_id = if derived_id {
+            let hash = reference_hash(&object, rules).map_err(|error| malformed(&error.to_string()))?;
+            event_id(&format!("${hash}"))?
+        } else {
+            event_id(text(&object, "event_id")?)?
+        };
+        Self::assemble(rules, event_id, &object)
+    }
+
+    fn assemble(rules: &RoomVersionRules, id: OwnedEventId, object: &CanonicalJsonObject) -> Result<Self, Error> {
+        let kind = TimelineEventType::from(text(object, "type")?);
+        let (room_id, names_room) = match object.get("room_id") {
+            Some(CanonicalJsonValue::String(room_id)) => (self::room_id(room_id)?, true),
+            None if kind == TimelineEventType::RoomCreate => (room_of_create(&id)?, false),
+            _ => return Err(malformed("room_id is missing")),
+        };
+        let Some(CanonicalJsonValue::Object(content)) = object.get("content") else {
+            return Err(malformed("content is not an object"));
+        };
+        let depth = u64::try_from(integer(object, "depth")?).map_err(|_| malformed("depth is negative"))?;
+        let timestamp = UInt::try_from(integer(object, "origin_server_ts")?)
+            .map_err(|_| malformed("origin_server_ts is negative"))?;
+        Ok(Self(Arc::new(Fields {
+            redacts: redacts(rules, &kind, object, content),
+            event_id: id,
+            room_id,
+            names_room,
+            sender: user_id(text(object, "sender")?)?,
+            state_key: object.get("state_key").and_then(|key| key.as_str()).map(str::to_owned),
+            content: to_raw_value(content).expect("canonical JSON has string keys and plain values"),
+            prev_events: event_ids(object, "prev_events")?,
+            auth_events: event_ids(object, "auth_events")?,
+            depth,
+            origin_server_ts: MilliSecondsSinceUnixEpoch(timestamp),
+            json: json::canonical(object).into(),
+            kind,
+        })))
+    }
+
+    /// Takes back an event that this server has stored: `json` is what [`Pdu::json`] gave, `event_id` its id.
+    /// Nothing is verified again, only what cannot be read is an error.
+    pub fn restore(rules: &RoomVersionRules, event_id: OwnedEventId, json: &str) -> Result<Self, Error> {
+        let stored: Stored = serde_json::from_str(json).map_err(|error| malformed(&error.to_string()))?;
+        let (room_id, names_room) = match stored.room_id {
+            Some(room_id) => (room_id, true),
+            None => (room_of_create(&event_id)?, false),
+        };
+        let redacts = if stored.kind == TimelineEventType::RoomRedaction && rules.redaction.content_field_redacts {
+            serde_json::from_str::<Redacting>(stored.content.get()).ok().and_then(|content| content.redacts)
+        } else {
+            stored.redacts
+        };
+        Ok(Self(Arc::new(Fields {
+            redacts: redacts.filter(|_| stored.kind == TimelineEventType::RoomRedaction),
+            event_id,
+            room_id,
+            names_room,
+            sender: stored.sender,
+            kind: stored.kind,
+            state_key: stored.state_key,
+            content: stored.content,
+            prev_events: stored.prev_events,
+            auth_events: stored.auth_events,
+            depth: stored.depth,
+            origin_server_ts: stored.origin_server_ts,
+            json: json.into(),
+        })))
+    }
+
+    /// The event's id.
+    pub fn event_id(&self) -> &EventId {
+        &self.0.event_id
+    }
+
+    /// The room, derived from the event's own id for the create event of a room of version 12 and later.
+    pub fn room_id(&self) -> &RoomId {
+        &self.0.room_id
+    }
+
+    /// Who sent it.
+    pub fn sender(&self) -> &UserId {
+        &self.0.sender
+    }
+
+    /// The event's type.
+    pub fn kind(&self) -> &TimelineEventType {
+        &self.0.kind
+    }
+
+    /// Present for a state event.
+    pub fn state_key(&self) -> Option<&str> {
+        self.0.state_key.as_deref()
+    }
+
+    /// Type and state key of a state event.
+    pub fn state(&self) -> Option<(StateEventType, &str)> {
+        let key = self.state_key()?;
+        Some((StateEventType::from(self.0.kind.to_string()), key))
+    }
+
+    /// The content, canonical JSON.
+    pub fn content(&self) -> &RawValue {
+        &self.0.content
+    }
+
+    /// The content read as `T`; `None` when it does not fit. Read only the fields that matter: a peer writes the rest.
+    pub fn content_as<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
+        serde_json::from_str(self.0.content.get()).ok()
+    }
+
+    /// The events before it, as its server saw them.
+    pub fn prev_events(&self) -> &[OwnedEventId] {
+        &self.0.prev_events
+    }
+
+    /// The events that justify it.
+    pub fn auth_events(&self) -> &[OwnedEventId] {
+        &self.0.auth_events
+    }
+
+    /// Distance from the create event, as claimed; 0 to 2^53 − 1.
+    pub fn depth(&self) -> u64 {
+        self.0.depth
+    }
+
+    /// When its server made it, as claimed.
+    pub fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
+        self.0.origin_server_ts
+    }
+
+    /// For a redaction event: what it redacts, wherever the room version puts it.
+    pub fn redacts(&self) -> Option<&EventId> {
+        self.0.redacts.as_deref()
+    }
+
+    /// The whole event in canonical JSON: what is stored and what peers are sent. No `unsigned`, no derived `event_id`.
+    pub fn json(&self) -> &str {
+        &self.0.json
+    }
+
+    /// The whole event for peers, as a raw value.
+    pub fn to_raw(&self) -> Box<RawValue> {
+        RawValue::from_string(self.0.json.to_string()).expect("a stored event is valid JSON")
+    }
+
+    /// The whole event as an object.
+    pub fn to_object(&self) -> CanonicalJsonObject {
+        serde_json::from_str(&self.0.json).expect("a stored event is canonical JSON")
+    }
+
+    /// Another content for the same event: what redaction leaves. The id stays.
+    pub(crate) fn with_object(&self, rules: &RoomVersionRules, object: &CanonicalJsonObject) -> Result<Self, Error> {
+        Self::assemble(rules, self.0.event_id.clone(), object)
+    }
+}
+
+impl Event for Pdu {
+    type Id = OwnedEventId;
+
+    fn event_id(&self) -> &Self::Id {
+        &self.0.event_id
+    }
+
+    fn room_id(&self) -> Option<&RoomId> {
+        self.0.names_room.then_some(&self.0.room_id)
+    }
+
+    fn sender(&self) -> &UserId {
+        &self.0.sender
+    }
+
+    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
+        self.0.origin_server_ts
+    }
+
+    fn event_type(&self) -> &TimelineEventType {
+        &self.0.kind
+    }
+
+    fn content(&self) -> &RawValue {
+        &self.0.content
+    }
+
+    fn state_key(&self) -> Option<&str> {
+        self.0.state_key.as_deref()
+    }
+
+    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
+        Box::new(self.0.prev_events.iter())
+    }
+
+    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
+        Box::new(self.0.auth_events.iter())
+    }
+
+    fn redacts(&self) -> Option<&Self::Id> {
+        self.0.redacts.as_ref()
+    }
+
+    fn rejected(&self) -> bool {
+        false
+    }
+}
+
+/// An event that has been judged before: what authorization and state resolution are given.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The event.
+    pub pdu: Pdu,
+    /// Whether the authorization rules refused it.
+    pub rejected: bool,
+}
+
+impl From<Pdu> for Judged {
+    fn from(pdu: Pdu) -> Self {
+        Self { pdu, rejected: false }
+    }
+}
+
+impl Event for Judged {
+    type Id = OwnedEventId;
+
+    fn event_id(&self) -> &Self::Id {
+        &self.pdu.0.event_id
+    }
+
+    fn room_id(&self) -> Option<&RoomId> {
+        Event::room_id(&self.pdu)
+    }
+
+    fn sender(&self) -> &UserId {
+        self.pdu.sender()
+    }
+
+    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
+        self.pdu.origin_server_ts()
+    }
+
+    fn event_type(&self) -> &TimelineEventType {
+        self.pdu.kind()
+    }
+
+    fn content(&self) -> &RawValue {
+        self.pdu.content()
+    }
+
+    fn state_key(&self) -> Option<&str> {
+        self.pdu.state_key()
+    }
+
+    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
+        Box::new(self.pdu.prev_events().iter())
+    }
+
+    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
+        Box::new(self.pdu.auth_events().iter())
+    }
+
+    fn redacts(&self) -> Option<&Self::Id> {
+        self.pdu.0.redacts.as_ref()
+    }
+
+    fn rejected(&self) -> bool {
+        self.rejected
+    }
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    room_id: Option<OwnedRoomId>,
+    sender: OwnedUserId,
+    #[serde(rename = "type")]
+    kind: TimelineEventType,
+    state_key: Option<String>,
+    content: Box<RawValue>,
+    prev_events: Vec<OwnedEventId>,
+    auth_events: Vec<OwnedEventId>,
+    depth: u64,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    #[serde(default, deserialize_with = "lenient_id")]
+    redacts: Option<OwnedEventId>,
+}
+
+#[derive(Deserialize)]
+struct Redacting {
+    #[serde(default, deserialize_with = "lenient_id")]
+    redacts: Option<OwnedEventId>,
+}
+
+fn lenient_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<OwnedEventId>, D::Error> {
+    let value = CanonicalJsonValue::deserialize(deserializer)?;
+    Ok(value.as_str().and_then(|id| event_id(id).ok()))
+}
+
+fn malformed(what: &str) -> Error {
+    Error::Malformed(what.to_owned())
+}
+
+fn text<'a>(object: &'a CanonicalJsonObject, field: &str) -> Result<&'a str, Error> {
+    object
+        .get(field)
+        .and_then(|value| value.as_str())
+        .ok_or_else(|| Error::Malformed(format!("{field} is not a string")))
+}
+
+fn integer(object: &CanonicalJsonObject, field: &str) -> Result<i64, Error> {
+    object
+        .get(field)
+        .and_then(CanonicalJsonValue::as_integer)
+        .map(i64::from)
+        .ok_or_else(|| Error::Malformed(format!("{field} is not an integer")))
+}
+
+fn short(id: &str) -> Result<&str, Error> {
+    if id.len() > MAX_ID_BYTES { Err(malformed("identifier is longer than 255 bytes")) } else { Ok(id) }
+}
+
+fn event_id(id: &str) -> Result<OwnedEventId, Error> {
+    EventId::parse(short(id)?).map_err(|error| Error::Malformed(format!("event id: {error}")))
+}
+
+fn room_id(id: &str) -> Result<OwnedRoomId, Error> {
+    RoomId::parse(short(id)?).map_err(|error| Error::Malformed(format!("room id: {error}")))
+}
+
+fn user_id(id: &str) -> Result<OwnedUserId, Error> {
+    UserId::parse(short(id)?).map_err(|error| Error::Malformed(format!("user id: {error}")))
+}
+
+/// Room versions 12 and later: the room is named after its create event.
+pub(crate) fn room_of_create(event_id: &EventId) -> Result<OwnedRoomId, Error> {
+    room_id(&format!("!{}", &event_id.as_str()[1..]))
+}
+
+fn event_ids(object: &CanonicalJsonObject, field: &str) -> Result<Vec<OwnedEventId>, Error> {
+    let list = object.get(field).and_then(|list| list.as_array()).unwrap_or_default();
+    let id = |value: &CanonicalJsonValue| match value {
+        CanonicalJsonValue::String(id) => event_id(id),
+        // Room versions 1 and 2 pair the id with its hashes.
+        CanonicalJsonValue::Array(pair) => match pair.first() {
+            Some(CanonicalJsonValue::String(id)) => event_id(id),
+            _ => Err(Error::Malformed(format!("{field} holds something else than event ids"))),
+        },
+        _ => Err(Error::Malformed(format!("{field} holds something else than event ids"))),
+    };
+    list.iter().map(id).collect()
+}
+
+fn redacts(
+    rules: &RoomVersionRules,
+    kind: &TimelineEventType,
+    object: &CanonicalJsonObject,
+    content: &CanonicalJsonObject,
+) -> Option<OwnedEventId> {
+    if *kind != TimelineEventType::RoomRedaction {
+        return None;
+    }
+    let from = if rules.redaction.content_field_redacts { content } else { object };
+    event_id(from.get("redacts")?.as_str()?).ok()
+}
+
+/// `hashes` and `signatures` have the right shape. Whether they are right is asked in [`crate::check`].
+fn check_proofs(object: &CanonicalJsonObject) -> Result<(), Error> {
+    let Some(CanonicalJsonValue::Object(hashes)) = object.get("hashes") else {
+        return Err(malformed("hashes is not an object"));
+    };
+    text(hashes, "sha256")?;
+    let Some(CanonicalJsonValue::Object(signatures)) = object.get("signatures") else {
+        return Err(malformed("signatures is not an object"));
+    };
+    let texts = |keys: &CanonicalJsonValue| {
+        keys.as_object().is_some_and(|keys| keys.values().all(CanonicalJsonValue::is_string))
+    };
+    if signatures.values().all(texts) { Ok(()) } else { Err(malformed("signatures are not strings")) }
+}

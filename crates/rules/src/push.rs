@@ -1,0 +1,277 @@
+//! Push rules: what an event means for one user's attention.
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    OwnedUserId, RoomId, UserId,
+    events::room::power_levels::UserPowerLevel,
+    push::{
+        Action, ConditionalPushRule, FlattenedJson, FlattenedJsonValue, HighlightTweakValue, PatternedPushRule,
+        PushCondition, Ruleset, Tweak,
+    },
+    serde::Raw,
+};
+
+use crate::{
+    Pdu, client,
+    glob::{Glob, folded, padded},
+    power::Power,
+};
+
+/// Patterns longer than this match nothing, in bytes: no legitimate one comes near, and matching costs pattern × text.
+pub const MAX_PATTERN_BYTES: usize = 1_024;
+
+/// What a user's rules make of an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attention {
+    /// It counts as unread and is pushed.
+    pub notify: bool,
+    /// It stands out.
+    pub highlight: bool,
+    /// It makes this sound.
+    pub sound: Option<String>,
+}
+
+/// The rules that a user has from the start.
+///
+/// Specification: client-server API, "Predefined rules".
+pub fn defaults(user: &UserId) -> Ruleset {
+    Ruleset::server_default(user)
+}
+
+/// An event prepared for many users' rules: flattened once, its body folded once.
+#[derive(Debug)]
+pub struct Subject {
+    flat: FlattenedJson,
+    mentions: bool,
+    body: Option<String>,
+    sender: OwnedUserId,
+}
+
+impl Subject {
+    /// Prepares an event.
+    pub fn new(pdu: &Pdu) -> Self {
+        let event = client::render(pdu, client::Form::Full, &client::Unsigned::default());
+        let flat = FlattenedJson::from_raw(&Raw::<()>::from_json(event));
+        Self {
+            mentions: flat.contains_mentions(),
+            body: flat.get_str("content.body").map(padded),
+            sender: pdu.sender().to_owned(),
+            flat,
+        }
+    }
+}
+
+/// What the rules may ask about the room.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// The room.
+    pub room_id: &'a RoomId,
+    /// How many have joined.
+    pub joined: u64,
+    /// Power levels at the event.
+    pub power: Option<&'a Power>,
+    /// Whose rules.
+    pub user: &'a UserId,
+    /// That user's display name in the room.
+    pub display_name: &'a str,
+}
+
+/// Evaluates a user's rules; nobody's attention is drawn to what they said themselves.
+///
+/// Specification: client-server API, "Push rules".
+pub fn evaluate(rules: &Ruleset, subject: &Subject, setting: &Setting<'_>) -> Attention {
+    if subject.sender == setting.user {
+        return Attention::default();
+    }
+    actions(rules, subject, setting).map(attention).unwrap_or_default()
+}
+
+fn attention(actions: &[Action]) -> Attention {
+    let mut attention = Attention::default();
+    for action in actions {
+        match action {
+            Action::Notify => attention.notify = true,
+            Action::SetTweak(Tweak::Highlight(value)) => attention.highlight = *value == HighlightTweakValue::Yes,
+            Action::SetTweak(Tweak::Sound(sound)) => attention.sound = Some(sound.to_string()),
+            _ => {}
+        }
+    }
+    attention
+}
+
+/// The actions of the first rule that applies, in the order of the kinds.
+fn actions<'a>(rules: &'a Ruleset, subject: &Subject, setting: &Setting<'_>) -> Option<&'a [Action]> {
+    let conditional = |rule: &&ConditionalPushRule| conditions_hold(rule, subject, setting);
+    if let Some(rule) = rules.override_.iter().find(conditional) {
+        return Some(&rule.actions);
+    }
+    if let Some(rule) = rules.content.iter().find(|rule| content_matches(rule, subject)) {
+        return Some(&rule.actions);
+    }
+    if let Some(rule) = rules.room.iter().find(|rule| rule.enabled && *rule.rule_id == *setting.room_id) {
+        return Some(&rule.actions);
+    }
+    if let Some(rule) = rules.sender.iter().find(|rule| rule.enabled && rule.rule_id == subject.sender) {
+        return Some(&rule.actions);
+    }
+    rules.underride.iter().find(conditional).map(|rule| &rule.actions[..])
+}
+
+/// The old ways of being mentioned do not count where the event says who is.
+fn is_superseded(rule_id: &str, subject: &Subject) -> bool {
+    let old = [".m.rule.contains_display_name", ".m.rule.roomnotif", ".m.rule.contains_user_name"];
+    subject.mentions && old.contains(&rule_id)
+}
+
+fn content_matches(rule: &PatternedPushRule, subject: &Subject) -> bool {
+    rule.enabled && !is_superseded(&rule.rule_id, subject) && body_matches(&rule.pattern, subject)
+}
+
+fn conditions_hold(rule: &ConditionalPushRule, subject: &Subject, setting: &Setting<'_>) -> bool {
+    rule.enabled
+        && !is_superseded(&rule.rule_id, subject)
+        && rule.conditions.iter().all(|condition| condition_holds(condition, subject, setting))
+}
+
+fn condition_holds(condition: &PushCondition, subject: &Subject, setting: &Setting<'_>) -> bool {
+    match condition {
+        PushCondition::EventMatch(data) if data.key == "content.body" => body_matches(&data.pattern, subject),
+        PushCondition::EventMatch(data) => {
+            subject.flat.get_str(&data.key).is_some_and(|value| whole_matches(&data.pattern, value))
+        }
+        #[expect(deprecated, reason = "clients without m.mentions still rely on it")]
+        PushCondition::ContainsDisplayName => {
+            !setting.display_name.is_empty() && body_contains(setting.display_name, subject)
+        }
+        PushCondition::RoomMemberCount(data) => {
+            ruma::UInt::try_from(setting.joined).is_ok_and(|joined| std::ops::RangeBounds::contains(&data.is, &joined))
+        }
+        PushCondition::SenderNotificationPermission(data) => setting.power.is_some_and(|power| {
+            power.of(&subject.sender) >= UserPowerLevel::Int(power.to_notify(&data.key.to_string()))
+        }),
+        PushCondition::EventPropertyIs(data) => {
+            subject.flat.get(&data.key).is_some_and(|value| *value == data.value)
+        }
+        PushCondition::EventPropertyContains(data) => subject
+            .flat
+            .get(&data.key)
+            .and_then(FlattenedJsonValue::as_array)
+            .is_some_and(|values| values.contains(&data.value)),
+        _ => false,
+    }
+}
+
+fn whole_matches(pattern: &str, value: &str) -> bool {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return false;
+    }
+    if pattern.contains(['*', '?']) {
+        return Glob::new(pattern).matches(&folded(value));
+    }
+    pattern == value || folded(pattern) == folded(value)
+}
+
+fn body_matches(pattern: &str, subject: &Subject) -> bool {
+    let usable = !pattern.is_empty() && pattern.len() <= MAX_PATTERN_BYTES;
+    usable && subject.body.as_ref().is_some_and(|body| Glob::words(pattern).matches(body))
+}
+
+/// A display name is text, not a pattern.
+fn body_contains(name: &str, subject: &Subject) -> bool {
+    let usable = name.len() <= MAX_PATTERN_BYTES;
+    usable && subject.body.as_ref().is_some_and(|body| Glob::literal_words(name).matches(body))
+}
+
+/// How many of a set of events draw attention, per thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events that notify.
+    pub notifications: u64,
+    /// Events that highlight.
+    pub highlights: u64,
+}
+
+impl Counts {
+    /// Counts one more event.
+    pub fn add(&mut self, attention: &Attention) {
+        self.notifications += u64::from(attention.notify);
+        self.highlights += u64::from(attention.notify && attention.highlight);
+    }
+}
+
+/// Counts by thread root; the main timeline is under `None`.
+pub type CountsByThread = BTreeMap<Option<ruma::OwnedEventId>, Counts>;
+
+#[cfg(test)]
+mod tests {
+    use ruma::{push::Ruleset, room_version_rules::RoomVersionRules, user_id};
+    use serde_json::json;
+
+    use super::{Attention, Setting, Subject, defaults, evaluate};
+    use crate::{Pdu, laws::Room};
+
+    fn heard(rules: &Ruleset, room: &Room, joined: u64, said: &Pdu) -> Attention {
+        let power = room.power();
+        let setting = Setting {
+            room_id: said.room_id(),
+            joined,
+            power: Some(&power),
+            user: user_id!("@bob:b.example"),
+            display_name: "Bob B",
+        };
+        evaluate(rules, &Subject::new(said), &setting)
+    }
+
+    #[test]
+    fn default_rules() {
+        let rules = defaults(user_id!("@bob:b.example"));
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        let plain = room.say("@a:a.example", "hello");
+        assert_eq!(heard(&rules, &room, 3, &plain), Attention { notify: true, ..Attention::default() });
+        assert!(heard(&rules, &room, 2, &plain).sound.is_some());
+        let own = room.say("@bob:b.example", "hello");
+        assert_eq!(heard(&rules, &room, 2, &own), Attention::default());
+        for text in ["hello bob!", "hello Bob B"] {
+            let mention = room.say("@a:a.example", text);
+            assert!(heard(&rules, &room, 3, &mention).highlight, "{text}");
+        }
+        let everybody = room.say("@a:a.example", "@room look");
+        assert!(heard(&rules, &room, 3, &everybody).highlight);
+        let stranger = room.say("@x:x.example", "@room look");
+        assert!(!heard(&rules, &room, 3, &stranger).highlight);
+        let member = room.member("@a:a.example", "@c:c.example", "leave");
+        assert!(!heard(&rules, &room, 3, &member).notify);
+    }
+
+    #[test]
+    fn mentions_replace_guessing() {
+        let rules = defaults(user_id!("@bob:b.example"));
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        let other = room.message("@a:a.example", json!({"body": "bob", "m.mentions": {}}));
+        assert!(!heard(&rules, &room, 3, &other).highlight);
+        let mention = room.message("@a:a.example", json!({"body": "x", "m.mentions": {"user_ids": ["@bob:b.example"]}}));
+        assert!(heard(&rules, &room, 3, &mention).highlight);
+    }
+
+    #[test]
+    fn muted_rooms_stay_silent() {
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        let said = room.say("@a:a.example", "hello");
+        let muted = json!({"room": [{"rule_id": said.room_id(), "default": false, "enabled": true, "actions": []}]});
+        let rules: Ruleset = serde_json::from_value(muted).unwrap();
+        assert_eq!(heard(&rules, &room, 2, &said), Attention::default());
+    }
+
+    #[test]
+    fn hostile_rules_end() {
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        let said = room.say("@a:a.example", &"a".repeat(50_000));
+        let rule = |n: usize, pattern: String| {
+            json!({"rule_id": n.to_string(), "default": false, "enabled": true, "actions": ["notify"], "pattern": pattern})
+        };
+        let long = json!({"content": [rule(1, "*a".repeat(100_000) + "b"), rule(2, "*a".repeat(100) + "b")]});
+        let rules: Ruleset = serde_json::from_value(long).unwrap();
+        assert_eq!(heard(&rules, &room, 2, &said), Attention::default());
+    }
+}
