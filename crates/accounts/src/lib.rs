@@ -1,1 +1,51 @@
 //! Users, passwords, devices, tokens, user-interactive authentication, end-to-end keys, to-device inbox, account data, profiles.
+//!
+//! Everything keyed by a user or a device, behind one handle: [`Accounts`]. What a device has to be told of is
+//! written to the log in the same transaction as the change. This crate knows no rooms and no HTTP.
+
+#[expect(clippy::unnecessary_wraps, reason = "bodies follow")]
+pub(crate) fn soon<T>() -> Result<T, Error> {
+    Err(Error::Busy)
+}
+
+mod account_data;
+mod accounts;
+mod backup;
+mod config;
+mod devices;
+mod error;
+mod filters;
+mod keys;
+mod passwords;
+mod profiles;
+mod push_rules;
+mod pushers;
+mod registration;
+mod requester;
+mod threepids;
+mod to_device;
+mod tokens;
+mod uia;
+mod users;
+
+pub use chappe_store::accounts::{Deactivation, Device, OneOffPurpose, RegistrationToken, Seen, User, UserKind};
+
+pub use self::{
+    account_data::{AccountDataItem, Scope},
+    accounts::Accounts,
+    backup::{BackupInfo, BackupKeysChange, BackupKeysMap},
+    config::{AccountsConfig, LimitsConfig, PasswordConfig, PasswordPolicy, TokenConfig},
+    devices::DeviceInfo,
+    error::{Error, Weakness},
+    keys::{
+        Claim, ClaimedKeys, CrossSigningUpload, DeviceListChange, KeyCounts, KeyUpload, PublicKeys, RemoteUpdate, Replace, Usage,
+    },
+    profiles::Profile,
+    pushers::{OtherUsers, PusherInfo},
+    requester::Requester,
+    threepids::ThreepidInfo,
+    to_device::{Recipients, Sending, ToDeviceMessage},
+    tokens::{Issued, LogIn, Refreshing},
+    uia::{EmailStage, Operation, Proof, Verified},
+    users::{Erase, NewUser, OtherDevices, UserFilter},
+};

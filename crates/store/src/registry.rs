@@ -111,6 +111,82 @@ registry! {
     WAITING_REDACTIONS = 48, Index;
     /// Events of the timeline whose predecessors this server does not have.
     GAPS = 49, Index;
+
+    // Accounts.
+    /// Local users.
+    USERS = 70, Point;
+    /// Password hashes of local users.
+    PASSWORDS = 71, Point;
+    /// Access tokens by hash.
+    ACCESS_TOKENS = 72, Point;
+    /// Refresh tokens by hash.
+    REFRESH_TOKENS = 73, Point;
+    /// The tokens of each device.
+    DEVICE_TOKENS = 74, Index;
+    /// Log-in and OpenID tokens by hash.
+    ONE_OFF_TOKENS = 75, Point;
+    /// What may be swept, by time.
+    EXPIRIES = 76, Queue;
+    /// Registration tokens.
+    REGISTRATION_TOKENS = 77, Point;
+    /// E-mail addresses and phone numbers of each user.
+    THREEPIDS = 78, Index;
+    /// Whose an e-mail address or phone number is.
+    THREEPID_OWNERS = 79, Point;
+    /// Profile fields of local users.
+    PROFILES = 80, Index;
+    /// Devices of local users.
+    DEVICES = 81, Index;
+    /// When and from where devices were last seen.
+    DEVICE_SEEN = 82, Index;
+    /// Pushers of each user.
+    PUSHERS = 83, Index;
+    /// Whose pushers an application and push key have.
+    PUSHER_OWNERS = 84, Index;
+    /// Account data, push rules and tags included.
+    ACCOUNT_DATA = 85, Index;
+    /// Account data in the order of its changes.
+    ACCOUNT_DATA_CHANGES = 86, Index;
+    /// Number of account data items of each user.
+    ACCOUNT_DATA_COUNTS = 87, Point;
+    /// Filters of each user, by hash.
+    FILTERS = 88, Index;
+    /// Identity keys of local devices.
+    DEVICE_KEYS = 90, Bulk;
+    /// One-time keys not handed out yet.
+    ONE_TIME_KEYS = 91, Index;
+    /// One-time keys in the order of their upload.
+    ONE_TIME_KEY_ORDER = 92, Index;
+    /// Fallback keys.
+    FALLBACK_KEYS = 93, Index;
+    /// Per device: one-time keys left, fallback keys unused.
+    KEY_HEADS = 94, Point;
+    /// Cross-signing keys of local and remote users.
+    CROSS_SIGNING_KEYS = 95, Index;
+    /// Signatures uploaded on keys.
+    KEY_SIGNATURES = 96, Index;
+    /// Position of each user's last device list change.
+    DEVICE_LIST_HEADS = 97, Point;
+    /// Device list changes in order, the last one of each user.
+    DEVICE_LIST_CHANGES = 98, Index;
+    /// What is known of remote users' device lists.
+    REMOTE_LISTS = 99, Point;
+    /// Devices of remote users.
+    REMOTE_DEVICES = 100, Bulk;
+    /// Remote users whose device list must be fetched again.
+    RESYNCS = 101, Index;
+    /// Messages that wait for a device.
+    TO_DEVICE = 102, Queue;
+    /// Transaction ids under which to-device messages were sent.
+    TO_DEVICE_TXNS = 103, Point;
+    /// Number of messages waiting for each device.
+    TO_DEVICE_COUNTS = 104, Point;
+    /// Key backup versions of each user.
+    BACKUPS = 105, Index;
+    /// The last backup version number given to each user.
+    BACKUP_NUMBERS = 106, Point;
+    /// Backed-up room keys.
+    BACKUP_KEYS = 107, Bulk;
 }
 
 /// The class of a table; an unknown number counts as an index.

@@ -1,0 +1,81 @@
+//! The handle: what it needs, and how its writers take turns.
+
+use std::{hash::{DefaultHasher, Hash, Hasher}, sync::Arc};
+
+use chappe_store::Store;
+use chappe_world::World;
+use ruma::{OwnedServerName, ServerName, UserId};
+use tokio::sync::{Mutex, MutexGuard, Semaphore};
+
+use crate::{AccountsConfig, devices::SeenBuffer, tokens::TokenCache, uia::Sessions};
+
+/// How often an operation is tried again when another writer was first.
+pub(crate) const ATTEMPTS: usize = 20;
+
+const STRIPES: usize = 256;
+
+/// Everything keyed by a user or a device: a handle, clones share it.
+#[derive(Clone)]
+pub struct Accounts {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) world: World,
+    pub(crate) server_name: OwnedServerName,
+    pub(crate) config: AccountsConfig,
+    pub(crate) cache: TokenCache,
+    pub(crate) sessions: Sessions,
+    pub(crate) seen: SeenBuffer,
+    pub(crate) hashing: Semaphore,
+    stripes: Vec<Mutex<()>>,
+}
+
+impl Accounts {
+    /// The accounts of this server.
+    pub fn new(store: Store, world: World, server_name: OwnedServerName, config: AccountsConfig) -> Self {
+        let hashing = Semaphore::new(config.password.at_once.max(1));
+        let stripes = std::iter::repeat_with(Mutex::default).take(STRIPES).collect();
+        let (cache, sessions, seen) = (TokenCache::default(), Sessions::default(), SeenBuffer::default());
+        let inner = Inner { store, world, server_name, config, cache, sessions, seen, hashing, stripes };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The name of this server.
+    pub fn server_name(&self) -> &ServerName {
+        &self.inner.server_name
+    }
+
+    /// Whether a user id is one of this server's; the account need not exist.
+    pub fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.inner.server_name
+    }
+
+    /// The section this was built with.
+    pub fn config(&self) -> &AccountsConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.inner.world
+    }
+
+    /// Waits for the turn among this process's writers of one user. For speed alone: expectations are the truth.
+    pub(crate) async fn turn(&self, user: &UserId) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        user.as_str().hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % STRIPES as u64).unwrap_or(0);
+        self.inner.stripes[index].lock().await
+    }
+}
+
+impl std::fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Accounts of {}", self.inner.server_name)
+    }
+}

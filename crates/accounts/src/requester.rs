@@ -1,0 +1,48 @@
+//! Who is asking.
+
+use chappe_store::accounts::UserKind;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
+
+use crate::Error;
+
+/// The local user and device behind a request, as an access token proves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requester {
+    /// Who.
+    pub user_id: OwnedUserId,
+    /// With which device; an application service may act without one.
+    pub device_id: Option<OwnedDeviceId>,
+    /// What the account is for.
+    pub kind: UserKind,
+    /// Whether this is a server administrator.
+    pub admin: bool,
+    /// Whether the account may read but not act.
+    pub suspended: bool,
+}
+
+impl Requester {
+    /// The device; requests that need one are refused without.
+    pub fn device(&self) -> Result<&DeviceId, Error> {
+        self.device_id.as_deref().ok_or(Error::Forbidden("this request needs a device"))
+    }
+
+    /// Whether this is a guest.
+    pub fn is_guest(&self) -> bool {
+        self.kind == UserKind::Guest
+    }
+
+    /// Refuses suspended accounts: for everything that others would see.
+    pub fn may_act(&self) -> Result<(), Error> {
+        if self.suspended { Err(Error::Suspended) } else { Ok(()) }
+    }
+
+    /// Refuses guests.
+    pub fn not_guest(&self) -> Result<(), Error> {
+        if self.is_guest() { Err(Error::Forbidden("guests may not do this")) } else { Ok(()) }
+    }
+
+    /// Refuses everybody but server administrators.
+    pub fn must_be_admin(&self) -> Result<(), Error> {
+        if self.admin { Ok(()) } else { Err(Error::Forbidden("only for administrators of this server")) }
+    }
+}
