@@ -45,10 +45,6 @@ registry! {
     KEY_DOCUMENTS = 155, Bulk;
     /// What other servers were told of local users' devices.
     ANNOUNCED_DEVICES = 156, Bulk;
-    /// Heads of remote users' device lists.
-    REMOTE_DEVICE_LISTS = 156, Point;
-    /// Devices of remote users.
-    REMOTE_DEVICES = 157, Bulk;
     /// Last device list stream id sent, by destination and user.
     DEVICE_LISTS_SENT = 158, Point;
     /// Room id → room number.
