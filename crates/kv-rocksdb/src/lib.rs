@@ -15,8 +15,8 @@ use chappe_kv::{Batch, Class, CommitError, Engine, Error, Position, Snapshot};
 use rocksdb::{ColumnFamilyRef, DB};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::options::Options;
 use self::committer::{Committer, Request};
+pub use self::options::Options;
 
 /// Requests that may wait for the committer; beyond that, writers wait for a place.
 const QUEUE: usize = 4096;
@@ -66,8 +66,7 @@ impl Rocks {
     pub fn compacted_bytes(&self) -> Result<u64, Error> {
         let mut bytes = 0;
         for name in options::FAMILIES {
-            let family =
-                self.shared.db.cf_handle(name).ok_or_else(|| Error(format!("{name} is missing")))?;
+            let family = self.shared.db.cf_handle(name).ok_or_else(|| Error(format!("{name} is missing")))?;
             self.shared.db.flush_cf(&family).map_err(failure)?;
             self.shared.db.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
             let size = self.shared.db.property_int_value_cf(&family, "rocksdb.live-sst-files-size");
@@ -112,7 +111,6 @@ impl std::fmt::Debug for Rocks {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn failure(error: rocksdb::Error) -> Error {
     Error(error.into_string())
 }

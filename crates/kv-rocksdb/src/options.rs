@@ -1,9 +1,7 @@
 //! How RocksDB is set up: one column family per class of table, one cache for all.
 
 use chappe_kv::Class;
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options as RocksOptions,
-};
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options as RocksOptions};
 
 /// Names on disk; never change one.
 pub(crate) const FAMILIES: [&str; 4] = ["point", "index", "bulk", "queue"];

@@ -44,7 +44,13 @@ impl<'a> Moment<'a> {
         found.into_iter().map(|value| Ok(value?.map(Bytes::from))).collect()
     }
 
-    fn walk(&self, range: &Range, direction: Direction, limit: usize, tier: ReadTier) -> Result<Page, Missed> {
+    fn walk(
+        &self,
+        range: &Range,
+        direction: Direction,
+        limit: usize,
+        tier: ReadTier,
+    ) -> Result<Page, Missed> {
         if range.from >= range.to {
             return Ok(Page::default());
         }
@@ -116,9 +122,10 @@ fn read_through<T>(read: impl Fn(ReadTier) -> Result<T, Missed>) -> Result<T, Er
 #[async_trait]
 impl Snapshot for Moment<'_> {
     fn position(&self) -> Position {
-        let value = self.shared.family(POSITION).and_then(|family| {
-            self.snapshot.get_cf(&family, POSITION).map_err(failure)
-        });
+        let value = self
+            .shared
+            .family(POSITION)
+            .and_then(|family| self.snapshot.get_cf(&family, POSITION).map_err(failure));
         value.and_then(|value| position(value.as_deref())).unwrap_or_else(|error| {
             // Claiming less than there is makes a reader look again; claiming more would lose events.
             tracing::error!(%error, "cannot read the position");

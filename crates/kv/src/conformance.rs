@@ -25,8 +25,7 @@ pub async fn run(empty: impl Fn() -> Db) {
 
 /// A batch of plain puts.
 fn puts(rows: &[(&[u8], &[u8])]) -> Batch {
-    let changes =
-        rows.iter().map(|(k, v)| Change::Put(k.to_vec().into(), v.to_vec().into())).collect();
+    let changes = rows.iter().map(|(k, v)| Change::Put(k.to_vec().into(), v.to_vec().into())).collect();
     Batch { expectations: Vec::new(), changes }
 }
 
@@ -55,10 +54,8 @@ async fn a_batch_is_whole_or_absent(db: Db) {
     assert_eq!(read(&db, b"\x01a").await, Some(key(b"1")));
     assert_eq!(read(&db, b"\x02b").await, None);
 
-    batch.expectations = vec![
-        Expectation::Value(key(b"\x01a"), key(b"1")),
-        Expectation::Absent(key(b"\x02b")),
-    ];
+    batch.expectations =
+        vec![Expectation::Value(key(b"\x01a"), key(b"1")), Expectation::Absent(key(b"\x02b"))];
     assert_eq!(db.commit(batch.clone()).await.expect("commits"), Position(2), "a conflict takes no position");
     assert_eq!(read(&db, b"\x02b").await, Some(key(b"2")));
     assert!(matches!(db.commit(batch).await, Err(CommitError::Conflict)));
@@ -111,9 +108,15 @@ async fn snapshots_do_not_move(db: Db) {
 }
 
 async fn scans_page_in_both_directions(db: Db) {
-    db.commit(puts(&[(b"\x01z", b"0"), (b"\x02a", b"1"), (b"\x02b", b"2"), (b"\x02c", b"3"), (b"\x03", b"4")]))
-        .await
-        .expect("commits");
+    db.commit(puts(&[
+        (b"\x01z", b"0"),
+        (b"\x02a", b"1"),
+        (b"\x02b", b"2"),
+        (b"\x02c", b"3"),
+        (b"\x03", b"4"),
+    ]))
+    .await
+    .expect("commits");
     let snapshot = db.snapshot();
     let all = Range::prefix(b"\x02");
     let page = snapshot.scan(&all, Direction::Forward, 2).await.expect("reads");
@@ -203,7 +206,8 @@ pub async fn model(mut db: Db, seed: u64, steps: u32, reopen: impl AsyncFn(Db) -
         if random.below(20) == 0 {
             db = reopen(db).await;
         }
-        let page = db.snapshot().scan(&Range::prefix(&[1]), Direction::Forward, 1 << 20).await.expect("reads");
+        let page =
+            db.snapshot().scan(&Range::prefix(&[1]), Direction::Forward, 1 << 20).await.expect("reads");
         assert!(page.rows.iter().map(|(k, v)| (k, v)).eq(map.iter()), "seed {seed}");
     }
 }
@@ -224,7 +228,7 @@ fn apply(map: &mut BTreeMap<Bytes, Bytes>, change: Change, position: Position) {
     }
 }
 
-/// SplitMix64: enough for choosing test steps, and the same everywhere.
+/// A splitmix generator: enough for choosing test steps, and the same everywhere.
 struct Random(u64);
 
 impl Random {
@@ -256,7 +260,7 @@ impl Random {
                 _ => Expectation::Absent(key),
             });
         }
-        for _ in 0..1 + self.below(5) {
+        for _ in 0..=self.below(5) {
             let change = self.change();
             batch.changes.push(change);
         }

@@ -75,10 +75,8 @@ mod tests {
         let mut faults = vec![None, Some(Fault::Conflict), Some(Fault::Lost), Some(Fault::Unanswered)];
         let plan: Plan = Arc::new(Mutex::new(move |_: &Batch| faults.pop().flatten()));
         let db = Db::new(Faulty::new(Memory::default(), plan));
-        let batch = Batch {
-            expectations: Vec::new(),
-            changes: vec![Change::Put(vec![1].into(), Vec::new().into())],
-        };
+        let batch =
+            Batch { expectations: Vec::new(), changes: vec![Change::Put(vec![1].into(), Vec::new().into())] };
         assert!(matches!(db.commit(batch.clone()).await, Err(CommitError::Engine(_))));
         assert_eq!(db.snapshot().position(), Position(1));
         assert!(matches!(db.commit(batch.clone()).await, Err(CommitError::Engine(_))));
