@@ -1,1 +1,23 @@
 //! Endpoint types on axum and hyper: extractors, error bodies, limits, rate limiting.
+//!
+//! A router is made of [`Routes`], whose paths come from the endpoint types themselves, and [`finish`]ed once:
+//! CORS, request ids, Matrix errors for everything that goes wrong before a handler runs. Handlers take
+//! [`Ruma<T>`] and give `Result<Ruma<Response>, Error>`.
+
+mod error;
+mod finish;
+mod origin;
+mod rates;
+mod routes;
+mod ruma;
+mod settings;
+
+pub use self::{
+    error::{Error, Result},
+    finish::finish,
+    origin::{Origin, Peer},
+    rates::{Rate, RateLimiter},
+    routes::{Auth, Route, Routes},
+    ruma::{BodyLimit, Ruma, body_bytes},
+    settings::Settings,
+};

@@ -247,11 +247,11 @@ mod tests {
 
     fn request(url: &str) -> Request {
         let http = http::Request::get(url).body(Bytes::new()).unwrap();
-        let limits = Limits { max_bytes: 8, deadline: Duration::from_secs(5) };
+        let limits = Limits { max_bytes: 8, deadline: Duration::from_millis(200) };
         Request { destination: Destination::Url { redirects: 0 }, http, limits }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn requests_reach_the_host_they_name_within_limits() {
         let (_net, world) = net_with_echo();
         let answer = world.send(request("https://b.test/hello")).await.unwrap();
@@ -260,7 +260,7 @@ mod tests {
         assert!(matches!(world.send(request("https://c.test/")).await, Err(Error::Unreachable(_))));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_judge_decides_what_happens() {
         let (net, world) = net_with_echo();
         net.judge(|from, to, _| {
@@ -269,8 +269,8 @@ mod tests {
         });
         let before = world.now();
         assert!(matches!(world.send(request("https://b.test/x")).await, Err(Error::Timeout)));
-        assert_eq!(world.now() - before, 5_000);
-        net.judge(|_, _, _| Fate::Delay(Duration::from_secs(1)));
+        assert!(world.now() - before >= 200);
+        net.judge(|_, _, _| Fate::Delay(Duration::from_millis(5)));
         assert!(world.send(request("https://b.test/x")).await.is_ok());
     }
 }

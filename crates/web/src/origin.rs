@@ -1,0 +1,81 @@
+//! Where a request comes from, seen through trusted proxies alone.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use http::request::Parts;
+
+use crate::Settings;
+
+/// The other end of the connection; the listener adds it as an extension (as it may add axum's `ConnectInfo`).
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// The client's address: the connection's, or what the nearest trusted proxy says. `0.0.0.0` when there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin(pub IpAddr);
+
+impl<S: Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(origin(parts)))
+    }
+}
+
+pub(crate) fn origin(parts: &Parts) -> IpAddr {
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let info = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let connection = peer.or(info).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
+    let Some(settings) = parts.extensions.get::<Arc<Settings>>() else { return connection };
+    let trusted = |address: IpAddr| settings.trusted_proxies.iter().any(|range| range.contains(&address));
+    if !trusted(connection) {
+        return connection;
+    }
+    // Each proxy appends the address it saw: from the right, the first that is not a proxy is the client.
+    let headers = parts.headers.get_all("x-forwarded-for").into_iter().filter_map(|v| v.to_str().ok());
+    let chain: Vec<&str> = headers.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let mut nearest = connection;
+    for address in chain.into_iter().rev().map_while(|text| text.parse::<IpAddr>().ok()) {
+        nearest = address.to_canonical();
+        if !trusted(nearest) {
+            break;
+        }
+    }
+    nearest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, sync::Arc};
+
+    use super::{Peer, origin};
+    use crate::Settings;
+
+    fn seen(peer: &str, forwarded: &[&str]) -> IpAddr {
+        let mut request = http::Request::get("/");
+        for value in forwarded {
+            request = request.header("X-Forwarded-For", *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        parts.extensions.insert(Arc::new(Settings { trusted_proxies, ..Settings::default() }));
+        parts.extensions.insert(Peer(peer.parse().unwrap()));
+        origin(&parts)
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(seen("9.9.9.9", &["1.1.1.1"]), ip("9.9.9.9"));
+        assert_eq!(seen("10.0.0.1", &["1.1.1.1"]), ip("1.1.1.1"));
+        assert_eq!(seen("10.0.0.1", &["6.6.6.6, 1.1.1.1, 10.2.2.2"]), ip("1.1.1.1"));
+        assert_eq!(seen("10.0.0.1", &["6.6.6.6", "1.1.1.1"]), ip("1.1.1.1"));
+        assert_eq!(seen("10.0.0.1", &["nonsense"]), ip("10.0.0.1"));
+        assert_eq!(seen("10.0.0.1", &[]), ip("10.0.0.1"));
+    }
+}

@@ -1,0 +1,93 @@
+//! How often who may do what: one token bucket per action and subject.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::Error;
+
+/// A rate: `burst` at once, then `per_second`. A rate of 0 per second is unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How many a second in the long run; 0 is unlimited.
+    pub per_second: f64,
+    /// How many at once.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// No limit.
+    pub const UNLIMITED: Self = Self { per_second: 0.0, burst: 0 };
+
+    /// A rate.
+    pub const fn new(per_second: f64, burst: u32) -> Self {
+        Self { per_second, burst }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+type Buckets = HashMap<(&'static str, String), Bucket>;
+
+/// Buckets kept before full ones are thrown away.
+const SWEEP_AT: usize = 10_000;
+
+/// Counts actions; clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct RateLimiter {
+    buckets: Arc<Mutex<(Buckets, usize)>>,
+}
+
+impl RateLimiter {
+    /// Takes one token of `subject` (a user, an address) for `action`; 429 with the time to wait when there is none.
+    pub fn check(&self, action: &'static str, subject: &str, rate: Rate) -> Result<(), Error> {
+        if rate.per_second <= 0.0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let mut guard = self.buckets.lock();
+        let (buckets, sweep_at) = &mut *guard;
+        if buckets.len() >= (*sweep_at).max(SWEEP_AT) {
+            // A bucket untouched for ten minutes has filled up at any sensible rate.
+            buckets.retain(|_, bucket| now.duration_since(bucket.at) < Duration::from_secs(600));
+            *sweep_at = buckets.len() * 2;
+        }
+        let full = f64::from(rate.burst.max(1));
+        let fresh = Bucket { tokens: full, at: now };
+        let bucket = buckets.entry((action, subject.to_owned())).or_insert(fresh);
+        let earned = now.duration_since(bucket.at).as_secs_f64() * rate.per_second;
+        bucket.tokens = (bucket.tokens + earned).min(full);
+        bucket.at = now;
+        if bucket.tokens < 1.0 {
+            let wait = ((1.0 - bucket.tokens) / rate.per_second).min(86_400.0);
+            return Err(Error::limit_exceeded(Duration::from_secs_f64(wait)));
+        }
+        bucket.tokens -= 1.0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Rate, RateLimiter};
+
+    #[tokio::test]
+    async fn a_bucket_empties_for_one_subject_and_one_action_alone() {
+        let limiter = RateLimiter::default();
+        let rate = Rate::new(0.001, 2);
+        assert!(limiter.check("login", "a", rate).is_ok());
+        assert!(limiter.check("login", "a", rate).is_ok());
+        let refused = limiter.check("login", "a", rate).unwrap_err();
+        assert_eq!(refused.status().as_u16(), 429);
+        assert!(limiter.check("login", "b", rate).is_ok());
+        assert!(limiter.check("join", "a", rate).is_ok());
+        assert!(limiter.check("login", "a", Rate::UNLIMITED).is_ok());
+    }
+}

@@ -1,0 +1,97 @@
+//! Ruma's endpoint types as axum extractors and responses.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use http::{StatusCode, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
+    error::{DeserializationError, FromHttpRequestError},
+};
+
+use crate::{Error, Settings};
+
+/// A request or a response of an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Ruma<T>(pub T);
+
+/// Bytes that the body of a request to this route may have; an extension that [`crate::Routes`] adds.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimit(pub usize);
+
+/// Path arguments that a shortened path leaves out, such as an empty state key; an extension of the route.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Omitted(pub(crate) &'static [&'static str]);
+
+impl<T, S> FromRequest<S> for Ruma<T>
+where
+    T: IncomingRequest,
+    S: Send + Sync,
+{
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let (mut parts, body) = request.into_parts();
+        let path = RawPathParams::from_request_parts(&mut parts, state).await;
+        let path = path.map_err(|_| Error::invalid_param("The path is not UTF-8"))?;
+        let body = body_bytes(&parts, body).await?;
+        let omitted = parts.extensions.get::<Omitted>().map_or(&[][..], |omitted| omitted.0);
+        let arguments: Vec<&str> = path.iter().map(|(_, value)| value).chain(omitted.iter().copied()).collect();
+        let request = http::Request::from_parts(parts, &body[..]);
+        T::try_from_http_request(request, &arguments).map(Self).map_err(refusal)
+    }
+}
+
+/// Reads a request's body, within the route's limit and the configured time.
+pub async fn body_bytes(parts: &Parts, body: Body) -> Result<Bytes, Error> {
+    let defaults = Settings::default();
+    let settings = parts.extensions.get::<Arc<Settings>>().map_or(&defaults, |settings| settings);
+    let limit = parts.extensions.get::<BodyLimit>().map_or(settings.body_limit, |limit| limit.0);
+    let reading = Limited::new(body, limit).collect();
+    match tokio::time::timeout(Duration::from_secs(settings.body_timeout_s), reading).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::too_large()),
+        Ok(Err(_)) => Err(Error::not_json("The body could not be read")),
+        Err(_) => {
+            let status = StatusCode::REQUEST_TIMEOUT;
+            Err(Error::new(status, "M_UNKNOWN", "The body did not arrive in time"))
+        }
+    }
+}
+
+fn refusal(error: FromHttpRequestError) -> Error {
+    match error {
+        FromHttpRequestError::MethodMismatch { .. } => Error::method_not_allowed(),
+        FromHttpRequestError::Deserialization(error) => match error {
+            DeserializationError::Json(error) if error.is_data() => Error::bad_json(error.to_string()),
+            DeserializationError::Json(error) => Error::not_json(error.to_string()),
+            DeserializationError::Utf8(_) => Error::not_json("The body is not UTF-8"),
+            DeserializationError::Query(error) => parameter(&error.to_string()),
+            other => Error::invalid_param(other.to_string()),
+        },
+        _ => Error::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", "Malformed request"),
+    }
+}
+
+/// Path and query arguments: missing or invalid.
+fn parameter(error: &str) -> Error {
+    if error.starts_with("missing field") {
+        return Error::missing_param(error.to_owned());
+    }
+    Error::invalid_param(error.to_owned())
+}
+
+impl<T: OutgoingResponse> IntoResponse for Ruma<T> {
+    fn into_response(self) -> Response {
+        match self.0.try_into_http_response::<BytesMut>() {
+            Ok(response) => response.map(|body| Body::from(body.freeze())),
+            Err(error) => Error::internal(format_args!("a response cannot be written: {error}")).into_response(),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Configuration of the HTTP skin.
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// Limits and proxies. Shared by every request as an extension.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Address ranges of reverse proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bytes of a request body where the endpoint does not say otherwise.
+    pub body_limit: usize,
+    /// Seconds in which a request body must have arrived.
+    pub body_timeout_s: u64,
+    /// Bytes of a request's path and query.
+    pub uri_limit: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { trusted_proxies: Vec::new(), body_limit: 1 << 20, body_timeout_s: 60, uri_limit: 16 << 10 }
+    }
+}
