@@ -10,14 +10,15 @@ mod email;
 mod error;
 mod mail;
 mod rule;
+mod stage;
 mod texts;
 mod throttle;
 mod validation;
 
 use std::sync::Arc;
 
-use chappe_store::Store;
 pub use chappe_store::identity::Purpose;
+use chappe_store::{Store, accounts::ThreepidOwners};
 use chappe_world::World;
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 
@@ -29,6 +30,7 @@ pub use self::{
     error::Error,
     mail::{Mail, MailError, MailSecrets, Mailer, Smtp},
     rule::{InvalidRule, Rule, Rules},
+    stage::Stage,
     texts::{Page, page},
     validation::{Confirmed, Pending, TokenRequest, Validated},
 };
@@ -136,8 +138,10 @@ impl Identity {
 
     /// The account that has an address.
     pub async fn owner(&self, email: &Email) -> Result<Option<OwnedUserId>, Error> {
-        let _ = email;
-        Err(chappe_store::Error::Corrupt("accounts are not there yet").into())
+        let key = ("email".to_owned(), email.as_str().to_owned());
+        let owner = self.inner.store.read().get::<ThreepidOwners>(&key).await?;
+        let user = |id| UserId::parse(id).map_err(|_| chappe_store::Error::Corrupt("owner of an address"));
+        Ok(owner.map(user).transpose()?)
     }
 }
 

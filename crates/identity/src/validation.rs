@@ -60,24 +60,13 @@ pub struct Confirmed {
     pub next_link: Option<String>,
 }
 
-/// Proof that whoever holds the session reads the mail of the address.
+/// Proof that whoever holds the session reads the mail of the address. [`Identity::spend`] uses it up.
 #[derive(Clone, Debug)]
 pub struct Validated {
     /// The address.
     pub address: Email,
     sid: String,
     record: Json<Validation>,
-}
-
-impl Validated {
-    /// Uses the proof up in the transaction that rests on it: it works once, and a second one conflicts.
-    pub fn spend(&self, tx: &mut Tx) {
-        let Json(record) = &self.record;
-        let key = session_key(record.purpose, &record.address, &record.secret);
-        tx.expect::<Validations>(&self.sid, Some(&self.record));
-        tx.delete::<Validations>(&self.sid).delete::<ValidationsBySecret>(&key);
-        tx.delete::<ValidationsByExpiry>(&(record.expires_at, self.sid.clone()));
-    }
 }
 
 impl Identity {
@@ -303,6 +292,20 @@ impl Identity {
             self.check_allowed(&address)?;
         }
         Ok(Validated { address, sid: sid.to_string(), record })
+    }
+
+    /// Uses a proof up: it works once, the second time is [`Error::NoSession`].
+    pub async fn spend(&self, validated: Validated) -> Result<(), Error> {
+        let Validated { sid, record, .. } = validated;
+        let key = session_key(record.0.purpose, &record.0.address, &record.0.secret);
+        let mut tx = Tx::default();
+        tx.expect::<Validations>(&sid, Some(&record)).delete::<Validations>(&sid);
+        tx.delete::<ValidationsBySecret>(&key);
+        tx.delete::<ValidationsByExpiry>(&(record.0.expires_at, sid));
+        match self.inner.store.commit(tx).await {
+            Err(chappe_store::Error::Conflict) => Err(Error::NoSession),
+            other => Ok(other.map(drop)?),
+        }
     }
 
     async fn change(&self, sid: &str, edit: impl Fn(&mut Validation)) -> Result<(), Error> {
