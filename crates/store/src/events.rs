@@ -411,3 +411,130 @@ impl Tx {
         self.put::<EventMetas>(&(nid, num), meta)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+    use proptest::prelude::*;
+    use ruma::{RoomVersionId, event_id};
+
+    use super::{EventMeta, EventNum, NewEvent, Status, StoredPdu};
+    use crate::{Position, RoomHead, RoomNid, StateRef, Store, Tx, Value, rooms::RoomHeads};
+
+    fn meta(ordinal: Option<i64>, auth: Vec<EventNum>) -> EventMeta {
+        let state = StateRef::EMPTY;
+        let status = if ordinal.is_some() { Status::Accepted } else { Status::Outlier };
+        let (position, redacted_by, prev) = (Position(0), EventNum::NONE, Vec::new());
+        EventMeta { position, status, before: state, after: state, ordinal, redacted_by, auth, prev }
+    }
+
+    #[tokio::test]
+    async fn an_event_of_another_room_is_not_there() {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let id = event_id!("$AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8");
+        let (one, two) = (RoomNid(1), RoomNid(2));
+        let (json, num) = ("{}".into(), EventNum(1));
+        let event = NewEvent { num, event_id: id.to_owned(), json, meta: meta(Some(1), Vec::new()) };
+        let mut tx = Tx::new();
+        tx.first_head(one, &RoomHead::new(RoomVersionId::V11)).put_event(one, &event);
+        let position = store.commit(tx).await.unwrap();
+
+        let reader = store.read();
+        for _ in 0..2 {
+            assert_eq!(reader.event_num(one, id).await.unwrap(), Some(num));
+            assert_eq!(reader.event_num(two, id).await.unwrap(), None);
+        }
+        let (found, pdu) = reader.events(one, &[num]).await.unwrap().remove(0);
+        assert_eq!((found.position, &*pdu.json, &*pdu.event_id), (position, "{}", id));
+        assert_eq!(reader.timeline_back(one, i64::MAX, 9).await.unwrap()[0].num, num);
+        let mut again = Tx::new();
+        again.put_event(one, &event);
+        assert!(store.commit(again).await.is_err(), "an event is stored once");
+    }
+
+    #[tokio::test]
+    async fn a_head_is_replaced_by_one_writer_only() {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let nid = RoomNid(1);
+        let mut tx = Tx::new();
+        tx.first_head(nid, &RoomHead::new(RoomVersionId::V11));
+        store.commit(tx).await.unwrap();
+        let old = store.read().room_head(nid).await.unwrap();
+        let mut new = old.clone();
+        assert_eq!(new.take_event_num(), EventNum(1));
+        let replace = || {
+            let mut tx = Tx::new();
+            tx.replace_head(nid, &old, &new);
+            tx
+        };
+        let position = store.commit(replace()).await.unwrap();
+        assert!(store.commit(replace()).await.is_err());
+        let found = store.read().get::<RoomHeads>(&nid).await.unwrap().unwrap();
+        assert_eq!((found.position, found.next_event), (position, 2));
+    }
+
+    /// A room whose events have these auth events; event `i` is number `i + 1`.
+    async fn room_of(auth: &[Vec<u32>]) -> Store {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let mut tx = Tx::new();
+        for (num, auth) in (1..).zip(auth) {
+            let auth = auth.iter().copied().map(EventNum).collect();
+            let event_id = format!("$e{num}:x.fr").try_into().unwrap();
+            let (json, num) = ("{}".into(), EventNum(num));
+            tx.put_event(RoomNid(1), &NewEvent { num, event_id, json, meta: meta(None, auth) });
+        }
+        store.commit(tx).await.unwrap();
+        store
+    }
+
+    fn naive_chain(auth: &[Vec<u32>], of: u32) -> std::collections::BTreeSet<u32> {
+        let direct = &auth[of as usize - 1];
+        direct.iter().copied().chain(direct.iter().flat_map(|num| naive_chain(auth, *num))).collect()
+    }
+
+    fn dag() -> impl Strategy<Value = Vec<Vec<u32>>> {
+        prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 0..3), 1..12).prop_map(|picks| {
+            let pick = |(i, picks): (usize, Vec<prop::sample::Index>)| {
+                let smaller = |pick: prop::sample::Index| u32::try_from(pick.index(i) + 1).unwrap();
+                if i == 0 { Vec::new() } else { picks.into_iter().map(smaller).collect() }
+            };
+            picks.into_iter().enumerate().map(pick).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn auth_chains_and_subgraphs_equal_plain_walks(auth in dag(), chosen: Vec<prop::sample::Index>) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let chosen: roaring::RoaringBitmap =
+                chosen.iter().map(|i| u32::try_from(i.index(auth.len()) + 1).unwrap()).collect();
+            runtime.block_on(async {
+                let store = room_of(&auth).await;
+                let reader = store.read();
+                for num in 1..=u32::try_from(auth.len()).unwrap() {
+                    let chain = reader.auth_chain(RoomNid(1), &[EventNum(num)]).await.unwrap();
+                    assert!(chain.iter().eq(naive_chain(&auth, num)));
+                }
+                let found = reader.conflicted_subgraph(RoomNid(1), &chosen).await.unwrap();
+                let between = |num: &u32| {
+                    let below = chosen.contains(*num) || chosen.iter().any(|c| naive_chain(&auth, c).contains(num));
+                    let above = chosen.contains(*num) || naive_chain(&auth, *num).iter().any(|n| chosen.contains(*n));
+                    below && above
+                };
+                assert!(found.iter().eq((1..=u32::try_from(auth.len()).unwrap()).filter(between)));
+            });
+        }
+    }
+
+    #[test]
+    fn a_form_is_worked_out_once_for_each_type() {
+        let pdu = StoredPdu::new(event_id!("$a:x.fr").to_owned(), "{}");
+        let mut times = 0;
+        for _ in 0..2 {
+            pdu.form(|pdu| { times += 1; Ok::<_, ()>(pdu.json.len()) }).unwrap();
+        }
+        assert_eq!(times, 1);
+        assert_eq!(*pdu.form(|_| Ok::<_, ()>("other".to_owned())).unwrap(), "other");
+        assert!(StoredPdu::from_bytes(&[9]).is_err());
+    }
+}

@@ -11,6 +11,8 @@ mod auth_chain;
 mod cache;
 pub mod events;
 pub mod gaps;
+#[cfg(test)]
+mod golden;
 pub mod identity;
 mod key;
 mod log;

@@ -232,3 +232,67 @@ impl Reader<'_> {
         Ok(self.get::<RoomServers>(&(nid, server.to_owned())).await?.is_some_and(|count| count > 0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+    use ruma::{RoomVersionId, UserId, owned_server_name, user_id};
+
+    use super::{MemberChange, Membership};
+    use crate::{EventNum, RoomHead, RoomNid, Store, Tx};
+
+    const NID: RoomNid = RoomNid(1);
+
+    async fn change(store: &Store, user: &UserId, new: Option<Membership>) {
+        let reader = store.read();
+        let old = reader.room_head(NID).await.unwrap();
+        let before = reader.membership(NID, user).await.unwrap().map(|(membership, _)| membership);
+        let (mut head, mut tx) = (old.clone(), Tx::new());
+        let change = MemberChange {
+            user: user.to_owned(),
+            local: user.server_name() == "here.fr",
+            old: before,
+            new: new.map(|membership| (membership, EventNum(7))),
+        };
+        tx.change_member(NID, &mut head, &change).replace_head(NID, &old, &head);
+        store.commit(tx).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_function_keeps_all_indexes() {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let mut tx = Tx::new();
+        tx.first_head(NID, &RoomHead::new(RoomVersionId::V11));
+        store.commit(tx).await.unwrap();
+        let (here, there) = (user_id!("@a:here.fr"), user_id!("@b:there.fr"));
+        change(&store, here, Some(Membership::Join)).await;
+        change(&store, there, Some(Membership::Invite)).await;
+        change(&store, there, Some(Membership::Join)).await;
+        change(&store, there, Some(Membership::Join)).await;
+        let reader = store.read();
+        let head = reader.room_head(NID).await.unwrap();
+        assert_eq!((head.joined, head.invited), (2, 0));
+        assert_eq!(reader.members(NID, Membership::Join).await.unwrap().len(), 2);
+        let servers = [(owned_server_name!("here.fr"), 1), (owned_server_name!("there.fr"), 1)];
+        assert_eq!(reader.room_servers(NID).await.unwrap(), servers);
+        assert!(reader.user_room(there, NID).await.unwrap().is_none(), "a remote user has no list of rooms here");
+
+        change(&store, there, Some(Membership::Ban)).await;
+        change(&store, here, Some(Membership::Leave)).await;
+        let reader = store.read();
+        assert!(!reader.server_joined(NID, "there.fr".try_into().unwrap()).await.unwrap());
+        assert_eq!(reader.room_servers(NID).await.unwrap(), []);
+        assert_eq!(reader.room_head(NID).await.unwrap().joined, 0);
+        let left = reader.user_room(here, NID).await.unwrap().unwrap();
+        assert_eq!(left.value.membership, Membership::Leave);
+
+        let mut tx = Tx::new();
+        tx.forget_room(NID, here, &left);
+        store.commit(tx).await.unwrap();
+        assert_eq!(store.read().user_rooms(here).await.unwrap(), []);
+        change(&store, here, Some(Membership::Invite)).await;
+        assert_eq!(store.read().user_rooms(here).await.unwrap().len(), 1);
+        change(&store, here, None).await;
+        assert!(store.read().membership(NID, here).await.unwrap().is_none());
+    }
+}

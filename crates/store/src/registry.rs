@@ -45,8 +45,6 @@ registry! {
     KEY_DOCUMENTS = 155, Bulk;
     /// What other servers were told of local users' devices.
     ANNOUNCED_DEVICES = 156, Bulk;
-    /// Last device list stream id sent, by destination and user.
-    DEVICE_LISTS_SENT = 158, Point;
     /// Room id → room number.
     ROOM_IDS = 20, Point;
     /// Room number → room id.

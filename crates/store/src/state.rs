@@ -279,3 +279,6 @@ impl Reader<'_> {
         Ok(rows.first().map_or(0, |((_, _, version, _), _)| *version))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,6 +252,11 @@ impl Tx {
         self.batch.changes.is_empty()
     }
 
+    /// The bytes of all keys and values to be written so far.
+    pub fn size(&self) -> usize {
+        self.batch.size()
+    }
+
     /// Conflict if the key has a value by then.
     pub fn expect_absent<T: Table>(&mut self, key: &T::Key) -> &mut Self {
         self.batch.expectations.push(Expectation::Absent(encode::<T>(key)));

@@ -1,0 +1,164 @@
+//! The bytes of every room table, so that a change of the format cannot happen by accident.
+//!
+//! A failing line here means: existing disks would be misread. Raise `FORMAT` and write a migration instead.
+
+use chappe_kv::Position;
+use ruma::{RoomVersionId, event_id, owned_room_alias_id, owned_room_id, owned_server_name, owned_user_id};
+
+use crate::{
+    At, EventMeta, EventNum, Json, Key, KeyChange, KeyId, KeyReader, KeyWriter, Membership, RoomHead, RoomNid, StateRef,
+    Status, StoredPdu, Table, Value,
+    aliases::{Alias, Aliases, Directory, RoomAliases},
+    events::{EventIds, EventMetas, EventPdus},
+    gaps::Gaps,
+    members::{Forgotten, RoomMembers, RoomServers, UserRoom, UserRooms},
+    out_of_band::{OutOfBand, OutOfBands},
+    receipts::{Receipt, ReceiptKey, ReceiptKind, ReceiptOrder, Receipts},
+    registry,
+    relations::{Child, RelationCounts, Relations, Threads, WaitingRedactions},
+    rooms::{NextRoom, RoomHeads, RoomIds, RoomNames},
+    state::{Line, Now, StateChanges, StateKey, StateKeys, StateLines, StateNow, StateVersions},
+    timeline::Timeline,
+    transactions::{EventTransaction, EventTransactions, TransactionKey, Transactions},
+};
+
+const NID: RoomNid = RoomNid(0x0102);
+const NUM: EventNum = EventNum(300);
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+/// `key = value` in hex; both must come back as the same bytes.
+#[expect(clippy::needless_pass_by_value, reason = "reads as a list of rows")]
+fn row<T: Table>(key: T::Key, value: T::Value) -> (u8, String) {
+    let mut writer = KeyWriter(vec![T::INFO.number]);
+    key.write(&mut writer);
+    let mut again = KeyWriter(vec![T::INFO.number]);
+    let mut reader = KeyReader(&writer.0[1..]);
+    T::Key::read(&mut reader).unwrap().write(&mut again);
+    assert_eq!(hex(&writer.0), hex(&again.0), "{} key", T::INFO.name);
+    assert!(reader.rest().is_empty(), "{} key", T::INFO.name);
+    let bytes = value.to_bytes();
+    assert_eq!(hex(&T::Value::from_bytes(&bytes).unwrap().to_bytes()), hex(&bytes), "{} value", T::INFO.name);
+    (T::INFO.number, format!("{} {} = {}", T::INFO.name, hex(&writer.0), hex(&bytes)))
+}
+
+fn at<T>(value: T) -> At<T> {
+    At { position: Position(0x0a0b), value }
+}
+
+fn head() -> RoomHead {
+    RoomHead {
+        position: Position(9),
+        version: RoomVersionId::V11,
+        state: StateRef { line: 0, version: 200 },
+        next_event: 301,
+        next_live: 290,
+        next_back: -3,
+        next_line: 2,
+        next_key: 130,
+        extremities: vec![NUM, EventNum(7)],
+        depth: 1000,
+        joined: 50_000,
+        invited: 2,
+        resident: true,
+    }
+}
+
+fn meta() -> EventMeta {
+    EventMeta {
+        position: Position(9),
+        status: Status::Accepted,
+        before: StateRef { line: 0, version: 200 },
+        after: StateRef { line: 0, version: 201 },
+        ordinal: Some(290),
+        redacted_by: EventNum::NONE,
+        auth: vec![EventNum(1), EventNum(2), EventNum(3)],
+        prev: vec![EventNum(299)],
+    }
+}
+
+fn rows() -> Vec<(u8, String)> {
+    let hashed = event_id!("$AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8");
+    let plain = event_id!("$abc:x.fr");
+    let (user, room) = (owned_user_id!("@a:x.fr"), owned_room_id!("!r:x.fr"));
+    let alias = owned_room_alias_id!("#a:x.fr");
+    let member = StateKey::new("m.room.member", &user);
+    let change = KeyChange { key: KeyId(5), old: EventNum::NONE, new: NUM };
+    let receipt = ReceiptKey { user: user.clone(), kind: ReceiptKind::Private, thread: "main".to_owned() };
+    let out_of_band = OutOfBand {
+        membership: "invite".to_owned(),
+        event: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
+        event_id: "$e".to_owned(),
+        state: Vec::new(),
+        version: None,
+        via: vec![owned_server_name!("x.fr")],
+    };
+    let transaction = TransactionKey {
+        user: user.clone(),
+        device: "D".into(),
+        scope: "send".to_owned(),
+        txn: "1".to_owned(),
+    };
+    let child = Child { num: NUM, event_type: "m.reaction".to_owned(), sender: user.clone() };
+    vec![
+        row::<RoomIds>(room.clone(), NID),
+        row::<RoomNames>(NID, at(room.to_string())),
+        row::<RoomHeads>(NID, head()),
+        row::<NextRoom>((), 4),
+        row::<EventIds>(hashed.into(), (NID, NUM)),
+        row::<EventIds>(plain.into(), (NID, NUM)),
+        row::<EventPdus>((NID, NUM), StoredPdu::new(hashed.to_owned(), "{}")),
+        row::<EventMetas>((NID, NUM), meta()),
+        row::<EventMetas>((NID, NUM), EventMeta {
+            status: Status::Outlier,
+            ordinal: None,
+            after: StateRef { line: 3, version: 1 },
+            ..meta()
+        }),
+        row::<Timeline>((NID, -2), at(NUM)),
+        row::<StateNow>((NID, member.clone()), Now { key: KeyId(5), num: NUM }),
+        row::<StateNow>((NID, StateKey::new("x.y", "")), Now { key: KeyId(6), num: EventNum::NONE }),
+        row::<StateKeys>((NID, KeyId(5)), member),
+        row::<StateVersions>((NID, 0, KeyId(5), !7), NUM),
+        row::<StateChanges>((NID, 0, 7, 0), vec![change, change]),
+        row::<StateLines>((NID, 2), Line { parent: Some(StateRef { line: 0, version: 7 }), last: 3 }),
+        row::<RoomMembers>((NID, Membership::Join, user.clone()), NUM),
+        row::<UserRooms>((user.clone(), NID), at(UserRoom { membership: Membership::Ban, num: NUM })),
+        row::<RoomServers>((NID, owned_server_name!("x.fr:8448")), 12),
+        row::<Forgotten>((user.clone(), NID), at(())),
+        row::<OutOfBands>((user.clone(), room), at(Json(out_of_band))),
+        row::<Aliases>(alias.clone(), Json(Alias { room: 3, creator: user.clone() })),
+        row::<RoomAliases>((NID, alias), ()),
+        row::<Directory>(NID, ()),
+        row::<Receipts>((NID, receipt.clone()), at(Receipt { event: hashed.into(), ts: 1000 })),
+        row::<ReceiptOrder>((NID, 0x0a0b, receipt), ()),
+        row::<Transactions>(transaction, at("$e".to_owned())),
+        row::<EventTransactions>((NID, NUM), EventTransaction { device: "D".into(), txn: "1".to_owned() }),
+        row::<Relations>((NID, plain.into(), "m.annotation".to_owned(), 290), child),
+        row::<RelationCounts>((NID, plain.into(), "m.annotation".to_owned()), 2),
+        row::<Threads>((NID, plain.into()), at(NUM)),
+        row::<WaitingRedactions>((plain.into(), NID, NUM), ()),
+        row::<Gaps>((NID, -2, NUM), Json(vec![plain.to_owned()])),
+    ]
+}
+
+#[test]
+fn room_tables_keep_their_bytes() {
+    let rows: Vec<String> = rows().into_iter().map(|(_, row)| row).collect();
+    let golden: Vec<&str> = include_str!("golden_rooms.txt").lines().collect();
+    assert_eq!(rows, golden);
+}
+
+#[test]
+fn every_room_table_has_a_golden_row() {
+    let seen: Vec<u8> = rows().into_iter().map(|(number, _)| number).collect();
+    for info in registry::ALL.iter().filter(|info| (20..70).contains(&info.number)) {
+        assert!(seen.contains(&info.number), "{} has no golden row", info.name);
+    }
+}
