@@ -57,6 +57,11 @@ impl Accounts {
         &self.inner.config
     }
 
+    /// A view of this moment, for functions that take one. Short-lived: never kept across a wait for the network.
+    pub fn read(&self) -> chappe_store::Reader<'_> {
+        self.inner.store.read()
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.inner.store
     }

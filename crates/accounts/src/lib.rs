@@ -21,6 +21,7 @@ mod profiles;
 mod push_rules;
 mod pushers;
 mod registration;
+mod remote;
 mod requester;
 mod threepids;
 mod to_device;
@@ -42,6 +43,7 @@ pub use self::{
     },
     profiles::Profile,
     pushers::{OtherUsers, PusherInfo},
+    remote::{RemoteError, RemoteKeys, RemoteUsers, to_device_for_servers},
     requester::Requester,
     threepids::ThreepidInfo,
     to_device::{Recipients, Sending, ToDeviceMessage},
