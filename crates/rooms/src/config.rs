@@ -47,12 +47,4 @@ impl Default for Config {
 }
 
 /// The room versions this server knows, oldest first.
-pub const VERSIONS: &[RoomVersionId] = &[
-    RoomVersionId::V6,
-    RoomVersionId::V7,
-    RoomVersionId::V8,
-    RoomVersionId::V9,
-    RoomVersionId::V10,
-    RoomVersionId::V11,
-    RoomVersionId::V12,
-];
+pub const VERSIONS: &[RoomVersionId] = &chappe_rules::version::SUPPORTED;

@@ -5,20 +5,29 @@
 //! needs from other servers is [`Peers`].
 
 mod actor;
+mod author;
 mod config;
 mod create;
+mod desk;
 mod draft;
+mod effects;
 mod error;
 mod membership;
 mod peers;
 mod receive;
+mod remote;
 mod send;
 mod serve;
+mod turn;
 mod upgrade;
 
 use std::sync::Arc;
 
-use chappe_store::Store;
+use chappe_accounts::Accounts;
+use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Policy};
+use chappe_store::{RoomNid, StateRef, Store};
+use chappe_world::World;
+use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
 
 pub use self::{
@@ -29,7 +38,7 @@ pub use self::{
     error::{Error, Result},
     membership::{Change, Via},
     peers::{
-        AliasTarget, Gap, Invitation, JoinAnswer, KeyWanted, PeerError, Peers, StateEvents, StateIds,
+        AliasTarget, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds,
         Template,
     },
     receive::Outcome,
@@ -37,9 +46,22 @@ pub use self::{
 };
 
 /// What [`Rooms`] is built from.
+#[derive(Clone)]
 pub struct Deps {
     /// The store.
     pub store: Store,
+    /// Local users, for their profiles.
+    pub accounts: Accounts,
+    /// Time, randomness, tasks.
+    pub world: World,
+    /// The name of this server.
+    pub server: OwnedServerName,
+    /// Signs what is made here.
+    pub key: Arc<SigningKey>,
+    /// This network's own rules.
+    pub policy: Arc<dyn Policy>,
+    /// Signing keys that are known to everybody and refused.
+    pub weak_keys: Arc<WeakKeys>,
     /// Other servers.
     pub peers: Arc<dyn Peers>,
 }
@@ -48,17 +70,59 @@ pub struct Deps {
 #[derive(Clone)]
 pub struct Rooms(Arc<Inner>);
 
-struct Inner {
-    store: Store,
-    server: OwnedServerName,
-    peers: Arc<dyn Peers>,
-    config: Config,
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) accounts: Accounts,
+    pub(crate) world: World,
+    pub(crate) server: OwnedServerName,
+    pub(crate) key: Arc<SigningKey>,
+    pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) weak_keys: Arc<WeakKeys>,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) config: Config,
+    pub(crate) turns: turn::Turns,
+    /// Servers with joined users at a committed version of a room's state.
+    pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
+    /// Events that could not be completed: not tried again for a while.
+    pub(crate) hopeless: receive::Hopeless,
 }
 
 impl Rooms {
+    /// The rooms of a server.
+    pub fn new(deps: Deps, config: Config) -> Self {
+        let Deps { store, accounts, world, server, key, policy, weak_keys, peers } = deps;
+        let (turns, servers, hopeless) =
+            (turn::Turns::default(), Cache::new(10_000), receive::Hopeless::default());
+        let inner = Inner {
+            store,
+            accounts,
+            world,
+            server,
+            key,
+            policy,
+            weak_keys,
+            peers,
+            config,
+            turns,
+            servers,
+            hopeless,
+        };
+        Self(Arc::new(inner))
+    }
+
     /// The name of this server.
     pub fn server(&self) -> &ServerName {
         &self.0.server
+    }
+
+    /// The section this was built with.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The store, for the read side.
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
     }
 }
 

@@ -1,8 +1,12 @@
 //! Join, invite, leave, kick, ban, unban, knock, forget: for local users, in local and remote rooms.
 
-use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
+mod restricted;
 
-use crate::{Actor, Error, Result, Rooms};
+use chappe_store::{At, Membership, members::UserRoom};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
+use serde_json::{Map, Value, json};
+
+use crate::{Actor, Draft, Error, Result, Rooms, desk::Desk, send::bypass_of, turn::Job};
 
 /// Servers to ask when this server is not in the room.
 pub type Via = Vec<OwnedServerName>;
@@ -20,51 +24,197 @@ pub enum Change {
     Unban,
 }
 
+/// What this server knows of a local user in a room.
+pub(crate) struct Standpoint {
+    /// Whether this server is in the room.
+    pub(crate) here: bool,
+    /// The user's membership there.
+    pub(crate) membership: Option<At<UserRoom>>,
+}
+
+impl Standpoint {
+    fn is(&self, membership: Membership) -> bool {
+        self.membership.is_some_and(|at| at.value.membership == membership)
+    }
+}
+
 impl Rooms {
+    pub(crate) async fn standpoint(&self, user: &UserId, room: &RoomId) -> Result<Standpoint> {
+        let reader = self.0.store.read();
+        let Some(nid) = reader.room_nid(room).await? else {
+            return Ok(Standpoint { here: false, membership: None });
+        };
+        let here = reader.server_joined(nid, self.server()).await?;
+        Ok(Standpoint { here, membership: reader.user_room(user, nid).await? })
+    }
+
     /// Joins `actor` to the room, through `via` if this server is not in it. Joining twice is fine.
-    pub async fn join(
+    pub async fn join(&self, actor: &Actor, room: &RoomId, via: Via, reason: Option<String>) -> Result<()> {
+        let at = self.standpoint(&actor.user, room).await?;
+        if at.here && at.is(Membership::Join) {
+            return Ok(());
+        }
+        if !at.here {
+            return self.join_remote(actor, room, via, reason).await;
+        }
+        let mut content = self.0.member_content(&actor.user, "join", reason.as_deref()).await?;
+        match self.authorise_join(&actor.user, room).await {
+            Ok(None) => {}
+            Ok(Some(by)) => {
+                content.insert("join_authorised_via_users_server".to_owned(), json!(by));
+            }
+            Err(Error::UnableToGrantJoin) => return self.join_remote(actor, room, via, reason).await,
+            Err(error) => return Err(error),
+        }
+        self.submit_member(actor, room, &actor.user, content).await
+    }
+
+    pub(crate) async fn submit_member(
         &self,
-        _actor: &Actor,
-        _room: &RoomId,
-        _via: Via,
-        _reason: Option<String>,
+        actor: &Actor,
+        room: &RoomId,
+        target: &UserId,
+        content: Map<String, Value>,
     ) -> Result<()> {
-        Err(Error::Retry)
+        let draft = Draft::member(target, content);
+        let job = Job { sender: actor.user.clone(), bypass: bypass_of(actor), draft, txn: None };
+        self.submit(room, job).await.map(drop)
     }
 
     /// Leaves, rejects an invite or takes back a knock.
-    pub async fn leave(&self, _actor: &Actor, _room: &RoomId, _reason: Option<String>) -> Result<()> {
-        Err(Error::Retry)
+    pub async fn leave(&self, actor: &Actor, room: &RoomId, reason: Option<String>) -> Result<()> {
+        let at = self.standpoint(&actor.user, room).await?;
+        let outside = self.0.store.read().out_of_band(&actor.user, room).await?;
+        if !at.here || outside.is_some() {
+            return match outside {
+                Some(outside) => self.leave_remote(actor, room, outside, reason).await,
+                None if at.membership.is_some() => Ok(()),
+                None => Err(Error::NotFound("room")),
+            };
+        }
+        let Some(now) = at.membership else {
+            return Err(Error::Forbidden("you are not in this room".to_owned()));
+        };
+        match now.value.membership {
+            Membership::Leave => Ok(()),
+            Membership::Ban => Err(Error::Forbidden("you are banned from this room".to_owned())),
+            _ => {
+                let mut content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
+                if let Some(reason) = reason {
+                    content.insert("reason".to_owned(), json!(reason));
+                }
+                self.submit_member(actor, room, &actor.user, content).await
+            }
+        }
     }
 
     /// Asks to be invited.
-    pub async fn knock(
-        &self,
-        _actor: &Actor,
-        _room: &RoomId,
-        _via: Via,
-        _reason: Option<String>,
-    ) -> Result<()> {
-        Err(Error::Retry)
+    pub async fn knock(&self, actor: &Actor, room: &RoomId, via: Via, reason: Option<String>) -> Result<()> {
+        let at = self.standpoint(&actor.user, room).await?;
+        if !at.here {
+            return self.knock_remote(actor, room, via, reason).await;
+        }
+        let content = self.0.member_content(&actor.user, "knock", reason.as_deref()).await?;
+        self.submit_member(actor, room, &actor.user, content).await
     }
 
     /// Invites, kicks, bans or unbans `target`.
     pub async fn change(
         &self,
-        _actor: &Actor,
-        _room: &RoomId,
-        _target: &UserId,
-        _change: Change,
-        _reason: Option<String>,
+        actor: &Actor,
+        room: &RoomId,
+        target: &UserId,
+        change: Change,
+        reason: Option<String>,
     ) -> Result<()> {
-        Err(Error::Retry)
+        let desk = Desk::open(&self.0, room).await?;
+        let now = desk.reader.membership(desk.nid, target).await?.map(|(membership, _)| membership);
+        drop(desk);
+        let reason = reason.as_deref();
+        let content = match change {
+            Change::Invite => {
+                let content = self.0.invite_content(target, reason, false).await?;
+                if target.server_name() != self.server() {
+                    return self.invite_remote(actor, room, target, content).await.map(drop);
+                }
+                content
+            }
+            Change::Kick if matches!(now, None | Some(Membership::Leave | Membership::Ban)) => {
+                return Err(Error::Forbidden("this user is not in the room".to_owned()));
+            }
+            Change::Unban if now != Some(Membership::Ban) => {
+                return Err(Error::Forbidden("this user is not banned".to_owned()));
+            }
+            Change::Kick | Change::Unban => plain("leave", reason),
+            Change::Ban => plain("ban", reason),
+        };
+        self.submit_member(actor, room, target, content).await
     }
 
-    /// Takes a left room out of the user's lists; refused while the user is in it (`M_UNKNOWN` by the spec).
-    pub async fn forget(&self, _user: &UserId, _room: &RoomId) -> Result<()> {
-        Err(Error::Retry)
+    /// Takes a left room out of the user's lists. [`Error::BadState`] while the user is in it.
+    pub async fn forget(&self, user: &UserId, room: &RoomId) -> Result<()> {
+        let reader = self.0.store.read();
+        let mut tx = chappe_store::Tx::new();
+        if let Some(outside) = reader.out_of_band(user, room).await? {
+            if outside.value.0.kind() != Some(Membership::Leave) {
+                return Err(Error::BadState("you must leave the room before you can forget it".to_owned()));
+            }
+            tx.delete_out_of_band(user, room);
+        } else {
+            let nid = reader.room_nid(room).await?.ok_or(Error::NotFound("room"))?;
+            let at = reader.user_room(user, nid).await?.ok_or(Error::NotFound("room"))?;
+            if !matches!(at.value.membership, Membership::Leave | Membership::Ban) {
+                return Err(Error::BadState("you must leave the room before you can forget it".to_owned()));
+            }
+            tx.forget_room(nid, user, &at);
+        }
+        drop(reader);
+        self.0.store.commit(tx).await?;
+        Ok(())
     }
 
     /// Announces a changed profile in the rooms the user is in: starts the work and answers at once.
-    pub fn announce_profile(&self, _user: OwnedUserId) {}
+    pub fn announce_profile(&self, user: OwnedUserId) {
+        let rooms = self.clone();
+        drop(self.0.world.spawn("profile announcement", async move {
+            if let Err(error) = rooms.announce_profile_now(&user).await {
+                tracing::warn!(%user, %error, "profile announcement failed");
+            }
+        }));
+    }
+
+    async fn announce_profile_now(&self, user: &UserId) -> Result<()> {
+        let reader = self.0.store.read();
+        let joined = reader.user_rooms(user).await?.into_iter();
+        let joined = joined.filter(|(_, at)| at.value.membership == Membership::Join);
+        let mut rooms = Vec::new();
+        for (nid, _) in joined.take(self.config().profile_rooms_limit) {
+            rooms.push(reader.room_id(nid).await?);
+        }
+        drop(reader);
+        let actor = Actor::user(user);
+        let content = self.0.member_content(user, "join", None).await?;
+        for room in rooms {
+            if self.0.world.is_stopping() {
+                break;
+            }
+            // Whoever has left meanwhile is not joined again: the rules refuse a join that nobody allowed, and an
+            // open room is asked first.
+            if !self.standpoint(user, &room).await?.is(Membership::Join) {
+                continue;
+            }
+            if let Err(error) = self.submit_member(&actor, &room, user, content.clone()).await {
+                tracing::debug!(%room, %user, %error, "profile not announced");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn plain(membership: &str, reason: Option<&str>) -> Map<String, Value> {
+    let mut content = Map::from_iter([("membership".to_owned(), json!(membership))]);
+    if let Some(reason) = reason {
+        content.insert("reason".to_owned(), json!(reason));
+    }
+    content
 }

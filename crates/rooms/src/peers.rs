@@ -3,15 +3,17 @@
 //! Every call has a deadline of its own inside the implementation, talks only to servers the configuration
 //! allows, and gives back what came unread: checking it is the business of this crate.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
+use chappe_rules::check::KeyRing;
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedServerSigningKeyId,
-    RoomAliasId, RoomId, RoomVersionId, ServerName, UInt, UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId,
+    RoomVersionId, ServerName, UInt, UserId,
     api::{
         Direction,
         federation::{directory::get_public_rooms_filtered, space::get_hierarchy},
     },
-    signatures::PublicKeyMap,
 };
 use serde_json::value::RawValue;
 
@@ -36,16 +38,8 @@ pub enum PeerError {
     },
 }
 
-/// A signing key that is needed to check an event.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyWanted {
-    /// Whose key.
-    pub server: OwnedServerName,
-    /// Which key, such as `ed25519:a1`.
-    pub key: OwnedServerSigningKeyId,
-    /// The key must have been valid then: the event's `origin_server_ts`.
-    pub at: MilliSecondsSinceUnixEpoch,
-}
+/// Which keys are needed to check events: server → key ids (`ed25519:…`), as [`chappe_rules::check::keys_needed`] says.
+pub type KeysWanted = BTreeMap<OwnedServerName, BTreeSet<String>>;
 
 /// An unsigned template of a membership event, from `make_join`, `make_leave` or `make_knock`.
 #[derive(Clone, Debug)]
@@ -125,8 +119,9 @@ pub struct AliasTarget {
 /// Other servers. All calls may fail with [`PeerError`]; none retries for longer than a client would wait.
 #[async_trait]
 pub trait Peers: Send + Sync {
-    /// The keys among `wanted` that could be had and were valid at their time; missing ones are left out.
-    async fn keys(&self, wanted: Vec<KeyWanted>) -> PublicKeyMap;
+    /// The keys among `wanted` that could be had; missing ones are left out. A key known to have expired before `at`
+    /// (the latest `origin_server_ts` of the events to check) is fetched again first.
+    async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> KeyRing;
 
     /// `GET /make_join`.
     async fn make_join(

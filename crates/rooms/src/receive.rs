@@ -5,6 +5,10 @@ use serde_json::value::RawValue;
 
 use crate::{Error, Result, Rooms};
 
+/// Events that could not be completed.
+#[derive(Debug, Default)]
+pub(crate) struct Hopeless;
+
 /// What became of a received event.
 #[derive(Clone, Debug)]
 pub struct Outcome {

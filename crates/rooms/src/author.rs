@@ -1,0 +1,176 @@
+//! From a draft to an event: authorized, built, signed, and put at the live end of the room.
+
+use chappe_rules::{
+    Pdu,
+    auth::{StateKey as RuleKey, allowed_by_state, auth_types},
+    build::{self, Place},
+    policy::{Bypass, Candidate, Door, Verdict},
+};
+use chappe_store::EventNum;
+use ruma::{
+    CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedEventId, UInt, UserId,
+    canonical_json::try_from_json_map,
+    events::{StateEventType, TimelineEventType},
+};
+use serde_json::value::to_raw_value;
+
+use crate::{
+    Draft, Error, Inner, Result,
+    desk::{Desk, Held, Placing, Source},
+};
+
+/// In whose name an event is made, and through which door of the policy it goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct By<'a> {
+    pub(crate) sender: &'a UserId,
+    pub(crate) bypass: Bypass,
+    pub(crate) door: Door,
+}
+
+/// An event that was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Authored {
+    pub(crate) event_id: OwnedEventId,
+    pub(crate) num: EventNum,
+}
+
+/// A draft with everything that judging it needs.
+pub(crate) struct Prepared {
+    pub(crate) draft: build::Draft,
+    pub(crate) auth_keys: Vec<RuleKey>,
+    pub(crate) held: Held,
+    timestamp: MilliSecondsSinceUnixEpoch,
+}
+
+pub(crate) fn create_key() -> RuleKey {
+    (StateEventType::RoomCreate, String::new())
+}
+
+/// What the rules' refusals mean for a client.
+pub(crate) fn refusal(error: chappe_rules::Error) -> Error {
+    match error {
+        chappe_rules::Error::Forbidden(reason) => Error::Forbidden(reason),
+        chappe_rules::Error::Malformed(what) if what.contains("large") || what.contains("65") => {
+            Error::TooLarge(what)
+        }
+        other => Error::BadJson(other.to_string()),
+    }
+}
+
+impl Inner {
+    /// The time, as events carry it.
+    pub(crate) fn now(&self) -> MilliSecondsSinceUnixEpoch {
+        MilliSecondsSinceUnixEpoch(UInt::try_from(self.world.now()).unwrap_or(UInt::MAX))
+    }
+}
+
+fn canonical(draft: &Draft) -> Result<CanonicalJsonObject> {
+    try_from_json_map(draft.content.clone())
+        .map_err(|error| Error::BadJson(format!("content is not canonical JSON: {error}")))
+}
+
+impl Desk<'_> {
+    /// Reads what making `draft` an event needs: one look at the state.
+    pub(crate) async fn prepare(&self, by: By<'_>, draft: Draft) -> Result<Prepared> {
+        let timestamp = draft.timestamp.unwrap_or_else(|| self.inner.now());
+        let content = canonical(&draft)?;
+        let draft =
+            build::Draft { kind: draft.kind, state_key: draft.state_key, content, redacts: draft.redacts };
+        let raw = to_raw_value(&draft.content).map_err(|error| Error::BadJson(error.to_string()))?;
+        let auth_keys = auth_types(self.rules, &draft.kind, by.sender, draft.state_key.as_deref(), &raw)
+            .map_err(refusal)?;
+        let mut keys = auth_keys.clone();
+        keys.extend(self.inner.policy.state_needed(&candidate(by, &draft)));
+        if draft.kind != TimelineEventType::RoomCreate {
+            keys.push(create_key());
+        }
+        keys.sort();
+        keys.dedup();
+        let held = self.held(&keys).await?;
+        Ok(Prepared { draft, auth_keys, held, timestamp })
+    }
+
+    /// Makes `draft` an event of the room, judged by the rules and the policy at the current state.
+    pub(crate) async fn author(&mut self, by: By<'_>, draft: Draft) -> Result<Authored> {
+        let prepared = self.prepare(by, draft).await?;
+        self.author_prepared(by, prepared).await
+    }
+
+    async fn author_prepared(&mut self, by: By<'_>, prepared: Prepared) -> Result<Authored> {
+        let auth: Vec<(EventNum, Pdu)> =
+            prepared.auth_keys.iter().filter_map(|key| prepared.held.0.get(key).cloned()).collect();
+        let (pdu, prev) = self.build(by, &prepared, &auth).await?;
+        self.judge_own(by, &pdu, &prepared)?;
+        if *pdu.kind() == TimelineEventType::RoomCreate {
+            self.name(pdu.room_id());
+        }
+        let event_id = pdu.event_id().to_owned();
+        let auth = auth.into_iter().map(|(num, _)| num).collect();
+        let num = self.append(Placing { pdu, auth, prev, stored: None, source: Source::Here }).await?;
+        Ok(Authored { event_id, num })
+    }
+
+    async fn build(
+        &self,
+        by: By<'_>,
+        prepared: &Prepared,
+        auth: &[(EventNum, Pdu)],
+    ) -> Result<(Pdu, Vec<EventNum>)> {
+        let (prev_events, prev) = self.heads().await?;
+        let auth_events: Vec<OwnedEventId> = auth.iter().map(|(_, pdu)| pdu.event_id().to_owned()).collect();
+        let makes_room = prepared.draft.kind == TimelineEventType::RoomCreate;
+        let unnamed = makes_room && self.rules.authorization.room_create_event_id_as_room_id;
+        let place = Place {
+            rules: self.rules,
+            room_id: (!unnamed).then_some(&*self.room_id),
+            sender: by.sender,
+            prev_events: &prev_events,
+            auth_events: &auth_events,
+            depth: self.head.depth + 1,
+            origin_server_ts: prepared.timestamp,
+        };
+        let pdu = build::build(&place, prepared.draft.clone(), &self.inner.server, &self.inner.key);
+        Ok((pdu.map_err(refusal)?, prev))
+    }
+
+    fn judge_own(&self, by: By<'_>, pdu: &Pdu, prepared: &Prepared) -> Result<()> {
+        allowed_by_state(self.rules, pdu, |kind, key| prepared.held.get(kind, key)).map_err(refusal)?;
+        self.ask_policy(by, &prepared.draft, &prepared.held)
+    }
+
+    /// Asks the access policy about a draft.
+    pub(crate) fn ask_policy(&self, by: By<'_>, draft: &build::Draft, held: &Held) -> Result<()> {
+        let state = |key: &RuleKey| held.get(&key.0, &key.1);
+        let origin = by.sender.server_name();
+        match self.inner.policy.allowed(&candidate(by, draft), &state, origin, by.door, by.bypass) {
+            Verdict::Allow => Ok(()),
+            Verdict::Refuse(reason) => Err(Error::Forbidden(reason)),
+        }
+    }
+
+    /// Asks the access policy about a received event, at the state `at`.
+    pub(crate) async fn policy_on(&self, pdu: &Pdu, at: chappe_store::StateRef, door: Door) -> Result<()> {
+        let object = pdu.to_object();
+        let content =
+            object.get("content").and_then(|content| content.as_object()).cloned().unwrap_or_default();
+        let draft = build::Draft {
+            kind: pdu.kind().clone(),
+            state_key: pdu.state_key().map(str::to_owned),
+            content,
+            redacts: None,
+        };
+        let by = By { sender: pdu.sender(), bypass: Bypass::None, door };
+        let needed = self.inner.policy.state_needed(&candidate(by, &draft));
+        let held = if needed.is_empty() { Held::default() } else { self.held_at(at, &needed).await? };
+        self.ask_policy(by, &draft, &held)
+    }
+}
+
+fn candidate<'a>(by: By<'a>, draft: &'a build::Draft) -> Candidate<'a> {
+    Candidate {
+        kind: &draft.kind,
+        state_key: draft.state_key.as_deref(),
+        sender: by.sender,
+        content: &draft.content,
+    }
+}

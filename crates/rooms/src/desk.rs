@@ -1,0 +1,371 @@
+//! One room being written: a snapshot, the head it was read with, and everything one transaction adds.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use chappe_rules::{Pdu, auth::StateKey as RuleKey, pdu::Judged};
+use chappe_store::{
+    EventMeta, EventNum, LogEntry, MemberChange, Membership, NewEvent, Reader, RoomHead, RoomNid,
+    StateChange, StateRef, StateWriter, Status, StoredPdu, Tx, outbox::OutboxItem, state::StateKey,
+};
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName,
+    events::StateEventType, room_version_rules::RoomVersionRules,
+};
+
+use crate::{Error, Inner, Result};
+
+/// Some state events with their numbers, by type and state key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held(pub(crate) BTreeMap<RuleKey, (EventNum, Pdu)>);
+
+impl Held {
+    /// The event of a key.
+    pub(crate) fn get(&self, kind: &StateEventType, key: &str) -> Option<Pdu> {
+        self.0.get(&(kind.clone(), key.to_owned())).map(|(_, pdu)| pdu.clone())
+    }
+
+    /// Its number.
+    pub(crate) fn num(&self, key: &RuleKey) -> Option<EventNum> {
+        self.0.get(key).map(|(num, _)| *num)
+    }
+}
+
+/// Where an event came from, for the log and for whom it is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Made here: goes to every server in the room.
+    Here,
+    /// Another server's: sent by whoever made it.
+    Elsewhere,
+    /// Another server's that enters the room through this one (a join by `send_join`): passed on by this server.
+    PassedOn,
+}
+
+/// An event about to get its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Placing {
+    pub(crate) pdu: Pdu,
+    pub(crate) auth: Vec<EventNum>,
+    pub(crate) prev: Vec<EventNum>,
+    /// Its number if it is stored as an outlier already.
+    pub(crate) stored: Option<EventNum>,
+    pub(crate) source: Source,
+}
+
+/// One room being written.
+pub(crate) struct Desk<'s> {
+    pub(crate) inner: &'s Inner,
+    pub(crate) reader: Reader<'s>,
+    pub(crate) nid: RoomNid,
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) rules: &'static RoomVersionRules,
+    pub(crate) head: RoomHead,
+    pub(crate) state: StateWriter,
+    pub(crate) tx: Tx,
+    old: Option<RoomHead>,
+    fresh: HashMap<EventNum, Pdu>,
+    ids: HashMap<OwnedEventId, EventNum>,
+    moved: BTreeMap<OwnedServerName, i64>,
+}
+
+/// Servers with joined users, and how many.
+pub(crate) type ServerCounts = Arc<Vec<(OwnedServerName, u32)>>;
+
+pub(crate) fn rules_of(version: &RoomVersionId) -> Result<&'static RoomVersionRules> {
+    chappe_rules::version::rules(version).ok_or_else(|| Error::UnsupportedRoomVersion(version.to_string()))
+}
+
+pub(crate) fn store_key((kind, key): &RuleKey) -> StateKey {
+    StateKey::new(kind, key)
+}
+
+pub(crate) fn rule_key(key: &StateKey) -> RuleKey {
+    (StateEventType::from(key.event_type()), key.state_key.clone())
+}
+
+/// The parsed form of a stored event, kept with it in the cache.
+pub(crate) fn parsed(rules: &RoomVersionRules, stored: &StoredPdu) -> Result<Pdu> {
+    let restore = |stored: &StoredPdu| Pdu::restore(rules, stored.event_id.clone(), &stored.json);
+    let form = stored.form(restore).map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
+    Ok(Pdu::clone(&form))
+}
+
+/// The membership that an event says, for the indexes; anything unreadable is `leave`.
+pub(crate) fn membership_of(pdu: &Pdu) -> Membership {
+    let said = chappe_rules::visibility::membership(Some(pdu));
+    Membership::parse(said.as_str()).unwrap_or(Membership::Leave)
+}
+
+impl<'s> Desk<'s> {
+    /// A desk for a room that this server has.
+    pub(crate) async fn open(inner: &'s Inner, room: &RoomId) -> Result<Self> {
+        let reader = inner.store.read();
+        let nid = reader.room_nid(room).await?.ok_or(Error::NotFound("room"))?;
+        let head = reader.room_head(nid).await?;
+        Ok(Self {
+            rules: rules_of(&head.version)?,
+            state: StateWriter::new(nid, &head),
+            old: Some(head.clone()),
+            room_id: room.to_owned(),
+            tx: Tx::new(),
+            fresh: HashMap::new(),
+            ids: HashMap::new(),
+            moved: BTreeMap::new(),
+            inner,
+            reader,
+            nid,
+            head,
+        })
+    }
+
+    /// A desk for a room that this server does not have yet. `room` may be a placeholder until
+    /// [`Desk::name`] is called.
+    pub(crate) async fn found(inner: &'s Inner, room: &RoomId, version: &RoomVersionId) -> Result<Self> {
+        let reader = inner.store.read();
+        let nid = reader.next_room().await?;
+        let head = RoomHead::new(version.clone());
+        Ok(Self {
+            rules: rules_of(version)?,
+            state: StateWriter::new(nid, &head),
+            old: None,
+            room_id: room.to_owned(),
+            tx: Tx::new(),
+            fresh: HashMap::new(),
+            ids: HashMap::new(),
+            moved: BTreeMap::new(),
+            inner,
+            reader,
+            nid,
+            head,
+        })
+    }
+
+    /// Gives a new room its id: version 12 learns it from the create event.
+    pub(crate) fn name(&mut self, room: &RoomId) {
+        room.clone_into(&mut self.room_id);
+    }
+
+    /// The transaction, with head and state put in. The caller commits it.
+    pub(crate) fn seal(mut self) -> Tx {
+        self.state.write(&mut self.head, &mut self.tx);
+        match &self.old {
+            Some(old) => self.tx.replace_head(self.nid, old, &self.head),
+            None => self.tx.new_room(self.nid, &self.room_id).first_head(self.nid, &self.head),
+        };
+        self.tx
+    }
+
+    /// Events of the room by number, committed or of this transaction.
+    pub(crate) async fn pdus(&self, nums: &[EventNum]) -> Result<Vec<Pdu>> {
+        let stored: Vec<EventNum> =
+            nums.iter().copied().filter(|num| !self.fresh.contains_key(num)).collect();
+        let mut stored = self.reader.pdus(self.nid, &stored).await?.into_iter();
+        let mut pdus = Vec::with_capacity(nums.len());
+        for num in nums {
+            match self.fresh.get(num) {
+                Some(pdu) => pdus.push(pdu.clone()),
+                None => {
+                    let found = stored.next().ok_or(chappe_store::Error::Corrupt("event without JSON"))?;
+                    pdus.push(parsed(self.rules, &found)?);
+                }
+            }
+        }
+        Ok(pdus)
+    }
+
+    /// Stored events with their verdict, for authorization and resolution.
+    pub(crate) async fn judged(&self, nums: &[EventNum]) -> Result<Vec<Judged>> {
+        let events = self.reader.events(self.nid, nums).await?;
+        let judged = |(meta, stored): (EventMeta, Arc<StoredPdu>)| {
+            Ok(Judged { pdu: parsed(self.rules, &stored)?, rejected: meta.status == Status::Rejected })
+        };
+        events.into_iter().map(judged).collect()
+    }
+
+    /// Numbers of events of this room, those of this transaction included.
+    pub(crate) async fn nums(&self, ids: &[OwnedEventId]) -> Result<Vec<Option<EventNum>>> {
+        let asked: Vec<&EventId> = ids.iter().map(|id| &**id).collect();
+        let found = self.reader.event_nums(self.nid, &asked).await?;
+        Ok(ids.iter().zip(found).map(|(id, num)| num.or_else(|| self.ids.get(id).copied())).collect())
+    }
+
+    /// Some keys of the state at `at`.
+    pub(crate) async fn held_at(&self, at: StateRef, keys: &[RuleKey]) -> Result<Held> {
+        let wanted: Vec<StateKey> = keys.iter().map(store_key).collect();
+        let nums = self.state.state_at(&self.reader, at, &wanted).await?;
+        let present: Vec<EventNum> = nums.iter().copied().flatten().collect();
+        let mut pdus = self.pdus(&present).await?.into_iter();
+        let mut held = Held::default();
+        for (key, num) in keys.iter().zip(nums) {
+            if let (Some(num), Some(pdu)) = (num, num.and_then(|_| pdus.next())) {
+                held.0.insert(key.clone(), (num, pdu));
+            }
+        }
+        Ok(held)
+    }
+
+    /// Some keys of the current state.
+    pub(crate) async fn held(&self, keys: &[RuleKey]) -> Result<Held> {
+        self.held_at(self.state.current(), keys).await
+    }
+
+    /// One event of the current state.
+    pub(crate) async fn current(&self, kind: StateEventType, key: &str) -> Result<Option<Pdu>> {
+        let held = self.held(&[(kind.clone(), key.to_owned())]).await?;
+        Ok(held.get(&kind, key))
+    }
+
+    /// Servers with a joined user, as this transaction leaves them.
+    pub(crate) async fn servers(&self) -> Result<Vec<OwnedServerName>> {
+        let mut counts: BTreeMap<OwnedServerName, i64> = self.moved.clone();
+        if let Some(old) = &self.old {
+            for (server, count) in self.committed_servers(old).await?.iter() {
+                *counts.entry(server.clone()).or_default() += i64::from(*count);
+            }
+        }
+        Ok(counts.into_iter().filter(|(_, count)| *count > 0).map(|(server, _)| server).collect())
+    }
+
+    /// Servers follow from the state, so what is true of a committed version stays true of it.
+    async fn committed_servers(&self, old: &RoomHead) -> Result<ServerCounts> {
+        let key = (self.nid, old.state);
+        if let Some(servers) = self.inner.servers.get(&key) {
+            return Ok(servers);
+        }
+        let servers: ServerCounts = Arc::new(self.reader.room_servers(self.nid).await?);
+        self.inner.servers.insert(key, servers.clone());
+        Ok(servers)
+    }
+
+    /// Changes the current state and every index that follows from it.
+    pub(crate) async fn change_current(&mut self, changes: &[StateChange]) -> Result<()> {
+        let keys: Vec<StateKey> = changes.iter().map(|change| change.key.clone()).collect();
+        let old = self.state.state_at(&self.reader, self.state.current(), &keys).await?;
+        self.state.advance(&self.reader, changes).await?;
+        for (change, old) in changes.iter().zip(old) {
+            if change.key.event_type() == "m.room.member" && old != change.num.some() {
+                self.change_member(&change.key.state_key, old, change.num.some()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn change_member(
+        &mut self,
+        user: &str,
+        old: Option<EventNum>,
+        new: Option<EventNum>,
+    ) -> Result<()> {
+        let Ok(user) = OwnedUserId::try_from(user) else { return Ok(()) };
+        let nums: Vec<EventNum> = old.into_iter().chain(new).collect();
+        let pdus = self.pdus(&nums).await?;
+        let mut memberships = pdus.iter().map(membership_of);
+        let old = old.and_then(|_| memberships.next());
+        let new = new.and_then(|num| Some((memberships.next()?, num)));
+        let local = user.server_name() == self.inner.server;
+        let joined = |membership: Option<Membership>| i64::from(membership == Some(Membership::Join));
+        let change = joined(new.map(|(membership, _)| membership)) - joined(old);
+        *self.moved.entry(user.server_name().to_owned()).or_default() += change;
+        if local && new.is_some_and(|(membership, _)| membership == Membership::Join) {
+            self.head.resident = true;
+        }
+        if local {
+            // The room itself knows now.
+            self.tx.delete_out_of_band(&user, &self.room_id);
+        }
+        self.tx.change_member(self.nid, &mut self.head, &MemberChange { user, local, old, new });
+        Ok(())
+    }
+
+    /// Puts an event that follows all heads at the live end: event, state, head, timeline, indexes, log, outbox.
+    pub(crate) async fn append(&mut self, placing: Placing) -> Result<EventNum> {
+        let Placing { pdu, auth, prev, stored, source } = placing;
+        let before = self.state.current();
+        let servers = self.servers().await?;
+        let num = self.number(&pdu, stored);
+        if let Some((kind, key)) = pdu.state() {
+            let change = StateChange { key: StateKey::new(kind, key), num };
+            self.change_current(&[change]).await?;
+        }
+        let after = self.state.current();
+        let ordinal = Some(self.head.take_live_ordinal());
+        let redacted_by = self.waiting_redaction(&pdu, source, before).await?;
+        let position = chappe_store::Position(0);
+        let meta =
+            EventMeta { position, status: Status::Accepted, before, after, ordinal, redacted_by, auth, prev };
+        self.put(&pdu, num, stored.is_some(), meta.clone());
+        self.follow_heads(&pdu, num, &meta.prev);
+        self.announce(&pdu, num, source, servers).await?;
+        self.index(&pdu, num, &meta).await?;
+        Ok(num)
+    }
+
+    /// The number of an event: the one it has, or the next.
+    pub(crate) fn number(&mut self, pdu: &Pdu, stored: Option<EventNum>) -> EventNum {
+        let num = stored.unwrap_or_else(|| self.head.take_event_num());
+        self.fresh.insert(num, pdu.clone());
+        self.ids.insert(pdu.event_id().to_owned(), num);
+        num
+    }
+
+    /// Writes the event's own rows.
+    pub(crate) fn put(&mut self, pdu: &Pdu, num: EventNum, is_stored: bool, meta: EventMeta) {
+        if is_stored {
+            self.tx.place_event(self.nid, num, &meta);
+        } else {
+            let event = NewEvent { num, event_id: pdu.event_id().to_owned(), json: pdu.json().into(), meta };
+            self.tx.put_event(self.nid, &event);
+        }
+    }
+
+    /// The event is a head now, those before it no longer are.
+    pub(crate) fn follow_heads(&mut self, pdu: &Pdu, num: EventNum, prev: &[EventNum]) {
+        self.head.extremities.retain(|head| !prev.contains(head));
+        self.head.extremities.push(num);
+        self.head.depth = self.head.depth.max(pdu.depth());
+    }
+
+    /// Tells the log, and the outboxes of the servers it has to be sent to. `servers` were in the room before it.
+    pub(crate) async fn announce(
+        &mut self,
+        pdu: &Pdu,
+        num: EventNum,
+        source: Source,
+        mut servers: Vec<OwnedServerName>,
+    ) -> Result<()> {
+        let member = (pdu.kind().to_string() == "m.room.member").then(|| pdu.state_key()).flatten();
+        let member = member.and_then(|user| OwnedUserId::try_from(user).ok());
+        if source != Source::Elsewhere {
+            servers.extend(self.servers().await?);
+            let out = matches!(membership_of(pdu), Membership::Leave | Membership::Ban);
+            servers.extend(member.as_ref().filter(|_| out).map(|user| user.server_name().to_owned()));
+            servers.sort_unstable();
+            servers.dedup();
+            let own: &ServerName = &self.inner.server;
+            let item = OutboxItem::Pdu { room: self.nid.0, event: num.0 };
+            for server in
+                servers.iter().filter(|server| **server != own && **server != pdu.sender().server_name())
+            {
+                self.tx.enqueue(server, &item);
+            }
+        }
+        let local = source != Source::Elsewhere;
+        self.tx.log(LogEntry::Event { room: self.nid.0, event: num.0, member, local });
+        Ok(())
+    }
+
+    /// Whether any user of this server is joined.
+    pub(crate) async fn is_here(&self) -> Result<bool> {
+        Ok(self.servers().await?.contains(&self.inner.server))
+    }
+
+    /// The ids of the heads, 20 at most, newest first, and their numbers.
+    pub(crate) async fn heads(&self) -> Result<(Vec<OwnedEventId>, Vec<EventNum>)> {
+        let nums: Vec<EventNum> = self.head.extremities.iter().rev().take(20).copied().collect();
+        let ids = self.pdus(&nums).await?.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        Ok((ids, nums))
+    }
+}

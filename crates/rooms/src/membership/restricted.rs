@@ -1,0 +1,91 @@
+//! Joins of restricted rooms: who may, and in whose name this server lets them in.
+
+use chappe_rules::Pdu;
+use chappe_store::Membership;
+use ruma::{
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    events::{StateEventType, room::power_levels::UserPowerLevel},
+};
+use serde::Deserialize;
+
+use crate::{Error, Result, Rooms, desk::Desk};
+
+#[derive(Deserialize)]
+struct JoinRules {
+    join_rule: String,
+    #[serde(default)]
+    allow: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Allow {
+    #[serde(rename = "type")]
+    kind: String,
+    room_id: Option<OwnedRoomId>,
+}
+
+/// The rooms whose members may join; `None` if the room is not restricted.
+pub(crate) fn allowed_rooms(join_rules: &Pdu) -> Option<Vec<OwnedRoomId>> {
+    let rules: JoinRules = join_rules.content_as()?;
+    if !matches!(rules.join_rule.as_str(), "restricted" | "knock_restricted") {
+        return None;
+    }
+    let rooms = rules.allow.into_iter().filter_map(|entry| serde_json::from_value::<Allow>(entry).ok());
+    Some(rooms.filter(|allow| allow.kind == "m.room_membership").filter_map(|allow| allow.room_id).collect())
+}
+
+impl Rooms {
+    /// Whether joining `room` needs an authorising user, and who of this server that is. `None`: it does not.
+    ///
+    /// [`Error::UnableToGrantJoin`] when nobody here may invite, [`Error::UnableToAuthoriseJoin`] when this server is
+    /// in none of the rooms that count, [`Error::Forbidden`] when the conditions are known not to hold.
+    pub(crate) async fn authorise_join(&self, user: &UserId, room: &RoomId) -> Result<Option<OwnedUserId>> {
+        let desk = Desk::open(&self.0, room).await?;
+        if !desk.rules.authorization.restricted_join_rule {
+            return Ok(None);
+        }
+        let Some(join_rules) = desk.current(StateEventType::RoomJoinRules, "").await? else {
+            return Ok(None);
+        };
+        let Some(rooms) = allowed_rooms(&join_rules) else { return Ok(None) };
+        let now = desk.reader.membership(desk.nid, user).await?.map(|(membership, _)| membership);
+        if matches!(now, Some(Membership::Join | Membership::Invite)) {
+            return Ok(None);
+        }
+        if now == Some(Membership::Ban) {
+            return Err(Error::Forbidden("you are banned from this room".to_owned()));
+        }
+        self.check_conditions(&desk, user, &rooms).await?;
+        let authoriser = self.who_may_invite(&desk).await?;
+        authoriser.map(Some).ok_or(Error::UnableToGrantJoin)
+    }
+
+    async fn check_conditions(&self, desk: &Desk<'_>, user: &UserId, rooms: &[OwnedRoomId]) -> Result<()> {
+        let mut knows_one = rooms.is_empty();
+        for room in rooms {
+            let Some(nid) = desk.reader.room_nid(room).await? else { continue };
+            if !desk.reader.server_joined(nid, self.server()).await? {
+                continue;
+            }
+            knows_one = true;
+            if matches!(desk.reader.membership(nid, user).await?, Some((Membership::Join, _))) {
+                return Ok(());
+            }
+        }
+        if knows_one {
+            return Err(Error::Forbidden(
+                "you are not in any of the rooms whose members may join".to_owned(),
+            ));
+        }
+        Err(Error::UnableToAuthoriseJoin)
+    }
+
+    /// A joined user of this server who may invite.
+    pub(crate) async fn who_may_invite(&self, desk: &Desk<'_>) -> Result<Option<OwnedUserId>> {
+        let Some(power) = desk.power_at(desk.state.current()).await? else { return Ok(None) };
+        let needed = UserPowerLevel::Int(power.to_invite());
+        let members = desk.reader.members(desk.nid, Membership::Join).await?;
+        let mut ours = members.into_iter().map(|(user, _)| user);
+        Ok(ours.find(|user| user.server_name() == self.server() && power.of(user) >= needed))
+    }
+}

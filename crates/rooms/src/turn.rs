@@ -1,0 +1,213 @@
+//! Turns: one writer of a room at a time in this process, and drafts that arrive meanwhile share the next commit.
+//!
+//! For speed alone. That nobody else wrote in between is the head's business.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Weak},
+};
+
+use chappe_rules::policy::{Bypass, Door};
+use chappe_store::{EventNum, RoomNid, Store, transactions::TransactionKey};
+use parking_lot::Mutex;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
+
+use crate::{Draft, Error, Inner, Result, Rooms, author::By, desk::Desk};
+
+/// How often an operation is tried again when another writer was first.
+pub(crate) const ATTEMPTS: usize = 20;
+/// Drafts that share a commit at most.
+const TOGETHER: usize = 128;
+/// Bytes of content that share a commit at most.
+const TOGETHER_BYTES: usize = 1 << 20;
+
+/// A draft that waits for its commit.
+pub(crate) struct Job {
+    pub(crate) sender: OwnedUserId,
+    pub(crate) bypass: Bypass,
+    pub(crate) draft: Draft,
+    pub(crate) txn: Option<TransactionKey>,
+}
+
+struct Waiting {
+    job: Job,
+    bytes: usize,
+    done: oneshot::Sender<Result<OwnedEventId>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    /// Whether a task works on the queue.
+    served: bool,
+}
+
+/// The turn of one room.
+#[derive(Default)]
+pub(crate) struct Turn {
+    writing: Arc<AsyncMutex<()>>,
+    queue: Mutex<Queue>,
+}
+
+/// The turns of all rooms that somebody writes to right now.
+#[derive(Default)]
+pub(crate) struct Turns(Mutex<HashMap<OwnedRoomId, Weak<Turn>>>);
+
+impl Turns {
+    fn of(&self, room: &RoomId) -> Arc<Turn> {
+        let mut turns = self.0.lock();
+        if let Some(turn) = turns.get(room).and_then(Weak::upgrade) {
+            return turn;
+        }
+        if turns.len() > 1_000 {
+            turns.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let turn = Arc::new(Turn::default());
+        turns.insert(room.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+}
+
+/// Held while a room is written to.
+pub(crate) struct Held {
+    _turn: Arc<Turn>,
+    _guard: OwnedMutexGuard<()>,
+}
+
+impl Inner {
+    /// Waits for the turn to write to a room.
+    pub(crate) async fn turn(&self, room: &RoomId) -> Held {
+        let turn = self.turns.of(room);
+        let guard = turn.writing.clone().lock_owned().await;
+        Held { _turn: turn, _guard: guard }
+    }
+}
+
+impl Rooms {
+    /// Has a draft committed, together with whatever else waits for this room.
+    pub(crate) async fn submit(&self, room: &RoomId, job: Job) -> Result<OwnedEventId> {
+        let turn = self.0.turns.of(room);
+        let (done, result) = oneshot::channel();
+        let bytes = serde_json::to_vec(&job.draft.content).map_or(0, |bytes| bytes.len());
+        let serve = {
+            let mut queue = turn.queue.lock();
+            if queue.waiting.len() >= self.0.config.queue_per_room {
+                return Err(Error::Retry);
+            }
+            queue.waiting.push_back(Waiting { job, bytes, done });
+            !std::mem::replace(&mut queue.served, true)
+        };
+        if serve {
+            let (rooms, room) = (self.clone(), room.to_owned());
+            // A task of its own: a client that hangs up must not take the others' events with it.
+            drop(self.0.world.spawn("room writer", async move { rooms.serve_queue(&room, &turn).await }));
+        }
+        result.await.unwrap_or(Err(Error::Retry))
+    }
+
+    async fn serve_queue(&self, room: &RoomId, turn: &Arc<Turn>) {
+        loop {
+            let _writing = turn.writing.clone().lock_owned().await;
+            let Some(batch) = next_batch(turn) else { return };
+            let (jobs, done): (Vec<Job>, Vec<_>) =
+                batch.into_iter().map(|waiting| (waiting.job, waiting.done)).unzip();
+            let results = self.0.commit_jobs(room, &jobs).await;
+            for (done, result) in done.into_iter().zip(results) {
+                // Whoever hung up does not need the answer.
+                let _ = done.send(result);
+            }
+        }
+    }
+}
+
+fn next_batch(turn: &Turn) -> Option<Vec<Waiting>> {
+    let mut queue = turn.queue.lock();
+    let mut bytes = 0;
+    let mut batch = Vec::new();
+    while batch.len() < TOGETHER
+        && let Some(waiting) =
+            queue.waiting.pop_front_if(|next| batch.is_empty() || bytes + next.bytes <= TOGETHER_BYTES)
+    {
+        bytes += waiting.bytes;
+        batch.push(waiting);
+    }
+    queue.served = !batch.is_empty();
+    (!batch.is_empty()).then_some(batch)
+}
+
+/// What a commit of several drafts came to.
+struct Round {
+    results: Vec<Result<OwnedEventId>>,
+    made: bool,
+}
+
+impl Inner {
+    async fn commit_jobs(&self, room: &RoomId, jobs: &[Job]) -> Vec<Result<OwnedEventId>> {
+        for _ in 0..ATTEMPTS {
+            match self.try_jobs(room, jobs).await {
+                Ok(results) => return results,
+                Err(Error::Retry) => {}
+                Err(error) => return jobs.iter().map(|_| Err(error.clone())).collect(),
+            }
+        }
+        jobs.iter().map(|_| Err(Error::Retry)).collect()
+    }
+
+    async fn try_jobs(&self, room: &RoomId, jobs: &[Job]) -> Result<Vec<Result<OwnedEventId>>> {
+        let mut desk = Desk::open(self, room).await?;
+        if !desk.is_here().await? {
+            return Err(Error::Forbidden("you are not in this room".to_owned()));
+        }
+        let mut round = Round { results: Vec::with_capacity(jobs.len()), made: false };
+        let mut before: HashMap<&TransactionKey, OwnedEventId> = HashMap::new();
+        for job in jobs {
+            let known = match &job.txn {
+                Some(key) => match before.get(key) {
+                    Some(event) => Some(event.clone()),
+                    None => desk.reader.transaction(key).await?,
+                },
+                None => None,
+            };
+            let result = match known {
+                Some(event) => Ok(event),
+                None => desk.author_job(job).await.map(|(event, _)| {
+                    round.made = true;
+                    event
+                }),
+            };
+            if let (Some(key), Ok(event)) = (&job.txn, &result) {
+                before.insert(key, event.clone());
+            }
+            round.results.push(not_fatal(result)?);
+        }
+        if round.made {
+            self.store.commit(desk.seal()).await?;
+        }
+        Ok(round.results)
+    }
+}
+
+/// A failing store fails the whole round; a refused draft only itself.
+fn not_fatal(result: Result<OwnedEventId>) -> Result<Result<OwnedEventId>> {
+    match result {
+        Err(error @ (Error::Store(_) | Error::Retry)) => Err(error),
+        other => Ok(other),
+    }
+}
+
+impl Desk<'_> {
+    async fn author_job(&mut self, job: &Job) -> Result<(OwnedEventId, EventNum)> {
+        let by = By { sender: &job.sender, bypass: job.bypass, door: Door::Local };
+        let authored = self.author(by, job.draft.clone()).await?;
+        if let Some(key) = &job.txn {
+            self.tx.put_transaction(key, &authored.event_id, (self.nid, authored.num));
+        }
+        Ok((authored.event_id, authored.num))
+    }
+}
+
+/// The number of a room that this server has.
+pub(crate) async fn nid_of(store: &Store, room: &RoomId) -> Result<RoomNid> {
+    store.read().room_nid(room).await?.ok_or(Error::NotFound("room"))
+}
