@@ -61,18 +61,18 @@ impl Rocks {
         Ok(Self { shared, queue: Some(queue), committer: Some(committer), visible })
     }
 
-    /// Writes out what is in memory, compacts everything, and says how many bytes the tables take on disk.
-    /// Slow: for measurements and maintenance.
-    pub fn compacted_bytes(&self) -> Result<u64, Error> {
-        let mut bytes = 0;
-        for name in options::FAMILIES {
-            let family = self.shared.db.cf_handle(name).ok_or_else(|| Error(format!("{name} is missing")))?;
-            self.shared.db.flush_cf(&family).map_err(failure)?;
-            self.shared.db.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
-            let size = self.shared.db.property_int_value_cf(&family, "rocksdb.live-sst-files-size");
-            bytes += size.map_err(failure)?.unwrap_or(0);
-        }
-        Ok(bytes)
+    /// Writes out what is in memory, compacts everything, and says how many bytes each column family takes on
+    /// disk. Slow: for measurements and maintenance.
+    pub fn compacted_bytes(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+        options::FAMILIES.into_iter().map(|name| Ok((name, self.compact(name)?))).collect()
+    }
+
+    fn compact(&self, name: &str) -> Result<u64, Error> {
+        let family = self.shared.db.cf_handle(name).ok_or_else(|| Error(format!("{name} is missing")))?;
+        self.shared.db.flush_cf(&family).map_err(failure)?;
+        self.shared.db.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
+        let size = self.shared.db.property_int_value_cf(&family, "rocksdb.live-sst-files-size");
+        Ok(size.map_err(failure)?.unwrap_or(0))
     }
 }
 

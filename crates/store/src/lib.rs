@@ -38,7 +38,7 @@ pub use chappe_kv::{Direction, Position};
 pub use self::{
     events::{EventMeta, EventNum, NewEvent, Status, StoredPdu},
     key::{Key, KeyReader, KeyWriter},
-    log::{Entry, LogEntry},
+    log::{Cursors, Entry, LogEntry, Meta},
     outbox::OutboxItem,
     members::{MemberChange, Membership},
     migrate::FORMAT,
