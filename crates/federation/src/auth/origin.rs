@@ -1,0 +1,69 @@
+//! The extractor of signed requests: who asks, proved, and what is asked.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
+use chappe_web::{Error, Ruma, body_bytes};
+use http::{StatusCode, header, request::Parts};
+use ruma::{OwnedServerName, api::IncomingRequest};
+
+use super::{Claimed, Signed, verify};
+use crate::{Federation, Network};
+
+/// A request that another server has signed. The request is read after the signature was checked.
+#[derive(Clone, Debug)]
+pub struct Origin<T> {
+    /// The server that asks; never this one, always one that is allowed.
+    pub origin: OwnedServerName,
+    /// What it asks.
+    pub request: T,
+}
+
+impl<T: IncomingRequest> FromRequest<Federation> for Origin<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, federation: &Federation) -> Result<Self, Error> {
+        let (parts, body) = request.into_parts();
+        let body = body_bytes(&parts, body).await?;
+        let origin = authenticate(federation.network(), &parts, &body).await?;
+        let request = Request::from_parts(parts, Body::from(body));
+        let Ruma(request) = Ruma::<T>::from_request(request, federation).await?;
+        Ok(Self { origin, request })
+    }
+}
+
+/// Who signed a request: 401 when nobody did, 403 when it is a server this one does not talk with.
+pub(crate) async fn authenticate(
+    network: &Network,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<OwnedServerName, Error> {
+    let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let value = headers.next().ok_or_else(|| unauthorized("the Authorization header is missing"))?;
+    if headers.next().is_some() {
+        return Err(unauthorized("there are several Authorization headers"));
+    }
+    let claimed = Claimed::parse(value.as_bytes()).map_err(unauthorized)?;
+    let us = network.server();
+    if claimed.destination.as_ref().is_some_and(|destination| destination != us.as_str()) {
+        return Err(unauthorized("the request is for another server"));
+    }
+    if claimed.origin == us {
+        return Err(unauthorized("the request claims to come from this server"));
+    }
+    if !network.allowed().permits(&claimed.origin) {
+        return Err(Error::forbidden("This server does not federate with yours"));
+    }
+    let key = network.keys().for_request(&claimed.origin, &claimed.key).await;
+    let key = key.ok_or_else(|| unauthorized("the signing key could not be had or is not valid"))?;
+    let uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let signed = Signed { method: &parts.method, uri, body };
+    verify(signed, &claimed, us, &key).map_err(unauthorized)?;
+    network.backoff().heard_from(&claimed.origin);
+    Ok(claimed.origin)
+}
+
+fn unauthorized(why: &'static str) -> Error {
+    Error::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", why)
+}

@@ -1,0 +1,82 @@
+//! The `[federation]` section of the configuration.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ruma::{OwnedServerName, OwnedServerSigningKeyId};
+use serde::{Deserialize, Serialize};
+
+/// How this server deals with other servers. Durations are in seconds unless the name says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Servers to talk with, such as `agent.dinum.tchap.gouv.fr` or `*.tchap.gouv.fr`. Absent: with every server.
+    /// Present: with these alone, in both directions.
+    pub allow: Option<Vec<String>>,
+    /// Servers that are asked for keys of servers that do not answer, in this order. They are trusted with that.
+    pub notaries: Vec<OwnedServerName>,
+    /// What `/.well-known/matrix/server` says, such as `matrix.example.org:443`. Absent: there is no such page.
+    pub delegated_name: Option<OwnedServerName>,
+    /// Keys this server signed with before, published so that old events can still be checked.
+    pub old_keys: BTreeMap<OwnedServerSigningKeyId, OldKey>,
+    /// How long published keys may be relied on.
+    pub key_validity: u64,
+    /// Wait after the first failure of a destination, in milliseconds; it doubles with each further one.
+    pub backoff_min_ms: u64,
+    /// Longest wait between two attempts.
+    pub backoff_max: u64,
+    /// Time for one request to another server.
+    pub timeout: u64,
+    /// Time for requests that make the other server work hard: transactions, joins, media.
+    pub long_timeout: u64,
+    /// Transactions on their way at once, over all destinations.
+    pub concurrent_sends: usize,
+    /// Rooms of received transactions worked on at once.
+    pub concurrent_rooms: usize,
+    /// From this many events waiting for a destination that was away, only the newest of each room are sent.
+    pub catch_up_after: usize,
+    /// How long a delegation found in a well-known page is kept when the page does not say, at most twice that.
+    pub well_known_lifetime: u64,
+    /// How long it is kept that there is no such page.
+    pub well_known_retry: u64,
+}
+
+/// A key that is no longer used for signing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OldKey {
+    /// The public key, unpadded base64.
+    pub key: String,
+    /// When it was last used (milliseconds since the Unix epoch).
+    pub expired_ts: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            allow: None,
+            notaries: Vec::new(),
+            delegated_name: None,
+            old_keys: BTreeMap::new(),
+            key_validity: 24 * 3600,
+            backoff_min_ms: 10_000,
+            backoff_max: 24 * 3600,
+            timeout: 20,
+            long_timeout: 90,
+            concurrent_sends: 64,
+            concurrent_rooms: 16,
+            catch_up_after: 200,
+            well_known_lifetime: 24 * 3600,
+            well_known_retry: 3600,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    pub(crate) fn long_timeout(&self) -> Duration {
+        Duration::from_secs(self.long_timeout)
+    }
+}

@@ -1,0 +1,97 @@
+use bytes::Bytes;
+use chappe_world::{Fake, FakeNet, Service};
+use http_body_util::Full;
+
+use super::*;
+
+fn page(net: &FakeNet, host: &str, status: u16, body: &'static str) {
+    let world = World::fake(Fake::new(host, 9, net));
+    let answer = tower::service_fn(move |request: http::Request<Full<Bytes>>| async move {
+        let known = request.uri().path() == "/.well-known/matrix/server";
+        let status = if known { status } else { 404 };
+        let answer = http::Response::builder().status(status).body(Full::new(Bytes::from_static(body.as_bytes())));
+        Ok::<_, std::convert::Infallible>(answer.unwrap())
+    });
+    net.route(host, &world, answer);
+}
+
+fn discovery(net: &FakeNet) -> Discovery {
+    Discovery::new(World::fake(Fake::new("us.example", 1, net)), &Config::default())
+}
+
+fn service(target: &str, port: u16) -> Service {
+    Service { priority: 1, weight: 1, target: target.to_owned(), port }
+}
+
+async fn found(discovery: &Discovery, name: &str) -> (String, u16, String, String) {
+    let target = discovery.target(&OwnedServerName::try_from(name).unwrap()).await.unwrap();
+    let host = target.hosts[0].clone();
+    (host.connect, host.port, host.tls_name, host.header)
+}
+
+/// The steps of the specification, one name each.
+#[tokio::test(start_paused = true)]
+async fn every_step_of_the_specification() {
+    let net = FakeNet::new();
+    page(&net, "wk-literal.example", 200, r#"{"m.server":"[::1]:7"}"#);
+    page(&net, "wk-port.example", 200, r#"{"m.server":"matrix.wk.example:443"}"#);
+    page(&net, "wk-srv.example", 200, r#"{"m.server":"matrix.srv.example"}"#);
+    page(&net, "wk-plain.example", 200, r#"{"m.server":"matrix.plain.example"}"#);
+    page(&net, "wk-broken.example", 200, r#"{"m.server":"not a name"}"#);
+    page(&net, "wk-absent.example", 404, "{}");
+    net.set_services("_matrix-fed._tcp.matrix.srv.example", vec![service("s1.example", 9001)]);
+    net.set_services("_matrix-fed._tcp.srv.example", vec![service("s2.example", 9002)]);
+    net.set_services("_matrix._tcp.old-srv.example", vec![service("s3.example", 9003)]);
+    let discovery = discovery(&net);
+    for (name, connect, port, tls_name, header) in [
+        ("1.2.3.4", "1.2.3.4", 8448, "1.2.3.4", "1.2.3.4"),
+        ("1.2.3.4:5", "1.2.3.4", 5, "1.2.3.4", "1.2.3.4:5"),
+        ("[::1]:5", "::1", 5, "::1", "[::1]:5"),
+        ("wk-port.example:99", "wk-port.example", 99, "wk-port.example", "wk-port.example:99"),
+        ("wk-literal.example", "::1", 7, "::1", "[::1]:7"),
+        ("wk-port.example", "matrix.wk.example", 443, "matrix.wk.example", "matrix.wk.example:443"),
+        ("wk-srv.example", "s1.example", 9001, "matrix.srv.example", "matrix.srv.example"),
+        ("wk-plain.example", "matrix.plain.example", 8448, "matrix.plain.example", "matrix.plain.example"),
+        ("wk-broken.example", "wk-broken.example", 8448, "wk-broken.example", "wk-broken.example"),
+        ("wk-absent.example", "wk-absent.example", 8448, "wk-absent.example", "wk-absent.example"),
+        ("srv.example", "s2.example", 9002, "srv.example", "srv.example"),
+        ("old-srv.example", "s3.example", 9003, "old-srv.example", "old-srv.example"),
+        ("Plain.Example", "plain.example", 8448, "plain.example", "plain.example"),
+    ] {
+        let expected = (connect.to_owned(), port, tls_name.to_owned(), header.to_owned());
+        assert_eq!(found(&discovery, name).await, expected, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_cannot_be_reached_are_refused_before_anything_is_asked() {
+    let discovery = discovery(&FakeNet::new());
+    for name in ["a.example.", "a..example", "127.1", "a.example:0"] {
+        let Ok(name) = OwnedServerName::try_from(name) else { continue };
+        assert!(discovery.target(&name).await.is_err(), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delegation_outlives_a_short_outage_and_ends_with_a_long_one() {
+    let net = FakeNet::new();
+    page(&net, "d.example", 200, r#"{"m.server":"matrix.d.example:443"}"#);
+    let discovery = discovery(&net);
+    assert_eq!(found(&discovery, "d.example").await.0, "matrix.d.example");
+    net.unroute("d.example");
+    tokio::time::advance(Duration::from_secs(25 * 3600)).await;
+    assert_eq!(found(&discovery, "d.example").await.0, "matrix.d.example");
+    for _ in 0..4 {
+        tokio::time::advance(Duration::from_secs(2 * 3600)).await;
+        found(&discovery, "d.example").await;
+    }
+    assert_eq!(found(&discovery, "d.example").await.0, "d.example");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_page_is_no_delegation() {
+    let net = FakeNet::new();
+    let long: &'static str = Box::leak(format!("{{\"m.server\":\"x.example\"{}}}", " ".repeat(60_000)).into_boxed_str());
+    page(&net, "long.example", 200, long);
+    assert_eq!(found(&discovery(&net), "long.example").await.0, "long.example");
+}

@@ -1,0 +1,318 @@
+//! The outbound half: signed requests to other servers, within limits, with errors that tell a client nothing odd.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use chappe_rooms::PeerError;
+use chappe_rules::build::SigningKey;
+use chappe_store::Store;
+use chappe_world::{Body, Limits, World};
+use http::{HeaderValue, StatusCode, header};
+use ruma::{
+    OwnedServerName, ServerName,
+    api::{
+        IncomingResponse, IncomingResponseExt, OutgoingBody, OutgoingRequest, path_builder::SinglePath,
+    },
+};
+use serde::Deserialize;
+
+use crate::{
+    AllowList, Config, KeyRing,
+    auth::{Signed, sign},
+    backoff::Backoff,
+    discovery::Discovery,
+    link::{Link, LinkError},
+};
+
+/// The longest answer to a usual request, in bytes.
+const MAX_BYTES: u64 = 16 << 20;
+/// The longest answer that carries the state of a room, in bytes.
+const MAX_STATE_BYTES: u64 = 512 << 20;
+
+/// What [`Network`] is built from.
+#[derive(Debug)]
+pub struct NetworkDeps {
+    /// Time, randomness, the network.
+    pub world: World,
+    /// Keys, waiting times.
+    pub store: Store,
+    /// The name of this server.
+    pub server: OwnedServerName,
+    /// What it signs with.
+    pub key: Arc<SigningKey>,
+}
+
+/// Other servers, as this one reaches them: a handle, clones share it.
+#[derive(Clone)]
+pub struct Network(Arc<Inner>);
+
+struct Inner {
+    world: World,
+    store: Store,
+    server: OwnedServerName,
+    key: Arc<SigningKey>,
+    config: Config,
+    allowed: AllowList,
+    link: Link,
+    keys: KeyRing,
+    backoff: Backoff,
+}
+
+/// What a request may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    limits: Limits,
+    /// Whether a destination that is being waited for is tried all the same.
+    insists: bool,
+}
+
+impl Network {
+    /// The outbound half of the federation.
+    pub fn new(deps: NetworkDeps, config: Config) -> Self {
+        let NetworkDeps { world, store, server, key } = deps;
+        let allowed = AllowList::new(config.allow.as_deref());
+        let link = Link { world: world.clone(), discovery: Discovery::new(world.clone(), &config) };
+        let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), &config);
+        let backoff = Backoff::new(world.clone(), store.clone(), &config);
+        Self(Arc::new(Inner { world, store, server, key, config, allowed, link, keys, backoff }))
+    }
+
+    /// The name of this server.
+    pub fn server(&self) -> &ServerName {
+        &self.0.server
+    }
+
+    /// The list of servers that are talked with; replacing it takes effect at once.
+    pub fn allowed(&self) -> &AllowList {
+        &self.0.allowed
+    }
+
+    /// The keys of other servers.
+    pub fn keys(&self) -> &KeyRing {
+        &self.0.keys
+    }
+
+    pub(crate) fn backoff(&self) -> &Backoff {
+        &self.0.backoff
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.0.key
+    }
+
+    /// A usual request: short, and not sent to a server that is being waited for.
+    pub(crate) fn brief(&self) -> Call {
+        self.call(self.0.config.timeout(), MAX_BYTES)
+    }
+
+    /// A request that makes the other server work, or whose answer holds the state of a room.
+    pub(crate) fn long(&self) -> Call {
+        self.call(self.0.config.long_timeout(), MAX_STATE_BYTES)
+    }
+
+    fn call(&self, deadline: Duration, max_bytes: u64) -> Call {
+        Call { limits: Limits { max_bytes, deadline }, insists: false }
+    }
+
+    /// Asks `to`.
+    pub(crate) async fn request<R>(
+        &self,
+        to: &ServerName,
+        request: R,
+        call: Call,
+    ) -> Result<R::IncomingResponse, PeerError>
+    where
+        R: OutgoingRequest<PathBuilder = SinglePath>,
+    {
+        let (method, uri, body) = parts(request).map_err(PeerError::Malformed)?;
+        let http = self.signed(to, method, &uri, body)?;
+        let answer = self.exchange(to, http, call).await?;
+        let (head, body) = answer.into_parts();
+        R::IncomingResponse::try_from_http_response(http::Response::from_parts(head, &body[..]))
+            .map_err(|error| PeerError::Malformed(error.to_string()))
+    }
+
+    /// Sends a signed request and gives a good answer; anything else is an error, and noted for the next ones.
+    pub(crate) async fn exchange(
+        &self,
+        to: &ServerName,
+        http: http::Request<Bytes>,
+        call: Call,
+    ) -> Result<http::Response<Bytes>, PeerError> {
+        self.ready(to, call).await?;
+        let answer = self.0.link.exchange(to, http, call.limits).await;
+        let answer = self.noted(to, answer).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(refusal(to, answer.status(), answer.body()))
+    }
+
+    /// The same, with an answer that is read piece by piece.
+    pub(crate) async fn stream(
+        &self,
+        to: &ServerName,
+        http: http::Request<Bytes>,
+        call: Call,
+    ) -> Result<http::Response<Body>, PeerError> {
+        self.ready(to, call).await?;
+        let answer = self.0.link.stream(to, http, call.limits).await;
+        let answer = self.noted(to, answer).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(refusal(to, answer.status(), &[]))
+    }
+
+    /// A request with our signature on it.
+    pub(crate) fn signed(
+        &self,
+        to: &ServerName,
+        method: http::Method,
+        uri: &str,
+        body: Bytes,
+    ) -> Result<http::Request<Bytes>, PeerError> {
+        let signed = Signed { method: &method, uri, body: &body };
+        let authorization = sign(signed, &self.0.server, to, &self.0.key)
+            .ok_or_else(|| PeerError::Malformed("the request is not canonical JSON".to_owned()))?;
+        let mut http = http::Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, authorization);
+        if !body.is_empty() {
+            http = http.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        http.body(body).map_err(|error| PeerError::Malformed(error.to_string()))
+    }
+
+    /// Whether `to` may be asked now.
+    async fn ready(&self, to: &ServerName, call: Call) -> Result<(), PeerError> {
+        let unreachable = || PeerError::Unreachable(to.to_owned());
+        if to == self.0.server || !self.0.allowed.permits(to) {
+            return Err(unreachable());
+        }
+        if !call.insists && self.0.backoff.wait_until(to).await.map_err(|_| unreachable())? != 0 {
+            return Err(unreachable());
+        }
+        Ok(())
+    }
+
+    /// Remembers whether the server was there.
+    async fn noted<T>(
+        &self,
+        to: &ServerName,
+        answer: Result<http::Response<T>, LinkError>,
+    ) -> Result<http::Response<T>, PeerError> {
+        let (kept, result) = match answer {
+            Ok(answer) if is_down(answer.status()) => {
+                tracing::info!(server = %to, status = %answer.status(), "another server did not answer well");
+                (self.0.backoff.failed(to, None).await.map(drop), Err(PeerError::Unreachable(to.to_owned())))
+            }
+            Ok(answer) => (self.0.backoff.succeeded(to).await, Ok(answer)),
+            Err(LinkError::TooLong) => (Ok(()), Err(PeerError::Malformed("the answer is too long".to_owned()))),
+            Err(LinkError::Unreachable(why)) => {
+                tracing::info!(server = %to, why, "another server was not reached");
+                (self.0.backoff.failed(to, None).await.map(drop), Err(PeerError::Unreachable(to.to_owned())))
+            }
+        };
+        if let Err(error) = kept {
+            tracing::warn!(server = %to, %error, "the outcome of a request was not kept");
+        }
+        result
+    }
+}
+
+impl Call {
+    /// Tried even when the destination is being waited for: somebody is waiting for just this server.
+    pub(crate) fn insisting(self) -> Self {
+        Self { insists: true, ..self }
+    }
+
+    /// With another limit on the answer, in bytes.
+    pub(crate) fn up_to(self, max_bytes: u64) -> Self {
+        Self { limits: Limits { max_bytes, ..self.limits }, ..self }
+    }
+}
+
+/// Answers that say that the server, or the way to it, is not in order.
+fn is_down(status: StatusCode) -> bool {
+    status.is_server_error() || status.is_redirection() || status.is_informational()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
+}
+
+/// Method, path with query, and body of a request.
+fn parts<R>(request: R) -> Result<(http::Method, String, Bytes), String>
+where
+    R: OutgoingRequest<PathBuilder = SinglePath>,
+{
+    let http = request.try_into_http_request_inner("https://peer.invalid", ()).map_err(|e| e.to_string())?;
+    let (head, body) = http.into_parts();
+    let body: BytesMut = body.try_into_buf().map_err(|_| "the request cannot be written".to_owned())?;
+    let uri = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+    Ok((head.method, uri, body.freeze()))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorBody {
+    errcode: String,
+    error: String,
+}
+
+/// What a peer's refusal becomes: never its token errors, never its HTML, never more than a line.
+fn refusal(to: &ServerName, status: StatusCode, body: &[u8]) -> PeerError {
+    if status == StatusCode::UNAUTHORIZED {
+        return PeerError::Unreachable(to.to_owned());
+    }
+    let ErrorBody { errcode, error } = serde_json::from_slice(body).unwrap_or_default();
+    let sound = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"_.".contains(&byte);
+    let known = errcode.len() <= 64 && !errcode.is_empty() && errcode.bytes().all(sound);
+    let harmless = !matches!(
+        errcode.as_str(),
+        "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN" | "M_USER_LOCKED" | "M_USER_DEACTIVATED" | "M_LIMIT_EXCEEDED"
+    );
+    let errcode = if known && harmless { errcode } else { "M_UNKNOWN".to_owned() };
+    let error = error.chars().filter(|char| !char.is_control()).take(300).collect();
+    PeerError::Refused { status: status.as_u16(), errcode, error }
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Network of {}", self.0.server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::server_name;
+
+    use super::*;
+
+    fn refused(status: u16, body: &str) -> PeerError {
+        refusal(server_name!("peer.example"), StatusCode::from_u16(status).unwrap(), body.as_bytes())
+    }
+
+    #[test]
+    fn token_errors_of_peers_never_reach_clients() {
+        assert!(matches!(refused(401, r#"{"errcode":"M_UNKNOWN_TOKEN"}"#), PeerError::Unreachable(_)));
+        for body in [r#"{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}"#, "<html>", "", r#"{"errcode":"<b>"}"#] {
+            let PeerError::Refused { status: 403, errcode, .. } = refused(403, body) else { panic!("{body}") };
+            assert_eq!(errcode, "M_UNKNOWN");
+        }
+        let PeerError::Refused { errcode, error, .. } = refused(404, r#"{"errcode":"M_NOT_FOUND","error":"a\nb"}"#)
+        else {
+            panic!("not refused")
+        };
+        assert_eq!((errcode.as_str(), error.as_str()), ("M_NOT_FOUND", "ab"));
+    }
+}

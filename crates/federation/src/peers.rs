@@ -1,0 +1,232 @@
+//! What `rooms` needs from other servers, over the signed client.
+
+use async_trait::async_trait;
+use chappe_rooms::{
+    AliasTarget, Gap, Invitation, JoinAnswer, KeyWanted, PeerError, Peers, StateEvents, StateIds, Template,
+};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
+    api::{
+        Direction,
+        federation::{
+            authorization::get_event_authorization,
+            backfill::get_backfill,
+            directory::get_public_rooms_filtered,
+            event::{
+                get_event, get_event_by_timestamp, get_missing_events, get_room_state, get_room_state_ids,
+            },
+            membership::{
+                RawStrippedState, create_invite, create_join_event, create_knock_event, create_leave_event,
+                prepare_join_event, prepare_knock_event, prepare_leave_event,
+            },
+            query::get_room_information,
+            space::get_hierarchy,
+        },
+    },
+    signatures::PublicKeyMap,
+    serde::Base64,
+};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+use crate::Network;
+
+type Answer<T> = Result<T, PeerError>;
+
+#[async_trait]
+impl Peers for Network {
+    async fn keys(&self, wanted: Vec<KeyWanted>) -> PublicKeyMap {
+        let mut by_server: BTreeMap<_, BTreeMap<String, u64>> = BTreeMap::new();
+        for KeyWanted { server, key, at } in wanted {
+            let needed = by_server.entry(server).or_default().entry(key.to_string()).or_default();
+            *needed = (*needed).max(at.get().into());
+        }
+        let known = self.keys().for_events(&by_server).await;
+        let mut usable = PublicKeyMap::new();
+        for (server, keys) in known {
+            for (id, key) in keys {
+                let at = by_server.get(&server).and_then(|wanted| wanted.get(&id)).copied().unwrap_or(0);
+                if u64::from(key.until.get()) >= at {
+                    let keys = usable.entry(server.to_string()).or_default();
+                    keys.insert(id, Base64::new(key.public.to_vec()));
+                }
+            }
+        }
+        usable
+    }
+
+    async fn make_join(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        user: &UserId,
+        versions: &[RoomVersionId],
+    ) -> Answer<Template> {
+        let mut request = prepare_join_event::v1::Request::new(room.to_owned(), user.to_owned());
+        request.ver = versions.to_vec();
+        let answer = self.request(to, request, self.brief().insisting()).await?;
+        Ok(Template { room_version: answer.room_version, event: answer.event })
+    }
+
+    async fn send_join(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        pdu: Box<RawValue>,
+    ) -> Answer<JoinAnswer> {
+        let request = create_join_event::v2::Request::new(room.to_owned(), event.to_owned(), pdu);
+        let state = self.request(to, request, self.long().insisting()).await?.room_state;
+        Ok(JoinAnswer {
+            auth_chain: state.auth_chain,
+            state: state.state,
+            event: state.event,
+            servers_in_room: state.servers_in_room,
+            members_omitted: state.members_omitted,
+        })
+    }
+
+    async fn make_leave(&self, to: &ServerName, room: &RoomId, user: &UserId) -> Answer<Template> {
+        let request = prepare_leave_event::v1::Request::new(room.to_owned(), user.to_owned());
+        let answer = self.request(to, request, self.brief().insisting()).await?;
+        Ok(Template { room_version: answer.room_version, event: answer.event })
+    }
+
+    async fn send_leave(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        pdu: Box<RawValue>,
+    ) -> Answer<()> {
+        let request = create_leave_event::v2::Request::new(room.to_owned(), event.to_owned(), pdu);
+        self.request(to, request, self.brief().insisting()).await.map(drop)
+    }
+
+    async fn make_knock(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        user: &UserId,
+        versions: &[RoomVersionId],
+    ) -> Answer<Template> {
+        let mut request = prepare_knock_event::v1::Request::new(room.to_owned(), user.to_owned());
+        request.ver = versions.to_vec();
+        let answer = self.request(to, request, self.brief().insisting()).await?;
+        Ok(Template { room_version: Some(answer.room_version), event: answer.event })
+    }
+
+    async fn send_knock(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        pdu: Box<RawValue>,
+    ) -> Answer<Vec<Box<RawValue>>> {
+        let request = create_knock_event::v1::Request::new(room.to_owned(), event.to_owned(), pdu);
+        let answer = self.request(to, request, self.brief().insisting()).await?;
+        Ok(answer.knock_room_state.into_iter().map(raw_state).collect())
+    }
+
+    async fn invite(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        invitation: Invitation,
+    ) -> Answer<Box<RawValue>> {
+        let Invitation { room_version, event: pdu, room_state } = invitation;
+        let state = room_state.into_iter().map(|raw| serde_json::from_str(raw.get())).collect();
+        let state: Vec<RawStrippedState> =
+            Result::map_err(state, |error: serde_json::Error| PeerError::Malformed(error.to_string()))?;
+        let (room, event) = (room.to_owned(), event.to_owned());
+        let request = create_invite::v2::Request::new(room, event, room_version, pdu, state);
+        Ok(self.request(to, request, self.brief().insisting()).await?.event)
+    }
+
+    async fn missing_events(&self, to: &ServerName, room: &RoomId, gap: Gap) -> Answer<Vec<Box<RawValue>>> {
+        let Gap { earliest, latest, limit, min_depth } = gap;
+        let mut request = get_missing_events::v1::Request::new(room.to_owned(), earliest, latest);
+        request.limit = limit.into();
+        request.min_depth = min_depth;
+        Ok(self.request(to, request, self.brief()).await?.events)
+    }
+
+    async fn backfill(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        from: &[OwnedEventId],
+        limit: u16,
+    ) -> Answer<Vec<Box<RawValue>>> {
+        let request = get_backfill::v1::Request::new(room.to_owned(), from.to_vec(), limit.into());
+        Ok(self.request(to, request, self.brief()).await?.pdus)
+    }
+
+    async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Answer<StateIds> {
+        let request = get_room_state_ids::v1::Request::new(at.to_owned(), room.to_owned());
+        let answer = self.request(to, request, self.long()).await?;
+        Ok(StateIds { state: answer.pdu_ids, auth_chain: answer.auth_chain_ids })
+    }
+
+    async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Answer<StateEvents> {
+        let request = get_room_state::v1::Request::new(at.to_owned(), room.to_owned());
+        let answer = self.request(to, request, self.long()).await?;
+        Ok(StateEvents { state: answer.pdus, auth_chain: answer.auth_chain })
+    }
+
+    async fn event(&self, to: &ServerName, event: &EventId) -> Answer<Box<RawValue>> {
+        Ok(self.request(to, get_event::v1::Request::new(event.to_owned()), self.brief()).await?.pdu)
+    }
+
+    async fn event_auth(&self, to: &ServerName, room: &RoomId, event: &EventId) -> Answer<Vec<Box<RawValue>>> {
+        let request = get_event_authorization::v1::Request::new(room.to_owned(), event.to_owned());
+        Ok(self.request(to, request, self.long()).await?.auth_chain)
+    }
+
+    async fn alias(&self, alias: &RoomAliasId) -> Answer<AliasTarget> {
+        let request = get_room_information::v1::Request::new(alias.to_owned());
+        let answer = self.request(alias.server_name(), request, self.brief().insisting()).await?;
+        Ok(AliasTarget { room_id: answer.room_id, servers: answer.servers })
+    }
+
+    async fn hierarchy(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        suggested_only: bool,
+    ) -> Answer<get_hierarchy::v1::Response> {
+        let mut request = get_hierarchy::v1::Request::new(room.to_owned());
+        request.suggested_only = suggested_only;
+        self.request(to, request, self.brief()).await
+    }
+
+    async fn public_rooms(
+        &self,
+        to: &ServerName,
+        request: get_public_rooms_filtered::v1::Request,
+    ) -> Answer<get_public_rooms_filtered::v1::Response> {
+        self.request(to, request, self.brief().insisting()).await
+    }
+
+    async fn timestamp_to_event(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        ts: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Answer<(OwnedEventId, MilliSecondsSinceUnixEpoch)> {
+        let request = get_event_by_timestamp::v1::Request::new(room.to_owned(), ts, direction);
+        let answer = self.request(to, request, self.brief()).await?;
+        Ok((answer.event_id, answer.origin_server_ts))
+    }
+}
+
+#[expect(deprecated, reason = "servers before specification 1.16 send stripped events")]
+fn raw_state(state: RawStrippedState) -> Box<RawValue> {
+    match state {
+        RawStrippedState::Stripped(event) => event.into_json(),
+        RawStrippedState::Pdu(pdu) => pdu,
+        _ => RawValue::from_string("{}".to_owned()).expect("an empty object is JSON"),
+    }
+}
