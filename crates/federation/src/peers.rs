@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use chappe_rooms::{
-    AliasTarget, Gap, Invitation, JoinAnswer, KeyWanted, PeerError, Peers, StateEvents, StateIds, Template,
+    AliasTarget, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds, Template,
 };
+use chappe_rules::check::KeyRing as Known;
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
     api::{
@@ -23,11 +24,8 @@ use ruma::{
             space::get_hierarchy,
         },
     },
-    signatures::PublicKeyMap,
-    serde::Base64,
 };
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 
 use crate::Network;
 
@@ -35,24 +33,8 @@ type Answer<T> = Result<T, PeerError>;
 
 #[async_trait]
 impl Peers for Network {
-    async fn keys(&self, wanted: Vec<KeyWanted>) -> PublicKeyMap {
-        let mut by_server: BTreeMap<_, BTreeMap<String, u64>> = BTreeMap::new();
-        for KeyWanted { server, key, at } in wanted {
-            let needed = by_server.entry(server).or_default().entry(key.to_string()).or_default();
-            *needed = (*needed).max(at.get().into());
-        }
-        let known = self.keys().for_events(&by_server).await;
-        let mut usable = PublicKeyMap::new();
-        for (server, keys) in known {
-            for (id, key) in keys {
-                let at = by_server.get(&server).and_then(|wanted| wanted.get(&id)).copied().unwrap_or(0);
-                if u64::from(key.until.get()) >= at {
-                    let keys = usable.entry(server.to_string()).or_default();
-                    keys.insert(id, Base64::new(key.public.to_vec()));
-                }
-            }
-        }
-        usable
+    async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> Known {
+        self.keys().for_events(wanted, at.get().into()).await
     }
 
     async fn make_join(

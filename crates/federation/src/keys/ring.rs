@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chappe_rooms::KeysWanted;
 use chappe_rules::check::{KeyRing as Known, ServerKey as KnownKey, WeakKeys, check_json};
 use chappe_store::{
     Direction, Error, Json, Store, Tx,
@@ -89,22 +90,22 @@ impl KeyRing {
         usable(&key, self.0.world.now()).then(|| self.sound(&key))?
     }
 
-    /// The keys among `wanted` (key ids by server, and the time at which they must have been valid) that are known or
-    /// could be fetched. A key that was not valid then is given all the same, with the time up to which it was.
-    pub async fn for_events(&self, wanted: &BTreeMap<OwnedServerName, BTreeMap<String, u64>>) -> Known {
+    /// The keys among `wanted` (key ids by server) that are known or could be fetched. One that is known to end before
+    /// `at` (milliseconds since the Unix epoch) is fetched again first, and given as it is then.
+    pub async fn for_events(&self, wanted: &KeysWanted, at: u64) -> Known {
         let missing = join_all(wanted.iter().map(async |(server, ids)| {
-            let known = join_all(ids.keys().map(|id| self.known(server, id))).await;
-            let lacks = |(known, at): (&Result<Option<ServerKey>, Error>, &u64)| match known {
-                Ok(Some(key)) => !key.old && key.valid_until < *at,
+            let known = join_all(ids.iter().map(|id| self.known(server, id))).await;
+            let lacks = |known: &Result<Option<ServerKey>, Error>| match known {
+                Ok(Some(key)) => !key.old && key.valid_until < at,
                 _ => true,
             };
-            known.iter().zip(ids.values()).any(lacks).then_some(server)
+            known.iter().any(lacks).then_some(server)
         }));
         let missing: Vec<&OwnedServerName> = missing.await.into_iter().flatten().collect();
         join_all(missing.into_iter().map(|server| self.fetch(server))).await;
         let mut found = Known::new();
         for (server, ids) in wanted {
-            for id in ids.keys() {
+            for id in ids {
                 let Ok(Some(key)) = self.known(server, id).await else { continue };
                 let Some(public) = self.sound(&key) else { continue };
                 let known = KnownKey { public, until: time(key.valid_until) };
