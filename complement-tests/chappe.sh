@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Becomes the homeserver SERVER_NAME on ADDRESS, with its data in FOLDER; the deployer sets all three.
+set -euo pipefail
+config="$FOLDER/chappe.toml"
+if [ ! -f "$config" ]; then
+  cat > "$config" <<TOML
+server_name = "$SERVER_NAME"
+data_dir = "$FOLDER/data"
+public_baseurl = "http://$ADDRESS:8008"
+
+[[listeners]]
+address = "$ADDRESS"
+port = 8008
+apis = ["client", "media", "federation", "admin"]
+
+[[listeners]]
+address = "$ADDRESS"
+port = 8448
+apis = ["federation"]
+tls = { certificate = "$FOLDER/tls.crt", key = "$FOLDER/tls.key" }
+
+[outbound]
+allowed_ranges = ["127.0.0.0/8"]
+certificate_authorities = ["$FOLDER/ca.crt"]
+system_authorities = false
+
+[identity]
+profile = "matrix"
+
+[admin]
+registration_shared_secret = "complement"
+TOML
+fi
+exec "$CHAPPE_BIN" serve --config "$config"

@@ -1,0 +1,1 @@
+"""Chappe against clients and servers that others wrote."""

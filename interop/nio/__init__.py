@@ -1,0 +1,1 @@
+"""matrix-nio, with encryption, against a Matrix server."""

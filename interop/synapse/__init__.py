@@ -1,0 +1,1 @@
+"""A real Synapse as the peer of a Chappe server."""
