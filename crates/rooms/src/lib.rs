@@ -14,12 +14,14 @@ mod effects;
 mod error;
 mod membership;
 mod peers;
+mod read;
 mod receive;
 mod remote;
 mod send;
 mod serve;
 mod turn;
 mod upgrade;
+mod visible;
 
 use std::sync::Arc;
 
@@ -41,9 +43,21 @@ pub use self::{
         AliasTarget, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds,
         Template,
     },
+    read::{
+        context::Context,
+        filter::{passes, passes_room},
+        members::{MembersRequest, Profile},
+        messages::{Page, PageRequest, wants_lazy_members},
+        render::Bundle,
+        timestamp::Found,
+        token::{Place, sync_position},
+        view::{Event, View},
+    },
     receive::Outcome,
     serve::SignedMember,
+    visible::{Access, Seen},
 };
+pub use chappe_rules::client::{Form, Unsigned};
 
 /// What [`Rooms`] is built from.
 #[derive(Clone)]

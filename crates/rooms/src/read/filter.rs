@@ -1,0 +1,66 @@
+//! Event filters of clients, matched against events.
+
+use chappe_rules::Pdu;
+use ruma::{
+    RoomId,
+    api::client::filter::{RoomEventFilter, UrlFilter},
+};
+use serde::Deserialize;
+
+/// Whether an event passes a filter (client-server API, "Filtering"). The limit is not looked at.
+pub fn passes(filter: &RoomEventFilter, room: &RoomId, event: &Pdu) -> bool {
+    let kind = event.kind().to_string();
+    let of_type = |patterns: &[String]| patterns.iter().any(|pattern| type_matches(pattern, &kind));
+    passes_room(filter, room)
+        && !of_type(&filter.not_types)
+        && filter.types.as_deref().is_none_or(of_type)
+        && !filter.not_senders.iter().any(|sender| sender == event.sender())
+        && filter.senders.as_deref().is_none_or(|senders| senders.iter().any(|sender| sender == event.sender()))
+        && match filter.url_filter {
+            None => true,
+            Some(UrlFilter::EventsWithUrl) => has_url(event),
+            Some(UrlFilter::EventsWithoutUrl) => !has_url(event),
+        }
+}
+
+/// Whether a filter lets anything of a room pass.
+pub fn passes_room(filter: &RoomEventFilter, room: &RoomId) -> bool {
+    !filter.not_rooms.iter().any(|not| not == room)
+        && filter.rooms.as_deref().is_none_or(|rooms| rooms.iter().any(|allowed| allowed == room))
+}
+
+/// `*` in a filter's type stands for any characters.
+fn type_matches(pattern: &str, kind: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| kind.strip_prefix(first)) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+fn has_url(event: &Pdu) -> bool {
+    #[derive(Deserialize)]
+    struct Content {
+        url: Option<serde::de::IgnoredAny>,
+    }
+    event.content_as::<Content>().is_some_and(|content| content.url.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::type_matches;
+
+    #[test]
+    fn stars_stand_for_anything() {
+        for (pattern, kind) in [("m.room.*", "m.room.name"), ("*", ""), ("m.*.x*z", "m.a.xz"), ("a", "a"), ("a*a", "aa")] {
+            assert!(type_matches(pattern, kind), "{pattern} {kind}");
+        }
+        for (pattern, kind) in [("m.room.*", "m.roomy"), ("a*a", "a"), ("a", "ab"), ("*b*", "acd"), ("", "a")] {
+            assert!(!type_matches(pattern, kind), "{pattern} {kind}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `/members` and `/joined_members`.
+
+use std::collections::BTreeMap;
+
+use chappe_rules::{client::Form, visibility::membership};
+use chappe_store::{EventNum, Membership, StateRef};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    Actor, Error, Result, Rooms,
+    read::{state::no_such_room, view::View},
+    visible::Access,
+};
+
+/// Which members are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct MembersRequest<'a> {
+    /// As of this token; none: now, or when the user left.
+    pub at: Option<&'a str>,
+    /// Only this membership.
+    pub membership: Option<MembershipState>,
+    /// Not this membership.
+    pub not_membership: Option<MembershipState>,
+}
+
+/// A joined member's profile in a room.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Profile {
+    /// `displayname`.
+    #[serde(rename = "displayname", default, deserialize_with = "lenient")]
+    pub display_name: Option<String>,
+    /// `avatar_url`.
+    #[serde(default, deserialize_with = "lenient")]
+    pub avatar_url: Option<String>,
+}
+
+fn lenient<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    Ok(value.as_str().map(str::to_owned))
+}
+
+impl Rooms {
+    /// `GET /rooms/{roomId}/members`: member events.
+    pub async fn members(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        request: &MembersRequest<'_>,
+    ) -> Result<Vec<Box<RawValue>>> {
+        let view = self.view(room).await.map_err(no_such_room)?;
+        let access = view.access(&actor.user).await?;
+        let at = match request.at {
+            Some(token) => view.state_before(token, access).await?,
+            None => access.state(view.head.state),
+        };
+        let nums = view.member_nums(at, request.membership.as_ref()).await?;
+        let mut members = view.load(&nums).await?;
+        members.retain(|event| {
+            let is = membership(Some(&event.pdu));
+            request.membership.as_ref().is_none_or(|wanted| is == *wanted)
+                && request.not_membership.as_ref().is_none_or(|unwanted| is != *unwanted)
+        });
+        view.render_state(&members, Form::Full)
+    }
+
+    /// `GET /rooms/{roomId}/joined_members`: for members alone.
+    pub async fn joined_members(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+    ) -> Result<BTreeMap<OwnedUserId, Profile>> {
+        let view = self.view(room).await.map_err(no_such_room)?;
+        if view.access(&actor.user).await? != Access::Joined {
+            return Err(Error::Forbidden("you are not a member of this room".to_owned()));
+        }
+        let members = view.reader.members(view.nid, Membership::Join).await?;
+        let nums: Vec<EventNum> = members.iter().map(|(_, num)| *num).collect();
+        let events = view.load(&nums).await?;
+        let profile = |((user, _), event): ((OwnedUserId, EventNum), crate::read::view::Event)| {
+            (user, event.pdu.content_as().unwrap_or_default())
+        };
+        Ok(members.into_iter().zip(events).map(profile).collect())
+    }
+
+    /// `GET /joined_rooms`: the rooms a user is joined to.
+    pub async fn joined_rooms(&self, user: &UserId) -> Result<Vec<OwnedRoomId>> {
+        let reader = self.0.store.read();
+        let mut rooms = Vec::new();
+        for (nid, at) in reader.user_rooms(user).await? {
+            if at.value.membership == Membership::Join {
+                rooms.push(reader.room_id(nid).await?);
+            }
+        }
+        Ok(rooms)
+    }
+}
+
+impl View<'_> {
+    /// The state just before the place a token stands for, no later than the user may see.
+    async fn state_before(&self, token: &str, access: Access) -> Result<StateRef> {
+        let place = self.place(token).await?.0;
+        if place >= access.end().min(self.head.next_live) {
+            return Ok(access.state(self.head.state));
+        }
+        let before = self.reader.timeline_back(self.nid, place, 1).await?;
+        let before = before.first().ok_or(Error::NotFound("event at this token"))?;
+        Ok(self.reader.event_meta(self.nid, before.num).await?.after)
+    }
+
+    async fn member_nums(&self, at: StateRef, wanted: Option<&MembershipState>) -> Result<Vec<EventNum>> {
+        let wanted = wanted.and_then(|wanted| Membership::parse(wanted.as_str()));
+        if let Some(wanted) = wanted.filter(|_| at == self.head.state) {
+            let members = self.reader.members(self.nid, wanted).await?;
+            return Ok(members.into_iter().map(|(_, num)| num).collect());
+        }
+        let members = self.reader.state_of_type(self.nid, at, "m.room.member").await?;
+        Ok(members.into_iter().map(|(_, num)| num).collect())
+    }
+}

@@ -1,0 +1,143 @@
+//! A room as it is at one moment, to be read.
+
+use std::sync::Arc;
+
+use chappe_rules::{Pdu, redact};
+use chappe_store::{
+    EventMeta, EventNum, Reader, RoomHead, RoomNid, StateRef, Status, StoredPdu, state::StateKey,
+};
+use ruma::{OwnedRoomId, RoomId, events::StateEventType, room_version_rules::RoomVersionRules};
+
+use crate::{Error, Inner, Result, Rooms, desk::parsed, desk::rules_of};
+
+/// An event with what this server thinks of it. A redacted event comes without what redaction takes away.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Its number in the room.
+    pub num: EventNum,
+    /// Status, state references, place.
+    pub meta: EventMeta,
+    /// The event; redacted if [`EventMeta::redacted_by`] says so.
+    pub pdu: Pdu,
+    /// As it is stored; forms worked out from it are kept there.
+    pub(crate) stored: Arc<StoredPdu>,
+}
+
+/// A room at one moment: one snapshot for everything that is asked of it. Short-lived.
+pub struct View<'s> {
+    pub(crate) inner: &'s Inner,
+    pub(crate) rules: &'static RoomVersionRules,
+    /// The snapshot.
+    pub reader: Reader<'s>,
+    /// The room's number.
+    pub nid: RoomNid,
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Its head at that moment.
+    pub head: RoomHead,
+}
+
+/// A redacted event, kept with the stored one.
+struct Redacted(Pdu);
+
+impl Rooms {
+    /// A view of a room that this server knows.
+    pub async fn view(&self, room: &RoomId) -> Result<View<'_>> {
+        self.0.view(room).await
+    }
+
+    /// A view of a room by number.
+    pub async fn view_of(&self, nid: RoomNid) -> Result<View<'_>> {
+        let reader = self.0.store.read();
+        let room_id = reader.room_id(nid).await?;
+        let head = reader.room_head(nid).await?;
+        Ok(View { inner: &self.0, rules: rules_of(&head.version)?, reader, nid, room_id, head })
+    }
+}
+
+impl Inner {
+    pub(crate) async fn view(&self, room: &RoomId) -> Result<View<'_>> {
+        let reader = self.store.read();
+        let nid = reader.room_nid(room).await?.ok_or(Error::NotFound("room"))?;
+        let head = reader.room_head(nid).await?;
+        Ok(View { inner: self, rules: rules_of(&head.version)?, reader, nid, room_id: room.to_owned(), head })
+    }
+}
+
+impl View<'_> {
+    /// Events by number, in their order.
+    pub async fn load(&self, nums: &[EventNum]) -> Result<Vec<Event>> {
+        let events = self.reader.events(self.nid, nums).await?;
+        nums.iter().zip(events).map(|(num, (meta, stored))| self.event_from(*num, meta, stored)).collect()
+    }
+
+    /// One event by number.
+    pub async fn load_one(&self, num: EventNum) -> Result<Event> {
+        self.load(&[num]).await?.pop().ok_or(Error::NotFound("event"))
+    }
+
+    fn event_from(&self, num: EventNum, meta: EventMeta, stored: Arc<StoredPdu>) -> Result<Event> {
+        let pdu = parsed(self.rules, &stored)?;
+        let pdu = if meta.redacted_by.some().is_some() {
+            let redacted = stored.form(|_| redact::event(self.rules, &pdu).map(Redacted));
+            redacted.map_err(|_| chappe_store::Error::Corrupt("event JSON"))?.0.clone()
+        } else {
+            pdu
+        };
+        Ok(Event { num, meta, pdu, stored })
+    }
+
+    /// The event of a key of the current state.
+    pub async fn current(&self, kind: StateEventType, state_key: &str) -> Result<Option<Event>> {
+        self.state_event_at(self.head.state, kind, state_key).await
+    }
+
+    /// The event of a key of any version of the state.
+    pub async fn state_event_at(
+        &self,
+        at: StateRef,
+        kind: StateEventType,
+        state_key: &str,
+    ) -> Result<Option<Event>> {
+        let found = self.state_events_at(at, &[StateKey::new(kind, state_key)]).await?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// The events of some keys of any version of the state, in their order.
+    pub async fn state_events_at(&self, at: StateRef, keys: &[StateKey]) -> Result<Vec<Option<Event>>> {
+        let nums = if at == self.head.state {
+            self.reader.state_now(self.nid, keys).await?
+        } else {
+            self.reader.state_at(self.nid, at, keys).await?
+        };
+        let present: Vec<EventNum> = nums.iter().copied().flatten().collect();
+        let mut events = self.load(&present).await?.into_iter();
+        Ok(nums.into_iter().map(|num| num.and_then(|_| events.next())).collect())
+    }
+
+    /// The content of a key of the current state as `T`; none where the room says nothing readable.
+    pub async fn current_content<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: StateEventType,
+    ) -> Result<Option<T>> {
+        Ok(self.current(kind, "").await?.and_then(|event| serde_json::from_str(event.pdu.content().get()).ok()))
+    }
+}
+
+impl Event {
+    /// Whether it is part of the room's visible history: accepted, with a place in the timeline.
+    pub fn is_shown(&self) -> bool {
+        self.meta.status == Status::Accepted && self.meta.ordinal.is_some()
+    }
+
+    /// Whether it was redacted.
+    pub fn is_redacted(&self) -> bool {
+        self.meta.redacted_by.some().is_some()
+    }
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "View of {} at {}", self.room_id, self.reader.position())
+    }
+}

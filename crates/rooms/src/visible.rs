@@ -1,0 +1,256 @@
+//! The one door for reading events: who sees what, judged by room and event together.
+
+use std::collections::BTreeMap;
+
+use chappe_rules::visibility::{AtEvent, membership, server_may_see, user_may_see, visibility};
+use chappe_store::{EventNum, Membership, StateRef, Status, state::StateKey};
+use futures_util::future::try_join_all;
+use ruma::{
+    EventId, RoomId, ServerName, UserId,
+    events::{
+        StateEventType,
+        room::{history_visibility::HistoryVisibility, member::MembershipState},
+    },
+};
+
+use crate::{
+    Error, Result, Rooms,
+    read::view::{Event, View},
+};
+
+/// How far back a user's memberships are followed to find when the user was last joined.
+const MEMBERSHIP_STEPS: usize = 50;
+
+/// An event that a user may see.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The event.
+    pub event: Event,
+    /// The user's membership at the event, the event itself taken into account.
+    pub membership: MembershipState,
+}
+
+/// What part of a room a user may ask about (not which events: that is judged for each).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Joined: the current state.
+    Joined,
+    /// Was joined and is not any more: the state when that ended.
+    Left {
+        /// The state after the event that ended it.
+        state: StateRef,
+        /// The place of that event.
+        ordinal: i64,
+    },
+    /// Never joined, but the room is world-readable now: the current state.
+    Peeking,
+}
+
+impl Access {
+    /// The newest version of the state the user may see.
+    pub fn state(self, current: StateRef) -> StateRef {
+        match self {
+            Self::Left { state, .. } => state,
+            Self::Joined | Self::Peeking => current,
+        }
+    }
+
+    /// The first place of the timeline beyond what the user may ask for.
+    pub fn end(self) -> i64 {
+        match self {
+            Self::Left { ordinal, .. } => ordinal + 1,
+            Self::Joined | Self::Peeking => i64::MAX,
+        }
+    }
+}
+
+/// What a user's memberships say about the whole room.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    /// The first main-line version from which on the user is joined without a break.
+    joined_from: Option<u32>,
+    /// Every event before this place was sent before the user's last stretch of being joined ended.
+    joined_until: i64,
+    /// The event that ended it.
+    ended_by: Option<EventNum>,
+}
+
+const NO_PART: Part = Part { joined_from: None, joined_until: i64::MIN, ended_by: None };
+
+impl Rooms {
+    /// The event, if it is in this room and `user` may see it; otherwise [`Error::NotFound`], whatever the reason.
+    pub async fn visible_to_user(&self, user: &UserId, room: &RoomId, event: &EventId) -> Result<Seen> {
+        self.view(room).await.map_err(|_| Error::NotFound("event"))?.seen_by(user, event).await
+    }
+
+    /// The event, if it is in this room and `server` may see it; otherwise [`Error::NotFound`], whatever the reason.
+    pub async fn visible_to_server(&self, server: &ServerName, room: &RoomId, event: &EventId) -> Result<Event> {
+        let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
+        let num = view.reader.event_num(view.nid, event).await?.ok_or(Error::NotFound("event"))?;
+        let event = view.load_one(num).await?;
+        let sees = view.server_sees(server, std::slice::from_ref(&event)).await?;
+        if sees.first() == Some(&true) { Ok(event) } else { Err(Error::NotFound("event")) }
+    }
+}
+
+fn member_key(user: &UserId) -> StateKey {
+    StateKey::new(StateEventType::RoomMember, user)
+}
+
+fn visibility_key() -> StateKey {
+    StateKey::new(StateEventType::RoomHistoryVisibility, "")
+}
+
+impl View<'_> {
+    /// One event by id, if `user` may see it.
+    pub async fn seen_by(&self, user: &UserId, event: &EventId) -> Result<Seen> {
+        let num = self.reader.event_num(self.nid, event).await?.ok_or(Error::NotFound("event"))?;
+        let event = self.load_one(num).await?;
+        self.visible(user, vec![event]).await?.pop().ok_or(Error::NotFound("event"))
+    }
+
+    /// Those of `events` that `user`, of this server, may see, in their order.
+    ///
+    /// No reads beside the user's own membership where the user has been joined since before the events; two seeks for
+    /// each different state otherwise, cached for ever.
+    pub async fn visible(&self, user: &UserId, events: Vec<Event>) -> Result<Vec<Seen>> {
+        let part = self.part(user).await?;
+        let is_steady = |event: &Event| {
+            let before = event.meta.before;
+            before.line == 0 && part.joined_from.is_some_and(|from| before.version >= from)
+        };
+        let shown: Vec<Event> = events.into_iter().filter(Event::is_shown).collect();
+        let mut states: Vec<StateRef> =
+            shown.iter().filter(|event| !is_steady(event)).map(|event| event.meta.before).collect();
+        states.sort_unstable();
+        states.dedup();
+        let judged = self.judge_states(user, &states).await?;
+        let mut seen = Vec::with_capacity(shown.len());
+        for event in shown {
+            let mut at = judged.get(&event.meta.before).cloned().unwrap_or(AtEvent {
+                visibility: HistoryVisibility::Shared,
+                membership: MembershipState::Join,
+                joined_since: true,
+            });
+            at.joined_since = event.meta.ordinal.is_some_and(|ordinal| ordinal < part.joined_until);
+            if !user_may_see(user, &event.pdu, &at) {
+                continue;
+            }
+            let own = event.pdu.state_key() == Some(user.as_str())
+                && event.pdu.kind().to_string() == StateEventType::RoomMember.to_string();
+            let membership = if own { membership(Some(&event.pdu)) } else { at.membership };
+            seen.push(Seen { event, membership });
+        }
+        Ok(seen)
+    }
+
+    async fn judge_states(&self, user: &UserId, states: &[StateRef]) -> Result<BTreeMap<StateRef, AtEvent>> {
+        let keys = [visibility_key(), member_key(user)];
+        let judge = |at: StateRef| {
+            let keys = &keys;
+            async move {
+                let mut held = self.state_events_at(at, keys).await?.into_iter();
+                let said = held.next().flatten();
+                let member = held.next().flatten();
+                let at_event = AtEvent {
+                    visibility: visibility(said.as_ref().map(|event| &event.pdu)),
+                    membership: membership(member.as_ref().map(|event| &event.pdu)),
+                    joined_since: false,
+                };
+                Ok::<_, Error>((at, at_event))
+            }
+        };
+        Ok(try_join_all(states.iter().copied().map(judge)).await?.into_iter().collect())
+    }
+
+    /// What `user`, of this server, may ask about the room at all. [`Error::Forbidden`] if nothing.
+    pub async fn access(&self, user: &UserId) -> Result<Access> {
+        let part = self.part(user).await?;
+        if part.joined_until == i64::MAX {
+            return Ok(Access::Joined);
+        }
+        if let Some(ended_by) = part.ended_by {
+            let meta = self.reader.event_meta(self.nid, ended_by).await?;
+            return Ok(Access::Left { state: meta.after, ordinal: part.joined_until });
+        }
+        let said = self.current(StateEventType::RoomHistoryVisibility, "").await?;
+        if visibility(said.as_ref().map(|event| &event.pdu)) == HistoryVisibility::WorldReadable {
+            return Ok(Access::Peeking);
+        }
+        Err(Error::Forbidden("you are not a member of this room".to_owned()))
+    }
+
+    async fn part(&self, user: &UserId) -> Result<Part> {
+        let Some(at) = self.reader.user_room(user, self.nid).await? else { return Ok(NO_PART) };
+        if at.value.membership == Membership::Join {
+            let meta = self.reader.event_meta(self.nid, at.value.num).await?;
+            let on_main = meta.after.line == 0 && meta.status == Status::Accepted && meta.ordinal.is_some();
+            let joined_from = on_main.then_some(meta.after.version);
+            return Ok(Part { joined_from, joined_until: i64::MAX, ended_by: None });
+        }
+        if self.reader.forgotten(user, self.nid).await?.is_some() {
+            return Ok(NO_PART);
+        }
+        self.last_part(user, at.value.num).await
+    }
+
+    /// Follows the memberships of a user who is not joined back to the last time the user was.
+    async fn last_part(&self, user: &UserId, mut member: EventNum) -> Result<Part> {
+        for _ in 0..MEMBERSHIP_STEPS {
+            let meta = self.reader.event_meta(self.nid, member).await?;
+            if meta.status == Status::Outlier {
+                break;
+            }
+            let Some(before) = self.state_event_at(meta.before, StateEventType::RoomMember, user.as_str()).await?
+            else {
+                break;
+            };
+            if membership(Some(&before.pdu)) == MembershipState::Join {
+                let Some(ordinal) = meta.ordinal else { break };
+                return Ok(Part { joined_from: None, joined_until: ordinal, ended_by: Some(member) });
+            }
+            member = before.num;
+        }
+        Ok(NO_PART)
+    }
+
+    /// Which of `events` a server may see, in their order. Nothing for a server without a joined user in the room.
+    pub async fn server_sees(&self, server: &ServerName, events: &[Event]) -> Result<Vec<bool>> {
+        if !self.reader.server_joined(self.nid, server).await? {
+            return Ok(vec![false; events.len()]);
+        }
+        let mut known: BTreeMap<StateRef, bool> = BTreeMap::new();
+        let mut sees = Vec::with_capacity(events.len());
+        for event in events {
+            if matches!(event.meta.status, Status::Rejected | Status::Outlier) {
+                sees.push(false);
+                continue;
+            }
+            let before = event.meta.before;
+            let allowed = match known.get(&before) {
+                Some(allowed) => *allowed,
+                None => self.server_sees_state(server, before).await?,
+            };
+            known.insert(before, allowed);
+            let own = event.pdu.sender().server_name() == server;
+            sees.push(allowed || own);
+        }
+        Ok(sees)
+    }
+
+    async fn server_sees_state(&self, server: &ServerName, at: StateRef) -> Result<bool> {
+        let said = self.state_event_at(at, StateEventType::RoomHistoryVisibility, "").await?;
+        let visibility = visibility(said.as_ref().map(|event| &event.pdu));
+        if server_may_see(&visibility, []) {
+            return Ok(true);
+        }
+        let members = self.reader.state_of_type(self.nid, at, "m.room.member").await?;
+        let of_server = |key: &StateKey| {
+            <&UserId>::try_from(key.state_key.as_str()).is_ok_and(|user| user.server_name() == server)
+        };
+        let nums: Vec<EventNum> =
+            members.into_iter().filter(|(key, _)| of_server(key)).map(|(_, num)| num).collect();
+        let members = self.load(&nums).await?;
+        Ok(server_may_see(&visibility, members.iter().map(|event| membership(Some(&event.pdu)))))
+    }
+}
