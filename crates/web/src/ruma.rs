@@ -48,6 +48,28 @@ where
     }
 }
 
+/// A request together with its body as JSON, for endpoints that bind user-interactive authentication to the request.
+/// A body that is not an object counts as an empty one here; the endpoint type has judged it already.
+#[derive(Clone, Debug)]
+pub struct WithBody<T>(pub T, pub serde_json::Value);
+
+impl<T, S> FromRequest<S> for WithBody<T>
+where
+    T: IncomingRequest,
+    S: Send + Sync,
+{
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let (parts, body) = request.into_parts();
+        let bytes = body_bytes(&parts, body).await?;
+        let body = serde_json::from_slice(&bytes).ok().filter(serde_json::Value::is_object);
+        let request = Request::from_parts(parts, Body::from(bytes));
+        let Ruma(request) = Ruma::<T>::from_request(request, state).await?;
+        Ok(Self(request, body.unwrap_or_else(|| serde_json::json!({}))))
+    }
+}
+
 /// Reads a request's body, within the route's limit and the configured time.
 pub async fn body_bytes(parts: &Parts, body: Body) -> Result<Bytes, Error> {
     let defaults = Settings::default();

@@ -1,0 +1,37 @@
+//! The account: making it, proving addresses, changing it, closing it.
+
+mod available;
+mod confirm_email;
+mod openid;
+mod password;
+mod register;
+mod request_token;
+mod threepids;
+mod threepid_add;
+mod threepid_delete;
+mod token_validity;
+mod whoami;
+
+use chappe_web::{Auth, Routes};
+use http::Method;
+use ruma::api::client::account as api;
+
+use crate::Api;
+
+pub(crate) fn routes() -> Routes<Api> {
+    Routes::new()
+        .on::<api::register::v3::Request, _>(register::handler)
+        .on::<api::get_username_availability::v3::Request, _>(available::handler)
+        .on::<api::check_registration_token_validity::v1::Request, _>(token_validity::handler)
+        .on::<api::request_registration_token_via_email::v3::Request, _>(request_token::registration)
+        .on::<api::request_password_change_token_via_email::v3::Request, _>(request_token::password)
+        .on::<api::request_3pid_management_token_via_email::v3::Request, _>(request_token::threepid)
+        .on::<api::whoami::v3::Request, _>(whoami::handler)
+        .on::<api::change_password::v3::Request, _>(password::handler)
+        .on::<api::get_3pids::v3::Request, _>(threepids::handler)
+        .on::<api::add_3pid::v3::Request, _>(threepid_add::handler)
+        .on::<api::delete_3pid::v3::Request, _>(threepid_delete::handler)
+        .on::<api::request_openid_token::v3::Request, _>(openid::handler)
+        .at(&Method::GET, chappe_identity::CONFIRM_PATH, Auth::None, confirm_email::show)
+        .at(&Method::POST, chappe_identity::CONFIRM_PATH, Auth::None, confirm_email::confirm)
+}

@@ -1,0 +1,140 @@
+//! `POST /register`: a new account, by the proofs that the configuration asks for.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use chappe_accounts::{Accounts, LogIn, NewUser, Operation, Proof, UserKind, Verified};
+use chappe_identity::{Email, Identity, Purpose};
+use chappe_web::{Origin, RateLimiter, Ruma, WithBody};
+use ruma::{
+    OwnedUserId,
+    api::client::{
+        account::register::{
+            LoginType, RegistrationKind,
+            v3::{Request, Response},
+        },
+        uiaa::AuthType,
+    },
+};
+use serde_json::Value;
+
+use crate::{
+    Config, Registration,
+    error::Result,
+    rates::by_ip,
+    session::{lifetime, refreshing},
+};
+
+pub(super) async fn handler(
+    State(accounts): State<Accounts>,
+    State(identity): State<Identity>,
+    State(config): State<Arc<Config>>,
+    State(limiter): State<RateLimiter>,
+    origin: Origin,
+    WithBody(request, body): WithBody<Request>,
+) -> Result<Ruma<Response>> {
+    by_ip(&limiter, "registration", origin, config.rates.registration)?;
+    let user = match (&request.kind, &request.login_type) {
+        (_, Some(LoginType::ApplicationService)) => return Err(closed().into()),
+        (RegistrationKind::Guest, _) if config.registration.guests => {
+            accounts.create_user(NewUser { kind: UserKind::Guest, ..NewUser::default() }).await?
+        }
+        (RegistrationKind::User, _) if config.registration.is_possible() => {
+            sign_up(&accounts, &identity, &config.registration, &request, &body).await?
+        }
+        _ => return Err(closed().into()),
+    };
+    let mut response = Response::new(user.clone());
+    if !request.inhibit_login {
+        let (device_id, device_name) = (request.device_id, request.initial_device_display_name);
+        let refreshing = refreshing(request.refresh_token);
+        let issued = accounts.log_in(LogIn { user_id: user, device_id, device_name, refreshing }).await?;
+        response.expires_in = lifetime(&issued);
+        response.access_token = Some(issued.access_token);
+        response.device_id = Some(issued.device_id);
+        response.refresh_token = issued.refresh_token;
+    }
+    Ok(Ruma(response))
+}
+
+async fn sign_up(
+    accounts: &Accounts,
+    identity: &Identity,
+    registration: &Registration,
+    request: &Request,
+    body: &Value,
+) -> Result<OwnedUserId> {
+    // Tell at once what can never work, before anybody types an address or waits for a mail.
+    let named_by_address = registration.email && identity.names_accounts();
+    let name = request.username.as_deref().filter(|_| !named_by_address);
+    if let Some(name) = name {
+        accounts.check_available(name, UserKind::User).await?;
+    }
+    if let Some(password) = &request.password {
+        accounts.check_password(password)?;
+    }
+    let operation = Operation::new("POST", "/register").with_body(body);
+    let (stage, flows) = (identity.stage(Purpose::Registration), flows(registration));
+    let proof = Proof { auth: request.auth.as_ref(), flows: &flows, email: Some(&stage), params: None };
+    let verified = accounts.authorize(&operation, proof).await?;
+    let new = NewUser {
+        localpart: name.map(str::to_owned),
+        password: request.password.clone(),
+        email: verified.email.clone(),
+        registration_token: verified.registration_token.clone(),
+        ..NewUser::default()
+    };
+    match proved_address(&verified).filter(|_| named_by_address) {
+        Some(email) => create_named(accounts, identity, &email, new).await,
+        None => Ok(accounts.create_user(new).await?),
+    }
+}
+
+/// The flows that lead to an account, best first.
+fn flows(registration: &Registration) -> Vec<Vec<AuthType>> {
+    let mut proofs = Vec::new();
+    if registration.token {
+        proofs.push(AuthType::RegistrationToken);
+    }
+    if registration.email {
+        proofs.push(AuthType::EmailIdentity);
+    }
+    let mut flows = Vec::new();
+    if !proofs.is_empty() {
+        flows.push(proofs);
+    }
+    if registration.open {
+        flows.push(vec![AuthType::Dummy]);
+    }
+    flows
+}
+
+fn proved_address(verified: &Verified) -> Option<Email> {
+    verified.email.as_deref().and_then(|address| Email::parse(address).ok())
+}
+
+/// The account's names follow from its address: the first that is free (profile `agents`).
+async fn create_named(
+    accounts: &Accounts,
+    identity: &Identity,
+    email: &Email,
+    new: NewUser,
+) -> Result<OwnedUserId> {
+    let naming = identity.naming(email)?;
+    for user in &naming.user_ids {
+        let named = NewUser {
+            localpart: Some(user.localpart().to_owned()),
+            displayname: Some(naming.display_name.clone()),
+            ..new.clone()
+        };
+        match accounts.create_user(named).await {
+            Err(chappe_accounts::Error::UserInUse) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(chappe_accounts::Error::UserInUse.into())
+}
+
+fn closed() -> chappe_web::Error {
+    chappe_web::Error::forbidden("Registration is not open on this server")
+}

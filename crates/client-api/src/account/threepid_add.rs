@@ -1,0 +1,34 @@
+//! `POST /account/3pid/add`: binds an address that was proved by mail.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use chappe_accounts::Accounts;
+use chappe_identity::{Identity, Purpose};
+use chappe_web::{Ruma, WithBody};
+use chappe_world::World;
+use ruma::{
+    api::client::account::add_3pid::v3::{Request, Response},
+    thirdparty::Medium,
+};
+
+use crate::{Config, error::Result, requester::Acting, uia::ask_password};
+
+pub(super) async fn handler(
+    State(accounts): State<Accounts>,
+    State(identity): State<Identity>,
+    State(config): State<Arc<Config>>,
+    State(world): State<World>,
+    requester: Acting,
+    WithBody(request, body): WithBody<Request>,
+) -> Result<Ruma<Response>> {
+    if !config.threepid_changes {
+        return Err(chappe_web::Error::forbidden("Addresses are not changed by users on this server").into());
+    }
+    ask_password(&accounts, &requester, ("POST", "/account/3pid/add"), &body, request.auth.as_ref()).await?;
+    let proof = identity.validated(Purpose::AddToAccount, &request.sid, &request.client_secret).await?;
+    let address = proof.address.to_string();
+    identity.spend(proof).await?;
+    accounts.add_threepid(requester.user(), &Medium::Email, &address, world.now()).await?;
+    Ok(Ruma(Response::new()))
+}

@@ -1,0 +1,72 @@
+//! What handlers are given: the handles of the domain, each by itself.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use chappe_accounts::{Accounts, RemoteUsers};
+use chappe_identity::Identity;
+use chappe_rooms::Rooms;
+use chappe_web::RateLimiter;
+use chappe_world::World;
+
+use crate::Config;
+
+/// What [`Api`] is built from.
+pub struct Deps {
+    /// The outside world.
+    pub world: World,
+    /// Accounts.
+    pub accounts: Accounts,
+    /// Identity.
+    pub identity: Identity,
+    /// Rooms.
+    pub rooms: Rooms,
+    /// Users of other servers.
+    pub remote: Arc<dyn RemoteUsers>,
+    /// The section of the configuration.
+    pub config: Config,
+}
+
+/// The state of the router: a handle, clones share it.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    deps: Deps,
+    config: Arc<Config>,
+    limiter: RateLimiter,
+}
+
+impl Api {
+    /// Ties the domain to the router.
+    pub fn new(deps: Deps) -> Self {
+        let config = Arc::new(deps.config.clone());
+        Self(Arc::new(Inner { deps, config, limiter: RateLimiter::default() }))
+    }
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Api of {}", self.0.deps.accounts.server_name())
+    }
+}
+
+macro_rules! parts {
+    ($($t:ty: $($path:ident).+;)*) => {$(
+        impl FromRef<Api> for $t {
+            fn from_ref(api: &Api) -> Self {
+                api.0.$($path).+.clone()
+            }
+        }
+    )*};
+}
+
+parts! {
+    World: deps.world;
+    Accounts: deps.accounts;
+    Identity: deps.identity;
+    Rooms: deps.rooms;
+    Arc<dyn RemoteUsers>: deps.remote;
+    Arc<Config>: config;
+    RateLimiter: limiter;
+}

@@ -1,0 +1,104 @@
+//! Configuration of the client API.
+
+use ruma::OwnedUserId;
+use serde::Deserialize;
+
+use crate::Rates;
+
+/// The section `[client]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The URL under which clients reach this server, handed to them by well-known and log-in; empty: not told.
+    pub public_base_url: String,
+    /// Who may sign up.
+    pub registration: Registration,
+    /// Whether access tokens in the query string are taken (old clients; they end up in the logs of proxies).
+    pub tokens_in_query: bool,
+    /// Whether users may delete and add e-mail addresses by themselves.
+    pub threepid_changes: bool,
+    /// Whom users may turn to (`/.well-known/matrix/support`).
+    pub support_contacts: Vec<SupportContact>,
+    /// A page with help (`/.well-known/matrix/support`); empty: none.
+    pub support_page: String,
+    /// Relay for calls; absent: none.
+    pub turn: Option<Turn>,
+    /// How often who may do what.
+    pub rates: Rates,
+    /// Whether presence is kept and shown.
+    pub presence: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            public_base_url: String::new(),
+            registration: Registration::default(),
+            tokens_in_query: false,
+            threepid_changes: true,
+            support_contacts: Vec::new(),
+            support_page: String::new(),
+            turn: None,
+            rates: Rates::default(),
+            presence: false,
+        }
+    }
+}
+
+/// The section `[client.registration]`. Everything is off: an operator opens what is meant to be open.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registration {
+    /// With an e-mail address that `identity` allows.
+    pub email: bool,
+    /// With a token that an administrator made. Together with `email`: both are asked for.
+    pub token: bool,
+    /// By anybody, without any proof: for tests.
+    pub open: bool,
+    /// Guests.
+    pub guests: bool,
+}
+
+impl Registration {
+    /// Whether anybody at all can sign up.
+    pub fn is_possible(&self) -> bool {
+        self.email || self.token || self.open
+    }
+}
+
+/// A contact of `/.well-known/matrix/support`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SupportContact {
+    /// `m.role.admin` or `m.role.security`.
+    pub role: String,
+    /// E-mail address.
+    #[serde(default)]
+    pub email_address: Option<String>,
+    /// Matrix user.
+    #[serde(default)]
+    pub matrix_id: Option<OwnedUserId>,
+}
+
+/// The section `[client.turn]`: time-limited credentials for a TURN server with a shared secret.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// Addresses, such as `turn:turn.example.org?transport=udp`.
+    pub uris: Vec<String>,
+    /// The secret shared with the TURN server (`static-auth-secret` of coturn).
+    pub secret: String,
+    /// Seconds for which credentials are good.
+    #[serde(default = "a_day")]
+    pub lifetime_s: u64,
+}
+
+fn a_day() -> u64 {
+    86_400
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn").field("uris", &self.uris).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! What the domain says, in the words of the client-server API.
+
+use axum::response::{IntoResponse, Response};
+use chappe_accounts::RemoteError;
+use chappe_rooms::PeerError;
+use http::StatusCode;
+
+/// An error on its way to a client.
+#[derive(Clone, Debug)]
+pub struct Error(pub(crate) chappe_web::Error);
+
+/// What handlers give.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.0.into_response()
+    }
+}
+
+impl From<chappe_web::Error> for Error {
+    fn from(error: chappe_web::Error) -> Self {
+        Self(error)
+    }
+}
+
+fn bad_request(errcode: &str, error: &dyn std::fmt::Display) -> chappe_web::Error {
+    chappe_web::Error::new(StatusCode::BAD_REQUEST, errcode, error.to_string())
+}
+
+fn forbidden(errcode: &str, error: &dyn std::fmt::Display) -> chappe_web::Error {
+    chappe_web::Error::new(StatusCode::FORBIDDEN, errcode, error.to_string())
+}
+
+fn unauthorized(errcode: &str, error: &dyn std::fmt::Display) -> chappe_web::Error {
+    chappe_web::Error::new(StatusCode::UNAUTHORIZED, errcode, error.to_string())
+}
+
+impl From<chappe_accounts::Error> for Error {
+    fn from(error: chappe_accounts::Error) -> Self {
+        use chappe_accounts::Error as E;
+        Self(match &error {
+            E::NotFound(_) => chappe_web::Error::not_found(error.to_string()),
+            E::Forbidden(_) => forbidden("M_FORBIDDEN", &error),
+            E::UnknownToken { soft_logout } => {
+                unauthorized("M_UNKNOWN_TOKEN", &error).with("soft_logout", *soft_logout)
+            }
+            E::Deactivated => forbidden("M_USER_DEACTIVATED", &error),
+            E::Locked => unauthorized("M_USER_LOCKED", &error).with("soft_logout", true),
+            E::Suspended => forbidden("M_USER_SUSPENDED", &error),
+            E::UserInUse => bad_request("M_USER_IN_USE", &error),
+            E::InvalidUsername(_) => bad_request("M_INVALID_USERNAME", &error),
+            E::Reserved => bad_request("M_EXCLUSIVE", &error),
+            E::Invalid(_) => bad_request("M_INVALID_PARAM", &error),
+            E::BadJson(_) => bad_request("M_BAD_JSON", &error),
+            E::InvalidSignature(_) => bad_request("M_INVALID_SIGNATURE", &error),
+            E::WeakPassword(weakness) => bad_request(weakness.errcode(), &error),
+            E::TooLarge(_) => chappe_web::Error::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "M_TOO_LARGE",
+                error.to_string(),
+            ),
+            E::TooMany(_) => bad_request("M_LIMIT_EXCEEDED", &error),
+            E::ThreepidInUse => bad_request("M_THREEPID_IN_USE", &error),
+            E::WrongBackupVersion { current } => {
+                forbidden("M_WRONG_ROOM_KEYS_VERSION", &error).with("current_version", current.as_str())
+            }
+            E::Authenticate(info) => chappe_web::Error::with_body(StatusCode::UNAUTHORIZED, info),
+            E::Busy => chappe_web::Error::limit_exceeded(std::time::Duration::from_secs(1)),
+            E::Store(chappe_store_error) => chappe_web::Error::internal(chappe_store_error),
+        })
+    }
+}
+
+impl From<chappe_identity::Error> for Error {
+    fn from(error: chappe_identity::Error) -> Self {
+        use chappe_identity::Error as E;
+        Self(match &error {
+            E::InvalidEmail(_) | E::NextLink(_) => bad_request("M_INVALID_PARAM", &error),
+            E::Denied { .. } => forbidden("M_THREEPID_DENIED", &error),
+            E::InUse => bad_request("M_THREEPID_IN_USE", &error),
+            E::UnknownAddress => bad_request("M_THREEPID_NOT_FOUND", &error),
+            E::TooMany { retry_after } => chappe_web::Error::limit_exceeded(*retry_after),
+            E::NoSession => {
+                chappe_web::Error::new(StatusCode::NOT_FOUND, "M_NO_VALID_SESSION", error.to_string())
+            }
+            E::NotValidated => bad_request("M_SESSION_NOT_VALIDATED", &error),
+            E::WrongToken => bad_request("M_TOKEN_INCORRECT", &error),
+            E::NoMail => bad_request("M_THREEPID_MEDIUM_NOT_SUPPORTED", &error),
+            E::Mail(_) => chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string()),
+            E::NameTooLong => bad_request("M_INVALID_USERNAME", &error),
+            other => chappe_web::Error::internal(other),
+        })
+    }
+}
+
+impl From<chappe_rooms::Error> for Error {
+    fn from(error: chappe_rooms::Error) -> Self {
+        use chappe_rooms::Error as E;
+        Self(match &error {
+            E::Forbidden(_) => forbidden("M_FORBIDDEN", &error),
+            E::NotFound(_) => chappe_web::Error::not_found(error.to_string()),
+            E::BadJson(_) => bad_request("M_BAD_JSON", &error),
+            E::InvalidParam(_) => bad_request("M_INVALID_PARAM", &error),
+            E::BadState(_) => bad_request("M_BAD_STATE", &error),
+            E::InvalidRoomState(_) => bad_request("M_INVALID_ROOM_STATE", &error),
+            E::AliasInUse => bad_request("M_ROOM_IN_USE", &error),
+            E::TooLarge(_) => chappe_web::Error::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "M_TOO_LARGE",
+                error.to_string(),
+            ),
+            E::UnsupportedRoomVersion(_) => bad_request("M_UNSUPPORTED_ROOM_VERSION", &error),
+            E::IncompatibleRoomVersion(version) => {
+                bad_request("M_INCOMPATIBLE_ROOM_VERSION", &error).with("room_version", version.as_str())
+            }
+            E::UnableToAuthoriseJoin => bad_request("M_UNABLE_TO_AUTHORISE_JOIN", &error),
+            E::UnableToGrantJoin => bad_request("M_UNABLE_TO_GRANT_JOIN", &error),
+            E::Peer(peer) => relayed(peer),
+            E::Unreachable | E::HostilePeer(_) => {
+                chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
+            }
+            E::Retry => chappe_web::Error::busy(),
+            E::Store(_) => chappe_web::Error::internal(&error),
+            #[expect(unreachable_patterns, reason = "variants may be added while this crate compiles on")]
+            other => chappe_web::Error::internal(other),
+        })
+    }
+}
+
+/// Another server's refusal. Only what is about the room is passed on: never a status or code that a client would take
+/// for one about its own session (attack: a peer answers `M_UNKNOWN_TOKEN`, the client wipes its keys).
+fn relayed(error: &PeerError) -> chappe_web::Error {
+    match error {
+        PeerError::Refused { errcode, .. } => match errcode.as_str() {
+            code @ ("M_FORBIDDEN" | "M_UNABLE_TO_AUTHORISE_JOIN" | "M_UNABLE_TO_GRANT_JOIN") => {
+                forbidden(code, &"The other server refused the request")
+            }
+            "M_NOT_FOUND" => chappe_web::Error::not_found("The other server does not know the room"),
+            code @ ("M_INCOMPATIBLE_ROOM_VERSION" | "M_UNSUPPORTED_ROOM_VERSION" | "M_BAD_STATE") => {
+                bad_request(code, &"The other server refused the request")
+            }
+            _ => gateway(),
+        },
+        _ => gateway(),
+    }
+}
+
+fn gateway() -> chappe_web::Error {
+    let status = StatusCode::BAD_GATEWAY;
+    chappe_web::Error::new(status, "M_UNKNOWN", "The other server could not fulfil the request")
+}
+
+impl From<RemoteError> for Error {
+    fn from(error: RemoteError) -> Self {
+        Self(match error {
+            RemoteError::NotFound => chappe_web::Error::not_found("Not found"),
+            RemoteError::Unavailable(_) => gateway(),
+        })
+    }
+}

@@ -1,0 +1,55 @@
+//! `POST /keys/claim`: one-time keys, to begin encrypted sessions.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::extract::State;
+use chappe_accounts::{Accounts, Claim, RemoteUsers};
+use chappe_web::Ruma;
+use chappe_world::World;
+use futures_util::future::join_all;
+use ruma::{
+    OwnedServerName,
+    api::client::keys::claim_keys::v3::{Request, Response},
+};
+use serde_json::json;
+
+use crate::{error::Result, requester::Requester};
+
+/// How long other servers may take altogether when the client names no time, and at most.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
+
+pub(super) async fn handler(
+    State(accounts): State<Accounts>,
+    State(remote): State<Arc<dyn RemoteUsers>>,
+    State(world): State<World>,
+    _requester: Requester,
+    Ruma(request): Ruma<Request>,
+) -> Result<Ruma<Response>> {
+    let mut elsewhere: BTreeMap<OwnedServerName, Claim> = BTreeMap::new();
+    let mut here = Claim::new();
+    for (user, devices) in request.one_time_keys {
+        if accounts.is_local(&user) {
+            here.insert(user, devices);
+        } else {
+            elsewhere.entry(user.server_name().to_owned()).or_default().insert(user, devices);
+        }
+    }
+    let mut response = Response::new(accounts.claim_keys(&here).await?);
+    let patience = request.timeout.unwrap_or(PATIENCE.0).min(PATIENCE.1);
+    let answers = join_all(elsewhere.into_iter().map(async |(server, claim)| {
+        let answer = world.timeout(patience, remote.claim_keys(&server, claim.clone())).await;
+        (server, claim, answer)
+    }));
+    for (server, claim, answer) in answers.await {
+        match answer {
+            Some(Ok(keys)) => {
+                let asked = keys.into_iter().filter(|(user, _)| claim.contains_key(user));
+                response.one_time_keys.extend(asked);
+            }
+            Some(Err(_)) | None => {
+                response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
+            }
+        }
+    }
+    Ok(Ruma(response))
+}

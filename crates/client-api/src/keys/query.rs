@@ -1,0 +1,76 @@
+//! `POST /keys/query`: the public keys of users, of this server and of others.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::extract::State;
+use chappe_accounts::{Accounts, RemoteKeys, RemoteUsers};
+use chappe_web::Ruma;
+use chappe_world::World;
+use futures_util::future::join_all;
+use ruma::{
+    OwnedDeviceId, OwnedServerName, OwnedUserId,
+    api::client::keys::get_keys::v3::{Request, Response},
+};
+use serde_json::json;
+
+use crate::{error::Result, requester::Requester};
+
+/// How long other servers may take altogether when the client names no time, and at most.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
+
+type Devices = BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>;
+
+pub(super) async fn handler(
+    State(accounts): State<Accounts>,
+    State(remote): State<Arc<dyn RemoteUsers>>,
+    State(world): State<World>,
+    requester: Requester,
+    Ruma(request): Ruma<Request>,
+) -> Result<Ruma<Response>> {
+    let mut response = Response::new();
+    let mut elsewhere: BTreeMap<OwnedServerName, Devices> = BTreeMap::new();
+    for (user, devices) in request.device_keys {
+        if accounts.is_local(&user) {
+            add_local(&accounts, &requester, user, &devices, &mut response).await?;
+        } else {
+            elsewhere.entry(user.server_name().to_owned()).or_default().insert(user, devices);
+        }
+    }
+    let patience = request.timeout.unwrap_or(PATIENCE.0).min(PATIENCE.1);
+    let answers = join_all(elsewhere.into_iter().map(async |(server, users)| {
+        let answer = world.timeout(patience, remote.query_keys(&server, users.clone())).await;
+        (server, users, answer)
+    }));
+    for (server, users, answer) in answers.await {
+        match answer {
+            Some(Ok(keys)) => add_remote(&users, keys, &mut response),
+            Some(Err(_)) | None => {
+                response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
+            }
+        }
+    }
+    Ok(Ruma(response))
+}
+
+async fn add_local(
+    accounts: &Accounts,
+    requester: &Requester,
+    user: OwnedUserId,
+    devices: &[OwnedDeviceId],
+    response: &mut Response,
+) -> Result<()> {
+    let keys = accounts.public_keys(Some(requester.user()), &user, devices).await?;
+    response.master_keys.extend(keys.master.map(|key| (user.clone(), key)));
+    response.self_signing_keys.extend(keys.self_signing.map(|key| (user.clone(), key)));
+    response.user_signing_keys.extend(keys.user_signing.map(|key| (user.clone(), key)));
+    response.device_keys.insert(user, keys.devices);
+    Ok(())
+}
+
+/// Takes over what was asked for; what a server says of others than its own users is dropped.
+fn add_remote(asked: &Devices, keys: RemoteKeys, response: &mut Response) {
+    let wanted = |user: &OwnedUserId| asked.contains_key(user);
+    response.device_keys.extend(keys.devices.into_iter().filter(|(user, _)| wanted(user)));
+    response.master_keys.extend(keys.master.into_iter().filter(|(user, _)| wanted(user)));
+    response.self_signing_keys.extend(keys.self_signing.into_iter().filter(|(user, _)| wanted(user)));
+}

@@ -1,0 +1,29 @@
+//! `POST /keys/device_signing/upload`: the user's cross-signing keys. Replacing them asks for the password.
+
+use axum::extract::State;
+use chappe_accounts::{Accounts, CrossSigningUpload, Replace};
+use chappe_web::{Ruma, WithBody};
+use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
+
+use crate::{error::Result, requester::Requester, uia::ask_password};
+
+pub(super) async fn handler(
+    State(accounts): State<Accounts>,
+    requester: Requester,
+    WithBody(request, body): WithBody<Request>,
+) -> Result<Ruma<Response>> {
+    let upload = CrossSigningUpload {
+        master: request.master_key,
+        self_signing: request.self_signing_key,
+        user_signing: request.user_signing_key,
+    };
+    let replace = if accounts.cross_signing_needs_auth(requester.user(), &upload).await? {
+        let path = ("POST", "/keys/device_signing/upload");
+        ask_password(&accounts, &requester, path, &body, request.auth.as_ref()).await?;
+        Replace::Allowed
+    } else {
+        Replace::Refused
+    };
+    accounts.upload_cross_signing(requester.user(), upload, replace).await?;
+    Ok(Ruma(Response::new()))
+}

@@ -1,0 +1,76 @@
+//! `GET`, `PUT` and `DELETE /profile/{userId}/{keyName}`: one field.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{RawPathParams, State},
+};
+use chappe_accounts::{Accounts, RemoteUsers};
+use chappe_rooms::Rooms;
+use chappe_web::{Ruma, WithBody};
+use ruma::api::client::profile::{delete_profile_field, get_profile_field, set_profile_field};
+use serde_json::{Map, Value, json};
+
+use crate::{error::Result, requester::Acting};
+
+pub(super) async fn show(
+    State(accounts): State<Accounts>,
+    State(remote): State<Arc<dyn RemoteUsers>>,
+    Ruma(request): Ruma<get_profile_field::v3::Request>,
+) -> Result<Json<Value>> {
+    let (user, field) = (&request.user_id, request.field.as_str());
+    let profile = if accounts.is_local(user) {
+        accounts.profile(&accounts.read(), user).await?
+    } else {
+        remote.profile(user, Some(field)).await?
+    };
+    let answer = match profile.fields.get(field) {
+        Some(value) => Map::from_iter([(field.to_owned(), value.clone())]),
+        None if matches!(field, "displayname" | "avatar_url") => Map::new(),
+        None => return Err(chappe_web::Error::not_found("This field is not set").into()),
+    };
+    Ok(Json(Value::Object(answer)))
+}
+
+pub(super) async fn set(
+    State(accounts): State<Accounts>,
+    State(rooms): State<Rooms>,
+    requester: Acting,
+    path: RawPathParams,
+    WithBody(request, body): WithBody<SetField>,
+) -> Result<Json<Value>> {
+    requester.must_be(&request.user_id)?;
+    let field = path.iter().nth(1).map_or("", |(_, value)| value);
+    let value = body.get(field).ok_or_else(|| chappe_web::Error::missing_param(field.to_owned()))?;
+    // An empty picture is how clients take it away.
+    let value = Some(value).filter(|value| !(field == "avatar_url" && value.as_str() == Some("")));
+    change(&accounts, &rooms, &requester, field, value).await
+}
+
+pub(super) async fn delete(
+    State(accounts): State<Accounts>,
+    State(rooms): State<Rooms>,
+    requester: Acting,
+    Ruma(request): Ruma<delete_profile_field::v3::Request>,
+) -> Result<Json<Value>> {
+    requester.must_be(&request.user_id)?;
+    change(&accounts, &rooms, &requester, request.field.as_str(), None).await
+}
+
+type SetField = set_profile_field::v3::Request;
+
+/// Name and picture are shown in rooms, which have to be told.
+async fn change(
+    accounts: &Accounts,
+    rooms: &Rooms,
+    requester: &Acting,
+    field: &str,
+    value: Option<&Value>,
+) -> Result<Json<Value>> {
+    accounts.set_profile_field(requester.user(), field, value).await?;
+    if matches!(field, "displayname" | "avatar_url") {
+        rooms.announce_profile(requester.user().to_owned());
+    }
+    Ok(Json(json!({})))
+}

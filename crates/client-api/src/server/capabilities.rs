@@ -1,0 +1,27 @@
+//! `GET /capabilities`: what a user of this server may do.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use chappe_rooms::{Rooms, VERSIONS};
+use serde_json::{Map, Value, json};
+
+use crate::{Config, requester::Requester};
+
+pub(super) async fn handler(
+    State(config): State<Arc<Config>>,
+    State(rooms): State<Rooms>,
+    _requester: Requester,
+) -> Json<Value> {
+    let available: Map<String, Value> =
+        VERSIONS.iter().map(|version| (version.to_string(), json!("stable"))).collect();
+    Json(json!({ "capabilities": {
+        "m.change_password": { "enabled": true },
+        "m.room_versions": { "default": rooms.config().default_version, "available": available },
+        "m.set_displayname": { "enabled": true },
+        "m.set_avatar_url": { "enabled": true },
+        "m.3pid_changes": { "enabled": config.threepid_changes },
+        "m.get_login_token": { "enabled": true },
+        "m.profile_fields": { "enabled": true },
+    }}))
+}

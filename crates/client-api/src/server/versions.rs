@@ -1,0 +1,27 @@
+//! `GET /_matrix/client/versions`: which versions of the specification are spoken.
+
+use axum::Json;
+use serde_json::{Value, json};
+
+/// Versions whose endpoints are answered.
+const VERSIONS: &[&str] = &[
+    "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+    "v1.11", "v1.12", "v1.13",
+];
+
+pub(super) async fn handler() -> Json<Value> {
+    Json(json!({
+        "versions": VERSIONS,
+        "unstable_features": {
+            "org.matrix.msc3026.busy_presence": false,
+            "org.matrix.msc3440.stable": true,
+            "org.matrix.msc3771": true,
+            "org.matrix.msc3981": true,
+            "org.matrix.e2e_cross_signing": true,
+            "org.matrix.label_based_filtering": false,
+            "uk.tcpip.msc4133": true,
+            "uk.tcpip.msc4133.stable": true,
+        },
+        "server": { "name": "Chappe", "version": env!("CARGO_PKG_VERSION") },
+    }))
+}

@@ -1,0 +1,15 @@
+//! `GET /.well-known/matrix/client`: where clients find this server.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use serde_json::{Value, json};
+
+use crate::{Config, error::Result};
+
+pub(super) async fn handler(State(config): State<Arc<Config>>) -> Result<Json<Value>> {
+    if config.public_base_url.is_empty() {
+        return Err(chappe_web::Error::not_found("This server does not say where it is").into());
+    }
+    Ok(Json(json!({ "m.homeserver": { "base_url": config.public_base_url } })))
+}

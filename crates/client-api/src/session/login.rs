@@ -1,0 +1,94 @@
+//! `POST /login`: by password (of a user id or an e-mail address) or by token.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use chappe_accounts::{Accounts, LogIn};
+use chappe_identity::{Email, Identity};
+use chappe_web::{Origin, RateLimiter, Ruma};
+use ruma::{
+    OwnedUserId, UserId,
+    api::client::{
+        session::login::v3::{DiscoveryInfo, HomeserverInfo, LoginInfo, Password, Request, Response},
+        uiaa::UserIdentifier,
+    },
+};
+
+use crate::{
+    Config,
+    error::Result,
+    rates::by_ip,
+    session::{lifetime, refreshing},
+};
+
+pub(super) async fn handler(
+    State(accounts): State<Accounts>,
+    State(identity): State<Identity>,
+    State(config): State<Arc<Config>>,
+    State(limiter): State<RateLimiter>,
+    origin: Origin,
+    Ruma(request): Ruma<Request>,
+) -> Result<Ruma<Response>> {
+    let rates = &config.rates;
+    by_ip(&limiter, "login", origin, rates.login_by_ip)?;
+    let user = match &request.login_info {
+        LoginInfo::Password(password) => {
+            let user = named(&accounts, &identity, password).await?;
+            let subject = user.as_ref().map_or("", |user| user.as_str());
+            limiter.check("login account", subject, rates.login_by_account)?;
+            // A name nobody has takes as long as a wrong password, and gets the same answer.
+            let user = user.map_or_else(|| nobody(&accounts), Ok)?;
+            accounts.verify_password(&user, &password.password).await?;
+            user
+        }
+        LoginInfo::Token(token) => accounts.redeem_login_token(&token.token).await?,
+        _ => return Err(unknown_type().into()),
+    };
+    let refreshing = refreshing(request.refresh_token);
+    let (device_id, device_name) = (request.device_id, request.initial_device_display_name);
+    let issued =
+        accounts.log_in(LogIn { user_id: user.clone(), device_id, device_name, refreshing }).await?;
+    let mut response = Response::new(user, issued.access_token.clone(), issued.device_id.clone());
+    response.expires_in = lifetime(&issued);
+    response.refresh_token = issued.refresh_token;
+    if !config.public_base_url.is_empty() {
+        response.well_known = Some(DiscoveryInfo::new(HomeserverInfo::new(config.public_base_url.clone())));
+    }
+    Ok(Ruma(response))
+}
+
+/// Whom a log-in means; `None` if it cannot be anybody of this server.
+async fn named(accounts: &Accounts, identity: &Identity, login: &Password) -> Result<Option<OwnedUserId>> {
+    let by_name = |name: &str| {
+        let localpart = |name: &str| UserId::parse_with_server_name(name, accounts.server_name());
+        let user = if name.starts_with('@') { UserId::parse(name) } else { localpart(name) };
+        user.ok().filter(|user| accounts.is_local(user))
+    };
+    #[expect(deprecated, reason = "old clients name the user this way")]
+    let (old_name, old_medium, old_address) = (&login.user, &login.medium, &login.address);
+    match (&login.identifier, old_name, old_address) {
+        (Some(UserIdentifier::Matrix(named)), ..) => Ok(by_name(&named.user)),
+        (Some(UserIdentifier::Email(named)), ..) => by_email(identity, &named.address).await,
+        (None, Some(name), _) => Ok(by_name(name)),
+        (None, None, Some(address)) if old_medium.as_deref() == Some("email") => {
+            by_email(identity, address).await
+        }
+        (None, None, None) => Err(chappe_web::Error::missing_param("identifier").into()),
+        _ => Err(unknown_type().into()),
+    }
+}
+
+async fn by_email(identity: &Identity, address: &str) -> Result<Option<OwnedUserId>> {
+    let Ok(email) = Email::parse(address) else { return Ok(None) };
+    Ok(identity.owner(&email).await?)
+}
+
+/// A name that no account has: names cannot begin like this.
+fn nobody(accounts: &Accounts) -> Result<OwnedUserId> {
+    let nobody = UserId::parse(format!("@_nobody:{}", accounts.server_name()));
+    nobody.map_err(|error| chappe_web::Error::internal(error).into())
+}
+
+fn unknown_type() -> chappe_web::Error {
+    chappe_web::Error::new(http::StatusCode::BAD_REQUEST, "M_UNKNOWN", "Unknown type of log-in or identifier")
+}
