@@ -1,5 +1,18 @@
 //! Admin API and command-line verbs: domains, users, rooms, servers.
+//!
+//! A [`Verb`] is run by [`Admin::run`]: inside the server for those that come over the admin socket, inside the
+//! command-line tool when the server is stopped and the database is free.
 
 mod config;
+mod error;
+mod register;
+mod run;
+mod verb;
 
-pub use self::config::Config;
+pub use self::{
+    config::Config,
+    error::Error,
+    register::{SharedSecret, register_routes},
+    run::{Admin, Answer, Deps, Running, socket_routes},
+    verb::{Domains, Rooms, Servers, Tokens, Users, Verb},
+};

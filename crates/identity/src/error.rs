@@ -61,6 +61,15 @@ pub enum Error {
         /// What is wrong with it.
         error: InvalidRule,
     },
+    /// Every server may take part, so that there is no list to change.
+    #[error("federation is open to every server: write `federation.allow = []` into the configuration to close it")]
+    OpenFederation,
+    /// The configuration names this server: it has to be taken out there.
+    #[error("{0} is in `federation.allow` of the configuration: take it out there")]
+    Configured(String),
+    /// Neither a server name nor `*.` and a domain.
+    #[error("{0:?} is not a server: write a server name (agent.example.gouv.fr) or all under a domain (*.example.gouv.fr)")]
+    NotAServer(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] chappe_store::Error),

@@ -10,6 +10,7 @@ mod email;
 mod error;
 mod mail;
 mod rule;
+mod servers;
 mod stage;
 mod texts;
 mod throttle;
@@ -30,6 +31,7 @@ pub use self::{
     error::Error,
     mail::{Mail, MailError, MailSecrets, Mailer, Smtp},
     rule::{InvalidRule, Rule, Rules},
+    servers::{ListedServer, ServerList},
     stage::Stage,
     texts::{Page, page},
     validation::{Confirmed, Pending, TokenRequest, Validated},

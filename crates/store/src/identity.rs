@@ -59,6 +59,8 @@ table! {
     ValidationsByExpiry = VALIDATIONS_BY_EXPIRY: (u64, String) => Vec<u8>;
     /// Rule as text → what is kept with it.
     AllowRules = ALLOW_RULES: String => Json<AllowRule>;
+    /// Server name or `*.` and a domain → what is kept with it.
+    AllowedServers = ALLOWED_SERVERS: String => Json<AllowRule>;
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ registry! {
     VALIDATIONS_BY_EXPIRY = 132, Queue;
     /// Who may sign up: domains, sub-domains, addresses.
     ALLOW_RULES = 133, Index;
+    /// Servers that operators let take part.
+    ALLOWED_SERVERS = 134, Index;
     /// What waits for other servers, by destination.
     OUTBOX = 150, Queue;
     /// How reaching each destination went.

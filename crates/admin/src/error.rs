@@ -1,0 +1,28 @@
+//! Why a verb did not happen.
+
+/// What the operator reads.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Write the arguments differently.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such thing.
+    #[error("{0} not found")]
+    NotFound(String),
+    /// Only a running server can do this.
+    #[error("this needs the running server: start it first")]
+    NotRunning,
+    /// Identity says no.
+    #[error(transparent)]
+    Identity(#[from] chappe_identity::Error),
+    /// Accounts say no.
+    #[error(transparent)]
+    Accounts(#[from] chappe_accounts::Error),
+    /// Rooms say no.
+    #[error(transparent)]
+    Rooms(#[from] chappe_rooms::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] chappe_store::Error),
+}

@@ -1,0 +1,122 @@
+//! Running verbs: what each one does, whoever asks and however.
+
+mod domains;
+mod rooms;
+mod servers;
+mod tokens;
+mod users;
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::State, response::IntoResponse, routing::post};
+use chappe_accounts::Accounts;
+use chappe_identity::{AllowList, ServerList};
+use chappe_store::Store;
+use chappe_web::Error as WebError;
+use chappe_world::World;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{Error, Verb};
+
+/// Path of verbs on the admin socket.
+pub const RUN_PATH: &str = "/verb";
+
+/// What verbs work on.
+pub struct Deps {
+    /// The world.
+    pub world: World,
+    /// The store.
+    pub store: Store,
+    /// Accounts.
+    pub accounts: Accounts,
+    /// Who may sign up.
+    pub allow_list: AllowList,
+    /// Which servers may take part.
+    pub servers: ServerList,
+    /// What there is only in a running server.
+    pub running: Option<Running>,
+}
+
+/// What there is only in a running server.
+pub struct Running {
+    /// Rooms, to leave them in somebody's name.
+    pub rooms: chappe_rooms::Rooms,
+    /// Is told the new list of servers; `None` is every server.
+    pub servers_changed: Box<dyn Fn(Option<&[String]>) + Send + Sync>,
+    /// When the server started, in milliseconds since 1970.
+    pub started: u64,
+}
+
+/// Runs verbs: a handle, clones share it.
+#[derive(Clone)]
+pub struct Admin {
+    deps: Arc<Deps>,
+}
+
+/// What a verb answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// For people: lines to print.
+    pub lines: Vec<String>,
+    /// For programs.
+    pub data: Value,
+}
+
+impl Answer {
+    /// One line, and the same for programs.
+    pub(crate) fn line(line: impl Into<String>, data: Value) -> Self {
+        Self { lines: vec![line.into()], data }
+    }
+}
+
+impl Admin {
+    /// Verbs on these.
+    pub fn new(deps: Deps) -> Self {
+        Self { deps: Arc::new(deps) }
+    }
+
+    /// Does what is asked.
+    pub async fn run(&self, verb: Verb) -> Result<Answer, Error> {
+        match verb {
+            Verb::Domains(verb) => domains::run(&self.deps, verb).await,
+            Verb::Users(verb) => users::run(&self.deps, verb).await,
+            Verb::Rooms(verb) => rooms::run(&self.deps, verb).await,
+            Verb::Servers(verb) => servers::run(&self.deps, verb).await,
+            Verb::Tokens(verb) => tokens::run(&self.deps, verb).await,
+            Verb::Status => self.status().await,
+        }
+    }
+
+    async fn status(&self) -> Result<Answer, Error> {
+        let deps = &self.deps;
+        let position = deps.store.read().position().0;
+        let rules = deps.allow_list.list().await?.len();
+        let up = deps.running.as_ref().map(|running| deps.world.now().saturating_sub(running.started) / 1000);
+        let state = up.map_or_else(|| "stopped".to_owned(), |seconds| format!("running for {seconds} s"));
+        let version = env!("CARGO_PKG_VERSION");
+        let server = deps.accounts.server_name();
+        let lines = vec![
+            format!("server      {server}, chappe {version}, {state}"),
+            format!("commits     {position}"),
+            format!("allow-list  {rules} rules"),
+        ];
+        let data = json!({
+            "server_name": server, "version": version, "running_seconds": up,
+            "position": position, "allow_rules": rules,
+        });
+        Ok(Answer { lines, data })
+    }
+}
+
+/// The routes of the admin socket. Whoever can connect may do everything.
+pub fn socket_routes(admin: Admin) -> Router {
+    let run = async |State(admin): State<Admin>, Json(verb): Json<Verb>| match admin.run(verb).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => {
+            WebError::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", error.to_string()).into_response()
+        }
+    };
+    Router::new().route(RUN_PATH, post(run)).with_state(admin)
+}

@@ -1,0 +1,156 @@
+//! `users`: accounts of this server.
+
+use chappe_accounts::{Erase, NewUser, OtherDevices, User, UserFilter};
+use ruma::{OwnedUserId, UserId};
+use serde_json::{Value, json};
+
+use super::{Answer, Deps};
+use crate::{Error, Users};
+
+/// Characters of a drawn password: about 119 bits.
+const DRAWN: usize = 20;
+
+pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
+    match verb {
+        Users::List { containing, deactivated, limit, after } => {
+            let filter = UserFilter { containing, with_deactivated: deactivated };
+            let after = after.map(|user| user_id(deps, &user)).transpose()?;
+            let users = deps.accounts.users(after.as_deref(), limit.clamp(1, 10_000), &filter).await?;
+            let lines = users.iter().map(|(id, user)| format!("{id:50} {}", state(user))).collect();
+            Ok(Answer { lines, data: users.iter().map(|(id, user)| data(id, user)).collect() })
+        }
+        Users::Show { user } => show(deps, &user_id(deps, &user)?).await,
+        Users::Create { user, password, admin, display_name } => {
+            let id = user_id(deps, &user)?;
+            let (password, drawn) = password_or_drawn(deps, password);
+            let new = NewUser {
+                localpart: Some(id.localpart().to_owned()),
+                admin,
+                password: Some(password.clone()),
+                displayname: display_name,
+                ..NewUser::default()
+            };
+            let id = deps.accounts.create_user(new).await?;
+            Ok(with_password(format!("{id} created"), &id, &password, drawn))
+        }
+        Users::ResetPassword { user, password } => {
+            let id = existing(deps, &user).await?;
+            let (password, drawn) = password_or_drawn(deps, password);
+            deps.accounts.set_password(&id, &password, OtherDevices::LogOutExcept(None)).await?;
+            Ok(with_password(format!("{id} has a new password and is logged out everywhere"), &id, &password, drawn))
+        }
+        Users::Deactivate { user, erase } => deactivate(deps, &existing(deps, &user).await?, erase).await,
+        Users::Admin { user, revoke } => {
+            let id = existing(deps, &user).await?;
+            deps.accounts.update_user(&id, move |user| user.admin = !revoke).await?;
+            let said = if revoke { "is an ordinary user now" } else { "is an administrator now" };
+            Ok(Answer::line(format!("{id} {said}"), json!({ "user_id": id, "admin": !revoke })))
+        }
+        Users::Lock { user } => lock(deps, &user, true).await,
+        Users::Unlock { user } => lock(deps, &user, false).await,
+    }
+}
+
+async fn show(deps: &Deps, id: &UserId) -> Result<Answer, Error> {
+    let user = deps.accounts.user(id).await?.ok_or_else(|| Error::NotFound(id.to_string()))?;
+    let mut lines = vec![format!("{id}: {}", state(&user))];
+    let mut shown = data(id, &user);
+    let addresses = deps.accounts.threepids(id).await?;
+    lines.extend(addresses.iter().map(|bound| format!("address  {}", bound.address)));
+    shown["addresses"] = addresses.iter().map(|bound| json!(bound.address)).collect();
+    let devices = deps.accounts.devices(id).await?;
+    for device in &devices {
+        let name = device.name.as_deref().unwrap_or("-");
+        lines.push(format!("device   {} {name}", device.device_id));
+    }
+    let device = |device: &chappe_accounts::DeviceInfo| {
+        json!({ "device_id": device.device_id, "name": device.name, "last_seen": device.last_seen_ms })
+    };
+    shown["devices"] = devices.iter().map(device).collect();
+    let rooms = deps.store.read().user_rooms(id).await?;
+    lines.push(format!("rooms    {}", rooms.len()));
+    shown["rooms"] = json!(rooms.len());
+    Ok(Answer { lines, data: shown })
+}
+
+/// Leaves the rooms, then closes the account, so that a crash in between leaves nothing half closed.
+async fn deactivate(deps: &Deps, id: &UserId, erase: bool) -> Result<Answer, Error> {
+    let running = deps.running.as_ref().ok_or(Error::NotRunning)?;
+    let erase = if erase { Erase::Yes } else { Erase::No };
+    let (mut left, mut failed) = (0, Vec::new());
+    let mut rooms = Vec::new();
+    {
+        let reader = deps.store.read();
+        for (nid, _) in reader.user_rooms(id).await? {
+            rooms.push(reader.room_id(nid).await?);
+        }
+    }
+    for room in rooms {
+        match running.rooms.leave(&chappe_rooms::Actor::user(id), &room, None).await {
+            Ok(()) => left += 1,
+            Err(error) => failed.push(format!("{room} not left: {error}")),
+        }
+    }
+    deps.accounts.deactivate(id, erase).await?;
+    let mut lines = vec![format!("{id} closed, {left} rooms left")];
+    lines.extend(failed.iter().cloned());
+    Ok(Answer { lines, data: json!({ "user_id": id, "rooms_left": left, "failed": failed }) })
+}
+
+async fn lock(deps: &Deps, user: &str, locked: bool) -> Result<Answer, Error> {
+    let id = existing(deps, user).await?;
+    deps.accounts.update_user(&id, move |user| user.locked = locked).await?;
+    let said = if locked { "locked" } else { "unlocked" };
+    Ok(Answer::line(format!("{id} {said}"), json!({ "user_id": id, "locked": locked })))
+}
+
+/// `alice`, `@alice` or `@alice:server` of this server.
+fn user_id(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
+    let server = deps.accounts.server_name();
+    let name = user.strip_prefix('@').unwrap_or(user);
+    let whole = if name.contains(':') { format!("@{name}") } else { format!("@{name}:{server}") };
+    let id = UserId::parse(&whole).map_err(|_| Error::Invalid(format!("{user:?} is not a user name")))?;
+    if id.server_name() == server { Ok(id) } else { Err(Error::Invalid(format!("{id} is not of this server"))) }
+}
+
+async fn existing(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
+    let id = user_id(deps, user)?;
+    match deps.accounts.user(&id).await? {
+        Some(_) => Ok(id),
+        None => Err(Error::NotFound(id.to_string())),
+    }
+}
+
+fn password_or_drawn(deps: &Deps, password: Option<String>) -> (String, bool) {
+    match password {
+        Some(password) => (password, false),
+        None => (deps.world.token(DRAWN), true),
+    }
+}
+
+fn with_password(said: String, id: &UserId, password: &str, drawn: bool) -> Answer {
+    let mut answer = Answer::line(said, json!({ "user_id": id }));
+    if drawn {
+        answer.lines.push(format!("password: {password}"));
+        answer.data["password"] = json!(password);
+    }
+    answer
+}
+
+fn state(user: &User) -> String {
+    let words = [
+        (user.deactivated.is_some(), "closed"),
+        (user.locked, "locked"),
+        (user.suspended, "suspended"),
+        (user.admin, "administrator"),
+    ];
+    let said: Vec<&str> = words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect();
+    if said.is_empty() { "active".to_owned() } else { said.join(", ") }
+}
+
+fn data(id: &UserId, user: &User) -> Value {
+    json!({
+        "user_id": id, "kind": user.kind, "created": user.created, "admin": user.admin,
+        "locked": user.locked, "suspended": user.suspended, "deactivated": user.deactivated.is_some(),
+    })
+}

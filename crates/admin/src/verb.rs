@@ -1,0 +1,211 @@
+//! What an operator can ask for: one enum, parsed from the command line and sent as JSON to the running server.
+
+use std::io::Read;
+
+use clap::Subcommand;
+use serde::{Deserialize, Serialize};
+
+/// A verb of `chappe admin`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Who may sign up with an e-mail address
+    #[command(subcommand)]
+    Domains(Domains),
+    /// Accounts of this server
+    #[command(subcommand)]
+    Users(Users),
+    /// Rooms that this server knows
+    #[command(subcommand)]
+    Rooms(Rooms),
+    /// Servers that may take part, when federation is closed
+    #[command(subcommand)]
+    Servers(Servers),
+    /// Tokens for registration
+    #[command(subcommand)]
+    Tokens(Tokens),
+    /// Whether the server runs, and some numbers
+    Status,
+}
+
+/// `chappe admin domains`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Domains {
+    /// Let a domain (example.gouv.fr), its sub-domains (*.example.gouv.fr) or one address in
+    Add {
+        /// Domain, *.domain or address
+        rule: String,
+        /// Why, for those who read the list later
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// Take a rule off the list; accounts that exist stay
+    Remove {
+        /// As it was added
+        rule: String,
+    },
+    /// Show all rules
+    List,
+    /// Say whether an address may sign up, and by which rule
+    Check {
+        /// The address
+        address: String,
+    },
+    /// Add the rules of a file: one a line, # begins a comment, - reads standard input
+    Import {
+        /// The file
+        #[arg(value_name = "FILE", value_parser = contents)]
+        text: String,
+    },
+}
+
+/// `chappe admin users`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Users {
+    /// Show accounts
+    List {
+        /// Only those whose user id contains this
+        #[arg(long)]
+        containing: Option<String>,
+        /// Closed accounts as well
+        #[arg(long)]
+        deactivated: bool,
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Go on after this user id
+        #[arg(long)]
+        after: Option<String>,
+    },
+    /// Show one account with its addresses and devices
+    Show {
+        /// User name or user id
+        user: String,
+    },
+    /// Make an account; a password is drawn and shown unless one is given
+    Create {
+        /// User name
+        user: String,
+        /// File with the password, - for standard input
+        #[arg(long = "password-file", value_name = "FILE", value_parser = first_line)]
+        password: Option<String>,
+        /// Make it an administrator
+        #[arg(long)]
+        admin: bool,
+        /// Display name
+        #[arg(long)]
+        display_name: Option<String>,
+    },
+    /// Set a new password and log all devices out; it is drawn and shown unless one is given
+    ResetPassword {
+        /// User name or user id
+        user: String,
+        /// File with the password, - for standard input
+        #[arg(long = "password-file", value_name = "FILE", value_parser = first_line)]
+        password: Option<String>,
+    },
+    /// Close an account for good
+    Deactivate {
+        /// User name or user id
+        user: String,
+        /// Forget the profile as well
+        #[arg(long)]
+        erase: bool,
+    },
+    /// Make an administrator, or with --revoke make an ordinary user
+    Admin {
+        /// User name or user id
+        user: String,
+        /// Take the right away
+        #[arg(long)]
+        revoke: bool,
+    },
+    /// Refuse every request of an account until it is unlocked
+    Lock {
+        /// User name or user id
+        user: String,
+    },
+    /// Undo a lock
+    Unlock {
+        /// User name or user id
+        user: String,
+    },
+}
+
+/// `chappe admin rooms`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rooms {
+    /// Show rooms
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Go on after this number of a room, as shown
+        #[arg(long)]
+        after: Option<u32>,
+    },
+    /// Show one room
+    Show {
+        /// Room id
+        room: String,
+    },
+}
+
+/// `chappe admin servers`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Servers {
+    /// Let a server or all servers under a domain (*.example.gouv.fr) take part
+    Allow {
+        /// Server name or *.domain
+        server: String,
+    },
+    /// Undo that
+    Deny {
+        /// As it was allowed
+        server: String,
+    },
+    /// Show the list
+    List,
+}
+
+/// `chappe admin tokens`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tokens {
+    /// Make a token
+    Create {
+        /// The token; drawn unless given
+        #[arg(long)]
+        token: Option<String>,
+        /// How many accounts it is good for; any number unless given
+        #[arg(long)]
+        uses: Option<u64>,
+        /// How many hours it lives; for ever unless given
+        #[arg(long)]
+        hours: Option<u64>,
+    },
+    /// Show all tokens
+    List,
+    /// Remove a token
+    Revoke {
+        /// The token
+        token: String,
+    },
+}
+
+fn contents(file: &str) -> Result<String, String> {
+    let mut text = String::new();
+    let read = match file {
+        "-" => std::io::stdin().read_to_string(&mut text).map(drop),
+        file => std::fs::read_to_string(file).map(|read| text = read),
+    };
+    read.map(|()| text).map_err(|error| format!("{file}: {error}"))
+}
+
+fn first_line(file: &str) -> Result<String, String> {
+    contents(file).map(|text| text.lines().next().unwrap_or_default().to_owned())
+}
