@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Json, Router,
+    extract::{State, rejection::JsonRejection},
+    routing::get,
+};
 use chappe_accounts::{Accounts, LogIn, NewUser, Refreshing, UserKind};
 use chappe_web::Error;
 use chappe_world::World;
@@ -87,8 +91,10 @@ struct Registered {
 
 async fn register(
     State(desk): State<Desk>,
-    Json(registration): Json<Registration>,
+    registration: Result<Json<Registration>, JsonRejection>,
 ) -> Result<Json<Registered>, Error> {
+    let Json(registration) =
+        registration.map_err(|error| Error::new(StatusCode::BAD_REQUEST, "M_BAD_JSON", error.body_text()))?;
     let now = desk.world.now();
     let ends = desk.nonces.lock().remove(&registration.nonce);
     if ends.is_none_or(|ends| ends <= now) {

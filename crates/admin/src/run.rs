@@ -114,9 +114,7 @@ impl Admin {
 pub fn socket_routes(admin: Admin) -> Router {
     let run = async |State(admin): State<Admin>, Json(verb): Json<Verb>| match admin.run(verb).await {
         Ok(answer) => Json(answer).into_response(),
-        Err(error) => {
-            WebError::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", error.to_string()).into_response()
-        }
+        Err(error) => WebError::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", error.to_string()).into_response(),
     };
     Router::new().route(RUN_PATH, post(run)).with_state(admin)
 }

@@ -62,13 +62,17 @@ pub enum Error {
         error: InvalidRule,
     },
     /// Every server may take part, so that there is no list to change.
-    #[error("federation is open to every server: write `federation.allow = []` into the configuration to close it")]
+    #[error(
+        "federation is open to every server: write `federation.allow = []` into the configuration to close it"
+    )]
     OpenFederation,
     /// The configuration names this server: it has to be taken out there.
     #[error("{0} is in `federation.allow` of the configuration: take it out there")]
     Configured(String),
     /// Neither a server name nor `*.` and a domain.
-    #[error("{0:?} is not a server: write a server name (agent.example.gouv.fr) or all under a domain (*.example.gouv.fr)")]
+    #[error(
+        "{0:?} is not a server: write a server name (agent.example.gouv.fr) or all under a domain (*.example.gouv.fr)"
+    )]
     NotAServer(String),
     /// The store failed.
     #[error(transparent)]

@@ -12,7 +12,8 @@ pub(super) async fn run(deps: &Deps, verb: Domains) -> Result<Answer, Error> {
         Domains::Add { rule, note } => {
             let rule = parsed(&rule)?;
             let added = list.add(&rule, &note).await?;
-            let said = if added { format!("{rule} added") } else { format!("{rule} was on the list already") };
+            let said =
+                if added { format!("{rule} added") } else { format!("{rule} was on the list already") };
             Ok(Answer::line(said, json!({ "rule": rule.to_string(), "added": added })))
         }
         Domains::Remove { rule } => {

@@ -5,7 +5,7 @@ use chappe_store::{
     rooms::{RoomHead, RoomNid},
     state::StateKey,
 };
-use ruma::{RoomId, serde::Raw};
+use ruma::RoomId;
 use serde_json::{Value, json};
 
 use super::{Answer, Deps};
@@ -26,7 +26,8 @@ pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
             Ok(Answer { lines, data: data.into() })
         }
         Rooms::Show { room } => {
-            let id = RoomId::parse(&room).map_err(|_| Error::Invalid(format!("{room:?} is not a room id")))?;
+            let id =
+                RoomId::parse(&room).map_err(|_| Error::Invalid(format!("{room:?} is not a room id")))?;
             let nid = reader.room_nid(&id).await?.ok_or_else(|| Error::NotFound(room.clone()))?;
             let head = reader.room_head(nid).await?;
             let name = name(&reader, nid).await?;
@@ -47,9 +48,11 @@ pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
 
 async fn name(reader: &Reader<'_>, nid: RoomNid) -> Result<Option<String>, Error> {
     let key = StateKey::new("m.room.name", "");
-    let Some(num) = reader.state_now(nid, &[key]).await?.into_iter().next().flatten() else { return Ok(None) };
+    let Some(num) = reader.state_now(nid, &[key]).await?.into_iter().next().flatten() else {
+        return Ok(None);
+    };
     let pdu = reader.pdu(nid, num).await?;
-    let event: Value = serde_json::from_str(pdu.json()).map_err(|_| chappe_store::Error::Corrupt("event"))?;
+    let event: Value = serde_json::from_str(&pdu.json).map_err(|_| chappe_store::Error::Corrupt("event"))?;
     Ok(event["content"]["name"].as_str().map(str::to_owned))
 }
 

@@ -10,7 +10,8 @@ pub(super) async fn run(deps: &Deps, verb: Servers) -> Result<Answer, Error> {
         Servers::Allow { server } => {
             let added = deps.servers.allow(&server).await?;
             tell(deps).await?;
-            let said = if added { format!("{server} allowed") } else { format!("{server} was allowed already") };
+            let said =
+                if added { format!("{server} allowed") } else { format!("{server} was allowed already") };
             Ok(Answer::line(said, json!({ "server": server, "added": added })))
         }
         Servers::Deny { server } => {

@@ -37,7 +37,12 @@ pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
             let id = existing(deps, &user).await?;
             let (password, drawn) = password_or_drawn(deps, password);
             deps.accounts.set_password(&id, &password, OtherDevices::LogOutExcept(None)).await?;
-            Ok(with_password(format!("{id} has a new password and is logged out everywhere"), &id, &password, drawn))
+            Ok(with_password(
+                format!("{id} has a new password and is logged out everywhere"),
+                &id,
+                &password,
+                drawn,
+            ))
         }
         Users::Deactivate { user, erase } => deactivate(deps, &existing(deps, &user).await?, erase).await,
         Users::Admin { user, revoke } => {
@@ -63,9 +68,7 @@ async fn show(deps: &Deps, id: &UserId) -> Result<Answer, Error> {
         let name = device.name.as_deref().unwrap_or("-");
         lines.push(format!("device   {} {name}", device.device_id));
     }
-    let device = |device: &chappe_accounts::DeviceInfo| {
-        json!({ "device_id": device.device_id, "name": device.name, "last_seen": device.last_seen_ms })
-    };
+    let device = |device: &chappe_accounts::DeviceInfo| json!({ "device_id": device.device_id, "name": device.name, "last_seen": device.last_seen_ms });
     shown["devices"] = devices.iter().map(device).collect();
     let rooms = deps.store.read().user_rooms(id).await?;
     lines.push(format!("rooms    {}", rooms.len()));
@@ -110,7 +113,11 @@ fn user_id(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
     let name = user.strip_prefix('@').unwrap_or(user);
     let whole = if name.contains(':') { format!("@{name}") } else { format!("@{name}:{server}") };
     let id = UserId::parse(&whole).map_err(|_| Error::Invalid(format!("{user:?} is not a user name")))?;
-    if id.server_name() == server { Ok(id) } else { Err(Error::Invalid(format!("{id} is not of this server"))) }
+    if id.server_name() == server {
+        Ok(id)
+    } else {
+        Err(Error::Invalid(format!("{id} is not of this server")))
+    }
 }
 
 async fn existing(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
