@@ -1,3 +1,14 @@
 //! The binary: command line, configuration, assembly, listeners, metrics, shutdown.
 
+mod admin_socket;
+mod assemble;
+mod cli;
 pub mod config;
+mod listen;
+pub mod mail_sink;
+mod observe;
+mod serve;
+mod signing_key;
+mod tls;
+
+pub use self::{assemble::House, cli::Cli, serve::Server};

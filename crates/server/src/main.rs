@@ -1,2 +1,20 @@
 //! The `chappe` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use chappe_server::Cli;
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Cli::parse().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the last word of the command")]
+            {
+                eprintln!("chappe: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

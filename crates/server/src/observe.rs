@@ -1,6 +1,6 @@
 //! Logs, metrics and health.
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use chappe_store::Store;
+use chappe_store::{Store, identity::AllowRules};
 use http::{StatusCode, header};
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -25,8 +25,9 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Sends log lines to standard error. Only the first call in a process has an effect.
 pub(crate) fn start_logging(config: &LogConfig) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.level).with_context(|| format!("`log.level` {:?}", config.level))?;
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_new(&config.level).with_context(|| format!("`log.level` {:?}", config.level))?;
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match config.format {
         LogFormat::Pretty => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -54,7 +55,8 @@ pub(crate) fn metrics_handle() -> Result<PrometheusHandle> {
 
 /// Counts a request and how long it took, by endpoint: never by path, which would name rooms and users.
 pub(crate) async fn count(request: Request, next: Next) -> Response {
-    let endpoint = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
+    let endpoint =
+        request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let method = request.method().as_str().to_owned();
     let begun = tokio::time::Instant::now();
     let response = next.run(request).await;
@@ -62,7 +64,8 @@ pub(crate) async fn count(request: Request, next: Next) -> Response {
     let took = begun.elapsed().as_secs_f64();
     counter!("chappe_http_requests_total", "method" => method.clone(), "endpoint" => endpoint.clone(), "status" => status)
         .increment(1);
-    histogram!("chappe_http_request_duration_seconds", "method" => method, "endpoint" => endpoint).record(took);
+    histogram!("chappe_http_request_duration_seconds", "method" => method, "endpoint" => endpoint)
+        .record(took);
     response
 }
 
@@ -80,8 +83,7 @@ pub(crate) fn metrics_routes(handle: PrometheusHandle, store: Store) -> Router {
 /// `/health`: 200 as long as the store answers.
 pub(crate) fn health_routes(store: Store) -> Router {
     let page = async |Extension(store): Extension<Store>| {
-        let reader = store.read();
-        let probe = reader.get::<chappe_store::identity::AllowRules>(&String::new());
+        let probe = async { store.read().get::<AllowRules>(&String::new()).await };
         match tokio::time::timeout(HEALTHY_WITHIN, probe).await {
             Ok(Ok(_)) => (StatusCode::OK, "ok\n").into_response(),
             Ok(Err(error)) => {

@@ -59,9 +59,8 @@ impl ResolvesServerCert for Certificate {
 
 fn certified(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey> {
     let place = || files.certificate.display().to_string();
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect)
-        .with_context(place)?;
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(&files.certificate).and_then(Iterator::collect).with_context(place)?;
     anyhow::ensure!(!chain.is_empty(), "{}: no certificate", place());
     let key = PrivateKeyDer::from_pem_file(&files.key).with_context(|| files.key.display().to_string())?;
     let key = provider.key_provider.load_private_key(key).with_context(|| files.key.display().to_string())?;

@@ -22,9 +22,6 @@ pub struct Listener {
     /// Certificate and key; absent: plain HTTP, for a proxy on the same machine or for tests.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
-    /// Proxies whose `X-Forwarded-For` is believed, by address.
-    #[serde(default)]
-    pub trusted_proxies: BTreeSet<IpAddr>,
 }
 
 impl Listener {

@@ -20,6 +20,9 @@ pub use self::{
 /// The commented configuration that `chappe config example` prints; a test keeps it right.
 pub const EXAMPLE: &str = include_str!("../../../../deploy/chappe.toml");
 
+/// The configuration of `--dev`.
+pub const DEVELOPMENT: &str = include_str!("dev.toml");
+
 /// Everything an operator can set. A file, and the environment above it: `CHAPPE__ROOMS__DEFAULT_VERSION=10`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +41,9 @@ pub struct Config {
     /// Starting and stopping.
     #[serde(default)]
     pub process: ProcessConfig,
+    /// Limits of requests, and proxies.
+    #[serde(default)]
+    pub http: chappe_web::Settings,
     /// Connections to other machines.
     #[serde(default)]
     pub outbound: chappe_world::Outbound,
@@ -47,6 +53,15 @@ pub struct Config {
     /// How mail goes out; absent: no mail.
     #[serde(default)]
     pub mail: Option<MailConfig>,
+    /// Passwords, tokens and what one account may keep.
+    #[serde(default)]
+    pub accounts: chappe_accounts::AccountsConfig,
+    /// Rooms.
+    #[serde(default)]
+    pub rooms: chappe_rooms::Config,
+    /// Other servers.
+    #[serde(default)]
+    pub federation: chappe_federation::Config,
     /// Administration over HTTP.
     #[serde(default)]
     pub admin: chappe_admin::Config,

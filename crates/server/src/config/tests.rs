@@ -26,6 +26,13 @@ fn the_example_is_right() {
 }
 
 #[test]
+fn the_development_configuration_is_right_and_stays_on_this_machine() {
+    let config = with(super::DEVELOPMENT, &[]).unwrap();
+    assert!(config.listeners.iter().all(|listener| listener.address.is_loopback()));
+    assert_eq!(config.federation.allow.as_deref(), Some(&[][..]));
+}
+
+#[test]
 fn every_key_that_the_example_comments_out_is_right_as_well() {
     let uncommented: String = EXAMPLE
         .lines()

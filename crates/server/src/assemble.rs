@@ -1,0 +1,180 @@
+//! The house is put together: every handle from the ones below it, in one order.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use axum::{Router, middleware::from_fn};
+use chappe_accounts::Accounts;
+use chappe_admin::{Admin, SharedSecret};
+use chappe_federation::{Federation, FederationDeps, Network, NetworkDeps, weak_keys};
+use chappe_identity::{Identity, MailConfig, MailSecrets, Mailer, ServerList, Site, Smtp};
+use chappe_kv::Db;
+use chappe_rooms::Rooms;
+use chappe_rules::policy::Plain;
+use chappe_store::Store;
+use chappe_world::World;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::{
+    config::{Api, Config},
+    observe, signing_key,
+};
+
+/// How often what has expired is swept.
+const SWEEP: Duration = Duration::from_secs(300);
+/// How often the times devices were last seen are written.
+const FLUSH: Duration = Duration::from_secs(60);
+
+/// Every handle of one server.
+pub struct House {
+    pub(crate) world: World,
+    pub(crate) store: Store,
+    /// Accounts.
+    pub accounts: Accounts,
+    /// Identity.
+    pub identity: Identity,
+    pub(crate) federation: Federation,
+    pub(crate) admin: Admin,
+    secret: Option<SharedSecret>,
+    metrics: PrometheusHandle,
+    settings: Arc<chappe_web::Settings>,
+}
+
+impl House {
+    /// Builds the handles in dependency order. Nothing runs yet.
+    pub(crate) async fn build(config: &Config, world: World, db: Db) -> Result<Self> {
+        let store = Store::open(db).await.context("opening the store")?;
+        let server = config.server_name.clone();
+        let weak = Arc::new(weak_keys());
+        let key = Arc::new(signing_key::load_or_create(&config.signing_key_file(), &world, &weak)?);
+
+        let servers = ServerList::new(store.clone(), world.clone(), config.federation.allow.clone());
+        let accounts = Accounts::new(store.clone(), world.clone(), server.clone(), config.accounts.clone());
+        let mailer = config.mail.as_ref().map(mailer).transpose()?;
+        let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };
+        let identity =
+            Identity::new(store.clone(), world.clone(), mailer, config.identity.clone(), site).await?;
+
+        let deps = NetworkDeps {
+            world: world.clone(),
+            store: store.clone(),
+            server: server.clone(),
+            key: Arc::clone(&key),
+        };
+        let network = Network::new(deps, config.federation.clone());
+        network.allowed().replace(servers.patterns().await?.as_deref());
+        let deps = chappe_rooms::Deps {
+            store: store.clone(),
+            accounts: accounts.clone(),
+            world: world.clone(),
+            server,
+            key,
+            policy: Arc::new(Plain),
+            weak_keys: weak,
+            peers: Arc::new(network.clone()),
+        };
+        let rooms = Rooms::new(deps, config.rooms.clone());
+        let deps =
+            FederationDeps { network: network.clone(), rooms: rooms.clone(), accounts: accounts.clone() };
+        let federation = Federation::new(deps);
+
+        let admin = Admin::new(chappe_admin::Deps {
+            world: world.clone(),
+            store: store.clone(),
+            accounts: accounts.clone(),
+            allow_list: identity.allow_list().clone(),
+            servers,
+            running: Some(running(&world, rooms.clone(), &network)),
+        });
+        let secret = shared_secret(&config.admin)?;
+        let metrics = observe::metrics_handle()?;
+        let settings = Arc::new(config.http.clone());
+        Ok(Self { world, store, accounts, identity, federation, admin, secret, metrics, settings })
+    }
+
+    /// Starts what runs beside requests.
+    pub(crate) fn start(&self) {
+        let (world, accounts) = (self.world.clone(), self.accounts.clone());
+        self.world.spawn("accounts upkeep", async move {
+            let mut flush = world.interval(FLUSH);
+            let mut sweep = world.interval(SWEEP);
+            loop {
+                let done = tokio::select! {
+                    biased;
+                    () = world.stopping() => break,
+                    _ = sweep.tick() => accounts.sweep().await.map(drop),
+                    _ = flush.tick() => accounts.flush_seen().await,
+                };
+                if let Err(error) = done {
+                    tracing::warn!(%error, "accounts upkeep");
+                }
+            }
+            if let Err(error) = accounts.flush_seen().await {
+                tracing::warn!(%error, "times of last use not written");
+            }
+        });
+    }
+
+    /// What answers on a listener that serves `apis`.
+    pub(crate) fn router(&self, apis: &BTreeSet<Api>) -> Router {
+        let mut router = Router::new();
+        for api in apis {
+            router = router.merge(self.routes(*api, apis));
+        }
+        chappe_web::finish(router.layer(from_fn(observe::count)), Arc::clone(&self.settings))
+    }
+
+    fn routes(&self, api: Api, apis: &BTreeSet<Api>) -> Router {
+        match api {
+            Api::Client if apis.contains(&Api::Admin) => self.client_routes(),
+            Api::Client => self.client_routes().merge(self.register_routes()),
+            Api::Federation => Router::new(),
+            Api::Media | Api::Identity => Router::new(),
+            Api::Admin => self.register_routes(),
+            Api::Metrics => observe::metrics_routes(self.metrics.clone(), self.store.clone()),
+            Api::Health => observe::health_routes(self.store.clone()),
+        }
+    }
+
+    fn client_routes(&self) -> Router {
+        Router::new()
+    }
+
+    fn register_routes(&self) -> Router {
+        let Some(secret) = &self.secret else { return Router::new() };
+        chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret)
+    }
+}
+
+fn running(world: &World, rooms: Rooms, network: &Network) -> chappe_admin::Running {
+    let allowed = network.allowed().clone();
+    chappe_admin::Running {
+        rooms,
+        servers_changed: Box::new(move |patterns| allowed.replace(patterns)),
+        started: world.now(),
+    }
+}
+
+/// SMTP with the secrets from the files that the configuration names.
+fn mailer(config: &MailConfig) -> Result<Arc<dyn Mailer>> {
+    let password = config.password_file.as_ref().map(|file| {
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        Ok::<_, anyhow::Error>(text.trim_end_matches(['\r', '\n']).to_owned())
+    });
+    let authority = config
+        .certificate_authority
+        .as_ref()
+        .map(|file| std::fs::read(file).with_context(|| file.display().to_string()));
+    let secrets =
+        MailSecrets { password: password.transpose()?, certificate_authority: authority.transpose()? };
+    Ok(Arc::new(Smtp::new(config, secrets).context("`mail`")?))
+}
+
+fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {
+    let text = match (&config.registration_shared_secret, &config.registration_shared_secret_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file).with_context(|| file.display().to_string())?,
+        (None, None) => return Ok(None),
+    };
+    SharedSecret::new(&text).context("`admin.registration_shared_secret` is empty").map(Some)
+}

@@ -1,0 +1,195 @@
+//! The command line.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use chappe_accounts::Accounts;
+use chappe_admin::{Admin, Answer, Deps, Verb};
+use chappe_identity::{AllowList, ServerList};
+use chappe_store::Store;
+use chappe_world::World;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    admin_socket,
+    config::{self, Config, DEVELOPMENT, EXAMPLE},
+    mail_sink, serve, signing_key,
+};
+
+/// Where the configuration is looked for when nothing is said.
+const PLACES: [&str; 2] = ["chappe.toml", "/etc/chappe/chappe.toml"];
+
+/// Chappe, a Matrix homeserver for public administrations
+#[derive(Parser)]
+#[command(name = "chappe", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Place {
+    /// Configuration file [default: ./chappe.toml, then /etc/chappe/chappe.toml]
+    #[arg(short, long, global = true, env = "CHAPPE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Use the ready development configuration; data goes to ./chappe-dev
+    #[arg(long, global = true, conflicts_with = "config")]
+    dev: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Serve,
+    /// Check or show configurations
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make a signing key (the server makes one by itself at its first start)
+    GenerateKey {
+        /// The file to write
+        file: PathBuf,
+    },
+    /// Administer the server, running or stopped
+    Admin {
+        /// Print JSON
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        verb: Verb,
+    },
+    /// Say whether the running server is well: exit code 0 or 1
+    Health,
+    /// Tools for development
+    #[command(subcommand)]
+    Dev(DevCommand),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Check the configuration; a mistake is named with its key and line
+    Check,
+    /// Print the commented example
+    Example,
+    /// Print the development configuration
+    Dev,
+}
+
+#[derive(Subcommand)]
+enum DevCommand {
+    /// Receive mails and print them, for tests
+    MailSink {
+        /// Port on 127.0.0.1
+        #[arg(long, default_value_t = 1025)]
+        port: u16,
+    },
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub async fn run(self) -> Result<()> {
+        let place = self.place;
+        match self.command {
+            Command::Serve => {
+                let config = place.load()?;
+                if place.dev {
+                    say(&welcome(&config))?;
+                }
+                serve::serve(&config).await
+            }
+            Command::Config(ConfigCommand::Check) => {
+                let config = place.load()?;
+                say(&format!("the configuration of {} is right", config.server_name))
+            }
+            Command::Config(ConfigCommand::Example) => say(EXAMPLE),
+            Command::Config(ConfigCommand::Dev) => say(DEVELOPMENT),
+            Command::GenerateKey { file } => signing_key::create(&file, &bare_world()?),
+            Command::Admin { json, verb } => {
+                let answer = administer(&place.load()?, verb).await?;
+                if json {
+                    return say(&serde_json::to_string_pretty(&answer.data)?);
+                }
+                say(&answer.lines.join("\n"))
+            }
+            Command::Health => {
+                let config = place.load()?;
+                match admin_socket::ask(&config.admin_socket(), &Verb::Status).await? {
+                    Some(_) => say("ok"),
+                    None => bail!("not running"),
+                }
+            }
+            Command::Dev(DevCommand::MailSink { port }) => mail_sink::run(port).await,
+        }
+    }
+}
+
+impl Place {
+    fn load(&self) -> Result<Config> {
+        #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+        let env =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        if self.dev {
+            return Ok(config::parse("development configuration", DEVELOPMENT, env)?);
+        }
+        let found = || PLACES.iter().map(PathBuf::from).find(|file| file.exists());
+        let file = self.config.clone().or_else(found);
+        config::load(file.as_deref(), env).with_context(|| match &file {
+            Some(_) => "the configuration cannot be used".to_owned(),
+            None => format!("no configuration: say --config FILE, or write {}", PLACES.join(" or ")),
+        })
+    }
+}
+
+/// Through the running server if there is one, else on the database itself.
+async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
+    if let Some(answer) = admin_socket::ask(&config.admin_socket(), &verb).await? {
+        return Ok(answer);
+    }
+    if !Path::new(&config.database_dir()).exists() {
+        bail!("no database in {}: start the server once", config.data_dir.display());
+    }
+    let world = bare_world()?;
+    let store = Store::open(serve::open_database(config)?).await.context("opening the store")?;
+    let server = config.server_name.clone();
+    let deps = Deps {
+        accounts: Accounts::new(store.clone(), world.clone(), server, config.accounts.clone()),
+        allow_list: AllowList::open(store.clone(), world.clone()).await?,
+        servers: ServerList::new(store.clone(), world.clone(), config.federation.allow.clone()),
+        store,
+        world,
+        running: None,
+    };
+    Ok(Admin::new(deps).run(verb).await?)
+}
+
+/// Time and randomness, for commands that connect to nothing.
+fn bare_world() -> Result<World> {
+    World::real(&chappe_world::Outbound::default()).context("outbound connections")
+}
+
+fn welcome(config: &Config) -> String {
+    let base = &config.public_baseurl;
+    format!(
+        "Chappe is starting with its development configuration (data in {}).\n\
+         Clients reach it at {base}; anybody may register. Try:\n\
+         \x20 curl {base}/_matrix/client/versions\n\
+         \x20 a Matrix client (Element, nheko…) with the homeserver {base}\n\
+         \x20 chappe --dev admin users create alice --admin\n\
+         \x20 chappe --dev admin status\n\
+         Stop with Ctrl-C.",
+        config.data_dir.display()
+    )
+}
+
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end_matches('\n')) {
+        // Whoever reads has heard enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("standard output"),
+    }
+}

@@ -1,0 +1,146 @@
+//! A server's life: open, listen, serve, stop.
+
+use std::{
+    fs::DirBuilder,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use chappe_kv::Db;
+use chappe_kv_rocksdb::{Options, Rocks};
+use chappe_world::World;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+};
+
+use crate::{
+    admin_socket,
+    assemble::House,
+    config::Config,
+    listen::{Door, Doorman},
+    observe,
+    tls::Certificate,
+};
+
+/// A server that is up.
+pub struct Server {
+    house: House,
+    addresses: Vec<SocketAddr>,
+    certificates: Vec<Arc<Certificate>>,
+    grace: Duration,
+}
+
+impl Server {
+    /// Assembles a server on an engine and listens. The world is the server's own: stopping the server stops it.
+    pub async fn start(config: &Config, world: World, db: Db) -> Result<Self> {
+        make_data_dir(&config.data_dir)?;
+        let house = House::build(config, world.clone(), db).await?;
+        let doorman = Doorman {
+            world: world.clone(),
+            places: Arc::new(Semaphore::new(config.process.max_connections)),
+            header_timeout: Duration::from_secs(config.process.header_timeout_seconds),
+        };
+        let (mut doors, mut addresses, mut certificates) = (Vec::new(), Vec::new(), Vec::new());
+        for listener in &config.listeners {
+            let place = listener.socket();
+            let bound =
+                TcpListener::bind(place).await.with_context(|| format!("cannot listen on {place}"))?;
+            let certificate = listener.tls.as_ref().map(Certificate::read).transpose()?;
+            let tls = certificate.as_ref().map(Certificate::acceptor).transpose()?;
+            addresses.push(bound.local_addr().context("own address")?);
+            certificates.extend(certificate);
+            doors.push(Door { listener: bound, router: house.router(&listener.apis), tls });
+        }
+        let socket = admin_socket::bind(&config.admin_socket())?;
+        house.start();
+        world.spawn("admin socket", admin_socket::attend(doorman.clone(), socket, house.admin.clone()));
+        for door in doors {
+            world.spawn("listener", doorman.clone().attend(door));
+        }
+        let grace = Duration::from_secs(config.process.shutdown_seconds);
+        Ok(Self { house, addresses, certificates, grace })
+    }
+
+    /// Where each listener of the configuration listens, in the same order.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The handles inside.
+    pub fn house(&self) -> &House {
+        &self.house
+    }
+
+    /// Reads the certificates again.
+    pub fn reload(&self) {
+        for certificate in &self.certificates {
+            match certificate.reload() {
+                Ok(()) => tracing::info!("certificate read again"),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "the old certificate stays"),
+            }
+        }
+    }
+
+    /// Accepts no more, ends long-polls, finishes what is under way, stops everything, closes.
+    pub async fn stop(self) {
+        if !self.house.world.shut_down(self.grace).await {
+            tracing::warn!("some work did not end in time and was dropped");
+        }
+    }
+}
+
+/// Runs until the process is told to stop (SIGTERM, SIGINT). SIGHUP reads certificates again.
+pub(crate) async fn serve(config: &Config) -> Result<()> {
+    observe::start_logging(&config.log)?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("signals")?;
+    let world = World::real(&config.outbound).context("outbound connections")?;
+    let server = Server::start(config, world, open_database(config)?).await?;
+    for (listener, address) in config.listeners.iter().zip(server.addresses()) {
+        let tls = listener.tls.is_some();
+        tracing::info!(%address, tls, apis = ?listener.apis, "listening");
+    }
+    tracing::info!(server = %config.server_name, version = env!("CARGO_PKG_VERSION"), "ready");
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => server.reload(),
+        }
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Opens the database; fails when another process has it open.
+pub(crate) fn open_database(config: &Config) -> Result<Db> {
+    make_data_dir(&config.data_dir)?;
+    let cache_bytes = config.process.database_cache_mib << 20;
+    let options = Options { cache_bytes, ..Options::default() };
+    let folder = config.database_dir();
+    let rocks = Rocks::open(&folder, &options, chappe_store::registry::class)
+        .with_context(|| format!("opening the database {}", folder.display()))?;
+    Ok(Db::new(rocks))
+}
+
+/// Makes the data folder for its owner alone. One that is there is left as it is, with a warning if others may enter.
+fn make_data_dir(folder: &Path) -> Result<()> {
+    let place = || format!("data folder {}", folder.display());
+    if let Ok(found) = std::fs::metadata(folder) {
+        if found.permissions().mode() & 0o077 != 0 {
+            tracing::warn!(folder = %folder.display(), "others may enter the data folder: chmod 700");
+        }
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(place)
+}
