@@ -13,11 +13,13 @@ mod keys;
 mod link;
 mod network;
 mod peers;
+mod sender;
 
 use std::sync::Arc;
 
 use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
+use ruma::{RoomId, ServerName, UserId};
 
 pub use self::{
     allow::AllowList,
@@ -25,6 +27,7 @@ pub use self::{
     config::{Config, OldKey},
     keys::{KeyRing, weak_keys},
     network::{Network, NetworkDeps},
+    sender::PresenceNews,
 };
 
 /// What [`Federation`] is built from.
@@ -46,18 +49,53 @@ struct Inner {
     network: Network,
     rooms: Rooms,
     accounts: Accounts,
+    sender: sender::Sender,
 }
 
 impl Federation {
     /// The inbound half and the senders, not yet at work.
     pub fn new(deps: FederationDeps) -> Self {
         let FederationDeps { network, rooms, accounts } = deps;
-        Self(Arc::new(Inner { network, rooms, accounts }))
+        let sender = sender::Sender::new(network.clone(), accounts.clone());
+        Self(Arc::new(Inner { network, rooms, accounts, sender }))
     }
 
     /// The outbound half.
     pub fn network(&self) -> &Network {
         &self.0.network
+    }
+
+    /// Starts following the log and sending what waits; ends when the world stops.
+    pub fn start(&self) {
+        self.0.sender.start();
+    }
+
+    /// Tries a destination now and forgets its failures, or every destination that something waits for (for instance
+    /// after the list of allowed servers was replaced).
+    pub async fn retry(&self, destination: Option<&ServerName>) -> Result<(), chappe_store::Error> {
+        match destination {
+            None => self.0.sender.wake_all().await,
+            Some(destination) => {
+                self.0.network.backoff().reset(destination).await?;
+                self.0.sender.wake_at_once(destination);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells the other servers in a room that a local user types or has stopped. Lost if they are not reached now.
+    pub async fn send_typing(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        typing: bool,
+    ) -> Result<(), chappe_store::Error> {
+        self.0.sender.send_typing(room, user, typing).await
+    }
+
+    /// Tells the servers that share a room with a local user of the user's presence. Lost if they are not reached now.
+    pub async fn send_presence(&self, user: &UserId, news: &PresenceNews) -> Result<(), chappe_store::Error> {
+        self.0.sender.send_presence(user, news).await
     }
 }
 

@@ -217,6 +217,8 @@ impl Network {
                 tracing::info!(server = %to, status = %answer.status(), "another server did not answer well");
                 (self.0.backoff.failed(to, None).await.map(drop), Err(PeerError::Unreachable(to.to_owned())))
             }
+            // A refusal says nothing new of a destination that takes no transactions.
+            Ok(answer) if !answer.status().is_success() => (Ok(()), Ok(answer)),
             Ok(answer) => (self.0.backoff.succeeded(to).await, Ok(answer)),
             Err(LinkError::TooLong) => (Ok(()), Err(PeerError::Malformed("the answer is too long".to_owned()))),
             Err(LinkError::Unreachable(why)) => {

@@ -1,0 +1,225 @@
+//! What goes out by itself: one queue per destination on disk, one worker for each that can be reached.
+//!
+//! A destination that has something to get has a *lane*: a task while it is being served, an entry in a timetable while
+//! it is being waited for, nothing at all when its queue is empty. Ten thousand dead servers are ten thousand entries.
+
+mod announce;
+mod catch_up;
+mod fleeting;
+mod follow;
+mod lanes;
+mod transaction;
+
+use std::sync::Arc;
+
+use chappe_accounts::Accounts;
+use chappe_rooms::PeerError;
+use chappe_store::{Error, Tx, outbox::Outbox};
+use ruma::{OwnedServerName, ServerName};
+use tokio::sync::Semaphore;
+
+pub use self::fleeting::PresenceNews;
+use self::{
+    lanes::Lanes,
+    transaction::{Batch, Width},
+};
+use crate::Network;
+
+/// Keeps other servers up to date: a handle, clones share it.
+#[derive(Clone)]
+pub(crate) struct Sender(Arc<Inner>);
+
+struct Inner {
+    network: Network,
+    accounts: Accounts,
+    lanes: Lanes,
+    /// Places for destinations that answered last time, and for those that did not: the dead never hold up the living.
+    healthy: Semaphore,
+    failing: Semaphore,
+}
+
+/// What a worker does next.
+enum Step {
+    /// There may be more.
+    Again,
+    /// Nothing waits.
+    Rest,
+    /// Not before this time (milliseconds since the Unix epoch).
+    Wait(u64),
+}
+
+impl Sender {
+    pub(crate) fn new(network: Network, accounts: Accounts) -> Self {
+        let places = network.config().concurrent_sends.max(2);
+        let (healthy, failing) = (Semaphore::new(places), Semaphore::new((places / 4).max(1)));
+        Self(Arc::new(Inner { network, accounts, lanes: Lanes::default(), healthy, failing }))
+    }
+
+    /// Starts following the log and serving what waits.
+    pub(crate) fn start(&self) {
+        let world = self.0.network.world();
+        world.spawn("federation follower", self.clone().follow());
+        world.spawn("federation timetable", self.clone().keep_timetable());
+        world.spawn("federation revivals", self.clone().watch_revivals());
+    }
+
+    /// Something waits for `destination`.
+    pub(crate) fn wake(&self, destination: &ServerName) {
+        if self.0.lanes.wake(destination) {
+            self.begin(destination.to_owned());
+        }
+    }
+
+    /// `destination` is to be tried now, whatever it did before.
+    pub(crate) fn wake_at_once(&self, destination: &ServerName) {
+        if self.0.lanes.wake_at_once(destination) {
+            self.begin(destination.to_owned());
+        }
+    }
+
+    /// Wakes every destination that something waits for.
+    pub(crate) async fn wake_all(&self) -> Result<(), Error> {
+        let mut after: Option<OwnedServerName> = None;
+        loop {
+            let next = self.0.network.store().read().next_outbox_destination(after.as_deref()).await?;
+            let Some(destination) = next else { return Ok(()) };
+            self.wake(&destination);
+            after = Some(destination);
+        }
+    }
+
+    fn begin(&self, destination: OwnedServerName) {
+        self.0.network.world().spawn("federation sender", self.clone().serve(destination));
+    }
+
+    /// The life of a worker.
+    async fn serve(self, destination: OwnedServerName) {
+        let mut width = Width::Full;
+        let world = self.0.network.world().clone();
+        while !world.is_stopping() {
+            let step = tokio::select! {
+                step = self.step(&destination, &mut width) => step,
+                () = world.stopping() => return,
+            };
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::Rest) => {
+                    if self.0.lanes.rest(&destination) {
+                        return;
+                    }
+                }
+                Ok(Step::Wait(until)) => return self.0.lanes.wait(&destination, until),
+                Err(error) => {
+                    tracing::error!(%destination, %error, "the queue of a destination cannot be worked on");
+                    return self.0.lanes.wait(&destination, world.now() + 60_000);
+                }
+            }
+        }
+    }
+
+    async fn step(&self, destination: &ServerName, width: &mut Width) -> Result<Step, Error> {
+        let network = &self.0.network;
+        if !network.allowed().permits(destination) {
+            return Ok(Step::Rest);
+        }
+        match network.backoff().wait_until(destination).await? {
+            0 => {}
+            until => return Ok(Step::Wait(until)),
+        }
+        let state = network.backoff().state(destination).await?;
+        let places = if state.failures == 0 { &self.0.healthy } else { &self.0.failing };
+        let Ok(_place) = places.acquire().await else { return Ok(Step::Rest) };
+        if state.failures > 0 && state.tried.is_none() {
+            self.catch_up(destination).await?;
+        }
+        let Some(batch) = self.collect(destination, state.tried, *width).await? else {
+            if state.tried.is_some() {
+                // What was tried is no longer there: forget it and look at the whole queue.
+                network.backoff().reset(destination).await?;
+                return Ok(Step::Again);
+            }
+            return Ok(Step::Rest);
+        };
+        self.attempt(destination, batch, width).await
+    }
+
+    async fn attempt(&self, destination: &ServerName, batch: Batch, width: &mut Width) -> Result<Step, Error> {
+        let network = &self.0.network;
+        let tried = batch.last();
+        match self.transmit(destination, &batch).await {
+            Ok(()) => {
+                *width = width.after_success();
+                self.done(&batch).await?;
+                Ok(Step::Again)
+            }
+            Err(PeerError::Refused { status: 400 | 413 | 414 | 422 | 431, error, .. }) if tried.is_some() => {
+                // Somebody's fault is in there: find it one by one, and leave it out.
+                if batch.rows.len() == 1 {
+                    tracing::error!(%destination, error, row = ?batch.rows, "refused for good, given up");
+                    self.done(&batch).await?;
+                } else {
+                    *width = Width::Single(batch.rows.len());
+                }
+                Ok(Step::Again)
+            }
+            Err(error) => {
+                tracing::info!(%destination, %error, "a transaction was not taken");
+                self.0.lanes.drop_fleeting(destination);
+                let state = network.backoff().failed(destination, tried).await?;
+                Ok(Step::Wait(state.retry_at))
+            }
+        }
+    }
+
+    /// What was delivered leaves the queue.
+    async fn done(&self, batch: &Batch) -> Result<(), Error> {
+        if batch.rows.is_empty() {
+            return Ok(());
+        }
+        let mut tx = Tx::new();
+        for key in &batch.rows {
+            tx.delete::<Outbox>(key);
+        }
+        self.0.network.store().commit(tx).await.map(drop)
+    }
+
+    /// Begins what has waited long enough.
+    async fn keep_timetable(self) {
+        let world = self.0.network.world().clone();
+        while !world.is_stopping() {
+            let changed = self.0.lanes.timetable_changed();
+            for destination in self.0.lanes.due(world.now()) {
+                self.begin(destination);
+            }
+            let next = self.0.lanes.next_due().unwrap_or(u64::MAX);
+            let wait = next.saturating_sub(world.now()).min(3_600_000);
+            tokio::select! {
+                () = world.sleep(std::time::Duration::from_millis(wait)) => {}
+                () = changed => {}
+                () = world.stopping() => {}
+            }
+        }
+    }
+
+    /// Begins with destinations that were reached or heard of by other ways.
+    async fn watch_revivals(self) {
+        use tokio::sync::broadcast::error::RecvError;
+        let world = self.0.network.world().clone();
+        let mut revivals = self.0.network.backoff().revivals();
+        while !world.is_stopping() {
+            let revived = tokio::select! {
+                revived = revivals.recv() => revived,
+                () = world.stopping() => return,
+            };
+            match revived {
+                Ok(destination) => {
+                    if self.0.lanes.is_waiting(&destination) {
+                        self.wake_at_once(&destination);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+}

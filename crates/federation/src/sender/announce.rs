@@ -1,0 +1,132 @@
+//! Telling other servers that a local user's devices or keys changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chappe_store::{
+    Error, Json, Membership, OutboxItem, Reader, Tx,
+    outbox::{Announced, AnnouncedDevices},
+};
+use ruma::{OwnedDeviceId, OwnedServerName, ServerName, UserId};
+
+use super::Sender;
+
+/// Writers of the same record that are given way to.
+const ATTEMPTS: usize = 20;
+
+impl Sender {
+    /// Compares a user's devices and keys with what was announced, and queues the differences for every server that
+    /// shares a room with the user. Doing it twice does nothing the second time.
+    pub(super) async fn announce(&self, user: &UserId) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            match self.try_announce(user).await {
+                Err(Error::Conflict) => {}
+                done => return done,
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    async fn try_announce(&self, user: &UserId) -> Result<(), Error> {
+        let now = self.present(user).await?;
+        let store = self.0.network.store();
+        let reader = store.read();
+        let kept = reader.get::<AnnouncedDevices>(&user.to_owned()).await?;
+        let old = kept.clone().map(|Json(old)| old).unwrap_or_default();
+        let changed = changed(&old.devices, &now.devices);
+        let keys_changed = old.signing_keys != now.signing_keys;
+        if changed.is_empty() && !keys_changed {
+            return Ok(());
+        }
+        let servers = servers_of(&reader, user, self.0.network.server()).await?;
+        let mut tx = Tx::new();
+        let mut stream_id = old.stream_id;
+        for device in changed {
+            stream_id += 1;
+            let item = OutboxItem::Device { user: user.to_owned(), device, stream_id };
+            for server in &servers {
+                tx.enqueue(server, &item);
+            }
+        }
+        if keys_changed {
+            for server in &servers {
+                tx.enqueue(server, &OutboxItem::SigningKeys(user.to_owned()));
+            }
+        }
+        tx.expect::<AnnouncedDevices>(&user.to_owned(), kept.as_ref());
+        tx.put::<AnnouncedDevices>(&user.to_owned(), &Json(Announced { stream_id, ..now }));
+        store.commit(tx).await.map(drop)
+    }
+
+    /// Fingerprints of what there is now.
+    async fn present(&self, user: &UserId) -> Result<Announced, Error> {
+        let devices = read(self.0.accounts.federated_devices(user).await)?.unwrap_or_default();
+        let keys = read(self.0.accounts.public_keys(None, user, &[]).await)?.unwrap_or_default();
+        let print = |(device, keys, name): (OwnedDeviceId, ruma::serde::Raw<_>, Option<String>)| {
+            let keys: &ruma::serde::Raw<ruma::encryption::DeviceKeys> = &keys;
+            (device, fingerprint([keys.json().get(), name.as_deref().unwrap_or_default()]))
+        };
+        let own = |key: &Option<ruma::serde::Raw<ruma::encryption::CrossSigningKey>>| {
+            key.as_ref().map(|key| key.json().get().to_owned()).unwrap_or_default()
+        };
+        let (master, self_signing) = (own(&keys.master), own(&keys.self_signing));
+        let none = master.is_empty() && self_signing.is_empty();
+        Ok(Announced {
+            stream_id: 0,
+            devices: devices.into_iter().map(print).collect(),
+            signing_keys: if none { 0 } else { fingerprint([&master, &self_signing]) },
+        })
+    }
+}
+
+fn read<T>(answer: Result<T, chappe_accounts::Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(chappe_accounts::Error::Store(error)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Devices that are new, other than before, or gone.
+fn changed(
+    old: &BTreeMap<OwnedDeviceId, u64>,
+    new: &BTreeMap<OwnedDeviceId, u64>,
+) -> BTreeSet<OwnedDeviceId> {
+    let differs = |device: &&OwnedDeviceId| old.get(*device) != new.get(*device);
+    old.keys().chain(new.keys()).filter(differs).cloned().collect()
+}
+
+/// Other servers in the rooms of a local user.
+pub(super) async fn servers_of(
+    reader: &Reader<'_>,
+    user: &UserId,
+    us: &ServerName,
+) -> Result<BTreeSet<OwnedServerName>, Error> {
+    let mut servers = BTreeSet::new();
+    for (nid, at) in reader.user_rooms(user).await? {
+        if at.value.membership == Membership::Join {
+            let there = reader.room_servers(nid).await?;
+            servers.extend(there.into_iter().map(|(server, _)| server).filter(|server| server != us));
+        }
+    }
+    Ok(servers)
+}
+
+/// Tells texts apart; nobody gains by making two alike (FNV-1a, 64 bits).
+fn fingerprint(texts: [&str; 2]) -> u64 {
+    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_new_other_and_gone_devices() {
+        let devices = |list: &[(&str, u64)]| list.iter().map(|(id, print)| ((*id).into(), *print)).collect();
+        let (old, new) = (devices(&[("A", 1), ("B", 2), ("C", 3)]), devices(&[("A", 1), ("B", 9), ("D", 4)]));
+        let changed: Vec<String> = changed(&old, &new).iter().map(ToString::to_string).collect();
+        assert_eq!(changed, ["B", "C", "D"]);
+        assert_ne!(fingerprint(["a", "b"]), fingerprint(["ab", ""]));
+    }
+}

@@ -1,0 +1,90 @@
+//! After a long absence a destination gets the newest event of each room; the rest it asks for if it wants it.
+
+use std::collections::BTreeMap;
+
+use chappe_store::{
+    Error, EventNum, OutboxItem, Reader, RoomNid, Tx,
+    outbox::{Outbox, OutboxKey},
+};
+use ruma::ServerName;
+
+use super::Sender;
+
+/// Rows read and removed at once.
+const PAGE: usize = 1_000;
+
+impl Sender {
+    /// Shortens a long queue: of each room's events only the last one stays, and where others have followed it, the
+    /// room's newest events come instead. Everything else stays.
+    pub(super) async fn catch_up(&self, destination: &ServerName) -> Result<(), Error> {
+        let threshold = self.0.network.config().catch_up_after.max(1);
+        let store = self.0.network.store();
+        if store.read().outbox(destination, threshold).await?.len() < threshold {
+            return Ok(());
+        }
+        let (last, superseded) = self.survey(destination).await?;
+        for page in superseded.chunks(PAGE) {
+            let mut tx = Tx::new();
+            for key in page {
+                tx.delete::<Outbox>(key);
+            }
+            store.commit(tx).await?;
+        }
+        let rooms = last.len();
+        for (room, (key, event)) in last {
+            let newest = newest(&store.read(), destination, room, event).await?;
+            let mut tx = Tx::new();
+            for event in newest {
+                tx.enqueue(destination, &OutboxItem::Pdu { room, event: event.0 });
+            }
+            if !tx.is_empty() {
+                tx.delete::<Outbox>(&key);
+                store.commit(tx).await?;
+            }
+        }
+        tracing::info!(%destination, rooms, left_out = superseded.len(), "catching up");
+        Ok(())
+    }
+
+    /// The last waiting event of each room, and the rows before it.
+    async fn survey(
+        &self,
+        destination: &ServerName,
+    ) -> Result<(BTreeMap<u32, (OutboxKey, u32)>, Vec<OutboxKey>), Error> {
+        let mut last: BTreeMap<u32, (OutboxKey, u32)> = BTreeMap::new();
+        let mut superseded = Vec::new();
+        let mut from = (destination.to_owned(), 0u64, 0u16);
+        loop {
+            let reader = self.0.network.store().read();
+            let rows = reader.scan_from::<Outbox>(&destination.to_owned(), &from, PAGE).await?;
+            let Some((end, _)) = rows.last() else { return Ok((last, superseded)) };
+            from = match end.2.checked_add(1) {
+                Some(index) => (end.0.clone(), end.1, index),
+                None => (end.0.clone(), end.1 + 1, 0),
+            };
+            for (key, item) in rows {
+                if let OutboxItem::Pdu { room, event } = item
+                    && let Some((before, _)) = last.insert(room, (key, event))
+                {
+                    superseded.push(before);
+                }
+            }
+        }
+    }
+}
+
+/// The events to send instead of `event`: none when it is itself among the newest, or when the destination has left.
+async fn newest(
+    reader: &Reader<'_>,
+    destination: &ServerName,
+    room: u32,
+    event: u32,
+) -> Result<Vec<EventNum>, Error> {
+    let nid = RoomNid(room);
+    let head = reader.room_head(nid).await?;
+    let is_newest = head.extremities.contains(&EventNum(event));
+    if is_newest || !reader.server_joined(nid, destination).await? {
+        return Ok(Vec::new());
+    }
+    Ok(head.extremities.into_iter().take(20).collect())
+}

@@ -1,0 +1,186 @@
+//! Which destinations are being served, which are waited for until when, and what is in memory for each.
+
+use std::collections::{BTreeSet, HashMap};
+
+use parking_lot::Mutex;
+use ruma::{OwnedServerName, ServerName};
+use tokio::sync::{Notify, futures::Notified};
+
+use super::fleeting::Fleeting;
+
+#[derive(Default)]
+pub(super) struct Lanes {
+    state: Mutex<State>,
+    timetable_changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    lanes: HashMap<OwnedServerName, Lane>,
+    /// `(time in milliseconds since the Unix epoch, destination)`, one for each waiting lane.
+    timetable: BTreeSet<(u64, OwnedServerName)>,
+}
+
+#[derive(Default)]
+struct Lane {
+    activity: Activity,
+    fleeting: Fleeting,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Activity {
+    #[default]
+    Resting,
+    /// A task is at it; `again` when something came meanwhile.
+    Serving { again: bool },
+    Waiting { until: u64 },
+}
+
+impl Lanes {
+    /// Something new waits. Gives whether the caller has to begin a worker.
+    pub(super) fn wake(&self, destination: &ServerName) -> bool {
+        let mut state = self.state.lock();
+        let lane = state.lanes.entry(destination.to_owned()).or_default();
+        match &mut lane.activity {
+            Activity::Serving { again } => {
+                *again = true;
+                false
+            }
+            Activity::Waiting { .. } => false,
+            resting @ Activity::Resting => {
+                *resting = Activity::Serving { again: false };
+                true
+            }
+        }
+    }
+
+    /// The same, for a destination that need not be waited for any longer.
+    pub(super) fn wake_at_once(&self, destination: &ServerName) -> bool {
+        let mut state = self.state.lock();
+        if let Some(lane) = state.lanes.get_mut(destination)
+            && let Activity::Waiting { until } = lane.activity
+        {
+            lane.activity = Activity::Serving { again: false };
+            state.timetable.remove(&(until, destination.to_owned()));
+            return true;
+        }
+        drop(state);
+        self.wake(destination)
+    }
+
+    /// A worker found nothing more. Gives whether it may end.
+    pub(super) fn rest(&self, destination: &ServerName) -> bool {
+        let mut state = self.state.lock();
+        let Some(lane) = state.lanes.get_mut(destination) else { return true };
+        if lane.activity == (Activity::Serving { again: true }) {
+            lane.activity = Activity::Serving { again: false };
+            return false;
+        }
+        state.lanes.remove(destination);
+        true
+    }
+
+    /// A worker ends for now.
+    pub(super) fn wait(&self, destination: &ServerName, until: u64) {
+        let mut state = self.state.lock();
+        let lane = state.lanes.entry(destination.to_owned()).or_default();
+        lane.activity = Activity::Waiting { until };
+        state.timetable.insert((until, destination.to_owned()));
+        drop(state);
+        self.timetable_changed.notify_one();
+    }
+
+    /// Takes the destinations whose time has come; their workers are to be begun.
+    pub(super) fn due(&self, now: u64) -> Vec<OwnedServerName> {
+        let mut state = self.state.lock();
+        let mut due = Vec::new();
+        while state.timetable.first().is_some_and(|(until, _)| *until <= now)
+            && let Some((_, destination)) = state.timetable.pop_first()
+        {
+            if let Some(lane) = state.lanes.get_mut(&destination) {
+                lane.activity = Activity::Serving { again: false };
+            }
+            due.push(destination);
+        }
+        due
+    }
+
+    /// When the next one's time comes.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        self.state.lock().timetable.first().map(|(until, _)| *until)
+    }
+
+    /// Ready once the timetable has a new entry.
+    pub(super) fn timetable_changed(&self) -> Notified<'_> {
+        self.timetable_changed.notified()
+    }
+
+    pub(super) fn is_waiting(&self, destination: &ServerName) -> bool {
+        let state = self.state.lock();
+        state.lanes.get(destination).is_some_and(|lane| matches!(lane.activity, Activity::Waiting { .. }))
+    }
+
+    /// Adds to what is in memory for a destination, unless it is being waited for and `add` is for the moment only.
+    pub(super) fn add_fleeting(&self, destination: &ServerName, keep: Keep, add: impl FnOnce(&mut Fleeting)) {
+        let mut state = self.state.lock();
+        let lane = state.lanes.entry(destination.to_owned()).or_default();
+        if keep == Keep::WhileReached && matches!(lane.activity, Activity::Waiting { .. }) {
+            return;
+        }
+        add(&mut lane.fleeting);
+    }
+
+    /// Takes up to `limit` EDUs out of what is in memory for a destination.
+    pub(super) fn take_fleeting(&self, destination: &ServerName, limit: usize) -> Vec<serde_json::Value> {
+        let mut state = self.state.lock();
+        state.lanes.get_mut(destination).map(|lane| lane.fleeting.take(limit)).unwrap_or_default()
+    }
+
+    /// A destination was not reached: what was for the moment only is out of date by the time it is.
+    pub(super) fn drop_fleeting(&self, destination: &ServerName) {
+        if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
+            lane.fleeting.drop_momentary();
+        }
+    }
+}
+
+/// How long something in memory is worth sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Until it is sent or replaced.
+    UntilSent,
+    /// Only if it can be sent now.
+    WhileReached,
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::server_name;
+
+    use super::Lanes;
+
+    #[test]
+    fn one_worker_per_destination_that_misses_nothing() {
+        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
+        assert!(lanes.wake(peer));
+        assert!(!lanes.wake(peer), "a second worker");
+        assert!(!lanes.rest(peer), "what came meanwhile was missed");
+        assert!(lanes.rest(peer));
+        assert!(lanes.wake(peer));
+    }
+
+    #[test]
+    fn waiting_ends_with_its_time_or_a_sign_of_life() {
+        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
+        assert!(lanes.wake(peer));
+        lanes.wait(peer, 100);
+        assert!(!lanes.wake(peer) && lanes.is_waiting(peer));
+        assert_eq!(lanes.next_due(), Some(100));
+        assert!(lanes.due(99).is_empty());
+        assert_eq!(lanes.due(100), [peer]);
+        lanes.wait(peer, 200);
+        assert!(lanes.wake_at_once(peer));
+        assert_eq!(lanes.next_due(), None);
+        assert!(!lanes.wake_at_once(peer));
+    }
+}
