@@ -38,6 +38,7 @@ pub struct House {
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
     settings: Arc<chappe_web::Settings>,
+    client: chappe_client_api::Api,
 }
 
 impl House {
@@ -78,6 +79,14 @@ impl House {
             FederationDeps { network: network.clone(), rooms: rooms.clone(), accounts: accounts.clone() };
         let federation = Federation::new(deps);
 
+        let client = chappe_client_api::Api::new(chappe_client_api::Deps {
+            world: world.clone(),
+            accounts: accounts.clone(),
+            identity: identity.clone(),
+            rooms: rooms.clone(),
+            remote: Arc::new(crate::nobody::Nobody),
+            config: client_config(config),
+        });
         let admin = Admin::new(chappe_admin::Deps {
             world: world.clone(),
             store: store.clone(),
@@ -89,7 +98,7 @@ impl House {
         let secret = shared_secret(&config.admin)?;
         let metrics = observe::metrics_handle()?;
         let settings = Arc::new(config.http.clone());
-        Ok(Self { world, store, accounts, identity, federation, admin, secret, metrics, settings })
+        Ok(Self { world, store, accounts, identity, federation, admin, secret, metrics, settings, client })
     }
 
     /// Starts what runs beside requests.
@@ -137,7 +146,7 @@ impl House {
     }
 
     fn client_routes(&self) -> Router {
-        Router::new()
+        chappe_client_api::routes().into_router().with_state(self.client.clone())
     }
 
     fn register_routes(&self) -> Router {
@@ -153,6 +162,15 @@ fn running(world: &World, rooms: Rooms, network: &Network) -> chappe_admin::Runn
         servers_changed: Box::new(move |patterns| allowed.replace(patterns)),
         started: world.now(),
     }
+}
+
+/// The section of the client API, with the base URL that is said once for all.
+fn client_config(config: &Config) -> chappe_client_api::Config {
+    let mut client = config.client.clone();
+    if client.public_base_url.is_empty() {
+        client.public_base_url.clone_from(&config.public_baseurl);
+    }
+    client
 }
 
 /// SMTP with the secrets from the files that the configuration names.

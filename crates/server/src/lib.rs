@@ -6,6 +6,7 @@ mod cli;
 pub mod config;
 mod listen;
 pub mod mail_sink;
+mod nobody;
 mod observe;
 mod serve;
 mod signing_key;

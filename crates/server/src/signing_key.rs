@@ -69,11 +69,9 @@ mod tests {
     fn what_everybody_knows_signs_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("signing.key");
-        // The specification's own test key (appendices, "Signing JSON").
-        let line = "ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1\n";
-        std::fs::write(&file, line).unwrap();
+        let key = SigningKey::from_seed([7; 32], "1").unwrap();
+        std::fs::write(&file, &*key.to_line()).unwrap();
         let world = World::fake(Fake::new("hs", 1, &FakeNet::default()));
-        let key = SigningKey::from_line(line).unwrap();
         assert!(load_or_create(&file, &world, &WeakKeys::default()).is_ok());
         let weak: WeakKeys = [key.public_key()].into_iter().collect();
         assert!(load_or_create(&file, &world, &weak).unwrap_err().to_string().contains("public knowledge"));

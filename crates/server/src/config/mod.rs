@@ -56,6 +56,9 @@ pub struct Config {
     /// Passwords, tokens and what one account may keep.
     #[serde(default)]
     pub accounts: chappe_accounts::AccountsConfig,
+    /// What clients may do.
+    #[serde(default)]
+    pub client: chappe_client_api::Config,
     /// Rooms.
     #[serde(default)]
     pub rooms: chappe_rooms::Config,

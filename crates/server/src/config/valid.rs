@@ -31,6 +31,10 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     need(config.identity.validation_hours > 0, "`identity.validation_hours` must be at least 1");
     let name = &config.identity.service_name;
     need(!name.chars().any(char::is_control), "`identity.service_name` has a control character");
+    need(
+        !config.client.registration.email || config.mail.is_some(),
+        "`client.registration.email`: addresses cannot be validated without the section `mail`",
+    );
     if let Some(mail) = &config.mail {
         need(
             mail.username.is_some() == mail.password_file.is_some(),
