@@ -93,6 +93,11 @@ pub(crate) fn parsed(rules: &RoomVersionRules, stored: &StoredPdu) -> Result<Pdu
     Ok(Pdu::clone(&form))
 }
 
+/// Whether an event's place in the room, or at least the state around it, is known.
+pub(crate) fn is_placed(meta: &EventMeta) -> bool {
+    meta.status != Status::Outlier || meta.after != StateRef::EMPTY
+}
+
 /// The membership that an event says, for the indexes; anything unreadable is `leave`.
 pub(crate) fn membership_of(pdu: &Pdu) -> Membership {
     let said = chappe_rules::visibility::membership(Some(pdu));

@@ -19,6 +19,7 @@ mod receive;
 mod remote;
 mod send;
 mod serve;
+mod stripped;
 mod turn;
 mod upgrade;
 mod visible;

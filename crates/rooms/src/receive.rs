@@ -1,13 +1,30 @@
 //! Events of other servers: Received → Checked → Complete → Judged → Committed.
+//!
+//! One file per arrow; each stage's type can only be had from the stage before it, so an unjudged event cannot be
+//! stored as part of a room.
 
-use ruma::{OwnedEventId, RoomId, ServerName};
+mod check;
+mod commit;
+mod complete;
+mod judge;
+mod old;
+mod outliers;
+mod resolve;
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Error, Result, Rooms};
-
-/// Events that could not be completed.
-#[derive(Debug, Default)]
-pub(crate) struct Hopeless;
+pub(crate) use self::{
+    check::{Checked, Proven, allowed_by_acl, parse},
+    complete::{Before, Complete},
+    judge::Verdict,
+    outliers::Outliers,
+};
+use crate::{Error, Inner, Result, Rooms, desk::Source};
 
 /// What became of a received event.
 #[derive(Clone, Debug)]
@@ -18,14 +35,139 @@ pub struct Outcome {
     pub result: Result<()>,
 }
 
-impl Rooms {
-    /// Takes the PDUs of a transaction from `origin`, one by one; a bad one never stops the others.
-    pub async fn receive(&self, _origin: &ServerName, _pdus: Vec<Box<RawValue>>) -> Vec<Outcome> {
-        Vec::new()
+/// How much one received event may cost in requests to other servers.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// Events that may still be fetched.
+    pub(crate) events: usize,
+    /// Whether a gap before the event may still be filled.
+    pub(crate) fill: bool,
+}
+
+/// For how long an event that could not be completed is not tried again, in milliseconds.
+const HOPELESS_MS: u64 = 10 * 60 * 1_000;
+/// How many such events are remembered.
+const HOPELESS_MOST: usize = 10_000;
+
+/// Events that could not be completed: not tried again for a while.
+#[derive(Debug, Default)]
+pub(crate) struct Hopeless(Mutex<HashMap<OwnedEventId, u64>>);
+
+impl Hopeless {
+    fn holds(&self, event: &EventId, now: u64) -> bool {
+        self.0.lock().get(event).is_some_and(|until| *until > now)
     }
 
-    /// Fetches events older than the oldest this server has of `room`, up to about `limit`; gives how many came.
-    pub async fn fetch_older(&self, _room: &RoomId, _limit: u16) -> Result<usize> {
-        Err(Error::Retry)
+    fn add(&self, event: &EventId, now: u64) {
+        let mut known = self.0.lock();
+        if known.len() >= HOPELESS_MOST {
+            known.retain(|_, until| *until > now);
+        }
+        if known.len() < HOPELESS_MOST {
+            known.insert(event.to_owned(), now + HOPELESS_MS);
+        }
+    }
+}
+
+/// A PDU as it came, for a room that this server is in.
+pub(crate) struct Received {
+    origin: OwnedServerName,
+    room: OwnedRoomId,
+    raw: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Addressed {
+    room_id: OwnedRoomId,
+}
+
+impl Received {
+    /// Reads which room it is for.
+    fn read(origin: &ServerName, raw: Box<RawValue>) -> Result<Self> {
+        let Addressed { room_id } = serde_json::from_str(raw.get())
+            .map_err(|_| Error::BadJson("an event needs a room_id".to_owned()))?;
+        Ok(Self { origin: origin.to_owned(), room: room_id, raw })
+    }
+}
+
+impl Rooms {
+    /// Takes the PDUs of a transaction from `origin`, one by one; a bad one never stops the others.
+    pub async fn receive(&self, origin: &ServerName, pdus: Vec<Box<RawValue>>) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(pdus.len());
+        for raw in pdus {
+            outcomes.push(self.0.receive_one(origin, raw).await);
+        }
+        outcomes
+    }
+}
+
+impl Inner {
+    async fn receive_one(&self, origin: &ServerName, raw: Box<RawValue>) -> Outcome {
+        let checked = match Received::read(origin, raw) {
+            Ok(received) => received.check(self).await,
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok(checked) => {
+                let event_id = Some(checked.pdu().event_id().to_owned());
+                let mut budget = Budget { events: self.config.missing_events_limit, fill: true };
+                let result = self.take(checked, &mut budget).await;
+                if let Err(error) = &result {
+                    tracing::info!(%origin, event = ?event_id, %error, "received event not taken");
+                }
+                Outcome { event_id, result }
+            }
+            Err(error) => {
+                tracing::info!(%origin, %error, "received event dropped");
+                Outcome { event_id: None, result: Err(error) }
+            }
+        }
+    }
+
+    /// Takes a checked event through the remaining stages.
+    pub(crate) async fn take(&self, checked: Checked, budget: &mut Budget) -> Result<()> {
+        if self.is_settled(&checked).await? {
+            return Ok(());
+        }
+        let now = self.world.now();
+        if self.hopeless.holds(checked.pdu().event_id(), now) {
+            return Err(Error::HostilePeer("this event could not be completed a short while ago".to_owned()));
+        }
+        if std::mem::take(&mut budget.fill) {
+            self.fill_gap(&checked, budget).await?;
+        }
+        let event_id = checked.pdu().event_id().to_owned();
+        match checked.complete(self, budget).await {
+            Ok(complete) => self.settle(&complete).await.map(drop),
+            Err(error @ (Error::Store(_) | Error::Retry)) => Err(error),
+            Err(error) => {
+                self.hopeless.add(&event_id, now);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the event has its place already.
+    async fn is_settled(&self, checked: &Checked) -> Result<bool> {
+        let reader = self.store.read();
+        let Some(nid) = reader.room_nid(checked.room()).await? else { return Err(Error::NotFound("room")) };
+        match reader.event_num(nid, checked.pdu().event_id()).await? {
+            Some(num) => Ok(reader.event_meta(nid, num).await?.status != chappe_store::Status::Outlier),
+            None => Ok(false),
+        }
+    }
+}
+
+/// What an event that did not come from here is to this server's peers.
+pub(crate) fn source_for(inner: &Inner, origin: &ServerName) -> Source {
+    if *origin == inner.server { Source::PassedOn } else { Source::Elsewhere }
+}
+
+/// Whether `room` is one that this server takes part in.
+pub(crate) async fn is_in(inner: &Inner, room: &RoomId) -> Result<bool> {
+    let reader = inner.store.read();
+    match reader.room_nid(room).await? {
+        Some(nid) => Ok(reader.server_joined(nid, &inner.server).await?),
+        None => Ok(false),
     }
 }

@@ -1,34 +1,184 @@
-//! Memberships of local users in rooms of other servers: join, knock, leave, and invites of other servers' users.
+//! Memberships of local users in rooms of other servers: join, knock, leave; and invites of other servers' users.
 
-use chappe_store::{At, Json, out_of_band::OutOfBand};
-use ruma::{OwnedEventId, RoomId, UserId};
-use serde_json::{Map, Value};
+mod handshake;
+mod import;
 
-use crate::{Actor, Error, Result, Rooms, Via};
+use chappe_rules::{Pdu, policy::Door};
+use chappe_store::{At, Json, Membership, Tx, out_of_band::OutOfBand};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Actor, Draft, Error, Invitation, Result, Rooms, Via,
+    author::By,
+    desk::{Desk, Source},
+    receive::{Budget, Checked},
+    send::{bypass_of, not_in_room},
+    stripped::sanitized,
+};
+
+/// Servers that are asked at most before giving up.
+const MOST_SERVERS: usize = 8;
 
 impl Rooms {
-    pub(crate) async fn join_remote(&self, _: &Actor, _: &RoomId, _: Via, _: Option<String>) -> Result<()> {
-        Err(Error::Unreachable)
+    pub(crate) async fn join_remote(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        via: Via,
+        reason: Option<String>,
+    ) -> Result<()> {
+        let limit = std::time::Duration::from_secs(self.config().join_timeout_seconds);
+        let (rooms, actor, room) = (self.clone(), actor.clone(), room.to_owned());
+        // Goes on when the client hangs up: half a join would have to be done again.
+        let work = async move {
+            let servers = rooms.candidates(&actor.user, &room, via).await?;
+            let content = rooms.0.member_content(&actor.user, "join", reason.as_deref()).await?;
+            first_that_works(&servers, |server| rooms.0.join_through(server, &actor.user, &room, &content)).await
+        };
+        let world = self.0.world.clone();
+        let bounded = async move { world.timeout(limit, work).await };
+        self.0.world.spawn("remote join", bounded).await.ok().flatten().unwrap_or(Err(Error::Unreachable))
     }
-    pub(crate) async fn knock_remote(&self, _: &Actor, _: &RoomId, _: Via, _: Option<String>) -> Result<()> {
-        Err(Error::Unreachable)
+
+    pub(crate) async fn knock_remote(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        via: Via,
+        reason: Option<String>,
+    ) -> Result<()> {
+        let servers = self.candidates(&actor.user, room, via).await?;
+        let content = self.0.member_content(&actor.user, "knock", reason.as_deref()).await?;
+        let user = &*actor.user;
+        first_that_works(&servers, |server| self.0.knock_through(server, user, room, &content)).await
     }
+
+    /// Turns an invite down or takes a knock back. The other servers are told if one can be reached; the user is out
+    /// in any case.
     pub(crate) async fn leave_remote(
         &self,
-        _: &Actor,
-        _: &RoomId,
-        _: At<Json<OutOfBand>>,
-        _: Option<String>,
+        actor: &Actor,
+        room: &RoomId,
+        outside: At<Json<OutOfBand>>,
+        reason: Option<String>,
     ) -> Result<()> {
-        Err(Error::Unreachable)
+        if outside.value.0.kind() == Some(Membership::Leave) {
+            return Ok(());
+        }
+        let mut content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
+        if let Some(reason) = reason {
+            content.insert("reason".to_owned(), json!(reason));
+        }
+        let servers = self.candidates(&actor.user, room, Vec::new()).await?;
+        let (user, content) = (&*actor.user, &content);
+        let told = first_that_works(&servers, |server| self.0.leave_through(server, user, room, content)).await;
+        let left = match told {
+            Ok(pdu) => OutOfBand {
+                membership: "leave".to_owned(),
+                event_id: pdu.event_id().to_string(),
+                event: pdu.to_raw(),
+                ..outside.value.0
+            },
+            Err(error) => {
+                tracing::info!(%room, %user, %error, "nobody could be told that the invite is turned down");
+                OutOfBand { membership: "leave".to_owned(), ..outside.value.0 }
+            }
+        };
+        let mut tx = Tx::new();
+        tx.put_out_of_band(&actor.user, room, &left);
+        self.0.store.commit(tx).await?;
+        Ok(())
     }
+
+    /// Servers that may know the room: those named, those that invited, those in it, and the one in its name.
+    async fn candidates(&self, user: &UserId, room: &RoomId, via: Via) -> Result<Vec<OwnedServerName>> {
+        let reader = self.0.store.read();
+        let mut servers = via;
+        if let Some(outside) = reader.out_of_band(user, room).await? {
+            servers.extend(outside.value.0.via);
+        }
+        if let Some(nid) = reader.room_nid(room).await? {
+            servers.extend(reader.room_servers(nid).await?.into_iter().map(|(server, _)| server));
+        }
+        servers.extend(room.server_name().map(ToOwned::to_owned));
+        let mut seen = std::collections::BTreeSet::new();
+        servers.retain(|server| server != self.server() && seen.insert(server.clone()));
+        servers.truncate(MOST_SERVERS);
+        if servers.is_empty() { Err(Error::NotFound("room")) } else { Ok(servers) }
+    }
+
+    /// Invites another server's user: that server sees and signs the invite first.
     pub(crate) async fn invite_remote(
         &self,
-        _: &Actor,
-        _: &RoomId,
-        _: &UserId,
-        _: Map<String, Value>,
+        actor: &Actor,
+        room: &RoomId,
+        target: &UserId,
+        content: Map<String, Value>,
     ) -> Result<OwnedEventId> {
-        Err(Error::Unreachable)
+        let mut desk = Desk::open(&self.0, room).await?;
+        if !desk.is_here().await? {
+            return Err(not_in_room());
+        }
+        let by = By { sender: &actor.user, bypass: bypass_of(actor), door: Door::Local };
+        let authored = desk.author(by, Draft::member(target, content)).await?;
+        let ours = desk.pdus(&[authored.num]).await?.pop().ok_or(Error::Retry)?;
+        let room_state = desk.introduction_for_peers(&[&actor.user]).await?;
+        let invitation =
+            Invitation { room_version: desk.head.version.clone(), event: ours.to_raw(), room_state };
+        let rules = desk.rules;
+        // Nothing of this desk is committed: the invite takes its place once the other server has agreed.
+        drop(desk);
+        let signed = self.0.peers.invite(target.server_name(), room, ours.event_id(), invitation).await?;
+        let signed = same_event(Pdu::parse(rules, signed.get().as_bytes()).ok(), &ours)?;
+        let proven = self.0.check_one(rules, signed).await?;
+        let checked = Checked::from_handshake(self.server(), proven);
+        let mut budget = Budget { events: 0, fill: false };
+        let complete = checked.complete_as(&self.0, &mut budget, Source::Here).await?;
+        match self.0.settle(&complete).await? {
+            Some(crate::receive::Verdict::Accepted) | None => Ok(ours.event_id().to_owned()),
+            Some(_) => Err(Error::Forbidden("the room changed while the user was invited".to_owned())),
+        }
     }
+
+    /// Remembers a knock in a room that this server is not in.
+    pub(crate) async fn note_outside(&self, user: &UserId, room: &RoomId, outside: OutOfBand) -> Result<()> {
+        let outside = OutOfBand { state: sanitized(&outside.state), ..outside };
+        let mut tx = Tx::new();
+        tx.put_out_of_band(user, room, &outside);
+        self.0.store.commit(tx).await?;
+        Ok(())
+    }
+}
+
+/// What came back must be the event that was sent, with signatures added at most.
+pub(crate) fn same_event(came: Option<Pdu>, sent: &Pdu) -> Result<Pdu> {
+    match came {
+        Some(pdu) if pdu.event_id() == sent.event_id() => Ok(pdu),
+        _ => Err(Error::HostilePeer("another event came back than was sent".to_owned())),
+    }
+}
+
+/// Asks servers in turn. The refusal of one that could be reached tells more than another's silence.
+async fn first_that_works<'a, T, F>(
+    servers: &'a [OwnedServerName],
+    ask: impl Fn(&'a OwnedServerName) -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut worst = Error::Unreachable;
+    for server in servers {
+        match ask(server).await {
+            Ok(done) => return Ok(done),
+            Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
+            Err(error) => {
+                tracing::info!(%server, %error, "server did not help");
+                if !matches!(error, Error::Unreachable) {
+                    worst = error;
+                }
+            }
+        }
+    }
+    Err(worst)
 }

@@ -1,0 +1,130 @@
+//! Received → Checked: size, format, room, access control list, signatures and hash.
+
+use chappe_rules::{
+    Pdu,
+    acl::Acl,
+    check::{self, KeyRing, ServerKey, keys_needed},
+};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, RoomId, ServerName, UInt,
+    events::StateEventType, room_version_rules::RoomVersionRules,
+};
+use serde_json::value::RawValue;
+
+use super::Received;
+use crate::{Error, Inner, KeysWanted, Result, desk::Desk};
+
+/// An event whose form and signatures are right, redacted if its hash was wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    origin: OwnedServerName,
+    room: OwnedRoomId,
+    pdu: Pdu,
+}
+
+impl Checked {
+    pub(crate) fn origin(&self) -> &ServerName {
+        &self.origin
+    }
+
+    pub(crate) fn room(&self) -> &RoomId {
+        &self.room
+    }
+
+    pub(crate) fn pdu(&self) -> &Pdu {
+        &self.pdu
+    }
+
+    /// An event that one of the handshakes has checked by the same function, [`Inner::check_all`].
+    pub(crate) fn from_handshake(origin: &ServerName, proven: Proven) -> Self {
+        let pdu = proven.0;
+        Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu }
+    }
+}
+
+/// An event with right signatures, from whomever. Only [`Inner::check_all`] makes one.
+#[derive(Clone, Debug)]
+pub(crate) struct Proven(Pdu);
+
+impl Proven {
+    pub(crate) fn pdu(&self) -> &Pdu {
+        &self.0
+    }
+}
+
+impl Received {
+    /// Drops what is no event, not of this room, from a server that the room does not let in, or not signed.
+    pub(super) async fn check(self, inner: &Inner) -> Result<Checked> {
+        let desk = Desk::open(inner, &self.room).await?;
+        if !desk.is_here().await? {
+            return Err(Error::NotFound("room"));
+        }
+        allowed_by_acl(&desk, &self.origin).await?;
+        let rules = desk.rules;
+        drop(desk);
+        let pdu = parse(rules, &self.room, &self.raw)?;
+        let proven = inner.check_one(rules, pdu).await?;
+        Ok(Checked { origin: self.origin, room: self.room, pdu: proven.0 })
+    }
+}
+
+/// Whether the room's access control list lets a server in.
+pub(crate) async fn allowed_by_acl(desk: &Desk<'_>, server: &ServerName) -> Result<()> {
+    let Some(acl) = desk.current(StateEventType::RoomServerAcl, "").await? else { return Ok(()) };
+    if Acl::new(acl.content()).allows(server) {
+        return Ok(());
+    }
+    Err(Error::Forbidden("this room does not let your server in".to_owned()))
+}
+
+/// Reads an event that must be of `room`.
+pub(crate) fn parse(rules: &RoomVersionRules, room: &RoomId, raw: &RawValue) -> Result<Pdu> {
+    let pdu = Pdu::parse(rules, raw.get().as_bytes()).map_err(|error| Error::BadJson(error.to_string()))?;
+    if pdu.room_id() != room {
+        return Err(Error::BadJson("the event is of another room".to_owned()));
+    }
+    Ok(pdu)
+}
+
+impl Inner {
+    /// Checks signatures and hash of one event.
+    pub(crate) async fn check_one(&self, rules: &'static RoomVersionRules, pdu: Pdu) -> Result<Proven> {
+        let mut checked = self.check_all(rules, vec![pdu]).await;
+        checked.pop().unwrap_or_else(|| Err(Error::BadJson("no event".to_owned())))
+    }
+
+    /// Checks signatures and hashes of many events, with one request for all keys.
+    pub(crate) async fn check_all(&self, rules: &'static RoomVersionRules, pdus: Vec<Pdu>) -> Vec<Result<Proven>> {
+        let ring = self.keys_for(rules, &pdus).await;
+        let weak = self.weak_keys.clone();
+        let verify = move || -> Vec<Result<Proven>> {
+            let checked = pdus.iter().map(|pdu| check::check(rules, pdu, &ring, &weak));
+            let proven = |checked: Result<check::Checked, chappe_rules::Error>| {
+                checked
+                    .map(|checked| Proven(checked.into_pdu()))
+                    .map_err(|error| Error::HostilePeer(error.to_string()))
+            };
+            checked.map(proven).collect()
+        };
+        self.world.spawn_blocking(verify).await.unwrap_or_default()
+    }
+
+    async fn keys_for(&self, rules: &RoomVersionRules, pdus: &[Pdu]) -> KeyRing {
+        let mut wanted = KeysWanted::new();
+        let mut at = MilliSecondsSinceUnixEpoch(UInt::MIN);
+        for pdu in pdus {
+            at = at.max(pdu.origin_server_ts());
+            for (server, keys) in keys_needed(rules, pdu).unwrap_or_default() {
+                wanted.entry(server).or_default().extend(keys);
+            }
+        }
+        let ours = wanted.remove(&self.server).is_some();
+        let mut ring = if wanted.is_empty() { KeyRing::new() } else { self.peers.keys(&wanted, at).await };
+        if ours {
+            let until = MilliSecondsSinceUnixEpoch(UInt::MAX);
+            let own = ServerKey { public: self.key.public_key(), until };
+            ring.insert(self.server.clone(), [(self.key.id().to_owned(), own)].into());
+        }
+        ring
+    }
+}

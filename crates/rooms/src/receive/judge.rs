@@ -1,0 +1,167 @@
+//! Complete → Judged: at its auth events, at the state before it, at the current state, and by the access policy.
+
+use std::collections::BTreeSet;
+
+use chappe_rules::{
+    auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
+    policy::Door,
+};
+use chappe_store::{EventNum, StateChange, StateRef, Status, state::StateKey};
+
+use super::{Before, Complete};
+use crate::{
+    Error, Result,
+    desk::{Desk, Placing, Source, is_placed},
+};
+
+/// What the rules say of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It takes its place.
+    Accepted,
+    /// Allowed where it stands, not now, or not by this network's own rules: kept, not shown, not followed.
+    SoftFailed(String),
+    /// Not allowed where it stands.
+    Rejected(String),
+}
+
+/// The state before an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StateBefore {
+    pub(super) at: StateRef,
+    /// Whether `at` is on disk already, or only in this transaction.
+    pub(super) committed: bool,
+}
+
+/// A judged event, with the desk it was judged on.
+pub(super) struct Judged<'s> {
+    pub(super) desk: Desk<'s>,
+    pub(super) placing: Placing,
+    pub(super) before: StateBefore,
+    /// The state after it if it was staged in an earlier commit.
+    pub(super) staged: Option<StateRef>,
+    pub(super) verdict: Verdict,
+}
+
+impl Complete {
+    /// Judges the event; `None` if it has its place already.
+    pub(super) async fn judge<'s>(&self, mut desk: Desk<'s>) -> Result<Option<Judged<'s>>> {
+        let stored = desk.reader.event_num(desk.nid, self.pdu.event_id()).await?;
+        let meta = match stored {
+            Some(num) => Some(desk.reader.event_meta(desk.nid, num).await?),
+            None => None,
+        };
+        if meta.as_ref().is_some_and(|meta| meta.status != Status::Outlier) {
+            return Ok(None);
+        }
+        let staged = meta.filter(|meta| meta.after != StateRef::EMPTY).map(|meta| (meta.before, meta.after));
+        let placing = self.placing(&desk, stored).await?;
+        let before = match staged {
+            Some((at, _)) => StateBefore { at, committed: true },
+            None => desk.state_before(&placing.prev, &self.before).await?,
+        };
+        let verdict = self.verdict(&desk, before.at).await?;
+        Ok(Some(Judged { desk, placing, before, staged: staged.map(|(_, after)| after), verdict }))
+    }
+
+    async fn placing(&self, desk: &Desk<'_>, stored: Option<EventNum>) -> Result<Placing> {
+        let known = |nums: Vec<Option<EventNum>>| nums.into_iter().flatten().collect::<Vec<_>>();
+        let auth = known(desk.nums(self.pdu.auth_events()).await?);
+        let prev = known(desk.nums(self.pdu.prev_events()).await?);
+        let metas = desk.reader.event_metas(desk.nid, &prev).await?;
+        let placed = prev.into_iter().zip(metas).filter(|(_, meta)| is_placed(meta));
+        let prev = placed.map(|(num, _)| num).collect();
+        Ok(Placing { pdu: self.pdu.clone(), auth, prev, stored, source: self.source })
+    }
+
+    async fn verdict(&self, desk: &Desk<'_>, before: StateRef) -> Result<Verdict> {
+        let (rules, pdu) = (desk.rules, &self.pdu);
+        let Some(nums) = desk.nums(&events_needed(rules, pdu)).await?.into_iter().collect::<Option<Vec<_>>>()
+        else {
+            return Err(Error::HostilePeer("auth events are missing".to_owned()));
+        };
+        if let Err(reason) = allowed_by_auth_events(rules, pdu, &desk.judged(&nums).await?) {
+            return Ok(Verdict::Rejected(reason.to_string()));
+        }
+        let keys = match state_needed(rules, pdu) {
+            Ok(keys) => keys,
+            Err(reason) => return Ok(Verdict::Rejected(reason.to_string())),
+        };
+        let held = desk.held_at(before, &keys).await?;
+        if let Err(reason) = allowed_by_state(rules, pdu, |kind, key| held.get(kind, key)) {
+            return Ok(Verdict::Rejected(reason.to_string()));
+        }
+        let held = desk.held(&keys).await?;
+        if let Err(reason) = allowed_by_state(rules, pdu, |kind, key| held.get(kind, key)) {
+            return Ok(Verdict::SoftFailed(reason.to_string()));
+        }
+        if self.source == Source::Here {
+            // Asked when it was made.
+            return Ok(Verdict::Accepted);
+        }
+        match desk.policy_on(pdu, before, Door::Received).await {
+            Ok(()) => Ok(Verdict::Accepted),
+            Err(Error::Forbidden(reason)) => Ok(Verdict::SoftFailed(reason)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Desk<'_> {
+    /// The state before an event with these previous events.
+    pub(super) async fn state_before(&mut self, prev: &[EventNum], before: &Before) -> Result<StateBefore> {
+        match before {
+            Before::Told(state) => self.told(state).await,
+            Before::Prevs => self.state_of_prevs(prev).await,
+        }
+    }
+
+    async fn state_of_prevs(&mut self, prev: &[EventNum]) -> Result<StateBefore> {
+        let (ours, theirs): (BTreeSet<_>, BTreeSet<_>) =
+            (self.head.extremities.iter().collect(), prev.iter().collect());
+        if ours == theirs {
+            return Ok(StateBefore { at: self.state.current(), committed: true });
+        }
+        let metas = self.reader.event_metas(self.nid, prev).await?;
+        let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).collect();
+        let refs: Vec<StateRef> = refs.into_iter().collect();
+        match refs.as_slice() {
+            [] => Err(Error::HostilePeer("an event needs previous events".to_owned())),
+            [one] => Ok(StateBefore { at: *one, committed: true }),
+            [first, ..] => {
+                let changes = self.resolved_changes(&refs).await?;
+                let at = self.state.branch(&self.reader, *first, &changes).await?;
+                Ok(StateBefore { at, committed: at == *first })
+            }
+        }
+    }
+
+    /// A state given as a list of events, as a branch of the current one.
+    async fn told(&mut self, state: &[EventNum]) -> Result<StateBefore> {
+        let base = self.state.current();
+        let changes = self.changes_to(state).await?;
+        let at = self.state.branch(&self.reader, base, &changes).await?;
+        Ok(StateBefore { at, committed: at == base })
+    }
+
+    /// What makes the current state the one given as a list of events. O(state).
+    pub(crate) async fn changes_to(&self, state: &[EventNum]) -> Result<Vec<StateChange>> {
+        let mut wanted = std::collections::BTreeMap::new();
+        for (num, judged) in state.iter().zip(self.judged(state).await?) {
+            if let Some((kind, key)) = judged.pdu.state().filter(|_| !judged.rejected) {
+                wanted.insert(StateKey::new(kind, key), *num);
+            }
+        }
+        let mut changes = Vec::new();
+        for (key, num) in self.reader.current_state(self.nid).await? {
+            match wanted.remove(&key) {
+                Some(new) if new == num => {}
+                Some(new) => changes.push(StateChange { key, num: new }),
+                None => changes.push(StateChange { key, num: EventNum::NONE }),
+            }
+        }
+        changes.extend(wanted.into_iter().map(|(key, num)| StateChange { key, num }));
+        Ok(changes)
+    }
+
+}

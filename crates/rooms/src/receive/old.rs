@@ -1,0 +1,145 @@
+//! History from before what this server has: fetched on demand, put at the old end of the timeline.
+
+use chappe_store::{EventMeta, EventNum, Position, Status, gaps};
+use ruma::{OwnedEventId, OwnedServerName, RoomId};
+
+use super::{Budget, Checked, judge::Verdict};
+use crate::{
+    Error, Inner, Result, Rooms,
+    desk::{Desk, Source},
+    turn::ATTEMPTS,
+};
+
+impl Rooms {
+    /// Fetches events older than the oldest this server has of `room`, up to about `limit`; gives how many came.
+    pub async fn fetch_older(&self, room: &RoomId, limit: u16) -> Result<usize> {
+        let desk = Desk::open(&self.0, room).await?;
+        let Some(gap) = desk.reader.gaps(desk.nid).await?.into_iter().next() else { return Ok(0) };
+        if !desk.is_here().await? {
+            return Ok(0);
+        }
+        let mut servers = desk.servers().await?;
+        servers.retain(|server| server != self.server());
+        // Whoever made the room most likely has all of it.
+        servers.sort_by_key(|server| Some(&**server) != room.server_name());
+        drop(desk);
+        for server in servers.iter().take(self.config().backfill_servers) {
+            match self.0.fetch_before(server, room, &gap, limit).await {
+                Ok(0) => {}
+                Ok(count) => return Ok(count),
+                Err(error @ Error::Store(_)) => return Err(error),
+                Err(error) => tracing::debug!(%room, %server, %error, "old events could not be had"),
+            }
+        }
+        Ok(0)
+    }
+}
+
+impl Inner {
+    async fn fetch_before(
+        &self,
+        server: &OwnedServerName,
+        room: &RoomId,
+        gap: &gaps::Gap,
+        limit: u16,
+    ) -> Result<usize> {
+        let raws = self.peers.backfill(server, room, &gap.missing, limit.min(100)).await?;
+        let rules = Desk::open(self, room).await?.rules;
+        let mut proven = self.check_raws(rules, room, &raws).await;
+        proven.sort_by_key(|proven| proven.pdu().depth());
+        let mut budget = Budget { events: self.config.missing_events_limit, fill: false };
+        let mut staged = Vec::new();
+        for proven in proven {
+            let event = proven.pdu().event_id().to_owned();
+            let checked = Checked::from_handshake(server, proven);
+            match self.stage_old(checked, &mut budget).await {
+                Ok(true) => staged.push(event),
+                Ok(false) => {}
+                Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
+                Err(error) => tracing::debug!(%event, %error, "old event not taken"),
+            }
+        }
+        staged.reverse();
+        self.place_old(room, &staged, gap).await?;
+        Ok(staged.len())
+    }
+
+    /// Judges an old event and stores it with the state around it, without a place yet. False if it is known or
+    /// rejected.
+    async fn stage_old(&self, checked: Checked, budget: &mut Budget) -> Result<bool> {
+        if self.is_settled(&checked).await? {
+            return Ok(false);
+        }
+        let room = checked.room().to_owned();
+        let complete = checked.complete_as(self, budget, Source::Elsewhere).await?;
+        let _turn = self.turn(&room).await;
+        for _ in 0..ATTEMPTS {
+            let desk = Desk::open(self, &room).await?;
+            let Some(judged) = complete.judge(desk).await? else { return Ok(false) };
+            // What the room is like by now does not matter for what was said then.
+            let rejected = matches!(judged.verdict, Verdict::Rejected(_));
+            let status = if rejected { Status::Rejected } else { Status::Outlier };
+            match judged.commit_aside(status).await {
+                Ok(_) => return Ok(!rejected),
+                Err(Error::Retry) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Retry)
+    }
+
+    /// Gives staged events their places, newest first, and says what is missing before them.
+    async fn place_old(&self, room: &RoomId, events: &[OwnedEventId], gap: &gaps::Gap) -> Result<()> {
+        let _turn = self.turn(room).await;
+        for _ in 0..ATTEMPTS {
+            let mut desk = Desk::open(self, room).await?;
+            desk.place_old(events, gap).await?;
+            match self.store.commit(desk.seal()).await {
+                Ok(_) => return Ok(()),
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Retry)
+    }
+}
+
+impl Desk<'_> {
+    async fn place_old(&mut self, events: &[OwnedEventId], gap: &gaps::Gap) -> Result<()> {
+        let nums: Vec<EventNum> = self.nums(events).await?.into_iter().flatten().collect();
+        let metas = self.reader.event_metas(self.nid, &nums).await?;
+        let placeable = |meta: &EventMeta| meta.status == Status::Outlier;
+        let found: Vec<_> = nums.into_iter().zip(metas).filter(|(_, meta)| placeable(meta)).collect();
+        for (num, mut meta) in found {
+            let Some(pdu) = self.pdus(&[num]).await?.pop() else { continue };
+            let ordinal = self.head.take_back_ordinal();
+            meta.status = Status::Accepted;
+            meta.ordinal = Some(ordinal);
+            meta.position = Position(0);
+            meta.redacted_by = self.waiting_redaction(&pdu, Source::Elsewhere, meta.before).await?;
+            self.tx.place_event(self.nid, num, &meta);
+            self.index(&pdu, num, &meta).await?;
+            let missing = self.unplaced(pdu.prev_events()).await?;
+            self.tx.put_gap(self.nid, &gaps::Gap { ordinal, num, missing });
+        }
+        let missing = self.unplaced(&gap.missing).await?;
+        let still = missing.into_iter().filter(|id| !events.contains(id)).collect();
+        self.tx.put_gap(self.nid, &gaps::Gap { missing: still, ..gap.clone() });
+        Ok(())
+    }
+
+    /// Events that are not here, or only as outliers.
+    async fn unplaced(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
+        let mut missing = Vec::new();
+        for (id, num) in ids.iter().zip(self.nums(ids).await?) {
+            let placed = match num {
+                Some(num) => crate::desk::is_placed(&self.reader.event_meta(self.nid, num).await?),
+                None => false,
+            };
+            if !placed {
+                missing.push(id.clone());
+            }
+        }
+        Ok(missing)
+    }
+}

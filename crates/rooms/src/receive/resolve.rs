@@ -1,0 +1,145 @@
+//! One state out of several: only what conflicts is looked at.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chappe_rules::{
+    pdu::Judged,
+    resolve::{Conflict, StateMap, relevant_keys, resolve},
+};
+use chappe_store::{EventNum, KeyId, StateChange, StateRef, state::StateKey};
+use ruma::{EventId, OwnedEventId};
+
+use crate::{
+    Error, Result,
+    desk::{Desk, rule_key, store_key},
+};
+
+/// The conflicted keys: for each, its event in each of the states.
+type Conflicted = BTreeMap<KeyId, Vec<EventNum>>;
+
+impl Desk<'_> {
+    /// What makes the current state the resolution of committed states.
+    pub(super) async fn changes_to_states(&self, refs: &[StateRef]) -> Result<Vec<StateChange>> {
+        let Some(first) = refs.first() else { return Ok(Vec::new()) };
+        let diff = self.reader.state_diff(self.nid, self.state.current(), *first).await?;
+        let ids: Vec<KeyId> = diff.iter().map(|change| change.key).collect();
+        let keys = self.reader.state_keys(self.nid, &ids).await?;
+        let mut target: BTreeMap<StateKey, EventNum> =
+            keys.into_iter().zip(diff).map(|(key, change)| (key, change.new)).collect();
+        for change in self.resolved_changes(refs).await? {
+            target.insert(change.key, change.num);
+        }
+        Ok(target.into_iter().map(|(key, num)| StateChange { key, num }).collect())
+    }
+
+    /// What makes the first of several committed states their resolution.
+    pub(super) async fn resolved_changes(&self, refs: &[StateRef]) -> Result<Vec<StateChange>> {
+        let conflicted = self.conflicted(refs).await?;
+        if conflicted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<KeyId> = conflicted.keys().copied().collect();
+        let keys = self.reader.state_keys(self.nid, &ids).await?;
+        let resolved = self.resolve(refs, &keys, &conflicted).await?;
+        let mut changes = Vec::new();
+        for (key, values) in keys.into_iter().zip(conflicted.values()) {
+            let num = resolved.get(&key).copied().unwrap_or(EventNum::NONE);
+            if values.first() != Some(&num) {
+                changes.push(StateChange { key, num });
+            }
+        }
+        Ok(changes)
+    }
+
+    async fn conflicted(&self, refs: &[StateRef]) -> Result<Conflicted> {
+        let Some((first, others)) = refs.split_first() else { return Ok(Conflicted::new()) };
+        let mut diffs = Vec::with_capacity(others.len());
+        let mut base = BTreeMap::new();
+        for other in others {
+            let diff = self.reader.state_diff(self.nid, *first, *other).await?;
+            base.extend(diff.iter().map(|change| (change.key, change.old)));
+            diffs.push(diff.into_iter().map(|change| (change.key, change.new)).collect::<HashMap<_, _>>());
+        }
+        let values = |(key, old): (KeyId, EventNum)| {
+            let others = diffs.iter().map(|diff| diff.get(&key).copied().unwrap_or(old));
+            (key, std::iter::once(old).chain(others).collect())
+        };
+        Ok(base.into_iter().map(values).collect())
+    }
+
+    async fn resolve(
+        &self,
+        refs: &[StateRef],
+        keys: &[StateKey],
+        conflicted: &Conflicted,
+    ) -> Result<HashMap<StateKey, EventNum>> {
+        let difference = self.reader.auth_difference(self.nid, refs).await?;
+        let in_conflict = conflicted.values().flatten().filter_map(|num| num.some()).map(|num| num.0).collect();
+        let wants_subgraph =
+            self.rules.state_res.v2_rules().is_some_and(|rules| rules.consider_conflicted_state_subgraph);
+        let subgraph = if wants_subgraph {
+            self.reader.conflicted_subgraph(self.nid, &in_conflict).await?
+        } else {
+            roaring::RoaringBitmap::new()
+        };
+        let full: Vec<EventNum> = (&(&in_conflict | &difference) | &subgraph).iter().map(EventNum).collect();
+        let mut known = self.known(&full).await?;
+        let pdus: Vec<_> = known.values().map(|(_, judged)| judged.pdu.clone()).collect();
+        let states = self.reduced_states(refs, keys, conflicted, &pdus, &mut known).await?;
+        let ids = |nums: &roaring::RoaringBitmap| {
+            let wanted: BTreeSet<EventNum> = nums.iter().map(EventNum).collect();
+            let named = known.iter().filter(|(_, (num, _))| wanted.contains(num));
+            named.map(|(id, _)| id.clone()).collect::<BTreeSet<OwnedEventId>>()
+        };
+        let conflict = Conflict { states, auth_difference: ids(&difference), subgraph: ids(&subgraph) };
+        let fetch = |id: &EventId| known.get(id).map(|(_, judged)| judged.clone());
+        let resolved =
+            resolve(self.rules, &conflict, fetch).map_err(|error| Error::HostilePeer(error.to_string()))?;
+        let num = |(key, id): (chappe_rules::auth::StateKey, OwnedEventId)| {
+            Some((store_key(&key), known.get(&id)?.0))
+        };
+        Ok(resolved.into_iter().filter_map(num).collect())
+    }
+
+    /// Events with everything in their auth chains, by id.
+    async fn known(&self, nums: &[EventNum]) -> Result<HashMap<OwnedEventId, (EventNum, Judged)>> {
+        let mut all = self.reader.auth_chain(self.nid, nums).await?;
+        all.extend(nums.iter().map(|num| num.0));
+        let all: Vec<EventNum> = all.iter().map(EventNum).collect();
+        let judged = self.judged(&all).await?;
+        let by_id = |(num, judged): (EventNum, Judged)| (judged.pdu.event_id().to_owned(), (num, judged));
+        Ok(all.into_iter().zip(judged).map(by_id).collect())
+    }
+
+    /// The states reduced to the conflicted keys and those that authorization reads.
+    async fn reduced_states(
+        &self,
+        refs: &[StateRef],
+        keys: &[StateKey],
+        conflicted: &Conflicted,
+        pdus: &[chappe_rules::Pdu],
+        known: &mut HashMap<OwnedEventId, (EventNum, Judged)>,
+    ) -> Result<Vec<StateMap>> {
+        let in_conflict: BTreeSet<_> = keys.iter().map(rule_key).collect();
+        let relevant: Vec<_> =
+            relevant_keys(self.rules, pdus).into_iter().filter(|key| !in_conflict.contains(key)).collect();
+        let first = refs.first().copied().unwrap_or(StateRef::EMPTY);
+        let held = self.held_at(first, &relevant).await?;
+        let common: Vec<EventNum> = held.0.values().map(|(num, _)| *num).collect();
+        known.extend(self.known(&common).await?);
+        let names: HashMap<EventNum, OwnedEventId> =
+            known.iter().map(|(id, (num, _))| (*num, id.clone())).collect();
+        let mut states = Vec::with_capacity(refs.len());
+        for i in 0..refs.len() {
+            let mut state: StateMap =
+                held.0.iter().map(|(key, (_, pdu))| (key.clone(), pdu.event_id().to_owned())).collect();
+            for (key, values) in keys.iter().zip(conflicted.values()) {
+                if let Some(id) = values.get(i).and_then(|num| names.get(num)) {
+                    state.insert(rule_key(key), id.clone());
+                }
+            }
+            states.push(state);
+        }
+        Ok(states)
+    }
+}

@@ -1,0 +1,99 @@
+//! The asking halves of the handshakes: a template is a hint, the event is always made afresh.
+
+use chappe_rules::{
+    Pdu,
+    build::{self, Offer},
+    json,
+};
+use chappe_store::out_of_band::OutOfBand;
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomId, RoomVersionId, UserId,
+    canonical_json::try_from_json_map, events::TimelineEventType, room_version_rules::RoomVersionRules,
+};
+use serde_json::{Map, Value};
+
+use crate::{Error, Inner, Result, Template, VERSIONS, desk::rules_of, stripped::sanitized};
+
+/// A membership event made from a peer's template.
+struct Made {
+    pdu: Pdu,
+    version: RoomVersionId,
+    rules: &'static RoomVersionRules,
+}
+
+impl Inner {
+    pub(super) async fn join_through(
+        &self,
+        server: &OwnedServerName,
+        user: &UserId,
+        room: &RoomId,
+        content: &Map<String, Value>,
+    ) -> Result<()> {
+        let template = self.peers.make_join(server, room, user, VERSIONS).await?;
+        let Made { pdu, version, rules } = self.from_template(&template, user, room, content)?;
+        let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw()).await?;
+        self.import_join(server, &version, rules, pdu, answer).await
+    }
+
+    pub(super) async fn knock_through(
+        &self,
+        server: &OwnedServerName,
+        user: &UserId,
+        room: &RoomId,
+        content: &Map<String, Value>,
+    ) -> Result<()> {
+        let template = self.peers.make_knock(server, room, user, VERSIONS).await?;
+        let made = self.from_template(&template, user, room, content)?;
+        let state = self.peers.send_knock(server, room, made.pdu.event_id(), made.pdu.to_raw()).await?;
+        let outside = OutOfBand {
+            membership: "knock".to_owned(),
+            event: made.pdu.to_raw(),
+            event_id: made.pdu.event_id().to_string(),
+            state: sanitized(&state),
+            version: Some(made.version.to_string()),
+            via: vec![server.clone()],
+        };
+        let mut tx = chappe_store::Tx::new();
+        tx.put_out_of_band(user, room, &outside);
+        self.store.commit(tx).await?;
+        Ok(())
+    }
+
+    pub(super) async fn leave_through(
+        &self,
+        server: &OwnedServerName,
+        user: &UserId,
+        room: &RoomId,
+        content: &Map<String, Value>,
+    ) -> Result<Pdu> {
+        let template = self.peers.make_leave(server, room, user).await?;
+        let made = self.from_template(&template, user, room, content)?;
+        self.peers.send_leave(server, room, made.pdu.event_id(), made.pdu.to_raw()).await?;
+        Ok(made.pdu)
+    }
+
+    /// Makes our own event: of the template only its place and, for a restricted join, who authorises it.
+    fn from_template(
+        &self,
+        template: &Template,
+        user: &UserId,
+        room: &RoomId,
+        content: &Map<String, Value>,
+    ) -> Result<Made> {
+        let version = template.room_version.clone().unwrap_or(RoomVersionId::V1);
+        let rules = rules_of(&version)?;
+        let hostile = |error: chappe_rules::Error| Error::HostilePeer(error.to_string());
+        let offer = Offer::read(&json::object(template.event.get().as_bytes()).map_err(hostile)?).map_err(hostile)?;
+        let mut content: CanonicalJsonObject =
+            try_from_json_map(content.clone()).map_err(|error| Error::BadJson(error.to_string()))?;
+        let joins = content.get("membership").and_then(|m| m.as_str()) == Some("join");
+        if let Some(by) = offer.authorised_by.as_ref().filter(|_| joins) {
+            let by = CanonicalJsonValue::String(by.to_string());
+            content.insert("join_authorised_via_users_server".to_owned(), by);
+        }
+        let draft = build::Draft::state(TimelineEventType::RoomMember, user.as_str(), content);
+        let place = offer.place(rules, room, user, self.now());
+        let pdu = build::build(&place, draft, &self.server, &self.key).map_err(hostile)?;
+        Ok(Made { pdu, version, rules })
+    }
+}

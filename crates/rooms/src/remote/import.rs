@@ -1,0 +1,207 @@
+//! A room comes in with the join of a local user: what the peer sent is validated, stored, and goes live at the end.
+//!
+//! Nothing of a room is shown before its last commit, the one with the join. A crash in between leaves outliers and
+//! part of a state that the next attempt completes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chappe_rules::{
+    Pdu,
+    auth::{StateKey, allowed_by_state},
+};
+use chappe_store::{EventNum, gaps};
+use ruma::{
+    OwnedServerName, RoomId, RoomVersionId, ServerName, events::StateEventType,
+    room_version_rules::RoomVersionRules,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::same_event;
+use crate::{
+    Error, Inner, JoinAnswer, Result,
+    desk::{Desk, Placing, Source, store_key},
+    receive::{Outliers, Proven, parse},
+    turn::ATTEMPTS,
+};
+
+/// State changes that one commit makes while the room is not live.
+const CHANGES_AT_ONCE: usize = 4_000;
+
+/// A validated answer to `send_join`.
+struct Import {
+    join: Pdu,
+    outliers: Outliers,
+    state: BTreeMap<StateKey, Pdu>,
+}
+
+#[derive(Deserialize)]
+struct CreateContent {
+    #[serde(default = "version_1")]
+    room_version: RoomVersionId,
+}
+
+fn version_1() -> RoomVersionId {
+    RoomVersionId::V1
+}
+
+impl Inner {
+    /// Validates the answer to `send_join` and takes the room in.
+    pub(super) async fn import_join(
+        &self,
+        server: &OwnedServerName,
+        version: &RoomVersionId,
+        rules: &'static RoomVersionRules,
+        ours: Pdu,
+        answer: JoinAnswer,
+    ) -> Result<()> {
+        let import = self.validate(rules, version, ours, answer).await?;
+        let room = import.join.room_id().to_owned();
+        let _turn = self.turn(&room).await;
+        self.have_room(&room, version).await?;
+        self.store_outliers_in_turn(&room, &import.outliers).await?;
+        self.import_state(&room, &import).await?;
+        self.go_live(&room, server, &import).await
+    }
+
+    async fn validate(
+        &self,
+        rules: &'static RoomVersionRules,
+        version: &RoomVersionId,
+        ours: Pdu,
+        answer: JoinAnswer,
+    ) -> Result<Import> {
+        let hostile = |what: &str| Error::HostilePeer(what.to_owned());
+        if answer.members_omitted {
+            return Err(hostile("memberships were left out, which was not asked for"));
+        }
+        if answer.state.len() + answer.auth_chain.len() > self.config.join_state_limit {
+            return Err(hostile("the room is too large"));
+        }
+        let join = match &answer.event {
+            Some(raw) => same_event(Pdu::parse(rules, raw.get().as_bytes()).ok(), &ours)?,
+            None => ours,
+        };
+        let join = self.check_one(rules, join).await?.pdu().clone();
+        let room = join.room_id();
+        let chain = self.check_listed(rules, room, &answer.auth_chain).await;
+        let state = self.check_listed(rules, room, &answer.state).await;
+        let map = state_map(&state)?;
+        check_create(&map, version)?;
+        let held = |kind: &StateEventType, key: &str| map.get(&(kind.clone(), key.to_owned())).cloned();
+        allowed_by_state(rules, &join, held)
+            .map_err(|error| Error::HostilePeer(format!("the join is not allowed by the state sent: {error}")))?;
+        let outliers = Outliers::from(chain.into_iter().chain(state).collect::<Vec<_>>());
+        Ok(Import { join, outliers, state: map })
+    }
+
+    /// What is no rightly signed event of the room is left out.
+    async fn check_listed(
+        &self,
+        rules: &'static RoomVersionRules,
+        room: &RoomId,
+        raws: &[Box<RawValue>],
+    ) -> Vec<Proven> {
+        let pdus: Vec<Pdu> = raws.iter().filter_map(|raw| parse(rules, room, raw).ok()).collect();
+        self.check_all(rules, pdus).await.into_iter().filter_map(Result::ok).collect()
+    }
+
+    /// Numbers the room if this server has nothing of it yet.
+    async fn have_room(&self, room: &RoomId, version: &RoomVersionId) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            if self.store.read().room_nid(room).await?.is_some() {
+                return Ok(());
+            }
+            let desk = Desk::found(self, room, version).await?;
+            match self.store.commit(desk.seal()).await {
+                Ok(_) => return Ok(()),
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Retry)
+    }
+
+    /// Makes the current state the one before the join, in commits of bounded size.
+    async fn import_state(&self, room: &RoomId, import: &Import) -> Result<()> {
+        for _ in 0..ATTEMPTS + self.config.join_state_limit / CHANGES_AT_ONCE {
+            let mut desk = Desk::open(self, room).await?;
+            let ids: Vec<_> = import.state.values().map(|pdu| pdu.event_id().to_owned()).collect();
+            let nums: Vec<EventNum> = desk.nums(&ids).await?.into_iter().flatten().collect();
+            let changes = desk.changes_to(&nums).await?;
+            if changes.is_empty() {
+                return self.check_arrived(&desk, import).await;
+            }
+            desk.change_current(&changes[..changes.len().min(CHANGES_AT_ONCE)]).await?;
+            match self.store.commit(desk.seal()).await {
+                Ok(_) | Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Retry)
+    }
+
+    /// The state that was judged must be the state that is here now, as far as authorization reads it.
+    async fn check_arrived(&self, desk: &Desk<'_>, import: &Import) -> Result<()> {
+        let keys = chappe_rules::auth::state_needed(desk.rules, &import.join)
+            .map_err(|error| Error::HostilePeer(error.to_string()))?;
+        let held = desk.held(&keys).await?;
+        allowed_by_state(desk.rules, &import.join, |kind, key| held.get(kind, key))
+            .map_err(|error| Error::HostilePeer(error.to_string()))
+    }
+
+    /// The last commit: the join itself, with which the room is there.
+    async fn go_live(&self, room: &RoomId, server: &ServerName, import: &Import) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let mut desk = Desk::open(self, room).await?;
+            let pdu = import.join.clone();
+            let stored = desk.reader.event_num(desk.nid, pdu.event_id()).await?;
+            if desk.is_here().await? && stored.is_some() {
+                return Ok(());
+            }
+            let auth = desk.nums(pdu.auth_events()).await?.into_iter().flatten().collect();
+            // Heads from before this server left lead nowhere any more.
+            desk.head.extremities.clear();
+            desk.head.depth = pdu.depth();
+            let missing = pdu.prev_events().to_vec();
+            let placing = Placing { pdu, auth, prev: Vec::new(), stored, source: Source::Elsewhere };
+            let num = desk.append(placing).await?;
+            let ordinal = desk.head.next_live - 1;
+            desk.tx.put_gap(desk.nid, &gaps::Gap { ordinal, num, missing });
+            match self.store.commit(desk.seal()).await {
+                Ok(_) => {
+                    tracing::info!(%room, %server, events = import.state.len(), "joined over federation");
+                    return Ok(());
+                }
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Retry)
+    }
+}
+
+fn state_map(state: &[Proven]) -> Result<BTreeMap<StateKey, Pdu>> {
+    let (mut map, mut seen) = (BTreeMap::new(), BTreeSet::new());
+    for proven in state {
+        let pdu = proven.pdu();
+        let Some((kind, key)) = pdu.state() else {
+            return Err(Error::HostilePeer("the state holds a message".to_owned()));
+        };
+        if !seen.insert(store_key(&(kind.clone(), key.to_owned()))) {
+            return Err(Error::HostilePeer("the state holds two events of one key".to_owned()));
+        }
+        map.insert((kind, key.to_owned()), pdu.clone());
+    }
+    Ok(map)
+}
+
+fn check_create(state: &BTreeMap<StateKey, Pdu>, version: &RoomVersionId) -> Result<()> {
+    let create = state.get(&(StateEventType::RoomCreate, String::new()));
+    let content = create.and_then(|create| create.content_as::<CreateContent>());
+    match content {
+        Some(content) if content.room_version == *version => Ok(()),
+        Some(_) => Err(Error::HostilePeer("the room has another version than was said".to_owned())),
+        None => Err(Error::HostilePeer("the state has no create event".to_owned())),
+    }
+}

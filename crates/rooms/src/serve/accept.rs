@@ -1,0 +1,139 @@
+//! `send_join`, `send_leave`, `send_knock`: memberships that users of other servers take here.
+
+use chappe_rules::{Pdu, build, policy::Door};
+use chappe_store::{EventNum, Membership};
+use ruma::{OwnedUserId, RoomId, ServerName, events::TimelineEventType};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::SignedMember;
+use crate::{
+    Error, JoinAnswer, Result, Rooms,
+    desk::{Desk, Source, membership_of},
+    receive::{Budget, Checked, Verdict, allowed_by_acl, parse},
+};
+
+#[derive(Deserialize)]
+struct Authorised {
+    #[serde(rename = "join_authorised_via_users_server")]
+    by: Option<OwnedUserId>,
+}
+
+impl Rooms {
+    /// `send_join` (v2): the state before the join and its auth chain.
+    pub async fn accept_join(&self, origin: &ServerName, room: &RoomId, member: SignedMember) -> Result<JoinAnswer> {
+        let pdu = self.accept(origin, room, &member, Membership::Join).await?;
+        self.join_answer(room, &pdu).await
+    }
+
+    /// `send_leave` (v2).
+    pub async fn accept_leave(&self, origin: &ServerName, room: &RoomId, member: SignedMember) -> Result<()> {
+        self.accept(origin, room, &member, Membership::Leave).await.map(drop)
+    }
+
+    /// `send_knock`: gives the room's stripped state.
+    pub async fn accept_knock(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        member: SignedMember,
+    ) -> Result<Vec<Box<RawValue>>> {
+        self.accept(origin, room, &member, Membership::Knock).await?;
+        Desk::open(&self.0, room).await?.introduction_for_peers(&[]).await
+    }
+
+    /// Takes a membership event of a user of `origin`, and only that.
+    async fn accept(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        member: &SignedMember,
+        membership: Membership,
+    ) -> Result<Pdu> {
+        let desk = Desk::open(&self.0, room).await?;
+        if !desk.is_here().await? {
+            return Err(Error::NotFound("room"));
+        }
+        allowed_by_acl(&desk, origin).await?;
+        let pdu = parse(desk.rules, room, &member.pdu)?;
+        check_shape(origin, &pdu, member, membership)?;
+        let pdu = if membership == Membership::Join { self.authorised(&desk, pdu).await? } else { pdu };
+        desk.policy_on(&pdu, desk.state.current(), Door::Offer).await?;
+        let rules = desk.rules;
+        drop(desk);
+        let proven = self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;
+        let checked = Checked::from_handshake(origin, proven);
+        let pdu = checked.pdu().clone();
+        if !self.0.missing_prevs(&checked).await?.is_empty() {
+            return Err(Error::BadJson("the event does not follow the template".to_owned()));
+        }
+        let mut nothing = Budget { events: 0, fill: false };
+        let complete = checked.complete_as(&self.0, &mut nothing, Source::PassedOn).await?;
+        match self.0.settle(&complete).await? {
+            Some(Verdict::Accepted) | None => Ok(pdu),
+            Some(Verdict::SoftFailed(reason) | Verdict::Rejected(reason)) => Err(Error::Forbidden(reason)),
+        }
+    }
+
+    /// A restricted join gets this server's signature if, and only if, its conditions hold and its authoriser is ours.
+    async fn authorised(&self, desk: &Desk<'_>, pdu: Pdu) -> Result<Pdu> {
+        let Some(Authorised { by: Some(by) }) = pdu.content_as::<Authorised>() else { return Ok(pdu) };
+        if !desk.rules.authorization.restricted_join_rule || by.server_name() != self.server() {
+            return Ok(pdu);
+        }
+        if self.authorise_join(pdu.sender(), &desk.room_id).await?.is_none() {
+            return Ok(pdu);
+        }
+        build::countersign(desk.rules, &pdu, self.server(), &self.0.key)
+            .map_err(|error| Error::BadJson(error.to_string()))
+    }
+
+    async fn join_answer(&self, room: &RoomId, join: &Pdu) -> Result<JoinAnswer> {
+        let desk = Desk::open(&self.0, room).await?;
+        let num = desk.nums(&[join.event_id().to_owned()]).await?.into_iter().flatten().next();
+        let num = num.ok_or(Error::NotFound("event"))?;
+        let meta = desk.reader.event_meta(desk.nid, num).await?;
+        let state = desk.reader.full_state(desk.nid, meta.before).await?;
+        let state: Vec<EventNum> = state.into_iter().map(|(_, num)| num).collect();
+        let mut roots = state.clone();
+        roots.push(num);
+        let chain = desk.chain_of(&roots).await?;
+        let servers = desk.servers().await?;
+        Ok(JoinAnswer {
+            auth_chain: desk.raws(&chain).await?,
+            state: desk.raws(&state).await?,
+            event: desk.raws(&[num]).await?.pop(),
+            servers_in_room: Some(servers.into_iter().map(|server| server.to_string()).collect()),
+            members_omitted: false,
+        })
+    }
+}
+
+impl Desk<'_> {
+    /// The auth chain of events.
+    pub(crate) async fn chain_of(&self, nums: &[EventNum]) -> Result<Vec<EventNum>> {
+        Ok(self.reader.auth_chain(self.nid, nums).await?.iter().map(EventNum).collect())
+    }
+
+    /// Events as other servers get them.
+    pub(crate) async fn raws(&self, nums: &[EventNum]) -> Result<Vec<Box<RawValue>>> {
+        Ok(self.pdus(nums).await?.iter().map(Pdu::to_raw).collect())
+    }
+}
+
+fn check_shape(origin: &ServerName, pdu: &Pdu, member: &SignedMember, membership: Membership) -> Result<()> {
+    let bad = |what: &str| Err(Error::BadJson(what.to_owned()));
+    if pdu.event_id() != member.event_id {
+        return bad("the event has another id than the path says");
+    }
+    if *pdu.kind() != TimelineEventType::RoomMember || pdu.state_key() != Some(pdu.sender().as_str()) {
+        return bad("a membership event of the sender is needed");
+    }
+    if pdu.sender().server_name() != origin {
+        return Err(Error::Forbidden("the sender is not of your server".to_owned()));
+    }
+    if membership_of(pdu) != membership {
+        return bad("the event has another membership");
+    }
+    Ok(())
+}

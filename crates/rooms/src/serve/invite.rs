@@ -1,0 +1,117 @@
+//! `invite` (v2): another server's user invites one of ours.
+
+use chappe_rules::{
+    Pdu,
+    auth::StateKey,
+    build::countersign,
+    policy::{Bypass, Candidate, Door, Verdict},
+};
+use chappe_store::{Membership, out_of_band::OutOfBand};
+use ruma::{
+    CanonicalJsonObject, EventId, RoomId, ServerName, UserId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{
+    Error, Invitation, Result, Rooms,
+    desk::{Desk, membership_of},
+    receive::{allowed_by_acl, is_in, parse},
+    stripped::sanitized,
+};
+
+impl Rooms {
+    /// `invite` (v2): gives the invite with this server's signature added. An invite to a room that this server is not
+    /// in is kept for the user; otherwise it comes with the room's events.
+    pub async fn accept_invite(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        invitation: Invitation,
+    ) -> Result<Box<RawValue>> {
+        let rules = chappe_rules::version::rules(&invitation.room_version)
+            .ok_or_else(|| Error::UnsupportedRoomVersion(invitation.room_version.to_string()))?;
+        let pdu = parse(rules, room, &invitation.event)?;
+        let invited = self.check_invite(origin, event, &pdu)?;
+        let here = is_in(&self.0, room).await?;
+        let room_state = sanitized(&invitation.room_state);
+        if here {
+            let desk = Desk::open(&self.0, room).await?;
+            allowed_by_acl(&desk, origin).await?;
+            desk.policy_on(&pdu, desk.state.current(), Door::Offer).await?;
+        } else {
+            self.policy_on_invite(rules, origin, &pdu, &room_state)?;
+        }
+        let proven = self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;
+        let signed = countersign(rules, proven.pdu(), self.server(), &self.0.key)
+            .map_err(|error| Error::BadJson(error.to_string()))?;
+        if !here {
+            let outside = OutOfBand {
+                membership: "invite".to_owned(),
+                event: signed.to_raw(),
+                event_id: signed.event_id().to_string(),
+                state: room_state,
+                version: Some(invitation.room_version.to_string()),
+                via: vec![origin.to_owned()],
+            };
+            self.note_outside(&invited, room, outside).await?;
+        }
+        Ok(signed.to_raw())
+    }
+
+    fn check_invite(&self, origin: &ServerName, event: &EventId, pdu: &Pdu) -> Result<ruma::OwnedUserId> {
+        let bad = |what: &str| Error::BadJson(what.to_owned());
+        if pdu.event_id() != event {
+            return Err(bad("the event has another id than the path says"));
+        }
+        if *pdu.kind() != TimelineEventType::RoomMember || membership_of(pdu) != Membership::Invite {
+            return Err(bad("an invite is needed"));
+        }
+        if pdu.sender().server_name() != origin {
+            return Err(Error::Forbidden("the sender is not of your server".to_owned()));
+        }
+        let invited = pdu.state_key().and_then(|key| UserId::parse(key).ok());
+        let invited = invited.ok_or_else(|| bad("an invite needs a user"))?;
+        if invited.server_name() != self.server() {
+            return Err(bad("the invited user is not of this server"));
+        }
+        Ok(invited)
+    }
+
+    /// The policy at what the inviting server tells of the room.
+    fn policy_on_invite(
+        &self,
+        rules: &RoomVersionRules,
+        origin: &ServerName,
+        pdu: &Pdu,
+        told: &[Box<RawValue>],
+    ) -> Result<()> {
+        let told: Vec<(StateKey, Pdu)> =
+            told.iter().filter_map(|raw| told_event(rules, pdu.room_id(), raw)).collect();
+        let state = |key: &StateKey| told.iter().find(|(told, _)| told == key).map(|(_, pdu)| pdu.clone());
+        let content: CanonicalJsonObject = pdu.content_as().unwrap_or_default();
+        let candidate =
+            Candidate { kind: pdu.kind(), state_key: pdu.state_key(), sender: pdu.sender(), content: &content };
+        match self.0.policy.allowed(&candidate, &state, origin, Door::Offer, Bypass::None) {
+            Verdict::Allow => Ok(()),
+            Verdict::Refuse(reason) => Err(Error::Forbidden(reason)),
+        }
+    }
+}
+
+/// Stripped state in the form the policy reads; it is only as true as the inviting server is.
+fn told_event(rules: &RoomVersionRules, room: &RoomId, raw: &RawValue) -> Option<(StateKey, Pdu)> {
+    let mut event: Value = serde_json::from_str(raw.get()).ok()?;
+    let kind = StateEventType::from(event.get("type")?.as_str()?);
+    let key = event.get("state_key")?.as_str()?.to_owned();
+    let fields = event.as_object_mut()?;
+    fields.insert("room_id".to_owned(), json!(room));
+    for (field, empty) in [("prev_events", json!([])), ("auth_events", json!([])), ("depth", json!(0))] {
+        fields.insert(field.to_owned(), empty);
+    }
+    fields.insert("origin_server_ts".to_owned(), json!(0));
+    let id = EventId::parse("$told").ok()?;
+    Some(((kind, key), Pdu::restore(rules, id, &event.to_string()).ok()?))
+}

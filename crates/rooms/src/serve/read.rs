@@ -1,0 +1,1 @@
+//! What other servers may read of a room.
