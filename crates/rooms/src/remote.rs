@@ -34,7 +34,8 @@ impl Rooms {
         let work = async move {
             let servers = rooms.candidates(&actor.user, &room, via).await?;
             let content = rooms.0.member_content(&actor.user, "join", reason.as_deref()).await?;
-            first_that_works(&servers, |server| rooms.0.join_through(server, &actor.user, &room, &content)).await
+            first_that_works(&servers, |server| rooms.0.join_through(server, &actor.user, &room, &content))
+                .await
         };
         let world = self.0.world.clone();
         let bounded = async move { world.timeout(limit, work).await };
@@ -72,7 +73,8 @@ impl Rooms {
         }
         let servers = self.candidates(&actor.user, room, Vec::new()).await?;
         let (user, content) = (&*actor.user, &content);
-        let told = first_that_works(&servers, |server| self.0.leave_through(server, user, room, content)).await;
+        let told =
+            first_that_works(&servers, |server| self.0.leave_through(server, user, room, content)).await;
         let left = match told {
             Ok(pdu) => OutOfBand {
                 membership: "leave".to_owned(),

@@ -84,7 +84,12 @@ impl Rooms {
     }
 
     /// The event, if it is in this room and `server` may see it; otherwise [`Error::NotFound`], whatever the reason.
-    pub async fn visible_to_server(&self, server: &ServerName, room: &RoomId, event: &EventId) -> Result<Event> {
+    pub async fn visible_to_server(
+        &self,
+        server: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+    ) -> Result<Event> {
         let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
         let num = view.reader.event_num(view.nid, event).await?.ok_or(Error::NotFound("event"))?;
         let event = view.load_one(num).await?;
@@ -201,7 +206,8 @@ impl View<'_> {
             if meta.status == Status::Outlier {
                 break;
             }
-            let Some(before) = self.state_event_at(meta.before, StateEventType::RoomMember, user.as_str()).await?
+            let Some(before) =
+                self.state_event_at(meta.before, StateEventType::RoomMember, user.as_str()).await?
             else {
                 break;
             };

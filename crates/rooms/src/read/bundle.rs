@@ -82,11 +82,10 @@ impl View<'_> {
         };
         let nums: Vec<EventNum> =
             rows.into_iter().filter(|(_, child)| counts(child)).map(|(_, child)| child.num).collect();
-        let edits = self.load(&nums).await?.into_iter().filter(|edit| !edit.is_redacted() && has_content(edit));
+        let edits =
+            self.load(&nums).await?.into_iter().filter(|edit| !edit.is_redacted() && has_content(edit));
         let seen = self.visible(&actor.user, edits.collect()).await?;
-        let rank = |seen: &Seen| {
-            (seen.event.pdu.origin_server_ts(), seen.event.pdu.event_id().to_owned())
-        };
+        let rank = |seen: &Seen| (seen.event.pdu.origin_server_ts(), seen.event.pdu.event_id().to_owned());
         Ok(seen.into_iter().max_by_key(rank))
     }
 
@@ -106,7 +105,9 @@ impl View<'_> {
         let rows = self.reader.related(self.nid, parent, Direction::Backward, None, REPLIES).await?;
         let nums: Vec<EventNum> = rows.into_iter().map(|(_, child)| child.num).collect();
         let replies = self.load(&nums).await?;
-        let Some(latest) = self.visible(&actor.user, replies).await?.into_iter().next() else { return Ok(None) };
+        let Some(latest) = self.visible(&actor.user, replies).await?.into_iter().next() else {
+            return Ok(None);
+        };
         let latest = self.render(actor, &[latest], Form::Full, Bundle::WithoutThreads).await?;
         let participated = self.takes_part(&actor.user, root).await?;
         Ok(Some(json!({

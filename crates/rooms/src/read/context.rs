@@ -78,7 +78,12 @@ impl Rooms {
 }
 
 impl View<'_> {
-    async fn state_around(&self, last: &Event, shown: &[Seen], filter: &RoomEventFilter) -> Result<Vec<Event>> {
+    async fn state_around(
+        &self,
+        last: &Event,
+        shown: &[Seen],
+        filter: &RoomEventFilter,
+    ) -> Result<Vec<Event>> {
         let mut state = self.reader.full_state(self.nid, last.meta.after).await?;
         if wants_lazy_members(filter) {
             let senders: BTreeSet<&str> = shown.iter().map(|seen| seen.event.pdu.sender().as_str()).collect();

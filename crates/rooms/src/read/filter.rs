@@ -15,7 +15,10 @@ pub fn passes(filter: &RoomEventFilter, room: &RoomId, event: &Pdu) -> bool {
         && !of_type(&filter.not_types)
         && filter.types.as_deref().is_none_or(of_type)
         && !filter.not_senders.iter().any(|sender| sender == event.sender())
-        && filter.senders.as_deref().is_none_or(|senders| senders.iter().any(|sender| sender == event.sender()))
+        && filter
+            .senders
+            .as_deref()
+            .is_none_or(|senders| senders.iter().any(|sender| sender == event.sender()))
         && match filter.url_filter {
             None => true,
             Some(UrlFilter::EventsWithUrl) => has_url(event),
@@ -56,10 +59,13 @@ mod tests {
 
     #[test]
     fn stars_stand_for_anything() {
-        for (pattern, kind) in [("m.room.*", "m.room.name"), ("*", ""), ("m.*.x*z", "m.a.xz"), ("a", "a"), ("a*a", "aa")] {
+        for (pattern, kind) in
+            [("m.room.*", "m.room.name"), ("*", ""), ("m.*.x*z", "m.a.xz"), ("a", "a"), ("a*a", "aa")]
+        {
             assert!(type_matches(pattern, kind), "{pattern} {kind}");
         }
-        for (pattern, kind) in [("m.room.*", "m.roomy"), ("a*a", "a"), ("a", "ab"), ("*b*", "acd"), ("", "a")] {
+        for (pattern, kind) in [("m.room.*", "m.roomy"), ("a*a", "a"), ("a", "ab"), ("*b*", "acd"), ("", "a")]
+        {
             assert!(!type_matches(pattern, kind), "{pattern} {kind}");
         }
     }

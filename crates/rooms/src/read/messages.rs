@@ -91,7 +91,8 @@ impl Rooms {
         let lacking = request.direction == Direction::Backward && found.exhausted && found.seen.len() < limit;
         if lacking && view.lacks_history().await? {
             drop(view);
-            if let Err(error) = self.fetch_older(room, u16::try_from(limit.max(50)).unwrap_or(u16::MAX)).await {
+            if let Err(error) = self.fetch_older(room, u16::try_from(limit.max(50)).unwrap_or(u16::MAX)).await
+            {
                 tracing::debug!(%room, %error, "no older events from other servers");
             }
             let view = self.view(room).await?;
@@ -126,7 +127,8 @@ impl View<'_> {
 
     /// Whether there is history of the room that this server does not have.
     async fn lacks_history(&self) -> Result<bool> {
-        let Some(oldest) = self.reader.timeline_forward(self.nid, i64::MIN, 1).await?.into_iter().next() else {
+        let Some(oldest) = self.reader.timeline_forward(self.nid, i64::MIN, 1).await?.into_iter().next()
+        else {
             return Ok(true);
         };
         let oldest = self.load_one(oldest.num).await?;
@@ -198,7 +200,9 @@ impl View<'_> {
 
     /// The member events of the senders of `events`, as of the first of them, if the filter wants members lazily.
     pub(crate) async fn lazy_members(&self, events: &[Seen], filter: &RoomEventFilter) -> Result<Vec<Event>> {
-        let Some(first) = events.first().filter(|_| wants_lazy_members(filter)) else { return Ok(Vec::new()) };
+        let Some(first) = events.first().filter(|_| wants_lazy_members(filter)) else {
+            return Ok(Vec::new());
+        };
         let senders: BTreeSet<OwnedUserId> =
             events.iter().map(|seen| seen.event.pdu.sender().to_owned()).collect();
         let keys: Vec<StateKey> =

@@ -117,7 +117,8 @@ impl View<'_> {
 
     async fn add_transactions(&self, actor: &Actor, events: &[Seen], all: &mut [Unsigned]) -> Result<()> {
         let Some(device) = &actor.device else { return Ok(()) };
-        let own: Vec<usize> = (0..events.len()).filter(|&i| events[i].event.pdu.sender() == actor.user).collect();
+        let own: Vec<usize> =
+            (0..events.len()).filter(|&i| events[i].event.pdu.sender() == actor.user).collect();
         if own.is_empty() {
             return Ok(());
         }

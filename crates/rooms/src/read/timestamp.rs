@@ -101,7 +101,8 @@ impl View<'_> {
         let (mut low, mut high) = (self.head.next_back + 1, self.head.next_live);
         while low < high {
             let middle = low + (high - low) / 2;
-            let Some(row) = self.reader.timeline_forward(self.nid, middle, 1).await?.into_iter().next() else {
+            let Some(row) = self.reader.timeline_forward(self.nid, middle, 1).await?.into_iter().next()
+            else {
                 high = middle;
                 continue;
             };

@@ -120,7 +120,10 @@ impl View<'_> {
         &self,
         kind: StateEventType,
     ) -> Result<Option<T>> {
-        Ok(self.current(kind, "").await?.and_then(|event| serde_json::from_str(event.pdu.content().get()).ok()))
+        Ok(self
+            .current(kind, "")
+            .await?
+            .and_then(|event| serde_json::from_str(event.pdu.content().get()).ok()))
     }
 }
 

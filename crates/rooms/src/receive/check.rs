@@ -94,7 +94,11 @@ impl Inner {
     }
 
     /// Checks signatures and hashes of many events, with one request for all keys.
-    pub(crate) async fn check_all(&self, rules: &'static RoomVersionRules, pdus: Vec<Pdu>) -> Vec<Result<Proven>> {
+    pub(crate) async fn check_all(
+        &self,
+        rules: &'static RoomVersionRules,
+        pdus: Vec<Pdu>,
+    ) -> Vec<Result<Proven>> {
         let ring = self.keys_for(rules, &pdus).await;
         let weak = self.weak_keys.clone();
         let verify = move || -> Vec<Result<Proven>> {

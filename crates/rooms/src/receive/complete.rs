@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 
 use chappe_rules::{Pdu, auth::events_needed};
 use chappe_store::EventNum;
-use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UInt, room_version_rules::RoomVersionRules};
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UInt, room_version_rules::RoomVersionRules,
+};
 use serde_json::value::RawValue;
 
 use super::{Budget, Checked, Outliers, check::parse};
-use crate::{Error, Gap, Inner, Result, desk::{Desk, Source, is_placed}};
+use crate::{
+    Error, Gap, Inner, Result,
+    desk::{Desk, Source, is_placed},
+};
 
 /// Where the state before an event comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,7 +219,8 @@ impl Inner {
             raws.extend(full.state);
             let pdus: Vec<Pdu> = raws.iter().filter_map(|raw| parse(rules, room, raw).ok()).collect();
             let pdus = pdus.into_iter().filter(|pdu| wanted.contains(pdu.event_id())).collect();
-            let proven: Vec<_> = self.check_all(rules, pdus).await.into_iter().filter_map(Result::ok).collect();
+            let proven: Vec<_> =
+                self.check_all(rules, pdus).await.into_iter().filter_map(Result::ok).collect();
             self.store_outliers(room, Outliers::from(proven)).await?;
         } else {
             self.fetch_events(origin, room, &missing, budget).await?;

@@ -163,5 +163,4 @@ impl Desk<'_> {
         changes.extend(wanted.into_iter().map(|(key, num)| StateChange { key, num }));
         Ok(changes)
     }
-
 }

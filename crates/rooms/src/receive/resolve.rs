@@ -74,7 +74,8 @@ impl Desk<'_> {
         conflicted: &Conflicted,
     ) -> Result<HashMap<StateKey, EventNum>> {
         let difference = self.reader.auth_difference(self.nid, refs).await?;
-        let in_conflict = conflicted.values().flatten().filter_map(|num| num.some()).map(|num| num.0).collect();
+        let in_conflict =
+            conflicted.values().flatten().filter_map(|num| num.some()).map(|num| num.0).collect();
         let wants_subgraph =
             self.rules.state_res.v2_rules().is_some_and(|rules| rules.consider_conflicted_state_subgraph);
         let subgraph = if wants_subgraph {

@@ -89,8 +89,9 @@ impl Inner {
         let map = state_map(&state)?;
         check_create(&map, version)?;
         let held = |kind: &StateEventType, key: &str| map.get(&(kind.clone(), key.to_owned())).cloned();
-        allowed_by_state(rules, &join, held)
-            .map_err(|error| Error::HostilePeer(format!("the join is not allowed by the state sent: {error}")))?;
+        allowed_by_state(rules, &join, held).map_err(|error| {
+            Error::HostilePeer(format!("the join is not allowed by the state sent: {error}"))
+        })?;
         let outliers = Outliers::from(chain.into_iter().chain(state).collect::<Vec<_>>());
         Ok(Import { join, outliers, state: map })
     }

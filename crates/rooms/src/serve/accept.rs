@@ -21,7 +21,12 @@ struct Authorised {
 
 impl Rooms {
     /// `send_join` (v2): the state before the join and its auth chain.
-    pub async fn accept_join(&self, origin: &ServerName, room: &RoomId, member: SignedMember) -> Result<JoinAnswer> {
+    pub async fn accept_join(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        member: SignedMember,
+    ) -> Result<JoinAnswer> {
         let pdu = self.accept(origin, room, &member, Membership::Join).await?;
         self.join_answer(room, &pdu).await
     }
@@ -61,7 +66,8 @@ impl Rooms {
         desk.policy_on(&pdu, desk.state.current(), Door::Offer).await?;
         let rules = desk.rules;
         drop(desk);
-        let proven = self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;
+        let proven =
+            self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;
         let checked = Checked::from_handshake(origin, proven);
         let pdu = checked.pdu().clone();
         if !self.0.missing_prevs(&checked).await?.is_empty() {
@@ -89,35 +95,21 @@ impl Rooms {
     }
 
     async fn join_answer(&self, room: &RoomId, join: &Pdu) -> Result<JoinAnswer> {
-        let desk = Desk::open(&self.0, room).await?;
-        let num = desk.nums(&[join.event_id().to_owned()]).await?.into_iter().flatten().next();
-        let num = num.ok_or(Error::NotFound("event"))?;
-        let meta = desk.reader.event_meta(desk.nid, num).await?;
-        let state = desk.reader.full_state(desk.nid, meta.before).await?;
+        let view = self.view(room).await?;
+        let num = view.reader.event_num(view.nid, join.event_id()).await?.ok_or(Error::NotFound("event"))?;
+        let before = view.reader.event_meta(view.nid, num).await?.before;
+        let state = view.reader.full_state(view.nid, before).await?;
         let state: Vec<EventNum> = state.into_iter().map(|(_, num)| num).collect();
         let mut roots = state.clone();
         roots.push(num);
-        let chain = desk.chain_of(&roots).await?;
-        let servers = desk.servers().await?;
+        let servers = view.reader.room_servers(view.nid).await?;
         Ok(JoinAnswer {
-            auth_chain: desk.raws(&chain).await?,
-            state: desk.raws(&state).await?,
-            event: desk.raws(&[num]).await?.pop(),
-            servers_in_room: Some(servers.into_iter().map(|server| server.to_string()).collect()),
+            auth_chain: view.raws(&view.chain_of(&roots).await?).await?,
+            state: view.raws(&state).await?,
+            event: view.raws(&[num]).await?.pop(),
+            servers_in_room: Some(servers.into_iter().map(|(server, _)| server.to_string()).collect()),
             members_omitted: false,
         })
-    }
-}
-
-impl Desk<'_> {
-    /// The auth chain of events.
-    pub(crate) async fn chain_of(&self, nums: &[EventNum]) -> Result<Vec<EventNum>> {
-        Ok(self.reader.auth_chain(self.nid, nums).await?.iter().map(EventNum).collect())
-    }
-
-    /// Events as other servers get them.
-    pub(crate) async fn raws(&self, nums: &[EventNum]) -> Result<Vec<Box<RawValue>>> {
-        Ok(self.pdus(nums).await?.iter().map(Pdu::to_raw).collect())
     }
 }
 

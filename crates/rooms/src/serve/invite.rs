@@ -44,7 +44,8 @@ impl Rooms {
         } else {
             self.policy_on_invite(rules, origin, &pdu, &room_state)?;
         }
-        let proven = self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;
+        let proven =
+            self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;
         let signed = countersign(rules, proven.pdu(), self.server(), &self.0.key)
             .map_err(|error| Error::BadJson(error.to_string()))?;
         if !here {
@@ -92,8 +93,12 @@ impl Rooms {
             told.iter().filter_map(|raw| told_event(rules, pdu.room_id(), raw)).collect();
         let state = |key: &StateKey| told.iter().find(|(told, _)| told == key).map(|(_, pdu)| pdu.clone());
         let content: CanonicalJsonObject = pdu.content_as().unwrap_or_default();
-        let candidate =
-            Candidate { kind: pdu.kind(), state_key: pdu.state_key(), sender: pdu.sender(), content: &content };
+        let candidate = Candidate {
+            kind: pdu.kind(),
+            state_key: pdu.state_key(),
+            sender: pdu.sender(),
+            content: &content,
+        };
         match self.0.policy.allowed(&candidate, &state, origin, Door::Offer, Bypass::None) {
             Verdict::Allow => Ok(()),
             Verdict::Refuse(reason) => Err(Error::Forbidden(reason)),

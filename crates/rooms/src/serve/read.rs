@@ -1,1 +1,181 @@
-//! What other servers may read of a room.
+//! What other servers may read of a room: always through the one door, [`View::server_sees`].
+
+use std::collections::{BTreeSet, BinaryHeap};
+
+use chappe_rules::acl::Acl;
+use chappe_store::EventNum;
+use ruma::{EventId, OwnedEventId, RoomId, ServerName, events::StateEventType};
+use serde_json::value::RawValue;
+
+use crate::{Error, Event, Gap, Result, Rooms, StateEvents, StateIds, View};
+
+/// Events given out at once at most.
+const MOST: usize = 100;
+/// Events looked at for one question at most.
+const MOST_LOOKED_AT: usize = 2_000;
+
+impl Rooms {
+    /// `backfill`: the events `from` and those before them, newest first, that `origin` may see.
+    pub async fn backfill_for(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        from: &[OwnedEventId],
+        limit: u16,
+    ) -> Result<Vec<Box<RawValue>>> {
+        let view = self.view_for(origin, room).await?;
+        let start = view.known(from).await?;
+        let limit = usize::from(limit).min(MOST);
+        let found = view.walk_back(&start, |_| true, limit, origin).await?;
+        Ok(found.iter().map(|event| event.pdu.to_raw()).collect())
+    }
+
+    /// `get_missing_events`, oldest first.
+    pub async fn missing_events_for(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        gap: Gap,
+    ) -> Result<Vec<Box<RawValue>>> {
+        let view = self.view_for(origin, room).await?;
+        let latest = view.known(&gap.latest).await?;
+        let metas = view.reader.event_metas(view.nid, &latest).await?;
+        let start: Vec<EventNum> = metas.into_iter().flat_map(|meta| meta.prev).collect();
+        let known: BTreeSet<EventNum> = view.known(&gap.earliest).await?.into_iter().collect();
+        let min_depth = u64::from(gap.min_depth);
+        let goes_on = |event: &Event| !known.contains(&event.num) && event.pdu.depth() >= min_depth;
+        let limit = usize::from(gap.limit).min(MOST);
+        let mut found = view.walk_back(&start, goes_on, limit, origin).await?;
+        found.reverse();
+        Ok(found.iter().map(|event| event.pdu.to_raw()).collect())
+    }
+
+    /// `state_ids` before `at`.
+    pub async fn state_ids_for(&self, origin: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds> {
+        let view = self.view_for(origin, room).await?;
+        let (state, chain) = view.state_told_to(origin, at).await?;
+        Ok(StateIds { state: view.ids(&state).await?, auth_chain: view.ids(&chain).await? })
+    }
+
+    /// `state` before `at`.
+    pub async fn state_for(&self, origin: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents> {
+        let view = self.view_for(origin, room).await?;
+        let (state, chain) = view.state_told_to(origin, at).await?;
+        Ok(StateEvents { state: view.raws(&state).await?, auth_chain: view.raws(&chain).await? })
+    }
+
+    /// `event`.
+    pub async fn event_for(&self, origin: &ServerName, event: &EventId) -> Result<Box<RawValue>> {
+        let address = self.store().read().event_address(event).await?;
+        let (nid, _) = address.ok_or(Error::NotFound("event"))?;
+        let view = self.view_of(nid).await?;
+        view.let_in(self, origin).await.map_err(|_| Error::NotFound("event"))?;
+        Ok(view.seen_by_server(origin, event).await?.pdu.to_raw())
+    }
+
+    /// `event_auth`: the auth chain of `event`.
+    pub async fn event_auth_for(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+    ) -> Result<Vec<Box<RawValue>>> {
+        let view = self.view_for(origin, room).await?;
+        let event = view.seen_by_server(origin, event).await?;
+        let chain = view.chain_of(&[event.num]).await?;
+        view.raws(&chain).await
+    }
+
+    /// A view of a room for a server that is in it, as is this one.
+    async fn view_for(&self, origin: &ServerName, room: &RoomId) -> Result<View<'_>> {
+        let view = self.view(room).await?;
+        view.let_in(self, origin).await?;
+        Ok(view)
+    }
+}
+
+impl View<'_> {
+    async fn let_in(&self, rooms: &Rooms, origin: &ServerName) -> Result<()> {
+        let nobody = || Error::Forbidden("your server is not in this room".to_owned());
+        let ours = self.reader.server_joined(self.nid, rooms.server()).await?;
+        if !ours || !self.reader.server_joined(self.nid, origin).await? {
+            return Err(nobody());
+        }
+        match self.current(StateEventType::RoomServerAcl, "").await? {
+            Some(acl) if !Acl::new(acl.pdu.content()).allows(origin) => {
+                Err(Error::Forbidden("this room does not let your server in".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn known(&self, ids: &[OwnedEventId]) -> Result<Vec<EventNum>> {
+        let ids: Vec<&EventId> = ids.iter().take(MOST).map(|id| &**id).collect();
+        Ok(self.reader.event_nums(self.nid, &ids).await?.into_iter().flatten().collect())
+    }
+
+    async fn seen_by_server(&self, origin: &ServerName, event: &EventId) -> Result<Event> {
+        let num = self.reader.event_num(self.nid, event).await?.ok_or(Error::NotFound("event"))?;
+        let event = self.load_one(num).await?;
+        let sees = self.server_sees(origin, std::slice::from_ref(&event)).await?;
+        if sees.first() == Some(&true) { Ok(event) } else { Err(Error::NotFound("event")) }
+    }
+
+    /// Walks from `start` along previous events, deepest first, as far as `goes_on`; gives what `origin` may see.
+    async fn walk_back(
+        &self,
+        start: &[EventNum],
+        goes_on: impl Fn(&Event) -> bool,
+        limit: usize,
+        origin: &ServerName,
+    ) -> Result<Vec<Event>> {
+        let mut found = Vec::new();
+        let mut seen: BTreeSet<EventNum> = start.iter().copied().collect();
+        let mut heap: BinaryHeap<(u64, EventNum)> = BinaryHeap::new();
+        for event in self.load(start).await? {
+            heap.push((event.pdu.depth(), event.num));
+        }
+        while let Some((_, num)) = heap.pop() {
+            if found.len() >= limit || seen.len() > MOST_LOOKED_AT {
+                break;
+            }
+            let event = self.load_one(num).await?;
+            if !goes_on(&event) {
+                continue;
+            }
+            let prev: Vec<EventNum> =
+                event.meta.prev.iter().copied().filter(|num| seen.insert(*num)).collect();
+            heap.extend(self.load(&prev).await?.iter().map(|event| (event.pdu.depth(), event.num)));
+            if event.is_shown() && self.server_sees(origin, std::slice::from_ref(&event)).await? == [true] {
+                found.push(event);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn state_told_to(
+        &self,
+        origin: &ServerName,
+        at: &EventId,
+    ) -> Result<(Vec<EventNum>, Vec<EventNum>)> {
+        let event = self.seen_by_server(origin, at).await?;
+        let state = self.reader.full_state(self.nid, event.meta.before).await?;
+        let state: Vec<EventNum> = state.into_iter().map(|(_, num)| num).collect();
+        let chain = self.chain_of(&state).await?;
+        Ok((state, chain))
+    }
+
+    /// Everything that events rest on.
+    pub(crate) async fn chain_of(&self, nums: &[EventNum]) -> Result<Vec<EventNum>> {
+        Ok(self.reader.auth_chain(self.nid, nums).await?.iter().map(EventNum).collect())
+    }
+
+    async fn ids(&self, nums: &[EventNum]) -> Result<Vec<OwnedEventId>> {
+        Ok(self.reader.pdus(self.nid, nums).await?.iter().map(|stored| stored.event_id.clone()).collect())
+    }
+
+    /// Events as other servers get them; redacted ones without what redaction takes away.
+    pub(crate) async fn raws(&self, nums: &[EventNum]) -> Result<Vec<Box<RawValue>>> {
+        Ok(self.load(nums).await?.iter().map(|event| event.pdu.to_raw()).collect())
+    }
+}

@@ -92,10 +92,12 @@ impl Desk<'_> {
             origin_server_ts: self.inner.now(),
         };
         // Judged as if it were signed already; this event never leaves the function.
-        let trial = build::build(&place, draft.clone(), &self.inner.server, &self.inner.key).map_err(refusal)?;
+        let trial =
+            build::build(&place, draft.clone(), &self.inner.server, &self.inner.key).map_err(refusal)?;
         allowed_by_state(self.rules, &trial, |kind, key| held.get(kind, key)).map_err(refusal)?;
         self.ask_policy(by, &draft, &held)?;
-        let event = to_raw_value(&build::template(&place, draft)).map_err(|e| Error::BadJson(e.to_string()))?;
+        let event =
+            to_raw_value(&build::template(&place, draft)).map_err(|e| Error::BadJson(e.to_string()))?;
         Ok(Template { room_version: Some(self.head.version.clone()), event })
     }
 }
