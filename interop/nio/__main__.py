@@ -116,23 +116,23 @@ async def log_out(*agents: Agent) -> None:
             raise AssertionError("the token still works")
 
 
+async def introduce(label: str, first: str, second: str, registration: str) -> None:
+    """Makes an account on each server and lets the two talk."""
+    logging.getLogger("nio").setLevel(logging.ERROR)
+    accounts = asyncio.gather(
+        sign_up(first, "camille", registration), sign_up(second, "dominique", registration)
+    )
+    await talk(label, *await Steps(label).run("sign up and log in", accounts))
+
+
 async def main() -> None:
-    """Reads the arguments, makes two accounts, lets them talk."""
+    """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bases", nargs="+", metavar="BASE_URL")
     parser.add_argument("--registration", default="dummy")
     options = parser.parse_args()
-    logging.getLogger("nio").setLevel(logging.ERROR)
-    first, second = options.bases[0], options.bases[-1]
     async with asyncio.timeout(240):
-        accounts = await Steps("nio").run(
-            "sign up and log in",
-            asyncio.gather(
-                sign_up(first, "camille", options.registration),
-                sign_up(second, "dominique", options.registration),
-            ),
-        )
-        await talk("nio", *accounts)
+        await introduce("nio", options.bases[0], options.bases[-1], options.registration)
     print("nio: all steps held")
 
 

@@ -6,25 +6,16 @@ CHAPPE_BIN names the binary.
 
 import argparse
 import asyncio
-import logging
 import tempfile
 from pathlib import Path
 
-from ..accounts import sign_up
-from ..nio.__main__ import talk
+from ..nio.__main__ import introduce
 from ..steps import Steps, conclude
 from .authority import Authority
 from .servers import KINDS, START_LIMIT, Server
 from .story import Story
 
 WHOLE_LIMIT = 900.0
-
-
-async def encrypted(home: Server, away: Server) -> None:
-    """Two people with matrix-nio, one on each server, in an encrypted room."""
-    first = await sign_up(home.base, "camille", home.registration)
-    second = await sign_up(away.base, "dominique", away.registration)
-    await talk(f"encrypted, {home.label} to {away.label}", first, second)
 
 
 async def meet(folder: Path, kinds: list[str]) -> None:
@@ -34,10 +25,10 @@ async def meet(folder: Path, kinds: list[str]) -> None:
     try:
         started = asyncio.gather(one.start(), two.start())
         await Steps("servers").run("start", started, START_LIMIT)
-        await encrypted(one, two)
-        await encrypted(two, one)
-        await Story(one, two).tell()
-        await Story(two, one).tell()
+        for home, away in [(one, two), (two, one)]:
+            label = f"encrypted, {home.label} to {away.label}"
+            await introduce(label, home.base, away.base, home.registration)
+            await Story(home, away).tell()
         await Steps("servers").run("stop", asyncio.gather(one.stop(), two.stop()))
     finally:
         one.kill()
@@ -50,7 +41,6 @@ async def main() -> None:
     parser.add_argument("--servers", nargs=2, choices=sorted(KINDS), default=["chappe", "synapse"])
     parser.add_argument("--keep", type=Path, help="an empty folder for data and logs, kept afterwards")
     options = parser.parse_args()
-    logging.getLogger("nio").setLevel(logging.ERROR)
     async with asyncio.timeout(WHOLE_LIMIT):
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)

@@ -183,4 +183,10 @@ registration_shared_secret = "{SECRET}"
         return [os.environ["CHAPPE_BIN"], "serve", "--config", str(self.folder / "chappe.toml")]
 
 
-KINDS: dict[str, type[Server]] = {kind.label: kind for kind in (Synapse, SecondSynapse, Chappe)}
+class SecondChappe(Chappe):
+    """Another Chappe."""
+
+    label = "chappe-2"
+
+
+KINDS: dict[str, type[Server]] = {kind.label: kind for kind in (Synapse, SecondSynapse, Chappe, SecondChappe)}

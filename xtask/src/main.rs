@@ -1,2 +1,31 @@
-//! Developer tasks: tidy, coverage, bench.
-fn main() {}
+//! Developer tasks: `cargo xtask tidy`, `cargo xtask coverage`.
+#![expect(clippy::print_stdout, reason = "a command-line tool talks on standard output")]
+
+mod coverage;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// What one can ask for.
+#[derive(Parser)]
+#[command(about = "Developer tasks.")]
+enum Task {
+    /// Checks the house rules that compiler and clippy do not see.
+    Tidy,
+    /// Writes docs/endpoints.md from the specification's endpoints and the routers' table.
+    Coverage {
+        /// Only tell whether the page is up to date.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Task::parse() {
+        Task::Tidy => tidy::run(),
+        Task::Coverage { check: true } => coverage::check(),
+        Task::Coverage { check: false } => coverage::write(),
+    }
+}
