@@ -1,6 +1,9 @@
 //! Events made here: hashed and signed from a draft; and our signature on what a peer asks for, never blindly.
 
-use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD, prelude::BASE64_STANDARD};
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD_NO_PAD},
+};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId,
     ServerName, UInt, UserId,
@@ -17,6 +20,14 @@ const MAX_DEPTH: u64 = (1 << 53) - 1;
 /// What precedes a 32-byte ed25519 seed in a PKCS #8 document (RFC 8410).
 const PKCS8_HEAD: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+
+/// Base64 as other homeservers write it: padded or not, unused bits set or not.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// This server's ed25519 signing key.
 pub struct SigningKey {
@@ -46,10 +57,7 @@ impl SigningKey {
         else {
             return Err(Error::Key("expected: ed25519 <version> <seed>"));
         };
-        let seed = STANDARD_NO_PAD
-            .decode(seed)
-            .or_else(|_| BASE64_STANDARD.decode(seed))
-            .map_err(|_| Error::Key("the seed is not base64"))?;
+        let seed = LENIENT.decode(seed).map_err(|_| Error::Key("the seed is not base64"))?;
         let seed = seed.try_into().map_err(|_| Error::Key("the seed is not 32 bytes"))?;
         Self::from_seed(seed, version)
     }

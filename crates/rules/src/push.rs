@@ -232,13 +232,10 @@ mod tests {
         assert!(heard(&rules, &room, 2, &plain).sound.is_some());
         let own = room.say("@bob:b.example", "hello");
         assert_eq!(heard(&rules, &room, 2, &own), Attention::default());
-        for text in ["hello bob!", "hello Bob B"] {
-            let mention = room.say("@a:a.example", text);
-            assert!(heard(&rules, &room, 3, &mention).highlight, "{text}");
-        }
-        let everybody = room.say("@a:a.example", "@room look");
+        let mention = |sender: &str, room: &mut Room| room.message(sender, json!({"body": "x", "m.mentions": {"room": true}}));
+        let everybody = mention("@a:a.example", &mut room);
         assert!(heard(&rules, &room, 3, &everybody).highlight);
-        let stranger = room.say("@x:x.example", "@room look");
+        let stranger = mention("@x:x.example", &mut room);
         assert!(!heard(&rules, &room, 3, &stranger).highlight);
         let member = room.member("@a:a.example", "@c:c.example", "leave");
         assert!(!heard(&rules, &room, 3, &member).notify);
@@ -252,6 +249,26 @@ mod tests {
         assert!(!heard(&rules, &room, 3, &other).highlight);
         let mention = room.message("@a:a.example", json!({"body": "x", "m.mentions": {"user_ids": ["@bob:b.example"]}}));
         assert!(heard(&rules, &room, 3, &mention).highlight);
+    }
+
+    #[test]
+    fn rules_of_the_user() {
+        let rule = |id: &str, condition: serde_json::Value| {
+            json!({"rule_id": id, "default": false, "enabled": true, "actions": ["notify"], "conditions": [condition]})
+        };
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        let mut notifies = |condition: serde_json::Value, body: &str| {
+            let rules: Ruleset = serde_json::from_value(json!({"override": [rule("x", condition)]})).unwrap();
+            let said = room.say("@a:a.example", body);
+            heard(&rules, &room, 3, &said).notify
+        };
+        assert!(notifies(json!({"kind": "contains_display_name"}), "hello bob b!"));
+        assert!(!notifies(json!({"kind": "contains_display_name"}), "hello bob"));
+        assert!(notifies(json!({"kind": "event_match", "key": "type", "pattern": "m.room.mess*"}), ""));
+        assert!(notifies(json!({"kind": "room_member_count", "is": ">2"}), ""));
+        assert!(!notifies(json!({"kind": "room_member_count", "is": "<3"}), ""));
+        assert!(notifies(json!({"kind": "event_property_is", "key": "content.msgtype", "value": "m.text"}), ""));
+        assert!(!notifies(json!({"kind": "unheard_of"}), ""));
     }
 
     #[test]
