@@ -1,1 +1,111 @@
-//! From the log to local devices: wake-ups, the sync delta, unread counts, push.
+//! From the log to local devices: wake-ups, the sync delta, unread counts, typing, presence.
+//!
+//! What costs nothing must stay free: a message touches the *attached* users of its room only, those who synced within
+//! the last minutes; deciding that there is nothing new for a user reads no storage; and nobody's unread counts are
+//! worked out before one of their devices asks.
+
+mod config;
+mod error;
+mod events;
+mod presence;
+mod signal;
+mod sync;
+mod token;
+mod typing;
+mod unread;
+mod wake;
+
+use std::sync::Arc;
+
+use chappe_accounts::Accounts;
+use chappe_rooms::Rooms;
+use chappe_store::Store;
+use chappe_world::World;
+
+pub use self::{
+    config::Config,
+    error::Error,
+    presence::{Presence, PresenceState},
+    sync::{
+        DeviceLists, Delta, Json, JoinedRoom, LeftRoom, RoomPart, StatePart, Summary, SyncRequest, Timeline,
+    },
+    token::SyncToken,
+    typing::{Typing, TypingChange},
+    unread::Unread,
+};
+
+/// What [`Delivery`] is built from.
+pub struct Deps {
+    /// The store.
+    pub store: Store,
+    /// Time, randomness, tasks.
+    pub world: World,
+    /// Users and devices.
+    pub accounts: Accounts,
+    /// Rooms.
+    pub rooms: Rooms,
+}
+
+/// What local devices have not seen yet: a handle, clones share it.
+#[derive(Clone)]
+pub struct Delivery(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    world: World,
+    accounts: Accounts,
+    config: Config,
+    wake: Arc<wake::Wake>,
+    typing: Arc<Typing>,
+    presence: Arc<Presence>,
+    unread: unread::Memo,
+    members_sent: sync::MembersSent,
+    handed_out: sync::HandedOut,
+}
+
+impl Delivery {
+    /// Starts following the log.
+    pub fn new(deps: Deps, config: Config) -> Self {
+        let Deps { store, world, accounts, rooms: _ } = deps;
+        let epoch = world.random() & 0xffff_ffff;
+        let wake = Arc::new(wake::Wake::new(store.clone(), world.clone(), *store.visible().borrow()));
+        let typing = Arc::new(Typing::new(wake.clone(), world.clone(), epoch));
+        let presence = Arc::new(Presence::new(wake.clone(), store.clone(), world.clone(), &config));
+        wake.follow();
+        typing.expire();
+        presence.expire();
+        Self(Arc::new(Inner {
+            store,
+            world,
+            accounts,
+            config,
+            wake,
+            typing,
+            presence,
+            unread: unread::Memo::default(),
+            members_sent: sync::MembersSent::default(),
+            handed_out: sync::HandedOut::default(),
+        }))
+    }
+
+    /// Who is typing where.
+    pub fn typing(&self) -> &Typing {
+        &self.0.typing
+    }
+
+    /// Who is there.
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
+    }
+
+    /// How many users are attached: have synced within the last minutes.
+    pub fn attached(&self) -> usize {
+        self.0.wake.attached()
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Delivery to {} users", self.attached())
+    }
+}

@@ -1,0 +1,24 @@
+//! Why a device could not be served.
+
+/// Why a device could not be served, named by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The sync token is not one of this server's: `M_UNKNOWN_POS` or `M_INVALID_PARAM`.
+    #[error("not a sync token of this server")]
+    BadToken,
+    /// Accounts could not answer.
+    #[error(transparent)]
+    Accounts(#[from] chappe_accounts::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] chappe_store::Error),
+    /// What is stored cannot be read.
+    #[error("stored event is damaged: {0}")]
+    Damaged(String),
+}
+
+impl From<chappe_rules::Error> for Error {
+    fn from(error: chappe_rules::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}

@@ -1,0 +1,239 @@
+//! Who is there, in memory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use chappe_store::{Membership, Reader, RoomNid, Store, members::RoomMembers};
+use chappe_world::World;
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, UserId, presence::PresenceState as Is};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::{sync::broadcast, time::Instant};
+
+use crate::{Config, Error, wake::Wake};
+
+/// A user who has not synced for so long is offline.
+const GONE: Duration = Duration::from_secs(45);
+/// How often that is looked through.
+const SWEEP: Duration = Duration::from_secs(15);
+/// Changes kept for followers who are slow to fetch them.
+const QUEUE: usize = 1_024;
+
+/// One user's presence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceState {
+    /// Online, unavailable or offline.
+    pub state: Is,
+    /// What they say of it.
+    pub status_msg: Option<String>,
+    /// When they last did something.
+    pub last_active: Instant,
+    /// Whether they do right now.
+    pub currently_active: bool,
+}
+
+struct Known {
+    now: PresenceState,
+    /// Chosen by the user; syncing does not override `unavailable`.
+    chosen: Is,
+    synced: Instant,
+    local: bool,
+    changed: u64,
+}
+
+/// Who is there.
+pub struct Presence {
+    wake: Arc<Wake>,
+    store: Store,
+    world: World,
+    enabled: bool,
+    idle: Duration,
+    users: Mutex<BTreeMap<OwnedUserId, Known>>,
+    changes: broadcast::Sender<(OwnedUserId, PresenceState)>,
+}
+
+impl Presence {
+    pub(crate) fn new(wake: Arc<Wake>, store: Store, world: World, config: &Config) -> Self {
+        let idle = Duration::from_secs(config.idle_seconds);
+        let changes = broadcast::Sender::new(QUEUE);
+        Self { wake, store, world, enabled: config.presence, idle, users: Mutex::default(), changes }
+    }
+
+    /// Whether presence is kept at all.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// What is known of a user; `None` when nothing is.
+    pub fn of(&self, user: &UserId) -> Option<PresenceState> {
+        self.users.lock().get(user).map(|known| known.now.clone())
+    }
+
+    /// Changes of local users from now on: what other servers have to be told.
+    pub fn changes(&self) -> broadcast::Receiver<(OwnedUserId, PresenceState)> {
+        self.changes.subscribe()
+    }
+
+    /// A local user says how they are.
+    pub async fn set_local(&self, user: &UserId, state: Is, status_msg: Option<String>) -> Result<(), Error> {
+        let now = self.world.instant();
+        let currently_active = state == Is::Online;
+        let presence = PresenceState { state, status_msg, last_active: now, currently_active };
+        self.set(user, presence, true).await
+    }
+
+    /// Another server says how its user is.
+    pub async fn set_remote(&self, user: &UserId, presence: PresenceState) -> Result<(), Error> {
+        self.set(user, presence, false).await
+    }
+
+    /// A local user's device syncs, in this state.
+    pub(crate) async fn synced(&self, user: &UserId, state: &Is) -> Result<(), Error> {
+        if !self.enabled || *state == Is::Offline {
+            return Ok(());
+        }
+        let now = self.world.instant();
+        let status_msg = {
+            let mut users = self.users.lock();
+            match users.get_mut(user) {
+                Some(known) => {
+                    known.synced = now;
+                    if *state == Is::Online {
+                        known.now.last_active = now;
+                    }
+                    if known.now.state == *state || (known.chosen == Is::Unavailable && known.now.state == Is::Unavailable) {
+                        return Ok(());
+                    }
+                    known.now.status_msg.clone()
+                }
+                None => None,
+            }
+        };
+        let currently_active = *state == Is::Online;
+        let presence = PresenceState { state: state.clone(), status_msg, last_active: now, currently_active };
+        self.set(user, presence, true).await
+    }
+
+    async fn set(&self, user: &UserId, now: PresenceState, local: bool) -> Result<(), Error> {
+        if !self.enabled {
+            return Ok(());
+        }
+        let sequence = self.wake.next_fleeting();
+        let chosen = now.state.clone();
+        let synced = self.world.instant();
+        let known = Known { now: now.clone(), chosen, synced, local, changed: sequence };
+        self.users.lock().insert(user.to_owned(), known);
+        self.announce(user, now, local, sequence).await
+    }
+
+    async fn announce(&self, user: &UserId, now: PresenceState, local: bool, sequence: u64) -> Result<(), Error> {
+        for signal in self.wake.sharing_room(&self.store.read(), user).await? {
+            signal.touch_fleeting(sequence);
+        }
+        if local {
+            // Nobody listening is fine: then nobody has to be told.
+            let _ = self.changes.send((user.to_owned(), now));
+        }
+        Ok(())
+    }
+
+    /// Presence events of those who share one of `rooms`, changed after a sequence number; `None`: of all who are there.
+    pub(crate) async fn since(
+        &self,
+        reader: &Reader<'_>,
+        asker: &UserId,
+        rooms: &BTreeSet<RoomNid>,
+        after: Option<u64>,
+    ) -> Result<Vec<(OwnedUserId, Box<RawValue>)>, Error> {
+        let fresh: Vec<(OwnedUserId, PresenceState)> = {
+            let users = self.users.lock();
+            let fresh = users.iter().filter(|(_, known)| match after {
+                Some(after) => known.changed > after,
+                None => known.now.state != Is::Offline || known.now.status_msg.is_some(),
+            });
+            fresh.map(|(user, known)| (user.clone(), known.now.clone())).collect()
+        };
+        let mut events = Vec::new();
+        for (user, now) in fresh {
+            if user == asker || self.shares(reader, &user, rooms).await? {
+                let event = self.event(&user, &now);
+                events.push((user, event));
+            }
+        }
+        Ok(events)
+    }
+
+    async fn shares(&self, reader: &Reader<'_>, user: &UserId, rooms: &BTreeSet<RoomNid>) -> Result<bool, Error> {
+        if let Some(signal) = self.wake.user(user) {
+            let own = signal.rooms.lock();
+            return Ok(own.iter().any(|(nid, (joined, _))| *joined && rooms.contains(nid)));
+        }
+        let keys: Vec<_> = rooms.iter().map(|nid| (*nid, Membership::Join, user.to_owned())).collect();
+        Ok(reader.get_many::<RoomMembers>(&keys).await?.iter().any(Option::is_some))
+    }
+
+    fn event(&self, user: &UserId, now: &PresenceState) -> Box<RawValue> {
+        let ago = self.world.instant().saturating_duration_since(now.last_active).as_millis();
+        let mut content = serde_json::json!({
+            "presence": now.state,
+            "last_active_ago": u64::try_from(ago).unwrap_or(u64::MAX),
+            "currently_active": now.currently_active,
+        });
+        if let Some(text) = &now.status_msg {
+            content["status_msg"] = text.as_str().into();
+        }
+        let event = serde_json::json!({"type": "m.presence", "sender": user, "content": content});
+        to_raw_value(&event).expect("a JSON value is JSON")
+    }
+
+    /// Starts the task that notices who has gone; it ends with the world.
+    pub(crate) fn expire(self: &Arc<Self>) {
+        if !self.enabled {
+            return;
+        }
+        let presence = self.clone();
+        drop(self.world.spawn("delivery-presence", async move {
+            let mut sweep = presence.world.interval(SWEEP);
+            loop {
+                tokio::select! {
+                    () = presence.world.stopping() => return,
+                    _ = sweep.tick() => {}
+                }
+                if let Err(error) = presence.look_through().await {
+                    tracing::warn!(%error, "presence could not be looked through");
+                }
+            }
+        }));
+    }
+
+    async fn look_through(&self) -> Result<(), Error> {
+        let now = self.world.instant();
+        let mut changed = Vec::new();
+        for (user, known) in self.users.lock().iter_mut().filter(|(_, known)| known.local) {
+            let gone = now.saturating_duration_since(known.synced) > GONE;
+            let idle = now.saturating_duration_since(known.now.last_active) > self.idle;
+            let state = match known.now.state {
+                Is::Online | Is::Unavailable if gone => Is::Offline,
+                Is::Online if idle => Is::Unavailable,
+                _ => continue,
+            };
+            known.now.currently_active = false;
+            known.now.state = state;
+            known.changed = self.wake.next_fleeting();
+            changed.push((user.clone(), known.now.clone(), known.changed));
+        }
+        for (user, presence, sequence) in changed {
+            self.announce(&user, presence, true, sequence).await?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Presence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Presence of {} users", self.users.lock().len())
+    }
+}

@@ -1,0 +1,248 @@
+//! What happened lately to one attached user, in memory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+};
+
+use chappe_store::{Position, RoomNid};
+use parking_lot::Mutex;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
+use tokio::sync::Notify;
+
+/// Changes remembered per user; older ones are found by comparing positions.
+const REMEMBERED: usize = 256;
+
+/// Where to look for something new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Touch {
+    /// In a room: events, receipts.
+    Room(RoomNid),
+    /// The user's own membership of a room changed.
+    Membership(RoomNid),
+    /// Invites and knocks elsewhere.
+    OutOfBand,
+    /// Account data.
+    AccountData,
+    /// The inbox of a device.
+    ToDevice(OwnedDeviceId),
+    /// The one-time keys of a device.
+    Keys(OwnedDeviceId),
+    /// Devices of somebody who shares a room with the user.
+    DeviceLists,
+}
+
+/// Everything touched after a position.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Touched {
+    /// Rooms with something new.
+    pub(crate) rooms: BTreeSet<RoomNid>,
+    /// Invites and knocks elsewhere.
+    pub(crate) out_of_band: bool,
+    /// Account data.
+    pub(crate) account_data: bool,
+    /// The asking device's inbox.
+    pub(crate) to_device: bool,
+    /// The asking device's keys.
+    pub(crate) keys: bool,
+    /// Others' devices.
+    pub(crate) device_lists: bool,
+}
+
+impl Touched {
+    /// Whether there is nothing to look at for this device.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn add(&mut self, touch: &Touch, device: &DeviceId) {
+        match touch {
+            Touch::Room(nid) | Touch::Membership(nid) => {
+                self.rooms.insert(*nid);
+                // Who shares a room with whom may have changed.
+                self.device_lists |= matches!(touch, Touch::Membership(_));
+            }
+            Touch::OutOfBand => self.out_of_band = true,
+            Touch::AccountData => self.account_data = true,
+            Touch::ToDevice(of) => self.to_device |= of == device,
+            Touch::Keys(of) => self.keys |= of == device,
+            Touch::DeviceLists => self.device_lists = true,
+        }
+    }
+}
+
+/// Where a sync has to look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Everywhere: what happened since then is not remembered.
+    Everywhere,
+    /// Only there.
+    At(Touched),
+}
+
+struct Recent {
+    /// Changes after this are all remembered.
+    floor: Position,
+    changes: VecDeque<(Position, Touch)>,
+}
+
+/// One attached user.
+pub(crate) struct Signal {
+    pub(crate) user: OwnedUserId,
+    last: AtomicU64,
+    fleeting: AtomicU64,
+    notify: Notify,
+    recent: Mutex<Recent>,
+    /// Rooms by whether the user is joined, and the position at which that was so.
+    pub(crate) rooms: Mutex<BTreeMap<RoomNid, (bool, Position)>>,
+    waiting: AtomicUsize,
+    seen: Mutex<tokio::time::Instant>,
+}
+
+impl Signal {
+    pub(crate) fn new(user: OwnedUserId, now: tokio::time::Instant) -> Self {
+        Self {
+            user,
+            last: AtomicU64::new(u64::MAX),
+            fleeting: AtomicU64::new(0),
+            notify: Notify::new(),
+            recent: Mutex::new(Recent { floor: Position(u64::MAX), changes: VecDeque::new() }),
+            rooms: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            seen: Mutex::new(now),
+        }
+    }
+
+    /// From `floor` on every change is remembered.
+    pub(crate) fn begin(&self, floor: Position) {
+        let mut recent = self.recent.lock();
+        recent.floor = floor;
+        let kept = recent.changes.iter().map(|(at, _)| at.0).max().unwrap_or(0);
+        self.last.store(floor.0.max(kept), SeqCst);
+    }
+
+    /// Remembers a change and wakes the user's devices.
+    pub(crate) fn touch(&self, at: Position, touch: Touch) {
+        let mut recent = self.recent.lock();
+        if recent.changes.back() != Some(&(at, touch.clone())) {
+            recent.changes.push_back((at, touch));
+        }
+        if recent.changes.len() > REMEMBERED
+            && let Some((gone, _)) = recent.changes.pop_front()
+            && recent.floor != Position(u64::MAX)
+        {
+            recent.floor = recent.floor.max(gone);
+        }
+        if recent.floor != Position(u64::MAX) {
+            self.last.fetch_max(at.0, SeqCst);
+        }
+        drop(recent);
+        self.notify.notify_waiters();
+    }
+
+    /// Typing or presence has changed for this user.
+    pub(crate) fn touch_fleeting(&self, sequence: u64) {
+        self.fleeting.fetch_max(sequence, SeqCst);
+        self.notify.notify_waiters();
+    }
+
+    /// Whether nothing at all has happened: two comparisons.
+    pub(crate) fn is_quiet(&self, after: Position, fleeting: u64) -> bool {
+        self.last.load(SeqCst) <= after.0 && self.fleeting.load(SeqCst) <= fleeting
+    }
+
+    /// Whether typing or presence has changed.
+    pub(crate) fn has_fleeting(&self, after: u64) -> bool {
+        self.fleeting.load(SeqCst) > after
+    }
+
+    /// Where to look for what happened after a position, up to another.
+    pub(crate) fn look(&self, after: Position, up_to: Position, device: &DeviceId) -> Look {
+        let recent = self.recent.lock();
+        if after < recent.floor {
+            return Look::Everywhere;
+        }
+        let mut touched = Touched::default();
+        for (_, touch) in recent.changes.iter().filter(|(at, _)| *at > after && *at <= up_to) {
+            touched.add(touch, device);
+        }
+        Look::At(touched)
+    }
+
+    /// Ready at the next change after this call.
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.notify.notified()
+    }
+
+    /// Counts a sync of this user until it is dropped.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        self.waiting.fetch_add(1, SeqCst);
+        Entered(self)
+    }
+
+    /// Notes when the user was last heard of.
+    pub(crate) fn see(&self, now: tokio::time::Instant) {
+        *self.seen.lock() = now;
+    }
+
+    /// Whether no sync is under way and none was after `since`.
+    pub(crate) fn is_gone(&self, since: tokio::time::Instant) -> bool {
+        self.waiting.load(SeqCst) == 0 && *self.seen.lock() < since
+    }
+}
+
+/// A sync under way.
+pub(crate) struct Entered<'a>(&'a Signal);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_store::{Position, RoomNid};
+    use ruma::{device_id, user_id};
+
+    use super::{Look, REMEMBERED, Signal, Touch, Touched};
+
+    fn signal() -> Signal {
+        let signal = Signal::new(user_id!("@a:a.example").to_owned(), tokio::time::Instant::now());
+        signal.begin(Position(10));
+        signal
+    }
+
+    #[test]
+    fn quiet_until_touched() {
+        let signal = signal();
+        assert!(!signal.is_quiet(Position(9), 0), "before the beginning nothing is known");
+        assert!(signal.is_quiet(Position(10), 0));
+        signal.touch(Position(12), Touch::Room(RoomNid(3)));
+        assert!(!signal.is_quiet(Position(11), 0) && signal.is_quiet(Position(12), 0));
+        signal.touch_fleeting(5);
+        assert!(!signal.is_quiet(Position(12), 4) && signal.is_quiet(Position(12), 5));
+    }
+
+    #[test]
+    fn looks_only_where_something_happened() {
+        let signal = signal();
+        signal.touch(Position(11), Touch::Room(RoomNid(3)));
+        signal.touch(Position(12), Touch::ToDevice(device_id!("A").to_owned()));
+        let look = |after, device: &str| signal.look(Position(after), Position(99), device.into());
+        assert_eq!(look(9, "A"), Look::Everywhere);
+        let rooms = [RoomNid(3)].into();
+        assert_eq!(look(10, "A"), Look::At(Touched { rooms, to_device: true, ..Touched::default() }));
+        assert_eq!(look(11, "B"), Look::At(Touched::default()));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_looked_for_everywhere() {
+        let signal = signal();
+        for n in 0..=REMEMBERED as u64 {
+            signal.touch(Position(11 + n), Touch::AccountData);
+        }
+        assert_eq!(signal.look(Position(10), Position(999), "A".into()), Look::Everywhere);
+        assert!(matches!(signal.look(Position(11), Position(999), "A".into()), Look::At(_)));
+    }
+}

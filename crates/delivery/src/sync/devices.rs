@@ -1,0 +1,142 @@
+//! Whose devices changed, for the users who share a room with the asking one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chappe_store::{EventNum, Membership, Position, RoomNid, StateRef, members::RoomMembers};
+use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
+
+use super::{
+    DeviceLists,
+    delta::{Candidate, Work},
+};
+use crate::{
+    Error,
+    events::{self, Room},
+};
+
+/// Changes of device lists looked at in one answer.
+const CHANGES: usize = 50_000;
+
+impl Work<'_> {
+    /// Whose devices changed since, and with whom rooms are newly shared or no longer.
+    pub(super) async fn device_lists(
+        &self,
+        rooms: &BTreeSet<RoomNid>,
+        candidates: &[Candidate],
+        look_at_changes: bool,
+    ) -> Result<DeviceLists, Error> {
+        let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(DeviceLists::default()) };
+        let mut changed = BTreeSet::new();
+        if look_at_changes {
+            let all =
+                self.delivery.0.accounts.device_list_changes(self.reader, seen, self.next.position, CHANGES).await?;
+            for change in all {
+                if change.user == self.request.user || self.shares(rooms, &change.user).await? {
+                    changed.insert(change.user);
+                }
+            }
+        }
+        let moved = self.moved(candidates, seen).await?;
+        changed.extend(moved.came);
+        changed.remove(&self.request.user);
+        let own = look_at_changes && self.own_changed(seen).await?;
+        changed.extend(own.then(|| self.request.user.clone()));
+        let mut left = Vec::new();
+        for user in moved.went {
+            if user != self.request.user && !self.shares(rooms, &user).await? {
+                changed.remove(&user);
+                left.push(user);
+            }
+        }
+        Ok(DeviceLists { changed: changed.into_iter().collect(), left })
+    }
+
+    async fn own_changed(&self, seen: Position) -> Result<bool, Error> {
+        let last = self.delivery.0.accounts.device_list_change(self.reader, &self.request.user).await?;
+        Ok(last.is_some_and(|last| last.position > seen))
+    }
+
+    async fn shares(&self, rooms: &BTreeSet<RoomNid>, user: &UserId) -> Result<bool, Error> {
+        let keys: Vec<_> = rooms.iter().map(|nid| (*nid, Membership::Join, user.to_owned())).collect();
+        Ok(self.reader.get_many::<RoomMembers>(&keys).await?.iter().any(Option::is_some))
+    }
+
+    /// Who came into the user's rooms or went, the user themselves included.
+    async fn moved(&self, candidates: &[Candidate], seen: Position) -> Result<Moved, Error> {
+        let mut moved = Moved::default();
+        for candidate in candidates {
+            let own_moved = candidate.own.position > seen;
+            if own_moved {
+                let users = self.reader.members(candidate.nid, Membership::Join).await?;
+                let users = users.into_iter().map(|(user, _)| user);
+                match candidate.own.value.membership {
+                    Membership::Join => moved.came.extend(users),
+                    Membership::Leave | Membership::Ban => moved.went.extend(users),
+                    Membership::Invite | Membership::Knock => {}
+                }
+            } else if candidate.own.value.membership == Membership::Join {
+                self.moved_in(candidate, seen, &mut moved).await?;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Whose membership of one room changed since.
+    async fn moved_in(&self, candidate: &Candidate, seen: Position, moved: &mut Moved) -> Result<(), Error> {
+        let head = self.reader.room_head(candidate.nid).await?;
+        let room = Room { nid: candidate.nid, version: &head.version };
+        let ordinal = self.reader.ordinal_after(candidate.nid, seen).await?;
+        let rows = self.reader.timeline_forward(candidate.nid, ordinal, 1).await?;
+        let Some(first) = rows.first() else { return Ok(()) };
+        let from = self.reader.event_meta(candidate.nid, first.num).await?.before;
+        for (user, was, is) in self.members_between(&room, from, head.state).await? {
+            match (was == MembershipState::Join, is == MembershipState::Join) {
+                (false, true) => {
+                    moved.came.insert(user);
+                }
+                (true, false) => {
+                    moved.went.insert(user);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn members_between(
+        &self,
+        room: &Room<'_>,
+        from: StateRef,
+        to: StateRef,
+    ) -> Result<Vec<(OwnedUserId, MembershipState, MembershipState)>, Error> {
+        let changes = self.reader.state_diff(room.nid, from, to).await?;
+        let ids: Vec<_> = changes.iter().map(|change| change.key).collect();
+        let keys = self.reader.state_keys(room.nid, &ids).await?;
+        let mut memberships = BTreeMap::new();
+        for (key, change) in keys.into_iter().zip(changes) {
+            let Ok(user) = UserId::parse(&key.state_key) else { continue };
+            if key.event_type() == "m.room.member" {
+                let was = self.said(room, change.old).await?;
+                let is = self.said(room, change.new).await?;
+                memberships.insert(user, (was, is));
+            }
+        }
+        Ok(memberships.into_iter().map(|(user, (was, is))| (user, was, is)).collect())
+    }
+
+    async fn said(&self, room: &Room<'_>, num: EventNum) -> Result<MembershipState, Error> {
+        match num.some() {
+            Some(num) => {
+                let event = events::load_one(self.reader, room, num).await?;
+                Ok(chappe_rules::visibility::membership(Some(&event)))
+            }
+            None => Ok(MembershipState::Leave),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Moved {
+    came: BTreeSet<OwnedUserId>,
+    went: BTreeSet<OwnedUserId>,
+}

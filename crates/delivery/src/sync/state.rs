@@ -1,0 +1,131 @@
+//! The state part of a room: what the timeline does not tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chappe_store::{EventNum, Position, Reader, RoomHead, StateRef, state::StateKey};
+
+use super::timeline::Slice;
+use crate::{Error, events::Room};
+
+/// State events by key.
+pub(super) type Nums = BTreeMap<StateKey, EventNum>;
+
+/// From where to where.
+pub(super) struct Stretch<'a> {
+    /// The state the device has; `None`: nothing.
+    pub(super) from: Option<StateRef>,
+    /// The state at the end of the timeline.
+    pub(super) end: StateRef,
+    /// The timeline.
+    pub(super) slice: &'a Slice,
+}
+
+impl Stretch<'_> {
+    /// The state before the first event of the timeline.
+    pub(super) fn start(&self) -> StateRef {
+        self.slice.events.first().map_or(self.end, |event| event.meta.before)
+    }
+
+    /// Whether the timeline tells every change: each event goes on from the state that the one before it left.
+    fn is_told(&self) -> bool {
+        let mut at = self.from;
+        for event in &self.slice.events {
+            if at != Some(event.meta.before) {
+                return false;
+            }
+            at = Some(event.meta.after);
+        }
+        at == Some(self.end)
+    }
+}
+
+/// The state that a device had when it had seen everything up to `seen`.
+pub(super) async fn state_seen(
+    reader: &Reader<'_>,
+    room: &Room<'_>,
+    head: &RoomHead,
+    seen: Position,
+    slice: &Slice,
+) -> Result<StateRef, Error> {
+    let first = match slice.first.filter(|_| !slice.limited) {
+        Some(first) => Some(first),
+        None => {
+            let ordinal = reader.ordinal_after(room.nid, seen).await?;
+            reader.timeline_forward(room.nid, ordinal, 1).await?.first().map(|row| row.num)
+        }
+    };
+    let Some(first) = first else { return Ok(head.state) };
+    let meta = reader.event_meta(room.nid, first).await?;
+    if meta.before.line == head.state.line {
+        return Ok(meta.before);
+    }
+    // The first new event is on a fork: the last event before it that was not says what the state was then. It may
+    // say less than was told, never more.
+    let mut ordinal = meta.ordinal.unwrap_or(1);
+    loop {
+        let rows = reader.timeline_back(room.nid, ordinal, 20).await?;
+        let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
+        let metas = reader.event_metas(room.nid, &nums).await?;
+        if let Some(meta) = metas.iter().find(|meta| meta.after.line == head.state.line) {
+            return Ok(meta.after);
+        }
+        match rows.last() {
+            Some(row) => ordinal = row.ordinal,
+            None => return Ok(StateRef::EMPTY),
+        }
+    }
+}
+
+/// State between what the device has and the start of the timeline, and what no event of the timeline tells.
+pub(super) async fn before(
+    reader: &Reader<'_>,
+    room: &Room<'_>,
+    head: &RoomHead,
+    stretch: &Stretch<'_>,
+) -> Result<Nums, Error> {
+    let Some(from) = stretch.from else { return whole(reader, room, head, stretch.start()).await };
+    if stretch.is_told() {
+        return Ok(Nums::new());
+    }
+    let mut changes = changed(reader, room, from, stretch.start()).await?;
+    let told: BTreeSet<EventNum> = stretch.slice.events.iter().map(|event| event.num).collect();
+    for (key, num) in changed(reader, room, from, stretch.end).await? {
+        if !told.contains(&num) {
+            changes.insert(key, num);
+        }
+    }
+    Ok(changes)
+}
+
+/// State between what the device has and the end of the timeline.
+pub(super) async fn after(
+    reader: &Reader<'_>,
+    room: &Room<'_>,
+    head: &RoomHead,
+    stretch: &Stretch<'_>,
+) -> Result<Nums, Error> {
+    match stretch.from {
+        Some(from) => changed(reader, room, from, stretch.end).await,
+        None => whole(reader, room, head, stretch.end).await,
+    }
+}
+
+async fn whole(reader: &Reader<'_>, room: &Room<'_>, head: &RoomHead, at: StateRef) -> Result<Nums, Error> {
+    let state = if at == head.state {
+        reader.current_state(room.nid).await?
+    } else {
+        reader.full_state(room.nid, at).await?
+    };
+    Ok(state.into_iter().collect())
+}
+
+async fn changed(reader: &Reader<'_>, room: &Room<'_>, from: StateRef, to: StateRef) -> Result<Nums, Error> {
+    if from == to {
+        return Ok(Nums::new());
+    }
+    let changes = reader.state_diff(room.nid, from, to).await?;
+    let changes: Vec<_> = changes.into_iter().filter(|change| change.new != EventNum::NONE).collect();
+    let ids: Vec<_> = changes.iter().map(|change| change.key).collect();
+    let keys = reader.state_keys(room.nid, &ids).await?;
+    Ok(keys.into_iter().zip(changes).map(|(key, change)| (key, change.new)).collect())
+}

@@ -1,0 +1,74 @@
+//! Invites and knocks: what may be known of a room before one is in it.
+
+use std::collections::BTreeSet;
+
+use chappe_rules::{Pdu, client, version};
+use chappe_store::{At, Json as Document, Membership, out_of_band::OutOfBand, state::StateKey};
+use ruma::{OwnedEventId, OwnedUserId, RoomVersionId};
+
+use super::{Json, delta::Work, joined::Place};
+use crate::{Error, events};
+
+/// State that an invite or knock tells of a room. Specification: client-server API, "Stripped state".
+const TOLD: [&str; 7] = [
+    "m.room.create",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+];
+
+impl Work<'_> {
+    /// The stripped state of a room here that the user is invited to or knocks at; `None` for an invite by somebody the
+    /// user ignores.
+    pub(super) async fn stripped(
+        &self,
+        place: &Place<'_>,
+        ignored: &BTreeSet<OwnedUserId>,
+    ) -> Result<Option<Vec<Json>>, Error> {
+        let room = place.room();
+        let own = events::load_one(self.reader, &room, place.own.value.num).await?;
+        if place.own.value.membership == Membership::Invite && ignored.contains(own.sender()) {
+            return Ok(None);
+        }
+        let mut keys: Vec<StateKey> = TOLD.iter().map(|kind| StateKey::new(kind, "")).collect();
+        if own.sender() != self.request.user {
+            keys.push(StateKey::new("m.room.member", own.sender()));
+        }
+        let nums: Vec<_> = self.reader.state_now(place.nid, &keys).await?.into_iter().flatten().collect();
+        let mut state = Vec::new();
+        for event in events::load(self.reader, &room, &nums).await? {
+            state.extend(client::stripped(&event.pdu));
+        }
+        state.extend(client::stripped(&own));
+        Ok(Some(state))
+    }
+
+    /// The stripped state of a room elsewhere, as its server told it.
+    pub(super) fn out_of_band(
+        &self,
+        at: &At<Document<OutOfBand>>,
+        ignored: &BTreeSet<OwnedUserId>,
+    ) -> Option<(Membership, Vec<Json>)> {
+        let Document(what) = &at.value;
+        let kind = what.kind()?;
+        let mut state = what.state.clone();
+        let member = member_of(what);
+        if let Some(member) = &member {
+            if kind == Membership::Invite && ignored.contains(member.sender()) {
+                return None;
+            }
+            state.extend(client::stripped(member));
+        }
+        Some((kind, state))
+    }
+}
+
+fn member_of(what: &OutOfBand) -> Option<Pdu> {
+    let known = what.version.as_deref().and_then(|version| RoomVersionId::try_from(version).ok());
+    let rules = version::rules(&known.unwrap_or(RoomVersionId::V11))?;
+    let event_id = OwnedEventId::try_from(what.event_id.as_str()).ok()?;
+    Pdu::restore(rules, event_id, what.event.get()).ok()
+}

@@ -1,0 +1,308 @@
+//! Following the log: who has to be woken by what. Users who are not attached cost nothing.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use chappe_store::{Entry, LogEntry, Membership, Position, Reader, RoomNid, Store, members::RoomMembers};
+use chappe_world::World;
+use parking_lot::{Mutex, RwLock};
+use ruma::{OwnedUserId, UserId};
+use tokio::sync::watch;
+
+use crate::signal::{Signal, Touch};
+
+/// A user stays attached for so long after their last sync.
+const STAYS: Duration = Duration::from_secs(300);
+/// How often attachments are looked through.
+const SWEEP: Duration = Duration::from_secs(60);
+/// Log entries taken at once.
+const BATCH: usize = 1_000;
+/// Rooms asked about at once.
+const CHUNK: usize = 500;
+
+type Error = chappe_store::Error;
+type ByUser = HashMap<OwnedUserId, Arc<Signal>>;
+type ByRoom = HashMap<RoomNid, BTreeMap<OwnedUserId, Arc<Signal>>>;
+
+/// The attached users and the follower that wakes them.
+pub(crate) struct Wake {
+    store: Store,
+    world: World,
+    users: RwLock<ByUser>,
+    rooms: RwLock<ByRoom>,
+    /// The last change of each room since `born`.
+    changes: RwLock<HashMap<RoomNid, Position>>,
+    born: Position,
+    reached: watch::Sender<Position>,
+    /// The last entry whose handling has begun.
+    begun: AtomicU64,
+    /// Sequence of typing and presence changes.
+    fleeting: AtomicU64,
+    attaching: Mutex<HashMap<OwnedUserId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Wake {
+    pub(crate) fn new(store: Store, world: World, born: Position) -> Self {
+        Self {
+            store,
+            world,
+            users: RwLock::default(),
+            rooms: RwLock::default(),
+            changes: RwLock::default(),
+            born,
+            reached: watch::Sender::new(born),
+            begun: AtomicU64::new(born.0),
+            fleeting: AtomicU64::new(0),
+            attaching: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn attached(&self) -> usize {
+        self.users.read().len()
+    }
+
+    /// How far the follower has come.
+    pub(crate) fn reached(&self) -> Position {
+        *self.reached.borrow()
+    }
+
+    /// Waits until the follower has come that far.
+    pub(crate) async fn reach(&self, position: Position) {
+        if self.reached() < position {
+            // The sender lives as long as `self`: the wait cannot fail.
+            let _ = self.reached.subscribe().wait_for(|reached| *reached >= position).await;
+        }
+    }
+
+    /// The number of the last typing or presence change.
+    pub(crate) fn fleeting(&self) -> u64 {
+        self.fleeting.load(SeqCst)
+    }
+
+    /// The number of the next typing or presence change. Note the change under it before waking anybody.
+    pub(crate) fn next_fleeting(&self) -> u64 {
+        self.fleeting.fetch_add(1, SeqCst) + 1
+    }
+
+    /// The store that is followed.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether anything happened in a room after a position. Before this process's time: maybe, so yes.
+    pub(crate) fn room_changed(&self, nid: RoomNid, after: Position) -> bool {
+        after < self.born || self.changes.read().get(&nid).is_some_and(|last| *last > after)
+    }
+
+    /// The attached users of a room.
+    pub(crate) fn in_room(&self, nid: RoomNid) -> Vec<Arc<Signal>> {
+        self.rooms.read().get(&nid).map(|users| users.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// An attached user.
+    pub(crate) fn user(&self, user: &UserId) -> Option<Arc<Signal>> {
+        self.users.read().get(user).cloned()
+    }
+
+    /// Attaches a user; one look-up when they already are.
+    pub(crate) async fn attach(&self, user: &UserId) -> Result<Arc<Signal>, Error> {
+        if let Some(signal) = self.user(user) {
+            signal.see(self.world.instant());
+            return Ok(signal);
+        }
+        let turn = self.attaching.lock().entry(user.to_owned()).or_default().clone();
+        let held = turn.lock().await;
+        let attached = match self.user(user) {
+            Some(signal) => Ok(signal),
+            None => self.attach_new(user).await,
+        };
+        drop(held);
+        self.attaching.lock().remove(user);
+        attached
+    }
+
+    async fn attach_new(&self, user: &UserId) -> Result<Arc<Signal>, Error> {
+        let signal = Arc::new(Signal::new(user.to_owned(), self.world.instant()));
+        self.users.write().insert(user.to_owned(), signal.clone());
+        match self.register(&signal).await {
+            Ok(()) => Ok(signal),
+            Err(error) => {
+                self.users.write().remove(user);
+                Err(error)
+            }
+        }
+    }
+
+    /// Registers the rooms of a user whom own membership changes reach already. What happens in the rooms from the
+    /// follower's place at the end of this on is remembered.
+    async fn register(&self, signal: &Arc<Signal>) -> Result<(), Error> {
+        let reader = self.store.read();
+        for (nid, at) in reader.user_rooms(&signal.user).await? {
+            self.set_joined(signal, nid, at.value.membership == Membership::Join, reader.position());
+        }
+        // An entry begun after this sees the registrations; those begun before may have missed them.
+        signal.begin(Position(self.begun.load(SeqCst)).max(reader.position()));
+        Ok(())
+    }
+
+    fn set_joined(&self, signal: &Arc<Signal>, nid: RoomNid, joined: bool, at: Position) {
+        let mut rooms = self.rooms.write();
+        let mut own = signal.rooms.lock();
+        if own.get(&nid).is_some_and(|(_, known)| *known > at) {
+            return;
+        }
+        own.insert(nid, (joined, at));
+        if joined {
+            rooms.entry(nid).or_default().insert(signal.user.clone(), signal.clone());
+        } else if let Some(users) = rooms.get_mut(&nid) {
+            users.remove(&signal.user);
+            if users.is_empty() {
+                rooms.remove(&nid);
+            }
+        }
+    }
+
+    fn detach(&self, user: &UserId) {
+        let mut rooms = self.rooms.write();
+        let Some(signal) = self.users.write().remove(user) else { return };
+        for nid in signal.rooms.lock().keys() {
+            if let Some(users) = rooms.get_mut(nid) {
+                users.remove(user);
+                if users.is_empty() {
+                    rooms.remove(nid);
+                }
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        let Some(since) = self.world.instant().checked_sub(STAYS) else { return };
+        let users = self.users.read();
+        let gone: Vec<OwnedUserId> =
+            users.values().filter(|signal| signal.is_gone(since)).map(|signal| signal.user.clone()).collect();
+        drop(users);
+        for user in gone {
+            self.detach(&user);
+        }
+    }
+
+    /// Starts the follower; it ends with the world.
+    pub(crate) fn follow(self: &Arc<Self>) {
+        let wake = self.clone();
+        drop(self.world.spawn("delivery-wake", async move {
+            let mut visible = wake.store.visible();
+            let mut sweep = wake.world.interval(SWEEP);
+            loop {
+                tokio::select! {
+                    () = wake.world.stopping() => return,
+                    _ = sweep.tick() => wake.sweep(),
+                    changed = visible.changed() => if changed.is_err() { return },
+                }
+                while let Err(error) = wake.catch_up().await {
+                    tracing::error!(%error, "the log cannot be read, trying again");
+                    wake.world.sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }));
+    }
+
+    async fn catch_up(&self) -> Result<(), Error> {
+        let reader = self.store.read();
+        loop {
+            let after = self.reached();
+            let entries = reader.log_after(after, BATCH).await?;
+            let Some(last) = entries.last().map(|entry| entry.position) else { break };
+            for entry in &entries {
+                self.begun.store(entry.position.0, SeqCst);
+                self.handle(&reader, entry).await?;
+            }
+            self.reached.send_replace(last);
+        }
+        // Commits without log entries count too.
+        self.reached.send_if_modified(|reached| {
+            let behind = *reached < reader.position();
+            *reached = (*reached).max(reader.position());
+            behind
+        });
+        Ok(())
+    }
+
+    async fn handle(&self, reader: &Reader<'_>, entry: &Entry) -> Result<(), Error> {
+        let at = entry.position;
+        match &entry.what {
+            LogEntry::Event { room, member, .. } => {
+                let nid = RoomNid(*room);
+                self.touch_room(nid, at);
+                if let Some(signal) = member.as_ref().and_then(|member| self.user(member)) {
+                    let now = reader.user_room(&signal.user, nid).await?;
+                    let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
+                    self.set_joined(&signal, nid, joined, at);
+                    signal.touch(at, Touch::Membership(nid));
+                }
+            }
+            LogEntry::Receipt { room, user, private: true, .. } => {
+                self.changes.write().insert(RoomNid(*room), at);
+                self.touch_user(user, at, Touch::Room(RoomNid(*room)));
+            }
+            LogEntry::Receipt { room, .. } => self.touch_room(RoomNid(*room), at),
+            LogEntry::OutOfBandMembership { user, .. } => self.touch_user(user, at, Touch::OutOfBand),
+            LogEntry::AccountData { user } => self.touch_user(user, at, Touch::AccountData),
+            LogEntry::ToDevice { user, device } => self.touch_user(user, at, Touch::ToDevice(device.clone())),
+            LogEntry::OneTimeKeys { user, device } => self.touch_user(user, at, Touch::Keys(device.clone())),
+            LogEntry::DeviceList { user } => {
+                for signal in self.sharing_room(reader, user).await? {
+                    signal.touch(at, Touch::DeviceLists);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn touch_user(&self, user: &UserId, at: Position, touch: Touch) {
+        if let Some(signal) = self.user(user) {
+            signal.touch(at, touch);
+        }
+    }
+
+    fn touch_room(&self, nid: RoomNid, at: Position) {
+        self.changes.write().insert(nid, at);
+        if let Some(users) = self.rooms.read().get(&nid) {
+            for signal in users.values() {
+                signal.touch(at, Touch::Room(nid));
+            }
+        }
+    }
+
+    /// The attached users who share a room with `user`, and `user` if attached.
+    pub(crate) async fn sharing_room(&self, reader: &Reader<'_>, user: &UserId) -> Result<Vec<Arc<Signal>>, Error> {
+        let mut sharing: BTreeMap<OwnedUserId, Arc<Signal>> = BTreeMap::new();
+        sharing.extend(self.user(user).map(|signal| (user.to_owned(), signal)));
+        for nid in self.rooms_of(reader, user).await? {
+            sharing.extend(self.in_room(nid).into_iter().map(|signal| (signal.user.clone(), signal)));
+        }
+        Ok(sharing.into_values().collect())
+    }
+
+    /// Rooms with attached users in which `user` is joined.
+    async fn rooms_of(&self, reader: &Reader<'_>, user: &UserId) -> Result<Vec<RoomNid>, Error> {
+        if let Some(signal) = self.user(user) {
+            let rooms = signal.rooms.lock();
+            return Ok(rooms.iter().filter(|(_, (joined, _))| *joined).map(|(nid, _)| *nid).collect());
+        }
+        let attached: Vec<RoomNid> = self.rooms.read().keys().copied().collect();
+        let mut joined = Vec::new();
+        for chunk in attached.chunks(CHUNK) {
+            let keys: Vec<_> = chunk.iter().map(|nid| (*nid, Membership::Join, user.to_owned())).collect();
+            let found = reader.get_many::<RoomMembers>(&keys).await?;
+            joined.extend(chunk.iter().zip(found).filter(|(_, num)| num.is_some()).map(|(nid, _)| *nid));
+        }
+        Ok(joined)
+    }
+}
