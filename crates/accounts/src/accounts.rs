@@ -1,13 +1,19 @@
 //! The handle: what it needs, and how its writers take turns.
 
-use std::{hash::{DefaultHasher, Hash, Hasher}, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use chappe_store::Store;
 use chappe_world::World;
 use ruma::{OwnedServerName, ServerName, UserId};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 
-use crate::{AccountsConfig, devices::SeenBuffer, tokens::TokenCache, uia::Sessions};
+use crate::{
+    AccountsConfig, devices::SeenBuffer, filters::FilterCache, token_cache::TokenCache,
+    uia_sessions::Sessions,
+};
 
 /// How often an operation is tried again when another writer was first.
 pub(crate) const ATTEMPTS: usize = 20;
@@ -28,7 +34,10 @@ pub(crate) struct Inner {
     pub(crate) cache: TokenCache,
     pub(crate) sessions: Sessions,
     pub(crate) seen: SeenBuffer,
+    pub(crate) filters: FilterCache,
+    /// Places for hashing passwords, and places in the queue before it.
     pub(crate) hashing: Semaphore,
+    pub(crate) queue: Semaphore,
     stripes: Vec<Mutex<()>>,
 }
 
@@ -36,9 +45,23 @@ impl Accounts {
     /// The accounts of this server.
     pub fn new(store: Store, world: World, server_name: OwnedServerName, config: AccountsConfig) -> Self {
         let hashing = Semaphore::new(config.password.at_once.max(1));
+        let queue = Semaphore::new(config.password.at_once.max(1) + config.password.waiting);
         let stripes = std::iter::repeat_with(Mutex::default).take(STRIPES).collect();
         let (cache, sessions, seen) = (TokenCache::default(), Sessions::default(), SeenBuffer::default());
-        let inner = Inner { store, world, server_name, config, cache, sessions, seen, hashing, stripes };
+        let filters = FilterCache::default();
+        let inner = Inner {
+            store,
+            world,
+            server_name,
+            config,
+            cache,
+            sessions,
+            seen,
+            filters,
+            hashing,
+            queue,
+            stripes,
+        };
         Self { inner: Arc::new(inner) }
     }
 

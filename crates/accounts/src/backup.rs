@@ -2,10 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use ruma::{OwnedRoomId, RoomId, UserId};
+use chappe_store::{
+    Direction, Json, Reader, Tx,
+    accounts_keys::{Backup, BackupKeys, BackupNumbers, Backups},
+};
+use ruma::{OwnedRoomId, RoomId, UInt, UserId};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Accounts, Error, soon};
+use crate::{Accounts, Error, retry::retry};
+
+/// Bytes of one key.
+const KEY_BYTES: usize = 32_768;
+/// Bytes of the keys of one request.
+const REQUEST_BYTES: usize = 3_500_000;
+/// Bytes of the data of an algorithm.
+const AUTH_DATA_BYTES: usize = 32_768;
 
 /// A version of a backup.
 #[derive(Clone, Debug)]
@@ -34,19 +46,278 @@ pub struct BackupKeysChange {
 /// Keys by room and session.
 pub type BackupKeysMap = BTreeMap<OwnedRoomId, BTreeMap<String, Box<RawValue>>>;
 
+/// What decides which of two keys of a session is kept.
+#[derive(Deserialize)]
+struct Quality {
+    first_message_index: UInt,
+    forwarded_count: UInt,
+    is_verified: bool,
+    #[serde(rename = "session_data")]
+    _session_data: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Quality {
+    fn of(key: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(key).map_err(|error| Error::BadJson(format!("key of a backup: {error}")))
+    }
+
+    /// Verified beats unverified, then the earlier index, then fewer forwards.
+    fn beats(&self, other: &Self) -> bool {
+        let rank = |q: &Self| (!q.is_verified, q.first_message_index, q.forwarded_count);
+        rank(self) < rank(other)
+    }
+}
+
+const NO_BACKUP: Error = Error::NotFound("key backup");
+
+fn number(version: &str) -> Result<u64, Error> {
+    // Only the form that was given out: "+1" and "01" are no versions.
+    version.parse().ok().filter(|n: &u64| n.to_string() == version).ok_or(NO_BACKUP)
+}
+
 impl Accounts {
     /// Makes a new version; gives it.
-    pub async fn create_backup(&self, user: &UserId, algorithm: &str, auth_data: &RawValue) -> Result<String, Error> { soon() }
-    /// The current version (`None`) or a given one.
-    pub async fn backup(&self, user: &UserId, version: Option<&str>) -> Result<Option<BackupInfo>, Error> { soon() }
+    pub async fn create_backup(
+        &self,
+        user: &UserId,
+        algorithm: &str,
+        auth_data: &RawValue,
+    ) -> Result<String, Error> {
+        check_auth_data(algorithm, auth_data)?;
+        retry!({
+            let reader = self.store().read();
+            let key = user.to_owned();
+            let old = reader.get::<BackupNumbers>(&key).await?;
+            let most = self.config().limits.backup_versions;
+            if reader.scan::<Backups>(&key, Direction::Forward, most).await?.len() >= most {
+                return Err(Error::TooMany("key backups"));
+            }
+            let version = old.unwrap_or(0) + 1;
+            let row = Backup {
+                algorithm: algorithm.to_owned(),
+                auth_data: auth_data.to_owned(),
+                count: 0,
+                etag: 0,
+            };
+            let mut tx = Tx::new();
+            tx.expect::<BackupNumbers>(&key, old.as_ref()).put::<BackupNumbers>(&key, &version);
+            tx.put::<Backups>(&(key, version), &Json(row));
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(version.to_string())
+        })
+    }
+
+    /// The current version (`None`) or a given one: one read.
+    pub async fn backup(&self, user: &UserId, version: Option<&str>) -> Result<Option<BackupInfo>, Error> {
+        let reader = self.store().read();
+        let found = match version {
+            None => current(&reader, user).await?,
+            Some(version) => {
+                let Ok(number) = number(version) else { return Ok(None) };
+                let row = reader.get::<Backups>(&(user.to_owned(), number)).await?;
+                row.map(|Json(row)| (number, row))
+            }
+        };
+        Ok(found.map(|(number, row)| BackupInfo {
+            version: number.to_string(),
+            algorithm: row.algorithm,
+            auth_data: row.auth_data,
+            count: row.count,
+            etag: row.etag.to_string(),
+        }))
+    }
+
     /// Replaces the data of a version; the algorithm must be the same.
-    pub async fn update_backup(&self, user: &UserId, version: &str, algorithm: &str, auth_data: &RawValue) -> Result<(), Error> { soon() }
-    /// Removes a version and its keys.
-    pub async fn delete_backup(&self, user: &UserId, version: &str) -> Result<(), Error> { soon() }
-    /// Adds keys to the current version; of two keys for one session the better one stays (spec §11.12.3.2). [`Error::WrongBackupVersion`].
-    pub async fn put_backup_keys(&self, user: &UserId, version: &str, keys: BackupKeysMap) -> Result<BackupKeysChange, Error> { soon() }
-    /// The keys of a version, of one room of it, of one session of that.
-    pub async fn backup_keys(&self, user: &UserId, version: &str, room: Option<&RoomId>, session: Option<&str>) -> Result<BackupKeysMap, Error> { soon() }
-    /// Removes those keys.
-    pub async fn delete_backup_keys(&self, user: &UserId, version: &str, room: Option<&RoomId>, session: Option<&str>) -> Result<BackupKeysChange, Error> { soon() }
+    pub async fn update_backup(
+        &self,
+        user: &UserId,
+        version: &str,
+        algorithm: &str,
+        auth_data: &RawValue,
+    ) -> Result<(), Error> {
+        check_auth_data(algorithm, auth_data)?;
+        let key = (user.to_owned(), number(version)?);
+        retry!({
+            let Json(old) = self.store().read().get::<Backups>(&key).await?.ok_or(NO_BACKUP)?;
+            if old.algorithm != algorithm {
+                return Err(Error::invalid("the algorithm of a backup cannot be changed"));
+            }
+            let new = Backup { auth_data: auth_data.to_owned(), ..old.clone() };
+            let mut tx = Tx::new();
+            tx.expect::<Backups>(&key, Some(&Json(old))).put::<Backups>(&key, &Json(new));
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
+    /// Removes a version and its keys. [`Error::NotFound`].
+    pub async fn delete_backup(&self, user: &UserId, version: &str) -> Result<(), Error> {
+        let key = (user.to_owned(), number(version)?);
+        retry!({
+            let row = self.store().read().get::<Backups>(&key).await?.ok_or(NO_BACKUP)?;
+            let mut tx = Tx::new();
+            tx.expect::<Backups>(&key, Some(&row)).delete::<Backups>(&key).delete_prefix::<BackupKeys>(&key);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
+    /// Adds keys to the current version; of two keys for one session the better one stays (client-server API,
+    /// "Key backup: replacing keys"). [`Error::WrongBackupVersion`], [`Error::NotFound`].
+    pub async fn put_backup_keys(
+        &self,
+        user: &UserId,
+        version: &str,
+        keys: BackupKeysMap,
+    ) -> Result<BackupKeysChange, Error> {
+        let version = number(version)?;
+        let mut new = Vec::new();
+        for (room, sessions) in keys {
+            for (session, key) in sessions {
+                let quality = Quality::of(key.get().as_bytes())?;
+                new.push((room.clone(), session, key, quality));
+            }
+        }
+        if new.iter().any(|(_, session, key, _)| key.get().len() > KEY_BYTES || session.len() > 255) {
+            return Err(Error::TooLarge("key of a backup"));
+        }
+        if new
+            .iter()
+            .map(|(room, session, key, _)| room.as_str().len() + session.len() + key.get().len())
+            .sum::<usize>()
+            > REQUEST_BYTES
+        {
+            return Err(Error::TooLarge("request"));
+        }
+        retry!({
+            let reader = self.store().read();
+            let (latest, old) = current(&reader, user).await?.ok_or(NO_BACKUP)?;
+            if latest != version {
+                return Err(Error::WrongBackupVersion { current: latest.to_string() });
+            }
+            let rows: Vec<_> = new
+                .iter()
+                .map(|(room, session, ..)| (user.to_owned(), version, room.clone(), session.clone()))
+                .collect();
+            let stored = reader.get_many::<BackupKeys>(&rows).await?;
+            let mut head = old.clone();
+            let mut tx = Tx::new();
+            for ((row, (_, _, key, quality)), stored) in rows.iter().zip(&new).zip(stored) {
+                match stored {
+                    Some(stored) if !quality.beats(&Quality::of(&stored)?) => continue,
+                    Some(_) => {}
+                    None => head.count += 1,
+                }
+                tx.put::<BackupKeys>(row, &key.get().as_bytes().to_vec());
+            }
+            if head.count > self.config().limits.backup_keys {
+                return Err(Error::TooMany("keys in the backup"));
+            }
+            if !tx.is_empty() {
+                head.etag += 1;
+                let key = (user.to_owned(), version);
+                tx.expect::<Backups>(&key, Some(&Json(old))).put::<Backups>(&key, &Json(head.clone()));
+                drop(reader);
+                self.store().commit(tx).await?;
+            }
+            Ok(BackupKeysChange { etag: head.etag.to_string(), count: head.count })
+        })
+    }
+
+    /// The keys of a version, of one room of it, of one session of that. [`Error::NotFound`] without the version;
+    /// a missing room or session gives an empty map.
+    pub async fn backup_keys(
+        &self,
+        user: &UserId,
+        version: &str,
+        room: Option<&RoomId>,
+        session: Option<&str>,
+    ) -> Result<BackupKeysMap, Error> {
+        let reader = self.store().read();
+        let version = number(version)?;
+        if reader.get::<Backups>(&(user.to_owned(), version)).await?.is_none() {
+            return Err(NO_BACKUP);
+        }
+        let mut keys = BackupKeysMap::new();
+        for ((_, _, room, session), key) in rows(&reader, user, version, room, session).await? {
+            let text = String::from_utf8(key).map_err(|_| chappe_store::Error::Corrupt("key of a backup"))?;
+            let key =
+                RawValue::from_string(text).map_err(|_| chappe_store::Error::Corrupt("key of a backup"))?;
+            keys.entry(room).or_default().insert(session, key);
+        }
+        Ok(keys)
+    }
+
+    /// Removes those keys. [`Error::WrongBackupVersion`] unless it is the current version.
+    pub async fn delete_backup_keys(
+        &self,
+        user: &UserId,
+        version: &str,
+        room: Option<&RoomId>,
+        session: Option<&str>,
+    ) -> Result<BackupKeysChange, Error> {
+        let version = number(version)?;
+        retry!({
+            let reader = self.store().read();
+            let (latest, old) = current(&reader, user).await?.ok_or(NO_BACKUP)?;
+            if latest != version {
+                return Err(Error::WrongBackupVersion { current: latest.to_string() });
+            }
+            let gone = rows(&reader, user, version, room, session).await?;
+            let mut head = old.clone();
+            if !gone.is_empty() {
+                let mut tx = Tx::new();
+                for (key, _) in &gone {
+                    tx.delete::<BackupKeys>(key);
+                }
+                head.count = head.count.saturating_sub(gone.len() as u64);
+                head.etag += 1;
+                let key = (user.to_owned(), version);
+                tx.expect::<Backups>(&key, Some(&Json(old))).put::<Backups>(&key, &Json(head.clone()));
+                drop(reader);
+                self.store().commit(tx).await?;
+            }
+            Ok(BackupKeysChange { etag: head.etag.to_string(), count: head.count })
+        })
+    }
+}
+
+/// The newest version: the one that takes keys.
+async fn current(reader: &Reader<'_>, user: &UserId) -> Result<Option<(u64, Backup)>, Error> {
+    let found = reader.scan::<Backups>(&user.to_owned(), Direction::Backward, 1).await?;
+    Ok(found.into_iter().next().map(|((_, number), Json(row))| (number, row)))
+}
+
+type Row = ((ruma::OwnedUserId, u64, OwnedRoomId, String), Vec<u8>);
+
+async fn rows(
+    reader: &Reader<'_>,
+    user: &UserId,
+    version: u64,
+    room: Option<&RoomId>,
+    session: Option<&str>,
+) -> Result<Vec<Row>, Error> {
+    let user = user.to_owned();
+    Ok(match (room, session) {
+        (Some(room), Some(session)) => {
+            let key = (user, version, room.to_owned(), session.to_owned());
+            reader.get::<BackupKeys>(&key).await?.map(|value| (key, value)).into_iter().collect()
+        }
+        (Some(room), None) => {
+            let prefix = (user, version, room.to_owned());
+            reader.scan::<BackupKeys>(&prefix, Direction::Forward, usize::MAX).await?
+        }
+        (None, _) => reader.scan::<BackupKeys>(&(user, version), Direction::Forward, usize::MAX).await?,
+    })
+}
+
+fn check_auth_data(algorithm: &str, auth_data: &RawValue) -> Result<(), Error> {
+    if algorithm.is_empty() || algorithm.len() > 255 {
+        return Err(Error::invalid("algorithm"));
+    }
+    if !auth_data.get().trim_start().starts_with('{') {
+        return Err(Error::BadJson("auth_data is an object".to_owned()));
+    }
+    if auth_data.get().len() > AUTH_DATA_BYTES { Err(Error::TooLarge("auth_data")) } else { Ok(()) }
 }

@@ -1,9 +1,26 @@
 //! Devices: listing, naming, ending, and when they were last seen.
 
-use chappe_store::accounts::Device;
-use ruma::{DeviceId, OwnedDeviceId, UserId};
+use std::{collections::HashMap, net::IpAddr};
 
-use crate::{Accounts, Error, soon};
+use chappe_store::{
+    Direction, Json, Reader, Tx,
+    accounts::{Device, DeviceSeen, Devices, Seen},
+    accounts_keys::{
+        DeviceKeys, FallbackKeys, KeyHeads, KeySignatures, OneTimeKeyOrder, OneTimeKeys, ToDevice,
+        ToDeviceCounts,
+    },
+};
+use parking_lot::Mutex;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
+
+use crate::{Accounts, Error, retry::retry, tokens::revoke_device_tokens};
+
+/// The longest device id that is taken, in bytes.
+const LONGEST_ID: usize = 255;
+/// The longest device name that is taken, in bytes.
+const LONGEST_NAME: usize = 1000;
+/// Last-seen rows written in one commit.
+const SEEN_AT_ONCE: usize = 1000;
 
 /// A device as its user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,22 +35,210 @@ pub struct DeviceInfo {
     pub last_seen_ip: Option<String>,
 }
 
+/// Sightings not written yet.
 #[derive(Default)]
-pub(crate) struct SeenBuffer {}
+pub(crate) struct SeenBuffer(Mutex<HashMap<(OwnedUserId, OwnedDeviceId), Seen>>);
 
 impl Accounts {
     /// All devices of a user, by id.
-    pub async fn devices(&self, user: &UserId) -> Result<Vec<DeviceInfo>, Error> { soon() }
+    pub async fn devices(&self, user: &UserId) -> Result<Vec<DeviceInfo>, Error> {
+        let reader = self.store().read();
+        let rows = reader.scan::<Devices>(&user.to_owned(), Direction::Forward, usize::MAX).await?;
+        let seen = reader.scan::<DeviceSeen>(&user.to_owned(), Direction::Forward, usize::MAX).await?;
+        let seen: HashMap<_, _> = seen.into_iter().map(|((_, device), Json(seen))| (device, seen)).collect();
+        let info = |((_, id), Json(device)): ((_, OwnedDeviceId), _)| {
+            let seen = seen.get(&id).cloned();
+            self.device_info(user, id, device, seen)
+        };
+        Ok(rows.into_iter().map(info).collect())
+    }
+
     /// One device.
-    pub async fn device(&self, user: &UserId, device: &DeviceId) -> Result<Option<DeviceInfo>, Error> { soon() }
+    pub async fn device(&self, user: &UserId, device: &DeviceId) -> Result<Option<DeviceInfo>, Error> {
+        let reader = self.store().read();
+        let key = (user.to_owned(), device.to_owned());
+        let Some(Json(found)) = reader.get::<Devices>(&key).await? else { return Ok(None) };
+        let seen = reader.get::<DeviceSeen>(&key).await?.map(|Json(seen)| seen);
+        Ok(Some(self.device_info(user, key.1, found, seen)))
+    }
+
+    fn device_info(
+        &self,
+        user: &UserId,
+        id: OwnedDeviceId,
+        device: Device,
+        seen: Option<Seen>,
+    ) -> DeviceInfo {
+        let key = (user.to_owned(), id);
+        let seen = self.inner.seen.0.lock().get(&key).cloned().or(seen);
+        let (at, ip) = seen.map_or((None, None), |seen| (Some(seen.at), seen.ip));
+        DeviceInfo { device_id: key.1, name: device.name, last_seen_ms: at, last_seen_ip: ip }
+    }
+
     /// Makes a device without tokens, if it is not there: for application services.
-    pub async fn ensure_device(&self, user: &UserId, device: &DeviceId, name: Option<&str>) -> Result<(), Error> { soon() }
+    pub async fn ensure_device(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        name: Option<&str>,
+    ) -> Result<(), Error> {
+        retry!({
+            let reader = self.store().read();
+            let mut tx = Tx::new();
+            self.draft_device(&reader, &mut tx, user, device, name).await?;
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
     /// Names a device; `None` unnames it. [`Error::NotFound`].
-    pub async fn rename_device(&self, user: &UserId, device: &DeviceId, name: Option<&str>) -> Result<(), Error> { soon() }
+    pub async fn rename_device(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        name: Option<&str>,
+    ) -> Result<(), Error> {
+        check_name(name)?;
+        retry!({
+            let reader = self.store().read();
+            let key = (user.to_owned(), device.to_owned());
+            let Json(old) = reader.get::<Devices>(&key).await?.ok_or(Error::NotFound("device"))?;
+            let new = Device { name: name.map(str::to_owned), revision: old.revision + 1, ..old.clone() };
+            let mut tx = Tx::new();
+            tx.expect::<Devices>(&key, Some(&Json(old))).put::<Devices>(&key, &Json(new));
+            if reader.get::<DeviceKeys>(&key).await?.is_some() {
+                self.draft_list_change(&reader, &mut tx, user).await?;
+            }
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
     /// Ends devices: their tokens, keys, messages, pushers. Unknown ones are passed over.
-    pub async fn delete_devices(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<(), Error> { soon() }
+    pub async fn delete_devices(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<(), Error> {
+        let done = retry!({
+            let reader = self.store().read();
+            let mut tx = Tx::new();
+            self.draft_device_ends(&reader, &mut tx, user, devices).await?;
+            drop(reader);
+            if !tx.is_empty() {
+                self.store().commit(tx).await?;
+            }
+            Ok(())
+        });
+        self.inner.cache.forget(user);
+        done
+    }
+
     /// Notes that a device was seen; kept in memory until [`Accounts::flush_seen`].
-    pub fn saw(&self, user: &UserId, device: &DeviceId, ip: Option<std::net::IpAddr>) {}
+    pub fn saw(&self, user: &UserId, device: &DeviceId, ip: Option<IpAddr>) {
+        let seen = Seen { at: self.world().now(), ip: ip.map(|ip| ip.to_string()) };
+        self.inner.seen.0.lock().insert((user.to_owned(), device.to_owned()), seen);
+    }
+
     /// Writes what [`Accounts::saw`] noted; meant to be called every minute and at shutdown.
-    pub async fn flush_seen(&self) -> Result<(), Error> { soon() }
+    pub async fn flush_seen(&self) -> Result<(), Error> {
+        let noted = std::mem::take(&mut *self.inner.seen.0.lock());
+        let noted: Vec<_> = noted.into_iter().collect();
+        for chunk in noted.chunks(SEEN_AT_ONCE) {
+            let keys: Vec<_> = chunk.iter().map(|(key, _)| key.clone()).collect();
+            let there = self.store().read().get_many::<Devices>(&keys).await?;
+            let mut tx = Tx::new();
+            for ((key, seen), device) in chunk.iter().zip(there) {
+                if device.is_some() {
+                    tx.put::<DeviceSeen>(key, &Json(seen.clone()));
+                }
+            }
+            if !tx.is_empty() {
+                self.store().commit(tx).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of all devices of a user.
+    pub(crate) async fn device_ids(
+        &self,
+        reader: &Reader<'_>,
+        user: &UserId,
+    ) -> Result<Vec<OwnedDeviceId>, Error> {
+        let rows = reader.scan::<Devices>(&user.to_owned(), Direction::Forward, usize::MAX).await?;
+        Ok(rows.into_iter().map(|((_, device), _)| device).collect())
+    }
+
+    /// Makes a device if it is not there, and replaces its head either way.
+    pub(crate) async fn draft_device(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &UserId,
+        device: &DeviceId,
+        name: Option<&str>,
+    ) -> Result<(), Error> {
+        let id = device.as_str();
+        if id.is_empty() || id.len() > LONGEST_ID || id.chars().any(char::is_control) {
+            return Err(Error::invalid("device ids have 1 to 255 bytes and no control characters"));
+        }
+        check_name(name)?;
+        let key = (user.to_owned(), device.to_owned());
+        let old = reader.get::<Devices>(&key).await?;
+        tx.expect::<Devices>(&key, old.as_ref());
+        let new = match old {
+            Some(Json(old)) => Device { revision: old.revision + 1, ..old },
+            None => {
+                if self.device_ids(reader, user).await?.len() >= self.config().limits.devices {
+                    return Err(Error::TooMany("devices"));
+                }
+                // A message that was on its way while an older device of this id ended.
+                tx.delete_prefix::<ToDevice>(&key).delete::<ToDeviceCounts>(&key);
+                Device { name: name.map(str::to_owned), created: self.world().now(), revision: 0 }
+            }
+        };
+        tx.put::<Devices>(&key, &Json(new));
+        Ok(())
+    }
+
+    /// Ends devices.
+    pub(crate) async fn draft_device_ends(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &UserId,
+        devices: &[OwnedDeviceId],
+    ) -> Result<(), Error> {
+        let mut had_keys = false;
+        let mut ended = Vec::new();
+        for device in devices {
+            let key = (user.to_owned(), device.clone());
+            let Some(head) = reader.get::<Devices>(&key).await? else { continue };
+            had_keys |= reader.get::<DeviceKeys>(&key).await?.is_some();
+            tx.expect::<Devices>(&key, Some(&head)).delete::<Devices>(&key).delete::<DeviceSeen>(&key);
+            revoke_device_tokens(reader, tx, user, device).await?;
+            tx.delete::<DeviceKeys>(&key).delete::<KeyHeads>(&key);
+            tx.delete_prefix::<OneTimeKeys>(&key).delete_prefix::<OneTimeKeyOrder>(&key);
+            tx.delete_prefix::<FallbackKeys>(&key);
+            tx.delete_prefix::<KeySignatures>(&(user.to_owned(), user.to_owned(), device.to_string()));
+            tx.delete_prefix::<ToDevice>(&key).delete::<ToDeviceCounts>(&key);
+            ended.push(device.clone());
+        }
+        if !ended.is_empty() {
+            let of_ended =
+                |device: Option<&OwnedDeviceId>| device.is_some_and(|device| ended.contains(device));
+            self.draft_pusher_ends(reader, tx, user, of_ended).await?;
+        }
+        if had_keys {
+            self.draft_list_change(reader, tx, user).await?;
+        }
+        Ok(())
+    }
+}
+
+fn check_name(name: Option<&str>) -> Result<(), Error> {
+    if name.is_some_and(|name| name.len() > LONGEST_NAME) {
+        Err(Error::TooLarge("device name"))
+    } else {
+        Ok(())
+    }
 }

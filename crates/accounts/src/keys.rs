@@ -1,16 +1,22 @@
 //! End-to-end encryption: the public keys of devices and users, and who has to hear of their changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod claim;
+mod cross_signing;
+mod form;
+mod lists;
+mod query;
+mod remote;
+mod signatures;
+mod upload;
 
-use chappe_store::{Position, Reader};
+use std::collections::BTreeMap;
+
+use chappe_store::Position;
 use ruma::{
-    DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedUserId, UserId,
+    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedUserId,
     encryption::{CrossSigningKey, DeviceKeys, OneTimeKey},
     serde::Raw,
 };
-use serde_json::value::RawValue;
-
-use crate::{Accounts, Error, soon};
 
 /// What a device uploads.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +55,10 @@ pub struct PublicKeys {
 pub type Claim = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>>;
 
 /// One-time keys handed out.
-pub type ClaimedKeys = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>>>;
+pub type ClaimedKeys =
+    BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>>>;
 
-/// What a cross-signing key is for.
+/// What a cross-signing key is for, with the number it is stored under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Usage {
     /// Master key.
@@ -60,6 +67,20 @@ pub enum Usage {
     SelfSigning = 1,
     /// Signs other users' master keys.
     UserSigning = 2,
+}
+
+impl Usage {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Master, Self::SelfSigning, Self::UserSigning];
+
+    /// Its name in the protocol.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::SelfSigning => "self_signing",
+            Self::UserSigning => "user_signing",
+        }
+    }
 }
 
 /// Cross-signing keys a user uploads.
@@ -97,40 +118,6 @@ pub struct RemoteUpdate {
     pub master: Option<Raw<CrossSigningKey>>,
     /// Self-signing key.
     pub self_signing: Option<Raw<CrossSigningKey>>,
-}
-
-impl Accounts {
-    /// Takes a device's keys in. Validates them: user, device, algorithms, shape, size, signature.
-    pub async fn upload_keys(&self, user: &UserId, device: &DeviceId, upload: KeyUpload) -> Result<KeyCounts, Error> { soon() }
-    /// What a device has left to hand out: one point read.
-    pub async fn key_counts(&self, reader: &Reader<'_>, user: &UserId, device: &DeviceId) -> Result<KeyCounts, Error> { soon() }
-    /// Public keys of a user as `asker` may see them: of a local user, or of a remote user as cached. An empty list of
-    /// devices asks for all. `asker` is `None` for another server.
-    pub async fn public_keys(&self, asker: Option<&UserId>, user: &UserId, devices: &[OwnedDeviceId]) -> Result<PublicKeys, Error> { soon() }
-    /// Hands out one-time keys of local users; a key is never handed out twice.
-    pub async fn claim_keys(&self, claim: &Claim) -> Result<ClaimedKeys, Error> { soon() }
-    /// Whether uploading these cross-signing keys needs user-interactive authentication: it does when it would replace a key.
-    pub async fn cross_signing_needs_auth(&self, user: &UserId, upload: &CrossSigningUpload) -> Result<bool, Error> { soon() }
-    /// Stores cross-signing keys. `allowed` says whether replacing was authorized; a race is refused with [`Error::Forbidden`].
-    pub async fn upload_cross_signing(&self, user: &UserId, upload: CrossSigningUpload, replace: Replace) -> Result<(), Error> { soon() }
-    /// Takes signatures in, by signed user and signed device or public key; gives those refused, with a reason.
-    pub async fn upload_signatures(&self, signer: &UserId, signed: &BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>) -> Result<BTreeMap<OwnedUserId, BTreeMap<String, &'static str>>, Error> { soon() }
-    /// Users, local and remote, whose devices or keys changed after a position up to another.
-    pub async fn device_list_changes(&self, reader: &Reader<'_>, after: Position, up_to: Position, limit: usize) -> Result<Vec<DeviceListChange>, Error> { soon() }
-    /// The last change of one user.
-    pub async fn device_list_change(&self, reader: &Reader<'_>, user: &UserId) -> Result<Option<DeviceListChange>, Error> { soon() }
-    /// A local user's devices with keys as another server may see them, with names.
-    pub async fn federated_devices(&self, user: &UserId) -> Result<Vec<(OwnedDeviceId, Raw<DeviceKeys>, Option<String>)>, Error> { soon() }
-    /// What is known of a remote user's devices: stream id and whether the list must be fetched; `None`: nothing.
-    pub async fn remote_list(&self, user: &UserId) -> Result<Option<chappe_store::accounts_keys::RemoteList>, Error> { soon() }
-    /// Takes in what the federation fetched or was told. Keys are validated; bad ones are dropped alone.
-    pub async fn update_remote(&self, user: &UserId, update: RemoteUpdate) -> Result<(), Error> { soon() }
-    /// Marks a remote user's device list as to be fetched again.
-    pub async fn mark_stale(&self, user: &UserId) -> Result<(), Error> { soon() }
-    /// Remote users whose list must be fetched again, from `after` (excluded).
-    pub async fn stale_lists(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<OwnedUserId>, Error> { soon() }
-    /// Forgets a remote user's devices: no room is shared any more, so no updates come.
-    pub async fn forget_remote(&self, user: &UserId) -> Result<(), Error> { soon() }
 }
 
 /// Whether existing cross-signing keys may be replaced.

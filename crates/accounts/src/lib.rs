@@ -3,11 +3,6 @@
 //! Everything keyed by a user or a device, behind one handle: [`Accounts`]. What a device has to be told of is
 //! written to the log in the same transaction as the change. This crate knows no rooms and no HTTP.
 
-#[expect(clippy::unnecessary_wraps, reason = "bodies follow")]
-pub(crate) fn soon<T>() -> Result<T, Error> {
-    Err(Error::Busy)
-}
-
 mod account_data;
 mod accounts;
 mod backup;
@@ -16,6 +11,7 @@ mod devices;
 mod error;
 mod filters;
 mod keys;
+mod one_off;
 mod passwords;
 mod profiles;
 mod push_rules;
@@ -23,13 +19,18 @@ mod pushers;
 mod registration;
 mod remote;
 mod requester;
+mod retry;
 mod threepids;
 mod to_device;
+mod token_cache;
 mod tokens;
 mod uia;
+mod uia_sessions;
 mod users;
 
-pub use chappe_store::accounts::{Deactivation, Device, OneOffPurpose, RegistrationToken, Seen, User, UserKind};
+pub use chappe_store::accounts::{
+    Deactivation, Device, OneOffPurpose, RegistrationToken, Seen, User, UserKind,
+};
 
 pub use self::{
     account_data::{AccountDataItem, Scope},
@@ -39,7 +40,8 @@ pub use self::{
     devices::DeviceInfo,
     error::{Error, Weakness},
     keys::{
-        Claim, ClaimedKeys, CrossSigningUpload, DeviceListChange, KeyCounts, KeyUpload, PublicKeys, RemoteUpdate, Replace, Usage,
+        Claim, ClaimedKeys, CrossSigningUpload, DeviceListChange, KeyCounts, KeyUpload, PublicKeys,
+        RemoteUpdate, Replace, Usage,
     },
     profiles::Profile,
     pushers::{OtherUsers, PusherInfo},

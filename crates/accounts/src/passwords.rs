@@ -1,1 +1,138 @@
 //! Passwords: argon2id, off the async threads, a bounded number at a time.
+
+use argon2::{
+    Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version,
+    password_hash::SaltString,
+};
+use chappe_store::accounts::Passwords;
+use ruma::UserId;
+use tokio::sync::SemaphorePermit;
+use zeroize::Zeroizing;
+
+use crate::{Accounts, Error, PasswordPolicy, Weakness};
+
+/// The longest password that is looked at, in bytes.
+const LONGEST: usize = 512;
+
+const REFUSED: Error = Error::Forbidden("Invalid username or password");
+
+/// What a policy finds wrong with a password, if anything.
+fn weakness(policy: &PasswordPolicy, password: &str) -> Option<Weakness> {
+    let has = |test: fn(char) -> bool| password.chars().any(test);
+    if password.chars().count() < policy.minimum_length.max(1) {
+        Some(Weakness::TooShort)
+    } else if policy.require_digit && !has(|c| c.is_ascii_digit()) {
+        Some(Weakness::NoDigit)
+    } else if policy.require_symbol && !has(|c| !c.is_ascii_alphanumeric()) {
+        Some(Weakness::NoSymbol)
+    } else if policy.require_uppercase && !has(|c| c.is_ascii_uppercase()) {
+        Some(Weakness::NoUppercase)
+    } else if policy.require_lowercase && !has(|c| c.is_ascii_lowercase()) {
+        Some(Weakness::NoLowercase)
+    } else {
+        None
+    }
+}
+
+impl Accounts {
+    /// Checks a new password against the policy: [`Error::WeakPassword`], [`Error::TooLarge`] beyond 512 bytes.
+    pub fn check_password(&self, password: &str) -> Result<(), Error> {
+        if password.len() > LONGEST {
+            return Err(Error::TooLarge("password"));
+        }
+        match weakness(&self.config().password.policy, password) {
+            Some(weakness) => Err(Error::WeakPassword(weakness)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks a password for log-in. Unknown users, closed accounts and wrong passwords look the same and take the
+    /// same time: [`Error::Forbidden`].
+    pub async fn verify_password(&self, user: &UserId, password: &str) -> Result<(), Error> {
+        if password.len() > LONGEST {
+            return Err(REFUSED);
+        }
+        let _turn = self.hashing_turn().await?;
+        let stored = match self.user(user).await? {
+            Some(found) if found.deactivated.is_none() => {
+                self.store().read().get::<Passwords>(&user.to_owned()).await?
+            }
+            _ => None,
+        };
+        let known = stored.is_some();
+        let phc = match stored {
+            Some(phc) => phc,
+            None => self.decoy()?,
+        };
+        let password = Zeroizing::new(password.to_owned());
+        let check = move || {
+            let Ok(hash) = PasswordHash::new(&phc) else { return false };
+            Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
+        };
+        let matches = self.world().spawn_blocking(check).await.map_err(|_| Error::Busy)?;
+        if matches && known { Ok(()) } else { Err(REFUSED) }
+    }
+
+    /// The PHC string of a password under the configured cost.
+    pub(crate) async fn hash_password(&self, password: &str) -> Result<String, Error> {
+        let _turn = self.hashing_turn().await?;
+        let argon = self.argon()?;
+        let salt = SaltString::encode_b64(&self.world().bytes::<16>()).map_err(|_| Error::Busy)?;
+        let password = Zeroizing::new(password.to_owned());
+        let hash = move || argon.hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string());
+        let hashed = self.world().spawn_blocking(hash).await.map_err(|_| Error::Busy)?;
+        hashed.map_err(|error| Error::invalid(format!("password: {error}")))
+    }
+
+    fn argon(&self) -> Result<Argon2<'static>, Error> {
+        let config = &self.config().password;
+        let params = Params::new(config.memory_kib, config.passes, config.lanes, None)
+            .map_err(|error| Error::invalid(format!("password hash cost: {error}")))?;
+        Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+    }
+
+    /// A hash that no password has, of the usual cost.
+    fn decoy(&self) -> Result<String, Error> {
+        let config = &self.config().password;
+        let (salt, hash) = (self.world().bytes::<16>(), self.world().bytes::<32>());
+        let salt = SaltString::encode_b64(&salt).map_err(|_| Error::Busy)?;
+        let hash = SaltString::encode_b64(&hash).map_err(|_| Error::Busy)?;
+        let (m, t, p) = (config.memory_kib, config.passes, config.lanes);
+        Ok(format!("$argon2id$v=19$m={m},t={t},p={p}${salt}${hash}"))
+    }
+
+    /// One of the places for hashing; [`Error::Busy`] when too many wait.
+    async fn hashing_turn(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Error> {
+        let place = self.inner.queue.try_acquire().map_err(|_| Error::Busy)?;
+        let turn = self.inner.hashing.acquire().await.map_err(|_| Error::Busy)?;
+        Ok((place, turn))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PasswordPolicy, Weakness, weakness};
+
+    #[test]
+    fn weaknesses_are_told_in_their_order() {
+        let policy = PasswordPolicy {
+            minimum_length: 8,
+            require_digit: true,
+            require_symbol: true,
+            require_uppercase: true,
+            require_lowercase: true,
+        };
+        for (password, expected) in [
+            ("", Some(Weakness::TooShort)),
+            ("Aa1!", Some(Weakness::TooShort)),
+            ("abcdefgh", Some(Weakness::NoDigit)),
+            ("abcdefg1", Some(Weakness::NoSymbol)),
+            ("abcdef1!", Some(Weakness::NoUppercase)),
+            ("ABCDEF1!", Some(Weakness::NoLowercase)),
+            ("Abcdef1!", None),
+            ("Abcdef1é", None),
+        ] {
+            assert_eq!(weakness(&policy, password), expected, "{password}");
+        }
+    }
+}

@@ -1,21 +1,154 @@
 //! Push rules: one ruleset for each user, kept as their account data `m.push_rules`.
 
-use chappe_store::Reader;
-use ruma::{UserId, push::{Action, NewPushRule, RuleKind, Ruleset}};
+use chappe_store::{Reader, Tx, accounts_data::AccountData};
+use ruma::{
+    OwnedRoomId, RoomId, UserId,
+    push::{Action, NewPushRule, NewSimplePushRule, RuleKind, Ruleset},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use crate::{Accounts, Error, soon};
+use crate::{Accounts, Error, account_data::Scope, retry::retry};
+
+/// The type of the account data.
+pub(crate) const PUSH_RULES: &str = "m.push_rules";
+/// Bytes of one rule, its id included.
+const RULE_BYTES: usize = 8_192;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Content {
+    global: Ruleset,
+}
 
 impl Accounts {
     /// A user's rules: the server's own as they stand now, with the user's changes.
-    pub async fn push_rules(&self, reader: &Reader<'_>, user: &UserId) -> Result<Ruleset, Error> { soon() }
+    pub async fn push_rules(&self, reader: &Reader<'_>, user: &UserId) -> Result<Ruleset, Error> {
+        let key = (user.to_owned(), String::new(), PUSH_RULES.to_owned());
+        let Some(found) = reader.get::<AccountData>(&key).await? else {
+            return Ok(Ruleset::server_default(user));
+        };
+        let content: Content =
+            serde_json::from_slice(&found.value).map_err(|_| chappe_store::Error::Corrupt("push rules"))?;
+        let mut rules = content.global;
+        rules.update_with_server_default(Ruleset::server_default(user));
+        Ok(rules)
+    }
+
+    /// The rules as the content of the account data `m.push_rules`.
+    pub(crate) async fn push_rules_content(
+        &self,
+        reader: &Reader<'_>,
+        user: &UserId,
+    ) -> Result<Box<RawValue>, Error> {
+        let global = self.push_rules(reader, user).await?;
+        serde_json::value::to_raw_value(&Content { global })
+            .map_err(|error| Error::BadJson(error.to_string()))
+    }
+
     /// Adds or replaces a rule, placed after or before another one.
-    pub async fn set_push_rule(&self, user: &UserId, rule: NewPushRule, after: Option<&str>, before: Option<&str>) -> Result<(), Error> { soon() }
-    /// Removes a rule of the user's own.
-    pub async fn delete_push_rule(&self, user: &UserId, kind: RuleKind, rule_id: &str) -> Result<(), Error> { soon() }
-    /// Switches a rule on or off.
-    pub async fn enable_push_rule(&self, user: &UserId, kind: RuleKind, rule_id: &str, enabled: bool) -> Result<(), Error> { soon() }
-    /// Sets what a rule does.
-    pub async fn set_push_actions(&self, user: &UserId, kind: RuleKind, rule_id: &str, actions: Vec<Action>) -> Result<(), Error> { soon() }
-    /// Copies the rules of a room to its successor (spec §11.38 room upgrades), tags as well.
-    pub async fn copy_room_settings(&self, user: &UserId, from: &ruma::RoomId, to: &ruma::RoomId) -> Result<(), Error> { soon() }
+    pub async fn set_push_rule(
+        &self,
+        user: &UserId,
+        rule: NewPushRule,
+        after: Option<&str>,
+        before: Option<&str>,
+    ) -> Result<(), Error> {
+        self.edit_rules(user, |rules| {
+            rules.insert(rule.clone(), after, before).map_err(|error| Error::invalid(error.to_string()))
+        })
+        .await
+    }
+
+    /// Removes a rule of the user's own. [`Error::NotFound`]; [`Error::Invalid`] for the server's own.
+    pub async fn delete_push_rule(&self, user: &UserId, kind: RuleKind, rule_id: &str) -> Result<(), Error> {
+        self.edit_rules(user, |rules| {
+            if rules.get(kind.clone(), rule_id).is_none() {
+                return Err(Error::NotFound("push rule"));
+            }
+            rules.remove(kind.clone(), rule_id).map_err(|error| Error::invalid(error.to_string()))
+        })
+        .await
+    }
+
+    /// Switches a rule on or off. [`Error::NotFound`].
+    pub async fn enable_push_rule(
+        &self,
+        user: &UserId,
+        kind: RuleKind,
+        rule_id: &str,
+        enabled: bool,
+    ) -> Result<(), Error> {
+        self.edit_rules(user, |rules| {
+            rules.set_enabled(kind.clone(), rule_id, enabled).map_err(|_| Error::NotFound("push rule"))
+        })
+        .await
+    }
+
+    /// Sets what a rule does. [`Error::NotFound`].
+    pub async fn set_push_actions(
+        &self,
+        user: &UserId,
+        kind: RuleKind,
+        rule_id: &str,
+        actions: Vec<Action>,
+    ) -> Result<(), Error> {
+        self.edit_rules(user, |rules| {
+            rules
+                .set_actions(kind.clone(), rule_id, actions.clone())
+                .map_err(|_| Error::NotFound("push rule"))
+        })
+        .await
+    }
+
+    /// Copies the push rules and tags of a room to its successor, when the user goes along with a room upgrade.
+    pub async fn copy_room_settings(&self, user: &UserId, from: &RoomId, to: &RoomId) -> Result<(), Error> {
+        let tags = self.tags(user, from).await?;
+        if !tags.is_empty() {
+            self.update_tags(user, to, |new| new.clone_from(&tags)).await?;
+        }
+        let reader = self.store().read();
+        let rules = self.push_rules(&reader, user).await?;
+        drop(reader);
+        let Some(rule) = rules.room.get(from.as_str()) else { return Ok(()) };
+        let copy: NewSimplePushRule<OwnedRoomId> =
+            NewSimplePushRule::new(to.to_owned(), rule.actions.clone());
+        self.set_push_rule(user, NewPushRule::Room(copy), None, None).await
+    }
+
+    async fn edit_rules(
+        &self,
+        user: &UserId,
+        edit: impl Fn(&mut Ruleset) -> Result<(), Error> + Send + Sync,
+    ) -> Result<(), Error> {
+        retry!({
+            let reader = self.store().read();
+            let mut global = self.push_rules(&reader, user).await?;
+            edit(&mut global)?;
+            self.check_rules(&global)?;
+            let content = serde_json::to_string(&Content { global })
+                .map_err(|error| Error::BadJson(error.to_string()))?;
+            let mut tx = Tx::new();
+            self.draft_account_data(&reader, &mut tx, user, Scope::Global, PUSH_RULES, &content).await?;
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
+    fn check_rules(&self, rules: &Ruleset) -> Result<(), Error> {
+        let own = rules.iter().filter(|rule| !rule.is_server_default()).count();
+        if own > self.config().limits.push_rules {
+            return Err(Error::TooMany("push rules"));
+        }
+        let size = |bytes: Result<String, serde_json::Error>| bytes.map_or(usize::MAX, |text| text.len());
+        let conditional =
+            rules.override_.iter().chain(&rules.underride).map(|rule| size(serde_json::to_string(rule)));
+        let content = rules.content.iter().map(|rule| size(serde_json::to_string(rule)));
+        let room = rules.room.iter().map(|rule| size(serde_json::to_string(rule)));
+        let sender = rules.sender.iter().map(|rule| size(serde_json::to_string(rule)));
+        if conditional.chain(content).chain(room).chain(sender).any(|bytes| bytes > RULE_BYTES) {
+            return Err(Error::TooLarge("push rule"));
+        }
+        Ok(())
+    }
 }

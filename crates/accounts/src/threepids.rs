@@ -1,8 +1,15 @@
 //! E-mail addresses and phone numbers bound to accounts; each belongs to one account.
 
+use chappe_store::{
+    Direction, Json, Reader, Tx,
+    accounts::{Threepid, ThreepidOwners, Threepids, Users},
+};
 use ruma::{OwnedUserId, UserId, thirdparty::Medium};
 
-use crate::{Accounts, Error, soon};
+use crate::{Accounts, Error, retry::retry};
+
+/// Addresses one account may have.
+const MOST: usize = 50;
 
 /// A bound address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,11 +26,88 @@ pub struct ThreepidInfo {
 
 impl Accounts {
     /// The addresses of a user.
-    pub async fn threepids(&self, user: &UserId) -> Result<Vec<ThreepidInfo>, Error> { soon() }
+    pub async fn threepids(&self, user: &UserId) -> Result<Vec<ThreepidInfo>, Error> {
+        let rows = self.store().read().scan::<Threepids>(&user.to_owned(), Direction::Forward, MOST).await?;
+        let info = |((_, medium, address), Json(row)): ((OwnedUserId, String, String), Json<Threepid>)| {
+            ThreepidInfo { medium: medium.into(), address, validated: row.validated, added: row.added }
+        };
+        Ok(rows.into_iter().map(info).collect())
+    }
+
     /// Whose an address is; it must be in canonical form.
-    pub async fn user_by_threepid(&self, medium: &Medium, address: &str) -> Result<Option<OwnedUserId>, Error> { soon() }
-    /// Binds an address that was proved at `validated` (milliseconds since 1970). [`Error::ThreepidInUse`].
-    pub async fn add_threepid(&self, user: &UserId, medium: &Medium, address: &str, validated: u64) -> Result<(), Error> { soon() }
+    pub async fn user_by_threepid(
+        &self,
+        medium: &Medium,
+        address: &str,
+    ) -> Result<Option<OwnedUserId>, Error> {
+        let key = (medium.to_string(), address.to_owned());
+        let owner = self.store().read().get::<ThreepidOwners>(&key).await?;
+        Ok(owner.and_then(|owner| UserId::parse(owner).ok()))
+    }
+
+    /// Binds an address that was proved at `validated` (milliseconds since 1970). [`Error::ThreepidInUse`] when it
+    /// is another user's.
+    pub async fn add_threepid(
+        &self,
+        user: &UserId,
+        medium: &Medium,
+        address: &str,
+        validated: u64,
+    ) -> Result<(), Error> {
+        retry!({
+            let reader = self.store().read();
+            let head = reader.get::<Users>(&user.to_owned()).await?.ok_or(Error::NotFound("user"))?;
+            let owner_key = (medium.to_string(), address.to_owned());
+            let owner = reader.get::<ThreepidOwners>(&owner_key).await?;
+            if owner.as_ref().is_some_and(|owner| owner != user.as_str()) {
+                return Err(Error::ThreepidInUse);
+            }
+            let bound = reader.scan::<Threepids>(&user.to_owned(), Direction::Forward, MOST).await?;
+            if bound.len() >= MOST {
+                return Err(Error::TooMany("addresses"));
+            }
+            let row = Threepid { validated, added: self.world().now() };
+            let mut tx = Tx::new();
+            tx.expect::<Users>(&user.to_owned(), Some(&head));
+            tx.expect::<ThreepidOwners>(&owner_key, owner.as_ref());
+            tx.put::<ThreepidOwners>(&owner_key, &user.to_string());
+            tx.put::<Threepids>(&(user.to_owned(), owner_key.0, owner_key.1), &Json(row));
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
     /// Unbinds an address; none is fine. Says whether it was bound.
-    pub async fn remove_threepid(&self, user: &UserId, medium: &Medium, address: &str) -> Result<bool, Error> { soon() }
+    pub async fn remove_threepid(
+        &self,
+        user: &UserId,
+        medium: &Medium,
+        address: &str,
+    ) -> Result<bool, Error> {
+        retry!({
+            let row_key = (user.to_owned(), medium.to_string(), address.to_owned());
+            let Some(row) = self.store().read().get::<Threepids>(&row_key).await? else { return Ok(false) };
+            let mut tx = Tx::new();
+            tx.expect::<Threepids>(&row_key, Some(&row)).delete::<Threepids>(&row_key);
+            tx.delete::<ThreepidOwners>(&(row_key.1, row_key.2));
+            self.store().commit(tx).await?;
+            Ok(true)
+        })
+    }
+
+    /// Unbinds all addresses of a user.
+    pub(crate) async fn draft_threepid_ends(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &UserId,
+    ) -> Result<(), Error> {
+        let rows = reader.scan::<Threepids>(&user.to_owned(), Direction::Forward, usize::MAX).await?;
+        for (key, row) in rows {
+            tx.expect::<Threepids>(&key, Some(&row)).delete::<Threepids>(&key);
+            tx.delete::<ThreepidOwners>(&(key.1, key.2));
+        }
+        Ok(())
+    }
 }

@@ -1,8 +1,14 @@
-//! Access, refresh, log-in and OpenID tokens: stored as SHA-256 only, answered from memory on the hot path.
+//! Access and refresh tokens: stored as SHA-256 only, answered from memory on the hot path.
 
+use chappe_store::{
+    Direction, Json, Reader, Tx,
+    accounts::{
+        AccessToken, AccessTokens, Device, DeviceTokens, Devices, RefreshToken, RefreshTokens, User, Users,
+    },
+};
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
-use crate::{Accounts, Error, Requester, soon};
+use crate::{Accounts, Error, Requester, retry::retry, token_cache::Entry};
 
 /// Whether a client can refresh its access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,33 +45,300 @@ pub struct Issued {
     pub expires_in_ms: Option<u64>,
 }
 
-/// Answers `authenticate` without the store.
-#[derive(Default)]
-pub(crate) struct TokenCache {}
+impl std::fmt::Debug for Issued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issued").field("device_id", &self.device_id).finish_non_exhaustive()
+    }
+}
+
+const GONE: Error = Error::UnknownToken { soft_logout: false };
+const ACCESS: u8 = 0;
+const REFRESH: u8 = 1;
+
+/// SHA-256 of a text: what is stored of a token.
+pub(crate) fn sha256(text: &str) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
+}
+
+/// A standing that refuses every request but logging out.
+fn refusal(user: &User) -> Option<Error> {
+    if user.deactivated.is_some() {
+        Some(Error::Deactivated)
+    } else if user.locked {
+        Some(Error::Locked)
+    } else {
+        None
+    }
+}
+
+/// Everything of a pair of tokens that is written, and what it is called when handed out.
+struct Pair {
+    issued: Issued,
+    access: [u8; 32],
+    refresh: Option<[u8; 32]>,
+}
 
 impl Accounts {
     /// Who an access token stands for. [`Error::UnknownToken`], [`Error::Locked`], [`Error::Deactivated`].
-    pub async fn authenticate(&self, token: &str) -> Result<Requester, Error> { soon() }
-    /// As [`Accounts::authenticate`], for the requests a locked account may still make: logging out.
-    pub async fn authenticate_locked(&self, token: &str) -> Result<Requester, Error> { soon() }
-    /// Logs a device in. [`Error::Deactivated`], [`Error::Locked`], [`Error::NotFound`] without that user, [`Error::TooMany`] devices.
-    pub async fn log_in(&self, log_in: LogIn) -> Result<Issued, Error> { soon() }
+    pub async fn authenticate(&self, token: &str) -> Result<Requester, Error> {
+        let (requester, locked) = self.look_up(token).await?;
+        if locked { Err(Error::Locked) } else { Ok(requester) }
+    }
+
+    /// As [`Accounts::authenticate`], for the requests that a locked account may still make: logging out.
+    pub async fn authenticate_locked(&self, token: &str) -> Result<Requester, Error> {
+        Ok(self.look_up(token).await?.0)
+    }
+
+    async fn look_up(&self, token: &str) -> Result<(Requester, bool), Error> {
+        let hash = sha256(token);
+        let now = self.world().now();
+        if let Some(entry) = self.inner.cache.find(&hash, now) {
+            return Ok((entry.requester.clone(), entry.locked));
+        }
+        let Some(Json(row)) = self.store().read().get::<AccessTokens>(&hash).await? else { return Err(GONE) };
+        // The version is taken before the reads that count, so that a change in between makes the entry void.
+        let version = self.inner.cache.version(&row.user);
+        let reader = self.store().read();
+        let Some(Json(row)) = reader.get::<AccessTokens>(&hash).await? else { return Err(GONE) };
+        let Some(Json(user)) = reader.get::<Users>(&row.user).await? else { return Err(GONE) };
+        drop(reader);
+        if row.expires.is_some_and(|at| at <= now) {
+            return Err(Error::UnknownToken { soft_logout: true });
+        }
+        if user.deactivated.is_some() {
+            return Err(Error::Deactivated);
+        }
+        if row.replaces.is_some() {
+            self.finish_rotation(&hash).await?;
+        }
+        let requester = Requester {
+            user_id: row.user,
+            device_id: Some(row.device),
+            kind: user.kind,
+            admin: user.admin,
+            suspended: user.suspended,
+        };
+        let entry = Entry { requester, locked: user.locked, expires: row.expires, version };
+        Ok((entry.requester.clone(), self.inner.cache.keep(hash, entry)))
+    }
+
+    /// Logs a device in. [`Error::Deactivated`], [`Error::Locked`], [`Error::NotFound`] without that user,
+    /// [`Error::TooMany`] devices, [`Error::Invalid`] device ids.
+    pub async fn log_in(&self, log_in: LogIn) -> Result<Issued, Error> {
+        let user = log_in.user_id;
+        let device = match log_in.device_id {
+            Some(device) => device,
+            None => self.world().token(10).to_ascii_uppercase().into(),
+        };
+        let pair = self.draw(device, log_in.refreshing);
+        let done = retry!({
+            let reader = self.store().read();
+            let record = reader.get::<Users>(&user).await?.ok_or(Error::NotFound("user"))?.0;
+            if let Some(refusal) = refusal(&record) {
+                return Err(refusal);
+            }
+            let mut tx = Tx::new();
+            tx.expect::<Users>(&user, Some(&Json(record)));
+            let device = &pair.issued.device_id;
+            self.draft_device(&reader, &mut tx, &user, device, log_in.device_name.as_deref()).await?;
+            revoke_device_tokens(&reader, &mut tx, &user, device).await?;
+            self.draft_pair(&mut tx, &user, &pair, None);
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(pair.issued.clone())
+        });
+        self.inner.cache.forget(&user);
+        done
+    }
+
     /// Exchanges a refresh token. The old pair stays valid until the new one is first used.
-    pub async fn refresh(&self, refresh_token: &str) -> Result<Issued, Error> { soon() }
+    pub async fn refresh(&self, refresh_token: &str) -> Result<Issued, Error> {
+        let hash = sha256(refresh_token);
+        let Json(row) = self.store().read().get::<RefreshTokens>(&hash).await?.ok_or(GONE)?;
+        let pair = self.draw(row.device, Refreshing::Yes);
+        let user = row.user;
+        let done = retry!({
+            let reader = self.store().read();
+            let Json(old) = reader.get::<RefreshTokens>(&hash).await?.ok_or(GONE)?;
+            if old.expires.is_some_and(|at| at <= self.world().now()) {
+                return Err(Error::UnknownToken { soft_logout: true });
+            }
+            let record = reader.get::<Users>(&user).await?.ok_or(GONE)?.0;
+            if let Some(refusal) = refusal(&record) {
+                return Err(refusal);
+            }
+            let mut tx = Tx::new();
+            tx.expect::<Users>(&user, Some(&Json(record)));
+            bump_device(&reader, &mut tx, &user, &old.device).await?;
+            for other in [old.next, old.previous].into_iter().flatten() {
+                revoke_pair(&reader, &mut tx, &other).await?;
+            }
+            if old.previous.is_some() {
+                settle_access(&reader, &mut tx, &old.access).await?;
+            }
+            let row = RefreshToken { next: pair.refresh, previous: None, ..old.clone() };
+            tx.expect::<RefreshTokens>(&hash, Some(&Json(old))).put::<RefreshTokens>(&hash, &Json(row));
+            self.draft_pair(&mut tx, &user, &pair, Some(hash));
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(pair.issued.clone())
+        });
+        self.inner.cache.forget(&user);
+        done
+    }
+
+    /// The first use of a refreshed access token: the pair before it ends.
+    async fn finish_rotation(&self, access: &[u8; 32]) -> Result<(), Error> {
+        let done = retry!({
+            let reader = self.store().read();
+            let Json(row) = reader.get::<AccessTokens>(access).await?.ok_or(GONE)?;
+            let Some(before) = row.replaces else { return Ok(None) };
+            let mut tx = Tx::new();
+            bump_device(&reader, &mut tx, &row.user, &row.device).await?;
+            settle_access(&reader, &mut tx, access).await?;
+            let next = reader.get::<RefreshTokens>(&before).await?.and_then(|Json(old)| old.next);
+            revoke_pair(&reader, &mut tx, &before).await?;
+            if let Some(next) = next
+                && let Some(Json(new)) = reader.get::<RefreshTokens>(&next).await?
+            {
+                tx.put::<RefreshTokens>(&next, &Json(RefreshToken { previous: None, ..new }));
+            }
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(Some(row.user))
+        })?;
+        if let Some(user) = done {
+            self.inner.cache.forget(&user);
+        }
+        Ok(())
+    }
+
     /// Ends a device: its tokens, keys, messages, pushers.
-    pub async fn log_out(&self, user: &UserId, device: &DeviceId) -> Result<(), Error> { soon() }
+    pub async fn log_out(&self, user: &UserId, device: &DeviceId) -> Result<(), Error> {
+        self.delete_devices(user, &[device.to_owned()]).await
+    }
+
     /// Ends all devices of a user; gives those that were.
-    pub async fn log_out_all(&self, user: &UserId) -> Result<Vec<OwnedDeviceId>, Error> { soon() }
-    /// Revokes all tokens of a user and keeps the devices: their clients log in again softly.
-    pub async fn soft_log_out_all(&self, user: &UserId) -> Result<(), Error> { soon() }
-    /// A token for `m.login.token`; gives it and its lifetime in milliseconds.
-    pub async fn login_token(&self, user: &UserId) -> Result<(String, u64), Error> { soon() }
-    /// Uses a log-in token up. [`Error::Forbidden`] when it is unknown, used or expired.
-    pub async fn redeem_login_token(&self, token: &str) -> Result<OwnedUserId, Error> { soon() }
-    /// An OpenID token; gives it and its lifetime in milliseconds.
-    pub async fn openid_token(&self, user: &UserId) -> Result<(String, u64), Error> { soon() }
-    /// Whose an OpenID token is. [`Error::UnknownToken`].
-    pub async fn openid_user(&self, token: &str) -> Result<OwnedUserId, Error> { soon() }
-    /// Removes what has expired; gives the number of rows. Meant to be called every few minutes.
-    pub async fn sweep(&self) -> Result<usize, Error> { soon() }
+    pub async fn log_out_all(&self, user: &UserId) -> Result<Vec<OwnedDeviceId>, Error> {
+        let devices = self.device_ids(&self.store().read(), user).await?;
+        self.delete_devices(user, &devices).await?;
+        Ok(devices)
+    }
+
+    /// Makes all tokens of a user expire and keeps the devices: their clients log in again softly.
+    pub async fn soft_log_out_all(&self, user: &UserId) -> Result<(), Error> {
+        let done = retry!({
+            let reader = self.store().read();
+            let mut tx = Tx::new();
+            for device in self.device_ids(&reader, user).await? {
+                bump_device(&reader, &mut tx, user, &device).await?;
+                let rows = (user.to_owned(), device);
+                for (key, kind) in reader.scan::<DeviceTokens>(&rows, Direction::Forward, usize::MAX).await? {
+                    if kind == REFRESH {
+                        tx.delete::<RefreshTokens>(&key.2).delete::<DeviceTokens>(&key);
+                    } else if let Some(Json(row)) = reader.get::<AccessTokens>(&key.2).await? {
+                        let row = AccessToken { expires: Some(0), replaces: None, ..row };
+                        tx.put::<AccessTokens>(&key.2, &Json(row));
+                    }
+                }
+            }
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        });
+        self.inner.cache.forget(user);
+        done
+    }
+
+    fn draw(&self, device_id: OwnedDeviceId, refreshing: Refreshing) -> Pair {
+        let config = &self.config().tokens;
+        let access_token = format!("cha_{}", self.world().token(43));
+        let (refresh_token, seconds) = match refreshing {
+            Refreshing::Yes => {
+                (Some(format!("chr_{}", self.world().token(43))), Some(config.refreshable_seconds))
+            }
+            Refreshing::No => (None, config.access_seconds),
+        };
+        let access = sha256(&access_token);
+        let refresh = refresh_token.as_deref().map(sha256);
+        let expires_in_ms = seconds.map(|seconds| seconds.saturating_mul(1000));
+        Pair { issued: Issued { device_id, access_token, refresh_token, expires_in_ms }, access, refresh }
+    }
+
+    fn draft_pair(&self, tx: &mut Tx, user: &OwnedUserId, pair: &Pair, replaces: Option<[u8; 32]>) {
+        let now = self.world().now();
+        let device = pair.issued.device_id.clone();
+        let expires = pair.issued.expires_in_ms.map(|ms| now.saturating_add(ms));
+        let row = AccessToken { user: user.clone(), device: device.clone(), expires, replaces };
+        tx.put::<AccessTokens>(&pair.access, &Json(row));
+        tx.put::<DeviceTokens>(&(user.clone(), device.clone(), pair.access), &ACCESS);
+        let Some(refresh) = pair.refresh else { return };
+        let expires =
+            self.config().tokens.refresh_seconds.map(|s| now.saturating_add(s.saturating_mul(1000)));
+        let row = RefreshToken {
+            user: user.clone(),
+            device: device.clone(),
+            expires,
+            access: pair.access,
+            next: None,
+            previous: replaces,
+        };
+        tx.put::<RefreshTokens>(&refresh, &Json(row));
+        tx.put::<DeviceTokens>(&(user.clone(), device, refresh), &REFRESH);
+    }
+}
+
+/// Replaces the device's head: whoever else writes its tokens at the same time tries again.
+async fn bump_device(
+    reader: &Reader<'_>,
+    tx: &mut Tx,
+    user: &UserId,
+    device: &DeviceId,
+) -> Result<(), Error> {
+    let key = (user.to_owned(), device.to_owned());
+    let Json(old) = reader.get::<Devices>(&key).await?.ok_or(GONE)?;
+    let new = Device { revision: old.revision + 1, ..old.clone() };
+    tx.expect::<Devices>(&key, Some(&Json(old))).put::<Devices>(&key, &Json(new));
+    Ok(())
+}
+
+/// Takes the mark off an access token whose predecessor ends.
+async fn settle_access(reader: &Reader<'_>, tx: &mut Tx, access: &[u8; 32]) -> Result<(), Error> {
+    if let Some(Json(row)) = reader.get::<AccessTokens>(access).await? {
+        tx.put::<AccessTokens>(access, &Json(AccessToken { replaces: None, ..row }));
+    }
+    Ok(())
+}
+
+/// Ends a refresh token and the access token issued with it.
+async fn revoke_pair(reader: &Reader<'_>, tx: &mut Tx, refresh: &[u8; 32]) -> Result<(), Error> {
+    if let Some(Json(row)) = reader.get::<RefreshTokens>(refresh).await? {
+        tx.delete::<RefreshTokens>(refresh).delete::<AccessTokens>(&row.access);
+        tx.delete::<DeviceTokens>(&(row.user.clone(), row.device.clone(), *refresh));
+        tx.delete::<DeviceTokens>(&(row.user, row.device, row.access));
+    }
+    Ok(())
+}
+
+/// Ends every token of a device.
+pub(crate) async fn revoke_device_tokens(
+    reader: &Reader<'_>,
+    tx: &mut Tx,
+    user: &UserId,
+    device: &DeviceId,
+) -> Result<(), Error> {
+    let rows = (user.to_owned(), device.to_owned());
+    for (key, kind) in reader.scan::<DeviceTokens>(&rows, Direction::Forward, usize::MAX).await? {
+        if kind == ACCESS {
+            tx.delete::<AccessTokens>(&key.2);
+        } else {
+            tx.delete::<RefreshTokens>(&key.2);
+        }
+        tx.delete::<DeviceTokens>(&key);
+    }
+    Ok(())
 }

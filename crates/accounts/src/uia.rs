@@ -1,19 +1,29 @@
-//! User-interactive authentication (client-server API §5.5): sessions bound to one user and one operation.
+//! User-interactive authentication (client-server API, "User-Interactive Authentication API"): sessions bound to
+//! one user and one operation.
+//!
+//! Sessions live in memory, with an end and a bound on their number: requests that open them carry no proof of
+//! anything and must not be able to fill the disk. After a restart a client is simply asked again; the only stage
+//! that takes a person more than a moment, the e-mail, is kept by `identity` and stays validated.
 
 use async_trait::async_trait;
 use ruma::{
     OwnedUserId, UserId,
-    api::client::uiaa::{AuthData, AuthType, ThirdpartyIdCredentials},
+    api::{
+        client::uiaa::{AuthData, AuthFlow, AuthType, ThirdpartyIdCredentials, UiaaInfo, UserIdentifier},
+        error::{ErrorKind, StandardErrorBody},
+    },
+    thirdparty::Medium,
 };
+use serde_json::Value;
 
-use crate::{Accounts, Error, soon};
+use crate::{Accounts, Error, tokens::sha256, uia_sessions::Progress};
 
 /// What is to be done once authentication is through.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    pub(crate) user: Option<OwnedUserId>,
-    pub(crate) name: String,
-    pub(crate) body: Option<[u8; 32]>,
+    user: Option<OwnedUserId>,
+    name: String,
+    body: Option<[u8; 32]>,
 }
 
 impl Operation {
@@ -21,15 +31,53 @@ impl Operation {
     pub fn new(method: &str, path: &str) -> Self {
         Self { user: None, name: format!("{method} {path}"), body: None }
     }
+
     /// Of this user, who alone can complete the session.
     #[must_use]
     pub fn by(mut self, user: &UserId) -> Self {
         self.user = Some(user.to_owned());
         self
     }
+
     /// With this body, `auth` aside: the request may not change between stages.
     #[must_use]
-    pub fn with_body(mut self, body: &serde_json::Value) -> Self { self }
+    pub fn with_body(mut self, body: &Value) -> Self {
+        let mut body = body.clone();
+        if let Value::Object(fields) = &mut body {
+            fields.remove("auth");
+        }
+        let mut text = String::new();
+        write_sorted(&body, &mut text);
+        self.body = Some(sha256(&text));
+        self
+    }
+}
+
+/// Writes a value so that equal values are equal texts, whatever the order of their fields.
+fn write_sorted(value: &Value, to: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
+            to.push('{');
+            for (name, value) in fields {
+                to.push_str(&Value::from(name.as_str()).to_string());
+                to.push(':');
+                write_sorted(value, to);
+                to.push(',');
+            }
+            to.push('}');
+        }
+        Value::Array(items) => {
+            to.push('[');
+            for item in items {
+                write_sorted(item, to);
+                to.push(',');
+            }
+            to.push(']');
+        }
+        scalar => to.push_str(&scalar.to_string()),
+    }
 }
 
 /// Whether an e-mail validation session was completed; implemented by `identity`.
@@ -49,11 +97,11 @@ pub struct Proof<'a> {
     /// Judge of `m.login.email.identity`.
     pub email: Option<&'a dyn EmailStage>,
     /// Parameters shown to the client, by stage (e.g. the policies of `m.login.terms`).
-    pub params: Option<&'a serde_json::Value>,
+    pub params: Option<&'a Value>,
 }
 
 /// Authentication is through; the session is used up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// The stages that were completed.
     pub stages: Vec<AuthType>,
@@ -63,11 +111,120 @@ pub struct Verified {
     pub registration_token: Option<String>,
 }
 
-#[derive(Default)]
-pub(crate) struct Sessions {}
+/// What one stage proved.
+pub(crate) enum Proved {
+    Plain,
+    Email(String),
+    RegistrationToken(String),
+}
 
 impl Accounts {
     /// Takes authentication one step on. [`Error::Authenticate`] holds what the client has to do next;
     /// `Ok` comes once per session: the second of two parallel completions is asked again.
-    pub async fn authorize(&self, operation: &Operation, proof: Proof<'_>) -> Result<Verified, Error> { soon() }
+    pub async fn authorize(&self, operation: &Operation, proof: Proof<'_>) -> Result<Verified, Error> {
+        let Some(auth) = proof.auth else {
+            let session = self.inner.sessions.open(self.world(), self.uia_lifetime(), operation);
+            return Err(challenge(&proof, &session, &Progress::default(), None));
+        };
+        let session = match auth.session() {
+            Some(session) => session.to_owned(),
+            None => self.inner.sessions.open(self.world(), self.uia_lifetime(), operation),
+        };
+        let now = self.world().now();
+        if let Err(error) = self.inner.sessions.check(now, &session, operation) {
+            let Error::NotFound(_) = error else { return Err(error) };
+            let fresh = self.inner.sessions.open(self.world(), self.uia_lifetime(), operation);
+            return Err(challenge(&proof, &fresh, &Progress::default(), Some("this session has ended")));
+        }
+        if let Some(stage) = auth.auth_type() {
+            if !proof.flows.iter().any(|flow| flow.contains(&stage)) {
+                return Err(Error::Forbidden("this kind of authentication is not offered here"));
+            }
+            match self.judge(operation, &proof, auth, &session).await? {
+                Ok(proved) => self.inner.sessions.prove(&session, stage, proved),
+                Err(sentence) => {
+                    let progress = self.inner.sessions.fail(&session);
+                    return Err(challenge(&proof, &session, &progress, Some(sentence)));
+                }
+            }
+        }
+        match self.inner.sessions.finish(now, &session, operation, proof.flows) {
+            Ok(progress) => Ok(Verified {
+                stages: progress.completed,
+                email: progress.email,
+                registration_token: progress.registration_token,
+            }),
+            Err(progress) => Err(challenge(&proof, &session, &progress, None)),
+        }
+    }
+
+    fn uia_lifetime(&self) -> u64 {
+        self.config().tokens.uia_seconds.saturating_mul(1000)
+    }
+
+    /// Judges one stage; the inner error is a sentence for the user.
+    async fn judge(
+        &self,
+        operation: &Operation,
+        proof: &Proof<'_>,
+        auth: &AuthData,
+        session: &str,
+    ) -> Result<Result<Proved, &'static str>, Error> {
+        Ok(match auth {
+            AuthData::Dummy(_) | AuthData::Terms(_) => Ok(Proved::Plain),
+            AuthData::Password(password) => {
+                let Some(user) = &operation.user else {
+                    return Ok(Err("a password proves nothing here"));
+                };
+                if self.user_of(&password.identifier).await?.as_ref() != Some(user) {
+                    return Ok(Err("this is another user's request"));
+                }
+                match self.verify_password(user, &password.password).await {
+                    Ok(()) => Ok(Proved::Plain),
+                    Err(Error::Forbidden(sentence)) => Err(sentence),
+                    Err(error) => return Err(error),
+                }
+            }
+            AuthData::RegistrationToken(data) => {
+                if self.token_usable(&data.token, Some(session)).await? {
+                    Ok(Proved::RegistrationToken(data.token.clone()))
+                } else {
+                    Err("invalid registration token")
+                }
+            }
+            AuthData::EmailIdentity(data) => match proof.email {
+                Some(judge) => judge
+                    .validated(&data.thirdparty_id_creds)
+                    .await?
+                    .map(Proved::Email)
+                    .ok_or("this e-mail address was not validated yet"),
+                None => Err("e-mail addresses are not validated here"),
+            },
+            _ => Err("this kind of authentication is not supported"),
+        })
+    }
+
+    /// The local user that a log-in names, whatever way it does.
+    pub async fn user_of(&self, identifier: &UserIdentifier) -> Result<Option<OwnedUserId>, Error> {
+        match identifier {
+            UserIdentifier::Matrix(named) => Ok(self.local_user(&named.user).ok()),
+            UserIdentifier::Email(named) => {
+                let address = named.address.trim().to_lowercase();
+                self.user_by_threepid(&Medium::Email, &address).await
+            }
+            UserIdentifier::Msisdn(named) => self.user_by_threepid(&Medium::Msisdn, &named.number).await,
+            _ => Ok(None),
+        }
+    }
+}
+
+fn challenge(proof: &Proof<'_>, session: &str, progress: &Progress, problem: Option<&str>) -> Error {
+    let mut info = UiaaInfo::new(proof.flows.iter().cloned().map(AuthFlow::new).collect());
+    info.completed.clone_from(&progress.completed);
+    info.session = Some(session.to_owned());
+    let params = proof.params.cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    info.params = serde_json::value::to_raw_value(&params).ok();
+    info.auth_error =
+        problem.map(|text| Box::new(StandardErrorBody::new(ErrorKind::Forbidden, text.to_owned())));
+    Error::Authenticate(Box::new(info))
 }

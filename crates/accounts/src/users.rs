@@ -1,14 +1,21 @@
-//! Local users: making, finding, closing.
+//! Local users: making, finding, changing, closing.
 
-use chappe_store::accounts::{User, UserKind};
+use chappe_store::{
+    Json, LogEntry, Reader, Tx,
+    accounts::{
+        Deactivation, Passwords, RegistrationTokens, Threepid, ThreepidOwners, Threepids, User, UserKind,
+        Users,
+    },
+    accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
+};
 use ruma::{DeviceId, OwnedUserId, UserId};
 
-use crate::{Accounts, Error, soon};
+use crate::{Accounts, Error, retry::retry};
 
 /// A user to be made.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct NewUser {
-    /// The part before the colon; `None` draws a random one.
+    /// The part before the colon, taken in small letters; `None` draws a random one.
     pub localpart: Option<String>,
     /// What for.
     pub kind: UserKind,
@@ -26,7 +33,7 @@ pub struct NewUser {
     pub appservice: Option<String>,
 }
 
-/// Whether closing an account forgets its profile as well.
+/// Whether closing an account forgets its profile and data as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Erase {
     /// Keep the profile and what was said.
@@ -54,26 +61,255 @@ pub struct UserFilter {
 }
 
 impl Accounts {
+    /// The user id that a log-in names: a localpart or a whole user id of this server, in whatever case.
+    pub fn local_user(&self, name: &str) -> Result<OwnedUserId, Error> {
+        let name = name.trim().to_ascii_lowercase();
+        let user = UserId::parse_with_server_name(name.as_str(), self.server_name())
+            .map_err(|_| Error::InvalidUsername("not a user name"))?;
+        if self.is_local(&user) { Ok(user) } else { Err(Error::Forbidden("not a user of this server")) }
+    }
+
     /// Makes a user. [`Error::UserInUse`], [`Error::InvalidUsername`], [`Error::Reserved`], [`Error::WeakPassword`],
-    /// [`Error::ThreepidInUse`].
-    pub async fn create_user(&self, new: NewUser) -> Result<OwnedUserId, Error> { soon() }
+    /// [`Error::ThreepidInUse`]; [`Error::Forbidden`] when the registration token is used up.
+    pub async fn create_user(&self, new: NewUser) -> Result<OwnedUserId, Error> {
+        let localpart = match &new.localpart {
+            Some(localpart) => localpart.clone(),
+            None => self.world().token(16).to_ascii_lowercase(),
+        };
+        let user = self.check_available(&localpart, new.kind).await?;
+        let hash = match &new.password {
+            Some(password) => {
+                self.check_password(password)?;
+                Some(self.hash_password(password).await?)
+            }
+            None => None,
+        };
+        retry!({
+            let reader = self.store().read();
+            let mut tx = Tx::new();
+            self.draft_user(&reader, &mut tx, &user, &new).await?;
+            if let Some(hash) = &hash {
+                tx.put::<Passwords>(&user, hash);
+            }
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(user.clone())
+        })
+    }
+
+    async fn draft_user(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &OwnedUserId,
+        new: &NewUser,
+    ) -> Result<(), Error> {
+        if reader.get::<Users>(user).await?.is_some() {
+            return Err(Error::UserInUse);
+        }
+        let record = User {
+            kind: new.kind,
+            created: self.world().now(),
+            admin: new.admin,
+            appservice: new.appservice.clone(),
+            ..User::default()
+        };
+        tx.expect_absent::<Users>(user).put::<Users>(user, &Json(record));
+        if let Some(name) = &new.displayname {
+            let value = serde_json::Value::from(name.as_str()).to_string();
+            tx.put::<Profiles>(&(user.clone(), "displayname".to_owned()), &value.into_bytes());
+            tx.log(LogEntry::Profile { user: user.clone() });
+        }
+        if let Some(address) = &new.email {
+            let owner = ("email".to_owned(), address.clone());
+            if reader.get::<ThreepidOwners>(&owner).await?.is_some() {
+                return Err(Error::ThreepidInUse);
+            }
+            let now = self.world().now();
+            tx.expect_absent::<ThreepidOwners>(&owner).put::<ThreepidOwners>(&owner, &user.to_string());
+            let row = (user.clone(), owner.0, owner.1);
+            tx.put::<Threepids>(&row, &Json(Threepid { validated: now, added: now }));
+        }
+        if let Some(token) = &new.registration_token {
+            self.draft_token_use(reader, tx, token).await?;
+        }
+        Ok(())
+    }
+
+    async fn draft_token_use(&self, reader: &Reader<'_>, tx: &mut Tx, token: &String) -> Result<(), Error> {
+        const USED_UP: Error = Error::Forbidden("this registration token cannot be used any more");
+        let Json(old) = reader.get::<RegistrationTokens>(token).await?.ok_or(USED_UP)?;
+        let mut row = old.clone();
+        row.completed += 1;
+        let over = row.uses_allowed.is_some_and(|allowed| row.completed > allowed);
+        if over || row.expires.is_some_and(|at| at <= self.world().now()) {
+            return Err(USED_UP);
+        }
+        tx.expect::<RegistrationTokens>(token, Some(&Json(old)));
+        tx.put::<RegistrationTokens>(token, &Json(row));
+        Ok(())
+    }
+
     /// Whether a localpart could be registered: the checks of [`Accounts::create_user`] without making anything.
-    pub async fn check_available(&self, localpart: &str, kind: UserKind) -> Result<OwnedUserId, Error> { soon() }
+    pub async fn check_available(&self, localpart: &str, kind: UserKind) -> Result<OwnedUserId, Error> {
+        let localpart = localpart.to_ascii_lowercase();
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._=-/+".contains(c);
+        if localpart.is_empty() || !localpart.chars().all(fits) {
+            return Err(Error::InvalidUsername("user names have a-z, 0-9 and . _ = - / + only"));
+        }
+        let user = UserId::parse(format!("@{localpart}:{}", self.server_name()))
+            .map_err(|_| Error::InvalidUsername("this user name is too long"))?;
+        user.validate_strict().map_err(|_| Error::InvalidUsername("this user name cannot be used"))?;
+        let person = matches!(kind, UserKind::User | UserKind::Guest);
+        if person && (localpart.starts_with('_') || self.config().reserved_names.contains(&localpart)) {
+            return Err(Error::Reserved);
+        }
+        match self.user(&user).await? {
+            Some(_) => Err(Error::UserInUse),
+            None => Ok(user),
+        }
+    }
+
     /// A local user; `None` also for users of other servers.
-    pub async fn user(&self, user: &UserId) -> Result<Option<User>, Error> { soon() }
-    /// Users in order of their id, from `after` (excluded).
-    pub async fn users(&self, after: Option<&UserId>, limit: usize, filter: &UserFilter) -> Result<Vec<(OwnedUserId, User)>, Error> { soon() }
-    /// Closes an account: password, tokens, devices, addresses, pushers go; with `erase` the profile as well. Leaving rooms is the
-    /// caller's. Closing a closed account again is fine.
-    pub async fn deactivate(&self, user: &UserId, erase: Erase) -> Result<(), Error> { soon() }
+    pub async fn user(&self, user: &UserId) -> Result<Option<User>, Error> {
+        let found = self.store().read().get::<Users>(&user.to_owned()).await?;
+        Ok(found.map(|Json(user)| user))
+    }
+
+    /// Up to `limit` users in order of their id, from `after` (excluded).
+    pub async fn users(
+        &self,
+        after: Option<&UserId>,
+        limit: usize,
+        filter: &UserFilter,
+    ) -> Result<Vec<(OwnedUserId, User)>, Error> {
+        const PAGE: usize = 500;
+        let reader = self.store().read();
+        let mut from = after.map(beyond).unwrap_or_default();
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let page = reader.scan_from::<Users>(&(), &from, PAGE).await?;
+            let last = page.len() < PAGE;
+            if let Some((user, _)) = page.last() {
+                from = beyond(user);
+            }
+            let shown = page.into_iter().map(|(id, Json(user))| (id, user)).filter(|(id, user)| {
+                (filter.with_deactivated || user.deactivated.is_none())
+                    && filter.containing.as_ref().is_none_or(|part| id.as_str().contains(part))
+            });
+            found.extend(shown);
+            if last {
+                break;
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Closes an account: password, tokens, devices, addresses, pushers go; with [`Erase::Yes`] profile and account
+    /// data as well. Leaving rooms is the caller's. Closing a closed account again is fine.
+    pub async fn deactivate(&self, user: &UserId, erase: Erase) -> Result<(), Error> {
+        let done = retry!({
+            let reader = self.store().read();
+            let key = user.to_owned();
+            let Json(old) = reader.get::<Users>(&key).await?.ok_or(Error::NotFound("user"))?;
+            let mut tx = Tx::new();
+            let mut record = old.clone();
+            let before = old.deactivated.clone();
+            let at = before.as_ref().map_or(self.world().now(), |closed| closed.at);
+            let erase = erase == Erase::Yes || before.is_some_and(|closed| closed.erase);
+            record.deactivated = Some(Deactivation { at, erase });
+            record.revision += 1;
+            record.admin = false;
+            tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
+            tx.delete::<Passwords>(&key);
+            let devices = self.device_ids(&reader, user).await?;
+            self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
+            self.draft_threepid_ends(&reader, &mut tx, user).await?;
+            self.draft_pusher_ends(&reader, &mut tx, user, |_| true).await?;
+            if erase {
+                tx.delete_prefix::<Profiles>(&key).log(LogEntry::Profile { user: key.clone() });
+                tx.delete_prefix::<AccountData>(&key).delete_prefix::<AccountDataChanges>(&key);
+                tx.delete::<AccountDataCounts>(&key).delete_prefix::<Filters>(&key);
+            }
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        });
+        self.inner.cache.forget(user);
+        done
+    }
+
     /// Opens a closed account again; a password is set separately.
-    pub async fn reactivate(&self, user: &UserId) -> Result<(), Error> { soon() }
-    /// Makes or unmakes an administrator, locks, suspends: `change` edits the record.
-    pub async fn update_user(&self, user: &UserId, change: impl Fn(&mut User) + Send) -> Result<User, Error> { soon() }
-    /// Checks a password for log-in. Unknown users, closed accounts and wrong passwords look and take the same: [`Error::Forbidden`].
-    pub async fn verify_password(&self, user: &UserId, password: &str) -> Result<(), Error> { soon() }
-    /// Sets a password; `keep` names the device that stays logged in when the others are logged out.
-    pub async fn set_password(&self, user: &UserId, password: &str, others: OtherDevices<'_>) -> Result<(), Error> { soon() }
-    /// Checks a new password against the policy: [`Error::WeakPassword`], [`Error::TooLarge`] beyond 512 bytes.
-    pub fn check_password(&self, password: &str) -> Result<(), Error> { soon() }
+    pub async fn reactivate(&self, user: &UserId) -> Result<(), Error> {
+        self.update_user(user, |record| record.deactivated = None).await.map(drop)
+    }
+
+    /// Makes or unmakes an administrator, locks, suspends: `change` edits the record, maybe several times.
+    pub async fn update_user(
+        &self,
+        user: &UserId,
+        change: impl Fn(&mut User) + Send + Sync,
+    ) -> Result<User, Error> {
+        let done = retry!({
+            let key = user.to_owned();
+            let Json(old) = self.store().read().get::<Users>(&key).await?.ok_or(Error::NotFound("user"))?;
+            let mut record = old.clone();
+            change(&mut record);
+            record.revision = old.revision + 1;
+            let mut tx = Tx::new();
+            tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record.clone()));
+            self.store().commit(tx).await?;
+            Ok(record)
+        });
+        self.inner.cache.forget(user);
+        done
+    }
+
+    /// Sets a password, which must follow the policy. [`Error::Deactivated`], [`Error::NotFound`].
+    pub async fn set_password(
+        &self,
+        user: &UserId,
+        password: &str,
+        others: OtherDevices<'_>,
+    ) -> Result<(), Error> {
+        self.check_password(password)?;
+        let hash = self.hash_password(password).await?;
+        let done = retry!({
+            let reader = self.store().read();
+            let key = user.to_owned();
+            let Json(old) = reader.get::<Users>(&key).await?.ok_or(Error::NotFound("user"))?;
+            if old.deactivated.is_some() {
+                return Err(Error::Deactivated);
+            }
+            let mut tx = Tx::new();
+            let record = User { revision: old.revision + 1, ..old.clone() };
+            tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
+            tx.put::<Passwords>(&key, &hash);
+            if let OtherDevices::LogOutExcept(kept) = others {
+                let mut devices = self.device_ids(&reader, user).await?;
+                devices.retain(|device| Some(&**device) != kept);
+                self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
+            }
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        });
+        self.inner.cache.forget(user);
+        done
+    }
+}
+
+/// The smallest key beyond a user's.
+pub(crate) fn beyond(user: impl AsRef<UserId>) -> String {
+    format!("{}\0", user.as_ref())
+}
+
+impl std::fmt::Debug for NewUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewUser")
+            .field("localpart", &self.localpart)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
 }

@@ -2,13 +2,13 @@
 
 use ruma::OwnedUserId;
 
-use crate::{Json, accounts::Positioned, table};
+use crate::{accounts::Positioned, table};
 
 table! {
     /// `(user, room or empty for global, type)` → position of the change, content as JSON.
     AccountData = ACCOUNT_DATA: (OwnedUserId, String, String) => Positioned<Vec<u8>>;
-    /// `(user, position, index within the commit)` → `(room or empty, type)`; an older row of the same item is gone.
-    AccountDataChanges = ACCOUNT_DATA_CHANGES: (OwnedUserId, u64, u16) => Json<(String, String)>;
+    /// `(user, position, room or empty, type)` → nothing; an older row of the same item is gone.
+    AccountDataChanges = ACCOUNT_DATA_CHANGES: (OwnedUserId, u64, String, String) => ();
     /// User → number of items.
     AccountDataCounts = ACCOUNT_DATA_COUNTS: OwnedUserId => i64;
     /// `(user, filter id)` → filter as JSON.

@@ -1,0 +1,96 @@
+//! `/keys/claim`: a one-time key is handed out once, whatever happens at the same time or after.
+
+use std::collections::BTreeMap;
+
+use chappe_store::{
+    Direction, Json, LogEntry, Reader, Tx,
+    accounts_keys::{FallbackKeys, KeyHeads, OneTimeKeyOrder, OneTimeKeys},
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedUserId, UserId, encryption::OneTimeKey,
+    serde::Raw,
+};
+use serde_json::value::RawValue;
+
+use super::{Claim, ClaimedKeys};
+use crate::{Accounts, Error, retry::retry};
+
+/// Users dealt with at the same time.
+const AT_ONCE: usize = 16;
+
+type OfDevice = BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>;
+
+impl Accounts {
+    /// Hands out one-time keys of local users: the oldest one-time key, or else the fallback key. A one-time key is
+    /// never handed out twice. Devices without keys are left out.
+    pub async fn claim_keys(&self, claim: &Claim) -> Result<ClaimedKeys, Error> {
+        let local: Vec<_> = claim.iter().filter(|(user, _)| self.is_local(user)).collect();
+        let claims = local.into_iter().map(|(user, devices)| async move {
+            let keys = self.claim_of_user(user, devices).await?;
+            Ok::<_, Error>((user.clone(), keys))
+        });
+        let found: Vec<_> = stream::iter(claims).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().filter(|(_, devices)| !devices.is_empty()).collect())
+    }
+
+    async fn claim_of_user(
+        &self,
+        user: &UserId,
+        devices: &BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>,
+    ) -> Result<BTreeMap<OwnedDeviceId, OfDevice>, Error> {
+        let _turn = self.turn(user).await;
+        retry!({
+            let reader = self.store().read();
+            let mut tx = Tx::new();
+            let mut claimed = BTreeMap::new();
+            for (device, algorithm) in devices {
+                let key = (user.to_owned(), device.clone());
+                if let Some((id, key)) = draft_claim(&reader, &mut tx, &key, algorithm.as_str()).await? {
+                    claimed.insert(device.clone(), BTreeMap::from([(id, key)]));
+                }
+            }
+            drop(reader);
+            if !tx.is_empty() {
+                self.store().commit(tx).await?;
+            }
+            Ok(claimed)
+        })
+    }
+}
+
+async fn draft_claim(
+    reader: &Reader<'_>,
+    tx: &mut Tx,
+    device: &(OwnedUserId, OwnedDeviceId),
+    algorithm: &str,
+) -> Result<Option<(OwnedOneTimeKeyId, Raw<OneTimeKey>)>, Error> {
+    let Some(Json(old)) = reader.get::<KeyHeads>(device).await? else { return Ok(None) };
+    let mut head = old.clone();
+    let slot = (device.0.clone(), device.1.clone(), algorithm.to_owned());
+    let first = reader.scan::<OneTimeKeyOrder>(&slot, Direction::Forward, 1).await?.into_iter().next();
+    let handed_out = if let Some((place, id)) = first {
+        let row = (device.0.clone(), device.1.clone(), algorithm.to_owned(), id);
+        let key = reader.get::<OneTimeKeys>(&row).await?;
+        let key = key.ok_or(chappe_store::Error::Corrupt("one-time key listed but not there"))?;
+        tx.delete::<OneTimeKeyOrder>(&place).delete::<OneTimeKeys>(&row);
+        if let Some(count) = head.counts.get_mut(algorithm) {
+            *count = count.saturating_sub(1);
+        }
+        let text = String::from_utf8(key).map_err(|_| chappe_store::Error::Corrupt("one-time key"))?;
+        let key = RawValue::from_string(text).map_err(|_| chappe_store::Error::Corrupt("one-time key"))?;
+        (row.3, key)
+    } else {
+        let Some(Json(fallback)) = reader.get::<FallbackKeys>(&slot).await? else { return Ok(None) };
+        head.unused_fallback.remove(algorithm);
+        (fallback.id, fallback.key)
+    };
+    if head != old {
+        head.revision += 1;
+        tx.expect::<KeyHeads>(device, Some(&Json(old))).put::<KeyHeads>(device, &Json(head));
+        tx.log(LogEntry::OneTimeKeys { user: device.0.clone(), device: device.1.clone() });
+    }
+    let id = OwnedOneTimeKeyId::try_from(format!("{algorithm}:{}", handed_out.0))
+        .map_err(|_| chappe_store::Error::Corrupt("one-time key id"))?;
+    Ok(Some((id, Raw::from_json(handed_out.1))))
+}

@@ -1,0 +1,152 @@
+//! What is known of remote users' devices: what the federation fetched, what it was told, what it has to fetch again.
+
+use chappe_store::{
+    Direction, Json, Tx,
+    accounts_keys::{
+        CrossSigningKeys, KeySignatures, RemoteDevice, RemoteDevices, RemoteList, RemoteLists, Resyncs,
+    },
+};
+use ruma::{OwnedUserId, UserId, encryption::CrossSigningKey, serde::Raw};
+
+use super::{RemoteUpdate, Usage, form, query::read_object};
+use crate::{Accounts, Error, retry::retry};
+
+/// Devices of one remote user that are kept.
+const MOST_DEVICES: usize = 1_000;
+/// Bytes of a device's name that are kept.
+const NAME_BYTES: usize = 1_000;
+
+impl Accounts {
+    /// What is known of a remote user's devices: stream id and whether the list must be fetched; `None`: nothing.
+    pub async fn remote_list(&self, user: &UserId) -> Result<Option<RemoteList>, Error> {
+        Ok(self.store().read().get::<RemoteLists>(&user.to_owned()).await?.map(|Json(list)| list))
+    }
+
+    /// Takes in what the federation fetched or was told of a user of another server. Keys are checked; bad ones are
+    /// dropped alone. [`Error::Forbidden`] for users of this server.
+    pub async fn update_remote(&self, user: &UserId, update: RemoteUpdate) -> Result<(), Error> {
+        if self.is_local(user) {
+            return Err(Error::Forbidden("not a user of another server"));
+        }
+        let _turn = self.turn(user).await;
+        retry!({
+            let reader = self.store().read();
+            let key = user.to_owned();
+            let old = reader.get::<RemoteLists>(&key).await?;
+            let mut list = old.clone().map(|Json(list)| list).unwrap_or_default();
+            if let Some(stream_id) = update.stream_id {
+                list.stream_id = stream_id;
+            }
+            let mut tx = Tx::new();
+            if update.complete {
+                list.stale = false;
+                list.fetched = self.world().now();
+                tx.delete_prefix::<RemoteDevices>(&key).delete::<Resyncs>(&key);
+            }
+            tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
+            draft_devices(&mut tx, &key, &update);
+            for (usage, new) in [(Usage::Master, &update.master), (Usage::SelfSigning, &update.self_signing)]
+            {
+                if let Some(new) = new {
+                    let before = reader.get::<CrossSigningKeys>(&(key.clone(), usage as u8)).await?;
+                    draft_cross_signing(&mut tx, &key, usage, new, before)?;
+                }
+            }
+            self.draft_list_change(&reader, &mut tx, user).await?;
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
+    /// Marks a remote user's device list as to be fetched again, and tells those who share a room.
+    pub async fn mark_stale(&self, user: &UserId) -> Result<(), Error> {
+        retry!({
+            let reader = self.store().read();
+            let key = user.to_owned();
+            let old = reader.get::<RemoteLists>(&key).await?;
+            let list = RemoteList { stale: true, ..old.clone().map(|Json(list)| list).unwrap_or_default() };
+            let mut tx = Tx::new();
+            tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
+            tx.put::<Resyncs>(&key, &());
+            self.draft_list_change(&reader, &mut tx, user).await?;
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
+    /// Remote users whose list must be fetched again, from `after` (excluded).
+    pub async fn stale_lists(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<OwnedUserId>, Error> {
+        let from = after.map(crate::users::beyond).unwrap_or_default();
+        let rows = self.store().read().scan_from::<Resyncs>(&(), &from, limit).await?;
+        Ok(rows.into_iter().map(|(user, ())| user).collect())
+    }
+
+    /// Forgets a remote user's devices: no room is shared any more, so no updates come.
+    pub async fn forget_remote(&self, user: &UserId) -> Result<(), Error> {
+        if self.is_local(user) {
+            return Err(Error::Forbidden("not a user of another server"));
+        }
+        let key = user.to_owned();
+        let mut tx = Tx::new();
+        tx.delete::<RemoteLists>(&key).delete_prefix::<RemoteDevices>(&key).delete::<Resyncs>(&key);
+        self.store().commit(tx).await?;
+        Ok(())
+    }
+
+    /// All devices of a remote user that are known, with or without keys.
+    pub async fn remote_device_ids(&self, user: &UserId) -> Result<Vec<ruma::OwnedDeviceId>, Error> {
+        let rows = self
+            .store()
+            .read()
+            .scan::<RemoteDevices>(&user.to_owned(), Direction::Forward, MOST_DEVICES)
+            .await?;
+        Ok(rows.into_iter().map(|((_, device), _)| device).collect())
+    }
+}
+
+fn draft_devices(tx: &mut Tx, user: &OwnedUserId, update: &RemoteUpdate) {
+    for (device, found) in update.devices.iter().take(MOST_DEVICES) {
+        let key = (user.clone(), device.clone());
+        let Some((keys, name)) = found else {
+            tx.delete::<RemoteDevices>(&key);
+            continue;
+        };
+        let keys = keys.as_ref().map(Raw::json).filter(|json| {
+            let checked = form::check_device_keys(json.get(), user, device);
+            if let Err(error) = &checked {
+                tracing::debug!(%user, %device, %error, "dropping a remote device's keys");
+            }
+            checked.is_ok()
+        });
+        let name = name.clone().filter(|name| name.len() <= NAME_BYTES);
+        let row = RemoteDevice { keys: keys.map(ToOwned::to_owned), name };
+        tx.put::<RemoteDevices>(&key, &Json(row));
+    }
+}
+
+fn draft_cross_signing(
+    tx: &mut Tx,
+    user: &OwnedUserId,
+    usage: Usage,
+    new: &Raw<CrossSigningKey>,
+    before: Option<Vec<u8>>,
+) -> Result<(), Error> {
+    let json = new.json().get();
+    let (_, public) = match form::check_cross_signing(json, user, usage) {
+        Ok(checked) => checked,
+        Err(error) => {
+            tracing::debug!(%user, %error, "dropping a remote user's cross-signing key");
+            return Ok(());
+        }
+    };
+    if let Some(before) = before {
+        let before = form::public_key(&read_object(&before)?);
+        if let Some(before) = before.filter(|before| *before != public) {
+            tx.delete_prefix::<KeySignatures>(&(user.clone(), user.clone(), before));
+        }
+    }
+    tx.put::<CrossSigningKeys>(&(user.clone(), usage as u8), &json.as_bytes().to_vec());
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! The sessions of user-interactive authentication.
+
+use std::collections::{HashMap, VecDeque};
+
+use chappe_world::World;
+use parking_lot::Mutex;
+use ruma::api::client::uiaa::AuthType;
+
+use crate::{
+    Error,
+    uia::{Operation, Proved},
+};
+
+/// Sessions kept at most; beyond, the oldest end.
+const MOST: usize = 50_000;
+/// Wrong proofs that end a session.
+const PATIENCE: u32 = 10;
+
+/// What a session has come to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) completed: Vec<AuthType>,
+    pub(crate) email: Option<String>,
+    pub(crate) registration_token: Option<String>,
+}
+
+struct Session {
+    operation: Operation,
+    ends: u64,
+    failures: u32,
+    progress: Progress,
+}
+
+#[derive(Default)]
+struct Table {
+    sessions: HashMap<String, Session>,
+    /// In the order of opening, which is that of ending.
+    order: VecDeque<(u64, String)>,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct Sessions(Mutex<Table>);
+
+impl Sessions {
+    /// Opens a session; gives its id.
+    pub(crate) fn open(&self, world: &World, lifetime: u64, operation: &Operation) -> String {
+        let (id, now) = (world.token(32), world.now());
+        let ends = now.saturating_add(lifetime);
+        let mut table = self.0.lock();
+        while let Some((end, oldest)) = table.order.front() {
+            if *end > now && table.order.len() < MOST {
+                break;
+            }
+            let oldest = oldest.clone();
+            table.sessions.remove(&oldest);
+            table.order.pop_front();
+        }
+        let session =
+            Session { operation: operation.clone(), ends, failures: 0, progress: Progress::default() };
+        table.sessions.insert(id.clone(), session);
+        table.order.push_back((ends, id.clone()));
+        id
+    }
+
+    /// Whether a session lives and is for this operation.
+    pub(crate) fn check(&self, now: u64, id: &str, operation: &Operation) -> Result<(), Error> {
+        match self.0.lock().sessions.get(id) {
+            Some(session) if session.ends > now => match_operation(session, operation),
+            _ => Err(Error::NotFound("session")),
+        }
+    }
+
+    /// Notes what a stage proved.
+    pub(crate) fn prove(&self, id: &str, stage: AuthType, proved: Proved) {
+        let mut table = self.0.lock();
+        let Some(session) = table.sessions.get_mut(id) else { return };
+        let progress = &mut session.progress;
+        if !progress.completed.contains(&stage) {
+            progress.completed.push(stage);
+        }
+        match proved {
+            Proved::Plain => {}
+            Proved::Email(address) => progress.email = Some(address),
+            Proved::RegistrationToken(token) => progress.registration_token = Some(token),
+        }
+    }
+
+    /// Notes a wrong proof; too many end the session.
+    pub(crate) fn fail(&self, id: &str) -> Progress {
+        let mut table = self.0.lock();
+        let Some(session) = table.sessions.get_mut(id) else { return Progress::default() };
+        session.failures += 1;
+        let progress = session.progress.clone();
+        if session.failures >= PATIENCE {
+            table.sessions.remove(id);
+        }
+        progress
+    }
+
+    /// Ends a session whose stages fill one of the flows; only one caller gets it.
+    pub(crate) fn finish(
+        &self,
+        now: u64,
+        id: &str,
+        operation: &Operation,
+        flows: &[Vec<AuthType>],
+    ) -> Result<Progress, Progress> {
+        let mut table = self.0.lock();
+        let Some(session) = table.sessions.get(id) else { return Err(Progress::default()) };
+        let done = |flow: &Vec<AuthType>| flow.iter().all(|stage| session.progress.completed.contains(stage));
+        let mine = session.ends > now && match_operation(session, operation).is_ok();
+        if !mine || !flows.iter().any(done) {
+            return Err(session.progress.clone());
+        }
+        Ok(table.sessions.remove(id).map(|session| session.progress).unwrap_or_default())
+    }
+
+    /// Registrations under way with a token, one session aside.
+    pub(crate) fn pending(&self, now: u64, token: &str, aside: Option<&str>) -> u64 {
+        let table = self.0.lock();
+        let counts = |(id, session): &(&String, &Session)| {
+            Some(id.as_str()) != aside
+                && session.ends > now
+                && session.progress.registration_token.as_deref() == Some(token)
+        };
+        table.sessions.iter().filter(counts).count() as u64
+    }
+}
+
+fn match_operation(session: &Session, operation: &Operation) -> Result<(), Error> {
+    if session.operation == *operation {
+        Ok(())
+    } else {
+        Err(Error::Forbidden("this session was opened for another request"))
+    }
+}
