@@ -25,7 +25,7 @@ need_rust() {
     PATH="$HOME/.cargo/bin:$PATH"
   fi
   if ! command -v cargo >/dev/null; then
-    echo "Please install Rust first, with rustup; rust-toolchain.toml names the version." >&2
+    echo "Please install Rust first, with rustup; Cargo.toml says which version (rust-version)." >&2
     exit 1
   fi
   command -v c++ >/dev/null || install_packages g++
