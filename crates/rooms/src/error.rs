@@ -28,6 +28,9 @@ pub enum Error {
     /// The alias is taken: `M_ROOM_IN_USE`.
     #[error("this room alias is already in use")]
     AliasInUse,
+    /// An alias in `m.room.canonical_alias` does not point at the room: `M_BAD_ALIAS`.
+    #[error("{0} is not an alias of this room")]
+    BadAlias(ruma::OwnedRoomAliasId),
     /// The event exceeds a size limit of the specification: `M_TOO_LARGE`.
     #[error("{0}")]
     TooLarge(String),

@@ -9,13 +9,16 @@ mod author;
 mod config;
 mod create;
 mod desk;
+mod directory;
 mod draft;
 mod effects;
 mod error;
 mod membership;
 mod peers;
 mod read;
+mod receipts;
 mod receive;
+mod relations;
 mod remote;
 mod send;
 mod serve;
@@ -37,6 +40,9 @@ pub use self::{
     actor::{Actor, Standing, Transaction},
     config::{Config, VERSIONS},
     create::Upgrade,
+    directory::{
+        HierarchyPage, HierarchyRequest, HierarchyRoom, PublicRooms, PublicRoomsRequest, Summary, Visibility,
+    },
     draft::Draft,
     error::{Error, Result},
     membership::{Change, Via},
@@ -54,7 +60,9 @@ pub use self::{
         token::{Place, sync_position},
         view::{Event, View},
     },
+    receipts::{Markers, RemoteReceipt},
     receive::Outcome,
+    relations::{Recurse, RelationsPage, RelationsRequest, ThreadsPage},
     serve::SignedMember,
     visible::{Access, Seen},
 };
@@ -100,6 +108,8 @@ pub(crate) struct Inner {
     pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
     /// Events that could not be completed: not tried again for a while.
     pub(crate) hopeless: receive::Hopeless,
+    /// What rooms tell of themselves, by state.
+    pub(crate) summaries: Cache<(RoomNid, StateRef), Arc<Summary>>,
 }
 
 impl Rooms {
@@ -121,6 +131,7 @@ impl Rooms {
             turns,
             servers,
             hopeless,
+            summaries: Cache::new(10_000),
         };
         Self(Arc::new(inner))
     }

@@ -1,6 +1,6 @@
 //! Join, invite, leave, kick, ban, unban, knock, forget: for local users, in local and remote rooms.
 
-mod restricted;
+pub(crate) mod restricted;
 
 use chappe_store::{At, Membership, members::UserRoom};
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};

@@ -1,0 +1,227 @@
+//! Read receipts and read markers.
+
+use chappe_accounts::Scope;
+use chappe_store::{
+    At, LogEntry, Reader, RoomNid, Tx,
+    receipts::{Receipt, ReceiptKey, ReceiptKind},
+};
+use ruma::{
+    EventId, OwnedEventId, RoomId, ServerName, UserId, api::client::receipt::create_receipt::v3::ReceiptType,
+    events::receipt::ReceiptThread,
+};
+use serde_json::{json, value::to_raw_value};
+
+use crate::{
+    Actor, Error, Result, Rooms,
+    effects::relation_of,
+    read::view::{Event, View},
+    visible::Access,
+};
+
+/// Times a conflicting write is tried again.
+const ATTEMPTS: usize = 20;
+
+/// What `POST /rooms/{roomId}/read_markers` sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Markers {
+    /// `m.fully_read`.
+    pub fully_read: Option<OwnedEventId>,
+    /// `m.read`.
+    pub read: Option<OwnedEventId>,
+    /// `m.read.private`.
+    pub private_read: Option<OwnedEventId>,
+}
+
+/// A receipt of another server's user.
+#[derive(Clone, Debug)]
+pub struct RemoteReceipt<'a> {
+    /// Whose.
+    pub user: &'a UserId,
+    /// The event read.
+    pub event: &'a EventId,
+    /// When, in milliseconds since the Unix epoch.
+    pub ts: u64,
+    /// In which thread.
+    pub thread: ReceiptThread,
+}
+
+/// What one request writes.
+struct Reading<'a> {
+    user: &'a UserId,
+    kind: ReceiptKind,
+    event: &'a EventId,
+    thread: String,
+    ts: u64,
+    local: bool,
+}
+
+impl Rooms {
+    /// `POST /rooms/{roomId}/receipt/{receiptType}/{eventId}`. A receipt never moves backwards: an older one is taken
+    /// without effect.
+    pub async fn set_receipt(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        kind: &ReceiptType,
+        event: &EventId,
+        thread: &ReceiptThread,
+    ) -> Result<()> {
+        let markers = match kind {
+            ReceiptType::FullyRead if *thread != ReceiptThread::Unthreaded => {
+                return Err(Error::InvalidParam("m.fully_read knows no threads".to_owned()));
+            }
+            ReceiptType::FullyRead => Markers { fully_read: Some(event.to_owned()), ..Markers::default() },
+            ReceiptType::Read => Markers { read: Some(event.to_owned()), ..Markers::default() },
+            ReceiptType::ReadPrivate => Markers { private_read: Some(event.to_owned()), ..Markers::default() },
+            other => return Err(Error::InvalidParam(format!("unknown receipt type {}", other.as_str()))),
+        };
+        self.mark(actor, room, &markers, thread).await
+    }
+
+    /// `POST /rooms/{roomId}/read_markers`: all of them in one commit.
+    pub async fn set_markers(&self, actor: &Actor, room: &RoomId, markers: &Markers) -> Result<()> {
+        self.mark(actor, room, markers, &ReceiptThread::Unthreaded).await
+    }
+
+    async fn mark(&self, actor: &Actor, room: &RoomId, markers: &Markers, thread: &ReceiptThread) -> Result<()> {
+        if let Some(event) = &markers.fully_read {
+            self.visible_to_user(&actor.user, room, event).await?;
+            let content = to_raw_value(&json!({ "event_id": event }))
+                .map_err(|error| Error::BadJson(error.to_string()))?;
+            let put = self.0.accounts.put_account_data(&actor.user, Scope::Room(room), "m.fully_read", &content);
+            put.await.map_err(|error| Error::BadState(error.to_string()))?;
+        }
+        for _ in 0..ATTEMPTS {
+            let tx = self.marking(actor, room, markers, thread).await?;
+            if tx.is_empty() {
+                return Ok(());
+            }
+            match self.0.store.commit(tx).await {
+                Err(chappe_store::Error::Conflict) => {}
+                done => return done.map(drop).map_err(Error::from),
+            }
+        }
+        Err(Error::Retry)
+    }
+
+    async fn marking(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        markers: &Markers,
+        thread: &ReceiptThread,
+    ) -> Result<Tx> {
+        let view = self.view(room).await.map_err(crate::read::state::no_such_room)?;
+        if view.access(&actor.user).await? != Access::Joined {
+            return Err(Error::Forbidden("you are not a member of this room".to_owned()));
+        }
+        let mut tx = Tx::new();
+        let ts = self.0.world.now();
+        let kinds = [(ReceiptKind::Public, &markers.read), (ReceiptKind::Private, &markers.private_read)];
+        for (kind, event) in kinds {
+            let Some(event) = event else { continue };
+            let seen = view.seen_by(&actor.user, event).await?;
+            let thread = thread_of(thread, &seen.event)?;
+            let reading = Reading { user: &actor.user, kind, event, thread, ts, local: true };
+            view.read_up_to(&mut tx, &reading).await?;
+        }
+        Ok(tx)
+    }
+
+    /// Takes a public receipt that `origin` sent (`m.receipt` EDU). Whatever is not its business is ignored.
+    pub async fn take_receipt(&self, origin: &ServerName, room: &RoomId, receipt: &RemoteReceipt<'_>) -> Result<()> {
+        if receipt.user.server_name() != origin {
+            return Ok(());
+        }
+        for _ in 0..ATTEMPTS {
+            let Ok(view) = self.view(room).await else { return Ok(()) };
+            let member = view.reader.membership(view.nid, receipt.user).await?;
+            if !matches!(member, Some((chappe_store::Membership::Join, _))) {
+                return Ok(());
+            }
+            let thread = receipt.thread.as_str().unwrap_or_default().to_owned();
+            if thread.len() > 255 {
+                return Ok(());
+            }
+            let (user, event, ts) = (receipt.user, receipt.event, receipt.ts);
+            let reading = Reading { user, kind: ReceiptKind::Public, event, thread, ts, local: false };
+            let mut tx = Tx::new();
+            view.read_up_to(&mut tx, &reading).await?;
+            if tx.is_empty() {
+                return Ok(());
+            }
+            match self.0.store.commit(tx).await {
+                Err(chappe_store::Error::Conflict) => {}
+                done => return done.map(drop).map_err(Error::from),
+            }
+        }
+        Err(Error::Retry)
+    }
+}
+
+/// The thread of a receipt as it is stored; the event must belong to it.
+///
+/// Specification: client-server API, "Threaded read receipts".
+fn thread_of(thread: &ReceiptThread, event: &Event) -> Result<String> {
+    let answers = relation_of(&event.pdu).filter(|(kind, _)| kind == "m.thread").map(|(_, root)| root);
+    match thread {
+        ReceiptThread::Unthreaded => Ok(String::new()),
+        ReceiptThread::Main if answers.is_some() => {
+            Err(Error::InvalidParam("the event is in a thread, not in the main timeline".to_owned()))
+        }
+        ReceiptThread::Main => Ok("main".to_owned()),
+        ReceiptThread::Thread(root) => {
+            let is_reply = answers.as_deref().is_none_or(|answers| answers == root);
+            if is_reply {
+                Ok(root.to_string())
+            } else {
+                Err(Error::InvalidParam("the event is not in this thread".to_owned()))
+            }
+        }
+        _ => Err(Error::InvalidParam("thread_id is neither main nor an event id".to_owned())),
+    }
+}
+
+impl View<'_> {
+    async fn read_up_to(&self, tx: &mut Tx, reading: &Reading<'_>) -> Result<()> {
+        let key = ReceiptKey {
+            user: reading.user.to_owned(),
+            kind: reading.kind,
+            thread: reading.thread.clone(),
+        };
+        let old = self.reader.receipt(self.nid, &key).await?;
+        if let Some(old) = &old
+            && !self.is_later(reading.event, old).await?
+        {
+            return Ok(());
+        }
+        tx.put_receipt(self.nid, &key, old.as_ref(), (reading.event, reading.ts));
+        tx.log(LogEntry::Receipt {
+            room: self.nid.0,
+            user: reading.user.to_owned(),
+            private: reading.kind == ReceiptKind::Private,
+            local: reading.local,
+        });
+        Ok(())
+    }
+
+    /// Whether `event` stands behind the event of an older receipt; so it does if this server lacks either.
+    async fn is_later(&self, event: &EventId, old: &At<Receipt>) -> Result<bool> {
+        if old.value.event.0 == event {
+            return Ok(false);
+        }
+        let (new, old) = (
+            ordinal_of(&self.reader, self.nid, event).await?,
+            ordinal_of(&self.reader, self.nid, &old.value.event.0).await?,
+        );
+        Ok(match (new, old) {
+            (Some(new), Some(old)) => new > old,
+            _ => true,
+        })
+    }
+}
+
+async fn ordinal_of(reader: &Reader<'_>, nid: RoomNid, event: &EventId) -> Result<Option<i64>> {
+    let Some(num) = reader.event_num(nid, event).await? else { return Ok(None) };
+    Ok(reader.event_meta(nid, num).await?.ordinal)
+}

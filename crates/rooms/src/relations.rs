@@ -1,0 +1,234 @@
+//! Related events of an event, and the threads of a room.
+
+use chappe_rules::client::Form;
+use chappe_store::{EventNum, Position, events::EventIdKey, relations::Child};
+use ruma::{EventId, OwnedEventId, RoomId, api::Direction, api::client::threads::get_threads::v1::IncludeThreads};
+use serde_json::value::RawValue;
+
+use crate::{
+    Actor, Error, Result, Rooms,
+    read::{render::Bundle, token::Place, view::View},
+    visible::Seen,
+};
+
+/// Events of one page at most.
+const LONGEST: u64 = 100;
+/// Events of one page where the client does not say.
+const USUAL: u64 = 20;
+/// Related events looked at for one page at most.
+const LOOKED_AT: usize = 5_000;
+/// How deep `recurse` goes.
+const DEEPEST: u8 = 3;
+
+/// Whether events that relate to related events count as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recurse {
+    /// Only direct relations.
+    No,
+    /// Down to a depth of three.
+    Yes,
+}
+
+/// Which related events.
+#[derive(Clone, Copy, Debug)]
+pub struct RelationsRequest<'a> {
+    /// Of this event.
+    pub event: &'a EventId,
+    /// Only of this relation type.
+    pub rel_type: Option<&'a str>,
+    /// Only of this event type.
+    pub event_type: Option<&'a str>,
+    /// Where to begin.
+    pub from: Option<&'a str>,
+    /// Where to stop.
+    pub to: Option<&'a str>,
+    /// Which way.
+    pub direction: Direction,
+    /// How many; none: a usual page.
+    pub limit: Option<u64>,
+    /// How deep.
+    pub recurse: Recurse,
+}
+
+/// A page of related events.
+#[derive(Debug)]
+pub struct RelationsPage {
+    /// Events in the order asked for.
+    pub chunk: Vec<Box<RawValue>>,
+    /// Where to go on.
+    pub next_batch: Option<String>,
+    /// Where this page began.
+    pub prev_batch: Option<String>,
+    /// With recursion: how deep it went.
+    pub recursion_depth: Option<u8>,
+}
+
+/// A page of threads.
+#[derive(Debug)]
+pub struct ThreadsPage {
+    /// Thread roots, the most recently answered first.
+    pub chunk: Vec<Box<RawValue>>,
+    /// Where to go on.
+    pub next_batch: Option<String>,
+}
+
+impl Rooms {
+    /// `GET /rooms/{roomId}/relations/{eventId}…`: what relates to an event the user may see.
+    pub async fn relations(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        request: &RelationsRequest<'_>,
+    ) -> Result<RelationsPage> {
+        let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
+        view.seen_by(&actor.user, request.event).await?;
+        let limit = usize::try_from(request.limit.unwrap_or(USUAL).clamp(1, LONGEST)).unwrap_or(1);
+        let (mut found, depth) = view.related_to(request).await?;
+        view.cut(&mut found, request).await?;
+        let mut seen: Vec<Seen> = Vec::new();
+        let mut rest = found.chunks(limit + 1);
+        while let Some(nums) = rest.next().filter(|_| seen.len() <= limit) {
+            let nums: Vec<EventNum> = nums.iter().map(|(_, num)| *num).collect();
+            let events = view.load(&nums).await?.into_iter().filter(|event| !event.is_redacted()).collect();
+            seen.extend(view.visible(&actor.user, events).await?);
+        }
+        let more = seen.len() > limit;
+        seen.truncate(limit);
+        let last = seen.last().and_then(|seen| seen.event.meta.ordinal).filter(|_| more);
+        let next = last.map(|last| match request.direction {
+            Direction::Backward => Place(last),
+            Direction::Forward => Place(last + 1),
+        });
+        Ok(RelationsPage {
+            chunk: view.render(actor, &seen, Form::Full, Bundle::All).await?,
+            next_batch: next.map(|place| place.to_string()),
+            prev_batch: request.from.map(str::to_owned),
+            recursion_depth: (request.recurse == Recurse::Yes).then_some(depth),
+        })
+    }
+
+    /// `GET /rooms/{roomId}/threads`.
+    pub async fn threads(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        from: Option<&str>,
+        include: &IncludeThreads,
+        limit: Option<u64>,
+    ) -> Result<ThreadsPage> {
+        let view = self.view(room).await.map_err(crate::read::state::no_such_room)?;
+        view.access(&actor.user).await?;
+        let limit = usize::try_from(limit.unwrap_or(USUAL).clamp(1, LONGEST)).unwrap_or(1);
+        let mut threads = view.reader.threads(view.nid).await?;
+        if let Some(from) = from {
+            let from = thread_token(from).ok_or(Error::InvalidParam("unknown token".to_owned()))?;
+            threads.retain(|(_, at)| (at.position, at.value) < from);
+        }
+        let (mut seen, mut last) = (Vec::new(), None);
+        for (root, at) in threads {
+            if seen.len() == limit {
+                let next_batch = last.map(|(position, num): (Position, EventNum)| format!("th{position}_{}", num.0));
+                let chunk = view.render(actor, &seen, Form::Full, Bundle::All).await?;
+                return Ok(ThreadsPage { chunk, next_batch });
+            }
+            last = Some((at.position, at.value));
+            seen.extend(view.thread_root(actor, &root, include).await?);
+        }
+        let chunk = view.render(actor, &seen, Form::Full, Bundle::All).await?;
+        Ok(ThreadsPage { chunk, next_batch: None })
+    }
+}
+
+fn thread_token(token: &str) -> Option<(Position, EventNum)> {
+    let (position, num) = token.strip_prefix("th")?.split_once('_')?;
+    Some((Position(position.parse().ok()?), EventNum(num.parse().ok()?)))
+}
+
+impl View<'_> {
+    /// Related events of the wanted kinds with their places, and how deep the search went.
+    async fn related_to(&self, request: &RelationsRequest<'_>) -> Result<(Vec<(i64, EventNum)>, u8)> {
+        let mut found = Vec::new();
+        let mut parents: Vec<OwnedEventId> = vec![request.event.to_owned()];
+        let deepest = if request.recurse == Recurse::Yes { DEEPEST } else { 1 };
+        let mut depth = 0;
+        while depth < deepest && !parents.is_empty() && found.len() < LOOKED_AT {
+            depth += 1;
+            let mut children = Vec::new();
+            for parent in &parents {
+                children.extend(self.children(parent, request, depth == 1).await?);
+            }
+            let nums: Vec<EventNum> = children.iter().map(|(_, child)| child.num).collect();
+            parents = if depth < deepest {
+                let events = self.reader.pdus(self.nid, &nums).await?;
+                events.into_iter().map(|event| event.event_id.clone()).collect()
+            } else {
+                Vec::new()
+            };
+            let wanted = |child: &Child| request.event_type.is_none_or(|kind| child.event_type == kind);
+            found.extend(
+                children.into_iter().filter(|(_, child)| wanted(child)).map(|(ordinal, child)| (ordinal, child.num)),
+            );
+        }
+        Ok((found, depth))
+    }
+
+    async fn children(
+        &self,
+        parent: &EventId,
+        request: &RelationsRequest<'_>,
+        direct: bool,
+    ) -> Result<Vec<(i64, Child)>> {
+        match request.rel_type.filter(|_| direct) {
+            Some(rel_type) => {
+                let direction = match request.direction {
+                    Direction::Backward => chappe_store::Direction::Backward,
+                    Direction::Forward => chappe_store::Direction::Forward,
+                };
+                let from = match request.from {
+                    Some(token) => Some(self.place(token).await?.0),
+                    None => None,
+                };
+                let parent = (parent, rel_type);
+                Ok(self.reader.related(self.nid, parent, direction, from, LOOKED_AT).await?)
+            }
+            None => {
+                let all = self.reader.all_related(self.nid, parent).await?;
+                Ok(all.into_iter().map(|(_, ordinal, child)| (ordinal, child)).collect())
+            }
+        }
+    }
+
+    /// Sorts what was found and keeps what lies between the tokens.
+    async fn cut(&self, found: &mut Vec<(i64, EventNum)>, request: &RelationsRequest<'_>) -> Result<()> {
+        let backward = request.direction == Direction::Backward;
+        found.sort_unstable();
+        found.dedup();
+        if backward {
+            found.reverse();
+        }
+        if let Some(token) = request.from {
+            let from = self.place(token).await?.0;
+            found.retain(|(ordinal, _)| if backward { *ordinal < from } else { *ordinal >= from });
+        }
+        if let Some(token) = request.to {
+            let to = self.place(token).await?.0;
+            found.retain(|(ordinal, _)| if backward { *ordinal >= to } else { *ordinal < to });
+        }
+        Ok(())
+    }
+
+    /// The root of a thread, if the user may see it and it is wanted.
+    async fn thread_root(
+        &self,
+        actor: &Actor,
+        root: &EventIdKey,
+        include: &IncludeThreads,
+    ) -> Result<Option<Seen>> {
+        let Some(num) = self.reader.event_num(self.nid, &root.0).await? else { return Ok(None) };
+        let event = self.load_one(num).await?;
+        let Some(seen) = self.visible(&actor.user, vec![event]).await?.pop() else { return Ok(None) };
+        let wanted =
+            *include != IncludeThreads::Participated || self.takes_part(&actor.user, &seen.event).await?;
+        Ok(Some(seen).filter(|_| wanted))
+    }
+}
