@@ -43,7 +43,7 @@ pub struct House {
 
 impl House {
     /// Builds the handles in dependency order. Nothing runs yet.
-    pub(crate) async fn build(config: &Config, world: World, db: Db) -> Result<Self> {
+    pub async fn build(config: &Config, world: World, db: Db) -> Result<Self> {
         let store = Store::open(db).await.context("opening the store")?;
         let server = config.server_name.clone();
         let weak = Arc::new(weak_keys());
@@ -102,7 +102,7 @@ impl House {
     }
 
     /// Starts what runs beside requests.
-    pub(crate) fn start(&self) {
+    pub fn start(&self) {
         let (world, accounts) = (self.world.clone(), self.accounts.clone());
         self.world.spawn("accounts upkeep", async move {
             let mut flush = world.interval(FLUSH);
@@ -125,7 +125,7 @@ impl House {
     }
 
     /// What answers on a listener that serves `apis`.
-    pub(crate) fn router(&self, apis: &BTreeSet<Api>) -> Router {
+    pub fn router(&self, apis: &BTreeSet<Api>) -> Router {
         let mut router = Router::new();
         for api in apis {
             router = router.merge(self.routes(*api, apis));
