@@ -9,7 +9,7 @@ const BANNED_CALLS: &[(&str, &str, &str)] = &[
     ("SystemTime::now", "crates/world/", "ask world for the time"),
     ("Instant::now", "crates/world/", "ask world for the time"),
     ("tokio::spawn", "crates/world/", "spawn through world"),
-    ("spawn_blocking", "crates/world/", "spawn through world"),
+    ("task::spawn_blocking", "crates/world/", "spawn through world"),
     ("rand::rng", "crates/world/", "draw from world"),
     ("rand::random", "crates/world/", "draw from world"),
     ("thread_rng", "crates/world/", "draw from world"),
