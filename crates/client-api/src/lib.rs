@@ -7,6 +7,7 @@ mod account;
 mod api;
 mod config;
 mod devices;
+mod directory;
 mod error;
 mod keys;
 mod profile;
@@ -14,6 +15,7 @@ mod push;
 mod rates;
 mod requester;
 mod room_keys;
+mod rooms;
 mod server;
 mod session;
 mod to_device;
@@ -42,4 +44,5 @@ pub fn routes() -> Routes<Api> {
         .and(user::routes())
         .and(push::routes())
         .and(profile::routes())
+        .and(rooms::routes())
 }

@@ -1,1 +1,101 @@
 //! Media: blobs, thumbnails, remote media.
+//!
+//! Bytes lie on disk under random names that have nothing to do with media ids; what is known of them lies in the
+//! store. Media of other servers are fetched once, through [`RemoteMedia`], and kept.
+
+mod blobs;
+mod config;
+mod error;
+mod fetch;
+mod remote;
+mod thumbnail;
+mod upload;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use chappe_store::Store;
+use chappe_world::World;
+use parking_lot::Mutex;
+use ruma::{OwnedServerName, ServerName};
+
+use self::blobs::Blobs;
+pub use self::{
+    config::Config,
+    error::Error,
+    fetch::{Content, Reach},
+    remote::{Pieces, RemoteContent, RemoteError, RemoteMedia},
+    thumbnail::{Method, Wanted},
+    upload::{Created, Upload},
+};
+
+/// What [`Media`] is built from.
+pub struct Deps {
+    /// The store.
+    pub store: Store,
+    /// The outside world.
+    pub world: World,
+    /// The name of this server.
+    pub server_name: OwnedServerName,
+    /// The folder of the blobs.
+    pub directory: PathBuf,
+    /// Media of other servers.
+    pub remote: Arc<dyn RemoteMedia>,
+}
+
+/// The media of this server: a handle, clones share it.
+#[derive(Clone)]
+pub struct Media(Arc<Inner>);
+
+type Turns = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
+
+struct Inner {
+    store: Store,
+    world: World,
+    server_name: OwnedServerName,
+    blobs: Blobs,
+    remote: Arc<dyn RemoteMedia>,
+    config: Config,
+    /// What is being fetched or made, so that it is done once.
+    turns: Turns,
+}
+
+impl Media {
+    /// Opens the folder and removes what a crash left half-written.
+    pub async fn open(deps: Deps, config: Config) -> Result<Self, Error> {
+        let Deps { store, world, server_name, directory, remote } = deps;
+        let blobs = Blobs::open(directory).await?;
+        let turns = Turns::default();
+        Ok(Self(Arc::new(Inner { store, world, server_name, blobs, remote, config, turns })))
+    }
+
+    /// The section this was built with.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Whether a server name is this server's.
+    pub fn is_local(&self, server: &ServerName) -> bool {
+        self.0.server_name == server
+    }
+
+    /// One after the other: the turn among those who do the same.
+    async fn turn(&self, what: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.turns.lock();
+            if turns.len() > 1_000 {
+                turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            }
+            Arc::clone(turns.entry(what.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
+}
+
+impl std::fmt::Debug for Media {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Media of {}", self.0.server_name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ mod golden;
 pub mod identity;
 mod key;
 mod log;
+pub mod media;
 pub mod members;
 mod migrate;
 pub mod out_of_band;

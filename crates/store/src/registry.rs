@@ -183,6 +183,15 @@ registry! {
     BACKUP_NUMBERS = 106, Point;
     /// Backed-up room keys.
     BACKUP_KEYS = 107, Bulk;
+
+    /// Media, by server and id.
+    MEDIA = 170, Index;
+    /// Addresses of media that wait for their upload.
+    PENDING_MEDIA = 171, Index;
+    /// What each user has uploaded.
+    USER_MEDIA = 172, Index;
+    /// Thumbnails, by medium and size.
+    THUMBNAILS = 173, Index;
 }
 
 /// The class of a table; an unknown number counts as an index.

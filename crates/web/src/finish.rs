@@ -28,7 +28,8 @@ pub fn finish<S: Clone + Send + Sync + 'static>(router: Router<S>, settings: Arc
             let length = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
             if length > settings.uri_limit {
                 let status = StatusCode::URI_TOO_LONG;
-                return Error::new(status, "M_TOO_LARGE", "The request's address is too long").into_response();
+                return Error::new(status, "M_TOO_LARGE", "The request's address is too long")
+                    .into_response();
             }
             request.extensions_mut().insert(settings);
             next.run(request).await

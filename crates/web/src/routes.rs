@@ -108,7 +108,13 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
 
     /// Answers a path that no endpoint type knows.
     #[must_use]
-    pub fn at<A: 'static>(self, method: &Method, path: &str, auth: Auth, handler: impl Handler<A, S>) -> Self {
+    pub fn at<A: 'static>(
+        self,
+        method: &Method,
+        path: &str,
+        auth: Auth,
+        handler: impl Handler<A, S>,
+    ) -> Self {
         self.place(path.to_owned(), method, auth, on(filter(method), handler))
     }
 

@@ -42,7 +42,8 @@ where
         let path = path.map_err(|_| Error::invalid_param("The path is not UTF-8"))?;
         let body = body_bytes(&parts, body).await?;
         let omitted = parts.extensions.get::<Omitted>().map_or(&[][..], |omitted| omitted.0);
-        let arguments: Vec<&str> = path.iter().map(|(_, value)| value).chain(omitted.iter().copied()).collect();
+        let arguments: Vec<&str> =
+            path.iter().map(|(_, value)| value).chain(omitted.iter().copied()).collect();
         let request = http::Request::from_parts(parts, &body[..]);
         T::try_from_http_request(request, &arguments).map(Self).map_err(refusal)
     }
@@ -113,7 +114,9 @@ impl<T: OutgoingResponse> IntoResponse for Ruma<T> {
     fn into_response(self) -> Response {
         match self.0.try_into_http_response::<BytesMut>() {
             Ok(response) => response.map(|body| Body::from(body.freeze())),
-            Err(error) => Error::internal(format_args!("a response cannot be written: {error}")).into_response(),
+            Err(error) => {
+                Error::internal(format_args!("a response cannot be written: {error}")).into_response()
+            }
         }
     }
 }

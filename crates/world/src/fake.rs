@@ -10,10 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::{Service as TowerService, ServiceExt};
 
-use crate::{
-    Body, Destination, Dns, DnsError, Error, Http, Request, World,
-    dns::Service,
-};
+use crate::{Body, Destination, Dns, DnsError, Error, Http, Request, World, dns::Service};
 
 /// What makes a fake world.
 #[derive(Clone, Debug)]
@@ -89,7 +86,11 @@ impl FakeNet {
     /// Registers a service (an axum `Router`, say) under a host name, any port. Requests run as tasks of `world`.
     pub fn route<S, B>(&self, host: &str, world: &World, service: S)
     where
-        S: TowerService<http::Request<Full<Bytes>>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S: TowerService<http::Request<Full<Bytes>>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send,
         S::Error: std::fmt::Display,
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -100,7 +101,9 @@ impl FakeNet {
             let (service, world) = (service.clone(), world.clone());
             let work = async move {
                 let answer = service.oneshot(request.map(Full::new)).await;
-                answer.map(|answer| limited(answer, deadline)).unwrap_or_else(|e| gateway_error(&e.to_string()))
+                answer
+                    .map(|answer| limited(answer, deadline))
+                    .unwrap_or_else(|e| gateway_error(&e.to_string()))
             };
             world.spawn("request", work).map(|ended| ended.unwrap_or_else(|_| gateway_error("down"))).boxed()
         });

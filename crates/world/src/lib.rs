@@ -13,6 +13,7 @@ mod tasks;
 
 use std::{sync::Arc, time::Duration};
 
+use self::{clock::Clock, random::Random};
 pub use self::{
     dns::{Dns, DnsError, Service},
     fake::{Fake, FakeNet, Fate, Handler},
@@ -20,7 +21,6 @@ pub use self::{
     http::{Body, Destination, Error, Host, Http, Limits, Outbound, Request},
     tasks::{Ended, Stopped, Tasks},
 };
-use self::{clock::Clock, random::Random};
 
 /// The outside world: a handle, clones share it.
 #[derive(Clone)]

@@ -6,9 +6,9 @@ mod openid;
 mod password;
 mod register;
 mod request_token;
-mod threepids;
 mod threepid_add;
 mod threepid_delete;
+mod threepids;
 mod token_validity;
 mod whoami;
 

@@ -46,8 +46,7 @@ pub(super) async fn handler(
     };
     let refreshing = refreshing(request.refresh_token);
     let (device_id, device_name) = (request.device_id, request.initial_device_display_name);
-    let issued =
-        accounts.log_in(LogIn { user_id: user.clone(), device_id, device_name, refreshing }).await?;
+    let issued = accounts.log_in(LogIn { user_id: user.clone(), device_id, device_name, refreshing }).await?;
     let mut response = Response::new(user, issued.access_token.clone(), issued.device_id.clone());
     response.expires_in = lifetime(&issued);
     response.refresh_token = issued.refresh_token;

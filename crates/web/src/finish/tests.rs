@@ -24,7 +24,9 @@ fn routes() -> Routes<()> {
         )
         .on::<get_state_event_for_key::v3::Request, _>(state)
         .on_shortened::<get_state_event_for_key::v3::Request, _>(1, &[""], state)
-        .at(&Method::GET, "/boom", Auth::None, async || -> Result<String> { std::panic::resume_unwind(Box::new(1)) })
+        .at(&Method::GET, "/boom", Auth::None, async || -> Result<String> {
+            std::panic::resume_unwind(Box::new(1))
+        })
 }
 
 async fn state(Ruma(request): Ruma<get_state_event_for_key::v3::Request>) -> Result<String, Error> {

@@ -24,11 +24,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(
-        outbound: &Outbound,
-        dns: Arc<dyn Dns>,
-        tasks: Tasks,
-    ) -> Result<Self, SetupError> {
+    pub(crate) fn new(outbound: &Outbound, dns: Arc<dyn Dns>, tasks: Tasks) -> Result<Self, SetupError> {
         let guard = Guard::new(outbound.allowed_ranges.clone());
         let tls = TlsConnector::from(Arc::new(tls(outbound)?));
         let timeouts =
@@ -37,7 +33,11 @@ impl Client {
     }
 
     /// One exchange, no redirects.
-    async fn exchange(&self, key: Key, request: &http::Request<Bytes>) -> Result<(Parts, Incoming, Back), Error> {
+    async fn exchange(
+        &self,
+        key: Key,
+        request: &http::Request<Bytes>,
+    ) -> Result<(Parts, Incoming, Back), Error> {
         if let Some(kept) = self.pool.kept(&key)
             && let Some(answer) = self.try_on(kept, &key, request).await?
         {
@@ -77,7 +77,12 @@ impl Client {
         }
     }
 
-    async fn follow(&self, url: Uri, mut request: Request, redirects: u8) -> Result<(Parts, Incoming, Back), Error> {
+    async fn follow(
+        &self,
+        url: Uri,
+        mut request: Request,
+        redirects: u8,
+    ) -> Result<(Parts, Incoming, Back), Error> {
         let mut url = Url::parse(&url.to_string()).map_err(|e| Error::Invalid(e.to_string()))?;
         for _ in 0..=redirects {
             let (key, authority) = target(&url)?;
@@ -154,7 +159,8 @@ fn target(url: &Url) -> Result<(Key, String), Error> {
         "https" => true,
         _ => return Err(invalid()),
     };
-    let (host, port) = (url.host_str().ok_or_else(invalid)?, url.port_or_known_default().ok_or_else(invalid)?);
+    let (host, port) =
+        (url.host_str().ok_or_else(invalid)?, url.port_or_known_default().ok_or_else(invalid)?);
     let connect = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     Ok((Key { tls_name: tls.then(|| connect.clone()), connect, port }, authority))

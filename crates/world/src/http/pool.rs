@@ -145,9 +145,8 @@ impl Pool {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let (one, driver) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| Error::Unreachable(e.to_string()))?;
+        let (one, driver) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| Error::Unreachable(e.to_string()))?;
         self.tasks.spawn("http1 connection", driver);
         Ok(Connection::One(one))
     }

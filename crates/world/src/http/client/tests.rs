@@ -55,7 +55,9 @@ async fn an_answer_is_read_and_a_long_one_refused() {
 
 #[tokio::test]
 async fn a_redirect_inside_is_refused_and_an_endless_one_ends() {
-    let to = |url: &str| format!("HTTP/1.1 302 Found\r\nlocation: {url}\r\nconnection: close\r\n\r\n").into_bytes();
+    let to = |url: &str| {
+        format!("HTTP/1.1 302 Found\r\nlocation: {url}\r\nconnection: close\r\n\r\n").into_bytes()
+    };
     let inner = serve(vec![to("http://10.0.0.1/secret")]).await;
     let world = world();
     let refused = world.send(get(format!("http://127.0.0.1:{inner}/"), 100, 3)).await;
@@ -68,7 +70,9 @@ async fn a_redirect_inside_is_refused_and_an_endless_one_ends() {
 #[tokio::test]
 async fn without_a_listed_range_loopback_is_refused() {
     let world = World::real(&Outbound { system_authorities: false, ..Outbound::default() }).unwrap();
-    for url in ["http://127.0.0.1:1/", "http://localhost:1/", "http://2130706433:1/", "http://[::ffff:7f00:1]:1/"] {
+    for url in
+        ["http://127.0.0.1:1/", "http://localhost:1/", "http://2130706433:1/", "http://[::ffff:7f00:1]:1/"]
+    {
         assert!(matches!(world.send(get(url.to_owned(), 1, 0)).await, Err(Error::Refused(_))), "{url}");
     }
 }

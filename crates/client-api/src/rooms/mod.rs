@@ -1,0 +1,80 @@
+//! Rooms: making them, entering and leaving them, what is said in them, what they look like.
+
+mod change;
+mod context;
+mod create;
+mod event;
+mod forget;
+mod invite;
+mod join;
+mod joined_members;
+mod joined_rooms;
+mod knock;
+mod leave;
+mod members;
+mod messages;
+mod redact;
+mod send;
+mod state;
+mod state_event;
+mod timestamp_to_event;
+mod upgrade;
+
+use chappe_web::Routes;
+use ruma::{
+    RoomId,
+    api::client::{
+        context::get_context, knock::knock_room, membership as m, message as msg, redact::redact_event,
+        room as r, state as s,
+    },
+};
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::{Api, error::Result};
+
+pub(crate) fn routes() -> Routes<Api> {
+    membership().and(history())
+}
+
+fn membership() -> Routes<Api> {
+    Routes::new()
+        .on::<r::create_room::v3::Request, _>(create::handler)
+        .on::<m::join_room_by_id::v3::Request, _>(join::by_id)
+        .on::<m::join_room_by_id_or_alias::v3::Request, _>(join::by_id_or_alias)
+        .on::<knock_room::v3::Request, _>(knock::handler)
+        .on::<m::invite_user::v3::Request, _>(invite::handler)
+        .on::<m::leave_room::v3::Request, _>(leave::handler)
+        .on::<m::kick_user::v3::Request, _>(change::kick)
+        .on::<m::ban_user::v3::Request, _>(change::ban)
+        .on::<m::unban_user::v3::Request, _>(change::unban)
+        .on::<m::forget_room::v3::Request, _>(forget::handler)
+        .on::<m::joined_rooms::v3::Request, _>(joined_rooms::handler)
+        .on::<m::joined_members::v3::Request, _>(joined_members::handler)
+        .on::<m::get_member_events::v3::Request, _>(members::handler)
+        .on::<r::upgrade_room::v3::Request, _>(upgrade::handler)
+}
+
+fn history() -> Routes<Api> {
+    Routes::new()
+        .on::<msg::send_message_event::v3::Request, _>(send::handler)
+        .on::<redact_event::v3::Request, _>(redact::handler)
+        .on::<msg::get_message_events::v3::Request, _>(messages::handler)
+        .on::<get_context::v3::Request, _>(context::handler)
+        .on::<r::get_room_event::v3::Request, _>(event::handler)
+        .on::<r::get_event_by_timestamp::v1::Request, _>(timestamp_to_event::handler)
+        .on::<s::get_state_events::v3::Request, _>(state::handler)
+        .on::<s::get_state_event_for_key::v3::Request, _>(state_event::show)
+        .on_shortened::<s::get_state_event_for_key::v3::Request, _>(1, &[""], state_event::show)
+        .on::<s::send_state_event::v3::Request, _>(state_event::set)
+        .on_shortened::<s::send_state_event::v3::Request, _>(1, &[""], state_event::set)
+}
+
+/// The content of an event as a client gave it: a JSON object.
+fn content(json: &RawValue) -> Result<Map<String, Value>> {
+    Ok(chappe_rooms::Draft::content_from(json.get())?)
+}
+
+/// The server in a room id, as a place to ask when the client names none. Ids of version 12 have none.
+fn server_of(room: &RoomId) -> Vec<ruma::OwnedServerName> {
+    room.server_name().map(ToOwned::to_owned).into_iter().collect()
+}

@@ -1,0 +1,49 @@
+//! `GET` and `PUT /rooms/{roomId}/state/{eventType}[/{stateKey}]`: one piece of the state.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use chappe_rooms::{Draft, Rooms};
+use chappe_web::{RateLimiter, Ruma};
+use ruma::{
+    api::client::state::{
+        get_state_event_for_key::v3::{Request, StateEventFormat},
+        send_state_event,
+    },
+    events::TimelineEventType,
+};
+use serde_json::value::RawValue;
+
+use super::content;
+use crate::{
+    Config,
+    error::Result,
+    rates::by_user,
+    requester::{Acting, Requester},
+};
+
+pub(super) async fn show(
+    State(rooms): State<Rooms>,
+    requester: Requester,
+    Ruma(request): Ruma<Request>,
+) -> Result<Json<Box<RawValue>>> {
+    let (actor, room, kind) = (requester.actor(), &request.room_id, request.event_type);
+    Ok(Json(match request.format {
+        StateEventFormat::Event => rooms.state_event(&actor, room, kind, &request.state_key).await?,
+        _ => rooms.state_content(&actor, room, kind, &request.state_key).await?,
+    }))
+}
+
+pub(super) async fn set(
+    State(rooms): State<Rooms>,
+    State(config): State<Arc<Config>>,
+    State(limiter): State<RateLimiter>,
+    requester: Acting,
+    Ruma(request): Ruma<send_state_event::v3::Request>,
+) -> Result<Ruma<send_state_event::v3::Response>> {
+    by_user(&limiter, "message", requester.user(), config.rates.message)?;
+    let kind = TimelineEventType::from(request.event_type);
+    let draft = Draft::state(kind, request.state_key, content(request.body.json())?);
+    let sent = rooms.send(&requester.actor(), &request.room_id, draft, None).await?;
+    Ok(Ruma(send_state_event::v3::Response::new(sent)))
+}

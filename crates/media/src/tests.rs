@@ -1,0 +1,169 @@
+//! Media over the memory engine and a temporary folder.
+
+use std::{
+    convert::Infallible,
+    io::Cursor,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chappe_kv::{Db, Memory};
+use chappe_store::Store;
+use chappe_world::{Fake, FakeNet, World};
+use futures_util::stream;
+use image::{DynamicImage, ImageFormat};
+use ruma::{ServerName, server_name, user_id};
+use tokio::io::AsyncReadExt;
+
+use crate::{
+    Config, Content, Deps, Error, Media, Method, Reach, RemoteContent, RemoteError, RemoteMedia, Upload,
+    Wanted,
+};
+
+/// Another server that has the medium `there` and counts how often it is asked.
+#[derive(Default)]
+struct Other(AtomicUsize);
+
+#[async_trait]
+impl RemoteMedia for Other {
+    async fn download(
+        &self,
+        _: &ServerName,
+        media_id: &str,
+        _: u64,
+        _: Duration,
+    ) -> Result<RemoteContent, RemoteError> {
+        self.0.fetch_add(1, Relaxed);
+        if media_id != "there" {
+            return Err(RemoteError::NotFound);
+        }
+        let body = Box::pin(stream::iter([Ok(Bytes::from_static(b"far away"))]));
+        Ok(RemoteContent { content_type: Some("text/plain".to_owned()), filename: None, body })
+    }
+}
+
+struct House {
+    media: Media,
+    other: Arc<Other>,
+    _folder: tempfile::TempDir,
+}
+
+async fn house(config: Config) -> House {
+    let folder = tempfile::tempdir().unwrap();
+    let other = Arc::new(Other::default());
+    let deps = Deps {
+        store: Store::new(Db::new(Memory::default())),
+        world: World::fake(Fake::new("a.test", 1, &FakeNet::new())),
+        server_name: server_name!("a.test").to_owned(),
+        directory: folder.path().to_owned(),
+        remote: other.clone(),
+    };
+    House { media: Media::open(deps, config).await.unwrap(), other, _folder: folder }
+}
+
+fn alice(content_type: &str) -> Upload {
+    Upload {
+        user: user_id!("@alice:a.test").to_owned(),
+        content_type: Some(content_type.to_owned()),
+        filename: Some("x.txt".to_owned()),
+    }
+}
+
+fn body(bytes: &[u8]) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> + Send + use<> {
+    stream::iter([Ok(Bytes::copy_from_slice(bytes))])
+}
+
+async fn bytes(mut content: Content) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    content.file.read_to_end(&mut bytes).await.unwrap();
+    assert_eq!(bytes.len() as u64, content.size);
+    bytes
+}
+
+async fn get(media: &Media, server: &str, id: &str) -> Result<Content, Error> {
+    media.content(server.try_into().unwrap(), id, Reach::Anywhere, Duration::ZERO).await
+}
+
+#[tokio::test]
+async fn what_was_uploaded_comes_back() {
+    let House { media, .. } = &house(Config::default()).await;
+    let uri = media.upload(alice("text/plain"), body(b"hello")).await.unwrap();
+    let content = get(media, "a.test", uri.media_id().unwrap()).await.unwrap();
+    assert_eq!(content.content_type.as_deref(), Some("text/plain"));
+    assert_eq!(content.filename.as_deref(), Some("x.txt"));
+    assert_eq!(bytes(content).await, b"hello");
+}
+
+#[tokio::test]
+async fn too_much_is_refused_and_leaves_nothing() {
+    let house = house(Config { max_upload_bytes: 4, ..Config::default() }).await;
+    let refused = house.media.upload(alice("text/plain"), body(b"hello")).await;
+    assert!(matches!(refused, Err(Error::TooLarge)));
+    let unfinished = std::fs::read_dir(house._folder.path().join("unfinished")).unwrap();
+    assert_eq!(unfinished.count(), 0);
+}
+
+#[tokio::test]
+async fn strange_ids_are_not_found() {
+    let House { media, .. } = &house(Config::default()).await;
+    for id in ["../../etc/passwd", "", "a/b", "a\0", "é", &"x".repeat(300), "nothing"] {
+        assert!(matches!(get(media, "a.test", id).await, Err(Error::NotFound)), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_made_ahead_is_its_makers_and_used_once() {
+    let House { media, .. } = &house(Config { pending_per_user: 1, ..Config::default() }).await;
+    let created = media.create(user_id!("@alice:a.test")).await.unwrap();
+    let id = created.uri.media_id().unwrap();
+    assert!(matches!(media.create(user_id!("@alice:a.test")).await, Err(Error::TooManyPending)));
+    assert!(matches!(get(media, "a.test", id).await, Err(Error::NotYetUploaded)));
+    let bob = Upload { user: user_id!("@bob:a.test").to_owned(), ..alice("text/plain") };
+    assert!(matches!(media.upload_to(id, bob, body(b"x")).await, Err(Error::NotYours)));
+    media.upload_to(id, alice("text/plain"), body(b"now")).await.unwrap();
+    let again = media.upload_to(id, alice("text/plain"), body(b"then")).await;
+    assert!(matches!(again, Err(Error::AlreadyUploaded)));
+    assert_eq!(bytes(get(media, "a.test", id).await.unwrap()).await, b"now");
+    assert!(media.create(user_id!("@alice:a.test")).await.is_ok());
+}
+
+#[tokio::test]
+async fn media_of_other_servers_are_fetched_once() {
+    let house = house(Config::default()).await;
+    for _ in 0..2 {
+        let content = get(&house.media, "b.test", "there").await.unwrap();
+        assert_eq!(bytes(content).await, b"far away");
+    }
+    assert_eq!(house.other.0.load(Relaxed), 1);
+    assert!(matches!(get(&house.media, "b.test", "gone").await, Err(Error::NotFound)));
+    let local = house.media.content(server_name!("b.test"), "there", Reach::Local, Duration::ZERO).await;
+    assert!(matches!(local, Err(Error::NotFound)));
+}
+
+#[tokio::test]
+async fn thumbnails_are_made_of_pictures_and_of_nothing_else() {
+    let House { media, .. } = &house(Config { max_pixels: 1_000_000, ..Config::default() }).await;
+    let picture = |width, height| {
+        let mut png = Cursor::new(Vec::new());
+        DynamicImage::new_rgb8(width, height).write_to(&mut png, ImageFormat::Png).unwrap();
+        png.into_inner()
+    };
+    let wanted = Wanted { width: 90, height: 90, method: Method::Crop };
+    let make = async |bytes: Vec<u8>| {
+        let uri = media.upload(alice("image/png"), body(&bytes)).await.unwrap();
+        let id = uri.media_id().unwrap().to_owned();
+        media.thumbnail(server_name!("a.test"), &id, wanted, Reach::Local, Duration::ZERO).await
+    };
+    let made = bytes(make(picture(400, 200)).await.unwrap()).await;
+    let made = image::load_from_memory(&made).unwrap();
+    assert_eq!((made.width(), made.height()), (96, 96));
+    let small = picture(10, 10);
+    assert_eq!(bytes(make(small.clone()).await.unwrap()).await, small);
+    assert!(matches!(make(picture(2_000, 1_000)).await, Err(Error::NoThumbnail)));
+    assert!(matches!(make(b"<svg/>".to_vec()).await, Err(Error::NoThumbnail)));
+}
