@@ -9,7 +9,7 @@ use ruma::{CanonicalJsonObject, CanonicalJsonValue, ServerName, SigningKeyAlgori
 use serde_json::Value;
 
 pub use self::origin::Origin;
-pub(crate) use self::{header::Claimed, origin::authenticate};
+pub(crate) use self::header::Claimed;
 
 /// What a signature covers, but for the names of the two servers.
 #[derive(Clone, Copy, Debug)]

@@ -14,24 +14,33 @@ mod link;
 mod network;
 mod peers;
 mod sender;
+mod to_device;
+mod refusal;
+mod routes;
+mod inbound;
+mod gate;
+mod fleeting;
+mod devices;
 
 use std::sync::Arc;
 
 use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
+use chappe_store::outbox::Announced;
 use ruma::{RoomId, ServerName, UserId};
 
 pub use self::{
     allow::AllowList,
     auth::Origin,
     config::{Config, OldKey},
+    fleeting::RemoteActivity,
     keys::{KeyRing, weak_keys},
     network::{Network, NetworkDeps},
+    routes::routes,
     sender::PresenceNews,
 };
 
 /// What [`Federation`] is built from.
-#[derive(Debug)]
 pub struct FederationDeps {
     /// The outbound half.
     pub network: Network,
@@ -39,6 +48,14 @@ pub struct FederationDeps {
     pub rooms: Rooms,
     /// Users and devices.
     pub accounts: Accounts,
+    /// Where typing and presence of remote users go.
+    pub activity: Arc<dyn RemoteActivity>,
+}
+
+impl std::fmt::Debug for FederationDeps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FederationDeps of {}", self.network.server())
+    }
 }
 
 /// Other servers, as they reach this one and as it keeps them up to date: a handle, clones share it.
@@ -50,14 +67,19 @@ struct Inner {
     rooms: Rooms,
     accounts: Accounts,
     sender: sender::Sender,
+    inbound: inbound::Inbound,
+    devices: devices::Devices,
+    fleeting: Arc<dyn RemoteActivity>,
 }
 
 impl Federation {
     /// The inbound half and the senders, not yet at work.
     pub fn new(deps: FederationDeps) -> Self {
-        let FederationDeps { network, rooms, accounts } = deps;
+        let FederationDeps { network, rooms, accounts, activity: fleeting } = deps;
         let sender = sender::Sender::new(network.clone(), accounts.clone());
-        Self(Arc::new(Inner { network, rooms, accounts, sender }))
+        let inbound = inbound::Inbound::new(network.config().concurrent_rooms);
+        let devices = devices::Devices::default();
+        Self(Arc::new(Inner { network, rooms, accounts, sender, inbound, devices, fleeting }))
     }
 
     /// The outbound half.
@@ -65,9 +87,35 @@ impl Federation {
         &self.0.network
     }
 
-    /// Starts following the log and sending what waits; ends when the world stops.
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.0.rooms
+    }
+
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.0.accounts
+    }
+
+    /// What other servers were told of a user's devices.
+    pub(crate) async fn announced(&self, user: &UserId) -> Result<Announced, chappe_store::Error> {
+        self.0.sender.announced(user).await
+    }
+
+    /// 404 for users of other servers: this one speaks for its own alone.
+    pub(crate) fn local(&self, user: &UserId) -> Result<(), refusal::Refusal> {
+        if user.server_name() == self.network().server() { Ok(()) } else { Err(refusal::Refusal::not_found()) }
+    }
+
+    /// Starts following the log, sending what waits, and finishing what was received; ends when the world stops.
     pub fn start(&self) {
         self.0.sender.start();
+        let world = self.network().world();
+        world.spawn("device lists", self.clone().keep_devices());
+        let resuming = self.clone();
+        world.spawn("received before", async move {
+            if let Err(error) = resuming.resume().await {
+                tracing::error!(%error, "events that were received before cannot be dealt with");
+            }
+        });
     }
 
     /// Tries a destination now and forgets its failures, or every destination that something waits for (for instance

@@ -9,9 +9,9 @@ use chappe_store::Store;
 use chappe_world::{Body, Limits, World};
 use http::{HeaderValue, StatusCode, header};
 use ruma::{
-    OwnedServerName, ServerName,
+    CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName, UInt,
     api::{
-        IncomingResponse, IncomingResponseExt, OutgoingBody, OutgoingRequest, path_builder::SinglePath,
+        IncomingResponseExt, OutgoingBody, OutgoingRequest, path_builder::SinglePath,
     },
 };
 use serde::Deserialize;
@@ -21,6 +21,7 @@ use crate::{
     auth::{Signed, sign},
     backoff::Backoff,
     discovery::Discovery,
+    keys::own_document,
     link::{Link, LinkError},
 };
 
@@ -108,8 +109,23 @@ impl Network {
         &self.0.config
     }
 
-    pub(crate) fn key(&self) -> &SigningKey {
-        &self.0.key
+    /// The document that tells other servers our keys.
+    pub(crate) fn own_keys(&self) -> CanonicalJsonObject {
+        own_document(&self.0.server, &self.0.key, &self.0.config, self.now())
+    }
+
+    /// Adds our signature to what we vouch for.
+    pub(crate) fn countersign(&self, document: &mut CanonicalJsonObject) {
+        self.0.key.sign_json(&self.0.server, document);
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub(crate) fn now(&self) -> u64 {
+        self.0.world.now()
+    }
+
+    pub(crate) fn timestamp(&self) -> MilliSecondsSinceUnixEpoch {
+        MilliSecondsSinceUnixEpoch(UInt::new_saturating(self.now()))
     }
 
     /// A usual request: short, and not sent to a server that is being waited for.
@@ -262,6 +278,20 @@ where
     let body: BytesMut = body.try_into_buf().map_err(|_| "the request cannot be written".to_owned())?;
     let uri = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
     Ok((head.method, uri, body.freeze()))
+}
+
+/// A text as one segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(byte.into());
+        } else {
+            write!(segment, "%{byte:02X}").expect("writing to a text never fails");
+        }
+    }
+    segment
 }
 
 #[derive(Default, Deserialize)]

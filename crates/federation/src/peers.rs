@@ -205,7 +205,7 @@ impl Peers for Network {
 }
 
 #[expect(deprecated, reason = "servers before specification 1.16 send stripped events")]
-fn raw_state(state: RawStrippedState) -> Box<RawValue> {
+pub(crate) fn raw_state(state: RawStrippedState) -> Box<RawValue> {
     match state {
         RawStrippedState::Stripped(event) => event.into_json(),
         RawStrippedState::Pdu(pdu) => pdu,

@@ -87,13 +87,13 @@ pub struct DestinationState {
     pub tried: Option<(u64, u16)>,
 }
 
-/// An answer given to a transaction, to be given again should the transaction come again.
+/// An event that another server was told has arrived, before it was dealt with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answered {
-    /// When (milliseconds since the Unix epoch).
-    pub at: u64,
-    /// The answer's body.
-    pub body: String,
+pub struct Later {
+    /// Who sent it.
+    pub origin: OwnedServerName,
+    /// The event as received, JSON text.
+    pub pdu: String,
 }
 
 /// What other servers were told of a local user's devices.
@@ -115,10 +115,8 @@ table! {
     Outbox = OUTBOX: (OwnedServerName, u64, u16) => OutboxItem;
     /// Destination → how reaching it went.
     Destinations = DESTINATIONS: OwnedServerName => Json<DestinationState>;
-    /// `(origin, transaction id)` → the answer it got.
-    ReceivedTransactions = RECEIVED_TRANSACTIONS: (OwnedServerName, String) => Json<Answered>;
-    /// `(origin, milliseconds since the Unix epoch, transaction id)`: which answers are old.
-    ReceivedOrder = RECEIVED_ORDER: (OwnedServerName, u64, String) => ();
+    /// `(room id as received, position of the commit, index within it)` → an event still to be dealt with.
+    ReceivedLater = RECEIVED_LATER: (String, u64, u16) => Json<Later>;
     /// Local user → what other servers were told of the user's devices.
     AnnouncedDevices = ANNOUNCED_DEVICES: OwnedUserId => Json<Announced>;
 }

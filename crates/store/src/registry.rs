@@ -37,10 +37,8 @@ registry! {
     OUTBOX = 150, Queue;
     /// How reaching each destination went.
     DESTINATIONS = 151, Point;
-    /// Answers to transactions of other servers.
-    RECEIVED_TRANSACTIONS = 152, Point;
-    /// The same by age.
-    RECEIVED_ORDER = 153, Queue;
+    /// Events of other servers that are acknowledged and still to be dealt with.
+    RECEIVED_LATER = 152, Queue;
     /// Verify keys of other servers.
     SERVER_KEYS = 154, Point;
     /// Signed key documents of other servers.

@@ -1,0 +1,140 @@
+//! Device lists of remote users: fetched whole when an update was missed, one fetch per user at a time.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chappe_accounts::RemoteUpdate;
+use chappe_rooms::PeerError;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use http::Method;
+use parking_lot::Mutex;
+use ruma::{
+    OwnedDeviceId, OwnedUserId, UInt, UserId,
+    encryption::{CrossSigningKey, DeviceKeys},
+    serde::Raw,
+};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use crate::Federation;
+
+/// Lists fetched at once.
+const PLACES: usize = 16;
+/// Devices of a user that are taken.
+const MAX_DEVICES: usize = 2_000;
+/// How often lists that are still to be fetched are looked for.
+const ROUND: Duration = Duration::from_secs(600);
+
+type Fetch = Shared<BoxFuture<'static, Result<(), Arc<PeerError>>>>;
+
+/// Fetches under way.
+pub(crate) struct Devices {
+    under_way: Mutex<HashMap<OwnedUserId, Fetch>>,
+    places: Semaphore,
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self { under_way: Mutex::default(), places: Semaphore::new(PLACES) }
+    }
+}
+
+/// `GET /user/devices`, read leniently: devices without keys are listed by some servers.
+#[derive(Deserialize)]
+struct Listed {
+    user_id: OwnedUserId,
+    stream_id: UInt,
+    #[serde(default)]
+    devices: Vec<ListedDevice>,
+    master_key: Option<Raw<CrossSigningKey>>,
+    self_signing_key: Option<Raw<CrossSigningKey>>,
+}
+
+#[derive(Deserialize)]
+struct ListedDevice {
+    device_id: OwnedDeviceId,
+    keys: Option<Raw<DeviceKeys>>,
+    device_display_name: Option<String>,
+}
+
+impl Devices {
+    /// Fetches a user's list in the background.
+    pub(crate) fn resync_soon(&self, federation: &Federation, user: OwnedUserId) {
+        let fetch = self.fetch(federation, &user);
+        federation.network().world().spawn("device list", fetch);
+    }
+
+    /// Fetches a user's list; whoever asks for the same meanwhile waits for the same fetch.
+    pub(crate) async fn resync(&self, federation: &Federation, user: &UserId) -> Result<(), Arc<PeerError>> {
+        self.fetch(federation, user).await
+    }
+
+    fn fetch(&self, federation: &Federation, user: &UserId) -> Fetch {
+        let mut under_way = self.under_way.lock();
+        if let Some(fetch) = under_way.get(user) {
+            return fetch.clone();
+        }
+        let (federation, owned) = (federation.clone(), user.to_owned());
+        let fetch = async move {
+            let result = federation.fetch_devices(&owned).await.map_err(Arc::new);
+            if let Err(error) = &result {
+                tracing::info!(user = %owned, %error, "a device list was not fetched");
+            }
+            federation.0.devices.under_way.lock().remove(&owned);
+            result
+        };
+        let fetch = fetch.boxed().shared();
+        under_way.insert(user.to_owned(), fetch.clone());
+        fetch
+    }
+}
+
+impl Federation {
+    async fn fetch_devices(&self, user: &UserId) -> Result<(), PeerError> {
+        let malformed = |why: &str| PeerError::Malformed(why.to_owned());
+        let Ok(_place) = self.0.devices.places.acquire().await else { return Err(malformed("stopping")) };
+        let network = self.network();
+        let uri = format!("/_matrix/federation/v1/user/devices/{}", crate::network::segment(user.as_str()));
+        let http = network.signed(user.server_name(), Method::GET, &uri, bytes::Bytes::new())?;
+        let answer = network.exchange(user.server_name(), http, network.brief()).await?;
+        let listed: Listed =
+            serde_json::from_slice(answer.body()).map_err(|error| malformed(&error.to_string()))?;
+        if listed.user_id != user || listed.devices.len() > MAX_DEVICES {
+            return Err(malformed("not the device list of this user"));
+        }
+        let device = |device: ListedDevice| (device.device_id, Some((device.keys, device.device_display_name)));
+        let update = RemoteUpdate {
+            stream_id: Some(listed.stream_id.into()),
+            devices: listed.devices.into_iter().map(device).collect(),
+            complete: true,
+            master: listed.master_key,
+            self_signing: listed.self_signing_key,
+        };
+        self.0.accounts.update_remote(user, update).await.map_err(|error| malformed(&error.to_string()))
+    }
+
+    /// Fetches the lists that are still to be fetched, again and again.
+    pub(crate) async fn keep_devices(self) {
+        let world = self.network().world().clone();
+        while !world.is_stopping() {
+            let mut after: Option<OwnedUserId> = None;
+            loop {
+                let page = self.0.accounts.stale_lists(after.as_deref(), 100).await.unwrap_or_default();
+                let Some(last) = page.last().cloned() else { break };
+                for user in page {
+                    if world.is_stopping() {
+                        return;
+                    }
+                    self.0.devices.resync(&self, &user).await.ok();
+                }
+                after = Some(last);
+            }
+            tokio::select! {
+                () = world.sleep(ROUND) => {}
+                () = world.stopping() => {}
+            }
+        }
+    }
+}

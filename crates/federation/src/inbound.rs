@@ -1,0 +1,211 @@
+//! Transactions of other servers: every event on its own, each room at its own pace, the answer in good time.
+
+mod edus;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use chappe_rooms::Outcome;
+use chappe_rules::Pdu;
+use chappe_store::{
+    Direction, Error, Json, Tx,
+    outbox::{Later, ReceivedLater},
+};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, join_all},
+};
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use ruma::{OwnedEventId, OwnedServerName, RoomId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+
+use crate::Federation;
+
+/// A transaction is answered after this time; what is not done by then is kept on disk and done later.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Answers remembered, for transactions that come again.
+const REMEMBERED: usize = 10_000;
+
+/// What became of the events: event id → error, if any.
+pub(crate) type Results = BTreeMap<OwnedEventId, Result<(), String>>;
+
+type Key = (OwnedServerName, String);
+type Work = Shared<BoxFuture<'static, Arc<Results>>>;
+
+/// What is known of transactions under way and done.
+pub(crate) struct Inbound {
+    under_way: Mutex<BTreeMap<Key, Work>>,
+    answered: Cache<Key, Arc<Results>>,
+    /// Places for rooms being worked on.
+    places: Semaphore,
+    pub(crate) strangers: edus::Strangers,
+}
+
+impl Inbound {
+    pub(crate) fn new(concurrent_rooms: usize) -> Self {
+        Self {
+            under_way: Mutex::default(),
+            answered: Cache::new(REMEMBERED),
+            places: Semaphore::new(concurrent_rooms.max(1)),
+            strangers: edus::Strangers::default(),
+        }
+    }
+}
+
+/// A transaction as received.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) origin: OwnedServerName,
+    pub(crate) id: String,
+    pub(crate) pdus: Vec<Box<RawValue>>,
+    pub(crate) edus: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Placed {
+    room_id: Option<String>,
+}
+
+impl Federation {
+    /// Deals with a transaction once, however often it comes, and whether or not its sender waits for the answer.
+    pub(crate) async fn receive(&self, received: Received) -> Arc<Results> {
+        let inbound = &self.0.inbound;
+        let key = (received.origin.clone(), received.id.clone());
+        if let Some(answer) = inbound.answered.get(&key) {
+            return answer;
+        }
+        let work = {
+            let mut under_way = inbound.under_way.lock();
+            under_way.entry(key.clone()).or_insert_with(|| self.begin(key, received)).clone()
+        };
+        work.await
+    }
+
+    fn begin(&self, key: Key, received: Received) -> Work {
+        let federation = self.clone();
+        let work = async move {
+            let results = Arc::new(federation.work(received).await);
+            federation.0.inbound.answered.insert(key.clone(), Arc::clone(&results));
+            federation.0.inbound.under_way.lock().remove(&key);
+            results
+        };
+        let ended = self.network().world().spawn("received transaction", work);
+        ended.map(Result::unwrap_or_default).boxed().shared()
+    }
+
+    async fn work(&self, received: Received) -> Results {
+        let Received { origin, pdus, edus, .. } = received;
+        let mut rooms: BTreeMap<String, Vec<Box<RawValue>>> = BTreeMap::new();
+        for pdu in pdus {
+            let placed: Option<Placed> = serde_json::from_str(pdu.get()).ok();
+            let room = placed.and_then(|placed| placed.room_id).unwrap_or_default();
+            rooms.entry(room).or_default().push(pdu);
+        }
+        let in_rooms = rooms.into_iter().map(|(room, pdus)| self.work_in_time(&origin, room, pdus));
+        let (results, ()) = futures_util::join!(join_all(in_rooms), self.take_edus(&origin, edus));
+        results.into_iter().flatten().collect()
+    }
+
+    /// The events of one room. When that takes too long they are kept on disk, and go on being worked on.
+    async fn work_in_time(&self, origin: &OwnedServerName, room: String, pdus: Vec<Box<RawValue>>) -> Results {
+        let world = self.network().world();
+        let (federation, sender, at, events) = (self.clone(), origin.clone(), room.clone(), pdus.clone());
+        let mut work = world.spawn("received events", async move {
+            federation.work_in_room(&sender, &at, events).await
+        });
+        if let Some(ended) = world.timeout(PATIENCE, &mut work).await {
+            return ended.unwrap_or_default();
+        }
+        match self.keep_for_later(origin, &room, &pdus).await {
+            Ok(keys) => {
+                let federation = self.clone();
+                world.spawn("received events, slow", async move {
+                    if work.await.is_ok()
+                        && let Err(error) = federation.drop_later(&keys).await
+                    {
+                        tracing::warn!(%error, "events that were dealt with are still kept for later");
+                    }
+                });
+                Results::new()
+            }
+            // Not kept: the answer has to wait for the work.
+            Err(error) => {
+                tracing::warn!(%error, "events cannot be kept for later");
+                work.await.unwrap_or_default()
+            }
+        }
+    }
+
+    async fn work_in_room(&self, origin: &OwnedServerName, room: &str, pdus: Vec<Box<RawValue>>) -> Results {
+        let Ok(_place) = self.0.inbound.places.acquire().await else { return Results::new() };
+        if let Ok(room) = <&RoomId>::try_from(room)
+            && !self.acl_allows(origin, room).await.unwrap_or(true)
+        {
+            return self.denied(room, &pdus).await.unwrap_or_default();
+        }
+        let outcomes = self.0.rooms.receive(origin, pdus).await;
+        let result = |Outcome { event_id, result }: Outcome| {
+            Some((event_id?, result.map_err(|error| error.to_string())))
+        };
+        outcomes.into_iter().filter_map(result).collect()
+    }
+
+    /// What a server gets that the room's list excludes.
+    async fn denied(&self, room: &RoomId, pdus: &[Box<RawValue>]) -> Result<Results, Error> {
+        let reader = self.network().store().read();
+        let Some(nid) = reader.room_nid(room).await? else { return Ok(Results::new()) };
+        let version = reader.room_head(nid).await?.version;
+        let Some(rules) = chappe_rules::version::rules(&version) else { return Ok(Results::new()) };
+        let denied = |pdu: &Box<RawValue>| {
+            let pdu = Pdu::parse(rules, pdu.get().as_bytes()).ok()?;
+            Some((pdu.event_id().to_owned(), Err("your server is excluded from the room".to_owned())))
+        };
+        Ok(pdus.iter().filter_map(denied).collect())
+    }
+
+    async fn keep_for_later(
+        &self,
+        origin: &OwnedServerName,
+        room: &str,
+        pdus: &[Box<RawValue>],
+    ) -> Result<Vec<(String, u64, u16)>, Error> {
+        let mut tx = Tx::new();
+        for (index, pdu) in (0u16..).zip(pdus) {
+            let later = Later { origin: origin.clone(), pdu: pdu.get().to_owned() };
+            tx.put_at_position::<ReceivedLater>(&room.to_owned(), &index, &Json(later));
+        }
+        let position = self.network().store().commit(tx).await?;
+        Ok((0u16..).zip(pdus).map(|(index, _)| (room.to_owned(), position.0, index)).collect())
+    }
+
+    async fn drop_later(&self, keys: &[(String, u64, u16)]) -> Result<(), Error> {
+        let mut tx = Tx::new();
+        for key in keys {
+            tx.delete::<ReceivedLater>(key);
+        }
+        self.network().store().commit(tx).await.map(drop)
+    }
+
+    /// Deals with the events that were kept for later when the server stopped.
+    pub(crate) async fn resume(self) -> Result<(), Error> {
+        const PAGE: usize = 100;
+        loop {
+            let reader = self.network().store().read();
+            let rows = reader.scan::<ReceivedLater>(&(), Direction::Forward, PAGE).await?;
+            drop(reader);
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let mut keys = Vec::new();
+            for (key, Json(Later { origin, pdu })) in rows {
+                if let Ok(pdu) = RawValue::from_string(pdu) {
+                    self.work_in_room(&origin, &key.0, vec![pdu]).await;
+                }
+                keys.push(key);
+            }
+            self.drop_later(&keys).await?;
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! EDUs of other servers: each only about the sending server's own users, in rooms where they are.
+
+use std::collections::BTreeMap;
+
+use chappe_accounts::{RemoteUpdate, Sending};
+use chappe_store::{
+    At, Error, LogEntry, Membership, Reader, RoomNid, Tx,
+    receipts::{Receipt, ReceiptKey, ReceiptKind},
+};
+use parking_lot::Mutex;
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId,
+    api::federation::transactions::edu::{
+        DeviceListUpdateContent, PresenceContent, SigningKeyUpdateContent, TypingContent,
+    },
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use crate::{Federation, gate, to_device};
+
+/// Writers of the same record that are given way to.
+const ATTEMPTS: usize = 20;
+/// Updates about users whose devices this server does not track that it takes from one server in a minute.
+const STRANGERS_PER_MINUTE: u32 = 200;
+/// Rooms in one receipt EDU that are looked at.
+const RECEIPT_ROOMS: usize = 200;
+
+/// How many updates about untracked users came lately, by server: `(minute, count)`.
+#[derive(Default)]
+pub(crate) struct Strangers(Mutex<BTreeMap<OwnedServerName, (u64, u32)>>);
+
+impl Strangers {
+    fn admit(&self, origin: &ServerName, now: u64) -> bool {
+        let mut seen = self.0.lock();
+        let minute = now / 60_000;
+        seen.retain(|_, (at, _)| *at == minute);
+        let (_, count) = seen.entry(origin.to_owned()).or_insert((minute, 0));
+        *count += 1;
+        *count <= STRANGERS_PER_MINUTE
+    }
+}
+
+#[derive(Deserialize)]
+struct Edu {
+    edu_type: String,
+    content: Box<RawValue>,
+}
+
+/// `m.receipt`, read leniently: what this server does not know is passed over.
+type Receipts = BTreeMap<OwnedRoomId, BTreeMap<String, BTreeMap<OwnedUserId, ReceiptEntry>>>;
+
+#[derive(Deserialize)]
+struct ReceiptEntry {
+    event_ids: Vec<OwnedEventId>,
+    #[serde(default)]
+    data: ReceiptData,
+}
+
+#[derive(Default, Deserialize)]
+struct ReceiptData {
+    #[serde(default)]
+    ts: u64,
+    thread_id: Option<String>,
+}
+
+fn content<T: DeserializeOwned>(edu: &Edu) -> Option<T> {
+    serde_json::from_str(edu.content.get()).ok()
+}
+
+impl Federation {
+    /// Takes the EDUs of a transaction one by one; a bad one never stops the others.
+    pub(super) async fn take_edus(&self, origin: &OwnedServerName, edus: Vec<Box<RawValue>>) {
+        for edu in edus {
+            let Ok(edu) = serde_json::from_str::<Edu>(edu.get()) else { continue };
+            if let Err(error) = self.take_edu(origin, &edu).await {
+                tracing::warn!(%origin, kind = edu.edu_type, %error, "an EDU was not taken");
+            }
+        }
+    }
+
+    async fn take_edu(&self, origin: &ServerName, edu: &Edu) -> Result<(), chappe_accounts::Error> {
+        match edu.edu_type.as_str() {
+            "m.typing" => {
+                if let Some(typing) = content::<TypingContent>(edu) {
+                    self.take_typing(origin, typing).await?;
+                }
+            }
+            "m.receipt" => {
+                if let Some(receipts) = content::<Receipts>(edu) {
+                    self.take_receipts(origin, receipts).await?;
+                }
+            }
+            "m.presence" => {
+                if let Some(PresenceContent { push, .. }) = content(edu) {
+                    for update in push.into_iter().filter(|update| update.user_id.server_name() == origin) {
+                        self.0.fleeting.presence(update).await;
+                    }
+                }
+            }
+            "m.direct_to_device" => self.take_to_device(origin, edu).await?,
+            "m.device_list_update" => {
+                if let Some(update) = content::<DeviceListUpdateContent>(edu)
+                    && update.user_id.server_name() == origin
+                {
+                    self.take_device_update(origin, update).await?;
+                }
+            }
+            "m.signing_key_update" => {
+                if let Some(update) = content::<SigningKeyUpdateContent>(edu)
+                    && update.user_id.server_name() == origin
+                {
+                    self.take_signing_keys(origin, update).await?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The room, if a user of `origin` is in it and may be heard there.
+    async fn heard_in(
+        &self,
+        reader: &Reader<'_>,
+        origin: &ServerName,
+        room: &OwnedRoomId,
+        user: &UserId,
+    ) -> Result<Option<RoomNid>, Error> {
+        if user.server_name() != origin {
+            return Ok(None);
+        }
+        let Some(nid) = reader.room_nid(room).await? else { return Ok(None) };
+        let joined = matches!(reader.membership(nid, user).await?, Some((Membership::Join, _)));
+        Ok((joined && gate::allows(reader, nid, origin).await?).then_some(nid))
+    }
+
+    async fn take_typing(&self, origin: &ServerName, typing: TypingContent) -> Result<(), Error> {
+        let TypingContent { room_id, user_id, typing, .. } = typing;
+        let reader = self.network().store().read();
+        if self.heard_in(&reader, origin, &room_id, &user_id).await?.is_some() {
+            drop(reader);
+            self.0.fleeting.typing(&room_id, &user_id, typing).await;
+        }
+        Ok(())
+    }
+
+    async fn take_receipts(&self, origin: &ServerName, receipts: Receipts) -> Result<(), Error> {
+        for (room, mut kinds) in receipts.into_iter().take(RECEIPT_ROOMS) {
+            for (user, entry) in kinds.remove("m.read").unwrap_or_default() {
+                let Some(event) = entry.event_ids.last() else { continue };
+                let thread = entry.data.thread_id.unwrap_or_default();
+                if event.as_bytes().len() > 255 || thread.len() > 255 {
+                    continue;
+                }
+                self.take_receipt(origin, &room, (user, thread), (event, entry.data.ts)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_receipt(
+        &self,
+        origin: &ServerName,
+        room: &OwnedRoomId,
+        (user, thread): (OwnedUserId, String),
+        (event, ts): (&OwnedEventId, u64),
+    ) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            let store = self.network().store();
+            let reader = store.read();
+            let Some(nid) = self.heard_in(&reader, origin, room, &user).await? else { return Ok(()) };
+            let key = ReceiptKey { user: user.clone(), kind: ReceiptKind::Public, thread: thread.clone() };
+            let old: Option<At<Receipt>> = reader.receipt(nid, &key).await?;
+            if old.as_ref().is_some_and(|old| old.value.ts > ts || old.value.event.0 == *event) {
+                return Ok(());
+            }
+            let mut tx = Tx::new();
+            tx.put_receipt(nid, &key, old.as_ref(), (event, ts));
+            tx.log(LogEntry::Receipt { room: nid.0, user: user.clone(), private: false, local: false });
+            match store.commit(tx).await {
+                Err(Error::Conflict) => {}
+                done => return done.map(drop),
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    async fn take_to_device(&self, origin: &ServerName, edu: &Edu) -> Result<(), chappe_accounts::Error> {
+        let Some(message) = content::<to_device::Message>(edu) else { return Ok(()) };
+        if message.sender.server_name() != origin {
+            return Ok(());
+        }
+        let us = self.network().server();
+        let messages: Vec<_> = message
+            .messages
+            .into_iter()
+            .filter(|(user, _)| user.server_name() == us)
+            .flat_map(|(user, devices)| {
+                to_device::recipients(devices).into_iter().map(move |recipients| (user.clone(), recipients))
+            })
+            .collect();
+        let sending = Sending {
+            sender: &message.sender,
+            once: Some((origin.as_str(), &message.message_id)),
+            event_type: &message.event_type,
+            messages: &messages,
+        };
+        self.0.accounts.send_to_devices(sending, Tx::new()).await.map(drop)
+    }
+
+    async fn take_device_update(
+        &self,
+        origin: &ServerName,
+        update: DeviceListUpdateContent,
+    ) -> Result<(), chappe_accounts::Error> {
+        let accounts = &self.0.accounts;
+        let user = update.user_id.clone();
+        let Some(known) = accounts.remote_list(&user).await? else {
+            if self.0.inbound.strangers.admit(origin, self.network().world().now()) {
+                accounts.mark_stale(&user).await?;
+            }
+            return Ok(());
+        };
+        let stream_id = u64::from(update.stream_id);
+        if known.stale {
+            self.0.devices.resync_soon(self, user);
+            return Ok(());
+        }
+        if stream_id <= known.stream_id {
+            return Ok(());
+        }
+        if update.prev_id.iter().any(|prev| u64::from(*prev) > known.stream_id) {
+            accounts.mark_stale(&user).await?;
+            self.0.devices.resync_soon(self, user);
+            return Ok(());
+        }
+        let device = match update.deleted {
+            Some(true) => None,
+            _ => Some((update.keys, update.device_display_name)),
+        };
+        let update = RemoteUpdate {
+            stream_id: Some(stream_id),
+            devices: [(update.device_id, device)].into(),
+            ..RemoteUpdate::default()
+        };
+        accounts.update_remote(&user, update).await
+    }
+
+    async fn take_signing_keys(
+        &self,
+        origin: &ServerName,
+        update: SigningKeyUpdateContent,
+    ) -> Result<(), chappe_accounts::Error> {
+        let accounts = &self.0.accounts;
+        if accounts.remote_list(&update.user_id).await?.is_none() {
+            if self.0.inbound.strangers.admit(origin, self.network().world().now()) {
+                accounts.mark_stale(&update.user_id).await?;
+            }
+            return Ok(());
+        }
+        let keys = RemoteUpdate {
+            master: update.master_key,
+            self_signing: update.self_signing_key,
+            ..RemoteUpdate::default()
+        };
+        accounts.update_remote(&update.user_id, keys).await
+    }
+}

@@ -1,0 +1,4 @@
+//! `/_matrix/federation`.
+
+pub(super) mod v1;
+pub(super) mod v2;

@@ -1,0 +1,4 @@
+//! `/_matrix/federation/v1/query`.
+
+pub(in crate::routes) mod directory;
+pub(in crate::routes) mod profile;

@@ -1,0 +1,3 @@
+//! `/_matrix/key`.
+
+pub(super) mod v2;
