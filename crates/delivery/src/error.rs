@@ -12,13 +12,7 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] chappe_store::Error),
-    /// What is stored cannot be read.
-    #[error("stored event is damaged: {0}")]
-    Damaged(String),
-}
-
-impl From<chappe_rules::Error> for Error {
-    fn from(error: chappe_rules::Error) -> Self {
-        Self::Damaged(error.to_string())
-    }
+    /// Rooms could not answer.
+    #[error(transparent)]
+    Rooms(#[from] chappe_rooms::Error),
 }

@@ -6,7 +6,6 @@
 
 mod config;
 mod error;
-mod events;
 mod presence;
 mod signal;
 mod sync;
@@ -27,7 +26,7 @@ pub use self::{
     error::Error,
     presence::{Presence, PresenceState},
     sync::{
-        DeviceLists, Delta, Json, JoinedRoom, LeftRoom, RoomPart, StatePart, Summary, SyncRequest, Timeline,
+        Delta, DeviceLists, JoinedRoom, Json, LeftRoom, RoomPart, StatePart, Summary, SyncRequest, Timeline,
     },
     token::SyncToken,
     typing::{Typing, TypingChange},
@@ -54,6 +53,7 @@ struct Inner {
     store: Store,
     world: World,
     accounts: Accounts,
+    rooms: Rooms,
     config: Config,
     wake: Arc<wake::Wake>,
     typing: Arc<Typing>,
@@ -66,7 +66,7 @@ struct Inner {
 impl Delivery {
     /// Starts following the log.
     pub fn new(deps: Deps, config: Config) -> Self {
-        let Deps { store, world, accounts, rooms: _ } = deps;
+        let Deps { store, world, accounts, rooms } = deps;
         let epoch = world.random() & 0xffff_ffff;
         let wake = Arc::new(wake::Wake::new(store.clone(), world.clone(), *store.visible().borrow()));
         let typing = Arc::new(Typing::new(wake.clone(), world.clone(), epoch));
@@ -78,6 +78,7 @@ impl Delivery {
             store,
             world,
             accounts,
+            rooms,
             config,
             wake,
             typing,

@@ -104,7 +104,9 @@ impl Presence {
                     if *state == Is::Online {
                         known.now.last_active = now;
                     }
-                    if known.now.state == *state || (known.chosen == Is::Unavailable && known.now.state == Is::Unavailable) {
+                    if known.now.state == *state
+                        || (known.chosen == Is::Unavailable && known.now.state == Is::Unavailable)
+                    {
                         return Ok(());
                     }
                     known.now.status_msg.clone()
@@ -129,7 +131,13 @@ impl Presence {
         self.announce(user, now, local, sequence).await
     }
 
-    async fn announce(&self, user: &UserId, now: PresenceState, local: bool, sequence: u64) -> Result<(), Error> {
+    async fn announce(
+        &self,
+        user: &UserId,
+        now: PresenceState,
+        local: bool,
+        sequence: u64,
+    ) -> Result<(), Error> {
         for signal in self.wake.sharing_room(&self.store.read(), user).await? {
             signal.touch_fleeting(sequence);
         }
@@ -166,7 +174,12 @@ impl Presence {
         Ok(events)
     }
 
-    async fn shares(&self, reader: &Reader<'_>, user: &UserId, rooms: &BTreeSet<RoomNid>) -> Result<bool, Error> {
+    async fn shares(
+        &self,
+        reader: &Reader<'_>,
+        user: &UserId,
+        rooms: &BTreeSet<RoomNid>,
+    ) -> Result<bool, Error> {
         if let Some(signal) = self.wake.user(user) {
             let own = signal.rooms.lock();
             return Ok(own.iter().any(|(nid, (joined, _))| *joined && rooms.contains(nid)));

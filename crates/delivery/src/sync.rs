@@ -14,11 +14,11 @@ mod timeline;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chappe_accounts::KeyCounts;
+use chappe_rooms::Actor;
 use chappe_store::Position;
 use parking_lot::Mutex;
 use ruma::{
-    OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, api::client::filter::FilterDefinition,
-    presence::PresenceState,
+    OwnedDeviceId, OwnedRoomId, OwnedUserId, api::client::filter::FilterDefinition, presence::PresenceState,
 };
 use serde_json::value::RawValue;
 
@@ -188,9 +188,6 @@ impl DeviceLists {
     }
 }
 
-/// Threads with something unread.
-pub type Threads = BTreeMap<OwnedEventId, chappe_rules::push::Counts>;
-
 /// Up to where devices were given to-device messages that are not deleted yet.
 #[derive(Default)]
 pub(crate) struct HandedOut(Mutex<BTreeMap<(OwnedUserId, OwnedDeviceId), Option<Position>>>);
@@ -244,7 +241,8 @@ impl Delivery {
             let changed = signal.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let quiet = seen.is_some_and(|seen| signal.is_quiet(seen.position, seen.fleeting)) && !request.full_state;
+            let quiet =
+                seen.is_some_and(|seen| signal.is_quiet(seen.position, seen.fleeting)) && !request.full_state;
             if !quiet {
                 let delta = self.look(request, signal, seen).await?;
                 if !delta.is_empty() || request.since.is_none() || request.full_state || over {
@@ -272,16 +270,19 @@ impl Delivery {
 
     async fn nothing(&self, request: &SyncRequest, next: SyncToken) -> Result<Delta, Error> {
         let keys = match &request.device {
-            Some(device) => {
-                self.0.accounts.key_counts(&self.0.store.read(), &request.user, device).await?
-            }
+            Some(device) => self.0.accounts.key_counts(&self.0.store.read(), &request.user, device).await?,
             None => KeyCounts::default(),
         };
         Ok(Delta { next, keys, ..Delta::default() })
     }
 
     /// The delta since the request's token, looking where something happened after `seen`.
-    async fn look(&self, request: &SyncRequest, signal: &Signal, seen: Option<SyncToken>) -> Result<Delta, Error> {
+    async fn look(
+        &self,
+        request: &SyncRequest,
+        signal: &Signal,
+        seen: Option<SyncToken>,
+    ) -> Result<Delta, Error> {
         let fleeting = self.0.wake.fleeting();
         let reader = self.0.store.read();
         let now = reader.position();
@@ -297,7 +298,8 @@ impl Delivery {
         if quiet && seen.is_some_and(|seen| !signal.has_fleeting(seen.fleeting) && seen.to_device.is_none()) {
             return self.nothing(request, next).await;
         }
-        delta::Work { delivery: self, reader: &reader, request, seen, next, look }.delta().await
+        let actor = Actor { device: request.device.clone(), ..Actor::user(&request.user) };
+        delta::Work { delivery: self, reader: &reader, request, actor, seen, next, look }.delta().await
     }
 
     async fn forget_handed_out(&self, request: &SyncRequest) -> Result<(), Error> {

@@ -62,7 +62,12 @@ impl Typing {
     }
 
     /// A user of this server types for so long, or has stopped. `false` when they are not in the room.
-    pub async fn set_local(&self, room: &RoomId, user: &UserId, typing: Option<Duration>) -> Result<bool, Error> {
+    pub async fn set_local(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        typing: Option<Duration>,
+    ) -> Result<bool, Error> {
         self.set(room, user, typing, true).await
     }
 
@@ -76,7 +81,13 @@ impl Typing {
         self.changes.subscribe()
     }
 
-    async fn set(&self, id: &RoomId, user: &UserId, typing: Option<Duration>, local: bool) -> Result<bool, Error> {
+    async fn set(
+        &self,
+        id: &RoomId,
+        user: &UserId,
+        typing: Option<Duration>,
+        local: bool,
+    ) -> Result<bool, Error> {
         let reader = self.wake.store().read();
         let Some(nid) = reader.room_nid(id).await? else { return Ok(false) };
         let joined = matches!(reader.membership(nid, user).await?, Some((Membership::Join, _)));
@@ -85,7 +96,11 @@ impl Typing {
         }
         let changed = {
             let mut rooms = self.rooms.lock();
-            let room = rooms.entry(nid).or_insert_with(|| Room { id: id.to_owned(), users: BTreeMap::new(), changed: 0 });
+            let room = rooms.entry(nid).or_insert_with(|| Room {
+                id: id.to_owned(),
+                users: BTreeMap::new(),
+                changed: 0,
+            });
             match typing {
                 Some(time) => {
                     let until = self.world.instant() + time.min(LONGEST);
@@ -120,7 +135,11 @@ impl Typing {
     }
 
     /// Who types in which room, for the rooms that changed after a sequence number; `None`: wherever anybody types.
-    pub(crate) fn since(&self, after: Option<u64>, is_in: impl Fn(RoomNid) -> bool) -> BTreeMap<RoomNid, Vec<OwnedUserId>> {
+    pub(crate) fn since(
+        &self,
+        after: Option<u64>,
+        is_in: impl Fn(RoomNid) -> bool,
+    ) -> BTreeMap<RoomNid, Vec<OwnedUserId>> {
         let rooms = self.rooms.lock();
         let fresh = rooms.iter().filter(|(nid, room)| {
             after.map_or(!room.users.is_empty(), |after| room.changed > after) && is_in(**nid)

@@ -2,16 +2,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use chappe_rooms::{Event, View};
 use chappe_rules::{
     Pdu,
+    power::Power,
     push::{Counts, CountsByThread, Setting, Subject, evaluate},
 };
-use chappe_store::{EventMeta, EventNum, Membership, Position, Reader, RoomHead, RoomNid, StoredPdu};
+use chappe_store::{EventNum, Membership, Position, RoomNid};
 use quick_cache::sync::Cache;
-use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId, push::Ruleset};
+use ruma::{OwnedEventId, OwnedUserId, UserId, events::StateEventType, push::Ruleset};
 use serde::Deserialize;
 
-use crate::{Delivery, Error, events};
+use crate::{Delivery, Error};
 
 /// Counts of a room for one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,9 +73,7 @@ impl Read {
 /// Whose counts, where.
 pub(crate) struct Reading<'a> {
     pub(crate) user: &'a UserId,
-    pub(crate) room: &'a RoomId,
-    pub(crate) nid: RoomNid,
-    pub(crate) head: &'a RoomHead,
+    pub(crate) view: &'a View<'a>,
     pub(crate) rules: &'a Ruleset,
     /// Changes with the rules.
     pub(crate) rules_mark: u64,
@@ -81,11 +81,11 @@ pub(crate) struct Reading<'a> {
 
 impl Delivery {
     /// The unread counts of a joined room.
-    pub(crate) async fn unread(&self, reader: &Reader<'_>, reading: &Reading<'_>) -> Result<Unread, Error> {
-        let key = (reading.user.to_owned(), reading.nid);
+    pub(crate) async fn unread(&self, reading: &Reading<'_>) -> Result<Unread, Error> {
+        let key = (reading.user.to_owned(), reading.view.nid);
         let known = self.0.unread.0.get(&key);
-        let end = reading.head.next_live;
-        let newest = newest_receipt(reader, reading).await?;
+        let end = reading.view.head.next_live;
+        let newest = newest_receipt(reading).await?;
         let basis = Basis { receipts: newest, rules: reading.rules_mark };
         if let Some(known) = known.as_ref().filter(|known| known.basis == basis && known.next == end) {
             return Ok(unread(&known.counts));
@@ -96,17 +96,17 @@ impl Delivery {
             from = Some(known.next);
             counts.clone_from(&known.counts);
         }
-        let read = self.read_up_to(reader, reading).await?;
+        let read = self.read_up_to(reading).await?;
         let limit = i64::try_from(self.0.config.unread_limit).unwrap_or(i64::MAX);
         let start = from.unwrap_or_else(|| read.oldest_unread().max(end.saturating_sub(limit)).max(1));
-        if !self.count(reader, reading, &read, (start, end), &mut counts).await? && from.is_some() {
+        if !self.count(reading, &read, (start, end), &mut counts).await? && from.is_some() {
             // A redaction took something away that was counted: count again.
             counts.clear();
             let start = read.oldest_unread().max(end.saturating_sub(limit)).max(1);
-            self.count(reader, reading, &read, (start, end), &mut counts).await?;
+            self.count(reading, &read, (start, end), &mut counts).await?;
         }
         let answer = unread(&counts);
-        let counted = Counted { position: reader.position(), next: end, basis, counts };
+        let counted = Counted { position: reading.view.reader.position(), next: end, basis, counts };
         let newer = self.0.unread.0.get(&key).is_none_or(|other| other.position <= counted.position);
         if newer {
             self.0.unread.0.insert(key, Arc::new(counted));
@@ -117,7 +117,6 @@ impl Delivery {
     /// Counts the events from one ordinal to another. `false` when a redaction was among them.
     async fn count(
         &self,
-        reader: &Reader<'_>,
         reading: &Reading<'_>,
         read: &Read,
         (start, end): (i64, i64),
@@ -127,21 +126,19 @@ impl Delivery {
         if length == 0 {
             return Ok(true);
         }
-        let rows = reader.timeline_forward(reading.nid, start, length).await?;
+        let rows = reading.view.reader.timeline_forward(reading.view.nid, start, length).await?;
         let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
-        let found = reader.events(reading.nid, &nums).await?;
-        let room = events::Room { nid: reading.nid, version: &reading.head.version };
-        let context = self.push_context(reader, reading).await?;
+        let found = reading.view.load(&nums).await?;
+        let context = context(reading).await?;
         let mut intact = true;
-        for (row, (meta, stored)) in rows.iter().zip(&found) {
-            let parsed = events::parse(&room, stored)?;
-            intact &= parsed.redacts().is_none();
-            let thread = thread_of(&parsed);
-            if !read.covers(row.ordinal, thread.as_ref()) && matters(meta, &parsed, reading.user) {
-                let subject = stored.form(|_: &StoredPdu| Ok::<_, Error>(Subject::new(&parsed)))?;
+        for (row, event) in rows.iter().zip(&found) {
+            intact &= event.pdu.redacts().is_none();
+            let thread = thread_of(&event.pdu);
+            if !read.covers(row.ordinal, thread.as_ref()) && matters(event, reading.user) {
+                let subject = event.kept(Subject::new);
                 let setting = Setting {
-                    room_id: reading.room,
-                    joined: reading.head.joined.into(),
+                    room_id: &reading.view.room_id,
+                    joined: reading.view.head.joined.into(),
                     power: context.power.as_ref(),
                     user: reading.user,
                     display_name: &context.display_name,
@@ -153,27 +150,17 @@ impl Delivery {
         Ok(intact)
     }
 
-    async fn push_context(&self, reader: &Reader<'_>, reading: &Reading<'_>) -> Result<Context, Error> {
-        #[derive(Deserialize)]
-        struct Named {
-            displayname: Option<String>,
-        }
-        let room = events::Room { nid: reading.nid, version: &reading.head.version };
-        let power = events::power_now(reader, &room).await?;
-        let member = events::state_now(reader, &room, "m.room.member", reading.user.as_str()).await?;
-        let named = member.and_then(|member| member.content_as::<Named>());
-        Ok(Context { power, display_name: named.and_then(|named| named.displayname).unwrap_or_default() })
-    }
-
-    async fn read_up_to(&self, reader: &Reader<'_>, reading: &Reading<'_>) -> Result<Read, Error> {
-        let receipts = reader.user_receipts(reading.nid, reading.user).await?;
+    async fn read_up_to(&self, reading: &Reading<'_>) -> Result<Read, Error> {
+        let receipts = reading.view.reader.user_receipts(reading.view.nid, reading.user).await?;
         let ids: Vec<&ruma::EventId> = receipts.iter().map(|(_, at)| &*at.value.event.0).collect();
-        let nums = reader.event_nums(reading.nid, &ids).await?;
+        let nums = reading.view.reader.event_nums(reading.view.nid, &ids).await?;
         let mut read = Read { everywhere: 0, main: 0, threads: BTreeMap::new(), newest: Position(0) };
         for ((key, at), num) in receipts.iter().zip(nums) {
             read.newest = read.newest.max(at.position);
             let Some(num) = num else { continue };
-            let Some(ordinal) = reader.event_meta(reading.nid, num).await?.ordinal else { continue };
+            let Some(ordinal) = reading.view.reader.event_meta(reading.view.nid, num).await?.ordinal else {
+                continue;
+            };
             let place = match key.thread.as_str() {
                 "" => &mut read.everywhere,
                 "main" => &mut read.main,
@@ -183,23 +170,43 @@ impl Delivery {
         }
         if read.everywhere == 0 {
             // What was said before one came is not unread.
-            read.everywhere = self.joined_at(reader, reading).await?;
+            read.everywhere = self.joined_at(reading).await?;
         }
         Ok(read)
     }
 
-    async fn joined_at(&self, reader: &Reader<'_>, reading: &Reading<'_>) -> Result<i64, Error> {
-        let Some(own) = reader.user_room(reading.user, reading.nid).await? else { return Ok(0) };
+    async fn joined_at(&self, reading: &Reading<'_>) -> Result<i64, Error> {
+        let Some(own) = reading.view.reader.user_room(reading.user, reading.view.nid).await? else {
+            return Ok(0);
+        };
         if own.value.membership != Membership::Join {
             return Ok(0);
         }
-        Ok(reader.event_meta(reading.nid, own.value.num).await?.ordinal.unwrap_or(0))
+        Ok(reading.view.reader.event_meta(reading.view.nid, own.value.num).await?.ordinal.unwrap_or(0))
     }
 }
 
 struct Context {
-    power: Option<chappe_rules::power::Power>,
+    power: Option<Power>,
     display_name: String,
+}
+
+/// What push rules may ask about the room and the user, as of now.
+async fn context(reading: &Reading<'_>) -> Result<Context, Error> {
+    #[derive(Deserialize)]
+    struct Named {
+        displayname: Option<String>,
+    }
+    let view = reading.view;
+    let levels = view.current(StateEventType::RoomPowerLevels, "").await?;
+    let create = view.current(StateEventType::RoomCreate, "").await?;
+    let rules = chappe_rules::version::rules(&view.head.version);
+    let power = create
+        .zip(rules)
+        .map(|(create, rules)| Power::new(rules, &create.pdu, levels.as_ref().map(|levels| &levels.pdu)));
+    let member = view.current(StateEventType::RoomMember, reading.user.as_str()).await?;
+    let named = member.and_then(|member| member.pdu.content_as::<Named>());
+    Ok(Context { power, display_name: named.and_then(|named| named.displayname).unwrap_or_default() })
 }
 
 impl Read {
@@ -208,8 +215,8 @@ impl Read {
     }
 }
 
-async fn newest_receipt(reader: &Reader<'_>, reading: &Reading<'_>) -> Result<Position, Error> {
-    let receipts = reader.user_receipts(reading.nid, reading.user).await?;
+async fn newest_receipt(reading: &Reading<'_>) -> Result<Position, Error> {
+    let receipts = reading.view.reader.user_receipts(reading.view.nid, reading.user).await?;
     Ok(receipts.iter().map(|(_, at)| at.position).max().unwrap_or_default())
 }
 
@@ -229,12 +236,12 @@ fn unread(counts: &CountsByThread) -> Unread {
 }
 
 /// Redacted events and one's own draw nobody's attention.
-fn matters(meta: &EventMeta, parsed: &Pdu, user: &UserId) -> bool {
-    meta.redacted_by == EventNum::NONE && parsed.sender() != user
+fn matters(event: &Event, user: &UserId) -> bool {
+    !event.is_redacted() && event.pdu.sender() != user
 }
 
 /// The thread an event belongs to: its root.
-pub(crate) fn thread_of(parsed: &Pdu) -> Option<OwnedEventId> {
+pub(crate) fn thread_of(event: &Pdu) -> Option<OwnedEventId> {
     #[derive(Deserialize)]
     struct Content {
         #[serde(rename = "m.relates_to")]
@@ -245,6 +252,6 @@ pub(crate) fn thread_of(parsed: &Pdu) -> Option<OwnedEventId> {
         rel_type: Option<String>,
         event_id: Option<OwnedEventId>,
     }
-    let relation = parsed.content_as::<Content>()?.relation?;
+    let relation = event.content_as::<Content>()?.relation?;
     relation.event_id.filter(|_| relation.rel_type.as_deref() == Some("m.thread"))
 }

@@ -281,7 +281,11 @@ impl Wake {
     }
 
     /// The attached users who share a room with `user`, and `user` if attached.
-    pub(crate) async fn sharing_room(&self, reader: &Reader<'_>, user: &UserId) -> Result<Vec<Arc<Signal>>, Error> {
+    pub(crate) async fn sharing_room(
+        &self,
+        reader: &Reader<'_>,
+        user: &UserId,
+    ) -> Result<Vec<Arc<Signal>>, Error> {
         let mut sharing: BTreeMap<OwnedUserId, Arc<Signal>> = BTreeMap::new();
         sharing.extend(self.user(user).map(|signal| (user.to_owned(), signal)));
         for nid in self.rooms_of(reader, user).await? {

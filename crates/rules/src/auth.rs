@@ -6,9 +6,7 @@ use ruma::{
     EventId, OwnedEventId, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
-    state_res::{
-        auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules,
-    },
+    state_res::{auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules},
 };
 use serde_json::value::RawValue;
 
@@ -65,7 +63,8 @@ fn create_of_room(pdu: &Pdu) -> Option<OwnedEventId> {
 ///
 /// `known` are the events named by [`events_needed`]; one that is missing refuses the event.
 pub fn allowed_by_auth_events(rules: &RoomVersionRules, pdu: &Pdu, known: &[Judged]) -> Result<(), Error> {
-    let by_id: BTreeMap<&EventId, &Judged> = known.iter().map(|event| (event.pdu.event_id(), event)).collect();
+    let by_id: BTreeMap<&EventId, &Judged> =
+        known.iter().map(|event| (event.pdu.event_id(), event)).collect();
     check_state_independent_auth_rules(&rules.authorization, pdu, |id: &EventId| by_id.get(id).copied())
         .map_err(Error::Forbidden)?;
     let state: BTreeMap<(String, &str), &Pdu> = known
@@ -98,7 +97,9 @@ mod tests {
 
     #[test]
     fn a_member_may_speak_and_a_stranger_may_not() {
-        for rules in [&RoomVersionRules::V6, &RoomVersionRules::V10, &RoomVersionRules::V11, &RoomVersionRules::V12] {
+        for rules in
+            [&RoomVersionRules::V6, &RoomVersionRules::V10, &RoomVersionRules::V11, &RoomVersionRules::V12]
+        {
             let mut room = Room::new(rules, "@a:a.example");
             let spoken = room.say("@a:a.example", "hi");
             assert_eq!(allowed_by_state(rules, &spoken, |kind, key| room.state_event(kind, key)), Ok(()));

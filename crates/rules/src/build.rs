@@ -5,8 +5,8 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD_NO_PAD},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId,
-    ServerName, UInt, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId,
+    RoomId, ServerName, UInt, UserId,
     events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::RoomVersionRules,
     signatures::{Ed25519KeyPair, hash_and_sign_event, sign_event, sign_json},
@@ -82,7 +82,8 @@ impl SigningKey {
         if !object.get("signatures").is_some_and(CanonicalJsonValue::is_object) {
             object.insert("signatures".to_owned(), CanonicalJsonValue::Object(CanonicalJsonObject::new()));
         }
-        sign_json(server.as_str(), &self.pair, object).expect("signatures is an object and so are its entries");
+        sign_json(server.as_str(), &self.pair, object)
+            .expect("signatures is an object and so are its entries");
     }
 }
 
@@ -112,7 +113,11 @@ impl Draft {
     }
 
     /// A state event.
-    pub fn state(kind: TimelineEventType, state_key: impl Into<String>, content: CanonicalJsonObject) -> Self {
+    pub fn state(
+        kind: TimelineEventType,
+        state_key: impl Into<String>,
+        content: CanonicalJsonObject,
+    ) -> Self {
         Self { kind, state_key: Some(state_key.into()), content, redacts: None }
     }
 
@@ -157,7 +162,8 @@ pub struct Place<'a> {
 pub fn template(place: &Place<'_>, draft: Draft) -> CanonicalJsonObject {
     let Draft { kind, state_key, mut content, redacts } = draft;
     let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
-    let ids = |ids: &[OwnedEventId]| CanonicalJsonValue::Array(ids.iter().map(|id| text(id.as_str())).collect());
+    let ids =
+        |ids: &[OwnedEventId]| CanonicalJsonValue::Array(ids.iter().map(|id| text(id.as_str())).collect());
     let depth = UInt::try_from(place.depth.min(MAX_DEPTH)).unwrap_or(UInt::MAX);
     let mut event = CanonicalJsonObject::new();
     let mut put = |field: &str, value: CanonicalJsonValue| event.insert(field.to_owned(), value);

@@ -112,7 +112,10 @@ fn usable(
     ring.iter()
         .map(|(server, keys)| {
             let keys = keys.iter().filter(|(_, key)| good(key));
-            (server.to_string(), keys.map(|(id, key)| (id.clone(), Base64::new(key.public.to_vec()))).collect())
+            (
+                server.to_string(),
+                keys.map(|(id, key)| (id.clone(), Base64::new(key.public.to_vec()))).collect(),
+            )
         })
         .collect()
 }

@@ -145,8 +145,12 @@ pub fn stripped(pdu: &Pdu) -> Option<Box<RawValue>> {
         #[serde(rename = "type")]
         kind: &'a TimelineEventType,
     }
-    let stripped =
-        Stripped { content: pdu.content(), sender: pdu.sender(), state_key: pdu.state_key()?, kind: pdu.kind() };
+    let stripped = Stripped {
+        content: pdu.content(),
+        sender: pdu.sender(),
+        state_key: pdu.state_key()?,
+        kind: pdu.kind(),
+    };
     Some(raw(&stripped))
 }
 

@@ -136,7 +136,13 @@ mod tests {
 
     #[test]
     fn whole_text() {
-        assert!(whole("*", "") && whole("", "") && whole("a*c", "abbbc") && whole("A?c", "aBC") && whole("*b*", "abc"));
+        assert!(
+            whole("*", "")
+                && whole("", "")
+                && whole("a*c", "abbbc")
+                && whole("A?c", "aBC")
+                && whole("*b*", "abc")
+        );
         assert!(!whole("", "a") && !whole("a?", "a") && !whole("a*c", "ab") && !whole("b", "abc"));
         assert!(whole("*.evil.example", "x.evil.example") && !whole("*.evil.example", "evil.example"));
     }

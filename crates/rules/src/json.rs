@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn canonical_form_sorts_and_shortens() {
-        let read = object(r#"{ "b": "\u65e5", "a": [1, -9007199254740991, null, true] }"#.as_bytes()).unwrap();
+        let read =
+            object(r#"{ "b": "\u65e5", "a": [1, -9007199254740991, null, true] }"#.as_bytes()).unwrap();
         assert_eq!(canonical(&read), r#"{"a":[1,-9007199254740991,null,true],"b":"日"}"#);
     }
 }

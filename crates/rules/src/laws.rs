@@ -14,10 +14,14 @@ use crate::{
     Pdu,
     auth::{allowed_by_state, auth_types},
     build::{Draft, Place, SigningKey, build},
-    json as strict, pdu::Judged,
+    json as strict,
+    pdu::Judged,
     power::Power,
     redact,
-    resolve::{Conflict, StateMap, auth_chain, auth_difference, conflicted, relevant_keys, resolve, resolve_naively, subgraph},
+    resolve::{
+        Conflict, StateMap, auth_chain, auth_difference, conflicted, relevant_keys, resolve, resolve_naively,
+        subgraph,
+    },
 };
 
 fn object(value: &Value) -> CanonicalJsonObject {
@@ -45,8 +49,14 @@ impl Room {
         let named_after_create = rules.room_id_format == RoomIdFormatVersion::V2;
         let server = user(creator).server_name();
         let room_id = (!named_after_create).then(|| RoomId::parse(format!("!r:{server}")).unwrap());
-        let mut room =
-            Self { rules, room_id, events: BTreeMap::new(), state: StateMap::new(), last: Vec::new(), clock: 0 };
+        let mut room = Self {
+            rules,
+            room_id,
+            events: BTreeMap::new(),
+            state: StateMap::new(),
+            last: Vec::new(),
+            clock: 0,
+        };
         let create = room.send(creator, "m.room.create", Some(""), &json!({"creator": creator}));
         room.room_id = Some(create.room_id().to_owned());
         room.member(creator, creator, "join");
@@ -59,7 +69,8 @@ impl Room {
     fn draft(&self, sender: &str, draft: Draft) -> Pdu {
         let sender = user(sender);
         let content = serde_json::value::to_raw_value(&draft.content).unwrap();
-        let types = auth_types(self.rules, &draft.kind, sender, draft.state_key.as_deref(), &content).unwrap();
+        let types =
+            auth_types(self.rules, &draft.kind, sender, draft.state_key.as_deref(), &content).unwrap();
         let auth: Vec<OwnedEventId> = types.iter().filter_map(|key| self.state.get(key).cloned()).collect();
         let place = Place {
             rules: self.rules,
@@ -75,8 +86,12 @@ impl Room {
 
     /// Adds an event whether or not it is allowed.
     pub(crate) fn send(&mut self, sender: &str, kind: &str, key: Option<&str>, content: &Value) -> Pdu {
-        let draft =
-            Draft { kind: kind.into(), state_key: key.map(str::to_owned), content: object(content), redacts: None };
+        let draft = Draft {
+            kind: kind.into(),
+            state_key: key.map(str::to_owned),
+            content: object(content),
+            redacts: None,
+        };
         self.clock += 1;
         let pdu = self.draft(sender, draft);
         self.add(&pdu);
@@ -148,16 +163,19 @@ fn play(room: &mut Room, acts: &[Act], clock: u64) {
             1 => ("m.room.member", whom, json!({"membership": "ban"})),
             2 => ("m.room.member", whom, json!({"membership": "leave"})),
             3 => ("m.room.power_levels", "", json!({"users": {USERS[0]: 100, whom: level}})),
-            4 => ("m.room.join_rules", "", json!({"join_rule": if level > 30 { "public" } else { "invite" }})),
+            4 => {
+                ("m.room.join_rules", "", json!({"join_rule": if level > 30 { "public" } else { "invite" }}))
+            }
             _ => ("m.room.topic", "", json!({"topic": format!("{level}")})),
         };
         room.clock += 1;
         let (kind, key, content) = draft;
-        let content = if kind == "m.room.power_levels" && room.rules.authorization.explicitly_privilege_room_creators {
-            json!({"users": {USERS[1]: level}})
-        } else {
-            content
-        };
+        let content =
+            if kind == "m.room.power_levels" && room.rules.authorization.explicitly_privilege_room_creators {
+                json!({"users": {USERS[1]: level}})
+            } else {
+                content
+            };
         let pdu = room.draft(who, Draft::state(TimelineEventType::from(kind), key, object(&content)));
         if room.allows(&pdu) {
             room.add(&pdu);
@@ -166,7 +184,11 @@ fn play(room: &mut Room, acts: &[Act], clock: u64) {
 }
 
 /// Two or three forks of one room, and a fetch function over all their events.
-fn forks(rules: &'static RoomVersionRules, common: &[Act], tails: &[Vec<Act>]) -> (Vec<StateMap>, BTreeMap<OwnedEventId, Pdu>) {
+fn forks(
+    rules: &'static RoomVersionRules,
+    common: &[Act],
+    tails: &[Vec<Act>],
+) -> (Vec<StateMap>, BTreeMap<OwnedEventId, Pdu>) {
     let mut room = Room::new(rules, USERS[0]);
     for user in &USERS[1..] {
         room.member(user, user, "join");
@@ -188,7 +210,12 @@ fn acts(most: usize) -> impl Strategy<Value = Vec<Act>> {
 }
 
 fn version() -> impl Strategy<Value = &'static RoomVersionRules> {
-    prop::sample::select(vec![&RoomVersionRules::V6, &RoomVersionRules::V10, &RoomVersionRules::V11, &RoomVersionRules::V12])
+    prop::sample::select(vec![
+        &RoomVersionRules::V6,
+        &RoomVersionRules::V10,
+        &RoomVersionRules::V11,
+        &RoomVersionRules::V12,
+    ])
 }
 
 /// Any JSON that canonical JSON can express.
@@ -202,7 +229,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 32, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::btree_map(any::<String>(), inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map(any::<String>(), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
@@ -309,13 +337,16 @@ mod limits {
         assert!(parse_with(|event| event["type"] = format!("{eight}aa").into()).is_err());
         assert!(parse_with(|event| event["state_key"] = "k".repeat(255).into()).is_ok());
         assert!(parse_with(|event| event["state_key"] = "k".repeat(256).into()).is_err());
-        assert!(parse_with(|event| event["sender"] = format!("@{}:a.example", "u".repeat(250)).into()).is_err());
+        assert!(
+            parse_with(|event| event["sender"] = format!("@{}:a.example", "u".repeat(250)).into()).is_err()
+        );
     }
 
     #[test]
     fn whole_event_is_counted_in_canonical_bytes() {
         let base = parse_with(|event| event["content"]["pad"] = "".into()).unwrap().json().len();
-        let padded = |bytes: usize| parse_with(|event| event["content"]["pad"] = "p".repeat(bytes - base).into());
+        let padded =
+            |bytes: usize| parse_with(|event| event["content"]["pad"] = "p".repeat(bytes - base).into());
         assert!(padded(65_535).is_ok());
         assert!(padded(65_536).is_err());
     }
@@ -354,7 +385,8 @@ mod limits {
         let create = room.state_event(&"m.room.create".into(), "").unwrap();
         assert_eq!(create.room_id().as_str()[1..], create.event_id().as_str()[1..]);
         assert!(!create.json().contains("room_id"));
-        let listed = room.events.values().any(|event| event.auth_events().iter().any(|id| *id == create.event_id()));
+        let listed =
+            room.events.values().any(|event| event.auth_events().iter().any(|id| *id == create.event_id()));
         assert!(!listed);
     }
 }
@@ -377,7 +409,10 @@ mod vectors {
 
     #[test]
     fn signing_json() {
-        assert_eq!(signed("{}"), "K8280/U9SSy9IVtjBuVeLr+HpOB4BQFWbg+UZaADMtTdGYI7Geitb76LTrr5QV/7Xg4ahLwYGYZzuHGZKM5ZAQ");
+        assert_eq!(
+            signed("{}"),
+            "K8280/U9SSy9IVtjBuVeLr+HpOB4BQFWbg+UZaADMtTdGYI7Geitb76LTrr5QV/7Xg4ahLwYGYZzuHGZKM5ZAQ"
+        );
         assert_eq!(
             signed(r#"{"one": 1, "two": "Two"}"#),
             "KqmLSbO39/Bzb0QIYE82zqLwsA+PDzYIpIRA2sRQ4sL53+sN6/fpNSoqE7BP7vBZhG6kYdD13EIMJpvhJI+6Bw"
@@ -405,7 +440,11 @@ mod vectors {
         hash_and_sign_event("domain", &key, &mut event, &RoomVersionRules::V1.redaction).unwrap();
         let hash = event["hashes"].as_object().unwrap()["sha256"].as_str().unwrap();
         assert_eq!(hash, "5jM4wQpv6lnBo7CLIghJuHdW+s2CMBJPUOGOC89ncos");
-        let signature = event["signatures"].as_object().unwrap()["domain"].as_object().unwrap()["ed25519:1"].as_str();
-        assert_eq!(signature, Some("KxwGjPSDEtvnFgU00fwFz+l6d2pJM6XBIaMEn81SXPTRl16AqLAYqfIReFGZlHi5KLjAWbOoMszkwsQma+lYAg"));
+        let signature =
+            event["signatures"].as_object().unwrap()["domain"].as_object().unwrap()["ed25519:1"].as_str();
+        assert_eq!(
+            signature,
+            Some("KxwGjPSDEtvnFgU00fwFz+l6d2pJM6XBIaMEn81SXPTRl16AqLAYqfIReFGZlHi5KLjAWbOoMszkwsQma+lYAg")
+        );
     }
 }

@@ -79,7 +79,11 @@ impl Pdu {
         Self::assemble(rules, event_id, &object)
     }
 
-    fn assemble(rules: &RoomVersionRules, id: OwnedEventId, object: &CanonicalJsonObject) -> Result<Self, Error> {
+    fn assemble(
+        rules: &RoomVersionRules,
+        id: OwnedEventId,
+        object: &CanonicalJsonObject,
+    ) -> Result<Self, Error> {
         let kind = TimelineEventType::from(text(object, "type")?);
         let (room_id, names_room) = match object.get("room_id") {
             Some(CanonicalJsonValue::String(room_id)) => (self::room_id(room_id)?, true),
@@ -117,7 +121,9 @@ impl Pdu {
             Some(room_id) => (room_id, true),
             None => (room_of_create(&event_id)?, false),
         };
-        let redacts = if stored.kind == TimelineEventType::RoomRedaction && rules.redaction.content_field_redacts {
+        let redacts = if stored.kind == TimelineEventType::RoomRedaction
+            && rules.redaction.content_field_redacts
+        {
             serde_json::from_str::<Redacting>(stored.content.get()).ok().and_then(|content| content.redacts)
         } else {
             stored.redacts
@@ -221,7 +227,11 @@ impl Pdu {
     }
 
     /// Another content for the same event: what redaction leaves. The id stays.
-    pub(crate) fn with_object(&self, rules: &RoomVersionRules, object: &CanonicalJsonObject) -> Result<Self, Error> {
+    pub(crate) fn with_object(
+        &self,
+        rules: &RoomVersionRules,
+        object: &CanonicalJsonObject,
+    ) -> Result<Self, Error> {
         Self::assemble(rules, self.0.event_id.clone(), object)
     }
 }

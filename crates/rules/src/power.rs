@@ -86,7 +86,8 @@ impl Power {
     }
 
     fn field(&self, field: Field) -> Int {
-        let level = self.levels.as_ref().and_then(|levels| levels.get_as_int(field, &self.rules).ok().flatten());
+        let level =
+            self.levels.as_ref().and_then(|levels| levels.get_as_int(field, &self.rules).ok().flatten());
         level.unwrap_or_else(|| field.default_value())
     }
 }

@@ -6,8 +6,8 @@ use ruma::{
     OwnedUserId, RoomId, UserId,
     events::room::power_levels::UserPowerLevel,
     push::{
-        Action, ConditionalPushRule, FlattenedJson, FlattenedJsonValue, HighlightTweakValue, PatternedPushRule,
-        PushCondition, Ruleset, Tweak,
+        Action, ConditionalPushRule, FlattenedJson, FlattenedJsonValue, HighlightTweakValue,
+        PatternedPushRule, PushCondition, Ruleset, Tweak,
     },
     serde::Raw,
 };
@@ -92,7 +92,9 @@ fn attention(actions: &[Action]) -> Attention {
     for action in actions {
         match action {
             Action::Notify => attention.notify = true,
-            Action::SetTweak(Tweak::Highlight(value)) => attention.highlight = *value == HighlightTweakValue::Yes,
+            Action::SetTweak(Tweak::Highlight(value)) => {
+                attention.highlight = *value == HighlightTweakValue::Yes
+            }
             Action::SetTweak(Tweak::Sound(sound)) => attention.sound = Some(sound.to_string()),
             _ => {}
         }
@@ -144,9 +146,8 @@ fn condition_holds(condition: &PushCondition, subject: &Subject, setting: &Setti
         PushCondition::ContainsDisplayName => {
             !setting.display_name.is_empty() && body_contains(setting.display_name, subject)
         }
-        PushCondition::RoomMemberCount(data) => {
-            ruma::UInt::try_from(setting.joined).is_ok_and(|joined| std::ops::RangeBounds::contains(&data.is, &joined))
-        }
+        PushCondition::RoomMemberCount(data) => ruma::UInt::try_from(setting.joined)
+            .is_ok_and(|joined| std::ops::RangeBounds::contains(&data.is, &joined)),
         PushCondition::SenderNotificationPermission(data) => setting.power.is_some_and(|power| {
             power.of(&subject.sender) >= UserPowerLevel::Int(power.to_notify(&data.key.to_string()))
         }),
@@ -232,7 +233,9 @@ mod tests {
         assert!(heard(&rules, &room, 2, &plain).sound.is_some());
         let own = room.say("@bob:b.example", "hello");
         assert_eq!(heard(&rules, &room, 2, &own), Attention::default());
-        let mention = |sender: &str, room: &mut Room| room.message(sender, json!({"body": "x", "m.mentions": {"room": true}}));
+        let mention = |sender: &str, room: &mut Room| {
+            room.message(sender, json!({"body": "x", "m.mentions": {"room": true}}))
+        };
         let everybody = mention("@a:a.example", &mut room);
         assert!(heard(&rules, &room, 3, &everybody).highlight);
         let stranger = mention("@x:x.example", &mut room);
@@ -247,15 +250,14 @@ mod tests {
         let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
         let other = room.message("@a:a.example", json!({"body": "bob", "m.mentions": {}}));
         assert!(!heard(&rules, &room, 3, &other).highlight);
-        let mention = room.message("@a:a.example", json!({"body": "x", "m.mentions": {"user_ids": ["@bob:b.example"]}}));
+        let mention = room
+            .message("@a:a.example", json!({"body": "x", "m.mentions": {"user_ids": ["@bob:b.example"]}}));
         assert!(heard(&rules, &room, 3, &mention).highlight);
     }
 
     #[test]
     fn rules_of_the_user() {
-        let rule = |id: &str, condition: serde_json::Value| {
-            json!({"rule_id": id, "default": false, "enabled": true, "actions": ["notify"], "conditions": [condition]})
-        };
+        let rule = |id: &str, condition: serde_json::Value| json!({"rule_id": id, "default": false, "enabled": true, "actions": ["notify"], "conditions": [condition]});
         let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
         let mut notifies = |condition: serde_json::Value, body: &str| {
             let rules: Ruleset = serde_json::from_value(json!({"override": [rule("x", condition)]})).unwrap();
@@ -267,7 +269,10 @@ mod tests {
         assert!(notifies(json!({"kind": "event_match", "key": "type", "pattern": "m.room.mess*"}), ""));
         assert!(notifies(json!({"kind": "room_member_count", "is": ">2"}), ""));
         assert!(!notifies(json!({"kind": "room_member_count", "is": "<3"}), ""));
-        assert!(notifies(json!({"kind": "event_property_is", "key": "content.msgtype", "value": "m.text"}), ""));
+        assert!(notifies(
+            json!({"kind": "event_property_is", "key": "content.msgtype", "value": "m.text"}),
+            ""
+        ));
         assert!(!notifies(json!({"kind": "unheard_of"}), ""));
     }
 
@@ -275,7 +280,8 @@ mod tests {
     fn muted_rooms_stay_silent() {
         let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
         let said = room.say("@a:a.example", "hello");
-        let muted = json!({"room": [{"rule_id": said.room_id(), "default": false, "enabled": true, "actions": []}]});
+        let muted =
+            json!({"room": [{"rule_id": said.room_id(), "default": false, "enabled": true, "actions": []}]});
         let rules: Ruleset = serde_json::from_value(muted).unwrap();
         assert_eq!(heard(&rules, &room, 2, &said), Attention::default());
     }
@@ -284,9 +290,7 @@ mod tests {
     fn hostile_rules_end() {
         let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
         let said = room.say("@a:a.example", &"a".repeat(50_000));
-        let rule = |n: usize, pattern: String| {
-            json!({"rule_id": n.to_string(), "default": false, "enabled": true, "actions": ["notify"], "pattern": pattern})
-        };
+        let rule = |n: usize, pattern: String| json!({"rule_id": n.to_string(), "default": false, "enabled": true, "actions": ["notify"], "pattern": pattern});
         let long = json!({"content": [rule(1, "*a".repeat(100_000) + "b"), rule(2, "*a".repeat(100) + "b")]});
         let rules: Ruleset = serde_json::from_value(long).unwrap();
         assert_eq!(heard(&rules, &room, 2, &said), Attention::default());

@@ -15,7 +15,8 @@ use crate::{Error, Pdu, power::Power};
 /// Specification: client-server API, "Redactions"; the room version says what stays.
 pub fn event(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu, Error> {
     let mut object = pdu.to_object();
-    redact_in_place(&mut object, &rules.redaction, None).map_err(|error| Error::Malformed(error.to_string()))?;
+    redact_in_place(&mut object, &rules.redaction, None)
+        .map_err(|error| Error::Malformed(error.to_string()))?;
     pdu.with_object(rules, &object)
 }
 

@@ -82,7 +82,10 @@ pub fn auth_chain<Id: Clone + Ord>(
 /// The events that lie, in the auth graph, on a path from one conflicted event to another, ends included.
 ///
 /// Specification: room version 12, "conflicted state subgraph".
-pub fn subgraph<Id: Clone + Ord>(conflicted: &BTreeSet<Id>, auth_of: impl Fn(&Id) -> Vec<Id>) -> BTreeSet<Id> {
+pub fn subgraph<Id: Clone + Ord>(
+    conflicted: &BTreeSet<Id>,
+    auth_of: impl Fn(&Id) -> Vec<Id>,
+) -> BTreeSet<Id> {
     let below = auth_chain(conflicted.iter().cloned(), &auth_of);
     let mut children: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
     for id in &below {
@@ -136,7 +139,8 @@ pub fn resolve_naively(
     states: &[StateMap],
     fetch: impl Fn(&EventId) -> Option<Judged>,
 ) -> Result<StateMap, Error> {
-    let auth_of = |id: &OwnedEventId| fetch(id).map(|event| event.pdu.auth_events().to_vec()).unwrap_or_default();
+    let auth_of =
+        |id: &OwnedEventId| fetch(id).map(|event| event.pdu.auth_events().to_vec()).unwrap_or_default();
     let chains: Vec<BTreeSet<OwnedEventId>> =
         states.iter().map(|state| auth_chain(state.values().cloned(), auth_of)).collect();
     let ids: BTreeSet<OwnedEventId> = conflicted(states).into_values().flatten().collect();
@@ -182,6 +186,9 @@ mod tests {
             BTreeMap::from([(key("a"), 1), (key("b"), 4)]),
         ];
         let found = conflicted(&states);
-        assert_eq!(found, BTreeMap::from([(key("b"), BTreeSet::from([2, 4])), (key("c"), BTreeSet::from([3]))]));
+        assert_eq!(
+            found,
+            BTreeMap::from([(key("b"), BTreeSet::from([2, 4])), (key("c"), BTreeSet::from([3]))])
+        );
     }
 }

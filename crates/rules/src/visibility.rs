@@ -17,7 +17,8 @@ pub fn visibility(event: Option<&Pdu>) -> HistoryVisibility {
     struct Content {
         history_visibility: HistoryVisibility,
     }
-    let said = event.and_then(|event| event.content_as::<Content>()).map(|content| content.history_visibility);
+    let said =
+        event.and_then(|event| event.content_as::<Content>()).map(|content| content.history_visibility);
     let known = |said: &HistoryVisibility| {
         matches!(
             said,
@@ -84,7 +85,10 @@ pub fn user_may_see(user: &UserId, event: &Pdu, at: &AtEvent) -> bool {
 
 /// Whether a server may see `event`, given the memberships of its users in the state at the event. That the server is
 /// in the room is asked before.
-pub fn server_may_see(visibility: &HistoryVisibility, memberships: impl IntoIterator<Item = MembershipState>) -> bool {
+pub fn server_may_see(
+    visibility: &HistoryVisibility,
+    memberships: impl IntoIterator<Item = MembershipState>,
+) -> bool {
     match visibility {
         HistoryVisibility::Joined => memberships.into_iter().any(|is| is == MembershipState::Join),
         HistoryVisibility::Invited => {
@@ -110,7 +114,11 @@ mod tests {
         let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
         let message = room.say("@a:a.example", "hi");
         let sees = |visibility: See, membership: Is, joined_since| {
-            user_may_see(user_id!("@b:b.example"), &message, &AtEvent { visibility, membership, joined_since })
+            user_may_see(
+                user_id!("@b:b.example"),
+                &message,
+                &AtEvent { visibility, membership, joined_since },
+            )
         };
         for visibility in [See::Joined, See::Invited, See::Shared, See::WorldReadable] {
             assert!(sees(visibility, Is::Join, false));

@@ -69,7 +69,7 @@ impl Store {
 
     /// A view of this moment. Short-lived: never kept across a wait for the network.
     pub fn read(&self) -> Reader<'_> {
-        Reader { snapshot: self.db.snapshot(), cache: &self.cache }
+        Reader { snapshot: self.db.snapshot().into(), cache: &self.cache }
     }
 
     /// Writes a transaction; durable when it answers.
@@ -105,9 +105,10 @@ fn values<T: Table>(found: Vec<Option<Bytes>>) -> Result<Vec<Option<T::Value>>, 
     found.into_iter().map(|v| v.map(|bytes| T::Value::from_bytes(&bytes)).transpose()).collect()
 }
 
-/// One moment of the store.
+/// One moment of the store; clones share it.
+#[derive(Clone)]
 pub struct Reader<'a> {
-    snapshot: Box<dyn Snapshot + 'a>,
+    snapshot: Arc<dyn Snapshot + 'a>,
     /// What never changes once it is there.
     pub(crate) cache: &'a Cache,
 }

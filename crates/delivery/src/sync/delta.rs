@@ -6,29 +6,25 @@ use std::{
 };
 
 use chappe_accounts::{AccountDataItem, Scope};
-use chappe_rules::client::Form;
+use chappe_rooms::{Actor, Form, passes_room};
 use chappe_store::{At, Membership, Position, Reader, RoomNid, members::UserRoom};
-use ruma::{
-    OwnedRoomId, OwnedUserId, UserId,
-    api::client::filter::EventFormat,
-    push::Ruleset,
-};
+use ruma::{OwnedRoomId, OwnedUserId, UserId, api::client::filter::EventFormat, push::Ruleset};
 use serde_json::json;
 
 use super::{
-    Delta, Json, SyncRequest,
-    filter,
+    Delta, Json, SyncRequest, filter,
     joined::{Place, raw},
     timeline::Wanted,
     touched,
 };
-use crate::{Delivery, Error, SyncToken, events::Asker, signal::Look};
+use crate::{Delivery, Error, SyncToken, signal::Look};
 
 /// One delta being worked out.
 pub(super) struct Work<'a> {
     pub(super) delivery: &'a Delivery,
     pub(super) reader: &'a Reader<'a>,
     pub(super) request: &'a SyncRequest,
+    pub(super) actor: Actor,
     /// What the device has seen, or what is known to hold nothing for it.
     pub(super) seen: Option<SyncToken>,
     pub(super) next: SyncToken,
@@ -81,13 +77,11 @@ impl Work<'_> {
         Ok(delta)
     }
 
-    pub(super) fn asker(&self) -> Asker<'_> {
-        let federation = self.request.filter.event_format == EventFormat::Federation;
-        Asker {
-            user: &self.request.user,
-            device: self.request.device.as_deref(),
-            form: if federation { Form::Federation } else { Form::Sync },
-            now: self.delivery.0.world.now(),
+    pub(super) fn form(&self) -> Form {
+        if self.request.filter.event_format == EventFormat::Federation {
+            Form::Federation
+        } else {
+            Form::Sync
         }
     }
 
@@ -154,7 +148,7 @@ impl Work<'_> {
             None if filter::wants(&filter.account_data, &item.kind, None) => personal.global.push(event),
             Some(room)
                 if filter::wants_kind(&filter.room.account_data, &item.kind)
-                    && filter::part_wants_room(&filter.room.account_data, &room) =>
+                    && passes_room(&filter.room.account_data, &room) =>
             {
                 personal.of_rooms.entry(room).or_default().push(event);
             }
@@ -162,13 +156,18 @@ impl Work<'_> {
         }
     }
 
-    async fn add_room(&self, candidate: &Candidate, personal: &Personal, delta: &mut Delta) -> Result<(), Error> {
+    async fn add_room(
+        &self,
+        candidate: &Candidate,
+        personal: &Personal,
+        delta: &mut Delta,
+    ) -> Result<(), Error> {
         let id = self.reader.room_id(candidate.nid).await?;
         if !filter::wants_room(&self.request.filter.room, &id) {
             return Ok(());
         }
-        let head = self.reader.room_head(candidate.nid).await?;
-        let place = Place { nid: candidate.nid, id: &id, head: &head, own: candidate.own };
+        let view = self.delivery.0.rooms.view_at(self.reader.clone(), candidate.nid).await?;
+        let place = Place { view, own: candidate.own };
         match candidate.own.value.membership {
             Membership::Join => {
                 let room = self.joined(&place, personal).await?;
@@ -241,7 +240,8 @@ impl Work<'_> {
         let after = self.seen.map(|seen| seen.fleeting);
         let events = presence.since(self.reader, &self.request.user, joined, after).await?;
         let wanted = |user: &UserId| filter::wants(&self.request.filter.presence, "m.presence", Some(user));
-        delta.presence = events.into_iter().filter(|(user, _)| wanted(user)).map(|(_, event)| event).collect();
+        delta.presence =
+            events.into_iter().filter(|(user, _)| wanted(user)).map(|(_, event)| event).collect();
         Ok(())
     }
 }

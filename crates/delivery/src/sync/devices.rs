@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chappe_rooms::View;
+use chappe_rules::visibility::membership;
 use chappe_store::{EventNum, Membership, Position, RoomNid, StateRef, members::RoomMembers};
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
 
@@ -9,10 +11,7 @@ use super::{
     DeviceLists,
     delta::{Candidate, Work},
 };
-use crate::{
-    Error,
-    events::{self, Room},
-};
+use crate::Error;
 
 /// Changes of device lists looked at in one answer.
 const CHANGES: usize = 50_000;
@@ -28,8 +27,12 @@ impl Work<'_> {
         let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(DeviceLists::default()) };
         let mut changed = BTreeSet::new();
         if look_at_changes {
-            let all =
-                self.delivery.0.accounts.device_list_changes(self.reader, seen, self.next.position, CHANGES).await?;
+            let all = self
+                .delivery
+                .0
+                .accounts
+                .device_list_changes(self.reader, seen, self.next.position, CHANGES)
+                .await?;
             for change in all {
                 if change.user == self.request.user || self.shares(rooms, &change.user).await? {
                     changed.insert(change.user);
@@ -83,13 +86,12 @@ impl Work<'_> {
 
     /// Whose membership of one room changed since.
     async fn moved_in(&self, candidate: &Candidate, seen: Position, moved: &mut Moved) -> Result<(), Error> {
-        let head = self.reader.room_head(candidate.nid).await?;
-        let room = Room { nid: candidate.nid, version: &head.version };
+        let view = self.delivery.0.rooms.view_at(self.reader.clone(), candidate.nid).await?;
         let ordinal = self.reader.ordinal_after(candidate.nid, seen).await?;
         let rows = self.reader.timeline_forward(candidate.nid, ordinal, 1).await?;
         let Some(first) = rows.first() else { return Ok(()) };
         let from = self.reader.event_meta(candidate.nid, first.num).await?.before;
-        for (user, was, is) in self.members_between(&room, from, head.state).await? {
+        for (user, was, is) in members_between(&view, from, view.head.state).await? {
             match (was == MembershipState::Join, is == MembershipState::Join) {
                 (false, true) => {
                     moved.came.insert(user);
@@ -102,36 +104,33 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
 
-    async fn members_between(
-        &self,
-        room: &Room<'_>,
-        from: StateRef,
-        to: StateRef,
-    ) -> Result<Vec<(OwnedUserId, MembershipState, MembershipState)>, Error> {
-        let changes = self.reader.state_diff(room.nid, from, to).await?;
-        let ids: Vec<_> = changes.iter().map(|change| change.key).collect();
-        let keys = self.reader.state_keys(room.nid, &ids).await?;
-        let mut memberships = BTreeMap::new();
-        for (key, change) in keys.into_iter().zip(changes) {
-            let Ok(user) = UserId::parse(&key.state_key) else { continue };
-            if key.event_type() == "m.room.member" {
-                let was = self.said(room, change.old).await?;
-                let is = self.said(room, change.new).await?;
-                memberships.insert(user, (was, is));
-            }
-        }
-        Ok(memberships.into_iter().map(|(user, (was, is))| (user, was, is)).collect())
+async fn members_between(
+    view: &View<'_>,
+    from: StateRef,
+    to: StateRef,
+) -> Result<Vec<(OwnedUserId, MembershipState, MembershipState)>, Error> {
+    if from == to {
+        return Ok(Vec::new());
     }
-
-    async fn said(&self, room: &Room<'_>, num: EventNum) -> Result<MembershipState, Error> {
-        match num.some() {
-            Some(num) => {
-                let event = events::load_one(self.reader, room, num).await?;
-                Ok(chappe_rules::visibility::membership(Some(&event)))
-            }
-            None => Ok(MembershipState::Leave),
+    let changes = view.reader.state_diff(view.nid, from, to).await?;
+    let ids: Vec<_> = changes.iter().map(|change| change.key).collect();
+    let keys = view.reader.state_keys(view.nid, &ids).await?;
+    let mut memberships = BTreeMap::new();
+    for (key, change) in keys.into_iter().zip(changes) {
+        let Ok(user) = UserId::parse(&key.state_key) else { continue };
+        if key.event_type() == "m.room.member" {
+            memberships.insert(user, (said(view, change.old).await?, said(view, change.new).await?));
         }
+    }
+    Ok(memberships.into_iter().map(|(user, (was, is))| (user, was, is)).collect())
+}
+
+async fn said(view: &View<'_>, num: EventNum) -> Result<MembershipState, Error> {
+    match num.some() {
+        Some(num) => Ok(membership(Some(&view.load_one(num).await?.pdu))),
+        None => Ok(MembershipState::Leave),
     }
 }
 

@@ -1,16 +1,18 @@
 //! Filters: what of a delta a device wants.
 
-use chappe_rules::{Pdu, glob::{Glob, folded}};
+use chappe_rules::glob::{Glob, folded};
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
-    api::client::filter::{Filter, LazyLoadOptions, RoomEventFilter, RoomFilter, UrlFilter},
+    api::client::filter::{Filter, LazyLoadOptions, RoomEventFilter, RoomFilter},
 };
-use serde::Deserialize;
-use serde_json::Value;
 
 /// A type pattern: `*` matches anything.
 fn type_matches(pattern: &str, kind: &str) -> bool {
-    if pattern.contains('*') { Glob::new(&pattern.replace('?', "\u{fffd}")).matches(&folded(kind)) } else { pattern == kind }
+    if pattern.contains('*') {
+        Glob::new(&pattern.replace('?', "\u{fffd}")).matches(&folded(kind))
+    } else {
+        pattern == kind
+    }
 }
 
 fn kind_passes(types: Option<&[String]>, not_types: &[String], kind: &str) -> bool {
@@ -30,30 +32,6 @@ fn room_passes(rooms: Option<&[OwnedRoomId]>, not_rooms: &[OwnedRoomId], room: &
 /// Whether a filter wants anything of a room.
 pub(super) fn wants_room(filter: &RoomFilter, room: &RoomId) -> bool {
     room_passes(filter.rooms.as_deref(), &filter.not_rooms, room)
-}
-
-/// Whether a part's filter wants anything of a room.
-pub(super) fn part_wants_room(filter: &RoomEventFilter, room: &RoomId) -> bool {
-    room_passes(filter.rooms.as_deref(), &filter.not_rooms, room)
-}
-
-/// Whether a filter wants an event of the timeline or state.
-pub(super) fn wants_event(filter: &RoomEventFilter, pdu: &Pdu) -> bool {
-    #[derive(Deserialize)]
-    struct Content {
-        url: Option<Value>,
-    }
-    let url_passes = || match filter.url_filter {
-        None => true,
-        Some(ref wanted) => {
-            let has = pdu.content_as::<Content>().is_some_and(|content| content.url.is_some_and(|url| url.is_string()));
-            has == (*wanted == UrlFilter::EventsWithUrl)
-        }
-    };
-    wants_kind(filter, &pdu.kind().to_string())
-        && sender_passes(filter.senders.as_deref(), &filter.not_senders, pdu.sender())
-        && part_wants_room(filter, pdu.room_id())
-        && url_passes()
 }
 
 /// Whether a filter wants a type at all.

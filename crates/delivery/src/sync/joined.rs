@@ -2,87 +2,79 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chappe_store::{At, EventNum, Membership, Position, RoomHead, RoomNid, members::UserRoom, receipts::{ReceiptKind, ReceiptRow}, state::StateKey};
-use ruma::{OwnedRoomId, OwnedUserId, UserId, events::room::member::MembershipState};
+use chappe_rooms::{Bundle, Event, View, passes, passes_room};
+use chappe_rules::visibility::membership;
+use chappe_store::{
+    At, EventNum, Membership, Position, StateRef,
+    members::UserRoom,
+    receipts::{ReceiptKind, ReceiptRow},
+    state::StateKey,
+};
+use ruma::{
+    OwnedUserId, UserId,
+    events::{StateEventType, room::member::MembershipState},
+};
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
-    Json, JoinedRoom, RoomPart, StatePart, Summary, Timeline,
+    JoinedRoom, Json, RoomPart, StatePart, Summary, Timeline,
     delta::{Personal, Work},
     filter::{self, Members},
     state::{self, Nums, Stretch},
-    timeline::{self, Sight, Slice, Span},
+    timeline::{self, Slice, Span},
 };
-use crate::{
-    Error,
-    events::{self, Room},
-    unread::Reading,
-};
+use crate::{Error, unread::Reading};
 
 /// Members named for a room without a name.
 const HEROES: usize = 5;
 
 /// A room of the user's, as it is now.
 pub(super) struct Place<'a> {
-    pub(super) nid: RoomNid,
-    pub(super) id: &'a OwnedRoomId,
-    pub(super) head: &'a RoomHead,
+    pub(super) view: View<'a>,
     pub(super) own: At<UserRoom>,
-}
-
-impl Place<'_> {
-    pub(super) fn room(&self) -> Room<'_> {
-        Room { nid: self.nid, version: &self.head.version }
-    }
 }
 
 /// A timeline with what it needs for the state.
 pub(super) struct Told {
     pub(super) slice: Slice,
     pub(super) nums: Nums,
-    /// Whether members came or went.
-    pub(super) members_changed: bool,
 }
 
 impl Work<'_> {
     /// What is new in a joined room; `None` when nothing is.
-    pub(super) async fn joined(&self, place: &Place<'_>, personal: &Personal) -> Result<Option<JoinedRoom>, Error> {
+    pub(super) async fn joined(
+        &self,
+        place: &Place<'_>,
+        personal: &Personal,
+    ) -> Result<Option<JoinedRoom>, Error> {
         let known = self.known(place).await?;
-        let sight = match known {
-            Some(seen) if place.own.position <= seen => Sight::All,
-            _ => Sight::Judged { joined_since: true },
-        };
-        let span = Span { after: known, before: place.head.next_live, sight };
-        let room = place.room();
-        let slice = timeline::slice(self.reader, &room, &span, &self.wanted(&personal.ignored)).await?;
+        let view = &place.view;
+        let span = Span { after: known, before: view.head.next_live };
+        let slice = timeline::slice(view, &span, &self.wanted(&personal.ignored)).await?;
         let from = match known {
-            Some(seen) if !self.request.full_state => {
-                Some(state::state_seen(self.reader, &room, place.head, seen, &slice).await?)
-            }
+            Some(seen) if !self.request.full_state => Some(state::state_seen(view, seen, &slice).await?),
             _ => None,
         };
-        let stretch = Stretch { from, end: place.head.state, slice: &slice };
+        let stretch = Stretch { from, end: view.head.state, slice: &slice };
         let (nums, members_changed) = self.state(place, &stretch, known).await?;
         let fresh = known.is_none() || self.request.full_state;
         let summary = if fresh || members_changed { self.summary(place).await? } else { Summary::default() };
         let nums = self.lazily(place, &stretch, nums, &summary, fresh).await?;
         let ephemeral = self.ephemeral(place, known, personal).await?;
-        let account_data = personal.of_rooms.get(place.id).cloned().unwrap_or_default();
+        let account_data = personal.of_rooms.get(&view.room_id).cloned().unwrap_or_default();
         let silent = slice.events.is_empty() && !slice.limited && nums.is_empty();
         if silent && ephemeral.is_empty() && account_data.is_empty() && !fresh {
             return Ok(None);
         }
-        let told = Told { slice, nums, members_changed };
+        let told = Told { slice, nums };
         let part = self.part(place, told, account_data).await?;
         let reading = Reading {
             user: &self.request.user,
-            room: place.id,
-            nid: place.nid,
-            head: place.head,
+            view,
             rules: &personal.rules,
             rules_mark: personal.rules_mark,
         };
-        let unread = self.delivery.unread(self.reader, &reading).await?;
+        let unread = self.delivery.unread(&reading).await?;
         Ok(Some(JoinedRoom { part, ephemeral, unread, summary }))
     }
 
@@ -92,12 +84,12 @@ impl Work<'_> {
         if place.own.position <= seen {
             return Ok(Some(seen));
         }
-        let room = place.room();
-        let ordinal = self.reader.ordinal_after(place.nid, seen).await?;
-        let rows = self.reader.timeline_back(place.nid, ordinal, 1).await?;
+        let view = &place.view;
+        let ordinal = view.reader.ordinal_after(view.nid, seen).await?;
+        let rows = view.reader.timeline_back(view.nid, ordinal, 1).await?;
         let Some(last) = rows.first().filter(|row| row.ordinal > 0) else { return Ok(None) };
-        let at = self.reader.event_meta(place.nid, last.num).await?.after;
-        let was = events::membership_at(self.reader, &room, at, &self.request.user).await?;
+        let at = view.reader.event_meta(view.nid, last.num).await?.after;
+        let was = membership_at(view, at, &self.request.user).await?;
         Ok((was == MembershipState::Join).then_some(seen))
     }
 
@@ -108,14 +100,13 @@ impl Work<'_> {
         stretch: &Stretch<'_>,
         known: Option<Position>,
     ) -> Result<(Nums, bool), Error> {
-        let room = place.room();
         let nums = if self.request.state_after {
-            state::after(self.reader, &room, place.head, stretch).await?
+            state::after(&place.view, stretch).await?
         } else {
-            state::before(self.reader, &room, place.head, stretch).await?
+            state::before(&place.view, stretch).await?
         };
         let in_state = nums.keys().any(|key| key.event_type() == "m.room.member");
-        let in_timeline = stretch.slice.events.iter().any(|event| event.pdu.kind().to_string() == "m.room.member");
+        let in_timeline = stretch.slice.events.iter().any(|seen| is_member(&seen.event));
         Ok((nums, known.is_none() || in_state || in_timeline))
     }
 
@@ -132,33 +123,34 @@ impl Work<'_> {
         if how == Members::All {
             return Ok(nums);
         }
+        let nid = place.view.nid;
         nums.retain(|key, _| key.event_type() != "m.room.member");
         let mut needed: BTreeSet<OwnedUserId> =
-            stretch.slice.events.iter().map(|event| event.pdu.sender().to_owned()).collect();
+            stretch.slice.events.iter().map(|seen| seen.event.pdu.sender().to_owned()).collect();
         needed.extend(summary.heroes.iter().flatten().cloned());
         if fresh {
             needed.insert(self.request.user.clone());
         }
         let at = if self.request.state_after { stretch.end } else { stretch.start() };
         let keys: Vec<StateKey> = needed.iter().map(|user| StateKey::new("m.room.member", user)).collect();
-        let found = self.reader.state_at(place.nid, at, &keys).await?;
+        let found = place.view.reader.state_at(nid, at, &keys).await?;
         let mut members: Vec<(OwnedUserId, EventNum)> =
             needed.into_iter().zip(found).filter_map(|(user, num)| Some((user, num?))).collect();
         if let Some(device) = &self.request.device {
             let sent = &self.delivery.0.members_sent;
             let user = &self.request.user;
             if fresh {
-                sent.forget(user, device, place.nid);
+                sent.forget(user, device, nid);
             } else if how == Members::Lazy {
                 let seen = self.request.since.unwrap_or_default().position;
-                sent.unknown(user, device, place.nid, seen, &mut members);
+                sent.unknown(user, device, nid, seen, &mut members);
             }
-            let told = stretch.slice.events.iter().filter_map(|event| {
-                let user = event.pdu.state_key().filter(|_| event.pdu.kind().to_string() == "m.room.member")?;
-                Some((UserId::parse(user).ok()?, event.num))
-            });
+            let told =
+                stretch.slice.events.iter().filter(|seen| is_member(&seen.event)).filter_map(|seen| {
+                    Some((UserId::parse(seen.event.pdu.state_key()?).ok()?, seen.event.num))
+                });
             let noted: Vec<_> = members.iter().cloned().chain(told).collect();
-            sent.note(user, device, place.nid, self.next.position, noted);
+            sent.note(user, device, nid, self.next.position, noted);
         }
         nums.extend(members.into_iter().map(|(user, num)| (StateKey::new("m.room.member", user), num)));
         Ok(nums)
@@ -171,9 +163,9 @@ impl Work<'_> {
         told: Told,
         account_data: Vec<Json>,
     ) -> Result<RoomPart, Error> {
-        let room = place.room();
-        let asker = self.asker();
-        let in_timeline: BTreeSet<EventNum> = told.slice.events.iter().map(|event| event.num).collect();
+        let view = &place.view;
+        let form = self.form();
+        let in_timeline: BTreeSet<EventNum> = told.slice.events.iter().map(|seen| seen.event.num).collect();
         let wanted = &self.request.filter.room.state;
         let nums: Vec<EventNum> = told
             .nums
@@ -184,17 +176,10 @@ impl Work<'_> {
             })
             .map(|(_, num)| *num)
             .collect();
-        let mut state = Vec::new();
-        let narrow = wanted.senders.is_some() || !wanted.not_senders.is_empty() || wanted.url_filter.is_some();
-        if narrow {
-            let found = events::load(self.reader, &room, &nums).await?;
-            let kept: Vec<EventNum> =
-                found.iter().filter(|event| filter::wants_event(wanted, &event.pdu)).map(|event| event.num).collect();
-            state.extend(events::state(self.reader, &room, &asker, &kept).await?);
-        } else if filter::part_wants_room(wanted, place.id) {
-            state.extend(events::state(self.reader, &room, &asker, &nums).await?);
-        }
-        let events = events::timeline(self.reader, &room, &asker, &told.slice.events).await?;
+        let mut found = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
+        found.retain(|event| passes(wanted, &view.room_id, &event.pdu));
+        let state = view.render_state(&found, form)?;
+        let events = view.render(&self.actor, &told.slice.events, form, Bundle::All).await?;
         Ok(RoomPart {
             timeline: Timeline {
                 events,
@@ -212,22 +197,22 @@ impl Work<'_> {
         known: Option<Position>,
         personal: &Personal,
     ) -> Result<Vec<Json>, Error> {
-        let wanted = &self.request.filter.room.ephemeral;
+        let (view, wanted) = (&place.view, &self.request.filter.room.ephemeral);
         let mut events = Vec::new();
-        if !filter::part_wants_room(wanted, place.id) {
+        if !passes_room(wanted, &view.room_id) {
             return Ok(events);
         }
         if filter::wants_kind(wanted, "m.receipt") {
             let receipts = match known {
-                Some(seen) => self.reader.receipts_after(place.nid, seen).await?,
-                None => self.reader.room_receipts(place.nid).await?,
+                Some(seen) => view.reader.receipts_after(view.nid, seen).await?,
+                None => view.reader.room_receipts(view.nid).await?,
             };
             events.extend(self.receipts(receipts, &personal.ignored));
         }
         if filter::wants_kind(wanted, "m.typing") {
             let typing = match known {
-                Some(_) => personal.typing.get(&place.nid).cloned(),
-                None => personal.all_typing.get(&place.nid).cloned(),
+                Some(_) => personal.typing.get(&view.nid).cloned(),
+                None => personal.all_typing.get(&view.nid).cloned(),
             };
             events.extend(typing.map(|mut users| {
                 users.retain(|user| !personal.ignored.contains(user));
@@ -262,9 +247,10 @@ impl Work<'_> {
 
     async fn summary(&self, place: &Place<'_>) -> Result<Summary, Error> {
         let names = [StateKey::new("m.room.name", ""), StateKey::new("m.room.canonical_alias", "")];
-        let named = self.reader.state_now(place.nid, &names).await?.iter().any(Option::is_some);
+        let named = place.view.reader.state_now(place.view.nid, &names).await?.iter().any(Option::is_some);
+        let head = &place.view.head;
         let heroes = if named { None } else { Some(self.heroes(place).await?) };
-        Ok(Summary { heroes, joined: Some(place.head.joined.into()), invited: Some(place.head.invited.into()) })
+        Ok(Summary { heroes, joined: Some(head.joined.into()), invited: Some(head.invited.into()) })
     }
 
     async fn heroes(&self, place: &Place<'_>) -> Result<Vec<OwnedUserId>, Error> {
@@ -273,8 +259,9 @@ impl Work<'_> {
             [&[Membership::Join, Membership::Invite], &[Membership::Leave, Membership::Ban]];
         for group in groups {
             for membership in group {
-                let some = self.reader.some_members(place.nid, *membership, HEROES + 1).await?;
-                heroes.extend(some.into_iter().map(|(user, _)| user).filter(|user| *user != self.request.user));
+                let some = place.view.reader.some_members(place.view.nid, *membership, HEROES + 1).await?;
+                heroes
+                    .extend(some.into_iter().map(|(user, _)| user).filter(|user| *user != self.request.user));
             }
             if !heroes.is_empty() {
                 break;
@@ -287,4 +274,18 @@ impl Work<'_> {
 
 pub(super) fn raw(value: &Value) -> Json {
     to_raw_value(value).expect("a JSON value is JSON")
+}
+
+/// A user's membership in a state.
+pub(super) async fn membership_at(
+    view: &View<'_>,
+    at: StateRef,
+    user: &UserId,
+) -> Result<MembershipState, Error> {
+    let event = view.state_event_at(at, StateEventType::RoomMember, user.as_str()).await?;
+    Ok(membership(event.as_ref().map(|event| &event.pdu)))
+}
+
+fn is_member(event: &Event) -> bool {
+    *event.pdu.kind() == ruma::events::TimelineEventType::RoomMember
 }

@@ -5,39 +5,41 @@ use ruma::events::room::member::MembershipState;
 use super::{
     LeftRoom,
     delta::{Personal, Work},
-    joined::{Place, Told},
+    joined::{Place, Told, membership_at},
     state::{self, Nums, Stretch},
-    timeline::{self, Sight, Slice, Span},
+    timeline::{self, Slice, Span},
 };
-use crate::{Error, events};
+use crate::Error;
 
 impl Work<'_> {
     /// The end of a room that was left, refused, kicked out of or banned from.
-    pub(super) async fn left(&self, place: &Place<'_>, personal: &Personal) -> Result<Option<LeftRoom>, Error> {
-        let room = place.room();
-        let num = place.own.value.num;
-        let leave = events::load(self.reader, &room, &[num]).await?.remove(0);
-        let was = events::membership_at(self.reader, &room, leave.meta.before, &self.request.user).await?;
-        let account_data = personal.of_rooms.get(place.id).cloned().unwrap_or_default();
+    pub(super) async fn left(
+        &self,
+        place: &Place<'_>,
+        personal: &Personal,
+    ) -> Result<Option<LeftRoom>, Error> {
+        let view = &place.view;
+        let leave = view.load_one(place.own.value.num).await?;
+        let was = membership_at(view, leave.meta.before, &self.request.user).await?;
+        let account_data = personal.of_rooms.get(&view.room_id).cloned().unwrap_or_default();
         let (Some(ordinal), true) = (leave.meta.ordinal, was == MembershipState::Join) else {
             // Never in the room: the refusal is all there is to see.
-            let start = leave.meta.ordinal.unwrap_or(place.head.next_live);
-            let slice = Slice { events: vec![leave], limited: false, start, first: None };
-            let told = Told { slice, nums: Nums::new(), members_changed: false };
+            let start = leave.meta.ordinal.unwrap_or(view.head.next_live);
+            let events = view.visible(&self.request.user, vec![leave]).await?;
+            let slice = Slice { events, limited: false, start, first: None };
+            let told = Told { slice, nums: Nums::new() };
             return Ok(Some(LeftRoom { part: self.part(place, told, account_data).await? }));
         };
         let known = self.known(place).await?;
-        let span = Span { after: known, before: ordinal + 1, sight: Sight::Judged { joined_since: true } };
-        let slice = timeline::slice(self.reader, &room, &span, &self.wanted(&personal.ignored)).await?;
+        let span = Span { after: known, before: ordinal + 1 };
+        let slice = timeline::slice(view, &span, &self.wanted(&personal.ignored)).await?;
         let from = match known {
-            Some(seen) if !self.request.full_state => {
-                Some(state::state_seen(self.reader, &room, place.head, seen, &slice).await?)
-            }
+            Some(seen) if !self.request.full_state => Some(state::state_seen(view, seen, &slice).await?),
             _ => None,
         };
         let stretch = Stretch { from, end: leave.meta.after, slice: &slice };
-        let (nums, members_changed) = self.state(place, &stretch, known).await?;
-        let told = Told { slice, nums, members_changed };
+        let (nums, _) = self.state(place, &stretch, known).await?;
+        let told = Told { slice, nums };
         Ok(Some(LeftRoom { part: self.part(place, told, account_data).await? }))
     }
 }

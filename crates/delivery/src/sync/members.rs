@@ -26,7 +26,9 @@ impl Default for MembersSent {
 impl MembersSent {
     fn of(&self, user: &OwnedUserId, device: &OwnedDeviceId, nid: RoomNid) -> Sent {
         let key = (user.clone(), device.clone(), nid);
-        self.0.get_or_insert_with(&key, || Ok::<_, std::convert::Infallible>(Sent::default())).unwrap_or_default()
+        self.0
+            .get_or_insert_with(&key, || Ok::<_, std::convert::Infallible>(Sent::default()))
+            .unwrap_or_default()
     }
 
     /// Forgets what a device was sent of a room.
@@ -77,7 +79,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_never_arrived_does_not_count() {
-        let (sent, user, device) = (MembersSent::default(), user_id!("@a:a").to_owned(), OwnedDeviceId::from("D"));
+        let (sent, user, device) =
+            (MembersSent::default(), user_id!("@a:a").to_owned(), OwnedDeviceId::from("D"));
         let unknown = |seen, num| {
             let mut members = vec![(user.clone(), EventNum(num))];
             sent.unknown(&user, &device, RoomNid(1), Position(seen), &mut members);

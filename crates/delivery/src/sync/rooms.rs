@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use chappe_store::{At, Membership, RoomNid, members::{UserRoom, UserRooms}};
+use chappe_store::{
+    At, Membership, RoomNid,
+    members::{UserRoom, UserRooms},
+};
 
 use super::delta::{Candidate, Work};
 use crate::{Error, signal::Look};
@@ -32,7 +35,9 @@ impl Work<'_> {
     async fn everywhere(&self, also: &BTreeSet<RoomNid>) -> Result<Vec<Candidate>, Error> {
         let rooms = self.reader.user_rooms(&self.request.user).await?;
         let candidates = rooms.into_iter().map(|(nid, own)| Candidate { nid, own });
-        Ok(candidates.filter(|candidate| self.may_be_new(candidate) || also.contains(&candidate.nid)).collect())
+        Ok(candidates
+            .filter(|candidate| self.may_be_new(candidate) || also.contains(&candidate.nid))
+            .collect())
     }
 
     fn may_be_new(&self, Candidate { nid, own }: &Candidate) -> bool {
@@ -55,7 +60,9 @@ impl Work<'_> {
         match own.value.membership {
             Membership::Join => true,
             Membership::Invite | Membership::Knock => news || self.request.full_state,
-            Membership::Leave | Membership::Ban if self.seen.is_none() => self.request.filter.room.include_leave,
+            Membership::Leave | Membership::Ban if self.seen.is_none() => {
+                self.request.filter.room.include_leave
+            }
             Membership::Leave | Membership::Ban => {
                 news || (also.contains(nid) && self.request.filter.room.include_leave)
             }

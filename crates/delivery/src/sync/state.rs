@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chappe_store::{EventNum, Position, Reader, RoomHead, StateRef, state::StateKey};
+use chappe_rooms::View;
+use chappe_store::{EventNum, Position, StateRef, state::StateKey};
 
 use super::timeline::Slice;
-use crate::{Error, events::Room};
+use crate::Error;
 
 /// State events by key.
 pub(super) type Nums = BTreeMap<StateKey, EventNum>;
@@ -23,50 +24,44 @@ pub(super) struct Stretch<'a> {
 impl Stretch<'_> {
     /// The state before the first event of the timeline.
     pub(super) fn start(&self) -> StateRef {
-        self.slice.events.first().map_or(self.end, |event| event.meta.before)
+        self.slice.events.first().map_or(self.end, |seen| seen.event.meta.before)
     }
 
     /// Whether the timeline tells every change: each event goes on from the state that the one before it left.
     fn is_told(&self) -> bool {
         let mut at = self.from;
-        for event in &self.slice.events {
-            if at != Some(event.meta.before) {
+        for seen in &self.slice.events {
+            if at != Some(seen.event.meta.before) {
                 return false;
             }
-            at = Some(event.meta.after);
+            at = Some(seen.event.meta.after);
         }
         at == Some(self.end)
     }
 }
 
 /// The state that a device had when it had seen everything up to `seen`.
-pub(super) async fn state_seen(
-    reader: &Reader<'_>,
-    room: &Room<'_>,
-    head: &RoomHead,
-    seen: Position,
-    slice: &Slice,
-) -> Result<StateRef, Error> {
+pub(super) async fn state_seen(view: &View<'_>, seen: Position, slice: &Slice) -> Result<StateRef, Error> {
     let first = match slice.first.filter(|_| !slice.limited) {
         Some(first) => Some(first),
         None => {
-            let ordinal = reader.ordinal_after(room.nid, seen).await?;
-            reader.timeline_forward(room.nid, ordinal, 1).await?.first().map(|row| row.num)
+            let ordinal = view.reader.ordinal_after(view.nid, seen).await?;
+            view.reader.timeline_forward(view.nid, ordinal, 1).await?.first().map(|row| row.num)
         }
     };
-    let Some(first) = first else { return Ok(head.state) };
-    let meta = reader.event_meta(room.nid, first).await?;
-    if meta.before.line == head.state.line {
+    let Some(first) = first else { return Ok(view.head.state) };
+    let meta = view.reader.event_meta(view.nid, first).await?;
+    if meta.before.line == view.head.state.line {
         return Ok(meta.before);
     }
     // The first new event is on a fork: the last event before it that was not says what the state was then. It may
     // say less than was told, never more.
     let mut ordinal = meta.ordinal.unwrap_or(1);
     loop {
-        let rows = reader.timeline_back(room.nid, ordinal, 20).await?;
+        let rows = view.reader.timeline_back(view.nid, ordinal, 20).await?;
         let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
-        let metas = reader.event_metas(room.nid, &nums).await?;
-        if let Some(meta) = metas.iter().find(|meta| meta.after.line == head.state.line) {
+        let metas = view.reader.event_metas(view.nid, &nums).await?;
+        if let Some(meta) = metas.iter().find(|meta| meta.after.line == view.head.state.line) {
             return Ok(meta.after);
         }
         match rows.last() {
@@ -77,19 +72,14 @@ pub(super) async fn state_seen(
 }
 
 /// State between what the device has and the start of the timeline, and what no event of the timeline tells.
-pub(super) async fn before(
-    reader: &Reader<'_>,
-    room: &Room<'_>,
-    head: &RoomHead,
-    stretch: &Stretch<'_>,
-) -> Result<Nums, Error> {
-    let Some(from) = stretch.from else { return whole(reader, room, head, stretch.start()).await };
+pub(super) async fn before(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Nums, Error> {
+    let Some(from) = stretch.from else { return whole(view, stretch.start()).await };
     if stretch.is_told() {
         return Ok(Nums::new());
     }
-    let mut changes = changed(reader, room, from, stretch.start()).await?;
-    let told: BTreeSet<EventNum> = stretch.slice.events.iter().map(|event| event.num).collect();
-    for (key, num) in changed(reader, room, from, stretch.end).await? {
+    let mut changes = changed(view, from, stretch.start()).await?;
+    let told: BTreeSet<EventNum> = stretch.slice.events.iter().map(|seen| seen.event.num).collect();
+    for (key, num) in changed(view, from, stretch.end).await? {
         if !told.contains(&num) {
             changes.insert(key, num);
         }
@@ -98,34 +88,29 @@ pub(super) async fn before(
 }
 
 /// State between what the device has and the end of the timeline.
-pub(super) async fn after(
-    reader: &Reader<'_>,
-    room: &Room<'_>,
-    head: &RoomHead,
-    stretch: &Stretch<'_>,
-) -> Result<Nums, Error> {
+pub(super) async fn after(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Nums, Error> {
     match stretch.from {
-        Some(from) => changed(reader, room, from, stretch.end).await,
-        None => whole(reader, room, head, stretch.end).await,
+        Some(from) => changed(view, from, stretch.end).await,
+        None => whole(view, stretch.end).await,
     }
 }
 
-async fn whole(reader: &Reader<'_>, room: &Room<'_>, head: &RoomHead, at: StateRef) -> Result<Nums, Error> {
-    let state = if at == head.state {
-        reader.current_state(room.nid).await?
+async fn whole(view: &View<'_>, at: StateRef) -> Result<Nums, Error> {
+    let state = if at == view.head.state {
+        view.reader.current_state(view.nid).await?
     } else {
-        reader.full_state(room.nid, at).await?
+        view.reader.full_state(view.nid, at).await?
     };
     Ok(state.into_iter().collect())
 }
 
-async fn changed(reader: &Reader<'_>, room: &Room<'_>, from: StateRef, to: StateRef) -> Result<Nums, Error> {
+async fn changed(view: &View<'_>, from: StateRef, to: StateRef) -> Result<Nums, Error> {
     if from == to {
         return Ok(Nums::new());
     }
-    let changes = reader.state_diff(room.nid, from, to).await?;
+    let changes = view.reader.state_diff(view.nid, from, to).await?;
     let changes: Vec<_> = changes.into_iter().filter(|change| change.new != EventNum::NONE).collect();
     let ids: Vec<_> = changes.iter().map(|change| change.key).collect();
-    let keys = reader.state_keys(room.nid, &ids).await?;
+    let keys = view.reader.state_keys(view.nid, &ids).await?;
     Ok(keys.into_iter().zip(changes).map(|(key, change)| (key, change.new)).collect())
 }

@@ -7,7 +7,7 @@ use chappe_store::{At, Json as Document, Membership, out_of_band::OutOfBand, sta
 use ruma::{OwnedEventId, OwnedUserId, RoomVersionId};
 
 use super::{Json, delta::Work, joined::Place};
-use crate::{Error, events};
+use crate::Error;
 
 /// State that an invite or knock tells of a room. Specification: client-server API, "Stripped state".
 const TOLD: [&str; 7] = [
@@ -28,8 +28,8 @@ impl Work<'_> {
         place: &Place<'_>,
         ignored: &BTreeSet<OwnedUserId>,
     ) -> Result<Option<Vec<Json>>, Error> {
-        let room = place.room();
-        let own = events::load_one(self.reader, &room, place.own.value.num).await?;
+        let view = &place.view;
+        let own = view.load_one(place.own.value.num).await?.pdu;
         if place.own.value.membership == Membership::Invite && ignored.contains(own.sender()) {
             return Ok(None);
         }
@@ -37,11 +37,9 @@ impl Work<'_> {
         if own.sender() != self.request.user {
             keys.push(StateKey::new("m.room.member", own.sender()));
         }
-        let nums: Vec<_> = self.reader.state_now(place.nid, &keys).await?.into_iter().flatten().collect();
-        let mut state = Vec::new();
-        for event in events::load(self.reader, &room, &nums).await? {
-            state.extend(client::stripped(&event.pdu));
-        }
+        let found = view.state_events_at(view.head.state, &keys).await?;
+        let mut state: Vec<Json> =
+            found.iter().flatten().filter_map(|event| client::stripped(&event.pdu)).collect();
         state.extend(client::stripped(&own));
         Ok(Some(state))
     }

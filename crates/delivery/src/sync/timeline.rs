@@ -1,14 +1,12 @@
 //! The newest events of a room that a user may see and wants.
 
-use chappe_store::{EventNum, Position, Reader, timeline::TimelineRow};
-use ruma::{OwnedUserId, UserId, api::client::filter::RoomEventFilter};
 use std::collections::BTreeSet;
 
-use super::filter;
-use crate::{
-    Error,
-    events::{self, Found, Room},
-};
+use chappe_rooms::{Event, Seen, View, passes};
+use chappe_store::{EventNum, Position, timeline::TimelineRow};
+use ruma::{OwnedUserId, UserId, api::client::filter::RoomEventFilter};
+
+use crate::Error;
 
 /// Events in an answer when the filter does not say how many.
 const USUAL: usize = 10;
@@ -21,20 +19,6 @@ pub(super) struct Span {
     pub(super) after: Option<Position>,
     /// Events before this ordinal.
     pub(super) before: i64,
-    /// Which of them the user may see.
-    pub(super) sight: Sight,
-}
-
-/// What a user may see of a stretch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sight {
-    /// All of it: they were in the room all the time.
-    All,
-    /// What the history visibility allows.
-    Judged {
-        /// Whether they were in the room after it.
-        joined_since: bool,
-    },
 }
 
 /// What to leave out.
@@ -51,16 +35,16 @@ impl Wanted<'_> {
         asked.unwrap_or(USUAL).min(self.most)
     }
 
-    fn wants(&self, event: &Found) -> bool {
+    fn wants(&self, view: &View<'_>, event: &Event) -> bool {
         let from_ignored = event.pdu.state_key().is_none() && self.ignored.contains(event.pdu.sender());
-        !from_ignored && filter::wants_event(self.filter, &event.pdu)
+        !from_ignored && passes(self.filter, &view.room_id, &event.pdu)
     }
 }
 
 /// The newest events of a span, oldest first.
 #[derive(Default)]
 pub(super) struct Slice {
-    pub(super) events: Vec<Found>,
+    pub(super) events: Vec<Seen>,
     /// Whether there is more in the span, or a hole in what this server has.
     pub(super) limited: bool,
     /// The ordinal where paging backwards goes on.
@@ -70,36 +54,28 @@ pub(super) struct Slice {
 }
 
 /// Takes the newest events of a span.
-pub(super) async fn slice(
-    reader: &Reader<'_>,
-    room: &Room<'_>,
-    span: &Span,
-    wanted: &Wanted<'_>,
-) -> Result<Slice, Error> {
+pub(super) async fn slice(view: &View<'_>, span: &Span, wanted: &Wanted<'_>) -> Result<Slice, Error> {
     let limit = wanted.limit();
     let mut slice = Slice { start: span.before, ..Slice::default() };
     let (mut scanned, mut holes) = (0, None);
     loop {
         let page = (limit + 1).saturating_sub(slice.events.len()).max(20);
-        let rows = reader.timeline_back(room.nid, slice.start, page).await?;
-        let more = rows.len() == page;
+        let rows = view.reader.timeline_back(view.nid, slice.start, page).await?;
         let inside: Vec<TimelineRow> = rows.iter().copied().take_while(|row| is_inside(row, span)).collect();
-        let ended = inside.len() < rows.len() || !more;
+        let ended = inside.len() < page;
         if !inside.is_empty() && holes.is_none() {
-            holes = Some(holes_of(reader, room).await?);
+            holes = Some(holes_of(view).await?);
         }
-        let nums: Vec<EventNum> = inside.iter().map(|row| row.num).collect();
-        for (row, event) in inside.iter().zip(events::load(reader, room, &nums).await?) {
-            let keep = wanted.wants(&event) && is_seen(reader, room, span, wanted.user, &event).await?;
-            if keep && slice.events.len() == limit {
+        let mut seen = seen(view, &inside, wanted).await?.into_iter().peekable();
+        for row in &inside {
+            let kept = seen.next_if(|seen| seen.event.num == row.num);
+            if kept.is_some() && slice.events.len() == limit {
                 slice.limited = true;
                 return Ok(turned(slice));
             }
             slice.start = row.ordinal;
             slice.first = Some(row.num);
-            if keep {
-                slice.events.push(event);
-            }
+            slice.events.extend(kept);
             if holes.as_ref().is_some_and(|holes| holes.contains(&row.ordinal)) {
                 slice.limited = true;
                 return Ok(turned(slice));
@@ -116,6 +92,17 @@ pub(super) async fn slice(
     }
 }
 
+/// Those of the rows that the user may see and wants, in their order.
+async fn seen(view: &View<'_>, rows: &[TimelineRow], wanted: &Wanted<'_>) -> Result<Vec<Seen>, Error> {
+    let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
+    if nums.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut events = view.load(&nums).await?;
+    events.retain(|event| wanted.wants(view, event));
+    Ok(view.visible(wanted.user, events).await?)
+}
+
 fn turned(mut slice: Slice) -> Slice {
     slice.events.reverse();
     slice
@@ -126,20 +113,7 @@ fn is_inside(row: &TimelineRow, span: &Span) -> bool {
     span.after.is_none_or(|after| row.position > after && row.ordinal > 0)
 }
 
-async fn is_seen(
-    reader: &Reader<'_>,
-    room: &Room<'_>,
-    span: &Span,
-    user: &UserId,
-    event: &Found,
-) -> Result<bool, Error> {
-    match span.sight {
-        Sight::All => Ok(true),
-        Sight::Judged { joined_since } => events::is_visible(reader, room, user, event, joined_since).await,
-    }
-}
-
 /// Ordinals before which this server lacks events.
-async fn holes_of(reader: &Reader<'_>, room: &Room<'_>) -> Result<BTreeSet<i64>, Error> {
-    Ok(reader.gaps(room.nid).await?.into_iter().map(|gap| gap.ordinal).collect())
+async fn holes_of(view: &View<'_>) -> Result<BTreeSet<i64>, Error> {
+    Ok(view.reader.gaps(view.nid).await?.into_iter().map(|gap| gap.ordinal).collect())
 }

@@ -48,7 +48,11 @@ impl Rooms {
 
     /// A view of a room by number.
     pub async fn view_of(&self, nid: RoomNid) -> Result<View<'_>> {
-        let reader = self.0.store.read();
+        self.view_at(self.0.store.read(), nid).await
+    }
+
+    /// A view of a room at the moment of a snapshot.
+    pub async fn view_at<'s>(&'s self, reader: Reader<'s>, nid: RoomNid) -> Result<View<'s>> {
         let room_id = reader.room_id(nid).await?;
         let head = reader.room_head(nid).await?;
         Ok(View { inner: &self.0, rules: rules_of(&head.version)?, reader, nid, room_id, head })
@@ -131,6 +135,14 @@ impl Event {
     /// Whether it is part of the room's visible history: accepted, with a place in the timeline.
     pub fn is_shown(&self) -> bool {
         self.meta.status == Status::Accepted && self.meta.ordinal.is_some()
+    }
+
+    /// Something worked out from the event as it was sent, once for everybody; one thing per type `T`.
+    pub fn kept<T: Send + Sync + 'static>(&self, work_out: impl FnOnce(&Pdu) -> T) -> Arc<T> {
+        match self.stored.form(|_| Ok::<T, std::convert::Infallible>(work_out(&self.pdu))) {
+            Ok(kept) => kept,
+            Err(never) => match never {},
+        }
     }
 
     /// Whether it was redacted.
