@@ -102,6 +102,7 @@ impl From<chappe_rooms::Error> for Error {
             E::InvalidParam(_) => bad_request("M_INVALID_PARAM", &error),
             E::BadState(_) => bad_request("M_BAD_STATE", &error),
             E::InvalidRoomState(_) => bad_request("M_INVALID_ROOM_STATE", &error),
+            E::BadAlias(_) => bad_request("M_BAD_ALIAS", &error),
             E::AliasInUse => bad_request("M_ROOM_IN_USE", &error),
             E::TooLarge(_) => {
                 chappe_web::Error::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error.to_string())
