@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use chappe_accounts::{Accounts, LogIn, NewUser, Operation, Proof, UserKind, Verified};
 use chappe_identity::{Email, Identity, Purpose};
-use chappe_web::{Origin, RateLimiter, Ruma, WithBody};
+use chappe_web::{Origin, RateLimiter, Ruma};
 use ruma::{
     OwnedUserId,
     api::client::{
@@ -16,7 +16,6 @@ use ruma::{
         uiaa::AuthType,
     },
 };
-use serde_json::Value;
 
 use crate::{
     Config, Registration,
@@ -31,7 +30,7 @@ pub(super) async fn handler(
     State(config): State<Arc<Config>>,
     State(limiter): State<RateLimiter>,
     origin: Origin,
-    WithBody(request, body): WithBody<Request>,
+    Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
     by_ip(&limiter, "registration", origin, config.rates.registration)?;
     let user = match (&request.kind, &request.login_type) {
@@ -40,7 +39,7 @@ pub(super) async fn handler(
             accounts.create_user(NewUser { kind: UserKind::Guest, ..NewUser::default() }).await?
         }
         (RegistrationKind::User, _) if config.registration.is_possible() => {
-            sign_up(&accounts, &identity, &config.registration, &request, &body).await?
+            sign_up(&accounts, &identity, &config.registration, &request).await?
         }
         _ => return Err(closed().into()),
     };
@@ -62,7 +61,6 @@ async fn sign_up(
     identity: &Identity,
     registration: &Registration,
     request: &Request,
-    body: &Value,
 ) -> Result<OwnedUserId> {
     // Tell at once what can never work, before anybody types an address or waits for a mail.
     let named_by_address = registration.email && identity.names_accounts();
@@ -73,7 +71,8 @@ async fn sign_up(
     if let Some(password) = &request.password {
         accounts.check_password(password)?;
     }
-    let operation = Operation::new("POST", "/register").with_body(body);
+    // Not bound to the body: clients ask for the flows with an empty request, or name the account last.
+    let operation = Operation::new("POST", "/register");
     let (stage, flows) = (identity.stage(Purpose::Registration), flows(registration));
     let proof = Proof { auth: request.auth.as_ref(), flows: &flows, email: Some(&stage), params: None };
     let verified = accounts.authorize(&operation, proof).await?;

@@ -62,6 +62,9 @@ pub struct Config {
     /// Rooms.
     #[serde(default)]
     pub rooms: chappe_rooms::Config,
+    /// What devices are told.
+    #[serde(default)]
+    pub delivery: chappe_delivery::Config,
     /// Other servers.
     #[serde(default)]
     pub federation: chappe_federation::Config,

@@ -1,0 +1,143 @@
+//! The admin verbs through the socket of a running server and beside a stopped one.
+
+use http::{Method, StatusCode};
+use ring::hmac;
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, chappe};
+
+fn login(user: &str, password: &str) -> Value {
+    json!({
+        "type": "m.login.password", "password": password,
+        "identifier": { "type": "m.id.user", "user": user },
+    })
+}
+
+#[tokio::test]
+async fn verbs_work_on_the_running_server_at_once() {
+    let lab = Lab::start("[federation]\nallow = [\"configured.example\"]").await;
+    let http = lab.http();
+    let created = lab.admin(&["--json", "users", "create", "alice", "--admin"]).await.unwrap();
+    let created: Value = serde_json::from_str(&created).unwrap();
+    let password = created["password"].as_str().unwrap();
+    let (status, session) = http.post("/_matrix/client/v3/login", login("alice", password)).await;
+    assert_eq!(status, StatusCode::OK, "{session}");
+    let token = session["access_token"].as_str().unwrap();
+    let whoami = || http.get("/_matrix/client/v3/account/whoami", Some(token));
+    assert_eq!(whoami().await.0, StatusCode::OK);
+
+    lab.admin(&["users", "lock", "@alice:agent.example.gouv.fr"]).await.unwrap();
+    let (status, said) = whoami().await;
+    assert_eq!((status, &said["errcode"]), (StatusCode::UNAUTHORIZED, &json!("M_USER_LOCKED")));
+    lab.admin(&["users", "unlock", "alice"]).await.unwrap();
+    assert_eq!(whoami().await.0, StatusCode::OK);
+    let shown = lab.admin(&["users", "show", "alice"]).await.unwrap();
+    assert!(shown.contains("administrator") && shown.contains("device"), "{shown}");
+
+    lab.admin(&["users", "reset-password", "alice"]).await.unwrap();
+    assert_eq!(whoami().await.0, StatusCode::UNAUTHORIZED);
+    assert!(lab.admin(&["users", "list"]).await.unwrap().contains("@alice:agent.example.gouv.fr"));
+    lab.admin(&["users", "deactivate", "alice"]).await.unwrap();
+    assert!(!lab.admin(&["users", "list"]).await.unwrap().contains("@alice"));
+    let unknown = lab.admin(&["users", "lock", "nobody"]).await.unwrap_err();
+    assert!(unknown.contains("@nobody:agent.example.gouv.fr not found"), "{unknown}");
+
+    lab.admin(&["servers", "allow", "*.tchap.gouv.fr"]).await.unwrap();
+    let servers = lab.admin(&["servers", "list"]).await.unwrap();
+    assert!(servers.contains("*.tchap.gouv.fr") && servers.contains("configured.example"), "{servers}");
+    assert!(lab.admin(&["servers", "deny", "configured.example"]).await.is_err());
+    lab.admin(&["servers", "deny", "*.tchap.gouv.fr"]).await.unwrap();
+
+    let made = lab.admin(&["tokens", "create", "--uses", "2"]).await.unwrap();
+    assert!(lab.admin(&["tokens", "list"]).await.unwrap().contains(made.trim()));
+    lab.admin(&["tokens", "revoke", made.trim()]).await.unwrap();
+    assert!(lab.admin(&["status"]).await.unwrap().contains("running"));
+    assert_eq!(lab.admin(&["rooms", "list"]).await.unwrap().trim(), "");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn verbs_work_beside_a_stopped_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chappe.toml");
+    let data = folder.path().join("data");
+    let text = format!(
+        "server_name = \"hs1\"\ndata_dir = \"{}\"\npublic_baseurl = \"http://hs1\"\n[[listeners]]\nport = 0\napis = [\"client\"]\n[accounts.password]\nmemory_kib = 64\npasses = 1\n",
+        data.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let run = async |arguments: &[&str]| {
+        let all = ["--config", file.to_str().unwrap(), "admin"];
+        chappe(all.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect()).await
+    };
+    let early = run(&["status"]).await.unwrap_err();
+    assert!(early.contains("start the server once"), "{early}");
+    std::fs::create_dir_all(data.join("database")).unwrap();
+
+    run(&["domains", "add", "gouv.fr", "--note", "ticket 12"]).await.unwrap();
+    let listed = run(&["domains", "list"]).await.unwrap();
+    assert!(listed.contains("gouv.fr") && listed.contains("ticket 12"), "{listed}");
+    let import = folder.path().join("domains.txt");
+    std::fs::write(&import, "a.fr\nb.fr # b\n").unwrap();
+    let said = run(&["domains", "import", import.to_str().unwrap()]).await.unwrap();
+    assert!(said.contains("2 added"), "{said}");
+    let said = run(&["domains", "check", "jean@a.fr"]).await.unwrap();
+    assert!(said.contains("may sign up"), "{said}");
+    run(&["domains", "remove", "a.fr"]).await.unwrap();
+    let said = run(&["domains", "check", "jean@a.fr"]).await.unwrap();
+    assert!(said.contains("may not sign up"), "{said}");
+    assert!(run(&["domains", "add", "not a domain"]).await.is_err());
+
+    run(&["users", "create", "alice"]).await.unwrap();
+    assert!(run(&["users", "list"]).await.unwrap().contains("@alice:hs1"));
+    let said = run(&["users", "deactivate", "alice"]).await.unwrap_err();
+    assert!(said.contains("running"), "{said}");
+    let open = run(&["servers", "allow", "x.fr"]).await.unwrap_err();
+    assert!(open.contains("federation is open"), "{open}");
+    assert!(run(&["status"]).await.unwrap().contains("stopped"));
+}
+
+#[tokio::test]
+async fn whoever_knows_the_shared_secret_makes_accounts() {
+    let lab = Lab::start("[admin]\nregistration_shared_secret = \"complement\"").await;
+    let http = lab.http();
+    let path = "/_synapse/admin/v1/register";
+    let nonce = async || http.get(path, None).await.1["nonce"].as_str().unwrap().to_owned();
+    let body = |nonce: &str, admin: bool, secret: &str| {
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+        let admin_word = if admin { "admin" } else { "notadmin" };
+        let signed = format!("{nonce}\0bob\0correct horse\0{admin_word}");
+        let mac: String =
+            hmac::sign(&key, signed.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({ "nonce": nonce, "username": "bob", "password": "correct horse", "admin": admin, "mac": mac })
+    };
+    let first = nonce().await;
+    let (status, said) = http.post(path, body(&first, false, "wrong")).await;
+    assert_eq!((status, &said["errcode"]), (StatusCode::FORBIDDEN, &json!("M_FORBIDDEN")));
+    let (status, _) = http.post(path, body(&first, false, "complement")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "a nonce is good for one attempt");
+
+    let mut forged = body(&nonce().await, false, "complement");
+    forged["admin"] = json!(true);
+    assert_eq!(http.post(path, forged).await.0, StatusCode::FORBIDDEN);
+
+    let (status, made) = http.post(path, body(&nonce().await, true, "complement")).await;
+    assert_eq!(status, StatusCode::OK, "{made}");
+    assert_eq!(made["user_id"], "@bob:agent.example.gouv.fr");
+    assert_eq!(made["home_server"], "agent.example.gouv.fr");
+    let token = made["access_token"].as_str().unwrap();
+    let (_, who) = http.get("/_matrix/client/v3/account/whoami", Some(token)).await;
+    assert_eq!(who["device_id"], made["device_id"]);
+    assert!(lab.admin(&["users", "show", "bob"]).await.unwrap().contains("administrator"));
+    let (status, said) = http.post(path, body(&nonce().await, false, "complement")).await;
+    assert_eq!((status, &said["errcode"]), (StatusCode::BAD_REQUEST, &json!("M_USER_IN_USE")));
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_secret_there_is_no_such_endpoint() {
+    let lab = Lab::start("").await;
+    let (status, said) = lab.http().call(Method::GET, "/_synapse/admin/v1/register", None, Value::Null).await;
+    assert_eq!((status, &said["errcode"]), (StatusCode::NOT_FOUND, &json!("M_UNRECOGNIZED")));
+    lab.stop().await;
+}

@@ -1,0 +1,114 @@
+//! An agent signs up with an address of an open domain.
+
+use chappe_server::mail_sink::Received;
+use http::{Request, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::lab::{Http, Lab};
+
+const REGISTER: &str = "/_matrix/client/v3/register";
+const REQUEST: &str = "/_matrix/client/v3/register/email/requestToken";
+
+fn wanted(address: &str, attempt: u64) -> Value {
+    json!({ "client_secret": "a-secret-of-the-client", "email": address, "send_attempt": attempt })
+}
+
+/// Path and query of the link in a mail.
+fn link(mail: &Received) -> String {
+    let line = mail.text.lines().find(|line| line.starts_with("http://matrix.example.gouv.fr/")).unwrap();
+    line.trim_start_matches("http://matrix.example.gouv.fr").to_owned()
+}
+
+/// Opens the link and presses the button.
+async fn confirm(http: &Http, link: &str) {
+    let (status, page) = http.raw(Request::get(http.uri(link)), String::new()).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.contains("<form method=\"post\""), "{page}");
+    let (path, query) = link.split_once('?').unwrap();
+    let request =
+        Request::post(http.uri(path)).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let (status, page) = http.raw(request, query.to_owned()).await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+}
+
+fn registration(sid: &Value, session: &Value, username: &str) -> Value {
+    json!({
+        "username": username, "password": "correct horse battery", "initial_device_display_name": "Test",
+        "auth": {
+            "type": "m.login.email.identity", "session": session,
+            "threepid_creds": { "sid": sid, "client_secret": "a-secret-of-the-client" },
+        },
+    })
+}
+
+#[tokio::test]
+async fn from_the_address_to_a_logged_in_device() {
+    let mut lab = Lab::start("").await;
+    let http = lab.http();
+    let (status, said) = http.post(REQUEST, wanted("jean.martin@dinum.gouv.fr", 1)).await;
+    assert_eq!((status, &said["errcode"]), (StatusCode::FORBIDDEN, &json!("M_THREEPID_DENIED")), "{said}");
+    assert!(said["error"].as_str().unwrap().contains("jean.martin@dinum.gouv.fr"));
+    lab.admin(&["domains", "add", "*.gouv.fr"]).await.unwrap();
+    for hostile in ["jean@evil.tld@dinum.gouv.fr", "jean@dinum.gouv.fr\n", "\"a@evil\"@dinum.gouv.fr"] {
+        let (status, _) = http.post(REQUEST, wanted(hostile, 1)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{hostile:?}");
+    }
+    assert!(!lab.has_mail());
+
+    let (status, asked) = http.post(REQUEST, wanted("Jean.Martin@DINUM.gouv.fr", 1)).await;
+    assert_eq!(status, StatusCode::OK, "{asked}");
+    let mail = lab.mail().await;
+    assert_eq!(mail.to, ["jean.martin@dinum.gouv.fr"]);
+
+    let (status, flows) = http.post(REGISTER, json!({ "password": "correct horse battery" })).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let body = registration(&asked["sid"], &flows["session"], "director");
+    let (status, early) = http.post(REGISTER, body).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "not confirmed yet: {early}");
+
+    confirm(&http, &link(&mail)).await;
+    let (_, flows) = http.post(REGISTER, json!({ "password": "correct horse battery" })).await;
+    let body = registration(&asked["sid"], &flows["session"], "director");
+    let (status, registered) = http.post(REGISTER, body).await;
+    assert_eq!(status, StatusCode::OK, "{registered}");
+    let me = "@jean.martin-dinum.gouv.fr:agent.example.gouv.fr";
+    assert_eq!(registered["user_id"], me, "the name follows from the address");
+
+    let token = registered["access_token"].as_str().unwrap();
+    let (_, who) = http.get("/_matrix/client/v3/account/whoami", Some(token)).await;
+    assert_eq!(who["user_id"], me);
+    let (_, profile) = http.get(&format!("/_matrix/client/v3/profile/{me}"), Some(token)).await;
+    assert_eq!(profile["displayname"], "Jean Martin [Dinum]");
+
+    let login = json!({
+        "type": "m.login.password", "password": "correct horse battery",
+        "identifier": { "type": "m.id.thirdparty", "medium": "email", "address": "JEAN.martin@dinum.gouv.fr" },
+    });
+    let (status, logged_in) = http.post("/_matrix/client/v3/login", login).await;
+    assert_eq!((status, &logged_in["user_id"]), (StatusCode::OK, &json!(me)));
+
+    let (status, again) = http.post(REQUEST, wanted("jean.martin@dinum.gouv.fr", 2)).await;
+    assert_eq!((status, &again["errcode"]), (StatusCode::BAD_REQUEST, &json!("M_THREEPID_IN_USE")));
+    assert!(!lab.has_mail());
+    lab.stop().await;
+}
+
+/// Two addresses with the same plain user name get two accounts.
+#[tokio::test]
+async fn a_collision_gives_nobody_the_account_of_another() {
+    let mut lab = Lab::start("").await;
+    let http = lab.http();
+    lab.admin(&["domains", "add", "x.fr"]).await.unwrap();
+    let mut ids = Vec::new();
+    for address in ["a+b@x.fr", "ab@x.fr"] {
+        let (_, asked) = http.post(REQUEST, wanted(address, 1)).await;
+        confirm(&http, &link(&lab.mail().await)).await;
+        let (_, flows) = http.post(REGISTER, json!({ "password": "correct horse battery" })).await;
+        let body = registration(&asked["sid"], &flows["session"], "ab-x.fr");
+        let (status, registered) = http.post(REGISTER, body).await;
+        assert_eq!(status, StatusCode::OK, "{registered}");
+        ids.push(registered["user_id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ids, ["@ab-x.fr:agent.example.gouv.fr", "@ab-x.fr1:agent.example.gouv.fr"]);
+    lab.stop().await;
+}
