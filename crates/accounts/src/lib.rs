@@ -53,3 +53,6 @@ pub use self::{
     uia::{EmailStage, Operation, Proof, Verified},
     users::{Erase, NewUser, OtherDevices, UserFilter},
 };
+
+#[cfg(test)]
+mod tests;

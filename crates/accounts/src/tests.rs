@@ -1,0 +1,52 @@
+//! What accounts promise, shown on the memory engine in a fake world.
+
+mod data;
+mod encryption;
+mod inbox;
+mod interactive;
+mod sessions;
+
+use chappe_kv::{Db, Memory};
+use chappe_store::Store;
+use chappe_world::{Fake, FakeNet, World};
+use ruma::{OwnedDeviceId, OwnedUserId, UserId, owned_server_name};
+
+use crate::{Accounts, AccountsConfig, Issued, LogIn, NewUser, Refreshing};
+
+/// A server with nobody on it, and password hashes that cost nothing.
+fn server() -> Accounts {
+    server_with(|_| {})
+}
+
+fn server_with(change: impl FnOnce(&mut AccountsConfig)) -> Accounts {
+    on(&Store::new(Db::new(Memory::default())), change)
+}
+
+/// A server process on a store that may have another one.
+fn on(store: &Store, change: impl FnOnce(&mut AccountsConfig)) -> Accounts {
+    let mut config = AccountsConfig::default();
+    config.password.memory_kib = 8;
+    config.password.passes = 1;
+    change(&mut config);
+    let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
+    Accounts::new(store.clone(), world, owned_server_name!("hs1"), config)
+}
+
+async fn user(accounts: &Accounts, name: &str) -> OwnedUserId {
+    let new = NewUser {
+        localpart: Some(name.to_owned()),
+        password: Some(format!("{name}'s password")),
+        ..NewUser::default()
+    };
+    accounts.create_user(new).await.unwrap()
+}
+
+async fn log_in(accounts: &Accounts, user: &UserId, device: &str) -> Issued {
+    let log_in = LogIn {
+        user_id: user.to_owned(),
+        device_id: Some(OwnedDeviceId::from(device)),
+        device_name: Some(format!("{device} of {user}")),
+        refreshing: Refreshing::No,
+    };
+    accounts.log_in(log_in).await.unwrap()
+}

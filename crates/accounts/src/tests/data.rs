@@ -1,0 +1,217 @@
+//! Account data, push rules, filters, pushers, profiles.
+
+use chappe_store::{LogEntry, Position};
+use ruma::{
+    api::client::push::Pusher,
+    device_id,
+    push::{Action, NewPatternedPushRule, NewPushRule, RuleKind},
+    room_id, user_id,
+};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
+
+use super::{log_in, server, server_with, user};
+use crate::{Accounts, Erase, Error, OtherUsers, Scope};
+
+fn raw(value: &Value) -> Box<RawValue> {
+    to_raw_value(value).unwrap()
+}
+
+async fn log(accounts: &Accounts) -> Vec<LogEntry> {
+    let entries = accounts.store().read().log_after(Position(0), 1000).await.unwrap();
+    entries.into_iter().map(|entry| entry.what).collect()
+}
+
+#[tokio::test]
+async fn account_data_is_a_stream_of_last_changes() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let room = Scope::Room(room_id!("!r:hs1"));
+    accounts.set_account_data(&alice, Scope::Global, "a", &raw(&json!({ "v": 1 }))).await.unwrap();
+    accounts.set_account_data(&alice, room, "a", &raw(&json!({ "v": 2 }))).await.unwrap();
+    let between = accounts.store().read().position();
+    accounts.set_account_data(&alice, Scope::Global, "a", &raw(&json!({ "v": 3 }))).await.unwrap();
+
+    let reader = accounts.store().read();
+    let all = accounts.account_data_since(&reader, &alice, Position(0)).await.unwrap();
+    let seen: Vec<_> = all.iter().map(|item| (item.room.is_some(), item.content.get())).collect();
+    assert_eq!(seen, [(true, r#"{"v":2}"#), (false, r#"{"v":3}"#)]);
+    let new = accounts.account_data_since(&reader, &alice, between).await.unwrap();
+    assert_eq!(new.len(), 1);
+    assert_eq!(new[0].position, reader.position());
+    assert_eq!(accounts.account_data_all(&reader, &alice, room).await.unwrap().len(), 1);
+    let globals = accounts.account_data_all(&reader, &alice, Scope::Global).await.unwrap();
+    assert_eq!(globals.iter().map(|item| item.kind.as_str()).collect::<Vec<_>>(), ["a", "m.push_rules"]);
+    let entry = LogEntry::AccountData { user: alice.clone() };
+    assert_eq!(log(&accounts).await.iter().filter(|what| **what == entry).count(), 3);
+    let nothing = accounts.account_data(&reader, user_id!("@bob:hs1"), Scope::Global, "a").await.unwrap();
+    assert!(nothing.is_none());
+}
+
+#[tokio::test]
+async fn account_data_has_its_limits() {
+    let accounts = server_with(|config| {
+        config.limits.account_data_items = 2;
+        config.limits.account_data_bytes = 100;
+    });
+    let alice = user(&accounts, "alice").await;
+    let set = async |kind: &str, value: &Value| {
+        accounts.set_account_data(&alice, Scope::Global, kind, &raw(value)).await
+    };
+    assert!(matches!(set("a", &json!({ "v": "x".repeat(100) })).await, Err(Error::TooLarge(_))));
+    assert!(matches!(set("a", &json!([])).await, Err(Error::BadJson(_))));
+    assert!(matches!(set("m.push_rules", &json!({})).await, Err(Error::Forbidden(_))));
+    set("a", &json!({})).await.unwrap();
+    set("b", &json!({})).await.unwrap();
+    set("b", &json!({ "again": true })).await.unwrap();
+    assert!(matches!(set("c", &json!({})).await, Err(Error::TooMany(_))));
+}
+
+#[tokio::test]
+async fn tags_and_ignored_users_are_account_data() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let room = room_id!("!r:hs1");
+    accounts
+        .update_tags(&alice, room, |tags| {
+            tags.insert("m.favourite".to_owned(), json!({ "order": 0.5 }));
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        Value::Object(accounts.tags(&alice, room).await.unwrap()),
+        json!({ "m.favourite": { "order": 0.5 } })
+    );
+    let list = json!({ "ignored_users": { "@bob:hs1": {}, "not a user": {} } });
+    accounts.set_account_data(&alice, Scope::Global, "m.ignored_user_list", &raw(&list)).await.unwrap();
+    let ignored = accounts.ignored_users(&accounts.store().read(), &alice).await.unwrap();
+    assert_eq!(ignored.into_iter().collect::<Vec<_>>(), [user_id!("@bob:hs1")]);
+}
+
+#[tokio::test]
+async fn push_rules_are_edited_and_limited() {
+    let accounts = server_with(|config| config.limits.push_rules = 2);
+    let alice = user(&accounts, "alice").await;
+    let rule = |id: &str, pattern: &str| {
+        NewPushRule::Content(NewPatternedPushRule::new(
+            id.to_owned(),
+            pattern.to_owned(),
+            vec![Action::Notify],
+        ))
+    };
+    accounts.set_push_rule(&alice, rule("one", "x"), None, None).await.unwrap();
+    accounts.set_push_rule(&alice, rule("two", "y"), Some("one"), None).await.unwrap();
+    assert!(matches!(
+        accounts.set_push_rule(&alice, rule("three", "z"), None, None).await,
+        Err(Error::TooMany(_))
+    ));
+    let long = "x".repeat(100_000);
+    assert!(matches!(
+        accounts.set_push_rule(&alice, rule("two", &long), None, None).await,
+        Err(Error::TooLarge(_))
+    ));
+    assert!(matches!(
+        accounts.set_push_rule(&alice, rule(".own", "z"), None, None).await,
+        Err(Error::Invalid(_))
+    ));
+    accounts.enable_push_rule(&alice, RuleKind::Override, ".m.rule.master", true).await.unwrap();
+    accounts.set_push_actions(&alice, RuleKind::Content, "two", vec![]).await.unwrap();
+    let reader = accounts.store().read();
+    let rules = accounts.push_rules(&reader, &alice).await.unwrap();
+    assert_eq!(rules.content.iter().map(|rule| rule.rule_id.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert!(rules.content[1].actions.is_empty());
+    assert!(rules.get(RuleKind::Override, ".m.rule.master").unwrap().enabled());
+    assert!(matches!(
+        accounts.delete_push_rule(&alice, RuleKind::Override, ".m.rule.master").await,
+        Err(Error::Invalid(_))
+    ));
+    accounts.delete_push_rule(&alice, RuleKind::Content, "one").await.unwrap();
+    let outcome = accounts.delete_push_rule(&alice, RuleKind::Content, "one").await;
+    assert!(matches!(outcome, Err(Error::NotFound(_))));
+    let reader = accounts.store().read();
+    let items = accounts.account_data_since(&reader, &alice, Position(0)).await.unwrap();
+    assert!(items.len() == 1 && items[0].content.get().starts_with(r#"{"global":{"#));
+}
+
+#[tokio::test]
+async fn a_filter_keeps_its_id() {
+    let accounts = server_with(|config| config.limits.filters = 2);
+    let alice = user(&accounts, "alice").await;
+    let filter =
+        |limit: u32| serde_json::from_value(json!({ "room": { "timeline": { "limit": limit } } })).unwrap();
+    let id = accounts.store_filter(&alice, &filter(1)).await.unwrap();
+    assert_eq!(accounts.store_filter(&alice, &filter(1)).await.unwrap(), id);
+    accounts.store_filter(&alice, &filter(2)).await.unwrap();
+    assert!(matches!(accounts.store_filter(&alice, &filter(3)).await, Err(Error::TooMany(_))));
+    for _ in 0..2 {
+        let found = accounts.filter(&alice, &id).await.unwrap().unwrap();
+        assert_eq!(found.room.timeline.limit, Some(1_u32.into()));
+    }
+    assert!(accounts.filter(user_id!("@bob:hs1"), &id).await.unwrap().is_none());
+}
+
+fn pusher(key: &str, url: &str) -> Pusher {
+    serde_json::from_value(json!({
+        "pushkey": key, "app_id": "app", "kind": "http", "app_display_name": "App", "device_display_name": "D",
+        "lang": "fr", "data": { "url": url },
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_pusher_follows_its_device() {
+    const URL: &str = "https://push.example.org/_matrix/push/v1/notify";
+    let accounts = server();
+    let (alice, bob) = (user(&accounts, "alice").await, user(&accounts, "bob").await);
+    log_in(&accounts, &alice, "ONE").await;
+    log_in(&accounts, &bob, "BOB").await;
+    let (one, other) = (Some(device_id!("ONE")), OtherUsers::Replace);
+    for bad in ["https://push.example.org/other", "file:///_matrix/push/v1/notify", "x"] {
+        let outcome = accounts.set_pusher(&alice, one, &pusher("k", bad), other).await;
+        assert!(matches!(outcome, Err(Error::Invalid(_))), "{bad}");
+    }
+    accounts.set_pusher(&alice, one, &pusher("k", URL), other).await.unwrap();
+    accounts.set_pusher(&alice, None, &pusher("k2", URL), other).await.unwrap();
+    let count = async |user| accounts.pushers(&accounts.store().read(), user).await.unwrap().len();
+    assert_eq!(count(&alice).await, 2);
+    accounts.set_pusher(&bob, Some(device_id!("BOB")), &pusher("k", URL), other).await.unwrap();
+    assert_eq!((count(&alice).await, count(&bob).await), (1, 1));
+    accounts.set_pusher(&alice, one, &pusher("k", URL), OtherUsers::Keep).await.unwrap();
+    assert_eq!((count(&alice).await, count(&bob).await), (2, 1));
+    let mut users = accounts.users_with_pushers(None, 1).await.unwrap();
+    users.extend(accounts.users_with_pushers(users.last().map(|user| &**user), 5).await.unwrap());
+    users.dedup();
+    assert_eq!(users, [alice.clone(), bob.clone()]);
+    accounts.log_out(&alice, device_id!("ONE")).await.unwrap();
+    assert_eq!(count(&alice).await, 1);
+    accounts.delete_pusher(&alice, &pusher("k2", URL).ids).await.unwrap();
+    assert_eq!(count(&alice).await, 0);
+}
+
+#[tokio::test]
+async fn a_profile_has_fields_and_a_size() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let set = async |field: &str, value: Value| accounts.set_profile_field(&alice, field, Some(&value)).await;
+    set("displayname", json!("Alice")).await.unwrap();
+    set("avatar_url", json!("mxc://hs1/a")).await.unwrap();
+    set("org.example.team", json!({ "name": "x" })).await.unwrap();
+    assert!(matches!(set("displayname", json!(1)).await, Err(Error::Invalid(_))));
+    assert!(matches!(set("Bad Name", json!(1)).await, Err(Error::Invalid(_))));
+    assert!(matches!(set(&"x".repeat(256), json!(1)).await, Err(Error::TooLarge(_))));
+    assert!(matches!(set("large", json!("x".repeat(65_536))).await, Err(Error::TooLarge(_))));
+    let profile = accounts.profile(&accounts.store().read(), &alice).await.unwrap();
+    assert_eq!((profile.displayname(), profile.avatar_url()), (Some("Alice"), Some("mxc://hs1/a")));
+    assert_eq!(profile.fields.len(), 3);
+    set("avatar_url", json!("")).await.unwrap();
+    accounts.set_profile_field(&alice, "displayname", None).await.unwrap();
+    let profile = accounts.profile(&accounts.store().read(), &alice).await.unwrap();
+    assert_eq!(profile.fields.len(), 1);
+    let entry = LogEntry::Profile { user: alice.clone() };
+    assert_eq!(log(&accounts).await.iter().filter(|what| **what == entry).count(), 5);
+    assert!(accounts.profile(&accounts.store().read(), user_id!("@nobody:hs1")).await.is_err());
+    accounts.deactivate(&alice, Erase::Yes).await.unwrap();
+    assert!(accounts.profile(&accounts.store().read(), &alice).await.unwrap().fields.is_empty());
+}

@@ -1,0 +1,183 @@
+//! To-device messages and key backup.
+
+use std::collections::BTreeMap;
+
+use chappe_store::{Position, Tx};
+use ruma::{OwnedDeviceId, OwnedUserId, device_id, room_id, user_id};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
+
+use super::{log_in, server, server_with, user};
+use crate::{Accounts, BackupKeysMap, Error, Recipients, Sending};
+
+const END: Position = Position(u64::MAX - 1);
+
+fn content(n: usize) -> Box<RawValue> {
+    to_raw_value(&json!({ "n": n })).unwrap()
+}
+
+async fn send(accounts: &Accounts, once: &str, to: &OwnedUserId, recipients: Recipients) -> bool {
+    let messages = [(to.clone(), recipients)];
+    let sending = Sending {
+        sender: user_id!("@bob:elsewhere"),
+        once: Some(("DEV", once)),
+        event_type: "m.test",
+        messages: &messages,
+    };
+    accounts.send_to_devices(sending, Tx::new()).await.unwrap()
+}
+
+async fn waiting(accounts: &Accounts, user: &OwnedUserId, device: &str) -> Vec<(Position, u64)> {
+    let reader = accounts.store().read();
+    let device = OwnedDeviceId::from(device);
+    let found = accounts.to_device_messages(&reader, user, &device, Position(0), END, 1000).await.unwrap();
+    let number = |text: &str| {
+        let event: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!((&event["type"], &event["sender"]), (&json!("m.test"), &json!("@bob:elsewhere")));
+        event["content"]["n"].as_u64().unwrap()
+    };
+    found.iter().map(|message| (message.position, number(message.event.get()))).collect()
+}
+
+#[tokio::test]
+async fn a_message_arrives_once_for_each_device() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    log_in(&accounts, &alice, "ONE").await;
+    log_in(&accounts, &alice, "TWO").await;
+    assert!(send(&accounts, "1", &alice, Recipients::All(content(1))).await);
+    assert!(!send(&accounts, "1", &alice, Recipients::All(content(2))).await);
+    let to_one: BTreeMap<_, _> = [("ONE".into(), content(3)), ("NONE".into(), content(4))].into();
+    assert!(send(&accounts, "2", &alice, Recipients::Devices(to_one)).await);
+
+    let one = waiting(&accounts, &alice, "ONE").await;
+    assert_eq!(one.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(waiting(&accounts, &alice, "TWO").await.len(), 1);
+    assert!(waiting(&accounts, &alice, "NONE").await.is_empty());
+
+    accounts.delete_to_device(&alice, device_id!("ONE"), one[0].0).await.unwrap();
+    assert_eq!(waiting(&accounts, &alice, "ONE").await, one[1..]);
+    accounts.delete_devices(&alice, &["ONE".into()]).await.unwrap();
+    assert!(waiting(&accounts, &alice, "ONE").await.is_empty());
+    log_in(&accounts, &alice, "ONE").await;
+    assert!(waiting(&accounts, &alice, "ONE").await.is_empty());
+}
+
+#[tokio::test]
+async fn messages_of_one_commit_stay_together() {
+    let accounts = server();
+    let (alice, bob) = (user(&accounts, "alice").await, user(&accounts, "bob").await);
+    log_in(&accounts, &alice, "ONE").await;
+    log_in(&accounts, &bob, "BOB").await;
+    let messages = [
+        (alice.clone(), Recipients::All(content(1))),
+        (bob.clone(), Recipients::All(content(1))),
+        (alice.clone(), Recipients::All(content(2))),
+        (alice.clone(), Recipients::All(content(3))),
+    ];
+    let sending =
+        Sending { sender: user_id!("@bob:elsewhere"), once: None, event_type: "m.test", messages: &messages };
+    accounts.send_to_devices(sending, Tx::new()).await.unwrap();
+    send(&accounts, "2", &alice, Recipients::All(content(4))).await;
+    let reader = accounts.store().read();
+    let page =
+        accounts.to_device_messages(&reader, &alice, device_id!("ONE"), Position(0), END, 2).await.unwrap();
+    assert_eq!(page.len(), 3);
+    let next = page[2].position;
+    let rest = accounts.to_device_messages(&reader, &alice, device_id!("ONE"), next, END, 2).await.unwrap();
+    assert_eq!(rest.len(), 1);
+    let none =
+        accounts.to_device_messages(&reader, &alice, device_id!("ONE"), Position(0), Position(0), 2).await;
+    assert!(none.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_full_inbox_drops_the_oldest() {
+    let accounts = server_with(|config| config.limits.to_device = 250);
+    let alice = user(&accounts, "alice").await;
+    log_in(&accounts, &alice, "ONE").await;
+    for n in 0..260 {
+        send(&accounts, &n.to_string(), &alice, Recipients::All(content(n))).await;
+    }
+    let left = waiting(&accounts, &alice, "ONE").await;
+    assert!(left.len() <= 250, "{}", left.len());
+    assert_eq!(left.last().unwrap().1, 259);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_one_commit_still_arrives() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    for n in 0..60 {
+        log_in(&accounts, &alice, &format!("D{n}")).await;
+    }
+    let large = to_raw_value(&json!({ "n": 7, "pad": "x".repeat(60_000) })).unwrap();
+    assert!(send(&accounts, "1", &alice, Recipients::All(large)).await);
+    for n in 0..60 {
+        assert_eq!(waiting(&accounts, &alice, &format!("D{n}")).await.len(), 1);
+    }
+    let messages =
+        [(alice.clone(), Recipients::All(to_raw_value(&json!({ "pad": "x".repeat(70_000) })).unwrap()))];
+    let sending =
+        Sending { sender: user_id!("@bob:elsewhere"), once: None, event_type: "m.test", messages: &messages };
+    assert!(matches!(accounts.send_to_devices(sending, Tx::new()).await, Err(Error::TooLarge(_))));
+}
+
+fn key(index: u64, forwarded: u64, verified: bool) -> Box<RawValue> {
+    to_raw_value(&json!({
+        "first_message_index": index,
+        "forwarded_count": forwarded,
+        "is_verified": verified,
+        "session_data": { "ephemeral": "e", "ciphertext": "c", "mac": "m" },
+    }))
+    .unwrap()
+}
+
+fn keys(session: &str, key: Box<RawValue>) -> BackupKeysMap {
+    [(room_id!("!r:hs1").to_owned(), [(session.to_owned(), key)].into())].into()
+}
+
+#[tokio::test]
+async fn the_better_key_stays_in_the_backup() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let data = to_raw_value(&json!({ "public_key": "k" })).unwrap();
+    assert!(accounts.backup(&alice, None).await.unwrap().is_none());
+    assert!(matches!(
+        accounts.put_backup_keys(&alice, "1", keys("s", key(1, 1, false))).await,
+        Err(Error::NotFound(_))
+    ));
+    assert_eq!(accounts.create_backup(&alice, "a", &data).await.unwrap(), "1");
+    let first = accounts.put_backup_keys(&alice, "1", keys("s", key(5, 5, false))).await.unwrap();
+    assert_eq!(first.count, 1);
+    let worse = accounts.put_backup_keys(&alice, "1", keys("s", key(5, 6, false))).await.unwrap();
+    assert_eq!(worse, first);
+    let mut etag = first.etag;
+    for better in [key(5, 4, false), key(4, 9, false), key(9, 9, true), key(8, 9, true)] {
+        let change = accounts.put_backup_keys(&alice, "1", keys("s", better.clone())).await.unwrap();
+        assert!(change.etag != etag && change.count == 1);
+        etag = change.etag;
+        let stored = accounts.backup_keys(&alice, "1", Some(room_id!("!r:hs1")), Some("s")).await.unwrap();
+        assert_eq!(stored[room_id!("!r:hs1")]["s"].get(), better.get());
+    }
+    let broken = to_raw_value(&json!({ "first_message_index": -1 })).unwrap();
+    assert!(matches!(accounts.put_backup_keys(&alice, "1", keys("s", broken)).await, Err(Error::BadJson(_))));
+
+    assert_eq!(accounts.create_backup(&alice, "a", &data).await.unwrap(), "2");
+    match accounts.put_backup_keys(&alice, "1", keys("s", key(0, 0, true))).await {
+        Err(Error::WrongBackupVersion { current }) => assert_eq!(current, "2"),
+        other => panic!("{other:?}"),
+    }
+    assert!(accounts.update_backup(&alice, "2", "b", &data).await.is_err());
+    accounts.delete_backup(&alice, "2").await.unwrap();
+    let info = accounts.backup(&alice, None).await.unwrap().unwrap();
+    assert_eq!((info.version.as_str(), info.count), ("1", 1));
+    let gone = accounts.delete_backup_keys(&alice, "1", None, None).await.unwrap();
+    assert_eq!(gone.count, 0);
+    assert!(accounts.backup_keys(&alice, "1", None, None).await.unwrap().is_empty());
+    assert!(accounts.backup(&alice, Some("01")).await.unwrap().is_none());
+    // A number is never given twice.
+    assert_eq!(accounts.create_backup(&alice, "a", &data).await.unwrap(), "3");
+}

@@ -1,0 +1,247 @@
+//! Users, passwords, tokens, devices.
+
+use std::time::Duration;
+
+use ruma::{OwnedDeviceId, device_id, thirdparty::Medium, user_id};
+
+use super::{log_in, server, server_with, user};
+use crate::{Accounts, Erase, Error, LogIn, NewUser, OtherDevices, Refreshing, UserFilter, UserKind};
+
+fn named(name: &str) -> NewUser {
+    NewUser { localpart: Some(name.to_owned()), ..NewUser::default() }
+}
+
+async fn refreshable(accounts: &Accounts, device: &str) -> crate::Issued {
+    let log_in = LogIn {
+        user_id: user_id!("@alice:hs1").to_owned(),
+        device_id: Some(OwnedDeviceId::from(device)),
+        device_name: None,
+        refreshing: Refreshing::Yes,
+    };
+    accounts.log_in(log_in).await.unwrap()
+}
+
+#[tokio::test]
+async fn names_are_strict_unique_and_small() {
+    let accounts = server_with(|config| config.reserved_names.push("admin".to_owned()));
+    assert_eq!(accounts.create_user(named("Alice")).await.unwrap(), "@alice:hs1");
+    assert!(matches!(accounts.create_user(named("alice")).await, Err(Error::UserInUse)));
+    for bad in ["", "a b", "é", "a@b", "a:b", "a\n", "a!", &"x".repeat(300)] {
+        assert!(matches!(accounts.create_user(named(bad)).await, Err(Error::InvalidUsername(_))), "{bad:?}");
+    }
+    for reserved in ["admin", "_server"] {
+        assert!(matches!(accounts.create_user(named(reserved)).await, Err(Error::Reserved)), "{reserved}");
+    }
+    accounts.create_user(NewUser { kind: UserKind::System, ..named("_server") }).await.unwrap();
+    accounts.create_user(NewUser { kind: UserKind::Guest, ..NewUser::default() }).await.unwrap();
+    let filter = UserFilter { containing: Some("server".to_owned()), with_deactivated: false };
+    assert_eq!(accounts.users(None, 10, &filter).await.unwrap().len(), 1);
+    let all = accounts.users(Some(user_id!("@_server:hs1")), 10, &UserFilter::default()).await.unwrap();
+    assert!(all.iter().all(|(id, _)| id != "@_server:hs1"));
+    assert_eq!(accounts.local_user("@ALICE:hs1").unwrap(), "@alice:hs1");
+    assert!(accounts.local_user("@alice:elsewhere").is_err());
+}
+
+#[tokio::test]
+async fn an_address_belongs_to_one_account() {
+    let accounts = server();
+    let with_mail = |name| NewUser { email: Some("a@gouv.fr".to_owned()), ..named(name) };
+    let alice = accounts.create_user(with_mail("alice")).await.unwrap();
+    assert!(matches!(accounts.create_user(with_mail("bob")).await, Err(Error::ThreepidInUse)));
+    let bob = accounts.create_user(named("bob")).await.unwrap();
+    assert!(matches!(
+        accounts.add_threepid(&bob, &Medium::Email, "a@gouv.fr", 1).await,
+        Err(Error::ThreepidInUse)
+    ));
+    assert_eq!(accounts.user_by_threepid(&Medium::Email, "a@gouv.fr").await.unwrap(), Some(alice.clone()));
+    accounts.deactivate(&alice, Erase::No).await.unwrap();
+    accounts.add_threepid(&bob, &Medium::Email, "a@gouv.fr", 1).await.unwrap();
+    assert_eq!(accounts.threepids(&bob).await.unwrap().len(), 1);
+    assert!(accounts.remove_threepid(&bob, &Medium::Email, "a@gouv.fr").await.unwrap());
+    assert_eq!(accounts.user_by_threepid(&Medium::Email, "a@gouv.fr").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_registration_token_makes_as_many_accounts_as_it_says() {
+    let accounts = server();
+    accounts.create_registration_token(Some("t".to_owned()), Some(1), None).await.unwrap();
+    assert!(accounts.create_registration_token(Some("t".to_owned()), None, None).await.is_err());
+    let with_token = |name| NewUser { registration_token: Some("t".to_owned()), ..named(name) };
+    accounts.create_user(with_token("alice")).await.unwrap();
+    assert!(matches!(accounts.create_user(with_token("bob")).await, Err(Error::Forbidden(_))));
+    assert!(!accounts.registration_token_valid("t").await.unwrap());
+    accounts.update_registration_token("t", |token| token.uses_allowed = Some(2)).await.unwrap();
+    accounts.create_user(with_token("bob")).await.unwrap();
+    assert_eq!(accounts.registration_token("t").await.unwrap().unwrap().0.completed, 2);
+}
+
+#[tokio::test]
+async fn passwords_are_verified_and_refusals_look_alike() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    accounts.verify_password(&alice, "alice's password").await.unwrap();
+    let refusal = |outcome: Result<(), Error>| match outcome {
+        Err(Error::Forbidden(sentence)) => sentence,
+        other => panic!("{other:?}"),
+    };
+    let wrong = refusal(accounts.verify_password(&alice, "alice's Password").await);
+    let unknown = refusal(accounts.verify_password(user_id!("@nobody:hs1"), "alice's password").await);
+    let long = refusal(accounts.verify_password(&alice, &"x".repeat(10_000_000)).await);
+    accounts.deactivate(&alice, Erase::No).await.unwrap();
+    let closed = refusal(accounts.verify_password(&alice, "alice's password").await);
+    assert!(wrong == unknown && wrong == long && wrong == closed);
+    let short = NewUser { password: Some("short".to_owned()), ..named("bob") };
+    assert!(matches!(accounts.create_user(short).await, Err(Error::WeakPassword(_))));
+}
+
+#[tokio::test]
+async fn a_new_password_logs_the_others_out() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let (one, two) = (log_in(&accounts, &alice, "ONE").await, log_in(&accounts, &alice, "TWO").await);
+    accounts.authenticate(&two.access_token).await.unwrap();
+    let others = OtherDevices::LogOutExcept(Some(device_id!("ONE")));
+    accounts.set_password(&alice, "another password", others).await.unwrap();
+    accounts.authenticate(&one.access_token).await.unwrap();
+    assert!(matches!(
+        accounts.authenticate(&two.access_token).await,
+        Err(Error::UnknownToken { soft_logout: false })
+    ));
+    assert!(accounts.verify_password(&alice, "alice's password").await.is_err());
+    accounts.verify_password(&alice, "another password").await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_end_at_once_though_they_were_cached() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let token = log_in(&accounts, &alice, "ONE").await.access_token;
+    let requester = accounts.authenticate(&token).await.unwrap();
+    assert_eq!((requester.user_id.as_str(), requester.device().unwrap().as_str()), ("@alice:hs1", "ONE"));
+    assert!(!requester.admin);
+
+    accounts.update_user(&alice, |record| record.admin = true).await.unwrap();
+    accounts.authenticate(&token).await.unwrap().must_be_admin().unwrap();
+    accounts.update_user(&alice, |record| record.suspended = true).await.unwrap();
+    assert!(matches!(accounts.authenticate(&token).await.unwrap().may_act(), Err(Error::Suspended)));
+    accounts.update_user(&alice, |record| record.locked = true).await.unwrap();
+    assert!(matches!(accounts.authenticate(&token).await, Err(Error::Locked)));
+    accounts.authenticate_locked(&token).await.unwrap();
+    accounts.update_user(&alice, |record| record.locked = false).await.unwrap();
+    accounts.authenticate(&token).await.unwrap();
+
+    accounts.log_out(&alice, device_id!("ONE")).await.unwrap();
+    assert!(matches!(accounts.authenticate(&token).await, Err(Error::UnknownToken { soft_logout: false })));
+
+    let token = log_in(&accounts, &alice, "TWO").await.access_token;
+    accounts.authenticate(&token).await.unwrap();
+    accounts.soft_log_out_all(&alice).await.unwrap();
+    assert!(matches!(accounts.authenticate(&token).await, Err(Error::UnknownToken { soft_logout: true })));
+    assert_eq!(accounts.devices(&alice).await.unwrap().len(), 1);
+
+    let again = log_in(&accounts, &alice, "TWO").await.access_token;
+    accounts.authenticate(&again).await.unwrap();
+    assert!(matches!(accounts.authenticate(&token).await, Err(Error::UnknownToken { soft_logout: false })));
+    accounts.deactivate(&alice, Erase::Yes).await.unwrap();
+    assert!(accounts.authenticate(&again).await.is_err());
+    let log_in_again =
+        LogIn { user_id: alice.clone(), device_id: None, device_name: None, refreshing: Refreshing::No };
+    assert!(matches!(accounts.log_in(log_in_again).await, Err(Error::Deactivated)));
+    accounts.reactivate(&alice).await.unwrap();
+    assert!(accounts.verify_password(&alice, "alice's password").await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshing_keeps_the_old_pair_until_the_new_one_is_used() {
+    let accounts = server();
+    user(&accounts, "alice").await;
+    let first = refreshable(&accounts, "ONE").await;
+    accounts.authenticate(&first.access_token).await.unwrap();
+    let old_refresh = first.refresh_token.clone().unwrap();
+
+    let lost = accounts.refresh(&old_refresh).await.unwrap();
+    accounts.authenticate(&first.access_token).await.unwrap();
+    // The answer was lost: the old refresh token still works, and what it gave before does not.
+    let second = accounts.refresh(&old_refresh).await.unwrap();
+    assert!(accounts.authenticate(&lost.access_token).await.is_err());
+    accounts.authenticate(&first.access_token).await.unwrap();
+
+    accounts.authenticate(&second.access_token).await.unwrap();
+    assert!(accounts.authenticate(&first.access_token).await.is_err());
+    assert!(matches!(accounts.refresh(&old_refresh).await, Err(Error::UnknownToken { .. })));
+
+    // The new refresh token may be used before the new access token.
+    let third = accounts.refresh(second.refresh_token.as_deref().unwrap()).await.unwrap();
+    let fourth = accounts.refresh(third.refresh_token.as_deref().unwrap()).await.unwrap();
+    assert!(accounts.authenticate(&second.access_token).await.is_err());
+    accounts.authenticate(&third.access_token).await.unwrap();
+    accounts.authenticate(&fourth.access_token).await.unwrap();
+    assert!(accounts.authenticate(&third.access_token).await.is_err());
+
+    tokio::time::advance(Duration::from_secs(3601)).await;
+    let expired = accounts.authenticate(&fourth.access_token).await;
+    assert!(matches!(expired, Err(Error::UnknownToken { soft_logout: true })));
+    let fifth = accounts.refresh(fourth.refresh_token.as_deref().unwrap()).await.unwrap();
+    accounts.authenticate(&fifth.access_token).await.unwrap();
+    accounts.log_out_all(user_id!("@alice:hs1")).await.unwrap();
+    assert!(accounts.refresh(fifth.refresh_token.as_deref().unwrap()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn login_tokens_work_once_and_not_for_long() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let (token, _) = accounts.login_token(&alice).await.unwrap();
+    assert_eq!(accounts.redeem_login_token(&token).await.unwrap(), alice);
+    assert!(accounts.redeem_login_token(&token).await.is_err());
+    let (late, lifetime) = accounts.login_token(&alice).await.unwrap();
+    tokio::time::advance(Duration::from_millis(lifetime)).await;
+    assert!(accounts.redeem_login_token(&late).await.is_err());
+
+    let (openid, lifetime) = accounts.openid_token(&alice).await.unwrap();
+    assert_eq!(accounts.openid_user(&openid).await.unwrap(), alice);
+    assert!(accounts.redeem_login_token(&openid).await.is_err());
+    assert!(accounts.authenticate(&openid).await.is_err());
+    assert_eq!(accounts.openid_user(&openid).await.unwrap(), alice);
+    tokio::time::advance(Duration::from_millis(lifetime)).await;
+    assert!(accounts.openid_user(&openid).await.is_err());
+    assert!(accounts.sweep().await.unwrap() >= 2);
+    assert_eq!(accounts.sweep().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn devices_are_listed_named_seen_and_ended() {
+    let accounts = server_with(|config| config.limits.devices = 2);
+    let alice = user(&accounts, "alice").await;
+    let token = log_in(&accounts, &alice, "ONE").await.access_token;
+    log_in(&accounts, &alice, "TWO").await;
+    let third =
+        LogIn { user_id: alice.clone(), device_id: None, device_name: None, refreshing: Refreshing::No };
+    assert!(matches!(accounts.log_in(third).await, Err(Error::TooMany(_))));
+    let odd = LogIn {
+        user_id: alice.clone(),
+        device_id: Some("x".repeat(512).into()),
+        device_name: None,
+        refreshing: Refreshing::No,
+    };
+    assert!(matches!(accounts.log_in(odd).await, Err(Error::Invalid(_))));
+
+    accounts.saw(&alice, device_id!("ONE"), Some("192.0.2.7".parse().unwrap()));
+    accounts.saw(&alice, device_id!("GONE"), None);
+    assert_eq!(accounts.devices(&alice).await.unwrap()[0].last_seen_ip.as_deref(), Some("192.0.2.7"));
+    accounts.flush_seen().await.unwrap();
+    let one = accounts.device(&alice, device_id!("ONE")).await.unwrap().unwrap();
+    assert_eq!(one.last_seen_ip.as_deref(), Some("192.0.2.7"));
+    accounts.rename_device(&alice, device_id!("ONE"), Some("phone")).await.unwrap();
+    let one = accounts.device(&alice, device_id!("ONE")).await.unwrap().unwrap();
+    assert_eq!(one.name.as_deref(), Some("phone"));
+    assert!(matches!(
+        accounts.rename_device(&alice, device_id!("NONE"), None).await,
+        Err(Error::NotFound(_))
+    ));
+
+    accounts.authenticate(&token).await.unwrap();
+    accounts.delete_devices(&alice, &["ONE".into(), "NONE".into()]).await.unwrap();
+    assert!(accounts.authenticate(&token).await.is_err());
+    assert_eq!(accounts.devices(&alice).await.unwrap().len(), 1);
+}
