@@ -86,8 +86,10 @@ impl Accounts {
         })
     }
 
+    /// Adds the change of an item to a transaction, for what has to be one commit with something else. Conflict if the
+    /// item is changed meanwhile.
     #[expect(clippy::too_many_arguments, reason = "a row has a user, a scope, a type and a content")]
-    pub(crate) async fn draft_account_data(
+    pub async fn draft_account_data(
         &self,
         reader: &Reader<'_>,
         tx: &mut Tx,

@@ -23,6 +23,8 @@ mod remote;
 mod send;
 mod serve;
 mod stripped;
+#[cfg(test)]
+mod testing;
 mod turn;
 mod upgrade;
 mod visible;

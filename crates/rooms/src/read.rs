@@ -11,3 +11,6 @@ pub(crate) mod state;
 pub(crate) mod timestamp;
 pub(crate) mod token;
 pub(crate) mod view;
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use ruma::{
     EventId, OwnedEventId, RoomId, ServerName, UserId, api::client::receipt::create_receipt::v3::ReceiptType,
     events::receipt::ReceiptThread,
 };
-use serde_json::{json, value::to_raw_value};
+use serde_json::json;
 
 use crate::{
     Actor, Error, Result, Rooms,
@@ -20,6 +20,9 @@ use crate::{
 
 /// Times a conflicting write is tried again.
 const ATTEMPTS: usize = 20;
+
+/// The account data that keeps the read marker.
+const FULLY_READ: &str = "m.fully_read";
 
 /// What `POST /rooms/{roomId}/read_markers` sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,13 +87,6 @@ impl Rooms {
     }
 
     async fn mark(&self, actor: &Actor, room: &RoomId, markers: &Markers, thread: &ReceiptThread) -> Result<()> {
-        if let Some(event) = &markers.fully_read {
-            self.visible_to_user(&actor.user, room, event).await?;
-            let content = to_raw_value(&json!({ "event_id": event }))
-                .map_err(|error| Error::BadJson(error.to_string()))?;
-            let put = self.0.accounts.put_account_data(&actor.user, Scope::Room(room), "m.fully_read", &content);
-            put.await.map_err(|error| Error::BadState(error.to_string()))?;
-        }
         for _ in 0..ATTEMPTS {
             let tx = self.marking(actor, room, markers, thread).await?;
             if tx.is_empty() {
@@ -125,6 +121,14 @@ impl Rooms {
             let reading = Reading { user: &actor.user, kind, event, thread, ts, local: true };
             view.read_up_to(&mut tx, &reading).await?;
         }
+        if let Some(event) = &markers.fully_read {
+            view.seen_by(&actor.user, event).await?;
+            let (scope, content) = (Scope::Room(room), json!({ "event_id": event }).to_string());
+            let accounts = &self.0.accounts;
+            let draft =
+                accounts.draft_account_data(&view.reader, &mut tx, &actor.user, scope, FULLY_READ, &content);
+            draft.await.map_err(not_marked)?;
+        }
         Ok(tx)
     }
 
@@ -156,6 +160,13 @@ impl Rooms {
             }
         }
         Err(Error::Retry)
+    }
+}
+
+fn not_marked(error: chappe_accounts::Error) -> Error {
+    match error {
+        chappe_accounts::Error::Store(error) => error.into(),
+        other => Error::Forbidden(other.to_string()),
     }
 }
 

@@ -30,6 +30,9 @@ impl Rooms {
         {
             return self.invite_remote(actor, room, &target, draft.content).await;
         }
+        if draft.kind == TimelineEventType::RoomCanonicalAlias && draft.state_key.as_deref() == Some("") {
+            self.check_canonical_alias(actor, room, &draft.content).await?;
+        }
         let job = Job { sender: actor.user.clone(), bypass: bypass_of(actor), draft, txn };
         self.submit(room, job).await
     }

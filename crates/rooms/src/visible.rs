@@ -260,3 +260,87 @@ impl View<'_> {
         Ok(server_may_see(&visibility, members.iter().map(|event| membership(Some(&event.pdu)))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ruma::{OwnedEventId, RoomId};
+    use serde_json::json;
+
+    use crate::{
+        Actor, Change, Error,
+        testing::{Town, actor},
+    };
+
+    async fn sees(town: &Town, who: &Actor, room: &RoomId, event: &OwnedEventId) -> bool {
+        match town.rooms.visible_to_user(&who.user, room, event).await {
+            Ok(_) => true,
+            Err(Error::NotFound("event")) => false,
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn history_visibility_is_judged_at_the_event() {
+        let town = Town::new().await;
+        let (anna, bob, carl) = (actor("anna"), actor("bob"), actor("carl"));
+        let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
+        for (visibility, outsider, invited, joiner) in [
+            ("joined", false, false, false),
+            ("invited", false, true, false),
+            ("shared", false, false, true),
+            ("world_readable", true, true, true),
+        ] {
+            town.set(&anna, &room, "m.room.history_visibility", "", json!({ "history_visibility": visibility })).await;
+            let before = town.say(&anna, &room, json!({ "body": "before" })).await;
+            town.change(&anna, &room, &bob, Change::Invite).await;
+            let during = town.say(&anna, &room, json!({ "body": "invited" })).await;
+            assert_eq!(sees(&town, &carl, &room, &before).await, outsider, "{visibility}");
+            assert_eq!(sees(&town, &bob, &room, &during).await, invited, "{visibility}");
+            town.join(&bob, &room).await;
+            let inside = town.say(&anna, &room, json!({ "body": "joined" })).await;
+            assert_eq!(sees(&town, &bob, &room, &before).await, joiner, "{visibility}");
+            assert!(sees(&town, &bob, &room, &inside).await);
+            town.rooms.leave(&bob, &room, None).await.unwrap();
+            let after = town.say(&anna, &room, json!({ "body": "gone" })).await;
+            assert_eq!(sees(&town, &bob, &room, &after).await, outsider, "{visibility}");
+            assert!(sees(&town, &bob, &room, &inside).await, "{visibility}: what was seen while joined stays seen");
+            assert_eq!(sees(&town, &bob, &room, &before).await, joiner, "{visibility}: after leaving");
+            let member = bob.user.clone();
+            town.rooms.forget(&member, &room).await.unwrap();
+            assert_eq!(sees(&town, &bob, &room, &before).await, outsider, "{visibility}: after forgetting");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_of_another_room_is_not_found() {
+        let town = Town::new().await;
+        let anna = actor("anna");
+        let (one, two) = (town.room(&anna, json!({})).await, town.room(&anna, json!({})).await);
+        let event = town.say(&anna, &two, json!({ "body": "x" })).await;
+        assert!(sees(&town, &anna, &two, &event).await);
+        assert!(!sees(&town, &anna, &one, &event).await);
+        let here = "here.fr".try_into().unwrap();
+        assert!(town.rooms.visible_to_server(here, &two, &event).await.is_ok());
+        assert!(town.rooms.visible_to_server(here, &one, &event).await.is_err());
+        let there = "there.fr".try_into().unwrap();
+        assert!(town.rooms.visible_to_server(there, &two, &event).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_joined_user_costs_one_look_at_the_membership() {
+        let town = Town::new().await;
+        let anna = actor("anna");
+        let room = town.room(&anna, json!({})).await;
+        for number in 0..30 {
+            town.say(&anna, &room, json!({ "body": number.to_string() })).await;
+        }
+        let view = town.rooms.view(&room).await.unwrap();
+        let rows = view.reader.timeline_back(view.nid, i64::MAX, 20).await.unwrap();
+        let nums: Vec<_> = rows.into_iter().map(|row| row.num).collect();
+        let events = view.load(&nums).await.unwrap();
+        town.trips.take();
+        assert_eq!(view.visible(&anna.user, events).await.unwrap().len(), 20);
+        let (gets, scans, _) = town.trips.take();
+        assert!(gets <= 2 && scans == 0, "{gets} gets, {scans} scans");
+    }
+}
