@@ -134,7 +134,14 @@ impl Desk<'_> {
     }
 
     fn judge_own(&self, by: By<'_>, pdu: &Pdu, prepared: &Prepared) -> Result<()> {
-        allowed_by_state(self.rules, pdu, |kind, key| prepared.held.get(kind, key)).map_err(refusal)?;
+        if *pdu.kind() == TimelineEventType::RoomCreate && !self.head.extremities.is_empty() {
+            return Err(Error::Forbidden("a room is created once".to_owned()));
+        }
+        let allowed = allowed_by_state(self.rules, pdu, |kind, key| prepared.held.get(kind, key));
+        allowed.map_err(|error| match (by.door, refusal(error)) {
+            (Door::Create, Error::Forbidden(reason)) => Error::InvalidRoomState(reason),
+            (_, error) => error,
+        })?;
         self.ask_policy(by, &prepared.draft, &prepared.held)
     }
 

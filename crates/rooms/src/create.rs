@@ -136,7 +136,7 @@ impl Inner {
         drafts.extend(plan.furniture.rest.iter().cloned());
         drafts.extend(plan.invites.iter().map(|(user, content)| Draft::member(user, content.clone())));
         for draft in drafts {
-            desk.author(by, draft).await.map_err(in_creation)?;
+            desk.author(by, draft).await?;
         }
         if let Some(alias) = &plan.alias {
             desk.tx.put_alias(alias, desk.nid, &actor.user);
@@ -191,12 +191,4 @@ impl Inner {
 fn canonical_alias(alias: &RoomAliasId) -> Draft {
     let content = Map::from_iter([("alias".to_owned(), json!(alias))]);
     Draft::state(TimelineEventType::RoomCanonicalAlias, "", content)
-}
-
-/// The rules refuse a state that a client made up for its own new room.
-fn in_creation(error: Error) -> Error {
-    match error {
-        Error::Forbidden(reason) if reason.starts_with("not allowed") => Error::InvalidRoomState(reason),
-        other => other,
-    }
 }

@@ -25,6 +25,8 @@ mod serve;
 mod stripped;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod upgrade;
 mod visible;

@@ -9,6 +9,7 @@ mod complete;
 mod judge;
 mod old;
 mod outliers;
+mod outside;
 mod resolve;
 
 use std::collections::HashMap;
@@ -104,7 +105,11 @@ impl Rooms {
 impl Inner {
     async fn receive_one(&self, origin: &ServerName, raw: Box<RawValue>) -> Outcome {
         let checked = match Received::read(origin, raw) {
-            Ok(received) => received.check(self).await,
+            Ok(received) => match self.receive_outside(&received).await {
+                Ok(Some(event_id)) => return Outcome { event_id: Some(event_id), result: Ok(()) },
+                Ok(None) => received.check(self).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match checked {
@@ -139,9 +144,11 @@ impl Inner {
         let event_id = checked.pdu().event_id().to_owned();
         match checked.complete(self, budget).await {
             Ok(complete) => self.settle(&complete).await.map(drop),
-            Err(error @ (Error::Store(_) | Error::Retry)) => Err(error),
             Err(error) => {
-                self.hopeless.add(&event_id, now);
+                // A server that is down may be up again next time.
+                if matches!(error, Error::HostilePeer(_)) {
+                    self.hopeless.add(&event_id, now);
+                }
                 Err(error)
             }
         }

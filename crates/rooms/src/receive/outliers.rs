@@ -8,7 +8,7 @@ use chappe_rules::{
     pdu::Judged,
 };
 use chappe_store::{EventMeta, EventNum, Position, StateRef, Status};
-use ruma::{OwnedEventId, RoomId};
+use ruma::{OwnedEventId, RoomId, events::TimelineEventType};
 
 use super::check::Proven;
 use crate::{Error, Inner, Result, desk::Desk, turn::ATTEMPTS};
@@ -31,6 +31,9 @@ impl From<Vec<Proven>> for Outliers {
 fn sorted(mut left: BTreeMap<OwnedEventId, Pdu>) -> Vec<Pdu> {
     let mut order = Vec::with_capacity(left.len());
     let mut stack: Vec<(OwnedEventId, bool)> = left.keys().rev().map(|id| (id.clone(), false)).collect();
+    // From version 12 on nobody lists the create event, and everybody rests on it.
+    let creates = left.iter().filter(|(_, pdu)| *pdu.kind() == TimelineEventType::RoomCreate);
+    stack.extend(creates.map(|(id, _)| (id.clone(), false)));
     let mut entered = BTreeSet::new();
     while let Some((id, ready)) = stack.pop() {
         let Some(pdu) = left.get(&id) else { continue };

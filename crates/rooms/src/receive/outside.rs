@@ -1,0 +1,66 @@
+//! Memberships of local users in rooms that this server is not in: an invite that is withdrawn, a knock that is refused.
+
+use chappe_rules::Pdu;
+use chappe_store::{At, Json, Membership, Tx, out_of_band::OutOfBand};
+use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, UserId};
+use serde::Deserialize;
+
+use super::{Received, is_in, parse};
+use crate::{
+    Error, Inner, Result,
+    desk::{membership_of, rules_of},
+};
+
+#[derive(Deserialize)]
+struct Peek {
+    #[serde(rename = "type")]
+    kind: String,
+    state_key: Option<String>,
+}
+
+impl Inner {
+    /// Takes a leave or ban of a local user whose invite or knock is out-of-band; `None` for every other event.
+    pub(super) async fn receive_outside(&self, received: &Received) -> Result<Option<OwnedEventId>> {
+        let Some(user) = self.local_member(received) else { return Ok(None) };
+        if is_in(self, &received.room).await? {
+            return Ok(None);
+        }
+        let Some(now) = self.store.read().out_of_band(&user, &received.room).await? else { return Ok(None) };
+        let rules = rules_of(&version_of(&now)?)?;
+        let pdu = parse(rules, &received.room, &received.raw)?;
+        let pdu = self.check_one(rules, pdu).await?.pdu().clone();
+        if !is_about(&now.value.0, &pdu) {
+            return Err(Error::Forbidden("this event does not end the invite or knock".to_owned()));
+        }
+        let ended = OutOfBand {
+            membership: "leave".to_owned(),
+            event: pdu.to_raw(),
+            event_id: pdu.event_id().to_string(),
+            ..now.value.0
+        };
+        let mut tx = Tx::new();
+        tx.put_out_of_band(&user, &received.room, &ended);
+        self.store.commit(tx).await?;
+        Ok(Some(pdu.event_id().to_owned()))
+    }
+
+    fn local_member(&self, received: &Received) -> Option<OwnedUserId> {
+        let peek: Peek = serde_json::from_str(received.raw.get()).ok()?;
+        let user = UserId::parse(peek.state_key?).ok()?;
+        (peek.kind == "m.room.member" && user.server_name() == self.server).then_some(user)
+    }
+}
+
+fn version_of(now: &At<Json<OutOfBand>>) -> Result<RoomVersionId> {
+    let version = now.value.0.version.as_deref().unwrap_or("1");
+    version.try_into().map_err(|_| Error::UnsupportedRoomVersion(version.to_owned()))
+}
+
+/// Whether the event ends what is known. Its sender cannot be authorized without the room; it must at least come from
+/// the server that the invite came from, or one that the knock went to.
+fn is_about(now: &OutOfBand, pdu: &Pdu) -> bool {
+    let ends = matches!(membership_of(pdu), Membership::Leave | Membership::Ban);
+    let waits = matches!(now.kind(), Some(Membership::Invite | Membership::Knock));
+    let from = pdu.sender().server_name();
+    ends && waits && now.via.iter().any(|server| server == from)
+}

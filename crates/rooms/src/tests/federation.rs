@@ -1,0 +1,294 @@
+//! Several servers: joins, invites, knocks, forks that converge, gaps, history.
+
+use chappe_store::{Membership, Status};
+use ruma::RoomId;
+use serde_json::json;
+
+use super::net::{Net, actor, bodies, membership, room, say, state, text, user, whole_state};
+use crate::{Change, Draft, Error, Rooms};
+
+const ALICE: &str = "@alice:a.example";
+const BOB: &str = "@bob:b.example";
+const CAROL: &str = "@carol:c.example";
+
+async fn joined(net: &Net, version: &str) -> (Rooms, Rooms, ruma::OwnedRoomId) {
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": version })).await;
+    say(&a, ALICE, &id, "before").await;
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    net.deliver().await;
+    (a, b, id)
+}
+
+async fn same_state(a: &Rooms, b: &Rooms, id: &RoomId) {
+    assert_eq!(whole_state(a, id).await, whole_state(b, id).await);
+}
+
+#[tokio::test]
+async fn a_room_is_joined_and_talked_in_from_both_sides() {
+    for version in ["6", "9", "10", "11", "12"] {
+        let net = Net::default();
+        let (a, b, id) = joined(&net, version).await;
+        assert_eq!(membership(&a, &id, BOB).await, Some("join"));
+        same_state(&a, &b, &id).await;
+        say(&b, BOB, &id, "from b").await;
+        net.deliver().await;
+        say(&a, ALICE, &id, "from a").await;
+        net.deliver().await;
+        assert_eq!(bodies(&a, &id).await, ["before", "from b", "from a"]);
+        assert_eq!(bodies(&b, &id).await, ["from b", "from a"]);
+        b.send(&actor(BOB), &id, state("m.room.topic", "", &json!({ "topic": "no" })), None)
+            .await
+            .unwrap_err();
+        a.send(&actor(ALICE), &id, state("m.room.topic", "", &json!({ "topic": "yes" })), None)
+            .await
+            .unwrap();
+        net.deliver().await;
+        same_state(&a, &b, &id).await;
+    }
+}
+
+#[tokio::test]
+async fn older_history_is_fetched() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    assert_eq!(bodies(&b, &id).await, Vec::<String>::new());
+    assert!(b.fetch_older(&id, 50).await.unwrap() > 3);
+    assert_eq!(bodies(&b, &id).await, ["before"]);
+    assert_eq!(b.fetch_older(&id, 50).await.unwrap(), 0);
+    same_state(&a, &b, &id).await;
+}
+
+#[tokio::test]
+async fn an_invite_crosses_servers_and_is_taken_or_turned_down() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    for taken in [true, false] {
+        let id = room(&a, ALICE, json!({ "invite": [BOB] })).await;
+        assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
+        let outside = b.store().read().out_of_band(&user(BOB), &id).await.unwrap().unwrap();
+        assert_eq!(outside.value.0.kind(), Some(Membership::Invite));
+        assert!(!outside.value.0.state.is_empty());
+        if taken {
+            b.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+            same_state(&a, &b, &id).await;
+            assert!(b.store().read().out_of_band(&user(BOB), &id).await.unwrap().is_none());
+        } else {
+            b.leave(&actor(BOB), &id, None).await.unwrap();
+            assert_eq!(membership(&a, &id, BOB).await, Some("leave"));
+            b.forget(&user(BOB), &id).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_invite_is_turned_down_even_if_nobody_can_be_told() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "invite": [BOB] })).await;
+    net.down.lock().insert("a.example".try_into().unwrap());
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    let outside = b.store().read().out_of_band(&user(BOB), &id).await.unwrap().unwrap();
+    assert_eq!(outside.value.0.kind(), Some(Membership::Leave));
+}
+
+#[tokio::test]
+async fn a_withdrawn_invite_is_gone() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "invite": [BOB] })).await;
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Kick, None).await.unwrap();
+    net.deliver().await;
+    let outside = b.store().read().out_of_band(&user(BOB), &id).await.unwrap().unwrap();
+    assert_eq!(outside.value.0.kind(), Some(Membership::Leave));
+}
+
+#[tokio::test]
+async fn knocking_on_another_servers_door() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
+    let id = room(&a, ALICE, json!({ "initial_state": [rule] })).await;
+    let via = vec!["a.example".try_into().unwrap()];
+    b.knock(&actor(BOB), &id, via.clone(), None).await.unwrap();
+    assert_eq!(membership(&a, &id, BOB).await, Some("knock"));
+    assert!(matches!(b.join(&actor(BOB), &id, via, None).await, Err(Error::Peer(_))));
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
+    b.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    same_state(&a, &b, &id).await;
+}
+
+#[tokio::test]
+async fn a_restricted_room_is_joined_over_federation() {
+    let net = Net::default();
+    let (a, b, club) = joined(&net, "11").await;
+    let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+    let rule =
+        json!({ "type": "m.room.join_rules", "content": { "join_rule": "restricted", "allow": allow } });
+    let id = room(&a, ALICE, json!({ "initial_state": [rule] })).await;
+    let via = vec!["a.example".try_into().unwrap()];
+    b.join(&actor(BOB), &id, via.clone(), None).await.unwrap();
+    same_state(&a, &b, &id).await;
+    let c = net.server("c.example", 3);
+    assert!(matches!(c.join(&actor(CAROL), &id, via, None).await, Err(Error::Peer(_))));
+}
+
+#[tokio::test]
+async fn leaving_and_coming_back() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    net.deliver().await;
+    assert_eq!(membership(&a, &id, BOB).await, Some("leave"));
+    say(&a, ALICE, &id, "meanwhile").await;
+    a.send(&actor(ALICE), &id, state("m.room.topic", "", &json!({ "topic": "new" })), None).await.unwrap();
+    assert_eq!(net.deliver().await, 0);
+    b.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    same_state(&a, &b, &id).await;
+    say(&b, BOB, &id, "again").await;
+    net.deliver().await;
+    assert_eq!(bodies(&a, &id).await.last().unwrap(), "again");
+}
+
+/// Both sides write while they do not hear of each other.
+async fn part_and_heal(version: &str) {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, version).await;
+    let levels = json!({ "users": { ALICE: 100, BOB: 100 } });
+    let levels = if version == "12" { json!({ "users": { BOB: 100 } }) } else { levels };
+    a.send(&actor(ALICE), &id, state("m.room.power_levels", "", &levels), None).await.unwrap();
+    net.deliver().await;
+    let topic = |topic: &str| state("m.room.topic", "", &json!({ "topic": topic }));
+    for (rooms, who, word) in [(&a, ALICE, "a"), (&b, BOB, "b")] {
+        say(rooms, who, &id, word).await;
+        rooms.send(&actor(who), &id, topic(word), None).await.unwrap();
+        let name = state("m.room.name", "", &json!({ "name": word }));
+        rooms.send(&actor(who), &id, name, None).await.unwrap();
+        let own = state("x", who, &json!({ "of": word }));
+        rooms.send(&actor(who), &id, own, None).await.unwrap();
+        say(rooms, who, &id, word).await;
+    }
+    a.change(&actor(ALICE), &id, &user(CAROL), Change::Ban, None).await.unwrap();
+    net.deliver().await;
+    same_state(&a, &b, &id).await;
+    say(&a, ALICE, &id, "merged").await;
+    net.deliver().await;
+    say(&b, BOB, &id, "heard").await;
+    net.deliver().await;
+    same_state(&a, &b, &id).await;
+    for rooms in [&a, &b] {
+        let view = rooms.view(&id).await.unwrap();
+        assert_eq!(view.head.extremities.len(), 1, "{version}");
+        assert!(whole_state(rooms, &id).await.contains_key(&("x".to_owned(), BOB.to_owned())));
+        assert_eq!(bodies(rooms, &id).await.iter().filter(|body| body.len() == 1).count(), 4);
+    }
+}
+
+#[tokio::test]
+async fn forks_converge_in_every_algorithm() {
+    for version in ["6", "10", "11", "12"] {
+        part_and_heal(version).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_banned_user_says_meanwhile_is_soft_failed() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Ban, None).await.unwrap();
+    let late = say(&b, BOB, &id, "you cannot stop me").await;
+    net.deliver().await;
+    let view = a.view(&id).await.unwrap();
+    let num = view.reader.event_num(view.nid, &late).await.unwrap().unwrap();
+    assert_eq!(view.reader.event_meta(view.nid, num).await.unwrap().status, Status::SoftFailed);
+    assert!(!bodies(&a, &id).await.contains(&"you cannot stop me".to_owned()));
+    assert_eq!(membership(&b, &id, BOB).await, Some("ban"));
+    same_state(&a, &b, &id).await;
+}
+
+#[tokio::test]
+async fn a_gap_is_filled() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    for n in 0..30 {
+        say(&a, ALICE, &id, &n.to_string()).await;
+    }
+    // Everything but the last event is lost on the way.
+    let reader = a.store().read();
+    let rows = reader.outbox(ruma::server_name!("b.example"), 1_000).await.unwrap();
+    let mut tx = chappe_store::Tx::new();
+    for (key, _) in &rows[..rows.len() - 1] {
+        tx.delete::<chappe_store::outbox::Outbox>(key);
+    }
+    drop(reader);
+    a.store().commit(tx).await.unwrap();
+    net.deliver().await;
+    assert_eq!(bodies(&b, &id).await, (0..30).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_long_silence_is_bridged_by_the_state() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    a.send(&actor(ALICE), &id, state("m.room.name", "", &json!({ "name": "n" })), None).await.unwrap();
+    for n in 0..120 {
+        say(&a, ALICE, &id, &n.to_string()).await;
+    }
+    let reader = a.store().read();
+    let rows = reader.outbox(ruma::server_name!("b.example"), 1_000).await.unwrap();
+    let mut tx = chappe_store::Tx::new();
+    for (key, _) in &rows[..rows.len() - 1] {
+        tx.delete::<chappe_store::outbox::Outbox>(key);
+    }
+    drop(reader);
+    a.store().commit(tx).await.unwrap();
+    net.deliver().await;
+    assert_eq!(bodies(&b, &id).await.last().unwrap(), "119");
+    same_state(&a, &b, &id).await;
+    assert!(b.fetch_older(&id, 100).await.unwrap() > 0);
+}
+
+#[tokio::test]
+async fn redactions_cross_servers_in_either_order() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    let said = say(&a, ALICE, &id, "secret").await;
+    net.deliver().await;
+    a.send(&actor(ALICE), &id, Draft::redaction(&said, None), None).await.unwrap();
+    net.deliver().await;
+    assert!(bodies(&b, &id).await.is_empty());
+    // The target comes last: the outbox is turned around.
+    let said = say(&b, BOB, &id, "late").await;
+    let redaction = b.send(&actor(BOB), &id, Draft::redaction(&said, None), None).await.unwrap();
+    let raw = |event| {
+        let (rooms, id) = (b.clone(), id.clone());
+        async move {
+            let view = rooms.view(&id).await.unwrap();
+            let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
+            let json = view.reader.pdu(view.nid, num).await.unwrap().json.to_string();
+            serde_json::value::RawValue::from_string(json).unwrap()
+        }
+    };
+    let from = ruma::server_name!("b.example");
+    net.down.lock().insert(from.to_owned());
+    assert!(a.receive(from, vec![raw(&redaction).await]).await[0].result.is_err());
+    net.down.lock().clear();
+    let outcomes = a.receive(from, vec![raw(&said).await]).await;
+    assert!(outcomes[0].result.is_ok());
+    net.deliver().await;
+    assert!(!bodies(&a, &id).await.contains(&"late".to_owned()));
+}
+
+#[tokio::test]
+async fn three_servers_hear_of_each_other() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    let c = net.server("c.example", 3);
+    c.join(&actor(CAROL), &id, vec!["b.example".try_into().unwrap()], None).await.unwrap();
+    net.deliver().await;
+    same_state(&a, &c, &id).await;
+    same_state(&b, &c, &id).await;
+    c.send(&actor(CAROL), &id, text("hello"), None).await.unwrap();
+    net.deliver().await;
+    assert_eq!(bodies(&a, &id).await.last().unwrap(), "hello");
+}

@@ -1,0 +1,213 @@
+//! One server: creating, sending, memberships, redactions, transactions.
+
+use chappe_rules::policy::Bypass;
+use ruma::events::StateEventType;
+use serde_json::{Value, json};
+
+use super::net::{Net, actor, bodies, membership, request, room, say, state, text, user, whole_state};
+use crate::{Change, Draft, Error, turn::Job};
+
+const ALICE: &str = "@alice:a.example";
+const BOB: &str = "@bob:a.example";
+const CAROL: &str = "@carol:a.example";
+
+fn forbidden<T: std::fmt::Debug>(result: Result<T, Error>) {
+    assert!(matches!(result, Err(Error::Forbidden(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_new_room_is_furnished_in_every_version() {
+    let rooms = Net::default().server("a.example", 1);
+    for version in crate::VERSIONS {
+        let body =
+            json!({ "room_version": version, "name": "Salon", "topic": "Tout", "preset": "public_chat" });
+        let id = room(&rooms, ALICE, body).await;
+        let state = whole_state(&rooms, &id).await;
+        for kind in
+            ["create", "power_levels", "join_rules", "history_visibility", "guest_access", "name", "topic"]
+        {
+            assert!(state.contains_key(&(format!("m.room.{kind}"), String::new())), "{version}: {kind}");
+        }
+        assert_eq!(membership(&rooms, &id, ALICE).await, Some("join"));
+        let create = &state[&("m.room.create".to_owned(), String::new())];
+        assert_eq!(id.as_str()[1..] == create.as_str()[1..], version.as_str() == "12");
+        say(&rooms, ALICE, &id, "hello").await;
+    }
+}
+
+#[tokio::test]
+async fn creation_refuses_what_makes_no_room() {
+    let rooms = Net::default().server("a.example", 1);
+    let create = async |body: Value| rooms.create(&actor(ALICE), request(body)).await;
+    assert!(matches!(
+        create(json!({ "room_version": "org.unknown" })).await,
+        Err(Error::UnsupportedRoomVersion(_))
+    ));
+    assert!(create(json!({ "room_alias_name": "x" })).await.is_ok());
+    assert!(matches!(create(json!({ "room_alias_name": "x" })).await, Err(Error::AliasInUse)));
+    assert!(matches!(create(json!({ "room_alias_name": "a b" })).await, Err(Error::InvalidParam(_))));
+    let no_power = json!({ "type": "m.room.power_levels", "content": { "users": {}, "state_default": 100 } });
+    let refused = create(json!({ "initial_state": [no_power] })).await;
+    assert!(matches!(refused, Err(Error::InvalidRoomState(_))), "{refused:?}");
+    let member = json!({ "type": "m.room.member", "state_key": BOB, "content": { "membership": "join" } });
+    assert!(matches!(create(json!({ "initial_state": [member] })).await, Err(Error::InvalidRoomState(_))));
+}
+
+#[tokio::test]
+async fn outsiders_say_and_change_nothing() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({})).await;
+    forbidden(rooms.send(&actor(BOB), &id, text("hi"), None).await);
+    forbidden(rooms.join(&actor(BOB), &id, Vec::new(), None).await);
+    forbidden(rooms.change(&actor(BOB), &id, &user(CAROL), Change::Invite, None).await);
+    forbidden(rooms.leave(&actor(BOB), &id, None).await);
+    let nowhere = ruma::room_id!("!nowhere:a.example");
+    assert!(matches!(rooms.join(&actor(BOB), nowhere, Vec::new(), None).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
+async fn memberships_go_their_ways() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({ "invite": [BOB] })).await;
+    assert_eq!(membership(&rooms, &id, BOB).await, Some("invite"));
+    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    say(&rooms, BOB, &id, "here").await;
+    forbidden(rooms.change(&actor(BOB), &id, &user(ALICE), Change::Kick, None).await);
+    rooms.change(&actor(ALICE), &id, &user(BOB), Change::Kick, Some("out".to_owned())).await.unwrap();
+    forbidden(rooms.send(&actor(BOB), &id, text("still here?"), None).await);
+    forbidden(rooms.change(&actor(ALICE), &id, &user(BOB), Change::Kick, None).await);
+    rooms.change(&actor(ALICE), &id, &user(BOB), Change::Ban, None).await.unwrap();
+    forbidden(rooms.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await);
+    rooms.change(&actor(ALICE), &id, &user(BOB), Change::Unban, None).await.unwrap();
+    rooms.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
+    assert!(matches!(rooms.forget(&user(BOB), &id).await, Err(Error::BadState(_))));
+    rooms.leave(&actor(BOB), &id, None).await.unwrap();
+    rooms.forget(&user(BOB), &id).await.unwrap();
+    assert!(rooms.store().read().user_rooms(&user(BOB)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn knocking_and_being_let_in() {
+    let rooms = Net::default().server("a.example", 1);
+    let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
+    let id = room(&rooms, ALICE, json!({ "initial_state": [rule] })).await;
+    rooms.knock(&actor(BOB), &id, Vec::new(), Some("please".to_owned())).await.unwrap();
+    assert_eq!(membership(&rooms, &id, BOB).await, Some("knock"));
+    forbidden(rooms.join(&actor(BOB), &id, Vec::new(), None).await);
+    rooms.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
+    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn restricted_rooms_let_members_of_another_room_in() {
+    let rooms = Net::default().server("a.example", 1);
+    let club = room(&rooms, ALICE, json!({ "preset": "public_chat" })).await;
+    let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+    let rule =
+        json!({ "type": "m.room.join_rules", "content": { "join_rule": "restricted", "allow": allow } });
+    let id = room(&rooms, ALICE, json!({ "initial_state": [rule] })).await;
+    forbidden(rooms.join(&actor(BOB), &id, Vec::new(), None).await);
+    rooms.join(&actor(BOB), &club, Vec::new(), None).await.unwrap();
+    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    let view = rooms.view(&id).await.unwrap();
+    let member = view.current(StateEventType::RoomMember, BOB).await.unwrap().unwrap();
+    assert!(member.pdu.content().get().contains(r#""join_authorised_via_users_server":"@alice:a.example""#));
+}
+
+#[tokio::test]
+async fn a_transaction_is_done_once() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({})).await;
+    let send = async |device: &str| {
+        let mut alice = actor(ALICE);
+        alice.device = Some(device.into());
+        rooms.send(&alice, &id, text("once"), Some("t1".into())).await.unwrap()
+    };
+    let first = send("A").await;
+    assert_eq!(send("A").await, first);
+    assert_ne!(send("B").await, first);
+    let (x, y) = tokio::join!(send("C"), send("C"));
+    assert_eq!(x, y);
+    assert_eq!(bodies(&rooms, &id).await.len(), 3);
+}
+
+#[tokio::test]
+async fn drafts_that_wait_share_commits_and_keep_their_order() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({})).await;
+    let before = rooms.store().read().position();
+    let sends = (0..200).map(|n| {
+        let (rooms, id) = (rooms.clone(), id.clone());
+        async move { rooms.send(&actor(ALICE), &id, text(&n.to_string()), None).await.unwrap() }
+    });
+    let ids = futures_util::future::join_all(sends).await;
+    assert_eq!(ids.len(), 200);
+    let said = bodies(&rooms, &id).await;
+    assert_eq!(said, (0..200).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(rooms.store().read().position().0 - before.0 < 20);
+    // One refused draft does not take others with it.
+    let (alice, bob) = (actor(ALICE), actor(BOB));
+    let (good, bad) =
+        tokio::join!(rooms.send(&alice, &id, text("x"), None), rooms.send(&bob, &id, text("y"), None));
+    assert!(good.is_ok());
+    forbidden(bad);
+}
+
+#[tokio::test]
+async fn whoever_loses_a_race_tries_again() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({})).await;
+    // Another process writes between this one's read and its commit.
+    let desk = crate::desk::Desk::open(&rooms.0, &id).await.unwrap();
+    say(&rooms, ALICE, &id, "first").await;
+    let lost = rooms.store().commit(desk.seal()).await;
+    assert!(matches!(lost, Err(chappe_store::Error::Conflict)));
+    let job = Job { sender: user(ALICE), bypass: Bypass::None, draft: text("second"), txn: None };
+    rooms.submit(&id, job).await.unwrap();
+    assert_eq!(bodies(&rooms, &id).await, ["first", "second"]);
+}
+
+#[tokio::test]
+async fn redaction_takes_the_content_and_only_by_whom_it_may() {
+    let rooms = Net::default().server("a.example", 1);
+    for version in ["10", "11"] {
+        let id = room(&rooms, ALICE, json!({ "invite": [BOB], "room_version": version })).await;
+        rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+        let mine = say(&rooms, ALICE, &id, "secret").await;
+        let theirs = say(&rooms, BOB, &id, "oops").await;
+        forbidden(rooms.send(&actor(CAROL), &id, Draft::redaction(&mine, None), None).await);
+        rooms.send(&actor(ALICE), &id, Draft::redaction(&theirs, Some("no")), None).await.unwrap();
+        rooms.send(&actor(ALICE), &id, Draft::redaction(&mine, None), None).await.unwrap();
+        assert!(bodies(&rooms, &id).await.is_empty(), "{version}");
+    }
+}
+
+#[tokio::test]
+async fn bad_drafts_are_the_clients_fault() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({})).await;
+    let send = async |draft: Draft| rooms.send(&actor(ALICE), &id, draft, None).await;
+    let float = send(state("x", "", &json!({ "n": 1.5 }))).await;
+    assert!(matches!(float, Err(Error::BadJson(_))), "{float:?}");
+    let large = send(text(&"x".repeat(70_000))).await;
+    assert!(matches!(large, Err(Error::TooLarge(_))), "{large:?}");
+    forbidden(send(state("m.room.create", "", &json!({}))).await);
+    let other = send(state("m.room.member", BOB, &json!({ "membership": "join" }))).await;
+    forbidden(other);
+}
+
+#[tokio::test]
+async fn a_send_takes_few_round_trips() {
+    use chappe_kv::{Counting, Db, Memory, RoundTrips};
+    let trips = std::sync::Arc::new(RoundTrips::default());
+    let db = Db::new(Counting::new(Memory::default(), trips.clone()));
+    let rooms = Net::default().server_on("a.example", 1, db);
+    let id = room(&rooms, ALICE, json!({})).await;
+    say(&rooms, ALICE, &id, "warm").await;
+    trips.take();
+    rooms.send(&actor(ALICE), &id, text("counted"), Some("t".into())).await.unwrap();
+    let (gets, scans, commits) = trips.take();
+    assert!(gets + scans <= 3, "{gets} gets, {scans} scans");
+    assert_eq!(commits, 1);
+}

@@ -1,0 +1,385 @@
+//! Homeservers in one process: each a [`Rooms`], their [`Peers`] call each other.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use chappe_accounts::{Accounts, AccountsConfig};
+use chappe_kv::{Db, Memory};
+use chappe_rules::{
+    build::SigningKey,
+    check::{KeyRing, ServerKey},
+    policy::Plain,
+};
+use chappe_store::{OutboxItem, RoomNid, Store, Tx, outbox::Outbox};
+use chappe_world::{Fake, FakeNet, World};
+use parking_lot::Mutex;
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId,
+    RoomVersionId, ServerName, UInt, UserId,
+    api::{
+        Direction,
+        client::room::create_room::v3::Request,
+        federation::{directory::get_public_rooms_filtered, space::get_hierarchy},
+    },
+    events::TimelineEventType,
+};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{
+    Actor, AliasTarget, Config, Deps, Draft, Error, Gap, Invitation, JoinAnswer, KeysWanted, PeerError,
+    Peers, Rooms, SignedMember, StateEvents, StateIds, Template,
+};
+
+type Twist = Arc<dyn Fn(JoinAnswer) -> JoinAnswer + Send + Sync>;
+type TwistTemplate = Arc<dyn Fn(Value) -> Value + Send + Sync>;
+
+/// All servers of a test.
+#[derive(Clone, Default)]
+pub(super) struct Net {
+    rooms: Arc<Mutex<BTreeMap<OwnedServerName, Rooms>>>,
+    keys: Arc<Mutex<BTreeMap<OwnedServerName, Arc<SigningKey>>>>,
+    /// Servers that cannot be reached.
+    pub(super) down: Arc<Mutex<HashSet<OwnedServerName>>>,
+    /// What becomes of answers to `send_join`.
+    pub(super) twist: Arc<Mutex<Option<Twist>>>,
+    /// What becomes of templates.
+    pub(super) twist_template: Arc<Mutex<Option<TwistTemplate>>>,
+    world: FakeNet,
+}
+
+impl Net {
+    /// A new server.
+    pub(super) fn server(&self, name: &str, seed: u8) -> Rooms {
+        self.server_on(name, seed, Db::new(Memory::default()))
+    }
+
+    /// A new server on an engine.
+    pub(super) fn server_on(&self, name: &str, seed: u8, db: Db) -> Rooms {
+        let server: OwnedServerName = name.try_into().unwrap();
+        let key = Arc::new(SigningKey::from_seed([seed; 32], "k").unwrap());
+        self.keys.lock().insert(server.clone(), key.clone());
+        let world = World::fake(Fake::new(name, seed.into(), &self.world));
+        let store = Store::new(db);
+        let deps = Deps {
+            accounts: Accounts::new(store.clone(), world.clone(), server.clone(), AccountsConfig::default()),
+            store,
+            world,
+            server: server.clone(),
+            key,
+            policy: Arc::new(Plain),
+            weak_keys: Arc::default(),
+            peers: Arc::new(Wire { from: server.clone(), net: self.clone() }),
+        };
+        let rooms = Rooms::new(deps, Config::default());
+        self.rooms.lock().insert(server, rooms.clone());
+        rooms
+    }
+
+    fn reach(&self, from: &ServerName, to: &ServerName) -> Result<Rooms, PeerError> {
+        let down = self.down.lock();
+        let found = self.rooms.lock().get(to).cloned();
+        match found {
+            Some(rooms) if !down.contains(from) && !down.contains(to) => Ok(rooms),
+            _ => Err(PeerError::Unreachable(to.to_owned())),
+        }
+    }
+
+    /// Delivers what waits in every outbox, until nothing does. Gives the number of events delivered.
+    pub(super) async fn deliver(&self) -> usize {
+        let mut count = 0;
+        loop {
+            let before = count;
+            let all: Vec<(OwnedServerName, Rooms)> = self.rooms.lock().clone().into_iter().collect();
+            for (from, rooms) in &all {
+                for (to, _) in &all {
+                    count += self.deliver_from(from, rooms, to).await;
+                }
+            }
+            if count == before {
+                return count;
+            }
+        }
+    }
+
+    async fn deliver_from(&self, from: &ServerName, rooms: &Rooms, to: &ServerName) -> usize {
+        let Ok(target) = self.reach(from, to) else { return 0 };
+        let reader = rooms.store().read();
+        let rows = reader.outbox(to, 1_000).await.unwrap();
+        let (mut raws, mut tx) = (Vec::new(), Tx::new());
+        for (key, item) in rows {
+            let OutboxItem::Pdu { room, event } = item else { continue };
+            let pdu = reader.pdu(RoomNid(room), chappe_store::EventNum(event)).await.unwrap();
+            raws.push(RawValue::from_string(pdu.json.to_string()).unwrap());
+            tx.delete::<Outbox>(&key);
+        }
+        drop(reader);
+        if raws.is_empty() {
+            return 0;
+        }
+        let count = raws.len();
+        for outcome in target.receive(from, raws).await {
+            if let Err(error) = outcome.result {
+                eprintln!("{to} did not take {:?}: {error}", outcome.event_id);
+            }
+        }
+        rooms.store().commit(tx).await.unwrap();
+        count
+    }
+}
+
+struct Wire {
+    from: OwnedServerName,
+    net: Net,
+}
+
+fn refused(error: Error) -> PeerError {
+    PeerError::Refused { status: 403, errcode: "M_FORBIDDEN".to_owned(), error: error.to_string() }
+}
+
+impl Wire {
+    fn to(&self, to: &ServerName) -> Result<Rooms, PeerError> {
+        self.net.reach(&self.from, to)
+    }
+
+    fn twisted(&self, template: Template) -> Template {
+        let Some(twist) = self.net.twist_template.lock().clone() else { return template };
+        let event = twist(serde_json::from_str(template.event.get()).unwrap());
+        Template { event: serde_json::value::to_raw_value(&event).unwrap(), ..template }
+    }
+}
+
+#[async_trait]
+impl Peers for Wire {
+    async fn keys(&self, wanted: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
+        let keys = self.net.keys.lock();
+        let known = wanted.keys().filter_map(|server| Some((server.clone(), keys.get(server)?)));
+        let until = MilliSecondsSinceUnixEpoch(UInt::MAX);
+        let ring = |key: &Arc<SigningKey>| {
+            BTreeMap::from([(key.id().to_owned(), ServerKey { public: key.public_key(), until })])
+        };
+        known.map(|(server, key)| (server, ring(key))).collect()
+    }
+
+    async fn make_join(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        user: &UserId,
+        versions: &[RoomVersionId],
+    ) -> Result<Template, PeerError> {
+        let template = self.to(to)?.make_join(&self.from, room, user, versions).await.map_err(refused)?;
+        Ok(self.twisted(template))
+    }
+
+    async fn send_join(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        pdu: Box<RawValue>,
+    ) -> Result<JoinAnswer, PeerError> {
+        let member = SignedMember { event_id: event.to_owned(), pdu };
+        let answer = self.to(to)?.accept_join(&self.from, room, member).await.map_err(refused)?;
+        let twist = self.net.twist.lock().clone();
+        Ok(twist.map_or_else(|| answer.clone(), |twist| twist(answer.clone())))
+    }
+
+    async fn make_leave(&self, to: &ServerName, room: &RoomId, user: &UserId) -> Result<Template, PeerError> {
+        self.to(to)?.make_leave(&self.from, room, user).await.map_err(refused)
+    }
+
+    async fn send_leave(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        pdu: Box<RawValue>,
+    ) -> Result<(), PeerError> {
+        let member = SignedMember { event_id: event.to_owned(), pdu };
+        self.to(to)?.accept_leave(&self.from, room, member).await.map_err(refused)
+    }
+
+    async fn make_knock(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        user: &UserId,
+        versions: &[RoomVersionId],
+    ) -> Result<Template, PeerError> {
+        self.to(to)?.make_knock(&self.from, room, user, versions).await.map_err(refused)
+    }
+
+    async fn send_knock(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        pdu: Box<RawValue>,
+    ) -> Result<Vec<Box<RawValue>>, PeerError> {
+        let member = SignedMember { event_id: event.to_owned(), pdu };
+        self.to(to)?.accept_knock(&self.from, room, member).await.map_err(refused)
+    }
+
+    async fn invite(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+        invitation: Invitation,
+    ) -> Result<Box<RawValue>, PeerError> {
+        self.to(to)?.accept_invite(&self.from, room, event, invitation).await.map_err(refused)
+    }
+
+    async fn missing_events(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        gap: Gap,
+    ) -> Result<Vec<Box<RawValue>>, PeerError> {
+        self.to(to)?.missing_events_for(&self.from, room, gap).await.map_err(refused)
+    }
+
+    async fn backfill(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        from: &[OwnedEventId],
+        limit: u16,
+    ) -> Result<Vec<Box<RawValue>>, PeerError> {
+        self.to(to)?.backfill_for(&self.from, room, from, limit).await.map_err(refused)
+    }
+
+    async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds, PeerError> {
+        self.to(to)?.state_ids_for(&self.from, room, at).await.map_err(refused)
+    }
+
+    async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents, PeerError> {
+        self.to(to)?.state_for(&self.from, room, at).await.map_err(refused)
+    }
+
+    async fn event(&self, to: &ServerName, event: &EventId) -> Result<Box<RawValue>, PeerError> {
+        self.to(to)?.event_for(&self.from, event).await.map_err(refused)
+    }
+
+    async fn event_auth(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+    ) -> Result<Vec<Box<RawValue>>, PeerError> {
+        self.to(to)?.event_auth_for(&self.from, room, event).await.map_err(refused)
+    }
+
+    async fn alias(&self, alias: &RoomAliasId) -> Result<AliasTarget, PeerError> {
+        Err(PeerError::Unreachable(alias.server_name().to_owned()))
+    }
+
+    async fn hierarchy(
+        &self,
+        to: &ServerName,
+        _: &RoomId,
+        _: bool,
+    ) -> Result<get_hierarchy::v1::Response, PeerError> {
+        Err(PeerError::Unreachable(to.to_owned()))
+    }
+
+    async fn public_rooms(
+        &self,
+        to: &ServerName,
+        _: get_public_rooms_filtered::v1::Request,
+    ) -> Result<get_public_rooms_filtered::v1::Response, PeerError> {
+        Err(PeerError::Unreachable(to.to_owned()))
+    }
+
+    async fn timestamp_to_event(
+        &self,
+        to: &ServerName,
+        _: &RoomId,
+        _: MilliSecondsSinceUnixEpoch,
+        _: Direction,
+    ) -> Result<(OwnedEventId, MilliSecondsSinceUnixEpoch), PeerError> {
+        Err(PeerError::Unreachable(to.to_owned()))
+    }
+}
+
+/// An actor of a user id.
+pub(super) fn actor(user: &str) -> Actor {
+    let mut actor = Actor::user(&UserId::parse(user).unwrap());
+    actor.device = Some("DEVICE".into());
+    actor
+}
+
+pub(super) fn user(user: &str) -> ruma::OwnedUserId {
+    UserId::parse(user).unwrap()
+}
+
+/// A message draft.
+pub(super) fn text(body: &str) -> Draft {
+    let content = json!({ "msgtype": "m.text", "body": body });
+    Draft::message(TimelineEventType::RoomMessage, content.as_object().unwrap().clone())
+}
+
+/// A state draft.
+pub(super) fn state(kind: &str, key: &str, content: &Value) -> Draft {
+    Draft::state(TimelineEventType::from(kind), key, content.as_object().unwrap().clone())
+}
+
+/// Says something; panics if it is refused.
+pub(super) async fn say(rooms: &Rooms, who: &str, room: &RoomId, body: &str) -> OwnedEventId {
+    rooms.send(&actor(who), room, text(body), None).await.unwrap()
+}
+
+/// A room from a `createRoom` body.
+pub(super) async fn room(rooms: &Rooms, who: &str, body: Value) -> OwnedRoomId {
+    rooms.create(&actor(who), request(body)).await.unwrap()
+}
+
+/// A `createRoom` request from its JSON.
+pub(super) fn request(body: Value) -> Request {
+    let mut request = Request::new();
+    let field = |name: &str| body.get(name).cloned();
+    request.preset = field("preset").map(|v| serde_json::from_value(v).unwrap());
+    request.name = field("name").map(|v| serde_json::from_value(v).unwrap());
+    request.topic = field("topic").map(|v| serde_json::from_value(v).unwrap());
+    request.invite = field("invite").map_or_else(Vec::new, |v| serde_json::from_value(v).unwrap());
+    request.room_alias_name = field("room_alias_name").map(|v| serde_json::from_value(v).unwrap());
+    request.room_version = field("room_version").map(|v| serde_json::from_value(v).unwrap());
+    request.initial_state =
+        field("initial_state").map_or_else(Vec::new, |v| serde_json::from_value(v).unwrap());
+    request.is_direct = field("is_direct").is_some();
+    request
+}
+
+/// The whole current state by event ids.
+pub(super) async fn whole_state(rooms: &Rooms, room: &RoomId) -> BTreeMap<(String, String), OwnedEventId> {
+    let view = rooms.view(room).await.unwrap();
+    let state = view.reader.current_state(view.nid).await.unwrap();
+    let mut ids = BTreeMap::new();
+    for (key, num) in state {
+        let pdu = view.load_one(num).await.unwrap().pdu;
+        ids.insert((key.event_type().to_owned(), key.state_key.clone()), pdu.event_id().to_owned());
+    }
+    ids
+}
+
+/// The bodies of the live timeline's messages, in order.
+pub(super) async fn bodies(rooms: &Rooms, room: &RoomId) -> Vec<String> {
+    let view = rooms.view(room).await.unwrap();
+    let rows = view.reader.timeline_forward(view.nid, i64::MIN + 1, 10_000).await.unwrap();
+    let nums: Vec<_> = rows.iter().map(|row| row.num).collect();
+    let bodies = view.load(&nums).await.unwrap().into_iter().filter_map(|event| {
+        let content: Value = serde_json::from_str(event.pdu.content().get()).unwrap();
+        content.get("body").and_then(Value::as_str).map(str::to_owned)
+    });
+    bodies.collect()
+}
+
+/// A user's current membership.
+pub(super) async fn membership(rooms: &Rooms, room: &RoomId, who: &str) -> Option<&'static str> {
+    let view = rooms.view(room).await.unwrap();
+    let found = view.reader.membership(view.nid, &user(who)).await.unwrap();
+    found.map(|(membership, _)| membership.as_str())
+}
