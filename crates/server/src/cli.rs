@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -81,6 +82,8 @@ enum ConfigCommand {
 
 #[derive(Subcommand)]
 enum DevCommand {
+    /// Print every route, method and path
+    Routes,
     /// Receive mails and print them, for tests
     MailSink {
         /// Port on 127.0.0.1
@@ -122,6 +125,7 @@ impl Cli {
                     None => bail!("not running"),
                 }
             }
+            Command::Dev(DevCommand::Routes) => say(&routes()),
             Command::Dev(DevCommand::MailSink { port }) => mail_sink::run(port).await,
         }
     }
@@ -142,6 +146,14 @@ impl Place {
             None => format!("no configuration: say --config FILE, or write {}", PLACES.join(" or ")),
         })
     }
+}
+
+/// A line for each route of the tables that listeners are made of.
+fn routes() -> String {
+    let (client, federation) = (chappe_client_api::routes(), chappe_federation::routes());
+    let all: BTreeSet<_> = client.table().iter().chain(federation.table()).collect();
+    let lines: Vec<String> = all.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    lines.join("\n")
 }
 
 /// Through the running server if there is one, else on the database itself.
