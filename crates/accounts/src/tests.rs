@@ -50,3 +50,20 @@ async fn log_in(accounts: &Accounts, user: &UserId, device: &str) -> Issued {
     };
     accounts.log_in(log_in).await.unwrap()
 }
+
+/// Handlers hold these futures across threads: this is checked here once rather than in each of them.
+#[test]
+fn futures_may_move_between_threads() {
+    fn moves<T: Send>(_: T) {}
+    let (accounts, user) = (server(), ruma::owned_user_id!("@a:hs1"));
+    moves(accounts.create_user(NewUser::default()));
+    moves(accounts.update_user(&user, |_| {}));
+    moves(accounts.authenticate(""));
+    moves(accounts.refresh(""));
+    moves(accounts.claim_keys(&crate::Claim::default()));
+    moves(accounts.upload_keys(&user, "D".into(), crate::KeyUpload::default()));
+    moves(accounts.update_tags(&user, ruma::room_id!("!r:hs1"), |_| {}));
+    moves(accounts.enable_push_rule(&user, ruma::push::RuleKind::Room, "", true));
+    moves(accounts.flush_seen());
+    moves(accounts.delete_to_device(&user, "D".into(), chappe_store::Position(0)));
+}

@@ -74,7 +74,7 @@ pub struct AccessToken {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
     /// Hash of the refresh token that this token's first use revokes, with its access token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
     pub replaces: Option<[u8; 32]>,
 }
 
@@ -89,12 +89,13 @@ pub struct RefreshToken {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
     /// Hash of the access token issued with it.
+    #[serde(with = "crate::hex32")]
     pub access: [u8; 32],
     /// Hash of the refresh token issued in exchange for this one, once it was exchanged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
     pub next: Option<[u8; 32]>,
     /// Hash of the refresh token that this one was issued for, until that one is revoked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
     pub previous: Option<[u8; 32]>,
 }
 

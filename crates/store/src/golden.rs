@@ -6,8 +6,8 @@ use chappe_kv::Position;
 use ruma::{RoomVersionId, event_id, owned_room_alias_id, owned_room_id, owned_server_name, owned_user_id};
 
 use crate::{
-    At, EventMeta, EventNum, Json, Key, KeyChange, KeyId, KeyReader, KeyWriter, Membership, RoomHead, RoomNid, StateRef,
-    Status, StoredPdu, Table, Value,
+    At, EventMeta, EventNum, Json, Key, KeyChange, KeyId, KeyReader, KeyWriter, Membership, RoomHead,
+    RoomNid, StateRef, Status, StoredPdu, Table, Value,
     aliases::{Alias, Aliases, Directory, RoomAliases},
     events::{EventIds, EventMetas, EventPdus},
     gaps::Gaps,
@@ -35,7 +35,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// `key = value` in hex; both must come back as the same bytes.
 #[expect(clippy::needless_pass_by_value, reason = "reads as a list of rows")]
-fn row<T: Table>(key: T::Key, value: T::Value) -> (u8, String) {
+pub(crate) fn row<T: Table>(key: T::Key, value: T::Value) -> (u8, String) {
     let mut writer = KeyWriter(vec![T::INFO.number]);
     key.write(&mut writer);
     let mut again = KeyWriter(vec![T::INFO.number]);
@@ -115,12 +115,15 @@ fn rows() -> Vec<(u8, String)> {
         row::<EventIds>(plain.into(), (NID, NUM)),
         row::<EventPdus>((NID, NUM), StoredPdu::new(hashed.to_owned(), "{}")),
         row::<EventMetas>((NID, NUM), meta()),
-        row::<EventMetas>((NID, NUM), EventMeta {
-            status: Status::Outlier,
-            ordinal: None,
-            after: StateRef { line: 3, version: 1 },
-            ..meta()
-        }),
+        row::<EventMetas>(
+            (NID, NUM),
+            EventMeta {
+                status: Status::Outlier,
+                ordinal: None,
+                after: StateRef { line: 3, version: 1 },
+                ..meta()
+            },
+        ),
         row::<Timeline>((NID, -2), at(NUM)),
         row::<StateNow>((NID, member.clone()), Now { key: KeyId(5), num: NUM }),
         row::<StateNow>((NID, StateKey::new("x.y", "")), Now { key: KeyId(6), num: EventNum::NONE }),

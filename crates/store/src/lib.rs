@@ -13,6 +13,9 @@ pub mod events;
 pub mod gaps;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_accounts;
+mod hex32;
 pub mod identity;
 mod key;
 mod log;
@@ -40,9 +43,9 @@ pub use self::{
     events::{EventMeta, EventNum, NewEvent, Status, StoredPdu},
     key::{Key, KeyReader, KeyWriter},
     log::{Cursors, Entry, LogEntry, Meta},
-    outbox::OutboxItem,
     members::{MemberChange, Membership},
     migrate::FORMAT,
+    outbox::OutboxItem,
     rooms::{RoomHead, RoomNid},
     state::{KeyChange, KeyId, StateChange, StateRef, StateWriter},
     table::{Table, TableInfo},

@@ -25,8 +25,11 @@ impl Accounts {
     /// Hands out one-time keys of local users: the oldest one-time key, or else the fallback key. A one-time key is
     /// never handed out twice. Devices without keys are left out.
     pub async fn claim_keys(&self, claim: &Claim) -> Result<ClaimedKeys, Error> {
-        let local: Vec<_> =
-            claim.iter().filter(|(user, _)| self.is_local(user)).map(|(u, d)| (u.clone(), d.clone())).collect();
+        let local: Vec<_> = claim
+            .iter()
+            .filter(|(user, _)| self.is_local(user))
+            .map(|(u, d)| (u.clone(), d.clone()))
+            .collect();
         let claims = local.into_iter().map(|(user, devices)| async move {
             let keys = self.claim_of_user(&user, &devices).await?;
             Ok::<_, Error>((user, keys))
