@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, SharedSecret};
+use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, Network, NetworkDeps, weak_keys};
 use chappe_identity::{Identity, MailConfig, MailSecrets, Mailer, ServerList, Site, Smtp};
 use chappe_kv::Db;
@@ -17,7 +18,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     config::{Api, Config},
-    observe, signing_key,
+    fleeting, observe, signing_key,
 };
 
 /// How often what has expired is swept.
@@ -33,7 +34,8 @@ pub struct House {
     pub accounts: Accounts,
     /// Identity.
     pub identity: Identity,
-    pub(crate) federation: Federation,
+    federation: Federation,
+    delivery: Delivery,
     pub(crate) admin: Admin,
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
@@ -75,9 +77,19 @@ impl House {
             peers: Arc::new(network.clone()),
         };
         let rooms = Rooms::new(deps, config.rooms.clone());
-        let deps =
-            FederationDeps { network: network.clone(), rooms: rooms.clone(), accounts: accounts.clone() };
-        let federation = Federation::new(deps);
+        let deps = chappe_delivery::Deps {
+            store: store.clone(),
+            world: world.clone(),
+            accounts: accounts.clone(),
+            rooms: rooms.clone(),
+        };
+        let delivery = Delivery::new(deps, config.delivery.clone());
+        let federation = Federation::new(FederationDeps {
+            network: network.clone(),
+            rooms: rooms.clone(),
+            accounts: accounts.clone(),
+            activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
+        });
 
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
@@ -98,11 +110,25 @@ impl House {
         let secret = shared_secret(&config.admin)?;
         let metrics = observe::metrics_handle()?;
         let settings = Arc::new(config.http.clone());
-        Ok(Self { world, store, accounts, identity, federation, admin, secret, metrics, settings, client })
+        Ok(Self {
+            world,
+            store,
+            accounts,
+            identity,
+            federation,
+            delivery,
+            admin,
+            secret,
+            metrics,
+            settings,
+            client,
+        })
     }
 
     /// Starts what runs beside requests.
     pub fn start(&self) {
+        self.federation.start();
+        fleeting::start(&self.world, &self.delivery, &self.federation);
         let (world, accounts) = (self.world.clone(), self.accounts.clone());
         self.world.spawn("accounts upkeep", async move {
             let mut flush = world.interval(FLUSH);
@@ -137,7 +163,7 @@ impl House {
         match api {
             Api::Client if apis.contains(&Api::Admin) => self.client_routes(),
             Api::Client => self.client_routes().merge(self.register_routes()),
-            Api::Federation => Router::new(),
+            Api::Federation => chappe_federation::routes().into_router().with_state(self.federation.clone()),
             Api::Media | Api::Identity => Router::new(),
             Api::Admin => self.register_routes(),
             Api::Metrics => observe::metrics_routes(self.metrics.clone(), self.store.clone()),

@@ -4,6 +4,7 @@ mod admin_socket;
 mod assemble;
 mod cli;
 pub mod config;
+mod fleeting;
 mod listen;
 pub mod mail_sink;
 mod nobody;
