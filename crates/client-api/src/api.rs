@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use chappe_accounts::{Accounts, RemoteUsers};
+use chappe_delivery::Delivery;
 use chappe_identity::Identity;
 use chappe_rooms::Rooms;
 use chappe_web::RateLimiter;
@@ -21,6 +22,8 @@ pub struct Deps {
     pub identity: Identity,
     /// Rooms.
     pub rooms: Rooms,
+    /// What devices have not seen yet.
+    pub delivery: Delivery,
     /// Users of other servers.
     pub remote: Arc<dyn RemoteUsers>,
     /// The section of the configuration.
@@ -66,6 +69,7 @@ parts! {
     Accounts: deps.accounts;
     Identity: deps.identity;
     Rooms: deps.rooms;
+    Delivery: deps.delivery;
     Arc<dyn RemoteUsers>: deps.remote;
     Arc<Config>: config;
     RateLimiter: limiter;

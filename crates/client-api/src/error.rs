@@ -123,6 +123,18 @@ impl From<chappe_rooms::Error> for Error {
     }
 }
 
+impl From<chappe_delivery::Error> for Error {
+    fn from(error: chappe_delivery::Error) -> Self {
+        use chappe_delivery::Error as E;
+        match error {
+            E::BadToken => Self(bad_request("M_UNKNOWN_POS", &error)),
+            E::Accounts(error) => error.into(),
+            E::Rooms(error) => error.into(),
+            E::Store(error) => Self(chappe_web::Error::internal(error)),
+        }
+    }
+}
+
 /// Another server's refusal. Only what is about the room is passed on: never a status or code that a client would take
 /// for one about its own session (attack: a peer answers `M_UNKNOWN_TOKEN`, the client wipes its keys).
 fn relayed(error: &PeerError) -> chappe_web::Error {

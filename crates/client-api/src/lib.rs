@@ -18,6 +18,7 @@ mod room_keys;
 mod rooms;
 mod server;
 mod session;
+mod sync;
 mod to_device;
 mod uia;
 mod user;
@@ -45,4 +46,5 @@ pub fn routes() -> Routes<Api> {
         .and(push::routes())
         .and(profile::routes())
         .and(rooms::routes())
+        .and(sync::routes())
 }

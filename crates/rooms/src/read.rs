@@ -7,6 +7,7 @@ pub(crate) mod filter;
 pub(crate) mod members;
 pub(crate) mod messages;
 pub(crate) mod render;
+mod shared;
 pub(crate) mod state;
 pub(crate) mod timestamp;
 pub(crate) mod token;

@@ -75,7 +75,9 @@ impl Rooms {
             }
             ReceiptType::FullyRead => Markers { fully_read: Some(event.to_owned()), ..Markers::default() },
             ReceiptType::Read => Markers { read: Some(event.to_owned()), ..Markers::default() },
-            ReceiptType::ReadPrivate => Markers { private_read: Some(event.to_owned()), ..Markers::default() },
+            ReceiptType::ReadPrivate => {
+                Markers { private_read: Some(event.to_owned()), ..Markers::default() }
+            }
             other => return Err(Error::InvalidParam(format!("unknown receipt type {}", other.as_str()))),
         };
         self.mark(actor, room, &markers, thread).await
@@ -86,7 +88,13 @@ impl Rooms {
         self.mark(actor, room, markers, &ReceiptThread::Unthreaded).await
     }
 
-    async fn mark(&self, actor: &Actor, room: &RoomId, markers: &Markers, thread: &ReceiptThread) -> Result<()> {
+    async fn mark(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        markers: &Markers,
+        thread: &ReceiptThread,
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let tx = self.marking(actor, room, markers, thread).await?;
             if tx.is_empty() {
@@ -133,7 +141,12 @@ impl Rooms {
     }
 
     /// Takes a public receipt that `origin` sent (`m.receipt` EDU). Whatever is not its business is ignored.
-    pub async fn take_receipt(&self, origin: &ServerName, room: &RoomId, receipt: &RemoteReceipt<'_>) -> Result<()> {
+    pub async fn take_receipt(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        receipt: &RemoteReceipt<'_>,
+    ) -> Result<()> {
         if receipt.user.server_name() != origin {
             return Ok(());
         }
@@ -195,11 +208,8 @@ fn thread_of(thread: &ReceiptThread, event: &Event) -> Result<String> {
 
 impl View<'_> {
     async fn read_up_to(&self, tx: &mut Tx, reading: &Reading<'_>) -> Result<()> {
-        let key = ReceiptKey {
-            user: reading.user.to_owned(),
-            kind: reading.kind,
-            thread: reading.thread.clone(),
-        };
+        let key =
+            ReceiptKey { user: reading.user.to_owned(), kind: reading.kind, thread: reading.thread.clone() };
         let old = self.reader.receipt(self.nid, &key).await?;
         if let Some(old) = &old
             && !self.is_later(reading.event, old).await?

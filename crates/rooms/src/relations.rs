@@ -2,7 +2,9 @@
 
 use chappe_rules::client::Form;
 use chappe_store::{EventNum, Position, events::EventIdKey, relations::Child};
-use ruma::{EventId, OwnedEventId, RoomId, api::Direction, api::client::threads::get_threads::v1::IncludeThreads};
+use ruma::{
+    EventId, OwnedEventId, RoomId, api::Direction, api::client::threads::get_threads::v1::IncludeThreads,
+};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -127,7 +129,8 @@ impl Rooms {
         let (mut seen, mut last) = (Vec::new(), None);
         for (root, at) in threads {
             if seen.len() == limit {
-                let next_batch = last.map(|(position, num): (Position, EventNum)| format!("th{position}_{}", num.0));
+                let next_batch =
+                    last.map(|(position, num): (Position, EventNum)| format!("th{position}_{}", num.0));
                 let chunk = view.render(actor, &seen, Form::Full, Bundle::All).await?;
                 return Ok(ThreadsPage { chunk, next_batch });
             }
@@ -166,7 +169,10 @@ impl View<'_> {
             };
             let wanted = |child: &Child| request.event_type.is_none_or(|kind| child.event_type == kind);
             found.extend(
-                children.into_iter().filter(|(_, child)| wanted(child)).map(|(ordinal, child)| (ordinal, child.num)),
+                children
+                    .into_iter()
+                    .filter(|(_, child)| wanted(child))
+                    .map(|(ordinal, child)| (ordinal, child.num)),
             );
         }
         Ok((found, depth))

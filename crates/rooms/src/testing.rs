@@ -17,13 +17,12 @@ use ruma::{
         federation::{directory::get_public_rooms_filtered, space::get_hierarchy},
     },
     events::TimelineEventType,
-
 };
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    Actor, AliasTarget, Change, Config, Deps, Draft, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Rooms,
-    StateEvents, StateIds, Template,
+    Actor, AliasTarget, Change, Config, Deps, Draft, Gap, Invitation, JoinAnswer, KeysWanted, PeerError,
+    Peers, Rooms, StateEvents, StateIds, Template,
 };
 
 /// Nobody is reached.

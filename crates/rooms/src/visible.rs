@@ -290,7 +290,14 @@ mod tests {
             ("shared", false, false, true),
             ("world_readable", true, true, true),
         ] {
-            town.set(&anna, &room, "m.room.history_visibility", "", json!({ "history_visibility": visibility })).await;
+            town.set(
+                &anna,
+                &room,
+                "m.room.history_visibility",
+                "",
+                json!({ "history_visibility": visibility }),
+            )
+            .await;
             let before = town.say(&anna, &room, json!({ "body": "before" })).await;
             town.change(&anna, &room, &bob, Change::Invite).await;
             let during = town.say(&anna, &room, json!({ "body": "invited" })).await;
@@ -303,7 +310,10 @@ mod tests {
             town.rooms.leave(&bob, &room, None).await.unwrap();
             let after = town.say(&anna, &room, json!({ "body": "gone" })).await;
             assert_eq!(sees(&town, &bob, &room, &after).await, outsider, "{visibility}");
-            assert!(sees(&town, &bob, &room, &inside).await, "{visibility}: what was seen while joined stays seen");
+            assert!(
+                sees(&town, &bob, &room, &inside).await,
+                "{visibility}: what was seen while joined stays seen"
+            );
             assert_eq!(sees(&town, &bob, &room, &before).await, joiner, "{visibility}: after leaving");
             let member = bob.user.clone();
             town.rooms.forget(&member, &room).await.unwrap();

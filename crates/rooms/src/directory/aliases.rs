@@ -38,7 +38,9 @@ impl Rooms {
     pub async fn create_alias(&self, actor: &Actor, alias: &RoomAliasId, room: &RoomId) -> Result<()> {
         self.check_own(alias)?;
         let view = self.view(room).await.map_err(|_| Error::NotFound("room"))?;
-        if actor.standing != Standing::Administrator && view.access(&actor.user).await.ok() != Some(Access::Joined) {
+        if actor.standing != Standing::Administrator
+            && view.access(&actor.user).await.ok() != Some(Access::Joined)
+        {
             return Err(Error::Forbidden("you must be in the room to give it an alias".to_owned()));
         }
         if view.reader.alias(alias).await?.is_some() {
@@ -59,7 +61,8 @@ impl Rooms {
             return Err(Error::InvalidParam("aliases of other servers are made there".to_owned()));
         }
         let text = alias.alias();
-        let clean = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':');
+        let clean =
+            !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':');
         if alias.as_str().len() > LONGEST || !clean {
             return Err(Error::InvalidParam("this is not a usable alias".to_owned()));
         }
@@ -152,7 +155,8 @@ impl Rooms {
             // Nobody is asked anything for a sender whom the rules refuse anyway.
             return Ok(());
         }
-        let old: Option<Map<String, Value>> = view.current_content(StateEventType::RoomCanonicalAlias).await?;
+        let old: Option<Map<String, Value>> =
+            view.current_content(StateEventType::RoomCanonicalAlias).await?;
         drop(view);
         let named = aliases_in(content)?;
         let known = old.and_then(|old| aliases_in(&old).ok()).unwrap_or_default();

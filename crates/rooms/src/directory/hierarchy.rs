@@ -85,7 +85,9 @@ impl Rooms {
         let max_depth = request.max_depth.unwrap_or(DEEPEST).min(DEEPEST);
         let marks = format!("{max_depth}{}", if request.suggested_only { "s" } else { "a" });
         let skip = match request.from {
-            Some(token) => read_token(token, &marks).ok_or(Error::InvalidParam("unknown token".to_owned()))?,
+            Some(token) => {
+                read_token(token, &marks).ok_or(Error::InvalidParam("unknown token".to_owned()))?
+            }
             None => 0,
         };
         let limit = request.limit.map_or(LONGEST, |limit| usize::try_from(limit).unwrap_or(LONGEST));

@@ -149,8 +149,11 @@ fn matches(filter: &Filter, summary: &Summary) -> bool {
     if !filter.room_types.is_empty() && !filter.room_types.iter().any(of_type) {
         return false;
     }
-    let Some(term) = filter.generic_search_term.as_deref().filter(|term| !term.is_empty()) else { return true };
+    let Some(term) = filter.generic_search_term.as_deref().filter(|term| !term.is_empty()) else {
+        return true;
+    };
     let term = term.to_lowercase();
-    let texts = [room.name.as_deref(), room.topic.as_deref(), room.canonical_alias.as_ref().map(|a| a.as_str())];
+    let texts =
+        [room.name.as_deref(), room.topic.as_deref(), room.canonical_alias.as_ref().map(|a| a.as_str())];
     texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&term))
 }

@@ -84,7 +84,9 @@ impl Rooms {
         let others = via.iter().filter(|server| **server != self.0.server);
         for server in others.take(self.0.config.backfill_servers) {
             match self.0.peers.hierarchy(server, room, true).await {
-                Ok(answer) if answer.room.summary.room_id == room => return Ok(Summary::of(answer.room.summary)),
+                Ok(answer) if answer.room.summary.room_id == room => {
+                    return Ok(Summary::of(answer.room.summary));
+                }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%server, %room, %error, "no summary"),
             }
@@ -170,7 +172,10 @@ impl View<'_> {
         put("name", text(1, "name"));
         put("topic", text(2, "topic"));
         put("avatar_url", text(3, "url"));
-        put("canonical_alias", text(4, "alias").filter(|alias| <&ruma::RoomAliasId>::try_from(&**alias).is_ok()));
+        put(
+            "canonical_alias",
+            text(4, "alias").filter(|alias| <&ruma::RoomAliasId>::try_from(&**alias).is_ok()),
+        );
         put("encryption", text(8, "algorithm"));
         put("room_version", Some(self.head.version.to_string()));
         put("room_id", Some(self.room_id.to_string()));

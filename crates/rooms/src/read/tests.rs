@@ -54,7 +54,13 @@ async fn messages_page_both_ways_without_gap_or_overlap() {
 
     let first = page(&town, &anna, &room, back(None, 5, &filter)).await;
     let (start, end) = (first.start.clone(), first.end.clone().unwrap());
-    let on = PageRequest { from: Some(&end), to: None, direction: Direction::Forward, limit: 100, filter: &filter };
+    let on = PageRequest {
+        from: Some(&end),
+        to: None,
+        direction: Direction::Forward,
+        limit: 100,
+        filter: &filter,
+    };
     assert_eq!(bodies(&page(&town, &anna, &room, on).await.chunk), ["20", "21", "22", "23", "24"]);
     let until = PageRequest { to: Some(&end), ..back(Some(&start), 100, &filter) };
     assert_eq!(bodies(&page(&town, &anna, &room, until).await.chunk).len(), 5);
@@ -71,7 +77,13 @@ async fn a_sync_token_is_a_place_in_the_timeline() {
     let filter = RoomEventFilter::default();
     let before = page(&town, &anna, &room, back(Some(&token), 1, &filter)).await;
     assert_eq!(bodies(&before.chunk), ["old"]);
-    let on = PageRequest { from: Some(&token), to: None, direction: Direction::Forward, limit: 9, filter: &filter };
+    let on = PageRequest {
+        from: Some(&token),
+        to: None,
+        direction: Direction::Forward,
+        limit: 9,
+        filter: &filter,
+    };
     assert_eq!(bodies(&page(&town, &anna, &room, on).await.chunk), ["new"]);
     let bad = town.rooms.messages(&anna, &room, back(Some("s12"), 1, &filter)).await;
     assert!(matches!(bad, Err(Error::InvalidParam(_))));
@@ -109,7 +121,8 @@ async fn members_now_and_then() {
     let token = format!("c1_{}_0", town.store.read().position());
     town.join(&carl, &room).await;
     town.change(&anna, &room, &bob, Change::Ban).await;
-    let count = async |request: MembersRequest<'_>| town.rooms.members(&anna, &room, &request).await.unwrap().len();
+    let count =
+        async |request: MembersRequest<'_>| town.rooms.members(&anna, &room, &request).await.unwrap().len();
     assert_eq!(count(MembersRequest::default()).await, 3);
     let join = Some(MembershipState::Join);
     assert_eq!(count(MembersRequest { membership: join.clone(), ..MembersRequest::default() }).await, 2);
@@ -139,8 +152,13 @@ async fn unsigned_says_what_was_replaced_redacted_and_sent_from_here() {
 
     let draft = Draft::message(TimelineEventType::RoomMessage, object(json!({ "body": "oops" })));
     let said = town.rooms.send(&anna, &room, draft, Some("txn".into())).await.unwrap();
-    assert_eq!(value(&town.rooms.event(&anna, &room, &said).await.unwrap())["unsigned"]["transaction_id"], "txn");
-    assert!(value(&town.rooms.event(&bob, &room, &said).await.unwrap())["unsigned"]["transaction_id"].is_null());
+    assert_eq!(
+        value(&town.rooms.event(&anna, &room, &said).await.unwrap())["unsigned"]["transaction_id"],
+        "txn"
+    );
+    assert!(
+        value(&town.rooms.event(&bob, &room, &said).await.unwrap())["unsigned"]["transaction_id"].is_null()
+    );
 
     town.rooms.send(&anna, &room, Draft::redaction(&said, Some("why")), None).await.unwrap();
     let gone = value(&town.rooms.event(&bob, &room, &said).await.unwrap());
@@ -190,9 +208,7 @@ async fn relations_threads_and_edits_are_found_and_bundled() {
     let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
     town.join(&bob, &room).await;
     let root = town.say(&anna, &room, json!({ "body": "root" })).await;
-    let relate = |kind: &str, to: &OwnedEventId, body: &str| {
-        json!({ "body": body, "m.new_content": { "body": body }, "m.relates_to": { "rel_type": kind, "event_id": to } })
-    };
+    let relate = |kind: &str, to: &OwnedEventId, body: &str| json!({ "body": body, "m.new_content": { "body": body }, "m.relates_to": { "rel_type": kind, "event_id": to } });
     town.say(&bob, &room, relate("m.replace", &root, "forged")).await;
     town.say(&anna, &room, relate("m.replace", &root, "edited")).await;
     let reply = town.say(&bob, &room, relate("m.thread", &root, "reply 1")).await;
@@ -241,7 +257,9 @@ async fn the_event_nearest_to_a_time_is_found() {
     for number in 1..=5u32 {
         let content = object(json!({ "body": number.to_string() }));
         let mut draft = Draft::message(TimelineEventType::RoomMessage, content);
-        draft.timestamp = Some(ruma::MilliSecondsSinceUnixEpoch((1_900_000_000_000 + u64::from(number) * 1_000).try_into().unwrap()));
+        draft.timestamp = Some(ruma::MilliSecondsSinceUnixEpoch(
+            (1_900_000_000_000 + u64::from(number) * 1_000).try_into().unwrap(),
+        ));
         said.push(town.rooms.send(&anna, &room, draft, None).await.unwrap());
     }
     let at = |ms: u64| ruma::MilliSecondsSinceUnixEpoch((1_900_000_000_000 + ms).try_into().unwrap());

@@ -1,0 +1,239 @@
+//! `GET /sync`: what a device has not seen yet.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{Json, extract::State};
+use chappe_accounts::Accounts;
+use chappe_delivery::{Delivery, Delta, JoinedRoom, LeftRoom, RoomPart, StatePart, SyncRequest, Timeline};
+use chappe_web::Ruma;
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId,
+    api::client::{
+        filter::FilterDefinition,
+        sync::sync_events::v3::{Filter, Request},
+    },
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::{error::Result, requester::Requester};
+
+pub(super) async fn handler(
+    State(delivery): State<Delivery>,
+    State(accounts): State<Accounts>,
+    requester: Requester,
+    Ruma(request): Ruma<Request>,
+) -> Result<Json<Answer>> {
+    let since = request.since.as_deref().map(str::parse).transpose()?;
+    let filter = match request.filter {
+        None => FilterDefinition::default(),
+        Some(Filter::FilterDefinition(filter)) => filter,
+        Some(Filter::FilterId(id)) => accounts
+            .filter(requester.user(), &id)
+            .await?
+            .ok_or_else(|| chappe_web::Error::invalid_param("No such filter"))?,
+        Some(_) => return Err(chappe_web::Error::invalid_param("Not a filter").into()),
+    };
+    let wanted = SyncRequest {
+        user: requester.user().to_owned(),
+        device: requester.device_id.clone(),
+        since,
+        filter: Arc::new(filter),
+        full_state: request.full_state,
+        state_after: request.use_state_after,
+        presence: request.set_presence,
+        timeout: request.timeout.unwrap_or(Duration::ZERO),
+    };
+    let threads = match wanted.filter.room.timeline.unread_thread_notifications {
+        true => Threads::Apart,
+        false => Threads::Included,
+    };
+    Ok(Json(answer(delivery.sync(&wanted).await?, threads)))
+}
+
+/// Whether unread threads are counted apart from their room (client-server API, "Receiving notifications").
+#[derive(Clone, Copy)]
+enum Threads {
+    Apart,
+    Included,
+}
+
+type Event = Box<RawValue>;
+
+/// The answer, as the client-server API names things. Lists and objects without content are left out.
+#[derive(Serialize)]
+pub(crate) struct Answer {
+    next_batch: String,
+    #[serde(skip_serializing_if = "Rooms::is_empty")]
+    rooms: Rooms,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    account_data: Events,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    presence: Events,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    to_device: Events,
+    #[serde(skip_serializing_if = "DeviceLists::is_empty")]
+    device_lists: DeviceLists,
+    device_one_time_keys_count: BTreeMap<OneTimeKeyAlgorithm, u32>,
+    device_unused_fallback_key_types: Vec<OneTimeKeyAlgorithm>,
+}
+
+#[derive(Serialize)]
+struct Events {
+    events: Vec<Event>,
+}
+
+impl Events {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+}
+
+#[derive(Serialize)]
+struct DeviceLists {
+    changed: Vec<OwnedUserId>,
+    left: Vec<OwnedUserId>,
+}
+
+impl DeviceLists {
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.left.is_empty()
+    }
+}
+
+#[derive(Serialize)]
+struct Rooms {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    join: BTreeMap<OwnedRoomId, Joined>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    invite: BTreeMap<OwnedRoomId, Invited>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    knock: BTreeMap<OwnedRoomId, Knocked>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    leave: BTreeMap<OwnedRoomId, Part>,
+}
+
+impl Rooms {
+    fn is_empty(&self) -> bool {
+        self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
+    }
+}
+
+#[derive(Serialize)]
+struct Invited {
+    invite_state: Events,
+}
+
+#[derive(Serialize)]
+struct Knocked {
+    knock_state: Events,
+}
+
+/// Both kinds of room have these.
+#[derive(Serialize)]
+struct Part {
+    timeline: Page,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Events>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_after: Option<Events>,
+    account_data: Events,
+}
+
+#[derive(Serialize)]
+struct Page {
+    events: Vec<Event>,
+    limited: bool,
+    prev_batch: String,
+}
+
+#[derive(Serialize)]
+struct Joined {
+    #[serde(flatten)]
+    part: Part,
+    ephemeral: Events,
+    unread_notifications: Counts,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unread_thread_notifications: BTreeMap<OwnedEventId, Counts>,
+    summary: Summary,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    notification_count: u64,
+    highlight_count: u64,
+}
+
+impl From<chappe_rules::push::Counts> for Counts {
+    fn from(counts: chappe_rules::push::Counts) -> Self {
+        Self { notification_count: counts.notifications, highlight_count: counts.highlights }
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    #[serde(rename = "m.heroes", skip_serializing_if = "Option::is_none")]
+    heroes: Option<Vec<OwnedUserId>>,
+    #[serde(rename = "m.joined_member_count", skip_serializing_if = "Option::is_none")]
+    joined: Option<u64>,
+    #[serde(rename = "m.invited_member_count", skip_serializing_if = "Option::is_none")]
+    invited: Option<u64>,
+}
+
+fn answer(delta: Delta, threads: Threads) -> Answer {
+    let stripped = |(room, events): (OwnedRoomId, Vec<Event>)| (room, Events { events });
+    let rooms = Rooms {
+        join: delta.joined.into_iter().map(|(id, room)| (id, joined(room, threads))).collect(),
+        invite: (delta.invited.into_iter().map(stripped))
+            .map(|(id, invite_state)| (id, Invited { invite_state }))
+            .collect(),
+        knock: (delta.knocked.into_iter().map(stripped))
+            .map(|(id, knock_state)| (id, Knocked { knock_state }))
+            .collect(),
+        leave: delta.left.into_iter().map(|(id, LeftRoom { part })| (id, part.into())).collect(),
+    };
+    Answer {
+        next_batch: delta.next.to_string(),
+        rooms,
+        account_data: Events { events: delta.account_data },
+        presence: Events { events: delta.presence },
+        to_device: Events { events: delta.to_device },
+        device_lists: DeviceLists { changed: delta.device_lists.changed, left: delta.device_lists.left },
+        device_one_time_keys_count: delta.keys.one_time_keys,
+        device_unused_fallback_key_types: delta.keys.unused_fallback,
+    }
+}
+
+fn joined(room: JoinedRoom, threads: Threads) -> Joined {
+    let JoinedRoom { part, ephemeral, unread, summary } = room;
+    let (unread_notifications, unread_thread_notifications) = match threads {
+        Threads::Included => (unread.total.into(), BTreeMap::new()),
+        Threads::Apart => {
+            let threads = unread.threads.into_iter().map(|(root, counts)| (root, counts.into()));
+            (unread.main.into(), threads.collect())
+        }
+    };
+    Joined {
+        part: part.into(),
+        ephemeral: Events { events: ephemeral },
+        unread_notifications,
+        unread_thread_notifications,
+        summary: Summary { heroes: summary.heroes, joined: summary.joined, invited: summary.invited },
+    }
+}
+
+impl From<RoomPart> for Part {
+    fn from(part: RoomPart) -> Self {
+        let Timeline { events, limited, prev_batch } = part.timeline;
+        let (state, state_after) = match part.state {
+            StatePart::Before(events) => (Some(Events { events }), None),
+            StatePart::After(events) => (None, Some(Events { events })),
+        };
+        Self {
+            timeline: Page { events, limited, prev_batch },
+            state,
+            state_after,
+            account_data: Events { events: part.account_data },
+        }
+    }
+}
