@@ -27,6 +27,30 @@ system_authorities = false
 [identity]
 profile = "matrix"
 
+[client]
+presence = true
+
+[client.registration]
+open = true
+
+[client.rates]
+$(printf '%s = { per_second = 0, burst = 0 }\n' login_by_ip login_by_account registration message join invite search upload)
+
+[accounts.password]
+memory_kib = 64
+passes = 1
+
+[accounts.password.policy]
+minimum_length = 1
+
+[delivery]
+presence = true
+
+[federation]
+backoff_min_ms = 100
+backoff_max = 2
+timeout = 10
+
 [admin]
 registration_shared_secret = "complement"
 TOML

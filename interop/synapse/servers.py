@@ -15,6 +15,8 @@ from .authority import Authority
 START_LIMIT = 40.0
 STOP_LIMIT = 30.0
 SECRET = "interop"
+LIMITED = "login_by_ip login_by_account registration message join invite search upload".split()
+UNLIMITED = "\n".join(f"{name} = {{ per_second = 0, burst = 0 }}" for name in LIMITED)
 
 
 def free_port() -> int:
@@ -174,6 +176,21 @@ tls = {{ certificate = "{self.certificate}", key = "{self.key}" }}
 [outbound]
 allowed_ranges = ["127.0.0.0/8"]
 certificate_authorities = ["{self.authority.file}"]
+
+[identity]
+profile = "matrix"
+
+[client.rates]
+{UNLIMITED}
+
+[accounts.password]
+memory_kib = 64
+passes = 1
+
+# A peer that was down is tried again soon, as after a short outage.
+[federation]
+backoff_min_ms = 500
+backoff_max = 2
 
 [admin]
 registration_shared_secret = "{SECRET}"
