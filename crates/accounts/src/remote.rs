@@ -38,10 +38,11 @@ pub struct RemoteKeys {
 /// Other servers' users. Implemented by `federation`; every call ends within the time a client waits (10 seconds or so).
 #[async_trait]
 pub trait RemoteUsers: Send + Sync {
-    /// Keys of users of `server` (all of them its own); no devices named means all. What is cached and known to be
-    /// fresh (users whose device lists this server follows) is answered from there.
+    /// Keys of users of `server` (all of them its own) for a local user; no devices named means all. What is cached and
+    /// known to be fresh (users whose device lists this server follows) is answered from there.
     async fn query_keys(
         &self,
+        asker: &UserId,
         server: &ServerName,
         users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
     ) -> Result<RemoteKeys, RemoteError>;

@@ -16,6 +16,7 @@ fn unavailable<T>() -> Result<T, RemoteError> {
 impl RemoteUsers for Nobody {
     async fn query_keys(
         &self,
+        _: &UserId,
         _: &ServerName,
         _: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
     ) -> Result<RemoteKeys, RemoteError> {
