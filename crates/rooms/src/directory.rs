@@ -11,3 +11,6 @@ pub use self::{
     public::{PublicRooms, PublicRoomsRequest},
     summary::Summary,
 };
+
+#[cfg(test)]
+mod tests;

@@ -246,3 +246,106 @@ async fn ordinal_of(reader: &Reader<'_>, nid: RoomNid, event: &EventId) -> Resul
     let Some(num) = reader.event_num(nid, event).await? else { return Ok(None) };
     Ok(reader.event_meta(nid, num).await?.ordinal)
 }
+
+#[cfg(test)]
+mod tests {
+    use chappe_store::receipts::{ReceiptKey, ReceiptKind};
+    use ruma::{OwnedEventId, RoomId, event_id, events::receipt::ReceiptThread, user_id};
+    use serde_json::json;
+
+    use super::{Markers, ReceiptType, RemoteReceipt};
+    use crate::{
+        Actor, Error,
+        testing::{Town, actor},
+    };
+
+    async fn read(town: &Town, who: &Actor, room: &RoomId, thread: &str) -> Option<OwnedEventId> {
+        let reader = town.store.read();
+        let nid = reader.room_nid(room).await.unwrap().unwrap();
+        let (user, thread) = (who.user.clone(), thread.to_owned());
+        let key = ReceiptKey { user, kind: ReceiptKind::Public, thread };
+        reader.receipt(nid, &key).await.unwrap().map(|at| at.value.event.0)
+    }
+
+    #[tokio::test]
+    async fn receipts_only_move_forward() {
+        let town = Town::new().await;
+        let (anna, bob) = (actor("anna"), actor("bob"));
+        let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
+        let one = town.say(&anna, &room, json!({ "body": "1" })).await;
+        let two = town.say(&anna, &room, json!({ "body": "2" })).await;
+        let set = async |who: &Actor, event: &OwnedEventId, thread: ReceiptThread| {
+            town.rooms.set_receipt(who, &room, &ReceiptType::Read, event, &thread).await
+        };
+        set(&anna, &two, ReceiptThread::Unthreaded).await.unwrap();
+        let before = town.store.read().position();
+        set(&anna, &one, ReceiptThread::Unthreaded).await.unwrap();
+        assert_eq!(read(&town, &anna, &room, "").await, Some(two.clone()));
+        assert_eq!(town.store.read().position(), before, "an older receipt writes nothing");
+        set(&anna, &one, ReceiptThread::Main).await.unwrap();
+        assert_eq!(read(&town, &anna, &room, "main").await, Some(one.clone()));
+        assert!(matches!(set(&bob, &two, ReceiptThread::Main).await, Err(Error::Forbidden(_))));
+
+        let nid = town.store.read().room_nid(&room).await.unwrap().unwrap();
+        let reader = town.store.read();
+        assert_eq!(reader.receipts_after(nid, before).await.unwrap().len(), 1);
+        assert_eq!(reader.receipts_after(nid, chappe_store::Position(0)).await.unwrap().len(), 2);
+        assert_eq!(reader.room_receipts(nid).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_threaded_receipt_stays_in_its_thread() {
+        let town = Town::new().await;
+        let anna = actor("anna");
+        let room = town.room(&anna, json!({})).await;
+        let root = town.say(&anna, &room, json!({ "body": "root" })).await;
+        let other = town.say(&anna, &room, json!({ "body": "other" })).await;
+        let relation = json!({ "rel_type": "m.thread", "event_id": root });
+        let reply = town.say(&anna, &room, json!({ "body": "reply", "m.relates_to": relation })).await;
+        let set = async |event: &OwnedEventId, thread: ReceiptThread| {
+            town.rooms.set_receipt(&anna, &room, &ReceiptType::Read, event, &thread).await
+        };
+        set(&reply, ReceiptThread::Thread(root.clone())).await.unwrap();
+        assert!(matches!(set(&reply, ReceiptThread::Main).await, Err(Error::InvalidParam(_))));
+        assert!(matches!(set(&reply, ReceiptThread::Thread(other)).await, Err(Error::InvalidParam(_))));
+        let unknown = event_id!("$unknown").to_owned();
+        assert!(matches!(set(&unknown, ReceiptThread::Unthreaded).await, Err(Error::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn markers_are_one_commit() {
+        let town = Town::new().await;
+        let anna = actor("anna");
+        let room = town.room(&anna, json!({})).await;
+        let event = town.say(&anna, &room, json!({ "body": "1" })).await;
+        town.trips.take();
+        let markers = Markers {
+            fully_read: Some(event.clone()),
+            read: Some(event.clone()),
+            private_read: Some(event.clone()),
+        };
+        town.rooms.set_markers(&anna, &room, &markers).await.unwrap();
+        assert_eq!(town.trips.take().2, 1);
+        let scope = chappe_accounts::Scope::Room(&room);
+        let data = town.accounts.account_data(&town.store.read(), &anna.user, scope, "m.fully_read").await;
+        assert_eq!(data.unwrap().unwrap().get(), json!({ "event_id": event }).to_string());
+    }
+
+    #[tokio::test]
+    async fn receipts_of_others_users_are_not_taken() {
+        let town = Town::new().await;
+        let anna = actor("anna");
+        let room = town.room(&anna, json!({})).await;
+        let event = town.say(&anna, &room, json!({ "body": "1" })).await;
+        let take = async |origin: &str, user| {
+            let thread = ReceiptThread::Unthreaded;
+            let receipt = RemoteReceipt { user, event: &event, ts: 1, thread };
+            town.rooms.take_receipt(origin.try_into().unwrap(), &room, &receipt).await.unwrap();
+        };
+        take("there.fr", &*anna.user).await;
+        assert_eq!(read(&town, &anna, &room, "").await, None);
+        let before = town.store.read().position();
+        take("there.fr", user_id!("@not_a_member:there.fr")).await;
+        assert_eq!(town.store.read().position(), before);
+    }
+}

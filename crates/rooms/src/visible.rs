@@ -189,8 +189,9 @@ impl View<'_> {
         let Some(at) = self.reader.user_room(user, self.nid).await? else { return Ok(NO_PART) };
         if at.value.membership == Membership::Join {
             let meta = self.reader.event_meta(self.nid, at.value.num).await?;
-            let on_main = meta.after.line == 0 && meta.status == Status::Accepted && meta.ordinal.is_some();
-            let joined_from = on_main.then_some(meta.after.version);
+            // Current since it was placed, not brought back by a later merge of the room's state.
+            let is_steady = meta.status == Status::Accepted && meta.position == at.position;
+            let joined_from = (is_steady && meta.after.line == 0).then_some(meta.after.version);
             return Ok(Part { joined_from, joined_until: i64::MAX, ended_by: None });
         }
         if self.reader.forgotten(user, self.nid).await?.is_some() {
