@@ -14,6 +14,9 @@ mod typing;
 mod unread;
 mod wake;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use chappe_accounts::Accounts;

@@ -241,8 +241,9 @@ impl Delivery {
             let changed = signal.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let quiet =
-                seen.is_some_and(|seen| signal.is_quiet(seen.position, seen.fleeting)) && !request.full_state;
+            let caught_up =
+                |seen: SyncToken| seen.to_device.is_none() && signal.is_quiet(seen.position, seen.fleeting);
+            let quiet = seen.is_some_and(caught_up) && !request.full_state;
             if !quiet {
                 let delta = self.look(request, signal, seen).await?;
                 if !delta.is_empty() || request.since.is_none() || request.full_state || over {

@@ -1,0 +1,6 @@
+//! Delivery on real rooms and accounts over the memory engine.
+
+mod devices;
+mod house;
+mod rooms;
+mod waiting;

@@ -1,0 +1,107 @@
+//! What a device gets for itself: messages, keys, account data.
+
+use chappe_accounts::{KeyUpload, Recipients, Scope, Sending};
+use chappe_store::Tx;
+use ruma::{
+    encryption::DeviceKeys,
+    serde::{Base64, Raw},
+    signatures::{Ed25519KeyPair, sign_json},
+};
+use serde_json::{json, value::to_raw_value};
+
+use super::house::{House, Person, values};
+
+async fn message(from: &Person<'_>, to: &Person<'_>, text: &str) {
+    let content = to_raw_value(&json!({"text": text})).unwrap();
+    let messages = [(to.id.clone(), Recipients::All(content))];
+    let sending = Sending { sender: &from.id, once: None, event_type: "x.test", messages: &messages };
+    assert!(from.house.accounts.send_to_devices(sending, Tx::new()).await.unwrap());
+}
+
+fn texts(events: &[Box<serde_json::value::RawValue>]) -> Vec<String> {
+    values(events).iter().map(|event| event["content"]["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn messages_stay_until_the_next_token_comes_back() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let first = bob.sync(None).await;
+    message(&alice, &bob, "one").await;
+    let second = bob.sync(Some(first.next)).await;
+    assert_eq!(texts(&second.to_device), ["one"]);
+    let repeated = bob.sync(Some(first.next)).await;
+    assert_eq!(texts(&repeated.to_device), ["one"], "the answer may never have arrived");
+    message(&alice, &bob, "two").await;
+    let third = bob.sync(Some(second.next)).await;
+    assert_eq!(texts(&third.to_device), ["two"]);
+    let late = bob.sync(Some(first.next)).await;
+    assert_eq!(texts(&late.to_device), ["two"], "the first is gone for good");
+}
+
+#[tokio::test]
+async fn many_messages_come_in_several_answers_without_loss() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let mut token = bob.sync(None).await.next;
+    for n in 0..250 {
+        message(&alice, &bob, &n.to_string()).await;
+    }
+    let mut got = Vec::new();
+    while got.len() < 250 {
+        let delta = bob.sync(Some(token)).await;
+        let count = delta.to_device.len();
+        assert!((1..=101).contains(&count), "{count} after {}, next {}", got.len(), delta.next);
+        got.extend(texts(&delta.to_device));
+        token = delta.next.to_string().parse().unwrap();
+    }
+    assert_eq!(got, (0..250).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(bob.sync(Some(token)).await.to_device.is_empty());
+}
+
+#[tokio::test]
+async fn account_data_comes_when_it_changes() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let room = alice.room(&[]).await;
+    let first = alice.sync(None).await;
+    assert!(values(&first.account_data).iter().any(|event| event["type"] == "m.push_rules"));
+    let content = to_raw_value(&json!({"a": 1})).unwrap();
+    house.accounts.set_account_data(&alice.id, Scope::Global, "x.mine", &content).await.unwrap();
+    house.accounts.set_account_data(&alice.id, Scope::Room(&room), "x.here", &content).await.unwrap();
+    let delta = alice.sync(Some(first.next)).await;
+    assert_eq!(values(&delta.account_data), [json!({"type": "x.mine", "content": {"a": 1}})]);
+    assert_eq!(
+        values(&delta.joined[&room].part.account_data),
+        [json!({"type": "x.here", "content": {"a": 1}})]
+    );
+    assert!(alice.sync(Some(delta.next)).await.is_empty());
+    let all = alice.sync(None).await;
+    assert_eq!(values(&all.joined[&room].part.account_data).len(), 1);
+}
+
+fn device_keys(of: &Person<'_>) -> Raw<DeviceKeys> {
+    let pair = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "D".to_owned()).unwrap();
+    let public: Base64 = Base64::new(pair.public_key().to_vec());
+    let keys = json!({
+        "user_id": of.id, "device_id": "D", "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"],
+        "keys": {"ed25519:D": public, "curve25519:D": public},
+    });
+    let mut keys = serde_json::from_value(keys).unwrap();
+    sign_json(of.id.as_str(), &pair, &mut keys).unwrap();
+    Raw::from_json(to_raw_value(&keys).unwrap())
+}
+
+#[tokio::test]
+async fn those_who_share_a_room_hear_of_new_devices() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let carol = house.user("carol").await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let (for_bob, for_carol) = (bob.sync(None).await.next, carol.sync(None).await.next);
+    let upload = KeyUpload { device_keys: Some(device_keys(&alice)), ..KeyUpload::default() };
+    house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
+    assert_eq!(bob.sync(Some(for_bob)).await.device_lists.changed, [alice.id.clone()]);
+    assert!(carol.sync(Some(for_carol)).await.device_lists.changed.is_empty());
+}

@@ -1,0 +1,296 @@
+//! A server without other servers, for tests.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use chappe_accounts::{Accounts, AccountsConfig, NewUser};
+use chappe_kv::{Counting, Db, Memory, RoundTrips};
+use chappe_rooms::{
+    Actor, AliasTarget, Change, Draft, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Rooms,
+    StateEvents, StateIds, Template,
+};
+use chappe_rules::{build::SigningKey, check::KeyRing, policy::Plain};
+use chappe_store::Store;
+use chappe_world::{Fake, FakeNet, World};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId,
+    RoomVersionId, ServerName, UserId,
+    api::{
+        Direction,
+        client::room::create_room,
+        federation::{directory::get_public_rooms_filtered, space::get_hierarchy},
+    },
+    events::TimelineEventType,
+    presence::PresenceState,
+    server_name,
+};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{Config, Delivery, Delta, Deps, SyncRequest, SyncToken};
+
+/// No other server is there.
+struct Alone;
+
+fn nobody<T>() -> Result<T, PeerError> {
+    Err(PeerError::Unreachable(server_name!("b.example").to_owned()))
+}
+
+#[async_trait]
+impl Peers for Alone {
+    async fn keys(&self, _: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
+        KeyRing::new()
+    }
+    async fn make_join(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: &UserId,
+        _: &[RoomVersionId],
+    ) -> Result<Template, PeerError> {
+        nobody()
+    }
+    async fn send_join(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: &EventId,
+        _: Box<RawValue>,
+    ) -> Result<JoinAnswer, PeerError> {
+        nobody()
+    }
+    async fn make_leave(&self, _: &ServerName, _: &RoomId, _: &UserId) -> Result<Template, PeerError> {
+        nobody()
+    }
+    async fn send_leave(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: &EventId,
+        _: Box<RawValue>,
+    ) -> Result<(), PeerError> {
+        nobody()
+    }
+    async fn make_knock(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: &UserId,
+        _: &[RoomVersionId],
+    ) -> Result<Template, PeerError> {
+        nobody()
+    }
+    async fn send_knock(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: &EventId,
+        _: Box<RawValue>,
+    ) -> Result<Vec<Box<RawValue>>, PeerError> {
+        nobody()
+    }
+    async fn invite(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: &EventId,
+        _: Invitation,
+    ) -> Result<Box<RawValue>, PeerError> {
+        nobody()
+    }
+    async fn missing_events(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: Gap,
+    ) -> Result<Vec<Box<RawValue>>, PeerError> {
+        nobody()
+    }
+    async fn backfill(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: &[OwnedEventId],
+        _: u16,
+    ) -> Result<Vec<Box<RawValue>>, PeerError> {
+        nobody()
+    }
+    async fn state_ids(&self, _: &ServerName, _: &RoomId, _: &EventId) -> Result<StateIds, PeerError> {
+        nobody()
+    }
+    async fn state(&self, _: &ServerName, _: &RoomId, _: &EventId) -> Result<StateEvents, PeerError> {
+        nobody()
+    }
+    async fn event(&self, _: &ServerName, _: &EventId) -> Result<Box<RawValue>, PeerError> {
+        nobody()
+    }
+    async fn event_auth(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: &EventId,
+    ) -> Result<Vec<Box<RawValue>>, PeerError> {
+        nobody()
+    }
+    async fn alias(&self, _: &RoomAliasId) -> Result<AliasTarget, PeerError> {
+        nobody()
+    }
+    async fn hierarchy(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: bool,
+    ) -> Result<get_hierarchy::v1::Response, PeerError> {
+        nobody()
+    }
+    async fn public_rooms(
+        &self,
+        _: &ServerName,
+        _: get_public_rooms_filtered::v1::Request,
+    ) -> Result<get_public_rooms_filtered::v1::Response, PeerError> {
+        nobody()
+    }
+    async fn timestamp_to_event(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: MilliSecondsSinceUnixEpoch,
+        _: Direction,
+    ) -> Result<(OwnedEventId, MilliSecondsSinceUnixEpoch), PeerError> {
+        nobody()
+    }
+}
+
+/// The whole server below HTTP.
+pub(super) struct House {
+    pub(super) world: World,
+    pub(super) accounts: Accounts,
+    pub(super) rooms: Rooms,
+    pub(super) delivery: Delivery,
+    pub(super) trips: Arc<RoundTrips>,
+}
+
+impl House {
+    pub(super) fn new() -> Self {
+        let world = World::fake(Fake {
+            name: "a.example".into(),
+            seed: 1,
+            epoch_ms: 1_700_000_000_000,
+            net: FakeNet::new(),
+        });
+        let trips = Arc::new(RoundTrips::default());
+        let store = Store::new(Db::new(Counting::new(Memory::default(), trips.clone())));
+        let server = server_name!("a.example").to_owned();
+        let accounts = Accounts::new(store.clone(), world.clone(), server.clone(), AccountsConfig::default());
+        let rooms = Rooms::new(
+            chappe_rooms::Deps {
+                store: store.clone(),
+                accounts: accounts.clone(),
+                world: world.clone(),
+                server,
+                key: Arc::new(SigningKey::from_seed([1; 32], "k").unwrap()),
+                policy: Arc::new(Plain),
+                weak_keys: Arc::default(),
+                peers: Arc::new(Alone),
+            },
+            chappe_rooms::Config::default(),
+        );
+        let deps = Deps { store, world: world.clone(), accounts: accounts.clone(), rooms: rooms.clone() };
+        let delivery = Delivery::new(deps, Config::default());
+        Self { world, accounts, rooms, delivery, trips }
+    }
+
+    /// A new user with a device `D`.
+    pub(super) async fn user(&self, localpart: &str) -> Person<'_> {
+        let new = NewUser { localpart: Some(localpart.into()), ..NewUser::default() };
+        let id = self.accounts.create_user(new).await.unwrap();
+        self.accounts.ensure_device(&id, "D".into(), None).await.unwrap();
+        Person { house: self, id, device: "D" }
+    }
+}
+
+/// A user at a device.
+#[derive(Clone)]
+pub(super) struct Person<'a> {
+    pub(super) house: &'a House,
+    pub(super) id: OwnedUserId,
+    pub(super) device: &'static str,
+}
+
+impl Person<'_> {
+    pub(super) fn actor(&self) -> Actor {
+        Actor { device: Some(self.device.into()), ..Actor::user(&self.id) }
+    }
+
+    /// Creates a room with these users invited.
+    pub(super) async fn room(&self, invited: &[&Person<'_>]) -> OwnedRoomId {
+        let mut request = create_room::v3::Request::new();
+        request.invite = invited.iter().map(|person| person.id.clone()).collect();
+        request.preset = Some(create_room::v3::RoomPreset::PublicChat);
+        self.house.rooms.create(&self.actor(), request).await.unwrap()
+    }
+
+    pub(super) async fn join(&self, room: &RoomId) {
+        self.house.rooms.join(&self.actor(), room, Vec::new(), None).await.unwrap();
+    }
+
+    pub(super) async fn leave(&self, room: &RoomId) {
+        self.house.rooms.leave(&self.actor(), room, None).await.unwrap();
+    }
+
+    pub(super) async fn change(&self, room: &RoomId, target: &Person<'_>, change: Change) {
+        self.house.rooms.change(&self.actor(), room, &target.id, change, None).await.unwrap();
+    }
+
+    pub(super) async fn say(&self, room: &RoomId, body: &str) -> OwnedEventId {
+        self.send(room, "m.room.message", json!({"msgtype": "m.text", "body": body})).await
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
+    pub(super) async fn send(&self, room: &RoomId, kind: &str, content: Value) -> OwnedEventId {
+        let content = content.as_object().unwrap().clone();
+        let draft = Draft::message(TimelineEventType::from(kind), content);
+        self.house.rooms.send(&self.actor(), room, draft, None).await.unwrap()
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
+    pub(super) async fn set(&self, room: &RoomId, kind: &str, content: Value) -> OwnedEventId {
+        let content = content.as_object().unwrap().clone();
+        let draft = Draft::state(kind.to_owned(), "", content);
+        self.house.rooms.send(&self.actor(), room, draft, None).await.unwrap()
+    }
+
+    /// A request that does not wait.
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
+    pub(super) fn request(&self, since: Option<SyncToken>, filter: Value) -> SyncRequest {
+        SyncRequest {
+            user: self.id.clone(),
+            device: Some(self.device.into()),
+            since,
+            filter: Arc::new(serde_json::from_value(filter).unwrap()),
+            full_state: false,
+            state_after: false,
+            presence: PresenceState::Online,
+            timeout: Duration::ZERO,
+        }
+    }
+
+    pub(super) async fn sync(&self, since: Option<SyncToken>) -> Delta {
+        self.filtered(since, json!({})).await
+    }
+
+    pub(super) async fn filtered(&self, since: Option<SyncToken>, filter: Value) -> Delta {
+        self.house.delivery.sync(&self.request(since, filter)).await.unwrap()
+    }
+}
+
+/// The events as values.
+pub(super) fn values(events: &[Box<RawValue>]) -> Vec<Value> {
+    events.iter().map(|event| serde_json::from_str(event.get()).unwrap()).collect()
+}
+
+/// The bodies of messages, the types of everything else.
+pub(super) fn gist(events: &[Box<RawValue>]) -> Vec<String> {
+    let gist =
+        |event: &Value| event["content"]["body"].as_str().or(event["type"].as_str()).unwrap().to_owned();
+    values(events).iter().map(gist).collect()
+}

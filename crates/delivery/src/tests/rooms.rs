@@ -1,0 +1,330 @@
+//! What a device gets of rooms.
+
+use chappe_rooms::Change;
+use ruma::{RoomId, events::receipt::ReceiptThread};
+use serde_json::json;
+
+use super::house::{House, Person, gist, values};
+use crate::{Delta, StatePart};
+
+fn timeline(delta: &Delta, room: &RoomId) -> Vec<String> {
+    delta.joined.get(room).map(|room| gist(&room.part.timeline.events)).unwrap_or_default()
+}
+
+async fn two<'a>(house: &'a House) -> (Person<'a>, Person<'a>) {
+    (house.user("alice").await, house.user("bob").await)
+}
+
+#[tokio::test]
+async fn initial_sync_has_state_and_timeline_without_overlap() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.say(&room, "one").await;
+    let delta = alice.filtered(None, json!({"room": {"timeline": {"limit": 2}}})).await;
+    let joined = &delta.joined[&room];
+    assert_eq!(gist(&joined.part.timeline.events), ["m.room.member", "one"]);
+    assert!(joined.part.timeline.limited && joined.part.timeline.prev_batch.starts_with('t'));
+    let state = values(joined.part.state.events());
+    assert!(state.iter().any(|event| event["type"] == "m.room.create"));
+    assert!(
+        !state.iter().any(|event| event["state_key"] == bob.id.as_str()),
+        "bob's join is in the timeline"
+    );
+    assert_eq!(
+        (joined.summary.joined, joined.summary.heroes.as_deref()),
+        (Some(2), Some(&[bob.id.clone()][..]))
+    );
+}
+
+#[tokio::test]
+async fn incremental_sync_has_the_difference_only() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let first = bob.sync(None).await;
+    assert!(bob.sync(Some(first.next)).await.is_empty());
+    alice.say(&room, "one").await;
+    alice.say(&room, "two").await;
+    let second = bob.sync(Some(first.next)).await;
+    assert_eq!(timeline(&second, &room), ["one", "two"]);
+    assert!(
+        second.joined[&room].part.state.events().is_empty() && !second.joined[&room].part.timeline.limited
+    );
+    assert!(bob.sync(Some(second.next)).await.is_empty());
+    let again = bob.sync(Some(first.next)).await;
+    assert_eq!(timeline(&again, &room), ["one", "two"], "the same token gives the same again");
+}
+
+#[tokio::test]
+async fn a_gap_brings_the_state_that_changed_in_it() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let first = bob.sync(None).await;
+    alice.set(&room, "m.room.topic", json!({"topic": "lost in the gap"})).await;
+    for n in 0..5 {
+        alice.say(&room, &n.to_string()).await;
+    }
+    alice.set(&room, "m.room.name", json!({"name": "told"})).await;
+    let filter = json!({"room": {"timeline": {"limit": 3}}});
+    let delta = bob.filtered(Some(first.next), filter.clone()).await;
+    let part = &delta.joined[&room].part;
+    assert_eq!(gist(&part.timeline.events), ["3", "4", "m.room.name"]);
+    assert!(part.timeline.limited);
+    assert_eq!(gist(part.state.events()), ["m.room.topic"]);
+    let mut request = bob.request(Some(first.next), filter);
+    request.state_after = true;
+    let after = house.delivery.sync(&request).await.unwrap();
+    let state = &after.joined[&room].part.state;
+    let mut told = gist(state.events());
+    told.sort();
+    assert!(matches!(state, StatePart::After(_)));
+    assert_eq!(told, ["m.room.name", "m.room.topic"]);
+}
+
+#[tokio::test]
+async fn state_in_an_unlimited_timeline_is_not_told_twice() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let first = bob.sync(None).await;
+    alice.set(&room, "m.room.topic", json!({"topic": "one"})).await;
+    alice.set(&room, "m.room.topic", json!({"topic": "two"})).await;
+    let delta = bob.sync(Some(first.next)).await;
+    let events = values(&delta.joined[&room].part.timeline.events);
+    assert_eq!(events[1]["unsigned"]["prev_content"]["topic"], "one");
+    assert!(delta.joined[&room].part.state.events().is_empty());
+}
+
+#[tokio::test]
+async fn invites_joins_and_what_came_before() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let start = bob.sync(None).await;
+    let room = alice.room(&[&bob]).await;
+    alice.say(&room, "before").await;
+    let invited = bob.sync(Some(start.next)).await;
+    let stripped = values(&invited.invited[&room]);
+    assert!(stripped.iter().any(|event| event["state_key"] == bob.id.as_str()));
+    assert!(stripped.iter().all(|event| event.get("event_id").is_none()));
+    assert!(invited.joined.is_empty());
+    bob.join(&room).await;
+    let joined = bob.sync(Some(invited.next)).await;
+    let part = &joined.joined[&room].part;
+    assert_eq!(gist(&part.timeline.events).last().unwrap(), "m.room.member");
+    assert!(gist(&part.timeline.events).contains(&"before".to_owned()), "history is shared");
+    assert!(part.state.events().len() + part.timeline.events.len() >= 6, "the whole state comes on joining");
+    assert_eq!(joined.device_lists.changed, [alice.id.clone()]);
+}
+
+#[tokio::test]
+async fn nothing_comes_after_leaving_or_being_thrown_out() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let first = bob.sync(None).await;
+    alice.say(&room, "seen").await;
+    alice.change(&room, &bob, Change::Ban).await;
+    alice.say(&room, "not for bob").await;
+    alice.set(&room, "m.room.topic", json!({"topic": "not for bob"})).await;
+    let left = bob.sync(Some(first.next)).await;
+    assert!(left.joined.is_empty());
+    let part = &left.left[&room].part;
+    assert_eq!(gist(&part.timeline.events), ["seen", "m.room.member"]);
+    assert!(part.state.events().is_empty());
+    assert_eq!(left.device_lists.left, [alice.id.clone()]);
+    alice.say(&room, "still not").await;
+    assert!(bob.sync(Some(left.next)).await.is_empty());
+    assert!(bob.sync(None).await.left.is_empty());
+    let archived = bob.filtered(None, json!({"room": {"include_leave": true}})).await;
+    let told = gist(&archived.left[&room].part.timeline.events);
+    assert!(told.contains(&"seen".to_owned()) && !told.iter().any(|what| what.contains("not")));
+}
+
+#[tokio::test]
+async fn a_refused_invite_leaves_and_a_forgotten_room_is_gone() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[&bob]).await;
+    let invited = bob.sync(None).await;
+    assert!(invited.invited.contains_key(&room));
+    bob.leave(&room).await;
+    let left = bob.sync(Some(invited.next)).await;
+    assert_eq!(left.left[&room].part.timeline.events.len(), 1);
+    assert!(left.left[&room].part.state.events().is_empty());
+    house.rooms.forget(&bob.id, &room).await.unwrap();
+    let archived = bob.filtered(None, json!({"room": {"include_leave": true}})).await;
+    assert!(archived.left.is_empty());
+}
+
+#[tokio::test]
+async fn leaving_and_coming_back_between_two_syncs() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let first = bob.sync(None).await;
+    bob.leave(&room).await;
+    bob.join(&room).await;
+    alice.say(&room, "welcome back").await;
+    let delta = bob.sync(Some(first.next)).await;
+    assert!(delta.left.is_empty());
+    assert_eq!(timeline(&delta, &room), ["m.room.member", "m.room.member", "welcome back"]);
+}
+
+#[tokio::test]
+async fn lazy_members_come_once_and_again_when_changed() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let carol = house.user("carol").await;
+    let room = alice.room(&[]).await;
+    for person in [&bob, &carol] {
+        person.join(&room).await;
+    }
+    alice.set(&room, "m.room.name", json!({"name": "named, so no heroes"})).await;
+    alice.say(&room, "hi").await;
+    let lazy = |limit: u32| json!({"room": {"state": {"lazy_load_members": true}, "timeline": {"lazy_load_members": true, "limit": limit}}});
+    let members = |delta: &Delta| -> Vec<String> {
+        let Some(joined) = delta.joined.get(&room) else { return Vec::new() };
+        let state = values(joined.part.state.events());
+        let members = state.iter().filter(|event| event["type"] == "m.room.member");
+        members.map(|event| event["state_key"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = bob.filtered(None, lazy(1)).await;
+    assert_eq!(members(&first), [alice.id.to_string(), bob.id.to_string()]);
+    alice.say(&room, "again").await;
+    let second = bob.filtered(Some(first.next), lazy(1)).await;
+    assert!(members(&second).is_empty());
+    carol.say(&room, "me too").await;
+    let third = bob.filtered(Some(second.next), lazy(1)).await;
+    assert_eq!(members(&third), [carol.id.to_string()]);
+    let repeated = bob.filtered(Some(second.next), lazy(1)).await;
+    assert_eq!(members(&repeated), [carol.id.to_string()], "the first answer may never have arrived");
+}
+
+#[tokio::test]
+async fn unread_counts_follow_receipts() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let first = bob.sync(None).await;
+    assert_eq!(first.joined[&room].unread.total.notifications, 0);
+    let one = alice.say(&room, "one").await;
+    alice.send(&room, "m.room.message", json!({"body": "two", "m.mentions": {"user_ids": [bob.id]}})).await;
+    bob.say(&room, "my own").await;
+    let delta = bob.sync(Some(first.next)).await;
+    let unread = &delta.joined[&room].unread;
+    assert_eq!((unread.total.notifications, unread.total.highlights), (2, 1));
+    let read = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    house.rooms.set_receipt(&bob.actor(), &room, &read, &one, &ReceiptThread::Unthreaded).await.unwrap();
+    let delta = bob.sync(Some(delta.next)).await;
+    assert_eq!(delta.joined[&room].unread.total.notifications, 1);
+    let receipts = values(&delta.joined[&room].ephemeral);
+    assert!(receipts[0]["content"][one.as_str()]["m.read"].get(bob.id.as_str()).is_some());
+    assert_eq!(
+        alice.sync(None).await.joined[&room].unread.total.notifications,
+        1,
+        "bob's word and nothing else"
+    );
+}
+
+#[tokio::test]
+async fn threads_are_counted_apart() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let root = alice.say(&room, "root").await;
+    let relation = json!({"rel_type": "m.thread", "event_id": root});
+    alice.send(&room, "m.room.message", json!({"body": "reply", "m.relates_to": relation})).await;
+    let delta = bob.sync(None).await;
+    let unread = &delta.joined[&room].unread;
+    assert_eq!((unread.total.notifications, unread.main.notifications), (2, 1));
+    assert_eq!(unread.threads[&root].notifications, 1);
+}
+
+#[tokio::test]
+async fn redacted_events_come_redacted_and_uncounted() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let secret = alice.say(&room, "secret").await;
+    let first = bob.sync(None).await;
+    assert_eq!(first.joined[&room].unread.total.notifications, 1);
+    let draft = chappe_rooms::Draft::redaction(&secret, None);
+    house.rooms.send(&alice.actor(), &room, draft, None).await.unwrap();
+    let delta = bob.sync(Some(first.next)).await;
+    assert_eq!(delta.joined[&room].unread.total.notifications, 0);
+    let again = bob.sync(None).await;
+    let events = values(&again.joined[&room].part.timeline.events);
+    let redacted = events.iter().find(|event| event["event_id"] == secret.as_str()).unwrap();
+    assert_eq!(redacted["content"], json!({}));
+    assert_eq!(redacted["unsigned"]["redacted_because"]["type"], "m.room.redaction");
+}
+
+#[tokio::test]
+async fn only_the_sending_device_knows_its_transaction() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let content = json!({"body": "x"}).as_object().unwrap().clone();
+    let draft = chappe_rooms::Draft::message("m.room.message".into(), content);
+    house.rooms.send(&alice.actor(), &room, draft, Some("txn7".into())).await.unwrap();
+    let transaction = |delta: &Delta| {
+        let events = values(&delta.joined[&room].part.timeline.events);
+        events.last().unwrap()["unsigned"].get("transaction_id").cloned()
+    };
+    assert_eq!(transaction(&alice.sync(None).await), Some("txn7".into()));
+    let elsewhere = Person { device: "E", ..alice.clone() };
+    assert_eq!(transaction(&elsewhere.sync(None).await), None);
+    assert_eq!(transaction(&bob.sync(None).await), None);
+}
+
+#[tokio::test]
+async fn filters_leave_out() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    let other = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.say(&room, "text").await;
+    alice.send(&room, "x.other", json!({"body": "other"})).await;
+    let only = |filter: serde_json::Value| alice.filtered(None, filter);
+    let delta =
+        only(json!({"room": {"rooms": [room], "timeline": {"types": ["x.*"]}, "state": {"types": []}}}))
+            .await;
+    assert!(!delta.joined.contains_key(&other));
+    assert_eq!(timeline(&delta, &room), ["other"]);
+    assert!(delta.joined[&room].part.state.events().is_empty());
+    let delta = only(json!({"room": {"timeline": {"senders": [bob.id]}}})).await;
+    assert_eq!(timeline(&delta, &room), ["m.room.member"]);
+    let delta = only(json!({"event_format": "federation", "room": {"timeline": {"limit": 1}}})).await;
+    assert!(values(&delta.joined[&room].part.timeline.events)[0].get("hashes").is_some());
+}
+
+#[tokio::test]
+async fn ignored_users_are_not_heard() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let ignored = json!({"ignored_users": {alice.id.as_str(): {}}});
+    let ignored = serde_json::value::to_raw_value(&ignored).unwrap();
+    let scope = chappe_accounts::Scope::Global;
+    house.accounts.set_account_data(&bob.id, scope, "m.ignored_user_list", &ignored).await.unwrap();
+    let first = bob.sync(None).await;
+    alice.say(&room, "noise").await;
+    let elsewhere = alice.room(&[&bob]).await;
+    let delta = bob.sync(Some(first.next)).await;
+    assert!(timeline(&delta, &room).is_empty());
+    assert!(!delta.invited.contains_key(&elsewhere));
+}

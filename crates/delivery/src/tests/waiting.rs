@@ -1,0 +1,126 @@
+//! Waiting: who is woken, and what it costs not to be.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::house::{House, gist, values};
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_waiting_device_gets_what_happens() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let mut request = bob.request(Some(bob.sync(None).await.next), json!({}));
+    request.timeout = LONG;
+    let (delta, _) = tokio::join!(house.delivery.sync(&request), alice.say(&room, "wake up"));
+    assert_eq!(gist(&delta.unwrap().joined[&room].part.timeline.events), ["wake up"]);
+}
+
+#[tokio::test]
+async fn a_waiting_device_hears_of_its_first_room() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let mut request = bob.request(Some(bob.sync(None).await.next), json!({}));
+    request.timeout = LONG;
+    let invited = [&bob];
+    let (delta, room) = tokio::join!(house.delivery.sync(&request), alice.room(&invited));
+    let delta = delta.unwrap();
+    assert!(delta.invited.contains_key(&room));
+    bob.join(&room).await;
+    let joined = bob.sync(Some(delta.next)).await;
+    request.since = Some(joined.next);
+    let (delta, _) = tokio::join!(house.delivery.sync(&request), alice.say(&room, "hello"));
+    assert_eq!(gist(&delta.unwrap().joined[&room].part.timeline.events), ["hello"]);
+}
+
+#[tokio::test]
+async fn typing_begins_and_ends() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let mut request = bob.request(Some(bob.sync(None).await.next), json!({"presence": {"types": []}}));
+    request.timeout = LONG;
+    let typing = house.delivery.typing();
+    let short = Some(Duration::from_millis(20));
+    let (delta, set) = tokio::join!(house.delivery.sync(&request), typing.set_local(&room, &alice.id, short));
+    assert!(set.unwrap());
+    let delta = delta.unwrap();
+    let event = &values(&delta.joined[&room].ephemeral)[0];
+    assert_eq!(event["content"]["user_ids"], json!([alice.id]));
+    request.since = Some(delta.next);
+    let delta = house.delivery.sync(&request).await.unwrap();
+    assert_eq!(values(&delta.joined[&room].ephemeral)[0]["content"]["user_ids"], json!([]));
+    let stranger = house.user("carol").await;
+    assert!(!typing.set_local(&room, &stranger.id, Some(LONG)).await.unwrap());
+}
+
+#[tokio::test]
+async fn presence_reaches_those_who_share_a_room() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let carol = house.user("carol").await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let (for_bob, for_carol) = (bob.sync(None).await.next, carol.sync(None).await.next);
+    let said = Some("busy".to_owned());
+    house
+        .delivery
+        .presence()
+        .set_local(&alice.id, ruma::presence::PresenceState::Unavailable, said)
+        .await
+        .unwrap();
+    let told = values(&bob.sync(Some(for_bob)).await.presence);
+    assert_eq!((&told[0]["sender"], &told[0]["content"]["status_msg"]), (&json!(alice.id), &json!("busy")));
+    assert!(carol.sync(Some(for_carol)).await.presence.is_empty());
+}
+
+#[tokio::test]
+async fn deciding_that_nothing_happened_reads_nothing() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    let elsewhere = bob.room(&[]).await;
+    let mut request = alice.request(Some(alice.sync(None).await.next), json!({}));
+    // Settles what was handed out and the first look.
+    request.since = Some(house.delivery.sync(&request).await.unwrap().next);
+    request.timeout = LONG;
+    let _ = house.trips.take();
+    let waiting = house.delivery.sync(&request);
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    assert_eq!(house.trips.take(), (0, 0, 0));
+    bob.say(&elsewhere, "not for alice").await;
+    let _ = house.trips.take();
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    assert_eq!(house.trips.take(), (0, 0, 0), "others' rooms cost nothing");
+    alice.say(&room, "for alice").await;
+    assert_eq!(gist(&waiting.await.unwrap().joined[&room].part.timeline.events), ["for alice"]);
+}
+
+#[tokio::test]
+async fn stopping_ends_the_wait() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let mut request = alice.request(Some(alice.sync(None).await.next), json!({}));
+    request.timeout = LONG;
+    let (delta, _) =
+        tokio::join!(house.delivery.sync(&request), house.world.shut_down(Duration::from_secs(5)));
+    assert!(delta.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn tokens_of_the_future_and_of_others_are_refused() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let mut next = alice.sync(None).await.next;
+    next.position.0 += 1_000;
+    assert!(matches!(
+        house.delivery.sync(&alice.request(Some(next), json!({}))).await,
+        Err(crate::Error::BadToken)
+    ));
+}
