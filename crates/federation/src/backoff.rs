@@ -163,11 +163,11 @@ mod tests {
             tokio::time::advance(std::time::Duration::from_millis(wait)).await;
         }
         assert_eq!(last, 10);
-        let again = super::tests::backoff(&store);
+        let again = self::backoff(&store);
         assert_eq!(again.state(peer).await.unwrap().failures, 10);
         again.succeeded(peer).await.unwrap();
         assert_eq!(again.state(peer).await.unwrap(), DestinationState::default());
-        assert_eq!(super::tests::backoff(&store).state(peer).await.unwrap(), DestinationState::default());
+        assert_eq!(self::backoff(&store).state(peer).await.unwrap(), DestinationState::default());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Transactions of other servers: every event on its own, each room at its own pace, the answer in good time.
 
 mod edus;
+mod to_device;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -11,11 +11,13 @@ mod config;
 mod discovery;
 mod keys;
 mod link;
+mod media_routes;
 mod network;
 mod peers;
 mod sender;
-mod to_device;
 mod refusal;
+mod remote_media;
+mod remote_users;
 mod routes;
 mod inbound;
 mod gate;
@@ -35,6 +37,7 @@ pub use self::{
     config::{Config, OldKey},
     fleeting::RemoteActivity,
     keys::{KeyRing, weak_keys},
+    media_routes::{MediaState, media_routes},
     network::{Network, NetworkDeps},
     routes::routes,
     sender::PresenceNews,
@@ -69,6 +72,7 @@ struct Inner {
     sender: sender::Sender,
     inbound: inbound::Inbound,
     devices: devices::Devices,
+    profiles: remote_users::Profiles,
     fleeting: Arc<dyn RemoteActivity>,
 }
 
@@ -78,8 +82,8 @@ impl Federation {
         let FederationDeps { network, rooms, accounts, activity: fleeting } = deps;
         let sender = sender::Sender::new(network.clone(), accounts.clone());
         let inbound = inbound::Inbound::new(network.config().concurrent_rooms);
-        let devices = devices::Devices::default();
-        Self(Arc::new(Inner { network, rooms, accounts, sender, inbound, devices, fleeting }))
+        let (devices, profiles) = (devices::Devices::default(), remote_users::Profiles::default());
+        Self(Arc::new(Inner { network, rooms, accounts, sender, inbound, devices, profiles, fleeting }))
     }
 
     /// The outbound half.

@@ -61,7 +61,11 @@ fn reads() -> Routes<Federation> {
         .on::<api::event::get_room_state_ids::v1::Request, _>(v1::state_ids::handler)
         .on::<api::event::get_event::v1::Request, _>(v1::event::handler)
         .on::<api::authorization::get_event_authorization::v1::Request, _>(v1::event_auth::handler)
+        .on::<api::event::get_event_by_timestamp::v1::Request, _>(v1::timestamp_to_event::handler)
         .on::<api::query::get_room_information::v1::Request, _>(v1::query::directory::handler)
+        .on::<api::space::get_hierarchy::v1::Request, _>(v1::hierarchy::handler)
+        .on::<api::directory::get_public_rooms::v1::Request, _>(v1::public_rooms::all)
+        .on::<api::directory::get_public_rooms_filtered::v1::Request, _>(v1::public_rooms::filtered)
 }
 
 fn users() -> Routes<Federation> {

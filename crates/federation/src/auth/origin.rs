@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{FromRequest, Request},
+    extract::{FromRef, FromRequest, Request},
 };
 use chappe_web::{Error, Ruma, body_bytes};
 use http::{StatusCode, header, request::Parts};
@@ -20,15 +20,21 @@ pub struct Origin<T> {
     pub request: T,
 }
 
-impl<T: IncomingRequest> FromRequest<Federation> for Origin<T> {
+impl<T, S> FromRequest<S> for Origin<T>
+where
+    T: IncomingRequest,
+    S: Send + Sync,
+    Federation: FromRef<S>,
+{
     type Rejection = Error;
 
-    async fn from_request(request: Request, federation: &Federation) -> Result<Self, Error> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let federation = Federation::from_ref(state);
         let (parts, body) = request.into_parts();
         let body = body_bytes(&parts, body).await?;
         let origin = authenticate(federation.network(), &parts, &body).await?;
         let request = Request::from_parts(parts, Body::from(body));
-        let Ruma(request) = Ruma::<T>::from_request(request, federation).await?;
+        let Ruma(request) = Ruma::<T>::from_request(request, state).await?;
         Ok(Self { origin, request })
     }
 }

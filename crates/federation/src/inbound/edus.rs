@@ -3,24 +3,22 @@
 use std::collections::BTreeMap;
 
 use chappe_accounts::{RemoteUpdate, Sending};
-use chappe_store::{
-    At, Error, LogEntry, Membership, Reader, RoomNid, Tx,
-    receipts::{Receipt, ReceiptKey, ReceiptKind},
-};
+use chappe_rooms::RemoteReceipt;
+use chappe_store::{Error, Membership, Reader, RoomNid, Tx};
 use parking_lot::Mutex;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId,
     api::federation::transactions::edu::{
         DeviceListUpdateContent, PresenceContent, SigningKeyUpdateContent, TypingContent,
     },
+    events::receipt::ReceiptThread,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::{Federation, gate, to_device};
+use super::to_device;
+use crate::{Federation, gate};
 
-/// Writers of the same record that are given way to.
-const ATTEMPTS: usize = 20;
 /// Updates about users whose devices this server does not track that it takes from one server in a minute.
 const STRANGERS_PER_MINUTE: u32 = 200;
 /// Rooms in one receipt EDU that are looked at.
@@ -61,7 +59,8 @@ struct ReceiptEntry {
 struct ReceiptData {
     #[serde(default)]
     ts: u64,
-    thread_id: Option<String>,
+    #[serde(default)]
+    thread_id: ReceiptThread,
 }
 
 fn content<T: DeserializeOwned>(edu: &Edu) -> Option<T> {
@@ -146,43 +145,21 @@ impl Federation {
 
     async fn take_receipts(&self, origin: &ServerName, receipts: Receipts) -> Result<(), Error> {
         for (room, mut kinds) in receipts.into_iter().take(RECEIPT_ROOMS) {
+            if !self.acl_allows(origin, &room).await? {
+                continue;
+            }
             for (user, entry) in kinds.remove("m.read").unwrap_or_default() {
                 let Some(event) = entry.event_ids.last() else { continue };
-                let thread = entry.data.thread_id.unwrap_or_default();
-                if event.as_bytes().len() > 255 || thread.len() > 255 {
-                    continue;
+                let ReceiptData { ts, thread_id: thread } = entry.data;
+                if event.as_bytes().len() <= 255 {
+                    let receipt = RemoteReceipt { user: &user, event, ts, thread };
+                    if let Err(error) = self.0.rooms.take_receipt(origin, &room, &receipt).await {
+                        tracing::info!(%origin, %room, %error, "a receipt was not taken");
+                    }
                 }
-                self.take_receipt(origin, &room, (user, thread), (event, entry.data.ts)).await?;
             }
         }
         Ok(())
-    }
-
-    async fn take_receipt(
-        &self,
-        origin: &ServerName,
-        room: &OwnedRoomId,
-        (user, thread): (OwnedUserId, String),
-        (event, ts): (&OwnedEventId, u64),
-    ) -> Result<(), Error> {
-        for _ in 0..ATTEMPTS {
-            let store = self.network().store();
-            let reader = store.read();
-            let Some(nid) = self.heard_in(&reader, origin, room, &user).await? else { return Ok(()) };
-            let key = ReceiptKey { user: user.clone(), kind: ReceiptKind::Public, thread: thread.clone() };
-            let old: Option<At<Receipt>> = reader.receipt(nid, &key).await?;
-            if old.as_ref().is_some_and(|old| old.value.ts > ts || old.value.event.0 == *event) {
-                return Ok(());
-            }
-            let mut tx = Tx::new();
-            tx.put_receipt(nid, &key, old.as_ref(), (event, ts));
-            tx.log(LogEntry::Receipt { room: nid.0, user: user.clone(), private: false, local: false });
-            match store.commit(tx).await {
-                Err(Error::Conflict) => {}
-                done => return done.map(drop),
-            }
-        }
-        Err(Error::Conflict)
     }
 
     async fn take_to_device(&self, origin: &ServerName, edu: &Edu) -> Result<(), chappe_accounts::Error> {

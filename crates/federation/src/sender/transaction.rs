@@ -143,7 +143,7 @@ impl Sender {
         };
         match devices.into_iter().find(|(id, ..)| id == device) {
             Some((_, keys, name)) => {
-                update["keys"] = self::value(&keys);
+                update["keys"] = value(&keys);
                 if let Some(name) = name {
                     update["device_display_name"] = Value::String(name);
                 }

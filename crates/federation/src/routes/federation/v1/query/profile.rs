@@ -8,9 +8,8 @@ use crate::{Federation, Origin, refusal::Answer};
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
-    Origin { origin, request }: Origin<Request>,
+    Origin { request, .. }: Origin<Request>,
 ) -> Answer<Response> {
-    let _ = origin;
     federation.local(&request.user_id)?;
     let reader = federation.network().store().read();
     let profile = federation.accounts().profile(&reader, &request.user_id).await?;

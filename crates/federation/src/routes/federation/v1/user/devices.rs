@@ -11,9 +11,8 @@ use crate::{Federation, Origin, refusal::Answer};
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
-    Origin { origin, request }: Origin<Request>,
+    Origin { request, .. }: Origin<Request>,
 ) -> Answer<Response> {
-    let _ = origin;
     federation.local(&request.user_id)?;
     let stream_id = federation.announced(&request.user_id).await?.stream_id;
     let accounts = federation.accounts();

@@ -11,9 +11,8 @@ const MOST: usize = 5000;
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
-    Origin { origin, request }: Origin<Request>,
+    Origin { request, .. }: Origin<Request>,
 ) -> Answer<Response> {
-    let _ = origin;
     let mut claim = request.one_time_keys;
     claim.retain(|user, _| federation.local(user).is_ok());
     if claim.values().map(std::collections::BTreeMap::len).sum::<usize>() > MOST {

@@ -11,9 +11,8 @@ const MOST: usize = 2000;
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
-    Origin { origin, request }: Origin<Request>,
+    Origin { request, .. }: Origin<Request>,
 ) -> Answer<Response> {
-    let _ = origin;
     let mut response = Response::default();
     for (user, devices) in request.device_keys.into_iter().take(MOST) {
         if federation.local(&user).is_err() {

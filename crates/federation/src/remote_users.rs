@@ -1,0 +1,174 @@
+//! Users of other servers, as the accounts and clients of this one ask about them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use chappe_accounts::{Claim, ClaimedKeys, Profile, RemoteError, RemoteKeys, RemoteUsers};
+use chappe_rooms::PeerError;
+use chappe_store::{Membership, members::RoomMembers};
+use futures_util::future::join_all;
+use quick_cache::sync::Cache;
+use ruma::{
+    OwnedDeviceId, OwnedUserId, ServerName, UserId,
+    api::federation::{
+        keys::{claim_keys, get_keys},
+        query::get_profile_information,
+    },
+    profile::ProfileFieldName,
+};
+
+use crate::Federation;
+
+/// With so many lists to fetch from a server, it is asked for all keys at once and the lists are fetched later.
+const SINGLY: usize = 5;
+/// How long a profile is kept, in milliseconds.
+const PROFILE_LIFETIME: u64 = 5 * 60_000;
+
+type ProfileKey = (OwnedUserId, Option<String>);
+
+/// Profiles of remote users, asked for lately.
+pub(crate) struct Profiles(Cache<ProfileKey, (u64, Arc<Profile>)>);
+
+impl Default for Profiles {
+    fn default() -> Self {
+        Self(Cache::new(10_000))
+    }
+}
+
+fn remote_error(error: &PeerError) -> RemoteError {
+    match error {
+        PeerError::Refused { status: 404, .. } => RemoteError::NotFound,
+        other => RemoteError::Unavailable(other.to_string()),
+    }
+}
+
+#[async_trait]
+impl RemoteUsers for Federation {
+    async fn query_keys(
+        &self,
+        asker: &UserId,
+        server: &ServerName,
+        mut users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+    ) -> Result<RemoteKeys, RemoteError> {
+        users.retain(|user, _| user.server_name() == server);
+        let mut keys = RemoteKeys::default();
+        let mut missing = BTreeMap::new();
+        for (user, devices) in users {
+            if self.is_fresh(&user).await {
+                self.add_cached(&mut keys, user, &devices).await?;
+            } else {
+                missing.insert(user, devices);
+            }
+        }
+        let followed = self.sharing(asker, missing.keys()).await;
+        if followed.len() <= SINGLY {
+            let fetched = join_all(followed.into_iter().map(async |user| {
+                let fetched = self.0.devices.resync(self, &user).await;
+                (user, fetched.is_ok())
+            }));
+            for (user, fetched) in fetched.await {
+                if let Some(devices) = missing.remove(&user).filter(|_| fetched) {
+                    self.add_cached(&mut keys, user, &devices).await?;
+                }
+            }
+        } else {
+            for user in followed {
+                self.0.devices.resync_soon(self, user);
+            }
+        }
+        if !missing.is_empty() {
+            self.add_asked(&mut keys, server, missing).await?;
+        }
+        Ok(keys)
+    }
+
+    async fn claim_keys(&self, server: &ServerName, mut claim: Claim) -> Result<ClaimedKeys, RemoteError> {
+        claim.retain(|user, _| user.server_name() == server);
+        let asked = claim.clone();
+        let request = claim_keys::v1::Request::new(claim);
+        let network = self.network();
+        let answer = network.request(server, request, network.brief()).await.map_err(|e| remote_error(&e))?;
+        let mut claimed = answer.one_time_keys;
+        claimed.retain(|user, _| asked.contains_key(user));
+        for (user, devices) in &mut claimed {
+            devices.retain(|device, _| asked[user].contains_key(device));
+        }
+        Ok(claimed)
+    }
+
+    async fn profile(&self, user: &UserId, field: Option<&str>) -> Result<Profile, RemoteError> {
+        let key = (user.to_owned(), field.map(str::to_owned));
+        let now = self.network().now();
+        if let Some((until, profile)) = self.0.profiles.0.get(&key)
+            && until > now
+        {
+            return Ok((*profile).clone());
+        }
+        let mut request = get_profile_information::v1::Request::new(user.to_owned());
+        request.field = field.map(ProfileFieldName::from);
+        let network = self.network();
+        let answer = network.request(user.server_name(), request, network.brief().insisting().up_to(1 << 20));
+        let answer = answer.await.map_err(|error| remote_error(&error))?;
+        let profile = Profile { fields: answer.into_iter().collect() };
+        self.0.profiles.0.insert(key, (now + PROFILE_LIFETIME, Arc::new(profile.clone())));
+        Ok(profile)
+    }
+}
+
+impl Federation {
+    /// Whether what is kept of a user's devices can be relied on.
+    async fn is_fresh(&self, user: &UserId) -> bool {
+        matches!(self.0.accounts.remote_list(user).await, Ok(Some(list)) if !list.stale)
+    }
+
+    async fn add_cached(
+        &self,
+        keys: &mut RemoteKeys,
+        user: OwnedUserId,
+        devices: &[OwnedDeviceId],
+    ) -> Result<(), RemoteError> {
+        let known = self.0.accounts.public_keys(None, &user, devices).await;
+        let known = known.map_err(|error| RemoteError::Unavailable(error.to_string()))?;
+        keys.master.extend(known.master.map(|key| (user.clone(), key)));
+        keys.self_signing.extend(known.self_signing.map(|key| (user.clone(), key)));
+        keys.devices.insert(user, known.devices);
+        Ok(())
+    }
+
+    async fn add_asked(
+        &self,
+        keys: &mut RemoteKeys,
+        server: &ServerName,
+        users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+    ) -> Result<(), RemoteError> {
+        let network = self.network();
+        let request = get_keys::v1::Request::new(users.clone());
+        let answer = network.request(server, request, network.brief().insisting()).await;
+        let answer = answer.map_err(|error| remote_error(&error))?;
+        let asked = |user: &OwnedUserId| users.contains_key(user);
+        keys.devices.extend(answer.device_keys.into_iter().filter(|(user, _)| asked(user)));
+        keys.master.extend(answer.master_keys.into_iter().filter(|(user, _)| asked(user)));
+        keys.self_signing.extend(answer.self_signing_keys.into_iter().filter(|(user, _)| asked(user)));
+        Ok(())
+    }
+
+    /// Those who share a room with a local user: updates of their devices come to this server.
+    async fn sharing(&self, asker: &UserId, users: impl Iterator<Item = &OwnedUserId>) -> Vec<OwnedUserId> {
+        let reader = self.network().store().read();
+        let Ok(rooms) = reader.user_rooms(asker).await else { return Vec::new() };
+        let joined: Vec<_> = rooms
+            .into_iter()
+            .filter(|(_, at)| at.value.membership == Membership::Join)
+            .map(|(nid, _)| nid)
+            .collect();
+        let mut sharing = Vec::new();
+        for user in users {
+            let keys: Vec<_> = joined.iter().map(|nid| (*nid, Membership::Join, user.clone())).collect();
+            let found = reader.get_many::<RoomMembers>(&keys).await.unwrap_or_default();
+            if found.iter().any(Option::is_some) {
+                sharing.push(user.clone());
+            }
+        }
+        sharing
+    }
+}
