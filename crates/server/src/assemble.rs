@@ -96,7 +96,8 @@ impl House {
             accounts: accounts.clone(),
             identity: identity.clone(),
             rooms: rooms.clone(),
-            remote: Arc::new(crate::nobody::Nobody),
+            remote: Arc::new(federation.clone()),
+            delivery: delivery.clone(),
             config: client_config(config),
         });
         let admin = Admin::new(chappe_admin::Deps {

@@ -7,7 +7,6 @@ pub mod config;
 mod fleeting;
 mod listen;
 pub mod mail_sink;
-mod nobody;
 mod observe;
 mod serve;
 mod signing_key;
