@@ -104,6 +104,7 @@ impl From<chappe_rooms::Error> for Error {
             E::InvalidRoomState(_) => bad_request("M_INVALID_ROOM_STATE", &error),
             E::BadAlias(_) => bad_request("M_BAD_ALIAS", &error),
             E::AliasInUse => bad_request("M_ROOM_IN_USE", &error),
+            E::DuplicateAnnotation => bad_request("M_DUPLICATE_ANNOTATION", &error),
             E::TooLarge(_) => {
                 chappe_web::Error::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error.to_string())
             }

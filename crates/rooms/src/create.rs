@@ -10,7 +10,8 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use self::presets::{Furniture, furnish};
+use self::presets::furnish;
+pub(crate) use self::presets::{Furniture, power_levels as default_power_levels, succession};
 use crate::{
     Actor, Draft, Error, Inner, Result, Rooms,
     author::By,
@@ -46,7 +47,7 @@ impl Rooms {
         let version = request.room_version.clone().unwrap_or_else(|| self.config().default_version.clone());
         let rules = rules_of(&version)?;
         self.check_request(&request)?;
-        let furniture = furnish(&actor.user, &request, &version, rules, None)?;
+        let furniture = furnish(&actor.user, &request, &version, rules)?;
         let alias = request.room_alias_name.as_deref().map(|name| self.alias_named(name)).transpose()?;
         let (local, remote): (Vec<_>, Vec<_>) =
             request.invite.iter().cloned().partition(|user| user.server_name() == self.server());

@@ -1,7 +1,7 @@
 //! One room being written: a snapshot, the head it was read with, and everything one transaction adds.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -69,6 +69,8 @@ pub(crate) struct Desk<'s> {
     fresh: HashMap<EventNum, Pdu>,
     ids: HashMap<OwnedEventId, EventNum>,
     moved: BTreeMap<OwnedServerName, i64>,
+    /// What this transaction redacts.
+    pub(crate) redacted: HashSet<EventNum>,
 }
 
 /// Servers with joined users, and how many.
@@ -119,6 +121,7 @@ impl<'s> Desk<'s> {
             fresh: HashMap::new(),
             ids: HashMap::new(),
             moved: BTreeMap::new(),
+            redacted: HashSet::new(),
             inner,
             reader,
             nid,
@@ -141,6 +144,7 @@ impl<'s> Desk<'s> {
             fresh: HashMap::new(),
             ids: HashMap::new(),
             moved: BTreeMap::new(),
+            redacted: HashSet::new(),
             inner,
             reader,
             nid,
@@ -289,7 +293,7 @@ impl<'s> Desk<'s> {
     pub(crate) async fn append(&mut self, placing: Placing) -> Result<EventNum> {
         let Placing { pdu, auth, prev, stored, source } = placing;
         let before = self.state.current();
-        let servers = self.servers().await?;
+        let servers = if source == Source::Elsewhere { Vec::new() } else { self.servers().await? };
         let num = self.number(&pdu, stored);
         if let Some((kind, key)) = pdu.state() {
             let change = StateChange { key: StateKey::new(kind, key), num };
@@ -344,7 +348,9 @@ impl<'s> Desk<'s> {
         let member = (pdu.kind().to_string() == "m.room.member").then(|| pdu.state_key()).flatten();
         let member = member.and_then(|user| OwnedUserId::try_from(user).ok());
         if source != Source::Elsewhere {
-            servers.extend(self.servers().await?);
+            if member.is_some() {
+                servers.extend(self.servers().await?);
+            }
             let out = matches!(membership_of(pdu), Membership::Leave | Membership::Ban);
             servers.extend(member.as_ref().filter(|_| out).map(|user| user.server_name().to_owned()));
             servers.sort_unstable();

@@ -2,19 +2,19 @@
 
 use chappe_rules::{Pdu, power::Power, redact};
 use chappe_store::{
-    EventMeta, EventNum, StateRef,
+    Direction, EventMeta, EventNum, StateRef,
     events::EventIdKey,
     relations::{Child, Relation},
 };
 use ruma::{
-    EventId, OwnedEventId,
-    events::{StateEventType, TimelineEventType},
+    EventId, OwnedEventId, UserId,
+    events::{StateEventType, TimelineEventType, room::power_levels::UserPowerLevel},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    Result,
+    Draft, Error, Result,
     desk::{Desk, Source, parsed},
 };
 
@@ -41,7 +41,52 @@ fn relation_row(pdu: &Pdu, num: EventNum, ordinal: i64) -> Option<Relation> {
     Some(Relation { parent: EventIdKey(parent), rel_type, ordinal, child })
 }
 
+/// Reactions of one event that are looked through for a duplicate, at most.
+const MOST_REACTIONS: usize = 1_000;
+
 impl Desk<'_> {
+    /// Refuses drafts of local users whose effect the specification forbids: redacting what one may not redact, and
+    /// reacting twice in the same way.
+    pub(crate) async fn check_effects(&self, sender: &UserId, draft: &Draft) -> Result<()> {
+        if let Some(target) = &draft.redacts {
+            return self.check_redaction(sender, target).await;
+        }
+        let relates = draft.content.get("m.relates_to").filter(|_| draft.state_key.is_none());
+        let text = |field: &str| relates?.get(field)?.as_str();
+        if text("rel_type") != Some("m.annotation") {
+            return Ok(());
+        }
+        let (Some(parent), Some(key)) =
+            (text("event_id").and_then(|id| EventId::parse(id).ok()), text("key"))
+        else {
+            return Ok(());
+        };
+        let wanted = (&*parent, "m.annotation");
+        let known = self.reader.related(self.nid, wanted, Direction::Forward, None, MOST_REACTIONS).await?;
+        let own = known.into_iter().map(|(_, child)| child);
+        let own = own.filter(|child| child.sender == sender && child.event_type == draft.kind.to_string());
+        let nums: Vec<EventNum> = own.map(|child| child.num).collect();
+        let said = |pdu: &Pdu| {
+            pdu.content_as::<Relating>().and_then(|c| Some(c.relates_to.get("key")?.as_str()? == key))
+        };
+        if self.pdus(&nums).await?.iter().any(|pdu| said(pdu) == Some(true)) {
+            return Err(Error::DuplicateAnnotation);
+        }
+        Ok(())
+    }
+
+    async fn check_redaction(&self, sender: &UserId, target: &EventId) -> Result<()> {
+        let Some(num) = self.reader.event_num(self.nid, target).await? else {
+            return Err(Error::NotFound("event"));
+        };
+        let Some(pdu) = self.pdus(&[num]).await?.pop() else { return Err(Error::NotFound("event")) };
+        let Some(power) = self.power_at(self.state.current()).await? else { return Ok(()) };
+        if pdu.sender() == sender || power.of(sender) >= UserPowerLevel::Int(power.to_redact()) {
+            return Ok(());
+        }
+        Err(Error::Forbidden("you may not redact this event".to_owned()))
+    }
+
     /// Indexes an event that got a place in the timeline, and lets a redaction take effect.
     pub(crate) async fn index(&mut self, pdu: &Pdu, num: EventNum, meta: &EventMeta) -> Result<()> {
         let is_redacted = meta.redacted_by.some().is_some();
@@ -79,7 +124,10 @@ impl Desk<'_> {
         };
         let pdu = parsed(self.rules, &stored)?;
         let Some(power) = self.power_at(before).await? else { return Ok(()) };
-        if meta.redacted_by.some().is_some() || !redact::applies(redaction, &pdu, &power) {
+        if meta.redacted_by.some().is_some()
+            || !self.redacted.insert(target_num)
+            || !redact::applies(redaction, &pdu, &power)
+        {
             return Ok(());
         }
         if let Some(relation) = meta.ordinal.and_then(|ordinal| relation_row(&pdu, target_num, ordinal)) {

@@ -31,6 +31,9 @@ pub enum Error {
     /// An alias in `m.room.canonical_alias` does not point at the room: `M_BAD_ALIAS`.
     #[error("{0} is not an alias of this room")]
     BadAlias(ruma::OwnedRoomAliasId),
+    /// The user has reacted to the event in the same way before: `M_DUPLICATE_ANNOTATION`.
+    #[error("you have already reacted in this way")]
+    DuplicateAnnotation,
     /// The event exceeds a size limit of the specification: `M_TOO_LARGE`.
     #[error("{0}")]
     TooLarge(String),

@@ -198,6 +198,7 @@ fn not_fatal(result: Result<OwnedEventId>) -> Result<Result<OwnedEventId>> {
 
 impl Desk<'_> {
     async fn author_job(&mut self, job: &Job) -> Result<(OwnedEventId, EventNum)> {
+        self.check_effects(&job.sender, &job.draft).await?;
         let by = By { sender: &job.sender, bypass: job.bypass, door: Door::Local };
         let authored = self.author(by, job.draft.clone()).await?;
         if let Some(key) = &job.txn {

@@ -63,6 +63,15 @@ impl Tx {
         self.put::<RoomAliases>(&(nid, alias), &())
     }
 
+    /// Points an alias to another room; its creator stays. Conflict if it is no longer `old`.
+    pub fn move_alias(&mut self, alias: &RoomAliasId, old: &Alias, to: RoomNid) -> &mut Self {
+        let alias = alias.to_owned();
+        self.expect::<Aliases>(&alias, Some(&Json(old.clone())));
+        self.put::<Aliases>(&alias, &Json(Alias { room: to.0, creator: old.creator.clone() }));
+        self.delete::<RoomAliases>(&(old.nid(), alias.clone()));
+        self.put::<RoomAliases>(&(to, alias), &())
+    }
+
     /// Deletes an alias. Conflict if it is no longer `old`.
     pub fn delete_alias(&mut self, alias: &RoomAliasId, old: &Alias) -> &mut Self {
         let alias = alias.to_owned();

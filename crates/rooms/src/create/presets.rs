@@ -16,11 +16,11 @@ use crate::{Draft, Error, Result, create::Upgrade};
 /// The furniture of a new room, without invites.
 pub(crate) struct Furniture {
     /// The content of `m.room.create`.
-    pub(super) create: Map<String, Value>,
+    pub(crate) create: Map<String, Value>,
     /// The content of the first `m.room.power_levels`.
-    pub(super) power_levels: Map<String, Value>,
+    pub(crate) power_levels: Map<String, Value>,
     /// What follows them.
-    pub(super) rest: Vec<Draft>,
+    pub(crate) rest: Vec<Draft>,
 }
 
 /// The preset in force: the one asked for, or the one that goes with the visibility.
@@ -37,10 +37,9 @@ pub(super) fn furnish(
     request: &Request,
     version: &RoomVersionId,
     rules: &RoomVersionRules,
-    from: Option<&Upgrade>,
 ) -> Result<Furniture> {
     let initial = initial_state(request)?;
-    let create = create_content(creator, request, version, rules, from)?;
+    let create = create_content(creator, request, version, rules)?;
     let power_levels = match initial.iter().find(|draft| draft.kind == TimelineEventType::RoomPowerLevels) {
         Some(given) => given.content.clone(),
         None => power_levels(creator, request, rules)?,
@@ -118,7 +117,6 @@ fn create_content(
     request: &Request,
     version: &RoomVersionId,
     rules: &RoomVersionRules,
-    from: Option<&Upgrade>,
 ) -> Result<Map<String, Value>> {
     let mut content = creation_content(request)?;
     // The creator, the version and the predecessor are the server's to say.
@@ -134,13 +132,6 @@ fn create_content(
         if !creators.is_empty() {
             content.insert("additional_creators".to_owned(), json!(creators));
         }
-    }
-    if let Some(from) = from {
-        let mut predecessor = json!({ "room_id": from.room_id });
-        if let (Some(event), Value::Object(predecessor)) = (&from.event_id, &mut predecessor) {
-            predecessor.insert("event_id".to_owned(), json!(event));
-        }
-        content.insert("predecessor".to_owned(), predecessor);
     }
     Ok(content)
 }
@@ -167,7 +158,11 @@ fn additional_creators(
     Ok(creators)
 }
 
-fn power_levels(creator: &UserId, request: &Request, rules: &RoomVersionRules) -> Result<Map<String, Value>> {
+pub(crate) fn power_levels(
+    creator: &UserId,
+    request: &Request,
+    rules: &RoomVersionRules,
+) -> Result<Map<String, Value>> {
     let explicit_creators = rules.authorization.explicitly_privilege_room_creators;
     let mut users = Map::new();
     if !explicit_creators {
@@ -192,4 +187,34 @@ fn power_levels(creator: &UserId, request: &Request, rules: &RoomVersionRules) -
         levels.extend(Draft::content_from(raw.json().get())?);
     }
     Ok(levels)
+}
+
+/// The content of the create event of a room that takes over from an old one.
+pub(crate) fn succession(
+    creator: &UserId,
+    mut content: Map<String, Value>,
+    version: &RoomVersionId,
+    rules: &RoomVersionRules,
+    from: &Upgrade,
+    additional_creators: &[OwnedUserId],
+) -> Map<String, Value> {
+    for key in ["creator", "room_version", "predecessor", "additional_creators"] {
+        content.remove(key);
+    }
+    content.insert("room_version".to_owned(), json!(version));
+    if !rules.authorization.use_room_create_sender {
+        content.insert("creator".to_owned(), json!(creator));
+    }
+    if rules.authorization.additional_room_creators && !additional_creators.is_empty() {
+        content.insert("additional_creators".to_owned(), json!(additional_creators));
+    }
+    content.insert("predecessor".to_owned(), predecessor(from));
+    content
+}
+
+fn predecessor(from: &Upgrade) -> Value {
+    match &from.event_id {
+        Some(event) => json!({ "room_id": from.room_id, "event_id": event }),
+        None => json!({ "room_id": from.room_id }),
+    }
 }

@@ -211,3 +211,58 @@ async fn a_send_takes_few_round_trips() {
     assert!(gets + scans <= 3, "{gets} gets, {scans} scans");
     assert_eq!(commits, 1);
 }
+
+#[tokio::test]
+async fn an_upgraded_room_keeps_what_it_was() {
+    let rooms = Net::default().server("a.example", 1);
+    for version in ["11", "12"] {
+        let name = format!("salon{version}");
+        let alias = ruma::RoomAliasId::parse(format!("#{name}:a.example")).unwrap();
+        let acl = json!({ "type": "m.room.server_acl", "content": { "allow": ["*"] } });
+        let body = json!({ "room_version": "10", "name": "Salon", "room_alias_name": name, "initial_state": [acl] });
+        let old = room(&rooms, ALICE, body).await;
+        rooms.change(&actor(ALICE), &old, &user(CAROL), Change::Ban, None).await.unwrap();
+        let levels = json!({ "users": { ALICE: 100, BOB: 50 }, "events": { "m.room.tombstone": 100 } });
+        rooms.send(&actor(ALICE), &old, state("m.room.power_levels", "", &levels), None).await.unwrap();
+        forbidden(rooms.upgrade(&actor(BOB), &old, version.try_into().unwrap(), Vec::new()).await);
+        let new = rooms.upgrade(&actor(ALICE), &old, version.try_into().unwrap(), Vec::new()).await.unwrap();
+        let view = rooms.view(&new).await.unwrap();
+        let content = async |kind: &str| {
+            let event = view.current(StateEventType::from(kind), "").await.unwrap().unwrap();
+            serde_json::from_str::<Value>(event.pdu.content().get()).unwrap()
+        };
+        assert_eq!(content("m.room.create").await["predecessor"]["room_id"], old.as_str());
+        assert_eq!(content("m.room.name").await["name"], "Salon");
+        assert_eq!(content("m.room.power_levels").await["users"][BOB], 50);
+        assert_eq!(content("m.room.canonical_alias").await["alias"], alias.as_str());
+        assert_eq!(membership(&rooms, &new, CAROL).await, Some("ban"));
+        let target = rooms.store().read().alias(&alias).await.unwrap().unwrap();
+        assert_eq!(target.nid(), view.nid);
+        let old_view = rooms.view(&old).await.unwrap();
+        let tombstone = old_view.current(StateEventType::RoomTombstone, "").await.unwrap().unwrap();
+        assert!(tombstone.pdu.content().get().contains(new.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn reactions_count_once_and_redactions_need_power() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({ "invite": [BOB] })).await;
+    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    let said = say(&rooms, ALICE, &id, "hello").await;
+    let react = |key: &str| {
+        let relates = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": key } });
+        Draft::message("m.reaction".into(), relates.as_object().unwrap().clone())
+    };
+    let first = rooms.send(&actor(BOB), &id, react("+1"), None).await.unwrap();
+    let again = rooms.send(&actor(BOB), &id, react("+1"), None).await;
+    assert!(matches!(again, Err(Error::DuplicateAnnotation)), "{again:?}");
+    rooms.send(&actor(BOB), &id, react("-1"), None).await.unwrap();
+    rooms.send(&actor(ALICE), &id, react("+1"), None).await.unwrap();
+    forbidden(rooms.send(&actor(BOB), &id, Draft::redaction(&said, None), None).await);
+    rooms.send(&actor(BOB), &id, Draft::redaction(&first, None), None).await.unwrap();
+    rooms.send(&actor(BOB), &id, react("+1"), None).await.unwrap();
+    let unknown = ruma::event_id!("$nothing");
+    let nothing = rooms.send(&actor(ALICE), &id, Draft::redaction(unknown, None), None).await;
+    assert!(matches!(nothing, Err(Error::NotFound(_))));
+}
