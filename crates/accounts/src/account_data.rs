@@ -14,7 +14,8 @@ use crate::{Accounts, Error, push_rules::PUSH_RULES, retry::retry};
 
 /// Bytes of an item's type.
 const KIND_BYTES: usize = 255;
-const TAGS: &str = "m.tag";
+/// The type of the tags of a room.
+pub(crate) const TAGS: &str = "m.tag";
 const IGNORED: &str = "m.ignored_user_list";
 
 /// Which account data.

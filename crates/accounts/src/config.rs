@@ -50,6 +50,7 @@ impl Default for PasswordConfig {
 /// The section `[accounts.password.policy]`: what a new password must look like.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "five independent switches, as in MSC2000")]
 pub struct PasswordPolicy {
     /// Fewest characters.
     pub minimum_length: usize,

@@ -185,16 +185,15 @@ impl Accounts {
         let key = (user.to_owned(), device.to_owned());
         let old = reader.get::<Devices>(&key).await?;
         tx.expect::<Devices>(&key, old.as_ref());
-        let new = match old {
-            Some(Json(old)) => Device { revision: old.revision + 1, ..old },
-            None => {
-                if self.device_ids(reader, user).await?.len() >= self.config().limits.devices {
-                    return Err(Error::TooMany("devices"));
-                }
-                // A message that was on its way while an older device of this id ended.
-                tx.delete_prefix::<ToDevice>(&key).delete::<ToDeviceCounts>(&key);
-                Device { name: name.map(str::to_owned), created: self.world().now(), revision: 0 }
+        let new = if let Some(Json(old)) = old {
+            Device { revision: old.revision + 1, ..old }
+        } else {
+            if self.device_ids(reader, user).await?.len() >= self.config().limits.devices {
+                return Err(Error::TooMany("devices"));
             }
+            // A message that was on its way while an older device of this id ended.
+            tx.delete_prefix::<ToDevice>(&key).delete::<ToDeviceCounts>(&key);
+            Device { name: name.map(str::to_owned), created: self.world().now(), revision: 0 }
         };
         tx.put::<Devices>(&key, &Json(new));
         Ok(())

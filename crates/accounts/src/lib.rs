@@ -41,7 +41,7 @@ pub use self::{
     error::{Error, Weakness},
     keys::{
         Claim, ClaimedKeys, CrossSigningUpload, DeviceListChange, KeyCounts, KeyUpload, PublicKeys,
-        RemoteUpdate, Replace, Usage,
+        RemoteKeys, RemoteUpdate, Replace, Usage,
     },
     profiles::Profile,
     pushers::{OtherUsers, PusherInfo},

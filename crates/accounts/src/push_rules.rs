@@ -8,7 +8,11 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Accounts, Error, account_data::Scope, retry::retry};
+use crate::{
+    Accounts, Error,
+    account_data::{Scope, TAGS},
+    retry::retry,
+};
 
 /// The type of the account data.
 pub(crate) const PUSH_RULES: &str = "m.push_rules";
@@ -102,17 +106,39 @@ impl Accounts {
 
     /// Copies the push rules and tags of a room to its successor, when the user goes along with a room upgrade.
     pub async fn copy_room_settings(&self, user: &UserId, from: &RoomId, to: &RoomId) -> Result<(), Error> {
-        let tags = self.tags(user, from).await?;
-        if !tags.is_empty() {
-            self.update_tags(user, to, |new| new.clone_from(&tags)).await?;
-        }
-        let reader = self.store().read();
-        let rules = self.push_rules(&reader, user).await?;
-        drop(reader);
-        let Some(rule) = rules.room.get(from.as_str()) else { return Ok(()) };
-        let copy: NewSimplePushRule<OwnedRoomId> =
-            NewSimplePushRule::new(to.to_owned(), rule.actions.clone());
-        self.set_push_rule(user, NewPushRule::Room(copy), None, None).await
+        retry!({
+            let reader = self.store().read();
+            let mut tx = Tx::new();
+            if let Some(tags) = self.account_data(&reader, user, Scope::Room(from), TAGS).await? {
+                self.draft_account_data(&reader, &mut tx, user, Scope::Room(to), TAGS, tags.get()).await?;
+            }
+            let mut global = self.push_rules(&reader, user).await?;
+            if let Some(rule) = global.room.get(from.as_str()) {
+                let copy: NewSimplePushRule<OwnedRoomId> =
+                    NewSimplePushRule::new(to.to_owned(), rule.actions.clone());
+                let placed = global.insert(NewPushRule::Room(copy), None, None);
+                placed.map_err(|error| Error::invalid(error.to_string()))?;
+                self.draft_rules(&reader, &mut tx, user, global).await?;
+            }
+            drop(reader);
+            if !tx.is_empty() {
+                self.store().commit(tx).await?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn draft_rules(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &UserId,
+        global: Ruleset,
+    ) -> Result<(), Error> {
+        self.check_rules(&global)?;
+        let content =
+            serde_json::to_string(&Content { global }).map_err(|error| Error::BadJson(error.to_string()))?;
+        self.draft_account_data(reader, tx, user, Scope::Global, PUSH_RULES, &content).await
     }
 
     async fn edit_rules(
@@ -124,11 +150,8 @@ impl Accounts {
             let reader = self.store().read();
             let mut global = self.push_rules(&reader, user).await?;
             edit(&mut global)?;
-            self.check_rules(&global)?;
-            let content = serde_json::to_string(&Content { global })
-                .map_err(|error| Error::BadJson(error.to_string()))?;
             let mut tx = Tx::new();
-            self.draft_account_data(&reader, &mut tx, user, Scope::Global, PUSH_RULES, &content).await?;
+            self.draft_rules(&reader, &mut tx, user, global).await?;
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())

@@ -155,7 +155,7 @@ impl Accounts {
     async fn remove_letters(
         &self,
         inbox: &(OwnedUserId, OwnedDeviceId),
-        rows: Vec<((OwnedUserId, OwnedDeviceId, u64, u32), Vec<u8>)>,
+        rows: Vec<(<ToDevice as Table>::Key, Vec<u8>)>,
     ) -> Result<(), Error> {
         let Some((first, event)) = rows.first() else { return Ok(()) };
         let mut tx = Tx::new();

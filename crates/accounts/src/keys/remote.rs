@@ -1,12 +1,14 @@
 //! What is known of remote users' devices: what the federation fetched, what it was told, what it has to fetch again.
 
+use std::collections::BTreeMap;
+
 use chappe_store::{
-    Direction, Json, Tx,
+    Direction, Json, Reader, Tx, Value,
     accounts_keys::{
         CrossSigningKeys, KeySignatures, RemoteDevice, RemoteDevices, RemoteList, RemoteLists, Resyncs,
     },
 };
-use ruma::{OwnedUserId, UserId, encryption::CrossSigningKey, serde::Raw};
+use ruma::{OwnedDeviceId, OwnedUserId, UserId, encryption::CrossSigningKey, serde::Raw};
 
 use super::{RemoteUpdate, Usage, form, query::read_object};
 use crate::{Accounts, Error, retry::retry};
@@ -38,21 +40,28 @@ impl Accounts {
                 list.stream_id = stream_id;
             }
             let mut tx = Tx::new();
+            let before = known(&reader, user).await?;
+            let mut after = if update.complete { Known::default() } else { before.clone() };
             if update.complete {
                 list.stale = false;
                 list.fetched = self.world().now();
                 tx.delete_prefix::<RemoteDevices>(&key).delete::<Resyncs>(&key);
             }
             tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
-            draft_devices(&mut tx, &key, &update);
+            draft_devices(&mut tx, &mut after, &key, &update);
+            let mut changed = before != after;
             for (usage, new) in [(Usage::Master, &update.master), (Usage::SelfSigning, &update.self_signing)]
             {
                 if let Some(new) = new {
                     let before = reader.get::<CrossSigningKeys>(&(key.clone(), usage as u8)).await?;
+                    changed |= before.as_deref() != Some(new.json().get().as_bytes());
                     draft_cross_signing(&mut tx, &key, usage, new, before)?;
                 }
             }
-            self.draft_list_change(&reader, &mut tx, user).await?;
+            // Clients that hear of a change ask again: only what is new to them is told.
+            if changed {
+                self.draft_list_change(&reader, &mut tx, user).await?;
+            }
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())
@@ -96,7 +105,7 @@ impl Accounts {
     }
 
     /// All devices of a remote user that are known, with or without keys.
-    pub async fn remote_device_ids(&self, user: &UserId) -> Result<Vec<ruma::OwnedDeviceId>, Error> {
+    pub async fn remote_device_ids(&self, user: &UserId) -> Result<Vec<OwnedDeviceId>, Error> {
         let rows = self
             .store()
             .read()
@@ -106,11 +115,20 @@ impl Accounts {
     }
 }
 
-fn draft_devices(tx: &mut Tx, user: &OwnedUserId, update: &RemoteUpdate) {
+/// What a device's row holds, by device.
+type Known = BTreeMap<OwnedDeviceId, Vec<u8>>;
+
+async fn known(reader: &Reader<'_>, user: &UserId) -> Result<Known, Error> {
+    let rows = reader.scan::<RemoteDevices>(&user.to_owned(), Direction::Forward, usize::MAX).await?;
+    Ok(rows.into_iter().map(|((_, device), row)| (device, row.to_bytes())).collect())
+}
+
+fn draft_devices(tx: &mut Tx, after: &mut Known, user: &OwnedUserId, update: &RemoteUpdate) {
     for (device, found) in update.devices.iter().take(MOST_DEVICES) {
         let key = (user.clone(), device.clone());
         let Some((keys, name)) = found else {
             tx.delete::<RemoteDevices>(&key);
+            after.remove(device);
             continue;
         };
         let keys = keys.as_ref().map(Raw::json).filter(|json| {
@@ -121,8 +139,9 @@ fn draft_devices(tx: &mut Tx, user: &OwnedUserId, update: &RemoteUpdate) {
             checked.is_ok()
         });
         let name = name.clone().filter(|name| name.len() <= NAME_BYTES);
-        let row = RemoteDevice { keys: keys.map(ToOwned::to_owned), name };
-        tx.put::<RemoteDevices>(&key, &Json(row));
+        let row = Json(RemoteDevice { keys: keys.map(ToOwned::to_owned), name });
+        after.insert(device.clone(), row.to_bytes());
+        tx.put::<RemoteDevices>(&key, &row);
     }
 }
 

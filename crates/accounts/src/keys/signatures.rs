@@ -25,9 +25,9 @@ impl Accounts {
     pub async fn upload_signatures(
         &self,
         signer: &UserId,
-        signed: &BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>,
+        uploaded: &BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>,
     ) -> Result<BTreeMap<OwnedUserId, BTreeMap<String, &'static str>>, Error> {
-        if signed.values().map(BTreeMap::len).sum::<usize>() > MOST_AT_ONCE {
+        if uploaded.values().map(BTreeMap::len).sum::<usize>() > MOST_AT_ONCE {
             return Err(Error::TooMany("signatures in one request"));
         }
         let _turn = self.turn(signer).await;
@@ -35,7 +35,7 @@ impl Accounts {
             let reader = self.store().read();
             let mut tx = Tx::new();
             let mut refused = Refused::new();
-            for (user, keys) in signed {
+            for (user, keys) in uploaded {
                 let mut taken = false;
                 for (key, json) in keys {
                     match proved(&reader, signer, user, key, json).await? {
@@ -131,10 +131,10 @@ async fn signing_key(
     reader: &Reader<'_>,
     signer: &UserId,
     user: &UserId,
-    signed: &Signed,
+    target: &Signed,
     key_id: &str,
 ) -> Result<Option<String>, Error> {
-    let usage = match (signer == user, signed.device) {
+    let usage = match (signer == user, target.device) {
         (true, true) => Usage::SelfSigning,
         (false, false) => Usage::UserSigning,
         (false, true) => return Ok(None),

@@ -300,8 +300,8 @@ async fn sign_up(accounts: &Accounts, name: &str, seed: u8) -> (OwnedUserId, Sig
 
 async fn sign(accounts: &Accounts, signer: &UserId, user: &UserId, key: &str, object: &Value) -> bool {
     let keys = BTreeMap::from([(key.to_owned(), to_raw_value(object).unwrap())]);
-    let signed = BTreeMap::from([(user.to_owned(), keys)]);
-    accounts.upload_signatures(signer, &signed).await.unwrap().is_empty()
+    let by_user = BTreeMap::from([(user.to_owned(), keys)]);
+    accounts.upload_signatures(signer, &by_user).await.unwrap().is_empty()
 }
 
 #[tokio::test]
@@ -391,12 +391,20 @@ async fn remote_devices_are_kept_as_fetched_without_the_bad_ones() {
         master: Some(raw(&CrossSigning::key(carol, "master", &keys.master, None))),
         self_signing: Some(raw(&json!({ "user_id": "@eve:elsewhere" }))),
     };
+    let same = RemoteUpdate { self_signing: None, ..update.clone() };
     assert!(accounts.update_remote(user_id!("@alice:hs1"), update.clone()).await.is_err());
     accounts.update_remote(carol, update).await.unwrap();
     let known = accounts.public_keys(Some(user_id!("@alice:hs1")), carol, &[]).await.unwrap();
     assert_eq!(known.devices.keys().collect::<Vec<_>>(), ["C1"]);
     assert!(known.master.is_some() && known.self_signing.is_none());
     assert!(!accounts.remote_list(carol).await.unwrap().unwrap().stale);
+
+    let heard = async || {
+        accounts.device_list_change(&accounts.store().read(), carol).await.unwrap().unwrap().position
+    };
+    let before = heard().await;
+    accounts.update_remote(carol, same).await.unwrap();
+    assert_eq!(heard().await, before);
 
     accounts.mark_stale(carol).await.unwrap();
     assert_eq!(accounts.stale_lists(None, 10).await.unwrap(), [carol]);
