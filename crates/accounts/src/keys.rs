@@ -106,7 +106,7 @@ pub struct DeviceListChange {
 }
 
 /// Keys and name of a remote device, each where it has one.
-pub type RemoteKeys = (Option<Raw<DeviceKeys>>, Option<String>);
+pub type RemoteDeviceUpdate = (Option<Raw<DeviceKeys>>, Option<String>);
 
 /// What the federation fetched or was told of a remote user's devices.
 #[derive(Clone, Debug, Default)]
@@ -114,7 +114,7 @@ pub struct RemoteUpdate {
     /// Their server's stream id; `None` leaves it.
     pub stream_id: Option<u64>,
     /// Devices to replace or, with `None`, to forget.
-    pub devices: BTreeMap<OwnedDeviceId, Option<RemoteKeys>>,
+    pub devices: BTreeMap<OwnedDeviceId, Option<RemoteDeviceUpdate>>,
     /// Whether `devices` is the whole list: others are forgotten, and the list is no longer stale.
     pub complete: bool,
     /// Master key.

@@ -41,7 +41,7 @@ pub use self::{
     error::{Error, Weakness},
     keys::{
         Claim, ClaimedKeys, CrossSigningUpload, DeviceListChange, KeyCounts, KeyUpload, PublicKeys,
-        RemoteKeys, RemoteUpdate, Replace, Usage,
+        RemoteDeviceUpdate, RemoteUpdate, Replace, Usage,
     },
     profiles::Profile,
     pushers::{OtherUsers, PusherInfo},
