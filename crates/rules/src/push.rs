@@ -93,7 +93,7 @@ fn attention(actions: &[Action]) -> Attention {
         match action {
             Action::Notify => attention.notify = true,
             Action::SetTweak(Tweak::Highlight(value)) => {
-                attention.highlight = *value == HighlightTweakValue::Yes
+                attention.highlight = *value == HighlightTweakValue::Yes;
             }
             Action::SetTweak(Tweak::Sound(sound)) => attention.sound = Some(sound.to_string()),
             _ => {}
@@ -149,7 +149,7 @@ fn condition_holds(condition: &PushCondition, subject: &Subject, setting: &Setti
         PushCondition::RoomMemberCount(data) => ruma::UInt::try_from(setting.joined)
             .is_ok_and(|joined| std::ops::RangeBounds::contains(&data.is, &joined)),
         PushCondition::SenderNotificationPermission(data) => setting.power.is_some_and(|power| {
-            power.of(&subject.sender) >= UserPowerLevel::Int(power.to_notify(&data.key.to_string()))
+            power.of(&subject.sender) >= UserPowerLevel::Int(power.to_notify(data.key.as_ref()))
         }),
         PushCondition::EventPropertyIs(data) => {
             subject.flat.get(&data.key).is_some_and(|value| *value == data.value)

@@ -65,6 +65,7 @@ pub struct StateKey {
 
 impl StateKey {
     /// A key of a type and a state key.
+    #[expect(clippy::needless_pass_by_value, reason = "names and owned identifiers alike")]
     pub fn new(kind: impl ToString, state_key: impl ToString) -> Self {
         Self { kind: StateType(kind.to_string()), state_key: state_key.to_string() }
     }
