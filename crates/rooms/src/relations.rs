@@ -184,24 +184,19 @@ impl View<'_> {
         request: &RelationsRequest<'_>,
         direct: bool,
     ) -> Result<Vec<(i64, Child)>> {
-        match request.rel_type.filter(|_| direct) {
-            Some(rel_type) => {
-                let direction = match request.direction {
-                    Direction::Backward => chappe_store::Direction::Backward,
-                    Direction::Forward => chappe_store::Direction::Forward,
-                };
-                let from = match request.from {
-                    Some(token) => Some(self.place(token).await?.0),
-                    None => None,
-                };
-                let parent = (parent, rel_type);
-                Ok(self.reader.related(self.nid, parent, direction, from, LOOKED_AT).await?)
-            }
-            None => {
-                let all = self.reader.all_related(self.nid, parent).await?;
-                Ok(all.into_iter().map(|(_, ordinal, child)| (ordinal, child)).collect())
-            }
-        }
+        let Some(rel_type) = request.rel_type.filter(|_| direct) else {
+            let all = self.reader.all_related(self.nid, parent).await?;
+            return Ok(all.into_iter().map(|(_, ordinal, child)| (ordinal, child)).collect());
+        };
+        let direction = match request.direction {
+            Direction::Backward => chappe_store::Direction::Backward,
+            Direction::Forward => chappe_store::Direction::Forward,
+        };
+        let from = match request.from {
+            Some(token) => Some(self.place(token).await?.0),
+            None => None,
+        };
+        Ok(self.reader.related(self.nid, (parent, rel_type), direction, from, LOOKED_AT).await?)
     }
 
     /// Sorts what was found and keeps what lies between the tokens.

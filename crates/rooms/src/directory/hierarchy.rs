@@ -165,8 +165,8 @@ fn read_token(token: &str, marks: &str) -> Option<usize> {
 
 /// The children that `m.space.child` events name, in the specification's order.
 fn children_of(state: &[Box<RawValue>]) -> Vec<(OwnedRoomId, Vec<OwnedServerName>)> {
-    let read = |event: &Box<RawValue>| serde_json::from_str::<HierarchySpaceChildEvent>(event.get()).ok();
-    let mut children: Vec<_> = state.iter().filter_map(read).collect();
+    let read = |event: &RawValue| serde_json::from_str::<HierarchySpaceChildEvent>(event.get()).ok();
+    let mut children: Vec<_> = state.iter().filter_map(|event| read(event)).collect();
     children.sort();
     children.truncate(CHILDREN);
     children.into_iter().map(|child| (child.state_key, child.content.via)).collect()

@@ -181,6 +181,6 @@ async fn a_space_shows_its_tree_as_far_as_one_may_know() {
     let there = "there.fr".try_into().unwrap();
     let answer = town.rooms.hierarchy_for(there, &root, false).await.unwrap();
     assert_eq!(answer.children.len(), 1);
-    assert_eq!(answer.inaccessible_children, [hidden.clone()]);
+    assert_eq!(answer.inaccessible_children, [&*hidden]);
     assert!(matches!(town.rooms.hierarchy_for(there, &hidden, false).await, Err(Error::NotFound(_))));
 }

@@ -18,8 +18,8 @@ fn value(raw: &RawValue) -> Value {
 }
 
 fn bodies(chunk: &[Box<RawValue>]) -> Vec<String> {
-    let body = |event: &Box<RawValue>| value(event)["content"]["body"].as_str().map(str::to_owned);
-    chunk.iter().filter_map(body).collect()
+    let body = |event: &RawValue| value(event)["content"]["body"].as_str().map(str::to_owned);
+    chunk.iter().filter_map(|event| body(event)).collect()
 }
 
 async fn page(town: &Town, who: &Actor, room: &RoomId, request: PageRequest<'_>) -> crate::Page {
@@ -215,8 +215,8 @@ async fn relations_threads_and_edits_are_found_and_bundled() {
     town.say(&bob, &room, relate("m.thread", &root, "reply 2")).await;
     town.say(&anna, &room, relate("m.annotation", &reply, "+1")).await;
 
-    let seen = value(&town.rooms.event(&anna, &room, &root).await.unwrap());
-    let relations = &seen["unsigned"]["m.relations"];
+    let bundled = value(&town.rooms.event(&anna, &room, &root).await.unwrap());
+    let relations = &bundled["unsigned"]["m.relations"];
     assert_eq!(relations["m.replace"]["content"]["body"], "edited");
     assert_eq!(relations["m.thread"]["count"], 2);
     assert_eq!(relations["m.thread"]["latest_event"]["content"]["body"], "reply 2");

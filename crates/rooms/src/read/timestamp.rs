@@ -60,8 +60,8 @@ impl Rooms {
         }
         let candidates = view.around(ts, direction).await?;
         let sees = view.server_sees(origin, &candidates).await?;
-        let seen = candidates.into_iter().zip(sees).filter(|(event, sees)| *sees && event.is_shown());
-        nearest(seen.map(|(event, _)| event), ts, direction)
+        let visible = candidates.into_iter().zip(sees).filter(|(event, sees)| *sees && event.is_shown());
+        nearest(visible.map(|(event, _)| event), ts, direction)
             .map(|event| found(&event))
             .ok_or(Error::NotFound("event at this time"))
     }
