@@ -6,6 +6,7 @@ use axum::extract::FromRef;
 use chappe_accounts::{Accounts, RemoteUsers};
 use chappe_delivery::Delivery;
 use chappe_identity::Identity;
+use chappe_media::Media;
 use chappe_rooms::Rooms;
 use chappe_web::RateLimiter;
 use chappe_world::World;
@@ -24,6 +25,8 @@ pub struct Deps {
     pub rooms: Rooms,
     /// What devices have not seen yet.
     pub delivery: Delivery,
+    /// Media.
+    pub media: Media,
     /// Users of other servers.
     pub remote: Arc<dyn RemoteUsers>,
     /// The section of the configuration.
@@ -70,6 +73,7 @@ parts! {
     Identity: deps.identity;
     Rooms: deps.rooms;
     Delivery: deps.delivery;
+    Media: deps.media;
     Arc<dyn RemoteUsers>: deps.remote;
     Arc<Config>: config;
     RateLimiter: limiter;

@@ -167,3 +167,22 @@ impl From<RemoteError> for Error {
         })
     }
 }
+
+impl From<chappe_media::Error> for Error {
+    fn from(error: chappe_media::Error) -> Self {
+        use chappe_media::Error as E;
+        let with = |status, errcode| chappe_web::Error::new(status, errcode, error.to_string());
+        Self(match &error {
+            E::NotFound => with(StatusCode::NOT_FOUND, "M_NOT_FOUND"),
+            E::NotYetUploaded => with(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED"),
+            E::AlreadyUploaded => with(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA"),
+            E::NotYours | E::QuotaExceeded => with(StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+            E::TooManyPending => with(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
+            E::TooLarge => with(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
+            E::BrokeOff(_) | E::NoThumbnail => with(StatusCode::BAD_REQUEST, "M_UNKNOWN"),
+            E::RemoteFailed(_) => gateway(),
+            E::Disk(_) | E::Store(_) => chappe_web::Error::internal(&error),
+            E::Stopping => with(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
+        })
+    }
+}

@@ -1,7 +1,7 @@
 //! Client-server HTTP: one file per endpoint; renders sync.
 //!
-//! A handler translates, calls one domain function, translates back. Folders follow the URLs. [`routes`] is the whole
-//! table; `no-auth.txt` beside this crate lists the endpoints that answer without an access token.
+//! A handler translates, calls one domain function, translates back. Folders follow the URLs. [`routes`] and
+//! [`media_routes`] are the whole table; `no-auth.txt` beside this crate lists the endpoints that answer without an access token.
 
 mod account;
 mod api;
@@ -10,9 +10,11 @@ mod devices;
 mod directory;
 mod error;
 mod keys;
+mod media;
 mod profile;
 mod push;
 mod rates;
+mod reporting;
 mod requester;
 mod room_keys;
 mod rooms;
@@ -22,6 +24,7 @@ mod sync;
 mod to_device;
 mod uia;
 mod user;
+mod user_directory;
 
 use chappe_web::Routes;
 
@@ -32,7 +35,7 @@ pub use self::{
     rates::Rates,
 };
 
-/// Every endpoint of the client-server API that is answered.
+/// Every endpoint of the client-server API that is answered, media aside.
 pub fn routes() -> Routes<Api> {
     Routes::new()
         .and(server::routes())
@@ -46,5 +49,13 @@ pub fn routes() -> Routes<Api> {
         .and(push::routes())
         .and(profile::routes())
         .and(rooms::routes())
+        .and(directory::routes())
         .and(sync::routes())
+        .and(user_directory::routes())
+        .and(reporting::routes())
+}
+
+/// Uploads and downloads, which a listener may serve apart.
+pub fn media_routes() -> Routes<Api> {
+    media::routes()
 }

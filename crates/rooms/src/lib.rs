@@ -12,6 +12,7 @@ mod desk;
 mod directory;
 mod draft;
 mod effects;
+mod farewell;
 mod error;
 mod membership;
 mod peers;
@@ -20,6 +21,7 @@ mod receipts;
 mod receive;
 mod relations;
 mod remote;
+mod reports;
 mod send;
 mod serve;
 mod stripped;
@@ -67,6 +69,7 @@ pub use self::{
     receipts::{Markers, RemoteReceipt},
     receive::Outcome,
     relations::{Recurse, RelationsPage, RelationsRequest, ThreadsPage},
+    reports::Reported,
     serve::SignedMember,
     visible::{Access, Seen},
 };

@@ -7,9 +7,10 @@ use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, SharedSecret};
 use chappe_delivery::Delivery;
-use chappe_federation::{Federation, FederationDeps, Network, NetworkDeps, weak_keys};
+use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, weak_keys};
 use chappe_identity::{Identity, MailConfig, MailSecrets, Mailer, ServerList, Site, Smtp};
 use chappe_kv::Db;
+use chappe_media::Media;
 use chappe_rooms::Rooms;
 use chappe_rules::policy::Plain;
 use chappe_store::Store;
@@ -36,6 +37,7 @@ pub struct House {
     pub identity: Identity,
     federation: Federation,
     delivery: Delivery,
+    media: Media,
     pub(crate) admin: Admin,
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
@@ -91,6 +93,14 @@ impl House {
             activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
         });
 
+        let deps = chappe_media::Deps {
+            store: store.clone(),
+            world: world.clone(),
+            server_name: config.server_name.clone(),
+            directory: config.media_dir(),
+            remote: Arc::new(network.clone()),
+        };
+        let media = Media::open(deps, config.media.clone()).await.context("opening the media folder")?;
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
@@ -98,6 +108,7 @@ impl House {
             rooms: rooms.clone(),
             remote: Arc::new(federation.clone()),
             delivery: delivery.clone(),
+            media: media.clone(),
             config: client_config(config),
         });
         let admin = Admin::new(chappe_admin::Deps {
@@ -118,6 +129,7 @@ impl House {
             identity,
             federation,
             delivery,
+            media,
             admin,
             secret,
             metrics,
@@ -164,8 +176,9 @@ impl House {
         match api {
             Api::Client if apis.contains(&Api::Admin) => self.client_routes(),
             Api::Client => self.client_routes().merge(self.register_routes()),
-            Api::Federation => chappe_federation::routes().into_router().with_state(self.federation.clone()),
-            Api::Media | Api::Identity => Router::new(),
+            Api::Federation => self.federation_routes(),
+            Api::Media => chappe_client_api::media_routes().into_router().with_state(self.client.clone()),
+            Api::Identity => Router::new(),
             Api::Admin => self.register_routes(),
             Api::Metrics => observe::metrics_routes(self.metrics.clone(), self.store.clone()),
             Api::Health => observe::health_routes(self.store.clone()),
@@ -174,6 +187,12 @@ impl House {
 
     fn client_routes(&self) -> Router {
         chappe_client_api::routes().into_router().with_state(self.client.clone())
+    }
+
+    fn federation_routes(&self) -> Router {
+        let state = MediaState { federation: self.federation.clone(), media: self.media.clone() };
+        let media = chappe_federation::media_routes().into_router().with_state(state);
+        chappe_federation::routes().into_router().with_state(self.federation.clone()).merge(media)
     }
 
     fn register_routes(&self) -> Router {

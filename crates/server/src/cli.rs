@@ -151,7 +151,10 @@ impl Place {
 /// A line for each route of the tables that listeners are made of.
 fn routes() -> String {
     let (client, federation) = (chappe_client_api::routes(), chappe_federation::routes());
-    let all: BTreeSet<_> = client.table().iter().chain(federation.table()).collect();
+    let media = chappe_client_api::media_routes();
+    let given = chappe_federation::media_routes();
+    let clients = client.table().iter().chain(media.table());
+    let all: BTreeSet<_> = clients.chain(federation.table()).chain(given.table()).collect();
     let lines: Vec<String> = all.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
     lines.join("\n")
 }

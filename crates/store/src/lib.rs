@@ -28,6 +28,7 @@ mod pack;
 pub mod receipts;
 pub mod registry;
 pub mod relations;
+pub mod reports;
 pub mod rooms;
 pub mod server_keys;
 pub mod state;

@@ -105,6 +105,8 @@ registry! {
     WAITING_REDACTIONS = 48, Index;
     /// Events of the timeline whose predecessors this server does not have.
     GAPS = 49, Index;
+    /// Reports of events, rooms and users to the administrators.
+    REPORTS = 60, Queue;
 
     // Accounts.
     /// Local users.

@@ -2,6 +2,7 @@
 
 mod available;
 mod confirm_email;
+mod deactivate;
 mod openid;
 mod password;
 mod register;
@@ -28,6 +29,7 @@ pub(crate) fn routes() -> Routes<Api> {
         .on::<api::request_3pid_management_token_via_email::v3::Request, _>(request_token::threepid)
         .on::<api::whoami::v3::Request, _>(whoami::handler)
         .on::<api::change_password::v3::Request, _>(password::handler)
+        .on::<api::deactivate::v3::Request, _>(deactivate::handler)
         .on::<api::get_3pids::v3::Request, _>(threepids::handler)
         .on::<api::add_3pid::v3::Request, _>(threepid_add::handler)
         .on::<api::delete_3pid::v3::Request, _>(threepid_delete::handler)

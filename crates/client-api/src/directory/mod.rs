@@ -1,22 +1,53 @@
 //! Names of rooms and the public directory.
 
-use chappe_rooms::Rooms;
-use ruma::{OwnedRoomId, OwnedServerName, RoomOrAliasId};
+mod alias;
+mod list;
+mod public_rooms;
+mod room_aliases;
 
-use crate::error::Result;
+use chappe_rooms::Rooms;
+use chappe_web::Routes;
+use ruma::{
+    OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomOrAliasId,
+    api::client::{alias as alias_api, directory as api, room::aliases},
+};
+
+use crate::{Api, error::Result};
+
+pub(crate) fn routes() -> Routes<Api> {
+    Routes::new()
+        .on::<alias_api::get_alias::v3::Request, _>(alias::show)
+        .on::<alias_api::create_alias::v3::Request, _>(alias::create)
+        .on::<alias_api::delete_alias::v3::Request, _>(alias::delete)
+        .on::<aliases::v3::Request, _>(room_aliases::handler)
+        .on::<api::get_room_visibility::v3::Request, _>(list::show)
+        .on::<api::set_room_visibility::v3::Request, _>(list::set)
+        .on::<api::get_public_rooms::v3::Request, _>(public_rooms::all)
+        .on::<api::get_public_rooms_filtered::v3::Request, _>(public_rooms::filtered)
+}
+
+/// Servers tried at most for one room.
+const SERVERS: usize = 20;
 
 /// The room that an id or an alias means, and servers that may help to enter it.
 pub(crate) async fn find(
-    _rooms: &Rooms,
+    rooms: &Rooms,
     name: &RoomOrAliasId,
     mut via: Vec<OwnedServerName>,
 ) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
-    via.truncate(20);
-    match OwnedRoomId::try_from(name.to_owned()) {
+    let room = match OwnedRoomId::try_from(name.to_owned()) {
         Ok(room) => {
             via.extend(room.server_name().map(ToOwned::to_owned));
-            Ok((room, via))
+            room
         }
-        Err(_) => Err(chappe_web::Error::not_found("No such alias").into()),
-    }
+        Err(_) => {
+            let alias = OwnedRoomAliasId::try_from(name.to_owned());
+            let alias = alias.map_err(|_| chappe_web::Error::invalid_param("Neither room id nor alias"))?;
+            let target = rooms.resolve_alias(&alias).await?;
+            via.extend(target.servers);
+            target.room_id
+        }
+    };
+    via.truncate(SERVERS);
+    Ok((room, via))
 }

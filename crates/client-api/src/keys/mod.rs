@@ -1,5 +1,6 @@
 //! End-to-end encryption keys.
 
+mod changes;
 mod claim;
 mod query;
 mod signatures;
@@ -18,6 +19,7 @@ pub(crate) fn routes() -> Routes<Api> {
     Routes::new()
         .on_limited::<api::upload_keys::v3::Request, _>(UPLOAD_LIMIT, upload::handler)
         .on::<api::get_keys::v3::Request, _>(query::handler)
+        .on::<api::get_key_changes::v3::Request, _>(changes::handler)
         .on::<api::claim_keys::v3::Request, _>(claim::handler)
         .on::<api::upload_signing_keys::v3::Request, _>(signing::handler)
         .on_limited::<api::upload_signatures::v3::Request, _>(UPLOAD_LIMIT, signatures::handler)

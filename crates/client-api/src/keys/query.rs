@@ -38,7 +38,8 @@ pub(super) async fn handler(
     }
     let patience = request.timeout.unwrap_or(PATIENCE.0).min(PATIENCE.1);
     let answers = join_all(elsewhere.into_iter().map(async |(server, users)| {
-        let answer = world.timeout(patience, remote.query_keys(requester.user(), &server, users.clone())).await;
+        let answer =
+            world.timeout(patience, remote.query_keys(requester.user(), &server, users.clone())).await;
         (server, users, answer)
     }));
     for (server, users, answer) in answers.await {

@@ -5,6 +5,7 @@ mod context;
 mod create;
 mod event;
 mod forget;
+mod hierarchy;
 mod invite;
 mod join;
 mod joined_members;
@@ -13,10 +14,15 @@ mod knock;
 mod leave;
 mod members;
 mod messages;
+mod read_markers;
+mod receipt;
 mod redact;
+mod relations;
 mod send;
 mod state;
 mod state_event;
+mod summary;
+mod threads;
 mod timestamp_to_event;
 mod upgrade;
 
@@ -24,8 +30,9 @@ use chappe_web::Routes;
 use ruma::{
     RoomId,
     api::client::{
-        context::get_context, knock::knock_room, membership as m, message as msg, redact::redact_event,
-        room as r, state as s,
+        context::get_context, knock::knock_room, membership as m, message as msg,
+        read_marker::set_read_marker, receipt::create_receipt, redact::redact_event, relations as rel,
+        room as r, space::get_hierarchy, state as s, threads::get_threads,
     },
 };
 use serde_json::{Map, Value, value::RawValue};
@@ -33,7 +40,7 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::{Api, error::Result};
 
 pub(crate) fn routes() -> Routes<Api> {
-    membership().and(history())
+    membership().and(history()).and(around())
 }
 
 fn membership() -> Routes<Api> {
@@ -67,6 +74,18 @@ fn history() -> Routes<Api> {
         .on_shortened::<s::get_state_event_for_key::v3::Request, _>(1, &[""], state_event::show)
         .on::<s::send_state_event::v3::Request, _>(state_event::set)
         .on_shortened::<s::send_state_event::v3::Request, _>(1, &[""], state_event::set)
+}
+
+fn around() -> Routes<Api> {
+    Routes::new()
+        .on::<rel::get_relating_events::v1::Request, _>(relations::all)
+        .on::<rel::get_relating_events_with_rel_type::v1::Request, _>(relations::of_kind)
+        .on::<rel::get_relating_events_with_rel_type_and_event_type::v1::Request, _>(relations::of_type)
+        .on::<get_threads::v1::Request, _>(threads::handler)
+        .on::<get_hierarchy::v1::Request, _>(hierarchy::handler)
+        .on::<r::get_summary::v1::Request, _>(summary::handler)
+        .on::<create_receipt::v3::Request, _>(receipt::handler)
+        .on::<set_read_marker::v3::Request, _>(read_markers::handler)
 }
 
 /// The content of an event as a client gave it: a JSON object.

@@ -65,6 +65,9 @@ pub struct Config {
     /// What devices are told.
     #[serde(default)]
     pub delivery: chappe_delivery::Config,
+    /// Uploads and thumbnails.
+    #[serde(default)]
+    pub media: chappe_media::Config,
     /// Other servers.
     #[serde(default)]
     pub federation: chappe_federation::Config,
@@ -133,6 +136,11 @@ impl Config {
     /// The socket of the `admin` verbs.
     pub fn admin_socket(&self) -> PathBuf {
         self.data_dir.join("admin.sock")
+    }
+
+    /// The folder of uploads and thumbnails.
+    pub fn media_dir(&self) -> PathBuf {
+        self.data_dir.join("media")
     }
 
     /// The folder of the database.

@@ -1,0 +1,57 @@
+//! `GET` and `POST /publicRooms`: the rooms that are listed, here or on another server.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use chappe_rooms::{PublicRoomsRequest, Rooms};
+use chappe_web::{Origin, RateLimiter, Ruma};
+use ruma::{
+    api::client::directory::{get_public_rooms, get_public_rooms_filtered},
+    directory::Filter,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Config,
+    error::Result,
+    rates::{by_ip, by_user},
+    requester::Requester,
+};
+
+pub(super) async fn all(
+    State(rooms): State<Rooms>,
+    State(config): State<Arc<Config>>,
+    State(limiter): State<RateLimiter>,
+    origin: Origin,
+    Ruma(request): Ruma<get_public_rooms::v3::Request>,
+) -> Result<Json<Value>> {
+    by_ip(&limiter, "search", origin, config.rates.search)?;
+    let (limit, since, server) = (request.limit.map(u64::from), request.since, request.server);
+    page(&rooms, PublicRoomsRequest { server, limit, since, filter: Filter::default() }).await
+}
+
+pub(super) async fn filtered(
+    State(rooms): State<Rooms>,
+    State(config): State<Arc<Config>>,
+    State(limiter): State<RateLimiter>,
+    requester: Requester,
+    Ruma(request): Ruma<get_public_rooms_filtered::v3::Request>,
+) -> Result<Json<Value>> {
+    by_user(&limiter, "search", requester.user(), config.rates.search)?;
+    let (limit, since, server) = (request.limit.map(u64::from), request.since, request.server);
+    page(&rooms, PublicRoomsRequest { server, limit, since, filter: request.filter }).await
+}
+
+async fn page(rooms: &Rooms, request: PublicRoomsRequest) -> Result<Json<Value>> {
+    let page = rooms.public_rooms(&request).await?;
+    let mut answer = json!({ "chunk": page.chunk });
+    for (name, token) in [("next_batch", page.next_batch), ("prev_batch", page.prev_batch)] {
+        if let Some(token) = token {
+            answer[name] = token.into();
+        }
+    }
+    if let Some(total) = page.total {
+        answer["total_room_count_estimate"] = total.into();
+    }
+    Ok(Json(answer))
+}

@@ -1,0 +1,32 @@
+//! `GET /media/download/{serverName}/{mediaId}[/{fileName}]`.
+
+use std::time::Duration;
+
+use axum::{extract::State, response::Response};
+use chappe_media::{Media, Reach};
+use chappe_web::Ruma;
+use ruma::api::client::authenticated_media::{get_content, get_content_as_filename};
+
+use super::headers::serve;
+use crate::{error::Result, requester::Requester};
+
+/// How long a client waits at most for an upload that was announced.
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+
+pub(super) async fn handler(
+    State(media): State<Media>,
+    _requester: Requester,
+    Ruma(request): Ruma<get_content::v1::Request>,
+) -> Result<Response> {
+    let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
+    Ok(serve(media.content(server, id, Reach::Anywhere, wait).await?, None))
+}
+
+pub(super) async fn named(
+    State(media): State<Media>,
+    _requester: Requester,
+    Ruma(request): Ruma<get_content_as_filename::v1::Request>,
+) -> Result<Response> {
+    let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
+    Ok(serve(media.content(server, id, Reach::Anywhere, wait).await?, Some(request.filename)))
+}

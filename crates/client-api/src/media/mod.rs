@@ -1,0 +1,30 @@
+//! Media: uploads, downloads, thumbnails.
+#![expect(deprecated, reason = "old clients use the endpoints without log-in, and ruma marks them")]
+
+mod config;
+mod create;
+mod download;
+mod headers;
+mod legacy;
+mod thumbnail;
+mod upload;
+
+use chappe_web::Routes;
+use ruma::api::client::{authenticated_media as api, media as old};
+
+use crate::Api;
+
+pub(crate) fn routes() -> Routes<Api> {
+    Routes::new()
+        .on::<old::create_content::v3::Request, _>(upload::at_once)
+        .on::<old::create_content_async::v3::Request, _>(upload::to_address)
+        .on::<old::create_mxc_uri::v1::Request, _>(create::handler)
+        .on::<old::get_media_config::v3::Request, _>(config::handler)
+        .on::<api::get_media_config::v1::Request, _>(config::handler)
+        .on::<api::get_content::v1::Request, _>(download::handler)
+        .on::<api::get_content_as_filename::v1::Request, _>(download::named)
+        .on::<api::get_content_thumbnail::v1::Request, _>(thumbnail::handler)
+        .on::<old::get_content::v3::Request, _>(legacy::download)
+        .on::<old::get_content_as_filename::v3::Request, _>(legacy::named)
+        .on::<old::get_content_thumbnail::v3::Request, _>(legacy::thumbnail)
+}

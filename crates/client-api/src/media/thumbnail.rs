@@ -1,0 +1,27 @@
+//! `GET /media/thumbnail/{serverName}/{mediaId}`.
+
+use axum::{extract::State, response::Response};
+use chappe_media::{Media, Method, Reach, Wanted};
+use chappe_web::Ruma;
+use ruma::{
+    UInt, api::client::authenticated_media::get_content_thumbnail::v1::Request, media::Method as Asked,
+};
+
+use super::{download::LONGEST, headers::serve};
+use crate::{error::Result, requester::Requester};
+
+pub(super) async fn handler(
+    State(media): State<Media>,
+    _requester: Requester,
+    Ruma(request): Ruma<Request>,
+) -> Result<Response> {
+    let wanted = wanted(request.width, request.height, request.method.as_ref());
+    let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
+    Ok(serve(media.thumbnail(server, id, wanted, Reach::Anywhere, wait).await?, None))
+}
+
+pub(super) fn wanted(width: UInt, height: UInt, method: Option<&Asked>) -> Wanted {
+    let pixels = |length: UInt| u32::try_from(u64::from(length)).unwrap_or(u32::MAX);
+    let method = if method == Some(&Asked::Crop) { Method::Crop } else { Method::Scale };
+    Wanted { width: pixels(width), height: pixels(height), method }
+}

@@ -1,0 +1,38 @@
+//! `GET /room_summary/{roomIdOrAlias}`: a room in a few words, for those who may know of it.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use chappe_rooms::Rooms;
+use chappe_web::{Origin, RateLimiter, Ruma};
+use ruma::api::client::room::get_summary::v1::Request;
+use serde_json::{Value, json};
+
+use crate::{
+    Config,
+    directory::find,
+    error::Result,
+    rates::by_ip,
+    requester::{Anybody, Requester},
+};
+
+pub(super) async fn handler(
+    State(rooms): State<Rooms>,
+    State(config): State<Arc<Config>>,
+    State(limiter): State<RateLimiter>,
+    origin: Origin,
+    Anybody(requester): Anybody,
+    Ruma(request): Ruma<Request>,
+) -> Result<Json<Value>> {
+    by_ip(&limiter, "search", origin, config.rates.search)?;
+    let (room, via) = find(&rooms, &request.room_id_or_alias, request.via).await?;
+    // Nobody makes this server ask others without being logged in.
+    let via = if requester.is_some() { via } else { Vec::new() };
+    let user = requester.as_ref().map(Requester::user);
+    let (summary, membership) = rooms.room_summary(user, &room, &via).await?;
+    let mut answer = json!(summary);
+    if let Some(membership) = membership {
+        answer["membership"] = json!(membership);
+    }
+    Ok(Json(answer))
+}
