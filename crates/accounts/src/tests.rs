@@ -5,6 +5,7 @@ mod encryption;
 mod inbox;
 mod interactive;
 mod sessions;
+mod yielding;
 
 use chappe_kv::{Db, Memory};
 use chappe_store::Store;

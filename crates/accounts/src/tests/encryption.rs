@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
-use chappe_kv::{Db, Memory};
+use chappe_kv::Db;
 use chappe_store::{Position, Store};
+use futures_util::future::join_all;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use ruma::{
     DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId, UserId, device_id, serde::Raw,
@@ -12,7 +13,7 @@ use ruma::{
 };
 use serde_json::{Value, json, value::to_raw_value};
 
-use super::{log_in, on, server, server_with, user};
+use super::{log_in, on, server, server_with, user, yielding::Yielding};
 use crate::{Accounts, Claim, CrossSigningUpload, Error, KeyUpload, RemoteUpdate, Replace};
 
 /// A signing key made from a number.
@@ -160,26 +161,18 @@ async fn uploads_can_be_repeated_but_not_changed() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test]
 async fn a_one_time_key_is_never_handed_out_twice() {
     const KEYS: usize = 60;
-    let store = Store::new(Db::new(Memory::default()));
-    // Two processes on one store: between them only the store's expectations stand.
-    let processes = [on(&store, |_| {}), on(&store, |_| {})];
+    // Several processes on one store: between them only the store's expectations stand. Every read lets the others go
+    // first, so that they all see the same key.
+    let store = Store::new(Db::new(Yielding::default()));
+    let processes = [on(&store, |_| {}), on(&store, |_| {}), on(&store, |_| {}), on(&store, |_| {})];
     let alice = user(&processes[0], "alice").await;
     log_in(&processes[0], &alice, "ONE").await;
     processes[0].upload_keys(&alice, device_id!("ONE"), one_time(0..KEYS)).await.unwrap();
-    let mut tasks = Vec::new();
-    for n in 0..KEYS + 10 {
-        let (accounts, alice) = (processes[n % 2].clone(), alice.clone());
-        tasks.push(
-            processes[0].world().spawn("claim", async move { claimed(&accounts, &alice, "ONE").await }),
-        );
-    }
-    let mut handed_out = Vec::new();
-    for task in tasks {
-        handed_out.extend(task.await.unwrap());
-    }
+    let claims = (0..KEYS + 10).map(|n| claimed(&processes[n % 4], &alice, "ONE"));
+    let handed_out: Vec<_> = join_all(claims).await.into_iter().flatten().collect();
     assert_eq!(handed_out.len(), KEYS);
     assert_eq!(handed_out.iter().collect::<BTreeSet<_>>().len(), KEYS);
     // A process that starts afterwards has none left either.

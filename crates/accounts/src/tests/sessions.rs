@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use chappe_kv::Db;
+use chappe_store::Store;
+use futures_util::future::{join, join_all};
 use ruma::{OwnedDeviceId, device_id, thirdparty::Medium, user_id};
 
-use super::{log_in, server, server_with, user};
+use super::{log_in, on, server, server_with, user, yielding::Yielding};
 use crate::{Accounts, Erase, Error, LogIn, NewUser, OtherDevices, Refreshing, UserFilter, UserKind};
 
 fn named(name: &str) -> NewUser {
@@ -244,4 +247,43 @@ async fn devices_are_listed_named_seen_and_ended() {
     accounts.delete_devices(&alice, &["ONE".into(), "NONE".into()]).await.unwrap();
     assert!(accounts.authenticate(&token).await.is_err());
     assert_eq!(accounts.devices(&alice).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_can_be_had_once_is_had_once() {
+    let store = Store::new(Db::new(Yielding::default()));
+    let processes = [on(&store, |_| {}), on(&store, |_| {}), on(&store, |_| {})];
+    let mails = processes.iter().zip(["a", "b", "c"]).map(|(accounts, name)| {
+        let new = NewUser { email: Some("a@gouv.fr".to_owned()), ..named(name) };
+        accounts.create_user(new)
+    });
+    let made: Vec<_> = join_all(mails).await.into_iter().flatten().collect();
+    assert_eq!(made.len(), 1);
+    let names = processes.iter().map(|accounts| accounts.create_user(named("same")));
+    assert_eq!(join_all(names).await.into_iter().flatten().count(), 1);
+    let (token, _) = processes[0].login_token(&made[0]).await.unwrap();
+    let uses = processes.iter().map(|accounts| accounts.redeem_login_token(&token));
+    assert_eq!(join_all(uses).await.into_iter().flatten().count(), 1);
+
+    processes[0].create_registration_token(Some("t".to_owned()), Some(2), None).await.unwrap();
+    let uses = processes.iter().zip(["x", "y", "z"]).map(|(accounts, name)| {
+        let new = NewUser { registration_token: Some("t".to_owned()), ..named(name) };
+        accounts.create_user(new)
+    });
+    assert_eq!(join_all(uses).await.into_iter().flatten().count(), 2);
+}
+
+#[tokio::test]
+async fn a_token_is_not_kept_beyond_a_log_out_that_happens_meanwhile() {
+    let store = Store::new(Db::new(Yielding::default()));
+    let accounts = on(&store, |_| {});
+    let alice = user(&accounts, "alice").await;
+    for n in 0..20 {
+        let device = format!("D{n}");
+        let token = log_in(&accounts, &alice, &device).await.access_token;
+        let reads = (0..8).map(|_| accounts.authenticate(&token));
+        let (_, ended) = join(join_all(reads), accounts.log_out(&alice, device.as_str().into())).await;
+        ended.unwrap();
+        assert!(accounts.authenticate(&token).await.is_err());
+    }
 }
