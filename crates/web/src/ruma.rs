@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, request::Parts};
+use http::{Method, StatusCode, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
@@ -44,9 +44,19 @@ where
         let omitted = parts.extensions.get::<Omitted>().map_or(&[][..], |omitted| omitted.0);
         let arguments: Vec<&str> =
             path.iter().map(|(_, value)| value).chain(omitted.iter().copied()).collect();
-        let request = http::Request::from_parts(parts, &body[..]);
+        let is_left_out =
+            body.is_empty() && parts.method != Method::GET && expects_json::<T>(&parts, &arguments);
+        let body = if is_left_out { &b"{}"[..] } else { &body };
+        let request = http::Request::from_parts(parts, body);
         T::try_from_http_request(request, &arguments).map(Self).map_err(refusal)
     }
+}
+
+/// Whether an empty body is refused as JSON. Clients leave the body out where every field of it is optional.
+fn expects_json<T: IncomingRequest>(parts: &Parts, arguments: &[&str]) -> bool {
+    let request = http::Request::from_parts(parts.clone(), &b""[..]);
+    let refused = T::try_from_http_request(request, arguments);
+    matches!(refused, Err(FromHttpRequestError::Deserialization(DeserializationError::Json(_))))
 }
 
 /// A request together with its body as JSON, for endpoints that bind user-interactive authentication to the request.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use ruma::api::client::{room::create_room, state::get_state_event_for_key, to_device::send_event_to_device};
+use ruma::api::client::{
+    membership::join_room_by_id_or_alias, room::create_room, state::get_state_event_for_key,
+    to_device::send_event_to_device,
+};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -16,6 +19,11 @@ fn routes() -> Routes<()> {
         .on::<create_room::v3::Request, _>(
             async |Ruma(request): Ruma<create_room::v3::Request>| -> Result<String> {
                 Ok(request.name.unwrap_or_default())
+            },
+        )
+        .on::<join_room_by_id_or_alias::v3::Request, _>(
+            async |Ruma(request): Ruma<join_room_by_id_or_alias::v3::Request>| {
+                request.room_id_or_alias.to_string()
             },
         )
         .on_limited::<send_event_to_device::v3::Request, _>(
@@ -52,6 +60,12 @@ async fn every_version_of_a_path_reaches_the_handler() {
         assert_eq!(ask("POST", path, r#"{"name":"x"}"#).await.1, json!("x"), "{path}");
     }
     assert_eq!(ask("POST", "/_matrix/client/v3/createRoom", "").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_whose_fields_are_all_optional_may_be_left_out() {
+    let (status, answer, _) = ask("POST", "/_matrix/client/v3/join/!a:b.c", "").await;
+    assert_eq!((status, answer), (StatusCode::OK, json!("!a:b.c")));
 }
 
 #[tokio::test]
