@@ -298,14 +298,14 @@ mod tests {
         let town = Town::new().await;
         let anna = actor("anna");
         let room = town.room(&anna, json!({})).await;
-        let root = town.say(&anna, &room, json!({ "body": "root" })).await;
+        let top = town.say(&anna, &room, json!({ "body": "root" })).await;
         let other = town.say(&anna, &room, json!({ "body": "other" })).await;
-        let relation = json!({ "rel_type": "m.thread", "event_id": root });
+        let relation = json!({ "rel_type": "m.thread", "event_id": top });
         let reply = town.say(&anna, &room, json!({ "body": "reply", "m.relates_to": relation })).await;
         let set = async |event: &OwnedEventId, thread: ReceiptThread| {
             town.rooms.set_receipt(&anna, &room, &ReceiptType::Read, event, &thread).await
         };
-        set(&reply, ReceiptThread::Thread(root.clone())).await.unwrap();
+        set(&reply, ReceiptThread::Thread(top.clone())).await.unwrap();
         assert!(matches!(set(&reply, ReceiptThread::Main).await, Err(Error::InvalidParam(_))));
         assert!(matches!(set(&reply, ReceiptThread::Thread(other)).await, Err(Error::InvalidParam(_))));
         let unknown = event_id!("$unknown").to_owned();

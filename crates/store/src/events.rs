@@ -123,7 +123,9 @@ impl Status {
     }
 
     fn from_code(code: u64) -> Option<Self> {
-        [Self::Accepted, Self::SoftFailed, Self::Rejected, Self::Outlier].into_iter().find(|s| s.code() == code)
+        [Self::Accepted, Self::SoftFailed, Self::Rejected, Self::Outlier]
+            .into_iter()
+            .find(|s| s.code() == code)
     }
 }
 
@@ -362,7 +364,11 @@ impl Reader<'_> {
     }
 
     /// Records and JSON of several stored events, in their order: one round trip.
-    pub async fn events(&self, nid: RoomNid, nums: &[EventNum]) -> Result<Vec<(EventMeta, Arc<StoredPdu>)>, Error> {
+    pub async fn events(
+        &self,
+        nid: RoomNid,
+        nums: &[EventNum],
+    ) -> Result<Vec<(EventMeta, Arc<StoredPdu>)>, Error> {
         let cached: Vec<_> = nums.iter().map(|num| self.cache.pdus.get(&(nid, *num))).collect();
         let metas: Vec<_> = nums.iter().map(|num| (nid, *num)).collect();
         let missing: Vec<_> =
@@ -493,13 +499,15 @@ mod tests {
     }
 
     fn dag() -> impl Strategy<Value = Vec<Vec<u32>>> {
-        prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 0..3), 1..12).prop_map(|picks| {
-            let pick = |(i, picks): (usize, Vec<prop::sample::Index>)| {
-                let smaller = |pick: prop::sample::Index| u32::try_from(pick.index(i) + 1).unwrap();
-                if i == 0 { Vec::new() } else { picks.into_iter().map(smaller).collect() }
-            };
-            picks.into_iter().enumerate().map(pick).collect()
-        })
+        prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 0..3), 1..12).prop_map(
+            |picks| {
+                let pick = |(i, picks): (usize, Vec<prop::sample::Index>)| {
+                    let smaller = |pick: prop::sample::Index| u32::try_from(pick.index(i) + 1).unwrap();
+                    if i == 0 { Vec::new() } else { picks.into_iter().map(smaller).collect() }
+                };
+                picks.into_iter().enumerate().map(pick).collect()
+            },
+        )
     }
 
     proptest! {
@@ -531,7 +539,11 @@ mod tests {
         let pdu = StoredPdu::new(event_id!("$a:x.fr").to_owned(), "{}");
         let mut times = 0;
         for _ in 0..2 {
-            pdu.form(|pdu| { times += 1; Ok::<_, ()>(pdu.json.len()) }).unwrap();
+            pdu.form(|pdu| {
+                times += 1;
+                Ok::<_, ()>(pdu.json.len())
+            })
+            .unwrap();
         }
         assert_eq!(times, 1);
         assert_eq!(*pdu.form(|_| Ok::<_, ()>("other".to_owned())).unwrap(), "other");

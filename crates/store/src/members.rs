@@ -129,7 +129,8 @@ impl Tx {
         if let Some((membership, num)) = new {
             self.put::<RoomMembers>(&(nid, *membership, user.clone()), num);
         }
-        let joined = i64::from(membership == Some(Membership::Join)) - i64::from(*old == Some(Membership::Join));
+        let joined =
+            i64::from(membership == Some(Membership::Join)) - i64::from(*old == Some(Membership::Join));
         let invited =
             i64::from(membership == Some(Membership::Invite)) - i64::from(*old == Some(Membership::Invite));
         head.joined = moved(head.joined, joined);
@@ -223,7 +224,8 @@ impl Reader<'_> {
     /// Servers with joined users and how many: O(servers).
     pub async fn room_servers(&self, nid: RoomNid) -> Result<Vec<(OwnedServerName, u32)>, Error> {
         let rows = self.scan_all::<RoomServers>(&nid).await?;
-        let joined = |((_, server), count)| Some((server, u32::try_from(count).ok().filter(|count| *count > 0)?));
+        let joined =
+            |((_, server), count)| Some((server, u32::try_from(count).ok().filter(|count| *count > 0)?));
         Ok(rows.into_iter().filter_map(joined).collect())
     }
 
@@ -275,7 +277,10 @@ mod tests {
         assert_eq!(reader.members(NID, Membership::Join).await.unwrap().len(), 2);
         let servers = [(owned_server_name!("here.fr"), 1), (owned_server_name!("there.fr"), 1)];
         assert_eq!(reader.room_servers(NID).await.unwrap(), servers);
-        assert!(reader.user_room(there, NID).await.unwrap().is_none(), "a remote user has no list of rooms here");
+        assert!(
+            reader.user_room(there, NID).await.unwrap().is_none(),
+            "a remote user has no list of rooms here"
+        );
 
         change(&store, there, Some(Membership::Ban)).await;
         change(&store, here, Some(Membership::Leave)).await;

@@ -46,12 +46,19 @@ table! {
 
 impl Reader<'_> {
     /// A user's out-of-band membership in one room.
-    pub async fn out_of_band(&self, user: &UserId, room: &RoomId) -> Result<Option<At<Json<OutOfBand>>>, Error> {
+    pub async fn out_of_band(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+    ) -> Result<Option<At<Json<OutOfBand>>>, Error> {
         self.get::<OutOfBands>(&(user.to_owned(), room.to_owned())).await
     }
 
     /// All of a user's.
-    pub async fn out_of_bands(&self, user: &UserId) -> Result<Vec<(OwnedRoomId, At<Json<OutOfBand>>)>, Error> {
+    pub async fn out_of_bands(
+        &self,
+        user: &UserId,
+    ) -> Result<Vec<(OwnedRoomId, At<Json<OutOfBand>>)>, Error> {
         let rows = self.scan_all::<OutOfBands>(&user.to_owned()).await?;
         Ok(rows.into_iter().map(|((_, room), at)| (room, at)).collect())
     }

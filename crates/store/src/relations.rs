@@ -102,7 +102,11 @@ impl Reader<'_> {
     }
 
     /// All related events of every type: `(relation type, ordinal, child)`.
-    pub async fn all_related(&self, nid: RoomNid, parent: &EventId) -> Result<Vec<(String, i64, Child)>, Error> {
+    pub async fn all_related(
+        &self,
+        nid: RoomNid,
+        parent: &EventId,
+    ) -> Result<Vec<(String, i64, Child)>, Error> {
         let rows = self.scan_all::<Relations>(&(nid, EventIdKey::from(parent))).await?;
         Ok(rows.into_iter().map(|((_, _, rel, ordinal), child)| (rel, ordinal, child)).collect())
     }

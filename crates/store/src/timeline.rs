@@ -28,13 +28,23 @@ fn row(((_, ordinal), at): ((RoomNid, i64), At<EventNum>)) -> TimelineRow {
 
 impl Reader<'_> {
     /// Up to `limit` events before the ordinal `before` (excluded), latest first: one round trip.
-    pub async fn timeline_back(&self, nid: RoomNid, before: i64, limit: usize) -> Result<Vec<TimelineRow>, Error> {
+    pub async fn timeline_back(
+        &self,
+        nid: RoomNid,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<TimelineRow>, Error> {
         let rows = self.scan_back::<Timeline>(&nid, &(nid, before), limit).await?;
         Ok(rows.into_iter().map(row).collect())
     }
 
     /// Up to `limit` events from the ordinal `from` (included) on, earliest first: one round trip.
-    pub async fn timeline_forward(&self, nid: RoomNid, from: i64, limit: usize) -> Result<Vec<TimelineRow>, Error> {
+    pub async fn timeline_forward(
+        &self,
+        nid: RoomNid,
+        from: i64,
+        limit: usize,
+    ) -> Result<Vec<TimelineRow>, Error> {
         let rows = self.scan_from::<Timeline>(&nid, &(nid, from), limit).await?;
         Ok(rows.into_iter().map(row).collect())
     }

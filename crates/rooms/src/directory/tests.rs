@@ -84,7 +84,8 @@ async fn public_rooms_are_listed_by_size_searched_and_paged() {
     let first = list(PublicRoomsRequest { limit: Some(2), ..PublicRoomsRequest::default() }).await;
     assert_eq!((names(&first), first.total), (vec!["Room 3".to_owned(), "Room 0".to_owned()], Some(5)));
     assert_eq!((first.prev_batch.is_none(), u64::from(first.chunk[0].num_joined_members)), (true, 2));
-    let next = PublicRoomsRequest { limit: Some(9), since: first.next_batch, ..PublicRoomsRequest::default() };
+    let next =
+        PublicRoomsRequest { limit: Some(9), since: first.next_batch, ..PublicRoomsRequest::default() };
     let next = list(next).await;
     assert_eq!(names(&next), ["Room 1", "Room 2", "Room 4"]);
     assert!(next.next_batch.is_none());
@@ -109,7 +110,8 @@ async fn listing_is_for_those_who_may_set_aliases() {
     let (anna, bob) = (actor("anna"), actor("bob"));
     let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
     town.join(&bob, &room).await;
-    let set = async |who: &Actor, visibility| town.rooms.set_directory_visibility(who, &room, visibility).await;
+    let set =
+        async |who: &Actor, visibility| town.rooms.set_directory_visibility(who, &room, visibility).await;
     assert!(matches!(set(&bob, Visibility::Public).await, Err(Error::Forbidden(_))));
     set(&anna, Visibility::Public).await.unwrap();
     assert_eq!(town.rooms.directory_visibility(&room).await.unwrap(), Visibility::Public);
@@ -131,7 +133,8 @@ async fn summaries_are_for_those_who_may_know() {
     town.change(&anna, &hidden, &bob, Change::Invite).await;
     assert!(knows(Some(&bob), &hidden).await);
     let club = town.room(&anna, json!({ "preset": "public_chat" })).await;
-    let allow = json!({ "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": club }] });
+    let allow =
+        json!({ "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": club }] });
     town.set(&anna, &hidden, "m.room.join_rules", "", allow).await;
     assert!(!knows(Some(&carl), &hidden).await);
     town.join(&carl, &club).await;
@@ -160,7 +163,8 @@ async fn a_space_shows_its_tree_as_far_as_one_may_know() {
     child(&inner, &leaf, "a", true).await;
     // A loop.
     child(&inner, &root, "b", true).await;
-    let request = HierarchyRequest { room: &root, from: None, limit: None, max_depth: None, suggested_only: false };
+    let request =
+        HierarchyRequest { room: &root, from: None, limit: None, max_depth: None, suggested_only: false };
     let tree = async |who: &Actor, request: HierarchyRequest<'_>| {
         let page = town.rooms.hierarchy(&who.user, &request).await.unwrap();
         (page.rooms.into_iter().map(|room| room.summary.room_id).collect::<Vec<_>>(), page.next_batch)

@@ -207,24 +207,24 @@ async fn relations_threads_and_edits_are_found_and_bundled() {
     let (anna, bob) = (actor("anna"), actor("bob"));
     let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
     town.join(&bob, &room).await;
-    let root = town.say(&anna, &room, json!({ "body": "root" })).await;
+    let top = town.say(&anna, &room, json!({ "body": "root" })).await;
     let relate = |kind: &str, to: &OwnedEventId, body: &str| json!({ "body": body, "m.new_content": { "body": body }, "m.relates_to": { "rel_type": kind, "event_id": to } });
-    town.say(&bob, &room, relate("m.replace", &root, "forged")).await;
-    town.say(&anna, &room, relate("m.replace", &root, "edited")).await;
-    let reply = town.say(&bob, &room, relate("m.thread", &root, "reply 1")).await;
-    town.say(&bob, &room, relate("m.thread", &root, "reply 2")).await;
+    town.say(&bob, &room, relate("m.replace", &top, "forged")).await;
+    town.say(&anna, &room, relate("m.replace", &top, "edited")).await;
+    let reply = town.say(&bob, &room, relate("m.thread", &top, "reply 1")).await;
+    town.say(&bob, &room, relate("m.thread", &top, "reply 2")).await;
     town.say(&anna, &room, relate("m.annotation", &reply, "+1")).await;
 
-    let bundled = value(&town.rooms.event(&anna, &room, &root).await.unwrap());
+    let bundled = value(&town.rooms.event(&anna, &room, &top).await.unwrap());
     let relations = &bundled["unsigned"]["m.relations"];
     assert_eq!(relations["m.replace"]["content"]["body"], "edited");
     assert_eq!(relations["m.thread"]["count"], 2);
     assert_eq!(relations["m.thread"]["latest_event"]["content"]["body"], "reply 2");
     assert_eq!(relations["m.thread"]["current_user_participated"], true);
 
-    let threads = town.rooms.relations(&anna, &room, &related(&root, Some("m.thread"))).await.unwrap();
+    let threads = town.rooms.relations(&anna, &room, &related(&top, Some("m.thread"))).await.unwrap();
     assert_eq!(bodies(&threads.chunk), ["reply 2", "reply 1"]);
-    let one = RelationsRequest { limit: Some(1), ..related(&root, None) };
+    let one = RelationsRequest { limit: Some(1), ..related(&top, None) };
     let first = town.rooms.relations(&anna, &room, &one).await.unwrap();
     assert_eq!(bodies(&first.chunk), ["reply 2"]);
     let next = RelationsRequest { from: first.next_batch.as_deref(), limit: Some(9), ..one };
@@ -232,19 +232,19 @@ async fn relations_threads_and_edits_are_found_and_bundled() {
         bodies(&town.rooms.relations(&anna, &room, &next).await.unwrap().chunk),
         ["reply 1", "edited", "forged"]
     );
-    let deep = RelationsRequest { recurse: Recurse::Yes, ..related(&root, None) };
+    let deep = RelationsRequest { recurse: Recurse::Yes, ..related(&top, None) };
     let deep = town.rooms.relations(&anna, &room, &deep).await.unwrap();
     assert_eq!((deep.chunk.len(), bodies(&deep.chunk)[0].as_str()), (5, "+1"));
 
     let include = "all".into();
     let listed = town.rooms.threads(&anna, &room, None, &include, None).await.unwrap();
-    assert_eq!(value(&listed.chunk[0])["event_id"], root.as_str());
+    assert_eq!(value(&listed.chunk[0])["event_id"], top.as_str());
     let carl = actor("carl");
-    let hidden = town.rooms.relations(&carl, &room, &related(&root, None)).await;
+    let hidden = town.rooms.relations(&carl, &room, &related(&top, None)).await;
     assert!(matches!(hidden, Err(Error::NotFound("event"))));
 
     town.rooms.send(&bob, &room, Draft::redaction(&reply, None), None).await.unwrap();
-    let seen = value(&town.rooms.event(&anna, &room, &root).await.unwrap());
+    let seen = value(&town.rooms.event(&anna, &room, &top).await.unwrap());
     assert_eq!(seen["unsigned"]["m.relations"]["m.thread"]["count"], 1);
 }
 

@@ -97,7 +97,12 @@ impl Model {
         assert_eq!(current, self.versions[self.current].1);
     }
 
-    async fn check_diff(&self, reader: &Reader<'_>, (a, copy_a): (StateRef, &Copy), (b, copy_b): (StateRef, &Copy)) {
+    async fn check_diff(
+        &self,
+        reader: &Reader<'_>,
+        (a, copy_a): (StateRef, &Copy),
+        (b, copy_b): (StateRef, &Copy),
+    ) {
         let diff = reader.state_diff(NID, a, b).await.unwrap();
         let ids: Vec<KeyId> = diff.iter().map(|change| change.key).collect();
         let names = reader.state_keys(NID, &ids).await.unwrap();

@@ -235,7 +235,8 @@ impl StateWriter {
         if let Some((line, _)) = self.lines.get(&base.line) {
             return Ok((line.last == base.version).then_some(base.line));
         }
-        let line = reader.get::<StateLines>(&(self.nid, base.line)).await?.ok_or(Error::Corrupt("state line"))?;
+        let line =
+            reader.get::<StateLines>(&(self.nid, base.line)).await?.ok_or(Error::Corrupt("state line"))?;
         if line.last != base.version {
             return Ok(None);
         }
