@@ -151,7 +151,7 @@ impl Rooms {
             return Ok(());
         }
         for _ in 0..ATTEMPTS {
-            let Ok(view) = self.view(room).await else { return Ok(()) };
+            let Ok(view) = self.view_for(origin, room).await else { return Ok(()) };
             let member = view.reader.membership(view.nid, receipt.user).await?;
             if !matches!(member, Some((chappe_store::Membership::Join, _))) {
                 return Ok(());

@@ -4,3 +4,4 @@ mod federation;
 mod hostile;
 mod local;
 mod net;
+mod reads;

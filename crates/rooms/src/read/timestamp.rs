@@ -54,10 +54,7 @@ impl Rooms {
         ts: MilliSecondsSinceUnixEpoch,
         direction: Direction,
     ) -> Result<Found> {
-        let view = self.view(room).await?;
-        if !view.reader.server_joined(view.nid, origin).await? {
-            return Err(Error::Forbidden("your server is not in this room".to_owned()));
-        }
+        let view = self.view_for(origin, room).await?;
         let candidates = view.around(ts, direction).await?;
         let sees = view.server_sees(origin, &candidates).await?;
         let visible = candidates.into_iter().zip(sees).filter(|(event, sees)| *sees && event.is_shown());

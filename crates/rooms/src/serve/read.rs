@@ -87,7 +87,7 @@ impl Rooms {
     }
 
     /// A view of a room for a server that is in it, as is this one.
-    async fn view_for(&self, origin: &ServerName, room: &RoomId) -> Result<View<'_>> {
+    pub(crate) async fn view_for(&self, origin: &ServerName, room: &RoomId) -> Result<View<'_>> {
         let view = self.view(room).await?;
         view.let_in(self, origin).await?;
         Ok(view)

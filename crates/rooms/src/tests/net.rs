@@ -30,7 +30,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     Actor, AliasTarget, Config, Deps, Draft, Error, Gap, Invitation, JoinAnswer, KeysWanted, PeerError,
-    Peers, Rooms, SignedMember, StateEvents, StateIds, Template,
+    Peers, PublicRoomsRequest, Rooms, SignedMember, StateEvents, StateIds, Template,
 };
 
 type Twist = Arc<dyn Fn(JoinAnswer) -> JoinAnswer + Send + Sync>;
@@ -274,34 +274,38 @@ impl Peers for Wire {
     }
 
     async fn alias(&self, alias: &RoomAliasId) -> Result<AliasTarget, PeerError> {
-        Err(PeerError::Unreachable(alias.server_name().to_owned()))
+        self.to(alias.server_name())?.local_alias(alias).await.map_err(refused)
     }
 
     async fn hierarchy(
         &self,
         to: &ServerName,
-        _: &RoomId,
-        _: bool,
+        room: &RoomId,
+        suggested_only: bool,
     ) -> Result<get_hierarchy::v1::Response, PeerError> {
-        Err(PeerError::Unreachable(to.to_owned()))
+        self.to(to)?.hierarchy_for(&self.from, room, suggested_only).await.map_err(refused)
     }
 
     async fn public_rooms(
         &self,
         to: &ServerName,
-        _: get_public_rooms_filtered::v1::Request,
+        request: get_public_rooms_filtered::v1::Request,
     ) -> Result<get_public_rooms_filtered::v1::Response, PeerError> {
-        Err(PeerError::Unreachable(to.to_owned()))
+        let own = PublicRoomsRequest { since: request.since, filter: request.filter, ..Default::default() };
+        let page = self.to(to)?.public_rooms(&own).await.map_err(refused)?;
+        let mut answer = get_public_rooms_filtered::v1::Response::new();
+        answer.chunk = page.chunk;
+        Ok(answer)
     }
 
     async fn timestamp_to_event(
         &self,
         to: &ServerName,
-        _: &RoomId,
-        _: MilliSecondsSinceUnixEpoch,
-        _: Direction,
+        room: &RoomId,
+        ts: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
     ) -> Result<(OwnedEventId, MilliSecondsSinceUnixEpoch), PeerError> {
-        Err(PeerError::Unreachable(to.to_owned()))
+        self.to(to)?.timestamp_to_event_for(&self.from, room, ts, direction).await.map_err(refused)
     }
 }
 

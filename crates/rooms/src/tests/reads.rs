@@ -1,0 +1,148 @@
+//! Reads that need other servers.
+
+use ruma::{
+    MilliSecondsSinceUnixEpoch, RoomId,
+    api::{Direction, client::filter::RoomEventFilter},
+    events::receipt::ReceiptThread,
+    room_alias_id,
+};
+use serde_json::{Value, json};
+
+use super::net::{Net, actor, room, say, state};
+use crate::{Error, HierarchyRequest, PageRequest, PublicRoomsRequest, RemoteReceipt, Rooms, Visibility};
+
+const ALICE: &str = "@alice:a.example";
+const BOB: &str = "@bob:b.example";
+
+async fn history(rooms: &Rooms, who: &str, id: &RoomId, limit: u64) -> Vec<String> {
+    let (filter, mut from, mut all) = (RoomEventFilter::default(), None::<String>, Vec::new());
+    for _ in 0..50 {
+        let (direction, to) = (Direction::Backward, None);
+        let request = PageRequest { from: from.as_deref(), to, direction, limit, filter: &filter };
+        let page = rooms.messages(&actor(who), id, request).await.unwrap();
+        for event in page.chunk {
+            let event: Value = serde_json::from_str(event.get()).unwrap();
+            all.extend(event["content"]["body"].as_str().map(str::to_owned));
+        }
+        from = page.end;
+        if from.is_none() {
+            return all;
+        }
+    }
+    panic!("history has no end");
+}
+
+#[tokio::test]
+async fn paging_back_goes_on_into_what_other_servers_have() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    for number in 0..130 {
+        say(&a, ALICE, &id, &number.to_string()).await;
+    }
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    net.deliver().await;
+    say(&b, BOB, &id, "hello").await;
+    net.deliver().await;
+    let expected: Vec<String> =
+        std::iter::once("hello".to_owned()).chain((0..130).rev().map(|n: u32| n.to_string())).collect();
+    assert_eq!(history(&b, BOB, &id, 30).await, expected);
+    assert_eq!(history(&a, ALICE, &id, 30).await, expected);
+}
+
+#[tokio::test]
+async fn history_from_before_a_join_stays_hidden_where_it_is_for_members() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    let hide = json!({ "history_visibility": "joined" });
+    a.send(&actor(ALICE), &id, state("m.room.history_visibility", "", &hide), None).await.unwrap();
+    say(&a, ALICE, &id, "secret").await;
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    net.deliver().await;
+    say(&a, ALICE, &id, "open").await;
+    net.deliver().await;
+    assert_eq!(history(&b, BOB, &id, 10).await, ["open"]);
+}
+
+#[tokio::test]
+async fn aliases_lists_and_trees_cross_servers() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_alias_name": "plan", "name": "Plan" })).await;
+    let alias = room_alias_id!("#plan:a.example");
+    assert_eq!(b.resolve_alias(alias).await.unwrap().room_id, id);
+    let unknown = b.resolve_alias(room_alias_id!("#none:a.example")).await;
+    assert!(matches!(unknown, Err(Error::NotFound(_))));
+    let lost = b.resolve_alias(room_alias_id!("#x:nowhere.example")).await;
+    assert!(matches!(lost, Err(Error::NotFound(_))));
+
+    let own = room(&b, BOB, json!({ "preset": "public_chat" })).await;
+    let content = json!({ "alias": alias });
+    let stolen = b.send(&actor(BOB), &own, state("m.room.canonical_alias", "", &content), None).await;
+    assert!(matches!(stolen, Err(Error::BadAlias(_))));
+
+    a.set_directory_visibility(&actor(ALICE), &id, Visibility::Public).await.unwrap();
+    let server = Some("a.example".try_into().unwrap());
+    let page = b.public_rooms(&PublicRoomsRequest { server, ..PublicRoomsRequest::default() }).await.unwrap();
+    assert_eq!(page.chunk[0].name.as_deref(), Some("Plan"));
+
+    let via = ["a.example".try_into().unwrap()];
+    let (summary, _) = b.room_summary(Some(&actor(BOB).user), &id, &via).await.unwrap();
+    assert_eq!(summary.name.as_deref(), Some("Plan"));
+    let hidden = room(&a, ALICE, json!({ "preset": "private_chat" })).await;
+    assert!(matches!(b.room_summary(Some(&actor(BOB).user), &hidden, &via).await, Err(Error::NotFound(_))));
+
+    let mut space = super::net::request(json!({ "preset": "public_chat" }));
+    space.creation_content = Some(serde_json::from_value(json!({ "type": "m.space" })).unwrap());
+    let space = b.create(&actor(BOB), space).await.unwrap();
+    for child in [&id, &hidden] {
+        let content = json!({ "via": ["a.example"] });
+        b.send(&actor(BOB), &space, state("m.space.child", child.as_str(), &content), None).await.unwrap();
+    }
+    let request =
+        HierarchyRequest { room: &space, from: None, limit: None, max_depth: None, suggested_only: false };
+    let page = b.hierarchy(&actor(BOB).user, &request).await.unwrap();
+    let rooms: Vec<_> = page.rooms.into_iter().map(|room| room.summary.room_id).collect();
+    assert_eq!(rooms, [space, id]);
+}
+
+#[tokio::test]
+async fn other_servers_know_what_happened_before_our_time() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    let mut draft = super::net::text("long ago");
+    draft.timestamp = Some(MilliSecondsSinceUnixEpoch(1_000u32.into()));
+    let old = a.send(&actor(ALICE), &id, draft, None).await.unwrap();
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    let at = MilliSecondsSinceUnixEpoch(2_000u32.into());
+    let found = b.timestamp_to_event(&actor(BOB), &id, at, Direction::Backward).await.unwrap();
+    assert_eq!(found.0, old);
+    let stranger: &ruma::ServerName = "c.example".try_into().unwrap();
+    assert!(a.timestamp_to_event_for(stranger, &id, at, Direction::Backward).await.is_err());
+}
+
+#[tokio::test]
+async fn receipts_of_banned_servers_are_not_taken() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    let event = say(&a, ALICE, &id, "x").await;
+    let count = async || {
+        let view = a.view(&id).await.unwrap();
+        view.reader.room_receipts(view.nid).await.unwrap().len()
+    };
+    let user = actor(BOB).user;
+    let receipt = RemoteReceipt { user: &user, event: &event, ts: 5, thread: ReceiptThread::Unthreaded };
+    let origin: &ruma::ServerName = "b.example".try_into().unwrap();
+    let keep_out = json!({ "allow": ["*"], "deny": ["b.example"], "allow_ip_literals": false });
+    a.send(&actor(ALICE), &id, state("m.room.server_acl", "", &keep_out), None).await.unwrap();
+    a.take_receipt(origin, &id, &receipt).await.unwrap();
+    assert_eq!(count().await, 0);
+    let let_in = json!({ "allow": ["*"] });
+    a.send(&actor(ALICE), &id, state("m.room.server_acl", "", &let_in), None).await.unwrap();
+    a.take_receipt(origin, &id, &receipt).await.unwrap();
+    assert_eq!(count().await, 1);
+}
