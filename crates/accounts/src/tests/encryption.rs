@@ -303,18 +303,18 @@ async fn signatures_are_verified_and_shown_to_whom_they_concern() {
     let (alice, device, mine) = sign_up(&accounts, "alice", 30).await;
     let (bob, _, bobs) = sign_up(&accounts, "bob", 40).await;
 
-    let mut signed = device_keys(&alice, "ONE", &device);
-    let mut forged = signed.clone();
+    let mut own = device_keys(&alice, "ONE", &device);
+    let mut forged = own.clone();
     bobs.self_signing.sign(&mut forged, &alice, &mine.self_signing.public());
     assert!(!sign(&accounts, &alice, &alice, "ONE", &forged).await);
-    let mut changed = signed.clone();
+    let mut changed = own.clone();
     changed["algorithms"] = json!([]);
     mine.self_signing.sign(&mut changed, &alice, &mine.self_signing.public());
     assert!(!sign(&accounts, &alice, &alice, "ONE", &changed).await);
-    mine.self_signing.sign(&mut signed, &alice, &mine.self_signing.public());
-    assert!(!sign(&accounts, &bob, &alice, "ONE", &signed).await);
-    assert!(!sign(&accounts, &alice, &alice, "NONE", &signed).await);
-    assert!(sign(&accounts, &alice, &alice, "ONE", &signed).await);
+    mine.self_signing.sign(&mut own, &alice, &mine.self_signing.public());
+    assert!(!sign(&accounts, &bob, &alice, "ONE", &own).await);
+    assert!(!sign(&accounts, &alice, &alice, "NONE", &own).await);
+    assert!(sign(&accounts, &alice, &alice, "ONE", &own).await);
 
     let mut master = CrossSigning::key(&alice, "master", &mine.master, None);
     device.sign(&mut master, &alice, "ONE");
