@@ -269,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn receipts_only_move_forward() {
-        let town = Town::new().await;
+        let town = Town::new();
         let (anna, bob) = (actor("anna"), actor("bob"));
         let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
         let one = town.say(&anna, &room, json!({ "body": "1" })).await;
@@ -295,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_threaded_receipt_stays_in_its_thread() {
-        let town = Town::new().await;
+        let town = Town::new();
         let anna = actor("anna");
         let room = town.room(&anna, json!({})).await;
         let top = town.say(&anna, &room, json!({ "body": "root" })).await;
@@ -314,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn markers_are_one_commit() {
-        let town = Town::new().await;
+        let town = Town::new();
         let anna = actor("anna");
         let room = town.room(&anna, json!({})).await;
         let event = town.say(&anna, &room, json!({ "body": "1" })).await;
@@ -333,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn receipts_of_others_users_are_not_taken() {
-        let town = Town::new().await;
+        let town = Town::new();
         let anna = actor("anna");
         let room = town.room(&anna, json!({})).await;
         let event = town.say(&anna, &room, json!({ "body": "1" })).await;

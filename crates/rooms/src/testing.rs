@@ -2,160 +2,15 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use chappe_accounts::{Accounts, AccountsConfig};
+use chappe_accounts::Accounts;
 use chappe_kv::{Counting, Db, Memory, RoundTrips};
-use chappe_rules::{build::SigningKey, check::KeyRing, policy::Plain};
 use chappe_store::Store;
-use chappe_world::{Fake, FakeNet, World};
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId,
-    RoomVersionId, ServerName, UserId,
-    api::{
-        Direction,
-        client::room::create_room,
-        federation::{directory::get_public_rooms_filtered, space::get_hierarchy},
-    },
-    events::TimelineEventType,
+    OwnedEventId, OwnedRoomId, RoomId, UserId, api::client::room::create_room, events::TimelineEventType,
 };
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
-use crate::{
-    Actor, AliasTarget, Change, Config, Deps, Draft, Gap, Invitation, JoinAnswer, KeysWanted, PeerError,
-    Peers, Rooms, StateEvents, StateIds, Template,
-};
-
-/// Nobody is reached.
-pub(crate) struct Nobody;
-
-fn unreachable<T>(server: &ServerName) -> Result<T, PeerError> {
-    Err(PeerError::Unreachable(server.to_owned()))
-}
-
-#[async_trait]
-impl Peers for Nobody {
-    async fn keys(&self, _: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
-        KeyRing::default()
-    }
-    async fn make_join(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: &UserId,
-        _: &[RoomVersionId],
-    ) -> Result<Template, PeerError> {
-        unreachable(to)
-    }
-    async fn send_join(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: &EventId,
-        _: Box<RawValue>,
-    ) -> Result<JoinAnswer, PeerError> {
-        unreachable(to)
-    }
-    async fn make_leave(&self, to: &ServerName, _: &RoomId, _: &UserId) -> Result<Template, PeerError> {
-        unreachable(to)
-    }
-    async fn send_leave(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: &EventId,
-        _: Box<RawValue>,
-    ) -> Result<(), PeerError> {
-        unreachable(to)
-    }
-    async fn make_knock(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: &UserId,
-        _: &[RoomVersionId],
-    ) -> Result<Template, PeerError> {
-        unreachable(to)
-    }
-    async fn send_knock(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: &EventId,
-        _: Box<RawValue>,
-    ) -> Result<Vec<Box<RawValue>>, PeerError> {
-        unreachable(to)
-    }
-    async fn invite(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: &EventId,
-        _: Invitation,
-    ) -> Result<Box<RawValue>, PeerError> {
-        unreachable(to)
-    }
-    async fn missing_events(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: Gap,
-    ) -> Result<Vec<Box<RawValue>>, PeerError> {
-        unreachable(to)
-    }
-    async fn backfill(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: &[OwnedEventId],
-        _: u16,
-    ) -> Result<Vec<Box<RawValue>>, PeerError> {
-        unreachable(to)
-    }
-    async fn state_ids(&self, to: &ServerName, _: &RoomId, _: &EventId) -> Result<StateIds, PeerError> {
-        unreachable(to)
-    }
-    async fn state(&self, to: &ServerName, _: &RoomId, _: &EventId) -> Result<StateEvents, PeerError> {
-        unreachable(to)
-    }
-    async fn event(&self, to: &ServerName, _: &EventId) -> Result<Box<RawValue>, PeerError> {
-        unreachable(to)
-    }
-    async fn event_auth(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: &EventId,
-    ) -> Result<Vec<Box<RawValue>>, PeerError> {
-        unreachable(to)
-    }
-    async fn alias(&self, alias: &RoomAliasId) -> Result<AliasTarget, PeerError> {
-        unreachable(alias.server_name())
-    }
-    async fn hierarchy(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: bool,
-    ) -> Result<get_hierarchy::v1::Response, PeerError> {
-        unreachable(to)
-    }
-    async fn public_rooms(
-        &self,
-        to: &ServerName,
-        _: get_public_rooms_filtered::v1::Request,
-    ) -> Result<get_public_rooms_filtered::v1::Response, PeerError> {
-        unreachable(to)
-    }
-    async fn timestamp_to_event(
-        &self,
-        to: &ServerName,
-        _: &RoomId,
-        _: MilliSecondsSinceUnixEpoch,
-        _: Direction,
-    ) -> Result<(OwnedEventId, MilliSecondsSinceUnixEpoch), PeerError> {
-        unreachable(to)
-    }
-}
+use crate::{Actor, Change, Draft, Rooms, tests::net::Net};
 
 /// A server with users who talk.
 pub(crate) struct Town {
@@ -166,23 +21,11 @@ pub(crate) struct Town {
 }
 
 impl Town {
-    pub(crate) async fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let trips = Arc::new(RoundTrips::default());
-        let store = Store::open(Db::new(Counting::new(Memory::default(), trips.clone()))).await.unwrap();
-        let world = World::fake(Fake::new("here.fr", 1, &FakeNet::new()));
-        let server: OwnedServerName = "here.fr".try_into().unwrap();
-        let accounts = Accounts::new(store.clone(), world.clone(), server.clone(), AccountsConfig::default());
-        let deps = Deps {
-            store: store.clone(),
-            accounts: accounts.clone(),
-            world,
-            server,
-            key: Arc::new(SigningKey::from_seed([7; 32], "1").unwrap()),
-            policy: Arc::new(Plain),
-            weak_keys: Arc::default(),
-            peers: Arc::new(Nobody),
-        };
-        Self { rooms: Rooms::new(deps, Config::default()), store, accounts, trips }
+        let db = Db::new(Counting::new(Memory::default(), trips.clone()));
+        let rooms = Net::default().server_on("here.fr", 1, db);
+        Self { store: rooms.store().clone(), accounts: rooms.0.accounts.clone(), rooms, trips }
     }
 
     /// A room of `creator` from the fields of a createRoom request.

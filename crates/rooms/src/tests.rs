@@ -3,5 +3,5 @@
 mod federation;
 mod hostile;
 mod local;
-mod net;
+pub(crate) mod net;
 mod reads;

@@ -14,7 +14,7 @@ async fn resolves(town: &Town, alias: &RoomAliasId) -> Option<OwnedRoomId> {
 
 #[tokio::test]
 async fn aliases_are_made_resolved_and_deleted_by_those_who_may() {
-    let town = Town::new().await;
+    let town = Town::new();
     let (anna, bob, carl) = (actor("anna"), actor("bob"), actor("carl"));
     let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
     town.join(&bob, &room).await;
@@ -46,7 +46,7 @@ async fn aliases_are_made_resolved_and_deleted_by_those_who_may() {
 
 #[tokio::test]
 async fn a_canonical_alias_must_point_at_the_room() {
-    let town = Town::new().await;
+    let town = Town::new();
     let anna = actor("anna");
     let (one, two) = (town.room(&anna, json!({ "alias": "one" })).await, town.room(&anna, json!({})).await);
     let steal = async |content| {
@@ -67,7 +67,7 @@ async fn a_canonical_alias_must_point_at_the_room() {
 
 #[tokio::test]
 async fn public_rooms_are_listed_by_size_searched_and_paged() {
-    let town = Town::new().await;
+    let town = Town::new();
     let (anna, bob) = (actor("anna"), actor("bob"));
     let mut rooms = Vec::new();
     for number in 0..5 {
@@ -106,7 +106,7 @@ async fn public_rooms_are_listed_by_size_searched_and_paged() {
 
 #[tokio::test]
 async fn listing_is_for_those_who_may_set_aliases() {
-    let town = Town::new().await;
+    let town = Town::new();
     let (anna, bob) = (actor("anna"), actor("bob"));
     let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
     town.join(&bob, &room).await;
@@ -121,7 +121,7 @@ async fn listing_is_for_those_who_may_set_aliases() {
 
 #[tokio::test]
 async fn summaries_are_for_those_who_may_know() {
-    let town = Town::new().await;
+    let town = Town::new();
     let (anna, bob, carl) = (actor("anna"), actor("bob"), actor("carl"));
     let hidden = town.room(&anna, json!({ "preset": "private_chat", "name": "Secret" })).await;
     let open = town.room(&anna, json!({ "preset": "public_chat", "name": "Open" })).await;
@@ -145,7 +145,7 @@ async fn summaries_are_for_those_who_may_know() {
 
 #[tokio::test]
 async fn a_space_shows_its_tree_as_far_as_one_may_know() {
-    let town = Town::new().await;
+    let town = Town::new();
     let (anna, bob) = (actor("anna"), actor("bob"));
     let space = json!({ "preset": "public_chat", "creation_content": { "type": "m.space" } });
     let root = town.room(&anna, space.clone()).await;

@@ -32,7 +32,7 @@ fn back<'a>(from: Option<&'a str>, limit: u64, filter: &'a RoomEventFilter) -> P
 
 #[tokio::test]
 async fn messages_page_both_ways_without_gap_or_overlap() {
-    let town = Town::new().await;
+    let town = Town::new();
     let anna = actor("anna");
     let room = town.room(&anna, json!({})).await;
     for number in 0..25 {
@@ -68,7 +68,7 @@ async fn messages_page_both_ways_without_gap_or_overlap() {
 
 #[tokio::test]
 async fn a_sync_token_is_a_place_in_the_timeline() {
-    let town = Town::new().await;
+    let town = Town::new();
     let anna = actor("anna");
     let room = town.room(&anna, json!({})).await;
     town.say(&anna, &room, json!({ "body": "old" })).await;
@@ -91,7 +91,7 @@ async fn a_sync_token_is_a_place_in_the_timeline() {
 
 #[tokio::test]
 async fn who_left_reads_up_to_the_end_and_strangers_nothing() {
-    let town = Town::new().await;
+    let town = Town::new();
     let (anna, bob, carl) = (actor("anna"), actor("bob"), actor("carl"));
     let room = town.room(&anna, json!({ "preset": "public_chat", "name": "old name" })).await;
     town.join(&bob, &room).await;
@@ -114,7 +114,7 @@ async fn who_left_reads_up_to_the_end_and_strangers_nothing() {
 
 #[tokio::test]
 async fn members_now_and_then() {
-    let town = Town::new().await;
+    let town = Town::new();
     let (anna, bob, carl) = (actor("anna"), actor("bob"), actor("carl"));
     let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
     town.join(&bob, &room).await;
@@ -138,7 +138,7 @@ async fn members_now_and_then() {
 
 #[tokio::test]
 async fn unsigned_says_what_was_replaced_redacted_and_sent_from_here() {
-    let town = Town::new().await;
+    let town = Town::new();
     let (anna, bob) = (actor("anna"), actor("bob"));
     let room = town.room(&anna, json!({ "preset": "public_chat", "name": "one" })).await;
     town.join(&bob, &room).await;
@@ -168,7 +168,7 @@ async fn unsigned_says_what_was_replaced_redacted_and_sent_from_here() {
 
 #[tokio::test]
 async fn context_shows_both_sides() {
-    let town = Town::new().await;
+    let town = Town::new();
     let anna = actor("anna");
     let room = town.room(&anna, json!({})).await;
     let mut events: Vec<OwnedEventId> = Vec::new();
@@ -203,7 +203,7 @@ fn related<'a>(event: &'a OwnedEventId, rel_type: Option<&'a str>) -> RelationsR
 
 #[tokio::test]
 async fn relations_threads_and_edits_are_found_and_bundled() {
-    let town = Town::new().await;
+    let town = Town::new();
     let (anna, bob) = (actor("anna"), actor("bob"));
     let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
     town.join(&bob, &room).await;
@@ -250,7 +250,7 @@ async fn relations_threads_and_edits_are_found_and_bundled() {
 
 #[tokio::test]
 async fn the_event_nearest_to_a_time_is_found() {
-    let town = Town::new().await;
+    let town = Town::new();
     let anna = actor("anna");
     let room = town.room(&anna, json!({})).await;
     let mut said = Vec::new();
@@ -274,7 +274,7 @@ async fn the_event_nearest_to_a_time_is_found() {
 
 #[tokio::test]
 async fn the_common_form_is_rendered_once() {
-    let town = Town::new().await;
+    let town = Town::new();
     let anna = actor("anna");
     let room = town.room(&anna, json!({})).await;
     let event = town.say(&anna, &room, json!({ "body": "é \" } \u{1F600}" })).await;

@@ -38,7 +38,7 @@ type TwistTemplate = Arc<dyn Fn(Value) -> Value + Send + Sync>;
 
 /// All servers of a test.
 #[derive(Clone, Default)]
-pub(super) struct Net {
+pub(crate) struct Net {
     rooms: Arc<Mutex<BTreeMap<OwnedServerName, Rooms>>>,
     keys: Arc<Mutex<BTreeMap<OwnedServerName, Arc<SigningKey>>>>,
     /// Servers that cannot be reached.
@@ -57,7 +57,7 @@ impl Net {
     }
 
     /// A new server on an engine.
-    pub(super) fn server_on(&self, name: &str, seed: u8, db: Db) -> Rooms {
+    pub(crate) fn server_on(&self, name: &str, seed: u8, db: Db) -> Rooms {
         let server: OwnedServerName = name.try_into().unwrap();
         let key = Arc::new(SigningKey::from_seed([seed; 32], "k").unwrap());
         self.keys.lock().insert(server.clone(), key.clone());
