@@ -425,7 +425,10 @@ mod tests {
     use ruma::{RoomVersionId, event_id};
 
     use super::{EventMeta, EventNum, NewEvent, Status, StoredPdu};
-    use crate::{Position, RoomHead, RoomNid, StateRef, Store, Tx, Value, rooms::RoomHeads};
+    use crate::{
+        Position, RoomHead, RoomNid, StateChange, StateRef, StateWriter, Store, Tx, Value, rooms::RoomHeads,
+        state::StateKey,
+    };
 
     fn meta(ordinal: Option<i64>, auth: Vec<EventNum>) -> EventMeta {
         let state = StateRef::EMPTY;
@@ -530,6 +533,60 @@ mod tests {
                     below && above
                 };
                 assert!(found.iter().eq((1..=u32::try_from(auth.len()).unwrap()).filter(between)));
+            });
+        }
+    }
+
+    /// A state of the room for each map from key to event; all are side lines of the empty state or of each other.
+    async fn with_states(store: &Store, states: &[Vec<(u8, u32)>]) -> Vec<StateRef> {
+        let mut tx = Tx::new();
+        tx.first_head(RoomNid(1), &RoomHead::new(RoomVersionId::V11));
+        store.commit(tx).await.unwrap();
+        let reader = store.read();
+        let old = reader.room_head(RoomNid(1)).await.unwrap();
+        let mut writer = StateWriter::new(RoomNid(1), &old);
+        let mut refs = vec![StateRef::EMPTY];
+        for (i, changes) in states.iter().enumerate() {
+            let changes: Vec<_> = changes
+                .iter()
+                .map(|(key, num)| StateChange { key: StateKey::new("m.x", key), num: EventNum(*num) })
+                .collect();
+            let base = refs[i / 2];
+            refs.push(writer.branch(&reader, base, &changes).await.unwrap());
+        }
+        let (mut head, mut tx) = (old.clone(), Tx::new());
+        writer.write(&mut head, &mut tx);
+        tx.replace_head(RoomNid(1), &old, &head);
+        store.commit(tx).await.unwrap();
+        refs
+    }
+
+    proptest! {
+        #[test]
+        fn auth_differences_equal_those_of_whole_states(
+            auth in dag(),
+            states in prop::collection::vec(prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..4), 1..5),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let num = |index: &prop::sample::Index| u32::try_from(index.index(auth.len()) + 1).unwrap();
+            let states: Vec<Vec<(u8, u32)>> =
+                states.iter().map(|state| state.iter().map(|(key, index)| (*key, num(index))).collect()).collect();
+            runtime.block_on(async {
+                let store = room_of(&auth).await;
+                let refs = with_states(&store, &states).await;
+                let reader = store.read();
+                let mut chains = Vec::new();
+                for at in &refs[1..] {
+                    let state = reader.full_state(RoomNid(1), *at).await.unwrap();
+                    let chain: std::collections::BTreeSet<u32> =
+                        state.iter().flat_map(|(_, num)| naive_chain(&auth, num.0)).collect();
+                    chains.push(chain);
+                }
+                let in_all = |num: &u32| chains.iter().all(|chain| chain.contains(num));
+                let in_some = |num: &u32| chains.iter().any(|chain| chain.contains(num));
+                let expected = (1..=u32::try_from(auth.len()).unwrap()).filter(|num| in_some(num) && !in_all(num));
+                let found = reader.auth_difference(RoomNid(1), &refs[1..]).await.unwrap();
+                assert!(found.iter().eq(expected), "{found:?} of {chains:?}");
             });
         }
     }

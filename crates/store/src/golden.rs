@@ -16,6 +16,7 @@ use crate::{
     receipts::{Receipt, ReceiptKey, ReceiptKind, ReceiptOrder, Receipts},
     registry,
     relations::{Child, RelationCounts, Relations, Threads, WaitingRedactions},
+    reports::{Report, Reports},
     rooms::{NextRoom, RoomHeads, RoomIds, RoomNames},
     state::{Line, Now, StateChanges, StateKey, StateKeys, StateLines, StateNow, StateVersions},
     timeline::Timeline,
@@ -106,6 +107,14 @@ fn rows() -> Vec<(u8, String)> {
         txn: "1".to_owned(),
     };
     let child = Child { num: NUM, event_type: "m.reaction".to_owned(), sender: user.clone() };
+    let report = Report {
+        reporter: user.clone(),
+        room: None,
+        event: None,
+        user: None,
+        reason: "spam".to_owned(),
+        at: 7,
+    };
     vec![
         row::<RoomIds>(room.clone(), NID),
         row::<RoomNames>(NID, at(room.to_string())),
@@ -148,6 +157,7 @@ fn rows() -> Vec<(u8, String)> {
         row::<Threads>((NID, plain.into()), at(NUM)),
         row::<WaitingRedactions>((plain.into(), NID, NUM), ()),
         row::<Gaps>((NID, -2, NUM), Json(vec![plain.to_owned()])),
+        row::<Reports>((0x0a0b, ()), Json(report)),
     ]
 }
 
