@@ -9,6 +9,7 @@ mod error;
 mod presence;
 mod signal;
 mod sync;
+mod tail;
 mod token;
 mod typing;
 mod unread;
@@ -62,6 +63,7 @@ struct Inner {
     typing: Arc<Typing>,
     presence: Arc<Presence>,
     unread: unread::Memo,
+    tails: tail::Tails,
     members_sent: sync::MembersSent,
     handed_out: sync::HandedOut,
 }
@@ -87,6 +89,7 @@ impl Delivery {
             typing,
             presence,
             unread: unread::Memo::default(),
+            tails: tail::Tails::default(),
             members_sent: sync::MembersSent::default(),
             handed_out: sync::HandedOut::default(),
         }))

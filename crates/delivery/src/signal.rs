@@ -2,12 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
 };
 
+use chappe_accounts::KeyCounts;
 use chappe_store::{Position, RoomNid};
 use parking_lot::Mutex;
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, push::Ruleset};
 use tokio::sync::Notify;
 
 /// Changes remembered per user; older ones are found by comparing positions.
@@ -16,8 +20,10 @@ const REMEMBERED: usize = 256;
 /// Where to look for something new.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Touch {
-    /// In a room: events, receipts.
+    /// Events in a room.
     Room(RoomNid),
+    /// Receipts in a room.
+    Receipts(RoomNid),
     /// The user's own membership of a room changed.
     Membership(RoomNid),
     /// Invites and knocks elsewhere.
@@ -35,8 +41,10 @@ pub(crate) enum Touch {
 /// Everything touched after a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Touched {
-    /// Rooms with something new.
+    /// Rooms with something new, receipts included.
     pub(crate) rooms: BTreeSet<RoomNid>,
+    /// Rooms with new receipts.
+    pub(crate) receipts: BTreeSet<RoomNid>,
     /// Invites and knocks elsewhere.
     pub(crate) out_of_band: bool,
     /// Account data.
@@ -57,6 +65,10 @@ impl Touched {
 
     fn add(&mut self, touch: &Touch, device: &DeviceId) {
         match touch {
+            Touch::Receipts(nid) => {
+                self.rooms.insert(*nid);
+                self.receipts.insert(*nid);
+            }
             Touch::Room(nid) | Touch::Membership(nid) => {
                 self.rooms.insert(*nid);
                 // Who shares a room with whom may have changed.
@@ -97,6 +109,49 @@ pub(crate) struct Signal {
     pub(crate) rooms: Mutex<BTreeMap<RoomNid, (bool, Position)>>,
     waiting: AtomicUsize,
     seen: Mutex<tokio::time::Instant>,
+    /// The place at which this user was attached.
+    begun: AtomicU64,
+    /// The user's own last receipts, since then.
+    receipts: Mutex<BTreeMap<RoomNid, Position>>,
+    /// The user's settings, with the last change of account data that they include.
+    settings: Remembered<Arc<Settings>>,
+    /// What the devices have left to hand out.
+    keys: Remembered<BTreeMap<OwnedDeviceId, KeyCounts>>,
+}
+
+/// Something read for the user, good until it is touched.
+struct Remembered<T> {
+    touched: AtomicU64,
+    known: Mutex<Option<(Position, T)>>,
+}
+
+impl<T> Default for Remembered<T> {
+    fn default() -> Self {
+        Self { touched: AtomicU64::new(0), known: Mutex::new(None) }
+    }
+}
+
+impl<T> Remembered<T> {
+    fn touch(&self, at: Position) {
+        self.touched.fetch_max(at.0, SeqCst);
+    }
+
+    fn good<R>(&self, read: impl Fn(&T) -> Option<R>) -> Option<R> {
+        let known = self.known.lock();
+        let (as_of, value) = known.as_ref()?;
+        if as_of.0 >= self.touched.load(SeqCst) { read(value) } else { None }
+    }
+}
+
+/// What a user has set that every delta needs.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Whom they ignore.
+    pub(crate) ignored: BTreeSet<OwnedUserId>,
+    /// Their push rules.
+    pub(crate) rules: Ruleset,
+    /// Another number for other settings.
+    pub(crate) mark: u64,
 }
 
 impl Signal {
@@ -110,6 +165,10 @@ impl Signal {
             rooms: Mutex::default(),
             waiting: AtomicUsize::new(0),
             seen: Mutex::new(now),
+            begun: AtomicU64::new(u64::MAX),
+            receipts: Mutex::default(),
+            settings: Remembered::default(),
+            keys: Remembered::default(),
         }
     }
 
@@ -117,12 +176,18 @@ impl Signal {
     pub(crate) fn begin(&self, floor: Position) {
         let mut recent = self.recent.lock();
         recent.floor = floor;
+        self.begun.store(floor.0, SeqCst);
         let kept = recent.changes.iter().map(|(at, _)| at.0).max().unwrap_or(0);
         self.last.store(floor.0.max(kept), SeqCst);
     }
 
     /// Remembers a change and wakes the user's devices.
     pub(crate) fn touch(&self, at: Position, touch: Touch) {
+        match touch {
+            Touch::AccountData => self.settings.touch(at),
+            Touch::Keys(_) => self.keys.touch(at),
+            _ => {}
+        }
         let mut recent = self.recent.lock();
         if recent.changes.back() != Some(&(at, touch.clone())) {
             recent.changes.push_back((at, touch));
@@ -167,6 +232,50 @@ impl Signal {
             touched.add(touch, device);
         }
         Look::At(touched)
+    }
+
+    /// The user has read on in a room.
+    pub(crate) fn read(&self, nid: RoomNid, at: Position) {
+        self.receipts.lock().insert(nid, at);
+    }
+
+    /// Whether the user may have read on in a room after a position.
+    pub(crate) fn has_read(&self, nid: RoomNid, after: Position) -> bool {
+        after.0 < self.begun.load(SeqCst) || self.receipts.lock().get(&nid).is_some_and(|at| *at > after)
+    }
+
+    /// The user's settings, if they are remembered.
+    pub(crate) fn settings(&self) -> Option<Arc<Settings>> {
+        self.settings.good(|settings| Some(settings.clone()))
+    }
+
+    /// Remembers the user's settings as read at a position.
+    pub(crate) fn remember_settings(&self, as_of: Position, settings: Arc<Settings>) {
+        *self.settings.known.lock() = Some((as_of, settings));
+    }
+
+    /// What a device has left to hand out, if that is remembered.
+    pub(crate) fn keys(&self, device: &DeviceId) -> Option<KeyCounts> {
+        self.keys.good(|all| all.get(device).cloned())
+    }
+
+    /// Remembers what a device has left, as read at a position.
+    pub(crate) fn remember_keys(&self, as_of: Position, device: &DeviceId, keys: KeyCounts) {
+        let mut known = self.keys.known.lock();
+        let still_good = known.as_ref().is_some_and(|(then, _)| then.0 >= self.keys.touched.load(SeqCst));
+        match known.as_mut().filter(|_| still_good) {
+            Some((then, all)) => {
+                *then = (*then).min(as_of);
+                all.insert(device.to_owned(), keys);
+            }
+            None => *known = Some((as_of, BTreeMap::from([(device.to_owned(), keys)]))),
+        }
+    }
+
+    /// Whether the user has been joined to a room since a position at least.
+    pub(crate) fn joined_since(&self, nid: RoomNid, since: Position) -> Option<Position> {
+        let rooms = self.rooms.lock();
+        rooms.get(&nid).filter(|(joined, at)| *joined && *at <= since).map(|(_, at)| *at)
     }
 
     /// Ready at the next change after this call.

@@ -15,10 +15,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chappe_accounts::KeyCounts;
 use chappe_rooms::Actor;
-use chappe_store::Position;
+use chappe_store::{Position, Reader};
 use parking_lot::Mutex;
 use ruma::{
-    OwnedDeviceId, OwnedRoomId, OwnedUserId, api::client::filter::FilterDefinition, presence::PresenceState,
+    DeviceId, OwnedDeviceId, OwnedRoomId, OwnedUserId, api::client::filter::FilterDefinition,
+    presence::PresenceState,
 };
 use serde_json::value::RawValue;
 
@@ -245,13 +246,14 @@ impl Delivery {
                 |seen: SyncToken| seen.to_device.is_none() && signal.is_quiet(seen.position, seen.fleeting);
             let quiet = seen.is_some_and(caught_up) && !request.full_state;
             if !quiet {
-                let delta = self.look(request, signal, seen).await?;
+                // Boxed: a waiting sync shall not keep the room that working out a delta takes.
+                let delta = Box::pin(self.look(request, signal, seen)).await?;
                 if !delta.is_empty() || request.since.is_none() || request.full_state || over {
                     return Ok(delta);
                 }
                 seen = Some(delta.next);
             } else if over {
-                return self.nothing(request, seen.unwrap_or_default()).await;
+                return self.nothing(request, signal, seen.unwrap_or_default()).await;
             }
             tokio::select! {
                 () = changed => {}
@@ -269,12 +271,30 @@ impl Delivery {
         SyncToken { epoch: self.0.typing.epoch, fleeting: 0, ..token }
     }
 
-    async fn nothing(&self, request: &SyncRequest, next: SyncToken) -> Result<Delta, Error> {
+    async fn nothing(&self, request: &SyncRequest, signal: &Signal, next: SyncToken) -> Result<Delta, Error> {
         let keys = match &request.device {
-            Some(device) => self.0.accounts.key_counts(&self.0.store.read(), &request.user, device).await?,
+            Some(device) => match signal.keys(device) {
+                Some(keys) => keys,
+                None => self.keys(&self.0.store.read(), signal, device).await?,
+            },
             None => KeyCounts::default(),
         };
         Ok(Delta { next, keys, ..Delta::default() })
+    }
+
+    /// What a device has left to hand out, read again only after that changed.
+    async fn keys(
+        &self,
+        reader: &Reader<'_>,
+        signal: &Signal,
+        device: &DeviceId,
+    ) -> Result<KeyCounts, Error> {
+        if let Some(keys) = signal.keys(device) {
+            return Ok(keys);
+        }
+        let keys = self.0.accounts.key_counts(reader, &signal.user, device).await?;
+        signal.remember_keys(reader.position(), device, keys.clone());
+        Ok(keys)
     }
 
     /// The delta since the request's token, looking where something happened after `seen`.
@@ -297,10 +317,12 @@ impl Delivery {
         let next = SyncToken { position: now, epoch: self.0.typing.epoch, fleeting, to_device: None };
         let quiet = matches!(&look, Look::At(touched) if touched.is_empty());
         if quiet && seen.is_some_and(|seen| !signal.has_fleeting(seen.fleeting) && seen.to_device.is_none()) {
-            return self.nothing(request, next).await;
+            return self.nothing(request, signal, next).await;
         }
         let actor = Actor { device: request.device.clone(), ..Actor::user(&request.user) };
-        delta::Work { delivery: self, reader: &reader, request, actor, seen, next, look }.delta().await
+        delta::Work { delivery: self, reader: &reader, request, signal, actor, seen, next, look }
+            .delta()
+            .await
     }
 
     async fn forget_handed_out(&self, request: &SyncRequest) -> Result<(), Error> {

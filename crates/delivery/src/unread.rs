@@ -5,15 +5,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use chappe_rooms::{Event, View};
 use chappe_rules::{
     Pdu,
-    power::Power,
     push::{Counts, CountsByThread, Setting, Subject, evaluate},
 };
 use chappe_store::{EventNum, Membership, Position, RoomNid};
 use quick_cache::sync::Cache;
-use ruma::{OwnedEventId, OwnedUserId, UserId, events::StateEventType, push::Ruleset};
+use ruma::{OwnedEventId, OwnedUserId, UserId, events::StateEventType};
 use serde::Deserialize;
 
-use crate::{Delivery, Error};
+use crate::{
+    Delivery, Error,
+    signal::{Settings, Signal},
+    tail::Tail,
+};
 
 /// Counts of a room for one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,23 +44,19 @@ struct Counted {
     position: Position,
     /// Next ordinal to look at.
     next: i64,
-    /// What the counts depend on beside the events: the newest own receipt and the newest account data.
-    basis: Basis,
+    /// Which settings they were counted with.
+    mark: u64,
+    /// What was read then.
+    read: Arc<Read>,
     counts: CountsByThread,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Basis {
-    receipts: Position,
-    rules: u64,
-}
-
 /// Up to where a user has read.
+#[derive(PartialEq, Eq)]
 struct Read {
     everywhere: i64,
     main: i64,
     threads: BTreeMap<String, i64>,
-    newest: Position,
 }
 
 impl Read {
@@ -74,89 +73,50 @@ impl Read {
 pub(crate) struct Reading<'a> {
     pub(crate) user: &'a UserId,
     pub(crate) view: &'a View<'a>,
-    pub(crate) rules: &'a Ruleset,
-    /// Changes with the rules.
-    pub(crate) rules_mark: u64,
+    pub(crate) tail: &'a Tail,
+    pub(crate) settings: &'a Settings,
+    /// The user, attached.
+    pub(crate) signal: &'a Signal,
 }
 
 impl Delivery {
     /// The unread counts of a joined room.
     pub(crate) async fn unread(&self, reading: &Reading<'_>) -> Result<Unread, Error> {
         let key = (reading.user.to_owned(), reading.view.nid);
-        let known = self.0.unread.0.get(&key);
         let end = reading.view.head.next_live;
-        let newest = newest_receipt(reading).await?;
-        let basis = Basis { receipts: newest, rules: reading.rules_mark };
-        if let Some(known) = known.as_ref().filter(|known| known.basis == basis && known.next == end) {
+        let known = self.0.unread.0.get(&key).filter(|known| known.mark == reading.settings.mark);
+        let read = match &known {
+            Some(known) if !reading.signal.has_read(reading.view.nid, known.position) => known.read.clone(),
+            _ => Arc::new(self.read_up_to(reading).await?),
+        };
+        let known = known.filter(|known| known.read == read && known.next <= end);
+        if let Some(known) = known.as_ref().filter(|known| known.next == end) {
             return Ok(unread(&known.counts));
         }
-        let mut counts = CountsByThread::new();
-        let mut from = None;
-        if let Some(known) = known.filter(|known| known.basis == basis) {
-            from = Some(known.next);
-            counts.clone_from(&known.counts);
-        }
-        let read = self.read_up_to(reading).await?;
         let limit = i64::try_from(self.0.config.unread_limit).unwrap_or(i64::MAX);
-        let start = from.unwrap_or_else(|| read.oldest_unread().max(end.saturating_sub(limit)).max(1));
-        if !self.count(reading, &read, (start, end), &mut counts).await? && from.is_some() {
+        let beginning = read.oldest_unread().max(end.saturating_sub(limit)).max(1);
+        let mut counts = known.as_ref().map(|known| known.counts.clone()).unwrap_or_default();
+        let start = known.as_ref().map_or(beginning, |known| known.next);
+        if !count(reading, &read, (start, end), &mut counts).await? && start > beginning {
             // A redaction took something away that was counted: count again.
             counts.clear();
-            let start = read.oldest_unread().max(end.saturating_sub(limit)).max(1);
-            self.count(reading, &read, (start, end), &mut counts).await?;
+            count(reading, &read, (beginning, end), &mut counts).await?;
         }
         let answer = unread(&counts);
-        let counted = Counted { position: reading.view.reader.position(), next: end, basis, counts };
-        let newer = self.0.unread.0.get(&key).is_none_or(|other| other.position <= counted.position);
-        if newer {
+        let position = reading.view.reader.position();
+        if self.0.unread.0.get(&key).is_none_or(|other| other.position <= position) {
+            let counted = Counted { position, next: end, mark: reading.settings.mark, read, counts };
             self.0.unread.0.insert(key, Arc::new(counted));
         }
         Ok(answer)
-    }
-
-    /// Counts the events from one ordinal to another. `false` when a redaction was among them.
-    async fn count(
-        &self,
-        reading: &Reading<'_>,
-        read: &Read,
-        (start, end): (i64, i64),
-        counts: &mut CountsByThread,
-    ) -> Result<bool, Error> {
-        let length = usize::try_from(end - start).unwrap_or(0);
-        if length == 0 {
-            return Ok(true);
-        }
-        let rows = reading.view.reader.timeline_forward(reading.view.nid, start, length).await?;
-        let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
-        let found = reading.view.load(&nums).await?;
-        let context = context(reading).await?;
-        let mut intact = true;
-        for (row, event) in rows.iter().zip(&found) {
-            intact &= event.pdu.redacts().is_none();
-            let thread = thread_of(&event.pdu);
-            if !read.covers(row.ordinal, thread.as_ref()) && matters(event, reading.user) {
-                let subject = event.kept(Subject::new);
-                let setting = Setting {
-                    room_id: &reading.view.room_id,
-                    joined: reading.view.head.joined.into(),
-                    power: context.power.as_ref(),
-                    user: reading.user,
-                    display_name: &context.display_name,
-                };
-                counts.entry(thread).or_default().add(&evaluate(reading.rules, &subject, &setting));
-            }
-        }
-        counts.retain(|_, counts| *counts != Counts::default());
-        Ok(intact)
     }
 
     async fn read_up_to(&self, reading: &Reading<'_>) -> Result<Read, Error> {
         let receipts = reading.view.reader.user_receipts(reading.view.nid, reading.user).await?;
         let ids: Vec<&ruma::EventId> = receipts.iter().map(|(_, at)| &*at.value.event.0).collect();
         let nums = reading.view.reader.event_nums(reading.view.nid, &ids).await?;
-        let mut read = Read { everywhere: 0, main: 0, threads: BTreeMap::new(), newest: Position(0) };
-        for ((key, at), num) in receipts.iter().zip(nums) {
-            read.newest = read.newest.max(at.position);
+        let mut read = Read { everywhere: 0, main: 0, threads: BTreeMap::new() };
+        for ((key, _), num) in receipts.iter().zip(nums) {
             let Some(num) = num else { continue };
             let Some(ordinal) = reading.view.reader.event_meta(reading.view.nid, num).await?.ordinal else {
                 continue;
@@ -186,38 +146,73 @@ impl Delivery {
     }
 }
 
-struct Context {
-    power: Option<Power>,
-    display_name: String,
+/// Counts the events from one ordinal to another. `false` when a redaction was among them.
+async fn count(
+    reading: &Reading<'_>,
+    read: &Read,
+    (start, end): (i64, i64),
+    counts: &mut CountsByThread,
+) -> Result<bool, Error> {
+    if start >= end {
+        return Ok(true);
+    }
+    let power = reading.tail.power(reading.view).await?;
+    let display_name = display_name(reading).await?;
+    let setting = Setting {
+        room_id: &reading.view.room_id,
+        joined: reading.view.head.joined.into(),
+        power,
+        user: reading.user,
+        display_name: &display_name,
+    };
+    let mut intact = true;
+    let mut look = |ordinal: i64, event: &Event| {
+        intact &= event.pdu.redacts().is_none();
+        let thread = thread_of(&event.pdu);
+        if !read.covers(ordinal, thread.as_ref()) && matters(event, reading) {
+            let subject = event.kept(Subject::new);
+            let attention = evaluate(&reading.settings.rules, &subject, &setting);
+            if attention.notify {
+                counts.entry(thread).or_default().add(&attention);
+            }
+        }
+    };
+    if let Some(events) = reading.tail.between(start, end) {
+        for (row, event) in events {
+            look(row.ordinal, event);
+        }
+        return Ok(intact);
+    }
+    let (view, length) = (reading.view, usize::try_from(end - start).unwrap_or(0));
+    let rows = view.reader.timeline_forward(view.nid, start, length).await?;
+    let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
+    for (row, event) in rows.iter().zip(&view.load(&nums).await?) {
+        look(row.ordinal, event);
+    }
+    Ok(intact)
 }
 
-/// What push rules may ask about the room and the user, as of now.
-async fn context(reading: &Reading<'_>) -> Result<Context, Error> {
+/// The user's name in the room, if their rules ask for it.
+async fn display_name(reading: &Reading<'_>) -> Result<String, Error> {
     #[derive(Deserialize)]
     struct Named {
         displayname: Option<String>,
     }
-    let view = reading.view;
-    let levels = view.current(StateEventType::RoomPowerLevels, "").await?;
-    let create = view.current(StateEventType::RoomCreate, "").await?;
-    let rules = chappe_rules::version::rules(&view.head.version);
-    let power = create
-        .zip(rules)
-        .map(|(create, rules)| Power::new(rules, &create.pdu, levels.as_ref().map(|levels| &levels.pdu)));
-    let member = view.current(StateEventType::RoomMember, reading.user.as_str()).await?;
+    let mut rules = reading.settings.rules.override_.iter().chain(&reading.settings.rules.underride);
+    let asks =
+        rules.any(|rule| rule.conditions.iter().any(|condition| condition.kind() == "contains_display_name"));
+    if !asks {
+        return Ok(String::new());
+    }
+    let member = reading.view.current(StateEventType::RoomMember, reading.user.as_str()).await?;
     let named = member.and_then(|member| member.pdu.content_as::<Named>());
-    Ok(Context { power, display_name: named.and_then(|named| named.displayname).unwrap_or_default() })
+    Ok(named.and_then(|named| named.displayname).unwrap_or_default())
 }
 
 impl Read {
     fn oldest_unread(&self) -> i64 {
         self.everywhere + 1
     }
-}
-
-async fn newest_receipt(reading: &Reading<'_>) -> Result<Position, Error> {
-    let receipts = reading.view.reader.user_receipts(reading.view.nid, reading.user).await?;
-    Ok(receipts.iter().map(|(_, at)| at.position).max().unwrap_or_default())
 }
 
 fn unread(counts: &CountsByThread) -> Unread {
@@ -235,9 +230,10 @@ fn unread(counts: &CountsByThread) -> Unread {
     unread
 }
 
-/// Redacted events and one's own draw nobody's attention.
-fn matters(event: &Event, user: &UserId) -> bool {
-    !event.is_redacted() && event.pdu.sender() != user
+/// Redacted events, one's own and those of ignored users draw nobody's attention.
+fn matters(event: &Event, reading: &Reading<'_>) -> bool {
+    let sender = event.pdu.sender();
+    !event.is_redacted() && sender != reading.user && !reading.settings.ignored.contains(sender)
 }
 
 /// The thread an event belongs to: its root.

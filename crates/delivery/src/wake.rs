@@ -36,8 +36,10 @@ pub(crate) struct Wake {
     world: World,
     users: RwLock<ByUser>,
     rooms: RwLock<ByRoom>,
-    /// The last change of each room since `born`.
-    changes: RwLock<HashMap<RoomNid, Position>>,
+    /// The last event of each room since `born`.
+    events: RwLock<HashMap<RoomNid, Position>>,
+    /// The last receipt of each room since `born`.
+    receipts: RwLock<HashMap<RoomNid, Position>>,
     born: Position,
     reached: watch::Sender<Position>,
     /// The last entry whose handling has begun.
@@ -54,7 +56,8 @@ impl Wake {
             world,
             users: RwLock::default(),
             rooms: RwLock::default(),
-            changes: RwLock::default(),
+            events: RwLock::default(),
+            receipts: RwLock::default(),
             born,
             reached: watch::Sender::new(born),
             begun: AtomicU64::new(born.0),
@@ -97,7 +100,15 @@ impl Wake {
 
     /// Whether anything happened in a room after a position. Before this process's time: maybe, so yes.
     pub(crate) fn room_changed(&self, nid: RoomNid, after: Position) -> bool {
-        after < self.born || self.changes.read().get(&nid).is_some_and(|last| *last > after)
+        let later = |changes: &RwLock<HashMap<RoomNid, Position>>| {
+            changes.read().get(&nid).is_some_and(|last| *last > after)
+        };
+        after < self.born || later(&self.events) || later(&self.receipts)
+    }
+
+    /// The commit of the last event of a room, or the one at which this process began if there was none since.
+    pub(crate) fn last_event(&self, nid: RoomNid) -> Position {
+        self.events.read().get(&nid).copied().unwrap_or(self.born)
     }
 
     /// The attached users of a room.
@@ -238,7 +249,8 @@ impl Wake {
         match &entry.what {
             LogEntry::Event { room, member, .. } => {
                 let nid = RoomNid(*room);
-                self.touch_room(nid, at);
+                self.events.write().insert(nid, at);
+                self.touch_room(nid, at, &Touch::Room(nid));
                 if let Some(signal) = member.as_ref().and_then(|member| self.user(member)) {
                     let now = reader.user_room(&signal.user, nid).await?;
                     let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
@@ -246,11 +258,18 @@ impl Wake {
                     signal.touch(at, Touch::Membership(nid));
                 }
             }
-            LogEntry::Receipt { room, user, private: true, .. } => {
-                self.changes.write().insert(RoomNid(*room), at);
-                self.touch_user(user, at, Touch::Room(RoomNid(*room)));
+            LogEntry::Receipt { room, user, private, .. } => {
+                let nid = RoomNid(*room);
+                self.receipts.write().insert(nid, at);
+                if let Some(signal) = self.user(user) {
+                    signal.read(nid, at);
+                }
+                if *private {
+                    self.touch_user(user, at, Touch::Receipts(nid));
+                } else {
+                    self.touch_room(nid, at, &Touch::Receipts(nid));
+                }
             }
-            LogEntry::Receipt { room, .. } => self.touch_room(RoomNid(*room), at),
             LogEntry::OutOfBandMembership { user, .. } => self.touch_user(user, at, Touch::OutOfBand),
             LogEntry::AccountData { user } => self.touch_user(user, at, Touch::AccountData),
             LogEntry::ToDevice { user, device } => self.touch_user(user, at, Touch::ToDevice(device.clone())),
@@ -271,11 +290,10 @@ impl Wake {
         }
     }
 
-    fn touch_room(&self, nid: RoomNid, at: Position) {
-        self.changes.write().insert(nid, at);
+    fn touch_room(&self, nid: RoomNid, at: Position, touch: &Touch) {
         if let Some(users) = self.rooms.read().get(&nid) {
             for signal in users.values() {
-                signal.touch(at, Touch::Room(nid));
+                signal.touch(at, touch.clone());
             }
         }
     }

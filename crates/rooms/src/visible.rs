@@ -114,6 +114,13 @@ impl View<'_> {
         self.visible(user, vec![event]).await?.pop().ok_or(Error::NotFound("event"))
     }
 
+    /// Those of `events` that are shown, for a user **known to be joined since before all of them**: such a user sees
+    /// everything, so nothing is read.
+    pub fn seen_while_joined(&self, events: Vec<Event>) -> Vec<Seen> {
+        let shown = events.into_iter().filter(Event::is_shown);
+        shown.map(|event| Seen { event, membership: MembershipState::Join }).collect()
+    }
+
     /// Those of `events` that `user`, of this server, may see, in their order.
     ///
     /// No reads beside the user's own membership where the user has been joined since before the events; two seeks for

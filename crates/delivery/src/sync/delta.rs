@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
 };
 
 use chappe_accounts::{AccountDataItem, Scope};
 use chappe_rooms::{Actor, Form, passes_room};
 use chappe_store::{At, Membership, Position, Reader, RoomNid, members::UserRoom};
-use ruma::{OwnedRoomId, OwnedUserId, UserId, api::client::filter::EventFormat, push::Ruleset};
+use ruma::{OwnedRoomId, OwnedUserId, UserId, api::client::filter::EventFormat};
 use serde_json::json;
 
 use super::{
@@ -17,13 +18,17 @@ use super::{
     timeline::Wanted,
     touched,
 };
-use crate::{Delivery, Error, SyncToken, signal::Look};
+use crate::{
+    Delivery, Error, SyncToken,
+    signal::{Look, Settings, Signal},
+};
 
 /// One delta being worked out.
 pub(super) struct Work<'a> {
     pub(super) delivery: &'a Delivery,
     pub(super) reader: &'a Reader<'a>,
     pub(super) request: &'a SyncRequest,
+    pub(super) signal: &'a Signal,
     pub(super) actor: Actor,
     /// What the device has seen, or what is known to hold nothing for it.
     pub(super) seen: Option<SyncToken>,
@@ -42,9 +47,7 @@ pub(super) struct Candidate {
 pub(super) struct Personal {
     pub(super) global: Vec<Json>,
     pub(super) of_rooms: BTreeMap<OwnedRoomId, Vec<Json>>,
-    pub(super) ignored: BTreeSet<OwnedUserId>,
-    pub(super) rules: Ruleset,
-    pub(super) rules_mark: u64,
+    pub(super) settings: Arc<Settings>,
     pub(super) typing: BTreeMap<RoomNid, Vec<OwnedUserId>>,
     pub(super) all_typing: BTreeMap<RoomNid, Vec<OwnedUserId>>,
 }
@@ -52,25 +55,27 @@ pub(super) struct Personal {
 impl Work<'_> {
     pub(super) async fn delta(&self) -> Result<Delta, Error> {
         let mut delta = Delta { next: self.next, ..Delta::default() };
-        let joined = self.joined_rooms().await?;
+        let joined = self.joined_rooms();
         let personal = self.personal(&joined).await?;
         let mut also: BTreeSet<RoomNid> = personal.typing.keys().copied().collect();
         for room in personal.of_rooms.keys() {
             also.extend(self.reader.room_nid(room).await?);
         }
         let candidates = self.candidates(&also).await?;
+        let mut moved = BTreeSet::new();
         for candidate in &candidates {
-            self.add_room(candidate, &personal, &mut delta).await?;
+            if self.add_room(candidate, &personal, &mut delta).await? {
+                moved.insert(candidate.nid);
+            }
         }
         if touched(&self.look, |touched| touched.out_of_band) {
             self.add_out_of_band(&personal, &mut delta).await?;
         }
         self.add_to_device(&mut delta).await?;
-        let changes = touched(&self.look, |touched| touched.device_lists);
-        delta.device_lists = self.device_lists(&joined, &candidates, changes).await?;
+        delta.device_lists = self.device_lists(&joined, &candidates, &moved).await?;
         self.add_presence(&joined, &mut delta).await?;
         if let Some(device) = &self.request.device {
-            delta.keys = self.delivery.0.accounts.key_counts(self.reader, &self.request.user, device).await?;
+            delta.keys = self.delivery.keys(self.reader, self.signal, device).await?;
             delta.keys_changed = matches!(&self.look, Look::At(touched) if touched.keys);
         }
         delta.account_data = personal.global;
@@ -95,29 +100,34 @@ impl Work<'_> {
     }
 
     /// The rooms the user is in: from memory, as the user is attached.
-    async fn joined_rooms(&self) -> Result<BTreeSet<RoomNid>, Error> {
-        if let Some(signal) = self.delivery.0.wake.user(&self.request.user) {
-            let rooms = signal.rooms.lock();
-            return Ok(rooms.iter().filter(|(_, (joined, _))| *joined).map(|(nid, _)| *nid).collect());
+    fn joined_rooms(&self) -> BTreeSet<RoomNid> {
+        let rooms = self.signal.rooms.lock();
+        rooms.iter().filter(|(_, (joined, _))| *joined).map(|(nid, _)| *nid).collect()
+    }
+
+    /// The user's settings, read again only after account data changed.
+    async fn settings(&self) -> Result<Arc<Settings>, Error> {
+        if let Some(settings) = self.signal.settings() {
+            return Ok(settings);
         }
-        let rooms = self.reader.user_rooms(&self.request.user).await?.into_iter();
-        Ok(rooms.filter(|(_, own)| own.value.membership == Membership::Join).map(|(nid, _)| nid).collect())
+        let (accounts, user) = (&self.delivery.0.accounts, &self.request.user);
+        let ignored = accounts.ignored_users(self.reader, user).await?;
+        let rules = accounts.push_rules(self.reader, user).await?;
+        let mut hasher = DefaultHasher::new();
+        (serde_json::to_string(&rules).unwrap_or_default(), &ignored).hash(&mut hasher);
+        let settings = Arc::new(Settings { ignored, rules, mark: hasher.finish() });
+        self.signal.remember_settings(self.next.position, settings.clone());
+        Ok(settings)
     }
 
     async fn personal(&self, joined: &BTreeSet<RoomNid>) -> Result<Personal, Error> {
-        let (accounts, user) = (&self.delivery.0.accounts, &self.request.user);
         let mut personal = Personal {
             global: Vec::new(),
             of_rooms: BTreeMap::new(),
-            ignored: accounts.ignored_users(self.reader, user).await?,
-            rules: accounts.push_rules(self.reader, user).await?,
-            rules_mark: 0,
+            settings: self.settings().await?,
             typing: BTreeMap::new(),
             all_typing: self.delivery.0.typing.since(None, |nid| joined.contains(&nid)),
         };
-        let mut hasher = DefaultHasher::new();
-        serde_json::to_string(&personal.rules).unwrap_or_default().hash(&mut hasher);
-        personal.rules_mark = hasher.finish();
         if let Some(seen) = self.seen {
             personal.typing = self.delivery.0.typing.since(Some(seen.fleeting), |nid| joined.contains(&nid));
         }
@@ -156,29 +166,33 @@ impl Work<'_> {
         }
     }
 
+    /// Adds what is new in a room; says whether members of a joined room came or went.
     async fn add_room(
         &self,
         candidate: &Candidate,
         personal: &Personal,
         delta: &mut Delta,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let id = self.reader.room_id(candidate.nid).await?;
         if !filter::wants_room(&self.request.filter.room, &id) {
-            return Ok(());
+            return Ok(false);
         }
-        let view = self.delivery.0.rooms.view_at(self.reader.clone(), candidate.nid).await?;
-        let place = Place { view, own: candidate.own };
+        let tail = self.delivery.tail(self.reader, candidate.nid).await?;
+        let numbered = (candidate.nid, tail.room_id.clone());
+        let view = self.delivery.0.rooms.view_with(self.reader.clone(), numbered, tail.head.clone())?;
+        let place = Place { view, tail, own: candidate.own };
         match candidate.own.value.membership {
             Membership::Join => {
-                let room = self.joined(&place, personal).await?;
-                delta.joined.extend(room.map(|room| (id.clone(), room)));
+                let news = self.joined(&place, personal).await?;
+                delta.joined.extend(news.room.map(|room| (id.clone(), room)));
+                return Ok(news.members_changed);
             }
             Membership::Invite => {
-                let state = self.stripped(&place, &personal.ignored).await?;
+                let state = self.stripped(&place, &personal.settings.ignored).await?;
                 delta.invited.extend(state.map(|state| (id.clone(), state)));
             }
             Membership::Knock => {
-                let state = self.stripped(&place, &personal.ignored).await?;
+                let state = self.stripped(&place, &personal.settings.ignored).await?;
                 delta.knocked.extend(state.map(|state| (id.clone(), state)));
             }
             Membership::Leave | Membership::Ban => {
@@ -186,7 +200,7 @@ impl Work<'_> {
                 delta.left.extend(room.map(|room| (id.clone(), room)));
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     async fn add_out_of_band(&self, personal: &Personal, delta: &mut Delta) -> Result<(), Error> {
@@ -196,7 +210,7 @@ impl Work<'_> {
             if !news || !filter::wants_room(&self.request.filter.room, &room) {
                 continue;
             }
-            match self.out_of_band(&at, &personal.ignored) {
+            match self.out_of_band(&at, &personal.settings.ignored) {
                 Some((Membership::Invite, state)) => {
                     delta.invited.insert(room, state);
                 }

@@ -10,6 +10,7 @@ use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
 use super::{
     DeviceLists,
     delta::{Candidate, Work},
+    touched,
 };
 use crate::Error;
 
@@ -17,14 +18,16 @@ use crate::Error;
 const CHANGES: usize = 50_000;
 
 impl Work<'_> {
-    /// Whose devices changed since, and with whom rooms are newly shared or no longer.
+    /// Whose devices changed since, and with whom rooms are newly shared or no longer; `moved` are the rooms in which
+    /// members came or went.
     pub(super) async fn device_lists(
         &self,
         rooms: &BTreeSet<RoomNid>,
         candidates: &[Candidate],
-        look_at_changes: bool,
+        moved: &BTreeSet<RoomNid>,
     ) -> Result<DeviceLists, Error> {
         let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(DeviceLists::default()) };
+        let look_at_changes = touched(&self.look, |touched| touched.device_lists);
         let mut changed = BTreeSet::new();
         if look_at_changes {
             let all = self
@@ -39,7 +42,7 @@ impl Work<'_> {
                 }
             }
         }
-        let moved = self.moved(candidates, seen).await?;
+        let moved = self.moved(candidates, moved, seen).await?;
         changed.extend(moved.came);
         changed.remove(&self.request.user);
         let own = look_at_changes && self.own_changed(seen).await?;
@@ -65,7 +68,12 @@ impl Work<'_> {
     }
 
     /// Who came into the user's rooms or went, the user themselves included.
-    async fn moved(&self, candidates: &[Candidate], seen: Position) -> Result<Moved, Error> {
+    async fn moved(
+        &self,
+        candidates: &[Candidate],
+        rooms: &BTreeSet<RoomNid>,
+        seen: Position,
+    ) -> Result<Moved, Error> {
         let mut moved = Moved::default();
         for candidate in candidates {
             let own_moved = candidate.own.position > seen;
@@ -77,7 +85,7 @@ impl Work<'_> {
                     Membership::Leave | Membership::Ban => moved.went.extend(users),
                     Membership::Invite | Membership::Knock => {}
                 }
-            } else if candidate.own.value.membership == Membership::Join {
+            } else if rooms.contains(&candidate.nid) {
                 self.moved_in(candidate, seen, &mut moved).await?;
             }
         }

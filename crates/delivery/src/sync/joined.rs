@@ -1,8 +1,11 @@
 //! Rooms the user is in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use chappe_rooms::{Bundle, Event, View, passes, passes_room};
+use chappe_rooms::{Bundle, Event, Form, Seen, View, passes, passes_room};
 use chappe_rules::visibility::membership;
 use chappe_store::{
     At, EventNum, Membership, Position, StateRef,
@@ -22,8 +25,9 @@ use super::{
     filter::{self, Members},
     state::{self, Nums, Stretch},
     timeline::{self, Slice, Span},
+    touched,
 };
-use crate::{Error, unread::Reading};
+use crate::{Error, tail::Tail, unread::Reading};
 
 /// Members named for a room without a name.
 const HEROES: usize = 5;
@@ -31,7 +35,16 @@ const HEROES: usize = 5;
 /// A room of the user's, as it is now.
 pub(super) struct Place<'a> {
     pub(super) view: View<'a>,
+    pub(super) tail: Arc<Tail>,
     pub(super) own: At<UserRoom>,
+}
+
+/// What is new in a joined room.
+pub(super) struct News {
+    /// Nothing to tell if there is none.
+    pub(super) room: Option<JoinedRoom>,
+    /// Whether members came or went.
+    pub(super) members_changed: bool,
 }
 
 /// A timeline with what it needs for the state.
@@ -42,15 +55,13 @@ pub(super) struct Told {
 
 impl Work<'_> {
     /// What is new in a joined room; `None` when nothing is.
-    pub(super) async fn joined(
-        &self,
-        place: &Place<'_>,
-        personal: &Personal,
-    ) -> Result<Option<JoinedRoom>, Error> {
+    pub(super) async fn joined(&self, place: &Place<'_>, personal: &Personal) -> Result<News, Error> {
         let known = self.known(place).await?;
         let view = &place.view;
-        let span = Span { after: known, before: view.head.next_live };
-        let slice = timeline::slice(view, &span, &self.wanted(&personal.ignored)).await?;
+        let joined = known.is_some_and(|seen| place.own.position <= seen);
+        let span = Span { after: known, before: view.head.next_live, joined };
+        let wanted = self.wanted(&personal.settings.ignored);
+        let slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
         let from = match known {
             Some(seen) if !self.request.full_state => Some(state::state_seen(view, seen, &slice).await?),
             _ => None,
@@ -64,18 +75,22 @@ impl Work<'_> {
         let account_data = personal.of_rooms.get(&view.room_id).cloned().unwrap_or_default();
         let silent = slice.events.is_empty() && !slice.limited && nums.is_empty();
         if silent && ephemeral.is_empty() && account_data.is_empty() && !fresh {
-            return Ok(None);
+            return Ok(News { room: None, members_changed });
         }
         let told = Told { slice, nums };
         let part = self.part(place, told, account_data).await?;
-        let reading = Reading {
+        let unread = self.delivery.unread(&self.reading(place, personal)).await?;
+        Ok(News { room: Some(JoinedRoom { part, ephemeral, unread, summary }), members_changed })
+    }
+
+    fn reading<'b>(&'b self, place: &'b Place<'_>, personal: &'b Personal) -> Reading<'b> {
+        Reading {
             user: &self.request.user,
-            view,
-            rules: &personal.rules,
-            rules_mark: personal.rules_mark,
-        };
-        let unread = self.delivery.unread(&reading).await?;
-        Ok(Some(JoinedRoom { part, ephemeral, unread, summary }))
+            view: &place.view,
+            tail: &place.tail,
+            settings: &personal.settings,
+            signal: self.signal,
+        }
     }
 
     /// Up to where the device knows this room; `None` when it was not in it then.
@@ -179,7 +194,7 @@ impl Work<'_> {
         let mut found = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
         found.retain(|event| passes(wanted, &view.room_id, &event.pdu));
         let state = view.render_state(&found, form)?;
-        let events = view.render(&self.actor, &told.slice.events, form, Bundle::All).await?;
+        let events = self.told(place, &told.slice.events, form).await?;
         Ok(RoomPart {
             timeline: Timeline {
                 events,
@@ -189,6 +204,28 @@ impl Work<'_> {
             state: if self.request.state_after { StatePart::After(state) } else { StatePart::Before(state) },
             account_data,
         })
+    }
+
+    /// Renders the timeline, sharing what is the same for everybody.
+    async fn told(&self, place: &Place<'_>, events: &[Seen], form: Form) -> Result<Vec<Json>, Error> {
+        let now = self.delivery.0.world.now();
+        let mut rendered = Vec::with_capacity(events.len());
+        for seen in events {
+            let own = seen.event.pdu.sender() == self.request.user;
+            let shared = if own || form != Form::Sync {
+                None
+            } else {
+                place.tail.rendered(&place.view, seen, now).await?
+            };
+            match shared {
+                Some(event) => rendered.push(event),
+                None => {
+                    let one = std::slice::from_ref(seen);
+                    rendered.extend(place.view.render(&self.actor, one, form, Bundle::All).await?);
+                }
+            }
+        }
+        Ok(rendered)
     }
 
     async fn ephemeral(
@@ -204,10 +241,11 @@ impl Work<'_> {
         }
         if filter::wants_kind(wanted, "m.receipt") {
             let receipts = match known {
+                Some(_) if !touched(&self.look, |touched| touched.receipts.contains(&view.nid)) => Vec::new(),
                 Some(seen) => view.reader.receipts_after(view.nid, seen).await?,
                 None => view.reader.room_receipts(view.nid).await?,
             };
-            events.extend(self.receipts(receipts, &personal.ignored));
+            events.extend(self.receipts(receipts, &personal.settings.ignored));
         }
         if filter::wants_kind(wanted, "m.typing") {
             let typing = match known {
@@ -215,7 +253,7 @@ impl Work<'_> {
                 None => personal.all_typing.get(&view.nid).cloned(),
             };
             events.extend(typing.map(|mut users| {
-                users.retain(|user| !personal.ignored.contains(user));
+                users.retain(|user| !personal.settings.ignored.contains(user));
                 raw(&json!({"type": "m.typing", "content": {"user_ids": users}}))
             }));
         }

@@ -31,8 +31,9 @@ impl Work<'_> {
             return Ok(Some(LeftRoom { part: self.part(place, told, account_data).await? }));
         };
         let known = self.known(place).await?;
-        let span = Span { after: known, before: ordinal + 1 };
-        let slice = timeline::slice(view, &span, &self.wanted(&personal.ignored)).await?;
+        let span = Span { after: known, before: ordinal + 1, joined: false };
+        let wanted = self.wanted(&personal.settings.ignored);
+        let slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
         let from = match known {
             Some(seen) if !self.request.full_state => Some(state::state_seen(view, seen, &slice).await?),
             _ => None,

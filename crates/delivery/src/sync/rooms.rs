@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chappe_store::{
-    At, Membership, RoomNid,
+    At, EventNum, Membership, RoomNid,
     members::{UserRoom, UserRooms},
 };
 
@@ -47,7 +47,29 @@ impl Work<'_> {
             || (joined && (self.request.full_state || self.delivery.0.wake.room_changed(*nid, seen.position)))
     }
 
+    /// Rooms the user has been in all the time are known from memory.
     async fn some(&self, rooms: &BTreeSet<RoomNid>) -> Result<Vec<Candidate>, Error> {
+        let (mut candidates, mut unsure) = (Vec::new(), BTreeSet::new());
+        for nid in rooms {
+            let steady = self.seen.and_then(|seen| self.signal.joined_since(*nid, seen.position));
+            match steady {
+                Some(position) => {
+                    let value = UserRoom { membership: Membership::Join, num: EventNum::NONE };
+                    candidates.push(Candidate { nid: *nid, own: At { position, value } });
+                }
+                None => {
+                    unsure.insert(*nid);
+                }
+            }
+        }
+        candidates.extend(self.read(&unsure).await?);
+        Ok(candidates)
+    }
+
+    async fn read(&self, rooms: &BTreeSet<RoomNid>) -> Result<Vec<Candidate>, Error> {
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
         let keys: Vec<_> = rooms.iter().map(|nid| (self.request.user.clone(), *nid)).collect();
         let found: Vec<Option<At<UserRoom>>> = self.reader.get_many::<UserRooms>(&keys).await?;
         let found = rooms.iter().zip(found);

@@ -42,15 +42,19 @@ impl Stretch<'_> {
 
 /// The state that a device had when it had seen everything up to `seen`.
 pub(super) async fn state_seen(view: &View<'_>, seen: Position, slice: &Slice) -> Result<StateRef, Error> {
-    let first = match slice.first.filter(|_| !slice.limited) {
-        Some(first) => Some(first),
-        None => {
+    let first = match slice.first {
+        Some(first) if !slice.limited => Some(first),
+        None if !slice.limited => return Ok(view.head.state),
+        _ => {
             let ordinal = view.reader.ordinal_after(view.nid, seen).await?;
             view.reader.timeline_forward(view.nid, ordinal, 1).await?.first().map(|row| row.num)
         }
     };
     let Some(first) = first else { return Ok(view.head.state) };
-    let meta = view.reader.event_meta(view.nid, first).await?;
+    let meta = match slice.events.first().filter(|seen| seen.event.num == first) {
+        Some(seen) => seen.event.meta.clone(),
+        None => view.reader.event_meta(view.nid, first).await?,
+    };
     if meta.before.line == view.head.state.line {
         return Ok(meta.before);
     }

@@ -6,7 +6,7 @@ use chappe_rooms::{Event, Seen, View, passes};
 use chappe_store::{EventNum, Position, timeline::TimelineRow};
 use ruma::{OwnedUserId, UserId, api::client::filter::RoomEventFilter};
 
-use crate::Error;
+use crate::{Error, tail::Tail};
 
 /// Events in an answer when the filter does not say how many.
 const USUAL: usize = 10;
@@ -19,6 +19,8 @@ pub(super) struct Span {
     pub(super) after: Option<Position>,
     /// Events before this ordinal.
     pub(super) before: i64,
+    /// Whether the user was in the room all that time.
+    pub(super) joined: bool,
 }
 
 /// What to leave out.
@@ -54,20 +56,21 @@ pub(super) struct Slice {
 }
 
 /// Takes the newest events of a span.
-pub(super) async fn slice(view: &View<'_>, span: &Span, wanted: &Wanted<'_>) -> Result<Slice, Error> {
+pub(super) async fn slice(
+    (view, tail): (&View<'_>, &Tail),
+    span: &Span,
+    wanted: &Wanted<'_>,
+) -> Result<Slice, Error> {
     let limit = wanted.limit();
     let mut slice = Slice { start: span.before, ..Slice::default() };
-    let (mut scanned, mut holes) = (0, None);
+    let mut scanned = 0;
+    let (mut rows, mut events) = tail.back(span.before);
+    let mut more = tail.has_older(span.after);
     loop {
-        let page = (limit + 1).saturating_sub(slice.events.len()).max(20);
-        let rows = view.reader.timeline_back(view.nid, slice.start, page).await?;
-        let inside: Vec<TimelineRow> = rows.iter().copied().take_while(|row| is_inside(row, span)).collect();
-        let ended = inside.len() < page;
-        if !inside.is_empty() && holes.is_none() {
-            holes = Some(holes_of(view).await?);
-        }
-        let mut seen = seen(view, &inside, wanted).await?.into_iter().peekable();
-        for row in &inside {
+        let inside = rows.iter().take_while(|row| is_inside(row, span)).count();
+        events.truncate(inside);
+        let mut seen = seen(view, events, span, wanted).await?.into_iter().peekable();
+        for row in &rows[..inside] {
             let kept = seen.next_if(|seen| seen.event.num == row.num);
             if kept.is_some() && slice.events.len() == limit {
                 slice.limited = true;
@@ -76,30 +79,39 @@ pub(super) async fn slice(view: &View<'_>, span: &Span, wanted: &Wanted<'_>) -> 
             slice.start = row.ordinal;
             slice.first = Some(row.num);
             slice.events.extend(kept);
-            if holes.as_ref().is_some_and(|holes| holes.contains(&row.ordinal)) {
+            if tail.holes.contains(&row.ordinal) {
                 slice.limited = true;
                 return Ok(turned(slice));
             }
         }
-        scanned += inside.len();
-        if ended {
+        scanned += inside;
+        if inside < rows.len() || !more {
             return Ok(turned(slice));
         }
         if scanned >= SCANNED {
             slice.limited = true;
             return Ok(turned(slice));
         }
+        let page = (limit + 1).saturating_sub(slice.events.len()).max(20);
+        let before = rows.last().map_or(slice.start, |row| row.ordinal);
+        rows = view.reader.timeline_back(view.nid, before, page).await?;
+        more = rows.len() == page;
+        let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
+        events = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
     }
 }
 
-/// Those of the rows that the user may see and wants, in their order.
-async fn seen(view: &View<'_>, rows: &[TimelineRow], wanted: &Wanted<'_>) -> Result<Vec<Seen>, Error> {
-    let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
-    if nums.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut events = view.load(&nums).await?;
+/// Those of the events that the user may see and wants, in their order.
+async fn seen(
+    view: &View<'_>,
+    mut events: Vec<Event>,
+    span: &Span,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Seen>, Error> {
     events.retain(|event| wanted.wants(view, event));
+    if events.is_empty() || span.joined {
+        return Ok(view.seen_while_joined(events));
+    }
     Ok(view.visible(wanted.user, events).await?)
 }
 
@@ -111,9 +123,4 @@ fn turned(mut slice: Slice) -> Slice {
 /// Back-filled events are never news.
 fn is_inside(row: &TimelineRow, span: &Span) -> bool {
     span.after.is_none_or(|after| row.position > after && row.ordinal > 0)
-}
-
-/// Ordinals before which this server lacks events.
-async fn holes_of(view: &View<'_>) -> Result<BTreeSet<i64>, Error> {
-    Ok(view.reader.gaps(view.nid).await?.into_iter().map(|gap| gap.ordinal).collect())
 }

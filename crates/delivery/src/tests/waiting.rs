@@ -124,3 +124,45 @@ async fn tokens_of_the_future_and_of_others_are_refused() {
         Err(crate::Error::BadToken)
     ));
 }
+
+#[tokio::test]
+async fn telling_many_of_a_message_reads_the_room_once() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let room = alice.room(&[]).await;
+    let mut devices = Vec::new();
+    for n in 0..10 {
+        let person = house.user(&format!("user{n}")).await;
+        person.join(&room).await;
+        devices.push(person);
+    }
+    let mut requests = Vec::new();
+    for person in &devices {
+        let first = person.sync(None).await;
+        requests.push(person.request(Some(person.sync(Some(first.next)).await.next), json!({})));
+    }
+    let mut costs = Vec::new();
+    for round in 0..3 {
+        alice.say(&room, &round.to_string()).await;
+        for request in &mut requests {
+            let _ = house.trips.take();
+            let delta = house.delivery.sync(request).await.unwrap();
+            assert_eq!(delta.joined[&room].unread.total.notifications, round + 1);
+            request.since = Some(delta.next);
+            costs.push(house.trips.take());
+        }
+    }
+    // The first of the members pays for the room; nobody pays for themselves once they are known.
+    let (first, others) = (costs[20], &costs[21..]);
+    assert!(first.0 + first.1 <= 12, "{first:?}");
+    assert!(others.iter().all(|cost| *cost == (0, 0, 0)), "{others:?}");
+}
+
+#[tokio::test]
+async fn a_waiting_sync_is_small() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let request = alice.request(None, json!({}));
+    let size = size_of_val(&house.delivery.sync(&request));
+    assert!(size < 4_096, "{size} bytes");
+}

@@ -30,7 +30,7 @@ const REPLIES: usize = 5;
 /// Replies looked at to know whether the user takes part.
 const PARTICIPANTS: usize = 1_000;
 
-const KINDS: [&str; 3] = ["m.replace", "m.reference", "m.thread"];
+pub(crate) const KINDS: [&str; 3] = ["m.replace", "m.reference", "m.thread"];
 
 impl View<'_> {
     /// The bundled aggregations of several events: one round trip where none has any.

@@ -8,7 +8,11 @@ use serde_json::value::RawValue;
 
 use crate::{
     Actor, Error, Result,
-    read::{bundle::Bundles, view::Event, view::View},
+    read::{
+        bundle::{Bundles, KINDS},
+        view::Event,
+        view::View,
+    },
     visible::Seen,
 };
 
@@ -89,6 +93,22 @@ impl View<'_> {
             }
         }
         events.iter().zip(unsigned).map(|(seen, unsigned)| seen.event.for_client(form, &unsigned)).collect()
+    }
+
+    /// The client form of an event, for [`Form::Sync`], as everybody gets it who is joined and did not send it: up to the
+    /// inside of `unsigned`, to be closed with the age. `None` where it has bundled aggregations, which depend on who
+    /// asks.
+    pub async fn render_shared(&self, seen: &Seen) -> Result<Option<Box<str>>> {
+        let counts = self.reader.relation_counts(self.nid, &[seen.event.pdu.event_id()], &KINDS).await?;
+        if counts.iter().flatten().any(|count| *count > 0) {
+            return Ok(None);
+        }
+        let events = std::slice::from_ref(seen);
+        let mut all = vec![Unsigned { membership: Some(seen.membership.clone()), ..Unsigned::default() }];
+        self.add_replaced(events, &mut all).await?;
+        self.add_redactions(events, &mut all).await?;
+        let rendered = seen.event.for_client(Form::Sync, &all[0])?;
+        Ok(rendered.get().strip_suffix("}}").map(Into::into))
     }
 
     /// State events for a client who may see them as state, with their age.

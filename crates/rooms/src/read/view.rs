@@ -51,6 +51,16 @@ impl Rooms {
         self.view_at(self.0.store.read(), nid).await
     }
 
+    /// A view of a room at the moment of a snapshot, with the head that the room has there: no reads.
+    pub fn view_with<'s>(
+        &'s self,
+        reader: Reader<'s>,
+        (nid, room_id): (RoomNid, OwnedRoomId),
+        head: RoomHead,
+    ) -> Result<View<'s>> {
+        Ok(View { inner: &self.0, rules: rules_of(&head.version)?, reader, nid, room_id, head })
+    }
+
     /// A view of a room at the moment of a snapshot.
     pub async fn view_at<'s>(&'s self, reader: Reader<'s>, nid: RoomNid) -> Result<View<'s>> {
         let room_id = reader.room_id(nid).await?;

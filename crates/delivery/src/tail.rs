@@ -1,0 +1,118 @@
+//! The newest events of a room, loaded and rendered once for everybody who is told of them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use chappe_rooms::{Event, Seen, View};
+use chappe_rules::{power::Power, version};
+use chappe_store::{EventNum, Position, Reader, RoomHead, RoomNid, timeline::TimelineRow};
+use quick_cache::sync::Cache;
+use ruma::{
+    OwnedRoomId,
+    events::{StateEventType, room::member::MembershipState},
+};
+use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
+
+use crate::{Delivery, Error};
+
+/// Events kept of each room.
+const KEPT: usize = 32;
+/// Rooms kept.
+const ROOMS: usize = 4_000;
+
+/// Ends of rooms, by room and commit of their last event: facts, never outdated.
+pub(crate) struct Tails(Cache<(RoomNid, Position), Arc<Tail>>);
+
+impl Default for Tails {
+    fn default() -> Self {
+        Self(Cache::new(ROOMS))
+    }
+}
+
+/// The end of a room.
+pub(crate) struct Tail {
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) head: RoomHead,
+    /// Oldest first.
+    pub(crate) rows: Vec<TimelineRow>,
+    events: Vec<Event>,
+    /// Ordinals before which this server lacks events.
+    pub(crate) holes: BTreeSet<i64>,
+    rendered: Vec<OnceCell<Option<Box<str>>>>,
+    power: OnceCell<Option<Power>>,
+}
+
+impl Delivery {
+    /// The end of a room at the moment of a snapshot that the follower has reached.
+    pub(crate) async fn tail(&self, reader: &Reader<'_>, nid: RoomNid) -> Result<Arc<Tail>, Error> {
+        let last = self.0.wake.last_event(nid);
+        if last > reader.position() {
+            // The room has gone on since the snapshot: this is for nobody else.
+            return Ok(Arc::new(self.load_tail(reader, nid).await?));
+        }
+        let load = async { Ok::<_, Error>(Arc::new(self.load_tail(reader, nid).await?)) };
+        self.0.tails.0.get_or_insert_async(&(nid, last), load).await
+    }
+
+    async fn load_tail(&self, reader: &Reader<'_>, nid: RoomNid) -> Result<Tail, Error> {
+        let view = self.0.rooms.view_at(reader.clone(), nid).await?;
+        let mut rows = reader.timeline_back(nid, view.head.next_live, KEPT).await?;
+        rows.reverse();
+        let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
+        let events = view.load(&nums).await?;
+        let holes = reader.gaps(nid).await?.into_iter().map(|gap| gap.ordinal).collect();
+        let rendered = rows.iter().map(|_| OnceCell::new()).collect();
+        let View { room_id, head, .. } = view;
+        Ok(Tail { room_id, head, rows, events, holes, rendered, power: OnceCell::new() })
+    }
+}
+
+impl Tail {
+    /// The events from one ordinal on up to another, if all of them are here.
+    pub(crate) fn between(&self, from: i64, to: i64) -> Option<impl Iterator<Item = (&TimelineRow, &Event)>> {
+        let first = self.rows.first()?.ordinal;
+        let inside = move |(row, _): &(&TimelineRow, &Event)| row.ordinal >= from && row.ordinal < to;
+        (first <= from).then(|| self.rows.iter().zip(&self.events).filter(inside))
+    }
+
+    /// Whether there may be older events after a position than those kept.
+    pub(crate) fn has_older(&self, after: Option<Position>) -> bool {
+        let reaches = |row: &TimelineRow| after.is_none_or(|after| row.position > after);
+        self.rows.len() == KEPT && self.rows.first().is_some_and(reaches)
+    }
+
+    /// The rows before an ordinal, latest first, and their events in the same order.
+    pub(crate) fn back(&self, before: i64) -> (Vec<TimelineRow>, Vec<Event>) {
+        let pairs = self.rows.iter().zip(&self.events).rev().filter(|(row, _)| row.ordinal < before);
+        pairs.map(|(row, event)| (*row, event.clone())).unzip()
+    }
+
+    /// An event in [`Form::Sync`](chappe_rooms::Form) for somebody who is joined and did not send it, aged as of `now`
+    /// (milliseconds since 1970); `None` where it has to be rendered for each.
+    pub(crate) async fn rendered(
+        &self,
+        view: &View<'_>,
+        seen: &Seen,
+        now: u64,
+    ) -> Result<Option<Box<RawValue>>, Error> {
+        let place = self.rows.binary_search_by_key(&seen.event.meta.ordinal, |row| Some(row.ordinal));
+        let (Ok(place), MembershipState::Join) = (place, &seen.membership) else { return Ok(None) };
+        let rendered = self.rendered[place].get_or_try_init(|| view.render_shared(seen)).await?;
+        let Some(text) = rendered else { return Ok(None) };
+        let age = now.saturating_sub(u64::from(seen.event.pdu.origin_server_ts().0));
+        Ok(RawValue::from_string(format!("{text},\"age\":{age}}}}}")).ok())
+    }
+
+    /// The power levels at the end.
+    pub(crate) async fn power(&self, view: &View<'_>) -> Result<Option<&Power>, Error> {
+        let load = || async {
+            let levels = view.current(StateEventType::RoomPowerLevels, "").await?;
+            let create = view.current(StateEventType::RoomCreate, "").await?;
+            let power = create.zip(version::rules(&view.head.version)).map(|(create, rules)| {
+                Power::new(rules, &create.pdu, levels.as_ref().map(|levels| &levels.pdu))
+            });
+            Ok::<_, Error>(power)
+        };
+        Ok(self.power.get_or_try_init(load).await?.as_ref())
+    }
+}
