@@ -4,10 +4,17 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use ruma::ServerName;
+use tokio::sync::watch;
 
 /// The list: a handle, clones share it. Without a list every server is allowed.
 #[derive(Clone, Debug, Default)]
-pub struct AllowList(Arc<RwLock<Option<Patterns>>>);
+pub struct AllowList(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    patterns: RwLock<Option<Patterns>>,
+    changes: watch::Sender<u64>,
+}
 
 #[derive(Debug)]
 struct Patterns(Vec<Pattern>);
@@ -48,12 +55,18 @@ impl AllowList {
     /// Puts another list in its place, at once and for all users of the handle.
     pub fn replace(&self, names: Option<&[String]>) {
         let patterns = names.map(|names| Patterns(names.iter().map(|name| Pattern::parse(name)).collect()));
-        *self.0.write() = patterns;
+        *self.0.patterns.write() = patterns;
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Tells when the list was replaced.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
     }
 
     /// Whether this server talks with `server`.
     pub fn permits(&self, server: &ServerName) -> bool {
-        let list = self.0.read();
+        let list = self.0.patterns.read();
         let Some(Patterns(patterns)) = list.as_ref() else { return true };
         let name = server.as_str().to_ascii_lowercase();
         patterns.iter().any(|pattern| pattern.matches(&name))

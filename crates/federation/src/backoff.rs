@@ -33,6 +33,8 @@ struct Inner {
 struct Known {
     state: DestinationState,
     revived_at: u64,
+    /// It was not reached for a while, and its queue was not looked at since.
+    was_away: bool,
 }
 
 impl Backoff {
@@ -63,7 +65,7 @@ impl Backoff {
         let mut known = self.0.known.lock();
         let entry = known
             .entry(destination.to_owned())
-            .or_insert_with(|| Known { state, ..Known::default() });
+            .or_insert_with(|| Known { was_away: state.failures > 0, state, ..Known::default() });
         Ok(entry.state.clone())
     }
 
@@ -73,17 +75,42 @@ impl Backoff {
         Ok(if retry_at > self.0.world.now() { retry_at } else { 0 })
     }
 
-    /// It was reached.
+    /// It was reached. A transaction that failed before has still to be sent again as it was.
     pub(crate) async fn succeeded(&self, destination: &ServerName) -> Result<(), Error> {
-        if self.state(destination).await? == DestinationState::default() {
+        let state = self.state(destination).await?;
+        if state.failures == 0 {
             return Ok(());
         }
-        let mut tx = Tx::new();
-        tx.delete::<Destinations>(&destination.to_owned());
-        self.0.store.commit(tx).await?;
-        self.0.known.lock().insert(destination.to_owned(), Known::default());
+        self.replace(destination, DestinationState { tried: state.tried, ..DestinationState::default() }).await?;
         self.0.revived.send(destination.to_owned()).ok();
         Ok(())
+    }
+
+    /// It has taken the transaction that failed before.
+    pub(crate) async fn delivered(&self, destination: &ServerName) -> Result<(), Error> {
+        let state = self.state(destination).await?;
+        if state.tried.is_none() {
+            return Ok(());
+        }
+        self.replace(destination, DestinationState { tried: None, ..state }).await
+    }
+
+    async fn replace(&self, destination: &ServerName, state: DestinationState) -> Result<(), Error> {
+        let mut tx = Tx::new();
+        if state == DestinationState::default() {
+            tx.delete::<Destinations>(&destination.to_owned());
+        } else {
+            tx.put::<Destinations>(&destination.to_owned(), &Json(state.clone()));
+        }
+        self.0.store.commit(tx).await?;
+        self.0.known.lock().entry(destination.to_owned()).or_default().state = state;
+        Ok(())
+    }
+
+    /// Whether it was away since this was asked last.
+    pub(crate) fn was_away(&self, destination: &ServerName) -> bool {
+        let mut known = self.0.known.lock();
+        known.get_mut(destination).is_some_and(|known| std::mem::take(&mut known.was_away))
     }
 
     /// It was not reached; `tried` is the last outbox row of the transaction that has to be tried again.
@@ -103,10 +130,10 @@ impl Backoff {
             state.retry_at = now + self.wait_after(state.failures);
             state.failures += 1;
         }
-        let mut tx = Tx::new();
-        tx.put::<Destinations>(&destination.to_owned(), &Json(state.clone()));
-        self.0.store.commit(tx).await?;
-        self.0.known.lock().entry(destination.to_owned()).or_default().state = state.clone();
+        self.replace(destination, state.clone()).await?;
+        if let Some(known) = self.0.known.lock().get_mut(destination) {
+            known.was_away = true;
+        }
         Ok(state)
     }
 
@@ -132,9 +159,13 @@ impl Backoff {
         self.0.revived.send(origin.to_owned()).ok();
     }
 
-    /// Forgets every failure of `destination`: it is tried at once.
-    pub(crate) async fn reset(&self, destination: &ServerName) -> Result<(), Error> {
-        self.succeeded(destination).await
+    /// It is not waited for any longer.
+    pub(crate) async fn end_wait(&self, destination: &ServerName) -> Result<(), Error> {
+        let state = self.state(destination).await?;
+        if state.retry_at == 0 {
+            return Ok(());
+        }
+        self.replace(destination, DestinationState { retry_at: 0, ..state }).await
     }
 }
 

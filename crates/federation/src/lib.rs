@@ -122,13 +122,13 @@ impl Federation {
         });
     }
 
-    /// Tries a destination now and forgets its failures, or every destination that something waits for (for instance
+    /// Tries a destination now, or every destination that something waits for (for instance
     /// after the list of allowed servers was replaced).
     pub async fn retry(&self, destination: Option<&ServerName>) -> Result<(), chappe_store::Error> {
         match destination {
             None => self.0.sender.wake_all().await,
             Some(destination) => {
-                self.0.network.backoff().reset(destination).await?;
+                self.0.network.backoff().end_wait(destination).await?;
                 self.0.sender.wake_at_once(destination);
                 Ok(())
             }

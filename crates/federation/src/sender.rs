@@ -129,13 +129,13 @@ impl Sender {
         let state = network.backoff().state(destination).await?;
         let places = if state.failures == 0 { &self.0.healthy } else { &self.0.failing };
         let Ok(_place) = places.acquire().await else { return Ok(Step::Rest) };
-        if state.failures > 0 && state.tried.is_none() {
+        if state.tried.is_none() && network.backoff().was_away(destination) {
             self.catch_up(destination).await?;
         }
         let Some(batch) = self.collect(destination, state.tried, *width).await? else {
             if state.tried.is_some() {
                 // What was tried is no longer there: forget it and look at the whole queue.
-                network.backoff().reset(destination).await?;
+                network.backoff().delivered(destination).await?;
                 return Ok(Step::Again);
             }
             return Ok(Step::Rest);
@@ -150,13 +150,15 @@ impl Sender {
             Ok(()) => {
                 *width = width.after_success();
                 self.done(&batch).await?;
+                network.backoff().delivered(destination).await?;
                 Ok(Step::Again)
             }
             Err(PeerError::Refused { status: 400 | 413 | 414 | 422 | 431, error, .. }) if tried.is_some() => {
                 // Somebody's fault is in there: find it one by one, and leave it out.
-                if batch.rows.len() == 1 {
+                if batch.rows.len() == 1 && batch.pdus.len() + batch.edus.len() <= 1 {
                     tracing::error!(%destination, error, row = ?batch.rows, "refused for good, given up");
                     self.done(&batch).await?;
+                    network.backoff().delivered(destination).await?;
                 } else {
                     *width = Width::Single(batch.rows.len());
                 }
@@ -201,14 +203,21 @@ impl Sender {
         }
     }
 
-    /// Begins with destinations that were reached or heard of by other ways.
+    /// Begins with destinations that were reached or heard of by other ways, or that became allowed.
     async fn watch_revivals(self) {
         use tokio::sync::broadcast::error::RecvError;
         let world = self.0.network.world().clone();
         let mut revivals = self.0.network.backoff().revivals();
+        let mut lists = self.0.network.allowed().changes();
         while !world.is_stopping() {
             let revived = tokio::select! {
                 revived = revivals.recv() => revived,
+                Ok(()) = lists.changed() => {
+                    if let Err(error) = self.wake_all().await {
+                        tracing::error!(%error, "destinations were not woken");
+                    }
+                    continue;
+                }
                 () = world.stopping() => return,
             };
             match revived {

@@ -1,7 +1,36 @@
-//! What the tests of this crate share: stores in memory, worlds on one fake network.
+//! Whole servers that talk with each other in one process, over stores in memory and a fake network.
 
+mod devices;
+mod exchange;
+mod keys;
+mod requests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chappe_accounts::{Accounts, AccountsConfig};
+use chappe_rooms::{Actor, Deps, Draft, Rooms};
+use chappe_rules::{build::SigningKey, policy::Plain};
 use chappe_store::Store;
-use chappe_world::{Fake, FakeNet, World};
+use chappe_world::{Fake, FakeNet, Fate, World};
+use parking_lot::Mutex;
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, UserId,
+    api::{
+        client::room::create_room::v3::{Request as CreateRoom, RoomPreset},
+        federation::transactions::edu::PresenceUpdate,
+    },
+    events::TimelineEventType,
+};
+use serde_json::json;
+
+use crate::{Config, Federation, FederationDeps, Network, NetworkDeps, RemoteActivity, routes};
 
 /// A store in memory.
 pub(crate) fn memory() -> Store {
@@ -11,4 +40,155 @@ pub(crate) fn memory() -> Store {
 /// A world of its own, alone on its network.
 pub(crate) fn world(seed: u64) -> World {
     World::fake(Fake::new("a.example", seed, &FakeNet::new()))
+}
+
+/// What remote users did, as a server was shown it.
+#[derive(Default)]
+struct Seen {
+    typing: Mutex<Vec<(OwnedRoomId, String, bool)>>,
+    presence: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl RemoteActivity for Seen {
+    async fn typing(&self, room: &RoomId, user: &UserId, typing: bool) {
+        self.typing.lock().push((room.to_owned(), user.to_string(), typing));
+    }
+
+    async fn presence(&self, update: PresenceUpdate) {
+        self.presence.lock().push(update.user_id.to_string());
+    }
+}
+
+/// A server.
+struct Server {
+    name: OwnedServerName,
+    world: World,
+    store: Store,
+    accounts: Accounts,
+    rooms: Rooms,
+    network: Network,
+    federation: Federation,
+    seen: Arc<Seen>,
+    router: axum::Router,
+}
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed([seed; 32], &format!("k{seed}")).unwrap()
+}
+
+fn config() -> Config {
+    Config { backoff_min_ms: 1_000, catch_up_after: 60, ..Config::default() }
+}
+
+impl Server {
+    /// A server on the network, at work.
+    fn start(net: &FakeNet, name: &str, seed: u8, config: Config) -> Self {
+        let server = Self::build(net, name, seed, config, memory());
+        server.federation.start();
+        server
+    }
+
+    fn build(net: &FakeNet, name: &str, seed: u8, config: Config, store: Store) -> Self {
+        let world = World::fake(Fake::new(name, seed.into(), net));
+        let name: OwnedServerName = name.try_into().unwrap();
+        let key = Arc::new(key(seed));
+        let deps = NetworkDeps {
+            world: world.clone(),
+            store: store.clone(),
+            server: name.clone(),
+            key: Arc::clone(&key),
+        };
+        let network = Network::new(deps, config);
+        let accounts =
+            Accounts::new(store.clone(), world.clone(), name.clone(), AccountsConfig::default());
+        let deps = Deps {
+            store: store.clone(),
+            accounts: accounts.clone(),
+            world: world.clone(),
+            server: name.clone(),
+            key,
+            policy: Arc::new(Plain),
+            weak_keys: Arc::default(),
+            peers: Arc::new(network.clone()),
+        };
+        let rooms = Rooms::new(deps, chappe_rooms::Config::default());
+        let seen = Arc::new(Seen::default());
+        let federation = Federation::new(FederationDeps {
+            network: network.clone(),
+            rooms: rooms.clone(),
+            accounts: accounts.clone(),
+            activity: seen.clone(),
+        });
+        let router = chappe_web::finish(routes().into_router(), Arc::default()).with_state(federation.clone());
+        net.route(name.as_str(), &world, router.clone());
+        Self { name, world, store, accounts, rooms, network, federation, seen, router }
+    }
+
+    fn back(&self, net: &FakeNet) {
+        net.route(self.name.as_str(), &self.world, self.router.clone());
+    }
+
+    fn actor(&self, user: &str) -> Actor {
+        Actor::user(&UserId::parse(format!("@{user}:{}", self.name)).unwrap())
+    }
+
+    /// A public room of `user`.
+    async fn room(&self, user: &str) -> OwnedRoomId {
+        let mut request = CreateRoom::new();
+        request.preset = Some(RoomPreset::PublicChat);
+        self.rooms.create(&self.actor(user), request).await.unwrap()
+    }
+
+    async fn join(&self, user: &str, room: &RoomId, via: &Server) {
+        self.rooms.join(&self.actor(user), room, vec![via.name.clone()], None).await.unwrap();
+    }
+
+    async fn say(&self, user: &str, room: &RoomId, text: &str) -> OwnedEventId {
+        let content = json!({ "msgtype": "m.text", "body": text });
+        let content = content.as_object().unwrap().clone();
+        let draft = Draft::message(TimelineEventType::RoomMessage, content);
+        self.rooms.send(&self.actor(user), room, draft, None).await.unwrap()
+    }
+
+    async fn has(&self, event: &OwnedEventId) -> bool {
+        self.store.read().event_address(event).await.unwrap().is_some()
+    }
+
+    /// How many rows wait for a destination.
+    async fn waiting(&self, to: &Server) -> usize {
+        self.store.read().outbox(&to.name, 10_000).await.unwrap().len()
+    }
+}
+
+/// Waits, in the tests' own time, until something holds.
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    for _ in 0..20_000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(holds().await, "never: {what}");
+}
+
+/// Two servers with a room of which both have a user.
+async fn couple(net: &FakeNet) -> (Server, Server, OwnedRoomId) {
+    let (a, b) = (Server::start(net, "a.example", 1, config()), Server::start(net, "b.example", 2, config()));
+    let room = a.room("alice").await;
+    b.join("bob", &room, &a).await;
+    (a, b, room)
+}
+
+/// Counts the requests whose path begins so.
+fn count(net: &FakeNet, path: &'static str) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    net.judge(move |_, _, request| {
+        if request.uri().path().starts_with(path) {
+            counted.fetch_add(1, SeqCst);
+        }
+        Fate::Deliver
+    });
+    count
 }

@@ -1,7 +1,7 @@
 //! The keys of other servers: kept, fetched from them or from a notary when needed, each server once at a time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -255,7 +255,7 @@ impl KeyRing {
 
     /// Which of these servers' keys are known without asking anybody.
     #[cfg(test)]
-    pub(crate) async fn ids(&self, server: &ServerName) -> BTreeSet<String> {
+    pub(crate) async fn ids(&self, server: &ServerName) -> std::collections::BTreeSet<String> {
         let rows = self.0.store.read().scan::<ServerKeys>(&server.to_owned(), Direction::Forward, 100).await;
         rows.unwrap_or_default().into_iter().map(|((_, id), _)| id).collect()
     }

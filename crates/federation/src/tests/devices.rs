@@ -1,0 +1,126 @@
+//! Device lists across servers: fetched, kept up to date, fetched again after a gap; to-device messages.
+
+use std::collections::BTreeMap;
+
+use chappe_accounts::{KeyUpload, LogIn, NewUser, RemoteUsers, Refreshing};
+use chappe_world::{FakeNet, Fate};
+use ruma::{DeviceId, OwnedUserId, UserId, serde::Raw};
+use serde_json::{json, value::RawValue};
+
+use super::{Server, couple, eventually};
+use crate::inbound::Received;
+
+async fn user(server: &Server, name: &str) -> OwnedUserId {
+    let new = NewUser { localpart: Some(name.to_owned()), ..NewUser::default() };
+    server.accounts.create_user(new).await.unwrap()
+}
+
+/// A device with keys that look like keys.
+async fn device(server: &Server, user: &UserId, id: &str) {
+    let log_in = LogIn {
+        user_id: user.to_owned(),
+        device_id: Some(id.into()),
+        device_name: None,
+        refreshing: Refreshing::No,
+    };
+    server.accounts.log_in(log_in).await.unwrap();
+    let (key, signature) = ("A".repeat(43), "A".repeat(86));
+    let keys = json!({
+        "user_id": user, "device_id": id, "algorithms": ["m.megolm.v1.aes-sha2"],
+        "keys": { format!("ed25519:{id}"): key, format!("curve25519:{id}"): key },
+        "signatures": { user.as_str(): { format!("ed25519:{id}"): signature } },
+    });
+    let keys = Raw::from_json(RawValue::from_string(keys.to_string()).unwrap());
+    let upload = KeyUpload { device_keys: Some(keys), ..KeyUpload::default() };
+    server.accounts.upload_keys(user, <&DeviceId>::from(id), upload).await.unwrap();
+}
+
+async fn known(server: &Server, user: &UserId) -> Vec<String> {
+    let keys = server.accounts.public_keys(None, user, &[]).await.unwrap();
+    keys.devices.keys().map(ToString::to_string).collect()
+}
+
+async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<String> {
+    let asker = server.actor(asker).user;
+    let users = BTreeMap::from([(user.to_owned(), Vec::new())]);
+    let keys = server.federation.query_keys(&asker, user.server_name(), users).await.unwrap();
+    keys.devices.get(user).map(|devices| devices.keys().map(ToString::to_string).collect()).unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_are_followed_and_repaired_after_a_gap() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    let alice = user(&a, "alice").await;
+    device(&a, &alice, "ONE").await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    let asked = super::count(&net, "/_matrix/federation/v1/user");
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 0, "a list that is followed was asked for");
+
+    device(&a, &alice, "TWO").await;
+    eventually("the new device is known", async || known(&b, &alice).await == ["ONE", "TWO"]).await;
+
+    // An update gets lost for good: what b is told next does not follow what it has.
+    let mut next = a.federation.announced(&alice).await.unwrap();
+    next.stream_id += 5;
+    let mut tx = chappe_store::Tx::new();
+    tx.put::<chappe_store::outbox::AnnouncedDevices>(&alice, &chappe_store::Json(next));
+    a.store.commit(tx).await.unwrap();
+    device(&a, &alice, "THREE").await;
+    eventually("the list is fetched", async || known(&b, &alice).await == ["ONE", "THREE", "TWO"]).await;
+
+    a.accounts.delete_devices(&alice, &["ONE".into()]).await.unwrap();
+    eventually("the device is gone", async || known(&b, &alice).await == ["THREE", "TWO"]).await;
+
+    a.rooms.leave(&a.actor("alice"), &room, None).await.unwrap();
+    eventually("the list is forgotten", async || {
+        b.accounts.remote_list(&alice).await.unwrap().is_none()
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_without_a_common_room_are_asked_for_and_not_followed() {
+    let net = FakeNet::new();
+    let (a, b, _room) = couple(&net).await;
+    let carol = user(&a, "carol").await;
+    device(&a, &carol, "C").await;
+    assert_eq!(query(&b, "bob", &carol).await, ["C"]);
+    assert!(b.accounts.remote_list(&carol).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_device_messages_arrive_once_and_never_in_a_foreign_name() {
+    let net = FakeNet::new();
+    let (a, b, _room) = couple(&net).await;
+    let bob = user(&b, "bob").await;
+    device(&b, &bob, "B").await;
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    net.judge(move |from, _, request| {
+        let send = from == "a.example" && request.uri().path().starts_with("/_matrix/federation/v1/send/");
+        if send && count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            return Fate::LoseAnswer;
+        }
+        Fate::Deliver
+    });
+    let alice = a.actor("alice").user;
+    let content = RawValue::from_string("{\"secret\":1}".to_owned()).unwrap();
+    let recipients = chappe_accounts::Recipients::All(content);
+    let tx = chappe_accounts::to_device_for_servers(&alice, "m.test", "m1", &[(bob.clone(), recipients)]);
+    a.store.commit(tx).await.unwrap();
+    eventually("it is delivered", async || a.waiting(&b).await == 0).await;
+    let inbox = async || {
+        let reader = b.store.read();
+        let (none, now) = (chappe_store::Position(0), reader.position());
+        let device = <&DeviceId>::from("B");
+        b.accounts.to_device_messages(&reader, &bob, device, none, now, 100).await.unwrap()
+    };
+    assert_eq!(inbox().await.len(), 1);
+    let forged = json!({ "edu_type": "m.direct_to_device", "content": {
+        "sender": alice, "type": "m.test", "message_id": "m2", "messages": { bob.as_str(): { "B": {} } } } });
+    let edus = vec![RawValue::from_string(forged.to_string()).unwrap()];
+    let origin = ruma::server_name!("c.example").to_owned();
+    b.federation.receive(Received { origin, id: "1".to_owned(), pdus: Vec::new(), edus }).await;
+    assert_eq!(inbox().await.len(), 1);
+}

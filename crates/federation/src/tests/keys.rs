@@ -1,0 +1,68 @@
+//! Keys: published, fetched once, vouched for by notaries, refused when they are weak.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering::SeqCst,
+    time::Duration,
+};
+
+use chappe_world::FakeNet;
+use futures_util::future::join_all;
+use ruma::server_name;
+
+use super::{Server, config, count};
+use crate::Config;
+
+fn wanted(server: &str, id: &str) -> BTreeMap<ruma::OwnedServerName, BTreeSet<String>> {
+    BTreeMap::from([(server.try_into().unwrap(), BTreeSet::from([id.to_owned()]))])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_askers_fetch_a_key_once() {
+    let net = FakeNet::new();
+    let (a, b) = (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let fetches = count(&net, "/_matrix/key/v2/server");
+    let wanted = wanted("a.example", "ed25519:k1");
+    let ring = b.network.keys();
+    let found = join_all((0..100).map(|_| ring.for_events(&wanted, b.world.now()))).await;
+    assert!(found.iter().all(|found| found[&a.name]["ed25519:k1"].public == super::key(1).public_key()));
+    assert_eq!(fetches.load(SeqCst), 1);
+    ring.for_events(&wanted, b.world.now()).await;
+    assert_eq!(fetches.load(SeqCst), 1, "a known key was fetched again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_key_id_is_not_asked_for_again_and_again() {
+    let net = FakeNet::new();
+    let (_a, b) = (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let fetches = count(&net, "/_matrix/key/v2/server");
+    for _ in 0..5 {
+        let found = b.network.keys().for_events(&wanted("a.example", "ed25519:other"), 0).await;
+        assert!(found.is_empty());
+    }
+    assert_eq!(fetches.load(SeqCst), 1);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    b.network.keys().for_events(&wanted("a.example", "ed25519:other"), 0).await;
+    assert_eq!(fetches.load(SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notary_vouches_for_a_server_that_is_away() {
+    let net = FakeNet::new();
+    let a = Server::start(&net, "a.example", 1, config());
+    let b = Server::start(&net, "b.example", 2, config());
+    let notaries = vec![b.name.clone()];
+    let c = Server::start(&net, "c.example", 3, Config { notaries, ..config() });
+    b.network.keys().for_events(&wanted("a.example", "ed25519:k1"), 0).await;
+    net.unroute("a.example");
+    let found = c.network.keys().for_events(&wanted("a.example", "ed25519:k1"), 0).await;
+    assert_eq!(found[&a.name]["ed25519:k1"].public, super::key(1).public_key());
+    assert_eq!(c.network.keys().ids(server_name!("b.example")).await, BTreeSet::from(["ed25519:k2".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_notary_a_server_that_is_away_has_no_keys() {
+    let net = FakeNet::new();
+    let c = Server::start(&net, "c.example", 3, config());
+    assert!(c.network.keys().for_events(&wanted("a.example", "ed25519:k1"), 0).await.is_empty());
+}

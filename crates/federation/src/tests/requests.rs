@@ -1,0 +1,176 @@
+//! Signed requests: tricks with headers, the list of allowed servers, answers of hostile servers.
+
+use axum::body::Body;
+use chappe_rooms::{PeerError, Peers};
+use chappe_world::{Fake, FakeNet, World};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use ruma::{room_alias_id, server_name};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::{Server, config, key};
+use crate::{
+    Config,
+    auth::{Signed, sign},
+};
+
+const PATH: &str = "/_matrix/federation/v1/query/directory?room_alias=%23x%3Ab.example";
+
+fn header_of(origin: &str, seed: u8, destination: &str, uri: &str) -> String {
+    let signed = Signed { method: &Method::GET, uri, body: b"" };
+    let (origin, destination) = (origin.try_into().unwrap(), destination.try_into().unwrap());
+    let (origin, destination): (ruma::OwnedServerName, ruma::OwnedServerName) = (origin, destination);
+    sign(signed, &origin, &destination, &key(seed)).unwrap().to_str().unwrap().to_owned()
+}
+
+async fn ask(server: &Server, headers: &[&str]) -> (StatusCode, Value) {
+    let mut request = Request::get(PATH);
+    for value in headers {
+        request = request.header(header::AUTHORIZATION, *value);
+    }
+    let answer = server.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_fresh_signature_of_the_sender_for_this_server_and_request_counts() {
+    let net = FakeNet::new();
+    let (_a, b) = (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let good = header_of("a.example", 1, "b.example", PATH);
+    assert_eq!(ask(&b, &[&good]).await.0, StatusCode::NOT_FOUND);
+    let without = good.replace("destination=\"b.example\",", "");
+    assert_eq!(ask(&b, &[&without]).await.0, StatusCode::NOT_FOUND, "older servers leave it out");
+    for (trick, headers) in [
+        ("none", vec![]),
+        ("two", vec![good.clone(), good.clone()]),
+        ("for another server", vec![header_of("a.example", 1, "c.example", PATH)]),
+        ("for another server, hidden", vec![
+            header_of("a.example", 1, "c.example", PATH).replace("destination=\"c.example\",", ""),
+        ]),
+        ("for another request", vec![header_of("a.example", 1, "b.example", "/_matrix/federation/v1/version")]),
+        ("by another key", vec![header_of("a.example", 9, "b.example", PATH).replace("k9", "k1")]),
+        ("by an unknown key", vec![header_of("a.example", 9, "b.example", PATH)]),
+        ("by ourselves", vec![header_of("b.example", 2, "b.example", PATH)]),
+        ("by nobody", vec![header_of("nobody.example", 1, "b.example", PATH)]),
+        ("token", vec!["Bearer abc".to_owned()]),
+    ] {
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        let (status, body) = ask(&b, &headers).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{trick}");
+        assert_eq!(body["errcode"], "M_UNAUTHORIZED", "{trick}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_off_the_list_are_neither_answered_nor_asked() {
+    let net = FakeNet::new();
+    let a = Server::start(&net, "a.example", 1, config());
+    let allow = Some(vec!["c.example".to_owned()]);
+    let b = Server::start(&net, "b.example", 2, Config { allow, ..config() });
+    let (status, body) = ask(&b, &[&header_of("a.example", 1, "b.example", PATH)]).await;
+    assert_eq!((status, &body["errcode"]), (StatusCode::FORBIDDEN, &Value::from("M_FORBIDDEN")));
+    let asked = b.network.alias(room_alias_id!("#x:a.example")).await;
+    assert!(matches!(asked, Err(PeerError::Unreachable(_))), "{asked:?}");
+    assert!(b.network.keys().ids(&a.name).await.is_empty(), "its keys were fetched all the same");
+    b.network.allowed().replace(Some(&["a.example".to_owned()]));
+    assert_eq!(ask(&b, &[&header_of("a.example", 1, "b.example", PATH)]).await.0, StatusCode::NOT_FOUND);
+    assert!(matches!(b.network.alias(room_alias_id!("#x:a.example")).await, Err(PeerError::Refused { .. })));
+}
+
+fn hostile(net: &FakeNet, status: u16, body: &'static str) {
+    let world = World::fake(Fake::new("evil.example", 66, net));
+    let answer = tower::service_fn(move |_: http::Request<http_body_util::Full<bytes::Bytes>>| async move {
+        let body = http_body_util::Full::new(bytes::Bytes::from_static(body.as_bytes()));
+        Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
+    });
+    net.route("evil.example", &world, answer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_answers_become_neutral_errors() {
+    let alias = room_alias_id!("#x:evil.example");
+    for (status, body) in [
+        (401, r#"{"errcode":"M_UNKNOWN_TOKEN","soft_logout":false}"#),
+        (429, r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":9999999}"#),
+        (500, "<html>"),
+        (302, ""),
+        (200, "<html>"),
+        (200, r#"{"room_id":7}"#),
+    ] {
+        let net = FakeNet::new();
+        let b = Server::start(&net, "b.example", 2, config());
+        hostile(&net, status, body);
+        let error = b.network.alias(alias).await.unwrap_err();
+        assert!(matches!(error, PeerError::Unreachable(_) | PeerError::Malformed(_)), "{status}: {error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_fails_is_left_alone_for_a_while() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 2, config());
+    hostile(&net, 503, "");
+    let evil = server_name!("evil.example");
+    b.network.event(evil, ruma::event_id!("$x")).await.unwrap_err();
+    let requests = super::count(&net, "/_matrix/federation");
+    b.network.event(evil, ruma::event_id!("$x")).await.unwrap_err();
+    assert_eq!(requests.load(std::sync::atomic::Ordering::SeqCst), 0);
+    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    b.network.event(evil, ruma::event_id!("$x")).await.unwrap_err();
+    assert_eq!(requests.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_server_goes_out_once_it_is_allowed() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 2, config());
+    let allow = Some(Vec::new());
+    let a = Server::start(&net, "a.example", 1, Config { allow, ..config() });
+    let mut tx = chappe_store::Tx::new();
+    tx.enqueue(&b.name, &chappe_store::OutboxItem::ToDevice("{}".to_owned()));
+    a.store.commit(tx).await.unwrap();
+    let requests = super::count(&net, "/");
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    assert_eq!(requests.load(std::sync::atomic::Ordering::SeqCst), 0);
+    a.network.allowed().replace(Some(&["b.example".to_owned()]));
+    super::eventually("it is sent", async || a.waiting(&b).await == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_refuses_is_found_and_left_out() {
+    let net = FakeNet::new();
+    let a = Server::start(&net, "a.example", 1, config());
+    let world = World::fake(Fake::new("picky.example", 66, &net));
+    let taken = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let list = taken.clone();
+    let answer = tower::service_fn(move |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+        let list = list.clone();
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let edus = body["edus"].as_array().cloned().unwrap_or_default();
+            let bad = edus.iter().any(|edu| edu["content"]["n"] == 3);
+            if !bad {
+                list.lock().extend(edus.iter().map(|edu| edu["content"]["n"].as_u64().unwrap()));
+            }
+            let body = http_body_util::Full::new(bytes::Bytes::from_static(b"{\"pdus\":{}}"));
+            let status = if bad { 400 } else { 200 };
+            Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
+        }
+    });
+    net.route("picky.example", &world, answer);
+    let mut tx = chappe_store::Tx::new();
+    for n in 0..6 {
+        let item = chappe_store::OutboxItem::ToDevice(format!("{{\"n\":{n}}}"));
+        tx.enqueue(server_name!("picky.example"), &item);
+    }
+    a.store.commit(tx).await.unwrap();
+    super::eventually("the queue is empty", async || {
+        a.store.read().outbox(server_name!("picky.example"), 10).await.unwrap().is_empty()
+    })
+    .await;
+    assert_eq!(*taken.lock(), [0, 1, 2, 4, 5]);
+}
