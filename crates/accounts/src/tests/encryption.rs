@@ -307,10 +307,10 @@ async fn signatures_are_verified_and_shown_to_whom_they_concern() {
     let mut forged = own.clone();
     bobs.self_signing.sign(&mut forged, &alice, &mine.self_signing.public());
     assert!(!sign(&accounts, &alice, &alice, "ONE", &forged).await);
-    let mut changed = own.clone();
-    changed["algorithms"] = json!([]);
-    mine.self_signing.sign(&mut changed, &alice, &mine.self_signing.public());
-    assert!(!sign(&accounts, &alice, &alice, "ONE", &changed).await);
+    let mut altered = own.clone();
+    altered["algorithms"] = json!([]);
+    mine.self_signing.sign(&mut altered, &alice, &mine.self_signing.public());
+    assert!(!sign(&accounts, &alice, &alice, "ONE", &altered).await);
     mine.self_signing.sign(&mut own, &alice, &mine.self_signing.public());
     assert!(!sign(&accounts, &bob, &alice, "ONE", &own).await);
     assert!(!sign(&accounts, &alice, &alice, "NONE", &own).await);
