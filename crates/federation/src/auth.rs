@@ -8,8 +8,8 @@ use http::{HeaderValue, Method};
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, ServerName, SigningKeyAlgorithm, signatures};
 use serde_json::Value;
 
-pub use self::origin::Origin;
 pub(crate) use self::header::Claimed;
+pub use self::origin::Origin;
 
 /// What a signature covers, but for the names of the two servers.
 #[derive(Clone, Copy, Debug)]

@@ -63,9 +63,11 @@ impl Backoff {
         let read = self.0.store.read().get::<Destinations>(&destination.to_owned()).await?;
         let state = read.map(|Json(state)| state).unwrap_or_default();
         let mut known = self.0.known.lock();
-        let entry = known
-            .entry(destination.to_owned())
-            .or_insert_with(|| Known { was_away: state.failures > 0, state, ..Known::default() });
+        let entry = known.entry(destination.to_owned()).or_insert_with(|| Known {
+            was_away: state.failures > 0,
+            state,
+            ..Known::default()
+        });
         Ok(entry.state.clone())
     }
 
@@ -81,7 +83,8 @@ impl Backoff {
         if state.failures == 0 {
             return Ok(());
         }
-        self.replace(destination, DestinationState { tried: state.tried, ..DestinationState::default() }).await?;
+        self.replace(destination, DestinationState { tried: state.tried, ..DestinationState::default() })
+            .await?;
         self.0.revived.send(destination.to_owned()).ok();
         Ok(())
     }

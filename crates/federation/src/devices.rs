@@ -25,7 +25,7 @@ const PLACES: usize = 16;
 /// Devices of a user that are taken.
 const MAX_DEVICES: usize = 2_000;
 /// How often lists that are still to be fetched are looked for.
-const ROUND: Duration = Duration::from_secs(600);
+const ROUND: Duration = Duration::from_mins(10);
 
 type Fetch = Shared<BoxFuture<'static, Result<(), Arc<PeerError>>>>;
 
@@ -61,8 +61,8 @@ struct ListedDevice {
 
 impl Devices {
     /// Fetches a user's list in the background.
-    pub(crate) fn resync_soon(&self, federation: &Federation, user: OwnedUserId) {
-        let fetch = self.fetch(federation, &user);
+    pub(crate) fn resync_soon(&self, federation: &Federation, user: &UserId) {
+        let fetch = self.fetch(federation, user);
         federation.network().world().spawn("device list", fetch);
     }
 
@@ -104,7 +104,8 @@ impl Federation {
         if listed.user_id != user || listed.devices.len() > MAX_DEVICES {
             return Err(malformed("not the device list of this user"));
         }
-        let device = |device: ListedDevice| (device.device_id, Some((device.keys, device.device_display_name)));
+        let device =
+            |device: ListedDevice| (device.device_id, Some((device.keys, device.device_display_name)));
         let update = RemoteUpdate {
             stream_id: Some(listed.stream_id.into()),
             devices: listed.devices.into_iter().map(device).collect(),

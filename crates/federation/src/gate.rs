@@ -37,8 +37,7 @@ pub(crate) async fn allows(reader: &Reader<'_>, nid: RoomNid, server: &ServerNam
     let found = reader.state_now(nid, &[StateKey::new("m.room.server_acl", "")]).await?;
     let Some(num) = found.into_iter().next().flatten() else { return Ok(true) };
     let stored = reader.pdu(nid, num).await?;
-    let acl = stored.form(|stored| {
-        serde_json::from_str::<Event>(&stored.json).map(|event| Acl::new(&event.content))
-    });
+    let acl = stored
+        .form(|stored| serde_json::from_str::<Event>(&stored.json).map(|event| Acl::new(&event.content)));
     acl.map(|acl| acl.allows(server)).map_err(|_| Error::Corrupt("event JSON"))
 }

@@ -110,12 +110,16 @@ impl Federation {
     }
 
     /// The events of one room. When that takes too long they are kept on disk, and go on being worked on.
-    async fn work_in_time(&self, origin: &OwnedServerName, room: String, pdus: Vec<Box<RawValue>>) -> Results {
+    async fn work_in_time(
+        &self,
+        origin: &OwnedServerName,
+        room: String,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Results {
         let world = self.network().world();
         let (federation, sender, at, events) = (self.clone(), origin.clone(), room.clone(), pdus.clone());
-        let mut work = world.spawn("received events", async move {
-            federation.work_in_room(&sender, &at, events).await
-        });
+        let mut work = world
+            .spawn("received events", async move { federation.work_in_room(&sender, &at, events).await });
         if let Some(ended) = world.timeout(PATIENCE, &mut work).await {
             return ended.unwrap_or_default();
         }
@@ -159,11 +163,11 @@ impl Federation {
         let Some(nid) = reader.room_nid(room).await? else { return Ok(Results::new()) };
         let version = reader.room_head(nid).await?.version;
         let Some(rules) = chappe_rules::version::rules(&version) else { return Ok(Results::new()) };
-        let denied = |pdu: &Box<RawValue>| {
+        let denied = |pdu: &RawValue| {
             let pdu = Pdu::parse(rules, pdu.get().as_bytes()).ok()?;
             Some((pdu.event_id().to_owned(), Err("your server is excluded from the room".to_owned())))
         };
-        Ok(pdus.iter().filter_map(denied).collect())
+        Ok(pdus.iter().filter_map(|pdu| denied(pdu)).collect())
     }
 
     async fn keep_for_later(

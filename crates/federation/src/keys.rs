@@ -35,7 +35,12 @@ pub(crate) fn public_key(text: &str) -> Option<[u8; 32]> {
 }
 
 /// The signed document that this server publishes about itself (`GET /_matrix/key/v2/server`).
-pub(crate) fn own_document(server: &ServerName, key: &SigningKey, config: &Config, now: u64) -> CanonicalJsonObject {
+pub(crate) fn own_document(
+    server: &ServerName,
+    key: &SigningKey,
+    config: &Config,
+    now: u64,
+) -> CanonicalJsonObject {
     let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
     let object = |entries: Vec<(&str, CanonicalJsonValue)>| {
         let entries = entries.into_iter().map(|(name, value)| (name.to_owned(), value));

@@ -8,21 +8,21 @@ mod allow;
 mod auth;
 mod backoff;
 mod config;
+mod devices;
 mod discovery;
+mod fleeting;
+mod gate;
+mod inbound;
 mod keys;
 mod link;
 mod media_routes;
 mod network;
 mod peers;
-mod sender;
 mod refusal;
 mod remote_media;
 mod remote_users;
 mod routes;
-mod inbound;
-mod gate;
-mod fleeting;
-mod devices;
+mod sender;
 
 use std::sync::Arc;
 
@@ -106,7 +106,11 @@ impl Federation {
 
     /// 404 for users of other servers: this one speaks for its own alone.
     pub(crate) fn local(&self, user: &UserId) -> Result<(), refusal::Refusal> {
-        if user.server_name() == self.network().server() { Ok(()) } else { Err(refusal::Refusal::not_found()) }
+        if user.server_name() == self.network().server() {
+            Ok(())
+        } else {
+            Err(refusal::Refusal::not_found())
+        }
     }
 
     /// Starts following the log, sending what waits, and finishing what was received; ends when the world stops.

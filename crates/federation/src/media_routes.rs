@@ -23,7 +23,7 @@ use tokio::{fs::File, io::AsyncReadExt};
 use crate::{Federation, Origin, refusal::Refusal};
 
 /// The longest wait for an upload that was announced.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Bytes read at once.
 const PIECE: usize = 64 * 1024;
 

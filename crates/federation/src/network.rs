@@ -10,9 +10,7 @@ use chappe_world::{Body, Limits, World};
 use http::{HeaderValue, StatusCode, header};
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName, UInt,
-    api::{
-        IncomingResponseExt, OutgoingBody, OutgoingRequest, path_builder::SinglePath,
-    },
+    api::{IncomingResponseExt, OutgoingBody, OutgoingRequest, path_builder::SinglePath},
 };
 use serde::Deserialize;
 
@@ -130,16 +128,12 @@ impl Network {
 
     /// A usual request: short, and not sent to a server that is being waited for.
     pub(crate) fn brief(&self) -> Call {
-        self.call(self.0.config.timeout(), MAX_BYTES)
+        Call::within(self.0.config.timeout(), MAX_BYTES)
     }
 
     /// A request that makes the other server work, or whose answer holds the state of a room.
     pub(crate) fn long(&self) -> Call {
-        self.call(self.0.config.long_timeout(), MAX_STATE_BYTES)
-    }
-
-    fn call(&self, deadline: Duration, max_bytes: u64) -> Call {
-        Call { limits: Limits { max_bytes, deadline }, insists: false }
+        Call::within(self.0.config.long_timeout(), MAX_STATE_BYTES)
     }
 
     /// Asks `to`.
@@ -203,7 +197,8 @@ impl Network {
         let signed = Signed { method: &method, uri, body: &body };
         let authorization = sign(signed, &self.0.server, to, &self.0.key)
             .ok_or_else(|| PeerError::Malformed("the request is not canonical JSON".to_owned()))?;
-        let mut http = http::Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, authorization);
+        let mut http =
+            http::Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, authorization);
         if !body.is_empty() {
             http = http.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -236,7 +231,9 @@ impl Network {
             // A refusal says nothing new of a destination that takes no transactions.
             Ok(answer) if !answer.status().is_success() => (Ok(()), Ok(answer)),
             Ok(answer) => (self.0.backoff.succeeded(to).await, Ok(answer)),
-            Err(LinkError::TooLong) => (Ok(()), Err(PeerError::Malformed("the answer is too long".to_owned()))),
+            Err(LinkError::TooLong) => {
+                (Ok(()), Err(PeerError::Malformed("the answer is too long".to_owned())))
+            }
             Err(LinkError::Unreachable(why)) => {
                 tracing::info!(server = %to, why, "another server was not reached");
                 (self.0.backoff.failed(to, None).await.map(drop), Err(PeerError::Unreachable(to.to_owned())))
@@ -250,6 +247,10 @@ impl Network {
 }
 
 impl Call {
+    fn within(deadline: Duration, max_bytes: u64) -> Self {
+        Self { limits: Limits { max_bytes, deadline }, insists: false }
+    }
+
     /// Tried even when the destination is being waited for: somebody is waiting for just this server.
     pub(crate) fn insisting(self) -> Self {
         Self { insists: true, ..self }
@@ -263,7 +264,9 @@ impl Call {
 
 /// Answers that say that the server, or the way to it, is not in order.
 fn is_down(status: StatusCode) -> bool {
-    status.is_server_error() || status.is_redirection() || status.is_informational()
+    status.is_server_error()
+        || status.is_redirection()
+        || status.is_informational()
         || status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT
 }
@@ -337,11 +340,16 @@ mod tests {
     #[test]
     fn token_errors_of_peers_never_reach_clients() {
         assert!(matches!(refused(401, r#"{"errcode":"M_UNKNOWN_TOKEN"}"#), PeerError::Unreachable(_)));
-        for body in [r#"{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}"#, "<html>", "", r#"{"errcode":"<b>"}"#] {
-            let PeerError::Refused { status: 403, errcode, .. } = refused(403, body) else { panic!("{body}") };
+        for body in
+            [r#"{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}"#, "<html>", "", r#"{"errcode":"<b>"}"#]
+        {
+            let PeerError::Refused { status: 403, errcode, .. } = refused(403, body) else {
+                panic!("{body}")
+            };
             assert_eq!(errcode, "M_UNKNOWN");
         }
-        let PeerError::Refused { errcode, error, .. } = refused(404, r#"{"errcode":"M_NOT_FOUND","error":"a\nb"}"#)
+        let PeerError::Refused { errcode, error, .. } =
+            refused(404, r#"{"errcode":"M_NOT_FOUND","error":"a\nb"}"#)
         else {
             panic!("not refused")
         };

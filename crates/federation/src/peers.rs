@@ -6,7 +6,8 @@ use chappe_rooms::{
 };
 use chappe_rules::check::KeyRing as Known;
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomAliasId, RoomId, RoomVersionId, ServerName,
+    UserId,
     api::{
         Direction,
         federation::{
@@ -161,7 +162,12 @@ impl Peers for Network {
         Ok(self.request(to, get_event::v1::Request::new(event.to_owned()), self.brief()).await?.pdu)
     }
 
-    async fn event_auth(&self, to: &ServerName, room: &RoomId, event: &EventId) -> Answer<Vec<Box<RawValue>>> {
+    async fn event_auth(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        event: &EventId,
+    ) -> Answer<Vec<Box<RawValue>>> {
         let request = get_event_authorization::v1::Request::new(room.to_owned(), event.to_owned());
         Ok(self.request(to, request, self.long()).await?.auth_chain)
     }

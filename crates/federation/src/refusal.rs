@@ -82,7 +82,9 @@ impl From<RoomError> for Refusal {
             RoomError::UnableToGrantJoin => {
                 bad("M_UNABLE_TO_GRANT_JOIN", "No user of this server may authorise the join".to_owned())
             }
-            RoomError::Peer(PeerError::Refused { .. } | PeerError::Malformed(_) | PeerError::Unreachable(_))
+            RoomError::Peer(
+                PeerError::Refused { .. } | PeerError::Malformed(_) | PeerError::Unreachable(_),
+            )
             | RoomError::Unreachable
             | RoomError::HostilePeer(_) => {
                 Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "A server that is needed did not help")

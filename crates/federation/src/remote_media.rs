@@ -116,7 +116,8 @@ impl Network {
         if uri.scheme_str() != Some("https") {
             return Err(unavailable("the content lies at an unsafe place".to_owned()));
         }
-        let http = http::Request::get(uri).body(Bytes::new()).map_err(|error| unavailable(error.to_string()))?;
+        let http =
+            http::Request::get(uri).body(Bytes::new()).map_err(|error| unavailable(error.to_string()))?;
         let limits = Limits { max_bytes, deadline: self.config().long_timeout() };
         let request = Request { destination: Destination::Url { redirects: REDIRECTS }, http, limits };
         let answer = self.world().stream(request).await.map_err(|error| unavailable(error.to_string()))?;

@@ -73,7 +73,7 @@ impl RemoteUsers for Federation {
             }
         } else {
             for user in followed {
-                self.0.devices.resync_soon(self, user);
+                self.0.devices.resync_soon(self, &user);
             }
         }
         if !missing.is_empty() {

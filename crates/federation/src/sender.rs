@@ -143,7 +143,12 @@ impl Sender {
         self.attempt(destination, batch, width).await
     }
 
-    async fn attempt(&self, destination: &ServerName, batch: Batch, width: &mut Width) -> Result<Step, Error> {
+    async fn attempt(
+        &self,
+        destination: &ServerName,
+        batch: Batch,
+        width: &mut Width,
+    ) -> Result<Step, Error> {
         let network = &self.0.network;
         let tried = batch.last();
         match self.transmit(destination, &batch).await {

@@ -100,8 +100,7 @@ impl Server {
             key: Arc::clone(&key),
         };
         let network = Network::new(deps, config);
-        let accounts =
-            Accounts::new(store.clone(), world.clone(), name.clone(), AccountsConfig::default());
+        let accounts = Accounts::new(store.clone(), world.clone(), name.clone(), AccountsConfig::default());
         let deps = Deps {
             store: store.clone(),
             accounts: accounts.clone(),
@@ -113,16 +112,17 @@ impl Server {
             peers: Arc::new(network.clone()),
         };
         let rooms = Rooms::new(deps, chappe_rooms::Config::default());
-        let seen = Arc::new(Seen::default());
+        let shown = Arc::new(Seen::default());
         let federation = Federation::new(FederationDeps {
             network: network.clone(),
             rooms: rooms.clone(),
             accounts: accounts.clone(),
-            activity: seen.clone(),
+            activity: shown.clone(),
         });
-        let router = chappe_web::finish(routes().into_router(), Arc::default()).with_state(federation.clone());
+        let router =
+            chappe_web::finish(routes().into_router(), Arc::default()).with_state(federation.clone());
         net.route(name.as_str(), &world, router.clone());
-        Self { name, world, store, accounts, rooms, network, federation, seen, router }
+        Self { name, world, store, accounts, rooms, network, federation, seen: shown, router }
     }
 
     fn back(&self, net: &FakeNet) {

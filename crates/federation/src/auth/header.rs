@@ -24,7 +24,8 @@ impl Claimed {
             return Err("the Authorization header is too long");
         }
         let text = std::str::from_utf8(value).map_err(|_| "the Authorization header is not text")?;
-        let (scheme, parameters) = text.split_once(' ').ok_or("the Authorization header has no parameters")?;
+        let (scheme, parameters) =
+            text.split_once(' ').ok_or("the Authorization header has no parameters")?;
         if !scheme.eq_ignore_ascii_case("X-Matrix") {
             return Err("the Authorization header is not of the scheme X-Matrix");
         }
@@ -89,17 +90,16 @@ fn parameter(text: &str) -> Result<(&str, String, &str), &'static str> {
         return Err("a parameter has no name");
     }
     let rest = rest.trim_start();
-    let (value, after) = match rest.strip_prefix('"') {
-        Some(quoted) => quoted_string(quoted)?,
-        None => {
-            let end = rest.find([',', ' ', '\t']).unwrap_or(rest.len());
-            // Older servers do not quote what has a colon or a slash in it.
-            let plain = |byte: u8| token(byte) || b":/[]=".contains(&byte);
-            if end == 0 || !rest[..end].bytes().all(plain) {
-                return Err("a value needs quotes");
-            }
-            (rest[..end].to_owned(), &rest[end..])
+    let (value, after) = if let Some(quoted) = rest.strip_prefix('"') {
+        quoted_string(quoted)?
+    } else {
+        let end = rest.find([',', ' ', '\t']).unwrap_or(rest.len());
+        // Older servers do not quote what has a colon or a slash in it.
+        let plain = |byte: u8| token(byte) || b":/[]=".contains(&byte);
+        if end == 0 || !rest[..end].bytes().all(plain) {
+            return Err("a value needs quotes");
         }
+        (rest[..end].to_owned(), &rest[end..])
     };
     let after = after.trim_start();
     match after.strip_prefix(',') {
@@ -131,7 +131,7 @@ mod tests {
     fn forms_that_servers_send_are_read() {
         for text in [
             r#"X-Matrix origin="a.example:8448",destination="b.example",key="ed25519:k_1",sig="AAAA""#,
-            r#"X-Matrix origin=a.example:8448,key=ed25519:k_1,sig=AAAA"#,
+            "X-Matrix origin=a.example:8448,key=ed25519:k_1,sig=AAAA",
             r#"x-matrix  ORIGIN = "a.example:8448" , key="ed25519:k\_1" ,sig="AAAA" , other=1"#,
             r#"X-Matrix origin="a.example:8448",key="ed25519:k_1",sig="AAAA","#,
         ] {

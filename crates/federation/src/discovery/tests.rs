@@ -1,3 +1,5 @@
+//! The steps of discovery, one name each.
+
 use bytes::Bytes;
 use chappe_world::{Fake, FakeNet, Service};
 use http_body_util::Full;
@@ -9,7 +11,8 @@ fn page(net: &FakeNet, host: &str, status: u16, body: &'static str) {
     let answer = tower::service_fn(move |request: http::Request<Full<Bytes>>| async move {
         let known = request.uri().path() == "/.well-known/matrix/server";
         let status = if known { status } else { 404 };
-        let answer = http::Response::builder().status(status).body(Full::new(Bytes::from_static(body.as_bytes())));
+        let answer =
+            http::Response::builder().status(status).body(Full::new(Bytes::from_static(body.as_bytes())));
         Ok::<_, std::convert::Infallible>(answer.unwrap())
     });
     net.route(host, &world, answer);
@@ -79,10 +82,10 @@ async fn a_delegation_outlives_a_short_outage_and_ends_with_a_long_one() {
     let discovery = discovery(&net);
     assert_eq!(found(&discovery, "d.example").await.0, "matrix.d.example");
     net.unroute("d.example");
-    tokio::time::advance(Duration::from_secs(25 * 3600)).await;
+    tokio::time::advance(Duration::from_hours(25)).await;
     assert_eq!(found(&discovery, "d.example").await.0, "matrix.d.example");
     for _ in 0..4 {
-        tokio::time::advance(Duration::from_secs(2 * 3600)).await;
+        tokio::time::advance(Duration::from_hours(2)).await;
         found(&discovery, "d.example").await;
     }
     assert_eq!(found(&discovery, "d.example").await.0, "d.example");
@@ -91,7 +94,8 @@ async fn a_delegation_outlives_a_short_outage_and_ends_with_a_long_one() {
 #[tokio::test(start_paused = true)]
 async fn an_endless_page_is_no_delegation() {
     let net = FakeNet::new();
-    let long: &'static str = Box::leak(format!("{{\"m.server\":\"x.example\"{}}}", " ".repeat(60_000)).into_boxed_str());
+    let long: &'static str =
+        Box::leak(format!("{{\"m.server\":\"x.example\"{}}}", " ".repeat(60_000)).into_boxed_str());
     page(&net, "long.example", 200, long);
     assert_eq!(found(&discovery(&net), "long.example").await.0, "long.example");
 }

@@ -13,7 +13,7 @@ const MAX_BYTES: u64 = 50 * 1024;
 /// Redirects followed.
 const REDIRECTS: u8 = 5;
 /// However short the page says it lives, it is not asked for more often than this.
-const SHORTEST: Duration = Duration::from_secs(300);
+const SHORTEST: Duration = Duration::from_mins(5);
 
 /// How long answers are kept.
 pub(super) struct Lifetimes {
@@ -81,8 +81,8 @@ mod tests {
             headers.insert(header::CACHE_CONTROL, value.parse().unwrap());
             lifetime(&headers)
         };
-        assert_eq!(said("public, max-age=600"), Some(Duration::from_secs(600)));
-        assert_eq!(said("MAX-AGE=\"60\""), Some(Duration::from_secs(60)));
+        assert_eq!(said("public, max-age=600"), Some(Duration::from_mins(10)));
+        assert_eq!(said("MAX-AGE=\"60\""), Some(Duration::from_mins(1)));
         assert_eq!(said("max-age=600, no-store"), Some(Duration::ZERO));
         assert_eq!(said("public"), None);
         assert_eq!(said("max-age=soon"), None);

@@ -178,7 +178,7 @@ impl Federation {
             .collect();
         let sending = Sending {
             sender: &message.sender,
-            once: Some((origin.as_str(), &message.message_id)),
+            once: Some((origin.as_str(), &message.id)),
             event_type: &message.event_type,
             messages: &messages,
         };
@@ -200,7 +200,7 @@ impl Federation {
         };
         let stream_id = u64::from(update.stream_id);
         if known.stale {
-            self.0.devices.resync_soon(self, user);
+            self.0.devices.resync_soon(self, &user);
             return Ok(());
         }
         if stream_id <= known.stream_id {
@@ -208,7 +208,7 @@ impl Federation {
         }
         if update.prev_id.iter().any(|prev| u64::from(*prev) > known.stream_id) {
             accounts.mark_stale(&user).await?;
-            self.0.devices.resync_soon(self, user);
+            self.0.devices.resync_soon(self, &user);
             return Ok(());
         }
         let device = match update.deleted {

@@ -13,7 +13,8 @@ pub(super) struct Message {
     pub(super) sender: OwnedUserId,
     #[serde(rename = "type")]
     pub(super) event_type: String,
-    pub(super) message_id: String,
+    #[serde(rename = "message_id")]
+    pub(super) id: String,
     pub(super) messages: BTreeMap<OwnedUserId, Devices>,
 }
 
@@ -25,6 +26,7 @@ pub(super) fn recipients(mut devices: Devices) -> Vec<Recipients> {
     let all = devices.remove("*").map(Recipients::All);
     let single = devices.into_iter().map(|(device, content)| (device.into(), content)).collect();
     let single = Some(Recipients::Devices(single));
-    let some = |recipients: &Recipients| !matches!(recipients, Recipients::Devices(devices) if devices.is_empty());
+    let some =
+        |recipients: &Recipients| !matches!(recipients, Recipients::Devices(devices) if devices.is_empty());
     all.into_iter().chain(single).filter(some).collect()
 }

@@ -142,12 +142,16 @@ impl KeyRing {
     /// Fetches the keys of a server unless that was done just now; whoever asks meanwhile waits for the same fetch.
     async fn fetch(&self, server: &ServerName) {
         let now = self.0.world.now();
-        if !self.0.allowed.permits(server) || self.0.pauses.get(server).is_some_and(|pause| pause.until > now) {
+        if !self.0.allowed.permits(server) || self.0.pauses.get(server).is_some_and(|pause| pause.until > now)
+        {
             return;
         }
         let fetch = {
             let mut under_way = self.0.under_way.lock();
-            under_way.entry(server.to_owned()).or_insert_with(|| self.clone().begin(server.to_owned())).clone()
+            under_way
+                .entry(server.to_owned())
+                .or_insert_with(|| self.clone().begin(server.to_owned()))
+                .clone()
         };
         fetch.await;
     }
@@ -188,7 +192,8 @@ impl KeyRing {
     }
 
     async fn fetch_direct(&self, server: &ServerName) -> Result<Document, String> {
-        let http = http::Request::get("/_matrix/key/v2/server").body(Bytes::new()).map_err(|e| e.to_string())?;
+        let http =
+            http::Request::get("/_matrix/key/v2/server").body(Bytes::new()).map_err(|e| e.to_string())?;
         let answer = self.0.link.exchange(server, http, self.limits()).await.map_err(|e| e.to_string())?;
         if answer.status() != http::StatusCode::OK {
             return Err(format!("status {}", answer.status()));

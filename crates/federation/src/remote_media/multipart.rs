@@ -166,7 +166,11 @@ mod tests {
                     content-TYPE: text/plain\r\n\r\nhello\r\n--xy not yet\r\n--xyz--\r\n";
         for size in 1..body.len() {
             let (kind, content) = read(body, size).await.unwrap();
-            assert_eq!((kind.as_str(), &content[..]), ("text/plain", &b"hello\r\n--xy not yet"[..]), "{size}");
+            assert_eq!(
+                (kind.as_str(), &content[..]),
+                ("text/plain", &b"hello\r\n--xy not yet"[..]),
+                "{size}"
+            );
         }
         assert!(read(&body[2..], 7).await.is_ok(), "no line end before the first boundary");
     }

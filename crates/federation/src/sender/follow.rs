@@ -7,12 +7,7 @@ use chappe_store::{
 };
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 
-use super::{
-    Sender,
-    announce::servers_of,
-    fleeting::PresenceNews,
-    lanes::Keep,
-};
+use super::{Sender, announce::servers_of, fleeting::PresenceNews, lanes::Keep};
 
 /// The name of this follower's cursor.
 const CURSOR: &str = "federation";
@@ -102,7 +97,9 @@ impl Sender {
             for (key, receipt) in &receipts {
                 let place = (room.clone(), user.clone(), key.thread.clone());
                 let (event, ts) = (receipt.value.event.0.clone(), receipt.value.ts);
-                self.0.lanes.add_fleeting(&server, Keep::UntilSent, |fleeting| fleeting.receipt(place, event, ts));
+                self.0
+                    .lanes
+                    .add_fleeting(&server, Keep::UntilSent, |fleeting| fleeting.receipt(place, event, ts));
             }
             self.wake(&server);
         }

@@ -32,8 +32,12 @@ enum Activity {
     #[default]
     Resting,
     /// A task is at it; `again` when something came meanwhile.
-    Serving { again: bool },
-    Waiting { until: u64 },
+    Serving {
+        again: bool,
+    },
+    Waiting {
+        until: u64,
+    },
 }
 
 impl Lanes {

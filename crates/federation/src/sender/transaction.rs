@@ -8,8 +8,10 @@ use chappe_store::{
 };
 use http::Method;
 use ruma::{
-    OwnedDeviceId, ServerName, UserId, api::federation::transactions::send_transaction_message::v1::Response,
-    encryption::DeviceKeys, serde::Raw,
+    OwnedDeviceId, ServerName, UserId,
+    api::{IncomingResponseExt as _, federation::transactions::send_transaction_message::v1::Response},
+    encryption::DeviceKeys,
+    serde::Raw,
 };
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -178,7 +180,6 @@ impl Sender {
         let uri = format!("/_matrix/federation/v1/send/{}", batch.id);
         let http = network.signed(destination, Method::PUT, &uri, Bytes::from(body))?;
         let answer = network.exchange(destination, http, network.long().insisting().up_to(1 << 20)).await?;
-        use ruma::api::IncomingResponseExt as _;
         let (head, body) = answer.into_parts();
         let answer = Response::try_from_http_response(http::Response::from_parts(head, &body[..]));
         for (event, result) in answer.map(|answer| answer.pdus).unwrap_or_default() {

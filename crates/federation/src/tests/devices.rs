@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chappe_accounts::{KeyUpload, LogIn, NewUser, RemoteUsers, Refreshing};
+use chappe_accounts::{KeyUpload, LogIn, NewUser, Refreshing, RemoteUsers};
 use chappe_world::{FakeNet, Fate};
 use ruma::{DeviceId, OwnedUserId, UserId, serde::Raw};
 use serde_json::{json, value::RawValue};
@@ -44,7 +44,10 @@ async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<String> {
     let asker = server.actor(asker).user;
     let users = BTreeMap::from([(user.to_owned(), Vec::new())]);
     let keys = server.federation.query_keys(&asker, user.server_name(), users).await.unwrap();
-    keys.devices.get(user).map(|devices| devices.keys().map(ToString::to_string).collect()).unwrap_or_default()
+    keys.devices
+        .get(user)
+        .map(|devices| devices.keys().map(ToString::to_string).collect())
+        .unwrap_or_default()
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,10 +65,10 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
     eventually("the new device is known", async || known(&b, &alice).await == ["ONE", "TWO"]).await;
 
     // An update gets lost for good: what b is told next does not follow what it has.
-    let mut next = a.federation.announced(&alice).await.unwrap();
-    next.stream_id += 5;
+    let mut ahead = a.federation.announced(&alice).await.unwrap();
+    ahead.stream_id += 5;
     let mut tx = chappe_store::Tx::new();
-    tx.put::<chappe_store::outbox::AnnouncedDevices>(&alice, &chappe_store::Json(next));
+    tx.put::<chappe_store::outbox::AnnouncedDevices>(&alice, &chappe_store::Json(ahead));
     a.store.commit(tx).await.unwrap();
     device(&a, &alice, "THREE").await;
     eventually("the list is fetched", async || known(&b, &alice).await == ["ONE", "THREE", "TWO"]).await;
@@ -74,10 +77,8 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
     eventually("the device is gone", async || known(&b, &alice).await == ["THREE", "TWO"]).await;
 
     a.rooms.leave(&a.actor("alice"), &room, None).await.unwrap();
-    eventually("the list is forgotten", async || {
-        b.accounts.remote_list(&alice).await.unwrap().is_none()
-    })
-    .await;
+    eventually("the list is forgotten", async || b.accounts.remote_list(&alice).await.unwrap().is_none())
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

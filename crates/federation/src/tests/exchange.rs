@@ -93,7 +93,7 @@ async fn after_a_long_outage_the_newest_events_are_enough() {
         last = a.say("alice", &room, &number.to_string()).await;
     }
     assert_eq!(a.waiting(&b).await, 200);
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
     let sent: Arc<Mutex<usize>> = Arc::default();
     let pdus = Arc::clone(&sent);
     net.judge(move |from, _, request| {
@@ -117,7 +117,7 @@ async fn a_sign_of_life_ends_the_wait() {
     eventually("quiet", async || a.waiting(&b).await == 0).await;
     net.unroute("b.example");
     let event = a.say("alice", &room, "are you there").await;
-    tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
+    tokio::time::sleep(Duration::from_hours(4)).await;
     assert!(a.network.backoff().state(&b.name).await.unwrap().failures > 8);
     b.back(&net);
     let before = a.world.now();
@@ -230,7 +230,7 @@ async fn dead_servers_do_not_delay_a_living_one() {
         tx.enqueue(&dead, &chappe_store::OutboxItem::ToDevice("{}".to_owned()));
     }
     a.store.commit(tx).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
     let before = a.world.now();
     let event = a.say("alice", &room, "quick").await;
     eventually("it arrives", async || b.has(&event).await).await;

@@ -20,7 +20,8 @@ fn wanted(server: &str, id: &str) -> BTreeMap<ruma::OwnedServerName, BTreeSet<St
 #[tokio::test(start_paused = true)]
 async fn a_hundred_askers_fetch_a_key_once() {
     let net = FakeNet::new();
-    let (a, b) = (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let (a, b) =
+        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
     let fetches = count(&net, "/_matrix/key/v2/server");
     let wanted = wanted("a.example", "ed25519:k1");
     let ring = b.network.keys();
@@ -34,14 +35,15 @@ async fn a_hundred_askers_fetch_a_key_once() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_key_id_is_not_asked_for_again_and_again() {
     let net = FakeNet::new();
-    let (_a, b) = (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let (_a, b) =
+        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
     let fetches = count(&net, "/_matrix/key/v2/server");
     for _ in 0..5 {
         let found = b.network.keys().for_events(&wanted("a.example", "ed25519:other"), 0).await;
         assert!(found.is_empty());
     }
     assert_eq!(fetches.load(SeqCst), 1);
-    tokio::time::advance(Duration::from_secs(3600)).await;
+    tokio::time::advance(Duration::from_hours(1)).await;
     b.network.keys().for_events(&wanted("a.example", "ed25519:other"), 0).await;
     assert_eq!(fetches.load(SeqCst), 2);
 }
@@ -57,7 +59,10 @@ async fn a_notary_vouches_for_a_server_that_is_away() {
     net.unroute("a.example");
     let found = c.network.keys().for_events(&wanted("a.example", "ed25519:k1"), 0).await;
     assert_eq!(found[&a.name]["ed25519:k1"].public, super::key(1).public_key());
-    assert_eq!(c.network.keys().ids(server_name!("b.example")).await, BTreeSet::from(["ed25519:k2".to_owned()]));
+    assert_eq!(
+        c.network.keys().ids(server_name!("b.example")).await,
+        BTreeSet::from(["ed25519:k2".to_owned()])
+    );
 }
 
 #[tokio::test(start_paused = true)]

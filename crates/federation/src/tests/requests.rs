@@ -38,7 +38,8 @@ async fn ask(server: &Server, headers: &[&str]) -> (StatusCode, Value) {
 #[tokio::test(start_paused = true)]
 async fn only_a_fresh_signature_of_the_sender_for_this_server_and_request_counts() {
     let net = FakeNet::new();
-    let (_a, b) = (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let (_a, b) =
+        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
     let good = header_of("a.example", 1, "b.example", PATH);
     assert_eq!(ask(&b, &[&good]).await.0, StatusCode::NOT_FOUND);
     let without = good.replace("destination=\"b.example\",", "");
@@ -47,10 +48,14 @@ async fn only_a_fresh_signature_of_the_sender_for_this_server_and_request_counts
         ("none", vec![]),
         ("two", vec![good.clone(), good.clone()]),
         ("for another server", vec![header_of("a.example", 1, "c.example", PATH)]),
-        ("for another server, hidden", vec![
-            header_of("a.example", 1, "c.example", PATH).replace("destination=\"c.example\",", ""),
-        ]),
-        ("for another request", vec![header_of("a.example", 1, "b.example", "/_matrix/federation/v1/version")]),
+        (
+            "for another server, hidden",
+            vec![header_of("a.example", 1, "c.example", PATH).replace("destination=\"c.example\",", "")],
+        ),
+        (
+            "for another request",
+            vec![header_of("a.example", 1, "b.example", "/_matrix/federation/v1/version")],
+        ),
         ("by another key", vec![header_of("a.example", 9, "b.example", PATH).replace("k9", "k1")]),
         ("by an unknown key", vec![header_of("a.example", 9, "b.example", PATH)]),
         ("by ourselves", vec![header_of("b.example", 2, "b.example", PATH)]),
@@ -82,7 +87,7 @@ async fn servers_off_the_list_are_neither_answered_nor_asked() {
 
 fn hostile(net: &FakeNet, status: u16, body: &'static str) {
     let world = World::fake(Fake::new("evil.example", 66, net));
-    let answer = tower::service_fn(move |_: http::Request<http_body_util::Full<bytes::Bytes>>| async move {
+    let answer = tower::service_fn(move |_: Request<http_body_util::Full<bytes::Bytes>>| async move {
         let body = http_body_util::Full::new(bytes::Bytes::from_static(body.as_bytes()));
         Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
     });
@@ -133,7 +138,7 @@ async fn what_waits_for_a_server_goes_out_once_it_is_allowed() {
     tx.enqueue(&b.name, &chappe_store::OutboxItem::ToDevice("{}".to_owned()));
     a.store.commit(tx).await.unwrap();
     let requests = super::count(&net, "/");
-    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    tokio::time::sleep(std::time::Duration::from_mins(10)).await;
     assert_eq!(requests.load(std::sync::atomic::Ordering::SeqCst), 0);
     a.network.allowed().replace(Some(&["b.example".to_owned()]));
     super::eventually("it is sent", async || a.waiting(&b).await == 0).await;
@@ -146,7 +151,7 @@ async fn what_a_server_refuses_is_found_and_left_out() {
     let world = World::fake(Fake::new("picky.example", 66, &net));
     let taken = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
     let list = taken.clone();
-    let answer = tower::service_fn(move |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+    let answer = tower::service_fn(move |request: Request<http_body_util::Full<bytes::Bytes>>| {
         let list = list.clone();
         async move {
             let body = request.into_body().collect().await.unwrap().to_bytes();

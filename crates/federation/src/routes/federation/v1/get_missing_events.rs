@@ -1,8 +1,8 @@
 //! `POST /_matrix/federation/v1/get_missing_events/{roomId}`: events between others.
 
 use axum::extract::State;
-use chappe_web::Ruma;
 use chappe_rooms::Gap;
+use chappe_web::Ruma;
 use ruma::api::federation::event::get_missing_events::v1::{Request, Response};
 
 use crate::{Federation, Origin, refusal::Answer};

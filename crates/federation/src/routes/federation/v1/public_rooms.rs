@@ -16,7 +16,8 @@ pub(in crate::routes) async fn all(
 ) -> Answer<get_public_rooms::v1::Response> {
     let limit = request.limit.map(u64::from);
     let wanted = PublicRoomsRequest { limit, since: request.since, ..PublicRoomsRequest::default() };
-    let PublicRooms { chunk, next_batch, prev_batch, total } = federation.rooms().public_rooms(&wanted).await?;
+    let PublicRooms { chunk, next_batch, prev_batch, total } =
+        federation.rooms().public_rooms(&wanted).await?;
     let mut response = get_public_rooms::v1::Response::new();
     (response.chunk, response.next_batch, response.prev_batch) = (chunk, next_batch, prev_batch);
     response.total_room_count_estimate = total.map(UInt::new_saturating);
@@ -29,7 +30,8 @@ pub(in crate::routes) async fn filtered(
 ) -> Answer<get_public_rooms_filtered::v1::Response> {
     let limit = request.limit.map(u64::from);
     let wanted = PublicRoomsRequest { server: None, limit, since: request.since, filter: request.filter };
-    let PublicRooms { chunk, next_batch, prev_batch, total } = federation.rooms().public_rooms(&wanted).await?;
+    let PublicRooms { chunk, next_batch, prev_batch, total } =
+        federation.rooms().public_rooms(&wanted).await?;
     let mut response = get_public_rooms_filtered::v1::Response::new();
     (response.chunk, response.next_batch, response.prev_batch) = (chunk, next_batch, prev_batch);
     response.total_room_count_estimate = total.map(UInt::new_saturating);

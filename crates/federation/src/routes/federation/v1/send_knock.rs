@@ -1,8 +1,8 @@
 //! `PUT /_matrix/federation/v1/send_knock/{roomId}/{eventId}`: a knock, signed by its server.
 
 use axum::extract::State;
-use chappe_web::Ruma;
 use chappe_rooms::SignedMember;
+use chappe_web::Ruma;
 use ruma::{
     api::federation::membership::{
         RawStrippedState,

@@ -1,9 +1,9 @@
 //! `PUT /_matrix/federation/v1/send_leave/{roomId}/{eventId}`: a leave; the answer is wrapped in `[200, …]`.
 
+use crate::{Federation, Origin, refusal::Refusal, routes::federation::v2};
 use axum::{Json, extract::State};
 use ruma::api::federation::membership::create_leave_event::v2::Request;
 use serde_json::{Value, json};
-use crate::{Federation, Origin, refusal::Refusal, routes::federation::v2};
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,

@@ -1,8 +1,8 @@
 //! `PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`: an invite of a local user, to be signed.
 
 use axum::extract::State;
-use chappe_web::Ruma;
 use chappe_rooms::Invitation;
+use chappe_web::Ruma;
 use ruma::api::federation::membership::create_invite::v2::{Request, Response};
 
 use crate::{Federation, Origin, peers::raw_state, refusal::Answer};

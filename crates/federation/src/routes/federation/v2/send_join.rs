@@ -1,14 +1,17 @@
 //! `PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}`: a join, signed by its server; the answer is the room's state.
 
 use axum::extract::State;
-use chappe_web::Ruma;
 use chappe_rooms::SignedMember;
+use chappe_web::Ruma;
 use ruma::{
     ServerName,
     api::federation::membership::create_join_event::v2::{Request, Response, RoomState},
 };
 
-use crate::{Federation, Origin, refusal::{Answer, Refusal}};
+use crate::{
+    Federation, Origin,
+    refusal::{Answer, Refusal},
+};
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,

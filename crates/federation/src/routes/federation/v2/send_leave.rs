@@ -1,14 +1,17 @@
 //! `PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}`: a leave, signed by its server.
 
 use axum::extract::State;
-use chappe_web::Ruma;
 use chappe_rooms::SignedMember;
+use chappe_web::Ruma;
 use ruma::{
     ServerName,
     api::federation::membership::create_leave_event::v2::{Request, Response},
 };
 
-use crate::{Federation, Origin, refusal::{Answer, Refusal}};
+use crate::{
+    Federation, Origin,
+    refusal::{Answer, Refusal},
+};
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
