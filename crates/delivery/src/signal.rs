@@ -39,6 +39,7 @@ pub(crate) enum Touch {
 }
 
 /// Everything touched after a position.
+#[expect(clippy::struct_excessive_bools, reason = "independent places to look at")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Touched {
     /// Rooms with something new, receipts included.

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{Error, wake::Wake};
 
 /// The longest that anybody types without saying so again.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 /// Changes kept for followers who are slow to fetch them.
 const QUEUE: usize = 1_024;
 

@@ -18,9 +18,9 @@ use tokio::sync::watch;
 use crate::signal::{Signal, Touch};
 
 /// A user stays attached for so long after their last sync.
-const STAYS: Duration = Duration::from_secs(300);
+const STAYS: Duration = Duration::from_mins(5);
 /// How often attachments are looked through.
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_mins(1);
 /// Log entries taken at once.
 const BATCH: usize = 1_000;
 /// Rooms asked about at once.

@@ -36,7 +36,7 @@ fn user(id: &str) -> &UserId {
 #[derive(Clone)]
 pub(crate) struct Room {
     rules: &'static RoomVersionRules,
-    room_id: Option<OwnedRoomId>,
+    id: Option<OwnedRoomId>,
     pub(crate) events: BTreeMap<OwnedEventId, Pdu>,
     pub(crate) state: StateMap,
     last: Vec<OwnedEventId>,
@@ -48,17 +48,11 @@ impl Room {
     pub(crate) fn new(rules: &'static RoomVersionRules, creator: &str) -> Self {
         let named_after_create = rules.room_id_format == RoomIdFormatVersion::V2;
         let server = user(creator).server_name();
-        let room_id = (!named_after_create).then(|| RoomId::parse(format!("!r:{server}")).unwrap());
-        let mut room = Self {
-            rules,
-            room_id,
-            events: BTreeMap::new(),
-            state: StateMap::new(),
-            last: Vec::new(),
-            clock: 0,
-        };
+        let id = (!named_after_create).then(|| RoomId::parse(format!("!r:{server}")).unwrap());
+        let mut room =
+            Self { rules, id, events: BTreeMap::new(), state: StateMap::new(), last: Vec::new(), clock: 0 };
         let create = room.send(creator, "m.room.create", Some(""), &json!({"creator": creator}));
-        room.room_id = Some(create.room_id().to_owned());
+        room.id = Some(create.room_id().to_owned());
         room.member(creator, creator, "join");
         let users = if named_after_create { json!({}) } else { json!({ creator: 100 }) };
         room.send(creator, "m.room.power_levels", Some(""), &json!({ "users": users }));
@@ -74,7 +68,7 @@ impl Room {
         let auth: Vec<OwnedEventId> = types.iter().filter_map(|key| self.state.get(key).cloned()).collect();
         let place = Place {
             rules: self.rules,
-            room_id: self.room_id.as_deref(),
+            room_id: self.id.as_deref(),
             sender,
             prev_events: &self.last,
             auth_events: &auth,

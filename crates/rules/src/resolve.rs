@@ -158,6 +158,7 @@ mod tests {
 
     use super::{auth_chain, auth_difference, conflicted, subgraph};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "what the functions under test ask for")]
     /// 1 ← 2 ← 3 ← 5, 2 ← 4 ← 5, 1 ← 6.
     fn auth_of(id: &u32) -> Vec<u32> {
         BTreeMap::from([(2, vec![1]), (3, vec![2]), (4, vec![2]), (5, vec![3, 4]), (6, vec![1])])

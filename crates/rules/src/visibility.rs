@@ -17,8 +17,7 @@ pub fn visibility(event: Option<&Pdu>) -> HistoryVisibility {
     struct Content {
         history_visibility: HistoryVisibility,
     }
-    let said =
-        event.and_then(|event| event.content_as::<Content>()).map(|content| content.history_visibility);
+    let said = event.and_then(Pdu::content_as::<Content>).map(|content| content.history_visibility);
     let known = |said: &HistoryVisibility| {
         matches!(
             said,
@@ -37,7 +36,7 @@ pub fn membership(event: Option<&Pdu>) -> MembershipState {
     struct Content {
         membership: MembershipState,
     }
-    let said = event.and_then(|event| event.content_as::<Content>());
+    let said = event.and_then(Pdu::content_as::<Content>);
     said.map_or(MembershipState::Leave, |content| content.membership)
 }
 

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{
     Delta, Json, SyncRequest, filter,
     joined::{Place, raw},
+    stripped::out_of_band,
     timeline::Wanted,
     touched,
 };
@@ -210,7 +211,7 @@ impl Work<'_> {
             if !news || !filter::wants_room(&self.request.filter.room, &room) {
                 continue;
             }
-            match self.out_of_band(&at, &personal.settings.ignored) {
+            match out_of_band(&at, &personal.settings.ignored) {
                 Some((Membership::Invite, state)) => {
                     delta.invited.insert(room, state);
                 }

@@ -217,12 +217,11 @@ impl Work<'_> {
             } else {
                 place.tail.rendered(&place.view, seen, now).await?
             };
-            match shared {
-                Some(event) => rendered.push(event),
-                None => {
-                    let one = std::slice::from_ref(seen);
-                    rendered.extend(place.view.render(&self.actor, one, form, Bundle::All).await?);
-                }
+            if let Some(event) = shared {
+                rendered.push(event);
+            } else {
+                let one = std::slice::from_ref(seen);
+                rendered.extend(place.view.render(&self.actor, one, form, Bundle::All).await?);
             }
         }
         Ok(rendered)
@@ -284,8 +283,8 @@ impl Work<'_> {
     }
 
     async fn summary(&self, place: &Place<'_>) -> Result<Summary, Error> {
-        let names = [StateKey::new("m.room.name", ""), StateKey::new("m.room.canonical_alias", "")];
-        let named = place.view.reader.state_now(place.view.nid, &names).await?.iter().any(Option::is_some);
+        let keys = [StateKey::new("m.room.name", ""), StateKey::new("m.room.canonical_alias", "")];
+        let named = place.view.reader.state_now(place.view.nid, &keys).await?.iter().any(Option::is_some);
         let head = &place.view.head;
         let heroes = if named { None } else { Some(self.heroes(place).await?) };
         Ok(Summary { heroes, joined: Some(head.joined.into()), invited: Some(head.invited.into()) })

@@ -43,25 +43,23 @@ impl Work<'_> {
         state.extend(client::stripped(&own));
         Ok(Some(state))
     }
+}
 
-    /// The stripped state of a room elsewhere, as its server told it.
-    pub(super) fn out_of_band(
-        &self,
-        at: &At<Document<OutOfBand>>,
-        ignored: &BTreeSet<OwnedUserId>,
-    ) -> Option<(Membership, Vec<Json>)> {
-        let Document(what) = &at.value;
-        let kind = what.kind()?;
-        let mut state = what.state.clone();
-        let member = member_of(what);
-        if let Some(member) = &member {
-            if kind == Membership::Invite && ignored.contains(member.sender()) {
-                return None;
-            }
-            state.extend(client::stripped(member));
+/// The stripped state of a room elsewhere, as its server told it.
+pub(super) fn out_of_band(
+    at: &At<Document<OutOfBand>>,
+    ignored: &BTreeSet<OwnedUserId>,
+) -> Option<(Membership, Vec<Json>)> {
+    let Document(what) = &at.value;
+    let kind = what.kind()?;
+    let mut state = what.state.clone();
+    if let Some(member) = member_of(what) {
+        if kind == Membership::Invite && ignored.contains(member.sender()) {
+            return None;
         }
-        Some((kind, state))
+        state.extend(client::stripped(&member));
     }
+    Some((kind, state))
 }
 
 fn member_of(what: &OutOfBand) -> Option<Pdu> {

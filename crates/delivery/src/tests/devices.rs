@@ -102,6 +102,6 @@ async fn those_who_share_a_room_hear_of_new_devices() {
     let (for_bob, for_carol) = (bob.sync(None).await.next, carol.sync(None).await.next);
     let upload = KeyUpload { device_keys: Some(device_keys(&alice)), ..KeyUpload::default() };
     house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
-    assert_eq!(bob.sync(Some(for_bob)).await.device_lists.changed, [alice.id.clone()]);
+    assert_eq!(bob.sync(Some(for_bob)).await.device_lists.changed, std::slice::from_ref(&alice.id));
     assert!(carol.sync(Some(for_carol)).await.device_lists.changed.is_empty());
 }

@@ -245,14 +245,12 @@ impl Person<'_> {
         self.send(room, "m.room.message", json!({"msgtype": "m.text", "body": body})).await
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub(super) async fn send(&self, room: &RoomId, kind: &str, content: Value) -> OwnedEventId {
         let content = content.as_object().unwrap().clone();
         let draft = Draft::message(TimelineEventType::from(kind), content);
         self.house.rooms.send(&self.actor(), room, draft, None).await.unwrap()
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub(super) async fn set(&self, room: &RoomId, kind: &str, content: Value) -> OwnedEventId {
         let content = content.as_object().unwrap().clone();
         let draft = Draft::state(kind.to_owned(), "", content);
@@ -260,7 +258,6 @@ impl Person<'_> {
     }
 
     /// A request that does not wait.
-    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub(super) fn request(&self, since: Option<SyncToken>, filter: Value) -> SyncRequest {
         SyncRequest {
             user: self.id.clone(),

@@ -11,7 +11,7 @@ fn timeline(delta: &Delta, room: &RoomId) -> Vec<String> {
     delta.joined.get(room).map(|room| gist(&room.part.timeline.events)).unwrap_or_default()
 }
 
-async fn two<'a>(house: &'a House) -> (Person<'a>, Person<'a>) {
+async fn two(house: &House) -> (Person<'_>, Person<'_>) {
     (house.user("alice").await, house.user("bob").await)
 }
 
@@ -119,7 +119,7 @@ async fn invites_joins_and_what_came_before() {
     assert_eq!(gist(&part.timeline.events).last().unwrap(), "m.room.member");
     assert!(gist(&part.timeline.events).contains(&"before".to_owned()), "history is shared");
     assert!(part.state.events().len() + part.timeline.events.len() >= 6, "the whole state comes on joining");
-    assert_eq!(joined.device_lists.changed, [alice.id.clone()]);
+    assert_eq!(joined.device_lists.changed, std::slice::from_ref(&alice.id));
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn nothing_comes_after_leaving_or_being_thrown_out() {
     let part = &left.left[&room].part;
     assert_eq!(gist(&part.timeline.events), ["seen", "m.room.member"]);
     assert!(part.state.events().is_empty());
-    assert_eq!(left.device_lists.left, [alice.id.clone()]);
+    assert_eq!(left.device_lists.left, std::slice::from_ref(&alice.id));
     alice.say(&room, "still not").await;
     assert!(bob.sync(Some(left.next)).await.is_empty());
     assert!(bob.sync(None).await.left.is_empty());
@@ -241,13 +241,13 @@ async fn threads_are_counted_apart() {
     let (alice, bob) = two(&house).await;
     let room = alice.room(&[]).await;
     bob.join(&room).await;
-    let root = alice.say(&room, "root").await;
-    let relation = json!({"rel_type": "m.thread", "event_id": root});
-    alice.send(&room, "m.room.message", json!({"body": "reply", "m.relates_to": relation})).await;
+    let first = alice.say(&room, "root").await;
+    let answers = json!({"rel_type": "m.thread", "event_id": first});
+    alice.send(&room, "m.room.message", json!({"body": "reply", "m.relates_to": answers})).await;
     let delta = bob.sync(None).await;
     let unread = &delta.joined[&room].unread;
     assert_eq!((unread.total.notifications, unread.main.notifications), (2, 1));
-    assert_eq!(unread.threads[&root].notifications, 1);
+    assert_eq!(unread.threads[&first].notifications, 1);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::house::{House, gist, values};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn a_waiting_device_gets_what_happens() {
