@@ -133,7 +133,9 @@ impl Backoff {
             state.retry_at = now + self.wait_after(state.failures);
             state.failures += 1;
         }
-        self.replace(destination, state.clone()).await?;
+        if state != self.state(destination).await? {
+            self.replace(destination, state.clone()).await?;
+        }
         if let Some(known) = self.0.known.lock().get_mut(destination) {
             known.was_away = true;
         }

@@ -25,6 +25,9 @@ use self::{
 };
 use crate::Network;
 
+/// The queue of a destination that stays away is shortened at so many times the length at which it is when it is back.
+const LONG_QUEUE: usize = 10;
+
 /// Keeps other servers up to date: a handle, clones share it.
 #[derive(Clone)]
 pub(crate) struct Sender(Arc<Inner>);
@@ -130,7 +133,7 @@ impl Sender {
         let places = if state.failures == 0 { &self.0.healthy } else { &self.0.failing };
         let Ok(_place) = places.acquire().await else { return Ok(Step::Rest) };
         if state.tried.is_none() && network.backoff().was_away(destination) {
-            self.catch_up(destination).await?;
+            self.shorten(destination, network.config().catch_up_after).await?;
         }
         let Some(batch) = self.collect(destination, state.tried, *width).await? else {
             if state.tried.is_some() {
@@ -173,6 +176,7 @@ impl Sender {
                 tracing::info!(%destination, %error, "a transaction was not taken");
                 self.0.lanes.drop_fleeting(destination);
                 let state = network.backoff().failed(destination, tried).await?;
+                self.shorten(destination, network.config().catch_up_after.saturating_mul(LONG_QUEUE)).await?;
                 Ok(Step::Wait(state.retry_at))
             }
         }

@@ -14,12 +14,12 @@ use super::Sender;
 const PAGE: usize = 1_000;
 
 impl Sender {
-    /// Shortens a long queue: of each room's events only the last one stays, and where others have followed it, the
-    /// room's newest events come instead. Everything else stays.
-    pub(super) async fn catch_up(&self, destination: &ServerName) -> Result<(), Error> {
-        let threshold = self.0.network.config().catch_up_after.max(1);
+    /// Shortens a queue of `from` rows and more: of each room's events only the last one stays, and where others have
+    /// followed it, the room's newest events come instead. Everything else stays.
+    pub(super) async fn shorten(&self, destination: &ServerName, from: usize) -> Result<(), Error> {
+        let from = from.max(1);
         let store = self.0.network.store();
-        if store.read().outbox(destination, threshold).await?.len() < threshold {
+        if store.read().outbox(destination, from).await?.len() < from {
             return Ok(());
         }
         let (last, superseded) = self.survey(destination).await?;
