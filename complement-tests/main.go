@@ -1,7 +1,6 @@
 // Command complement-tests runs the conformance suite Complement against plain Chappe processes.
 //
-// Every package of the suite runs in a network namespace of its own, where hs1 is 127.0.1.1,
-// hs2 is 127.0.1.2 and so on. The results are compared with expected.txt.
+// Every package of the suite runs in a network namespace of its own. The results are compared with expected.txt.
 package main
 
 import (

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -100,12 +99,7 @@ func furnish() error {
 	if err := raiseLoopback(); err != nil {
 		return fmt.Errorf("loopback: %w", err)
 	}
-	var hosts strings.Builder
-	fmt.Fprintf(&hosts, "127.0.0.1 localhost %s\n", mockHost)
-	for number := 1; number <= 9; number++ {
-		fmt.Fprintf(&hosts, "127.0.1.%d hs%d\n", number, number)
-	}
-	if err := cover("/etc/hosts", hosts.String()); err != nil {
+	if err := cover("/etc/hosts", "127.0.0.1 localhost "+mockHost+"\n"); err != nil {
 		return err
 	}
 	if err := cover("/etc/resolv.conf", "nameserver "+resolver+"\n"); err != nil {

@@ -1,7 +1,7 @@
 // Package docker starts homeservers as plain processes of this network namespace.
 //
 // It stands in for the suite's package of the same name, which starts containers: same
-// entry points, no Docker. Server hsN lives on 127.0.1.N, ports 8008 (HTTP) and 8448 (TLS).
+// entry points, no Docker. Every server has an address of its own, ports 8008 (HTTP) and 8448 (TLS).
 package docker
 
 import (

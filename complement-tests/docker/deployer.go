@@ -19,8 +19,30 @@ type Deployer struct {
 	config *config.Complement
 }
 
-// addresses is held by the living deployment: names and ports are fixed, so there is one at a time.
-var addresses sync.Mutex
+// Deployments that live at the same time have servers of the same names: each takes a slot,
+// 127.0.SLOT.N is then the address of its hsN, and its servers have a hosts file of their own.
+var (
+	slotsMutex sync.Mutex
+	slots      [64]bool
+)
+
+func takeSlot() (int, error) {
+	slotsMutex.Lock()
+	defer slotsMutex.Unlock()
+	for slot := 1; slot < len(slots); slot++ {
+		if !slots[slot] {
+			slots[slot] = true
+			return slot, nil
+		}
+	}
+	return 0, errors.New("too many deployments at the same time")
+}
+
+func giveSlotBack(slot int) {
+	slotsMutex.Lock()
+	defer slotsMutex.Unlock()
+	slots[slot] = false
+}
 
 // NewDeployer gives a deployer; the namespace is not needed without containers.
 func NewDeployer(_ string, cfg *config.Complement) (*Deployer, error) {
@@ -35,41 +57,41 @@ func (d *Deployer) Deploy(_ context.Context, blueprintName string) (*Deployment,
 	if !ok {
 		return nil, fmt.Errorf("no blueprint named %s", blueprintName)
 	}
-	addresses.Lock()
-	deployment := newDeployment(d)
+	deployment, err := newDeployment(d)
+	if err != nil {
+		return nil, err
+	}
 	for _, server := range blueprint.Homeservers {
 		if err := deployment.add(server.Name, server.ApplicationServices); err != nil {
-			deployment.kill()
-			addresses.Unlock()
+			deployment.end()
 			return nil, err
 		}
 	}
 	if err := deployment.waitAll(); err != nil {
 		deployment.printLogs()
-		deployment.kill()
-		addresses.Unlock()
+		deployment.end()
 		return nil, err
 	}
 	return deployment, nil
 }
 
+// dirtySlot is where the servers live that tests share.
+const dirtySlot = 0
+
 // CreateDirtyDeployment starts hs1 for tests that share their servers.
 func (d *Deployer) CreateDirtyDeployment() (*Deployment, error) {
-	addresses.Lock()
-	deployment := newDeployment(d)
-	deployment.Dirty = true
 	server, err := d.CreateDirtyServer("hs1")
 	if err != nil {
-		addresses.Unlock()
 		return nil, err
 	}
+	deployment := &Deployment{Dirty: true, HS: map[string]*HomeserverDeployment{}, deployer: d, slot: dirtySlot}
 	deployment.HS["hs1"] = server
 	return deployment, nil
 }
 
 // CreateDirtyServer starts one more server for tests that share their servers.
 func (d *Deployer) CreateDirtyServer(name string) (*HomeserverDeployment, error) {
-	server, err := newServer(d.config, name, nil)
+	server, err := newServer(d.config, dirtySlot, name, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -32,15 +32,17 @@ type Deployment struct {
 	HS    map[string]*HomeserverDeployment
 
 	deployer *Deployer
+	slot     int
 	users    atomic.Int64
 }
 
-func newDeployment(deployer *Deployer) *Deployment {
-	return &Deployment{HS: map[string]*HomeserverDeployment{}, deployer: deployer}
+func newDeployment(deployer *Deployer) (*Deployment, error) {
+	slot, err := takeSlot()
+	return &Deployment{HS: map[string]*HomeserverDeployment{}, deployer: deployer, slot: slot}, err
 }
 
 func (d *Deployment) add(name string, services []b.ApplicationService) error {
-	server, err := newServer(d.deployer.config, name, services)
+	server, err := newServer(d.deployer.config, d.slot, name, services)
 	if err != nil {
 		return err
 	}
@@ -92,7 +94,7 @@ func (d *Deployment) DestroyAtCleanup() {
 
 func (d *Deployment) end() {
 	d.kill()
-	addresses.Unlock()
+	giveSlotBack(d.slot)
 }
 
 // GetConfig gives the suite's configuration of this run.

@@ -45,9 +45,9 @@ type HomeserverDeployment struct {
 }
 
 // newServer lays out the folder of a server: certificate, authority, application services.
-func newServer(cfg *config.Complement, name string, services []b.ApplicationService) (*HomeserverDeployment, error) {
+func newServer(cfg *config.Complement, slot int, name string, services []b.ApplicationService) (*HomeserverDeployment, error) {
 	number := strings.TrimPrefix(name, "hs")
-	address := net.ParseIP("127.0.1." + number)
+	address := net.ParseIP(fmt.Sprintf("127.0.%d.%s", slot, number))
 	if address == nil {
 		return nil, fmt.Errorf("no address for a server named %s", name)
 	}
@@ -65,6 +65,14 @@ func newServer(cfg *config.Complement, name string, services []b.ApplicationServ
 		address:      address.String(),
 		folder:       folder,
 		logPath:      filepath.Join(folder, "server.log"),
+	}
+	var hosts strings.Builder
+	fmt.Fprintf(&hosts, "127.0.0.1 localhost %s\n", cfg.HostnameRunningComplement)
+	for number := 1; number <= 9; number++ {
+		fmt.Fprintf(&hosts, "127.0.%d.%d hs%d\n", slot, number, number)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "hosts"), []byte(hosts.String()), 0o644); err != nil {
+		return nil, err
 	}
 	for _, service := range services {
 		path := filepath.Join(folder, "appservice", service.ID+".yaml")
@@ -114,14 +122,16 @@ func writeCertificate(cfg *config.Complement, server *HomeserverDeployment) erro
 	return nil
 }
 
-// start runs the launcher named by COMPLEMENT_LAUNCHER, which turns itself into the homeserver.
+// start runs the launcher named by COMPLEMENT_LAUNCHER, which turns itself into the homeserver,
+// under a hosts file of its own.
 func (s *HomeserverDeployment) start() error {
 	output, err := os.OpenFile(s.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer output.Close()
-	s.process = exec.Command(os.Getenv("COMPLEMENT_LAUNCHER"))
+	s.process = exec.Command("unshare", "--mount", "sh", "-c",
+		`mount --bind "$FOLDER/hosts" /etc/hosts && exec "$COMPLEMENT_LAUNCHER"`)
 	s.process.Dir = s.folder
 	s.process.Stdout, s.process.Stderr = output, output
 	s.process.Env = append(os.Environ(), "SERVER_NAME="+s.name, "ADDRESS="+s.address, "FOLDER="+s.folder)

@@ -29,7 +29,7 @@ impl Client {
         let tls = TlsConnector::from(Arc::new(tls(outbound)?));
         let timeouts =
             (Duration::from_secs(outbound.connect_timeout_s), Duration::from_secs(outbound.idle_timeout_s));
-        Ok(Self { pool: Arc::new(Pool::new(dns, guard, tls, tasks, timeouts)) })
+        Ok(Self { pool: Pool::new(dns, guard, tls, tasks, timeouts) })
     }
 
     /// One exchange, no redirects.

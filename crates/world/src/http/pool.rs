@@ -63,8 +63,25 @@ impl Pool {
         tls: TlsConnector,
         tasks: Tasks,
         (connect_timeout, idle_timeout): (Duration, Duration),
-    ) -> Self {
-        Self { dns, guard, tls, tasks, connect_timeout, idle_timeout, slots: Mutex::default() }
+    ) -> Arc<Self> {
+        let pool = Arc::new(Self {
+            dns,
+            guard,
+            tls,
+            tasks: tasks.clone(),
+            connect_timeout,
+            idle_timeout,
+            slots: Mutex::default(),
+        });
+        let kept = Arc::downgrade(&pool);
+        let signal = tasks.stop_signal();
+        tasks.spawn("idle connections", async move {
+            signal.cancelled().await;
+            if let Some(pool) = kept.upgrade() {
+                pool.slots.lock().clear();
+            }
+        });
+        pool
     }
 
     /// A kept connection, if there is one that still stands.
@@ -95,6 +112,10 @@ impl Pool {
             return;
         }
         let mut slots = self.slots.lock();
+        // Looked at under the lock: what is kept after the stop would never be let go.
+        if self.tasks.is_stopping() {
+            return;
+        }
         self.sweep(&mut slots);
         let slot = slots.entry(key).or_default();
         if slot.idle.len() < IDLE_PER_HOST {
@@ -136,8 +157,10 @@ impl Pool {
             .map_err(|e| unreachable(&key.connect, &e))?;
         self.tasks.spawn("http2 connection", driver);
         let mut slots = self.slots.lock();
-        self.sweep(&mut slots);
-        slots.entry(key.clone()).or_default().shared = Some((shared.clone(), Instant::now()));
+        if !self.tasks.is_stopping() {
+            self.sweep(&mut slots);
+            slots.entry(key.clone()).or_default().shared = Some((shared.clone(), Instant::now()));
+        }
         Ok(Connection::Two(shared))
     }
 

@@ -76,3 +76,25 @@ async fn without_a_listed_range_loopback_is_refused() {
         assert!(matches!(world.send(get(url.to_owned(), 1, 0)).await, Err(Error::Refused(_))), "{url}");
     }
 }
+
+#[tokio::test]
+async fn a_kept_connection_does_not_hold_up_the_stop() {
+    let kept = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_vec();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    #[expect(clippy::disallowed_methods, reason = "a test's server is outside the world")]
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 4096];
+        let _ = stream.read(&mut asked).await.unwrap();
+        stream.write_all(&kept).await.unwrap();
+        stream.read(&mut asked).await.unwrap()
+    });
+    let world = world();
+    assert_eq!(
+        &world.send(get(format!("http://127.0.0.1:{port}/"), 10, 0)).await.unwrap().body()[..],
+        b"hello"
+    );
+    assert!(world.shut_down(Duration::from_secs(10)).await);
+    assert_eq!(server.await.unwrap(), 0, "the connection was closed by the world");
+}
