@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use ruma::{EventId, OwnedEventId};
 
 use crate::{
-    Reader, Tx, Value,
+    At, Reader, Tx, Value,
     key::{Key, KeyReader, KeyWriter},
     pack::{Packer, Unpacker},
     rooms::RoomNid,
@@ -410,6 +410,16 @@ impl Tx {
             self.put_now::<Timeline, _>(&(nid, ordinal), &num);
         }
         self.put_stamped::<EventMetas>(&(nid, num), &meta.pack())
+    }
+
+    /// As [`Tx::place_event`], but at the position that `meta` says: for history that fills a hole, which belongs to
+    /// the time of the event after the hole. Positions keep growing along the live timeline.
+    pub fn place_event_at(&mut self, nid: RoomNid, num: EventNum, meta: &EventMeta) -> &mut Self {
+        if let Some(ordinal) = meta.ordinal {
+            let at = At { position: meta.position, value: num };
+            self.put::<Timeline>(&(nid, ordinal), &at);
+        }
+        self.put::<EventMetas>(&(nid, num), meta)
     }
 
     /// Replaces the record of an event and keeps its position: for a redaction.

@@ -13,6 +13,9 @@ use crate::{
     tx::Error,
 };
 
+/// Places left free where history is missing.
+const HOLE: i64 = 1 << 20;
+
 /// A room's number on this server; never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomNid(pub u32);
@@ -49,7 +52,7 @@ pub struct RoomHead {
     pub state: StateRef,
     /// The number the next stored event gets.
     pub next_event: u32,
-    /// The place the next live event gets in the timeline; starts at 1.
+    /// The place the next live event gets in the timeline; starts at 1, jumps where history is missing.
     pub next_live: i64,
     /// The place the next backfilled event gets; starts at 0 and goes down.
     pub next_back: i64,
@@ -100,6 +103,13 @@ impl RoomHead {
     pub fn take_live_ordinal(&mut self) -> i64 {
         self.next_live += 1;
         self.next_live - 1
+    }
+
+    /// Leaves places free before the next live event: for history that is missing there and may come later.
+    pub fn open_hole(&mut self) {
+        if self.next_live > 1 {
+            self.next_live = self.next_live.saturating_add(HOLE);
+        }
     }
 
     /// Takes the next place at the old end of the timeline.

@@ -1,6 +1,7 @@
 //! The timeline: the order in which a room's events are shown.
 //!
-//! Live events have the ordinals 1, 2, 3 … in order of position, backfilled ones 0, −1, −2 …
+//! Live events have growing ordinals from 1 on, in order of position; where events were missed, places are left free
+//! and filled backwards later. What is older than the first live event gets 0, −1, −2 …
 
 use chappe_kv::Position;
 
@@ -53,6 +54,24 @@ impl Reader<'_> {
     pub async fn timeline_end(&self, nid: RoomNid) -> Result<Option<TimelineRow>, Error> {
         let rows = self.scan::<Timeline>(&nid, Direction::Backward, 1).await?;
         Ok(rows.into_iter().map(row).next())
+    }
+
+    /// The nearest free place before the event at `ordinal`, with no other event between, and the place of the next
+    /// older event, if there is one: where older history goes.
+    pub async fn free_before(&self, nid: RoomNid, ordinal: i64) -> Result<(i64, Option<i64>), Error> {
+        let mut lowest = ordinal;
+        loop {
+            let rows = self.timeline_back(nid, lowest, 200).await?;
+            let Some(last) = rows.last() else { return Ok((lowest - 1, None)) };
+            let last = last.ordinal;
+            for row in rows {
+                if row.ordinal != lowest - 1 {
+                    return Ok((lowest - 1, Some(row.ordinal)));
+                }
+                lowest = row.ordinal;
+            }
+            debug_assert_eq!(lowest, last, "all rows were next to each other");
+        }
     }
 
     /// The first live ordinal whose event came after `position`: where a sync token stands in this room's

@@ -29,6 +29,8 @@ use crate::{
 const LONGEST: u64 = 500;
 /// Events looked at for one page at most; a strict filter then gives a shorter page and a token to go on.
 const LOOKED_AT: usize = 2_000;
+/// Times other servers are asked for one page at most.
+const FETCHES: usize = 3;
 
 /// What part of the history is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -88,16 +90,22 @@ impl Rooms {
         let view = self.view(room).await?;
         let (stretch, start) = view.stretch(&actor.user, &request, limit).await?;
         let found = view.collect(&actor.user, stretch, request.filter).await?;
-        let lacking = request.direction == Direction::Backward && found.exhausted && found.seen.len() < limit;
-        if lacking && view.lacks_history().await? {
+        if request.direction == Direction::Forward {
+            return view.page(actor, start, found, request.filter).await;
+        }
+        let (mut view, mut found) = (view, found);
+        for _ in 0..FETCHES {
+            let Some(gap) = view.gap_within(stretch, &found).await? else { break };
             drop(view);
-            if let Err(error) = self.fetch_older(room, u16::try_from(limit.max(50)).unwrap_or(u16::MAX)).await
-            {
+            let fetched = self.fill_gap(room, gap, u16::try_from(limit.max(50)).unwrap_or(u16::MAX)).await;
+            if let Err(error) = &fetched {
                 tracing::debug!(%room, %error, "no older events from other servers");
             }
-            let view = self.view(room).await?;
-            let found = view.collect(&actor.user, stretch, request.filter).await?;
-            return view.page(actor, start, found, request.filter).await;
+            view = self.view(room).await?;
+            if !fetched.is_ok_and(|count| count > 0) {
+                break;
+            }
+            found = view.collect(&actor.user, stretch, request.filter).await?;
         }
         view.page(actor, start, found, request.filter).await
     }
@@ -125,14 +133,13 @@ impl View<'_> {
         Ok((Stretch { from, to, direction: request.direction, limit }, Place(from)))
     }
 
-    /// Whether there is history of the room that this server does not have.
-    async fn lacks_history(&self) -> Result<bool> {
-        let Some(oldest) = self.reader.timeline_forward(self.nid, i64::MIN, 1).await?.into_iter().next()
-        else {
-            return Ok(true);
-        };
-        let oldest = self.load_one(oldest.num).await?;
-        Ok(*oldest.pdu.kind() != TimelineEventType::RoomCreate)
+    /// The newest place among those looked at before which history is missing.
+    async fn gap_within(&self, stretch: Stretch, found: &Collected) -> Result<Option<i64>> {
+        let lacking = found.seen.len() < stretch.limit;
+        let lowest = found.next.saturating_add(i64::from(!lacking));
+        let looked_at = lowest..=stretch.from;
+        let gaps = self.reader.gaps(self.nid).await?;
+        Ok(gaps.into_iter().rev().map(|gap| gap.ordinal).find(|ordinal| looked_at.contains(ordinal)))
     }
 
     /// The events of a stretch that `user` may see and that pass the filter.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Events looked at on each side of where the time should be: clocks of servers differ.
-const AROUND: i64 = 50;
+const AROUND: usize = 50;
 
 /// An event and its time.
 pub type Found = (OwnedEventId, MilliSecondsSinceUnixEpoch);
@@ -111,9 +111,8 @@ impl View<'_> {
                 high = middle;
             }
         }
-        let from = low.saturating_sub(AROUND);
-        let rows =
-            self.reader.timeline_forward(self.nid, from, usize::try_from(2 * AROUND).unwrap_or(0)).await?;
+        let mut rows = self.reader.timeline_back(self.nid, low, AROUND).await?;
+        rows.extend(self.reader.timeline_forward(self.nid, low, AROUND).await?);
         let nums: Vec<_> = rows.into_iter().map(|row| row.num).collect();
         self.load(&nums).await
     }

@@ -59,6 +59,7 @@ impl Judged<'_> {
 
     /// The event follows everything that is here: the usual case.
     async fn commit_in_line(mut self, complete: &Complete) -> Result<Step> {
+        self.open_hole(complete);
         let num = self.desk.append(self.placing.clone()).await?;
         let ordinal = self.desk.head.next_live - 1;
         self.note_gap(complete, num, ordinal).await?;
@@ -97,6 +98,7 @@ impl Judged<'_> {
         let pdu = self.placing.pdu.clone();
         let num = self.desk.number(&pdu, self.placing.stored);
         let changes = self.changes_with(after).await?;
+        self.open_hole(complete);
         let ordinal = self.desk.head.take_live_ordinal();
         let mut meta = self.meta(Status::Accepted, after, Some(ordinal));
         meta.redacted_by = self.desk.waiting_redaction(&pdu, self.placing.source, self.before.at).await?;
@@ -146,6 +148,13 @@ impl Judged<'_> {
             redacted_by: EventNum::NONE,
             auth: self.placing.auth.clone(),
             prev: self.placing.prev.clone(),
+        }
+    }
+
+    /// Leaves room in the timeline where something may be missing.
+    fn open_hole(&mut self, complete: &Complete) {
+        if !matches!(complete.before, Before::Prevs) {
+            self.desk.head.open_hole();
         }
     }
 

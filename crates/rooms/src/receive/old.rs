@@ -1,4 +1,4 @@
-//! History from before what this server has: fetched on demand, put at the old end of the timeline.
+//! History that this server missed: fetched on demand, put where it belongs in the timeline.
 
 use chappe_store::{EventMeta, EventNum, Position, Status, gaps};
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
@@ -13,8 +13,17 @@ use crate::{
 impl Rooms {
     /// Fetches events older than the oldest this server has of `room`, up to about `limit`; gives how many came.
     pub async fn fetch_older(&self, room: &RoomId, limit: u16) -> Result<usize> {
+        self.fill_gap(room, i64::MIN, limit).await
+    }
+
+    /// Fetches events that are missing before the event at `ordinal`, up to about `limit`; gives how many came.
+    /// [`i64::MIN`] stands for the oldest event with something missing before it.
+    pub(crate) async fn fill_gap(&self, room: &RoomId, ordinal: i64, limit: u16) -> Result<usize> {
         let desk = Desk::open(&self.0, room).await?;
-        let Some(gap) = desk.reader.gaps(desk.nid).await?.into_iter().next() else { return Ok(0) };
+        let gaps = desk.reader.gaps(desk.nid).await?;
+        let Some(gap) = gaps.into_iter().find(|gap| ordinal == i64::MIN || gap.ordinal == ordinal) else {
+            return Ok(0);
+        };
         if !desk.is_here().await? {
             return Ok(0);
         }
@@ -110,17 +119,28 @@ impl Desk<'_> {
         let metas = self.reader.event_metas(self.nid, &nums).await?;
         let placeable = |meta: &EventMeta| meta.status == Status::Outlier;
         let found: Vec<_> = nums.into_iter().zip(metas).filter(|(_, meta)| placeable(meta)).collect();
+        let (mut ordinal, older) = self.reader.free_before(self.nid, gap.ordinal).await?;
+        let after = self.reader.timeline_forward(self.nid, gap.ordinal, 1).await?;
+        let position = after.first().map_or(Position(0), |row| row.position);
         for (num, mut meta) in found {
+            if older.is_some_and(|older| ordinal <= older) {
+                break;
+            }
             let Some(pdu) = self.pdus(&[num]).await?.pop() else { continue };
-            let ordinal = self.head.take_back_ordinal();
             meta.status = Status::Accepted;
             meta.ordinal = Some(ordinal);
-            meta.position = Position(0);
+            meta.position = position;
             meta.redacted_by = self.waiting_redaction(&pdu, Source::Elsewhere, meta.before).await?;
-            self.tx.place_event(self.nid, num, &meta);
+            if ordinal > 0 {
+                self.tx.place_event_at(self.nid, num, &meta);
+            } else {
+                self.tx.place_event(self.nid, num, &meta);
+                self.head.next_back = self.head.next_back.min(ordinal - 1);
+            }
             self.index(&pdu, num, &meta).await?;
             let missing = self.unplaced(pdu.prev_events()).await?;
             self.tx.put_gap(self.nid, &gaps::Gap { ordinal, num, missing });
+            ordinal -= 1;
         }
         let missing = self.unplaced(&gap.missing).await?;
         let still = missing.into_iter().filter(|id| !events.contains(id)).collect();

@@ -166,6 +166,7 @@ impl Inner {
             desk.head.depth = pdu.depth();
             let missing = pdu.prev_events().to_vec();
             let placing = Placing { pdu, auth, prev: Vec::new(), stored, source: Source::Elsewhere };
+            desk.head.open_hole();
             let num = desk.append(placing).await?;
             let ordinal = desk.head.next_live - 1;
             desk.tx.put_gap(desk.nid, &gaps::Gap { ordinal, num, missing });

@@ -104,6 +104,17 @@ impl Net {
         }
     }
 
+    /// Everything that waits for a server is lost.
+    pub(super) async fn lose(&self, from: &Rooms, to: &str) {
+        let to: OwnedServerName = to.try_into().unwrap();
+        let rows = from.store().read().outbox(&to, 10_000).await.unwrap();
+        let mut tx = Tx::new();
+        for (key, _) in rows {
+            tx.delete::<Outbox>(&key);
+        }
+        from.store().commit(tx).await.unwrap();
+    }
+
     async fn deliver_from(&self, from: &ServerName, rooms: &Rooms, to: &ServerName) -> usize {
         let Ok(target) = self.reach(from, to) else { return 0 };
         let reader = rooms.store().read();

@@ -51,6 +51,37 @@ async fn paging_back_goes_on_into_what_other_servers_have() {
 }
 
 #[tokio::test]
+async fn what_was_missed_comes_where_it_belongs() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    say(&a, ALICE, &id, "before").await;
+    net.deliver().await;
+    for number in 0..150 {
+        say(&a, ALICE, &id, &number.to_string()).await;
+    }
+    net.lose(&a, "b.example").await;
+    say(&a, ALICE, &id, "last").await;
+    net.deliver().await;
+    say(&a, ALICE, &id, "and on").await;
+    net.deliver().await;
+    let mut expected = vec!["and on".to_owned(), "last".to_owned()];
+    expected.extend((0..150).rev().map(|number| number.to_string()));
+    expected.push("before".to_owned());
+    assert_eq!(history(&b, BOB, &id, 40).await, expected);
+    assert_eq!(history(&b, BOB, &id, 7).await, expected);
+
+    let view = b.view(&id).await.unwrap();
+    let rows = view.reader.timeline_forward(view.nid, 1, 1_000).await.unwrap();
+    assert!(rows.is_sorted_by_key(|row| row.position), "positions grow along the live timeline");
+    for row in rows {
+        let place = view.reader.ordinal_after(view.nid, row.position).await.unwrap();
+        assert!(place > row.ordinal);
+    }
+}
+
+#[tokio::test]
 async fn history_from_before_a_join_stays_hidden_where_it_is_for_members() {
     let net = Net::default();
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
