@@ -579,8 +579,10 @@ mod tests {
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let num = |index: &prop::sample::Index| u32::try_from(index.index(auth.len()) + 1).unwrap();
+            // An event is about one key; now and then the key is removed instead.
+            let entry = |gone: u8, num: u32| ((num % 5) as u8, if gone == 0 { 0 } else { num });
             let states: Vec<Vec<(u8, u32)>> =
-                states.iter().map(|state| state.iter().map(|(key, index)| (*key, num(index))).collect()).collect();
+                states.iter().map(|state| state.iter().map(|(gone, index)| entry(*gone, num(index))).collect()).collect();
             runtime.block_on(async {
                 let store = room_of(&auth).await;
                 let refs = with_states(&store, &states).await;
