@@ -174,6 +174,11 @@ impl Presence {
         Ok(events)
     }
 
+    /// The presence event of one user, if anything is known.
+    pub(crate) fn event_of(&self, user: &UserId) -> Option<Box<RawValue>> {
+        self.of(user).map(|now| self.event(user, &now))
+    }
+
     async fn shares(
         &self,
         reader: &Reader<'_>,

@@ -165,31 +165,34 @@ async fn count(
         user: reading.user,
         display_name: &display_name,
     };
+    let loaded = match reading.tail.between(start, end) {
+        Some(events) => events.map(|(row, event)| (row.ordinal, event.clone())).collect(),
+        None => load(reading.view, start, end).await?,
+    };
     let mut intact = true;
-    let mut look = |ordinal: i64, event: &Event| {
+    for (ordinal, event) in &loaded {
         intact &= event.pdu.redacts().is_none();
-        let thread = thread_of(&event.pdu);
-        if !read.covers(ordinal, thread.as_ref()) && matters(event, reading) {
-            let subject = event.kept(Subject::new);
-            let attention = evaluate(&reading.settings.rules, &subject, &setting);
-            if attention.notify {
+        if *ordinal <= read.everywhere || !matters(event, reading) {
+            continue;
+        }
+        let subject = event.kept(Subject::new);
+        let attention = evaluate(&reading.settings.rules, &subject, &setting);
+        if attention.notify {
+            let thread = thread_of(reading.view, event).await?;
+            if !read.covers(*ordinal, thread.as_ref()) {
                 counts.entry(thread).or_default().add(&attention);
             }
         }
-    };
-    if let Some(events) = reading.tail.between(start, end) {
-        for (row, event) in events {
-            look(row.ordinal, event);
-        }
-        return Ok(intact);
-    }
-    let (view, length) = (reading.view, usize::try_from(end - start).unwrap_or(0));
-    let rows = view.reader.timeline_forward(view.nid, start, length).await?;
-    let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
-    for (row, event) in rows.iter().zip(&view.load(&nums).await?) {
-        look(row.ordinal, event);
     }
     Ok(intact)
+}
+
+/// The events from one ordinal to another, with their ordinals.
+async fn load(view: &View<'_>, start: i64, end: i64) -> Result<Vec<(i64, Event)>, Error> {
+    let length = usize::try_from(end - start).unwrap_or(0);
+    let rows = view.reader.timeline_forward(view.nid, start, length).await?;
+    let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
+    Ok(rows.iter().map(|row| row.ordinal).zip(view.load(&nums).await?).collect())
 }
 
 /// The user's name in the room, if their rules ask for it.
@@ -236,18 +239,35 @@ fn matters(event: &Event, reading: &Reading<'_>) -> bool {
     !event.is_redacted() && sender != reading.user && !reading.settings.ignored.contains(sender)
 }
 
-/// The thread an event belongs to: its root.
-pub(crate) fn thread_of(event: &Pdu) -> Option<OwnedEventId> {
+/// How far relations are followed to find the thread of an event.
+const STEPS: usize = 3;
+
+/// The thread an event belongs to: its root. What relates in another way to an event of a thread belongs there too.
+async fn thread_of(view: &View<'_>, event: &Event) -> Result<Option<OwnedEventId>, Error> {
+    let mut relation = relation_of(&event.pdu);
+    for _ in 0..STEPS {
+        let Some((kind, target)) = relation else { return Ok(None) };
+        if kind == "m.thread" {
+            return Ok(Some(target));
+        }
+        let Some(num) = view.reader.event_num(view.nid, &target).await? else { return Ok(None) };
+        relation = relation_of(&view.load_one(num).await?.pdu);
+    }
+    Ok(None)
+}
+
+/// `m.relates_to`: how and to what.
+fn relation_of(event: &Pdu) -> Option<(String, OwnedEventId)> {
     #[derive(Deserialize)]
     struct Content {
         #[serde(rename = "m.relates_to")]
-        relation: Option<Relation>,
+        relation: Relation,
     }
     #[derive(Deserialize)]
     struct Relation {
-        rel_type: Option<String>,
-        event_id: Option<OwnedEventId>,
+        rel_type: String,
+        event_id: OwnedEventId,
     }
-    let relation = event.content_as::<Content>()?.relation?;
-    relation.event_id.filter(|_| relation.rel_type.as_deref() == Some("m.thread"))
+    let Content { relation } = event.content_as()?;
+    Some((relation.rel_type, relation.event_id))
 }

@@ -173,16 +173,27 @@ impl Reader<'_> {
         Ok(rows.into_iter().filter_map(|((_, key), now)| Some((key, now.num.some()?))).collect())
     }
 
+    /// The current state but for the members: O(what is left), however many members there are.
+    pub async fn current_without_members(&self, nid: RoomNid) -> Result<Vec<(StateKey, EventNum)>, Error> {
+        let (members, beyond) = ((nid, key::MEMBERS), (nid, key::MEMBERS + 1));
+        let mut rows = self.scan_between::<StateNow>(&nid, &members).await?;
+        rows.extend(self.scan_between::<StateNow>(&beyond, &RoomNid(nid.0.saturating_add(1))).await?);
+        Ok(rows.into_iter().filter_map(|((_, key), now)| Some((key, now.num.some()?))).collect())
+    }
+
     /// The current state events of one type, by state key.
-    pub async fn current_of_type(&self, nid: RoomNid, kind: &str) -> Result<Vec<(StateKey, EventNum)>, Error> {
+    pub async fn current_of_type(
+        &self,
+        nid: RoomNid,
+        kind: &str,
+    ) -> Result<Vec<(StateKey, EventNum)>, Error> {
         let rows = self.scan_all::<StateNow>(&(nid, StateType(kind.to_owned()))).await?;
         Ok(rows.into_iter().filter_map(|((_, key), now)| Some((key, now.num.some()?))).collect())
     }
 
     /// Numbers of state keys, in their order; a key the room never had has none. One round trip, none if cached.
     pub async fn state_key_ids(&self, nid: RoomNid, keys: &[StateKey]) -> Result<Vec<Option<KeyId>>, Error> {
-        let mut found: Vec<_> =
-            keys.iter().map(|key| self.cache.key_ids.get(&(nid, key.clone()))).collect();
+        let mut found: Vec<_> = keys.iter().map(|key| self.cache.key_ids.get(&(nid, key.clone()))).collect();
         let wanted: Vec<usize> = (0..keys.len()).filter(|&i| found[i].is_none()).collect();
         if !wanted.is_empty() {
             let missing: Vec<_> = wanted.iter().map(|&i| keys[i].clone()).collect();

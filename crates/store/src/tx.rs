@@ -8,11 +8,11 @@ use tokio::sync::watch;
 
 use crate::{
     Entry, LogEntry,
+    cache::Cache,
     key::{Key, KeyReader, KeyWriter},
     log::Log,
-    table::Table,
-    cache::Cache,
     migrate,
+    table::Table,
     value::{At, Json, Value},
 };
 
@@ -137,8 +137,7 @@ impl Reader<'_> {
         first: &[A::Key],
         second: &[B::Key],
     ) -> Result<Found<A, B>, Error> {
-        let keys: Vec<Bytes> =
-            first.iter().map(encode::<A>).chain(second.iter().map(encode::<B>)).collect();
+        let keys: Vec<Bytes> = first.iter().map(encode::<A>).chain(second.iter().map(encode::<B>)).collect();
         let mut found = self.snapshot.get(&keys).await?;
         let rest = found.split_off(first.len());
         Ok((values::<A>(found)?, values::<B>(rest)?))

@@ -73,8 +73,9 @@ impl Work<'_> {
             self.add_out_of_band(&personal, &mut delta).await?;
         }
         self.add_to_device(&mut delta).await?;
-        delta.device_lists = self.device_lists(&joined, &candidates, &moved).await?;
-        self.add_presence(&joined, &mut delta).await?;
+        let moved = self.moved(&candidates, &moved).await?;
+        self.add_presence(&joined, &moved.came, &mut delta).await?;
+        delta.device_lists = self.device_lists(&joined, moved).await?;
         if let Some(device) = &self.request.device {
             delta.keys = self.delivery.keys(self.reader, self.signal, device).await?;
             delta.keys_changed = matches!(&self.look, Look::At(touched) if touched.keys);
@@ -247,13 +248,24 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn add_presence(&self, joined: &BTreeSet<RoomNid>, delta: &mut Delta) -> Result<(), Error> {
+    async fn add_presence(
+        &self,
+        joined: &BTreeSet<RoomNid>,
+        came: &BTreeSet<OwnedUserId>,
+        delta: &mut Delta,
+    ) -> Result<(), Error> {
         let presence = &self.delivery.0.presence;
         if !presence.is_enabled() || !filter::wants(&self.request.filter.presence, "m.presence", None) {
             return Ok(());
         }
         let after = self.seen.map(|seen| seen.fleeting);
-        let events = presence.since(self.reader, &self.request.user, joined, after).await?;
+        let mut events = presence.since(self.reader, &self.request.user, joined, after).await?;
+        // Of those who are new here the device knows nothing yet.
+        for user in came {
+            if !events.iter().any(|(told, _)| told == user) {
+                events.extend(presence.event_of(user).map(|event| (user.clone(), event)));
+            }
+        }
         let wanted = |user: &UserId| filter::wants(&self.request.filter.presence, "m.presence", Some(user));
         delta.presence =
             events.into_iter().filter(|(user, _)| wanted(user)).map(|(_, event)| event).collect();

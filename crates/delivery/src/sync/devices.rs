@@ -18,13 +18,11 @@ use crate::Error;
 const CHANGES: usize = 50_000;
 
 impl Work<'_> {
-    /// Whose devices changed since, and with whom rooms are newly shared or no longer; `moved` are the rooms in which
-    /// members came or went.
+    /// Whose devices changed since, and with whom rooms are newly shared or no longer.
     pub(super) async fn device_lists(
         &self,
         rooms: &BTreeSet<RoomNid>,
-        candidates: &[Candidate],
-        moved: &BTreeSet<RoomNid>,
+        moved: Moved,
     ) -> Result<DeviceLists, Error> {
         let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(DeviceLists::default()) };
         let look_at_changes = touched(&self.look, |touched| touched.device_lists);
@@ -42,7 +40,6 @@ impl Work<'_> {
                 }
             }
         }
-        let moved = self.moved(candidates, moved, seen).await?;
         changed.extend(moved.came);
         changed.remove(&self.request.user);
         let own = look_at_changes && self.own_changed(seen).await?;
@@ -67,13 +64,13 @@ impl Work<'_> {
         Ok(self.reader.get_many::<RoomMembers>(&keys).await?.iter().any(Option::is_some))
     }
 
-    /// Who came into the user's rooms or went, the user themselves included.
-    async fn moved(
+    /// Who came into the user's rooms or went, the user themselves included; `rooms` are those in which members did.
+    pub(super) async fn moved(
         &self,
         candidates: &[Candidate],
         rooms: &BTreeSet<RoomNid>,
-        seen: Position,
     ) -> Result<Moved, Error> {
+        let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(Moved::default()) };
         let mut moved = Moved::default();
         for candidate in candidates {
             let own_moved = candidate.own.position > seen;
@@ -142,8 +139,9 @@ async fn said(view: &View<'_>, num: EventNum) -> Result<MembershipState, Error> 
     }
 }
 
+/// Who came into the user's rooms and who went.
 #[derive(Default)]
-struct Moved {
-    came: BTreeSet<OwnedUserId>,
-    went: BTreeSet<OwnedUserId>,
+pub(super) struct Moved {
+    pub(super) came: BTreeSet<OwnedUserId>,
+    pub(super) went: BTreeSet<OwnedUserId>,
 }

@@ -66,7 +66,8 @@ impl Work<'_> {
             Some(seen) if !self.request.full_state => Some(state::state_seen(view, seen, &slice).await?),
             _ => None,
         };
-        let stretch = Stretch { from, end: view.head.state, slice: &slice };
+        let lazy = Members::of(&self.request.filter.room) != Members::All;
+        let stretch = Stretch { from, end: view.head.state, lazy, slice: &slice };
         let (nums, members_changed) = self.state(place, &stretch, known).await?;
         let fresh = known.is_none() || self.request.full_state;
         let summary = if fresh || members_changed { self.summary(place).await? } else { Summary::default() };

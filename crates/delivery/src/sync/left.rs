@@ -38,7 +38,7 @@ impl Work<'_> {
             Some(seen) if !self.request.full_state => Some(state::state_seen(view, seen, &slice).await?),
             _ => None,
         };
-        let stretch = Stretch { from, end: leave.meta.after, slice: &slice };
+        let stretch = Stretch { from, end: leave.meta.after, lazy: false, slice: &slice };
         let (nums, _) = self.state(place, &stretch, known).await?;
         let told = Told { slice, nums };
         Ok(Some(LeftRoom { part: self.part(place, told, account_data).await? }))

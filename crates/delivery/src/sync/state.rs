@@ -17,6 +17,8 @@ pub(super) struct Stretch<'a> {
     pub(super) from: Option<StateRef>,
     /// The state at the end of the timeline.
     pub(super) end: StateRef,
+    /// Whether members are sent one by one, so that a whole state is wanted without them.
+    pub(super) lazy: bool,
     /// The timeline.
     pub(super) slice: &'a Slice,
 }
@@ -77,7 +79,7 @@ pub(super) async fn state_seen(view: &View<'_>, seen: Position, slice: &Slice) -
 
 /// State between what the device has and the start of the timeline, and what no event of the timeline tells.
 pub(super) async fn before(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Nums, Error> {
-    let Some(from) = stretch.from else { return whole(view, stretch.start()).await };
+    let Some(from) = stretch.from else { return whole(view, stretch.start(), stretch.lazy).await };
     if stretch.is_told() {
         return Ok(Nums::new());
     }
@@ -95,15 +97,17 @@ pub(super) async fn before(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Num
 pub(super) async fn after(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Nums, Error> {
     match stretch.from {
         Some(from) => changed(view, from, stretch.end).await,
-        None => whole(view, stretch.end).await,
+        None => whole(view, stretch.end, stretch.lazy).await,
     }
 }
 
-async fn whole(view: &View<'_>, at: StateRef) -> Result<Nums, Error> {
-    let state = if at == view.head.state {
-        view.reader.current_state(view.nid).await?
-    } else {
-        view.reader.full_state(view.nid, at).await?
+async fn whole(view: &View<'_>, at: StateRef, lazy: bool) -> Result<Nums, Error> {
+    let (reader, nid) = (&view.reader, view.nid);
+    let state = match (lazy, at == view.head.state) {
+        (false, true) => reader.current_state(nid).await?,
+        (false, false) => reader.full_state(nid, at).await?,
+        (true, true) => reader.current_without_members(nid).await?,
+        (true, false) => reader.state_without_members(nid, at).await?,
     };
     Ok(state.into_iter().collect())
 }

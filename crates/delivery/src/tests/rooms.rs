@@ -243,11 +243,19 @@ async fn threads_are_counted_apart() {
     bob.join(&room).await;
     let first = alice.say(&room, "root").await;
     let answers = json!({"rel_type": "m.thread", "event_id": first});
-    alice.send(&room, "m.room.message", json!({"body": "reply", "m.relates_to": answers})).await;
+    let reply = alice.send(&room, "m.room.message", json!({"body": "reply", "m.relates_to": answers})).await;
+    let refers = json!({"rel_type": "m.reference", "event_id": reply});
+    alice.send(&room, "m.room.message", json!({"body": "see there", "m.relates_to": refers})).await;
     let delta = bob.sync(None).await;
     let unread = &delta.joined[&room].unread;
-    assert_eq!((unread.total.notifications, unread.main.notifications), (2, 1));
-    assert_eq!(unread.threads[&first].notifications, 1);
+    assert_eq!((unread.total.notifications, unread.main.notifications), (3, 1));
+    assert_eq!(unread.threads[&first].notifications, 2);
+    let read = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    let in_thread = ReceiptThread::Thread(first.clone());
+    house.rooms.set_receipt(&bob.actor(), &room, &read, &reply, &in_thread).await.unwrap();
+    let delta = bob.sync(Some(delta.next)).await;
+    let unread = &delta.joined[&room].unread;
+    assert_eq!((unread.main.notifications, unread.threads[&first].notifications), (1, 1));
 }
 
 #[tokio::test]

@@ -77,6 +77,9 @@ async fn presence_reaches_those_who_share_a_room() {
     let told = values(&bob.sync(Some(for_bob)).await.presence);
     assert_eq!((&told[0]["sender"], &told[0]["content"]["status_msg"]), (&json!(alice.id), &json!("busy")));
     assert!(carol.sync(Some(for_carol)).await.presence.is_empty());
+    carol.join(&room).await;
+    let told = values(&carol.sync(Some(for_carol)).await.presence);
+    assert!(told.iter().any(|event| event["sender"] == alice.id.as_str()), "whom one meets, one hears of");
 }
 
 #[tokio::test]

@@ -8,6 +8,24 @@ use crate::{Reader, events::EventNum, rooms::RoomNid, tx::Error};
 /// First value and last value of each key that changed along a stretch of versions.
 type Changed = BTreeMap<KeyId, (EventNum, EventNum)>;
 
+/// Which part of a state.
+#[derive(Clone, Copy)]
+enum Which<'a> {
+    All,
+    Of(&'a str),
+    WithoutMembers,
+}
+
+impl Which<'_> {
+    fn has(self, key: &StateKey) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(kind) => key.event_type() == kind,
+            Self::WithoutMembers => key.event_type() != "m.room.member",
+        }
+    }
+}
+
 impl Reader<'_> {
     /// The keys whose events differ between `a` (`old`) and `b` (`new`), by key number: O(changes since their common
     /// ancestor); O(state) only where they have none, which takes a rejoin.
@@ -32,7 +50,7 @@ impl Reader<'_> {
 
     /// The whole state at any version. O(state + changes between then and now).
     pub async fn full_state(&self, nid: RoomNid, at: StateRef) -> Result<Vec<(StateKey, EventNum)>, Error> {
-        self.state_where(nid, at, None).await
+        self.state_where(nid, at, Which::All).await
     }
 
     /// The state events of one type at any version.
@@ -42,19 +60,29 @@ impl Reader<'_> {
         at: StateRef,
         kind: &str,
     ) -> Result<Vec<(StateKey, EventNum)>, Error> {
-        self.state_where(nid, at, Some(kind)).await
+        self.state_where(nid, at, Which::Of(kind)).await
+    }
+
+    /// The state but for the members at any version.
+    pub async fn state_without_members(
+        &self,
+        nid: RoomNid,
+        at: StateRef,
+    ) -> Result<Vec<(StateKey, EventNum)>, Error> {
+        self.state_where(nid, at, Which::WithoutMembers).await
     }
 
     async fn state_where(
         &self,
         nid: RoomNid,
         at: StateRef,
-        kind: Option<&str>,
+        which: Which<'_>,
     ) -> Result<Vec<(StateKey, EventNum)>, Error> {
         let now = self.room_head(nid).await?.state;
-        let current = match kind {
-            Some(kind) => self.current_of_type(nid, kind).await?,
-            None => self.current_state(nid).await?,
+        let current = match which {
+            Which::All => self.current_state(nid).await?,
+            Which::Of(kind) => self.current_of_type(nid, kind).await?,
+            Which::WithoutMembers => self.current_without_members(nid).await?,
         };
         let changes = self.state_diff(nid, now, at).await?;
         if changes.is_empty() {
@@ -63,7 +91,7 @@ impl Reader<'_> {
         let mut state: BTreeMap<StateKey, EventNum> = current.into_iter().collect();
         let ids: Vec<KeyId> = changes.iter().map(|change| change.key).collect();
         for (key, change) in self.state_keys(nid, &ids).await?.into_iter().zip(changes) {
-            if kind.is_some_and(|kind| key.event_type() != kind) {
+            if !which.has(&key) {
                 continue;
             }
             match change.new.some() {

@@ -32,6 +32,9 @@ const CODED: &[&str] = &[
     "m.widget",
 ];
 
+/// The code of `m.room.member`: all members lie between this byte and the next.
+pub(super) const MEMBERS: u8 = 2;
+
 /// An event type as the first part of a state key: a prefix of all keys of that type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StateType(pub String);
