@@ -96,6 +96,11 @@ impl Error {
         Self::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", error)
     }
 
+    /// 400 `M_NOT_JSON` or `M_BAD_JSON`, as the parser says.
+    pub fn unreadable_json(error: &serde_json::Error) -> Self {
+        if error.is_data() { Self::bad_json(error.to_string()) } else { Self::not_json(error.to_string()) }
+    }
+
     /// 400 `M_INVALID_PARAM`.
     pub fn invalid_param(error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", error)

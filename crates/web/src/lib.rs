@@ -18,6 +18,6 @@ pub use self::{
     origin::{Origin, Peer},
     rates::{Rate, RateLimiter},
     routes::{Auth, Route, Routes},
-    ruma::{BodyLimit, Ruma, WithBody, body_bytes},
+    ruma::{Arguments, BodyLimit, Parameters, Ruma, WithBody, body_bytes},
     settings::Settings,
 };

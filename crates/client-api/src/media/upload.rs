@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Query, RawPathParams, Request, State},
+    extract::{RawPathParams, Request, State},
 };
 use bytes::Bytes;
 use chappe_media::{Media, Upload};
-use chappe_web::RateLimiter;
+use chappe_web::{Parameters, RateLimiter};
 use chappe_world::World;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, header};
@@ -37,7 +37,7 @@ pub(super) async fn at_once(
     State(limiter): State<RateLimiter>,
     State(world): State<World>,
     requester: Acting,
-    Query(named): Query<Named>,
+    Parameters(named): Parameters<Named>,
     request: Request,
 ) -> Result<Json<Value>> {
     by_user(&limiter, "upload", requester.user(), config.rates.upload)?;
@@ -52,7 +52,7 @@ pub(super) async fn to_address(
     State(world): State<World>,
     requester: Acting,
     path: RawPathParams,
-    Query(named): Query<Named>,
+    Parameters(named): Parameters<Named>,
     request: Request,
 ) -> Result<Json<Value>> {
     announced_size(&media, request.headers())?;

@@ -1,11 +1,8 @@
 //! `GET /rooms/{roomId}/relations/{eventId}[/{relType}[/{eventType}]]`: what relates to an event.
 
-use axum::{
-    Json,
-    extract::{Query, State},
-};
+use axum::{Json, extract::State};
 use chappe_rooms::{Recurse, RelationsRequest, Rooms};
-use chappe_web::Ruma;
+use chappe_web::{Parameters, Ruma};
 use ruma::api::client::relations::{
     get_relating_events as all_api, get_relating_events_with_rel_type as kind_api,
     get_relating_events_with_rel_type_and_event_type as type_api,
@@ -47,7 +44,7 @@ macro_rules! endpoints {
         pub(super) async fn $name(
             State(rooms): State<Rooms>,
             requester: Requester,
-            Query(old): Query<Old>,
+            Parameters(old): Parameters<Old>,
             Ruma($request): Ruma<$api::v1::Request>,
         ) -> Result<Json<Value>> {
             let (rel_type, event_type): (Option<String>, Option<String>) = ($rel_type, $event_type);

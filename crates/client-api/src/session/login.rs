@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{FromRequest, State};
 use chappe_accounts::{Accounts, LogIn};
 use chappe_identity::{Email, Identity};
-use chappe_web::{Origin, RateLimiter, Ruma};
+use chappe_web::{Origin, RateLimiter, Ruma, body_bytes};
 use ruma::{
     OwnedUserId, UserId,
     api::client::{
@@ -13,6 +13,7 @@ use ruma::{
         uiaa::UserIdentifier,
     },
 };
+use serde_json::Value;
 
 use crate::{
     Config,
@@ -27,8 +28,9 @@ pub(super) async fn handler(
     State(config): State<Arc<Config>>,
     State(limiter): State<RateLimiter>,
     origin: Origin,
-    Ruma(request): Ruma<Request>,
+    request: axum::extract::Request,
 ) -> Result<Ruma<Response>> {
+    let Ruma(request) = with_type(request).await?;
     let rates = &config.rates;
     by_ip(&limiter, "login", origin, rates.login_by_ip)?;
     let user = match &request.login_info {
@@ -54,6 +56,19 @@ pub(super) async fn handler(
         response.well_known = Some(DiscoveryInfo::new(HomeserverInfo::new(config.public_base_url.clone())));
     }
     Ok(Ruma(response))
+}
+
+/// The request, once it says its type: without one ruma's parser has no answer.
+async fn with_type(request: axum::extract::Request) -> Result<Ruma<Request>> {
+    let (parts, body) = request.into_parts();
+    let bytes = body_bytes(&parts, body).await?;
+    let said: Value =
+        serde_json::from_slice(&bytes).map_err(|error| chappe_web::Error::unreadable_json(&error))?;
+    if !said["type"].is_string() {
+        return Err(chappe_web::Error::bad_json("type must be a string").into());
+    }
+    let request = axum::extract::Request::from_parts(parts, bytes.into());
+    Ok(Ruma::from_request(request, &()).await?)
 }
 
 /// Whom a log-in means; `None` if it cannot be anybody of this server.

@@ -1,0 +1,179 @@
+//! A server in the process, and users on it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{Router, body::Body};
+use chappe_kv::{Db, Memory};
+use chappe_server::{
+    House,
+    config::{self, Api},
+};
+use chappe_world::{Fake, FakeNet, World};
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+const CONFIGURATION: &str = r#"
+server_name = "a.test"
+public_baseurl = "http://a.test"
+[[listeners]]
+port = 0
+apis = ["client", "media"]
+[client.registration]
+open = true
+guests = true
+[accounts.password]
+memory_kib = 64
+passes = 1
+[federation]
+allow = []
+"#;
+
+/// The password of everybody.
+pub(super) const PASSWORD: &str = "correct horse battery";
+
+/// A server in the process.
+pub(super) struct Home {
+    router: Router,
+    world: World,
+    _folder: TempDir,
+}
+
+/// What came back.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) bytes: Vec<u8>,
+    pub(super) json: Value,
+}
+
+impl Answer {
+    /// The body of a success.
+    #[track_caller]
+    pub(super) fn ok(self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.json);
+        self.json
+    }
+
+    /// The status and error code of a refusal.
+    #[track_caller]
+    pub(super) fn refused(self, status: u16, errcode: &str) {
+        assert_eq!((self.status.as_u16(), &self.json["errcode"]), (status, &json!(errcode)), "{}", self.json);
+    }
+}
+
+impl Home {
+    pub(super) async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// A server with more lines of configuration in front.
+    pub(super) async fn with(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = format!("data_dir = {:?}\n{more}\n{CONFIGURATION}", folder.path().display().to_string());
+        let config = config::parse("test", &data, std::iter::empty()).unwrap();
+        let world = World::fake(Fake::new("a.test", 1, &FakeNet::new()));
+        let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
+        house.start();
+        let router = house.router(&BTreeSet::from([Api::Client, Api::Media]));
+        Self { router, world, _folder: folder }
+    }
+
+    /// Sends a request as it is.
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let answer = self.router.clone().oneshot(request);
+        let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("an answer in time");
+        let (parts, body) = answer.unwrap().into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes().to_vec();
+        let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, bytes, json }
+    }
+
+    /// A request below `/_matrix/client/v3`, or anywhere with a full path.
+    pub(super) async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
+        let path = match path.starts_with("/_") {
+            true => path.to_owned(),
+            false => format!("/_matrix/client/v3{path}"),
+        };
+        let mut request = Request::builder().method(method).uri(path);
+        if !token.is_empty() {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        self.send(request.body(body).unwrap()).await
+    }
+
+    /// Signs somebody up.
+    pub(super) async fn user(&self, name: &str) -> User<'_> {
+        let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
+        let said = self.call("", "POST", "/register", body).await.ok();
+        let text = |field: &str| said[field].as_str().unwrap().to_owned();
+        User { home: self, id: text("user_id"), device: text("device_id"), token: text("access_token") }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.world.kill();
+    }
+}
+
+/// Somebody with a device.
+pub(super) struct User<'a> {
+    pub(super) home: &'a Home,
+    pub(super) id: String,
+    pub(super) device: String,
+    pub(super) token: String,
+}
+
+impl User<'_> {
+    pub(super) async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.home.call(&self.token, method, path, body).await
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, Value::Null).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call("POST", path, body).await
+    }
+
+    pub(super) async fn put(&self, path: &str, body: Value) -> Answer {
+        self.call("PUT", path, body).await
+    }
+
+    /// Does a request that asks for the password.
+    pub(super) async fn confirmed(&self, method: &str, path: &str, mut body: Value) -> Answer {
+        let asked = self.call(method, path, body.clone()).await;
+        assert_eq!(asked.status, StatusCode::UNAUTHORIZED, "{}", asked.json);
+        body["auth"] = json!({
+            "type": "m.login.password", "password": PASSWORD, "session": asked.json["session"],
+            "identifier": { "type": "m.id.user", "user": self.id },
+        });
+        self.call(method, path, body).await
+    }
+
+    /// Makes a room; gives its id.
+    pub(super) async fn room(&self, request: Value) -> String {
+        let made = self.post("/createRoom", request).await.ok();
+        made["room_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Says something; gives the event's id.
+    pub(super) async fn say(&self, room: &str, txn: &str, text: &str) -> String {
+        let path = format!("/rooms/{room}/send/m.room.message/{txn}");
+        let sent = self.put(&path, json!({ "msgtype": "m.text", "body": text })).await.ok();
+        sent["event_id"].as_str().unwrap().to_owned()
+    }
+
+    /// What is new since a token; gives the next token too.
+    pub(super) async fn sync(&self, since: &str) -> (Value, String) {
+        let since = if since.is_empty() { String::new() } else { format!("&since={since}") };
+        let said = self.get(&format!("/sync?timeout=0{since}")).await.ok();
+        let next = said["next_batch"].as_str().unwrap().to_owned();
+        (said, next)
+    }
+}

@@ -1,0 +1,8 @@
+//! The client API as a whole: the router of an assembled server, without sockets and without a disk for the database.
+
+mod account;
+mod home;
+mod keys;
+mod media;
+mod rooms;
+mod table;
