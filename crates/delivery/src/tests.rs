@@ -2,5 +2,6 @@
 
 mod devices;
 mod house;
+mod model;
 mod rooms;
 mod waiting;
