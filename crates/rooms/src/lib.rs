@@ -159,6 +159,26 @@ impl Rooms {
     }
 }
 
+impl Rooms {
+    /// Forgets what is no longer needed: transactions older than two days. Gives how many. Meant to be called every few
+    /// minutes.
+    pub async fn sweep(&self) -> Result<usize> {
+        const AT_ONCE: usize = 1_000;
+        const KEPT_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
+        let before = self.0.world.now().saturating_sub(KEPT_MS);
+        let mut swept = 0;
+        loop {
+            let mut tx = chappe_store::Tx::new();
+            let count = tx.forget_transactions(&self.0.store.read(), before, AT_ONCE).await?;
+            if count == 0 {
+                return Ok(swept);
+            }
+            self.0.store.commit(tx).await?;
+            swept += count;
+        }
+    }
+}
+
 impl std::fmt::Debug for Rooms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Rooms of {}", self.0.server)

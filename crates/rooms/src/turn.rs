@@ -202,7 +202,7 @@ impl Desk<'_> {
         let by = By { sender: &job.sender, bypass: job.bypass, door: Door::Local };
         let authored = self.author(by, job.draft.clone()).await?;
         if let Some(key) = &job.txn {
-            self.tx.put_transaction(key, &authored.event_id, (self.nid, authored.num));
+            self.tx.put_transaction(key, self.inner.world.now(), (self.nid, authored.num));
         }
         Ok((authored.event_id, authored.num))
     }

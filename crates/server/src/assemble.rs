@@ -38,6 +38,7 @@ pub struct House {
     federation: Federation,
     delivery: Delivery,
     media: Media,
+    rooms: Rooms,
     pub(crate) admin: Admin,
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
@@ -127,6 +128,7 @@ impl House {
             store,
             accounts,
             identity,
+            rooms,
             federation,
             delivery,
             media,
@@ -142,6 +144,22 @@ impl House {
     pub fn start(&self) {
         self.federation.start();
         fleeting::start(&self.world, &self.delivery, &self.federation);
+        let (world, rooms, store) = (self.world.clone(), self.rooms.clone(), self.store.clone());
+        self.world.spawn("rooms upkeep", async move {
+            let mut sweep = world.interval(SWEEP);
+            loop {
+                tokio::select! {
+                    () = world.stopping() => break,
+                    _ = sweep.tick() => {}
+                }
+                if let Err(error) = rooms.sweep().await {
+                    tracing::warn!(%error, "rooms upkeep");
+                }
+                if let Err(error) = store.trim_log().await {
+                    tracing::warn!(%error, "log upkeep");
+                }
+            }
+        });
         let (world, accounts) = (self.world.clone(), self.accounts.clone());
         self.world.spawn("accounts upkeep", async move {
             let mut flush = world.interval(FLUSH);

@@ -20,7 +20,7 @@ use crate::{
     rooms::{NextRoom, RoomHeads, RoomIds, RoomNames},
     state::{Line, Now, StateChanges, StateKey, StateKeys, StateLines, StateNow, StateVersions},
     timeline::Timeline,
-    transactions::{EventTransaction, EventTransactions, TransactionKey, Transactions},
+    transactions::{Done, EventTransaction, EventTransactions, TransactionOrder, Transactions},
 };
 
 const NID: RoomNid = RoomNid(0x0102);
@@ -100,12 +100,6 @@ fn rows() -> Vec<(u8, String)> {
         version: None,
         via: vec![owned_server_name!("x.fr")],
     };
-    let transaction = TransactionKey {
-        user: user.clone(),
-        device: "D".into(),
-        scope: "send".to_owned(),
-        txn: "1".to_owned(),
-    };
     let child = Child { num: NUM, event_type: "m.reaction".to_owned(), sender: user.clone() };
     let report = Report {
         reporter: user.clone(),
@@ -150,7 +144,8 @@ fn rows() -> Vec<(u8, String)> {
         row::<Directory>(NID, ()),
         row::<Receipts>((NID, receipt.clone()), at(Receipt { event: hashed.into(), ts: 1000 })),
         row::<ReceiptOrder>((NID, 0x0a0b, receipt), ()),
-        row::<Transactions>(transaction, at("$e".to_owned())),
+        row::<Transactions>([9; 32], (NID, NUM)),
+        row::<TransactionOrder>((0x0a0b, (NID, NUM)), Done { at: 1000, key: [9; 32] }),
         row::<EventTransactions>((NID, NUM), EventTransaction { device: "D".into(), txn: "1".to_owned() }),
         row::<Relations>((NID, plain.into(), "m.annotation".to_owned(), 290), child),
         row::<RelationCounts>((NID, plain.into(), "m.annotation".to_owned()), 2),

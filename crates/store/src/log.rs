@@ -4,7 +4,7 @@ use chappe_kv::Position;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Json, table};
+use crate::{Direction, Json, Store, Tx, table, tx::Error};
 
 /// What happened. Entries are hints of where to look, small and without content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,4 +104,58 @@ table! {
     Cursors = CURSORS: String => u64;
     /// Name → value.
     Meta = META: String => Vec<u8>;
+}
+
+/// Entries kept behind the slowest follower, in positions.
+const KEPT: u64 = 100_000;
+
+impl Store {
+    /// Drops the part of the log that every follower has left far behind. Does nothing when there is little to drop.
+    pub async fn trim_log(&self) -> Result<(), Error> {
+        let now = self.read().position();
+        self.trim_log_at(now).await
+    }
+
+    async fn trim_log_at(&self, now: Position) -> Result<(), Error> {
+        let reader = self.read();
+        let cursors = reader.scan_all::<Cursors>(&()).await?;
+        let slowest = cursors.into_iter().map(|(_, at)| at).chain([now.0]).min().unwrap_or(0);
+        let end = slowest.saturating_sub(KEPT);
+        let first = reader.scan::<Log>(&(), Direction::Forward, 1).await?;
+        if first.first().is_none_or(|((position, _), _)| position.saturating_add(KEPT / 10) > end) {
+            return Ok(());
+        }
+        drop(reader);
+        let mut tx = Tx::new();
+        tx.delete_between::<Log>(&0u64, &end);
+        self.commit(tx).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+    use ruma::owned_user_id;
+
+    use super::{Cursors, Json, KEPT, Log, LogEntry};
+    use crate::{Position, Store, Tx};
+
+    #[tokio::test]
+    async fn the_log_is_kept_for_the_slowest_follower() {
+        let store = Store::new(Db::new(Memory::default()));
+        let mut tx = Tx::new();
+        for position in (0..3 * KEPT).step_by(10_000) {
+            tx.put::<Log>(&(position, 0), &Json(LogEntry::Profile { user: owned_user_id!("@a:x.fr") }));
+        }
+        tx.put::<Cursors>(&"slow".to_owned(), &(2 * KEPT)).put::<Cursors>(&"fast".to_owned(), &(3 * KEPT));
+        store.commit(tx).await.unwrap();
+        let left = async || store.read().scan_all::<Log>(&()).await.unwrap();
+        store.trim_log().await.unwrap();
+        assert_eq!(left().await.len(), 30, "a young store drops nothing");
+        store.trim_log_at(Position(3 * KEPT)).await.unwrap();
+        assert_eq!(left().await.first().unwrap().0.0, KEPT, "what is kept begins behind the slowest");
+        let before = store.read().position();
+        store.trim_log_at(Position(3 * KEPT)).await.unwrap();
+        assert_eq!(store.read().position(), before, "nothing to drop writes nothing");
+    }
 }

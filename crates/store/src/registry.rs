@@ -105,6 +105,8 @@ registry! {
     WAITING_REDACTIONS = 48, Index;
     /// Events of the timeline whose predecessors this server does not have.
     GAPS = 49, Index;
+    /// Transactions by age, for forgetting them.
+    TRANSACTION_ORDER = 50, Queue;
     /// Reports of events, rooms and users to the administrators.
     REPORTS = 60, Queue;
 

@@ -1,12 +1,13 @@
 //! Client transactions: the same request again gives the same event, and the sender's device recognises its own.
 
-use chappe_kv::Position;
-use ruma::{DeviceId, OwnedDeviceId, OwnedEventId, OwnedUserId, UserId};
+use ring::digest::{SHA256, digest};
+use ruma::{DeviceId, OwnedDeviceId, OwnedEventId, OwnedUserId};
 
 use crate::{
-    At, Reader, Tx,
+    Reader, Tx,
     events::EventNum,
     key::{Key, KeyReader, KeyWriter},
+    pack::{Packer, Unpacker},
     rooms::RoomNid,
     table,
     tx::Error,
@@ -26,19 +27,35 @@ pub struct TransactionKey {
     pub txn: String,
 }
 
-impl Key for TransactionKey {
-    fn write(&self, to: &mut KeyWriter) {
-        self.user.write(to);
-        self.device.write(to);
+impl TransactionKey {
+    /// SHA-256 of all parts, told apart: what is kept of a key.
+    fn hash(&self) -> [u8; 32] {
+        let mut to = KeyWriter::default();
+        self.user.write(&mut to);
+        self.device.write(&mut to);
         to.text(&self.scope).text(&self.txn);
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &to.0).as_ref());
+        hash
     }
-    fn read(from: &mut KeyReader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            user: OwnedUserId::read(from)?,
-            device: OwnedDeviceId::read(from)?,
-            scope: from.text()?,
-            txn: from.text()?,
-        })
+}
+
+/// When a transaction was done, and the hash of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Milliseconds since the Unix epoch.
+    pub at: u64,
+    /// Key of [`Transactions`].
+    pub key: [u8; 32],
+}
+
+impl Value for Done {
+    fn to_bytes(&self) -> Vec<u8> {
+        Packer::default().raw(&self.key).uint(self.at).done()
+    }
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let mut from = Unpacker::new(bytes, "transaction");
+        Ok(Self { key: from.fixed()?, at: from.uint()? })
     }
 }
 
@@ -66,17 +83,21 @@ impl Value for EventTransaction {
 }
 
 table! {
-    /// Transaction → the event it made.
-    Transactions = TRANSACTIONS: TransactionKey => At<String>;
+    /// SHA-256 of a transaction's key → the event it made.
+    Transactions = TRANSACTIONS: [u8; 32] => (RoomNid, EventNum);
     /// Event → the transaction it came from.
     EventTransactions = EVENT_TRANSACTIONS: (RoomNid, EventNum) => EventTransaction;
+    /// Position, room and event → when, and which transaction.
+    TransactionOrder = TRANSACTION_ORDER: (u64, (RoomNid, EventNum)) => Done;
 }
 
 impl Reader<'_> {
     /// The event a transaction made before.
     pub async fn transaction(&self, key: &TransactionKey) -> Result<Option<OwnedEventId>, Error> {
-        let found = self.get::<Transactions>(key).await?;
-        found.map(|at| at.value.try_into().map_err(|_| Error::Corrupt("event id"))).transpose()
+        match self.get::<Transactions>(&key.hash()).await? {
+            Some((nid, num)) => Ok(Some(self.pdu(nid, num).await?.event_id.clone())),
+            None => Ok(None),
+        }
     }
 
     /// The transactions of several events, in their order, where `device` sent them: one round trip.
@@ -90,30 +111,84 @@ impl Reader<'_> {
         let rows = self.get_many::<EventTransactions>(&keys).await?;
         Ok(rows.into_iter().map(|row| Some(row.filter(|row| row.device == device)?.txn)).collect())
     }
-
-    /// Up to `limit` of a user's transactions last written before `before`: what a sweep of old ones deletes.
-    pub async fn old_transactions(
-        &self,
-        user: &UserId,
-        before: Position,
-        limit: usize,
-    ) -> Result<Vec<TransactionKey>, Error> {
-        let rows = self.scan::<Transactions>(&user.to_owned(), crate::Direction::Forward, limit).await?;
-        Ok(rows.into_iter().filter(|(_, at)| at.position < before).map(|(key, _)| key).collect())
-    }
 }
 
 impl Tx {
-    /// Remembers a transaction and its event. Conflict if the same transaction was finished by then.
+    /// Remembers a transaction done at `at` (milliseconds since the Unix epoch) and its event. Conflict if the same
+    /// transaction was done by then.
     pub fn put_transaction(
         &mut self,
         key: &TransactionKey,
-        event: &OwnedEventId,
+        at: u64,
         (nid, num): (RoomNid, EventNum),
     ) -> &mut Self {
-        self.expect_absent::<Transactions>(key);
-        self.put_now::<Transactions, _>(key, &event.as_str().to_owned());
+        let hash = key.hash();
+        self.expect_absent::<Transactions>(&hash);
+        self.put::<Transactions>(&hash, &(nid, num));
         let from = EventTransaction { device: key.device.clone(), txn: key.txn.clone() };
-        self.put::<EventTransactions>(&(nid, num), &from)
+        self.put::<EventTransactions>(&(nid, num), &from);
+        self.put_at_position::<TransactionOrder>(&(), &(nid, num), &Done { at, key: hash })
+    }
+
+    /// Forgets the transactions of `reader` that were done before `before` (milliseconds since the Unix epoch), the
+    /// oldest `limit` at most. Gives how many.
+    pub async fn forget_transactions(
+        &mut self,
+        reader: &Reader<'_>,
+        before: u64,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        let rows = reader.scan_from::<TransactionOrder>(&(), &0u64, limit).await?;
+        let old = rows.iter().take_while(|(_, done)| done.at < before);
+        let mut count = 0;
+        for (row, done) in old {
+            self.delete::<Transactions>(&done.key);
+            self.delete::<EventTransactions>(&row.1);
+            self.delete::<TransactionOrder>(row);
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+    use ruma::{device_id, owned_user_id};
+
+    use super::{TransactionKey, TransactionOrder, Transactions};
+    use crate::{EventNum, RoomNid, Store, Tx};
+
+    #[tokio::test]
+    async fn old_transactions_are_forgotten_oldest_first() {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let key = |txn: u32| TransactionKey {
+            user: owned_user_id!("@a:x.fr"),
+            device: "D".into(),
+            scope: "send".to_owned(),
+            txn: txn.to_string(),
+        };
+        for txn in 1..=5u32 {
+            let mut tx = Tx::new();
+            tx.put_transaction(&key(txn), u64::from(txn) * 10, (RoomNid(1), EventNum(txn)));
+            store.commit(tx).await.unwrap();
+        }
+        let mut again = Tx::new();
+        again.put_transaction(&key(5), 60, (RoomNid(1), EventNum(6)));
+        assert!(store.commit(again).await.is_err(), "a transaction is done once");
+        let mut tx = Tx::new();
+        assert_eq!(tx.forget_transactions(&store.read(), 40, 2).await.unwrap(), 2);
+        store.commit(tx).await.unwrap();
+        let mut tx = Tx::new();
+        assert_eq!(tx.forget_transactions(&store.read(), 40, 9).await.unwrap(), 1);
+        store.commit(tx).await.unwrap();
+        let reader = store.read();
+        assert_eq!(reader.scan_all::<Transactions>(&()).await.unwrap().len(), 2);
+        assert_eq!(reader.scan_all::<TransactionOrder>(&()).await.unwrap().len(), 2);
+        let nums: Vec<EventNum> = (1..=5).map(EventNum).collect();
+        let known = reader.event_transactions(RoomNid(1), &nums, device_id!("D")).await.unwrap();
+        assert_eq!(known, [None, None, None, Some("4".to_owned()), Some("5".to_owned())]);
+        let other = reader.event_transactions(RoomNid(1), &nums, device_id!("E")).await.unwrap();
+        assert!(other.iter().all(Option::is_none));
     }
 }
