@@ -4,6 +4,7 @@
 //! [`media_routes`] are the whole table; `no-auth.txt` beside this crate lists the endpoints that answer without an access token.
 
 mod account;
+mod admin;
 mod api;
 mod config;
 mod devices;
@@ -41,6 +42,7 @@ pub fn routes() -> Routes<Api> {
         .and(server::routes())
         .and(session::routes())
         .and(account::routes())
+        .and(admin::routes())
         .and(devices::routes())
         .and(keys::routes())
         .and(room_keys::routes())

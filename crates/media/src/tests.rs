@@ -50,7 +50,7 @@ impl RemoteMedia for Other {
 struct House {
     media: Media,
     other: Arc<Other>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 async fn house(config: Config) -> House {
@@ -63,7 +63,7 @@ async fn house(config: Config) -> House {
         directory: folder.path().to_owned(),
         remote: other.clone(),
     };
-    House { media: Media::open(deps, config).await.unwrap(), other, _folder: folder }
+    House { media: Media::open(deps, config).await.unwrap(), other, folder: folder }
 }
 
 fn alice(content_type: &str) -> Upload {
@@ -104,7 +104,7 @@ async fn too_much_is_refused_and_leaves_nothing() {
     let house = house(Config { max_upload_bytes: 4, ..Config::default() }).await;
     let refused = house.media.upload(alice("text/plain"), body(b"hello")).await;
     assert!(matches!(refused, Err(Error::TooLarge)));
-    let unfinished = std::fs::read_dir(house._folder.path().join("unfinished")).unwrap();
+    let unfinished = std::fs::read_dir(house.folder.path().join("unfinished")).unwrap();
     assert_eq!(unfinished.count(), 0);
 }
 
@@ -159,9 +159,9 @@ async fn thumbnails_are_made_of_pictures_and_of_nothing_else() {
         let id = uri.media_id().unwrap().to_owned();
         media.thumbnail(server_name!("a.test"), &id, wanted, Reach::Local, Duration::ZERO).await
     };
-    let made = bytes(make(picture(400, 200)).await.unwrap()).await;
-    let made = image::load_from_memory(&made).unwrap();
-    assert_eq!((made.width(), made.height()), (96, 96));
+    let thumbnail = bytes(make(picture(400, 200)).await.unwrap()).await;
+    let thumbnail = image::load_from_memory(&thumbnail).unwrap();
+    assert_eq!((thumbnail.width(), thumbnail.height()), (96, 96));
     let small = picture(10, 10);
     assert_eq!(bytes(make(small.clone()).await.unwrap()).await, small);
     assert!(matches!(make(picture(2_000, 1_000)).await, Err(Error::NoThumbnail)));

@@ -153,8 +153,8 @@ impl Media {
         }
         let reader = self.0.store.read();
         let files = reader.scan::<UserMedia>(&user.to_owned(), Direction::Forward, usize::MAX).await?;
-        let used: u64 = files.iter().map(|(_, size)| size).sum();
-        if used < limit { Ok(()) } else { Err(Error::QuotaExceeded) }
+        let taken: u64 = files.iter().map(|(_, size)| size).sum();
+        if taken < limit { Ok(()) } else { Err(Error::QuotaExceeded) }
     }
 
     fn uri(&self, id: &str) -> OwnedMxcUri {

@@ -56,7 +56,7 @@ impl RateLimiter {
         let (buckets, sweep_at) = &mut *guard;
         if buckets.len() >= (*sweep_at).max(SWEEP_AT) {
             // A bucket untouched for ten minutes has filled up at any sensible rate.
-            buckets.retain(|_, bucket| now.duration_since(bucket.at) < Duration::from_secs(600));
+            buckets.retain(|_, bucket| now.duration_since(bucket.at) < Duration::from_mins(10));
             *sweep_at = buckets.len() * 2;
         }
         let full = f64::from(rate.burst.max(1));

@@ -101,9 +101,7 @@ impl FakeNet {
             let (service, world) = (service.clone(), world.clone());
             let work = async move {
                 let answer = service.oneshot(request.map(Full::new)).await;
-                answer
-                    .map(|answer| limited(answer, deadline))
-                    .unwrap_or_else(|e| gateway_error(&e.to_string()))
+                answer.map_or_else(|e| gateway_error(&e.to_string()), |answer| limited(answer, deadline))
             };
             world.spawn("request", work).map(|ended| ended.unwrap_or_else(|_| gateway_error("down"))).boxed()
         });

@@ -54,11 +54,12 @@ impl World {
     pub fn real(outbound: &Outbound) -> Result<Self, SetupError> {
         let tasks = Tasks::threaded();
         let dns: Arc<dyn Dns> = Arc::new(dns::System::new());
-        let http = Arc::new(http::Client::new(outbound, Arc::clone(&dns), tasks.clone())?);
+        let http = Arc::new(http::Client::new(outbound, Arc::clone(&dns), &tasks)?);
         Ok(Self::of(Clock::system(), Random::system(), tasks, http, dns))
     }
 
     /// A seeded world: time begins at `fake.epoch_ms` and follows tokio's clock, requests go to `fake.net`.
+    #[expect(clippy::needless_pass_by_value, reason = "a fake makes one world")]
     pub fn fake(fake: Fake) -> Self {
         let tasks = Tasks::inline();
         let (http, dns) = (fake.http(), fake.dns());

@@ -14,6 +14,7 @@ mod knock;
 mod leave;
 mod members;
 mod messages;
+mod mutual;
 mod read_markers;
 mod receipt;
 mod redact;
@@ -56,6 +57,7 @@ fn membership() -> Routes<Api> {
         .on::<m::unban_user::v3::Request, _>(change::unban)
         .on::<m::forget_room::v3::Request, _>(forget::handler)
         .on::<m::joined_rooms::v3::Request, _>(joined_rooms::handler)
+        .on::<m::get_mutual_rooms::v1::Request, _>(mutual::handler)
         .on::<m::joined_members::v3::Request, _>(joined_members::handler)
         .on::<m::get_member_events::v3::Request, _>(members::handler)
         .on::<r::upgrade_room::v3::Request, _>(upgrade::handler)

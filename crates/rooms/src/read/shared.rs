@@ -1,11 +1,25 @@
 //! Whether two users meet anywhere.
 
 use chappe_store::Membership;
-use ruma::UserId;
+use ruma::{OwnedRoomId, UserId};
 
 use crate::{Result, Rooms};
 
 impl Rooms {
+    /// The rooms that the local user `local` and `other` are both joined to.
+    pub async fn shared_rooms(&self, local: &UserId, other: &UserId) -> Result<Vec<OwnedRoomId>> {
+        let reader = self.0.store.read();
+        let mut shared = Vec::new();
+        for (nid, own) in reader.user_rooms(local).await? {
+            if own.value.membership == Membership::Join
+                && reader.membership(nid, other).await?.is_some_and(|(theirs, _)| theirs == Membership::Join)
+            {
+                shared.push(reader.room_id(nid).await?);
+            }
+        }
+        Ok(shared)
+    }
+
     /// Whether the local user `local` and `other` are joined to a room together.
     pub async fn share_a_room(&self, local: &UserId, other: &UserId) -> Result<bool> {
         let reader = self.0.store.read();

@@ -219,7 +219,8 @@ async fn an_upgraded_room_keeps_what_it_was() {
         let name = format!("salon{version}");
         let alias = ruma::RoomAliasId::parse(format!("#{name}:a.example")).unwrap();
         let acl = json!({ "type": "m.room.server_acl", "content": { "allow": ["*"] } });
-        let body = json!({ "room_version": "10", "name": "Salon", "room_alias_name": name, "initial_state": [acl] });
+        let body =
+            json!({ "room_version": "10", "name": "Salon", "room_alias_name": name, "initial_state": [acl] });
         let old = room(&rooms, ALICE, body).await;
         rooms.change(&actor(ALICE), &old, &user(CAROL), Change::Ban, None).await.unwrap();
         let levels = json!({ "users": { ALICE: 100, BOB: 50 }, "events": { "m.room.tombstone": 100 } });

@@ -100,7 +100,8 @@ async fn history_from_before_a_join_stays_hidden_where_it_is_for_members() {
 async fn aliases_lists_and_trees_cross_servers() {
     let net = Net::default();
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_alias_name": "plan", "name": "Plan" })).await;
+    let id =
+        room(&a, ALICE, json!({ "preset": "public_chat", "room_alias_name": "plan", "name": "Plan" })).await;
     let alias = room_alias_id!("#plan:a.example");
     assert_eq!(b.resolve_alias(alias).await.unwrap().room_id, id);
     let unknown = b.resolve_alias(room_alias_id!("#none:a.example")).await;

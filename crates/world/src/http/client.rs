@@ -24,7 +24,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(outbound: &Outbound, dns: Arc<dyn Dns>, tasks: Tasks) -> Result<Self, SetupError> {
+    pub(crate) fn new(outbound: &Outbound, dns: Arc<dyn Dns>, tasks: &Tasks) -> Result<Self, SetupError> {
         let guard = Guard::new(outbound.allowed_ranges.clone());
         let tls = TlsConnector::from(Arc::new(tls(outbound)?));
         let timeouts =

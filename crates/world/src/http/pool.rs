@@ -61,7 +61,7 @@ impl Pool {
         dns: Arc<dyn Dns>,
         guard: Guard,
         tls: TlsConnector,
-        tasks: Tasks,
+        tasks: &Tasks,
         (connect_timeout, idle_timeout): (Duration, Duration),
     ) -> Arc<Self> {
         let pool = Arc::new(Self {

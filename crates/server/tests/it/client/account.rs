@@ -4,6 +4,17 @@ use serde_json::{Value, json};
 
 use super::home::{Home, PASSWORD};
 
+/// Whether something that is under way comes true.
+async fn soon(check: impl AsyncFn() -> bool) -> bool {
+    for _ in 0..200 {
+        if check().await {
+            return true;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    false
+}
+
 #[tokio::test]
 async fn an_account_from_sign_up_to_its_end() {
     let home = Home::new().await;
@@ -51,14 +62,7 @@ async fn a_closed_account_is_gone_from_its_rooms() {
     bob.confirmed("POST", "/account/deactivate", json!({})).await.ok();
     bob.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
     let path = format!("/rooms/{room}/joined_members");
-    for _ in 0..100 {
-        let members = alice.get(&path).await.ok();
-        if members["joined"].as_object().unwrap().len() == 1 {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("bob is still in the room");
+    assert!(soon(async || alice.get(&path).await.ok()["joined"].as_object().unwrap().len() == 1).await);
 }
 
 #[tokio::test]
@@ -144,14 +148,8 @@ async fn profiles_are_shown_and_reach_rooms() {
     assert_eq!(bob.get(&format!("{path}/displayname")).await.ok(), json!({ "displayname": "Alice" }));
     alice.call("DELETE", &format!("{path}/org.example.shoe"), Value::Null).await.ok();
     bob.get(&format!("{path}/org.example.shoe")).await.refused(404, "M_NOT_FOUND");
-    for _ in 0..100 {
-        let member = alice.get(&format!("/rooms/{room}/state/m.room.member/{}", alice.id)).await.ok();
-        if member["displayname"] == "Alice" {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("the room was not told");
+    let member = format!("/rooms/{room}/state/m.room.member/{}", alice.id);
+    assert!(soon(async || alice.get(&member).await.ok()["displayname"] == "Alice").await);
 }
 
 #[tokio::test]

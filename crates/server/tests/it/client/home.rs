@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use axum::{Router, body::Body};
+use chappe_accounts::Accounts;
 use chappe_kv::{Db, Memory};
 use chappe_server::{
     House,
@@ -37,6 +38,7 @@ pub(super) const PASSWORD: &str = "correct horse battery";
 /// A server in the process.
 pub(super) struct Home {
     router: Router,
+    accounts: Accounts,
     world: World,
     _folder: TempDir,
 }
@@ -78,7 +80,7 @@ impl Home {
         let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
         house.start();
         let router = house.router(&BTreeSet::from([Api::Client, Api::Media]));
-        Self { router, world, _folder: folder }
+        Self { router, accounts: house.accounts.clone(), world, _folder: folder }
     }
 
     /// Sends a request as it is.
@@ -103,6 +105,12 @@ impl Home {
         }
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         self.send(request.body(body).unwrap()).await
+    }
+
+    /// Makes somebody a server administrator.
+    pub(super) async fn promote(&self, user: &User<'_>) {
+        let id = ruma::UserId::parse(&user.id).unwrap();
+        self.accounts.update_user(&id, |user| user.admin = true).await.unwrap();
     }
 
     /// Signs somebody up.

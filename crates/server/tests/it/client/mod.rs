@@ -1,6 +1,7 @@
 //! The client API as a whole: the router of an assembled server, without sockets and without a disk for the database.
 
 mod account;
+mod admin;
 mod home;
 mod keys;
 mod media;

@@ -1,0 +1,37 @@
+//! `/admin/…`: what the client-server API gives server administrators.
+
+mod lock;
+mod suspend;
+mod whois;
+
+use chappe_accounts::{Accounts, User};
+use chappe_web::Routes;
+use ruma::{UserId, api::client::admin as api};
+
+use crate::{Api, error::Result};
+
+pub(crate) fn routes() -> Routes<Api> {
+    Routes::new()
+        .on::<api::get_user_info::v3::Request, _>(whois::handler)
+        .on::<api::is_user_locked::v1::Request, _>(lock::show)
+        .on::<api::lock_user::v1::Request, _>(lock::set)
+        .on::<api::is_user_suspended::v1::Request, _>(suspend::show)
+        .on::<api::suspend_user::v1::Request, _>(suspend::set)
+}
+
+/// A user of this server whose account is open.
+async fn open_account(accounts: &Accounts, user: &UserId) -> Result<User> {
+    if !accounts.is_local(user) {
+        return Err(chappe_web::Error::invalid_param("Not a user of this server").into());
+    }
+    let found = accounts.user(user).await?.filter(|user| user.deactivated.is_none());
+    Ok(found.ok_or_else(|| chappe_web::Error::not_found("No such user"))?)
+}
+
+/// Refuses what administrators must not do to themselves.
+fn not_oneself(requester: &UserId, user: &UserId) -> Result<()> {
+    if requester == user {
+        return Err(chappe_web::Error::forbidden("You cannot do this to yourself").into());
+    }
+    Ok(())
+}

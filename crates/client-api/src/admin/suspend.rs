@@ -1,0 +1,31 @@
+//! `GET` and `PUT /admin/suspend/{userId}`: whether an account is suspended.
+
+use axum::extract::State;
+use chappe_accounts::Accounts;
+use chappe_web::Ruma;
+use ruma::api::client::admin::{is_user_suspended, suspend_user};
+
+use super::{not_oneself, open_account};
+use crate::{error::Result, requester::Requester};
+
+pub(super) async fn show(
+    State(accounts): State<Accounts>,
+    requester: Requester,
+    Ruma(request): Ruma<is_user_suspended::v1::Request>,
+) -> Result<Ruma<is_user_suspended::v1::Response>> {
+    requester.must_be_admin()?;
+    let user = open_account(&accounts, &request.user_id).await?;
+    Ok(Ruma(is_user_suspended::v1::Response::new(user.suspended)))
+}
+
+pub(super) async fn set(
+    State(accounts): State<Accounts>,
+    requester: Requester,
+    Ruma(request): Ruma<suspend_user::v1::Request>,
+) -> Result<Ruma<suspend_user::v1::Response>> {
+    requester.must_be_admin()?;
+    not_oneself(requester.user(), &request.user_id)?;
+    open_account(&accounts, &request.user_id).await?;
+    let user = accounts.update_user(&request.user_id, |user| user.suspended = request.suspended).await?;
+    Ok(Ruma(suspend_user::v1::Response::new(user.suspended)))
+}
