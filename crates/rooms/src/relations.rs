@@ -19,6 +19,8 @@ const LONGEST: u64 = 100;
 const USUAL: u64 = 20;
 /// Related events looked at for one page at most.
 const LOOKED_AT: usize = 5_000;
+/// Events whose own relations are followed, at each depth, at most.
+const PARENTS: usize = 500;
 /// How deep `recurse` goes.
 const DEEPEST: u8 = 3;
 
@@ -163,7 +165,7 @@ impl View<'_> {
             let nums: Vec<EventNum> = children.iter().map(|(_, child)| child.num).collect();
             parents = if depth < deepest {
                 let events = self.reader.pdus(self.nid, &nums).await?;
-                events.into_iter().map(|event| event.event_id.clone()).collect()
+                events.into_iter().take(PARENTS).map(|event| event.event_id.clone()).collect()
             } else {
                 Vec::new()
             };
