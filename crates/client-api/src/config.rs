@@ -48,6 +48,7 @@ impl Default for Config {
 /// The section `[client.registration]`. Everything is off: an operator opens what is meant to be open.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the configuration by itself")]
 pub struct Registration {
     /// With an e-mail address that `identity` allows.
     pub email: bool,

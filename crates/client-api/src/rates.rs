@@ -1,10 +1,13 @@
 //! How often who may do what over the client API.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
+use axum::extract::FromRef;
 use chappe_web::{Error, Origin, Rate, RateLimiter};
 use ruma::UserId;
 use serde::Deserialize;
+
+use crate::{Api, Config};
 
 /// The section `[client.rates]`; each entry is `{ per_second, burst }`, and 0 per second is unlimited.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,26 +46,51 @@ impl Default for Rates {
     }
 }
 
-/// Counts an action of an address. All of an IPv6 network of 64 bits counts as one.
-pub(crate) fn by_ip(
-    limiter: &RateLimiter,
-    action: &'static str,
-    origin: Origin,
-    rate: Rate,
-) -> Result<(), Error> {
-    let subject = match origin.0 {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("{:x?}", &v6.segments()[..4]),
-    };
-    limiter.check(action, &subject, rate)
+/// Counts what is done, by the rates of the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    limiter: RateLimiter,
+    config: Arc<Config>,
 }
 
-/// Counts an action of a user.
-pub(crate) fn by_user(
-    limiter: &RateLimiter,
-    action: &'static str,
-    user: &UserId,
-    rate: Rate,
-) -> Result<(), Error> {
-    limiter.check(action, user.as_str(), rate)
+impl FromRef<Api> for Limits {
+    fn from_ref(api: &Api) -> Self {
+        Self { limiter: FromRef::from_ref(api), config: FromRef::from_ref(api) }
+    }
+}
+
+impl Limits {
+    /// Counts an action of an address. All of an IPv6 network of 64 bits counts as one.
+    pub(crate) fn ip(
+        &self,
+        action: &'static str,
+        origin: Origin,
+        rate: impl FnOnce(&Rates) -> Rate,
+    ) -> Result<(), Error> {
+        let subject = match origin.0 {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => format!("{:x?}", &v6.segments()[..4]),
+        };
+        self.limiter.check(action, &subject, rate(&self.config.rates))
+    }
+
+    /// Counts an action of a user.
+    pub(crate) fn user(
+        &self,
+        action: &'static str,
+        user: &UserId,
+        rate: impl FnOnce(&Rates) -> Rate,
+    ) -> Result<(), Error> {
+        self.limiter.check(action, user.as_str(), rate(&self.config.rates))
+    }
+
+    /// Counts an action on whatever a request names, which need not exist.
+    pub(crate) fn named(
+        &self,
+        action: &'static str,
+        subject: &str,
+        rate: impl FnOnce(&Rates) -> Rate,
+    ) -> Result<(), Error> {
+        self.limiter.check(action, subject, rate(&self.config.rates))
+    }
 }

@@ -134,8 +134,8 @@ fn token(parts: &Parts, api: &Api) -> Result<Option<String>> {
     if !Arc::<Config>::from_ref(api).tokens_in_query {
         return Ok(None);
     }
-    let pairs = parts.uri.query().unwrap_or_default().split('&');
-    let token = pairs.filter_map(|pair| pair.strip_prefix("access_token=")).next();
+    let mut pairs = parts.uri.query().unwrap_or_default().split('&');
+    let token = pairs.find_map(|pair| pair.strip_prefix("access_token="));
     Ok(token.map(str::to_owned))
 }
 

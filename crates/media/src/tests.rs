@@ -63,7 +63,7 @@ async fn house(config: Config) -> House {
         directory: folder.path().to_owned(),
         remote: other.clone(),
     };
-    House { media: Media::open(deps, config).await.unwrap(), other, folder: folder }
+    House { media: Media::open(deps, config).await.unwrap(), other, folder }
 }
 
 fn alice(content_type: &str) -> Upload {

@@ -94,14 +94,7 @@ impl House {
             activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
         });
 
-        let deps = chappe_media::Deps {
-            store: store.clone(),
-            world: world.clone(),
-            server_name: config.server_name.clone(),
-            directory: config.media_dir(),
-            remote: Arc::new(network.clone()),
-        };
-        let media = Media::open(deps, config.media.clone()).await.context("opening the media folder")?;
+        let media = media(config, &store, &world, &network).await?;
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
@@ -217,6 +210,17 @@ impl House {
         let Some(secret) = &self.secret else { return Router::new() };
         chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret)
     }
+}
+
+async fn media(config: &Config, store: &Store, world: &World, network: &Network) -> Result<Media> {
+    let deps = chappe_media::Deps {
+        store: store.clone(),
+        world: world.clone(),
+        server_name: config.server_name.clone(),
+        directory: config.media_dir(),
+        remote: Arc::new(network.clone()),
+    };
+    Media::open(deps, config.media.clone()).await.context("opening the media folder")
 }
 
 fn running(world: &World, rooms: Rooms, network: &Network) -> chappe_admin::Running {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use chappe_accounts::{Accounts, LogIn, NewUser, Operation, Proof, UserKind, Verified};
 use chappe_identity::{Email, Identity, Purpose};
-use chappe_web::{Origin, RateLimiter, Ruma};
+use chappe_web::{Origin, Ruma};
 use ruma::{
     OwnedUserId,
     api::client::{
@@ -20,7 +20,7 @@ use ruma::{
 use crate::{
     Config, Registration,
     error::Result,
-    rates::by_ip,
+    rates::Limits,
     session::{lifetime, refreshing},
 };
 
@@ -28,11 +28,11 @@ pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     origin: Origin,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
-    by_ip(&limiter, "registration", origin, config.rates.registration)?;
+    limits.ip("registration", origin, |rates| rates.registration)?;
     let user = match (&request.kind, &request.login_type) {
         (_, Some(LoginType::ApplicationService)) => return Err(closed().into()),
         (RegistrationKind::Guest, _) if config.registration.guests => {

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use chappe_accounts::Accounts;
-use chappe_web::{Origin, RateLimiter, Ruma};
+use chappe_web::{Origin, Ruma};
 use ruma::api::client::account::check_registration_token_validity::v1::{Request, Response};
 
-use crate::{Config, error::Result, rates::by_ip};
+use crate::{Config, error::Result, rates::Limits};
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     origin: Origin,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
-    by_ip(&limiter, "registration", origin, config.rates.registration)?;
+    limits.ip("registration", origin, |rates| rates.registration)?;
     if !config.registration.token {
         return Err(chappe_web::Error::forbidden("This server does not register with tokens").into());
     }

@@ -38,6 +38,6 @@ pub(super) fn shown(info: DeviceInfo) -> Device {
     let mut device = Device::new(info.device_id);
     device.display_name = info.name;
     device.last_seen_ip = info.last_seen_ip;
-    device.last_seen_ts = info.last_seen_ms.and_then(|ms| UInt::new(ms)).map(MilliSecondsSinceUnixEpoch);
+    device.last_seen_ts = info.last_seen_ms.and_then(UInt::new).map(MilliSecondsSinceUnixEpoch);
     device
 }

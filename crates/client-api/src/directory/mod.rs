@@ -35,18 +35,15 @@ pub(crate) async fn find(
     name: &RoomOrAliasId,
     mut via: Vec<OwnedServerName>,
 ) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
-    let room = match OwnedRoomId::try_from(name.to_owned()) {
-        Ok(room) => {
-            via.extend(room.server_name().map(ToOwned::to_owned));
-            room
-        }
-        Err(_) => {
-            let alias = OwnedRoomAliasId::try_from(name.to_owned());
-            let alias = alias.map_err(|_| chappe_web::Error::invalid_param("Neither room id nor alias"))?;
-            let target = rooms.resolve_alias(&alias).await?;
-            via.extend(target.servers);
-            target.room_id
-        }
+    let room = if let Ok(room) = OwnedRoomId::try_from(name.to_owned()) {
+        via.extend(room.server_name().map(ToOwned::to_owned));
+        room
+    } else {
+        let alias = OwnedRoomAliasId::try_from(name.to_owned());
+        let alias = alias.map_err(|_| chappe_web::Error::invalid_param("Neither room id nor alias"))?;
+        let target = rooms.resolve_alias(&alias).await?;
+        via.extend(target.servers);
+        target.room_id
     };
     via.truncate(SERVERS);
     Ok((room, via))

@@ -1,43 +1,34 @@
 //! `GET` and `POST /publicRooms`: the rooms that are listed, here or on another server.
 
-use std::sync::Arc;
-
 use axum::{Json, extract::State};
 use chappe_rooms::{PublicRoomsRequest, Rooms};
-use chappe_web::{Origin, RateLimiter, Ruma};
+use chappe_web::{Origin, Ruma};
 use ruma::{
     api::client::directory::{get_public_rooms, get_public_rooms_filtered},
     directory::Filter,
 };
 use serde_json::{Value, json};
 
-use crate::{
-    Config,
-    error::Result,
-    rates::{by_ip, by_user},
-    requester::Requester,
-};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 pub(super) async fn all(
     State(rooms): State<Rooms>,
-    State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     origin: Origin,
     Ruma(request): Ruma<get_public_rooms::v3::Request>,
 ) -> Result<Json<Value>> {
-    by_ip(&limiter, "search", origin, config.rates.search)?;
+    limits.ip("search", origin, |rates| rates.search)?;
     let (limit, since, server) = (request.limit.map(u64::from), request.since, request.server);
     page(&rooms, PublicRoomsRequest { server, limit, since, filter: Filter::default() }).await
 }
 
 pub(super) async fn filtered(
     State(rooms): State<Rooms>,
-    State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     requester: Requester,
     Ruma(request): Ruma<get_public_rooms_filtered::v3::Request>,
 ) -> Result<Json<Value>> {
-    by_user(&limiter, "search", requester.user(), config.rates.search)?;
+    limits.user("search", requester.user(), |rates| rates.search)?;
     let (limit, since, server) = (request.limit.map(u64::from), request.since, request.server);
     page(&rooms, PublicRoomsRequest { server, limit, since, filter: request.filter }).await
 }

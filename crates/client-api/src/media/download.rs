@@ -11,7 +11,7 @@ use super::headers::serve;
 use crate::{error::Result, requester::Requester};
 
 /// How long a client waits at most for an upload that was announced.
-pub(super) const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_mins(1);
 
 pub(super) async fn handler(
     State(media): State<Media>,

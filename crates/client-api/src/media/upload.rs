@@ -1,6 +1,6 @@
 //! `POST /_matrix/media/v3/upload` and `PUT /_matrix/media/v3/upload/{serverName}/{mediaId}`: the body goes to disk as it comes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -8,7 +8,7 @@ use axum::{
 };
 use bytes::Bytes;
 use chappe_media::{Media, Upload};
-use chappe_web::{Parameters, RateLimiter};
+use chappe_web::Parameters;
 use chappe_world::World;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, header};
@@ -17,14 +17,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Config,
     error::Result,
-    rates::by_user,
+    rates::Limits,
     requester::{Acting, Requester},
 };
 
 /// How long a client may send nothing during an upload.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
 pub(super) struct Named {
@@ -33,14 +32,13 @@ pub(super) struct Named {
 
 pub(super) async fn at_once(
     State(media): State<Media>,
-    State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     State(world): State<World>,
     requester: Acting,
     Parameters(named): Parameters<Named>,
     request: Request,
 ) -> Result<Json<Value>> {
-    by_user(&limiter, "upload", requester.user(), config.rates.upload)?;
+    limits.user("upload", requester.user(), |rates| rates.upload)?;
     announced_size(&media, request.headers())?;
     let upload = upload(&requester, request.headers(), named);
     let uri = media.upload(upload, body(world, request)).await?;

@@ -5,7 +5,7 @@ use chappe_accounts::Accounts;
 use chappe_web::Ruma;
 use ruma::{
     api::client::push::{PushRule, delete_pushrule, get_pushrule, set_pushrule},
-    push::{AnyPushRule, RuleKind},
+    push::{AnyPushRule, AnyPushRuleRef, RuleKind},
 };
 
 use crate::{error::Result, requester::Requester};
@@ -18,7 +18,7 @@ pub(super) async fn find(
     rule_id: &str,
 ) -> Result<AnyPushRule> {
     let rules = accounts.push_rules(&accounts.read(), requester.user()).await?;
-    let rule = rules.get(kind, rule_id).map(|rule| rule.to_owned());
+    let rule = rules.get(kind, rule_id).map(AnyPushRuleRef::to_owned);
     Ok(rule.ok_or_else(|| chappe_web::Error::not_found("No such push rule"))?)
 }
 

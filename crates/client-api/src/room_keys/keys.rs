@@ -30,11 +30,11 @@ async fn put(
     version: &str,
     keys: BackupKeysMap,
 ) -> Result<Json<Value>> {
-    changed(&accounts.put_backup_keys(requester.user(), version, keys).await?)
+    Ok(changed(&accounts.put_backup_keys(requester.user(), version, keys).await?))
 }
 
-fn changed(change: &BackupKeysChange) -> Result<Json<Value>> {
-    Ok(Json(json!({ "count": change.count, "etag": change.etag })))
+fn changed(change: &BackupKeysChange) -> Json<Value> {
+    Json(json!({ "count": change.count, "etag": change.etag }))
 }
 
 pub(super) async fn add(
@@ -103,7 +103,7 @@ async fn remove(
     version: &str,
     (room, session): (Option<&RoomId>, Option<&str>),
 ) -> Result<Json<Value>> {
-    changed(&accounts.delete_backup_keys(requester.user(), version, room, session).await?)
+    Ok(changed(&accounts.delete_backup_keys(requester.user(), version, room, session).await?))
 }
 
 pub(super) async fn delete(

@@ -1,23 +1,20 @@
 //! `GET /rooms/{roomId}/hierarchy`: the rooms of a space.
 
-use std::sync::Arc;
-
 use axum::{Json, extract::State};
 use chappe_rooms::{HierarchyRequest, HierarchyRoom, Rooms};
-use chappe_web::{RateLimiter, Ruma};
+use chappe_web::Ruma;
 use ruma::api::client::space::get_hierarchy::v1::Request;
 use serde_json::{Value, json};
 
-use crate::{Config, error::Result, rates::by_user, requester::Requester};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 pub(super) async fn handler(
     State(rooms): State<Rooms>,
-    State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
-    by_user(&limiter, "search", requester.user(), config.rates.search)?;
+    limits.user("search", requester.user(), |rates| rates.search)?;
     let wanted = HierarchyRequest {
         room: &request.room_id,
         from: request.from.as_deref(),

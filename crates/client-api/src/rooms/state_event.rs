@@ -1,10 +1,8 @@
 //! `GET` and `PUT /rooms/{roomId}/state/{eventType}[/{stateKey}]`: one piece of the state.
 
-use std::sync::Arc;
-
 use axum::{Json, extract::State};
 use chappe_rooms::{Draft, Rooms};
-use chappe_web::{RateLimiter, Ruma};
+use chappe_web::Ruma;
 use ruma::{
     api::client::state::{
         get_state_event_for_key::v3::{Request, StateEventFormat},
@@ -16,9 +14,8 @@ use serde_json::value::RawValue;
 
 use super::content;
 use crate::{
-    Config,
     error::Result,
-    rates::by_user,
+    rates::Limits,
     requester::{Acting, Requester},
 };
 
@@ -36,12 +33,11 @@ pub(super) async fn show(
 
 pub(super) async fn set(
     State(rooms): State<Rooms>,
-    State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     requester: Acting,
     Ruma(request): Ruma<send_state_event::v3::Request>,
 ) -> Result<Ruma<send_state_event::v3::Response>> {
-    by_user(&limiter, "message", requester.user(), config.rates.message)?;
+    limits.user("message", requester.user(), |rates| rates.message)?;
     let kind = TimelineEventType::from(request.event_type);
     let draft = Draft::state(kind, request.state_key, content(request.body.json())?);
     let sent = rooms.send(&requester.actor(), &request.room_id, draft, None).await?;

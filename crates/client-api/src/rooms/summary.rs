@@ -1,30 +1,26 @@
 //! `GET /room_summary/{roomIdOrAlias}`: a room in a few words, for those who may know of it.
 
-use std::sync::Arc;
-
 use axum::{Json, extract::State};
 use chappe_rooms::Rooms;
-use chappe_web::{Origin, RateLimiter, Ruma};
+use chappe_web::{Origin, Ruma};
 use ruma::api::client::room::get_summary::v1::Request;
 use serde_json::{Value, json};
 
 use crate::{
-    Config,
     directory::find,
     error::Result,
-    rates::by_ip,
+    rates::Limits,
     requester::{Anybody, Requester},
 };
 
 pub(super) async fn handler(
     State(rooms): State<Rooms>,
-    State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     origin: Origin,
     Anybody(requester): Anybody,
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
-    by_ip(&limiter, "search", origin, config.rates.search)?;
+    limits.ip("search", origin, |rates| rates.search)?;
     let (room, via) = find(&rooms, &request.room_id_or_alias, request.via).await?;
     // Nobody makes this server ask others without being logged in.
     let via = if requester.is_some() { via } else { Vec::new() };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequest, State};
 use chappe_accounts::{Accounts, LogIn};
 use chappe_identity::{Email, Identity};
-use chappe_web::{Origin, RateLimiter, Ruma, body_bytes};
+use chappe_web::{Origin, Ruma, body_bytes};
 use ruma::{
     OwnedUserId, UserId,
     api::client::{
@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::{
     Config,
     error::Result,
-    rates::by_ip,
+    rates::Limits,
     session::{lifetime, refreshing},
 };
 
@@ -26,18 +26,17 @@ pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     origin: Origin,
     request: axum::extract::Request,
 ) -> Result<Ruma<Response>> {
     let Ruma(request) = with_type(request).await?;
-    let rates = &config.rates;
-    by_ip(&limiter, "login", origin, rates.login_by_ip)?;
+    limits.ip("login", origin, |rates| rates.login_by_ip)?;
     let user = match &request.login_info {
         LoginInfo::Password(password) => {
             let user = named(&accounts, &identity, password).await?;
             let subject = user.as_ref().map_or("", |user| user.as_str());
-            limiter.check("login account", subject, rates.login_by_account)?;
+            limits.named("login account", subject, |rates| rates.login_by_account)?;
             // A name nobody has takes as long as a wrong password, and gets the same answer.
             let user = user.map_or_else(|| nobody(&accounts), Ok)?;
             accounts.verify_password(&user, &password.password).await?;

@@ -44,10 +44,8 @@ pub(super) async fn handler(
         presence: request.set_presence,
         timeout: request.timeout.unwrap_or(Duration::ZERO),
     };
-    let threads = match wanted.filter.room.timeline.unread_thread_notifications {
-        true => Threads::Apart,
-        false => Threads::Included,
-    };
+    let apart = wanted.filter.room.timeline.unread_thread_notifications;
+    let threads = if apart { Threads::Apart } else { Threads::Included };
     Ok(Json(answer(delivery.sync(&wanted).await?, threads)))
 }
 

@@ -1,15 +1,15 @@
 //! `POST /user_directory/search`: people of this server, and those one shares rooms with.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
 use chappe_accounts::{Accounts, UserFilter};
 use chappe_rooms::Rooms;
-use chappe_web::{RateLimiter, Ruma};
+use chappe_web::Ruma;
 use ruma::{OwnedUserId, UserId, api::client::user_directory::search_users::v3::Request};
 use serde_json::{Value, json};
 
-use crate::{Config, error::Result, rates::by_user, requester::Requester};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 /// Results at most.
 const MOST: usize = 50;
@@ -21,12 +21,11 @@ const ROOMS: usize = 200;
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
-    State(config): State<Arc<Config>>,
-    State(limiter): State<RateLimiter>,
+    State(limits): State<Limits>,
     requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
-    by_user(&limiter, "search", requester.user(), config.rates.search)?;
+    limits.user("search", requester.user(), |rates| rates.search)?;
     let limit = usize::try_from(u64::from(request.limit)).unwrap_or(MOST).min(MOST);
     let term = Term::new(&request.search_term);
     let mut found = Found::new();
@@ -35,9 +34,9 @@ pub(super) async fn handler(
         among_locals(&accounts, &term, &mut found, limit).await?;
     }
     found.remove(requester.user());
-    let limited = found.len() > limit;
+    let more = found.len() > limit;
     let results: Vec<Value> = found.into_values().take(limit).collect();
-    Ok(Json(json!({ "results": results, "limited": limited })))
+    Ok(Json(json!({ "results": results, "limited": more })))
 }
 
 type Found = BTreeMap<OwnedUserId, Value>;

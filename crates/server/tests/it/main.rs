@@ -1,5 +1,7 @@
 //! The assembled server from outside: over real sockets, on a temporary database.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where something is not there")]
+
 mod admin;
 mod client;
 mod lab;

@@ -95,10 +95,8 @@ impl Home {
 
     /// A request below `/_matrix/client/v3`, or anywhere with a full path.
     pub(super) async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
-        let path = match path.starts_with("/_") {
-            true => path.to_owned(),
-            false => format!("/_matrix/client/v3{path}"),
-        };
+        let whole = path.starts_with("/_");
+        let path = if whole { path.to_owned() } else { format!("/_matrix/client/v3{path}") };
         let mut request = Request::builder().method(method).uri(path);
         if !token.is_empty() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
