@@ -174,12 +174,11 @@ impl<'s> Desk<'s> {
         let mut stored = self.reader.pdus(self.nid, &stored).await?.into_iter();
         let mut pdus = Vec::with_capacity(nums.len());
         for num in nums {
-            match self.fresh.get(num) {
-                Some(pdu) => pdus.push(pdu.clone()),
-                None => {
-                    let found = stored.next().ok_or(chappe_store::Error::Corrupt("event without JSON"))?;
-                    pdus.push(parsed(self.rules, &found)?);
-                }
+            if let Some(pdu) = self.fresh.get(num) {
+                pdus.push(pdu.clone());
+            } else {
+                let found = stored.next().ok_or(chappe_store::Error::Corrupt("event without JSON"))?;
+                pdus.push(parsed(self.rules, &found)?);
             }
         }
         Ok(pdus)

@@ -118,21 +118,18 @@ impl Desk<'_> {
             }
             return Ok(());
         };
-        let (mut meta, stored) = match self.reader.events(self.nid, &[target_num]).await?.pop() {
-            Some(event) => event,
-            None => return Ok(()),
-        };
+        let found = self.reader.events(self.nid, &[target_num]).await?.pop();
+        let Some((mut meta, stored)) = found else { return Ok(()) };
         let pdu = parsed(self.rules, &stored)?;
         let Some(power) = self.power_at(before).await? else { return Ok(()) };
-        if meta.redacted_by.some().is_some()
-            || !self.redacted.insert(target_num)
-            || !redact::applies(redaction, &pdu, &power)
-        {
+        let done = meta.redacted_by.some().is_some() || self.redacted.contains(&target_num);
+        if done || !redact::applies(redaction, &pdu, &power) {
             return Ok(());
         }
         if let Some(relation) = meta.ordinal.and_then(|ordinal| relation_row(&pdu, target_num, ordinal)) {
             self.tx.delete_relation(self.nid, &relation);
         }
+        self.redacted.insert(target_num);
         meta.redacted_by = num;
         self.tx.update_event(self.nid, target_num, &meta);
         Ok(())

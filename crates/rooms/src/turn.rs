@@ -8,7 +8,7 @@ use std::{
 };
 
 use chappe_rules::policy::{Bypass, Door};
-use chappe_store::{EventNum, RoomNid, Store, transactions::TransactionKey};
+use chappe_store::{EventNum, transactions::TransactionKey};
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
@@ -206,9 +206,4 @@ impl Desk<'_> {
         }
         Ok((authored.event_id, authored.num))
     }
-}
-
-/// The number of a room that this server has.
-pub(crate) async fn nid_of(store: &Store, room: &RoomId) -> Result<RoomNid> {
-    store.read().room_nid(room).await?.ok_or(Error::NotFound("room"))
 }

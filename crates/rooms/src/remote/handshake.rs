@@ -30,7 +30,7 @@ impl Inner {
         content: &Map<String, Value>,
     ) -> Result<()> {
         let template = self.peers.make_join(server, room, user, VERSIONS).await?;
-        let Made { pdu, version, rules } = self.from_template(&template, user, room, content)?;
+        let Made { pdu, version, rules } = self.make_member(&template, user, room, content)?;
         let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw()).await?;
         self.import_join(server, &version, rules, pdu, answer).await
     }
@@ -43,7 +43,7 @@ impl Inner {
         content: &Map<String, Value>,
     ) -> Result<()> {
         let template = self.peers.make_knock(server, room, user, VERSIONS).await?;
-        let made = self.from_template(&template, user, room, content)?;
+        let made = self.make_member(&template, user, room, content)?;
         let state = self.peers.send_knock(server, room, made.pdu.event_id(), made.pdu.to_raw()).await?;
         let outside = OutOfBand {
             membership: "knock".to_owned(),
@@ -67,13 +67,13 @@ impl Inner {
         content: &Map<String, Value>,
     ) -> Result<Pdu> {
         let template = self.peers.make_leave(server, room, user).await?;
-        let made = self.from_template(&template, user, room, content)?;
+        let made = self.make_member(&template, user, room, content)?;
         self.peers.send_leave(server, room, made.pdu.event_id(), made.pdu.to_raw()).await?;
         Ok(made.pdu)
     }
 
     /// Makes our own event: of the template only its place and, for a restricted join, who authorises it.
-    fn from_template(
+    fn make_member(
         &self,
         template: &Template,
         user: &UserId,

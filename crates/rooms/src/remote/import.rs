@@ -200,7 +200,7 @@ fn state_map(state: &[Proven]) -> Result<BTreeMap<StateKey, Pdu>> {
 
 fn check_create(state: &BTreeMap<StateKey, Pdu>, version: &RoomVersionId) -> Result<()> {
     let create = state.get(&(StateEventType::RoomCreate, String::new()));
-    let content = create.and_then(|create| create.content_as::<CreateContent>());
+    let content = create.and_then(Pdu::content_as::<CreateContent>);
     match content {
         Some(content) if content.room_version == *version => Ok(()),
         Some(_) => Err(Error::HostilePeer("the room has another version than was said".to_owned())),

@@ -35,6 +35,11 @@ impl Rooms {
             .ok_or_else(|| Error::UnsupportedRoomVersion(invitation.room_version.to_string()))?;
         let pdu = parse(rules, room, &invitation.event)?;
         let invited = self.check_invite(origin, event, &pdu)?;
+        if let Ok(Some(account)) = self.0.accounts.user(&invited).await
+            && account.deactivated.is_some()
+        {
+            return Err(Error::Forbidden("this user has left the network".to_owned()));
+        }
         let here = is_in(&self.0, room).await?;
         let room_state = sanitized(&invitation.room_state);
         if here {

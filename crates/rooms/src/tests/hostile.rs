@@ -128,7 +128,7 @@ async fn strangers_and_those_who_left_read_nothing() {
     assert!(a.event_for(stranger, &said).await.is_err());
     assert!(a.state_ids_for(stranger, &id, &said).await.is_err());
     assert!(a.event_auth_for(stranger, &id, &said).await.is_err());
-    assert!(a.backfill_for(stranger, &id, &[said.clone()], 10).await.is_err());
+    assert!(a.backfill_for(stranger, &id, std::slice::from_ref(&said), 10).await.is_err());
     join(&b, &id).await.unwrap();
     let other = room(&a, ALICE, json!({})).await;
     let hidden = say(&a, ALICE, &other, "hidden").await;
@@ -136,7 +136,7 @@ async fn strangers_and_those_who_left_read_nothing() {
     assert!(a.event_for(member, &said).await.is_ok());
     assert!(matches!(a.event_for(member, &hidden).await, Err(Error::NotFound(_))));
     assert!(matches!(a.state_for(member, &id, &hidden).await, Err(Error::NotFound(_))));
-    assert!(a.backfill_for(member, &id, &[hidden.clone()], 10).await.unwrap().is_empty());
+    assert!(a.backfill_for(member, &id, std::slice::from_ref(&hidden), 10).await.unwrap().is_empty());
     b.leave(&actor(BOB), &id, None).await.unwrap();
     net.deliver().await;
     assert!(a.event_for(member, &said).await.is_err());

@@ -11,6 +11,7 @@ const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:a.example";
 const CAROL: &str = "@carol:a.example";
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better at the call")]
 fn forbidden<T: std::fmt::Debug>(result: Result<T, Error>) {
     assert!(matches!(result, Err(Error::Forbidden(_))), "{result:?}");
 }

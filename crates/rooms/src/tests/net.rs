@@ -116,22 +116,22 @@ impl Net {
     }
 
     async fn deliver_from(&self, from: &ServerName, rooms: &Rooms, to: &ServerName) -> usize {
-        let Ok(target) = self.reach(from, to) else { return 0 };
+        let Ok(peer) = self.reach(from, to) else { return 0 };
         let reader = rooms.store().read();
         let rows = reader.outbox(to, 1_000).await.unwrap();
-        let (mut raws, mut tx) = (Vec::new(), Tx::new());
+        let (mut pdus, mut tx) = (Vec::new(), Tx::new());
         for (key, item) in rows {
             let OutboxItem::Pdu { room, event } = item else { continue };
             let pdu = reader.pdu(RoomNid(room), chappe_store::EventNum(event)).await.unwrap();
-            raws.push(RawValue::from_string(pdu.json.to_string()).unwrap());
+            pdus.push(RawValue::from_string(pdu.json.to_string()).unwrap());
             tx.delete::<Outbox>(&key);
         }
         drop(reader);
-        if raws.is_empty() {
+        if pdus.is_empty() {
             return 0;
         }
-        let count = raws.len();
-        for outcome in target.receive(from, raws).await {
+        let count = pdus.len();
+        for outcome in peer.receive(from, pdus).await {
             if let Err(error) = outcome.result {
                 eprintln!("{to} did not take {:?}: {error}", outcome.event_id);
             }
@@ -146,6 +146,7 @@ struct Wire {
     net: Net,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
 fn refused(error: Error) -> PeerError {
     PeerError::Refused { status: 403, errcode: "M_FORBIDDEN".to_owned(), error: error.to_string() }
 }
@@ -353,6 +354,7 @@ pub(super) async fn room(rooms: &Rooms, who: &str, body: Value) -> OwnedRoomId {
 }
 
 /// A `createRoom` request from its JSON.
+#[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
 pub(super) fn request(body: Value) -> Request {
     let mut request = Request::new();
     let field = |name: &str| body.get(name).cloned();
