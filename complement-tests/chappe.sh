@@ -36,6 +36,9 @@ open = true
 [client.rates]
 $(printf '%s = { per_second = 0, burst = 0 }\n' login_by_ip login_by_account registration message join invite search upload)
 
+[media]
+serve_without_login = true
+
 [accounts.password]
 memory_kib = 64
 passes = 1

@@ -177,7 +177,7 @@ impl Accounts {
                     return Ok(Err("a password proves nothing here"));
                 };
                 if self.user_of(&password.identifier).await?.as_ref() != Some(user) {
-                    return Ok(Err("this is another user's request"));
+                    return Err(Error::Forbidden("this is another user's request"));
                 }
                 match self.verify_password(user, &password.password).await {
                     Ok(()) => Ok(Proved::Plain),

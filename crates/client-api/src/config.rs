@@ -27,6 +27,8 @@ pub struct Config {
     pub rates: Rates,
     /// Whether presence is kept and shown.
     pub presence: bool,
+    /// Whom the user directory shows.
+    pub user_directory: UserDirectory,
 }
 
 impl Default for Config {
@@ -41,8 +43,20 @@ impl Default for Config {
             turn: None,
             rates: Rates::default(),
             presence: false,
+            user_directory: UserDirectory::default(),
         }
     }
+}
+
+/// Whom the user directory shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserDirectory {
+    /// Those one shares a room with and those in rooms of the public directory.
+    #[default]
+    Shared,
+    /// All users of this server besides.
+    Everybody,
 }
 
 /// The section `[client.registration]`. Everything is off: an operator opens what is meant to be open.

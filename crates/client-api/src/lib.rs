@@ -31,7 +31,7 @@ use chappe_web::Routes;
 
 pub use self::{
     api::{Api, Deps},
-    config::{Config, Registration, SupportContact, Turn},
+    config::{Config, Registration, SupportContact, Turn, UserDirectory},
     error::Error,
     rates::Rates,
 };

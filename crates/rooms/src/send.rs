@@ -3,8 +3,9 @@
 use chappe_rules::policy::Bypass;
 use chappe_store::transactions::TransactionKey;
 use ruma::{OwnedEventId, RoomId, UserId, events::TimelineEventType};
+use serde_json::{Map, Value};
 
-use crate::{Actor, Draft, Error, Result, Rooms, Standing, Transaction, turn::Job};
+use crate::{Access, Actor, Draft, Error, Result, Rooms, Standing, Transaction, turn::Job};
 
 /// What the policy makes of an actor.
 pub(crate) fn bypass_of(actor: &Actor) -> Bypass {
@@ -33,8 +34,29 @@ impl Rooms {
         if draft.kind == TimelineEventType::RoomCanonicalAlias && draft.state_key.as_deref() == Some("") {
             self.check_canonical_alias(actor, room, &draft.content).await?;
         }
+        if let Some(same) = self.unchanged(actor, room, &draft).await? {
+            return Ok(same);
+        }
         let job = Job { sender: actor.user.clone(), bypass: bypass_of(actor), draft, txn };
         self.submit(room, job).await
+    }
+
+    /// The event that already says what a member's state draft says, word for word: nothing has to be sent then.
+    async fn unchanged(&self, actor: &Actor, room: &RoomId, draft: &Draft) -> Result<Option<OwnedEventId>> {
+        let Some(state_key) = &draft.state_key else { return Ok(None) };
+        let Ok(view) = self.view(room).await else { return Ok(None) };
+        if view.access(&actor.user).await.ok() != Some(Access::Joined) {
+            return Ok(None);
+        }
+        let current = view.current(draft.kind.to_string().into(), state_key).await?;
+        let same = current.filter(|event| {
+            *event.pdu.sender() == actor.user
+                && event
+                    .pdu
+                    .content_as::<Map<String, Value>>()
+                    .is_some_and(|content| content == draft.content)
+        });
+        Ok(same.map(|event| event.pdu.event_id().to_owned()))
     }
 }
 

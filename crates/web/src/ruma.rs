@@ -45,6 +45,9 @@ where
         let path = RawPathParams::from_request_parts(&mut parts, state).await;
         let path = path.map_err(|_| Error::invalid_param("The path is not UTF-8"))?;
         let body = body_bytes(&parts, body).await?;
+        if std::str::from_utf8(&body).is_err() {
+            return Err(Error::not_json("The body is not UTF-8"));
+        }
         let omitted = parts.extensions.get::<Omitted>().map_or(&[][..], |omitted| omitted.0);
         let arguments: Vec<&str> =
             path.iter().map(|(_, value)| value).chain(omitted.iter().copied()).collect();

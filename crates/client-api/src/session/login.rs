@@ -72,11 +72,7 @@ async fn with_type(request: axum::extract::Request) -> Result<Ruma<Request>> {
 
 /// Whom a log-in means; `None` if it cannot be anybody of this server.
 async fn named(accounts: &Accounts, identity: &Identity, login: &Password) -> Result<Option<OwnedUserId>> {
-    let by_name = |name: &str| {
-        let localpart = |name: &str| UserId::parse_with_server_name(name, accounts.server_name());
-        let user = if name.starts_with('@') { UserId::parse(name) } else { localpart(name) };
-        user.ok().filter(|user| accounts.is_local(user))
-    };
+    let by_name = |name: &str| accounts.local_user(name).ok();
     #[expect(deprecated, reason = "old clients name the user this way")]
     let (old_name, old_medium, old_address) = (&login.user, &login.medium, &login.address);
     match (&login.identifier, old_name, old_address) {

@@ -1,26 +1,25 @@
-//! `POST /user_directory/search`: people of this server, and those one shares rooms with.
+//! `POST /user_directory/search`: people one meets in rooms and, if so configured, all of this server.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
 use chappe_accounts::{Accounts, UserFilter};
-use chappe_rooms::Rooms;
+use chappe_rooms::{Profile, Rooms};
 use chappe_web::Ruma;
 use ruma::{OwnedUserId, UserId, api::client::user_directory::search_users::v3::Request};
 use serde_json::{Value, json};
 
-use crate::{error::Result, rates::Limits, requester::Requester};
+use crate::{Config, UserDirectory, error::Result, rates::Limits, requester::Requester};
 
 /// Results at most.
 const MOST: usize = 50;
 /// Local users looked at for one search at most.
 const LOCAL: usize = 20_000;
-/// Rooms looked at for one search at most.
-const ROOMS: usize = 200;
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
+    State(config): State<Arc<Config>>,
     State(limits): State<Limits>,
     requester: Requester,
     Ruma(request): Ruma<Request>,
@@ -30,8 +29,10 @@ pub(super) async fn handler(
     let term = Term::new(&request.search_term);
     let mut found = Found::new();
     if !term.is_empty() {
-        among_members(&rooms, &requester, &term, &mut found).await?;
-        among_locals(&accounts, &term, &mut found, limit).await?;
+        among_people(&accounts, rooms.people_around(requester.user()).await?, &term, &mut found).await;
+        if config.user_directory == UserDirectory::Everybody {
+            among_locals(&accounts, &term, &mut found, limit).await?;
+        }
     }
     found.remove(requester.user());
     let more = found.len() > limit;
@@ -70,19 +71,26 @@ fn entry(user: &UserId, name: Option<&str>, avatar: Option<&str>) -> Value {
     entry
 }
 
-async fn among_members(rooms: &Rooms, requester: &Requester, term: &Term, found: &mut Found) -> Result<()> {
-    for room in rooms.joined_rooms(requester.user()).await?.into_iter().take(ROOMS) {
-        // One may have left meanwhile.
-        let Ok(members) = rooms.joined_members(&requester.actor(), &room).await else { continue };
-        for (user, profile) in members {
-            let (name, avatar) = (profile.display_name.as_deref(), profile.avatar_url.as_deref());
-            if term.matches(&user, name) {
-                let shown = entry(&user, name, avatar);
-                found.insert(user, shown);
-            }
+async fn among_people(
+    accounts: &Accounts,
+    people: BTreeMap<OwnedUserId, Option<Profile>>,
+    term: &Term,
+    found: &mut Found,
+) {
+    let reader = accounts.read();
+    for (user, elsewhere) in people {
+        let (name, avatar) = match elsewhere {
+            Some(profile) => (profile.display_name, profile.avatar_url),
+            None => match accounts.profile(&reader, &user).await {
+                Ok(own) => (own.displayname().map(str::to_owned), own.avatar_url().map(str::to_owned)),
+                Err(_) => (None, None),
+            },
+        };
+        if term.matches(&user, name.as_deref()) {
+            let shown = entry(&user, name.as_deref(), avatar.as_deref());
+            found.insert(user, shown);
         }
     }
-    Ok(())
 }
 
 async fn among_locals(accounts: &Accounts, term: &Term, found: &mut Found, limit: usize) -> Result<()> {

@@ -35,7 +35,7 @@ async fn an_account_from_sign_up_to_its_end() {
 
     let log_in = |password: &str| {
         json!({ "type": "m.login.password", "password": password,
-            "identifier": { "type": "m.id.user", "user": "alice" } })
+            "identifier": { "type": "m.id.user", "user": "ALICE" } })
     };
     home.call("", "POST", "/login", json!({})).await.refused(400, "M_BAD_JSON");
     home.call("", "POST", "/login", json!({ "type": "org.example" })).await.refused(400, "M_UNKNOWN");
@@ -95,6 +95,9 @@ async fn devices_are_ended_with_the_password_alone() {
     alice.put(&path, json!({ "display_name": "phone" })).await.ok();
     assert_eq!(alice.get(&path).await.ok()["display_name"], "phone");
     bob.get(&path).await.refused(404, "M_NOT_FOUND");
+    let anothers = json!({ "auth": { "type": "m.login.password", "password": PASSWORD,
+        "identifier": { "type": "m.id.user", "user": bob.id } } });
+    alice.call("DELETE", &path, anothers).await.refused(403, "M_FORBIDDEN");
     alice.confirmed("DELETE", &path, json!({})).await.ok();
     alice.get(&path).await.refused(401, "M_UNKNOWN_TOKEN");
     let body = json!({ "devices": [bob.device] });
@@ -167,6 +170,14 @@ async fn push_rules_can_be_changed() {
     assert_eq!(alice.get(&format!("{rule}/actions")).await.ok(), json!({ "actions": [] }));
     alice.call("DELETE", rule, Value::Null).await.ok();
     alice.get(rule).await.refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_utf_8_is_refused_wherever_it_is_wrong() {
+    let home = Home::new().await;
+    let body = axum::body::Body::from(&b"{\"test\":\"a\x81\"}"[..]);
+    let request = http::Request::post("/_matrix/client/v3/register").body(body);
+    home.send(request.unwrap()).await.refused(400, "M_NOT_JSON");
 }
 
 #[tokio::test]

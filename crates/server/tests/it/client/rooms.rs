@@ -97,7 +97,12 @@ async fn state_is_set_and_read() {
     let room = alice.room(json!({})).await;
     let path = format!("/rooms/{room}/state/m.room.topic");
     alice.get(&path).await.refused(404, "M_NOT_FOUND");
-    alice.put(&path, json!({ "topic": "Tea" })).await.ok();
+    let first = alice.put(&path, json!({ "topic": "Tea" })).await.ok();
+    assert_eq!(
+        alice.put(&path, json!({ "topic": "Tea" })).await.ok(),
+        first,
+        "nothing changes, nothing is sent"
+    );
     assert_eq!(alice.get(&format!("{path}/")).await.ok()["topic"], "Tea");
     let event = alice.get(&format!("{path}?format=event")).await.ok();
     assert_eq!((&event["sender"], &event["state_key"]), (&json!(alice.id), &json!("")));
@@ -177,6 +182,15 @@ async fn typing_is_seen_and_people_are_found() {
     let (synced, _) = bob.sync(&start).await;
     let events = synced["rooms"]["join"][&room]["ephemeral"]["events"].as_array().unwrap();
     assert!(events.iter().any(|event| event["content"]["user_ids"] == json!([alice.id])));
-    let found = alice.post("/user_directory/search", json!({ "search_term": "BO" })).await.ok();
-    assert_eq!(found["results"][0]["user_id"], json!(bob.id));
+    let member = format!("/rooms/{room}/state/m.room.member/{}", bob.id);
+    bob.put(&member, json!({ "membership": "join", "displayname": "Hidden" })).await.ok();
+    let found = async |term: &str| {
+        let found = alice.post("/user_directory/search", json!({ "search_term": term })).await.ok();
+        found["results"].as_array().unwrap().iter().map(|user| user["user_id"].clone()).collect::<Vec<_>>()
+    };
+    let eve = home.user("eve-bo").await;
+    assert_eq!(found("BO").await, [json!(bob.id)], "nobody but those one meets");
+    assert!(found("hidden").await.is_empty(), "names of one room are not for all");
+    eve.room(json!({ "visibility": "public" })).await;
+    assert_eq!(found("eve").await, [json!(eve.id)]);
 }
