@@ -61,6 +61,7 @@ impl Rooms {
         let plan = Plan { version, furniture, alias, published, invites, own_member };
         let room = self.0.make_room(actor, &plan).await?;
         self.invite_remotes(actor, &room, remote, request.is_direct).await;
+        self.inherit_settings(&actor.user, &room).await;
         Ok(room)
     }
 

@@ -14,6 +14,7 @@ mod draft;
 mod effects;
 mod error;
 mod farewell;
+mod inherit;
 mod membership;
 mod peers;
 mod read;

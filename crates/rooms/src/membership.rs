@@ -54,6 +54,22 @@ impl Rooms {
         if at.here && at.is(Membership::Join) {
             return Ok(());
         }
+        let first_time = !at.is(Membership::Leave) && !at.is(Membership::Ban);
+        self.enter(actor, room, via, reason, &at).await?;
+        if first_time {
+            self.inherit_settings(&actor.user, room).await;
+        }
+        Ok(())
+    }
+
+    async fn enter(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        via: Via,
+        reason: Option<String>,
+        at: &Standpoint,
+    ) -> Result<()> {
         if !at.here {
             return self.join_remote(actor, room, via, reason).await;
         }

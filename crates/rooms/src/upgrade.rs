@@ -77,6 +77,7 @@ impl Rooms {
         let new = self.0.make_room(actor, &plan).await?;
         self.close_old(actor, room, &new).await?;
         self.move_aliases(actor, room, &new, &old).await?;
+        self.inherit_settings(&actor.user, &new).await;
         Ok(new)
     }
 

@@ -163,11 +163,16 @@ async fn a_room_is_upgraded() {
     let home = Home::new().await;
     let alice = home.user("alice").await;
     let room = alice.room(json!({ "name": "Old", "room_version": "10" })).await;
+    alice.put(&format!("/pushrules/global/room/{room}"), json!({ "actions": ["notify"] })).await.ok();
+    alice.put(&format!("/user/{}/rooms/{room}/tags/m.favourite", alice.id), json!({})).await.ok();
     let new = alice.post(&format!("/rooms/{room}/upgrade"), json!({ "new_version": "11" })).await.ok();
     let new = new["replacement_room"].as_str().unwrap();
     let tombstone = alice.get(&format!("/rooms/{room}/state/m.room.tombstone")).await.ok();
     assert_eq!(tombstone["replacement_room"], json!(new));
     assert_eq!(alice.get(&format!("/rooms/{new}/state/m.room.name")).await.ok()["name"], "Old");
+    alice.get(&format!("/pushrules/global/room/{new}")).await.ok();
+    let tags = alice.get(&format!("/user/{}/rooms/{new}/tags", alice.id)).await.ok();
+    assert!(tags["tags"]["m.favourite"].is_object(), "{tags}");
 }
 
 #[tokio::test]
