@@ -67,8 +67,7 @@ impl House {
             server: server.clone(),
             key: Arc::clone(&key),
         };
-        let network = Network::new(deps, config.federation.clone());
-        network.allowed().replace(servers.patterns().await?.as_deref());
+        let network = network(config, deps, &servers).await?;
         let deps = chappe_rooms::Deps {
             store: store.clone(),
             accounts: accounts.clone(),
@@ -80,13 +79,7 @@ impl House {
             peers: Arc::new(network.clone()),
         };
         let rooms = Rooms::new(deps, config.rooms.clone());
-        let deps = chappe_delivery::Deps {
-            store: store.clone(),
-            world: world.clone(),
-            accounts: accounts.clone(),
-            rooms: rooms.clone(),
-        };
-        let delivery = Delivery::new(deps, config.delivery.clone());
+        let delivery = delivery(config, &world, &store, &accounts, &rooms);
         let federation = Federation::new(FederationDeps {
             network: network.clone(),
             rooms: rooms.clone(),
@@ -210,6 +203,23 @@ impl House {
         let Some(secret) = &self.secret else { return Router::new() };
         chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret)
     }
+}
+
+/// The outbound half of federation, with the servers that may be talked with.
+async fn network(config: &Config, deps: NetworkDeps, servers: &ServerList) -> Result<Network> {
+    let network = Network::new(deps, config.federation.clone());
+    network.allowed().replace(servers.patterns().await?.as_deref());
+    Ok(network)
+}
+
+fn delivery(config: &Config, world: &World, store: &Store, accounts: &Accounts, rooms: &Rooms) -> Delivery {
+    let deps = chappe_delivery::Deps {
+        store: store.clone(),
+        world: world.clone(),
+        accounts: accounts.clone(),
+        rooms: rooms.clone(),
+    };
+    Delivery::new(deps, config.delivery.clone())
 }
 
 async fn media(config: &Config, store: &Store, world: &World, network: &Network) -> Result<Media> {

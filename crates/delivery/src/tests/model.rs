@@ -111,7 +111,8 @@ async fn story(seed: u64) {
         }
         let n = usize::try_from(dice.roll(people.len() as u64)).unwrap();
         let (person, client) = (&people[n], &mut clients[n]);
-        let mut request = person.request(client.token, json!({"room": {"timeline": {"limit": 1 + dice.roll(8)}}}));
+        let mut request =
+            person.request(client.token, json!({"room": {"timeline": {"limit": 1 + dice.roll(8)}}}));
         request.state_after = dice.roll(2) == 0;
         client.apply(&house.delivery.sync(&request).await.unwrap());
         let joined: BTreeSet<OwnedRoomId> =
