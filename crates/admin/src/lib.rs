@@ -13,6 +13,6 @@ pub use self::{
     config::Config,
     error::Error,
     register::{SharedSecret, register_routes},
-    run::{Admin, Answer, Deps, RUN_PATH, Running, socket_routes},
+    run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
     verb::{Domains, Rooms, Servers, Tokens, Users, Verb},
 };

@@ -112,10 +112,10 @@ async fn register(State(desk): State<Desk>, body: Bytes) -> Result<Json<Register
             ..NewUser::default()
         })
         .await
-        .map_err(refused)?;
+        .map_err(|error| refused(&error))?;
     let log_in =
         LogIn { user_id: user_id.clone(), device_id: None, device_name: None, refreshing: Refreshing::No };
-    let issued = desk.accounts.log_in(log_in).await.map_err(refused)?;
+    let issued = desk.accounts.log_in(log_in).await.map_err(|error| refused(&error))?;
     Ok(Json(Registered {
         access_token: issued.access_token,
         home_server: user_id.server_name().to_string(),
@@ -144,9 +144,9 @@ fn bad_request(sentence: &'static str) -> Error {
     Error::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", sentence)
 }
 
-fn refused(error: chappe_accounts::Error) -> Error {
+fn refused(error: &chappe_accounts::Error) -> Error {
     use chappe_accounts::Error as Accounts;
-    let code = match &error {
+    let code = match error {
         Accounts::UserInUse => "M_USER_IN_USE",
         Accounts::InvalidUsername(_) => "M_INVALID_USERNAME",
         Accounts::Reserved => "M_EXCLUSIVE",

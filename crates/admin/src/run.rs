@@ -39,12 +39,15 @@ pub struct Deps {
     pub running: Option<Running>,
 }
 
+/// Is told the list of allowed servers; `None` is every server.
+pub type ServersChanged = Box<dyn Fn(Option<&[String]>) + Send + Sync>;
+
 /// What there is only in a running server.
 pub struct Running {
     /// Rooms, to leave them in somebody's name.
     pub rooms: chappe_rooms::Rooms,
     /// Is told the new list of servers; `None` is every server.
-    pub servers_changed: Box<dyn Fn(Option<&[String]>) + Send + Sync>,
+    pub servers_changed: ServersChanged,
     /// When the server started, in milliseconds since 1970.
     pub started: u64,
 }

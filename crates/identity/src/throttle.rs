@@ -51,7 +51,7 @@ mod tests {
         let throttle = Throttle::new(2);
         assert_eq!(throttle.take("a", 0), Ok(()));
         assert_eq!(throttle.take("a", 0), Ok(()));
-        assert_eq!(throttle.take("a", 0), Err(Duration::from_secs(1800)));
+        assert_eq!(throttle.take("a", 0), Err(Duration::from_mins(30)));
         assert_eq!(throttle.take("b", 0), Ok(()));
         assert_eq!(throttle.take("a", 1_799_999), Err(Duration::from_millis(1)));
         assert_eq!(throttle.take("a", 1_800_000), Ok(()));

@@ -1,4 +1,5 @@
 //! Mail over a real connection to a small mail sink on loopback, in plain text and under TLS.
+#![expect(clippy::unwrap_used, reason = "a test that goes wrong should stop at once")]
 
 use std::sync::Arc;
 

@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// How often what has expired is swept.
-const SWEEP: Duration = Duration::from_secs(300);
+const SWEEP: Duration = Duration::from_mins(5);
 /// How often the times devices were last seen are written.
-const FLUSH: Duration = Duration::from_secs(60);
+const FLUSH: Duration = Duration::from_mins(1);
 
 /// Every handle of one server.
 pub struct House {
@@ -114,10 +114,10 @@ impl House {
             store,
             accounts,
             identity,
-            rooms,
             federation,
             delivery,
             media,
+            rooms,
             admin,
             secret,
             metrics,

@@ -133,7 +133,6 @@ impl Cli {
 
 impl Place {
     fn load(&self) -> Result<Config> {
-        #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
         let env =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         if self.dev {

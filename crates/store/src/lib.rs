@@ -43,7 +43,7 @@ pub use chappe_kv::{Direction, Position};
 pub use self::{
     events::{EventMeta, EventNum, NewEvent, Status, StoredPdu},
     key::{Key, KeyReader, KeyWriter},
-    log::{Cursors, Entry, LogEntry, Meta},
+    log::{Cursors, Entry, Log, LogEntry, Meta},
     members::{MemberChange, Membership},
     migrate::FORMAT,
     outbox::OutboxItem,

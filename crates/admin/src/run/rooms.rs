@@ -21,7 +21,7 @@ pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
                 let name = name(&reader, nid).await?;
                 let shown = name.as_deref().unwrap_or("-");
                 lines.push(format!("{:>6} {id:60} {:>6} joined  {shown}", nid.0, head.joined));
-                data.push(described(nid, &id, &head, name));
+                data.push(described(nid, &id, &head, name.as_deref()));
             }
             Ok(Answer { lines, data: data.into() })
         }
@@ -39,7 +39,7 @@ pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
                 format!("events   {}", head.next_event - 1),
             ];
             lines.extend(servers.iter().map(|(server, members)| format!("server   {server} {members}")));
-            let mut data = described(nid, &id, &head, name);
+            let mut data = described(nid, &id, &head, name.as_deref());
             data["servers"] = servers.iter().map(|(server, _)| json!(server)).collect();
             Ok(Answer { lines, data })
         }
@@ -56,7 +56,7 @@ async fn name(reader: &Reader<'_>, nid: RoomNid) -> Result<Option<String>, Error
     Ok(event["content"]["name"].as_str().map(str::to_owned))
 }
 
-fn described(nid: RoomNid, id: &RoomId, head: &RoomHead, name: Option<String>) -> Value {
+fn described(nid: RoomNid, id: &RoomId, head: &RoomHead, name: Option<&str>) -> Value {
     json!({
         "number": nid.0, "room_id": id, "name": name, "version": head.version, "joined": head.joined,
         "invited": head.invited, "events": head.next_event - 1, "resident": head.resident,

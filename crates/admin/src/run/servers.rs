@@ -25,9 +25,9 @@ pub(super) async fn run(deps: &Deps, verb: Servers) -> Result<Answer, Error> {
         Servers::List => match deps.servers.list().await? {
             None => Ok(Answer::line("federation is open to every server", json!(null))),
             Some(listed) => {
-                let line = |server: &chappe_identity::ListedServer| match server.configured {
-                    true => format!("{:40} (configuration)", server.pattern),
-                    false => server.pattern.clone(),
+                let line = |server: &chappe_identity::ListedServer| {
+                    let source = if server.configured { " (configuration)" } else { "" };
+                    format!("{:40}{source}", server.pattern).trim_end().to_owned()
                 };
                 let data = listed
                     .iter()

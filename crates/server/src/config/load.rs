@@ -52,9 +52,11 @@ pub fn parse(name: &str, text: &str, env: impl Iterator<Item = (String, String)>
     let source = Source::new(name, text, env);
     let mut table = DeTable::parse(text).map_err(|error| source.explain(&error))?;
     for variable in &source.variables {
-        let value = DeValue::parse(&source.full[variable.value.clone()])
-            .map(|parsed| shifted(parsed.into_inner(), &variable.value))
-            .unwrap_or_else(|_| plain(&source.full[variable.value.clone()], &variable.value));
+        let written = &source.full[variable.value.clone()];
+        let value = DeValue::parse(written).map_or_else(
+            |_| plain(written, &variable.value),
+            |parsed| shifted(parsed.into_inner(), &variable.value),
+        );
         insert(table.get_mut(), &variable.path, variable, value)
             .map_err(|()| source.wrong(&variable.value, "a part of this name is a value, not a section"))?;
     }

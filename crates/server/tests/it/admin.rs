@@ -107,8 +107,8 @@ async fn whoever_knows_the_shared_secret_makes_accounts() {
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
         let admin_word = if admin { "admin" } else { "notadmin" };
         let signed = format!("{nonce}\0bob\0correct horse\0{admin_word}");
-        let mac: String =
-            hmac::sign(&key, signed.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mac = hmac::sign(&key, signed.as_bytes());
+        let mac = mac.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         json!({ "nonce": nonce, "username": "bob", "password": "correct horse", "admin": admin, "mac": mac })
     };
     let first = nonce().await;
