@@ -72,10 +72,18 @@ fn endpoints(csv: &str) -> anyhow::Result<Vec<Endpoint>> {
 
 /// Asks the binary for its table: a line for each route, method and path.
 fn routes() -> anyhow::Result<BTreeSet<(String, String)>> {
-    let output =
-        Command::new("cargo").args(["run", "--quiet", "--bin", "chappe", "--", "dev", "routes"]).output()?;
-    ensure!(output.status.success(), "chappe dev routes: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(table(&String::from_utf8(output.stdout)?))
+    // The whole workspace, as everywhere: a package alone has other features and would be compiled once more.
+    output("cargo", &["build", "--quiet", "--workspace", "--bin", "chappe"])?;
+    let metadata = output("cargo", &["metadata", "--no-deps", "--format-version", "1"])?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let target = metadata["target_directory"].as_str().context("target_directory")?;
+    Ok(table(&output(&format!("{target}/debug/chappe"), &["dev", "routes"])?))
+}
+
+fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(arguments).output().with_context(|| program.to_owned())?;
+    ensure!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn table(text: &str) -> BTreeSet<(String, String)> {
