@@ -73,7 +73,7 @@ fn endpoints(csv: &str) -> anyhow::Result<Vec<Endpoint>> {
 /// Asks the binary for its table: a line for each route, method and path.
 fn routes() -> anyhow::Result<BTreeSet<(String, String)>> {
     // The whole workspace, as everywhere: a package alone has other features and would be compiled once more.
-    output("cargo", &["build", "--quiet", "--workspace", "--bin", "chappe"])?;
+    output("cargo", &["build", "--quiet", "--workspace", "--bins"])?;
     let metadata = output("cargo", &["metadata", "--no-deps", "--format-version", "1"])?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
     let target = metadata["target_directory"].as_str().context("target_directory")?;
@@ -81,7 +81,16 @@ fn routes() -> anyhow::Result<BTreeSet<(String, String)>> {
 }
 
 fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program).args(arguments).output().with_context(|| program.to_owned())?;
+    let mut command = Command::new(program);
+    // What cargo tells a program that it runs would make ring, and all that uses it, compile again.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_")
+            || name.to_string_lossy().starts_with("CARGO_MANIFEST_")
+        {
+            command.env_remove(&name);
+        }
+    }
+    let output = command.args(arguments).output().with_context(|| program.to_owned())?;
     ensure!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }
