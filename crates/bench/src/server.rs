@@ -99,7 +99,7 @@ impl Server {
                  tls = {{ certificate = \"{dir}/tls.pem\", key = \"{dir}/tls.key\" }}\n",
                 port = federation.port(),
             )?;
-            writeln!(outbound, "extra_authorities = [\"{}\"]", authority.file().display())?;
+            writeln!(outbound, "certificate_authorities = [\"{}\"]", authority.file().display())?;
         }
         write!(config, "{}", SECTIONS.replace("{outbound}", &outbound))?;
         let file = folder.path().join("chappe.toml");
@@ -181,8 +181,25 @@ impl Server {
 const SECTIONS: &str = r#"
 [log]
 level = "warn"
+
 [outbound]
 {outbound}
+[accounts.password]
+memory_kib = 8
+passes = 1
+
+[client.registration]
+open = true
+
+[client.rates]
+login_by_ip = { per_second = 0, burst = 1 }
+login_by_account = { per_second = 0, burst = 1 }
+registration = { per_second = 0, burst = 1 }
+message = { per_second = 0, burst = 1 }
+join = { per_second = 0, burst = 1 }
+invite = { per_second = 0, burst = 1 }
+search = { per_second = 0, burst = 1 }
+upload = { per_second = 0, burst = 1 }
 "#;
 
 fn free_port() -> Result<u16> {
