@@ -9,7 +9,7 @@ use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Actor, Draft, Error, Invitation, Result, Rooms, Via,
+    Actor, Draft, Error, Invitation, PeerError, Result, Rooms, Via,
     author::By,
     desk::{Desk, Source},
     receive::{Budget, Checked},
@@ -176,11 +176,23 @@ where
             Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
             Err(error) => {
                 tracing::info!(%server, %error, "server did not help");
-                if !matches!(error, Error::Unreachable) {
+                if weight(&error) > weight(&worst) {
                     worst = error;
                 }
             }
         }
     }
     Err(worst)
+}
+
+/// How much an answer tells: what is forbidden is known to a server in the room; other refusals may come from one
+/// that knows nothing of it.
+fn weight(error: &Error) -> u8 {
+    match error {
+        Error::Unreachable => 0,
+        Error::Forbidden(_) => 3,
+        Error::Peer(PeerError::Refused { errcode, .. }) if errcode == "M_FORBIDDEN" => 3,
+        Error::Peer(PeerError::Refused { errcode, .. }) if errcode != "M_UNKNOWN" => 2,
+        _ => 1,
+    }
 }

@@ -231,7 +231,14 @@ impl View<'_> {
         let nums = self.reader.current_of_type(self.nid, "m.space.child").await?;
         let nums: Vec<_> = nums.into_iter().take(CHILDREN).map(|(_, num)| num).collect();
         let events = self.load(&nums).await?;
-        Ok(events.iter().filter_map(|event| stripped_child(event, suggested_only)).collect())
+        let mut children: Vec<(HierarchySpaceChildEvent, Box<RawValue>)> = events
+            .iter()
+            .filter_map(|event| stripped_child(event, suggested_only))
+            .filter_map(|raw| Some((serde_json::from_str(raw.get()).ok()?, raw)))
+            .collect();
+        // The order in which clients show them (client-server API, "Ordering of children within a space").
+        children.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(children.into_iter().map(|(_, raw)| raw).collect())
     }
 
     /// Whether a server may know of this room: it is open, one of its users is in it or asked into it, or may join by
