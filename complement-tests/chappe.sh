@@ -27,9 +27,6 @@ system_authorities = false
 [identity]
 profile = "matrix"
 
-[client]
-presence = true
-
 [client.registration]
 open = true
 

@@ -25,8 +25,6 @@ pub struct Config {
     pub turn: Option<Turn>,
     /// How often who may do what.
     pub rates: Rates,
-    /// Whether presence is kept and shown.
-    pub presence: bool,
     /// Whom the user directory shows.
     pub user_directory: UserDirectory,
 }
@@ -42,7 +40,6 @@ impl Default for Config {
             support_page: String::new(),
             turn: None,
             rates: Rates::default(),
-            presence: false,
             user_directory: UserDirectory::default(),
         }
     }

@@ -104,7 +104,7 @@ impl House {
             accounts: accounts.clone(),
             allow_list: identity.allow_list().clone(),
             servers,
-            running: Some(running(&world, rooms.clone(), &network)),
+            running: Some(running(&world, rooms.clone(), &federation)),
         });
         let secret = shared_secret(&config.admin)?;
         let metrics = observe::metrics_handle()?;
@@ -184,7 +184,11 @@ impl House {
             Api::Media => chappe_client_api::media_routes().into_router().with_state(self.client.clone()),
             Api::Identity => Router::new(),
             Api::Admin => self.register_routes(),
-            Api::Metrics => observe::metrics_routes(self.metrics.clone(), self.store.clone()),
+            Api::Metrics => observe::metrics_routes(observe::Gauges {
+                handle: self.metrics.clone(),
+                store: self.store.clone(),
+                delivery: self.delivery.clone(),
+            }),
             Api::Health => observe::health_routes(self.store.clone()),
         }
     }
@@ -233,13 +237,18 @@ async fn media(config: &Config, store: &Store, world: &World, network: &Network)
     Media::open(deps, config.media.clone()).await.context("opening the media folder")
 }
 
-fn running(world: &World, rooms: Rooms, network: &Network) -> chappe_admin::Running {
-    let allowed = network.allowed().clone();
-    chappe_admin::Running {
-        rooms,
-        servers_changed: Box::new(move |patterns| allowed.replace(patterns)),
-        started: world.now(),
-    }
+fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin::Running {
+    let (tasks, federation) = (world.clone(), federation.clone());
+    let servers_changed = move |patterns: Option<&[String]>| {
+        federation.network().allowed().replace(patterns);
+        let federation = federation.clone();
+        tasks.spawn("servers changed", async move {
+            if let Err(error) = federation.retry(None).await {
+                tracing::warn!(%error, "servers that may take part now are not tried at once");
+            }
+        });
+    };
+    chappe_admin::Running { rooms, servers_changed: Box::new(servers_changed), started: world.now() }
 }
 
 /// The section of the client API, with the base URL that is said once for all.

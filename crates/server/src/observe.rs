@@ -10,9 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use chappe_delivery::Delivery;
 use chappe_store::{Store, identity::AllowRules};
 use http::{StatusCode, header};
-use metrics::{counter, gauge, histogram};
+use metrics::{Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
@@ -20,6 +21,8 @@ use crate::config::{LogConfig, LogFormat};
 
 /// Bounds of the latency histogram, in seconds.
 const LATENCIES: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// Destinations counted at most whose queue holds something.
+const WAITING: usize = 1_000;
 /// How long the store may take to answer a health check.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(5);
 
@@ -53,13 +56,32 @@ pub(crate) fn metrics_handle() -> Result<PrometheusHandle> {
     Ok(made)
 }
 
+/// A request under way, counted as long as it lives: those that clients break off are counted down as well.
+struct UnderWay(Gauge);
+
+impl UnderWay {
+    fn at(endpoint: &str) -> Self {
+        let gauge = gauge!("chappe_http_requests_under_way", "endpoint" => endpoint.to_owned());
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 /// Counts a request and how long it took, by endpoint: never by path, which would name rooms and users.
 pub(crate) async fn count(request: Request, next: Next) -> Response {
     let endpoint =
         request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let method = request.method().as_str().to_owned();
     let begun = tokio::time::Instant::now();
+    let under_way = UnderWay::at(&endpoint);
     let response = next.run(request).await;
+    drop(under_way);
     let status = response.status().as_u16().to_string();
     let took = begun.elapsed().as_secs_f64();
     counter!("chappe_http_requests_total", "method" => method.clone(), "endpoint" => endpoint.clone(), "status" => status)
@@ -69,15 +91,43 @@ pub(crate) async fn count(request: Request, next: Next) -> Response {
     response
 }
 
+/// What `/metrics` reads when it is asked.
+#[derive(Clone)]
+pub(crate) struct Gauges {
+    pub(crate) handle: PrometheusHandle,
+    pub(crate) store: Store,
+    pub(crate) delivery: Delivery,
+}
+
+impl Gauges {
+    #[expect(clippy::cast_precision_loss, reason = "all of these stay far below 2^53")]
+    async fn set(&self) -> Result<(), chappe_store::Error> {
+        gauge!("chappe_store_position").set(self.store.visible().borrow().0 as f64);
+        gauge!("chappe_attached_users").set(self.delivery.attached() as f64);
+        let reader = self.store.read();
+        let mut waiting = 0_usize;
+        let mut after = None;
+        while waiting < WAITING
+            && let Some(next) = reader.next_outbox_destination(after.as_deref()).await?
+        {
+            waiting += 1;
+            after = Some(next);
+        }
+        gauge!("chappe_outbox_destinations").set(waiting as f64);
+        Ok(())
+    }
+}
+
 /// `/metrics`.
-pub(crate) fn metrics_routes(handle: PrometheusHandle, store: Store) -> Router {
-    let page = async |Extension((handle, store)): Extension<(PrometheusHandle, Store)>| {
-        #[expect(clippy::cast_precision_loss, reason = "positions stay far below 2^53")]
-        gauge!("chappe_store_position").set(store.visible().borrow().0 as f64);
-        handle.run_upkeep();
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render())
+pub(crate) fn metrics_routes(gauges: Gauges) -> Router {
+    let page = async |Extension(gauges): Extension<Gauges>| {
+        if let Err(error) = gauges.set().await {
+            tracing::warn!(%error, "some metrics could not be read");
+        }
+        gauges.handle.run_upkeep();
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], gauges.handle.render())
     };
-    Router::new().route("/metrics", get(page)).layer(Extension((handle, store)))
+    Router::new().route("/metrics", get(page)).layer(Extension(gauges))
 }
 
 /// `/health`: 200 as long as the store answers.
