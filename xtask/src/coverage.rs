@@ -72,8 +72,8 @@ fn endpoints(csv: &str) -> anyhow::Result<Vec<Endpoint>> {
 
 /// Asks the binary for its table: a line for each route, method and path.
 fn routes() -> anyhow::Result<BTreeSet<(String, String)>> {
-    // The whole workspace, as everywhere: a package alone has other features and would be compiled once more.
-    output("cargo", &["build", "--quiet", "--workspace", "--bins"])?;
+    // The whole workspace with its tests, as everywhere: else features differ and all would be compiled once more.
+    output("cargo", &["build", "--quiet", "--workspace", "--bins", "--tests"])?;
     let metadata = output("cargo", &["metadata", "--no-deps", "--format-version", "1"])?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
     let target = metadata["target_directory"].as_str().context("target_directory")?;

@@ -1,6 +1,7 @@
-//! Developer tasks: `cargo xtask tidy`, `cargo xtask coverage`.
+//! Developer tasks: `cargo xtask tidy`, `cargo xtask coverage`, `cargo xtask bench`.
 #![expect(clippy::print_stdout, reason = "a command-line tool talks on standard output")]
 
+mod bench;
 mod coverage;
 mod tidy;
 
@@ -20,6 +21,11 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Builds for release and measures, see docs/benchmarks.md; names of scenarios, or all.
+    Bench {
+        /// Which scenarios.
+        scenarios: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -27,5 +33,6 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Tidy => tidy::run(),
         Task::Coverage { check: true } => coverage::check(),
         Task::Coverage { check: false } => coverage::write(),
+        Task::Bench { scenarios } => bench::run(&scenarios),
     }
 }

@@ -348,7 +348,7 @@ async fn run(seed: u64) {
     }
     sim.heal().await;
     sim.check_acknowledged().await;
-    assert!(sim.acknowledged.len() > 20, "seed {seed}: only {} events", sim.acknowledged.len());
+    assert!(sim.acknowledged.len() >= 10, "seed {seed}: only {} events", sim.acknowledged.len());
     let strayed = &sim.trouble.lock().strayed;
     assert!(strayed.is_empty(), "{strayed:?} sent something to {STRANGER}");
     for host in &sim.hosts {
