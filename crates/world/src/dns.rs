@@ -1,6 +1,6 @@
 //! Names to addresses, and the services of a domain.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use async_trait::async_trait;
 use hickory_resolver::{TokioResolver, proto::rr::RData};
@@ -52,6 +52,9 @@ impl System {
 #[async_trait]
 impl Dns for System {
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
+        if is_localhost(host) {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
         let found = tokio::net::lookup_host((host, 0)).await.map_err(|e| DnsError(e.to_string()))?;
         let mut addresses: Vec<IpAddr> = Vec::new();
         for address in found.map(|socket| socket.ip()) {
@@ -78,5 +81,26 @@ impl Dns for System {
         let mut services: Vec<Service> = found.answers().iter().filter_map(|r| service(&r.data)).collect();
         services.sort_by_key(|service| (service.priority, std::cmp::Reverse(service.weight)));
         Ok(services)
+    }
+}
+
+/// Names that mean this machine everywhere (RFC 6761 §6.3); not every system's resolver knows those under `localhost`.
+fn is_localhost(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_localhost;
+
+    #[test]
+    fn names_of_this_machine() {
+        for own in ["localhost", "LOCALHOST.", "a.localhost", "a.b.localhost."] {
+            assert!(is_localhost(own), "{own}");
+        }
+        for other in ["localhost.example.org", "notlocalhost", "example.org", ""] {
+            assert!(!is_localhost(other), "{other}");
+        }
     }
 }
