@@ -45,7 +45,7 @@ pub enum Api {
     Federation,
     /// Uploads and downloads: `/_matrix/media`, `/_matrix/client/v1/media`.
     Media,
-    /// The identity service: `/_matrix/identity`.
+    /// The identity service: `/_matrix/identity`. Reserved: no endpoint of it is answered yet.
     Identity,
     /// Administration: `/_synapse/admin`.
     Admin,
