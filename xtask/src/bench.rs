@@ -6,9 +6,9 @@ use anyhow::Context as _;
 
 /// Measures the named scenarios, or all of them.
 pub(crate) fn run(scenarios: &[String]) -> anyhow::Result<ExitCode> {
-    let build = ["build", "--release", "--package", "chappe-server", "--package", "chappe-bench"];
-    let built = Command::new("cargo").args(build).status().context("cargo")?;
-    anyhow::ensure!(built.success(), "the release build failed");
+    let arguments = ["build", "--release", "--package", "chappe-server", "--package", "chappe-bench"];
+    let compiled = Command::new("cargo").args(arguments).status().context("cargo")?;
+    anyhow::ensure!(compiled.success(), "the release build failed");
     let metadata = Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout)?;
     let target = metadata["target_directory"].as_str().context("target_directory")?;
