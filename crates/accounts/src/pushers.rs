@@ -1,7 +1,7 @@
 //! Pushers: where to tell a user of events.
 
 use chappe_store::{
-    Direction, Json, Reader, Tx,
+    Direction, Json, LogEntry, Reader, Tx,
     accounts::{self, Devices, PusherOwners, Pushers},
 };
 use ruma::{
@@ -66,6 +66,7 @@ impl Accounts {
                 let owners = (app.clone(), pushkey.clone());
                 for (key, ()) in reader.scan::<PusherOwners>(&owners, Direction::Forward, usize::MAX).await? {
                     if key.2 != user {
+                        tx.log(LogEntry::Pushers { user: key.2.clone() });
                         tx.delete::<Pushers>(&(key.2.clone(), app.clone(), pushkey.clone()));
                         tx.delete::<PusherOwners>(&key);
                     }
@@ -78,6 +79,7 @@ impl Accounts {
             };
             tx.put::<Pushers>(&(user.to_owned(), app.clone(), pushkey.clone()), &Json(row));
             tx.put::<PusherOwners>(&(app.clone(), pushkey.clone(), user.to_owned()), &());
+            tx.log(LogEntry::Pushers { user: user.to_owned() });
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())
@@ -89,6 +91,7 @@ impl Accounts {
         let mut tx = Tx::new();
         tx.delete::<Pushers>(&(user.to_owned(), ids.app_id.clone(), ids.pushkey.clone()));
         tx.delete::<PusherOwners>(&(ids.app_id.clone(), ids.pushkey.clone(), user.to_owned()));
+        tx.log(LogEntry::Pushers { user: user.to_owned() });
         self.store().commit(tx).await?;
         Ok(())
     }
@@ -134,6 +137,7 @@ impl Accounts {
         for (key, Json(row)) in rows {
             if ended(row.device.as_ref()) {
                 tx.delete::<Pushers>(&key);
+                tx.log(LogEntry::Pushers { user: user.to_owned() });
                 tx.delete::<PusherOwners>(&(key.1, key.2, key.0));
             }
         }

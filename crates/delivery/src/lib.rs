@@ -7,6 +7,7 @@
 mod config;
 mod error;
 mod presence;
+mod push;
 mod signal;
 mod sync;
 mod tail;
@@ -18,12 +19,16 @@ mod wake;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
-use chappe_store::Store;
+use chappe_store::{Reader, Store};
 use chappe_world::World;
+use ruma::UserId;
 
 pub use self::{
     config::Config,
@@ -79,7 +84,7 @@ impl Delivery {
         wake.follow();
         typing.expire();
         presence.expire();
-        Self(Arc::new(Inner {
+        let delivery = Self(Arc::new(Inner {
             store,
             world,
             accounts,
@@ -92,7 +97,18 @@ impl Delivery {
             tails: tail::Tails::default(),
             members_sent: sync::MembersSent::default(),
             handed_out: sync::HandedOut::default(),
-        }))
+        }));
+        push::follow(delivery.clone());
+        delivery
+    }
+
+    /// What a user has set that bears on everything they are told.
+    async fn settings(&self, reader: &Reader<'_>, user: &UserId) -> Result<signal::Settings, Error> {
+        let ignored = self.0.accounts.ignored_users(reader, user).await?;
+        let rules = self.0.accounts.push_rules(reader, user).await?;
+        let mut hasher = DefaultHasher::new();
+        (serde_json::to_string(&rules).unwrap_or_default(), &ignored).hash(&mut hasher);
+        Ok(signal::Settings { ignored, rules, mark: hasher.finish() })
     }
 
     /// Who is typing where.

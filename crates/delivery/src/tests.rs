@@ -3,5 +3,6 @@
 mod devices;
 mod house;
 mod model;
+mod push;
 mod rooms;
 mod waiting;

@@ -75,8 +75,14 @@ pub(crate) struct Reading<'a> {
     pub(crate) view: &'a View<'a>,
     pub(crate) tail: &'a Tail,
     pub(crate) settings: &'a Settings,
-    /// The user, attached.
-    pub(crate) signal: &'a Signal,
+    /// The user, if attached: knows whether they have read on.
+    pub(crate) signal: Option<&'a Signal>,
+}
+
+impl Reading<'_> {
+    fn may_have_read(&self, after: Position) -> bool {
+        self.signal.is_none_or(|signal| signal.has_read(self.view.nid, after))
+    }
 }
 
 impl Delivery {
@@ -86,7 +92,7 @@ impl Delivery {
         let end = reading.view.head.next_live;
         let known = self.0.unread.0.get(&key).filter(|known| known.mark == reading.settings.mark);
         let read = match &known {
-            Some(known) if !reading.signal.has_read(reading.view.nid, known.position) => known.read.clone(),
+            Some(known) if !reading.may_have_read(known.position) => known.read.clone(),
             _ => Arc::new(self.read_up_to(reading).await?),
         };
         let known = known.filter(|known| known.read == read && known.next <= end);
@@ -196,7 +202,7 @@ async fn load(view: &View<'_>, start: i64, end: i64) -> Result<Vec<(i64, Event)>
 }
 
 /// The user's name in the room, if their rules ask for it.
-async fn display_name(reading: &Reading<'_>) -> Result<String, Error> {
+pub(crate) async fn display_name(reading: &Reading<'_>) -> Result<String, Error> {
     #[derive(Deserialize)]
     struct Named {
         displayname: Option<String>,

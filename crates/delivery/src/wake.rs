@@ -70,6 +70,11 @@ impl Wake {
         self.users.read().len()
     }
 
+    /// The last commit when this process began.
+    pub(crate) fn born(&self) -> Position {
+        self.born
+    }
+
     /// How far the follower has come.
     pub(crate) fn reached(&self) -> Position {
         *self.reached.borrow()

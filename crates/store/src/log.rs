@@ -80,6 +80,12 @@ pub enum LogEntry {
         /// Whose.
         user: OwnedUserId,
     },
+    /// A user's pushers changed.
+    #[serde(rename = "u")]
+    Pushers {
+        /// Whose.
+        user: OwnedUserId,
+    },
     /// Something waits in the outbox of a destination.
     #[serde(rename = "s")]
     Outbox {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
 
@@ -112,12 +111,7 @@ impl Work<'_> {
         if let Some(settings) = self.signal.settings() {
             return Ok(settings);
         }
-        let (accounts, user) = (&self.delivery.0.accounts, &self.request.user);
-        let ignored = accounts.ignored_users(self.reader, user).await?;
-        let rules = accounts.push_rules(self.reader, user).await?;
-        let mut hasher = DefaultHasher::new();
-        (serde_json::to_string(&rules).unwrap_or_default(), &ignored).hash(&mut hasher);
-        let settings = Arc::new(Settings { ignored, rules, mark: hasher.finish() });
+        let settings = Arc::new(self.delivery.settings(self.reader, &self.request.user).await?);
         self.signal.remember_settings(self.next.position, settings.clone());
         Ok(settings)
     }

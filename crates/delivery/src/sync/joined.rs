@@ -90,7 +90,7 @@ impl Work<'_> {
             view: &place.view,
             tail: &place.tail,
             settings: &personal.settings,
-            signal: self.signal,
+            signal: Some(self.signal),
         }
     }
 

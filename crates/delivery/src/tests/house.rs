@@ -167,15 +167,18 @@ pub(super) struct House {
     pub(super) rooms: Rooms,
     pub(super) delivery: Delivery,
     pub(super) trips: Arc<RoundTrips>,
+    pub(super) store: Store,
+    pub(super) net: FakeNet,
 }
 
 impl House {
     pub(super) fn new() -> Self {
+        let net = FakeNet::new();
         let world = World::fake(Fake {
             name: "a.example".into(),
             seed: 1,
             epoch_ms: 1_700_000_000_000,
-            net: FakeNet::new(),
+            net: net.clone(),
         });
         let trips = Arc::new(RoundTrips::default());
         let store = Store::new(Db::new(Counting::new(Memory::default(), trips.clone())));
@@ -194,9 +197,14 @@ impl House {
             },
             chappe_rooms::Config::default(),
         );
-        let deps = Deps { store, world: world.clone(), accounts: accounts.clone(), rooms: rooms.clone() };
+        let deps = Deps {
+            store: store.clone(),
+            world: world.clone(),
+            accounts: accounts.clone(),
+            rooms: rooms.clone(),
+        };
         let delivery = Delivery::new(deps, Config::default());
-        Self { world, accounts, rooms, delivery, trips }
+        Self { world, accounts, rooms, delivery, trips, store, net }
     }
 
     /// A new user with a device `D`.

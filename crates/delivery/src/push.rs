@@ -1,0 +1,354 @@
+//! Push: follows the log for the users who have pushers, and for nobody else.
+
+mod gateway;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use chappe_accounts::PusherInfo;
+use chappe_rules::{
+    Pdu,
+    push::{Attention, Setting, Subject, evaluate},
+    version,
+};
+use chappe_store::{Entry, EventNum, LogEntry, Membership, Position, Reader, RoomNid, Tx};
+use ruma::{OwnedUserId, RoomId, RoomVersionId, UserId};
+
+use self::gateway::{Gateway, Notification};
+use crate::{Delivery, Error, signal::Settings, unread::Reading};
+
+/// The follower's name among the cursors.
+const CURSOR: &str = "push";
+/// Log entries taken at once.
+const BATCH: usize = 500;
+/// Users with pushers loaded at once.
+const PAGE: usize = 500;
+/// How often the cursor is written; what comes after it is pushed again after a crash.
+const SAVE: Duration = Duration::from_secs(10);
+
+/// Starts the follower; it ends with the world.
+pub(crate) fn follow(delivery: Delivery) {
+    let world = delivery.0.world.clone();
+    drop(world.clone().spawn("delivery-push", async move {
+        let mut visible = delivery.0.store.visible();
+        let mut push = Push::new(delivery);
+        let mut save = world.interval(SAVE);
+        loop {
+            while let Err(error) = push.catch_up().await {
+                tracing::error!(%error, "pushing does not get on, trying again");
+                tokio::select! {
+                    () = world.stopping() => return,
+                    () = world.sleep(Duration::from_secs(1)) => {}
+                }
+            }
+            tokio::select! {
+                () = world.stopping() => return push.save().await,
+                _ = save.tick() => push.save().await,
+                changed = visible.changed() => if changed.is_err() { return },
+            }
+        }
+    }));
+}
+
+/// A user with pushers.
+#[derive(Default)]
+struct Listener {
+    pushers: Vec<PusherInfo>,
+    rooms: BTreeSet<RoomNid>,
+    settings: Option<Arc<Settings>>,
+    /// Rooms with something unread, once they have been counted.
+    unread: Option<BTreeSet<RoomNid>>,
+}
+
+struct Push {
+    delivery: Delivery,
+    gateway: Gateway,
+    users: HashMap<OwnedUserId, Listener>,
+    rooms: HashMap<RoomNid, BTreeSet<OwnedUserId>>,
+    /// Dealt with so far; unknown before the first round.
+    cursor: Option<Position>,
+    saved: Option<Position>,
+    /// The last commit when this process began.
+    born: Position,
+}
+
+/// An event to be judged for its listeners.
+struct Heard<'a> {
+    pdu: &'a Pdu,
+    subject: Subject,
+    nid: Option<RoomNid>,
+}
+
+impl Push {
+    fn new(delivery: Delivery) -> Self {
+        let gateway = Gateway::new(&delivery);
+        let (users, rooms) = (HashMap::new(), HashMap::new());
+        let born = delivery.0.wake.born();
+        Self { delivery, gateway, users, rooms, cursor: None, saved: None, born }
+    }
+
+    /// Writes how far it has come; a failure is made good by the next time.
+    async fn save(&mut self) {
+        // Once there is a cursor it goes on, so that the log behind it can be dropped.
+        let needed = self.cursor != self.saved && (!self.users.is_empty() || self.saved.is_some());
+        let Some(cursor) = self.cursor.filter(|_| needed) else { return };
+        let mut tx = Tx::new();
+        tx.put::<chappe_store::Cursors>(&CURSOR.to_owned(), &cursor.0);
+        match self.delivery.0.store.commit(tx).await {
+            Ok(_) => self.saved = self.cursor,
+            Err(error) => tracing::warn!(%error, "the place of the push follower was not written"),
+        }
+    }
+
+    async fn begin(&mut self) -> Result<Position, Error> {
+        let delivery = self.delivery.clone();
+        let reader = delivery.0.store.read();
+        let mut after: Option<OwnedUserId> = None;
+        loop {
+            let users = delivery.0.accounts.users_with_pushers(after.as_deref(), PAGE).await?;
+            let Some(last) = users.last().cloned() else { break };
+            for user in users {
+                self.load(&reader, &user).await?;
+            }
+            after = Some(last);
+        }
+        let known = reader.get::<chappe_store::Cursors>(&CURSOR.to_owned()).await?;
+        self.saved = known.map(Position);
+        Ok(self.saved.unwrap_or(self.born))
+    }
+
+    async fn catch_up(&mut self) -> Result<(), Error> {
+        let mut cursor = match self.cursor {
+            Some(cursor) => cursor,
+            None => self.begin().await?,
+        };
+        self.cursor = Some(cursor);
+        let delivery = self.delivery.clone();
+        loop {
+            let reader = delivery.0.store.read();
+            delivery.0.wake.reach(reader.position()).await;
+            let entries = reader.log_after(cursor, BATCH).await?;
+            let Some(last) = entries.last().map(|entry| entry.position) else { return Ok(()) };
+            for entry in entries {
+                self.handle(&reader, entry).await?;
+            }
+            cursor = last;
+            self.cursor = Some(last);
+        }
+    }
+
+    /// Loads a user's pushers and rooms, or forgets them if there are no pushers.
+    async fn load(&mut self, reader: &Reader<'_>, user: &UserId) -> Result<(), Error> {
+        let pushers = self.delivery.0.accounts.pushers(reader, user).await?;
+        if let Some(old) = self.users.remove(user) {
+            for nid in old.rooms {
+                self.leave(nid, user);
+            }
+        }
+        if pushers.is_empty() {
+            return Ok(());
+        }
+        let mut listener = Listener { pushers, ..Listener::default() };
+        for (nid, at) in reader.user_rooms(user).await? {
+            if at.value.membership == Membership::Join {
+                listener.rooms.insert(nid);
+                self.rooms.entry(nid).or_default().insert(user.to_owned());
+            }
+        }
+        self.users.insert(user.to_owned(), listener);
+        Ok(())
+    }
+
+    fn leave(&mut self, nid: RoomNid, user: &UserId) {
+        if let Some(users) = self.rooms.get_mut(&nid) {
+            users.remove(user);
+            if users.is_empty() {
+                self.rooms.remove(&nid);
+            }
+        }
+    }
+
+    async fn handle(&mut self, reader: &Reader<'_>, entry: Entry) -> Result<(), Error> {
+        match entry.what {
+            LogEntry::Pushers { user } => self.load(reader, &user).await,
+            LogEntry::AccountData { user } => {
+                if let Some(listener) = self.users.get_mut(&user) {
+                    listener.settings = None;
+                }
+                Ok(())
+            }
+            LogEntry::Event { room, event, member, .. } => {
+                self.event(reader, RoomNid(room), EventNum(event), member).await
+            }
+            LogEntry::Receipt { room, user, .. } if self.users.contains_key(&user) => {
+                self.read(reader, RoomNid(room), &user).await
+            }
+            LogEntry::OutOfBandMembership { user, room } if self.users.contains_key(&user) => {
+                self.invited(reader, &user, &room).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn event(
+        &mut self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        num: EventNum,
+        member: Option<OwnedUserId>,
+    ) -> Result<(), Error> {
+        let mut listening = self.rooms.get(&nid).cloned().unwrap_or_default();
+        if let Some(member) = member.filter(|member| self.users.contains_key(member)) {
+            let now = reader.user_room(&member, nid).await?;
+            let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
+            if let Some(listener) = self.users.get_mut(&member) {
+                if joined {
+                    listener.rooms.insert(nid);
+                    self.rooms.entry(nid).or_default().insert(member.clone());
+                } else {
+                    listener.rooms.remove(&nid);
+                    self.leave(nid, &member);
+                }
+            }
+            listening.insert(member);
+        }
+        if listening.is_empty() {
+            return Ok(());
+        }
+        let delivery = self.delivery.clone();
+        let view = delivery.0.rooms.view_at(reader.clone(), nid).await?;
+        let event = view.load_one(num).await?;
+        if !event.is_shown() || event.is_redacted() {
+            return Ok(());
+        }
+        let heard = Heard { pdu: &event.pdu, subject: Subject::new(&event.pdu), nid: Some(nid) };
+        for user in listening {
+            self.tell(reader, &user, &heard).await?;
+        }
+        Ok(())
+    }
+
+    /// An invite to a room elsewhere.
+    async fn invited(&mut self, reader: &Reader<'_>, user: &UserId, room: &RoomId) -> Result<(), Error> {
+        let Some(at) = reader.out_of_band(user, room).await? else { return Ok(()) };
+        let what = at.value.0;
+        let known = what.version.as_deref().and_then(|version| RoomVersionId::try_from(version).ok());
+        let rules = version::rules(&known.unwrap_or(RoomVersionId::V11));
+        let id = ruma::OwnedEventId::try_from(what.event_id.as_str()).ok();
+        let pdu = rules.zip(id).and_then(|(rules, id)| Pdu::restore(rules, id, what.event.get()).ok());
+        if let Some(pdu) = pdu.filter(|_| what.kind() == Some(Membership::Invite)) {
+            let heard = Heard { pdu: &pdu, subject: Subject::new(&pdu), nid: None };
+            self.tell(reader, user, &heard).await?;
+        }
+        Ok(())
+    }
+
+    /// Whoever has read on gets a smaller number shown.
+    async fn read(&mut self, reader: &Reader<'_>, nid: RoomNid, user: &UserId) -> Result<(), Error> {
+        let before = self.users.get(user).and_then(|listener| listener.unread.as_ref()).map(BTreeSet::len);
+        let now = self.badge(reader, user, Some(nid)).await?;
+        if before != Some(now)
+            && let Some(listener) = self.users.get(user)
+        {
+            self.gateway.send(user, &listener.pushers, &Notification::badge(now));
+        }
+        Ok(())
+    }
+
+    async fn settings(&mut self, reader: &Reader<'_>, user: &UserId) -> Result<Arc<Settings>, Error> {
+        if let Some(settings) = self.users.get(user).and_then(|listener| listener.settings.clone()) {
+            return Ok(settings);
+        }
+        let settings = Arc::new(self.delivery.settings(reader, user).await?);
+        if let Some(listener) = self.users.get_mut(user) {
+            listener.settings = Some(settings.clone());
+        }
+        Ok(settings)
+    }
+
+    async fn tell(&mut self, reader: &Reader<'_>, user: &UserId, heard: &Heard<'_>) -> Result<(), Error> {
+        let settings = self.settings(reader, user).await?;
+        if settings.ignored.contains(heard.pdu.sender()) {
+            return Ok(());
+        }
+        let attention = self.attention(reader, user, &settings, heard).await?;
+        if !attention.notify {
+            return Ok(());
+        }
+        let unread = self.badge(reader, user, heard.nid).await?;
+        let mut notification = Notification::event(heard.pdu, user, &attention, unread);
+        if let Some(nid) = heard.nid {
+            let view = self.delivery.0.rooms.view_at(reader.clone(), nid).await?;
+            notification.name(&view, heard.pdu).await?;
+        }
+        if let Some(listener) = self.users.get(user) {
+            self.gateway.send(user, &listener.pushers, &notification);
+        }
+        Ok(())
+    }
+
+    async fn attention(
+        &self,
+        reader: &Reader<'_>,
+        user: &UserId,
+        settings: &Settings,
+        heard: &Heard<'_>,
+    ) -> Result<Attention, Error> {
+        let mut setting =
+            Setting { room_id: heard.pdu.room_id(), joined: 0, power: None, user, display_name: "" };
+        let Some(nid) = heard.nid else { return Ok(evaluate(&settings.rules, &heard.subject, &setting)) };
+        let tail = self.delivery.tail(reader, nid).await?;
+        let view = self.delivery.0.rooms.view_at(reader.clone(), nid).await?;
+        let reading = Reading { user, view: &view, tail: &tail, settings, signal: None };
+        let display_name = crate::unread::display_name(&reading).await?;
+        setting.joined = view.head.joined.into();
+        setting.power = tail.power(&view).await?;
+        setting.display_name = &display_name;
+        Ok(evaluate(&settings.rules, &heard.subject, &setting))
+    }
+
+    /// How many rooms have something unread. All are counted once, then only the one where something happened.
+    async fn badge(
+        &mut self,
+        reader: &Reader<'_>,
+        user: &UserId,
+        changed: Option<RoomNid>,
+    ) -> Result<usize, Error> {
+        let settings = self.settings(reader, user).await?;
+        let Some(listener) = self.users.get(user) else { return Ok(0) };
+        let (mut unread, rooms) = match &listener.unread {
+            Some(unread) => (unread.clone(), changed.into_iter().collect()),
+            None => (BTreeSet::new(), listener.rooms.clone()),
+        };
+        unread.retain(|nid| listener.rooms.contains(nid));
+        for nid in rooms.intersection(&listener.rooms) {
+            if self.has_unread(reader, user, &settings, *nid).await? {
+                unread.insert(*nid);
+            } else {
+                unread.remove(nid);
+            }
+        }
+        let count = unread.len();
+        if let Some(listener) = self.users.get_mut(user) {
+            listener.unread = Some(unread);
+        }
+        Ok(count)
+    }
+
+    async fn has_unread(
+        &self,
+        reader: &Reader<'_>,
+        user: &UserId,
+        settings: &Settings,
+        nid: RoomNid,
+    ) -> Result<bool, Error> {
+        let tail = self.delivery.tail(reader, nid).await?;
+        let numbered = (nid, tail.room_id.clone());
+        let view = self.delivery.0.rooms.view_with(reader.clone(), numbered, tail.head.clone())?;
+        let reading = Reading { user, view: &view, tail: &tail, settings, signal: None };
+        Ok(self.delivery.unread(&reading).await?.total.notifications > 0)
+    }
+}

@@ -1,0 +1,86 @@
+//! Pushing: the gateway hears what the rules say and nothing more.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use chappe_accounts::OtherUsers;
+use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
+use ruma::{api::client::push::Pusher, events::receipt::ReceiptThread};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::house::{House, Person};
+
+/// A gateway that rejects what it is told to.
+fn gateway(house: &House) -> (mpsc::UnboundedReceiver<Value>, Arc<Mutex<Vec<String>>>) {
+    let (heard, hear) = mpsc::unbounded_channel();
+    let rejected: Arc<Mutex<Vec<String>>> = Arc::default();
+    let answers = rejected.clone();
+    let service = tower::service_fn(move |request: http::Request<Full<Bytes>>| {
+        let (heard, answers) = (heard.clone(), answers.clone());
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let _ = heard.send(serde_json::from_slice(&body).unwrap());
+            let answer = json!({ "rejected": *answers.lock() }).to_string();
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(answer))))
+        }
+    });
+    house.net.route("push.example", &house.world, service);
+    (hear, rejected)
+}
+
+async fn set_pusher(person: &Person<'_>, format: Option<&str>) {
+    let mut data = json!({"url": "https://push.example/_matrix/push/v1/notify"});
+    if let Some(format) = format {
+        data["format"] = format.into();
+    }
+    let pusher: Pusher = serde_json::from_value(json!({
+        "app_id": "app", "pushkey": "key", "kind": "http", "app_display_name": "App", "device_display_name": "D",
+        "lang": "fr", "data": data,
+    }))
+    .unwrap();
+    let accounts = &person.house.accounts;
+    accounts.set_pusher(&person.id, Some("D".into()), &pusher, OtherUsers::Keep).await.unwrap();
+}
+
+#[tokio::test]
+async fn messages_reads_and_rejections() {
+    let house = House::new();
+    let (mut hear, rejected) = gateway(&house);
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    set_pusher(&bob, None).await;
+    bob.say(&room, "my own words are not pushed").await;
+    let said = alice.say(&room, "hello").await;
+    let heard = hear.recv().await.unwrap();
+    let told = &heard["notification"];
+    assert_eq!((&told["event_id"], &told["content"]["body"]), (&json!(said), &json!("hello")));
+    assert_eq!((&told["counts"]["unread"], &told["devices"][0]["pushkey"]), (&json!(1), &json!("key")));
+    assert!(told["devices"][0]["data"].get("url").is_none());
+    let read = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    house.rooms.set_receipt(&bob.actor(), &room, &read, &said, &ReceiptThread::Unthreaded).await.unwrap();
+    let heard = hear.recv().await.unwrap();
+    assert_eq!(heard["notification"]["counts"]["unread"], 0);
+    assert!(heard["notification"].get("event_id").is_none());
+    rejected.lock().push("key".to_owned());
+    alice.say(&room, "the last one").await;
+    assert_eq!(hear.recv().await.unwrap()["notification"]["content"]["body"], "the last one");
+    let mut visible = house.store.visible();
+    while !house.accounts.pushers(&house.store.read(), &bob.id).await.unwrap().is_empty() {
+        visible.changed().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn invites_are_pushed_and_ids_alone_where_asked() {
+    let house = House::new();
+    let (mut hear, _) = gateway(&house);
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    set_pusher(&bob, Some("event_id_only")).await;
+    let room = alice.room(&[&bob]).await;
+    let heard = hear.recv().await.unwrap();
+    assert_eq!(heard["notification"]["room_id"], json!(room));
+    assert!(heard["notification"].get("content").is_none() && heard["notification"].get("sender").is_none());
+}
