@@ -127,6 +127,15 @@ impl Push {
         };
         self.cursor = Some(cursor);
         let delivery = self.delivery.clone();
+        if self.users.is_empty() {
+            // Nobody listens: what the other follower saw is enough to know that.
+            let now = *delivery.0.store.visible().borrow();
+            delivery.0.wake.reach(now).await;
+            if cursor >= delivery.0.wake.born() && !delivery.0.wake.pushers_changed(cursor) {
+                self.cursor = Some(cursor.max(now));
+                return Ok(());
+            }
+        }
         loop {
             let reader = delivery.0.store.read();
             delivery.0.wake.reach(reader.position()).await;

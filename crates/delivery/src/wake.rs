@@ -44,6 +44,8 @@ pub(crate) struct Wake {
     reached: watch::Sender<Position>,
     /// The last entry whose handling has begun.
     begun: AtomicU64,
+    /// The last commit that changed anybody's pushers.
+    pushers: AtomicU64,
     /// Sequence of typing and presence changes.
     fleeting: AtomicU64,
     attaching: Mutex<HashMap<OwnedUserId, Arc<tokio::sync::Mutex<()>>>>,
@@ -61,6 +63,7 @@ impl Wake {
             born,
             reached: watch::Sender::new(born),
             begun: AtomicU64::new(born.0),
+            pushers: AtomicU64::new(0),
             fleeting: AtomicU64::new(0),
             attaching: Mutex::default(),
         }
@@ -68,6 +71,11 @@ impl Wake {
 
     pub(crate) fn attached(&self) -> usize {
         self.users.read().len()
+    }
+
+    /// Whether anybody's pushers changed after a position, as far as the follower has come.
+    pub(crate) fn pushers_changed(&self, after: Position) -> bool {
+        self.pushers.load(SeqCst) > after.0
     }
 
     /// The last commit when this process began.
@@ -283,6 +291,9 @@ impl Wake {
                 for signal in self.sharing_room(reader, user).await? {
                     signal.touch(at, Touch::DeviceLists);
                 }
+            }
+            LogEntry::Pushers { .. } => {
+                self.pushers.fetch_max(at.0, SeqCst);
             }
             _ => {}
         }
