@@ -97,6 +97,7 @@ impl From<chappe_rooms::Error> for Error {
         use chappe_rooms::Error as E;
         Self(match &error {
             E::Forbidden(_) => forbidden("M_FORBIDDEN", &error),
+            E::NoGuests => forbidden("M_GUEST_ACCESS_FORBIDDEN", &error),
             E::NotFound(_) => chappe_web::Error::not_found(error.to_string()),
             E::BadJson(_) => bad_request("M_BAD_JSON", &error),
             E::InvalidParam(_) => bad_request("M_INVALID_PARAM", &error),

@@ -59,7 +59,11 @@ impl Requester {
         Actor {
             user: self.0.user_id.clone(),
             device: self.0.device_id.clone(),
-            standing: if self.0.admin { Standing::Administrator } else { Standing::Ordinary },
+            standing: match (self.0.admin, self.0.is_guest()) {
+                (true, _) => Standing::Administrator,
+                (_, true) => Standing::Guest,
+                _ => Standing::Ordinary,
+            },
         }
     }
 
@@ -80,9 +84,7 @@ impl FromRequestParts<Api> for Requester {
         let accounts = Accounts::from_ref(api);
         let requester = accounts.authenticate(&token).await?;
         if requester.is_guest() && !open_to_guests(parts) {
-            let status = StatusCode::FORBIDDEN;
-            let error = chappe_web::Error::new(status, "M_GUEST_ACCESS_FORBIDDEN", "Guests may not do this");
-            return Err(error.into());
+            return Err(not_for_guests().into());
         }
         if let Some(device) = &requester.device_id {
             let Ok(Origin(ip)) = Origin::from_request_parts(parts, api).await;
@@ -155,6 +157,8 @@ const GUESTS: &[(&str, &str)] = &[
     ("GET", "rooms/*/members"),
     ("GET", "rooms/*/joined_members"),
     ("PUT", "rooms/*/send/*/*"),
+    ("PUT", "rooms/*/state/*"),
+    ("PUT", "rooms/*/state/*/*"),
     ("POST", "rooms/*/join"),
     ("POST", "join/*"),
     ("POST", "rooms/*/leave"),
@@ -165,7 +169,7 @@ const GUESTS: &[(&str, &str)] = &[
     ("GET", "profile/*"),
     ("GET", "profile/*/*"),
     ("PUT", "profile/*/*"),
-    ("PUT", "profile/*/displayname"),
+    ("DELETE", "profile/*/*"),
     ("GET", "devices"),
     ("GET", "devices/*"),
     ("PUT", "devices/*"),
@@ -186,6 +190,11 @@ const GUESTS: &[(&str, &str)] = &[
     ("GET", "media/download/*/*/*"),
     ("GET", "media/thumbnail/*/*"),
 ];
+
+/// The refusal of what only whole accounts may do.
+pub(crate) fn not_for_guests() -> chappe_web::Error {
+    chappe_web::Error::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", "Guests may not do this")
+}
 
 fn open_to_guests(parts: &Parts) -> bool {
     let Some(path) = parts.extensions.get::<MatchedPath>() else { return false };

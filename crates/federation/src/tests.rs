@@ -141,7 +141,10 @@ impl Server {
     }
 
     async fn join(&self, user: &str, room: &RoomId, via: &Server) {
-        self.rooms.join(&self.actor(user), room, vec![via.name.clone()], None).await.unwrap();
+        self.rooms
+            .join(&self.actor(user), room, vec![via.name.clone()], serde_json::Map::new())
+            .await
+            .unwrap();
     }
 
     async fn say(&self, user: &str, room: &RoomId, text: &str) -> OwnedEventId {

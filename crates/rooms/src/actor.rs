@@ -2,7 +2,8 @@
 
 use ruma::{OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId};
 
-/// How the access policy looks at an actor. The protocol's own rules make no difference.
+/// What kind of user an actor is: to the access policy, and where guests are told apart. The protocol's own rules make
+/// no difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
     /// The access policy applies.
@@ -10,6 +11,8 @@ pub enum Standing {
     Ordinary,
     /// A server administrator: exempt from the access policy.
     Administrator,
+    /// A guest: an ordinary user who enters only rooms that let guests in.
+    Guest,
 }
 
 /// A local user who asks for something.
@@ -19,7 +22,7 @@ pub struct Actor {
     pub user: OwnedUserId,
     /// The device the request came from; transaction ids are its own.
     pub device: Option<OwnedDeviceId>,
-    /// How the access policy looks at the user.
+    /// What kind of user this is.
     pub standing: Standing,
 }
 

@@ -16,6 +16,7 @@ use crate::{
     Actor, Draft, Error, Inner, Result, Rooms,
     author::By,
     desk::{Desk, rules_of},
+    membership::AUTHORISED_BY,
     send::bypass_of,
     turn::ATTEMPTS,
 };
@@ -172,6 +173,18 @@ impl Inner {
                 }
             }
         }
+        Ok(content)
+    }
+
+    /// The content of a join: the profile, and what the client says of its own.
+    pub(crate) async fn join_content(
+        &self,
+        user: &UserId,
+        said: Map<String, Value>,
+    ) -> Result<Map<String, Value>> {
+        let not_the_clients = ["membership", "third_party_signed", AUTHORISED_BY];
+        let mut content = self.member_content(user, "join", None).await?;
+        content.extend(said.into_iter().filter(|(key, _)| !not_the_clients.contains(&key.as_str())));
         Ok(content)
     }
 

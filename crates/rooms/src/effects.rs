@@ -24,6 +24,12 @@ struct Relating {
     relates_to: Value,
 }
 
+#[derive(Default, Deserialize)]
+struct Creators {
+    #[serde(default)]
+    additional_creators: Vec<String>,
+}
+
 /// The relation type and the parent that an event names.
 pub(crate) fn relation_of(pdu: &Pdu) -> Option<(String, OwnedEventId)> {
     if pdu.state_key().is_some() {
@@ -51,6 +57,7 @@ impl Desk<'_> {
         if let Some(target) = &draft.redacts {
             return self.check_redaction(sender, target).await;
         }
+        self.check_form(draft).await?;
         let relates = draft.content.get("m.relates_to").filter(|_| draft.state_key.is_none());
         let text = |field: &str| relates?.get(field)?.as_str();
         if text("rel_type") != Some("m.annotation") {
@@ -71,6 +78,35 @@ impl Desk<'_> {
         };
         if self.pdus(&nums).await?.iter().any(|pdu| said(pdu) == Some(true)) {
             return Err(Error::DuplicateAnnotation);
+        }
+        Ok(())
+    }
+
+    /// Refuses state that can never be right, whoever sends it: a second create event, power levels for creators.
+    async fn check_form(&self, draft: &Draft) -> Result<()> {
+        match (&draft.kind, draft.state_key.as_deref()) {
+            (TimelineEventType::RoomCreate, Some(_)) => {
+                Err(Error::InvalidParam("a room is created once".to_owned()))
+            }
+            (TimelineEventType::RoomPowerLevels, Some("")) => self.check_creators_have_no_level(draft).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn check_creators_have_no_level(&self, draft: &Draft) -> Result<()> {
+        if !self.rules.authorization.explicitly_privilege_room_creators {
+            return Ok(());
+        }
+        let Some(users) = draft.content.get("users").and_then(Value::as_object) else { return Ok(()) };
+        let Some(create) = self.current(StateEventType::RoomCreate, "").await? else { return Ok(()) };
+        let more: Creators = create.content_as().unwrap_or_default();
+        let creators = more.additional_creators.iter().map(String::as_str).chain([create.sender().as_str()]);
+        for creator in creators {
+            if users.contains_key(creator) {
+                return Err(Error::InvalidParam(format!(
+                    "{creator} created the room and has no power level"
+                )));
+            }
         }
         Ok(())
     }

@@ -10,6 +10,9 @@ pub enum Error {
     /// The rules or the policy do not allow it: `M_FORBIDDEN`, with a sentence for people.
     #[error("{0}")]
     Forbidden(String),
+    /// The room does not let guests in: `M_GUEST_ACCESS_FORBIDDEN`.
+    #[error("this room does not let guests in")]
+    NoGuests,
     /// There is no such thing, or the asker may not know of it: `M_NOT_FOUND`.
     #[error("{0} not found")]
     NotFound(&'static str),

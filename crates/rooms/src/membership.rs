@@ -1,5 +1,6 @@
 //! Join, invite, leave, kick, ban, unban, knock, forget: for local users, in local and remote rooms.
 
+mod guests;
 pub(crate) mod restricted;
 
 use chappe_store::{At, Membership, members::UserRoom};
@@ -10,6 +11,9 @@ use crate::{Actor, Draft, Error, Result, Rooms, desk::Desk, send::bypass_of, tur
 
 /// Servers to ask when this server is not in the room.
 pub type Via = Vec<OwnedServerName>;
+
+/// Where a membership of a restricted room says who let the user in.
+pub(crate) const AUTHORISED_BY: &str = "join_authorised_via_users_server";
 
 /// What one user does to another's membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,14 +52,17 @@ impl Rooms {
         Ok(Standpoint { here, membership: reader.user_room(user, nid).await? })
     }
 
-    /// Joins `actor` to the room, through `via` if this server is not in it. Joining twice is fine.
-    pub async fn join(&self, actor: &Actor, room: &RoomId, via: Via, reason: Option<String>) -> Result<()> {
+    /// Joins `actor` to the room, through `via` if this server is not in it. Joining twice is fine. What the client `said`
+    /// beside that becomes part of the membership: the reason, fields of its own.
+    pub async fn join(&self, actor: &Actor, room: &RoomId, via: Via, said: Map<String, Value>) -> Result<()> {
         let at = self.standpoint(&actor.user, room).await?;
         if at.here && at.is(Membership::Join) {
             return Ok(());
         }
         let first_time = !at.is(Membership::Leave) && !at.is(Membership::Ban);
-        self.enter(actor, room, via, reason, &at).await?;
+        self.admit_guest(actor, room, &via).await?;
+        let content = self.0.join_content(&actor.user, said).await?;
+        self.enter(actor, room, via, content, &at).await?;
         if first_time {
             self.inherit_settings(&actor.user, room).await;
         }
@@ -67,22 +74,40 @@ impl Rooms {
         actor: &Actor,
         room: &RoomId,
         via: Via,
-        reason: Option<String>,
+        mut content: Map<String, Value>,
         at: &Standpoint,
     ) -> Result<()> {
         if !at.here {
-            return self.join_remote(actor, room, via, reason).await;
+            return self.join_remote(actor, room, via, content).await;
         }
-        let mut content = self.0.member_content(&actor.user, "join", reason.as_deref()).await?;
         match self.authorise_join(&actor.user, room).await {
             Ok(None) => {}
             Ok(Some(by)) => {
-                content.insert("join_authorised_via_users_server".to_owned(), json!(by));
+                content.insert(AUTHORISED_BY.to_owned(), json!(by));
             }
-            Err(Error::UnableToGrantJoin) => return self.join_remote(actor, room, via, reason).await,
+            Err(Error::UnableToGrantJoin) => return self.join_remote(actor, room, via, content).await,
             Err(error) => return Err(error),
         }
         self.submit_member(actor, room, &actor.user, content).await
+    }
+
+    /// Puts into a membership that `actor` writes for itself what is the server's to say: who let the user in. Where this
+    /// is an entry and not a change of name, a guest must be let in as well.
+    pub(crate) async fn complete_own_join(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        content: &mut Map<String, Value>,
+    ) -> Result<()> {
+        content.remove(AUTHORISED_BY);
+        if self.standpoint(&actor.user, room).await?.is(Membership::Join) {
+            return Ok(());
+        }
+        self.admit_guest(actor, room, &[]).await?;
+        if let Some(by) = self.authorise_join(&actor.user, room).await? {
+            content.insert(AUTHORISED_BY.to_owned(), json!(by));
+        }
+        Ok(())
     }
 
     pub(crate) async fn submit_member(
@@ -100,15 +125,13 @@ impl Rooms {
     /// Leaves, rejects an invite or takes back a knock.
     pub async fn leave(&self, actor: &Actor, room: &RoomId, reason: Option<String>) -> Result<()> {
         let at = self.standpoint(&actor.user, room).await?;
-        let outside = self.0.store.read().out_of_band(&actor.user, room).await?;
-        if !at.here || outside.is_some() {
-            return match outside {
-                Some(outside) => self.leave_remote(actor, room, outside, reason).await,
-                None if at.membership.is_some() => Ok(()),
-                None => Err(Error::NotFound("room")),
-            };
+        if let Some(outside) = self.0.store.read().out_of_band(&actor.user, room).await? {
+            return self.leave_remote(actor, room, outside, reason).await;
         }
         let Some(now) = at.membership else {
+            if !at.here {
+                return Err(Error::NotFound("room"));
+            }
             return Err(Error::Forbidden("you are not in this room".to_owned()));
         };
         match now.value.membership {

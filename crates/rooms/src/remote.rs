@@ -26,14 +26,13 @@ impl Rooms {
         actor: &Actor,
         room: &RoomId,
         via: Via,
-        reason: Option<String>,
+        content: Map<String, Value>,
     ) -> Result<()> {
         let limit = std::time::Duration::from_secs(self.config().join_timeout_seconds);
         let (rooms, actor, room) = (self.clone(), actor.clone(), room.to_owned());
         // Goes on when the client hangs up: half a join would have to be done again.
         let work = async move {
             let servers = rooms.candidates(&actor.user, &room, via).await?;
-            let content = rooms.0.member_content(&actor.user, "join", reason.as_deref()).await?;
             first_that_works(&servers, |server| rooms.0.join_through(server, &actor.user, &room, &content))
                 .await
         };

@@ -10,7 +10,7 @@ use crate::{Access, Actor, Draft, Error, Result, Rooms, Standing, Transaction, t
 /// What the policy makes of an actor.
 pub(crate) fn bypass_of(actor: &Actor) -> Bypass {
     match actor.standing {
-        Standing::Ordinary => Bypass::None,
+        Standing::Ordinary | Standing::Guest => Bypass::None,
         Standing::Administrator => Bypass::ServerAdmin,
     }
 }
@@ -22,7 +22,7 @@ impl Rooms {
         &self,
         actor: &Actor,
         room: &RoomId,
-        draft: Draft,
+        mut draft: Draft,
         txn: Option<Transaction>,
     ) -> Result<OwnedEventId> {
         let txn = txn.map(|txn| transaction_key(actor, room, &draft, &txn));
@@ -33,6 +33,9 @@ impl Rooms {
         }
         if draft.kind == TimelineEventType::RoomCanonicalAlias && draft.state_key.as_deref() == Some("") {
             self.check_canonical_alias(actor, room, &draft.content).await?;
+        }
+        if says_membership(&draft, "join") && draft.state_key.as_deref() == Some(actor.user.as_str()) {
+            self.complete_own_join(actor, room, &mut draft.content).await?;
         }
         if let Some(same) = self.unchanged(actor, room, &draft).await? {
             return Ok(same);
@@ -73,10 +76,16 @@ fn transaction_key(actor: &Actor, room: &RoomId, draft: &Draft, txn: &Transactio
 
 /// Whom a draft invites: another server's user must be invited through that server.
 fn invited(draft: &Draft) -> Option<ruma::OwnedUserId> {
-    if draft.kind != TimelineEventType::RoomMember || draft.content.get("membership")?.as_str()? != "invite" {
+    if !says_membership(draft, "invite") {
         return None;
     }
     UserId::parse(draft.state_key.as_deref()?).ok()
+}
+
+/// Whether a draft gives somebody this membership.
+pub(crate) fn says_membership(draft: &Draft, membership: &str) -> bool {
+    draft.kind == TimelineEventType::RoomMember
+        && draft.content.get("membership").and_then(Value::as_str) == Some(membership)
 }
 
 /// A refusal for rooms the asker is not in.

@@ -71,8 +71,11 @@ fn sanitize(raw: &RawValue) -> Option<Box<RawValue>> {
     let state_key = event.get("state_key")?.as_str()?;
     let sender = UserId::parse(event.get("sender")?.as_str()?).ok()?;
     let content = event.get("content")?.as_object()?;
-    let stripped: Value = json!({
+    let mut stripped: Value = json!({
         "type": kind, "state_key": state_key, "sender": sender, "content": content,
     });
+    if let Some(at) = event.get("origin_server_ts").filter(|_| kind == "m.room.create") {
+        stripped["origin_server_ts"] = Value::from(at.clone());
+    }
     to_raw_value(&stripped).ok()
 }

@@ -58,7 +58,7 @@ impl Town {
     }
 
     pub(crate) async fn join(&self, actor: &Actor, room: &RoomId) {
-        self.rooms.join(actor, room, Vec::new(), None).await.unwrap();
+        self.rooms.join(actor, room, Vec::new(), Map::new()).await.unwrap();
     }
 
     pub(crate) async fn change(&self, actor: &Actor, room: &RoomId, target: &Actor, change: Change) {

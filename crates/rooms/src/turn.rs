@@ -13,7 +13,12 @@ use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
 
-use crate::{Draft, Error, Inner, Result, Rooms, author::By, desk::Desk};
+use crate::{
+    Draft, Error, Inner, Result, Rooms,
+    author::By,
+    desk::Desk,
+    send::{not_in_room, says_membership},
+};
 
 /// How often an operation is tried again when another writer was first.
 pub(crate) const ATTEMPTS: usize = 20;
@@ -28,6 +33,13 @@ pub(crate) struct Job {
     pub(crate) bypass: Bypass,
     pub(crate) draft: Draft,
     pub(crate) txn: Option<TransactionKey>,
+}
+
+impl Job {
+    /// Whether the sender leaves.
+    fn is_farewell(&self) -> bool {
+        says_membership(&self.draft, "leave") && self.draft.state_key.as_deref() == Some(self.sender.as_str())
+    }
 }
 
 struct Waiting {
@@ -156,9 +168,7 @@ impl Inner {
 
     async fn try_jobs(&self, room: &RoomId, jobs: &[Job]) -> Result<Vec<Result<OwnedEventId>>> {
         let mut desk = Desk::open(self, room).await?;
-        if !desk.is_here().await? {
-            return Err(Error::Forbidden("you are not in this room".to_owned()));
-        }
+        let is_here = desk.is_here().await?;
         let mut round = Round { results: Vec::with_capacity(jobs.len()), made: false };
         let mut before: HashMap<&TransactionKey, OwnedEventId> = HashMap::new();
         for job in jobs {
@@ -171,6 +181,8 @@ impl Inner {
             };
             let result = match known {
                 Some(event) => Ok(event),
+                // What is left to those whom an absent server's user has invited is to turn the invite down.
+                None if !is_here && !job.is_farewell() => Err(not_in_room()),
                 None => desk.author_job(job).await.map(|(event, _)| {
                     round.made = true;
                     event
@@ -200,7 +212,11 @@ impl Desk<'_> {
     async fn author_job(&mut self, job: &Job) -> Result<(OwnedEventId, EventNum)> {
         self.check_effects(&job.sender, &job.draft).await?;
         let by = By { sender: &job.sender, bypass: job.bypass, door: Door::Local };
+        let shuts_guests_out = self.shuts_guests_out(&job.draft).await?;
         let authored = self.author(by, job.draft.clone()).await?;
+        if shuts_guests_out {
+            self.dismiss_guests().await?;
+        }
         if let Some(key) = &job.txn {
             self.tx.put_transaction(key, self.inner.world.now(), (self.nid, authored.num));
         }

@@ -133,13 +133,15 @@ fn raw<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
 }
 
 /// The stripped form of a state event, for invites and knocks: type, state key, content and sender. `None` for an event
-/// that is no state event.
+/// that is no state event. The create event says its time as well.
 ///
 /// Specification: client-server API, "Stripped state".
 pub fn stripped(pdu: &Pdu) -> Option<Box<RawValue>> {
     #[derive(Serialize)]
     struct Stripped<'a> {
         content: &'a RawValue,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        origin_server_ts: Option<MilliSecondsSinceUnixEpoch>,
         sender: &'a UserId,
         state_key: &'a str,
         #[serde(rename = "type")]
@@ -147,6 +149,7 @@ pub fn stripped(pdu: &Pdu) -> Option<Box<RawValue>> {
     }
     let stripped = Stripped {
         content: pdu.content(),
+        origin_server_ts: (*pdu.kind() == TimelineEventType::RoomCreate).then(|| pdu.origin_server_ts()),
         sender: pdu.sender(),
         state_key: pdu.state_key()?,
         kind: pdu.kind(),

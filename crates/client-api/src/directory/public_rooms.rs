@@ -36,6 +36,12 @@ pub(super) async fn filtered(
 async fn page(rooms: &Rooms, request: PublicRoomsRequest) -> Result<Json<Value>> {
     let page = rooms.public_rooms(&request).await?;
     let mut answer = json!({ "chunk": page.chunk });
+    for room in answer["chunk"].as_array_mut().into_iter().flatten() {
+        // Ruma leaves out what is the usual case; clients look for it all the same.
+        if room.get("join_rule").is_none() {
+            room["join_rule"] = "public".into();
+        }
+    }
     for (name, token) in [("next_batch", page.next_batch), ("prev_batch", page.prev_batch)] {
         if let Some(token) = token {
             answer[name] = token.into();

@@ -12,7 +12,10 @@ use chappe_web::{Ruma, WithBody};
 use ruma::api::client::profile::{delete_profile_field, get_profile_field, set_profile_field};
 use serde_json::{Map, Value, json};
 
-use crate::{error::Result, requester::Acting};
+use crate::{
+    error::Result,
+    requester::{Acting, not_for_guests},
+};
 
 pub(super) async fn show(
     State(accounts): State<Accounts>,
@@ -68,6 +71,9 @@ async fn change(
     field: &str,
     value: Option<&Value>,
 ) -> Result<Json<Value>> {
+    if requester.is_guest() && field != "displayname" {
+        return Err(not_for_guests().into());
+    }
     accounts.set_profile_field(requester.user(), field, value).await?;
     if matches!(field, "displayname" | "avatar_url") {
         rooms.announce_profile(requester.user().to_owned());

@@ -1,8 +1,12 @@
 //! `GET /rooms/{roomId}/messages`: the history, page by page.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::{self, FromRequest, State},
+};
 use chappe_rooms::{PageRequest, Rooms};
 use chappe_web::Ruma;
+use http::Uri;
 use ruma::api::client::message::get_message_events::v3::Request;
 use serde_json::{Value, json};
 
@@ -11,8 +15,10 @@ use crate::{error::Result, requester::Requester};
 pub(super) async fn handler(
     State(rooms): State<Rooms>,
     requester: Requester,
-    Ruma(request): Ruma<Request>,
+    mut request: extract::Request,
 ) -> Result<Json<Value>> {
+    *request.uri_mut() = with_direction(request.uri());
+    let Ruma(request) = Ruma::<Request>::from_request(request, &()).await?;
     let wanted = PageRequest {
         from: request.from.as_deref(),
         to: request.to.as_deref(),
@@ -26,4 +32,30 @@ pub(super) async fn handler(
         answer["end"] = end.into();
     }
     Ok(Json(answer))
+}
+
+/// Clients of old leave the direction out and mean forward.
+fn with_direction(uri: &Uri) -> Uri {
+    let query = uri.query().unwrap_or_default();
+    if query.split('&').any(|pair| pair.starts_with("dir=")) {
+        return uri.clone();
+    }
+    let completed = format!("{}?{query}&dir=f", uri.path());
+    completed.parse().unwrap_or_else(|_| uri.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_direction;
+
+    #[test]
+    fn a_missing_direction_is_forward() {
+        for (given, meant) in [
+            ("/rooms/!r/messages", "/rooms/!r/messages?&dir=f"),
+            ("/rooms/!r/messages?limit=1", "/rooms/!r/messages?limit=1&dir=f"),
+            ("/rooms/!r/messages?dir=b&limit=1", "/rooms/!r/messages?dir=b&limit=1"),
+        ] {
+            assert_eq!(with_direction(&given.parse().unwrap()), meant);
+        }
+    }
 }

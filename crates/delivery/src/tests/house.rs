@@ -238,7 +238,7 @@ impl Person<'_> {
     }
 
     pub(super) async fn join(&self, room: &RoomId) {
-        self.house.rooms.join(&self.actor(), room, Vec::new(), None).await.unwrap();
+        self.house.rooms.join(&self.actor(), room, Vec::new(), serde_json::Map::new()).await.unwrap();
     }
 
     pub(super) async fn leave(&self, room: &RoomId) {

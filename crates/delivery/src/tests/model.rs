@@ -74,7 +74,7 @@ async fn act(dice: &mut Dice, people: &[Person<'_>], rooms: &[OwnedRoomId], said
     let handle = &who.house.rooms;
     let content = |value: Value| value.as_object().unwrap().clone();
     match dice.roll(10) {
-        0 | 1 => drop(handle.join(&who.actor(), room, Vec::new(), None).await),
+        0 | 1 => drop(handle.join(&who.actor(), room, Vec::new(), serde_json::Map::new()).await),
         2 if who.id != people[0].id => drop(handle.leave(&who.actor(), room, None).await),
         3 => drop(handle.change(&people[0].actor(), room, &whom.id, Change::Kick, None).await),
         4 => {

@@ -119,10 +119,8 @@ fn create_content(
     rules: &RoomVersionRules,
 ) -> Result<Map<String, Value>> {
     let mut content = creation_content(request)?;
-    // The creator, the version and the predecessor are the server's to say.
-    for key in ["creator", "room_version", "predecessor"] {
-        content.remove(key);
-    }
+    // The creator and the version are the server's to say.
+    content.remove("creator");
     content.insert("room_version".to_owned(), json!(version));
     if !rules.authorization.use_room_create_sender {
         content.insert("creator".to_owned(), json!(creator));

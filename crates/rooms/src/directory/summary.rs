@@ -80,7 +80,7 @@ impl Rooms {
         Ok(Some(view).filter(|_| here))
     }
 
-    async fn remote_summary(&self, room: &RoomId, via: &[OwnedServerName]) -> Result<Summary> {
+    pub(crate) async fn remote_summary(&self, room: &RoomId, via: &[OwnedServerName]) -> Result<Summary> {
         let others = via.iter().filter(|server| **server != self.0.server);
         for server in others.take(self.0.config.backfill_servers) {
             match self.0.peers.hierarchy(server, room, true).await {

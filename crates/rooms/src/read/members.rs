@@ -104,8 +104,12 @@ impl View<'_> {
         if place >= access.end().min(self.head.next_live) {
             return Ok(access.state(self.head.state));
         }
-        let before = self.reader.timeline_back(self.nid, place, 1).await?;
-        let before = before.first().ok_or(Error::NotFound("event at this token"))?;
+        let mut before = self.reader.timeline_back(self.nid, place, 1).await?;
+        if before.is_empty() {
+            // The token of a timeline that shows the room's beginning: nobody was there before the creator.
+            before = self.reader.timeline_forward(self.nid, place, 2).await?;
+        }
+        let before = before.last().ok_or(Error::NotFound("event at this token"))?;
         Ok(self.reader.event_meta(self.nid, before.num).await?.after)
     }
 

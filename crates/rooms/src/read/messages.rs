@@ -19,6 +19,7 @@ use crate::{
     read::{
         filter::passes,
         render::Bundle,
+        state::no_such_room,
         token::Place,
         view::{Event, View},
     },
@@ -87,7 +88,7 @@ impl Rooms {
     /// asked for more.
     pub async fn messages(&self, actor: &Actor, room: &RoomId, request: PageRequest<'_>) -> Result<Page> {
         let limit = usize::try_from(request.limit.clamp(1, LONGEST)).unwrap_or(1);
-        let view = self.view(room).await?;
+        let view = self.view(room).await.map_err(no_such_room)?;
         let (stretch, start) = view.stretch(&actor.user, &request, limit).await?;
         let found = view.collect(&actor.user, stretch, request.filter).await?;
         if request.direction == Direction::Forward {

@@ -15,7 +15,7 @@ async fn joined(net: &Net, version: &str) -> (Rooms, Rooms, ruma::OwnedRoomId) {
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
     let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": version })).await;
     say(&a, ALICE, &id, "before").await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
     net.deliver().await;
     (a, b, id)
 }
@@ -70,7 +70,7 @@ async fn an_invite_crosses_servers_and_is_taken_or_turned_down() {
         assert_eq!(outside.value.0.kind(), Some(Membership::Invite));
         assert!(!outside.value.0.state.is_empty());
         if taken {
-            b.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+            b.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
             same_state(&a, &b, &id).await;
             assert!(b.store().read().out_of_band(&user(BOB), &id).await.unwrap().is_none());
         } else {
@@ -112,9 +112,9 @@ async fn knocking_on_another_servers_door() {
     let via = vec!["a.example".try_into().unwrap()];
     b.knock(&actor(BOB), &id, via.clone(), None).await.unwrap();
     assert_eq!(membership(&a, &id, BOB).await, Some("knock"));
-    assert!(matches!(b.join(&actor(BOB), &id, via, None).await, Err(Error::Peer(_))));
+    assert!(matches!(b.join(&actor(BOB), &id, via, serde_json::Map::new()).await, Err(Error::Peer(_))));
     a.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
-    b.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    b.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
     same_state(&a, &b, &id).await;
 }
 
@@ -127,10 +127,10 @@ async fn a_restricted_room_is_joined_over_federation() {
         json!({ "type": "m.room.join_rules", "content": { "join_rule": "restricted", "allow": allow } });
     let id = room(&a, ALICE, json!({ "initial_state": [rule] })).await;
     let via = vec!["a.example".try_into().unwrap()];
-    b.join(&actor(BOB), &id, via.clone(), None).await.unwrap();
+    b.join(&actor(BOB), &id, via.clone(), serde_json::Map::new()).await.unwrap();
     same_state(&a, &b, &id).await;
     let c = net.server("c.example", 3);
-    assert!(matches!(c.join(&actor(CAROL), &id, via, None).await, Err(Error::Peer(_))));
+    assert!(matches!(c.join(&actor(CAROL), &id, via, serde_json::Map::new()).await, Err(Error::Peer(_))));
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn leaving_and_coming_back() {
     say(&a, ALICE, &id, "meanwhile").await;
     a.send(&actor(ALICE), &id, state("m.room.topic", "", &json!({ "topic": "new" })), None).await.unwrap();
     assert_eq!(net.deliver().await, 0);
-    b.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    b.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
     same_state(&a, &b, &id).await;
     say(&b, BOB, &id, "again").await;
     net.deliver().await;
@@ -284,7 +284,7 @@ async fn three_servers_hear_of_each_other() {
     let net = Net::default();
     let (a, b, id) = joined(&net, "11").await;
     let c = net.server("c.example", 3);
-    c.join(&actor(CAROL), &id, vec!["b.example".try_into().unwrap()], None).await.unwrap();
+    c.join(&actor(CAROL), &id, vec!["b.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
     net.deliver().await;
     same_state(&a, &c, &id).await;
     same_state(&b, &c, &id).await;

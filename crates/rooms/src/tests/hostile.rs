@@ -18,7 +18,7 @@ async fn open_room(net: &Net) -> (Rooms, Rooms, ruma::OwnedRoomId) {
 }
 
 async fn join(b: &Rooms, id: &RoomId) -> Result<(), Error> {
-    b.join(&actor(BOB), id, vec!["a.example".try_into().unwrap()], None).await
+    b.join(&actor(BOB), id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await
 }
 
 fn with_field(raw: &RawValue, change: impl Fn(&mut Value)) -> Box<RawValue> {

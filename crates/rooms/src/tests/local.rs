@@ -1,11 +1,12 @@
 //! One server: creating, sending, memberships, redactions, transactions.
 
+use chappe_accounts::{NewUser, UserKind};
 use chappe_rules::policy::Bypass;
 use ruma::events::StateEventType;
 use serde_json::{Value, json};
 
 use super::net::{Net, actor, bodies, membership, request, room, say, state, text, user, whole_state};
-use crate::{Change, Draft, Error, turn::Job};
+use crate::{Actor, Change, Draft, Error, Standing, turn::Job};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:a.example";
@@ -59,11 +60,14 @@ async fn outsiders_say_and_change_nothing() {
     let rooms = Net::default().server("a.example", 1);
     let id = room(&rooms, ALICE, json!({})).await;
     forbidden(rooms.send(&actor(BOB), &id, text("hi"), None).await);
-    forbidden(rooms.join(&actor(BOB), &id, Vec::new(), None).await);
+    forbidden(rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await);
     forbidden(rooms.change(&actor(BOB), &id, &user(CAROL), Change::Invite, None).await);
     forbidden(rooms.leave(&actor(BOB), &id, None).await);
     let nowhere = ruma::room_id!("!nowhere:a.example");
-    assert!(matches!(rooms.join(&actor(BOB), nowhere, Vec::new(), None).await, Err(Error::NotFound(_))));
+    assert!(matches!(
+        rooms.join(&actor(BOB), nowhere, Vec::new(), serde_json::Map::new()).await,
+        Err(Error::NotFound(_))
+    ));
 }
 
 #[tokio::test]
@@ -71,8 +75,8 @@ async fn memberships_go_their_ways() {
     let rooms = Net::default().server("a.example", 1);
     let id = room(&rooms, ALICE, json!({ "invite": [BOB] })).await;
     assert_eq!(membership(&rooms, &id, BOB).await, Some("invite"));
-    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
-    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
     say(&rooms, BOB, &id, "here").await;
     forbidden(rooms.change(&actor(BOB), &id, &user(ALICE), Change::Kick, None).await);
     rooms.change(&actor(ALICE), &id, &user(BOB), Change::Kick, Some("out".to_owned())).await.unwrap();
@@ -95,9 +99,9 @@ async fn knocking_and_being_let_in() {
     let id = room(&rooms, ALICE, json!({ "initial_state": [rule] })).await;
     rooms.knock(&actor(BOB), &id, Vec::new(), Some("please".to_owned())).await.unwrap();
     assert_eq!(membership(&rooms, &id, BOB).await, Some("knock"));
-    forbidden(rooms.join(&actor(BOB), &id, Vec::new(), None).await);
+    forbidden(rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await);
     rooms.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
-    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
 }
 
 #[tokio::test]
@@ -108,9 +112,9 @@ async fn restricted_rooms_let_members_of_another_room_in() {
     let rule =
         json!({ "type": "m.room.join_rules", "content": { "join_rule": "restricted", "allow": allow } });
     let id = room(&rooms, ALICE, json!({ "initial_state": [rule] })).await;
-    forbidden(rooms.join(&actor(BOB), &id, Vec::new(), None).await);
-    rooms.join(&actor(BOB), &club, Vec::new(), None).await.unwrap();
-    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    forbidden(rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await);
+    rooms.join(&actor(BOB), &club, Vec::new(), serde_json::Map::new()).await.unwrap();
+    rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
     let view = rooms.view(&id).await.unwrap();
     let member = view.current(StateEventType::RoomMember, BOB).await.unwrap().unwrap();
     assert!(member.pdu.content().get().contains(r#""join_authorised_via_users_server":"@alice:a.example""#));
@@ -174,7 +178,7 @@ async fn redaction_takes_the_content_and_only_by_whom_it_may() {
     let rooms = Net::default().server("a.example", 1);
     for version in ["10", "11"] {
         let id = room(&rooms, ALICE, json!({ "invite": [BOB], "room_version": version })).await;
-        rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+        rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
         let mine = say(&rooms, ALICE, &id, "secret").await;
         let theirs = say(&rooms, BOB, &id, "oops").await;
         forbidden(rooms.send(&actor(CAROL), &id, Draft::redaction(&mine, None), None).await);
@@ -193,7 +197,8 @@ async fn bad_drafts_are_the_clients_fault() {
     assert!(matches!(float, Err(Error::BadJson(_))), "{float:?}");
     let large = send(text(&"x".repeat(70_000))).await;
     assert!(matches!(large, Err(Error::TooLarge(_))), "{large:?}");
-    forbidden(send(state("m.room.create", "", &json!({}))).await);
+    let created = send(state("m.room.create", "", &json!({}))).await;
+    assert!(matches!(created, Err(Error::InvalidParam(_))), "{created:?}");
     let other = send(state("m.room.member", BOB, &json!({ "membership": "join" }))).await;
     forbidden(other);
 }
@@ -250,7 +255,7 @@ async fn an_upgraded_room_keeps_what_it_was() {
 async fn reactions_count_once_and_redactions_need_power() {
     let rooms = Net::default().server("a.example", 1);
     let id = room(&rooms, ALICE, json!({ "invite": [BOB] })).await;
-    rooms.join(&actor(BOB), &id, Vec::new(), None).await.unwrap();
+    rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
     let said = say(&rooms, ALICE, &id, "hello").await;
     let react = |key: &str| {
         let relates = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": key } });
@@ -267,4 +272,79 @@ async fn reactions_count_once_and_redactions_need_power() {
     let unknown = ruma::event_id!("$nothing");
     let nothing = rooms.send(&actor(ALICE), &id, Draft::redaction(unknown, None), None).await;
     assert!(matches!(nothing, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
+async fn what_the_client_says_at_a_join_is_kept_except_what_is_not_its_to_say() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({ "preset": "public_chat" })).await;
+    let said = json!({ "foo": "bar", "reason": "hi", "membership": "ban", "third_party_signed": {},
+        "join_authorised_via_users_server": ALICE });
+    rooms.join(&actor(BOB), &id, Vec::new(), said.as_object().unwrap().clone()).await.unwrap();
+    let member = rooms.state_content(&actor(ALICE), &id, StateEventType::RoomMember, BOB).await.unwrap();
+    let member: Value = serde_json::from_str(member.get()).unwrap();
+    assert_eq!(member, json!({ "membership": "join", "foo": "bar", "reason": "hi" }));
+}
+
+#[tokio::test]
+async fn a_member_of_a_restricted_room_changes_its_name_whatever_it_says_of_who_let_it_in() {
+    let rooms = Net::default().server("a.example", 1);
+    let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "restricted", "allow": [] } });
+    let id = room(&rooms, ALICE, json!({ "initial_state": [rule], "invite": [BOB] })).await;
+    let named =
+        json!({ "membership": "join", "displayname": "B", "join_authorised_via_users_server": "unused" });
+    let draft = || Draft::state(StateEventType::RoomMember, BOB, named.as_object().unwrap().clone());
+    rooms.send(&actor(BOB), &id, draft(), None).await.unwrap();
+    let mut again = draft();
+    again.content.insert("displayname".to_owned(), json!("Bobby"));
+    rooms.send(&actor(BOB), &id, again, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn creators_of_version_12_have_no_power_level_and_rooms_one_create_event() {
+    let rooms = Net::default().server("a.example", 1);
+    let creators = json!({ "additional_creators": [BOB] });
+    let id = room(&rooms, ALICE, json!({ "room_version": "12", "creation_content": creators })).await;
+    for who in [ALICE, BOB] {
+        let levels = state("m.room.power_levels", "", &json!({ "users": { who: 50 } }));
+        let refused = rooms.send(&actor(ALICE), &id, levels, None).await;
+        assert!(matches!(refused, Err(Error::InvalidParam(_))), "{who}: {refused:?}");
+    }
+    let again = rooms.send(&actor(ALICE), &id, state("m.room.create", "", &json!({ "x": 1 })), None).await;
+    assert!(matches!(again, Err(Error::InvalidParam(_))), "{again:?}");
+}
+
+#[tokio::test]
+async fn an_invite_into_a_room_that_everybody_left_is_turned_down() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({ "invite": [BOB] })).await;
+    rooms.leave(&actor(ALICE), &id, None).await.unwrap();
+    forbidden(rooms.send(&actor(BOB), &id, text("anybody here?"), None).await);
+    rooms.leave(&actor(BOB), &id, None).await.unwrap();
+    assert_eq!(membership(&rooms, &id, BOB).await, Some("leave"));
+    rooms.forget(&user(BOB), &id).await.unwrap();
+}
+
+#[tokio::test]
+async fn guests_enter_where_they_are_let_in_and_leave_when_that_ends() {
+    let rooms = Net::default().server("a.example", 1);
+    let new = NewUser { localpart: Some("gus".to_owned()), kind: UserKind::Guest, ..NewUser::default() };
+    rooms.0.accounts.create_user(new).await.unwrap();
+    let guest = Actor { standing: Standing::Guest, ..actor("@gus:a.example") };
+    let id = room(&rooms, ALICE, json!({ "preset": "public_chat" })).await;
+    let join = async || rooms.join(&guest, &id, Vec::new(), serde_json::Map::new()).await;
+    assert!(matches!(join().await, Err(Error::NoGuests)));
+    let own = json!({ "membership": "join" });
+    let own = Draft::state(StateEventType::RoomMember, "@gus:a.example", own.as_object().unwrap().clone());
+    assert!(matches!(rooms.send(&guest, &id, own, None).await, Err(Error::NoGuests)));
+    let access = async |what: &str| {
+        let draft = state("m.room.guest_access", "", &json!({ "guest_access": what }));
+        rooms.send(&actor(ALICE), &id, draft, None).await.unwrap();
+    };
+    access("can_join").await;
+    join().await.unwrap();
+    rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    access("forbidden").await;
+    assert_eq!(membership(&rooms, &id, "@gus:a.example").await, Some("leave"));
+    assert_eq!(membership(&rooms, &id, BOB).await, Some("join"), "everybody else stays");
 }

@@ -367,6 +367,7 @@ pub(super) fn request(body: Value) -> Request {
     request.initial_state =
         field("initial_state").map_or_else(Vec::new, |v| serde_json::from_value(v).unwrap());
     request.is_direct = field("is_direct").is_some();
+    request.creation_content = field("creation_content").map(|v| serde_json::from_value(v).unwrap());
     request
 }
 

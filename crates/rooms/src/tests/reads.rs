@@ -40,7 +40,7 @@ async fn paging_back_goes_on_into_what_other_servers_have() {
     for number in 0..130 {
         say(&a, ALICE, &id, &number.to_string()).await;
     }
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
     net.deliver().await;
     say(&b, BOB, &id, "hello").await;
     net.deliver().await;
@@ -55,7 +55,7 @@ async fn what_was_missed_comes_where_it_belongs() {
     let net = Net::default();
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
     let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
     say(&a, ALICE, &id, "before").await;
     net.deliver().await;
     for number in 0..150 {
@@ -89,7 +89,7 @@ async fn history_from_before_a_join_stays_hidden_where_it_is_for_members() {
     let hide = json!({ "history_visibility": "joined" });
     a.send(&actor(ALICE), &id, state("m.room.history_visibility", "", &hide), None).await.unwrap();
     say(&a, ALICE, &id, "secret").await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
     net.deliver().await;
     say(&a, ALICE, &id, "open").await;
     net.deliver().await;
@@ -147,7 +147,7 @@ async fn other_servers_know_what_happened_before_our_time() {
     let mut draft = super::net::text("long ago");
     draft.timestamp = Some(MilliSecondsSinceUnixEpoch(1_000u32.into()));
     let old = a.send(&actor(ALICE), &id, draft, None).await.unwrap();
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
     let at = MilliSecondsSinceUnixEpoch(2_000u32.into());
     let found = b.timestamp_to_event(&actor(BOB), &id, at, Direction::Backward).await.unwrap();
     assert_eq!(found.0, old);
@@ -160,7 +160,7 @@ async fn receipts_of_banned_servers_are_not_taken() {
     let net = Net::default();
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
     let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], None).await.unwrap();
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
     let event = say(&a, ALICE, &id, "x").await;
     let count = async || {
         let view = a.view(&id).await.unwrap();
