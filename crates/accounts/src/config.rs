@@ -1,5 +1,6 @@
 //! What an operator may set about accounts.
 
+use argon2::Params;
 use serde::{Deserialize, Serialize};
 
 /// The section `[accounts]`.
@@ -44,6 +45,17 @@ impl Default for PasswordConfig {
             waiting: 200,
             policy: PasswordPolicy::default(),
         }
+    }
+}
+
+impl PasswordConfig {
+    /// Whether passwords can be hashed at this cost; the sentence says why not.
+    pub fn check_cost(&self) -> Result<(), String> {
+        self.cost().map(drop).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn cost(&self) -> Result<Params, argon2::Error> {
+        Params::new(self.memory_kib, self.passes, self.lanes, None)
     }
 }
 

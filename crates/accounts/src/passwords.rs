@@ -4,7 +4,7 @@ use argon2::{
     Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version,
     password_hash::SaltString,
 };
-use chappe_store::accounts::Passwords;
+use chappe_store::{Tx, accounts::Passwords};
 use ruma::UserId;
 use tokio::sync::SemaphorePermit;
 use zeroize::Zeroizing;
@@ -52,25 +52,56 @@ impl Accounts {
         if password.len() > LONGEST {
             return Err(REFUSED);
         }
-        let _turn = self.hashing_turn().await?;
+        let turn = self.hashing_turn().await?;
         let stored = match self.user(user).await? {
             Some(found) if found.deactivated.is_none() => {
                 self.store().read().get::<Passwords>(&user.to_owned()).await?
             }
             _ => None,
         };
-        let known = stored.is_some();
-        let phc = match stored {
-            Some(phc) => phc,
+        let phc = match &stored {
+            Some(phc) => phc.clone(),
             None => self.decoy()?,
         };
-        let password = Zeroizing::new(password.to_owned());
+        let given = Zeroizing::new(password.to_owned());
         let check = move || {
             let Ok(hash) = PasswordHash::new(&phc) else { return false };
-            Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
+            Argon2::default().verify_password(given.as_bytes(), &hash).is_ok()
         };
         let matches = self.world().spawn_blocking(check).await.map_err(|_| Error::Busy)?;
-        if matches && known { Ok(()) } else { Err(REFUSED) }
+        drop(turn);
+        let Some(stored) = stored.filter(|_| matches) else { return Err(REFUSED) };
+        if !self.is_current(&stored)
+            && let Err(error) = self.renew_hash(user, password, &stored).await
+        {
+            tracing::warn!(%user, %error, "a password hash keeps its old cost until the next log-in");
+        }
+        Ok(())
+    }
+
+    /// Whether a hash costs what the configuration says.
+    fn is_current(&self, phc: &str) -> bool {
+        let config = &self.config().password;
+        PasswordHash::new(phc).is_ok_and(|hash| {
+            hash.algorithm == Algorithm::Argon2id.ident()
+                && Params::try_from(&hash).is_ok_and(|params| {
+                    (params.m_cost(), params.t_cost(), params.p_cost())
+                        == (config.memory_kib, config.passes, config.lanes)
+                })
+        })
+    }
+
+    /// Replaces the hash of a password that was just shown to be right, unless somebody else replaced it meanwhile.
+    async fn renew_hash(&self, user: &UserId, password: &str, old: &String) -> Result<(), Error> {
+        let hash = self.hash_password(password).await?;
+        let key = user.to_owned();
+        let mut tx = Tx::new();
+        // The row itself is what must not have changed: a new password, or none, is worth more than a new cost.
+        tx.expect::<Passwords>(&key, Some(old)).put::<Passwords>(&key, &hash);
+        match self.store().commit(tx).await {
+            Ok(_) | Err(chappe_store::Error::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The PHC string of a password under the configured cost.
@@ -85,8 +116,10 @@ impl Accounts {
     }
 
     fn argon(&self) -> Result<Argon2<'static>, Error> {
-        let config = &self.config().password;
-        let params = Params::new(config.memory_kib, config.passes, config.lanes, None)
+        let params = self
+            .config()
+            .password
+            .cost()
             .map_err(|error| Error::invalid(format!("password hash cost: {error}")))?;
         Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
     }

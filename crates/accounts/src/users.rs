@@ -3,8 +3,8 @@
 use chappe_store::{
     Json, LogEntry, Reader, Tx,
     accounts::{
-        Deactivation, Passwords, RegistrationTokens, Threepid, ThreepidOwners, Threepids, User, UserKind,
-        Users,
+        Deactivation, Departures, Passwords, RegistrationTokens, Threepid, ThreepidOwners, Threepids, User,
+        UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
 };
@@ -207,7 +207,8 @@ impl Accounts {
     }
 
     /// Closes an account: password, tokens, devices, addresses, pushers go; with [`Erase::Yes`] profile and account
-    /// data as well. Leaving rooms is the caller's. Closing a closed account again is fine.
+    /// data as well. That its rooms are to be left is noted in the same batch (see [`Accounts::departing`]). Closing a
+    /// closed account again is fine.
     pub async fn deactivate(&self, user: &UserId, erase: Erase) -> Result<(), Error> {
         let done = retry!({
             let reader = self.store().read();
@@ -222,7 +223,7 @@ impl Accounts {
             record.revision += 1;
             record.admin = false;
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
-            tx.delete::<Passwords>(&key);
+            tx.delete::<Passwords>(&key).put::<Departures>(&key, &self.world().now());
             let devices = self.device_ids(&reader, user).await?;
             self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
             self.draft_threepid_ends(&reader, &mut tx, user).await?;
@@ -242,7 +243,20 @@ impl Accounts {
 
     /// Opens a closed account again; a password is set separately.
     pub async fn reactivate(&self, user: &UserId) -> Result<(), Error> {
+        self.departed(user).await?;
         self.update_user(user, |record| record.deactivated = None).await.map(drop)
+    }
+
+    /// Closed accounts whose rooms are still to be left, and since when (milliseconds since 1970).
+    pub async fn departing(&self) -> Result<Vec<(OwnedUserId, u64)>, chappe_store::Error> {
+        self.store().read().scan_all::<Departures>(&()).await
+    }
+
+    /// Notes that nothing is left to be done for a closed account.
+    pub async fn departed(&self, user: &UserId) -> Result<(), chappe_store::Error> {
+        let mut tx = Tx::new();
+        tx.delete::<Departures>(&user.to_owned());
+        self.store().commit(tx).await.map(drop)
     }
 
     /// Makes or unmakes an administrator, locks, suspends: `change` edits the record, maybe several times.

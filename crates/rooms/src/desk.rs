@@ -112,21 +112,7 @@ impl<'s> Desk<'s> {
         let reader = inner.store.read();
         let nid = reader.room_nid(room).await?.ok_or(Error::NotFound("room"))?;
         let head = reader.room_head(nid).await?;
-        Ok(Self {
-            rules: rules_of(&head.version)?,
-            state: StateWriter::new(nid, &head),
-            old: Some(head.clone()),
-            room_id: room.to_owned(),
-            tx: Tx::new(),
-            fresh: HashMap::new(),
-            ids: HashMap::new(),
-            moved: BTreeMap::new(),
-            redacted: HashSet::new(),
-            inner,
-            reader,
-            nid,
-            head,
-        })
+        Self::at(inner, reader, (nid, room), head).map(|desk| Self { old: Some(desk.head.clone()), ..desk })
     }
 
     /// A desk for a room that this server does not have yet. `room` may be a placeholder until
@@ -134,9 +120,17 @@ impl<'s> Desk<'s> {
     pub(crate) async fn found(inner: &'s Inner, room: &RoomId, version: &RoomVersionId) -> Result<Self> {
         let reader = inner.store.read();
         let nid = reader.next_room().await?;
-        let head = RoomHead::new(version.clone());
+        Self::at(inner, reader, (nid, room), RoomHead::new(version.clone()))
+    }
+
+    fn at(
+        inner: &'s Inner,
+        reader: Reader<'s>,
+        (nid, room): (RoomNid, &RoomId),
+        head: RoomHead,
+    ) -> Result<Self> {
         Ok(Self {
-            rules: rules_of(version)?,
+            rules: rules_of(&head.version)?,
             state: StateWriter::new(nid, &head),
             old: None,
             room_id: room.to_owned(),

@@ -52,6 +52,7 @@ pub use self::{
     },
     draft::Draft,
     error::{Error, Result},
+    farewell::Departure,
     membership::{Change, Via},
     peers::{
         AliasTarget, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds,

@@ -201,6 +201,8 @@ table! {
     Users = USERS: OwnedUserId => Json<User>;
     /// User → argon2id hash in PHC form.
     Passwords = PASSWORDS: OwnedUserId => String;
+    /// User → since when (milliseconds since 1970) the rooms of this closed account are to be left.
+    Departures = DEPARTURES: OwnedUserId => u64;
     /// SHA-256 of the token → whose.
     AccessTokens = ACCESS_TOKENS: [u8; 32] => Json<AccessToken>;
     /// SHA-256 of the token → whose.

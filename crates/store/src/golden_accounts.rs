@@ -9,10 +9,10 @@ use serde_json::{json, value::to_raw_value};
 use crate::{
     Json, Value,
     accounts::{
-        AccessToken, AccessTokens, Deactivation, Device, DeviceSeen, DeviceTokens, Devices, Expiries,
-        OneOffPurpose, OneOffToken, OneOffTokens, Passwords, Positioned, Pusher, PusherOwners, Pushers,
-        RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid, ThreepidOwners,
-        Threepids, User, UserKind, Users,
+        AccessToken, AccessTokens, Deactivation, Departures, Device, DeviceSeen, DeviceTokens, Devices,
+        Expiries, OneOffPurpose, OneOffToken, OneOffTokens, Passwords, Positioned, Pusher, PusherOwners,
+        Pushers, RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid,
+        ThreepidOwners, Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     accounts_keys::{
@@ -62,6 +62,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         row::<Users>(user.clone(), Json(User::default())),
         row::<Users>(user.clone(), Json(closed)),
         row::<Passwords>(user.clone(), text("$argon2id$")),
+        row::<Departures>(user.clone(), 0x0a0b),
         row::<AccessTokens>(hash, Json(access)),
         row::<RefreshTokens>(hash, Json(refresh)),
         row::<DeviceTokens>((user.clone(), device.clone(), hash), 1),

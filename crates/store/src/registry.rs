@@ -149,6 +149,8 @@ registry! {
     ACCOUNT_DATA_COUNTS = 87, Point;
     /// Filters of each user, by hash.
     FILTERS = 88, Index;
+    /// Closed accounts whose rooms are still to be left.
+    DEPARTURES = 89, Index;
     /// Identity keys of local devices.
     DEVICE_KEYS = 90, Bulk;
     /// One-time keys not handed out yet.

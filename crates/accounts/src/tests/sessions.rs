@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chappe_kv::Db;
-use chappe_store::Store;
+use chappe_store::{Store, accounts::Passwords};
 use futures_util::future::{join, join_all};
 use ruma::{OwnedDeviceId, device_id, thirdparty::Medium, user_id};
 
@@ -95,6 +95,35 @@ async fn passwords_are_verified_and_refusals_look_alike() {
     assert!(wrong == unknown && wrong == long && wrong == closed);
     let short = NewUser { password: Some("short".to_owned()), ..named("bob") };
     assert!(matches!(accounts.create_user(short).await, Err(Error::WeakPassword(_))));
+}
+
+#[tokio::test]
+async fn a_hash_gets_the_configured_cost_at_the_next_log_in() {
+    let store = Store::new(Db::new(chappe_kv::Memory::default()));
+    let alice = user(&on(&store, |_| {}), "alice").await;
+    let dear = on(&store, |config| config.password.passes = 3);
+    let stored = async || store.read().get::<Passwords>(&alice).await;
+    let first = stored().await.unwrap().unwrap();
+    assert!(dear.verify_password(&alice, "something else").await.is_err());
+    assert_eq!(stored().await.unwrap().unwrap(), first, "a wrong password renews nothing");
+    dear.verify_password(&alice, "alice's password").await.unwrap();
+    let second = stored().await.unwrap().unwrap();
+    assert!(first.contains("m=8,t=1,p=1") && second.contains("m=8,t=3,p=1"), "{first} {second}");
+    dear.verify_password(&alice, "alice's password").await.unwrap();
+    assert_eq!(stored().await.unwrap().unwrap(), second, "once is enough");
+}
+
+#[tokio::test]
+async fn a_closed_account_is_to_leave_its_rooms_until_it_has_or_opens_again() {
+    let accounts = server();
+    let (alice, bob) = (user(&accounts, "alice").await, user(&accounts, "bob").await);
+    accounts.deactivate(&alice, Erase::No).await.unwrap();
+    accounts.deactivate(&bob, Erase::Yes).await.unwrap();
+    let departing = async || accounts.departing().await.unwrap().into_iter().map(|(user, _)| user);
+    assert!(departing().await.eq([alice.clone(), bob.clone()]));
+    accounts.reactivate(&alice).await.unwrap();
+    accounts.departed(&bob).await.unwrap();
+    assert_eq!(departing().await.count(), 0);
 }
 
 #[tokio::test]
