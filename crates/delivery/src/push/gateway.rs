@@ -188,6 +188,7 @@ impl Gateway {
                 () = self.world.sleep(pause) => pause *= 2,
             }
         }
+        tracing::info!(url, attempts = ATTEMPTS, "a notification is given up");
         Some(Sent::Done)
     }
 
@@ -211,7 +212,10 @@ impl Gateway {
                 if rejected { Sent::Rejected } else { Sent::Done }
             }
             Ok(answer) if answer.status().is_client_error() && answer.status() != 429 => Sent::Done,
-            Err(chappe_world::Error::Refused(_) | chappe_world::Error::Invalid(_)) => Sent::Done,
+            Err(error @ (chappe_world::Error::Refused(_) | chappe_world::Error::Invalid(_))) => {
+                tracing::info!(url, %error, "a push gateway is never reached");
+                Sent::Done
+            }
             _ => Sent::Later,
         }
     }

@@ -112,3 +112,24 @@ async fn a_wrong_configuration_is_named_with_key_and_line() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn files_that_the_configuration_names_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chappe.toml");
+    let text = "server_name = \"hs1\"\ndata_dir = \"/tmp/x\"\npublic_baseurl = \"http://x\"\n[[listeners]]\nport = 8008\napis = [\"client\", \"admin\"]\n";
+    for (more, key) in [
+        ("tls = { certificate = \"/no/such.pem\", key = \"/no/such.key\" }\n", "listeners.0.tls"),
+        ("[outbound]\ncertificate_authorities = [\"/no/such.pem\"]\n", "outbound.certificate_authorities"),
+        ("[mail]\nhost = \"h\"\nfrom = \"a@b.fr\"\nusername = \"u\"\npassword_file = \"/no/such\"\n", "mail"),
+        (
+            "[admin]\nregistration_shared_secret_file = \"/no/such\"\n",
+            "admin.registration_shared_secret_file",
+        ),
+    ] {
+        std::fs::write(&file, format!("{text}{more}")).unwrap();
+        let arguments = ["config", "check", "--config", file.to_str().unwrap()].map(str::to_owned).to_vec();
+        let said = chappe(arguments).await.unwrap_err();
+        assert!(said.contains(&format!("`{key}`")) && said.contains("/no/such"), "{said}");
+    }
+}

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not there")]
 
 mod admin;
+mod backup;
 mod client;
 mod lab;
 mod life;
+mod push;
 mod sign_up;
 mod tls;

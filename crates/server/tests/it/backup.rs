@@ -1,0 +1,91 @@
+//! A backup of a running server, put back elsewhere.
+
+use std::path::Path;
+
+use chappe_kv::Db;
+use chappe_kv_rocksdb::{Options, Rocks};
+use chappe_server::{Server, config};
+use chappe_world::World;
+use http::{Request, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::lab::{Http, chappe};
+
+fn configuration(data: &Path) -> String {
+    format!(
+        "server_name = \"hs1\"\ndata_dir = \"{}\"\npublic_baseurl = \"http://hs1\"\n[[listeners]]\nport = 0\napis = [\"client\", \"media\"]\n[log]\nlevel = \"warn\"\n[accounts.password]\nmemory_kib = 64\npasses = 1\n",
+        data.display()
+    )
+}
+
+/// A server on the disk, with its configuration beside the data.
+async fn start(folder: &Path) -> Server {
+    let data = folder.join("data");
+    let text = configuration(&data);
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(folder.join("chappe.toml"), &text).unwrap();
+    let config = config::parse("chappe.toml", &text, std::iter::empty()).unwrap();
+    let rocks = Rocks::open(&data.join("database"), &Options::default(), chappe_store::registry::class);
+    let world = World::real(&config.outbound).unwrap();
+    Server::start(&config, world, Db::new(rocks.unwrap())).await.unwrap()
+}
+
+async fn run(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+    let config = folder.join("chappe.toml");
+    let all = ["--config", config.to_str().unwrap()];
+    chappe(all.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect()).await
+}
+
+async fn log_in(http: &Http, password: &Value) -> (StatusCode, Value) {
+    let login = json!({
+        "type": "m.login.password", "password": password,
+        "identifier": { "type": "m.id.user", "user": "alice" },
+    });
+    http.post("/_matrix/client/v3/login", login).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_lives_on_elsewhere_as_it_was_when_the_backup_was_made() {
+    let (old, new, aside) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = start(old.path()).await;
+    let http = Http::to(server.addresses()[0]);
+    let made = run(old.path(), &["admin", "--json", "users", "create", "alice"]).await.unwrap();
+    let password = serde_json::from_str::<Value>(&made).unwrap()["password"].clone();
+    let (_, session) = log_in(&http, &password).await;
+    let bearer = format!("Bearer {}", session["access_token"].as_str().unwrap());
+    let upload = Request::post(http.uri("/_matrix/media/v3/upload")).header(header::AUTHORIZATION, &bearer);
+    let (status, uploaded) =
+        http.raw(upload.header(header::CONTENT_TYPE, "text/plain"), "dépêche".into()).await;
+    assert_eq!(status, StatusCode::OK, "{uploaded}");
+    let uri = serde_json::from_str::<Value>(&uploaded).unwrap()["content_uri"].as_str().unwrap().to_owned();
+
+    let backup = aside.path().join("backup");
+    let folder = backup.to_str().unwrap();
+    let said = run(old.path(), &["admin", "backup", folder]).await.unwrap();
+    assert!(said.contains("1 media files"), "{said}");
+    assert!(run(old.path(), &["admin", "backup", folder]).await.is_err(), "a backup is not overwritten");
+    run(old.path(), &["admin", "users", "create", "bob"]).await.unwrap();
+    server.stop().await;
+
+    std::fs::write(new.path().join("chappe.toml"), configuration(&new.path().join("data"))).unwrap();
+    let said = run(new.path(), &["restore", folder]).await.unwrap();
+    assert!(said.contains("hs1 is as it was"), "{said}");
+    let again = run(new.path(), &["restore", folder]).await.unwrap_err();
+    assert!(again.contains("nothing is overwritten"), "{again}");
+    let users = run(new.path(), &["admin", "users", "list"]).await.unwrap();
+    assert!(users.contains("@alice:hs1") && !users.contains("@bob:hs1"), "{users}");
+
+    let server = start(new.path()).await;
+    let http = Http::to(server.addresses()[0]);
+    assert_eq!(log_in(&http, &password).await.0, StatusCode::OK);
+    let path = uri.replace("mxc://", "/_matrix/client/v1/media/download/");
+    let download = Request::get(http.uri(&path)).header(header::AUTHORIZATION, &bearer);
+    assert_eq!(http.raw(download, String::new()).await, (StatusCode::OK, "dépêche".to_owned()));
+    let status = run(new.path(), &["admin", "--json", "status"]).await.unwrap();
+    let position = serde_json::from_str::<Value>(&status).unwrap()["position"].as_u64().unwrap();
+    assert!(position > 1 << 40, "no position of the lost server is given out again: {position}");
+    server.stop().await;
+    let keys = [&old, &new].map(|dir| std::fs::read(dir.path().join("data/signing.key")).unwrap());
+    assert_eq!(keys[0], keys[1]);
+}
