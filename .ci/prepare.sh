@@ -19,19 +19,40 @@ install_packages() {
   fi
 }
 
-# A C++ compiler and libclang for RocksDB, and Rust itself.
-need_rust() {
-  if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+# Rust itself, as new as Cargo.toml says: from rustup, which is fetched if it is not there.
+need_cargo() {
+  local wanted found
+  PATH="$PATH:$HOME/.cargo/bin"
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+  found=$(cargo --version 2>/dev/null | cut -d ' ' -f 2 || true)
+  [ "$(printf '%s\n' "$wanted" "${found:-0}" | sort -V | head -n 1)" != "$wanted" ] || return 0
+  # Debian's own may be in front of a newer one.
+  if [ -x "$HOME/.cargo/bin/cargo" ] && [ "$(command -v cargo)" != "$HOME/.cargo/bin/cargo" ]; then
     PATH="$HOME/.cargo/bin:$PATH"
+    need_cargo
+    return
   fi
-  if ! command -v cargo >/dev/null; then
-    echo "Please install Rust first, with rustup; Cargo.toml says which version (rust-version)." >&2
-    exit 1
+  echo "Rust $wanted or later is needed, ${found:-none} is here: installing it with rustup"
+  if command -v rustup >/dev/null; then
+    rustup toolchain install stable --profile minimal --component rustfmt,clippy
+    rustup default stable
+  else
+    command -v curl >/dev/null || install_packages curl ca-certificates
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs -o "$cache/rustup-init.sh" \
+      && sh "$cache/rustup-init.sh" -y --no-modify-path --profile minimal --component rustfmt,clippy \
+      || { echo "rustup cannot be had: please install Rust $wanted (https://rustup.rs), then try again." >&2; exit 1; }
   fi
+  PATH="$HOME/.cargo/bin:$PATH"
+}
+
+# A C++ compiler and libclang for RocksDB, and Rust.
+need_rust() {
   command -v c++ >/dev/null || install_packages g++
-  if ! ldconfig -p | grep -q 'libclang[-.]' && ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
+  if ! PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep 'libclang[-.]' >/dev/null &&
+    ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
     install_packages libclang-dev
   fi
+  need_cargo
 }
 
 # A virtual environment with matrix-nio and Synapse; made again when the pins change.
@@ -50,7 +71,8 @@ need_python() {
 
 # Node and matrix-js-sdk.
 need_node() {
-  if ! command -v node >/dev/null || [ "$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then
+  command -v npm >/dev/null || install_packages nodejs npm
+  if [ "$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then
     echo "Please install Node.js 20 or later first." >&2
     exit 1
   fi
@@ -59,6 +81,9 @@ need_node() {
     cp interop/js/package-lock.json interop/js/node_modules/.chappe-pins
   fi
 }
+
+# What the lab makes its certificates with.
+need_lab() { command -v openssl >/dev/null || install_packages openssl; }
 
 # Go, for Complement.
 need_go() {
