@@ -10,9 +10,14 @@ pub enum Error {
     /// There is no such thing.
     #[error("{0} not found")]
     NotFound(String),
-    /// Only a running server can do this.
-    #[error("this needs the running server: start it first")]
-    NotRunning,
+    /// A file or folder cannot be read or written.
+    #[error("{place}: {error}")]
+    File {
+        /// Which.
+        place: String,
+        /// Why.
+        error: std::io::Error,
+    },
     /// Identity says no.
     #[error(transparent)]
     Identity(#[from] chappe_identity::Error),

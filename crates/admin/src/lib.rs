@@ -3,6 +3,7 @@
 //! A [`Verb`] is run by [`Admin::run`]: inside the server for those that come over the admin socket, inside the
 //! command-line tool when the server is stopped and the database is free.
 
+mod backup;
 mod config;
 mod error;
 mod register;
@@ -10,6 +11,7 @@ mod run;
 mod verb;
 
 pub use self::{
+    backup::{Note, Places, restore},
     config::Config,
     error::Error,
     register::{SharedSecret, register_routes},

@@ -40,7 +40,7 @@ struct Desk {
     nonces: Arc<Mutex<HashMap<String, u64>>>,
 }
 
-/// The route, for those listeners that serve `admin` or clients.
+/// The route, for those listeners that serve `admin`.
 pub fn register_routes(accounts: Accounts, world: World, secret: &SharedSecret) -> Router {
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.0.as_bytes());
     let desk = Desk { accounts, world, key: Arc::new(key), nonces: Arc::default() };

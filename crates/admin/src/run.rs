@@ -6,7 +6,7 @@ mod servers;
 mod tokens;
 mod users;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::post};
 use chappe_accounts::Accounts;
@@ -18,7 +18,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Error, Verb};
+use crate::{Error, Note, Places, Verb, backup};
 
 /// Path of verbs on the admin socket.
 pub const RUN_PATH: &str = "/verb";
@@ -35,6 +35,8 @@ pub struct Deps {
     pub allow_list: AllowList,
     /// Which servers may take part.
     pub servers: ServerList,
+    /// What else belongs to the server.
+    pub places: Places,
     /// What there is only in a running server.
     pub running: Option<Running>,
 }
@@ -88,8 +90,28 @@ impl Admin {
             Verb::Rooms(verb) => rooms::run(&self.deps, verb).await,
             Verb::Servers(verb) => servers::run(&self.deps, verb).await,
             Verb::Tokens(verb) => tokens::run(&self.deps, verb).await,
+            Verb::Backup { folder } => self.backup(folder).await,
             Verb::Status => self.status().await,
         }
+    }
+
+    async fn backup(&self, folder: PathBuf) -> Result<Answer, Error> {
+        let deps = &self.deps;
+        deps.store.copy_to(&backup::begin(&folder)?).await?;
+        let note = Note {
+            server_name: deps.accounts.server_name().to_owned(),
+            format: chappe_store::FORMAT,
+            made: deps.world.now(),
+            files: 0,
+            bytes: 0,
+        };
+        let (place, places) = (folder.clone(), deps.places.clone());
+        let completing = deps.world.spawn_blocking(move || backup::complete(&place, &places, note));
+        let note =
+            completing.await.map_err(|_| Error::Invalid("the backup was interrupted".to_owned()))??;
+        tracing::info!(folder = %folder.display(), files = note.files, "backup made");
+        let line = format!("{} holds the database, the key and {} media files", folder.display(), note.files);
+        Ok(Answer::line(line, json!({ "folder": folder, "note": note })))
     }
 
     async fn status(&self) -> Result<Answer, Error> {

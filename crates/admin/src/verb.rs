@@ -1,6 +1,6 @@
 //! What an operator can ask for: one enum, parsed from the command line and sent as JSON to the running server.
 
-use std::io::Read;
+use std::{io::Read, path::PathBuf};
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,12 @@ pub enum Verb {
     /// Tokens for registration
     #[command(subcommand)]
     Tokens(Tokens),
+    /// Copy database, media and signing key into a new folder, without a pause; `chappe restore` puts them back
+    Backup {
+        /// The folder to make; the server's user must be allowed to
+        #[arg(value_parser = absolute)]
+        folder: PathBuf,
+    },
     /// Whether the server runs, and some numbers
     Status,
 }
@@ -208,4 +214,9 @@ fn contents(file: &str) -> Result<String, String> {
 
 fn first_line(file: &str) -> Result<String, String> {
     contents(file).map(|text| text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// The server may have another working folder.
+fn absolute(text: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(text)
 }

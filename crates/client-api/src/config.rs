@@ -9,7 +9,9 @@ use crate::Rates;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The URL under which clients reach this server, handed to them by well-known and log-in; empty: not told.
+    /// The URL under which clients reach this server, handed to them by well-known and log-in; empty: not told. An
+    /// operator says it once for all, outside this section.
+    #[serde(skip)]
     pub public_base_url: String,
     /// Who may sign up.
     pub registration: Registration,

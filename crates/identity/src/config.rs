@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lettre::{address::AddressError, message::Mailbox};
 use serde::{Deserialize, Serialize};
 
 /// `[identity]`: who may sign up and how addresses are validated.
@@ -117,6 +118,13 @@ pub struct MailConfig {
     /// Give up after so many seconds.
     #[serde(default = "ten")]
     pub timeout_seconds: u64,
+}
+
+impl MailConfig {
+    /// The sender as it stands in mails: why not, if it cannot be read.
+    pub fn sender(&self) -> Result<Mailbox, AddressError> {
+        self.from.parse()
+    }
 }
 
 fn ten() -> u64 {

@@ -31,7 +31,7 @@ pub use self::{
     error::Error,
     mail::{Mail, MailError, MailSecrets, Mailer, Smtp},
     rule::{InvalidRule, Rule, Rules},
-    servers::{ListedServer, ServerList},
+    servers::{ListedServer, ServerList, is_server_pattern},
     stage::Stage,
     texts::{Page, page},
     validation::{Confirmed, Pending, TokenRequest, Validated},

@@ -68,8 +68,7 @@ impl Smtp {
     /// Prepares the transport; connects to nothing yet.
     pub fn new(config: &MailConfig, secrets: MailSecrets) -> Result<Self, MailError> {
         let unwritable = |error: String| MailError::Unwritable(error);
-        let from: Mailbox =
-            config.from.parse().map_err(|e| unwritable(format!("from {:?}: {e}", config.from)))?;
+        let from = config.sender().map_err(|e| unwritable(format!("from {:?}: {e}", config.from)))?;
         let port = config.port.unwrap_or(match config.security {
             Security::Tls => 465,
             Security::Starttls => 587,

@@ -85,11 +85,7 @@ impl ServerList {
             return Err(Error::OpenFederation);
         }
         let pattern = pattern.to_ascii_lowercase();
-        let is_pattern = match pattern.strip_prefix("*.") {
-            Some(domain) => is_domain(domain),
-            None => ServerName::parse(&pattern).is_ok(),
-        };
-        if is_pattern { Ok(pattern) } else { Err(Error::NotAServer(pattern)) }
+        if is_server_pattern(&pattern) { Ok(pattern) } else { Err(Error::NotAServer(pattern)) }
     }
 
     async fn commit(&self, tx: Tx) -> Result<bool, Error> {
@@ -98,5 +94,13 @@ impl ServerList {
             Err(chappe_store::Error::Conflict) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Whether a text names a server, or with `*.` before a domain all servers below it.
+pub fn is_server_pattern(pattern: &str) -> bool {
+    match pattern.to_ascii_lowercase().strip_prefix("*.") {
+        Some(domain) => is_domain(domain),
+        None => ServerName::parse(pattern).is_ok(),
     }
 }

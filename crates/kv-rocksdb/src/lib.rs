@@ -12,7 +12,7 @@ use std::{path::Path, sync::Arc, thread::JoinHandle};
 
 use async_trait::async_trait;
 use chappe_kv::{Batch, Class, CommitError, Engine, Error, Position, Snapshot};
-use rocksdb::{ColumnFamilyRef, DB};
+use rocksdb::{ColumnFamilyRef, DB, WriteOptions, checkpoint::Checkpoint};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::committer::{Committer, Request};
@@ -36,6 +36,11 @@ struct Shared {
 }
 
 impl Shared {
+    fn open(path: &Path, options: &Options, class: fn(u8) -> Class) -> Result<Self, Error> {
+        let db = DB::open_cf_descriptors(&options.database(), path, options.families()).map_err(failure)?;
+        Ok(Self { db, class })
+    }
+
     /// The column family in which `key` lives.
     fn family(&self, key: &[u8]) -> Result<ColumnFamilyRef<'_>, Error> {
         let table = *key.first().ok_or_else(|| Error("empty key".to_owned()))?;
@@ -48,8 +53,7 @@ impl Rocks {
     /// Opens or creates the database in the folder `path`. `class` says how each table is used; a table's class
     /// must never change once it has rows.
     pub fn open(path: &Path, options: &Options, class: fn(u8) -> Class) -> Result<Self, Error> {
-        let db = DB::open_cf_descriptors(&options.database(), path, options.families()).map_err(failure)?;
-        let shared = Arc::new(Shared { db, class });
+        let shared = Arc::new(Shared::open(path, options, class)?);
         let last = read::last_position(&shared)?;
         let (queue, requests) = mpsc::channel(QUEUE);
         let (sender, visible) = watch::channel(last);
@@ -59,6 +63,23 @@ impl Rocks {
             .spawn(move || committer.run(requests))
             .map_err(|error| Error(format!("cannot start the committer: {error}")))?;
         Ok(Self { shared, queue: Some(queue), committer: Some(committer), visible })
+    }
+
+    /// Leaves out the next `count` positions of the database in `path`, which nobody has open; gives the last position
+    /// left out. For a copy that is put back: what was given out after it was made is not given out again.
+    pub fn skip(
+        path: &Path,
+        options: &Options,
+        class: fn(u8) -> Class,
+        count: u64,
+    ) -> Result<Position, Error> {
+        let shared = Shared::open(path, options, class)?;
+        let last = Position(read::last_position(&shared)?.0.saturating_add(count));
+        let mut durably = WriteOptions::default();
+        durably.set_sync(true);
+        let family = shared.family(read::POSITION)?;
+        shared.db.put_cf_opt(&family, read::POSITION, last.0.to_be_bytes(), &durably).map_err(failure)?;
+        Ok(last)
     }
 
     /// Writes out what is in memory, compacts everything, and says how many bytes each column family takes on
@@ -92,6 +113,13 @@ impl Engine for Rocks {
 
     fn visible(&self) -> watch::Receiver<Position> {
         self.visible.clone()
+    }
+
+    async fn copy_to(&self, to: &Path) -> Result<(), Error> {
+        read::off_the_thread(|| {
+            let checkpoint = Checkpoint::new(&self.shared.db).map_err(failure)?;
+            checkpoint.create_checkpoint(to).map_err(failure)
+        })
     }
 }
 

@@ -113,9 +113,14 @@ fn read_through<T>(read: impl Fn(ReadTier) -> Result<T, Missed>) -> Result<T, Er
         Err(Missed::Failed(error)) => Err(error),
         Err(Missed::Cache) => Err(Error("the disk answered like a cache".to_owned())),
     };
+    off_the_thread(from_disk)
+}
+
+/// Does something slow where the runtime lets other tasks go on.
+pub(crate) fn off_the_thread<T>(slow: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(from_disk),
-        _ => from_disk(),
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(slow),
+        _ => slow(),
     }
 }
 

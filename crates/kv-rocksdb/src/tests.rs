@@ -1,6 +1,6 @@
 //! The engine against the contract, and across restarts.
 
-use chappe_kv::{Batch, Change, Class, Db, Position, conformance};
+use chappe_kv::{Batch, Change, Class, Db, Direction, Position, Range, conformance};
 use tempfile::TempDir;
 
 use crate::{Options, Rocks};
@@ -57,4 +57,34 @@ async fn positions_go_on_after_a_restart() {
     let db = open(&folder);
     assert_eq!(*db.visible().borrow(), Position(3));
     assert_eq!(db.commit(Batch::default()).await.expect("commits"), Position(4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_holds_what_was_answered_before_and_nothing_after() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let db = open(&folder);
+    let put = async |row: u8| {
+        let key = |table: u8| Change::Put(vec![table, row].into(), vec![row].into());
+        let batch = Batch { expectations: Vec::new(), changes: (1..=4).map(key).collect() };
+        db.commit(batch).await.expect("commits");
+    };
+    for row in 0..50 {
+        put(row).await;
+    }
+    let copies = tempfile::tempdir().expect("a temporary folder");
+    let to = copies.path().join("copy");
+    db.copy_to(&to).await.expect("copies");
+    put(200).await;
+    assert!(db.copy_to(&to).await.is_err(), "a folder that exists is left alone");
+
+    let left_out = Rocks::skip(&to, &Options::default(), class, 1_000).expect("skips");
+    assert_eq!(left_out, Position(1_050));
+    let copy = Db::new(Rocks::open(&to, &Options::default(), class).expect("opens"));
+    for table in 1..=4 {
+        let range = Range { from: vec![table].into(), to: vec![table + 1].into() };
+        let page = copy.snapshot().scan(&range, Direction::Forward, 100).await.expect("scans");
+        assert_eq!(page.rows.len(), 50);
+    }
+    assert_eq!(copy.commit(Batch::default()).await.expect("commits"), Position(1_051));
+    assert_eq!(*db.visible().borrow(), Position(51), "the original goes its own way");
 }

@@ -1,6 +1,6 @@
 //! What every engine offers, and the handle that hides which one it is.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -121,6 +121,12 @@ pub trait Engine: Send + Sync {
 
     /// The last visible position, watched: it only grows, and when it reads `n`, a new snapshot shows `n`.
     fn visible(&self) -> watch::Receiver<Position>;
+
+    /// Writes a copy of one moment into the folder `to`, which must not exist yet, while everything goes on. Every
+    /// commit that was answered before is in it. Engines without files refuse.
+    async fn copy_to(&self, to: &Path) -> Result<(), Error> {
+        Err(Error(format!("nothing is copied to {}: this engine keeps no files", to.display())))
+    }
 }
 
 /// A handle on an engine; clones share it.
@@ -146,6 +152,11 @@ impl Db {
     /// See [`Engine::visible`].
     pub fn visible(&self) -> watch::Receiver<Position> {
         self.0.visible()
+    }
+
+    /// See [`Engine::copy_to`].
+    pub async fn copy_to(&self, to: &Path) -> Result<(), Error> {
+        self.0.copy_to(to).await
     }
 }
 

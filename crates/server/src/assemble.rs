@@ -12,10 +12,11 @@ use chappe_identity::{Identity, MailConfig, MailSecrets, Mailer, ServerList, Sit
 use chappe_kv::Db;
 use chappe_media::Media;
 use chappe_rooms::Rooms;
-use chappe_rules::policy::Plain;
+use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Plain};
 use chappe_store::Store;
 use chappe_world::World;
 use metrics_exporter_prometheus::PrometheusHandle;
+use ruma::OwnedServerName;
 
 use crate::{
     config::{Api, Config},
@@ -49,45 +50,18 @@ pub struct House {
 impl House {
     /// Builds the handles in dependency order. Nothing runs yet.
     pub async fn build(config: &Config, world: World, db: Db) -> Result<Self> {
-        let store = Store::open(db).await.context("opening the store")?;
-        let server = config.server_name.clone();
-        let weak = Arc::new(weak_keys());
-        let key = Arc::new(signing_key::load_or_create(&config.signing_key_file(), &world, &weak)?);
-
-        let servers = ServerList::new(store.clone(), world.clone(), config.federation.allow.clone());
-        let accounts = Accounts::new(store.clone(), world.clone(), server.clone(), config.accounts.clone());
-        let mailer = config.mail.as_ref().map(mailer).transpose()?;
-        let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };
-        let identity =
-            Identity::new(store.clone(), world.clone(), mailer, config.identity.clone(), site).await?;
-
-        let deps = NetworkDeps {
-            world: world.clone(),
-            store: store.clone(),
-            server: server.clone(),
-            key: Arc::clone(&key),
-        };
-        let network = network(config, deps, &servers).await?;
-        let deps = chappe_rooms::Deps {
-            store: store.clone(),
-            accounts: accounts.clone(),
-            world: world.clone(),
-            server,
-            key,
-            policy: Arc::new(Plain),
-            weak_keys: weak,
-            peers: Arc::new(network.clone()),
-        };
-        let rooms = Rooms::new(deps, config.rooms.clone());
-        let delivery = delivery(config, &world, &store, &accounts, &rooms);
+        let ground = Ground::lay(config, world, db).await?;
+        let network = ground.network(config).await?;
+        let rooms = ground.rooms(config, &network);
+        let delivery = ground.delivery(config, &rooms);
+        let media = ground.media(config, &network).await?;
+        let Ground { world, store, accounts, identity, .. } = &ground;
         let federation = Federation::new(FederationDeps {
             network: network.clone(),
             rooms: rooms.clone(),
             accounts: accounts.clone(),
             activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
         });
-
-        let media = media(config, &store, &world, &network).await?;
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
@@ -103,25 +77,23 @@ impl House {
             store: store.clone(),
             accounts: accounts.clone(),
             allow_list: identity.allow_list().clone(),
-            servers,
-            running: Some(running(&world, rooms.clone(), &federation)),
+            servers: ground.servers.clone(),
+            places: config.places(),
+            running: Some(running(world, rooms.clone(), &federation)),
         });
-        let secret = shared_secret(&config.admin)?;
-        let metrics = observe::metrics_handle()?;
-        let settings = Arc::new(config.http.clone());
         Ok(Self {
-            world,
-            store,
-            accounts,
-            identity,
+            secret: shared_secret(&config.admin)?,
+            metrics: observe::metrics_handle()?,
+            settings: Arc::new(config.http.clone()),
+            world: ground.world,
+            store: ground.store,
+            accounts: ground.accounts,
+            identity: ground.identity,
             federation,
             delivery,
             media,
             rooms,
             admin,
-            secret,
-            metrics,
-            settings,
             client,
         })
     }
@@ -140,6 +112,13 @@ impl House {
                 }
                 if let Err(error) = rooms.sweep().await {
                     tracing::warn!(%error, "rooms upkeep");
+                }
+                let departures = tokio::select! {
+                    () = world.stopping() => break,
+                    departures = rooms.finish_departures() => departures,
+                };
+                if let Err(error) = departures {
+                    tracing::warn!(%error, "rooms of closed accounts");
                 }
                 if let Err(error) = store.trim_log().await {
                     tracing::warn!(%error, "log upkeep");
@@ -171,18 +150,16 @@ impl House {
     pub fn router(&self, apis: &BTreeSet<Api>) -> Router {
         let mut router = Router::new();
         for api in apis {
-            router = router.merge(self.routes(*api, apis));
+            router = router.merge(self.routes(*api));
         }
         chappe_web::finish(router.layer(from_fn(observe::count)), Arc::clone(&self.settings))
     }
 
-    fn routes(&self, api: Api, apis: &BTreeSet<Api>) -> Router {
+    fn routes(&self, api: Api) -> Router {
         match api {
-            Api::Client if apis.contains(&Api::Admin) => self.client_routes(),
-            Api::Client => self.client_routes().merge(self.register_routes()),
+            Api::Client => chappe_client_api::routes().into_router().with_state(self.client.clone()),
             Api::Federation => self.federation_routes(),
             Api::Media => chappe_client_api::media_routes().into_router().with_state(self.client.clone()),
-            Api::Identity => Router::new(),
             Api::Admin => self.register_routes(),
             Api::Metrics => observe::metrics_routes(observe::Gauges {
                 handle: self.metrics.clone(),
@@ -191,10 +168,6 @@ impl House {
             }),
             Api::Health => observe::health_routes(self.store.clone()),
         }
-    }
-
-    fn client_routes(&self) -> Router {
-        chappe_client_api::routes().into_router().with_state(self.client.clone())
     }
 
     fn federation_routes(&self) -> Router {
@@ -209,32 +182,80 @@ impl House {
     }
 }
 
-/// The outbound half of federation, with the servers that may be talked with.
-async fn network(config: &Config, deps: NetworkDeps, servers: &ServerList) -> Result<Network> {
-    let network = Network::new(deps, config.federation.clone());
-    network.allowed().replace(servers.patterns().await?.as_deref());
-    Ok(network)
+/// What all else stands on.
+struct Ground {
+    world: World,
+    store: Store,
+    server: OwnedServerName,
+    key: Arc<SigningKey>,
+    weak_keys: Arc<WeakKeys>,
+    accounts: Accounts,
+    identity: Identity,
+    servers: ServerList,
 }
 
-fn delivery(config: &Config, world: &World, store: &Store, accounts: &Accounts, rooms: &Rooms) -> Delivery {
-    let deps = chappe_delivery::Deps {
-        store: store.clone(),
-        world: world.clone(),
-        accounts: accounts.clone(),
-        rooms: rooms.clone(),
-    };
-    Delivery::new(deps, config.delivery.clone())
-}
+impl Ground {
+    async fn lay(config: &Config, world: World, db: Db) -> Result<Self> {
+        let store = Store::open(db).await.context("opening the store")?;
+        let server = config.server_name.clone();
+        let weak_keys = Arc::new(weak_keys());
+        let key = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;
+        let accounts = Accounts::new(store.clone(), world.clone(), server.clone(), config.accounts.clone());
+        let mailer = config.mail.as_ref().map(mailer).transpose()?;
+        let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };
+        let identity =
+            Identity::new(store.clone(), world.clone(), mailer, config.identity.clone(), site).await?;
+        let servers = ServerList::new(store.clone(), world.clone(), config.federation.allow.clone());
+        Ok(Self { world, store, server, key: Arc::new(key), weak_keys, accounts, identity, servers })
+    }
 
-async fn media(config: &Config, store: &Store, world: &World, network: &Network) -> Result<Media> {
-    let deps = chappe_media::Deps {
-        store: store.clone(),
-        world: world.clone(),
-        server_name: config.server_name.clone(),
-        directory: config.media_dir(),
-        remote: Arc::new(network.clone()),
-    };
-    Media::open(deps, config.media.clone()).await.context("opening the media folder")
+    /// The outbound half of federation, with the servers that may be talked with.
+    async fn network(&self, config: &Config) -> Result<Network> {
+        let deps = NetworkDeps {
+            world: self.world.clone(),
+            store: self.store.clone(),
+            server: self.server.clone(),
+            key: Arc::clone(&self.key),
+        };
+        let network = Network::new(deps, config.federation.clone());
+        network.allowed().replace(self.servers.patterns().await?.as_deref());
+        Ok(network)
+    }
+
+    fn rooms(&self, config: &Config, network: &Network) -> Rooms {
+        let deps = chappe_rooms::Deps {
+            store: self.store.clone(),
+            accounts: self.accounts.clone(),
+            world: self.world.clone(),
+            server: self.server.clone(),
+            key: Arc::clone(&self.key),
+            policy: Arc::new(Plain),
+            weak_keys: Arc::clone(&self.weak_keys),
+            peers: Arc::new(network.clone()),
+        };
+        Rooms::new(deps, config.rooms.clone())
+    }
+
+    fn delivery(&self, config: &Config, rooms: &Rooms) -> Delivery {
+        let deps = chappe_delivery::Deps {
+            store: self.store.clone(),
+            world: self.world.clone(),
+            accounts: self.accounts.clone(),
+            rooms: rooms.clone(),
+        };
+        Delivery::new(deps, config.delivery.clone())
+    }
+
+    async fn media(&self, config: &Config, network: &Network) -> Result<Media> {
+        let deps = chappe_media::Deps {
+            store: self.store.clone(),
+            world: self.world.clone(),
+            server_name: self.server.clone(),
+            directory: config.media_dir(),
+            remote: Arc::new(network.clone()),
+        };
+        Media::open(deps, config.media.clone()).await.context("opening the media folder")
+    }
 }
 
 fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin::Running {
@@ -254,14 +275,12 @@ fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin
 /// The section of the client API, with the base URL that is said once for all.
 fn client_config(config: &Config) -> chappe_client_api::Config {
     let mut client = config.client.clone();
-    if client.public_base_url.is_empty() {
-        client.public_base_url.clone_from(&config.public_baseurl);
-    }
+    client.public_base_url.clone_from(&config.public_baseurl);
     client
 }
 
 /// SMTP with the secrets from the files that the configuration names.
-fn mailer(config: &MailConfig) -> Result<Arc<dyn Mailer>> {
+pub(crate) fn mailer(config: &MailConfig) -> Result<Arc<dyn Mailer>> {
     let password = config.password_file.as_ref().map(|file| {
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
         Ok::<_, anyhow::Error>(text.trim_end_matches(['\r', '\n']).to_owned())
@@ -275,7 +294,7 @@ fn mailer(config: &MailConfig) -> Result<Arc<dyn Mailer>> {
     Ok(Arc::new(Smtp::new(config, secrets).context("`mail`")?))
 }
 
-fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {
+pub(crate) fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {
     let text = match (&config.registration_shared_secret, &config.registration_shared_secret_file) {
         (Some(text), _) => text.clone(),
         (None, Some(file)) => std::fs::read_to_string(file).with_context(|| file.display().to_string())?,

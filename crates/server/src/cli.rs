@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::Write,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
 };
 
@@ -63,6 +64,11 @@ enum Command {
         #[command(subcommand)]
         verb: Verb,
     },
+    /// Put a backup into the data folder, which must have no database; the server must be stopped
+    Restore {
+        /// What `chappe admin backup` made
+        folder: PathBuf,
+    },
     /// Say whether the running server is well: exit code 0 or 1
     Health,
     /// Tools for development
@@ -72,7 +78,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum ConfigCommand {
-    /// Check the configuration; a mistake is named with its key and line
+    /// Check the configuration and the files it names; a mistake is named with its key and line
     Check,
     /// Print the commented example
     Example,
@@ -106,6 +112,7 @@ impl Cli {
             }
             Command::Config(ConfigCommand::Check) => {
                 let config = place.load()?;
+                serve::rehearse(&config)?;
                 say(&format!("the configuration of {} is right", config.server_name))
             }
             Command::Config(ConfigCommand::Example) => say(EXAMPLE),
@@ -117,6 +124,13 @@ impl Cli {
                     return say(&serde_json::to_string_pretty(&answer.data)?);
                 }
                 say(&answer.lines.join("\n"))
+            }
+            Command::Restore { folder } => {
+                let config = place.load()?;
+                become_owner(&config)?;
+                let note = serve::restore(&config, &folder)?;
+                let minutes = bare_world()?.now().saturating_sub(note.made) / 60_000;
+                say(&format!("{} is as it was {minutes} minutes ago: start it", note.server_name))
             }
             Command::Health => {
                 let config = place.load()?;
@@ -163,6 +177,7 @@ async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
     if let Some(answer) = admin_socket::ask(&config.admin_socket(), &verb).await? {
         return Ok(answer);
     }
+    become_owner(config)?;
     if !Path::new(&config.database_dir()).exists() {
         bail!("no database in {}: start the server once", config.data_dir.display());
     }
@@ -175,9 +190,25 @@ async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
         servers: ServerList::new(store.clone(), world.clone(), config.federation.allow.clone()),
         store,
         world,
+        places: config.places(),
         running: None,
     };
     Ok(Admin::new(deps).run(verb).await?)
+}
+
+/// Root goes on as the owner of the data folder: files of root's in there would keep the server from starting.
+fn become_owner(config: &Config) -> Result<()> {
+    let uid = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid()));
+    let (Ok((0, _)), Ok((owner, group))) = (uid(Path::new("/proc/self")), uid(&config.data_dir)) else {
+        return Ok(());
+    };
+    if owner == 0 {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("own program")?;
+    let arguments = std::env::args_os().skip(1);
+    let error = std::process::Command::new(program).args(arguments).uid(owner).gid(group).exec();
+    Err(error).context("going on as the owner of the data folder")
 }
 
 /// Time and randomness, for commands that connect to nothing.
@@ -187,15 +218,22 @@ fn bare_world() -> Result<World> {
 
 fn welcome(config: &Config) -> String {
     let base = &config.public_baseurl;
+    let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("chappe"));
+    let (own, data) = (own.display(), &config.data_dir);
+    let data = std::path::absolute(data).unwrap_or_else(|_| data.clone());
     format!(
-        "Chappe is starting with its development configuration (data in {}).\n\
-         Clients reach it at {base}; anybody may register. Try:\n\
-         \x20 curl {base}/_matrix/client/versions\n\
-         \x20 a Matrix client (Element, nheko…) with the homeserver {base}\n\
-         \x20 chappe --dev admin users create alice --admin\n\
-         \x20 chappe --dev admin status\n\
-         Stop with Ctrl-C.",
-        config.data_dir.display()
+        "Chappe is starting with its development configuration. Anybody may register, nothing leaves this machine.\n\n\
+         Sign up   in a Matrix client (https://app.element.io, Element Desktop, nheko…): choose another homeserver,\n\
+         \x20         {base}, then create an account; once more in a second window to talk with yourself\n\
+         Look      curl {base}/_matrix/client/versions\n\
+         \x20         {own} --dev admin status\n\
+         Manage    {own} --dev admin users create alice --admin\n\
+         \x20         {own} --dev admin domains add example.gouv.fr\n\
+         \x20         (whom registration by e-mail lets in; deploy/lab/run shows it with mails, at two ministries)\n\
+         Data      {}; remove it to begin anew\n\
+         Next      {own} config example > chappe.toml, then {own} serve\n\n\
+         Stop with Ctrl-C.\n",
+        data.display()
     )
 }
 

@@ -12,7 +12,7 @@ use axum::{
 };
 use chappe_delivery::Delivery;
 use chappe_store::{Store, identity::AllowRules};
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use metrics::{Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
@@ -77,18 +77,31 @@ impl Drop for UnderWay {
 pub(crate) async fn count(request: Request, next: Next) -> Response {
     let endpoint =
         request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
-    let method = request.method().as_str().to_owned();
+    let method = known(request.method());
     let begun = tokio::time::Instant::now();
     let under_way = UnderWay::at(&endpoint);
     let response = next.run(request).await;
     drop(under_way);
     let status = response.status().as_u16().to_string();
     let took = begun.elapsed().as_secs_f64();
-    counter!("chappe_http_requests_total", "method" => method.clone(), "endpoint" => endpoint.clone(), "status" => status)
+    counter!("chappe_http_requests_total", "method" => method, "endpoint" => endpoint.clone(), "status" => status)
         .increment(1);
     histogram!("chappe_http_request_duration_seconds", "method" => method, "endpoint" => endpoint)
         .record(took);
     response
+}
+
+/// A method as a label; those that nobody serves are one.
+fn known(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
 }
 
 /// What `/metrics` reads when it is asked.

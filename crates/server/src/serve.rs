@@ -21,12 +21,15 @@ use tokio::{
 
 use crate::{
     admin_socket,
-    assemble::House,
+    assemble::{self, House},
     config::Config,
     listen::{Door, Doorman},
     observe,
     tls::Certificate,
 };
+
+/// Positions left out when a backup is put back: more commits than any server makes between two backups.
+const LEFT_OUT: u64 = 1 << 40;
 
 /// A server that is up.
 pub struct Server {
@@ -122,6 +125,19 @@ pub(crate) async fn serve(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Reads every file that the configuration names, as a start would; nothing is opened or made.
+pub(crate) fn rehearse(config: &Config) -> Result<()> {
+    for (index, listener) in config.listeners.iter().enumerate() {
+        if let Some(tls) = &listener.tls {
+            Certificate::read(tls).with_context(|| format!("`listeners.{index}.tls`"))?;
+        }
+    }
+    World::real(&config.outbound).context("`outbound.certificate_authorities`")?;
+    config.mail.as_ref().map(assemble::mailer).transpose().context("`mail`")?;
+    assemble::shared_secret(&config.admin).context("`admin.registration_shared_secret_file`")?;
+    Ok(())
+}
+
 /// Opens the database; fails when another process has it open.
 pub(crate) fn open_database(config: &Config) -> Result<Db> {
     make_data_dir(&config.data_dir)?;
@@ -131,6 +147,18 @@ pub(crate) fn open_database(config: &Config) -> Result<Db> {
     let rocks = Rocks::open(&folder, &options, chappe_store::registry::class)
         .with_context(|| format!("opening the database {}", folder.display()))?;
     Ok(Db::new(rocks))
+}
+
+/// Puts a backup where the server will find it. What the lost server said after the backup was made keeps its
+/// positions: none of them is given out again, so what clients remember is never mistaken for something else.
+pub(crate) fn restore(config: &Config, folder: &Path) -> Result<chappe_admin::Note> {
+    make_data_dir(&config.data_dir)?;
+    let skip = |database: &Path| {
+        Rocks::skip(database, &Options::default(), chappe_store::registry::class, LEFT_OUT)
+            .map(drop)
+            .map_err(|error| chappe_admin::Error::Store(error.into()))
+    };
+    Ok(chappe_admin::restore(folder, &config.places(), &config.server_name, skip)?)
 }
 
 /// Makes the data folder for its owner alone. One that is there is left as it is, with a warning if others may enter.

@@ -1,6 +1,6 @@
 //! Reads of one moment and writes that are one batch, in the types of the tables.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use chappe_kv::{Batch, Change, CommitError, Db, Direction, Expectation, Position, Range, Snapshot, Stamped};
@@ -75,6 +75,11 @@ impl Store {
     /// Writes a transaction; durable when it answers.
     pub async fn commit(&self, tx: Tx) -> Result<Position, Error> {
         Ok(self.db.commit(tx.batch).await?)
+    }
+
+    /// Writes a copy of this moment into the folder `to`, which must not exist yet, while everything goes on.
+    pub async fn copy_to(&self, to: &Path) -> Result<(), Error> {
+        Ok(self.db.copy_to(to).await?)
     }
 
     /// The last visible position, watched.

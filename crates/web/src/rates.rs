@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::time::Instant;
 
 use crate::Error;
@@ -13,9 +13,19 @@ use crate::Error;
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     /// How many a second in the long run; 0 is unlimited.
+    #[serde(deserialize_with = "not_negative")]
     pub per_second: f64,
     /// How many at once.
     pub burst: u32,
+}
+
+fn not_negative<'de, D: Deserializer<'de>>(written: D) -> Result<f64, D::Error> {
+    let rate = f64::deserialize(written)?;
+    if rate.is_finite() && rate >= 0.0 {
+        Ok(rate)
+    } else {
+        Err(D::Error::custom("a rate is 0 or more a second"))
+    }
 }
 
 impl Rate {

@@ -76,28 +76,23 @@ async fn show(deps: &Deps, id: &UserId) -> Result<Answer, Error> {
     Ok(Answer { lines, data: shown })
 }
 
-/// Leaves the rooms, then closes the account, so that a crash in between leaves nothing half closed.
+/// Closes the account, then leaves its rooms: here if the server runs, else when it starts.
 async fn deactivate(deps: &Deps, id: &UserId, erase: bool) -> Result<Answer, Error> {
-    let running = deps.running.as_ref().ok_or(Error::NotRunning)?;
     let erase = if erase { Erase::Yes } else { Erase::No };
-    let (mut left, mut failed) = (0, Vec::new());
-    let mut rooms = Vec::new();
-    {
-        let reader = deps.store.read();
-        for (nid, _) in reader.user_rooms(id).await? {
-            rooms.push(reader.room_id(nid).await?);
-        }
-    }
-    for room in rooms {
-        match running.rooms.leave(&chappe_rooms::Actor::user(id), &room, None).await {
-            Ok(()) => left += 1,
-            Err(error) => failed.push(format!("{room} not left: {error}")),
-        }
-    }
     deps.accounts.deactivate(id, erase).await?;
-    let mut lines = vec![format!("{id} closed, {left} rooms left")];
+    let Some(running) = &deps.running else {
+        let line = format!("{id} closed; its rooms are left when the server starts");
+        return Ok(Answer::line(line, json!({ "user_id": id })));
+    };
+    let departure = running.rooms.depart(id).await?;
+    let failed: Vec<String> = departure
+        .failed
+        .iter()
+        .map(|(room, error)| format!("{room} not left yet, to be tried again: {error}"))
+        .collect();
+    let mut lines = vec![format!("{id} closed, {} rooms left", departure.left)];
     lines.extend(failed.iter().cloned());
-    Ok(Answer { lines, data: json!({ "user_id": id, "rooms_left": left, "failed": failed }) })
+    Ok(Answer { lines, data: json!({ "user_id": id, "rooms_left": departure.left, "failed": failed }) })
 }
 
 async fn lock(deps: &Deps, user: &str, locked: bool) -> Result<Answer, Error> {

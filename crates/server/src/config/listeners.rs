@@ -45,9 +45,7 @@ pub enum Api {
     Federation,
     /// Uploads and downloads: `/_matrix/media`, `/_matrix/client/v1/media`.
     Media,
-    /// The identity service: `/_matrix/identity`. Reserved: no endpoint of it is answered yet.
-    Identity,
-    /// Administration: `/_synapse/admin`.
+    /// Registration by shared secret: `/_synapse/admin/v1/register`.
     Admin,
     /// Prometheus: `/metrics`. Keep it off the Internet.
     Metrics,

@@ -12,7 +12,7 @@ use toml::{
     de::{DeTable, DeValue, Deserializer},
 };
 
-use super::{Config, valid};
+use super::{Config, places::Places, valid};
 
 /// Environment variables with this beginning override the file; `__` separates section and key.
 const PREFIX: &str = "CHAPPE__";
@@ -31,9 +31,6 @@ pub enum Error {
     /// Something is written wrongly; the text shows file, line and key.
     #[error("{0}")]
     Wrong(String),
-    /// Values that do not go together.
-    #[error("{}", .0.join("\n"))]
-    Inconsistent(Vec<String>),
 }
 
 /// Reads `file`, puts the environment above it and checks the whole.
@@ -50,7 +47,7 @@ pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) ->
 /// As [`load`], from a text; `name` is what errors call it.
 pub fn parse(name: &str, text: &str, env: impl Iterator<Item = (String, String)>) -> Result<Config, Error> {
     let source = Source::new(name, text, env);
-    let mut table = DeTable::parse(text).map_err(|error| source.explain(&error))?;
+    let mut table = DeTable::parse(text).map_err(|error| source.explain(&error, None))?;
     for variable in &source.variables {
         let written = &source.full[variable.value.clone()];
         let value = DeValue::parse(written).map_or_else(
@@ -60,9 +57,23 @@ pub fn parse(name: &str, text: &str, env: impl Iterator<Item = (String, String)>
         insert(table.get_mut(), &variable.path, variable, value)
             .map_err(|()| source.wrong(&variable.value, "a part of this name is a value, not a section"))?;
     }
-    let config = Config::deserialize(Deserializer::from(table)).map_err(|error| source.explain(&error))?;
+    let places = Places::of(table.get_ref());
+    let config = Config::deserialize(Deserializer::from(table)).map_err(|error| {
+        let path = error.span().and_then(|span| places.path(&span).map(str::to_owned));
+        source.explain(&error, path.as_deref())
+    })?;
     let problems = valid::problems(&config);
-    if problems.is_empty() { Ok(config) } else { Err(Error::Inconsistent(problems)) }
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    let named = |problem: valid::Problem| {
+        let message = format!("`{}`: {}", problem.key, problem.sentence);
+        match places.span(&problem.key) {
+            Some(span) => source.locate(span, &message),
+            None => format!("{name}: {message}"),
+        }
+    };
+    Err(Error::Wrong(problems.into_iter().map(named).collect::<Vec<_>>().join("\n")))
 }
 
 /// An override: its path, and where name and value stand in the full text.
@@ -101,33 +112,33 @@ impl Source {
     }
 
     /// An error of the TOML crate with file or variable, line and key.
-    fn explain(&self, error: &toml::de::Error) -> Error {
-        let Some(span) = error.span() else {
-            return Error::Wrong(format!("{}: {}", self.name, error.message()));
-        };
-        let mut shown = error.clone();
-        shown.set_input(Some(&self.full));
-        // The TOML crate shows the keys above a value last: "in `rooms.default_version`".
-        let keys = shown.to_string();
-        let keys = keys.lines().rev().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
-        let message = match keys {
-            Some(keys) => format!("`{keys}`: {}", error.message()),
+    fn explain(&self, error: &toml::de::Error, path: Option<&str>) -> Error {
+        let message = match path {
+            Some(path) => format!("`{path}`: {}", error.message()),
             None => error.message().to_owned(),
         };
-        self.wrong(&span, &message)
+        match error.span() {
+            Some(span) => self.wrong(&span, &message),
+            None => Error::Wrong(format!("{}: {message}", self.name)),
+        }
     }
 
     fn wrong(&self, at: &Range<usize>, message: &str) -> Error {
+        Error::Wrong(self.locate(at, message))
+    }
+
+    /// A message with the file, the line and what is written there, or with the variable.
+    fn locate(&self, at: &Range<usize>, message: &str) -> String {
         if at.start >= self.file_length {
             let variable =
                 self.variables.iter().find(|v| v.name.start <= at.start && at.start <= v.value.end);
             let name = variable.map_or("?", |v| &self.full[v.name.clone()]);
-            return Error::Wrong(format!("environment variable {name}: {message}"));
+            return format!("environment variable {name}: {message}");
         }
         let before = &self.full[..at.start];
         let line = before.matches('\n').count() + 1;
         let content = self.full.lines().nth(line - 1).unwrap_or_default();
-        Error::Wrong(format!("{}, line {line}: {message}\n  {line} | {content}", self.name))
+        format!("{}, line {line}: {message}\n  {line} | {content}", self.name)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod listeners;
 mod load;
+mod places;
 #[cfg(test)]
 mod tests;
 mod valid;
@@ -141,6 +142,15 @@ impl Config {
     /// The folder of uploads and thumbnails.
     pub fn media_dir(&self) -> PathBuf {
         self.data_dir.join("media")
+    }
+
+    /// All of them that a backup holds.
+    pub fn places(&self) -> chappe_admin::Places {
+        chappe_admin::Places {
+            database: self.database_dir(),
+            media: self.media_dir(),
+            signing_key: self.signing_key_file(),
+        }
     }
 
     /// The folder of the database.

@@ -33,24 +33,6 @@ fn the_development_configuration_is_right_and_stays_on_this_machine() {
 }
 
 #[test]
-fn every_key_that_the_example_comments_out_is_right_as_well() {
-    let uncommented: String = EXAMPLE
-        .lines()
-        .map(|line| match line.strip_prefix("# ") {
-            Some(rest)
-                if rest.split(" = ").next().is_some_and(|key| !key.contains([' ', '.', ':', '`', ',']))
-                    && rest.contains(" = ") =>
-            {
-                rest
-            }
-            _ => line,
-        })
-        .fold(String::new(), |text, line| text + line + "\n");
-    assert_ne!(uncommented, EXAMPLE);
-    with(&uncommented, &[]).unwrap();
-}
-
-#[test]
 fn a_small_file_is_enough() {
     let config = with(SMALL, &[]).unwrap();
     assert_eq!(config.server_name, "hs1");
@@ -79,15 +61,37 @@ fn the_environment_overrides_and_completes() {
 fn errors_name_the_file_the_line_and_the_key() {
     let text = format!("{SMALL}[log]\nlevle = \"info\"\n");
     let said = sentence(&text, &[]);
-    assert!(said.starts_with("chappe.toml, line 8: ") && said.contains("`levle`"), "{said}");
-
-    let text = SMALL.replace("port = 8008", "port = \"http\"");
-    let said = sentence(&text, &[]);
-    assert!(said.contains("line 5") && said.contains("port") && said.contains("invalid type"), "{said}");
-
+    assert!(said.starts_with("chappe.toml, line 8: `log.levle`: unknown field"), "{said}");
+    for (right, wrong, line, key) in [
+        ("port = 8008", "port = \"http\"", 5, "listeners.0.port"),
+        ("\"federation\"", "\"fedration\"", 6, "listeners.0.apis.1"),
+        ("\"federation\"", "\"identity\"", 6, "listeners.0.apis.1"),
+        ("\"hs1\"", "\"hs 1\"", 1, "server_name"),
+        ("http://127.0.0.1:8008", "matrix", 3, "public_baseurl"),
+        ("[\"client\", \"federation\"]", "[]", 6, "listeners.0.apis"),
+    ] {
+        let said = sentence(&SMALL.replace(right, wrong), &[]);
+        assert!(said.contains(&format!("chappe.toml, line {line}: `{key}`: ")), "{said}");
+    }
+    for (section, key) in [
+        ("log", "level = \"a=b=c\""),
+        ("rooms", "default_version = \"5\""),
+        ("process", "max_connections = 0"),
+        ("client.rates", "message = { per_second = -1.0, burst = 1 }"),
+        ("outbound", "allowed_ranges = [\"10.0.0.0/99\"]"),
+        ("federation", "allow = [\"https://x.fr\"]"),
+        ("accounts.password", "passes = 0"),
+        ("mail", "host = \"h\"\nfrom = \"nobody\""),
+        ("client.registration", "email = true"),
+        ("admin", "registration_shared_secret = \" \""),
+        ("admin", "registration_shared_secret = \"nowhere to use it\""),
+    ] {
+        let said = sentence(&format!("{SMALL}[{section}]\n{key}\n"), &[]);
+        let last = section.rsplit('.').next().unwrap();
+        assert!(said.contains("chappe.toml, line ") && said.contains(last), "{said}");
+    }
     let text = SMALL.replace("port = 8008", "port = ");
     assert!(sentence(&text, &[]).contains("chappe.toml, line 5"));
-
     let text = SMALL.replace("server_name = \"hs1\"\n", "");
     assert!(sentence(&text, &[]).contains("server_name"));
 }
@@ -110,5 +114,100 @@ fn errors_of_the_environment_name_the_variable() {
 fn all_inconsistencies_are_named_at_once() {
     let text = SMALL.replace("http://127.0.0.1:8008", "matrix").replace("[\"client\", \"federation\"]", "[]");
     let said = sentence(&text, &[]);
-    assert!(said.contains("public_baseurl") && said.contains("apis"), "{said}");
+    assert!(
+        said.contains("line 3: `public_baseurl`") && said.contains("line 6: `listeners.0.apis`"),
+        "{said}"
+    );
+    let said = sentence(SMALL, &[("CHAPPE__PROCESS__SHUTDOWN_SECONDS", "0")]);
+    assert!(
+        said.starts_with("environment variable CHAPPE__PROCESS__SHUTDOWN_SECONDS: `process.shut"),
+        "{said}"
+    );
+}
+
+/// The example with everything that it comments out; without what it calls an example if `examples` is false.
+fn uncommented(examples: bool) -> String {
+    let line = |line: &'static str| {
+        let Some(rest) = line.strip_prefix("# ") else { return line };
+        let first = rest.split([' ', '=']).next().unwrap();
+        let is_key = rest.contains(" = ") && first.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let is_example = rest.contains("# example");
+        let wanted = (is_key || rest.starts_with("[client.turn]")) && (examples || !is_example);
+        if wanted { rest } else { line }
+    };
+    EXAMPLE.lines().map(line).fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn what_the_example_comments_out_is_the_default() {
+    let (written, mut whole) = (with(EXAMPLE, &[]).unwrap(), with(&uncommented(false), &[]).unwrap());
+    let port = whole.mail.as_mut().and_then(|mail| mail.port.take());
+    assert_eq!(port, Some(587), "the default depends on `security`");
+    let (written, whole) = (format!("{written:#?}"), format!("{whole:#?}"));
+    for (default, commented) in written.lines().zip(whole.lines()) {
+        assert_eq!(default, commented);
+    }
+    assert_eq!(written, whole);
+}
+
+/// Asks the parser itself which keys there are, by writing one that is not, and looks each up in the example.
+#[test]
+fn the_example_names_every_key() {
+    let without_both = uncommented(true).replace("registration_shared_secret = ", "# ");
+    with(&without_both, &[]).unwrap();
+    let documented: toml::Table = toml::from_str(&uncommented(true)).unwrap();
+    let mut sections = vec![Vec::<String>::new()];
+    let mut keys = 0;
+    while let Some(section) = sections.pop() {
+        let Some(names) = names(&section) else { continue };
+        for name in names {
+            let path = [section.clone(), vec![name]].concat();
+            assert!(is_there(&documented, &path), "{} is not in deploy/chappe.toml", path.join("."));
+            keys += 1;
+            sections.push(path);
+        }
+    }
+    assert!(keys > 100, "{keys}");
+}
+
+/// The keys of a section; `None` when the path leads to a value.
+fn names(section: &[String]) -> Option<Vec<String>> {
+    let path = section.join(".");
+    let header = match &*path {
+        "" => String::new(),
+        "listeners" | "client.support_contacts" => format!("[[{path}]]\n"),
+        _ => format!("[{path}]\n"),
+    };
+    let text = if header.is_empty() {
+        format!("no_such_key = 1\n{SMALL}")
+    } else if path.starts_with("listeners") {
+        SMALL.split("[[").next().unwrap().to_owned()
+            + "[[listeners]]\n"
+            + &header.replace("[[listeners]]\n", "")
+            + "no_such_key = 1\n"
+    } else {
+        format!("{SMALL}{header}no_such_key = 1\n")
+    };
+    let said = sentence_or_none(&text)?;
+    let expected = said.split_once("unknown field `no_such_key`, expected ")?.1;
+    let expected = expected.lines().next()?;
+    Some(expected.split('`').skip(1).step_by(2).map(str::to_owned).collect())
+}
+
+fn sentence_or_none(text: &str) -> Option<String> {
+    with(text, &[]).err().map(|error| error.to_string())
+}
+
+fn is_there(table: &toml::Table, path: &[String]) -> bool {
+    let mut at = &toml::Value::Table(table.clone());
+    for name in path {
+        let inside = match at {
+            // Any of several will do: none of them has to show every key.
+            toml::Value::Array(items) => items.iter().find_map(|item| item.get(name)),
+            other => other.get(name),
+        };
+        let Some(inside) = inside else { return false };
+        at = inside;
+    }
+    true
 }
