@@ -1,8 +1,6 @@
 //! One server: creating, sending, memberships, redactions, transactions.
 
-use chappe_accounts::{NewUser, UserKind};
-
-use chappe_accounts::{Erase, NewUser};
+use chappe_accounts::{Erase, NewUser, UserKind};
 use chappe_rules::policy::Bypass;
 use ruma::events::StateEventType;
 use serde_json::{Value, json};
@@ -349,13 +347,15 @@ async fn guests_enter_where_they_are_let_in_and_leave_when_that_ends() {
     access("forbidden").await;
     assert_eq!(membership(&rooms, &id, "@gus:a.example").await, Some("leave"));
     assert_eq!(membership(&rooms, &id, BOB).await, Some("join"), "everybody else stays");
+}
 
+#[tokio::test]
 async fn a_closed_account_leaves_its_rooms_though_the_server_stopped_in_between() {
     let rooms = Net::default().server("a.example", 1);
     let new = NewUser { localpart: Some("bob".to_owned()), ..NewUser::default() };
     rooms.0.accounts.create_user(new).await.unwrap();
     let joined = room(&rooms, ALICE, json!({ "invite": [BOB] })).await;
-    rooms.join(&actor(BOB), &joined, Vec::new(), None).await.unwrap();
+    rooms.join(&actor(BOB), &joined, Vec::new(), serde_json::Map::new()).await.unwrap();
     let invited = room(&rooms, ALICE, json!({ "invite": [BOB] })).await;
     // Closed, and no more: as if the server had stopped there.
     rooms.0.accounts.deactivate(&user(BOB), Erase::No).await.unwrap();
