@@ -106,7 +106,9 @@ impl Desk<'_> {
         }
         let event_id = pdu.event_id().to_owned();
         let auth = auth.into_iter().map(|(num, _)| num).collect();
-        let num = self.append(Placing { pdu, auth, prev, stored: None, source: Source::Here }).await?;
+        let num = self
+            .append(Placing { pdu, auth, prev, missing: Vec::new(), stored: None, source: Source::Here })
+            .await?;
         Ok(Authored { event_id, num })
     }
 

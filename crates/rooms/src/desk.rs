@@ -50,6 +50,8 @@ pub(crate) struct Placing {
     pub(crate) pdu: Pdu,
     pub(crate) auth: Vec<EventNum>,
     pub(crate) prev: Vec<EventNum>,
+    /// Its previous events that are not part of the room here.
+    pub(crate) missing: Vec<OwnedEventId>,
     /// Its number if it is stored as an outlier already.
     pub(crate) stored: Option<EventNum>,
     pub(crate) source: Source,
@@ -95,9 +97,9 @@ pub(crate) fn parsed(rules: &RoomVersionRules, stored: &StoredPdu) -> Result<Pdu
     Ok(Pdu::clone(&form))
 }
 
-/// Whether an event's place in the room, or at least the state around it, is known.
+/// Whether the state around an event is known. It is not for an outlier, rejected or not, unless it was staged.
 pub(crate) fn is_placed(meta: &EventMeta) -> bool {
-    meta.status != Status::Outlier || meta.after != StateRef::EMPTY
+    meta.after != StateRef::EMPTY
 }
 
 /// The membership that an event says, for the indexes; anything unreadable is `leave`.
@@ -194,6 +196,18 @@ impl<'s> Desk<'s> {
         Ok(ids.iter().zip(found).map(|(id, num)| num.or_else(|| self.ids.get(id).copied())).collect())
     }
 
+    /// What is known of events of this room, in their order.
+    pub(crate) async fn known<'i>(
+        &self,
+        ids: &'i [OwnedEventId],
+    ) -> Result<Vec<(&'i OwnedEventId, Option<(EventNum, EventMeta)>)>> {
+        let nums = self.nums(ids).await?;
+        let stored: Vec<EventNum> = nums.iter().copied().flatten().collect();
+        let mut metas = self.reader.event_metas(self.nid, &stored).await?.into_iter();
+        let mut known = |num: Option<EventNum>| num.and_then(|num| Some((num, metas.next()?)));
+        Ok(ids.iter().zip(nums).map(|(id, num)| (id, known(num))).collect())
+    }
+
     /// Some keys of the state at `at`.
     pub(crate) async fn held_at(&self, at: StateRef, keys: &[RuleKey]) -> Result<Held> {
         let wanted: Vec<StateKey> = keys.iter().map(store_key).collect();
@@ -284,7 +298,7 @@ impl<'s> Desk<'s> {
 
     /// Puts an event that follows all heads at the live end: event, state, head, timeline, indexes, log, outbox.
     pub(crate) async fn append(&mut self, placing: Placing) -> Result<EventNum> {
-        let Placing { pdu, auth, prev, stored, source } = placing;
+        let Placing { pdu, auth, prev, stored, source, .. } = placing;
         let before = self.state.current();
         let servers = if source == Source::Elsewhere { Vec::new() } else { self.servers().await? };
         let num = self.number(&pdu, stored);
@@ -324,10 +338,29 @@ impl<'s> Desk<'s> {
     }
 
     /// The event is a head now, those before it no longer are.
-    pub(crate) fn follow_heads(&mut self, pdu: &Pdu, num: EventNum, prev: &[EventNum]) {
+    fn follow_heads(&mut self, pdu: &Pdu, num: EventNum, prev: &[EventNum]) {
         self.head.extremities.retain(|head| !prev.contains(head));
         self.head.extremities.push(num);
         self.head.depth = self.head.depth.max(pdu.depth());
+    }
+
+    /// Takes events off the heads: those in `prev`, and those that are only reached from there through events which
+    /// are not followed themselves. A head that an accepted event rests on would bring its old state back.
+    pub(crate) async fn cover_heads(&mut self, prev: &[EventNum]) -> Result<()> {
+        let mut covered: HashSet<EventNum> = prev.iter().copied().collect();
+        let mut todo = prev.to_vec();
+        while !todo.is_empty() {
+            let metas = self.reader.event_metas(self.nid, &todo).await?.into_iter();
+            let aside = metas.filter(|meta| meta.status != Status::Accepted);
+            todo = aside.flat_map(|meta| meta.prev).filter(|num| covered.insert(*num)).collect();
+        }
+        self.head.extremities.retain(|head| !covered.contains(head));
+        Ok(())
+    }
+
+    /// Whether an accepted event names `event` among those before it: it was missing until now.
+    pub(crate) async fn is_followed(&self, event: &EventId) -> Result<bool> {
+        Ok(self.reader.gaps(self.nid).await?.iter().any(|gap| gap.missing.iter().any(|id| id == event)))
     }
 
     /// Tells the log, and the outboxes of the servers it has to be sent to. `servers` were in the room before it.

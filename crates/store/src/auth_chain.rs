@@ -84,7 +84,7 @@ impl Reader<'_> {
     }
 
     /// The auth difference of several versions of a room's state: the events in the auth chain of at least one, not
-    /// of all. Looks at what differs between the versions, and at the common rest only as far back as candidates go.
+    /// of all. A chain includes the events of the state itself, as other servers have it. Looks at what differs between the versions, and at the common rest only as far back as candidates go.
     pub async fn auth_difference(&self, nid: RoomNid, states: &[StateRef]) -> Result<RoaringBitmap, Error> {
         let Some((first, others)) = states.split_first() else { return Ok(RoaringBitmap::new()) };
         let mut differing = BTreeMap::new();
@@ -108,7 +108,8 @@ impl Reader<'_> {
         for num in differing.values() {
             common.remove(num.0);
         }
-        Ok(candidates - self.chain_above(nid, common, floor).await?)
+        let below = self.chain_above(nid, &common, floor).await?;
+        Ok(candidates - below - common)
     }
 
     async fn chains_of_sets<K>(
@@ -119,7 +120,8 @@ impl Reader<'_> {
         let mut chains = Vec::with_capacity(sets.len());
         for set in sets {
             let nums: Vec<EventNum> = set.values().filter_map(|num| num.some()).collect();
-            chains.push(self.auth_chain(nid, &nums).await?);
+            let chain = self.auth_chain(nid, &nums).await?;
+            chains.push(chain | nums.iter().map(|num| num.0).collect::<RoaringBitmap>());
         }
         Ok(chains)
     }

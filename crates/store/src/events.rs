@@ -592,7 +592,7 @@ mod tests {
                     let state = reader.full_state(RoomNid(1), *at).await.unwrap();
                     let chain: std::collections::BTreeSet<u32> =
                         state.iter().flat_map(|(_, num)| naive_chain(&auth, num.0)).collect();
-                    chains.push(chain);
+                    chains.push(&chain | &state.iter().map(|(_, num)| num.0).collect());
                 }
                 let in_all = |num: &u32| chains.iter().all(|chain| chain.contains(num));
                 let in_some = |num: &u32| chains.iter().any(|chain| chain.contains(num));

@@ -3,7 +3,7 @@
 use chappe_store::{EventMeta, EventNum, Position, StateChange, StateRef, Status, gaps, state::StateKey};
 
 use super::{
-    Before, Complete,
+    Complete,
     judge::{Judged, Verdict},
 };
 use crate::{Error, Inner, Result, desk::Desk, turn::ATTEMPTS};
@@ -29,7 +29,7 @@ impl Inner {
         for _ in 0..ATTEMPTS {
             let desk = Desk::open(self, &complete.room).await?;
             let Some(judged) = complete.judge(desk).await? else { return Ok(None) };
-            match judged.commit(complete).await {
+            match judged.commit().await {
                 Ok(Step::Done(verdict)) => {
                     if verdict != Verdict::Accepted {
                         tracing::info!(event = %complete.pdu.event_id(), ?verdict, "received event not followed");
@@ -45,24 +45,24 @@ impl Inner {
 }
 
 impl Judged<'_> {
-    async fn commit(self, complete: &Complete) -> Result<Step> {
+    async fn commit(self) -> Result<Step> {
         let follows_all = self.desk.head.extremities.iter().all(|head| self.placing.prev.contains(head));
         match &self.verdict {
             Verdict::Accepted if follows_all && self.before.at == self.desk.state.current() => {
-                self.commit_in_line(complete).await
+                self.commit_in_line().await
             }
-            Verdict::Accepted => self.commit_on_fork(complete).await,
+            Verdict::Accepted => self.commit_on_fork().await,
             Verdict::SoftFailed(_) => self.commit_aside(Status::SoftFailed).await,
             Verdict::Rejected(_) => self.commit_aside(Status::Rejected).await,
         }
     }
 
     /// The event follows everything that is here: the usual case.
-    async fn commit_in_line(mut self, complete: &Complete) -> Result<Step> {
-        self.open_hole(complete);
+    async fn commit_in_line(mut self) -> Result<Step> {
+        self.open_hole();
         let num = self.desk.append(self.placing.clone()).await?;
         let ordinal = self.desk.head.next_live - 1;
-        self.note_gap(complete, num, ordinal).await?;
+        self.note_gap(num, ordinal);
         let Judged { desk, verdict, .. } = self;
         desk.inner.store.commit(desk.seal()).await?;
         Ok(Step::Done(verdict))
@@ -84,7 +84,7 @@ impl Judged<'_> {
 
     /// The event is one head among others: the current state becomes what all heads resolve to. States that are not
     /// on disk yet are staged first, with the event as an outlier: a crash between leaves nothing visible.
-    async fn commit_on_fork(mut self, complete: &Complete) -> Result<Step> {
+    async fn commit_on_fork(mut self) -> Result<Step> {
         let after = self.state_after().await?;
         let is_new = self.staged.is_none() && !(self.before.committed && after == self.before.at);
         if is_new {
@@ -97,17 +97,16 @@ impl Judged<'_> {
         let servers = self.desk.servers().await?;
         let pdu = self.placing.pdu.clone();
         let num = self.desk.number(&pdu, self.placing.stored);
-        let changes = self.changes_with(after).await?;
-        self.open_hole(complete);
+        let changes = self.join_heads(num, after).await?;
+        self.open_hole();
         let ordinal = self.desk.head.take_live_ordinal();
         let mut meta = self.meta(Status::Accepted, after, Some(ordinal));
         meta.redacted_by = self.desk.waiting_redaction(&pdu, self.placing.source, self.before.at).await?;
         self.desk.put(&pdu, num, self.placing.stored.is_some(), meta.clone());
-        self.desk.follow_heads(&pdu, num, &meta.prev);
         self.desk.change_current(&changes).await?;
         self.desk.announce(&pdu, num, self.placing.source, servers).await?;
         self.desk.index(&pdu, num, &meta).await?;
-        self.note_gap(complete, num, ordinal).await?;
+        self.note_gap(num, ordinal);
         let Judged { desk, verdict, .. } = self;
         desk.inner.store.commit(desk.seal()).await?;
         Ok(Step::Done(verdict))
@@ -124,16 +123,21 @@ impl Judged<'_> {
         Ok(self.desk.state.branch(&self.desk.reader, self.before.at, &[change]).await?)
     }
 
-    /// What changes in the current state when the event, with the state `after`, joins the other heads.
-    async fn changes_with(&self, after: StateRef) -> Result<Vec<StateChange>> {
-        let desk = &self.desk;
-        let others: Vec<EventNum> =
-            desk.head.extremities.iter().copied().filter(|head| !self.placing.prev.contains(head)).collect();
-        let mut refs = vec![after];
-        for meta in desk.reader.event_metas(desk.nid, &others).await? {
+    /// Makes the event, with the state `after`, a head if nothing follows it yet; gives what that changes in the
+    /// current state.
+    async fn join_heads(&mut self, num: EventNum, after: StateRef) -> Result<Vec<StateChange>> {
+        let (placing, desk) = (&self.placing, &mut self.desk);
+        desk.cover_heads(&placing.prev).await?;
+        let followed = !desk.head.extremities.is_empty() && desk.is_followed(placing.pdu.event_id()).await?;
+        let mut refs = if followed { Vec::new() } else { vec![after] };
+        for meta in desk.reader.event_metas(desk.nid, &desk.head.extremities).await? {
             if !refs.contains(&meta.after) {
                 refs.push(meta.after);
             }
+        }
+        if !followed {
+            desk.head.extremities.push(num);
+            desk.head.depth = desk.head.depth.max(placing.pdu.depth());
         }
         desk.changes_to_states(&refs).await
     }
@@ -151,25 +155,19 @@ impl Judged<'_> {
         }
     }
 
-    /// Leaves room in the timeline where something may be missing.
-    fn open_hole(&mut self, complete: &Complete) {
-        if !matches!(complete.before, Before::Prevs) {
+    /// Leaves room in the timeline where something is missing.
+    fn open_hole(&mut self) {
+        if !self.placing.missing.is_empty() {
             self.desk.head.open_hole();
         }
     }
 
-    /// Remembers previous events that are missing, so that older history can be asked for.
-    async fn note_gap(&mut self, complete: &Complete, num: EventNum, ordinal: i64) -> Result<()> {
-        if matches!(complete.before, Before::Prevs) {
-            return Ok(());
+    /// Remembers previous events that are missing, so that older history can be asked for, and so that they do not
+    /// become heads when they come.
+    fn note_gap(&mut self, num: EventNum, ordinal: i64) {
+        let missing = self.placing.missing.clone();
+        if !missing.is_empty() {
+            self.desk.tx.put_gap(self.desk.nid, &gaps::Gap { ordinal, num, missing });
         }
-        let pdu = &self.placing.pdu;
-        let known = self.desk.nums(pdu.prev_events()).await?;
-        let is_missing = |known: Option<EventNum>| known.is_none_or(|num| !self.placing.prev.contains(&num));
-        let missing =
-            pdu.prev_events().iter().zip(known).filter(|(_, num)| is_missing(*num)).map(|(id, _)| id.clone());
-        let gap = gaps::Gap { ordinal, num, missing: missing.collect() };
-        self.desk.tx.put_gap(self.desk.nid, &gap);
-        Ok(())
     }
 }

@@ -1,19 +1,22 @@
 //! Checked → Complete: everything the event builds on is here, fetched if need be, within bounds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_rules::{Pdu, auth::events_needed};
-use chappe_store::EventNum;
+use chappe_store::{EventMeta, EventNum, Status};
 use ruma::{
     EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UInt, room_version_rules::RoomVersionRules,
 };
 use serde_json::value::RawValue;
 
-use super::{Budget, Checked, Outliers, check::parse};
+use super::{Budget, Checked, Outliers, Proven, check::parse};
 use crate::{
     Error, Gap, Inner, Result,
     desk::{Desk, Source, is_placed},
 };
+
+/// Events of a state that are asked for one by one at most.
+const SINGLY: usize = 20;
 
 /// Where the state before an event comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,22 +62,54 @@ impl Checked {
 }
 
 impl Inner {
-    /// Previous events that are not part of the room here.
+    /// Previous events whose state is not known here.
     pub(crate) async fn missing_prevs(&self, checked: &Checked) -> Result<Vec<OwnedEventId>> {
         let desk = Desk::open(self, checked.room()).await?;
-        let ids = checked.pdu().prev_events();
-        let nums = desk.nums(ids).await?;
-        let known: Vec<EventNum> = nums.iter().copied().flatten().collect();
-        let metas = desk.reader.event_metas(desk.nid, &known).await?;
-        let placed: BTreeSet<EventNum> =
-            known.into_iter().zip(metas).filter(|(_, meta)| is_placed(meta)).map(|(n, _)| n).collect();
-        let missing = |num: &Option<EventNum>| num.is_none_or(|num| !placed.contains(&num));
-        Ok(ids.iter().zip(nums).filter(|(_, num)| missing(num)).map(|(id, _)| id.clone()).collect())
+        let known = desk.known(checked.pdu().prev_events()).await?.into_iter();
+        let missing = known.filter(|(_, known)| known.as_ref().is_none_or(|(_, meta)| !is_placed(meta)));
+        Ok(missing.map(|(id, _)| id.clone()).collect())
+    }
+
+    /// Those of `ids` that have no place in the room here.
+    async fn unsettled(&self, room: &RoomId, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
+        let desk = Desk::open(self, room).await?;
+        let known = desk.known(ids).await?.into_iter();
+        let has_place = |(_, meta): &(EventNum, EventMeta)| meta.status != Status::Outlier;
+        Ok(known
+            .filter(|(_, known)| !known.as_ref().is_some_and(has_place))
+            .map(|(id, _)| id.clone())
+            .collect())
+    }
+
+    /// Of what a peer says to be missing, what `roots` rest on through missing events alone, oldest first. The rest is
+    /// older than something that is here, or of a branch that nobody asked for.
+    pub(super) async fn reached(
+        &self,
+        room: &RoomId,
+        roots: &[OwnedEventId],
+        found: Vec<Proven>,
+    ) -> Result<Vec<Proven>> {
+        let by_id = found.into_iter().map(|proven| (proven.pdu().event_id().to_owned(), proven));
+        let mut left: BTreeMap<OwnedEventId, Proven> = by_id.collect();
+        let (mut todo, mut reached) = (roots.to_vec(), Vec::new());
+        while !todo.is_empty() {
+            let wanted =
+                std::mem::take(&mut todo).into_iter().filter(|id| left.contains_key(id)).collect::<Vec<_>>();
+            for id in self.unsettled(room, &wanted).await? {
+                if let Some(proven) = left.remove(&id) {
+                    todo.extend_from_slice(proven.pdu().prev_events());
+                    reached.push(proven);
+                }
+            }
+        }
+        reached.sort_by_key(|proven| proven.pdu().depth());
+        Ok(reached)
     }
 
     /// Asks the origin for the events between the heads here and the received event, and takes them.
     pub(super) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<()> {
-        if self.missing_prevs(checked).await?.is_empty() || budget.events == 0 {
+        let missing = self.unsettled(checked.room(), checked.pdu().prev_events()).await?;
+        if missing.is_empty() || budget.events == 0 {
             return Ok(());
         }
         let desk = Desk::open(self, checked.room()).await?;
@@ -93,14 +128,10 @@ impl Inner {
         };
         let raws: Vec<_> = raws.into_iter().take(limit.into()).collect();
         budget.events = budget.events.saturating_sub(raws.len());
-        let mut found = self.check_raws(rules, checked.room(), &raws).await;
-        found.sort_by_key(|proven| proven.pdu().depth());
-        for proven in found {
+        let found = self.check_raws(rules, checked.room(), &raws).await;
+        for proven in self.reached(checked.room(), &missing, found).await? {
             let found = Checked::from_handshake(checked.origin(), proven);
             let event = found.pdu().event_id().to_owned();
-            if event == checked.pdu().event_id() {
-                continue;
-            }
             // The budget says that no further gap is filled: this recursion is one deep.
             if let Err(error) = Box::pin(self.take(found, budget)).await {
                 tracing::debug!(%event, %error, "event of a gap not taken");
@@ -115,7 +146,7 @@ impl Inner {
         rules: &'static RoomVersionRules,
         room: &RoomId,
         raws: &[Box<RawValue>],
-    ) -> Vec<super::check::Proven> {
+    ) -> Vec<Proven> {
         let pdus: Vec<Pdu> = raws.iter().filter_map(|raw| parse(rules, room, raw).ok()).collect();
         self.check_all(rules, pdus).await.into_iter().filter_map(Result::ok).collect()
     }
@@ -211,26 +242,43 @@ impl Inner {
         }
         let mut wanted = told.auth_chain;
         wanted.extend(told.state.iter().cloned());
-        let missing = self.missing_of(room, &wanted).await?;
-        if missing.len() > 20 {
-            let full = self.peers.state(origin, room, at).await?;
-            let wanted: BTreeSet<OwnedEventId> = missing.into_iter().collect();
-            let mut raws = full.auth_chain;
-            raws.extend(full.state);
-            let pdus: Vec<Pdu> = raws.iter().filter_map(|raw| parse(rules, room, raw).ok()).collect();
-            let pdus = pdus.into_iter().filter(|pdu| wanted.contains(pdu.event_id())).collect();
-            let proven: Vec<_> =
-                self.check_all(rules, pdus).await.into_iter().filter_map(Result::ok).collect();
-            self.store_outliers(room, Outliers::from(proven)).await?;
-        } else {
+        let mut missing = self.missing_of(room, &wanted).await?;
+        if missing.len() <= SINGLY {
             self.fetch_events(origin, room, &missing, budget).await?;
+            missing = self.missing_of(room, &wanted).await?;
+        }
+        let mut delivered = BTreeSet::new();
+        if !missing.is_empty() {
+            // Also where single events were refused: of what a peer knows only as part of a state, it has no more to say.
+            delivered = self.fetch_state((origin, room, at), rules, missing).await?;
         }
         let nums = Desk::open(self, room).await?.nums(&told.state).await?;
-        let state: Vec<EventNum> = nums.into_iter().flatten().collect();
-        // A state that is mostly unknown is no state to judge by.
-        if state.len() * 10 < told.state.len() * 9 || state.is_empty() {
+        let holes = told.state.iter().zip(&nums).filter(|(_, num)| num.is_none()).map(|(id, _)| id);
+        let (refused, untold): (Vec<_>, Vec<_>) = holes.partition(|id| delivered.contains(*id));
+        // What came and is not rightly signed is left out, as it is when joining. What did not come leaves a hole, and
+        // a state with a hole is none; nor is one that is mostly wrong.
+        if !untold.is_empty() || refused.len() * 10 > told.state.len() || told.state.is_empty() {
             return Err(Error::HostilePeer("the state before the event could not be had".to_owned()));
         }
-        Ok(state)
+        Ok(nums.into_iter().flatten().collect())
+    }
+
+    /// Fetches a whole state and stores those of its events that are `missing`; gives which of them came, rightly
+    /// signed or not.
+    async fn fetch_state(
+        &self,
+        (origin, room, at): (&ServerName, &RoomId, &EventId),
+        rules: &'static RoomVersionRules,
+        missing: Vec<OwnedEventId>,
+    ) -> Result<BTreeSet<OwnedEventId>> {
+        let full = self.peers.state(origin, room, at).await?;
+        let missing: BTreeSet<OwnedEventId> = missing.into_iter().collect();
+        let raws = full.auth_chain.iter().chain(&full.state);
+        let pdus = raws.filter_map(|raw| parse(rules, room, raw).ok());
+        let pdus: Vec<Pdu> = pdus.filter(|pdu| missing.contains(pdu.event_id())).collect();
+        let delivered = pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        let proven: Vec<_> = self.check_all(rules, pdus).await.into_iter().filter_map(Result::ok).collect();
+        self.store_outliers(room, Outliers::from(proven)).await?;
+        Ok(delivered)
     }
 }

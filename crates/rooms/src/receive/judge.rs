@@ -65,13 +65,18 @@ impl Complete {
     }
 
     async fn placing(&self, desk: &Desk<'_>, stored: Option<EventNum>) -> Result<Placing> {
-        let known = |nums: Vec<Option<EventNum>>| nums.into_iter().flatten().collect::<Vec<_>>();
-        let auth = known(desk.nums(self.pdu.auth_events()).await?);
-        let prev = known(desk.nums(self.pdu.prev_events()).await?);
-        let metas = desk.reader.event_metas(desk.nid, &prev).await?;
-        let placed = prev.into_iter().zip(metas).filter(|(_, meta)| is_placed(meta));
-        let prev = placed.map(|(num, _)| num).collect();
-        Ok(Placing { pdu: self.pdu.clone(), auth, prev, stored, source: self.source })
+        let auth = desk.nums(self.pdu.auth_events()).await?.into_iter().flatten().collect();
+        let (mut prev, mut missing) = (Vec::new(), Vec::new());
+        for (id, meta) in desk.known(self.pdu.prev_events()).await? {
+            match &meta {
+                Some((num, meta)) if is_placed(meta) => prev.push(*num),
+                _ => {}
+            }
+            if meta.is_none_or(|(_, meta)| meta.status == Status::Outlier) {
+                missing.push(id.clone());
+            }
+        }
+        Ok(Placing { pdu: self.pdu.clone(), auth, prev, missing, stored, source: self.source })
     }
 
     async fn verdict(&self, desk: &Desk<'_>, before: StateRef) -> Result<Verdict> {

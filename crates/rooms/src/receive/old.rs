@@ -1,6 +1,8 @@
 //! History that this server missed: fetched on demand, put where it belongs in the timeline.
 
-use chappe_store::{EventMeta, EventNum, Position, Status, gaps};
+use std::collections::BTreeSet;
+
+use chappe_store::{EventMeta, EventNum, Position, StateRef, Status, gaps};
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 
 use super::{Budget, Checked, judge::Verdict};
@@ -54,8 +56,8 @@ impl Inner {
     ) -> Result<usize> {
         let raws = self.peers.backfill(server, room, &gap.missing, limit.min(100)).await?;
         let rules = Desk::open(self, room).await?.rules;
-        let mut proven = self.check_raws(rules, room, &raws).await;
-        proven.sort_by_key(|proven| proven.pdu().depth());
+        let proven = self.check_raws(rules, room, &raws).await;
+        let proven = self.reached(room, &gap.missing, proven).await?;
         let mut budget = Budget { events: self.config.missing_events_limit, fill: false };
         let mut staged = Vec::new();
         for proven in proven {
@@ -118,14 +120,15 @@ impl Desk<'_> {
         let nums: Vec<EventNum> = self.nums(events).await?.into_iter().flatten().collect();
         let metas = self.reader.event_metas(self.nid, &nums).await?;
         let placeable = |meta: &EventMeta| meta.status == Status::Outlier;
-        let found: Vec<_> = nums.into_iter().zip(metas).filter(|(_, meta)| placeable(meta)).collect();
+        let mut found: Vec<_> = nums.into_iter().zip(metas).filter(|(_, meta)| placeable(meta)).collect();
         let (mut ordinal, older) = self.reader.free_before(self.nid, gap.ordinal).await?;
+        let free = older.and_then(|older| usize::try_from(ordinal - older).ok());
+        found.truncate(free.unwrap_or(usize::MAX));
+        let now: BTreeSet<EventNum> = found.iter().map(|(num, _)| *num).collect();
         let after = self.reader.timeline_forward(self.nid, gap.ordinal, 1).await?;
         let position = after.first().map_or(Position(0), |row| row.position);
+        let mut before = Vec::new();
         for (num, mut meta) in found {
-            if older.is_some_and(|older| ordinal <= older) {
-                break;
-            }
             let Some(pdu) = self.pdus(&[num]).await?.pop() else { continue };
             meta.status = Status::Accepted;
             meta.ordinal = Some(ordinal);
@@ -138,28 +141,37 @@ impl Desk<'_> {
                 self.head.next_back = self.head.next_back.min(ordinal - 1);
             }
             self.index(&pdu, num, &meta).await?;
-            let missing = self.unplaced(pdu.prev_events()).await?;
+            let missing = self.unplaced(pdu.prev_events(), &now).await?;
             self.tx.put_gap(self.nid, &gaps::Gap { ordinal, num, missing });
+            before.extend(meta.prev);
             ordinal -= 1;
         }
-        let missing = self.unplaced(&gap.missing).await?;
-        let still = missing.into_iter().filter(|id| !events.contains(id)).collect();
-        self.tx.put_gap(self.nid, &gaps::Gap { missing: still, ..gap.clone() });
-        Ok(())
+        let missing = self.unplaced(&gap.missing, &now).await?;
+        self.tx.put_gap(self.nid, &gaps::Gap { missing, ..gap.clone() });
+        self.follow_old(&before).await
     }
 
-    /// Events that are not here, or only as outliers.
-    async fn unplaced(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
-        let mut missing = Vec::new();
-        for (id, num) in ids.iter().zip(self.nums(ids).await?) {
-            let placed = match num {
-                Some(num) => crate::desk::is_placed(&self.reader.event_meta(self.nid, num).await?),
-                None => false,
-            };
-            if !placed {
-                missing.push(id.clone());
-            }
+    /// Heads that old events rest on are heads no more, and what they said of the current state no longer counts.
+    async fn follow_old(&mut self, prev: &[EventNum]) -> Result<()> {
+        let old = self.head.extremities.clone();
+        self.cover_heads(prev).await?;
+        if self.head.extremities.is_empty() || self.head.extremities == old {
+            self.head.extremities = old;
+            return Ok(());
         }
-        Ok(missing)
+        let metas = self.reader.event_metas(self.nid, &self.head.extremities).await?;
+        let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).collect();
+        let changes = self.changes_to_states(&refs.into_iter().collect::<Vec<_>>()).await?;
+        self.change_current(&changes).await
+    }
+
+    /// Events that are not here, or only as outliers, and are not placed right now.
+    async fn unplaced(&self, ids: &[OwnedEventId], now: &BTreeSet<EventNum>) -> Result<Vec<OwnedEventId>> {
+        let known = self.known(ids).await?.into_iter();
+        let is_missing = |known: &Option<(EventNum, EventMeta)>| {
+            known.as_ref().is_none_or(|(num, meta)| meta.status == Status::Outlier && !now.contains(num))
+        };
+        let missing = known.filter(|(_, known)| is_missing(known));
+        Ok(missing.map(|(id, _)| id.clone()).collect())
     }
 }

@@ -84,7 +84,7 @@ impl Desk<'_> {
             roaring::RoaringBitmap::new()
         };
         let full: Vec<EventNum> = (&(&in_conflict | &difference) | &subgraph).iter().map(EventNum).collect();
-        let mut known = self.known(&full).await?;
+        let mut known = self.with_chains(&full).await?;
         let pdus: Vec<_> = known.values().map(|(_, judged)| judged.pdu.clone()).collect();
         let states = self.reduced_states(refs, keys, conflicted, &pdus, &mut known).await?;
         let ids = |nums: &roaring::RoaringBitmap| {
@@ -103,7 +103,7 @@ impl Desk<'_> {
     }
 
     /// Events with everything in their auth chains, by id.
-    async fn known(&self, nums: &[EventNum]) -> Result<HashMap<OwnedEventId, (EventNum, Judged)>> {
+    async fn with_chains(&self, nums: &[EventNum]) -> Result<HashMap<OwnedEventId, (EventNum, Judged)>> {
         let mut all = self.reader.auth_chain(self.nid, nums).await?;
         all.extend(nums.iter().map(|num| num.0));
         let all: Vec<EventNum> = all.iter().map(EventNum).collect();
@@ -127,7 +127,7 @@ impl Desk<'_> {
         let first = refs.first().copied().unwrap_or(StateRef::EMPTY);
         let held = self.held_at(first, &relevant).await?;
         let common: Vec<EventNum> = held.0.values().map(|(num, _)| *num).collect();
-        known.extend(self.known(&common).await?);
+        known.extend(self.with_chains(&common).await?);
         let names: HashMap<EventNum, OwnedEventId> =
             known.iter().map(|(id, (num, _))| (*num, id.clone())).collect();
         let mut states = Vec::with_capacity(refs.len());

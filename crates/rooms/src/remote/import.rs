@@ -165,7 +165,9 @@ impl Inner {
             desk.head.extremities.clear();
             desk.head.depth = pdu.depth();
             let missing = pdu.prev_events().to_vec();
-            let placing = Placing { pdu, auth, prev: Vec::new(), stored, source: Source::Elsewhere };
+            let prev = Vec::new();
+            let placing =
+                Placing { pdu, auth, prev, missing: missing.clone(), stored, source: Source::Elsewhere };
             desk.head.open_hole();
             let num = desk.append(placing).await?;
             let ordinal = desk.head.next_live - 1;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, BinaryHeap};
 
 use chappe_rules::acl::Acl;
-use chappe_store::EventNum;
+use chappe_store::{EventNum, Status};
 use ruma::{EventId, OwnedEventId, RoomId, ServerName, events::StateEventType};
 use serde_json::value::RawValue;
 
@@ -146,7 +146,9 @@ impl View<'_> {
             let prev: Vec<EventNum> =
                 event.meta.prev.iter().copied().filter(|num| seen.insert(*num)).collect();
             heap.extend(self.load(&prev).await?.iter().map(|event| (event.pdu.depth(), event.num)));
-            if event.is_shown() && self.server_sees(origin, std::slice::from_ref(&event)).await? == [true] {
+            // A soft-failed event is given out where something rests on it, which here something does.
+            let is_part = event.is_shown() || event.meta.status == Status::SoftFailed;
+            if is_part && self.server_sees(origin, std::slice::from_ref(&event)).await? == [true] {
                 found.push(event);
             }
         }
