@@ -1,5 +1,7 @@
 //! Why an account operation did not happen, named by what the caller can do about it.
 
+use std::fmt;
+
 use ruma::api::client::uiaa::UiaaInfo;
 
 /// What is wrong with a new password. The order is that of the checks.
@@ -15,6 +17,18 @@ pub enum Weakness {
     NoUppercase,
     /// `M_PASSWORD_NO_LOWERCASE`.
     NoLowercase,
+}
+
+impl fmt::Display for Weakness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooShort => "is too short",
+            Self::NoDigit => "has no digit",
+            Self::NoSymbol => "has no symbol",
+            Self::NoUppercase => "has no capital letter",
+            Self::NoLowercase => "has no small letter",
+        })
+    }
 }
 
 impl Weakness {
@@ -73,7 +87,7 @@ pub enum Error {
     #[error("{0}")]
     InvalidSignature(&'static str),
     /// Choose a better password: 400 with [`Weakness::errcode`].
-    #[error("this password does not follow the rules of this server")]
+    #[error("this password {0}")]
     WeakPassword(Weakness),
     /// Send less: 413 `M_TOO_LARGE`.
     #[error("{0} too large")]

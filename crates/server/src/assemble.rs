@@ -152,7 +152,7 @@ impl House {
         for api in apis {
             router = router.merge(self.routes(*api));
         }
-        chappe_web::finish(router.layer(from_fn(observe::count)), Arc::clone(&self.settings))
+        chappe_web::finish(router, Arc::clone(&self.settings)).layer(from_fn(observe::count))
     }
 
     fn routes(&self, api: Api) -> Router {

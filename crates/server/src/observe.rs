@@ -143,11 +143,19 @@ pub(crate) fn metrics_routes(gauges: Gauges) -> Router {
     Router::new().route("/metrics", get(page)).layer(Extension(gauges))
 }
 
-/// `/health`: 200 as long as the store answers.
+/// Whether the store still takes commits; after a failed write it does not, until a restart has read the disk again.
+pub(crate) fn is_writable(store: &Store) -> bool {
+    store.visible().has_changed().is_ok()
+}
+
+/// `/health`: 200 as long as the store answers and can be written.
 pub(crate) fn health_routes(store: Store) -> Router {
     let page = async |Extension(store): Extension<Store>| {
         let probe = async { store.read().get::<AllowRules>(&String::new()).await };
         match tokio::time::timeout(HEALTHY_WITHIN, probe).await {
+            Ok(Ok(_)) if !is_writable(&store) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the store takes no more writes\n").into_response()
+            }
             Ok(Ok(_)) => (StatusCode::OK, "ok\n").into_response(),
             Ok(Err(error)) => {
                 tracing::error!(%error, "the store does not answer");
@@ -157,4 +165,45 @@ pub(crate) fn health_routes(store: Store) -> Router {
         }
     };
     Router::new().route("/health", get(page)).layer(Extension(store))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use axum::body::Body;
+    use chappe_kv::{Batch, CommitError, Db, Engine, Memory, Position, Snapshot};
+    use chappe_store::Store;
+    use http::{Request, StatusCode};
+    use tokio::sync::watch;
+    use tower::ServiceExt;
+
+    /// An engine whose writer has ended.
+    struct ReadOnly(Memory);
+
+    #[async_trait]
+    impl Engine for ReadOnly {
+        fn snapshot(&self) -> Box<dyn Snapshot + '_> {
+            self.0.snapshot()
+        }
+
+        async fn commit(&self, batch: Batch) -> Result<Position, CommitError> {
+            self.0.commit(batch).await
+        }
+
+        fn visible(&self) -> watch::Receiver<Position> {
+            watch::channel(Position(0)).1
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_no_more_writes_is_not_healthy() {
+        for (db, expected) in [
+            (Db::new(Memory::default()), StatusCode::OK),
+            (Db::new(ReadOnly(Memory::default())), StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let router = super::health_routes(Store::new(db));
+            let request = Request::get("/health").body(Body::empty()).unwrap();
+            assert_eq!(router.oneshot(request).await.unwrap().status(), expected);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use chappe_kv::Db;
 use chappe_kv_rocksdb::{Options, Rocks};
 use chappe_world::World;
@@ -30,6 +30,9 @@ use crate::{
 
 /// Positions left out when a backup is put back: more commits than any server makes between two backups.
 const LEFT_OUT: u64 = 1 << 40;
+
+/// How often the server looks whether it can still write.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// A server that is up.
 pub struct Server {
@@ -111,17 +114,22 @@ pub(crate) async fn serve(config: &Config) -> Result<()> {
         tracing::info!(%address, tls, apis = ?listener.apis, "listening");
     }
     tracing::info!(server = %config.server_name, version = env!("CARGO_PKG_VERSION"), "ready");
-    loop {
+    let store = server.house().store.clone();
+    let mut pulse = server.house().world.interval(PULSE);
+    let writable = loop {
         tokio::select! {
             biased;
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break true,
+            _ = interrupt.recv() => break true,
             _ = hang_up.recv() => server.reload(),
+            _ = pulse.tick() => if !observe::is_writable(&store) { break false },
         }
-    }
+    };
+    drop(store);
     tracing::info!("stopping");
     server.stop().await;
     tracing::info!("stopped");
+    ensure!(writable, "the database takes no more writes: look at the disk, then start again");
     Ok(())
 }
 

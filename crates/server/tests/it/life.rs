@@ -48,6 +48,14 @@ async fn health_and_metrics() {
         assert!(metrics.contains(name), "{name}");
     }
     assert!(!metrics.contains("secret"), "no room ids in metrics");
+    for path in ["/_matrix/client/v3/no/such/thing", "/_matrix/client/versions"] {
+        http.raw(Request::builder().method("BREW").uri(http.uri(path)), String::new()).await;
+    }
+    let (_, metrics) = http.raw(Request::get(http.uri("/metrics")), String::new()).await;
+    assert!(
+        !metrics.contains("BREW") && metrics.contains("method=\"other\",endpoint=\"unknown\",status=\"404\""),
+        "{metrics}"
+    );
     lab.stop().await;
 }
 
