@@ -14,6 +14,9 @@ use crate::{Accounts, Error, push_rules::PUSH_RULES, retry::retry};
 
 /// Bytes of an item's type.
 const KIND_BYTES: usize = 255;
+/// The content that says that there is none: whoever sets it deletes the item (MSC3391). The row stays, so that devices
+/// hear of it, and counts as an item.
+const DELETED: &str = "{}";
 /// The type of the tags of a room.
 pub(crate) const TAGS: &str = "m.tag";
 const IGNORED: &str = "m.ignored_user_list";
@@ -50,7 +53,18 @@ pub struct AccountDataItem {
 }
 
 impl Accounts {
-    /// Sets an item. `m.push_rules` and `m.fully_read` are not for this call: [`Error::Forbidden`]. Content must be
+    /// Deletes an item, if there is one. `m.push_rules` and `m.fully_read` are not for this call: [`Error::Forbidden`].
+    pub async fn delete_account_data(
+        &self,
+        user: &UserId,
+        scope: Scope<'_>,
+        kind: &str,
+    ) -> Result<(), Error> {
+        let nothing = raw(DELETED.as_bytes().to_vec())?;
+        self.set_account_data(user, scope, kind, &nothing).await
+    }
+
+    /// Sets an item; setting it to an empty object deletes it. `m.push_rules` and `m.fully_read` are not for this call: [`Error::Forbidden`]. Content must be
     /// an object.
     pub async fn set_account_data(
         &self,
@@ -82,7 +96,9 @@ impl Accounts {
             let mut tx = Tx::new();
             self.draft_account_data(&reader, &mut tx, user, scope, kind, content.get()).await?;
             drop(reader);
-            self.store().commit(tx).await?;
+            if !tx.is_empty() {
+                self.store().commit(tx).await?;
+            }
             Ok(())
         })
     }
@@ -103,9 +119,13 @@ impl Accounts {
         if kind.len() > KIND_BYTES || content.len() > limits.account_data_bytes {
             return Err(Error::TooLarge("account data"));
         }
+        let content = if is_empty(content) { DELETED } else { content };
         let key = (user.to_owned(), scope.key(), kind.to_owned());
         let old = reader.get::<AccountData>(&key).await?;
         tx.expect::<AccountData>(&key, old.as_ref());
+        if content == DELETED && old.as_ref().is_none_or(|old| is_deleted(&old.value)) {
+            return Ok(());
+        }
         if let Some(old) = old {
             let change = (key.0.clone(), old.position.0, key.1.clone(), key.2.clone());
             tx.delete::<AccountDataChanges>(&change);
@@ -133,8 +153,8 @@ impl Accounts {
             return self.push_rules_content(reader, user).await.map(Some);
         }
         let key = (user.to_owned(), scope.key(), kind.to_owned());
-        let Some(found) = reader.get::<AccountData>(&key).await? else { return Ok(None) };
-        raw(found.value).map(Some)
+        let found = reader.get::<AccountData>(&key).await?.filter(|found| !is_deleted(&found.value));
+        found.map(|found| raw(found.value)).transpose()
     }
 
     /// All items of a scope; for [`Scope::Global`] `m.push_rules` included.
@@ -148,6 +168,9 @@ impl Accounts {
         let rows = reader.scan::<AccountData>(&prefix, Direction::Forward, usize::MAX).await?;
         let mut items = Vec::with_capacity(rows.len() + 1);
         for ((_, room, kind), found) in rows {
+            if is_deleted(&found.value) {
+                continue;
+            }
             items.push(self.item(reader, user, &room, kind, found).await?);
         }
         if scope == Scope::Global && !items.iter().any(|item| item.kind == PUSH_RULES) {
@@ -162,7 +185,8 @@ impl Accounts {
         Ok(items)
     }
 
-    /// The items, global and of all rooms, that changed after a position, in the order of change.
+    /// The items, global and of all rooms, that changed after a position, in the order of change. A deleted one has an
+    /// empty object as its content; whoever begins at 0 is not told of what is gone.
     pub async fn account_data_since(
         &self,
         reader: &Reader<'_>,
@@ -176,6 +200,9 @@ impl Accounts {
         let mut items = Vec::with_capacity(keys.len());
         for ((_, room, kind), found) in keys.into_iter().zip(found) {
             let found = found.ok_or(chappe_store::Error::Corrupt("account data change without its item"))?;
+            if after.0 == 0 && is_deleted(&found.value) {
+                continue;
+            }
             items.push(self.item(reader, user, &room, kind, found).await?);
         }
         Ok(items)
@@ -258,4 +285,14 @@ impl Accounts {
 fn raw(bytes: Vec<u8>) -> Result<Box<RawValue>, Error> {
     let text = String::from_utf8(bytes).map_err(|_| chappe_store::Error::Corrupt("account data"))?;
     Ok(RawValue::from_string(text).map_err(|_| chappe_store::Error::Corrupt("account data"))?)
+}
+
+fn is_deleted(content: &[u8]) -> bool {
+    content == DELETED.as_bytes()
+}
+
+/// Whether a JSON object has no fields.
+fn is_empty(content: &str) -> bool {
+    let inside = content.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    inside.is_some_and(|inside| inside.trim().is_empty())
 }

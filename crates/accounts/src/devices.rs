@@ -13,10 +13,13 @@ use chappe_store::{
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
-use crate::{Accounts, Error, retry::retry, tokens::revoke_device_tokens};
+use crate::{Accounts, Error, Scope, retry::retry, tokens::revoke_device_tokens};
 
 /// The longest device id that is taken, in bytes.
 const LONGEST_ID: usize = 255;
+/// Account data about one device: these prefixes and its id.
+const LOCAL_SETTINGS: [&str; 2] =
+    ["m.local_notification_settings.", "org.matrix.msc3890.local_notification_settings."];
 /// The longest device name that is taken, in bytes.
 const LONGEST_NAME: usize = 1000;
 /// Last-seen rows written in one commit.
@@ -220,6 +223,7 @@ impl Accounts {
             tx.delete_prefix::<FallbackKeys>(&key);
             tx.delete_prefix::<KeySignatures>(&(user.to_owned(), user.to_owned(), device.to_string()));
             tx.delete_prefix::<ToDevice>(&key).delete::<ToDeviceCounts>(&key);
+            self.draft_settings_end(reader, tx, user, device).await?;
             ended.push(device.clone());
         }
         if !ended.is_empty() {
@@ -229,6 +233,23 @@ impl Accounts {
         }
         if had_keys {
             self.draft_list_change(reader, tx, user).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what the user has set for one device alone (MSC3890).
+    async fn draft_settings_end(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &UserId,
+        device: &DeviceId,
+    ) -> Result<(), Error> {
+        for prefix in LOCAL_SETTINGS {
+            let kind = format!("{prefix}{device}");
+            if kind.len() <= LONGEST_ID {
+                self.draft_account_data(reader, tx, user, Scope::Global, &kind, "{}").await?;
+            }
         }
         Ok(())
     }

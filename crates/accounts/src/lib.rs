@@ -10,6 +10,7 @@ mod config;
 mod devices;
 mod error;
 mod filters;
+mod invites;
 mod keys;
 mod one_off;
 mod passwords;
@@ -39,6 +40,7 @@ pub use self::{
     config::{AccountsConfig, LimitsConfig, PasswordConfig, PasswordPolicy, TokenConfig},
     devices::DeviceInfo,
     error::{Error, Weakness},
+    invites::{InviteFilter, Welcome},
     keys::{
         Claim, ClaimedKeys, CrossSigningUpload, DeviceListChange, KeyCounts, KeyUpload, PublicKeys,
         RemoteDeviceUpdate, RemoteUpdate, Replace, Usage,

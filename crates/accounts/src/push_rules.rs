@@ -1,5 +1,6 @@
 //! Push rules: one ruleset for each user, kept as their account data `m.push_rules`.
 
+use chappe_rules::push::defaults;
 use chappe_store::{Reader, Tx, accounts_data::AccountData};
 use ruma::{
     OwnedRoomId, RoomId, UserId,
@@ -29,12 +30,12 @@ impl Accounts {
     pub async fn push_rules(&self, reader: &Reader<'_>, user: &UserId) -> Result<Ruleset, Error> {
         let key = (user.to_owned(), String::new(), PUSH_RULES.to_owned());
         let Some(found) = reader.get::<AccountData>(&key).await? else {
-            return Ok(Ruleset::server_default(user));
+            return Ok(defaults(user));
         };
         let content: Content =
             serde_json::from_slice(&found.value).map_err(|_| chappe_store::Error::Corrupt("push rules"))?;
         let mut rules = content.global;
-        rules.update_with_server_default(Ruleset::server_default(user));
+        rules.update_with_server_default(defaults(user));
         Ok(rules)
     }
 

@@ -97,6 +97,7 @@ impl From<chappe_rooms::Error> for Error {
         use chappe_rooms::Error as E;
         Self(match &error {
             E::Forbidden(_) => forbidden("M_FORBIDDEN", &error),
+            E::InviteBlocked => forbidden("M_INVITE_BLOCKED", &error),
             E::NoGuests => forbidden("M_GUEST_ACCESS_FORBIDDEN", &error),
             E::NotFound(_) => chappe_web::Error::not_found(error.to_string()),
             E::BadJson(_) => bad_request("M_BAD_JSON", &error),
@@ -142,8 +143,12 @@ impl From<chappe_delivery::Error> for Error {
 fn relayed(error: &PeerError) -> chappe_web::Error {
     match error {
         PeerError::Refused { errcode, .. } => match errcode.as_str() {
-            code @ ("M_FORBIDDEN" | "M_UNABLE_TO_AUTHORISE_JOIN" | "M_UNABLE_TO_GRANT_JOIN") => {
-                forbidden(code, &"The other server refused the request")
+            code @ ("M_FORBIDDEN"
+            | "M_INVITE_BLOCKED"
+            | "M_UNABLE_TO_AUTHORISE_JOIN"
+            | "M_UNABLE_TO_GRANT_JOIN") => forbidden(code, &"The other server refused the request"),
+            "ORG.MATRIX.MSC4155.INVITE_BLOCKED" => {
+                forbidden("M_INVITE_BLOCKED", &"This user does not take invites from you")
             }
             "M_NOT_FOUND" => chappe_web::Error::not_found("The other server does not know the room"),
             code @ ("M_INCOMPATIBLE_ROOM_VERSION" | "M_UNSUPPORTED_ROOM_VERSION" | "M_BAD_STATE") => {

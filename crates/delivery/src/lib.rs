@@ -106,9 +106,10 @@ impl Delivery {
     async fn settings(&self, reader: &Reader<'_>, user: &UserId) -> Result<signal::Settings, Error> {
         let ignored = self.0.accounts.ignored_users(reader, user).await?;
         let rules = self.0.accounts.push_rules(reader, user).await?;
+        let invites = self.0.accounts.invite_filter(reader, user).await?;
         let mut hasher = DefaultHasher::new();
-        (serde_json::to_string(&rules).unwrap_or_default(), &ignored).hash(&mut hasher);
-        Ok(signal::Settings { ignored, rules, mark: hasher.finish() })
+        (serde_json::to_string(&rules).unwrap_or_default(), &ignored, &invites).hash(&mut hasher);
+        Ok(signal::Settings { ignored, invites, rules, mark: hasher.finish() })
     }
 
     /// Who is typing where.

@@ -280,7 +280,9 @@ impl Push {
 
     async fn tell(&mut self, reader: &Reader<'_>, user: &UserId, heard: &Heard<'_>) -> Result<(), Error> {
         let settings = self.settings(reader, user).await?;
-        if settings.ignored.contains(heard.pdu.sender()) {
+        let invites = heard.pdu.state_key() == Some(user.as_str());
+        let sender = heard.pdu.sender();
+        if settings.ignored.contains(sender) || (invites && settings.invites.hides(sender)) {
             return Ok(());
         }
         let attention = self.attention(reader, user, &settings, heard).await?;

@@ -149,10 +149,19 @@ impl<T> Remembered<T> {
 pub(crate) struct Settings {
     /// Whom they ignore.
     pub(crate) ignored: BTreeSet<OwnedUserId>,
+    /// Which invites they want.
+    pub(crate) invites: InviteFilter,
     /// Their push rules.
     pub(crate) rules: Ruleset,
     /// Another number for other settings.
     pub(crate) mark: u64,
+}
+
+impl Settings {
+    /// Whether an invite by `sender` is kept from them.
+    pub(crate) fn hides_invite(&self, sender: &UserId) -> bool {
+        self.ignored.contains(sender) || self.invites.hides(sender)
+    }
 }
 
 impl Signal {

@@ -89,6 +89,10 @@ impl From<RoomError> for Refusal {
             | RoomError::HostilePeer(_) => {
                 Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "A server that is needed did not help")
             }
+            RoomError::InviteBlocked => {
+                let why = "This user does not take invites from yours";
+                Error::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", why)
+            }
             RoomError::Retry => Error::busy(),
             RoomError::Store(error) => return error.into(),
             other => Error::internal(other),

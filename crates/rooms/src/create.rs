@@ -54,6 +54,7 @@ impl Rooms {
             request.invite.iter().cloned().partition(|user| user.server_name() == self.server());
         let mut invites = Vec::with_capacity(local.len());
         for user in local {
+            self.check_welcome(&actor.user, &user).await?;
             let content = self.0.invite_content(&user, None, request.is_direct).await?;
             invites.push((user, content));
         }

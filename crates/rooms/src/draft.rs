@@ -16,6 +16,8 @@ pub struct Draft {
     pub content: Map<String, Value>,
     /// For a redaction: the event to redact.
     pub redacts: Option<OwnedEventId>,
+    /// For a redaction: the types of relation whose events are redacted as well; `*` is any (MSC3912).
+    pub with_relations: Vec<String>,
     /// Time to claim instead of now; application services may ask for it.
     pub timestamp: Option<MilliSecondsSinceUnixEpoch>,
 }
@@ -23,7 +25,7 @@ pub struct Draft {
 impl Draft {
     /// A message event.
     pub fn message(kind: TimelineEventType, content: Map<String, Value>) -> Self {
-        Self { kind, state_key: None, content, redacts: None, timestamp: None }
+        Self { kind, state_key: None, content, redacts: None, with_relations: Vec::new(), timestamp: None }
     }
 
     /// A state event.

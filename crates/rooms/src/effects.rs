@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::{
     Draft, Error, Result,
+    author::By,
     desk::{Desk, Source, parsed},
 };
 
@@ -47,6 +48,8 @@ fn relation_row(pdu: &Pdu, num: EventNum, ordinal: i64) -> Option<Relation> {
     Some(Relation { parent: EventIdKey(parent), rel_type, ordinal, child })
 }
 
+/// Related events redacted with the one they relate to, at most.
+const MOST_REDACTED: usize = 500;
 /// Reactions of one event that are looked through for a duplicate, at most.
 const MOST_REACTIONS: usize = 1_000;
 
@@ -106,6 +109,28 @@ impl Desk<'_> {
                 return Err(Error::InvalidParam(format!(
                     "{creator} created the room and has no power level"
                 )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Redacts what relates to an event that `draft` redacts, as far as the draft asks for it and the sender may.
+    pub(crate) async fn redact_related(&mut self, by: By<'_>, draft: &Draft) -> Result<()> {
+        let (Some(target), [_, ..]) = (&draft.redacts, &draft.with_relations[..]) else { return Ok(()) };
+        let wanted =
+            |rel_type: &String| draft.with_relations.iter().any(|with| with == "*" || with == rel_type);
+        let related = self.reader.all_related(self.nid, target).await?;
+        let nums: Vec<EventNum> = related
+            .into_iter()
+            .filter(|(rel_type, ..)| wanted(rel_type))
+            .map(|(_, _, child)| child.num)
+            .take(MOST_REDACTED)
+            .collect();
+        for pdu in self.pdus(&nums).await? {
+            let event = pdu.event_id().to_owned();
+            if self.check_redaction(by.sender, &event).await.is_ok() {
+                let draft = Draft { redacts: Some(event), with_relations: Vec::new(), ..draft.clone() };
+                self.author(by, draft).await?;
             }
         }
         Ok(())

@@ -10,6 +10,9 @@ pub enum Error {
     /// The rules or the policy do not allow it: `M_FORBIDDEN`, with a sentence for people.
     #[error("{0}")]
     Forbidden(String),
+    /// The invited user does not want invites by this one: `M_INVITE_BLOCKED`.
+    #[error("this user does not take invites from you")]
+    InviteBlocked,
     /// The room does not let guests in: `M_GUEST_ACCESS_FORBIDDEN`.
     #[error("this room does not let guests in")]
     NoGuests,

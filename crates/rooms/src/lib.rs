@@ -60,7 +60,7 @@ pub use self::{
     },
     read::{
         context::Context,
-        filter::{passes, passes_room},
+        filter::{Relations, passes, passes_room},
         members::{MembersRequest, Profile},
         messages::{Page, PageRequest, wants_lazy_members},
         render::Bundle,

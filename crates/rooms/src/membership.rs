@@ -3,6 +3,7 @@
 mod guests;
 pub(crate) mod restricted;
 
+use chappe_accounts::Welcome;
 use chappe_store::{At, Membership, members::UserRoom};
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value, json};
@@ -172,6 +173,7 @@ impl Rooms {
         let reason = reason.as_deref();
         let content = match change {
             Change::Invite => {
+                self.check_welcome(&actor.user, target).await?;
                 let content = self.0.invite_content(target, reason, false).await?;
                 if target.server_name() != self.server() {
                     return self.invite_remote(actor, room, target, content).await.map(drop);
@@ -188,6 +190,19 @@ impl Rooms {
             Change::Ban => plain("ban", reason),
         };
         self.submit_member(actor, room, target, content).await
+    }
+
+    /// Refuses an invite that a local user has said it does not want.
+    pub(crate) async fn check_welcome(&self, sender: &UserId, invited: &UserId) -> Result<()> {
+        if invited.server_name() != self.server() {
+            return Ok(());
+        }
+        let reader = self.0.store.read();
+        let filter = self.0.accounts.invite_filter(&reader, invited).await.unwrap_or_default();
+        match filter.welcome(sender) {
+            Welcome::Blocked => Err(Error::InviteBlocked),
+            Welcome::Shown | Welcome::Hidden => Ok(()),
+        }
     }
 
     /// Takes a left room out of the user's lists. [`Error::BadState`] while the user is in it.

@@ -26,10 +26,11 @@ impl Rooms {
         txn: Option<Transaction>,
     ) -> Result<OwnedEventId> {
         let txn = txn.map(|txn| transaction_key(actor, room, &draft, &txn));
-        if let Some(target) = invited(&draft)
-            && target.server_name() != self.server()
-        {
-            return self.invite_remote(actor, room, &target, draft.content).await;
+        if let Some(target) = invited(&draft) {
+            if target.server_name() != self.server() {
+                return self.invite_remote(actor, room, &target, draft.content).await;
+            }
+            self.check_welcome(&actor.user, &target).await?;
         }
         if draft.kind == TimelineEventType::RoomCanonicalAlias && draft.state_key.as_deref() == Some("") {
             self.check_canonical_alias(actor, room, &draft.content).await?;

@@ -217,6 +217,7 @@ impl Desk<'_> {
         if shuts_guests_out {
             self.dismiss_guests().await?;
         }
+        self.redact_related(by, &job.draft).await?;
         if let Some(key) = &job.txn {
             self.tx.put_transaction(key, self.inner.world.now(), (self.nid, authored.num));
         }

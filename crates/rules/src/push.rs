@@ -6,10 +6,12 @@ use ruma::{
     OwnedUserId, RoomId, UserId,
     events::room::power_levels::UserPowerLevel,
     push::{
-        Action, ConditionalPushRule, FlattenedJson, FlattenedJsonValue, HighlightTweakValue,
-        PatternedPushRule, PushCondition, Ruleset, Tweak,
+        Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData, FlattenedJson,
+        FlattenedJsonValue, HighlightTweakValue, PatternedPushRule, PushCondition,
+        RoomMemberCountConditionData, RoomMemberCountIs, Ruleset, SoundTweakValue, Tweak,
     },
     serde::Raw,
+    uint,
 };
 
 use crate::{
@@ -36,7 +38,40 @@ pub struct Attention {
 ///
 /// Specification: client-server API, "Predefined rules".
 pub fn defaults(user: &UserId) -> Ruleset {
-    Ruleset::server_default(user)
+    let mut rules = Ruleset::server_default(user);
+    rules.override_.insert(about_polls("poll_response", POLL_RESPONSE, Company::Any, Vec::new()));
+    for (name, kind) in
+        [("poll_start", "org.matrix.msc3381.poll.start"), ("poll_end", "org.matrix.msc3381.poll.end")]
+    {
+        let aloud = vec![Action::Notify, Action::SetTweak(Tweak::Sound(SoundTweakValue::Default))];
+        rules.underride.insert(about_polls(&format!("{name}_one_to_one"), kind, Company::One, aloud));
+        rules.underride.insert(about_polls(name, kind, Company::Any, vec![Action::Notify]));
+    }
+    rules
+}
+
+const POLL_RESPONSE: &str = "org.matrix.msc3381.poll.response";
+
+/// In what company a rule applies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Company {
+    /// Between two.
+    One,
+    Any,
+}
+
+/// A rule about polls (MSC3930).
+fn about_polls(name: &str, kind: &str, company: Company, actions: Vec<Action>) -> ConditionalPushRule {
+    let mut conditions = Vec::new();
+    if company == Company::One {
+        conditions.push(PushCondition::RoomMemberCount(RoomMemberCountConditionData::new(
+            RoomMemberCountIs::from(uint!(2)),
+        )));
+    }
+    conditions
+        .push(PushCondition::EventMatch(EventMatchConditionData::new("type".to_owned(), kind.to_owned())));
+    let rule_id = format!(".org.matrix.msc3930.rule.{name}");
+    ConditionalPushRuleInit { actions, default: true, enabled: true, rule_id, conditions }.into()
 }
 
 /// An event prepared for many users' rules: flattened once, its body folded once.

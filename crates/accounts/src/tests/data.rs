@@ -215,3 +215,49 @@ async fn a_profile_has_fields_and_a_size() {
     accounts.deactivate(&alice, Erase::Yes).await.unwrap();
     assert!(accounts.profile(&accounts.store().read(), &alice).await.unwrap().fields.is_empty());
 }
+
+#[tokio::test]
+async fn deleted_account_data_is_told_of_and_gone() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let room = Scope::Room(room_id!("!r:hs1"));
+    for scope in [Scope::Global, room] {
+        accounts.set_account_data(&alice, scope, "a", &raw(&json!({ "v": 1 }))).await.unwrap();
+    }
+    let before = accounts.store().read().position();
+    accounts.delete_account_data(&alice, Scope::Global, "a").await.unwrap();
+    accounts.set_account_data(&alice, room, "a", &raw(&json!({}))).await.unwrap();
+    let after = accounts.store().read().position();
+    accounts.delete_account_data(&alice, Scope::Global, "a").await.unwrap();
+    accounts.delete_account_data(&alice, Scope::Global, "never there").await.unwrap();
+    let reader = accounts.store().read();
+    assert_eq!(reader.position(), after, "what is not there is not deleted");
+    for scope in [Scope::Global, room] {
+        assert!(accounts.account_data(&reader, &alice, scope, "a").await.unwrap().is_none());
+        let all = accounts.account_data_all(&reader, &alice, scope).await.unwrap();
+        assert!(all.iter().all(|item| item.kind != "a"));
+    }
+    let told = accounts.account_data_since(&reader, &alice, before).await.unwrap();
+    assert_eq!(told.iter().map(|item| item.content.get()).collect::<Vec<_>>(), ["{}", "{}"]);
+    assert!(accounts.account_data_since(&reader, &alice, Position(0)).await.unwrap().is_empty());
+    assert!(accounts.delete_account_data(&alice, Scope::Global, "m.push_rules").await.is_err());
+    accounts.set_account_data(&alice, Scope::Global, "a", &raw(&json!({ "v": 2 }))).await.unwrap();
+    let reader = accounts.store().read();
+    assert!(accounts.account_data(&reader, &alice, Scope::Global, "a").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn settings_of_a_device_end_with_it() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    log_in(&accounts, &alice, "ONE").await;
+    for prefix in ["m", "org.matrix.msc3890"] {
+        let kind = format!("{prefix}.local_notification_settings.ONE");
+        let silenced = raw(&json!({ "is_silenced": true }));
+        accounts.set_account_data(&alice, Scope::Global, &kind, &silenced).await.unwrap();
+    }
+    accounts.delete_devices(&alice, &["ONE".into()]).await.unwrap();
+    let reader = accounts.store().read();
+    let left = accounts.account_data_all(&reader, &alice, Scope::Global).await.unwrap();
+    assert_eq!(left.iter().map(|item| item.kind.as_str()).collect::<Vec<_>>(), ["m.push_rules"]);
+}

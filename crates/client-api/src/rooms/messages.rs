@@ -1,10 +1,12 @@
 //! `GET /rooms/{roomId}/messages`: the history, page by page.
 
+use std::collections::HashMap;
+
 use axum::{
     Json,
-    extract::{self, FromRequest, State},
+    extract::{self, FromRequest, Query, State},
 };
-use chappe_rooms::{PageRequest, Rooms};
+use chappe_rooms::{PageRequest, Relations, Rooms};
 use chappe_web::Ruma;
 use http::Uri;
 use ruma::api::client::message::get_message_events::v3::Request;
@@ -18,6 +20,7 @@ pub(super) async fn handler(
     mut request: extract::Request,
 ) -> Result<Json<Value>> {
     *request.uri_mut() = with_direction(request.uri());
+    let relations = relations(request.uri());
     let Ruma(request) = Ruma::<Request>::from_request(request, &()).await?;
     let wanted = PageRequest {
         from: request.from.as_deref(),
@@ -25,6 +28,7 @@ pub(super) async fn handler(
         direction: request.dir,
         limit: request.limit.into(),
         filter: &request.filter,
+        relations: relations.as_ref(),
     };
     let page = rooms.messages(&requester.actor(), &request.room_id, wanted).await?;
     let mut answer = json!({ "start": page.start, "chunk": page.chunk, "state": page.state });
@@ -32,6 +36,12 @@ pub(super) async fn handler(
         answer["end"] = end.into();
     }
     Ok(Json(answer))
+}
+
+/// What the filter says of relations; its other fields are judged with the request.
+fn relations(uri: &Uri) -> Option<Relations> {
+    let query: Query<HashMap<String, String>> = Query::try_from_uri(uri).ok()?;
+    query.get("filter").and_then(|filter| serde_json::from_str(filter).ok())
 }
 
 /// Clients of old leave the direction out and mean forward.

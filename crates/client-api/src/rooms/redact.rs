@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 use chappe_rooms::{Draft, Rooms};
-use chappe_web::Ruma;
+use chappe_web::{Ruma, WithBody};
 use ruma::api::client::redact::redact_event::v3::{Request, Response};
+use serde_json::Value;
 
 use crate::{error::Result, rates::Limits, requester::Requester};
 
@@ -11,10 +12,19 @@ pub(super) async fn handler(
     State(rooms): State<Rooms>,
     State(limits): State<Limits>,
     requester: Requester,
-    Ruma(request): Ruma<Request>,
+    WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
     limits.user("message", requester.user(), |rates| rates.message)?;
-    let draft = Draft::redaction(&request.event_id, request.reason.as_deref());
+    let mut draft = Draft::redaction(&request.event_id, request.reason.as_deref());
+    draft.with_relations = related(&body)?;
     let sent = rooms.send(&requester.actor(), &request.room_id, draft, Some(request.txn_id)).await?;
     Ok(Ruma(Response::new(sent)))
+}
+
+/// The types of relation whose events go as well (MSC3912).
+fn related(body: &Value) -> Result<Vec<String>> {
+    let given = body.get("with_rel_types").or_else(|| body.get("org.matrix.msc3912.with_relations"));
+    let Some(given) = given else { return Ok(Vec::new()) };
+    let types = serde_json::from_value(given.clone());
+    Ok(types.map_err(|_| chappe_web::Error::bad_json("relation types must be a list of strings"))?)
 }

@@ -1,10 +1,13 @@
-//! `PUT` and `GET /user/{userId}/account_data/{type}`.
+//! `PUT`, `GET` and `DELETE /user/{userId}/account_data/{type}`.
 
 use axum::{Json, extract::State};
 use chappe_accounts::{Accounts, Scope};
-use chappe_web::Ruma;
-use ruma::api::client::config::{get_global_account_data, set_global_account_data};
-use serde_json::value::RawValue;
+use chappe_web::{Arguments, Ruma};
+use ruma::{
+    OwnedUserId,
+    api::client::config::{get_global_account_data, set_global_account_data},
+};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{error::Result, requester::Requester};
 
@@ -17,6 +20,16 @@ pub(super) async fn set(
     let (kind, content) = (request.event_type.to_string(), request.data.json());
     accounts.set_account_data(requester.user(), Scope::Global, &kind, content).await?;
     Ok(Ruma(set_global_account_data::v3::Response::new()))
+}
+
+pub(super) async fn delete(
+    State(accounts): State<Accounts>,
+    requester: Requester,
+    Arguments((user, kind)): Arguments<(OwnedUserId, String)>,
+) -> Result<Json<Value>> {
+    requester.must_be(&user)?;
+    accounts.delete_account_data(requester.user(), Scope::Global, &kind).await?;
+    Ok(Json(json!({})))
 }
 
 pub(super) async fn show(

@@ -1,10 +1,13 @@
-//! `PUT` and `GET /user/{userId}/rooms/{roomId}/account_data/{type}`.
+//! `PUT`, `GET` and `DELETE /user/{userId}/rooms/{roomId}/account_data/{type}`.
 
 use axum::{Json, extract::State};
 use chappe_accounts::{Accounts, Scope};
-use chappe_web::Ruma;
-use ruma::api::client::config::{get_room_account_data, set_room_account_data};
-use serde_json::value::RawValue;
+use chappe_web::{Arguments, Ruma};
+use ruma::{
+    OwnedRoomId, OwnedUserId,
+    api::client::config::{get_room_account_data, set_room_account_data},
+};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{error::Result, requester::Requester};
 
@@ -17,6 +20,16 @@ pub(super) async fn set(
     let (kind, scope) = (request.event_type.to_string(), Scope::Room(&request.room_id));
     accounts.set_account_data(requester.user(), scope, &kind, request.data.json()).await?;
     Ok(Ruma(set_room_account_data::v3::Response::new()))
+}
+
+pub(super) async fn delete(
+    State(accounts): State<Accounts>,
+    requester: Requester,
+    Arguments((user, room, kind)): Arguments<(OwnedUserId, OwnedRoomId, String)>,
+) -> Result<Json<Value>> {
+    requester.must_be(&user)?;
+    accounts.delete_account_data(requester.user(), Scope::Room(&room), &kind).await?;
+    Ok(Json(json!({})))
 }
 
 pub(super) async fn show(

@@ -184,11 +184,11 @@ impl Work<'_> {
                 return Ok(news.members_changed);
             }
             Membership::Invite => {
-                let state = self.stripped(&place, &personal.settings.ignored).await?;
+                let state = self.stripped(&place, &personal.settings).await?;
                 delta.invited.extend(state.map(|state| (id.clone(), state)));
             }
             Membership::Knock => {
-                let state = self.stripped(&place, &personal.settings.ignored).await?;
+                let state = self.stripped(&place, &personal.settings).await?;
                 delta.knocked.extend(state.map(|state| (id.clone(), state)));
             }
             Membership::Leave | Membership::Ban => {
@@ -206,7 +206,7 @@ impl Work<'_> {
             if !news || !filter::wants_room(&self.request.filter.room, &room) {
                 continue;
             }
-            match out_of_band(&at, &personal.settings.ignored) {
+            match out_of_band(&at, &personal.settings) {
                 Some((Membership::Invite, state)) => {
                     delta.invited.insert(room, state);
                 }

@@ -1,13 +1,11 @@
 //! Invites and knocks: what may be known of a room before one is in it.
 
-use std::collections::BTreeSet;
-
 use chappe_rules::{Pdu, client, version};
 use chappe_store::{At, Json as Document, Membership, out_of_band::OutOfBand, state::StateKey};
-use ruma::{OwnedEventId, OwnedUserId, RoomVersionId};
+use ruma::{OwnedEventId, RoomVersionId};
 
 use super::{Json, delta::Work, joined::Place};
-use crate::Error;
+use crate::{Error, signal::Settings};
 
 /// State that an invite or knock tells of a room. Specification: client-server API, "Stripped state".
 const TOLD: [&str; 7] = [
@@ -21,16 +19,16 @@ const TOLD: [&str; 7] = [
 ];
 
 impl Work<'_> {
-    /// The stripped state of a room here that the user is invited to or knocks at; `None` for an invite by somebody the
-    /// user ignores.
+    /// The stripped state of a room here that the user is invited to or knocks at; `None` for an invite that
+    /// the user does not want.
     pub(super) async fn stripped(
         &self,
         place: &Place<'_>,
-        ignored: &BTreeSet<OwnedUserId>,
+        settings: &Settings,
     ) -> Result<Option<Vec<Json>>, Error> {
         let view = &place.view;
         let own = view.load_one(place.own.value.num).await?.pdu;
-        if place.own.value.membership == Membership::Invite && ignored.contains(own.sender()) {
+        if place.own.value.membership == Membership::Invite && settings.hides_invite(own.sender()) {
             return Ok(None);
         }
         let mut keys: Vec<StateKey> = TOLD.iter().map(|kind| StateKey::new(kind, "")).collect();
@@ -48,13 +46,13 @@ impl Work<'_> {
 /// The stripped state of a room elsewhere, as its server told it.
 pub(super) fn out_of_band(
     at: &At<Document<OutOfBand>>,
-    ignored: &BTreeSet<OwnedUserId>,
+    settings: &Settings,
 ) -> Option<(Membership, Vec<Json>)> {
     let Document(what) = &at.value;
     let kind = what.kind()?;
     let mut state = what.state.clone();
     if let Some(member) = member_of(what) {
-        if kind == Membership::Invite && ignored.contains(member.sender()) {
+        if kind == Membership::Invite && settings.hides_invite(member.sender()) {
             return None;
         }
         state.extend(client::stripped(&member));

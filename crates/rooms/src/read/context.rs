@@ -57,8 +57,8 @@ impl Rooms {
         let back = Stretch { from: ordinal, to: None, direction: Direction::Backward, limit: limit / 2 };
         let on =
             Stretch { from: ordinal + 1, to: None, direction: Direction::Forward, limit: limit - limit / 2 };
-        let before = view.collect(&actor.user, back, filter).await?;
-        let after = view.collect(&actor.user, on, filter).await?;
+        let before = view.collect(&actor.user, back, (filter, None)).await?;
+        let after = view.collect(&actor.user, on, (filter, None)).await?;
         let (start, end) = (Place(before.next).to_string(), Place(after.next).to_string());
         let last = after.seen.last().unwrap_or(&seen).event.clone();
         let all: Vec<Seen> =

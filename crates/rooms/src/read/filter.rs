@@ -7,6 +7,31 @@ use ruma::{
 };
 use serde::Deserialize;
 
+use crate::effects::relation_of;
+
+/// Which relations events may have (MSC3874), beside what [`RoomEventFilter`] knows.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Relations {
+    /// Only events with one of these relation types.
+    #[serde(default, alias = "org.matrix.msc3874.rel_types")]
+    rel_types: Option<Vec<String>>,
+    /// No events with any of these.
+    #[serde(default, alias = "org.matrix.msc3874.not_rel_types")]
+    not_rel_types: Vec<String>,
+}
+
+impl Relations {
+    /// Whether an event has a relation that is wanted.
+    pub(crate) fn pass(&self, event: &Pdu) -> bool {
+        if self.rel_types.is_none() && self.not_rel_types.is_empty() {
+            return true;
+        }
+        let rel_type = relation_of(event).map(|(rel_type, _)| rel_type);
+        let is_one_of = |types: &[String]| rel_type.as_ref().is_some_and(|rel_type| types.contains(rel_type));
+        self.rel_types.as_deref().is_none_or(is_one_of) && !is_one_of(&self.not_rel_types)
+    }
+}
+
 /// Whether an event passes a filter (client-server API, "Filtering"). The limit is not looked at.
 pub fn passes(filter: &RoomEventFilter, room: &RoomId, event: &Pdu) -> bool {
     let kind = event.kind().to_string();

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use crate::{
     Actor, Result, Rooms,
     read::{
-        filter::passes,
+        filter::{Relations, passes},
         render::Bundle,
         state::no_such_room,
         token::Place,
@@ -46,6 +46,8 @@ pub struct PageRequest<'a> {
     pub limit: u64,
     /// Which events.
     pub filter: &'a RoomEventFilter,
+    /// With which relations; none: with any and without.
+    pub relations: Option<&'a Relations>,
 }
 
 /// A page of history.
@@ -90,7 +92,7 @@ impl Rooms {
         let limit = usize::try_from(request.limit.clamp(1, LONGEST)).unwrap_or(1);
         let view = self.view(room).await.map_err(no_such_room)?;
         let (stretch, start) = view.stretch(&actor.user, &request, limit).await?;
-        let found = view.collect(&actor.user, stretch, request.filter).await?;
+        let found = view.collect(&actor.user, stretch, (request.filter, request.relations)).await?;
         if request.direction == Direction::Forward {
             return view.page(actor, start, found, request.filter).await;
         }
@@ -106,7 +108,7 @@ impl Rooms {
             if !fetched.is_ok_and(|count| count > 0) {
                 break;
             }
-            found = view.collect(&actor.user, stretch, request.filter).await?;
+            found = view.collect(&actor.user, stretch, (request.filter, request.relations)).await?;
         }
         view.page(actor, start, found, request.filter).await
     }
@@ -148,7 +150,7 @@ impl View<'_> {
         &self,
         user: &UserId,
         stretch: Stretch,
-        filter: &RoomEventFilter,
+        (filter, relations): (&RoomEventFilter, Option<&Relations>),
     ) -> Result<Collected> {
         let backward = stretch.direction == Direction::Backward;
         let mut all = Collected { seen: Vec::new(), next: stretch.from, exhausted: false };
@@ -171,7 +173,9 @@ impl View<'_> {
             let cut = nums.len() < rows.len();
             let last = rows.iter().rfind(|row| inside(row.ordinal)).map(|row| row.ordinal);
             for seen in self.visible(user, self.load(&nums).await?).await? {
-                if all.seen.len() < stretch.limit && passes(filter, &self.room_id, &seen.event.pdu) {
+                let pdu = &seen.event.pdu;
+                let related = relations.is_none_or(|relations| relations.pass(pdu));
+                if all.seen.len() < stretch.limit && passes(filter, &self.room_id, pdu) && related {
                     all.seen.push(seen);
                 }
             }

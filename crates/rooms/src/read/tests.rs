@@ -27,7 +27,7 @@ async fn page(town: &Town, who: &Actor, room: &RoomId, request: PageRequest<'_>)
 }
 
 fn back<'a>(from: Option<&'a str>, limit: u64, filter: &'a RoomEventFilter) -> PageRequest<'a> {
-    PageRequest { from, to: None, direction: Direction::Backward, limit, filter }
+    PageRequest { from, to: None, direction: Direction::Backward, limit, filter, relations: None }
 }
 
 #[tokio::test]
@@ -60,10 +60,33 @@ async fn messages_page_both_ways_without_gap_or_overlap() {
         direction: Direction::Forward,
         limit: 100,
         filter: &filter,
+        relations: None,
     };
     assert_eq!(bodies(&page(&town, &anna, &room, on).await.chunk), ["20", "21", "22", "23", "24"]);
     let until = PageRequest { to: Some(&end), ..back(Some(&start), 100, &filter) };
     assert_eq!(bodies(&page(&town, &anna, &room, until).await.chunk).len(), 5);
+}
+
+#[tokio::test]
+async fn history_is_filtered_by_relation() {
+    let town = Town::new();
+    let anna = actor("anna");
+    let room = town.room(&anna, json!({})).await;
+    let root = town.say(&anna, &room, json!({ "body": "root" })).await;
+    for (body, rel_type) in [("reply", "m.thread"), ("vote", "m.reference")] {
+        let relates = json!({ "rel_type": rel_type, "event_id": root });
+        town.say(&anna, &room, json!({ "body": body, "m.relates_to": relates })).await;
+    }
+    let filter = RoomEventFilter { types: Some(vec!["m.room.message".to_owned()]), ..Default::default() };
+    let seen = async |relations: Value| {
+        let relations: crate::Relations = serde_json::from_value(relations).unwrap();
+        let request = PageRequest { relations: Some(&relations), ..back(None, 9, &filter) };
+        bodies(&page(&town, &anna, &room, request).await.chunk)
+    };
+    assert_eq!(seen(json!({})).await, ["vote", "reply", "root"]);
+    assert_eq!(seen(json!({ "org.matrix.msc3874.rel_types": ["m.thread"] })).await, ["reply"]);
+    assert_eq!(seen(json!({ "not_rel_types": ["m.thread"] })).await, ["vote", "root"]);
+    assert_eq!(seen(json!({ "rel_types": [] })).await, [""; 0]);
 }
 
 #[tokio::test]
@@ -83,6 +106,7 @@ async fn a_sync_token_is_a_place_in_the_timeline() {
         direction: Direction::Forward,
         limit: 9,
         filter: &filter,
+        relations: None,
     };
     assert_eq!(bodies(&page(&town, &anna, &room, on).await.chunk), ["new"]);
     let bad = town.rooms.messages(&anna, &room, back(Some("s12"), 1, &filter)).await;

@@ -40,6 +40,7 @@ impl Rooms {
         {
             return Err(Error::Forbidden("this user has left the network".to_owned()));
         }
+        self.check_welcome(pdu.sender(), &invited).await?;
         let here = is_in(&self.0, room).await?;
         let room_state = sanitized(&invitation.room_state);
         if here {

@@ -1,6 +1,6 @@
 //! One server: creating, sending, memberships, redactions, transactions.
 
-use chappe_accounts::{Erase, NewUser, UserKind};
+use chappe_accounts::{Erase, NewUser, Scope, UserKind};
 use chappe_rules::policy::Bypass;
 use ruma::events::StateEventType;
 use serde_json::{Value, json};
@@ -366,4 +366,59 @@ async fn a_closed_account_leaves_its_rooms_though_the_server_stopped_in_between(
     }
     assert!(rooms.0.accounts.departing().await.unwrap().is_empty());
     assert_eq!(rooms.depart(&user(BOB)).await.unwrap().left, 0);
+}
+
+#[tokio::test]
+async fn nobody_is_invited_who_does_not_want_it() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({})).await;
+    let says = async |kind: &str, config: Value| {
+        let config = serde_json::value::to_raw_value(&config).unwrap();
+        rooms.0.accounts.set_account_data(&user(BOB), Scope::Global, kind, &config).await.unwrap();
+    };
+    let invite = || json!({ "membership": "invite" }).as_object().unwrap().clone();
+    let blocked = |result: Result<(), Error>| matches!(result, Err(Error::InviteBlocked));
+    says("m.invite_permission_config", json!({ "default_action": "block" })).await;
+    assert!(blocked(rooms.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await));
+    let draft = Draft::state(StateEventType::RoomMember, BOB, invite());
+    assert!(blocked(rooms.send(&actor(ALICE), &id, draft, None).await.map(drop)));
+    assert!(blocked(rooms.create(&actor(ALICE), request(json!({ "invite": [BOB] }))).await.map(drop)));
+    says("m.invite_permission_config", json!({})).await;
+    let filter = "org.matrix.msc4155.invite_permission_config";
+    says(filter, json!({ "blocked_users": ["@al*"] })).await;
+    assert!(blocked(rooms.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await));
+    says(filter, json!({ "ignored_users": ["@al*"] })).await;
+    rooms.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_redaction_takes_along_what_relates() {
+    let rooms = Net::default().server("a.example", 1);
+    let id = room(&rooms, ALICE, json!({ "preset": "public_chat" })).await;
+    rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    let root = say(&rooms, ALICE, &id, "root").await;
+    let relating = async |who: &str, rel_type: &str| {
+        let mut draft = text(rel_type);
+        let relates = json!({ "rel_type": rel_type, "event_id": root });
+        draft.content.insert("m.relates_to".to_owned(), relates);
+        rooms.send(&actor(who), &id, draft, None).await.unwrap()
+    };
+    let edit = relating(ALICE, "m.replace").await;
+    let reply = relating(ALICE, "m.thread").await;
+    let foreign = relating(BOB, "m.reference").await;
+    let mut draft = Draft::redaction(&root, None);
+    draft.with_relations = vec!["m.replace".to_owned()];
+    rooms.send(&actor(ALICE), &id, draft, None).await.unwrap();
+    let view = rooms.view(&id).await.unwrap();
+    let redacted =
+        async |event: &ruma::EventId| view.seen_by(&user(ALICE), event).await.unwrap().event.is_redacted();
+    assert!(redacted(&root).await && redacted(&edit).await);
+    assert!(!redacted(&reply).await && !redacted(&foreign).await);
+    let mut draft = Draft::redaction(&root, None);
+    draft.with_relations = vec!["*".to_owned()];
+    rooms.send(&actor(ALICE), &id, draft, Some("again".into())).await.unwrap();
+    let view = rooms.view(&id).await.unwrap();
+    let redacted =
+        async |event: &ruma::EventId| view.seen_by(&user(ALICE), event).await.unwrap().event.is_redacted();
+    assert!(redacted(&reply).await && redacted(&foreign).await, "the creator may redact what others say");
 }

@@ -18,7 +18,8 @@ async fn history(rooms: &Rooms, who: &str, id: &RoomId, limit: u64) -> Vec<Strin
     let (filter, mut from, mut all) = (RoomEventFilter::default(), None::<String>, Vec::new());
     for _ in 0..50 {
         let (direction, to) = (Direction::Backward, None);
-        let request = PageRequest { from: from.as_deref(), to, direction, limit, filter: &filter };
+        let request =
+            PageRequest { from: from.as_deref(), to, direction, limit, filter: &filter, relations: None };
         let page = rooms.messages(&actor(who), id, request).await.unwrap();
         for event in page.chunk {
             let event: Value = serde_json::from_str(event.get()).unwrap();
