@@ -120,6 +120,8 @@ impl From<chappe_rooms::Error> for Error {
             E::Unreachable | E::HostilePeer(_) => {
                 chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
             }
+            E::TooMany { retry_after } => chappe_web::Error::limit_exceeded(*retry_after),
+            E::Ended => chappe_web::Error::new(StatusCode::CONFLICT, "M_UNKNOWN", error.to_string()),
             E::Retry => chappe_web::Error::busy(),
             E::Store(_) => chappe_web::Error::internal(&error),
         })

@@ -7,6 +7,7 @@ mod account;
 mod admin;
 mod api;
 mod config;
+mod delayed;
 mod devices;
 mod directory;
 mod error;
@@ -51,6 +52,7 @@ pub fn routes() -> Routes<Api> {
         .and(push::routes())
         .and(profile::routes())
         .and(rooms::routes())
+        .and(delayed::routes())
         .and(directory::routes())
         .and(sync::routes())
         .and(user_directory::routes())

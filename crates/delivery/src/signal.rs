@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use chappe_accounts::KeyCounts;
+use chappe_accounts::{InviteFilter, KeyCounts};
 use chappe_store::{Position, RoomNid};
 use parking_lot::Mutex;
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, push::Ruleset};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, push::Ruleset};
 use tokio::sync::Notify;
 
 /// Changes remembered per user; older ones are found by comparing positions.

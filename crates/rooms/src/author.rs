@@ -64,7 +64,7 @@ impl Inner {
     }
 }
 
-fn canonical(draft: &Draft) -> Result<CanonicalJsonObject> {
+pub(crate) fn canonical(draft: &Draft) -> Result<CanonicalJsonObject> {
     try_from_json_map(draft.content.clone())
         .map_err(|error| Error::BadJson(format!("content is not canonical JSON: {error}")))
 }

@@ -25,6 +25,10 @@ pub struct Config {
     pub profile_rooms_limit: usize,
     /// Servers with a member in the room that are asked for old events, at most.
     pub backfill_servers: usize,
+    /// Events that each user may have wait for their time (MSC4140); 0: none.
+    pub delayed_events_per_user: u64,
+    /// How long an event may wait for its time, in seconds.
+    pub delayed_events_seconds: u64,
     /// Depth of the queue of drafts per room; more are answered with "busy".
     pub queue_per_room: usize,
 }
@@ -41,6 +45,8 @@ impl Default for Config {
             join_timeout_seconds: 120,
             profile_rooms_limit: 10_000,
             backfill_servers: 5,
+            delayed_events_per_user: 100,
+            delayed_events_seconds: 24 * 60 * 60,
             queue_per_room: 10_000,
         }
     }

@@ -64,6 +64,15 @@ pub enum Error {
     /// What another server sent was not used: it broke a rule.
     #[error("another server's answer was refused: {0}")]
     HostilePeer(String),
+    /// The user has as many events waiting as may wait: `M_LIMIT_EXCEEDED`.
+    #[error("too many delayed events")]
+    TooMany {
+        /// When the next of them is sent.
+        retry_after: std::time::Duration,
+    },
+    /// The delayed event was sent or cancelled before: 409.
+    #[error("this delayed event has been sent or cancelled")]
+    Ended,
     /// Too many writers at once: try again.
     #[error("the room is busy, try again")]
     Retry,

@@ -8,6 +8,7 @@ mod actor;
 mod author;
 mod config;
 mod create;
+mod delayed;
 mod desk;
 mod directory;
 mod draft;
@@ -76,6 +77,7 @@ pub use self::{
     visible::{Access, Seen},
 };
 pub use chappe_rules::client::{Form, Unsigned};
+pub use chappe_store::delayed::Delayed;
 
 /// What [`Rooms`] is built from.
 #[derive(Clone)]
@@ -113,6 +115,8 @@ pub(crate) struct Inner {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) config: Config,
     pub(crate) turns: turn::Turns,
+    /// Wakes the worker that sends delayed events: there is one more, or one less.
+    pub(crate) delayed: tokio::sync::Notify,
     /// Servers with joined users at a committed version of a room's state.
     pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
     /// Events that could not be completed: not tried again for a while.
@@ -138,6 +142,7 @@ impl Rooms {
             peers,
             config,
             turns,
+            delayed: tokio::sync::Notify::new(),
             servers,
             hopeless,
             summaries: Cache::new(10_000),
@@ -162,13 +167,13 @@ impl Rooms {
 }
 
 impl Rooms {
-    /// Forgets what is no longer needed: transactions older than two days. Gives how many. Meant to be called every few
+    /// Forgets what is no longer needed: transactions older than two days, delayed events long sent. Gives how many. Meant to be called every few
     /// minutes.
     pub async fn sweep(&self) -> Result<usize> {
         const AT_ONCE: usize = 1_000;
         const KEPT_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
         let before = self.0.world.now().saturating_sub(KEPT_MS);
-        let mut swept = 0;
+        let mut swept = self.sweep_delayed().await?;
         loop {
             let mut tx = chappe_store::Tx::new();
             let count = tx.forget_transactions(&self.0.store.read(), before, AT_ONCE).await?;

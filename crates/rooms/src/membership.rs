@@ -119,7 +119,8 @@ impl Rooms {
         content: Map<String, Value>,
     ) -> Result<()> {
         let draft = Draft::member(target, content);
-        let job = Job { sender: actor.user.clone(), bypass: bypass_of(actor), draft, txn: None };
+        let job =
+            Job { sender: actor.user.clone(), bypass: bypass_of(actor), draft, txn: None, delayed: None };
         self.submit(room, job).await.map(drop)
     }
 

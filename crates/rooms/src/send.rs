@@ -26,23 +26,31 @@ impl Rooms {
         txn: Option<Transaction>,
     ) -> Result<OwnedEventId> {
         let txn = txn.map(|txn| transaction_key(actor, room, &draft, &txn));
-        if let Some(target) = invited(&draft) {
-            if target.server_name() != self.server() {
-                return self.invite_remote(actor, room, &target, draft.content).await;
-            }
+        if let Some(target) = invited(&draft)
+            && target.server_name() != self.server()
+        {
+            return self.invite_remote(actor, room, &target, draft.content).await;
+        }
+        self.complete(actor, room, &mut draft).await?;
+        if let Some(same) = self.unchanged(actor, room, &draft).await? {
+            return Ok(same);
+        }
+        let job = Job { sender: actor.user.clone(), bypass: bypass_of(actor), draft, txn, delayed: None };
+        self.submit(room, job).await
+    }
+
+    /// Judges a draft by what is outside its room, and puts into it what is the server's to say.
+    pub(crate) async fn complete(&self, actor: &Actor, room: &RoomId, draft: &mut Draft) -> Result<()> {
+        if let Some(target) = invited(draft) {
             self.check_welcome(&actor.user, &target).await?;
         }
         if draft.kind == TimelineEventType::RoomCanonicalAlias && draft.state_key.as_deref() == Some("") {
             self.check_canonical_alias(actor, room, &draft.content).await?;
         }
-        if says_membership(&draft, "join") && draft.state_key.as_deref() == Some(actor.user.as_str()) {
+        if says_membership(draft, "join") && draft.state_key.as_deref() == Some(actor.user.as_str()) {
             self.complete_own_join(actor, room, &mut draft.content).await?;
         }
-        if let Some(same) = self.unchanged(actor, room, &draft).await? {
-            return Ok(same);
-        }
-        let job = Job { sender: actor.user.clone(), bypass: bypass_of(actor), draft, txn };
-        self.submit(room, job).await
+        Ok(())
     }
 
     /// The event that already says what a member's state draft says, word for word: nothing has to be sent then.
@@ -64,7 +72,12 @@ impl Rooms {
     }
 }
 
-fn transaction_key(actor: &Actor, room: &RoomId, draft: &Draft, txn: &Transaction) -> TransactionKey {
+pub(crate) fn transaction_key(
+    actor: &Actor,
+    room: &RoomId,
+    draft: &Draft,
+    txn: &Transaction,
+) -> TransactionKey {
     let what = if draft.redacts.is_some() { "redact" } else { "send" };
     TransactionKey {
         user: actor.user.clone(),

@@ -3,7 +3,7 @@
 //! For speed alone. That nobody else wrote in between is the head's business.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Weak},
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Job {
     pub(crate) bypass: Bypass,
     pub(crate) draft: Draft,
     pub(crate) txn: Option<TransactionKey>,
+    /// The delayed event that this was until now.
+    pub(crate) delayed: Option<String>,
 }
 
 impl Job {
@@ -170,6 +172,7 @@ impl Inner {
         let mut desk = Desk::open(self, room).await?;
         let is_here = desk.is_here().await?;
         let mut round = Round { results: Vec::with_capacity(jobs.len()), made: false };
+        let mut sent: HashSet<&String> = HashSet::new();
         let mut before: HashMap<&TransactionKey, OwnedEventId> = HashMap::new();
         for job in jobs {
             let known = match &job.txn {
@@ -179,8 +182,10 @@ impl Inner {
                 },
                 None => None,
             };
+            let is_sent = job.delayed.as_ref().is_some_and(|id| !sent.insert(id));
             let result = match known {
                 Some(event) => Ok(event),
+                None if is_sent => Err(Error::Ended),
                 // What is left to those whom an absent server's user has invited is to turn the invite down.
                 None if !is_here && !job.is_farewell() => Err(not_in_room()),
                 None => desk.author_job(job).await.map(|(event, _)| {
@@ -210,6 +215,10 @@ fn not_fatal(result: Result<OwnedEventId>) -> Result<Result<OwnedEventId>> {
 
 impl Desk<'_> {
     async fn author_job(&mut self, job: &Job) -> Result<(OwnedEventId, EventNum)> {
+        let delayed = match &job.delayed {
+            Some(id) => Some((id, self.check_waiting(id).await?)),
+            None => None,
+        };
         self.check_effects(&job.sender, &job.draft).await?;
         let by = By { sender: &job.sender, bypass: job.bypass, door: Door::Local };
         let shuts_guests_out = self.shuts_guests_out(&job.draft).await?;
@@ -218,6 +227,9 @@ impl Desk<'_> {
             self.dismiss_guests().await?;
         }
         self.redact_related(by, &job.draft).await?;
+        if let Some((id, delayed)) = &delayed {
+            self.delayed_is_sent(id, delayed, &authored);
+        }
         if let Some(key) = &job.txn {
             self.tx.put_transaction(key, self.inner.world.now(), (self.nid, authored.num));
         }

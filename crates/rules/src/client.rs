@@ -34,6 +34,9 @@ pub struct Unsigned {
     /// Only for the device that sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transaction_id: Option<OwnedTransactionId>,
+    /// Only for the sender: the id under which the event was delayed (MSC4140).
+    #[serde(rename = "org.matrix.msc4140.delay_id", skip_serializing_if = "Option::is_none")]
+    pub delay_id: Option<String>,
     /// The membership of the asking user at the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub membership: Option<MembershipState>,
@@ -62,6 +65,7 @@ impl Unsigned {
     pub fn is_empty(&self) -> bool {
         self.age.is_none()
             && self.transaction_id.is_none()
+            && self.delay_id.is_none()
             && self.membership.is_none()
             && self.prev_content.is_none()
             && self.replaces_state.is_none()

@@ -125,6 +125,8 @@ impl House {
                 }
             }
         });
+        let rooms = self.rooms.clone();
+        self.world.spawn("delayed events", async move { rooms.run_delayed().await });
         let (world, accounts) = (self.world.clone(), self.accounts.clone());
         self.world.spawn("accounts upkeep", async move {
             let mut flush = world.interval(FLUSH);

@@ -9,6 +9,10 @@ use crate::{
     At, EventMeta, EventNum, Json, Key, KeyChange, KeyId, KeyReader, KeyWriter, Membership, RoomHead,
     RoomNid, StateRef, Status, StoredPdu, Table, Value,
     aliases::{Alias, Aliases, Directory, RoomAliases},
+    delayed::{
+        Delayed, DelayedCounts, DelayedDue, DelayedEnd, DelayedEnded, DelayedEvents, DelayedOfUser,
+        DelayedSent, DelayedTransactions,
+    },
     events::{EventIds, EventMetas, EventPdus},
     gaps::Gaps,
     members::{Forgotten, RoomMembers, RoomServers, UserRoom, UserRooms},
@@ -101,6 +105,20 @@ fn rows() -> Vec<(u8, String)> {
         via: vec![owned_server_name!("x.fr")],
     };
     let child = Child { num: NUM, event_type: "m.reaction".to_owned(), sender: user.clone() };
+    let delayed = Delayed {
+        user: user.clone(),
+        device: Some("D".into()),
+        room: room.clone(),
+        kind: "m.x".to_owned(),
+        state_key: Some(String::new()),
+        content: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
+        redacts: None,
+        delay_ms: 8,
+        scheduled_at: 7,
+        transaction: Some([9; 32]),
+        revision: 1,
+        end: Some(DelayedEnd { at: 9, event: Some(plain.to_owned()), place: Some((3, 300)), error: None }),
+    };
     let report = Report {
         reporter: user.clone(),
         room: None,
@@ -153,6 +171,13 @@ fn rows() -> Vec<(u8, String)> {
         row::<WaitingRedactions>((plain.into(), NID, NUM), ()),
         row::<Gaps>((NID, -2, NUM), Json(vec![plain.to_owned()])),
         row::<Reports>((0x0a0b, ()), Json(report)),
+        row::<DelayedEvents>("d".to_owned(), Json(delayed)),
+        row::<DelayedDue>((15, "d".to_owned()), ()),
+        row::<DelayedOfUser>((user.clone(), 15, "d".to_owned()), ()),
+        row::<DelayedCounts>(user, 1),
+        row::<DelayedTransactions>([9; 32], "d".to_owned()),
+        row::<DelayedEnded>((9, "d".to_owned()), ()),
+        row::<DelayedSent>((NID, NUM), "d".to_owned()),
     ]
 }
 

@@ -9,6 +9,7 @@ pub mod accounts_keys;
 pub mod aliases;
 mod auth_chain;
 mod cache;
+pub mod delayed;
 pub mod events;
 pub mod gaps;
 #[cfg(test)]

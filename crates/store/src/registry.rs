@@ -109,6 +109,20 @@ registry! {
     TRANSACTION_ORDER = 50, Queue;
     /// Reports of events, rooms and users to the administrators.
     REPORTS = 60, Queue;
+    /// Events that wait for their time, and for a while what became of them.
+    DELAYED_EVENTS = 61, Point;
+    /// The same by when they are due.
+    DELAYED_DUE = 62, Queue;
+    /// The same by user.
+    DELAYED_OF_USER = 63, Index;
+    /// How many events of each user wait.
+    DELAYED_COUNTS = 64, Point;
+    /// Transaction → delayed event, for repeated requests.
+    DELAYED_TRANSACTIONS = 65, Point;
+    /// Delayed events that wait no longer, by when that ended.
+    DELAYED_ENDED = 66, Queue;
+    /// Event → the delayed event that it was.
+    DELAYED_SENT = 67, Point;
 
     // Accounts.
     /// Local users.

@@ -1,7 +1,7 @@
 //! Client transactions: the same request again gives the same event, and the sender's device recognises its own.
 
 use ring::digest::{SHA256, digest};
-use ruma::{DeviceId, OwnedDeviceId, OwnedEventId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId};
 
 use crate::{
     Reader, Tx,
@@ -29,7 +29,7 @@ pub struct TransactionKey {
 
 impl TransactionKey {
     /// SHA-256 of all parts, told apart: what is kept of a key.
-    fn hash(&self) -> [u8; 32] {
+    pub fn hash(&self) -> [u8; 32] {
         let mut to = KeyWriter::default();
         self.user.write(&mut to);
         self.device.write(&mut to);
@@ -99,18 +99,6 @@ impl Reader<'_> {
             None => Ok(None),
         }
     }
-
-    /// The transactions of several events, in their order, where `device` sent them: one round trip.
-    pub async fn event_transactions(
-        &self,
-        nid: RoomNid,
-        nums: &[EventNum],
-        device: &DeviceId,
-    ) -> Result<Vec<Option<String>>, Error> {
-        let keys: Vec<_> = nums.iter().map(|num| (nid, *num)).collect();
-        let rows = self.get_many::<EventTransactions>(&keys).await?;
-        Ok(rows.into_iter().map(|row| Some(row.filter(|row| row.device == device)?.txn)).collect())
-    }
 }
 
 impl Tx {
@@ -154,7 +142,7 @@ impl Tx {
 #[cfg(test)]
 mod tests {
     use chappe_kv::{Db, Memory};
-    use ruma::{device_id, owned_user_id};
+    use ruma::owned_user_id;
 
     use super::{TransactionKey, TransactionOrder, Transactions};
     use crate::{EventNum, RoomNid, Store, Tx};
@@ -186,9 +174,8 @@ mod tests {
         assert_eq!(reader.scan_all::<Transactions>(&()).await.unwrap().len(), 2);
         assert_eq!(reader.scan_all::<TransactionOrder>(&()).await.unwrap().len(), 2);
         let nums: Vec<EventNum> = (1..=5).map(EventNum).collect();
-        let known = reader.event_transactions(RoomNid(1), &nums, device_id!("D")).await.unwrap();
+        let known = reader.event_origins(RoomNid(1), &nums).await.unwrap();
+        let known: Vec<_> = known.into_iter().map(|(sent, _)| sent.map(|sent| sent.txn)).collect();
         assert_eq!(known, [None, None, None, Some("4".to_owned()), Some("5".to_owned())]);
-        let other = reader.event_transactions(RoomNid(1), &nums, device_id!("E")).await.unwrap();
-        assert!(other.iter().all(Option::is_none));
     }
 }

@@ -38,6 +38,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
+pub(crate) use self::send::redaction;
 use crate::{Api, error::Result};
 
 pub(crate) fn routes() -> Routes<Api> {

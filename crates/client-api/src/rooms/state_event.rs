@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use chappe_rooms::{Draft, Rooms};
-use chappe_web::Ruma;
+use chappe_web::{Parameters, Ruma};
 use ruma::{
     api::client::state::{
         get_state_event_for_key::v3::{Request, StateEventFormat},
@@ -10,10 +10,11 @@ use ruma::{
     },
     events::TimelineEventType,
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use super::content;
 use crate::{
+    delayed::Delay,
     error::Result,
     rates::Limits,
     requester::{Acting, Requester},
@@ -35,11 +36,11 @@ pub(super) async fn set(
     State(rooms): State<Rooms>,
     State(limits): State<Limits>,
     requester: Acting,
+    Parameters(delay): Parameters<Delay>,
     Ruma(request): Ruma<send_state_event::v3::Request>,
-) -> Result<Ruma<send_state_event::v3::Response>> {
+) -> Result<Json<Value>> {
     limits.user("message", requester.user(), |rates| rates.message)?;
     let kind = TimelineEventType::from(request.event_type);
     let draft = Draft::state(kind, request.state_key, content(request.body.json())?);
-    let sent = rooms.send(&requester.actor(), &request.room_id, draft, None).await?;
-    Ok(Ruma(send_state_event::v3::Response::new(sent)))
+    delay.send(&rooms, &requester, &request.room_id, draft, None).await
 }

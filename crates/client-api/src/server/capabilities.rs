@@ -15,7 +15,12 @@ pub(super) async fn handler(
 ) -> Json<Value> {
     let available: Map<String, Value> =
         VERSIONS.iter().map(|version| (version.to_string(), json!("stable"))).collect();
+    let delays = rooms.config();
     Json(json!({ "capabilities": {
+        "org.matrix.msc4140.delayed_events": {
+            "max_delay_ms": delays.delayed_events_seconds * 1_000,
+            "max_scheduled": delays.delayed_events_per_user,
+        },
         "m.change_password": { "enabled": true },
         "m.room_versions": { "default": rooms.config().default_version, "available": available },
         "m.set_displayname": { "enabled": true },

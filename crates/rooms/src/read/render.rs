@@ -136,16 +136,17 @@ impl View<'_> {
     }
 
     async fn add_transactions(&self, actor: &Actor, events: &[Seen], all: &mut [Unsigned]) -> Result<()> {
-        let Some(device) = &actor.device else { return Ok(()) };
         let own: Vec<usize> =
             (0..events.len()).filter(|&i| events[i].event.pdu.sender() == actor.user).collect();
         if own.is_empty() {
             return Ok(());
         }
         let nums: Vec<_> = own.iter().map(|&i| events[i].event.num).collect();
-        let found = self.reader.event_transactions(self.nid, &nums, device).await?;
-        for (i, txn) in own.into_iter().zip(found) {
-            all[i].transaction_id = txn.map(OwnedTransactionId::from);
+        let found = self.reader.event_origins(self.nid, &nums).await?;
+        for (i, (sent, delayed)) in own.into_iter().zip(found) {
+            let sent = sent.filter(|sent| actor.device.as_ref() == Some(&sent.device));
+            all[i].transaction_id = sent.map(|sent| OwnedTransactionId::from(sent.txn));
+            all[i].delay_id = delayed;
         }
         Ok(())
     }

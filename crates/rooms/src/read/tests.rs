@@ -77,7 +77,8 @@ async fn history_is_filtered_by_relation() {
         let relates = json!({ "rel_type": rel_type, "event_id": root });
         town.say(&anna, &room, json!({ "body": body, "m.relates_to": relates })).await;
     }
-    let filter = RoomEventFilter { types: Some(vec!["m.room.message".to_owned()]), ..Default::default() };
+    let mut filter = RoomEventFilter::default();
+    filter.types = Some(vec!["m.room.message".to_owned()]);
     let seen = async |relations: Value| {
         let relations: crate::Relations = serde_json::from_value(relations).unwrap();
         let request = PageRequest { relations: Some(&relations), ..back(None, 9, &filter) };

@@ -168,7 +168,8 @@ async fn whoever_loses_a_race_tries_again() {
     say(&rooms, ALICE, &id, "first").await;
     let lost = rooms.store().commit(desk.seal()).await;
     assert!(matches!(lost, Err(chappe_store::Error::Conflict)));
-    let job = Job { sender: user(ALICE), bypass: Bypass::None, draft: text("second"), txn: None };
+    let job =
+        Job { sender: user(ALICE), bypass: Bypass::None, draft: text("second"), txn: None, delayed: None };
     rooms.submit(&id, job).await.unwrap();
     assert_eq!(bodies(&rooms, &id).await, ["first", "second"]);
 }

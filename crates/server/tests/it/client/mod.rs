@@ -7,3 +7,4 @@ mod keys;
 mod media;
 mod rooms;
 mod table;
+mod unstable;

@@ -1,0 +1,129 @@
+//! What clients ask for that is not, or only just, part of the specification.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::home::Home;
+
+#[tokio::test]
+async fn account_data_is_deleted() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let room = alice.room(json!({})).await;
+    let unstable = "/_matrix/client/unstable/org.matrix.msc3391";
+    for path in [
+        format!("/user/{}/account_data/x", alice.id),
+        format!("/user/{}/rooms/{room}/account_data/x", alice.id),
+    ] {
+        alice.put(&path, json!({ "v": 1 })).await.ok();
+        let gone = format!("{unstable}{path}");
+        bob.call("DELETE", &gone, Value::Null).await.refused(403, "M_FORBIDDEN");
+        alice.call("DELETE", &gone, Value::Null).await.ok();
+        alice.get(&path).await.refused(404, "M_NOT_FOUND");
+        alice.call("DELETE", &gone, Value::Null).await.ok();
+    }
+    let managed = format!("{unstable}/user/{}/account_data/m.push_rules", alice.id);
+    assert_ne!(alice.call("DELETE", &managed, Value::Null).await.status, 200);
+}
+
+#[tokio::test]
+async fn polls_have_push_rules() {
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let rule =
+        alice.get("/pushrules/global/underride/.org.matrix.msc3930.rule.poll_start_one_to_one").await.ok();
+    assert_eq!(rule["actions"], json!(["notify", { "set_tweak": "sound", "value": "default" }]));
+    let rules = alice.get("/pushrules/").await.ok();
+    let position = |name: &str| {
+        let id = format!(".org.matrix.msc3930.rule.{name}");
+        rules["global"]["underride"].as_array().unwrap().iter().position(|rule| rule["rule_id"] == json!(id))
+    };
+    assert!(position("poll_start_one_to_one").unwrap() < position("poll_start").unwrap());
+    assert!(position("poll_end_one_to_one").unwrap() < position("poll_end").unwrap());
+}
+
+#[tokio::test]
+async fn unwanted_invites_are_not_shown() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let invited = async || {
+        let room = alice.room(json!({})).await;
+        (alice.post(&format!("/rooms/{room}/invite"), json!({ "user_id": bob.id })).await, room)
+    };
+    let config = async |kind: &str, config: Value| {
+        bob.put(&format!("/user/{}/account_data/{kind}", bob.id), config).await.ok();
+    };
+    let filter = "org.matrix.msc4155.invite_permission_config";
+    config(filter, json!({ "ignored_servers": ["*"] })).await;
+    let (answer, _) = invited().await;
+    answer.ok();
+    assert!(bob.sync("").await.0["rooms"].get("invite").is_none());
+    config(filter, json!({ "blocked_users": [alice.id] })).await;
+    invited().await.0.refused(403, "M_INVITE_BLOCKED");
+    config(filter, json!({ "enabled": false, "blocked_users": [alice.id] })).await;
+    let (answer, room) = invited().await;
+    answer.ok();
+    assert!(bob.sync("").await.0["rooms"]["invite"].get(&room).is_some());
+    config("m.invite_permission_config", json!({ "default_action": "block" })).await;
+    invited().await.0.refused(403, "M_INVITE_BLOCKED");
+    assert!(
+        bob.sync("").await.0["rooms"].get("invite").is_none(),
+        "those that came before are hidden as well"
+    );
+}
+
+#[tokio::test]
+async fn events_are_delayed() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let room = alice.room(json!({ "preset": "public_chat" })).await;
+    let all = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events";
+    let delayed = async |path: &str, delay: &str, body: Value| {
+        let path = format!("/rooms/{room}/{path}?org.matrix.msc4140.delay={delay}");
+        alice.put(&path, body).await
+    };
+    let id = |answer: Value| answer["delay_id"].as_str().unwrap().to_owned();
+    delayed("state/x", "soon", json!({})).await.refused(400, "M_INVALID_PARAM");
+    let long = id(delayed("state/x/k", "60000", json!({ "n": 1 })).await.ok());
+    let said = id(delayed("send/m.room.message/1", "60000", json!({ "body": "hi" })).await.ok());
+    assert_eq!(id(delayed("send/m.room.message/1", "60000", Value::Null).await.ok()), said);
+    let body = json!({ "delay_ms": 30_000, "state_key": "", "content": { "topic": "T" } });
+    let path =
+        format!("/_matrix/client/unstable/org.matrix.msc4140/rooms/{room}/delayed_event/m.room.topic/2");
+    let topic = id(alice.put(&path, body).await.ok());
+    let listed = alice.get(all).await.ok();
+    let ids: Vec<&str> = listed["delayed_events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["delay_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, [&topic, &long, &said], "the next one first");
+    let shown = alice.get(&format!("{all}/{long}")).await.ok();
+    assert_eq!((&shown["state_key"], &shown["content"]), (&json!("k"), &json!({ "n": 1 })));
+    bob.get(&format!("{all}/{long}")).await.refused(404, "M_NOT_FOUND");
+    home.call("", "GET", all, Value::Null).await.refused(401, "M_MISSING_TOKEN");
+
+    let act = async |id: &str, action: &str| {
+        home.call("", "POST", &format!("{all}/{id}/{action}"), json!({})).await
+    };
+    act(&long, "oops").await.refused(404, "M_NOT_FOUND");
+    act("abc", "send").await.refused(404, "M_NOT_FOUND");
+    act(&long, "restart").await.ok();
+    act(&said, "cancel").await.ok();
+    act(&said, "send").await.refused(409, "M_UNKNOWN");
+    home.call("", "POST", &format!("{all}/{topic}"), json!({ "action": "send" })).await.ok();
+    assert_eq!(bob.post(&format!("/join/{room}"), json!({})).await.status, 200);
+    assert_eq!(bob.get(&format!("/rooms/{room}/state/m.room.topic")).await.ok()["topic"], "T");
+    let sent = alice.get(&format!("{all}/{topic}")).await.ok();
+    assert!(sent["event_id"].is_string() && sent["finalised_ts"].is_u64());
+
+    id(delayed("state/x/soon", "50", json!({})).await.ok());
+    let arrived = async {
+        while alice.get(&format!("/rooms/{room}/state/x/soon")).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), arrived).await.expect("the worker sends it");
+}
