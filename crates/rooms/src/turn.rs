@@ -221,7 +221,8 @@ impl Desk<'_> {
         };
         self.check_effects(&job.sender, &job.draft).await?;
         let by = By { sender: &job.sender, bypass: job.bypass, door: Door::Local };
-        let shuts_guests_out = self.shuts_guests_out(&job.draft).await?;
+        let Draft { kind, state_key, content, .. } = &job.draft;
+        let shuts_guests_out = self.shuts_guests_out(kind, state_key.as_deref(), content).await?;
         let authored = self.author(by, job.draft.clone()).await?;
         if shuts_guests_out {
             self.dismiss_guests().await?;

@@ -37,12 +37,14 @@ impl Rooms {
 }
 
 impl Desk<'_> {
-    /// Whether `draft` ends that guests may be here.
-    pub(crate) async fn shuts_guests_out(&self, draft: &Draft) -> Result<bool> {
-        if draft.kind != TimelineEventType::RoomGuestAccess
-            || draft.state_key.as_deref() != Some("")
-            || lets_in(&draft.content)
-        {
+    /// Whether an event about to get its place ends that guests may be here.
+    pub(crate) async fn shuts_guests_out(
+        &self,
+        kind: &TimelineEventType,
+        state_key: Option<&str>,
+        content: &Map<String, Value>,
+    ) -> Result<bool> {
+        if *kind != TimelineEventType::RoomGuestAccess || state_key != Some("") || lets_in(content) {
             return Ok(false);
         }
         let now = self.current(StateEventType::RoomGuestAccess, "").await?;

@@ -1,11 +1,12 @@
 //! Several servers: joins, invites, knocks, forks that converge, gaps, history.
 
+use chappe_accounts::{NewUser, UserKind};
 use chappe_store::{Membership, Status};
 use ruma::RoomId;
 use serde_json::json;
 
 use super::net::{Net, actor, bodies, membership, room, say, state, text, user, whole_state};
-use crate::{Change, Draft, Error, Rooms};
+use crate::{Actor, Change, Draft, Error, Rooms, Standing};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -291,4 +292,27 @@ async fn three_servers_hear_of_each_other() {
     c.send(&actor(CAROL), &id, text("hello"), None).await.unwrap();
     net.deliver().await;
     assert_eq!(bodies(&a, &id).await.last().unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn guests_leave_when_another_server_shuts_them_out() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    let new = NewUser { localpart: Some("gus".to_owned()), kind: UserKind::Guest, ..NewUser::default() };
+    b.0.accounts.create_user(new).await.unwrap();
+    let guest = Actor { standing: Standing::Guest, ..actor("@gus:b.example") };
+    let access = async |what: &str| {
+        let draft = state("m.room.guest_access", "", &json!({ "guest_access": what }));
+        a.send(&actor(ALICE), &id, draft, None).await.unwrap();
+        net.deliver().await;
+    };
+    access("can_join").await;
+    b.join(&guest, &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+    access("forbidden").await;
+    for rooms in [&a, &b] {
+        assert_eq!(membership(rooms, &id, "@gus:b.example").await, Some("leave"));
+        assert_eq!(membership(rooms, &id, BOB).await, Some("join"));
+    }
+    same_state(&a, &b, &id).await;
 }
