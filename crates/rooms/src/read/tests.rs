@@ -72,9 +72,9 @@ async fn history_is_filtered_by_relation() {
     let town = Town::new();
     let anna = actor("anna");
     let room = town.room(&anna, json!({})).await;
-    let root = town.say(&anna, &room, json!({ "body": "root" })).await;
+    let asked = town.say(&anna, &room, json!({ "body": "root" })).await;
     for (body, rel_type) in [("reply", "m.thread"), ("vote", "m.reference")] {
-        let relates = json!({ "rel_type": rel_type, "event_id": root });
+        let relates = json!({ "rel_type": rel_type, "event_id": asked });
         town.say(&anna, &room, json!({ "body": body, "m.relates_to": relates })).await;
     }
     let mut filter = RoomEventFilter::default();
