@@ -17,7 +17,10 @@ use metrics::{Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
-use crate::config::{LogConfig, LogFormat};
+use crate::{
+    config::{LogConfig, LogFormat},
+    process,
+};
 
 /// Bounds of the latency histogram, in seconds.
 const LATENCIES: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -115,6 +118,7 @@ pub(crate) struct Gauges {
 impl Gauges {
     #[expect(clippy::cast_precision_loss, reason = "all of these stay far below 2^53")]
     async fn set(&self) -> Result<(), chappe_store::Error> {
+        process::measure();
         gauge!("chappe_store_position").set(self.store.visible().borrow().0 as f64);
         gauge!("chappe_attached_users").set(self.delivery.attached() as f64);
         let reader = self.store.read();

@@ -44,6 +44,9 @@ async fn health_and_metrics() {
     http.get("/_matrix/client/v3/rooms/!secret:x/members", None).await;
     let (_, metrics) = http.raw(Request::get(http.uri("/metrics")), String::new()).await;
     assert!(metrics.contains("chappe_http_requests_total{") && metrics.contains("chappe_store_position"));
+    for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"] {
+        assert!(metrics.contains(name), "{name}");
+    }
     for name in ["chappe_attached_users", "chappe_outbox_destinations", "chappe_http_requests_under_way"] {
         assert!(metrics.contains(name), "{name}");
     }
