@@ -6,6 +6,7 @@
 mod check;
 mod commit;
 mod complete;
+mod gap;
 mod judge;
 mod old;
 mod outliers;

@@ -2,6 +2,7 @@
 
 mod delayed;
 mod federation;
+mod forks;
 mod hostile;
 mod local;
 pub(crate) mod net;

@@ -1,17 +1,15 @@
 //! Checked → Complete: everything the event builds on is here, fetched if need be, within bounds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use chappe_rules::{Pdu, auth::events_needed};
-use chappe_store::{EventMeta, EventNum, Status};
-use ruma::{
-    EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UInt, room_version_rules::RoomVersionRules,
-};
+use chappe_store::EventNum;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, room_version_rules::RoomVersionRules};
 use serde_json::value::RawValue;
 
 use super::{Budget, Checked, Outliers, Proven, check::parse};
 use crate::{
-    Error, Gap, Inner, Result,
+    Error, Inner, Result,
     desk::{Desk, Source, is_placed},
 };
 
@@ -68,76 +66,6 @@ impl Inner {
         let known = desk.known(checked.pdu().prev_events()).await?.into_iter();
         let missing = known.filter(|(_, known)| known.as_ref().is_none_or(|(_, meta)| !is_placed(meta)));
         Ok(missing.map(|(id, _)| id.clone()).collect())
-    }
-
-    /// Those of `ids` that have no place in the room here.
-    async fn unsettled(&self, room: &RoomId, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
-        let desk = Desk::open(self, room).await?;
-        let known = desk.known(ids).await?.into_iter();
-        let has_place = |(_, meta): &(EventNum, EventMeta)| meta.status != Status::Outlier;
-        Ok(known
-            .filter(|(_, known)| !known.as_ref().is_some_and(has_place))
-            .map(|(id, _)| id.clone())
-            .collect())
-    }
-
-    /// Of what a peer says to be missing, what `roots` rest on through missing events alone, oldest first. The rest is
-    /// older than something that is here, or of a branch that nobody asked for.
-    pub(super) async fn reached(
-        &self,
-        room: &RoomId,
-        roots: &[OwnedEventId],
-        found: Vec<Proven>,
-    ) -> Result<Vec<Proven>> {
-        let by_id = found.into_iter().map(|proven| (proven.pdu().event_id().to_owned(), proven));
-        let mut left: BTreeMap<OwnedEventId, Proven> = by_id.collect();
-        let (mut todo, mut reached) = (roots.to_vec(), Vec::new());
-        while !todo.is_empty() {
-            let wanted =
-                std::mem::take(&mut todo).into_iter().filter(|id| left.contains_key(id)).collect::<Vec<_>>();
-            for id in self.unsettled(room, &wanted).await? {
-                if let Some(proven) = left.remove(&id) {
-                    todo.extend_from_slice(proven.pdu().prev_events());
-                    reached.push(proven);
-                }
-            }
-        }
-        reached.sort_by_key(|proven| proven.pdu().depth());
-        Ok(reached)
-    }
-
-    /// Asks the origin for the events between the heads here and the received event, and takes them.
-    pub(super) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<()> {
-        let missing = self.unsettled(checked.room(), checked.pdu().prev_events()).await?;
-        if missing.is_empty() || budget.events == 0 {
-            return Ok(());
-        }
-        let desk = Desk::open(self, checked.room()).await?;
-        let (earliest, _) = desk.heads().await?;
-        let (rules, depth) = (desk.rules, desk.head.depth);
-        drop(desk);
-        let limit = self.config.missing_events_batch;
-        let gap = Gap {
-            earliest,
-            latest: vec![checked.pdu().event_id().to_owned()],
-            limit,
-            min_depth: UInt::try_from(depth.saturating_sub(u64::from(limit))).unwrap_or_default(),
-        };
-        let Ok(raws) = self.peers.missing_events(checked.origin(), checked.room(), gap).await else {
-            return Ok(());
-        };
-        let raws: Vec<_> = raws.into_iter().take(limit.into()).collect();
-        budget.events = budget.events.saturating_sub(raws.len());
-        let found = self.check_raws(rules, checked.room(), &raws).await;
-        for proven in self.reached(checked.room(), &missing, found).await? {
-            let found = Checked::from_handshake(checked.origin(), proven);
-            let event = found.pdu().event_id().to_owned();
-            // The budget says that no further gap is filled: this recursion is one deep.
-            if let Err(error) = Box::pin(self.take(found, budget)).await {
-                tracing::debug!(%event, %error, "event of a gap not taken");
-            }
-        }
-        Ok(())
     }
 
     /// Parses and checks what a peer sent; what is not an event of the room is left out.

@@ -56,8 +56,9 @@ impl Inner {
     ) -> Result<usize> {
         let raws = self.peers.backfill(server, room, &gap.missing, limit.min(100)).await?;
         let rules = Desk::open(self, room).await?.rules;
-        let proven = self.check_raws(rules, room, &raws).await;
-        let proven = self.reached(room, &gap.missing, proven).await?;
+        let proven = self.check_raws(rules, room, &raws).await.into_iter();
+        let found = proven.map(|proven| (proven.pdu().event_id().to_owned(), proven)).collect();
+        let proven = self.reached(room, &gap.missing, &found).await?.events;
         let mut budget = Budget { events: self.config.missing_events_limit, fill: false };
         let mut staged = Vec::new();
         for proven in proven {

@@ -43,6 +43,8 @@ pub(crate) struct Net {
     keys: Arc<Mutex<BTreeMap<OwnedServerName, Arc<SigningKey>>>>,
     /// Servers that cannot be reached.
     pub(super) down: Arc<Mutex<HashSet<OwnedServerName>>>,
+    /// Events that nobody gives out, alone or as part of a state.
+    pub(super) hidden: Arc<Mutex<HashSet<OwnedEventId>>>,
     /// What becomes of answers to `send_join`.
     pub(super) twist: Arc<Mutex<Option<Twist>>>,
     /// What becomes of templates.
@@ -269,10 +271,20 @@ impl Peers for Wire {
     }
 
     async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents, PeerError> {
-        self.to(to)?.state_for(&self.from, room, at).await.map_err(refused)
+        let mut told = self.to(to)?.state_for(&self.from, room, at).await.map_err(refused)?;
+        let hidden = self.net.hidden.lock();
+        let is_hidden = |raw: &RawValue| {
+            let rules = chappe_rules::version::rules(&RoomVersionId::V11).unwrap();
+            hidden.contains(chappe_rules::Pdu::parse(rules, raw.get().as_bytes()).unwrap().event_id())
+        };
+        told.state.retain(|raw| hidden.is_empty() || !is_hidden(raw));
+        Ok(told)
     }
 
     async fn event(&self, to: &ServerName, event: &EventId) -> Result<Box<RawValue>, PeerError> {
+        if self.net.hidden.lock().contains(event) {
+            return Err(refused(Error::NotFound("event")));
+        }
         self.to(to)?.event_for(&self.from, event).await.map_err(refused)
     }
 

@@ -1,0 +1,117 @@
+//! Events between the heads here and a received event: asked for in rounds, taken oldest first.
+
+use std::collections::BTreeMap;
+
+use chappe_store::{EventMeta, EventNum, Status};
+use ruma::{OwnedEventId, RoomId, UInt};
+
+use super::{Budget, Checked, Proven};
+use crate::{Error, Gap, Inner, Result, desk::Desk};
+
+/// What of a peer's answer was asked for.
+pub(super) struct Reached {
+    /// Missing events, oldest first.
+    pub(super) events: Vec<Proven>,
+    /// Those of them that rest on something that neither is here nor came.
+    open: Vec<OwnedEventId>,
+}
+
+impl Inner {
+    /// Those of `ids` that have no place in the room here.
+    async fn unsettled(&self, room: &RoomId, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
+        let desk = Desk::open(self, room).await?;
+        let known = desk.known(ids).await?.into_iter();
+        let has_place = |(_, meta): &(EventNum, EventMeta)| meta.status != Status::Outlier;
+        Ok(known
+            .filter(|(_, known)| !known.as_ref().is_some_and(has_place))
+            .map(|(id, _)| id.clone())
+            .collect())
+    }
+
+    /// Of what a peer says to be missing, what `roots` rest on through missing events alone. The rest is older than
+    /// something that is here, or of a branch that nobody asked for.
+    pub(super) async fn reached(
+        &self,
+        room: &RoomId,
+        roots: &[OwnedEventId],
+        found: &BTreeMap<OwnedEventId, Proven>,
+    ) -> Result<Reached> {
+        let mut events: BTreeMap<&OwnedEventId, &Proven> = BTreeMap::new();
+        let mut open = Vec::new();
+        let mut todo: Vec<(OwnedEventId, Option<&OwnedEventId>)> =
+            roots.iter().map(|id| (id.clone(), None)).collect();
+        while !todo.is_empty() {
+            let ids: Vec<OwnedEventId> = todo.iter().map(|(id, _)| id.clone()).collect();
+            let missing = self.unsettled(room, &ids).await?;
+            for (id, follower) in std::mem::take(&mut todo) {
+                if !missing.contains(&id) || events.contains_key(&id) {
+                    continue;
+                }
+                match found.get_key_value(&id) {
+                    Some((id, proven)) => {
+                        events.insert(id, proven);
+                        todo.extend(proven.pdu().prev_events().iter().map(|prev| (prev.clone(), Some(id))));
+                    }
+                    None => open.extend(follower.cloned()),
+                }
+            }
+        }
+        let mut events: Vec<Proven> = events.into_values().cloned().collect();
+        events.sort_by_key(|proven| proven.pdu().depth());
+        open.dedup();
+        Ok(Reached { events, open })
+    }
+
+    /// Asks the origin for the events between the heads here and the received event, and takes them.
+    pub(super) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<()> {
+        let missing = self.unsettled(checked.room(), checked.pdu().prev_events()).await?;
+        if missing.is_empty() || budget.events == 0 {
+            return Ok(());
+        }
+        for proven in self.between(checked, &missing, budget).await? {
+            let found = Checked::from_handshake(checked.origin(), proven);
+            let event = found.pdu().event_id().to_owned();
+            // The budget says that no further gap is filled: this recursion is one deep.
+            match Box::pin(self.take(found, budget)).await {
+                Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
+                Err(error) => tracing::debug!(%event, %error, "event of a gap not taken"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The missing events that the received one rests on, oldest first, as far as the origin gives them. In several
+    /// rounds: a branch that is not followed back to something known would stand beside the present as a head of its
+    /// own, and what the room was like when it parted would be resolved against what it is like now.
+    async fn between(
+        &self,
+        checked: &Checked,
+        missing: &[OwnedEventId],
+        budget: &mut Budget,
+    ) -> Result<Vec<Proven>> {
+        let desk = Desk::open(self, checked.room()).await?;
+        let (earliest, _) = desk.heads().await?;
+        let (rules, depth) = (desk.rules, desk.head.depth.min(checked.pdu().depth()));
+        drop(desk);
+        let (limit, most) = (self.config.missing_events_batch, self.config.missing_events_limit);
+        let min_depth = UInt::try_from(depth.saturating_sub(most as u64)).unwrap_or_default();
+        let mut latest = vec![checked.pdu().event_id().to_owned()];
+        let mut found = BTreeMap::new();
+        loop {
+            let gap = Gap { earliest: earliest.clone(), latest, limit, min_depth };
+            let answer = self.peers.missing_events(checked.origin(), checked.room(), gap).await;
+            let raws: Vec<_> = answer.unwrap_or_default().into_iter().take(limit.into()).collect();
+            budget.events = budget.events.saturating_sub(raws.len());
+            let known = found.len();
+            for proven in self.check_raws(rules, checked.room(), &raws).await {
+                found.insert(proven.pdu().event_id().to_owned(), proven);
+            }
+            let reached = self.reached(checked.room(), missing, &found).await?;
+            if reached.open.is_empty() || found.len() == known || budget.events < limit.into() {
+                return Ok(reached.events);
+            }
+            latest = reached.open;
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Forks: what becomes a head and what does not, and states with holes.
+
+use chappe_store::{EventNum, Status};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, server_name};
+use serde_json::{json, value::RawValue};
+
+use super::net::{Net, actor, bodies, room, say, state, user, whole_state};
+use crate::{Change, Rooms};
+
+const ALICE: &str = "@alice:a.example";
+const BOB: &str = "@bob:b.example";
+const CAROL: &str = "@carol:c.example";
+
+async fn three(net: &Net) -> ([Rooms; 3], OwnedRoomId) {
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    for (rooms, who) in [(&b, BOB), (&c, CAROL)] {
+        let via = vec!["a.example".try_into().unwrap()];
+        rooms.join(&actor(who), &id, via, serde_json::Map::new()).await.unwrap();
+        net.deliver().await;
+    }
+    ([a, b, c], id)
+}
+
+async fn raw(rooms: &Rooms, id: &RoomId, event: &EventId) -> Box<RawValue> {
+    let view = rooms.view(id).await.unwrap();
+    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
+    let json = view.reader.pdu(view.nid, num).await.unwrap().json.to_string();
+    RawValue::from_string(json).unwrap()
+}
+
+/// Hands one event of one server to another.
+async fn hand(event: &EventId, id: &RoomId, (from, name): (&Rooms, &ServerName), to: &Rooms) -> bool {
+    to.receive(name, vec![raw(from, id, event).await]).await[0].result.is_ok()
+}
+
+async fn heads(rooms: &Rooms, id: &RoomId) -> Vec<OwnedEventId> {
+    let view = rooms.view(id).await.unwrap();
+    let mut nums: Vec<EventNum> = view.head.extremities.clone();
+    nums.sort_unstable();
+    let found = view.reader.pdus(view.nid, &nums).await.unwrap();
+    found.iter().map(|stored| stored.event_id.clone()).collect()
+}
+
+#[tokio::test]
+async fn what_is_older_than_the_join_does_not_become_a_head() {
+    let net = Net::default();
+    let ([a, _, c], id) = three(&net).await;
+    // Neither hears the other, so a walks down to the beginning of the room when c asks what it missed.
+    let ours = say(&c, CAROL, &id, "ours").await;
+    say(&a, ALICE, &id, "missed").await;
+    let invite = json!({ "join_rule": "invite" });
+    a.send(&actor(ALICE), &id, state("m.room.join_rules", "", &invite), None).await.unwrap();
+    let last = say(&a, ALICE, &id, "last").await;
+    assert!(hand(&last, &id, (&a, server_name!("a.example")), &c).await);
+    assert_eq!(heads(&c, &id).await, [ours, last]);
+    assert_eq!(bodies(&c, &id).await, ["ours", "missed", "last"]);
+    net.deliver().await;
+    assert_eq!(whole_state(&a, &id).await, whole_state(&c, &id).await);
+    assert!(whole_state(&a, &id).await.contains_key(&("m.room.member".to_owned(), BOB.to_owned())));
+}
+
+#[tokio::test]
+async fn heads_are_covered_through_soft_failed_events() {
+    let net = Net::default();
+    let ([a, b, c], id) = three(&net).await;
+    let (from_b, from_c) = ((&b, server_name!("b.example")), (&c, server_name!("c.example")));
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Ban, None).await.unwrap();
+    let ban = heads(&a, &id).await.remove(0);
+    // Neither b nor c knows of the ban yet.
+    let first = say(&c, CAROL, &id, "first").await;
+    assert!(hand(&first, &id, from_c, &a).await && hand(&first, &id, from_c, &b).await);
+    assert_eq!(heads(&a, &id).await, [ban.clone(), first]);
+    let banned = say(&b, BOB, &id, "from the banned").await;
+    assert!(hand(&banned, &id, from_b, &a).await && hand(&banned, &id, from_b, &c).await);
+    let view = a.view(&id).await.unwrap();
+    let num = view.reader.event_num(view.nid, &banned).await.unwrap().unwrap();
+    assert_eq!(view.reader.event_meta(view.nid, num).await.unwrap().status, Status::SoftFailed);
+    drop(view);
+    let second = say(&c, CAROL, &id, "second").await;
+    assert!(hand(&second, &id, from_c, &a).await);
+    assert_eq!(heads(&a, &id).await, [ban, second]);
+}
+
+/// More than is fetched for one event.
+const MANY: usize = 700;
+
+#[tokio::test]
+async fn a_gap_is_followed_back_to_what_is_known() {
+    let net = Net::default();
+    let ([a, b, _], id) = three(&net).await;
+    let mut said = Vec::new();
+    for n in 0..300 {
+        said.push(say(&a, ALICE, &id, &n.to_string()).await);
+    }
+    assert!(hand(&said[299], &id, (&a, server_name!("a.example")), &b).await);
+    assert_eq!(heads(&b, &id).await, said[299..]);
+    assert_eq!(bodies(&b, &id).await.len(), 300);
+}
+
+#[tokio::test]
+async fn what_was_missing_does_not_become_a_head_when_it_comes() {
+    let net = Net::default();
+    let ([a, b, _], id) = three(&net).await;
+    let from_a = (&a, server_name!("a.example"));
+    let mut said = Vec::new();
+    for n in 0..MANY {
+        said.push(say(&a, ALICE, &id, &n.to_string()).await);
+    }
+    let joined = heads(&b, &id).await.remove(0);
+    assert!(hand(&said[MANY - 1], &id, from_a, &b).await);
+    let last = said[MANY - 1].clone();
+    assert_eq!(heads(&b, &id).await, [joined, last.clone()]);
+    let reader = b.store().read();
+    let nid = reader.room_nid(&id).await.unwrap().unwrap();
+    let missing = reader.gaps(nid).await.unwrap().pop().unwrap().missing.remove(0);
+    drop(reader);
+    assert!(hand(&missing, &id, from_a, &b).await);
+    assert_eq!(heads(&b, &id).await, [last]);
+    assert_eq!(bodies(&b, &id).await.len(), MANY);
+}
+
+#[tokio::test]
+async fn a_state_with_a_hole_is_not_used() {
+    let net = Net::default();
+    let ([a, b, _], id) = three(&net).await;
+    let from_a = (&a, server_name!("a.example"));
+    let name = a.send(&actor(ALICE), &id, state("m.room.name", "", &json!({ "name": "n" })), None).await;
+    let name = name.unwrap();
+    let mut last = name.clone();
+    for n in 0..MANY {
+        last = say(&a, ALICE, &id, &n.to_string()).await;
+    }
+    let before = (heads(&b, &id).await, whole_state(&b, &id).await);
+    net.hidden.lock().insert(name.clone());
+    assert!(!hand(&last, &id, from_a, &b).await);
+    assert_eq!((heads(&b, &id).await, whole_state(&b, &id).await), before);
+    // Another event on top brings it in once the state can be had.
+    net.hidden.lock().clear();
+    let next = say(&a, ALICE, &id, "next").await;
+    assert!(hand(&next, &id, from_a, &b).await);
+    assert_eq!(heads(&b, &id).await.last(), Some(&next));
+    assert_eq!(whole_state(&a, &id).await, whole_state(&b, &id).await);
+}
