@@ -88,3 +88,26 @@ async fn a_copy_holds_what_was_answered_before_and_nothing_after() {
     assert_eq!(copy.commit(Batch::default()).await.expect("commits"), Position(1_051));
     assert_eq!(*db.visible().borrow(), Position(51), "the original goes its own way");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_in_memory_is_read_from_the_disk() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let key = |table: u8, n: u32| bytes::Bytes::from([&[table][..], &n.to_be_bytes()].concat());
+    let value = |n: u32| bytes::Bytes::from(n.to_string().repeat(20));
+    let db = open(&folder);
+    for table in 1..=4 {
+        let put = |n: u32| Change::Put(key(table, 2 * n).to_vec().into(), value(n).to_vec().into());
+        let changes = (0..5_000).map(put).collect();
+        db.commit(Batch { expectations: Vec::new(), changes }).await.expect("commits");
+    }
+    drop(db);
+    // Nothing is in the cache now. Every other key is absent.
+    for table in 1..=4 {
+        let db = open(&folder);
+        let keys: Vec<bytes::Bytes> = (0..10_000_u32).step_by(7).map(|n| key(table, n)).collect();
+        let found = db.snapshot().get(&keys).await.expect("reads");
+        for (n, found) in (0..10_000_u32).step_by(7).zip(found) {
+            assert_eq!(found, n.is_multiple_of(2).then(|| value(n / 2)), "key {n} of table {table}");
+        }
+    }
+}
