@@ -1,6 +1,6 @@
 //! What never changes once it is committed, kept in memory without invalidation.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use quick_cache::{Weighter, sync};
 use roaring::RoaringBitmap;
@@ -27,6 +27,8 @@ pub(crate) struct Cache {
     pub(crate) keys: sync::Cache<(RoomNid, KeyId), StateKey>,
     pub(crate) values: sync::Cache<(RoomNid, StateRef, KeyId), EventNum>,
     pub(crate) parents: sync::Cache<(RoomNid, u32), LineParent>,
+    /// The highest room number that was given to somebody in this process.
+    pub(crate) taken_room: AtomicU32,
 }
 
 /// Weighs entries by their bytes.
@@ -61,6 +63,7 @@ impl Cache {
             keys: sync::Cache::new(100_000),
             values: sync::Cache::new(100_000),
             parents: sync::Cache::new(10_000),
+            taken_room: AtomicU32::new(0),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     registry,
     relations::{Child, RelationCounts, Relations, Threads, WaitingRedactions},
     reports::{Report, Reports},
-    rooms::{NextRoom, RoomHeads, RoomIds, RoomNames},
+    rooms::{RoomHeads, RoomIds, RoomNames},
     state::{Line, Now, StateChanges, StateKey, StateKeys, StateLines, StateNow, StateVersions},
     timeline::Timeline,
     transactions::{Done, EventTransaction, EventTransactions, TransactionOrder, Transactions},
@@ -117,7 +117,6 @@ fn rows() -> Vec<(u8, String)> {
         row::<RoomIds>(room.clone(), NID),
         row::<RoomNames>(NID, at(room.to_string())),
         row::<RoomHeads>(NID, head()),
-        row::<NextRoom>((), 4),
         row::<EventIds>(hashed.into(), (NID, NUM)),
         row::<EventIds>(plain.into(), (NID, NUM)),
         row::<EventPdus>((NID, NUM), StoredPdu::new(hashed.to_owned(), "{}")),
@@ -208,7 +207,9 @@ fn room_tables_keep_their_bytes() {
 #[test]
 fn every_room_table_has_a_golden_row() {
     let seen: Vec<u8> = all_rows().into_iter().map(|(number, _)| number).collect();
-    for info in registry::ALL.iter().filter(|info| (20..70).contains(&info.number)) {
+    let retired = registry::NEXT_ROOM.number;
+    for info in registry::ALL.iter().filter(|info| (20..70).contains(&info.number) && info.number != retired)
+    {
         assert!(seen.contains(&info.number), "{} has no golden row", info.name);
     }
 }

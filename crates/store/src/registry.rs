@@ -51,7 +51,7 @@ registry! {
     ROOM_NAMES = 21, Point;
     /// The one small record of each room that all its writers replace.
     ROOM_HEADS = 22, Point;
-    /// The number the next room gets.
+    /// Retired: the number the next room got, for which all who made rooms were waiting.
     NEXT_ROOM = 23, Point;
     /// Event id → room number and event number.
     EVENT_IDS = 24, Point;

@@ -1,5 +1,7 @@
 //! Rooms: their numbers, and the head record that every writer of a room expects and replaces.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use chappe_kv::Position;
 use ruma::{OwnedRoomId, RoomId, RoomVersionId};
 
@@ -163,8 +165,6 @@ table! {
     RoomNames = ROOM_NAMES: RoomNid => At<String>;
     /// Number → head.
     RoomHeads = ROOM_HEADS: RoomNid => RoomHead;
-    /// The number the next room gets; absent means 1.
-    NextRoom = NEXT_ROOM: () => u32;
 }
 
 impl Reader<'_> {
@@ -208,9 +208,14 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(|(nid, _)| nid).collect())
     }
 
-    /// The number the next room would get; pass it to [`Tx::new_room`].
+    /// A number for a new room, given to nobody else in this process; pass it to [`Tx::new_room`].
     pub async fn next_room(&self) -> Result<RoomNid, Error> {
-        Ok(RoomNid(self.get::<NextRoom>(&()).await?.unwrap_or(1)))
+        let newest = self.scan::<RoomNames>(&(), Direction::Backward, 1).await?;
+        let newest = newest.first().map_or(0, |(nid, _)| nid.0);
+        let take = |taken: u32| taken.max(newest).checked_add(1);
+        let before = self.cache.taken_room.fetch_update(SeqCst, SeqCst, take);
+        let before = before.map_err(|_| Error::Corrupt("room numbers are used up"))?;
+        Ok(RoomNid(before.max(newest) + 1))
     }
 }
 
@@ -218,9 +223,7 @@ impl Tx {
     /// Numbers a room `nid` (from [`Reader::next_room`]). Conflict if the room exists or the number is taken by then.
     /// The caller puts the first head with [`Tx::first_head`] in the same transaction.
     pub fn new_room(&mut self, nid: RoomNid, room: &RoomId) -> &mut Self {
-        let expected = (nid.0 > 1).then_some(nid.0);
-        self.expect::<NextRoom>(&(), expected.as_ref());
-        self.put::<NextRoom>(&(), &(nid.0 + 1));
+        self.expect_absent::<RoomNames>(&nid);
         self.expect_absent::<RoomIds>(&room.to_owned());
         self.put::<RoomIds>(&room.to_owned(), &nid);
         self.put_now::<RoomNames, _>(&nid, &room.as_str().to_owned())
