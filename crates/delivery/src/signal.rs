@@ -238,8 +238,11 @@ impl Signal {
             return Look::Everywhere;
         }
         let mut touched = Touched::default();
-        for (_, touch) in recent.changes.iter().filter(|(at, _)| *at > after && *at <= up_to) {
-            touched.add(touch, device);
+        // The follower handles commits in order, so what is after a position is at the end.
+        for (at, touch) in recent.changes.iter().rev().take_while(|(at, _)| *at > after) {
+            if *at <= up_to {
+                touched.add(touch, device);
+            }
         }
         Look::At(touched)
     }

@@ -66,11 +66,14 @@ impl Doorman {
             let (doorman, router, tls) = (self.clone(), door.router.clone(), door.tls.clone());
             self.world.spawn("connection", async move {
                 let _place = place;
+                // Boxed: a connection without TLS shall not keep the room that one with TLS takes, and none that of
+                // its handshake.
                 match tls {
-                    None => doorman.serve(stream, peer, router).await,
+                    None => Box::pin(doorman.serve(stream, peer, router)).await,
                     Some(tls) => {
-                        if let Some(Ok(stream)) = doorman.world.timeout(HANDSHAKE, tls.accept(stream)).await {
-                            doorman.serve(stream, peer, router).await;
+                        let handshake = Box::pin(doorman.world.timeout(HANDSHAKE, tls.accept(stream)));
+                        if let Some(Ok(stream)) = handshake.await {
+                            Box::pin(doorman.serve(Box::new(stream), peer, router)).await;
                         }
                     }
                 }

@@ -59,6 +59,8 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         let kill = self.kill.clone();
+        // Boxed: each layer around a future would have room of its own for it, for as long as the task lives.
+        let future = Box::pin(future);
         let task = async move { kill.run_until_cancelled(future).await };
         Ended(self.tracker.spawn(task.instrument(tracing::info_span!("task", name))))
     }
