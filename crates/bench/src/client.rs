@@ -137,10 +137,23 @@ impl Client {
         Ok(answer["event_id"].as_str().context("no event_id")?.to_owned())
     }
 
+    /// A sync that is not parsed: its bytes and the token they end at. `timeout` in milliseconds.
+    pub async fn sync_bytes(&self, since: Option<&str>, timeout: u64) -> Result<(Bytes, String)> {
+        let bytes = self.bytes(Method::GET, &sync_path(since, timeout), None).await?;
+        let next = text_after(&bytes, "\"next_batch\":\"").context("no next_batch")?.to_owned();
+        Ok((bytes, next))
+    }
+
     /// `timeout` in milliseconds.
     pub async fn sync(&self, since: Option<&str>, timeout: u64) -> Result<Value> {
         self.get(&sync_path(since, timeout)).await
     }
+}
+
+/// The text between the first `mark` and the next quotation mark.
+fn text_after<'a>(bytes: &'a [u8], mark: &str) -> Option<&'a str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.split_once(mark)?.1.split('"').next()
 }
 
 /// The path of a sync; `timeout` in milliseconds.

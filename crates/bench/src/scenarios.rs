@@ -9,12 +9,18 @@ mod memory;
 mod mixed;
 mod sends;
 
-use std::{path::PathBuf, pin::Pin};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http::Method;
 
-use chappe_bench::Client;
+use crate::report::Row;
+use chappe_bench::{Client, Server};
 
 /// What a scenario gets to know.
 #[derive(Clone)]
@@ -36,7 +42,7 @@ impl Setting {
     }
 }
 
-type Running = Pin<Box<dyn Future<Output = Result<()>>>>;
+type Running = Pin<Box<dyn Future<Output = Result<Vec<Row>>>>>;
 type Scenario = fn(Setting) -> Running;
 
 /// Name and function, in the order of the report.
@@ -66,4 +72,25 @@ async fn join_all(users: &[Client], room: &str) -> Result<()> {
 fn next_batch(answer: &serde_json::Value) -> Result<String> {
     use anyhow::Context as _;
     Ok(answer["next_batch"].as_str().context("no next_batch")?.to_owned())
+}
+
+/// Waits until so many syncs are under way, as the server counts them.
+async fn until_waiting(server: &Server, count: usize) -> Result<()> {
+    let client = Client::new(server.client);
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while waiting_syncs(&client).await? < count {
+        anyhow::ensure!(Instant::now() < deadline, "{count} waiting syncs were expected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// How many syncs are under way.
+async fn waiting_syncs(client: &Client) -> Result<usize> {
+    let page = client.bytes(Method::GET, "/metrics", None).await?;
+    let page = String::from_utf8_lossy(&page);
+    let line = page.lines().find(|line| {
+        line.starts_with("chappe_http_requests_under_way") && line.contains("/_matrix/client/v3/sync\"")
+    });
+    Ok(line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0))
 }

@@ -1,6 +1,6 @@
 //! Durations, in order.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Measured durations.
 #[derive(Default)]
@@ -17,6 +17,11 @@ impl Samples {
 
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The duration below which 99 of 100 samples lie, in milliseconds.
+    pub(crate) fn p99(&self) -> f64 {
+        self.percentile(99)
     }
 
     /// The duration below which `percent` of the samples lie, in milliseconds.
@@ -36,7 +41,14 @@ pub(crate) fn per_second(count: usize, span: Duration) -> f64 {
 
 impl std::fmt::Display for Samples {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [median, p90, p99, max] = [50, 90, 99, 100].map(|percent| self.percentile(percent));
-        write!(f, "median {median:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {max:.2} ms")
+        let [median, p99, max] = [50, 99, 100].map(|percent| self.percentile(percent));
+        write!(f, "median {median:.2} ms, p99 {p99:.2} ms, max {max:.1} ms")
     }
+}
+
+/// How long something takes that succeeds.
+pub(crate) async fn measured<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Duration> {
+    let begin = Instant::now();
+    work.await?;
+    Ok(begin.elapsed())
 }

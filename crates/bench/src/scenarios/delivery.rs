@@ -3,49 +3,62 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use http::Method;
 use tokio::sync::mpsc;
 
-use super::{Setting, join_all, next_batch, register_many};
-use crate::stats::{Samples, per_second};
-use chappe_bench::{Client, Server, sync_path};
+use super::{Setting, join_all, register_many, until_waiting};
+use crate::{
+    report::Row,
+    stats::{Samples, per_second},
+};
+use chappe_bench::{Client, Server};
 
-pub(super) async fn run(setting: Setting) -> Result<()> {
-    big_room(&setting).await?;
-    steady_rate(&setting).await
+/// Number of a message and when it arrived.
+type Arrival = (usize, Instant);
+
+pub(super) async fn run(setting: Setting) -> Result<Vec<Row>> {
+    let mut rows = big_room(&setting).await?;
+    rows.extend(steady_rate(&setting).await?);
+    Ok(rows)
 }
 
-/// One room with 1,000 members who all wait: how long until the first and the last of them has a message.
-async fn big_room(setting: &Setting) -> Result<()> {
+/// One room with 1,000 members who all wait: how long until each of them has a message, said alone and in a stream.
+async fn big_room(setting: &Setting) -> Result<Vec<Row>> {
     let server = Server::start(&setting.binary).await?;
     let users = register_many(&Client::new(server.client), "d", setting.scaled(1000)).await?;
     let room = users[0].create_room("public_chat").await?;
     join_all(&users[1..], &room).await?;
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
-    listen(&users[1..], &arrived).await?;
+    listen(&users, &arrived).await?;
+    until_waiting(&server, users.len()).await?;
     let (mut each, mut last) = (Samples::default(), Samples::default());
-    for n in 0..20 {
-        let marker = format!("marker-{n}-");
+    for n in 0..50 {
         let begin = Instant::now();
-        users[0].send(&room, &marker).await?;
-        let mut waiting = users.len() - 1;
-        while waiting > 0 {
-            let arrival = tokio::time::timeout(Duration::from_secs(20), arrivals.recv());
-            let (text, at): (String, Instant) = arrival.await?.context("listeners ended")?;
-            if text == marker {
-                each.add(at - begin);
-                waiting -= 1;
-            }
+        users[n].send(&room, &marker(n)).await?;
+        for _ in 0..users.len() {
+            let (text, at) = next_arrival(&mut arrivals).await?;
+            anyhow::ensure!(text == n, "message {text} arrived while {n} was waited for");
+            each.add(at - begin);
         }
         last.add(begin.elapsed());
+        until_waiting(&server, users.len()).await?;
     }
-    println!("room of {} syncing members, each arrival: {each}", users.len());
-    println!("room of {} syncing members, last arrival: {last}", users.len());
-    Ok(())
+    let members = users.len();
+    let what = format!("delivery of a message to {members} syncing members of a room");
+    let mut rows = vec![Row::new(what, format!("each: {each}; the last: {last}"))];
+    let senders: Vec<(Client, String)> =
+        users[..50].iter().map(|user| (user.clone(), room.clone())).collect();
+    for rate in [50, 500] {
+        let load = Load { server: &server, senders: &senders, rate, seconds: 10, receivers: members };
+        let (samples, measured) = load.run(&mut arrivals).await?;
+        let what = format!("delivery at {rate} sends/s in a room of {members} syncing members");
+        let row = Row::new(what, measured);
+        rows.push(if rate == 500 { row.aim("p99 25 ms", samples.p99() < 25.0) } else { row });
+    }
+    Ok(rows)
 }
 
-/// 50 rooms of 4 members: 500 sends a second, open loop.
-async fn steady_rate(setting: &Setting) -> Result<()> {
+/// 50 rooms of 4 members, all of whom sync.
+async fn steady_rate(setting: &Setting) -> Result<Vec<Row>> {
     let server = Server::start(&setting.binary).await?;
     let base = Client::new(server.client);
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
@@ -54,74 +67,100 @@ async fn steady_rate(setting: &Setting) -> Result<()> {
         let users = register_many(&base, &format!("r{n}x"), 4).await?;
         let room = users[0].create_room("public_chat").await?;
         join_all(&users[1..], &room).await?;
-        listen(&users[1..], &arrived).await?;
+        listen(&users, &arrived).await?;
         senders.push((users[0].clone(), room));
     }
-    let begin = Instant::now();
-    let cpu = server.cpu()?;
-    let mut sent = std::collections::BTreeMap::new();
-    let mut ticks = tokio::time::interval(Duration::from_millis(2));
-    let total = 500 * 20;
-    for n in 0..total {
-        ticks.tick().await;
-        let (user, room) = senders[n % senders.len()].clone();
-        let marker = format!("marker-{n}-");
-        sent.insert(marker.clone(), Instant::now());
-        tokio::spawn(async move { user.send(&room, &marker).await });
-    }
-    let rate = per_second(total, begin.elapsed());
-    let cores = server.cpu_since(cpu)?.as_secs_f64() / begin.elapsed().as_secs_f64();
-    let mut samples = Samples::default();
-    while samples.len() < total * 3 {
-        match tokio::time::timeout(Duration::from_secs(5), arrivals.recv()).await {
-            Ok(Some((text, at))) => {
-                if let Some(begin) = sent.get(&text) {
-                    samples.add(at - *begin);
-                }
-            }
-            _ => anyhow::bail!("{} of {} deliveries arrived", samples.len(), total * 3),
-        }
-    }
-    println!("{rate:.0} sends/s to 3 syncing members each: {samples}, server {cores:.2} cores");
-    Ok(())
+    until_waiting(&server, 4 * senders.len()).await?;
+    let load = Load { server: &server, senders: &senders, rate: 500, seconds: 20, receivers: 4 };
+    let (samples, measured) = load.run(&mut arrivals).await?;
+    let row = Row::new("delivery at 500 sends/s in 50 rooms of 4 syncing members", measured);
+    Ok(vec![row.aim("p99 25 ms", samples.p99() < 25.0)])
 }
 
-/// Each user long-polls; every `marker-…-` that arrives is told with its time.
-async fn listen(users: &[Client], arrived: &mpsc::UnboundedSender<(String, Instant)>) -> Result<()> {
+/// Sends at a rate, open loop: each is due at its time, whatever became of those before.
+struct Load<'a> {
+    server: &'a Server,
+    senders: &'a [(Client, String)],
+    /// A second.
+    rate: usize,
+    seconds: usize,
+    /// Syncs in which each message arrives.
+    receivers: usize,
+}
+
+impl Load<'_> {
+    async fn run(&self, arrivals: &mut mpsc::UnboundedReceiver<Arrival>) -> Result<(Samples, String)> {
+        let total = self.rate * self.seconds;
+        let (begin, cpu) = (Instant::now(), self.server.cpu()?);
+        let due = |n: usize| {
+            begin + Duration::from_secs_f64(1.0) * u32::try_from(n).unwrap_or(0) / self.per_second()
+        };
+        let sending = async {
+            for n in 0..total {
+                tokio::time::sleep_until(due(n).into()).await;
+                let (user, room) = self.senders[n % self.senders.len()].clone();
+                tokio::spawn(async move { user.send(&room, &marker(n)).await });
+            }
+            Ok((begin.elapsed(), self.server.cpu_since(cpu)?))
+        };
+        let receiving = async {
+            let mut samples = Samples::default();
+            while samples.len() < total * self.receivers
+                && let Ok((n, at)) = next_arrival(arrivals).await
+            {
+                samples.add(at.saturating_duration_since(due(n)));
+            }
+            anyhow::Ok(samples)
+        };
+        let ((took, cpu), samples) = futures_util::future::try_join(sending, receiving).await?;
+        let rate = per_second(total, took);
+        let cores = cpu.as_secs_f64() / took.as_secs_f64();
+        // A device that fell behind by more events than it asks for is told that there is a gap, instead of the events.
+        let skipped = total * self.receivers - samples.len();
+        let measured = format!(
+            "{rate:.0} sends/s, {} deliveries, {skipped} left to gaps: {samples}; server {cores:.2} cores",
+            samples.len()
+        );
+        Ok((samples, measured))
+    }
+
+    fn per_second(&self) -> u32 {
+        u32::try_from(self.rate).unwrap_or(u32::MAX)
+    }
+}
+
+async fn next_arrival(arrivals: &mut mpsc::UnboundedReceiver<Arrival>) -> Result<Arrival> {
+    let arrival = tokio::time::timeout(Duration::from_secs(5), arrivals.recv()).await;
+    arrival.context("a delivery is missing")?.context("listeners ended")
+}
+
+/// Each user long-polls; every message that arrives is told with its time.
+async fn listen(users: &[Client], arrived: &mpsc::UnboundedSender<Arrival>) -> Result<()> {
     for user in users {
-        let mut since = next_batch(&user.sync(None, 0).await?)?;
+        let (_, mut since) = user.sync_bytes(None, 0).await?;
         let (user, arrived) = (user.clone(), arrived.clone());
         tokio::spawn(async move {
-            loop {
-                let answer = user.bytes(Method::GET, &sync_path(Some(&since), 30_000), None).await;
+            while let Ok((bytes, next)) = user.sync_bytes(Some(&since), 30_000).await {
                 let at = Instant::now();
-                let Ok(bytes) = answer else { return };
-                let text = String::from_utf8_lossy(&bytes);
-                for marker in markers(&text) {
-                    if arrived.send((marker, at)).is_err() {
+                for number in numbers(&bytes) {
+                    if arrived.send((number, at)).is_err() {
                         return;
                     }
                 }
-                let Ok(Ok(next)) = serde_json::from_slice(&bytes).map(|answer| next_batch(&answer)) else {
-                    return;
-                };
                 since = next;
             }
         });
     }
-    // Every poll must be under way before the first message is sent.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     Ok(())
 }
 
-/// Every marker in a sync answer.
-fn markers(text: &str) -> Vec<String> {
-    let mut found: Vec<String> = text
-        .split("\"marker-")
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next())
-        .map(|rest| format!("marker-{rest}"))
-        .collect();
-    found.dedup();
-    found
+fn marker(number: usize) -> String {
+    format!("marker-{number}-")
+}
+
+/// The numbers of the messages in a sync answer.
+fn numbers(bytes: &[u8]) -> Vec<usize> {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let marked = text.split("\"marker-").skip(1);
+    marked.filter_map(|rest| rest.split_once('-')?.0.parse().ok()).collect()
 }

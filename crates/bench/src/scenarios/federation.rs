@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::{Setting, join_all, register_many};
+use crate::report::Row;
 use chappe_bench::{Authority, Client, Server, segment};
 
-pub(super) async fn run(setting: Setting) -> Result<()> {
+pub(super) async fn run(setting: Setting) -> Result<Vec<Row>> {
     let authority = Authority::new()?;
     let resident = Server::start_federating(&setting.binary, &authority).await?;
     let joining = Server::start_federating(&setting.binary, &authority).await?;
@@ -17,13 +18,20 @@ pub(super) async fn run(setting: Setting) -> Result<()> {
     join_all(&users[1..], &room).await?;
     let user = Client::new(joining.client).register("far").await?;
     let path = format!("/_matrix/client/v3/join/{}?server_name={}", segment(&room), segment(&resident.name));
+    let (cpu, cpu_there) = (joining.cpu()?, resident.cpu()?);
     let begin = Instant::now();
     user.post(&path, json!({})).await?;
-    println!(
-        "join of a room of {} members over federation: {:.2} s",
-        users.len(),
-        begin.elapsed().as_secs_f64()
+    let took = begin.elapsed().as_secs_f64();
+    let (cpu, cpu_there) = (joining.cpu_since(cpu)?, resident.cpu_since(cpu_there)?);
+
+    let members = user.get(&format!("/_matrix/client/v3/rooms/{}/joined_members", segment(&room))).await?;
+    let known = members["joined"].as_object().context("no members")?.len();
+    anyhow::ensure!(known == users.len() + 1, "{known} members are known after the join");
+    let measured = format!(
+        "{took:.2} s; processor time {:.2} s here, {:.2} s there; {} MiB resident",
+        cpu.as_secs_f64(),
+        cpu_there.as_secs_f64(),
+        joining.resident_bytes()? >> 20,
     );
-    println!("processor time: joining server {:.2} s", joining.cpu()?.as_secs_f64());
-    Ok(())
+    Ok(vec![Row::new(format!("join of a room of {} members over federation", users.len()), measured)])
 }
