@@ -137,8 +137,8 @@ async fn a_state_with_a_hole_is_not_used() {
     assert_eq!((heads(&b, &id).await, whole_state(&b, &id).await), before);
     // Another event on top brings it in once the state can be had.
     net.hidden.lock().clear();
-    let next = say(&a, ALICE, &id, "next").await;
-    assert!(hand(&next, &id, from_a, &b).await);
-    assert_eq!(heads(&b, &id).await.last(), Some(&next));
+    let above = say(&a, ALICE, &id, "next").await;
+    assert!(hand(&above, &id, from_a, &b).await);
+    assert_eq!(heads(&b, &id).await.last(), Some(&above));
     assert_eq!(whole_state(&a, &id).await, whole_state(&b, &id).await);
 }
