@@ -105,6 +105,15 @@ pub struct DeviceListChange {
     pub previous: Position,
 }
 
+impl DeviceListChange {
+    /// Whether one of the two changes known came after a position and up to another.
+    pub fn is_between(&self, after: Position, up_to: Position) -> bool {
+        let inside = |at: Position| at > after && at <= up_to;
+        // Before the last two there may have been more.
+        inside(self.position) || self.previous > after
+    }
+}
+
 /// Keys and name of a remote device, each where it has one.
 pub type RemoteDeviceUpdate = (Option<Raw<DeviceKeys>>, Option<String>);
 

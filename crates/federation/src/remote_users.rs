@@ -1,6 +1,9 @@
 //! Users of other servers, as the accounts and clients of this one ask about them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use chappe_accounts::{Claim, ClaimedKeys, Profile, RemoteError, RemoteKeys, RemoteUsers};
@@ -53,14 +56,16 @@ impl RemoteUsers for Federation {
         users.retain(|user, _| user.server_name() == server);
         let mut keys = RemoteKeys::default();
         let mut missing = BTreeMap::new();
+        let mut followed = self.sharing(asker, users.keys()).await;
         for (user, devices) in users {
-            if self.is_fresh(&user).await {
+            // Of those who share no room any more, changes are not heard.
+            if followed.contains(&user) && self.is_fresh(&user).await {
+                followed.remove(&user);
                 self.add_cached(&mut keys, user, &devices).await?;
             } else {
                 missing.insert(user, devices);
             }
         }
-        let followed = self.sharing(asker, missing.keys()).await;
         if followed.len() <= SINGLY {
             let fetched = join_all(followed.into_iter().map(async |user| {
                 let fetched = self.0.devices.resync(self, &user).await;
@@ -73,6 +78,12 @@ impl RemoteUsers for Federation {
             }
         } else {
             for user in followed {
+                // From now on somebody here has this user's keys and must hear of changes.
+                self.0
+                    .accounts
+                    .doubt_remote(&user)
+                    .await
+                    .map_err(|e| RemoteError::Unavailable(e.to_string()))?;
                 self.0.devices.resync_soon(self, &user);
             }
         }
@@ -153,20 +164,24 @@ impl Federation {
     }
 
     /// Those who share a room with a local user: updates of their devices come to this server.
-    async fn sharing(&self, asker: &UserId, users: impl Iterator<Item = &OwnedUserId>) -> Vec<OwnedUserId> {
+    async fn sharing(
+        &self,
+        asker: &UserId,
+        users: impl Iterator<Item = &OwnedUserId>,
+    ) -> BTreeSet<OwnedUserId> {
         let reader = self.network().store().read();
-        let Ok(rooms) = reader.user_rooms(asker).await else { return Vec::new() };
+        let Ok(rooms) = reader.user_rooms(asker).await else { return BTreeSet::new() };
         let joined: Vec<_> = rooms
             .into_iter()
             .filter(|(_, at)| at.value.membership == Membership::Join)
             .map(|(nid, _)| nid)
             .collect();
-        let mut sharing = Vec::new();
+        let mut sharing = BTreeSet::new();
         for user in users {
             let keys: Vec<_> = joined.iter().map(|nid| (*nid, Membership::Join, user.clone())).collect();
             let found = reader.get_many::<RoomMembers>(&keys).await.unwrap_or_default();
             if found.iter().any(Option::is_some) {
-                sharing.push(user.clone());
+                sharing.insert(user.clone());
             }
         }
         sharing

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use chappe_accounts::Accounts;
 use chappe_rooms::PeerError;
 use chappe_store::{Error, Tx, outbox::Outbox};
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedServerName, ServerName, UserId};
 use tokio::sync::Semaphore;
 
 pub use self::fleeting::PresenceNews;
 use self::{
+    follow::Arrivals,
     lanes::Lanes,
     transaction::{Batch, Width},
 };
@@ -36,6 +37,7 @@ struct Inner {
     network: Network,
     accounts: Accounts,
     lanes: Lanes,
+    arrivals: Arrivals,
     /// Places for destinations that answered last time, and for those that did not: the dead never hold up the living.
     healthy: Semaphore,
     failing: Semaphore,
@@ -55,7 +57,8 @@ impl Sender {
     pub(crate) fn new(network: Network, accounts: Accounts) -> Self {
         let places = network.config().concurrent_sends.max(2);
         let (healthy, failing) = (Semaphore::new(places), Semaphore::new((places / 4).max(1)));
-        Self(Arc::new(Inner { network, accounts, lanes: Lanes::default(), healthy, failing }))
+        let (lanes, arrivals) = (Lanes::default(), Arrivals::default());
+        Self(Arc::new(Inner { network, accounts, lanes, arrivals, healthy, failing }))
     }
 
     /// Starts following the log and serving what waits.
@@ -64,6 +67,11 @@ impl Sender {
         world.spawn("federation follower", self.clone().follow());
         world.spawn("federation timetable", self.clone().keep_timetable());
         world.spawn("federation revivals", self.clone().watch_revivals());
+    }
+
+    /// Whether a remote user came into a room so lately that everybody there was just told to fetch their keys.
+    pub(crate) fn has_just_come(&self, user: &UserId) -> bool {
+        self.0.arrivals.has(user, self.0.network.world().now())
     }
 
     /// Something waits for `destination`.

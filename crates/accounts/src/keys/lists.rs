@@ -28,7 +28,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Users, local and remote, whose devices or keys changed after a position up to another, in order of change.
+    /// Users, local and remote, whose devices or keys changed after a position up to another, in order of their last
+    /// change; among them those of whom it cannot be told, as they changed several times.
     pub async fn device_list_changes(
         &self,
         reader: &Reader<'_>,
@@ -37,14 +38,12 @@ impl Accounts {
         limit: usize,
     ) -> Result<Vec<DeviceListChange>, Error> {
         let rows = reader.scan_from::<DeviceListChanges>(&(), &(after.0 + 1), limit).await?;
-        let changes = rows.into_iter().filter(|((position, _), _)| *position <= up_to.0);
-        Ok(changes
-            .map(|((position, user), previous)| DeviceListChange {
-                user,
-                position: Position(position),
-                previous: Position(previous),
-            })
-            .collect())
+        let changes = rows.into_iter().map(|((position, user), previous)| DeviceListChange {
+            user,
+            position: Position(position),
+            previous: Position(previous),
+        });
+        Ok(changes.filter(|change| change.is_between(after, up_to)).collect())
     }
 
     /// The last change of one user.

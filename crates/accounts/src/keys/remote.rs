@@ -92,16 +92,20 @@ impl Accounts {
         Ok(rows.into_iter().map(|(user, ())| user).collect())
     }
 
-    /// Forgets a remote user's devices: no room is shared any more, so no updates come.
-    pub async fn forget_remote(&self, user: &UserId) -> Result<(), Error> {
-        if self.is_local(user) {
-            return Err(Error::Forbidden("not a user of another server"));
-        }
-        let key = user.to_owned();
-        let mut tx = Tx::new();
-        tx.delete::<RemoteLists>(&key).delete_prefix::<RemoteDevices>(&key).delete::<Resyncs>(&key);
-        self.store().commit(tx).await?;
-        Ok(())
+    /// No longer believes what is kept of a remote user's devices, as changes may not be heard of: the next who asks has
+    /// it fetched again, and only if it differs then are those told who share a room.
+    pub async fn doubt_remote(&self, user: &UserId) -> Result<(), Error> {
+        retry!({
+            let reader = self.store().read();
+            let key = user.to_owned();
+            let old = reader.get::<RemoteLists>(&key).await?;
+            let list = RemoteList { stale: true, ..old.clone().map(|Json(list)| list).unwrap_or_default() };
+            let mut tx = Tx::new();
+            tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
     }
 
     /// All devices of a remote user that are known, with or without keys.

@@ -407,6 +407,12 @@ async fn remote_devices_are_kept_as_fetched_without_the_bad_ones() {
     accounts.update_remote(carol, update).await.unwrap();
     assert!(accounts.stale_lists(None, 10).await.unwrap().is_empty());
     assert!(accounts.public_keys(None, carol, &[]).await.unwrap().devices.is_empty());
-    accounts.forget_remote(carol).await.unwrap();
-    assert!(accounts.remote_list(carol).await.unwrap().is_none());
+    let before = heard().await;
+    accounts.doubt_remote(carol).await.unwrap();
+    assert!(accounts.remote_list(carol).await.unwrap().unwrap().stale);
+    assert_eq!(heard().await, before, "nobody is told yet");
+    assert!(
+        accounts.stale_lists(None, 10).await.unwrap().is_empty(),
+        "nothing is fetched before somebody asks"
+    );
 }

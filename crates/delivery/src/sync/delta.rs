@@ -101,7 +101,7 @@ impl Work<'_> {
     }
 
     /// The rooms the user is in: from memory, as the user is attached.
-    fn joined_rooms(&self) -> BTreeSet<RoomNid> {
+    pub(super) fn joined_rooms(&self) -> BTreeSet<RoomNid> {
         let rooms = self.signal.rooms.lock();
         rooms.iter().filter(|(_, (joined, _))| *joined).map(|(nid, _)| *nid).collect()
     }
@@ -173,10 +173,7 @@ impl Work<'_> {
         if !filter::wants_room(&self.request.filter.room, &id) {
             return Ok(false);
         }
-        let tail = self.delivery.tail(self.reader, candidate.nid).await?;
-        let numbered = (candidate.nid, tail.room_id.clone());
-        let view = self.delivery.0.rooms.view_with(self.reader.clone(), numbered, tail.head.clone())?;
-        let place = Place { view, tail, own: candidate.own };
+        let place = self.place(candidate).await?;
         match candidate.own.value.membership {
             Membership::Join => {
                 let news = self.joined(&place, personal).await?;
@@ -197,6 +194,13 @@ impl Work<'_> {
             }
         }
         Ok(false)
+    }
+
+    pub(super) async fn place(&self, candidate: &Candidate) -> Result<Place<'_>, Error> {
+        let tail = self.delivery.tail(self.reader, candidate.nid).await?;
+        let numbered = (candidate.nid, tail.room_id.clone());
+        let view = self.delivery.0.rooms.view_with(self.reader.clone(), numbered, tail.head.clone())?;
+        Ok(Place { view, tail, own: candidate.own })
     }
 
     async fn add_out_of_band(&self, personal: &Personal, delta: &mut Delta) -> Result<(), Error> {

@@ -1,21 +1,77 @@
 //! Whose devices changed, for the users who share a room with the asking one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use chappe_rooms::View;
+use chappe_rooms::{Actor, Event, View};
 use chappe_rules::visibility::membership;
-use chappe_store::{EventNum, Membership, Position, RoomNid, StateRef, members::RoomMembers};
-use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
+use chappe_store::{
+    EventNum, Membership, Position, RoomNid, StateRef,
+    members::RoomMembers,
+    state::{KeyChange, StateKey},
+};
+use ruma::{OwnedUserId, UserId, events::room::member::MembershipState, presence::PresenceState};
 
 use super::{
-    DeviceLists,
+    DeviceLists, SyncRequest,
     delta::{Candidate, Work},
+    state::state_seen,
+    timeline::Slice,
     touched,
 };
-use crate::Error;
+use crate::{Delivery, Error, SyncToken};
 
 /// Changes of device lists looked at in one answer.
 const CHANGES: usize = 50_000;
+/// Memberships asked for at once.
+const KEYS: usize = 4_096;
+/// Profile changes followed back between two answers; with more, the keys are fetched once too often.
+const STEPS: usize = 20;
+
+impl Delivery {
+    /// Whose devices changed between two tokens (the second none: up to now), and with whom the user came to share
+    /// rooms or ceased to. What happened after the second token may be in there too, where it cannot be told apart.
+    pub async fn device_lists(
+        &self,
+        user: &UserId,
+        from: SyncToken,
+        to: Option<SyncToken>,
+    ) -> Result<DeviceLists, Error> {
+        if from.position > *self.0.store.visible().borrow()
+            || to.is_some_and(|to| to.position < from.position)
+        {
+            return Err(Error::BadToken);
+        }
+        let signal = self.0.wake.attach(user).await?;
+        let _entered = signal.enter();
+        let reader = self.0.store.read();
+        let now = reader.position();
+        self.0.wake.reach(now).await;
+        let request = SyncRequest {
+            user: user.to_owned(),
+            device: None,
+            since: Some(from),
+            filter: Arc::default(),
+            full_state: false,
+            state_after: false,
+            presence: PresenceState::Offline,
+            timeout: Duration::ZERO,
+        };
+        let work = Work {
+            delivery: self,
+            reader: &reader,
+            request: &request,
+            signal: &signal,
+            actor: Actor::user(user),
+            seen: Some(from),
+            next: SyncToken { position: to.map_or(now, |to| to.position.min(now)), ..from },
+            look: signal.look(from.position, now, "".into()),
+        };
+        let candidates = work.candidates(&BTreeSet::new()).await?;
+        let rooms = candidates.iter().map(|candidate| candidate.nid).collect();
+        let moved = work.moved(&candidates, &rooms).await?;
+        work.device_lists(&work.joined_rooms(), moved).await
+    }
+}
 
 impl Work<'_> {
     /// Whose devices changed since, and with whom rooms are newly shared or no longer.
@@ -25,43 +81,46 @@ impl Work<'_> {
         moved: Moved,
     ) -> Result<DeviceLists, Error> {
         let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(DeviceLists::default()) };
-        let look_at_changes = touched(&self.look, |touched| touched.device_lists);
-        let mut changed = BTreeSet::new();
-        if look_at_changes {
-            let all = self
-                .delivery
-                .0
-                .accounts
-                .device_list_changes(self.reader, seen, self.next.position, CHANGES)
-                .await?;
-            for change in all {
-                if change.user == self.request.user || self.shares(rooms, &change.user).await? {
-                    changed.insert(change.user);
-                }
-            }
+        let accounts = &self.delivery.0.accounts;
+        let own = &self.request.user;
+        let mut updated = BTreeSet::new();
+        if touched(&self.look, |touched| touched.device_lists) {
+            let all = accounts.device_list_changes(self.reader, seen, self.next.position, CHANGES).await?;
+            updated.extend(all.into_iter().map(|change| change.user));
+            let last = accounts.device_list_change(self.reader, own).await?;
+            updated
+                .extend(last.filter(|last| last.is_between(seen, self.next.position)).map(|last| last.user));
         }
-        changed.extend(moved.came);
-        changed.remove(&self.request.user);
-        let own = look_at_changes && self.own_changed(seen).await?;
-        changed.extend(own.then(|| self.request.user.clone()));
-        let mut left = Vec::new();
-        for user in moved.went {
-            if user != self.request.user && !self.shares(rooms, &user).await? {
-                changed.remove(&user);
-                left.push(user);
-            }
-        }
-        Ok(DeviceLists { changed: changed.into_iter().collect(), left })
+        let Moved { came, mut went } = moved;
+        went.remove(own);
+        let asked: BTreeSet<&OwnedUserId> = updated.iter().chain(&went).filter(|user| *user != own).collect();
+        let sharing = self.sharing(rooms, asked).await?;
+        updated.retain(|user| user == own || sharing.contains(user));
+        updated.extend(came);
+        went.retain(|user| !sharing.contains(user));
+        let changed = updated.into_iter().filter(|user| !went.contains(user)).collect();
+        Ok(DeviceLists { changed, left: went.into_iter().collect() })
     }
 
-    async fn own_changed(&self, seen: Position) -> Result<bool, Error> {
-        let last = self.delivery.0.accounts.device_list_change(self.reader, &self.request.user).await?;
-        Ok(last.is_some_and(|last| last.position > seen))
-    }
-
-    async fn shares(&self, rooms: &BTreeSet<RoomNid>, user: &UserId) -> Result<bool, Error> {
-        let keys: Vec<_> = rooms.iter().map(|nid| (*nid, Membership::Join, user.to_owned())).collect();
-        Ok(self.reader.get_many::<RoomMembers>(&keys).await?.iter().any(Option::is_some))
+    /// Those of some users who are in any of the rooms.
+    async fn sharing(
+        &self,
+        rooms: &BTreeSet<RoomNid>,
+        users: BTreeSet<&OwnedUserId>,
+    ) -> Result<BTreeSet<OwnedUserId>, Error> {
+        let users: Vec<&OwnedUserId> = users.into_iter().collect();
+        let mut sharing = BTreeSet::new();
+        if rooms.is_empty() {
+            return Ok(sharing);
+        }
+        for some in users.chunks((KEYS / rooms.len()).max(1)) {
+            let places = some.iter().flat_map(|user| rooms.iter().map(move |nid| (*nid, *user)));
+            let keys: Vec<_> = places.map(|(nid, user)| (nid, Membership::Join, user.clone())).collect();
+            let found = self.reader.get_many::<RoomMembers>(&keys).await?;
+            sharing
+                .extend(keys.into_iter().zip(found).filter(|(_, num)| num.is_some()).map(|(key, _)| key.2));
+        }
+        Ok(sharing)
     }
 
     /// Who came into the user's rooms or went, the user themselves included; `rooms` are those in which members did.
@@ -73,70 +132,109 @@ impl Work<'_> {
         let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(Moved::default()) };
         let mut moved = Moved::default();
         for candidate in candidates {
-            let own_moved = candidate.own.position > seen;
-            if own_moved {
-                let users = self.reader.members(candidate.nid, Membership::Join).await?;
-                let users = users.into_iter().map(|(user, _)| user);
-                match candidate.own.value.membership {
-                    Membership::Join => moved.came.extend(users),
-                    Membership::Leave | Membership::Ban => moved.went.extend(users),
-                    Membership::Invite | Membership::Knock => {}
-                }
-            } else if rooms.contains(&candidate.nid) {
+            if candidate.own.position > seen || rooms.contains(&candidate.nid) {
                 self.moved_in(candidate, seen, &mut moved).await?;
             }
         }
         Ok(moved)
     }
 
-    /// Whose membership of one room changed since.
+    /// Whose membership of one room changed since, in a way that bears on who shares it with the user.
     async fn moved_in(&self, candidate: &Candidate, seen: Position, moved: &mut Moved) -> Result<(), Error> {
-        let view = self.delivery.0.rooms.view_at(self.reader.clone(), candidate.nid).await?;
-        let ordinal = self.reader.ordinal_after(candidate.nid, seen).await?;
-        let rows = self.reader.timeline_forward(candidate.nid, ordinal, 1).await?;
-        let Some(first) = rows.first() else { return Ok(()) };
-        let from = self.reader.event_meta(candidate.nid, first.num).await?.before;
-        for (user, was, is) in members_between(&view, from, view.head.state).await? {
-            match (was == MembershipState::Join, is == MembershipState::Join) {
-                (false, true) => {
-                    moved.came.insert(user);
-                }
-                (true, false) => {
-                    moved.went.insert(user);
-                }
-                _ => {}
+        let place = self.place(candidate).await?;
+        let view = &place.view;
+        let was_in = self.known(&place).await?.is_some();
+        let is_in = candidate.own.value.membership == Membership::Join;
+        if !was_in && !is_in {
+            return Ok(());
+        }
+        let mut moves = Vec::new();
+        if was_in {
+            let slice = Slice { limited: true, ..Slice::default() };
+            let to = self.next.position;
+            let looks_back = to < self.reader.position() && candidate.own.position <= to;
+            let end = if looks_back { state_seen(view, to, &slice).await? } else { view.head.state };
+            moves = moves_between(view, state_seen(view, seen, &slice).await?, end).await?;
+        }
+        let stayed = was_in && is_in && !moves.iter().any(|one| one.user == self.request.user);
+        let all = if stayed { Vec::new() } else { view.reader.members(view.nid, Membership::Join).await? };
+        if is_in {
+            moved.came.extend(all.into_iter().map(|(user, _)| user));
+            for one in moves {
+                let list = if one.is_in { &mut moved.came } else { &mut moved.went };
+                list.insert(one.user);
+            }
+            return Ok(());
+        }
+        // They shared the room with those who were in it then, whatever happened there since.
+        let mut then: BTreeSet<OwnedUserId> = all.into_iter().map(|(user, _)| user).collect();
+        for one in moves {
+            if one.was_in {
+                then.insert(one.user);
+            } else {
+                then.remove(&one.user);
             }
         }
+        moved.went.extend(then);
         Ok(())
     }
 }
 
-async fn members_between(
-    view: &View<'_>,
-    from: StateRef,
-    to: StateRef,
-) -> Result<Vec<(OwnedUserId, MembershipState, MembershipState)>, Error> {
+/// Somebody came into a room, went, or went and came back.
+struct Move {
+    user: OwnedUserId,
+    was_in: bool,
+    is_in: bool,
+}
+
+async fn moves_between(view: &View<'_>, from: StateRef, to: StateRef) -> Result<Vec<Move>, Error> {
     if from == to {
         return Ok(Vec::new());
     }
     let changes = view.reader.state_diff(view.nid, from, to).await?;
     let ids: Vec<_> = changes.iter().map(|change| change.key).collect();
     let keys = view.reader.state_keys(view.nid, &ids).await?;
-    let mut memberships = BTreeMap::new();
-    for (key, change) in keys.into_iter().zip(changes) {
-        let Ok(user) = UserId::parse(&key.state_key) else { continue };
-        if key.event_type() == "m.room.member" {
-            memberships.insert(user, (said(view, change.old).await?, said(view, change.new).await?));
+    let members = keys.into_iter().zip(changes).filter(|(key, _)| key.event_type() == "m.room.member");
+    let members: Vec<(OwnedUserId, KeyChange)> =
+        members.filter_map(|(key, change)| Some((UserId::parse(&key.state_key).ok()?, change))).collect();
+    let nums: Vec<EventNum> =
+        members.iter().flat_map(|(_, change)| [change.old.some(), change.new.some()]).flatten().collect();
+    let events = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
+    let joins: BTreeSet<EventNum> =
+        events.iter().filter(|event| is_join(event)).map(|event| event.num).collect();
+    let mut moves = Vec::new();
+    for (user, change) in members {
+        let (was_in, is_in) = (joins.contains(&change.old), joins.contains(&change.new));
+        if was_in != is_in || (was_in && was_away(view, &user, change).await?) {
+            moves.push(Move { user, was_in, is_in });
         }
     }
-    Ok(memberships.into_iter().map(|(user, (was, is))| (user, was, is)).collect())
+    Ok(moves)
 }
 
-async fn said(view: &View<'_>, num: EventNum) -> Result<MembershipState, Error> {
-    match num.some() {
-        Some(num) => Ok(membership(Some(&view.load_one(num).await?.pdu))),
-        None => Ok(MembershipState::Leave),
+/// Whether somebody who was in the room and is has been out of it in between: goes back from profile change to
+/// profile change.
+async fn was_away(view: &View<'_>, user: &UserId, change: KeyChange) -> Result<bool, Error> {
+    let key = [StateKey::new("m.room.member", user)];
+    let mut num = change.new;
+    for _ in 0..STEPS {
+        let before = view.reader.event_meta(view.nid, num).await?.before;
+        let Some(before) = view.reader.state_at(view.nid, before, &key).await?.pop().flatten() else {
+            return Ok(true);
+        };
+        if before == change.old {
+            return Ok(false);
+        }
+        if !is_join(&view.load_one(before).await?) {
+            return Ok(true);
+        }
+        num = before;
     }
+    Ok(true)
+}
+
+fn is_join(event: &Event) -> bool {
+    membership(Some(&event.pdu)) == MembershipState::Join
 }
 
 /// Who came into the user's rooms and who went.

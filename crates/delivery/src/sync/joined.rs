@@ -61,7 +61,9 @@ impl Work<'_> {
         let joined = known.is_some_and(|seen| place.own.position <= seen);
         let span = Span { after: known, before: view.head.next_live, joined };
         let wanted = self.wanted(&personal.settings.ignored);
-        let slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
+        let mut slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
+        // What the device may have of an earlier stay does not join on to this.
+        slice.limited |= known.is_none() && self.seen.is_some();
         let from = match known {
             Some(seen) if !self.request.full_state => Some(state::state_seen(view, seen, &slice).await?),
             _ => None,
@@ -260,8 +262,12 @@ impl Work<'_> {
         Ok(events)
     }
 
-    fn receipts(&self, receipts: Vec<ReceiptRow>, ignored: &BTreeSet<OwnedUserId>) -> Option<Json> {
-        let mut content: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    /// Receipts as events: one, as a rule. Of two receipts of a user for the same event that without a thread is told,
+    /// those of several threads go into further events.
+    ///
+    /// Specification: client-server API, "Threaded read receipts"; MSC4102.
+    fn receipts(&self, receipts: Vec<ReceiptRow>, ignored: &BTreeSet<OwnedUserId>) -> Vec<Json> {
+        let mut by_place: BTreeMap<(String, &str, OwnedUserId), Vec<(String, u64)>> = BTreeMap::new();
         for (key, at) in receipts {
             let own = key.user == self.request.user;
             let kind = match key.kind {
@@ -269,18 +275,30 @@ impl Work<'_> {
                 ReceiptKind::Private if own => "m.read.private",
                 ReceiptKind::Private => continue,
             };
-            if ignored.contains(&key.user) {
-                continue;
+            if !ignored.contains(&key.user) {
+                let place = (at.value.event.0.to_string(), kind, key.user);
+                by_place.entry(place).or_default().push((key.thread, at.value.ts));
             }
-            let mut receipt = json!({"ts": at.value.ts});
-            if !key.thread.is_empty() {
-                receipt["thread_id"] = key.thread.into();
-            }
-            let event = content.entry(at.value.event.0.to_string()).or_default();
-            let users = event.entry(kind).or_insert_with(|| Value::Object(Map::new()));
-            users[key.user.as_str()] = receipt;
         }
-        (!content.is_empty()).then(|| raw(&json!({"type": "m.receipt", "content": content})))
+        let mut contents: Vec<BTreeMap<String, Map<String, Value>>> = Vec::new();
+        for ((event, kind, user), mut threads) in by_place {
+            threads.sort();
+            if threads.first().is_some_and(|(thread, _)| thread.is_empty()) {
+                threads.truncate(1);
+            }
+            for (turn, (thread, ts)) in threads.into_iter().enumerate() {
+                if contents.len() <= turn {
+                    contents.push(BTreeMap::new());
+                }
+                let mut receipt = json!({ "ts": ts });
+                if !thread.is_empty() {
+                    receipt["thread_id"] = thread.into();
+                }
+                let kinds = contents[turn].entry(event.clone()).or_default();
+                kinds.entry(kind).or_insert_with(|| json!({}))[user.as_str()] = receipt;
+            }
+        }
+        contents.iter().map(|content| raw(&json!({"type": "m.receipt", "content": content}))).collect()
     }
 
     async fn summary(&self, place: &Place<'_>) -> Result<Summary, Error> {

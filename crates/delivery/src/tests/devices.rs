@@ -1,6 +1,7 @@
 //! What a device gets for itself: messages, keys, account data.
 
 use chappe_accounts::{KeyUpload, Recipients, Scope, Sending};
+use chappe_rooms::Draft;
 use chappe_store::Tx;
 use ruma::{
     encryption::DeviceKeys,
@@ -10,6 +11,7 @@ use ruma::{
 use serde_json::{json, value::to_raw_value};
 
 use super::house::{House, Person, values};
+use crate::{DeviceLists, Error};
 
 async fn message(from: &Person<'_>, to: &Person<'_>, text: &str) {
     let content = to_raw_value(&json!({"text": text})).unwrap();
@@ -104,4 +106,79 @@ async fn those_who_share_a_room_hear_of_new_devices() {
     house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
     assert_eq!(bob.sync(Some(for_bob)).await.device_lists.changed, std::slice::from_ref(&alice.id));
     assert!(carol.sync(Some(for_carol)).await.device_lists.changed.is_empty());
+}
+
+#[tokio::test]
+async fn who_comes_goes_and_comes_back_is_told() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    let (for_alice, for_bob) = (alice.sync(None).await.next, bob.sync(None).await.next);
+    bob.join(&room).await;
+    let lists = bob.sync(Some(for_bob)).await.device_lists;
+    assert_eq!(
+        lists.changed,
+        [alice.id.clone(), bob.id.clone()],
+        "who comes into a room, themselves included"
+    );
+    let delta = alice.sync(Some(for_alice)).await;
+    assert_eq!(delta.device_lists.changed, std::slice::from_ref(&bob.id));
+
+    bob.leave(&room).await;
+    bob.join(&room).await;
+    let back = alice.sync(Some(delta.next)).await;
+    assert_eq!(back.device_lists.changed, std::slice::from_ref(&bob.id), "bob was away in between");
+    assert!(back.device_lists.left.is_empty());
+
+    let named = json!({"membership": "join", "displayname": "Bob"}).as_object().unwrap().clone();
+    let draft = Draft::state("m.room.member".to_owned(), bob.id.as_str(), named);
+    house.rooms.send(&bob.actor(), &room, draft, None).await.unwrap();
+    let renamed = alice.sync(Some(back.next)).await;
+    assert!(renamed.joined.contains_key(&room) && renamed.device_lists.changed.is_empty());
+
+    bob.leave(&room).await;
+    let gone = alice.sync(Some(renamed.next)).await;
+    assert_eq!(gone.device_lists.left, std::slice::from_ref(&bob.id));
+    assert!(gone.device_lists.changed.is_empty());
+}
+
+#[tokio::test]
+async fn who_shares_another_room_has_not_left_and_an_invite_tells_nothing() {
+    let house = House::new();
+    let (alice, bob, carol) = (house.user("alice").await, house.user("bob").await, house.user("carol").await);
+    let (one, two) = (alice.room(&[]).await, alice.room(&[&carol]).await);
+    bob.join(&one).await;
+    bob.join(&two).await;
+    let (for_bob, for_carol) = (bob.sync(None).await.next, carol.sync(None).await.next);
+    bob.leave(&one).await;
+    assert!(bob.sync(Some(for_bob)).await.device_lists.left.is_empty(), "the second room is still shared");
+    carol.leave(&two).await;
+    let lists = carol.sync(Some(for_carol)).await.device_lists;
+    assert!(
+        lists.left.is_empty() && lists.changed.is_empty(),
+        "nobody learns who is in a room by turning it down"
+    );
+    // Bob, away, misses that others come; of them he has never heard.
+    let for_bob = bob.sync(None).await.next;
+    bob.leave(&two).await;
+    carol.join(&two).await;
+    assert_eq!(bob.sync(Some(for_bob)).await.device_lists.left, std::slice::from_ref(&alice.id));
+}
+
+#[tokio::test]
+async fn changes_between_two_tokens() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let from = bob.sync(None).await.next;
+    alice.say(&room, "nothing new").await;
+    let to = bob.sync(Some(from)).await.next;
+    let upload = KeyUpload { device_keys: Some(device_keys(&alice)), ..KeyUpload::default() };
+    house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
+    alice.leave(&room).await;
+    let between = async |to| house.delivery.device_lists(&bob.id, from, to).await.unwrap();
+    assert_eq!(between(Some(to)).await, DeviceLists::default(), "all of that came later");
+    assert_eq!(between(None).await.left, std::slice::from_ref(&alice.id));
+    assert!(matches!(house.delivery.device_lists(&bob.id, to, Some(from)).await, Err(Error::BadToken)));
 }

@@ -119,7 +119,7 @@ async fn invites_joins_and_what_came_before() {
     assert_eq!(gist(&part.timeline.events).last().unwrap(), "m.room.member");
     assert!(gist(&part.timeline.events).contains(&"before".to_owned()), "history is shared");
     assert!(part.state.events().len() + part.timeline.events.len() >= 6, "the whole state comes on joining");
-    assert_eq!(joined.device_lists.changed, std::slice::from_ref(&alice.id));
+    assert_eq!(joined.device_lists.changed, [alice.id.clone(), bob.id.clone()]);
 }
 
 #[tokio::test]
@@ -335,4 +335,33 @@ async fn ignored_users_are_not_heard() {
     let delta = bob.sync(Some(first.next)).await;
     assert!(timeline(&delta, &room).is_empty());
     assert!(!delta.invited.contains_key(&elsewhere));
+}
+
+#[tokio::test]
+async fn of_receipts_for_one_event_that_without_a_thread_is_told() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let root = alice.say(&room, "root").await;
+    let token = bob.sync(None).await.next;
+    let read = async |thread: ReceiptThread| {
+        let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+        house.rooms.set_receipt(&alice.actor(), &room, &kind, &root, &thread).await.unwrap();
+    };
+    let told = async || -> Vec<_> {
+        let delta = bob.sync(Some(token)).await;
+        let events = values(&delta.joined[&room].ephemeral);
+        events
+            .iter()
+            .map(|event| event["content"][root.as_str()]["m.read"][alice.id.as_str()].clone())
+            .collect()
+    };
+    read(ReceiptThread::Thread(root.clone())).await;
+    read(ReceiptThread::Main).await;
+    let threads: Vec<_> = told().await.iter().map(|receipt| receipt["thread_id"].clone()).collect();
+    assert_eq!(threads, [json!(root), json!("main")], "none is lost");
+    read(ReceiptThread::Unthreaded).await;
+    let told = told().await;
+    assert!(told.len() == 1 && told[0]["thread_id"].is_null(), "{told:?}");
 }

@@ -193,7 +193,9 @@ impl Federation {
         let accounts = &self.0.accounts;
         let user = update.user_id.clone();
         let Some(known) = accounts.remote_list(&user).await? else {
-            if self.0.inbound.strangers.admit(origin, self.network().world().now()) {
+            // Nobody here was given keys of this user; who just came to share a room was told to ask for them.
+            let is_news = !self.0.sender.has_just_come(&user);
+            if is_news && self.0.inbound.strangers.admit(origin, self.network().world().now()) {
                 accounts.mark_stale(&user).await?;
             }
             return Ok(());

@@ -57,6 +57,42 @@ impl Sender {
         store.commit(tx).await.map(drop)
     }
 
+    /// Tells servers of a user who has come into a room with them. One of the user's devices is enough: who does not
+    /// know the stream fetches the whole list, who does sees that nothing is new.
+    pub(super) async fn introduce(&self, user: &UserId, servers: &[OwnedServerName]) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            match self.try_introduce(user, servers).await {
+                Err(Error::Conflict) => {}
+                done => return done,
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    async fn try_introduce(&self, user: &UserId, servers: &[OwnedServerName]) -> Result<(), Error> {
+        if servers.is_empty() {
+            return Ok(());
+        }
+        let kept = self.0.network.store().read().get::<AnnouncedDevices>(&user.to_owned()).await?;
+        let mut told = kept.clone().map(|Json(told)| told).unwrap_or_default();
+        let of_user = read(self.0.accounts.devices(user).await)?.unwrap_or_default();
+        let first = told.devices.keys().next().cloned();
+        let Some(device) = first.or_else(|| Some(of_user.into_iter().next()?.device_id)) else {
+            return Ok(());
+        };
+        let mut tx = Tx::new();
+        tx.expect::<AnnouncedDevices>(&user.to_owned(), kept.as_ref());
+        if told.stream_id == 0 {
+            told.stream_id = 1;
+            tx.put::<AnnouncedDevices>(&user.to_owned(), &Json(told.clone()));
+        }
+        let item = OutboxItem::Device { user: user.to_owned(), device, stream_id: told.stream_id };
+        for server in servers {
+            tx.enqueue(server, &item);
+        }
+        self.0.network.store().commit(tx).await.map(drop)
+    }
+
     /// Fingerprints of what there is now.
     async fn present(&self, user: &UserId) -> Result<Announced, Error> {
         let devices = read(self.0.accounts.federated_devices(user).await)?.unwrap_or_default();

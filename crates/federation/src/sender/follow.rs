@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use chappe_store::{
-    Cursors, Entry, Error, LogEntry, Membership, Position, RoomNid, Tx, receipts::ReceiptKind,
+    Cursors, Entry, Error, EventNum, LogEntry, Membership, Position, Reader, RoomNid, Tx,
+    receipts::ReceiptKind, state::StateKey,
 };
+use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
+use serde::Deserialize;
 
 use super::{Sender, announce::servers_of, fleeting::PresenceNews, lanes::Keep};
 
@@ -70,8 +73,8 @@ impl Sender {
             LogEntry::DeviceList { user } if user.server_name() == self.0.network.server() => {
                 self.announce(user).await?;
             }
-            LogEntry::Event { room, member: Some(member), .. } => {
-                self.stop_tracking(RoomNid(*room), member).await?;
+            LogEntry::Event { room, event, member: Some(member), .. } => {
+                self.follow_member(RoomNid(*room), EventNum(*event), member).await?;
             }
             _ => {}
         }
@@ -130,37 +133,103 @@ impl Sender {
         Ok(())
     }
 
-    /// Somebody left a room: no updates of a remote user's devices can be relied on any more, unless another room is
-    /// shared, and then the list is simply fetched again.
-    async fn stop_tracking(&self, nid: RoomNid, member: &OwnedUserId) -> Result<(), Error> {
+    /// A membership changed, and with it perhaps which servers tell each other of a user's devices.
+    async fn follow_member(&self, nid: RoomNid, event: EventNum, member: &OwnedUserId) -> Result<(), Error> {
         let reader = self.0.network.store().read();
-        let us = self.0.network.server();
         let joined = reader.membership(nid, member).await?.is_some_and(|(is, _)| is == Membership::Join);
-        if joined {
+        if !joined {
+            return self.stop_tracking(&reader, nid, member).await;
+        }
+        if !has_come(&reader, nid, event, member).await? {
             return Ok(());
         }
+        if member.server_name() == self.0.network.server() {
+            self.introduce(member, &self.others_in(nid).await?).await
+        } else {
+            self.0.arrivals.note(member, self.0.network.world().now());
+            Ok(())
+        }
+    }
+
+    /// Somebody left a room: what is kept of a remote user's devices cannot be relied on any more.
+    async fn stop_tracking(
+        &self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        member: &OwnedUserId,
+    ) -> Result<(), Error> {
+        let us = self.0.network.server();
         if member.server_name() != us {
-            return self.forget(member).await;
+            return self.doubt(member).await;
         }
         if reader.server_joined(nid, us).await? {
             return Ok(());
         }
         for (user, _) in reader.members(nid, Membership::Join).await? {
             if user.server_name() != us {
-                self.forget(&user).await?;
+                self.doubt(&user).await?;
             }
         }
         Ok(())
     }
 
-    async fn forget(&self, user: &UserId) -> Result<(), Error> {
+    async fn doubt(&self, user: &UserId) -> Result<(), Error> {
         let known = self.0.accounts.remote_list(user).await;
-        if !matches!(known, Ok(Some(_))) {
+        if !matches!(known, Ok(Some(list)) if !list.stale) {
             return Ok(());
         }
-        match self.0.accounts.forget_remote(user).await {
+        match self.0.accounts.doubt_remote(user).await {
             Err(chappe_accounts::Error::Store(error)) => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a membership event is that of somebody who was not in the room before it.
+async fn has_come(
+    reader: &Reader<'_>,
+    nid: RoomNid,
+    event: EventNum,
+    member: &UserId,
+) -> Result<bool, Error> {
+    let before = reader.event_meta(nid, event).await?.before;
+    let key = [StateKey::new("m.room.member", member)];
+    let Some(before) = reader.state_at(nid, before, &key).await?.pop().flatten() else { return Ok(true) };
+    let pdu = reader.pdu(nid, before).await?;
+    let was = serde_json::from_str::<Was>(&pdu.json).map(|was| was.content.membership);
+    Ok(!was.is_ok_and(|was| was == "join"))
+}
+
+/// As much of a membership event as is asked for.
+#[derive(Deserialize)]
+struct Was {
+    content: WasContent,
+}
+
+#[derive(Deserialize)]
+struct WasContent {
+    membership: String,
+}
+
+/// How long it is remembered that somebody came, in milliseconds.
+const ARRIVAL: u64 = 60_000;
+
+/// Remote users who came into a room lately.
+pub(super) struct Arrivals(Cache<OwnedUserId, u64>);
+
+impl Default for Arrivals {
+    fn default() -> Self {
+        Self(Cache::new(10_000))
+    }
+}
+
+impl Arrivals {
+    fn note(&self, user: &OwnedUserId, now: u64) {
+        self.0.insert(user.clone(), now);
+    }
+
+    /// Whether those in the room were just told of this user.
+    pub(super) fn has(&self, user: &UserId, now: u64) -> bool {
+        self.0.get(user).is_some_and(|at| now.saturating_sub(at) < ARRIVAL)
     }
 }

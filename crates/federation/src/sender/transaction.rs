@@ -150,6 +150,8 @@ impl Sender {
                     update["device_display_name"] = Value::String(name);
                 }
             }
+            // Without keys, but there.
+            None if matches!(self.0.accounts.device(user, device).await, Ok(Some(_))) => {}
             None => update["deleted"] = Value::Bool(true),
         }
         Ok(update)

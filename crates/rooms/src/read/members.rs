@@ -104,13 +104,16 @@ impl View<'_> {
         if place >= access.end().min(self.head.next_live) {
             return Ok(access.state(self.head.state));
         }
-        let mut before = self.reader.timeline_back(self.nid, place, 1).await?;
-        if before.is_empty() {
-            // The token of a timeline that shows the room's beginning: nobody was there before the creator.
-            before = self.reader.timeline_forward(self.nid, place, 2).await?;
+        if let Some(before) = self.reader.timeline_back(self.nid, place, 1).await?.first() {
+            return Ok(self.reader.event_meta(self.nid, before.num).await?.after);
         }
-        let before = before.last().ok_or(Error::NotFound("event at this token"))?;
-        Ok(self.reader.event_meta(self.nid, before.num).await?.after)
+        // At the very beginning: a room made here has nobody before its creator's join, one joined elsewhere has.
+        let first = self.reader.timeline_forward(self.nid, place, 2).await?;
+        let nums: Vec<EventNum> = first.iter().map(|row| row.num).collect();
+        let metas = self.reader.event_metas(self.nid, &nums).await?;
+        let before = metas.first().ok_or(Error::NotFound("event at this token"))?.before;
+        let joined = metas.last().map_or(before, |creator| creator.after);
+        Ok(if before == StateRef::EMPTY { joined } else { before })
     }
 
     async fn member_nums(&self, at: StateRef, wanted: Option<&MembershipState>) -> Result<Vec<EventNum>> {

@@ -91,6 +91,19 @@ async fn history_is_filtered_by_relation() {
 }
 
 #[tokio::test]
+async fn at_the_beginning_of_a_room_there_is_its_creator() {
+    let town = Town::new();
+    let (anna, bob) = (actor("anna"), actor("bob"));
+    let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
+    town.join(&bob, &room).await;
+    let members = async |at| {
+        let request = MembersRequest { at, ..MembersRequest::default() };
+        town.rooms.members(&anna, &room, &request).await.unwrap().len()
+    };
+    assert_eq!((members(None).await, members(Some("t1")).await), (2, 1));
+}
+
+#[tokio::test]
 async fn a_sync_token_is_a_place_in_the_timeline() {
     let town = Town::new();
     let anna = actor("anna");
