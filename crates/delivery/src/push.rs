@@ -14,7 +14,7 @@ use chappe_rules::{
     push::{Attention, Setting, Subject, evaluate},
     version,
 };
-use chappe_store::{Entry, EventNum, LogEntry, Membership, Position, Reader, RoomNid, Tx};
+use chappe_store::{Entry, EventNum, LogEntry, Membership, Position, Reader, RoomNid, Tx, following};
 use ruma::{OwnedUserId, RoomId, RoomVersionId, UserId};
 
 use self::gateway::{Gateway, Notification};
@@ -32,25 +32,28 @@ const SAVE: Duration = Duration::from_secs(10);
 /// Starts the follower; it ends with the world.
 pub(crate) fn follow(delivery: Delivery) {
     let world = delivery.0.world.clone();
-    drop(world.clone().spawn("delivery-push", async move {
-        let mut visible = delivery.0.store.visible();
-        let mut push = Push::new(delivery);
-        let mut save = world.interval(SAVE);
-        loop {
-            while let Err(error) = push.catch_up().await {
-                tracing::error!(%error, "pushing does not get on, trying again");
-                tokio::select! {
-                    () = world.stopping() => return,
-                    () = world.sleep(Duration::from_secs(1)) => {}
-                }
-            }
+    drop(world.spawn("delivery-push", following(keep_up(delivery))));
+}
+
+async fn keep_up(delivery: Delivery) {
+    let world = delivery.0.world.clone();
+    let mut visible = delivery.0.store.visible();
+    let mut push = Push::new(delivery);
+    let mut save = world.interval(SAVE);
+    loop {
+        while let Err(error) = push.catch_up().await {
+            tracing::error!(%error, "pushing does not get on, trying again");
             tokio::select! {
-                () = world.stopping() => return push.save().await,
-                _ = save.tick() => push.save().await,
-                changed = visible.changed() => if changed.is_err() { return },
+                () = world.stopping() => return,
+                () = world.sleep(Duration::from_secs(1)) => {}
             }
         }
-    }));
+        tokio::select! {
+            () = world.stopping() => return push.save().await,
+            _ = save.tick() => push.save().await,
+            changed = visible.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 /// A user with pushers.

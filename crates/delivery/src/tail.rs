@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use chappe_rooms::{Event, Seen, View};
 use chappe_rules::{power::Power, version};
-use chappe_store::{EventNum, Position, Reader, RoomHead, RoomNid, timeline::TimelineRow};
+use chappe_store::{EventNum, Position, Reader, RoomHead, RoomNid, state::StateKey, timeline::TimelineRow};
 use quick_cache::sync::Cache;
 use ruma::{
     OwnedRoomId,
@@ -88,16 +88,22 @@ impl Tail {
     }
 
     /// An event in [`Form::Sync`](chappe_rooms::Form) for somebody who is joined and did not send it, aged as of `now`
-    /// (milliseconds since 1970); `None` where it has to be rendered for each.
+    /// (milliseconds since 1970); `None` where it has to be rendered for each, or nobody has rendered it yet and this
+    /// is not to.
     pub(crate) async fn rendered(
         &self,
         view: &View<'_>,
         seen: &Seen,
         now: u64,
+        may_render: bool,
     ) -> Result<Option<Box<RawValue>>, Error> {
         let place = self.rows.binary_search_by_key(&seen.event.meta.ordinal, |row| Some(row.ordinal));
         let (Ok(place), MembershipState::Join) = (place, &seen.membership) else { return Ok(None) };
-        let rendered = self.rendered[place].get_or_try_init(|| view.render_shared(seen)).await?;
+        let rendered = match self.rendered[place].get() {
+            None if !may_render => return Ok(None),
+            None => self.rendered[place].get_or_try_init(|| view.render_shared(seen)).await?,
+            Some(rendered) => rendered,
+        };
         let Some(text) = rendered else { return Ok(None) };
         let age = now.saturating_sub(u64::from(seen.event.pdu.origin_server_ts().0));
         Ok(RawValue::from_string(format!("{text},\"age\":{age}}}}}")).ok())
@@ -106,8 +112,10 @@ impl Tail {
     /// The power levels at the end.
     pub(crate) async fn power(&self, view: &View<'_>) -> Result<Option<&Power>, Error> {
         let load = || async {
-            let levels = view.current(StateEventType::RoomPowerLevels, "").await?;
-            let create = view.current(StateEventType::RoomCreate, "").await?;
+            let keys = [StateEventType::RoomPowerLevels, StateEventType::RoomCreate];
+            let keys = keys.map(|kind| StateKey::new(kind, ""));
+            let mut found = view.state_events_at(view.head.state, &keys).await?.into_iter();
+            let (levels, create) = (found.next().flatten(), found.next().flatten());
             let power = create.zip(version::rules(&view.head.version)).map(|(create, rules)| {
                 Power::new(rules, &create.pdu, levels.as_ref().map(|levels| &levels.pdu))
             });

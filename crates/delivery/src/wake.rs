@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use chappe_store::{Entry, LogEntry, Membership, Position, Reader, RoomNid, Store, members::RoomMembers};
+use chappe_store::{
+    Entry, LogEntry, Membership, Position, Reader, RoomNid, Store, following, members::RoomMembers,
+};
 use chappe_world::World;
 use parking_lot::{Mutex, RwLock};
 use ruma::{OwnedUserId, UserId};
@@ -219,21 +221,23 @@ impl Wake {
     /// Starts the follower; it ends with the world.
     pub(crate) fn follow(self: &Arc<Self>) {
         let wake = self.clone();
-        drop(self.world.spawn("delivery-wake", async move {
-            let mut visible = wake.store.visible();
-            let mut sweep = wake.world.interval(SWEEP);
-            loop {
-                tokio::select! {
-                    () = wake.world.stopping() => return,
-                    _ = sweep.tick() => wake.sweep(),
-                    changed = visible.changed() => if changed.is_err() { return },
-                }
-                while let Err(error) = wake.catch_up().await {
-                    tracing::error!(%error, "the log cannot be read, trying again");
-                    wake.world.sleep(Duration::from_millis(200)).await;
-                }
+        drop(self.world.spawn("delivery-wake", following(async move { wake.keep_up().await })));
+    }
+
+    async fn keep_up(&self) {
+        let mut visible = self.store.visible();
+        let mut sweep = self.world.interval(SWEEP);
+        loop {
+            tokio::select! {
+                () = self.world.stopping() => return,
+                _ = sweep.tick() => self.sweep(),
+                changed = visible.changed() => if changed.is_err() { return },
             }
-        }));
+            while let Err(error) = self.catch_up().await {
+                tracing::error!(%error, "the log cannot be read, trying again");
+                self.world.sleep(Duration::from_millis(200)).await;
+            }
+        }
     }
 
     async fn catch_up(&self) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use chappe_accounts::Accounts;
 use chappe_rooms::PeerError;
-use chappe_store::{Error, Tx, outbox::Outbox};
+use chappe_store::{Error, Tx, following, outbox::Outbox};
 use ruma::{OwnedServerName, ServerName, UserId};
 use tokio::sync::Semaphore;
 
@@ -64,7 +64,7 @@ impl Sender {
     /// Starts following the log and serving what waits.
     pub(crate) fn start(&self) {
         let world = self.0.network.world();
-        world.spawn("federation follower", self.clone().follow());
+        world.spawn("federation follower", following(self.clone().follow()));
         world.spawn("federation timetable", self.clone().keep_timetable());
         world.spawn("federation revivals", self.clone().watch_revivals());
     }
@@ -100,7 +100,7 @@ impl Sender {
     }
 
     fn begin(&self, destination: OwnedServerName) {
-        self.0.network.world().spawn("federation sender", self.clone().serve(destination));
+        self.0.network.world().spawn("federation sender", following(self.clone().serve(destination)));
     }
 
     /// The life of a worker.

@@ -11,18 +11,69 @@ use tokio::sync::watch;
 
 use crate::{Batch, CommitError, Direction, Engine, Error, Page, Position, Range, Snapshot};
 
-/// Round trips so far.
+tokio::task_local! {
+    static FOLLOWING: ();
+}
+
+/// Marks work that goes on beside requests and follows what they wrote: its round trips are counted apart.
+pub fn following<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    FOLLOWING.scope((), work)
+}
+
+/// Round trips of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trips {
+    /// Look-ups of one or many keys.
+    pub gets: u64,
+    /// Scans.
+    pub scans: u64,
+    /// Commits.
+    pub commits: u64,
+}
+
+impl Trips {
+    /// Look-ups and scans.
+    pub fn reads(self) -> u64 {
+        self.gets + self.scans
+    }
+}
+
 #[derive(Debug, Default)]
-pub struct RoundTrips {
+struct Counts {
     gets: AtomicU64,
     scans: AtomicU64,
     commits: AtomicU64,
 }
 
+impl Counts {
+    fn take(&self) -> Trips {
+        let took = |count: &AtomicU64| count.swap(0, Relaxed);
+        Trips { gets: took(&self.gets), scans: took(&self.scans), commits: took(&self.commits) }
+    }
+}
+
+/// Round trips so far.
+#[derive(Debug, Default)]
+pub struct RoundTrips {
+    requests: Counts,
+    followers: Counts,
+}
+
 impl RoundTrips {
-    /// `(gets, scans, commits)` since the last call.
+    /// `(gets, scans, commits)` since the last call, by whomever.
     pub fn take(&self) -> (u64, u64, u64) {
-        (self.gets.swap(0, Relaxed), self.scans.swap(0, Relaxed), self.commits.swap(0, Relaxed))
+        let (asked, followed) = self.take_apart();
+        let Trips { gets, scans, commits } = asked;
+        (gets + followed.gets, scans + followed.scans, commits + followed.commits)
+    }
+
+    /// Since the last call: what was asked for, and what [`following`] made.
+    pub fn take_apart(&self) -> (Trips, Trips) {
+        (self.requests.take(), self.followers.take())
+    }
+
+    fn counts(&self) -> &Counts {
+        if FOLLOWING.try_with(|()| ()).is_ok() { &self.followers } else { &self.requests }
     }
 }
 
@@ -47,7 +98,7 @@ impl<E: Engine> Engine for Counting<E> {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Position, CommitError> {
-        self.trips.commits.fetch_add(1, Relaxed);
+        self.trips.counts().commits.fetch_add(1, Relaxed);
         self.inner.commit(batch).await
     }
 
@@ -68,12 +119,12 @@ impl Snapshot for CountingSnapshot<'_> {
     }
 
     async fn get(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, Error> {
-        self.trips.gets.fetch_add(1, Relaxed);
+        self.trips.counts().gets.fetch_add(1, Relaxed);
         self.inner.get(keys).await
     }
 
     async fn scan(&self, range: &Range, direction: Direction, limit: usize) -> Result<Page, Error> {
-        self.trips.scans.fetch_add(1, Relaxed);
+        self.trips.counts().scans.fetch_add(1, Relaxed);
         self.inner.scan(range, direction, limit).await
     }
 }

@@ -16,7 +16,7 @@ mod overlay;
 
 pub use self::{
     batch::{Batch, Change, Expectation, Stamped},
-    counting::{Counting, RoundTrips},
+    counting::{Counting, RoundTrips, Trips, following},
     engine::{Class, CommitError, Db, Direction, Engine, Error, Page, Position, Range, Snapshot},
     faulty::{Fault, Faulty, Plan},
     memory::Memory,

@@ -1,6 +1,6 @@
 //! The one door for reading events: who sees what, judged by room and event together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_rules::visibility::{AtEvent, membership, server_may_see, user_may_see, visibility};
 use chappe_store::{EventNum, Membership, StateRef, Status, state::StateKey};
@@ -66,7 +66,7 @@ impl Access {
 
 /// What a user's memberships say about the whole room.
 #[derive(Clone, Copy, Debug)]
-struct Part {
+pub(crate) struct Part {
     /// The first main-line version from which on the user is joined without a break.
     joined_from: Option<u32>,
     /// Every event before this place was sent before the user's last stretch of being joined ended.
@@ -158,21 +158,18 @@ impl View<'_> {
 
     async fn judge_states(&self, user: &UserId, states: &[StateRef]) -> Result<BTreeMap<StateRef, AtEvent>> {
         let keys = [visibility_key(), member_key(user)];
-        let judge = |at: StateRef| {
-            let keys = &keys;
-            async move {
-                let mut held = self.state_events_at(at, keys).await?.into_iter();
-                let said = held.next().flatten();
-                let member = held.next().flatten();
-                let at_event = AtEvent {
-                    visibility: visibility(said.as_ref().map(|event| &event.pdu)),
-                    membership: membership(member.as_ref().map(|event| &event.pdu)),
-                    joined_since: false,
-                };
-                Ok::<_, Error>((at, at_event))
-            }
+        self.reader.prepare_state(self.nid, states, &keys).await?;
+        let held = try_join_all(states.iter().map(|at| self.reader.state_at(self.nid, *at, &keys))).await?;
+        let nums: BTreeSet<EventNum> = held.iter().flatten().copied().flatten().collect();
+        let nums: Vec<EventNum> = nums.into_iter().collect();
+        let events: BTreeMap<EventNum, Event> = nums.iter().copied().zip(self.load(&nums).await?).collect();
+        let said = |num: &Option<EventNum>| num.and_then(|num| events.get(&num)).map(|event| &event.pdu);
+        let judge = |(at, held): (&StateRef, &Vec<Option<EventNum>>)| {
+            let (rule, member) = (held.first().and_then(said), held.get(1).and_then(said));
+            let visibility = visibility(rule);
+            (*at, AtEvent { visibility, membership: membership(member), joined_since: false })
         };
-        Ok(try_join_all(states.iter().copied().map(judge)).await?.into_iter().collect())
+        Ok(states.iter().zip(&held).map(judge).collect())
     }
 
     /// What `user`, of this server, may ask about the room at all. [`Error::Forbidden`] if nothing.
@@ -193,6 +190,15 @@ impl View<'_> {
     }
 
     async fn part(&self, user: &UserId) -> Result<Part> {
+        if let Some((_, part)) = self.part.lock().as_ref().filter(|(whose, _)| whose == user) {
+            return Ok(*part);
+        }
+        let part = self.read_part(user).await?;
+        *self.part.lock() = Some((user.to_owned(), part));
+        Ok(part)
+    }
+
+    async fn read_part(&self, user: &UserId) -> Result<Part> {
         let Some(at) = self.reader.user_room(user, self.nid).await? else { return Ok(NO_PART) };
         if at.value.membership == Membership::Join {
             let meta = self.reader.event_meta(self.nid, at.value.num).await?;

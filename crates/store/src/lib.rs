@@ -39,7 +39,7 @@ pub mod transactions;
 mod tx;
 mod value;
 
-pub use chappe_kv::{Direction, Position};
+pub use chappe_kv::{Direction, Position, following};
 
 pub use self::{
     events::{EventMeta, EventNum, NewEvent, Status, StoredPdu},

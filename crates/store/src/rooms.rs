@@ -74,6 +74,9 @@ pub struct RoomHead {
     pub resident: bool,
 }
 
+/// The number of a room's first state key.
+pub(crate) const FIRST_KEY: u32 = 1;
+
 impl RoomHead {
     /// The head of a room nothing is known of yet.
     pub fn new(version: RoomVersionId) -> Self {
@@ -85,7 +88,7 @@ impl RoomHead {
             next_live: 1,
             next_back: 0,
             next_line: 1,
-            next_key: 1,
+            next_key: FIRST_KEY,
             extremities: Vec::new(),
             depth: 0,
             joined: 0,

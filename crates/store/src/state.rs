@@ -8,6 +8,8 @@ mod diff;
 mod key;
 mod write;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use futures_util::future::try_join_all;
 
 pub use self::{
@@ -22,6 +24,9 @@ use crate::{
     table,
     tx::Error,
 };
+
+/// Changes of one key looked through when many versions are asked for at once.
+const PREPARED: usize = 64;
 
 /// A version of a room's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,6 +241,46 @@ impl Reader<'_> {
             }
         });
         try_join_all(values).await
+    }
+
+    /// Looks some keys up at many versions of the state at once, so that [`Reader::state_at`] finds them in the cache:
+    /// one scan a key and line, side by side. Keys that change too often in between are left out.
+    pub async fn prepare_state(&self, nid: RoomNid, at: &[StateRef], keys: &[StateKey]) -> Result<(), Error> {
+        let mut lines: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        for at in at.iter().filter(|at| at.version > 0) {
+            lines.entry(at.line).or_default().insert(at.version);
+        }
+        lines.retain(|_, versions| versions.len() > 1);
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<KeyId> = self.state_key_ids(nid, keys).await?.into_iter().flatten().collect();
+        let stretches =
+            lines.iter().flat_map(|(line, versions)| ids.iter().map(move |id| (*line, versions, *id)));
+        try_join_all(stretches.map(|(line, versions, id)| self.prepare_key(nid, line, versions, id))).await?;
+        Ok(())
+    }
+
+    async fn prepare_key(
+        &self,
+        nid: RoomNid,
+        line: u32,
+        versions: &BTreeSet<u32>,
+        id: KeyId,
+    ) -> Result<(), Error> {
+        let Some(last) = versions.last() else { return Ok(()) };
+        let from = (nid, line, id, !last);
+        let rows = self.scan_from::<StateVersions>(&(nid, line, id), &from, PREPARED).await?;
+        let whole = rows.len() < PREPARED;
+        for version in versions {
+            let value = rows.iter().find(|((_, _, _, since), _)| !since <= *version).map(|(_, num)| *num);
+            // Before the first change on the main line there is nothing; a side line goes on from its parent.
+            let value = value.or((whole && line == 0).then_some(EventNum::NONE));
+            if let Some(num) = value {
+                self.cache.values.insert((nid, StateRef { line, version: *version }, id), num);
+            }
+        }
+        Ok(())
     }
 
     /// One key of any version.

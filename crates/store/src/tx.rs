@@ -132,6 +132,9 @@ impl Reader<'_> {
 
     /// Several values of one table, in the order of the keys: one round trip.
     pub async fn get_many<T: Table>(&self, keys: &[T::Key]) -> Result<Vec<Option<T::Value>>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let keys: Vec<Bytes> = keys.iter().map(encode::<T>).collect();
         values::<T>(self.snapshot.get(&keys).await?)
     }

@@ -31,6 +31,8 @@ use crate::{Error, tail::Tail, unread::Reading};
 
 /// Members named for a room without a name.
 const HEROES: usize = 5;
+/// Events that are worth rendering one by one for others too.
+const FEW: usize = 3;
 
 /// A room of the user's, as it is now.
 pub(super) struct Place<'a> {
@@ -212,22 +214,21 @@ impl Work<'_> {
     /// Renders the timeline, sharing what is the same for everybody.
     async fn told(&self, place: &Place<'_>, events: &[Seen], form: Form) -> Result<Vec<Json>, Error> {
         let now = self.delivery.0.world.now();
-        let mut rendered = Vec::with_capacity(events.len());
+        let mut shared = Vec::with_capacity(events.len());
+        // One new event is rendered for everybody; many, which come at the first sync of a room, all at once.
+        let may_render = events.len() <= FEW;
         for seen in events {
             let own = seen.event.pdu.sender() == self.request.user;
-            let shared = if own || form != Form::Sync {
+            shared.push(if own || form != Form::Sync {
                 None
             } else {
-                place.tail.rendered(&place.view, seen, now).await?
-            };
-            if let Some(event) = shared {
-                rendered.push(event);
-            } else {
-                let one = std::slice::from_ref(seen);
-                rendered.extend(place.view.render(&self.actor, one, form, Bundle::All).await?);
-            }
+                place.tail.rendered(&place.view, seen, now, may_render).await?
+            });
         }
-        Ok(rendered)
+        let missing = events.iter().zip(&shared).filter(|(_, shared)| shared.is_none());
+        let missing: Vec<Seen> = missing.map(|(seen, _)| seen.clone()).collect();
+        let mut rendered = place.view.render(&self.actor, &missing, form, Bundle::All).await?.into_iter();
+        Ok(shared.into_iter().filter_map(|shared| shared.or_else(|| rendered.next())).collect())
     }
 
     async fn ephemeral(

@@ -6,9 +6,10 @@ use chappe_rules::{Pdu, redact};
 use chappe_store::{
     EventMeta, EventNum, Reader, RoomHead, RoomNid, StateRef, Status, StoredPdu, state::StateKey,
 };
-use ruma::{OwnedRoomId, RoomId, events::StateEventType, room_version_rules::RoomVersionRules};
+use parking_lot::Mutex;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, events::StateEventType, room_version_rules::RoomVersionRules};
 
-use crate::{Error, Inner, Result, Rooms, desk::parsed, desk::rules_of};
+use crate::{Error, Inner, Result, Rooms, desk::parsed, desk::rules_of, visible::Part};
 
 /// An event with what this server thinks of it. A redacted event comes without what redaction takes away.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct View<'s> {
     pub room_id: OwnedRoomId,
     /// Its head at that moment.
     pub head: RoomHead,
+    /// The part of the user who was asked about last.
+    pub(crate) part: Mutex<Option<(OwnedUserId, Part)>>,
 }
 
 /// A redacted event, kept with the stored one.
@@ -58,14 +61,30 @@ impl Rooms {
         (nid, room_id): (RoomNid, OwnedRoomId),
         head: RoomHead,
     ) -> Result<View<'s>> {
-        Ok(View { inner: &self.0, rules: rules_of(&head.version)?, reader, nid, room_id, head })
+        Ok(View {
+            inner: &self.0,
+            rules: rules_of(&head.version)?,
+            reader,
+            nid,
+            room_id,
+            head,
+            part: Mutex::default(),
+        })
     }
 
     /// A view of a room at the moment of a snapshot.
     pub async fn view_at<'s>(&'s self, reader: Reader<'s>, nid: RoomNid) -> Result<View<'s>> {
         let room_id = reader.room_id(nid).await?;
         let head = reader.room_head(nid).await?;
-        Ok(View { inner: &self.0, rules: rules_of(&head.version)?, reader, nid, room_id, head })
+        Ok(View {
+            inner: &self.0,
+            rules: rules_of(&head.version)?,
+            reader,
+            nid,
+            room_id,
+            head,
+            part: Mutex::default(),
+        })
     }
 }
 
@@ -74,7 +93,15 @@ impl Inner {
         let reader = self.store.read();
         let nid = reader.room_nid(room).await?.ok_or(Error::NotFound("room"))?;
         let head = reader.room_head(nid).await?;
-        Ok(View { inner: self, rules: rules_of(&head.version)?, reader, nid, room_id: room.to_owned(), head })
+        Ok(View {
+            inner: self,
+            rules: rules_of(&head.version)?,
+            reader,
+            nid,
+            room_id: room.to_owned(),
+            head,
+            part: Mutex::default(),
+        })
     }
 }
 

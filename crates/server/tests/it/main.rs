@@ -8,5 +8,6 @@ mod client;
 mod lab;
 mod life;
 mod push;
+mod round_trips;
 mod sign_up;
 mod tls;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Reader, Tx,
     events::EventNum,
-    rooms::{RoomHead, RoomNid},
+    rooms::{FIRST_KEY, RoomHead, RoomNid},
     tx::Error,
 };
 
@@ -40,6 +40,8 @@ pub struct StateWriter {
     current: StateRef,
     next_line: u32,
     next_key: u32,
+    /// Whether the room has no keys on disk at all.
+    bare: bool,
     /// Current values that differ from the committed ones.
     now: HashMap<KeyId, EventNum>,
     ids: HashMap<StateKey, KeyId>,
@@ -61,6 +63,7 @@ impl StateWriter {
             current: head.state,
             next_line: head.next_line,
             next_key: head.next_key,
+            bare: head.next_key == FIRST_KEY,
             now: HashMap::new(),
             ids: HashMap::new(),
             new_keys: Vec::new(),
@@ -134,7 +137,7 @@ impl StateWriter {
         keys: &[StateKey],
     ) -> Result<Vec<Option<EventNum>>, Error> {
         let unknown: Vec<_> = keys.iter().filter(|key| !self.ids.contains_key(key)).cloned().collect();
-        let mut found = reader.state_key_ids(self.nid, &unknown).await?.into_iter();
+        let mut found = self.ids_on_disk(reader, &unknown).await?.into_iter();
         let mut values = Vec::with_capacity(keys.len());
         for key in keys {
             let id = match self.ids.get(key) {
@@ -211,7 +214,7 @@ impl StateWriter {
 
     async fn key_ids(&mut self, reader: &Reader<'_>, keys: &[StateKey]) -> Result<Vec<KeyId>, Error> {
         let unknown: Vec<_> = keys.iter().filter(|key| !self.ids.contains_key(key)).cloned().collect();
-        for (key, found) in unknown.iter().zip(reader.state_key_ids(self.nid, &unknown).await?) {
+        for (key, found) in unknown.iter().zip(self.ids_on_disk(reader, &unknown).await?) {
             if self.ids.contains_key(key) {
                 continue;
             }
@@ -225,6 +228,10 @@ impl StateWriter {
             self.names.insert(id, key.clone());
         }
         keys.iter().map(|key| self.ids.get(key).copied().ok_or(Error::Corrupt("state key"))).collect()
+    }
+
+    async fn ids_on_disk(&self, reader: &Reader<'_>, keys: &[StateKey]) -> Result<Vec<Option<KeyId>>, Error> {
+        if self.bare { Ok(vec![None; keys.len()]) } else { reader.state_key_ids(self.nid, keys).await }
     }
 
     /// The side line whose last version is `base`.
