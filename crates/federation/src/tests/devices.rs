@@ -77,8 +77,10 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
     eventually("the device is gone", async || known(&b, &alice).await == ["THREE", "TWO"]).await;
 
     a.rooms.leave(&a.actor("alice"), &room, None).await.unwrap();
-    eventually("the list is forgotten", async || b.accounts.remote_list(&alice).await.unwrap().is_none())
+    eventually("the list is doubted", async || b.accounts.remote_list(&alice).await.unwrap().unwrap().stale)
         .await;
+    device(&a, &alice, "FOUR").await;
+    assert_eq!(query(&b, "bob", &alice).await, ["FOUR", "THREE", "TWO"], "not what was kept");
 }
 
 #[tokio::test(start_paused = true)]
