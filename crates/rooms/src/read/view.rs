@@ -108,6 +108,9 @@ impl Inner {
 impl View<'_> {
     /// Events by number, in their order.
     pub async fn load(&self, nums: &[EventNum]) -> Result<Vec<Event>> {
+        if nums.is_empty() {
+            return Ok(Vec::new());
+        }
         let events = self.reader.events(self.nid, nums).await?;
         nums.iter().zip(events).map(|(num, (meta, stored))| self.event_from(*num, meta, stored)).collect()
     }

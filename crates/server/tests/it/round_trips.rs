@@ -27,10 +27,10 @@ struct Host {
 impl Host {
     async fn new(name: &str, net: &FakeNet) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let text = include_str!("../simulation.toml")
+        let text = include_str!("../simulation/host.toml")
             .replace("{name}", name)
             .replace("{data}", &folder.path().display().to_string());
-        let config = config::parse("simulation.toml", &text, std::iter::empty()).unwrap();
+        let config = config::parse("host.toml", &text, std::iter::empty()).unwrap();
         let world = World::fake(Fake::new(name, 1, net));
         let trips = Arc::new(RoundTrips::default());
         let db = Db::new(Counting::new(Memory::default(), trips.clone()));
