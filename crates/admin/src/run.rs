@@ -1,5 +1,6 @@
 //! Running verbs: what each one does, whoever asks and however.
 
+mod destinations;
 mod domains;
 mod rooms;
 mod servers;
@@ -48,6 +49,8 @@ pub type ServersChanged = Box<dyn Fn(Option<&[String]>) + Send + Sync>;
 pub struct Running {
     /// Rooms, to leave them in somebody's name.
     pub rooms: chappe_rooms::Rooms,
+    /// What is sent to other servers.
+    pub federation: chappe_federation::Federation,
     /// Is told the new list of servers; `None` is every server.
     pub servers_changed: ServersChanged,
     /// When the server started, in milliseconds since 1970.
@@ -89,6 +92,7 @@ impl Admin {
             Verb::Users(verb) => users::run(&self.deps, verb).await,
             Verb::Rooms(verb) => rooms::run(&self.deps, verb).await,
             Verb::Servers(verb) => servers::run(&self.deps, verb).await,
+            Verb::Destinations(verb) => destinations::run(&self.deps, verb).await,
             Verb::Tokens(verb) => tokens::run(&self.deps, verb).await,
             Verb::Backup { folder } => self.backup(folder).await,
             Verb::Status => self.status().await,

@@ -21,6 +21,9 @@ pub enum Verb {
     /// Servers that may take part, when federation is closed
     #[command(subcommand)]
     Servers(Servers),
+    /// Servers that something waits for or that were not reached
+    #[command(subcommand)]
+    Destinations(Destinations),
     /// Tokens for registration
     #[command(subcommand)]
     Tokens(Tokens),
@@ -176,6 +179,26 @@ pub enum Servers {
     },
     /// Show the list
     List,
+}
+
+/// `chappe admin destinations`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Destinations {
+    /// Show them, with what waits and when they are tried next
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Go on after this server
+        #[arg(long)]
+        after: Option<ruma::OwnedServerName>,
+    },
+    /// Try a server now, however long it was to be left alone
+    Retry {
+        /// Server name
+        server: ruma::OwnedServerName,
+    },
 }
 
 /// `chappe admin tokens`.

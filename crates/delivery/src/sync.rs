@@ -166,14 +166,6 @@ pub struct LeftRoom {
     pub part: RoomPart,
 }
 
-impl LeftRoom {
-    /// A room of which nothing can be told but that one is not in it.
-    fn empty() -> Self {
-        let timeline = Timeline { prev_batch: "t1".to_owned(), ..Timeline::default() };
-        Self { part: RoomPart { timeline, state: StatePart::Before(Vec::new()), account_data: Vec::new() } }
-    }
-}
-
 /// Whose devices changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DeviceLists {

@@ -33,6 +33,8 @@ struct Inner {
 struct Known {
     state: DestinationState,
     revived_at: u64,
+    /// When it was last reached; 0 for not since this server started.
+    reached_at: u64,
     /// It was not reached for a while, and its queue was not looked at since.
     was_away: bool,
 }
@@ -53,6 +55,11 @@ impl Backoff {
     /// The destinations that gave a sign of life while they were being waited for.
     pub(crate) fn revivals(&self) -> broadcast::Receiver<OwnedServerName> {
         self.0.revived.subscribe()
+    }
+
+    /// When `destination` was last reached since this server started.
+    pub(crate) fn reached_at(&self, destination: &ServerName) -> Option<u64> {
+        self.0.known.lock().get(destination).map(|known| known.reached_at).filter(|at| *at > 0)
     }
 
     /// How reaching `destination` went last.
@@ -80,6 +87,9 @@ impl Backoff {
     /// It was reached. A transaction that failed before has still to be sent again as it was.
     pub(crate) async fn succeeded(&self, destination: &ServerName) -> Result<(), Error> {
         let state = self.state(destination).await?;
+        if let Some(known) = self.0.known.lock().get_mut(destination) {
+            known.reached_at = self.0.world.now();
+        }
         if state.failures == 0 {
             return Ok(());
         }

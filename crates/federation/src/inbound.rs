@@ -5,7 +5,7 @@ mod to_device;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use chappe_rooms::Outcome;
+use chappe_rooms::{Error as RoomError, Outcome};
 use chappe_rules::Pdu;
 use chappe_store::{
     Direction, Error, Json, Tx,
@@ -67,6 +67,16 @@ pub(crate) struct Received {
 #[derive(Deserialize)]
 struct Placed {
     room_id: Option<String>,
+}
+
+/// What the sender is told of an event: what is wrong with it, never what others said of it. That something around it
+/// could not be had now is no fault of the event's.
+fn told(result: Result<(), RoomError>) -> Result<(), String> {
+    match result {
+        Ok(()) | Err(RoomError::HostilePeer(_) | RoomError::Peer(_) | RoomError::Unreachable) => Ok(()),
+        Err(RoomError::Store(_) | RoomError::Retry) => Err("this server is busy".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 impl Federation {
@@ -151,9 +161,7 @@ impl Federation {
             return self.denied(room, &pdus).await.unwrap_or_default();
         }
         let outcomes = self.0.rooms.receive(origin, pdus).await;
-        let result = |Outcome { event_id, result }: Outcome| {
-            Some((event_id?, result.map_err(|error| error.to_string())))
-        };
+        let result = |Outcome { event_id, result }: Outcome| Some((event_id?, told(result)));
         outcomes.into_iter().filter_map(result).collect()
     }
 

@@ -8,6 +8,7 @@ mod allow;
 mod auth;
 mod backoff;
 mod config;
+mod destinations;
 mod devices;
 mod discovery;
 mod fleeting;
@@ -35,6 +36,7 @@ pub use self::{
     allow::AllowList,
     auth::Origin,
     config::{Config, OldKey},
+    destinations::{Destination, destinations},
     fleeting::RemoteActivity,
     keys::{KeyRing, weak_keys},
     media_routes::{MediaState, media_routes},

@@ -39,7 +39,7 @@ fn transactions() -> Routes<Federation> {
 }
 
 fn memberships() -> Routes<Federation> {
-    use api::membership as m;
+    use api::{membership as m, thirdparty as third_party};
     let v1_path = |name: &str| format!("/_matrix/federation/v1/{name}/{{room_id}}/{{event_id}}");
     Routes::new()
         .on::<m::prepare_join_event::v1::Request, _>(v1::make_join::handler)
@@ -50,6 +50,9 @@ fn memberships() -> Routes<Federation> {
         .on::<m::create_knock_event::v1::Request, _>(v1::send_knock::handler)
         .on_limited::<m::create_invite::v2::Request, _>(LARGE, v2::invite::handler)
         .at(&Method::PUT, &v1_path("send_join"), Auth::None, v1::send_join::handler)
+        .at(&Method::PUT, &v1_path("invite"), Auth::None, v1::invite::handler)
+        .on::<third_party::exchange_invite::v1::Request, _>(v1::exchange_third_party_invite::handler)
+        .on::<third_party::bind_callback::v1::Request, _>(v1::threepid::onbind::handler)
         .at(&Method::PUT, &v1_path("send_leave"), Auth::None, v1::send_leave::handler)
 }
 
@@ -63,6 +66,7 @@ fn reads() -> Routes<Federation> {
         .on::<api::authorization::get_event_authorization::v1::Request, _>(v1::event_auth::handler)
         .on::<api::event::get_event_by_timestamp::v1::Request, _>(v1::timestamp_to_event::handler)
         .on::<api::query::get_room_information::v1::Request, _>(v1::query::directory::handler)
+        .on::<api::query::get_custom_information::v1::Request, _>(v1::query::other::handler)
         .on::<api::space::get_hierarchy::v1::Request, _>(v1::hierarchy::handler)
         .on::<api::directory::get_public_rooms::v1::Request, _>(v1::public_rooms::all)
         .on::<api::directory::get_public_rooms_filtered::v1::Request, _>(v1::public_rooms::filtered)

@@ -142,12 +142,13 @@ fn shrink(bytes: &[u8], size: Wanted, max_pixels: u64) -> Result<Option<(Vec<u8>
         Method::Crop => picture.resize_to_fill(size.width, size.height, FilterType::Triangle),
         Method::Scale => picture.resize(size.width, size.height, FilterType::Triangle),
     };
-    encode(&small).map(Some)
+    encode(&small, format).map(Some)
 }
 
-/// JPEG, or PNG where there is transparency.
-fn encode(picture: &DynamicImage) -> Result<(Vec<u8>, ImageFormat), Error> {
-    let format = if picture.color().has_alpha() { ImageFormat::Png } else { ImageFormat::Jpeg };
+/// JPEG; PNG where there is transparency, and for what was one: drawings and pictures of screens.
+fn encode(picture: &DynamicImage, from: ImageFormat) -> Result<(Vec<u8>, ImageFormat), Error> {
+    let is_png = from == ImageFormat::Png || picture.color().has_alpha();
+    let format = if is_png { ImageFormat::Png } else { ImageFormat::Jpeg };
     let mut bytes = Cursor::new(Vec::new());
     let written = match format {
         ImageFormat::Jpeg => picture.to_rgb8().write_to(&mut bytes, format),

@@ -73,7 +73,7 @@ pub use self::{
     receive::Outcome,
     relations::{Recurse, RelationsPage, RelationsRequest, ThreadsPage},
     reports::Reported,
-    serve::SignedMember,
+    serve::{BoundInvite, SignedMember},
     visible::{Access, Seen},
 };
 pub use chappe_rules::client::{Form, Unsigned};

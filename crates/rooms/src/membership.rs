@@ -86,7 +86,13 @@ impl Rooms {
             Ok(Some(by)) => {
                 content.insert(AUTHORISED_BY.to_owned(), json!(by));
             }
-            Err(Error::UnableToGrantJoin) => return self.join_remote(actor, room, via, content).await,
+            // Another server in the room may be able to.
+            Err(error @ (Error::UnableToGrantJoin | Error::UnableToAuthoriseJoin)) => {
+                return match self.join_remote(actor, room, via, content).await {
+                    Err(Error::NotFound(_)) => Err(error),
+                    joined => joined,
+                };
+            }
             Err(error) => return Err(error),
         }
         self.submit_member(actor, room, &actor.user, content).await

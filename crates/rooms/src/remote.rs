@@ -14,7 +14,6 @@ use crate::{
     desk::{Desk, Source},
     receive::{Budget, Checked},
     send::{bypass_of, not_in_room},
-    stripped::sanitized,
 };
 
 /// Servers that are asked at most before giving up.
@@ -33,8 +32,7 @@ impl Rooms {
         // Goes on when the client hangs up: half a join would have to be done again.
         let work = async move {
             let servers = rooms.candidates(&actor.user, &room, via).await?;
-            first_that_works(&servers, |server| rooms.0.join_through(server, &actor.user, &room, &content))
-                .await
+            servers.ask(|server| rooms.0.join_through(server, &actor.user, &room, &content)).await
         };
         let world = self.0.world.clone();
         let bounded = async move { world.timeout(limit, work).await };
@@ -51,7 +49,7 @@ impl Rooms {
         let servers = self.candidates(&actor.user, room, via).await?;
         let content = self.0.member_content(&actor.user, "knock", reason.as_deref()).await?;
         let user = &*actor.user;
-        first_that_works(&servers, |server| self.0.knock_through(server, user, room, &content)).await
+        servers.ask(|server| self.0.knock_through(server, user, room, &content)).await
     }
 
     /// Turns an invite down or takes a knock back. The other servers are told if one can be reached; the user is out
@@ -72,19 +70,19 @@ impl Rooms {
         }
         let servers = self.candidates(&actor.user, room, Vec::new()).await?;
         let (user, content) = (&*actor.user, &content);
-        let told =
-            first_that_works(&servers, |server| self.0.leave_through(server, user, room, content)).await;
-        let left = match told {
-            Ok(pdu) => OutOfBand {
-                membership: "leave".to_owned(),
-                event_id: pdu.event_id().to_string(),
-                event: pdu.to_raw(),
-                ..outside.value.0
-            },
+        let told = servers.ask(|server| self.0.leave_through(server, user, room, content)).await;
+        let pdu = match told {
+            Ok(pdu) => pdu,
             Err(error) => {
                 tracing::info!(%room, %user, %error, "nobody could be told that the invite is turned down");
-                OutOfBand { membership: "leave".to_owned(), ..outside.value.0 }
+                self.0.refuse(user, room, &outside.value.0, content)?
             }
+        };
+        let left = OutOfBand {
+            membership: "leave".to_owned(),
+            event_id: pdu.event_id().to_string(),
+            event: pdu.to_raw(),
+            ..outside.value.0
         };
         let mut tx = Tx::new();
         tx.put_out_of_band(&actor.user, room, &left);
@@ -92,21 +90,25 @@ impl Rooms {
         Ok(())
     }
 
-    /// Servers that may know the room: those named, those that invited, those in it, and the one in its name.
-    async fn candidates(&self, user: &UserId, room: &RoomId, via: Via) -> Result<Vec<OwnedServerName>> {
+    /// Servers that may know the room: those named and those that invited; and, for want of them, those in it and the
+    /// one in its name.
+    async fn candidates(&self, user: &UserId, room: &RoomId, via: Via) -> Result<Candidates> {
         let reader = self.0.store.read();
-        let mut servers = via;
+        let (mut named, mut others) = (via, Vec::new());
         if let Some(outside) = reader.out_of_band(user, room).await? {
-            servers.extend(outside.value.0.via);
+            named.extend(outside.value.0.via);
         }
         if let Some(nid) = reader.room_nid(room).await? {
-            servers.extend(reader.room_servers(nid).await?.into_iter().map(|(server, _)| server));
+            others.extend(reader.room_servers(nid).await?.into_iter().map(|(server, _)| server));
         }
-        servers.extend(room.server_name().map(ToOwned::to_owned));
+        others.extend(room.server_name().map(ToOwned::to_owned));
         let mut seen = std::collections::BTreeSet::new();
-        servers.retain(|server| server != self.server() && seen.insert(server.clone()));
-        servers.truncate(MOST_SERVERS);
-        if servers.is_empty() { Err(Error::NotFound("room")) } else { Ok(servers) }
+        for servers in [&mut named, &mut others] {
+            servers.retain(|server| server != self.server() && seen.insert(server.clone()));
+            servers.truncate(MOST_SERVERS);
+        }
+        let nobody = named.is_empty() && others.is_empty();
+        if nobody { Err(Error::NotFound("room")) } else { Ok(Candidates { named, others }) }
     }
 
     /// Invites another server's user: that server sees and signs the invite first.
@@ -142,9 +144,8 @@ impl Rooms {
         }
     }
 
-    /// Remembers a knock in a room that this server is not in.
+    /// Remembers an invite to a room that this server is not in.
     pub(crate) async fn note_outside(&self, user: &UserId, room: &RoomId, outside: OutOfBand) -> Result<()> {
-        let outside = OutOfBand { state: sanitized(&outside.state), ..outside };
         let mut tx = Tx::new();
         tx.put_out_of_band(user, room, &outside);
         self.0.store.commit(tx).await?;
@@ -157,6 +158,26 @@ pub(crate) fn same_event(came: Option<Pdu>, sent: &Pdu) -> Result<Pdu> {
     match came {
         Some(pdu) if pdu.event_id() == sent.event_id() => Ok(pdu),
         _ => Err(Error::HostilePeer("another event came back than was sent".to_owned())),
+    }
+}
+
+/// Servers that may help into a room or out of it.
+struct Candidates {
+    /// Whom the user or the invite names.
+    named: Vec<OwnedServerName>,
+    /// Who is asked if none of those can be reached: a refusal of theirs stands.
+    others: Vec<OwnedServerName>,
+}
+
+impl Candidates {
+    async fn ask<'a, T, F>(&'a self, ask: impl Fn(&'a OwnedServerName) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        match first_that_works(&self.named, &ask).await {
+            Err(Error::Unreachable) => first_that_works(&self.others, &ask).await,
+            answer => answer,
+        }
     }
 }
 

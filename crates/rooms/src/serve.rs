@@ -4,9 +4,12 @@ mod accept;
 mod invite;
 mod read;
 mod template;
+mod third_party;
 
 use ruma::OwnedEventId;
 use serde_json::value::RawValue;
+
+pub use self::third_party::BoundInvite;
 
 /// A membership event that another server made and signed.
 #[derive(Clone, Debug)]

@@ -1,25 +1,21 @@
 //! What somebody who is not in a room is told of it: stripped state.
 
 use chappe_rules::{Pdu, auth::StateKey};
-use ruma::{UserId, events::StateEventType};
+use ruma::{
+    RoomId, UserId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+};
 use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
 };
 
-use crate::{Result, desk::Desk};
+use crate::{Error, Inner, Result, desk::Desk, receive::parse};
 
 /// Stripped state taken from another server at most: entries and bytes.
 const MOST_ENTRIES: usize = 64;
 const MOST_BYTES: usize = 48 * 1_024;
-
-/// An event without what only members need.
-pub(crate) fn stripped(pdu: &Pdu) -> Box<RawValue> {
-    let event = json!({
-        "type": pdu.kind(), "state_key": pdu.state_key(), "sender": pdu.sender(), "content": pdu.content(),
-    });
-    to_raw_value(&event).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
 
 impl Desk<'_> {
     /// The state events that tell an outsider what room this is, and those about `users`.
@@ -39,27 +35,50 @@ impl Desk<'_> {
         Ok(self.held(&keys).await?.0.into_values().map(|(_, pdu)| pdu).collect())
     }
 
-    /// The same as other servers are told it: full events where the room version asks for them.
+    /// The same as other servers are told it: whole events, which they can check.
     pub(crate) async fn introduction_for_peers(&self, users: &[&UserId]) -> Result<Vec<Box<RawValue>>> {
-        let whole = self.rules.authorization.room_create_event_id_as_room_id;
-        let told = self.introduction(users).await?;
-        Ok(told.iter().map(|pdu| if whole { pdu.to_raw() } else { stripped(pdu) }).collect())
+        Ok(self.introduction(users).await?.iter().map(Pdu::to_raw).collect())
+    }
+}
+
+impl Inner {
+    /// What another server tells of a room, in the form for clients. Where the room's id comes from its create event,
+    /// whole events are needed, that one among them; of the others those with right signatures count.
+    pub(crate) async fn told_of(
+        &self,
+        rules: &'static RoomVersionRules,
+        room: &RoomId,
+        told: &[Box<RawValue>],
+    ) -> Result<Vec<Box<RawValue>>> {
+        if !rules.authorization.room_create_event_id_as_room_id {
+            return Ok(sanitized(told));
+        }
+        let missing = |what: &str| Error::MissingParam(what.to_owned());
+        let whole = |raw: &Box<RawValue>| parse(rules, room, raw).ok().filter(|pdu| pdu.state().is_some());
+        let pdus: Option<Vec<Pdu>> = told.iter().take(MOST_ENTRIES).map(whole).collect();
+        let pdus = pdus.ok_or_else(|| missing("the state of the room must be told in events of the room"))?;
+        // Being of this room is what a create event proves by its hash.
+        let (create, others): (Vec<Pdu>, _) =
+            pdus.into_iter().partition(|pdu| *pdu.kind() == TimelineEventType::RoomCreate);
+        let create = create.into_iter().next().ok_or_else(|| missing("the room's create event is needed"))?;
+        let proven = self.check_all(rules, others).await.into_iter().filter_map(Result::ok);
+        let events = std::iter::once(create).chain(proven.map(|proven| proven.pdu().clone()));
+        Ok(bounded(events.filter_map(|pdu| chappe_rules::client::stripped(&pdu))))
     }
 }
 
 /// What another server told of a room, reduced to what a client may be shown: well-formed entries, a bounded number.
 pub(crate) fn sanitized(told: &[Box<RawValue>]) -> Vec<Box<RawValue>> {
+    bounded(told.iter().take(MOST_ENTRIES).filter_map(|raw| sanitize(raw)))
+}
+
+fn bounded(entries: impl Iterator<Item = Box<RawValue>>) -> Vec<Box<RawValue>> {
     let mut bytes = 0;
-    let mut kept = Vec::new();
-    for raw in told.iter().take(MOST_ENTRIES) {
-        let Some(entry) = sanitize(raw) else { continue };
+    let fits = entries.take_while(|entry| {
         bytes += entry.get().len();
-        if bytes > MOST_BYTES {
-            break;
-        }
-        kept.push(entry);
-    }
-    kept
+        bytes <= MOST_BYTES
+    });
+    fits.collect()
 }
 
 fn sanitize(raw: &RawValue) -> Option<Box<RawValue>> {

@@ -3,6 +3,7 @@
 mod delayed;
 mod federation;
 mod forks;
+mod handshakes;
 mod hostile;
 mod local;
 pub(crate) mod net;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chappe_rules::visibility::{AtEvent, membership, server_may_see, user_may_see, visibility};
+use chappe_rules::{
+    redact,
+    visibility::{AtEvent, membership, server_may_see, user_may_see, visibility},
+};
 use chappe_store::{EventNum, Membership, StateRef, Status, state::StateKey};
 use futures_util::future::try_join_all;
 use ruma::{
@@ -257,6 +260,27 @@ impl View<'_> {
             sees.push(allowed || own);
         }
         Ok(sees)
+    }
+
+    /// Events as a server with a joined user gets them, so that it can follow the room: those it may not see redacted.
+    /// What was never part of the room is left out.
+    pub(crate) async fn told_to_server(&self, server: &ServerName, events: Vec<Event>) -> Result<Vec<Event>> {
+        if !self.reader.server_joined(self.nid, server).await? {
+            return Ok(Vec::new());
+        }
+        let sees = self.server_sees(server, &events).await?;
+        let mut told = Vec::with_capacity(events.len());
+        for (mut event, sees) in events.into_iter().zip(sees) {
+            if matches!(event.meta.status, Status::Rejected | Status::Outlier) {
+                continue;
+            }
+            if !sees {
+                event.pdu = redact::event(self.rules, &event.pdu)
+                    .map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
+            }
+            told.push(event);
+        }
+        Ok(told)
     }
 
     /// `users` are the server's users with any membership now, found once where the visibility asks for them.

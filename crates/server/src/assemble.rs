@@ -261,7 +261,7 @@ impl Ground {
 }
 
 fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin::Running {
-    let (tasks, federation) = (world.clone(), federation.clone());
+    let (tasks, federation, sending) = (world.clone(), federation.clone(), federation.clone());
     let servers_changed = move |patterns: Option<&[String]>| {
         federation.network().allowed().replace(patterns);
         let federation = federation.clone();
@@ -271,7 +271,8 @@ fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin
             }
         });
     };
-    chappe_admin::Running { rooms, servers_changed: Box::new(servers_changed), started: world.now() }
+    let servers_changed = Box::new(servers_changed);
+    chappe_admin::Running { rooms, federation: sending, servers_changed, started: world.now() }
 }
 
 /// The section of the client API, with the base URL that is said once for all.

@@ -36,7 +36,9 @@ pub(crate) async fn find(
     mut via: Vec<OwnedServerName>,
 ) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
     let room = if let Ok(room) = OwnedRoomId::try_from(name.to_owned()) {
-        via.extend(room.server_name().map(ToOwned::to_owned));
+        if via.is_empty() {
+            via.extend(room.server_name().map(ToOwned::to_owned));
+        }
         room
     } else {
         let alias = OwnedRoomAliasId::try_from(name.to_owned());

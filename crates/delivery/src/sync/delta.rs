@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{
     Delta, Json, SyncRequest, filter,
     joined::{Place, raw},
-    stripped::out_of_band,
+    stripped::{farewell, out_of_band},
     timeline::Wanted,
     touched,
 };
@@ -217,8 +217,10 @@ impl Work<'_> {
                 Some((Membership::Knock, state)) => {
                     delta.knocked.insert(room, state);
                 }
-                Some((Membership::Leave | Membership::Ban, _)) if seen.is_some() => {
-                    delta.left.insert(room, super::LeftRoom::empty());
+                Some((Membership::Leave | Membership::Ban, _))
+                    if seen.is_some() || self.request.filter.room.include_leave =>
+                {
+                    delta.left.insert(room, farewell(&at, self.form()));
                 }
                 _ => {}
             }

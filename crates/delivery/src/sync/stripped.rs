@@ -1,10 +1,15 @@
 //! Invites and knocks: what may be known of a room before one is in it.
 
-use chappe_rules::{Pdu, client, version};
+use chappe_rules::{
+    Pdu,
+    client::{self, Form},
+    version,
+    visibility::membership,
+};
 use chappe_store::{At, Json as Document, Membership, out_of_band::OutOfBand, state::StateKey};
-use ruma::{OwnedEventId, RoomVersionId};
+use ruma::{OwnedEventId, RoomVersionId, events::room::member::MembershipState};
 
-use super::{Json, delta::Work, joined::Place};
+use super::{Json, LeftRoom, RoomPart, StatePart, Timeline, delta::Work, joined::Place};
 use crate::{Error, signal::Settings};
 
 /// State that an invite or knock tells of a room. Specification: client-server API, "Stripped state".
@@ -58,6 +63,16 @@ pub(super) fn out_of_band(
         state.extend(client::stripped(&member));
     }
     Some((kind, state))
+}
+
+/// A room elsewhere that the user is out of again: the event that ended the invite or knock is all there is to see.
+pub(super) fn farewell(at: &At<Document<OutOfBand>>, form: Form) -> LeftRoom {
+    let ended = member_of(&at.value.0)
+        .filter(|member| matches!(membership(Some(member)), MembershipState::Leave | MembershipState::Ban));
+    let events = ended.map(|member| client::render(&member, form, &client::Unsigned::default()));
+    let timeline =
+        Timeline { events: events.into_iter().collect(), limited: false, prev_batch: "t1".to_owned() };
+    LeftRoom { part: RoomPart { timeline, state: StatePart::Before(Vec::new()), account_data: Vec::new() } }
 }
 
 fn member_of(what: &OutOfBand) -> Option<Pdu> {

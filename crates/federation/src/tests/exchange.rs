@@ -164,6 +164,15 @@ async fn one_bad_event_does_not_hurt_the_others() {
     assert_eq!(results.get(&event), Some(&Ok(())), "{results:?}");
     assert!(b.has(&event).await);
     assert!(Arc::ptr_eq(&results, &b.federation.receive(received("1")).await), "dealt with twice");
+    // What was answered is forgotten with the process; going through it all again comes to the same.
+    b.world.kill();
+    let again = Server::build(&net, "b.example", 2, config(), b.store.clone());
+    assert_eq!(results, again.federation.receive(received("1")).await);
+    let reader = again.store.read();
+    let nid = reader.room_nid(&room).await.unwrap().unwrap();
+    let num = reader.event_num(nid, &event).await.unwrap().unwrap();
+    let rows = reader.timeline_back(nid, i64::MAX, 100).await.unwrap();
+    assert_eq!(rows.iter().filter(|row| row.num == num).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

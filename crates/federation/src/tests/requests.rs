@@ -6,7 +6,7 @@ use chappe_world::{Fake, FakeNet, World};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use ruma::{room_alias_id, server_name};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::{Server, config, key};
@@ -178,4 +178,51 @@ async fn what_a_server_refuses_is_found_and_left_out() {
     })
     .await;
     assert_eq!(*taken.lock(), [0, 1, 2, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
+    let net = FakeNet::new();
+    let a = Server::start(&net, "a.example", 1, config());
+    let b = Server::start(&net, "b.example", 2, config());
+    let room = a.room("alice").await;
+    let alice = a.actor("alice");
+    let notary = key(9);
+    let public = ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(notary.public_key().to_vec());
+    let asked = json!({
+        "display_name": "b...", "key_validity_url": "https://is.example/valid", "public_key": public,
+        "public_keys": [{ "public_key": public }],
+    });
+    let asked = asked.as_object().unwrap().clone();
+    let draft = chappe_rooms::Draft::state("m.room.third_party_invite", "tok", asked);
+    a.rooms.send(&alice, &room, draft, None).await.unwrap();
+    let new = chappe_accounts::NewUser { localpart: Some("bob".to_owned()), ..Default::default() };
+    let bob = b.accounts.create_user(new).await.unwrap();
+    let mut signed = serde_json::from_value(json!({ "mxid": bob, "token": "tok" })).unwrap();
+    notary.sign_json(server_name!("is.example"), &mut signed);
+    let bound = |mxid: &str, signed: &ruma::CanonicalJsonObject| {
+        let invite = json!({
+            "medium": "email", "address": "b@example.org", "mxid": mxid, "room_id": room,
+            "sender": alice.user, "signed": signed,
+        });
+        json!({ "medium": "email", "address": "b@example.org", "mxid": mxid, "invites": [invite] })
+    };
+    let put = async |body: Value| {
+        let request = Request::put("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string()));
+        b.router.clone().oneshot(request.unwrap()).await.unwrap().status()
+    };
+    assert_eq!(put(bound("@nobody:b.example", &signed)).await, StatusCode::NOT_FOUND);
+    assert_eq!(put(bound("@bob:elsewhere.example", &signed)).await, StatusCode::NOT_FOUND);
+    let mut forged = signed.clone();
+    forged.insert("token".to_owned(), ruma::CanonicalJsonValue::String("other".to_owned()));
+    assert_eq!(put(bound(bob.as_str(), &forged)).await, StatusCode::OK);
+    assert!(b.store.read().out_of_band(&bob, &room).await.unwrap().is_none());
+    net.unroute("a.example");
+    assert_eq!(put(bound(bob.as_str(), &signed)).await, StatusCode::BAD_GATEWAY, "to be tried again");
+    a.back(&net);
+    tokio::time::advance(std::time::Duration::from_secs(3_600)).await;
+    assert_eq!(put(bound(bob.as_str(), &signed)).await, StatusCode::OK);
+    let invite = b.store.read().out_of_band(&bob, &room).await.unwrap().unwrap().value.0;
+    assert_eq!(invite.kind(), Some(chappe_store::Membership::Invite));
+    b.rooms.join(&b.actor("bob"), &room, Vec::new(), serde_json::Map::new()).await.unwrap();
 }

@@ -101,15 +101,17 @@ fn initial_event(json: &str) -> Result<Draft> {
 }
 
 fn preset_events(preset: &RoomPreset) -> Vec<Draft> {
-    let (join_rule, guests) = match preset {
-        RoomPreset::PublicChat => ("public", "forbidden"),
-        _ => ("invite", "can_join"),
-    };
-    vec![
+    let public = *preset == RoomPreset::PublicChat;
+    let join_rule = if public { "public" } else { "invite" };
+    let mut events = vec![
         state("m.room.join_rules", json!({ "join_rule": join_rule })),
         state("m.room.history_visibility", json!({ "history_visibility": "shared" })),
-        state("m.room.guest_access", json!({ "guest_access": guests })),
-    ]
+    ];
+    // Guests are kept out of a room that says nothing of them.
+    if !public {
+        events.push(state("m.room.guest_access", json!({ "guest_access": "can_join" })));
+    }
+    events
 }
 
 fn create_content(

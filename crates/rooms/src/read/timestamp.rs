@@ -1,8 +1,7 @@
 //! `/timestamp_to_event`: the event nearest to a time.
 
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId,
-    api::Direction,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, api::Direction,
 };
 
 use crate::{
@@ -10,15 +9,30 @@ use crate::{
     read::view::{Event, View},
 };
 
+/// Rounds of fetching history until an event that another server named is here.
+const ROUNDS: usize = 5;
+/// Events fetched in a round.
+const ROUND: u16 = 100;
 /// Events looked at on each side of where the time should be: clocks of servers differ.
 const AROUND: usize = 50;
 
 /// An event and its time.
 pub type Found = (OwnedEventId, MilliSecondsSinceUnixEpoch);
 
+const NOTHING: Error = Error::NotFound("event at this time");
+
+/// What this server knows of a time.
+struct Nearest {
+    found: Option<Found>,
+    /// Where history is missing in which a nearer event may be.
+    gap: Option<i64>,
+    /// Who may have it.
+    servers: Vec<OwnedServerName>,
+}
+
 impl Rooms {
     /// `GET /rooms/{roomId}/timestamp_to_event`: the nearest visible event not before (forward) or not after
-    /// (backward) `ts`. Where this server's history ends before that, other servers are asked.
+    /// (backward) `ts`. Where history may be missing in between, other servers are asked, and what they name is fetched.
     pub async fn timestamp_to_event(
         &self,
         actor: &Actor,
@@ -26,24 +40,59 @@ impl Rooms {
         ts: MilliSecondsSinceUnixEpoch,
         direction: Direction,
     ) -> Result<Found> {
-        let (local, servers) = {
-            let view = self.view(room).await.map_err(crate::read::state::no_such_room)?;
-            view.access(&actor.user).await?;
-            let local = view.nearest_for_user(&actor.user, ts, direction).await?;
-            let asks = local.is_none() && direction == Direction::Backward;
-            (local, if asks { view.other_servers().await? } else { Vec::new() })
+        let local = self.nearest(actor, room, ts, direction).await?;
+        let Some(gap) = local.gap else { return local.found.ok_or(NOTHING) };
+        let is_nearer = |at| match (direction, local.found.as_ref().map(|(_, at)| *at)) {
+            (Direction::Forward, until) => ts <= at && until.is_none_or(|until| at < until),
+            (Direction::Backward, since) => at <= ts && since.is_none_or(|since| since < at),
         };
-        if let Some(event) = local {
-            return Ok(found(&event));
-        }
-        for server in servers.iter().take(self.0.config.backfill_servers) {
-            if let Ok(answer) = self.0.peers.timestamp_to_event(server, room, ts, direction).await
-                && answer.1 <= ts
-            {
-                return Ok(answer);
+        for server in local.servers.iter().take(self.0.config.backfill_servers) {
+            let Ok((event, at)) = self.0.peers.timestamp_to_event(server, room, ts, direction).await else {
+                continue;
+            };
+            if is_nearer(at) && self.fetch_back_to(room, gap, &event).await? {
+                // What is here now, the time included, was checked; what the other server said was not.
+                return self.nearest(actor, room, ts, direction).await?.found.ok_or(NOTHING);
             }
         }
-        Err(Error::NotFound("event at this time"))
+        local.found.ok_or(NOTHING)
+    }
+
+    async fn nearest(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        ts: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Nearest> {
+        let view = self.view(room).await.map_err(crate::read::state::no_such_room)?;
+        view.access(&actor.user).await?;
+        let low = view.turning(ts, direction).await?;
+        let seen = view.visible(&actor.user, view.around(low).await?).await?;
+        let event = nearest(seen.into_iter().map(|seen| seen.event), ts, direction);
+        let at = event.as_ref().and_then(|event| event.meta.ordinal);
+        let gap = view.gap_between(low, at, direction).await?;
+        let servers = if gap.is_some() { view.other_servers().await? } else { Vec::new() };
+        Ok(Nearest { found: event.as_ref().map(found), gap, servers })
+    }
+
+    /// Fetches history before the gap at `ordinal` until `event` has its place; gives whether it has.
+    async fn fetch_back_to(&self, room: &RoomId, mut ordinal: i64, event: &EventId) -> Result<bool> {
+        for _ in 0..ROUNDS {
+            if self.fill_gap(room, ordinal, ROUND).await? == 0 {
+                return Ok(false);
+            }
+            let view = self.view(room).await?;
+            if let Some(num) = view.reader.event_num(view.nid, event).await?
+                && view.reader.event_meta(view.nid, num).await?.ordinal.is_some()
+            {
+                return Ok(true);
+            }
+            let gaps = view.reader.gaps(view.nid).await?.into_iter().map(|gap| gap.ordinal);
+            let Some(next) = gaps.filter(|gap| *gap <= ordinal).max() else { return Ok(false) };
+            ordinal = next;
+        }
+        Ok(false)
     }
 
     /// The same for another server.
@@ -55,12 +104,10 @@ impl Rooms {
         direction: Direction,
     ) -> Result<Found> {
         let view = self.view_for(origin, room).await?;
-        let candidates = view.around(ts, direction).await?;
+        let candidates = view.around(view.turning(ts, direction).await?).await?;
         let sees = view.server_sees(origin, &candidates).await?;
         let visible = candidates.into_iter().zip(sees).filter(|(event, sees)| *sees && event.is_shown());
-        nearest(visible.map(|(event, _)| event), ts, direction)
-            .map(|event| found(&event))
-            .ok_or(Error::NotFound("event at this time"))
+        nearest(visible.map(|(event, _)| event), ts, direction).map(|event| found(&event)).ok_or(NOTHING)
     }
 }
 
@@ -82,19 +129,18 @@ fn nearest(
 }
 
 impl View<'_> {
-    async fn nearest_for_user(
-        &self,
-        user: &UserId,
-        ts: MilliSecondsSinceUnixEpoch,
-        direction: Direction,
-    ) -> Result<Option<Event>> {
-        let candidates = self.around(ts, direction).await?;
-        let seen = self.visible(user, candidates).await?;
-        Ok(nearest(seen.into_iter().map(|seen| seen.event), ts, direction))
+    /// The gap in which an event may be that is nearer than the one found at `at`; the newest if there are several.
+    async fn gap_between(&self, low: i64, at: Option<i64>, direction: Direction) -> Result<Option<i64>> {
+        let gaps = self.reader.gaps(self.nid).await?.into_iter().map(|gap| gap.ordinal);
+        let between = |gap: &i64| match direction {
+            Direction::Forward => *gap >= low && at.is_none_or(|at| *gap <= at),
+            Direction::Backward => *gap <= low && at.is_none_or(|at| *gap > at),
+        };
+        Ok(gaps.filter(between).max())
     }
 
-    /// Events around a time: a binary search, as the timeline is nearly in order of time.
-    async fn around(&self, ts: MilliSecondsSinceUnixEpoch, direction: Direction) -> Result<Vec<Event>> {
+    /// The place of the first event after a time: a binary search, as the timeline is nearly in order of time.
+    async fn turning(&self, ts: MilliSecondsSinceUnixEpoch, direction: Direction) -> Result<i64> {
         let (mut low, mut high) = (self.head.next_back + 1, self.head.next_live);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -111,6 +157,12 @@ impl View<'_> {
                 high = middle;
             }
         }
+        // Out of a hole, to the event behind it.
+        let behind = self.reader.timeline_forward(self.nid, low, 1).await?.into_iter().next();
+        Ok(behind.map_or(low, |row| row.ordinal))
+    }
+
+    async fn around(&self, low: i64) -> Result<Vec<Event>> {
         let mut rows = self.reader.timeline_back(self.nid, low, AROUND).await?;
         rows.extend(self.reader.timeline_forward(self.nid, low, AROUND).await?);
         let nums: Vec<_> = rows.into_iter().map(|row| row.num).collect();

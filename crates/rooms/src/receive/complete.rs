@@ -49,12 +49,13 @@ impl Checked {
         source: Source,
     ) -> Result<Complete> {
         let rules = Desk::open(inner, self.room()).await?.rules;
-        inner.have_auth_events(&self, rules, budget).await?;
         let before = if inner.missing_prevs(&self).await?.is_empty() {
             Before::Prevs
         } else {
+            // Most of what justifies the event comes with the state before it.
             Before::Told(inner.told_state(&self, rules, budget).await?)
         };
+        inner.have_auth_events(&self, rules, budget).await?;
         Ok(Complete { room: self.room().to_owned(), pdu: self.pdu().clone(), source, before })
     }
 }
@@ -145,14 +146,28 @@ impl Inner {
         self.store_outliers(room, Outliers::from(proven)).await
     }
 
-    /// The state before the event as the origin says it, all of it stored here.
+    /// The state before the event as the origin says it, all of it stored here: the state after its only previous event
+    /// where that can be had, since the event itself may not be known to the origin yet.
     async fn told_state(
         &self,
         checked: &Checked,
         rules: &'static RoomVersionRules,
         budget: &mut Budget,
     ) -> Result<Vec<EventNum>> {
-        self.state_from(checked.origin(), checked.room(), checked.pdu().event_id(), rules, budget).await
+        let (origin, room) = (checked.origin(), checked.room());
+        let [before] = checked.pdu().prev_events() else {
+            return self.state_from(origin, room, checked.pdu().event_id(), rules, budget).await;
+        };
+        let mut state = self.state_from(origin, room, before, rules, budget).await?;
+        let missing = self.missing_of(room, std::slice::from_ref(before)).await?;
+        self.fetch_events(origin, room, &missing, budget).await?;
+        let desk = Desk::open(self, room).await?;
+        let Some(num) = desk.nums(std::slice::from_ref(before)).await?.into_iter().flatten().next() else {
+            return self.state_from(origin, room, checked.pdu().event_id(), rules, budget).await;
+        };
+        // The last event of a key is the one that counts.
+        state.push(num);
+        Ok(state)
     }
 
     /// The state before `at` as a peer says it, all of it stored here.

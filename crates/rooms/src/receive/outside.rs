@@ -56,11 +56,24 @@ fn version_of(now: &At<Json<OutOfBand>>) -> Result<RoomVersionId> {
     version.try_into().map_err(|_| Error::UnsupportedRoomVersion(version.to_owned()))
 }
 
-/// Whether the event ends what is known. Its sender cannot be authorized without the room; it must at least come from
-/// the server that the invite came from, or one that the knock went to.
+#[derive(Deserialize)]
+struct Sent {
+    sender: OwnedUserId,
+}
+
+/// Whether the event ends what is known, and not an earlier invite or knock. Its sender cannot be authorized without the
+/// room, so an invite is taken back by the one who sent it, and a knock refused by somebody of a server that it went to.
 fn is_about(now: &OutOfBand, pdu: &Pdu) -> bool {
     let ends = matches!(membership_of(pdu), Membership::Leave | Membership::Ban);
-    let waits = matches!(now.kind(), Some(Membership::Invite | Membership::Knock));
-    let from = pdu.sender().server_name();
-    ends && waits && now.via.iter().any(|server| server == from)
+    // Whoever changes a membership has to name the one it replaces.
+    if !ends || !pdu.auth_events().iter().any(|event| *event == now.event_id) {
+        return false;
+    }
+    match now.kind() {
+        Some(Membership::Invite) => {
+            serde_json::from_str::<Sent>(now.event.get()).is_ok_and(|invite| invite.sender == *pdu.sender())
+        }
+        Some(Membership::Knock) => now.via.iter().any(|server| server == pdu.sender().server_name()),
+        _ => false,
+    }
 }

@@ -7,7 +7,7 @@ use chappe_rules::{
 };
 use chappe_store::out_of_band::OutOfBand;
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomId, RoomVersionId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedServerName, RoomId, RoomVersionId, UserId,
     canonical_json::try_from_json_map, events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 use serde_json::{Map, Value};
@@ -70,6 +70,37 @@ impl Inner {
         let made = self.make_member(&template, user, room, content)?;
         self.peers.send_leave(server, room, made.pdu.event_id(), made.pdu.to_raw()).await?;
         Ok(made.pdu)
+    }
+
+    /// The leave of a user whose invite or knock nobody could be told about: it follows that and goes nowhere.
+    pub(super) fn refuse(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        outside: &OutOfBand,
+        content: &Map<String, Value>,
+    ) -> Result<Pdu> {
+        let version = outside.version.as_deref().unwrap_or("1");
+        let version = RoomVersionId::try_from(version)
+            .map_err(|_| Error::UnsupportedRoomVersion(version.to_owned()))?;
+        let rules = rules_of(&version)?;
+        let corrupt = || Error::Store(chappe_store::Error::Corrupt("out-of-band membership"));
+        let id = EventId::parse(&outside.event_id).map_err(|_| corrupt())?;
+        let before = Pdu::restore(rules, id.clone(), outside.event.get()).map_err(|_| corrupt())?;
+        let content =
+            try_from_json_map(content.clone()).map_err(|error| Error::BadJson(error.to_string()))?;
+        let draft = build::Draft::state(TimelineEventType::RoomMember, user.as_str(), content);
+        let place = build::Place {
+            rules,
+            room_id: Some(room),
+            sender: user,
+            prev_events: std::slice::from_ref(&id),
+            auth_events: std::slice::from_ref(&id),
+            depth: before.depth() + 1,
+            origin_server_ts: self.now(),
+        };
+        build::build(&place, draft, &self.server, &self.key)
+            .map_err(|error| Error::BadJson(error.to_string()))
     }
 
     /// Makes our own event: of the template only its place and, for a restricted join, who authorises it.

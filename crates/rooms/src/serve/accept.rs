@@ -83,7 +83,10 @@ impl Rooms {
 
     /// A restricted join gets this server's signature if, and only if, its conditions hold and its authoriser is ours.
     async fn authorised(&self, desk: &Desk<'_>, pdu: Pdu) -> Result<Pdu> {
-        let Some(Authorised { by: Some(by) }) = pdu.content_as::<Authorised>() else { return Ok(pdu) };
+        let Some(Authorised { by }) = pdu.content_as::<Authorised>() else {
+            return Err(Error::BadJson("join_authorised_via_users_server must be a user id".to_owned()));
+        };
+        let Some(by) = by else { return Ok(pdu) };
         if !desk.rules.authorization.restricted_join_rule || by.server_name() != self.server() {
             return Ok(pdu);
         }

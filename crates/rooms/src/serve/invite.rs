@@ -18,7 +18,6 @@ use crate::{
     Error, Invitation, Result, Rooms,
     desk::{Desk, membership_of},
     receive::{allowed_by_acl, is_in, parse},
-    stripped::sanitized,
 };
 
 impl Rooms {
@@ -42,7 +41,7 @@ impl Rooms {
         }
         self.check_welcome(pdu.sender(), &invited).await?;
         let here = is_in(&self.0, room).await?;
-        let room_state = sanitized(&invitation.room_state);
+        let room_state = self.0.told_of(rules, room, &invitation.room_state).await?;
         if here {
             let desk = Desk::open(&self.0, room).await?;
             allowed_by_acl(&desk, origin).await?;

@@ -1,4 +1,4 @@
-//! What other servers may read of a room: always through the one door, [`View::server_sees`].
+//! What other servers may read of a room: always through the one door, [`View::told_to_server`].
 
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -15,7 +15,7 @@ const MOST: usize = 100;
 const MOST_LOOKED_AT: usize = 2_000;
 
 impl Rooms {
-    /// `backfill`: the events `from` and those before them, newest first, that `origin` may see.
+    /// `backfill`: the events `from` and those before them, newest first; redacted where `origin` may not see them.
     pub async fn backfill_for(
         &self,
         origin: &ServerName,
@@ -30,7 +30,7 @@ impl Rooms {
         Ok(found.iter().map(|event| event.pdu.to_raw()).collect())
     }
 
-    /// `get_missing_events`, oldest first.
+    /// `get_missing_events`, oldest first; redacted where `origin` may not see them.
     pub async fn missing_events_for(
         &self,
         origin: &ServerName,
@@ -70,7 +70,7 @@ impl Rooms {
         let (nid, _) = address.ok_or(Error::NotFound("event"))?;
         let view = self.view_of(nid).await?;
         view.let_in(self, origin).await.map_err(|_| Error::NotFound("event"))?;
-        Ok(view.seen_by_server(origin, event).await?.pdu.to_raw())
+        Ok(view.told_one(origin, event).await?.pdu.to_raw())
     }
 
     /// `event_auth`: the auth chain of `event`.
@@ -81,7 +81,7 @@ impl Rooms {
         event: &EventId,
     ) -> Result<Vec<Box<RawValue>>> {
         let view = self.view_for(origin, room).await?;
-        let event = view.seen_by_server(origin, event).await?;
+        let event = view.told_one(origin, event).await?;
         let chain = view.chain_of(&[event.num]).await?;
         view.raws(&chain).await
     }
@@ -114,14 +114,13 @@ impl View<'_> {
         Ok(self.reader.event_nums(self.nid, &ids).await?.into_iter().flatten().collect())
     }
 
-    async fn seen_by_server(&self, origin: &ServerName, event: &EventId) -> Result<Event> {
+    async fn told_one(&self, origin: &ServerName, event: &EventId) -> Result<Event> {
         let num = self.reader.event_num(self.nid, event).await?.ok_or(Error::NotFound("event"))?;
         let event = self.load_one(num).await?;
-        let sees = self.server_sees(origin, std::slice::from_ref(&event)).await?;
-        if sees.first() == Some(&true) { Ok(event) } else { Err(Error::NotFound("event")) }
+        self.told_to_server(origin, vec![event]).await?.pop().ok_or(Error::NotFound("event"))
     }
 
-    /// Walks from `start` along previous events, deepest first, as far as `goes_on`; gives what `origin` may see.
+    /// Walks from `start` along previous events, deepest first, as far as `goes_on`; gives what `origin` is told.
     async fn walk_back(
         &self,
         start: &[EventNum],
@@ -148,11 +147,11 @@ impl View<'_> {
             heap.extend(self.load(&prev).await?.iter().map(|event| (event.pdu.depth(), event.num)));
             // A soft-failed event is given out where something rests on it, which here something does.
             let is_part = event.is_shown() || event.meta.status == Status::SoftFailed;
-            if is_part && self.server_sees(origin, std::slice::from_ref(&event)).await? == [true] {
+            if is_part {
                 found.push(event);
             }
         }
-        Ok(found)
+        self.told_to_server(origin, found).await
     }
 
     async fn state_told_to(
@@ -160,7 +159,7 @@ impl View<'_> {
         origin: &ServerName,
         at: &EventId,
     ) -> Result<(Vec<EventNum>, Vec<EventNum>)> {
-        let event = self.seen_by_server(origin, at).await?;
+        let event = self.told_one(origin, at).await?;
         let state = self.reader.full_state(self.nid, event.meta.before).await?;
         let state: Vec<EventNum> = state.into_iter().map(|(_, num)| num).collect();
         let chain = self.chain_of(&state).await?;

@@ -25,9 +25,7 @@ async fn a_new_room_is_furnished_in_every_version() {
             json!({ "room_version": version, "name": "Salon", "topic": "Tout", "preset": "public_chat" });
         let id = room(&rooms, ALICE, body).await;
         let state = whole_state(&rooms, &id).await;
-        for kind in
-            ["create", "power_levels", "join_rules", "history_visibility", "guest_access", "name", "topic"]
-        {
+        for kind in ["create", "power_levels", "join_rules", "history_visibility", "name", "topic"] {
             assert!(state.contains_key(&(format!("m.room.{kind}"), String::new())), "{version}: {kind}");
         }
         assert_eq!(membership(&rooms, &id, ALICE).await, Some("join"));

@@ -89,7 +89,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Pretty }
+        Self { level: "info,ruma_state_res=warn".to_owned(), format: LogFormat::Pretty }
     }
 }
 

@@ -1,0 +1,3 @@
+//! `/_matrix/federation/v1/3pid`.
+
+pub(in crate::routes) mod onbind;

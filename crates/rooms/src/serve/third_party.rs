@@ -1,0 +1,60 @@
+//! `exchange_third_party_invite`: an invite of an address becomes the invite of the user whom the address is bound to.
+
+use chappe_rules::Pdu;
+use chappe_store::Membership;
+use ruma::{OwnedUserId, RoomId, events::StateEventType};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::{Actor, Error, Result, Rooms, desk::Desk};
+
+/// An invite of an address, bound to a user meanwhile.
+#[derive(Clone, Debug)]
+pub struct BoundInvite {
+    /// Who invited the address: a user of this server.
+    pub sender: OwnedUserId,
+    /// Whose address it is now.
+    pub invited: OwnedUserId,
+    /// What the identity server signed: `mxid`, `token`, `signatures`.
+    pub signed: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Invited {
+    display_name: Option<String>,
+}
+
+impl Rooms {
+    /// Invites the user in the name of whoever invited the address. That the identity server's signature is right, and
+    /// that it was this user who invited the address, is for the rules of the room to say.
+    pub async fn exchange_invite(&self, room: &RoomId, bound: BoundInvite) -> Result<()> {
+        let BoundInvite { sender, invited, signed } = bound;
+        if sender.server_name() != self.server() {
+            return Err(Error::Forbidden("the inviting user is not of this server".to_owned()));
+        }
+        let token = signed.get("token").and_then(Value::as_str);
+        let token = token.ok_or_else(|| Error::BadJson("signed.token is needed".to_owned()))?;
+        let desk = Desk::open(&self.0, room).await?;
+        if !desk.is_here().await? {
+            return Err(Error::NotFound("room"));
+        }
+        let asked = desk.current(StateEventType::RoomThirdPartyInvite, token).await?;
+        let asked = asked.as_ref().and_then(Pdu::content_as::<Invited>).and_then(|asked| asked.display_name);
+        let display_name =
+            asked.ok_or_else(|| Error::Forbidden("this address was not invited".to_owned()))?;
+        match desk.reader.membership(desk.nid, &invited).await?.map(|(membership, _)| membership) {
+            Some(Membership::Join | Membership::Invite) => return Ok(()),
+            Some(Membership::Ban) => return Err(Error::Forbidden("this user is banned".to_owned())),
+            _ => {}
+        }
+        drop(desk);
+        let mut content = self.0.invite_content(&invited, None, false).await?;
+        let third_party = json!({ "display_name": display_name, "signed": signed });
+        content.insert("third_party_invite".to_owned(), third_party);
+        let actor = Actor::user(&sender);
+        if invited.server_name() == self.server() {
+            return self.submit_member(&actor, room, &invited, content).await;
+        }
+        self.invite_remote(&actor, room, &invited, content).await.map(drop)
+    }
+}
