@@ -58,17 +58,32 @@ impl Pdu {
         if bytes.len() > MAX_RAW_BYTES {
             return Err(malformed("event is too large"));
         }
-        Self::from_object(rules, json::object(bytes)?)
+        let object = json::object(bytes)?;
+        match counted_in_characters(rules, &object) {
+            Some(shortened) => {
+                check_pdu_format(&shortened, &rules.event_format).map_err(Error::Malformed)?;
+                Self::of_checked_form(rules, object)
+            }
+            None => Self::from_object(rules, object),
+        }
     }
 
     /// As [`Pdu::parse`], from an object already read strictly with [`json::object`].
     pub fn from_object(rules: &RoomVersionRules, mut object: CanonicalJsonObject) -> Result<Self, Error> {
         object.remove("unsigned");
+        if rules.event_id_format != EventIdFormatVersion::V1 {
+            object.remove("event_id");
+        }
+        check_pdu_format(&object, &rules.event_format).map_err(Error::Malformed)?;
+        Self::of_checked_form(rules, object)
+    }
+
+    fn of_checked_form(rules: &RoomVersionRules, mut object: CanonicalJsonObject) -> Result<Self, Error> {
+        object.remove("unsigned");
         let derived_id = rules.event_id_format != EventIdFormatVersion::V1;
         if derived_id {
             object.remove("event_id");
         }
-        check_pdu_format(&object, &rules.event_format).map_err(Error::Malformed)?;
         check_proofs(&object)?;
         let event_id = if derived_id {
             let hash = reference_hash(&object, rules).map_err(|error| malformed(&error.to_string()))?;
@@ -374,6 +389,33 @@ fn lenient_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Optio
     Ok(value.as_str().and_then(|id| event_id(id).ok()))
 }
 
+/// Before version 11 servers counted the characters of a type or state key, not its bytes, and rooms hold such events. One
+/// that is too long only in bytes comes back with a placeholder of as many bytes as are allowed, to be checked in its stead.
+fn counted_in_characters(
+    rules: &RoomVersionRules,
+    object: &CanonicalJsonObject,
+) -> Option<CanonicalJsonObject> {
+    const MOST: usize = 255;
+    if rules.authorization.use_room_create_sender {
+        return None;
+    }
+    let long = |field: &&str| {
+        let text = object.get(*field).and_then(|value| value.as_str());
+        text.is_some_and(|text| text.len() > MOST && text.chars().count() <= MOST)
+    };
+    let fields: Vec<&str> = ["type", "state_key"].into_iter().filter(long).collect();
+    if fields.is_empty() {
+        return None;
+    }
+    let mut shortened = object.clone();
+    shortened.remove("unsigned");
+    shortened.remove("event_id");
+    for field in fields {
+        shortened.insert(field.to_owned(), CanonicalJsonValue::String("x".repeat(MOST)));
+    }
+    Some(shortened)
+}
+
 fn malformed(what: &str) -> Error {
     Error::Malformed(what.to_owned())
 }
@@ -454,4 +496,31 @@ fn check_proofs(object: &CanonicalJsonObject) -> Result<(), Error> {
         keys.as_object().is_some_and(|keys| keys.values().all(CanonicalJsonValue::is_string))
     };
     if signatures.values().all(texts) { Ok(()) } else { Err(malformed("signatures are not strings")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{CanonicalJsonValue, room_version_rules::RoomVersionRules};
+
+    use super::Pdu;
+    use crate::laws::sample;
+
+    #[test]
+    fn before_version_11_characters_of_a_state_key_count() {
+        let keyed = |rules: &'static RoomVersionRules, key: String| {
+            let mut object = sample(rules).2.to_object();
+            object.insert("state_key".to_owned(), CanonicalJsonValue::String(key));
+            object
+        };
+        let parse = |rules: &'static RoomVersionRules, key: String| {
+            Pdu::parse(rules, &serde_json::to_vec(&keyed(rules, key)).unwrap())
+        };
+        let (old, new) = (&RoomVersionRules::V10, &RoomVersionRules::V11);
+        let pdu = parse(old, "💥".repeat(70)).unwrap();
+        assert_eq!(pdu.state_key(), Some("💥".repeat(70).as_str()));
+        assert!(parse(new, "💥".repeat(70)).is_err());
+        assert!(parse(old, "💥".repeat(256)).is_err());
+        assert!(parse(old, "x".repeat(256)).is_err());
+        assert!(Pdu::from_object(old, keyed(old, "💥".repeat(70))).is_err(), "none of our own");
+    }
 }
