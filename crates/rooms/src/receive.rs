@@ -139,13 +139,10 @@ impl Inner {
         if self.hopeless.holds(checked.pdu().event_id(), now) {
             return Err(Error::HostilePeer("this event could not be completed a short while ago".to_owned()));
         }
-        if std::mem::take(&mut budget.fill) {
-            self.fill_gap(&checked, budget).await?;
-            // An event that is sent as news becomes a head. Were its past taken on trust, whoever sends it could say
-            // what the whole room is like.
-            if !self.missing_prevs(&checked).await?.is_empty() {
-                return Err(Error::HostilePeer("the events before this one were not given".to_owned()));
-            }
+        // An event that is sent as news becomes a head. Could its past be withheld, whoever sends it could say what the
+        // whole room is like.
+        if std::mem::take(&mut budget.fill) && !self.fill_gap(&checked, budget).await? {
+            return Err(Error::HostilePeer("the events before this one were not given".to_owned()));
         }
         let event_id = checked.pdu().event_id().to_owned();
         match checked.complete(self, budget).await {

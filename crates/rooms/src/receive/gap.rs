@@ -62,13 +62,17 @@ impl Inner {
         Ok(Reached { events, open })
     }
 
-    /// Asks the origin for the events between the heads here and the received event, and takes them.
-    pub(super) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<()> {
+    /// Asks the origin for the events between the heads here and the received event, and takes them. False if it did not
+    /// even give those just before it.
+    pub(super) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<bool> {
         let missing = self.unsettled(checked.room(), checked.pdu().prev_events()).await?;
         if missing.is_empty() || budget.events == 0 {
-            return Ok(());
+            return Ok(true);
         }
-        for proven in self.between(checked, &missing, budget).await? {
+        let between = self.between(checked, &missing, budget).await?;
+        let came = |id: &OwnedEventId| between.iter().any(|proven| proven.pdu().event_id() == id);
+        let given = missing.iter().all(came);
+        for proven in between {
             let found = Checked::from_handshake(checked.origin(), proven);
             let event = found.pdu().event_id().to_owned();
             // The budget says that no further gap is filled: this recursion is one deep.
@@ -78,7 +82,7 @@ impl Inner {
                 Ok(()) => {}
             }
         }
-        Ok(())
+        Ok(given)
     }
 
     /// The missing events that the received one rests on, oldest first, as far as the origin gives them. In several
