@@ -148,19 +148,19 @@ impl Work<'_> {
         if !was_in && !is_in {
             return Ok(());
         }
-        let mut moves = Vec::new();
+        let mut changes = Vec::new();
         if was_in {
             let slice = Slice { limited: true, ..Slice::default() };
             let to = self.next.position;
             let looks_back = to < self.reader.position() && candidate.own.position <= to;
             let end = if looks_back { state_seen(view, to, &slice).await? } else { view.head.state };
-            moves = moves_between(view, state_seen(view, seen, &slice).await?, end).await?;
+            changes = moves_between(view, state_seen(view, seen, &slice).await?, end).await?;
         }
-        let stayed = was_in && is_in && !moves.iter().any(|one| one.user == self.request.user);
+        let stayed = was_in && is_in && !changes.iter().any(|one| one.user == self.request.user);
         let all = if stayed { Vec::new() } else { view.reader.members(view.nid, Membership::Join).await? };
         if is_in {
             moved.came.extend(all.into_iter().map(|(user, _)| user));
-            for one in moves {
+            for one in changes {
                 let list = if one.is_in { &mut moved.came } else { &mut moved.went };
                 list.insert(one.user);
             }
@@ -168,7 +168,7 @@ impl Work<'_> {
         }
         // They shared the room with those who were in it then, whatever happened there since.
         let mut then: BTreeSet<OwnedUserId> = all.into_iter().map(|(user, _)| user).collect();
-        for one in moves {
+        for one in changes {
             if one.was_in {
                 then.insert(one.user);
             } else {
@@ -202,14 +202,14 @@ async fn moves_between(view: &View<'_>, from: StateRef, to: StateRef) -> Result<
     let events = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
     let joins: BTreeSet<EventNum> =
         events.iter().filter(|event| is_join(event)).map(|event| event.num).collect();
-    let mut moves = Vec::new();
+    let mut found = Vec::new();
     for (user, change) in members {
         let (was_in, is_in) = (joins.contains(&change.old), joins.contains(&change.new));
         if was_in != is_in || (was_in && was_away(view, &user, change).await?) {
-            moves.push(Move { user, was_in, is_in });
+            found.push(Move { user, was_in, is_in });
         }
     }
-    Ok(moves)
+    Ok(found)
 }
 
 /// Whether somebody who was in the room and is has been out of it in between: goes back from profile change to

@@ -34,6 +34,9 @@ const HEROES: usize = 5;
 /// Events that are worth rendering one by one for others too.
 const FEW: usize = 3;
 
+/// Event, kind and user of receipts.
+type ReceiptPlace = (String, &'static str, OwnedUserId);
+
 /// A room of the user's, as it is now.
 pub(super) struct Place<'a> {
     pub(super) view: View<'a>,
@@ -268,7 +271,7 @@ impl Work<'_> {
     ///
     /// Specification: client-server API, "Threaded read receipts"; MSC4102.
     fn receipts(&self, receipts: Vec<ReceiptRow>, ignored: &BTreeSet<OwnedUserId>) -> Vec<Json> {
-        let mut by_place: BTreeMap<(String, &str, OwnedUserId), Vec<(String, u64)>> = BTreeMap::new();
+        let mut by_place: BTreeMap<ReceiptPlace, Vec<(String, u64)>> = BTreeMap::new();
         for (key, at) in receipts {
             let own = key.user == self.request.user;
             let kind = match key.kind {

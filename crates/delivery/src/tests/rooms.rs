@@ -344,24 +344,24 @@ async fn of_receipts_for_one_event_that_without_a_thread_is_told() {
     let (alice, bob) = two(&house).await;
     let room = alice.room(&[]).await;
     bob.join(&room).await;
-    let root = alice.say(&room, "root").await;
+    let event = alice.say(&room, "read").await;
     let token = bob.sync(None).await.next;
     let read = async |thread: ReceiptThread| {
         let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-        house.rooms.set_receipt(&alice.actor(), &room, &kind, &root, &thread).await.unwrap();
+        house.rooms.set_receipt(&alice.actor(), &room, &kind, &event, &thread).await.unwrap();
     };
     let told = async || -> Vec<_> {
         let delta = bob.sync(Some(token)).await;
         let events = values(&delta.joined[&room].ephemeral);
         events
             .iter()
-            .map(|event| event["content"][root.as_str()]["m.read"][alice.id.as_str()].clone())
+            .map(|told| told["content"][event.as_str()]["m.read"][alice.id.as_str()].clone())
             .collect()
     };
-    read(ReceiptThread::Thread(root.clone())).await;
+    read(ReceiptThread::Thread(event.clone())).await;
     read(ReceiptThread::Main).await;
     let threads: Vec<_> = told().await.iter().map(|receipt| receipt["thread_id"].clone()).collect();
-    assert_eq!(threads, [json!(root), json!("main")], "none is lost");
+    assert_eq!(threads, [json!(event), json!("main")], "none is lost");
     read(ReceiptThread::Unthreaded).await;
     let told = told().await;
     assert!(told.len() == 1 && told[0]["thread_id"].is_null(), "{told:?}");
