@@ -54,8 +54,8 @@ impl Inner {
             return Ok(sanitized(told));
         }
         let missing = |what: &str| Error::MissingParam(what.to_owned());
-        let whole = |raw: &Box<RawValue>| parse(rules, room, raw).ok().filter(|pdu| pdu.state().is_some());
-        let pdus: Option<Vec<Pdu>> = told.iter().take(MOST_ENTRIES).map(whole).collect();
+        let whole = |raw: &RawValue| parse(rules, room, raw).ok().filter(|pdu| pdu.state().is_some());
+        let pdus: Option<Vec<Pdu>> = told.iter().take(MOST_ENTRIES).map(|raw| whole(raw)).collect();
         let pdus = pdus.ok_or_else(|| missing("the state of the room must be told in events of the room"))?;
         // Being of this room is what a create event proves by its hash.
         let (create, others): (Vec<Pdu>, _) =

@@ -34,18 +34,16 @@ fn not_running() -> Error {
 fn line(one: &Destination, reached: Option<u64>, now: u64) -> String {
     let minutes = |ms: u64| ms.div_ceil(60_000);
     let ago = |at: u64| minutes(now.saturating_sub(at));
-    let mut line = format!("{:40} {} waiting", one.server, one.queue);
+    let mut said = vec![format!("{:40} {} waiting", one.server, one.queue)];
     if one.failures > 0 {
-        line += &format!(", failing for {} min ({} times)", ago(one.failing_since), one.failures);
-        line += &match one.retry_at.saturating_sub(now) {
-            0 => ", tried now".to_owned(),
-            wait => format!(", tried in {} min", minutes(wait)),
-        };
+        said.push(format!("failing for {} min ({} times)", ago(one.failing_since), one.failures));
+        said.push(match one.retry_at.saturating_sub(now) {
+            0 => "tried now".to_owned(),
+            wait => format!("tried in {} min", minutes(wait)),
+        });
     }
-    if let Some(at) = reached {
-        line += &format!(", reached {} min ago", ago(at));
-    }
-    line
+    said.extend(reached.map(|at| format!("reached {} min ago", ago(at))));
+    said.join(", ")
 }
 
 fn data(one: &Destination, reached: Option<u64>) -> Value {
