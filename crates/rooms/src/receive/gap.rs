@@ -8,6 +8,10 @@ use ruma::{OwnedEventId, RoomId, UInt};
 use super::{Budget, Checked, Proven};
 use crate::{Error, Gap, Inner, Result, desk::Desk};
 
+/// An answer with so many events may have been cut short: servers give no more at once, whatever they are asked for. One
+/// with fewer is all that there is to have.
+const FULL: usize = 20;
+
 /// What of a peer's answer was asked for.
 pub(super) struct Reached {
     /// Missing events, oldest first.
@@ -107,12 +111,13 @@ impl Inner {
             let answer = self.peers.missing_events(checked.origin(), checked.room(), gap).await;
             let raws: Vec<_> = answer.unwrap_or_default().into_iter().take(limit.into()).collect();
             budget.events = budget.events.saturating_sub(raws.len());
-            let known = found.len();
+            let (known, has_more) = (found.len(), raws.len() >= FULL.min(limit.into()));
             for proven in self.check_raws(rules, checked.room(), &raws).await {
                 found.insert(proven.pdu().event_id().to_owned(), proven);
             }
             let reached = self.reached(checked.room(), missing, &found).await?;
-            if reached.open.is_empty() || found.len() == known || budget.events < limit.into() {
+            let is_news = has_more && found.len() > known;
+            if reached.open.is_empty() || !is_news || budget.events < limit.into() {
                 return Ok(reached.events);
             }
             latest = reached.open;
