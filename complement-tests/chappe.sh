@@ -31,7 +31,7 @@ profile = "matrix"
 open = true
 
 [client.rates]
-$(printf '%s = { per_second = 0, burst = 0 }\n' login_by_ip login_by_account registration message join invite search upload)
+$(printf '%s = { per_second = 0, burst = 0 }\n' request login_by_ip login_by_account registration message join invite search upload)
 
 [media]
 serve_without_login = true

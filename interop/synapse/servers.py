@@ -15,7 +15,7 @@ from .authority import Authority
 START_LIMIT = 40.0
 STOP_LIMIT = 30.0
 SECRET = "interop"
-LIMITED = "login_by_ip login_by_account registration message join invite search upload".split()
+LIMITED = "request login_by_ip login_by_account registration message join invite search upload".split()
 UNLIMITED = "\n".join(f"{name} = {{ per_second = 0, burst = 0 }}" for name in LIMITED)
 
 

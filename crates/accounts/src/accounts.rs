@@ -11,8 +11,11 @@ use ruma::{OwnedServerName, ServerName, UserId};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 
 use crate::{
-    AccountsConfig, devices::SeenBuffer, filters::FilterCache, token_cache::TokenCache,
-    uia_sessions::Sessions,
+    AccountsConfig,
+    devices::SeenBuffer,
+    filters::FilterCache,
+    token_cache::TokenCache,
+    uia_sessions::{Guesses, Sessions},
 };
 
 /// How often an operation is tried again when another writer was first.
@@ -33,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) config: AccountsConfig,
     pub(crate) cache: TokenCache,
     pub(crate) sessions: Sessions,
+    pub(crate) guesses: Guesses,
     pub(crate) seen: SeenBuffer,
     pub(crate) filters: FilterCache,
     /// Places for hashing passwords, and places in the queue before it.
@@ -56,6 +60,7 @@ impl Accounts {
             config,
             cache,
             sessions,
+            guesses: Guesses::default(),
             seen,
             filters,
             hashing,

@@ -16,6 +16,8 @@ use crate::{Accounts, Error, retry::retry, tokens::sha256};
 const LONGEST: usize = 63_000;
 /// Bytes of messages written in one commit.
 const AT_ONCE: usize = 2_000_000;
+/// Bytes of all messages of one request together, each counted for every device that gets it.
+const ALTOGETHER: usize = 64 << 20;
 /// How long a transaction id is remembered, in milliseconds.
 const REMEMBERED: u64 = 7 * 24 * 3600 * 1000;
 /// Messages removed at once from an inbox that is full.
@@ -107,8 +109,10 @@ impl Accounts {
     }
 
     async fn letters(&self, reader: &Reader<'_>, sending: &Sending<'_>) -> Result<Vec<Letter>, Error> {
-        let mut letters = Vec::new();
+        let mut letters: Vec<Letter> = Vec::new();
+        let mut bytes = 0;
         for (user, recipients) in sending.messages {
+            let before = letters.len();
             match recipients {
                 Recipients::All(content) => {
                     let event = message(sending, content)?;
@@ -126,6 +130,10 @@ impl Accounts {
                         }
                     }
                 }
+            }
+            bytes += letters[before..].iter().map(|letter| letter.event.len()).sum::<usize>();
+            if bytes > ALTOGETHER {
+                return Err(Error::TooLarge("to-device messages"));
             }
         }
         Ok(letters)

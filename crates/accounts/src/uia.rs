@@ -179,9 +179,15 @@ impl Accounts {
                 if self.user_of(&password.identifier).await?.as_ref() != Some(user) {
                     return Err(Error::Forbidden("this is another user's request"));
                 }
+                if !self.inner.guesses.may(user, self.world().now()) {
+                    return Ok(Err("too many wrong passwords, try again in an hour"));
+                }
                 match self.verify_password(user, &password.password).await {
                     Ok(()) => Ok(Proved::Plain),
-                    Err(Error::Forbidden(sentence)) => Err(sentence),
+                    Err(Error::Forbidden(sentence)) => {
+                        self.inner.guesses.wrong(user);
+                        Err(sentence)
+                    }
                     Err(error) => return Err(error),
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use chappe_world::World;
 use parking_lot::Mutex;
-use ruma::api::client::uiaa::AuthType;
+use ruma::{OwnedUserId, UserId, api::client::uiaa::AuthType};
 
 use crate::{
     Error,
@@ -22,6 +22,31 @@ pub(crate) struct Progress {
     pub(crate) completed: Vec<AuthType>,
     pub(crate) email: Option<String>,
     pub(crate) registration_token: Option<String>,
+}
+
+/// Wrong passwords of one user in an hour; beyond, none is looked at.
+const GUESSES: u32 = 30;
+
+/// Wrong passwords given in user-interactive authentication, over all sessions: whoever holds a stolen access token has
+/// as many sessions as they like.
+#[derive(Default)]
+pub(crate) struct Guesses(Mutex<(u64, HashMap<OwnedUserId, u32>)>);
+
+impl Guesses {
+    /// Whether another password of the user may be looked at.
+    pub(crate) fn may(&self, user: &UserId, now: u64) -> bool {
+        let mut guard = self.0.lock();
+        let (hour, wrong) = &mut *guard;
+        if *hour != now / 3_600_000 {
+            (*hour, *wrong) = (now / 3_600_000, HashMap::new());
+        }
+        wrong.get(user).is_none_or(|count| *count < GUESSES)
+    }
+
+    /// Counts a wrong one.
+    pub(crate) fn wrong(&self, user: &UserId) {
+        *self.0.lock().1.entry(user.to_owned()).or_default() += 1;
+    }
 }
 
 struct Session {

@@ -192,6 +192,7 @@ passes = 1
 open = true
 
 [client.rates]
+request = { per_second = 0, burst = 1 }
 login_by_ip = { per_second = 0, burst = 1 }
 login_by_account = { per_second = 0, burst = 1 }
 registration = { per_second = 0, burst = 1 }

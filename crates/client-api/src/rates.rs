@@ -1,18 +1,20 @@
 //! How often who may do what over the client API.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::extract::FromRef;
 use chappe_web::{Error, Origin, Rate, RateLimiter};
 use ruma::UserId;
 use serde::Deserialize;
 
-use crate::{Api, Config};
+use crate::{Api, Config, requester::Requester};
 
 /// The section `[client.rates]`; each entry is `{ per_second, burst }`, and 0 per second is unlimited.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rates {
+    /// Requests of one user, whatever they are.
+    pub request: Rate,
     /// Log-ins from one address.
     pub login_by_ip: Rate,
     /// Log-ins to one account, right or wrong.
@@ -29,11 +31,14 @@ pub struct Rates {
     pub search: Rate,
     /// Uploads of one user.
     pub upload: Rate,
+    /// Media of other servers that one user has this server fetch and keep.
+    pub remote_media: Rate,
 }
 
 impl Default for Rates {
     fn default() -> Self {
         Self {
+            request: Rate::new(100.0, 2_000),
             login_by_ip: Rate::new(0.2, 20),
             login_by_account: Rate::new(0.05, 10),
             registration: Rate::new(0.2, 10),
@@ -42,6 +47,7 @@ impl Default for Rates {
             invite: Rate::new(0.5, 50),
             search: Rate::new(5.0, 50),
             upload: Rate::new(2.0, 50),
+            remote_media: Rate::new(2.0, 500),
         }
     }
 }
@@ -67,11 +73,7 @@ impl Limits {
         origin: Origin,
         rate: impl FnOnce(&Rates) -> Rate,
     ) -> Result<(), Error> {
-        let subject = match origin.0 {
-            IpAddr::V4(v4) => v4.to_string(),
-            IpAddr::V6(v6) => format!("{:x?}", &v6.segments()[..4]),
-        };
-        self.limiter.check(action, &subject, rate(&self.config.rates))
+        self.limiter.check(action, &origin.subject(), rate(&self.config.rates))
     }
 
     /// Counts an action of a user.
@@ -82,6 +84,14 @@ impl Limits {
         rate: impl FnOnce(&Rates) -> Rate,
     ) -> Result<(), Error> {
         self.limiter.check(action, user.as_str(), rate(&self.config.rates))
+    }
+
+    /// Counts a question that other servers may have to answer: by user, or by address where nobody is logged in.
+    pub(crate) fn asking(&self, requester: Option<&Requester>, origin: Origin) -> Result<(), Error> {
+        match requester {
+            Some(requester) => self.user("search", requester.user(), |rates| rates.search),
+            None => self.ip("search", origin, |rates| rates.search),
+        }
     }
 
     /// Counts an action on whatever a request names, which need not exist.

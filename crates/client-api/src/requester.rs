@@ -9,7 +9,7 @@ use chappe_web::Origin;
 use http::{StatusCode, header, request::Parts};
 use ruma::{DeviceId, UserId};
 
-use crate::{Api, Config, Error, error::Result};
+use crate::{Api, Config, Error, error::Result, rates::Limits};
 
 /// The user and device behind a request. Suspended users may read; guests only reach the endpoints that are theirs.
 #[derive(Clone, Debug)]
@@ -83,6 +83,7 @@ impl FromRequestParts<Api> for Requester {
         let token = token(parts, api)?.ok_or_else(chappe_web::Error::missing_token)?;
         let accounts = Accounts::from_ref(api);
         let requester = accounts.authenticate(&token).await?;
+        Limits::from_ref(api).user("request", &requester.user_id, |rates| rates.request)?;
         if requester.is_guest() && !open_to_guests(parts) {
             return Err(not_for_guests().into());
         }

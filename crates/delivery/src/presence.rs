@@ -120,7 +120,8 @@ impl Presence {
     }
 
     async fn set(&self, user: &UserId, now: PresenceState, local: bool) -> Result<(), Error> {
-        if !self.enabled {
+        // Of other servers' users those are remembered whom somebody here can see: the rest may not even exist.
+        if !self.enabled || (!local && self.wake.sharing_room(&self.store.read(), user).await?.is_empty()) {
             return Ok(());
         }
         let sequence = self.wake.next_fleeting();

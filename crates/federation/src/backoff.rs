@@ -16,6 +16,9 @@ use crate::Config;
 /// A sign of life resets the wait of a failing destination this often at most, in milliseconds.
 const REVIVAL_INTERVAL: u64 = 60_000;
 
+/// Destinations remembered.
+const REMEMBERED: usize = 50_000;
+
 /// The waiting times: a handle, clones share it.
 #[derive(Clone)]
 pub(crate) struct Backoff(Arc<Inner>);
@@ -70,6 +73,10 @@ impl Backoff {
         let read = self.0.store.read().get::<Destinations>(&destination.to_owned()).await?;
         let state = read.map(|Json(state)| state).unwrap_or_default();
         let mut known = self.0.known.lock();
+        if known.len() >= REMEMBERED {
+            // Users may name as many servers as they like; what counts of them is on disk.
+            known.clear();
+        }
         let entry = known.entry(destination.to_owned()).or_insert_with(|| Known {
             was_away: state.failures > 0,
             state,

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use chappe_web::Rate;
 use ruma::{OwnedServerName, OwnedServerSigningKeyId};
 use serde::{Deserialize, Serialize};
 
 /// How this server deals with other servers. Durations are in seconds unless the name says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Servers to talk with, such as `agent.dinum.tchap.gouv.fr` or `*.tchap.gouv.fr`. Absent: with every server.
@@ -38,6 +39,33 @@ pub struct Config {
     pub well_known_lifetime: u64,
     /// How long it is kept that there is no such page.
     pub well_known_retry: u64,
+    /// How much others may ask of this server.
+    pub rates: Rates,
+}
+
+/// The section `[federation.rates]`; each entry is `{ per_second, burst }`, and 0 per second is unlimited.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rates {
+    /// Signed requests of one other server.
+    pub requests: Rate,
+    /// Invites from one other server.
+    pub invites: Rate,
+    /// Invites from other servers to one user.
+    pub invites_to_user: Rate,
+    /// Keys of servers that somebody at one address, who has proved nothing yet, has this server look for.
+    pub key_lookups: Rate,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            requests: Rate::new(200.0, 5_000),
+            invites: Rate::new(2.0, 200),
+            invites_to_user: Rate::new(0.05, 50),
+            key_lookups: Rate::new(2.0, 60),
+        }
+    }
 }
 
 /// A key that is no longer used for signing.
@@ -67,6 +95,7 @@ impl Default for Config {
             catch_up_after: 200,
             well_known_lifetime: 24 * 3600,
             well_known_retry: 3600,
+            rates: Rates::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ use chappe_store::{
     Direction, Error, Json, Tx,
     outbox::{Later, ReceivedLater},
 };
+use chappe_web::Error as WebError;
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared, join_all},
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Answers remembered, for transactions that come again.
 const REMEMBERED: usize = 10_000;
 
+/// Rooms' worth of events of one server that are worked on; from then on it has to wait with its next transaction.
+const ROOMS_OF_ONE_SERVER: usize = 100;
+
 /// What became of the events: event id → error, if any.
 pub(crate) type Results = BTreeMap<OwnedEventId, Result<(), String>>;
 
@@ -41,7 +45,33 @@ pub(crate) struct Inbound {
     answered: Cache<Key, Arc<Results>>,
     /// Places for rooms being worked on.
     places: Semaphore,
+    loads: Loads,
     pub(crate) strangers: edus::Strangers,
+}
+
+/// Rooms' worth of events under way, by server.
+type Loads = Arc<Mutex<BTreeMap<OwnedServerName, usize>>>;
+
+/// One of them.
+struct Load(Loads, OwnedServerName);
+
+impl Load {
+    fn begin(loads: &Loads, origin: &OwnedServerName) -> Self {
+        *loads.lock().entry(origin.clone()).or_default() += 1;
+        Self(Arc::clone(loads), origin.clone())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let mut loads = self.0.lock();
+        if let Some(load) = loads.get_mut(&self.1) {
+            *load -= 1;
+            if *load == 0 {
+                loads.remove(&self.1);
+            }
+        }
+    }
 }
 
 impl Inbound {
@@ -50,6 +80,7 @@ impl Inbound {
             under_way: Mutex::default(),
             answered: Cache::new(REMEMBERED),
             places: Semaphore::new(concurrent_rooms.max(1)),
+            loads: Loads::default(),
             strangers: edus::Strangers::default(),
         }
     }
@@ -80,18 +111,28 @@ fn told(result: Result<(), RoomError>) -> Result<(), String> {
 }
 
 impl Federation {
-    /// Deals with a transaction once, however often it comes, and whether or not its sender waits for the answer.
-    pub(crate) async fn receive(&self, received: Received) -> Arc<Results> {
+    /// Deals with a transaction once, however often it comes, and whether or not its sender waits for the answer; 429
+    /// while the server has too much under way here.
+    pub(crate) async fn receive(&self, received: Received) -> Result<Arc<Results>, WebError> {
         let inbound = &self.0.inbound;
         let key = (received.origin.clone(), received.id.clone());
         if let Some(answer) = inbound.answered.get(&key) {
-            return answer;
+            return Ok(answer);
         }
+        let load = inbound.loads.lock().get(&received.origin).copied().unwrap_or(0);
         let work = {
             let mut under_way = inbound.under_way.lock();
-            under_way.entry(key.clone()).or_insert_with(|| self.begin(key, received)).clone()
+            match under_way.get(&key) {
+                Some(work) => work.clone(),
+                None if load >= ROOMS_OF_ONE_SERVER => return Err(WebError::limit_exceeded(PATIENCE)),
+                None => {
+                    let work = self.begin(key.clone(), received);
+                    under_way.insert(key, work.clone());
+                    work
+                }
+            }
         };
-        work.await
+        Ok(work.await)
     }
 
     fn begin(&self, key: Key, received: Received) -> Work {
@@ -128,8 +169,11 @@ impl Federation {
     ) -> Results {
         let world = self.network().world();
         let (federation, sender, at, events) = (self.clone(), origin.clone(), room.clone(), pdus.clone());
-        let mut work = world
-            .spawn("received events", async move { federation.work_in_room(&sender, &at, events).await });
+        let load = Load::begin(&self.0.inbound.loads, origin);
+        let mut work = world.spawn("received events", async move {
+            let _load = load;
+            federation.work_in_room(&sender, &at, events).await
+        });
         if let Some(ended) = world.timeout(PATIENCE, &mut work).await {
             return ended.unwrap_or_default();
         }
@@ -156,7 +200,7 @@ impl Federation {
     async fn work_in_room(&self, origin: &OwnedServerName, room: &str, pdus: Vec<Box<RawValue>>) -> Results {
         let Ok(_place) = self.0.inbound.places.acquire().await else { return Results::new() };
         if let Ok(room) = <&RoomId>::try_from(room)
-            && !self.acl_allows(origin, room).await.unwrap_or(true)
+            && !self.acl_allows(origin, room).await.unwrap_or(false)
         {
             return self.denied(room, &pdus).await.unwrap_or_default();
         }
@@ -199,6 +243,18 @@ impl Federation {
             tx.delete::<ReceivedLater>(key);
         }
         self.network().store().commit(tx).await.map(drop)
+    }
+
+    /// As if so many rooms' worth of events of `origin` were being worked on.
+    #[cfg(test)]
+    pub(crate) fn load_of(&self, origin: &OwnedServerName, rooms: usize) -> impl Sized + use<> {
+        (0..rooms).map(|_| Load::begin(&self.0.inbound.loads, origin)).collect::<Vec<_>>()
+    }
+
+    /// Whether nothing is being worked on.
+    #[cfg(test)]
+    pub(crate) fn is_unloaded(&self) -> bool {
+        self.0.inbound.loads.lock().is_empty()
     }
 
     /// Deals with the events that were kept for later when the server stopped.

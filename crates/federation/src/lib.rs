@@ -35,7 +35,7 @@ use ruma::{RoomId, ServerName, UserId};
 pub use self::{
     allow::AllowList,
     auth::Origin,
-    config::{Config, OldKey},
+    config::{Config, OldKey, Rates},
     destinations::{Destination, destinations},
     fleeting::RemoteActivity,
     keys::{KeyRing, weak_keys},

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use chappe_rooms::PeerError;
 use chappe_rules::build::SigningKey;
 use chappe_store::Store;
+use chappe_web::{Error, Rate, RateLimiter};
 use chappe_world::{Body, Limits, World};
 use http::{HeaderValue, StatusCode, header};
 use ruma::{
@@ -13,6 +14,7 @@ use ruma::{
     api::{IncomingResponseExt, OutgoingBody, OutgoingRequest, path_builder::SinglePath},
 };
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use crate::{
     AllowList, Config, KeyRing,
@@ -27,6 +29,10 @@ use crate::{
 const MAX_BYTES: u64 = 16 << 20;
 /// The longest answer that carries the state of a room, in bytes.
 const MAX_STATE_BYTES: u64 = 512 << 20;
+/// The longest answer that carries state nobody here asked for: a received event made us look, in bytes.
+const MAX_TOLD_BYTES: u64 = 128 << 20;
+/// Long answers of each kind that are read at the same time.
+const LONG_AT_ONCE: usize = 4;
 
 /// What [`Network`] is built from.
 #[derive(Debug)]
@@ -55,6 +61,10 @@ struct Inner {
     link: Link,
     keys: KeyRing,
     backoff: Backoff,
+    limiter: RateLimiter,
+    /// Places for answers that are long: those that a user waits for, and the others.
+    joins: Semaphore,
+    states: Semaphore,
 }
 
 /// What a request may cost.
@@ -73,7 +83,22 @@ impl Network {
         let link = Link { world: world.clone(), discovery: Discovery::new(world.clone(), &config) };
         let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
-        Self(Arc::new(Inner { world, store, server, key, config, allowed, link, keys, backoff }))
+        let (joins, states) = (Semaphore::new(LONG_AT_ONCE), Semaphore::new(LONG_AT_ONCE));
+        let limiter = RateLimiter::default();
+        Self(Arc::new(Inner {
+            world,
+            store,
+            server,
+            key,
+            config,
+            allowed,
+            link,
+            keys,
+            backoff,
+            limiter,
+            joins,
+            states,
+        }))
     }
 
     /// The name of this server.
@@ -107,6 +132,11 @@ impl Network {
         &self.0.config
     }
 
+    /// Counts what somebody asks of this server; 429 when it is too much.
+    pub(crate) fn count(&self, action: &'static str, subject: &str, rate: Rate) -> Result<(), Error> {
+        self.0.limiter.check(action, subject, rate)
+    }
+
     /// The document that tells other servers our keys.
     pub(crate) fn own_keys(&self) -> CanonicalJsonObject {
         own_document(&self.0.server, &self.0.key, &self.0.config, self.now())
@@ -136,6 +166,11 @@ impl Network {
         Call::within(self.0.config.long_timeout(), MAX_STATE_BYTES)
     }
 
+    /// A question about the state of a room that a received event raised.
+    pub(crate) fn state(&self) -> Call {
+        self.long().up_to(MAX_TOLD_BYTES)
+    }
+
     /// Asks `to`.
     pub(crate) async fn request<R>(
         &self,
@@ -162,6 +197,9 @@ impl Network {
         call: Call,
     ) -> Result<http::Response<Bytes>, PeerError> {
         self.ready(to, call).await?;
+        let places = if call.insists { &self.0.joins } else { &self.0.states };
+        let long = call.limits.max_bytes > MAX_BYTES;
+        let _place = if long { places.acquire().await.ok() } else { None };
         let answer = self.0.link.exchange(to, http, call.limits).await;
         let answer = self.noted(to, answer).await?;
         if answer.status().is_success() {

@@ -148,13 +148,13 @@ impl Peers for Network {
 
     async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Answer<StateIds> {
         let request = get_room_state_ids::v1::Request::new(at.to_owned(), room.to_owned());
-        let answer = self.request(to, request, self.long()).await?;
+        let answer = self.request(to, request, self.state()).await?;
         Ok(StateIds { state: answer.pdu_ids, auth_chain: answer.auth_chain_ids })
     }
 
     async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Answer<StateEvents> {
         let request = get_room_state::v1::Request::new(at.to_owned(), room.to_owned());
-        let answer = self.request(to, request, self.long()).await?;
+        let answer = self.request(to, request, self.state()).await?;
         Ok(StateEvents { state: answer.pdus, auth_chain: answer.auth_chain })
     }
 
@@ -169,7 +169,7 @@ impl Peers for Network {
         event: &EventId,
     ) -> Answer<Vec<Box<RawValue>>> {
         let request = get_event_authorization::v1::Request::new(room.to_owned(), event.to_owned());
-        Ok(self.request(to, request, self.long()).await?.auth_chain)
+        Ok(self.request(to, request, self.state()).await?.auth_chain)
     }
 
     async fn alias(&self, alias: &RoomAliasId) -> Answer<AliasTarget> {

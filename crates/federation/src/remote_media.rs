@@ -119,7 +119,7 @@ impl Network {
         let http =
             http::Request::get(uri).body(Bytes::new()).map_err(|error| unavailable(error.to_string()))?;
         let limits = Limits { max_bytes, deadline: self.config().long_timeout() };
-        let request = Request { destination: Destination::Url { redirects: REDIRECTS }, http, limits };
+        let request = Request { destination: Destination::Foreign { redirects: REDIRECTS }, http, limits };
         let answer = self.world().stream(request).await.map_err(|error| unavailable(error.to_string()))?;
         if !answer.status().is_success() {
             return Err(unavailable(format!("status {}", answer.status())));

@@ -2,6 +2,7 @@
 
 mod devices;
 mod exchange;
+mod hostile;
 mod keys;
 mod requests;
 

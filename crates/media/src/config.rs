@@ -12,6 +12,8 @@ pub struct Config {
     pub max_remote_bytes: u64,
     /// Pixels of a picture that thumbnails are made of.
     pub max_pixels: u64,
+    /// Thumbnails made at the same time; one may take up to 256 MiB of memory, and the file besides.
+    pub thumbnails_at_once: usize,
     /// Hours in which an address made ahead must be used.
     pub pending_hours: u64,
     /// Addresses made ahead and not used, per user.
@@ -28,6 +30,7 @@ impl Default for Config {
             max_upload_bytes: 100 << 20,
             max_remote_bytes: 100 << 20,
             max_pixels: 50_000_000,
+            thumbnails_at_once: 2,
             pending_hours: 24,
             pending_per_user: 50,
             max_bytes_per_user: 0,

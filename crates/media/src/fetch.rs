@@ -75,6 +75,11 @@ impl Media {
         }
     }
 
+    /// Whether nothing has to be fetched for a medium: it is here, or ours to have.
+    pub async fn is_kept(&self, server: &ServerName, id: &str) -> Result<bool, Error> {
+        Ok(self.is_local(server) || !is_media_id(id) || self.known(server, id).await?.is_some())
+    }
+
     async fn known(&self, server: &ServerName, id: &str) -> Result<Option<Medium>, Error> {
         let found = self.0.store.read().get::<Table>(&(server.to_owned(), id.to_owned())).await?;
         Ok(found.map(|Json(medium)| medium))

@@ -17,6 +17,7 @@ use chappe_store::Store;
 use chappe_world::World;
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
+use tokio::sync::Semaphore;
 
 use self::blobs::Blobs;
 pub use self::{
@@ -57,6 +58,8 @@ struct Inner {
     config: Config,
     /// What is being fetched or made, so that it is done once.
     turns: Turns,
+    /// Thumbnails that may be in the making.
+    making: Semaphore,
 }
 
 impl Media {
@@ -65,7 +68,8 @@ impl Media {
         let Deps { store, world, server_name, directory, remote } = deps;
         let blobs = Blobs::open(directory).await?;
         let turns = Turns::default();
-        Ok(Self(Arc::new(Inner { store, world, server_name, blobs, remote, config, turns })))
+        let making = Semaphore::new(config.thumbnails_at_once.max(1));
+        Ok(Self(Arc::new(Inner { store, world, server_name, blobs, remote, config, turns, making })))
     }
 
     /// The section this was built with.

@@ -166,4 +166,9 @@ async fn thumbnails_are_made_of_pictures_and_of_nothing_else() {
     assert_eq!(bytes(make(small.clone()).await.unwrap()).await, small);
     assert!(matches!(make(picture(2_000, 1_000)).await, Err(Error::NoThumbnail)));
     assert!(matches!(make(b"<svg/>".to_vec()).await, Err(Error::NoThumbnail)));
+    // Strips, which would be giants if they were blown up before they are cut.
+    for strip in [picture(200_000, 1), picture(1, 200_000)] {
+        let thumbnail = image::load_from_memory(&bytes(make(strip).await.unwrap()).await).unwrap();
+        assert_eq!((thumbnail.width(), thumbnail.height()), (96, 96));
+    }
 }

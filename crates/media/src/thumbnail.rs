@@ -100,6 +100,8 @@ impl Media {
         if medium.size > self.0.config.max_upload_bytes.max(self.0.config.max_remote_bytes) {
             return Err(Error::NoThumbnail);
         }
+        // Each takes hundreds of megabytes at worst: the others wait.
+        let Ok(_place) = self.0.making.acquire().await else { return Err(Error::Stopping) };
         let (bytes, max_pixels) = (self.0.blobs.whole(blob).await?, self.0.config.max_pixels);
         let made = self.0.world.spawn_blocking(move || shrink(&bytes, size, max_pixels)).await;
         made.map_err(|_| Error::NoThumbnail)?
@@ -139,10 +141,22 @@ fn shrink(bytes: &[u8], size: Wanted, max_pixels: u64) -> Result<Option<(Vec<u8>
     reader.limits(limits);
     let picture = reader.decode().map_err(|_| Error::NoThumbnail)?;
     let small = match size.method {
-        Method::Crop => picture.resize_to_fill(size.width, size.height, FilterType::Triangle),
+        // Cut before it is made small: a strip one pixel high would first be blown up to a giant.
+        Method::Crop => cut(&picture, size).resize_exact(size.width, size.height, FilterType::Triangle),
         Method::Scale => picture.resize(size.width, size.height, FilterType::Triangle),
     };
     encode(&small, format).map(Some)
+}
+
+/// The middle of a picture, in the shape of `size`.
+fn cut(picture: &DynamicImage, size: Wanted) -> DynamicImage {
+    let (width, height) = (u64::from(picture.width()), u64::from(picture.height()));
+    let (wide, high) = (u64::from(size.width), u64::from(size.height));
+    let kept_width = width.min(height * wide / high).max(1);
+    let kept_height = height.min(width * high / wide).max(1);
+    let number = |length: u64| u32::try_from(length).unwrap_or(u32::MAX);
+    let (x, y) = ((width - kept_width) / 2, (height - kept_height) / 2);
+    picture.crop_imm(number(x), number(y), number(kept_width), number(kept_height))
 }
 
 /// JPEG; PNG where there is transparency, and for what was one: drawings and pictures of screens.

@@ -6,5 +6,6 @@ mod forks;
 mod handshakes;
 mod hostile;
 mod local;
+mod malformed;
 pub(crate) mod net;
 mod reads;

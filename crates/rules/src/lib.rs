@@ -22,6 +22,8 @@ pub mod version;
 pub mod visibility;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod laws;
 
 pub use self::{error::Error, pdu::Pdu};

@@ -9,6 +9,9 @@ use chappe_world::World;
 use ruma::{RoomId, UserId, api::federation::transactions::edu::PresenceUpdate};
 use tokio::sync::broadcast::error::RecvError;
 
+/// A longer status message of a remote user is left out, in bytes.
+const LONGEST_STATUS: usize = 1_024;
+
 /// Shows local users what remote users do.
 pub(crate) struct Inward {
     pub(crate) world: World,
@@ -28,7 +31,7 @@ impl RemoteActivity for Inward {
         let now = self.world.instant();
         let presence = PresenceState {
             state: update.presence,
-            status_msg: update.status_msg,
+            status_msg: update.status_msg.filter(|text| text.len() <= LONGEST_STATUS),
             last_active: now.checked_sub(ago).unwrap_or(now),
             currently_active: update.currently_active,
         };

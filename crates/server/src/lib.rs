@@ -8,6 +8,7 @@ mod fleeting;
 mod listen;
 pub mod mail_sink;
 mod observe;
+mod places;
 mod process;
 mod serve;
 mod signing_key;

@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -20,13 +23,16 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::places::Places;
+
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A connection over which nothing was asked for so long is closed.
+const IDLE: Duration = Duration::from_mins(3);
 /// Wait after the system refused to accept a connection (no file descriptors left).
 const REFUSED: Duration = Duration::from_millis(100);
 
@@ -35,7 +41,7 @@ const REFUSED: Duration = Duration::from_millis(100);
 pub(crate) struct Doorman {
     pub(crate) world: World,
     /// Connections that may still be opened.
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) places: Places,
     /// Time for the head of a request.
     pub(crate) header_timeout: Duration,
 }
@@ -52,7 +58,7 @@ impl Doorman {
     pub(crate) async fn attend(self, door: Door) {
         let mut stopping = pin!(self.world.stopping());
         loop {
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            let Some(place) = self.places.any().await else { return };
             let accepted = tokio::select! {
                 biased;
                 () = &mut stopping => return,
@@ -62,6 +68,7 @@ impl Doorman {
                 self.world.sleep(REFUSED).await;
                 continue;
             };
+            let Some(place) = self.places.give(place, peer.ip()) else { continue };
             let _ = stream.set_nodelay(true);
             let (doorman, router, tls) = (self.clone(), door.router.clone(), door.tls.clone());
             self.world.spawn("connection", async move {
@@ -95,7 +102,16 @@ pub(crate) async fn serve_connection<S>(doorman: &Doorman, stream: S, peer: Opti
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request: Request<Incoming>| answer(router.clone(), peer, request));
+    let uses = Arc::new(Uses::default());
+    let counted = Arc::clone(&uses);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answered = answer(router.clone(), peer, request);
+        let using = Using::begin(&counted);
+        async move {
+            let _using = using;
+            answered.await
+        }
+    });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(doorman.header_timeout);
     builder
@@ -112,9 +128,57 @@ where
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        begun = uses.fallen_idle(doorman) => {
+            // Who never asked for anything is owed nothing; others get what is still on its way.
+            if !begun {
+                return;
+            }
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     };
     if let Err(error) = ended {
         tracing::trace!(%error, "connection ended");
+    }
+}
+
+/// What a connection is used for. The protocol itself has no end for a client that opens one and keeps silent.
+#[derive(Default)]
+struct Uses {
+    requests: AtomicU64,
+    under_way: AtomicUsize,
+}
+
+impl Uses {
+    /// Waits until nothing was asked in good time, at first or since; tells whether anything ever was.
+    async fn fallen_idle(&self, doorman: &Doorman) -> bool {
+        doorman.world.sleep(doorman.header_timeout).await;
+        let mut before = 0;
+        loop {
+            let requests = self.requests.load(Relaxed);
+            if requests == before && self.under_way.load(Relaxed) == 0 {
+                return requests > 0;
+            }
+            before = requests;
+            doorman.world.sleep(IDLE).await;
+        }
+    }
+}
+
+/// A request that is being answered.
+struct Using(Arc<Uses>);
+
+impl Using {
+    fn begin(uses: &Arc<Uses>) -> Self {
+        uses.requests.fetch_add(1, Relaxed);
+        uses.under_way.fetch_add(1, Relaxed);
+        Self(Arc::clone(uses))
+    }
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Relaxed);
     }
 }
 

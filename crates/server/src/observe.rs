@@ -1,6 +1,6 @@
 //! Logs, metrics and health.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{fmt::Debug, io::IsTerminal, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -15,7 +15,11 @@ use chappe_store::{Store, identity::AllowRules};
 use http::{Method, StatusCode, header};
 use metrics::{Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{self, format},
+    prelude::*,
+};
 
 use crate::{
     config::{LogConfig, LogFormat},
@@ -35,11 +39,26 @@ pub(crate) fn start_logging(config: &LogConfig) -> Result<()> {
         EnvFilter::try_new(&config.level).with_context(|| format!("`log.level` {:?}", config.level))?;
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match config.format {
-        LogFormat::Pretty => lines.boxed(),
+        LogFormat::Pretty => lines.fmt_fields(format::debug_fn(field)).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     // In tests several servers live in one process: the first one's settings hold.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    Ok(())
+}
+
+/// One field of a line for people. Peers and clients write parts of what is logged: none of it makes lines of its own.
+fn field(to: &mut format::Writer<'_>, field: &tracing::field::Field, value: &dyn Debug) -> std::fmt::Result {
+    let text = format!("{value:?}");
+    if field.name() != "message" {
+        write!(to, "{}=", field.name())?;
+    }
+    for character in text.chars() {
+        match character {
+            shown if !shown.is_control() => to.write_char(shown)?,
+            hidden => write!(to, "{}", hidden.escape_default())?,
+        }
+    }
     Ok(())
 }
 
@@ -173,6 +192,11 @@ pub(crate) fn health_routes(store: Store) -> Router {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Write,
+        sync::{Arc, Mutex},
+    };
+
     use async_trait::async_trait;
     use axum::body::Body;
     use chappe_kv::{Batch, CommitError, Db, Engine, Memory, Position, Snapshot};
@@ -180,6 +204,10 @@ mod tests {
     use http::{Request, StatusCode};
     use tokio::sync::watch;
     use tower::ServiceExt;
+    use tracing_subscriber::{
+        fmt::{self, format},
+        prelude::*,
+    };
 
     /// An engine whose writer has ended.
     struct ReadOnly(Memory);
@@ -209,5 +237,37 @@ mod tests {
             let request = Request::get("/health").body(Body::empty()).unwrap();
             assert_eq!(router.oneshot(request).await.unwrap().status(), expected);
         }
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_others_write_stays_in_its_line() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let layer = layer.fmt_fields(format::debug_fn(super::field));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let evil = "x\n2026-01-01 ERROR all is lost\r\u{1b}[2J";
+            tracing::info!(error = %evil, number = 7, "a peer said {evil}");
+        });
+        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(
+            log.contains("number=7") && log.contains("a peer said x\\n") && !log.contains('\u{1b}'),
+            "{log}"
+        );
     }
 }

@@ -16,7 +16,6 @@ use chappe_world::World;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
 };
 
 use crate::{
@@ -25,6 +24,7 @@ use crate::{
     config::Config,
     listen::{Door, Doorman},
     observe,
+    places::Places,
     tls::Certificate,
 };
 
@@ -47,9 +47,10 @@ impl Server {
     pub async fn start(config: &Config, world: World, db: Db) -> Result<Self> {
         make_data_dir(&config.data_dir)?;
         let house = House::build(config, world.clone(), db).await?;
+        let (most, share) = (config.process.max_connections, config.process.max_connections_per_address);
         let doorman = Doorman {
             world: world.clone(),
-            places: Arc::new(Semaphore::new(config.process.max_connections)),
+            places: Places::new(most, share, Arc::new(config.http.clone())),
             header_timeout: Duration::from_secs(config.process.header_timeout_seconds),
         };
         let (mut doors, mut addresses, mut certificates) = (Vec::new(), Vec::new(), Vec::new());

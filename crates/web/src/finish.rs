@@ -18,12 +18,13 @@ use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tracing::Instrument;
 
-use crate::{Error, Settings};
+use crate::{Error, Settings, ruma::Budget};
 
 /// Completes a router: unknown paths and methods, CORS on everything, request ids, limits. Call it last, once.
 pub fn finish<S: Clone + Send + Sync + 'static>(router: Router<S>, settings: Arc<Settings>) -> Router<S> {
+    let budget = Budget::new(settings.bodies_limit);
     let enter = move |mut request: Request, next: Next| {
-        let settings = Arc::clone(&settings);
+        let (settings, budget) = (Arc::clone(&settings), budget.clone());
         async move {
             let length = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
             if length > settings.uri_limit {
@@ -32,6 +33,7 @@ pub fn finish<S: Clone + Send + Sync + 'static>(router: Router<S>, settings: Arc
                     .into_response();
             }
             request.extensions_mut().insert(settings);
+            request.extensions_mut().insert(budget);
             next.run(request).await
         }
     };

@@ -19,6 +19,16 @@ pub struct Peer(pub IpAddr);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin(pub IpAddr);
 
+impl Origin {
+    /// What is counted as one client: the address, of IPv6 the network of 64 bits.
+    pub fn subject(&self) -> String {
+        match self.0.to_canonical() {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => format!("{:x?}", &v6.segments()[..4]),
+        }
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Origin {
     type Rejection = Infallible;
 
@@ -32,7 +42,7 @@ pub(crate) fn origin(parts: &Parts) -> IpAddr {
     let info = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let connection = peer.or(info).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
     let Some(settings) = parts.extensions.get::<Arc<Settings>>() else { return connection };
-    let trusted = |address: IpAddr| settings.trusted_proxies.iter().any(|range| range.contains(&address));
+    let trusted = |address: IpAddr| settings.trusts(address);
     if !trusted(connection) {
         return connection;
     }

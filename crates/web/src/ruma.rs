@@ -19,6 +19,8 @@ use ruma::api::{
     error::{DeserializationError, FromHttpRequestError},
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::{Error, Settings};
 
 /// A request or a response of an endpoint.
@@ -28,6 +30,31 @@ pub struct Ruma<T>(pub T);
 /// Bytes that the body of a request to this route may have; an extension that [`crate::Routes`] adds.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimit(pub usize);
+
+/// Bytes of a body that are read without asking whether there is room.
+const FREE_BYTES: usize = 64 << 10;
+
+/// What the bodies that are being read may have together: strangers may begin as many as they like.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(Arc<Semaphore>);
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes >> 10).clamp(1, Semaphore::MAX_PERMITS))))
+    }
+
+    /// Room for so many bytes, if there is.
+    fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kibibytes = u32::try_from(bytes.div_ceil(1 << 10)).ok()?;
+        Arc::clone(&self.0).try_acquire_many_owned(kibibytes).ok()
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(Settings::default().bodies_limit)
+    }
+}
 
 /// Path arguments that a shortened path leaves out, such as an empty state key; an extension of the route.
 #[derive(Clone, Copy, Debug)]
@@ -132,16 +159,37 @@ pub async fn body_bytes(parts: &Parts, body: Body) -> Result<Bytes, Error> {
     let defaults = Settings::default();
     let settings = parts.extensions.get::<Arc<Settings>>().map_or(&defaults, |settings| settings);
     let limit = parts.extensions.get::<BodyLimit>().map_or(settings.body_limit, |limit| limit.0);
-    let reading = Limited::new(body, limit).collect();
+    let budget = parts.extensions.get::<Budget>().cloned().unwrap_or_default();
+    let reading = read(Limited::new(body, limit), &budget);
     match tokio::time::timeout(Duration::from_secs(settings.body_timeout_s), reading).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::too_large()),
-        Ok(Err(_)) => Err(Error::not_json("The body could not be read")),
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(Unread::Broken(error))) if error.is::<LengthLimitError>() => Err(Error::too_large()),
+        Ok(Err(Unread::Broken(_))) => Err(Error::not_json("The body could not be read")),
+        Ok(Err(Unread::NoRoom)) => Err(Error::busy()),
         Err(_) => {
             let status = StatusCode::REQUEST_TIMEOUT;
             Err(Error::new(status, "M_UNKNOWN", "The body did not arrive in time"))
         }
     }
+}
+
+/// Why a body was not read to its end.
+enum Unread {
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+    NoRoom,
+}
+
+/// Collects a body. What is more than a little is taken from what all bodies under way may have together.
+async fn read(mut body: Limited<Body>, budget: &Budget) -> Result<Bytes, Unread> {
+    let (mut bytes, mut places) = (BytesMut::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
+        if bytes.len() + data.len() > FREE_BYTES {
+            places.push(budget.take(data.len()).ok_or(Unread::NoRoom)?);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
 }
 
 fn refusal(error: FromHttpRequestError) -> Error {

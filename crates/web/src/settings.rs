@@ -1,5 +1,7 @@
 //! Configuration of the HTTP skin.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -11,14 +13,30 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Bytes of a request body where the endpoint does not say otherwise.
     pub body_limit: usize,
+    /// Bytes that the bodies being read at a time may have together; beyond, requests with long ones are put off.
+    pub bodies_limit: usize,
     /// Seconds in which a request body must have arrived.
     pub body_timeout_s: u64,
     /// Bytes of a request's path and query.
     pub uri_limit: usize,
 }
 
+impl Settings {
+    /// Whether an address is that of a proxy of ours.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies.iter().any(|range| range.contains(&address))
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Self { trusted_proxies: Vec::new(), body_limit: 1 << 20, body_timeout_s: 60, uri_limit: 16 << 10 }
+        Self {
+            trusted_proxies: Vec::new(),
+            body_limit: 1 << 20,
+            bodies_limit: 256 << 20,
+            body_timeout_s: 60,
+            uri_limit: 16 << 10,
+        }
     }
 }

@@ -173,7 +173,9 @@ impl Http for Wire {
     async fn stream(&self, request: Request) -> Result<http::Response<Body>, Error> {
         let (limits, deadline) = (request.limits, Instant::now() + request.limits.deadline);
         let to = match &request.destination {
-            Destination::Url { .. } => request.http.uri().host().unwrap_or_default().to_owned(),
+            Destination::Url { .. } | Destination::Foreign { .. } => {
+                request.http.uri().host().unwrap_or_default().to_owned()
+            }
             Destination::Host(host) => host.connect.clone(),
         };
         let deliver = self.deliver(&to, request.http, deadline);

@@ -3,6 +3,7 @@
 mod arrows;
 mod exceptions;
 mod mask;
+mod promises;
 mod sizes;
 mod sources;
 mod words;
@@ -42,6 +43,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
             findings.extend(sizes::check(source));
         }
     }
+    findings.extend(promises::check(&sources));
     let findings = exceptions::apply(findings);
     for finding in &findings {
         println!("{finding}");

@@ -226,3 +226,24 @@ async fn an_address_counts_once_it_is_validated() {
     let verified = accounts.authorize(&operation, proof).await.unwrap();
     assert_eq!(verified.email.as_deref(), Some("a@gouv.fr"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_sessions_give_no_more_guesses_at_a_password() {
+    let accounts = server();
+    let (alice, bob) = (user(&accounts, "alice").await, user(&accounts, "bob").await);
+    let flows = by_password();
+    let guess = async |who: &OwnedUserId, secret: &str| {
+        let operation = delete_device(who);
+        let session = asked(step(&accounts, &operation, &flows, None).await).session.unwrap();
+        let auth = password(who.as_str(), secret, &session);
+        step(&accounts, &operation, &flows, Some(&auth)).await
+    };
+    for _ in 0..30 {
+        asked(guess(&alice, "wrong").await);
+    }
+    let info = asked(guess(&alice, "alice's password").await);
+    assert!(info.auth_error.unwrap().message.contains("too many"), "the right one is not looked at either");
+    guess(&bob, "bob's password").await.unwrap();
+    tokio::time::advance(Duration::from_hours(1)).await;
+    guess(&alice, "alice's password").await.unwrap();
+}

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use chappe_accounts::{Accounts, Operation, OtherDevices, Proof};
 use chappe_identity::{Email, Identity, Purpose};
-use chappe_web::{Ruma, WithBody};
+use chappe_web::{Origin, Ruma, WithBody};
 use ruma::{
     OwnedUserId,
     api::client::{
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::{
     error::Result,
+    rates::Limits,
     requester::{Anybody, Requester},
     uia::ask_password,
 };
@@ -24,17 +25,20 @@ const PATH: (&str, &str) = ("POST", "/account/password");
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(identity): State<Identity>,
+    State(limits): State<Limits>,
+    origin: Origin,
     Anybody(requester): Anybody,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
     accounts.check_password(&request.new_password)?;
     let auth = request.auth.as_ref();
-    let user = match &requester {
-        Some(requester) => {
-            ask_password(&accounts, requester, PATH, &body, auth).await?;
-            requester.user().to_owned()
-        }
-        None => owner_of_mail(&accounts, &identity, &body, auth).await?,
+    let user = if let Some(requester) = &requester {
+        ask_password(&accounts, requester, PATH, &body, auth).await?;
+        requester.user().to_owned()
+    } else {
+        // Each such request opens a session or is a guess at one.
+        limits.ip("password", origin, |rates| rates.registration)?;
+        owner_of_mail(&accounts, &identity, &body, auth).await?
     };
     let own = requester.as_ref().and_then(|requester: &Requester| requester.device_id.as_deref());
     let others = if request.logout_devices { OtherDevices::LogOutExcept(own) } else { OtherDevices::Keep };

@@ -2,15 +2,23 @@
 
 use axum::extract::State;
 use chappe_rooms::Rooms;
-use chappe_web::Ruma;
+use chappe_web::{Origin, Ruma};
 use ruma::api::client::alias::{create_alias, delete_alias, get_alias};
 
-use crate::{error::Result, requester::Acting};
+use crate::{
+    error::Result,
+    rates::Limits,
+    requester::{Acting, Anybody},
+};
 
 pub(super) async fn show(
     State(rooms): State<Rooms>,
+    State(limits): State<Limits>,
+    origin: Origin,
+    Anybody(requester): Anybody,
     Ruma(request): Ruma<get_alias::v3::Request>,
 ) -> Result<Ruma<get_alias::v3::Response>> {
+    limits.asking(requester.as_ref(), origin)?;
     let target = rooms.resolve_alias(&request.room_alias).await?;
     Ok(Ruma(get_alias::v3::Response::new(target.room_id, target.servers)))
 }

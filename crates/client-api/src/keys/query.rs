@@ -15,6 +15,8 @@ use serde_json::json;
 
 use crate::{error::Result, requester::Requester};
 
+/// Servers asked for one request; the client hears that the others failed.
+const SERVERS: usize = 500;
 /// How long other servers may take altogether when the client names no time, and at most.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
 
@@ -35,6 +37,10 @@ pub(super) async fn handler(
         } else {
             elsewhere.entry(user.server_name().to_owned()).or_default().insert(user, devices);
         }
+    }
+    let further = elsewhere.keys().nth(SERVERS).cloned().map(|first| elsewhere.split_off(&first));
+    for (server, _) in further.into_iter().flatten() {
+        response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
     }
     let patience = request.timeout.unwrap_or(PATIENCE.0).min(PATIENCE.1);
     let answers = join_all(elsewhere.into_iter().map(async |(server, users)| {

@@ -5,28 +5,48 @@ use std::time::Duration;
 use axum::{extract::State, response::Response};
 use chappe_media::{Media, Reach};
 use chappe_web::Ruma;
-use ruma::api::client::authenticated_media::{get_content, get_content_as_filename};
+use ruma::{
+    ServerName,
+    api::client::authenticated_media::{get_content, get_content_as_filename},
+};
 
 use super::headers::serve;
-use crate::{error::Result, requester::Requester};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 /// How long a client waits at most for an upload that was announced.
 pub(super) const LONGEST: Duration = Duration::from_mins(1);
 
 pub(super) async fn handler(
     State(media): State<Media>,
-    _requester: Requester,
+    State(limits): State<Limits>,
+    requester: Requester,
     Ruma(request): Ruma<get_content::v1::Request>,
 ) -> Result<Response> {
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
+    may_fetch(&media, &limits, &requester, (server, id)).await?;
     Ok(serve(media.content(server, id, Reach::Anywhere, wait).await?, None))
 }
 
 pub(super) async fn named(
     State(media): State<Media>,
-    _requester: Requester,
+    State(limits): State<Limits>,
+    requester: Requester,
     Ruma(request): Ruma<get_content_as_filename::v1::Request>,
 ) -> Result<Response> {
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
+    may_fetch(&media, &limits, &requester, (server, id)).await?;
     Ok(serve(media.content(server, id, Reach::Anywhere, wait).await?, Some(request.filename)))
+}
+
+/// Counts a medium that would have to be fetched and kept: nobody fills the disk with what other servers hold.
+pub(super) async fn may_fetch(
+    media: &Media,
+    limits: &Limits,
+    requester: &Requester,
+    (server, id): (&ServerName, &str),
+) -> Result<()> {
+    if !media.is_kept(server, id).await? {
+        limits.user("remote media", requester.user(), |rates| rates.remote_media)?;
+    }
+    Ok(())
 }

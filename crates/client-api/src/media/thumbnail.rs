@@ -7,16 +7,21 @@ use ruma::{
     UInt, api::client::authenticated_media::get_content_thumbnail::v1::Request, media::Method as Asked,
 };
 
-use super::{download::LONGEST, headers::serve};
-use crate::{error::Result, requester::Requester};
+use super::{
+    download::{LONGEST, may_fetch},
+    headers::serve,
+};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 pub(super) async fn handler(
     State(media): State<Media>,
-    _requester: Requester,
+    State(limits): State<Limits>,
+    requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Response> {
     let wanted = wanted(request.width, request.height, request.method.as_ref());
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
+    may_fetch(&media, &limits, &requester, (server, id)).await?;
     Ok(serve(media.thumbnail(server, id, wanted, Reach::Anywhere, wait).await?, None))
 }
 

@@ -8,24 +8,29 @@ use axum::{
 };
 use chappe_accounts::{Accounts, RemoteUsers};
 use chappe_rooms::Rooms;
-use chappe_web::{Ruma, WithBody};
+use chappe_web::{Origin, Ruma, WithBody};
 use ruma::api::client::profile::{delete_profile_field, get_profile_field, set_profile_field};
 use serde_json::{Map, Value, json};
 
 use crate::{
     error::Result,
-    requester::{Acting, not_for_guests},
+    rates::Limits,
+    requester::{Acting, Anybody, not_for_guests},
 };
 
 pub(super) async fn show(
     State(accounts): State<Accounts>,
     State(remote): State<Arc<dyn RemoteUsers>>,
+    State(limits): State<Limits>,
+    origin: Origin,
+    Anybody(requester): Anybody,
     Ruma(request): Ruma<get_profile_field::v3::Request>,
 ) -> Result<Json<Value>> {
     let (user, field) = (&request.user_id, request.field.as_str());
     let profile = if accounts.is_local(user) {
         accounts.profile(&accounts.read(), user).await?
     } else {
+        limits.asking(requester.as_ref(), origin)?;
         remote.profile(user, Some(field)).await?
     };
     let answer = match profile.fields.get(field) {

@@ -35,8 +35,9 @@ pub(super) async fn handler(
     let user = match &request.login_info {
         LoginInfo::Password(password) => {
             let user = named(&accounts, &identity, password).await?;
-            let subject = user.as_ref().map_or("", |user| user.as_str());
-            limits.named("login account", subject, |rates| rates.login_by_account)?;
+            // Counted by name where nobody has it: were all those counted as one, their 429 would tell who exists.
+            let subject = user.as_ref().map_or_else(|| said(password), ToString::to_string);
+            limits.named("login account", &subject, |rates| rates.login_by_account)?;
             // A name nobody has takes as long as a wrong password, and gets the same answer.
             let user = user.map_or_else(|| nobody(&accounts), Ok)?;
             accounts.verify_password(&user, &password.password).await?;
@@ -85,6 +86,18 @@ async fn named(accounts: &Accounts, identity: &Identity, login: &Password) -> Re
         (None, None, None) => Err(chappe_web::Error::missing_param("identifier").into()),
         _ => Err(unknown_type().into()),
     }
+}
+
+/// The name as it was written, or as much of it as is kept.
+fn said(login: &Password) -> String {
+    #[expect(deprecated, reason = "old clients name the user this way")]
+    let old = login.user.as_deref().or(login.address.as_deref());
+    let said = match &login.identifier {
+        Some(UserIdentifier::Matrix(named)) => &named.user,
+        Some(UserIdentifier::Email(named)) => &named.address,
+        _ => old.unwrap_or_default(),
+    };
+    said.trim().to_lowercase().chars().take(255).collect()
 }
 
 async fn by_email(identity: &Identity, address: &str) -> Result<Option<OwnedUserId>> {

@@ -12,6 +12,9 @@ use ruma::{
 
 use crate::{error::Result, requester::Requester};
 
+/// Bytes of a status message: everybody who shares a room gets it.
+const LONGEST_STATUS: usize = 1_024;
+
 pub(super) async fn set(
     State(delivery): State<Delivery>,
     requester: Requester,
@@ -19,6 +22,9 @@ pub(super) async fn set(
 ) -> Result<Ruma<set_presence::v3::Response>> {
     requester.must_be(&request.user_id)?;
     let presence = enabled(&delivery)?;
+    if request.status_msg.as_ref().is_some_and(|text| text.len() > LONGEST_STATUS) {
+        return Err(chappe_web::Error::invalid_param("The status message is too long").into());
+    }
     presence.set_local(requester.user(), request.presence, request.status_msg).await?;
     Ok(Ruma(set_presence::v3::Response::new()))
 }

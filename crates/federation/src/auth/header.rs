@@ -125,6 +125,9 @@ fn quoted_string(text: &str) -> Result<(String, &str), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use chappe_rules::names;
+    use proptest::prelude::*;
+
     use super::Claimed;
 
     #[test]
@@ -168,5 +171,31 @@ mod tests {
             assert!(Claimed::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(Claimed::parse(b"X-Matrix origin=\"\xff\"").is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn whatever_comes_is_a_claim_or_an_error(
+            junk in "(X-Matrix )?\\PC{0,80}",
+            parameters in prop::collection::vec(
+                ("origin|destination|key|sig|ORIGIN|x", "[a-z0-9.:/\\\\\"@, -]{0,20}|a\\.example|ed25519:k|AAAA", any::<bool>()),
+                0..6,
+            ),
+        ) {
+            let written = parameters.iter().map(|(name, value, quoted)| {
+                let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+                if *quoted { format!("{name}=\"{escaped}\"") } else { format!("{name}={value}") }
+            });
+            let header = format!("X-Matrix {}", written.collect::<Vec<_>>().join(","));
+            for text in [junk, header] {
+                let Ok(claimed) = Claimed::parse(text.as_bytes()) else { continue };
+                prop_assert!(names::is_strict(&claimed.origin));
+                prop_assert!(claimed.key.starts_with("ed25519:"));
+                let times = |name: &str| parameters.iter().filter(|(n, ..)| n.eq_ignore_ascii_case(name)).count();
+                prop_assert!(["origin", "key", "sig", "destination"].iter().all(|name| times(name) <= 1));
+            }
+        }
     }
 }

@@ -2,9 +2,9 @@
 
 use axum::{
     body::Body,
-    extract::{FromRef, FromRequest, Request},
+    extract::{FromRef, FromRequest, FromRequestParts, Request},
 };
-use chappe_web::{Error, Ruma, body_bytes};
+use chappe_web::{Error, Origin as Address, Ruma, body_bytes};
 use http::{StatusCode, header, request::Parts};
 use ruma::{OwnedServerName, api::IncomingRequest};
 
@@ -30,21 +30,23 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
         let federation = Federation::from_ref(state);
-        let (parts, body) = request.into_parts();
+        let network = federation.network();
+        let (mut parts, body) = request.into_parts();
+        let Ok(address) = Address::from_request_parts(&mut parts, state).await;
+        let (claimed, key) = claim(network, &parts, address).await?;
+        // Only now: nobody whose keys cannot be had makes this server hold megabytes.
         let body = body_bytes(&parts, body).await?;
-        let origin = authenticate(federation.network(), &parts, &body).await?;
+        let origin = prove(network, &parts, &body, claimed, &key)?;
+        network.count("requests", origin.as_str(), network.config().rates.requests)?;
         let request = Request::from_parts(parts, Body::from(body));
         let Ruma(request) = Ruma::<T>::from_request(request, state).await?;
         Ok(Self { origin, request })
     }
 }
 
-/// Who signed a request: 401 when nobody did, 403 when it is a server this one does not talk with.
-pub(crate) async fn authenticate(
-    network: &Network,
-    parts: &Parts,
-    body: &[u8],
-) -> Result<OwnedServerName, Error> {
+/// Who claims to have signed a request, and the key to check it with: 401 when nobody does or there is no such key, 403
+/// when it is a server this one does not talk with, 429 when the key would have to be looked for once too often.
+async fn claim(network: &Network, parts: &Parts, address: Address) -> Result<(Claimed, [u8; 32]), Error> {
     let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
     let value = headers.next().ok_or_else(|| unauthorized("the Authorization header is missing"))?;
     if headers.next().is_some() {
@@ -61,11 +63,28 @@ pub(crate) async fn authenticate(
     if !network.allowed().permits(&claimed.origin) {
         return Err(Error::forbidden("This server does not federate with yours"));
     }
-    let key = network.keys().for_request(&claimed.origin, &claimed.key).await;
+    let keys = network.keys();
+    if let Some(key) = keys.at_hand(&claimed.origin, &claimed.key).await {
+        return Ok((claimed, key));
+    }
+    network.count("key look-ups", &address.subject(), network.config().rates.key_lookups)?;
+    let key = keys.for_request(&claimed.origin, &claimed.key).await;
     let key = key.ok_or_else(|| unauthorized("the signing key could not be had or is not valid"))?;
+    Ok((claimed, key))
+}
+
+/// Whether they did sign it: 401 if not.
+fn prove(
+    network: &Network,
+    parts: &Parts,
+    body: &[u8],
+    claimed: Claimed,
+    key: &[u8; 32],
+) -> Result<OwnedServerName, Error> {
+    let us = network.server();
     let uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let signed = Signed { method: &parts.method, uri, body };
-    verify(signed, &claimed, us, &key).map_err(unauthorized)?;
+    verify(signed, &claimed, us, key).map_err(unauthorized)?;
     network.backoff().heard_from(&claimed.origin);
     Ok(claimed.origin)
 }

@@ -21,21 +21,43 @@ use crate::{Federation, gate};
 
 /// Updates about users whose devices this server does not track that it takes from one server in a minute.
 const STRANGERS_PER_MINUTE: u32 = 200;
-/// Rooms in one receipt EDU that are looked at.
+/// The same in a day: each leaves a row behind.
+const STRANGERS_PER_DAY: u32 = 2_000;
+/// Rooms in one receipt EDU that are looked at, and users in each.
 const RECEIPT_ROOMS: usize = 200;
+const RECEIPT_USERS: usize = 500;
+/// Users in one presence EDU that are looked at.
+const PRESENCE_USERS: usize = 100;
 
-/// How many updates about untracked users came lately, by server: `(minute, count)`.
+/// How many updates about untracked users came lately, by server.
 #[derive(Default)]
-pub(crate) struct Strangers(Mutex<BTreeMap<OwnedServerName, (u64, u32)>>);
+pub(crate) struct Strangers(Mutex<(u64, BTreeMap<OwnedServerName, Came>)>);
+
+#[derive(Default)]
+struct Came {
+    minute: u64,
+    in_minute: u32,
+    in_day: u32,
+}
 
 impl Strangers {
     fn admit(&self, origin: &ServerName, now: u64) -> bool {
-        let mut seen = self.0.lock();
-        let minute = now / 60_000;
-        seen.retain(|_, (at, _)| *at == minute);
-        let (_, count) = seen.entry(origin.to_owned()).or_insert((minute, 0));
-        *count += 1;
-        *count <= STRANGERS_PER_MINUTE
+        let (day, minute) = (now / 86_400_000, now / 60_000);
+        let mut guard = self.0.lock();
+        let (today, seen) = &mut *guard;
+        if *today != day {
+            (*today, *seen) = (day, BTreeMap::new());
+        }
+        let came = seen.entry(origin.to_owned()).or_default();
+        if came.minute != minute {
+            (came.minute, came.in_minute) = (minute, 0);
+        }
+        if came.in_minute >= STRANGERS_PER_MINUTE || came.in_day >= STRANGERS_PER_DAY {
+            return false;
+        }
+        came.in_minute += 1;
+        came.in_day += 1;
+        true
     }
 }
 
@@ -92,7 +114,8 @@ impl Federation {
             }
             "m.presence" => {
                 if let Some(PresenceContent { push, .. }) = content(edu) {
-                    for update in push.into_iter().filter(|update| update.user_id.server_name() == origin) {
+                    let own = push.into_iter().filter(|update| update.user_id.server_name() == origin);
+                    for update in own.take(PRESENCE_USERS) {
                         self.0.fleeting.presence(update).await;
                     }
                 }
@@ -148,7 +171,7 @@ impl Federation {
             if !self.acl_allows(origin, &room).await? {
                 continue;
             }
-            for (user, entry) in kinds.remove("m.read").unwrap_or_default() {
+            for (user, entry) in kinds.remove("m.read").unwrap_or_default().into_iter().take(RECEIPT_USERS) {
                 let Some(event) = entry.event_ids.last() else { continue };
                 let ReceiptData { ts, thread_id: thread } = entry.data;
                 if event.as_bytes().len() <= 255 {

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{CanonicalJsonValue, OwnedServerName, ServerName};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::{Document, public_key, time, weak_keys};
 use crate::{AllowList, Config, link::Link};
@@ -30,6 +31,8 @@ use crate::{AllowList, Config, link::Link};
 const MAX_BYTES: u64 = 256 * 1024;
 /// After fetching, the same server is left alone for so long, in milliseconds; longer with each failure.
 const PAUSE: u64 = 30_000;
+/// Servers whose keys are fetched at the same time.
+const FETCHES: usize = 256;
 /// Longest pause, in milliseconds.
 const LONGEST_PAUSE: u64 = 3_600_000;
 
@@ -49,6 +52,7 @@ struct Inner {
     weak: WeakKeys,
     under_way: Mutex<HashMap<OwnedServerName, Fetch>>,
     pauses: Cache<OwnedServerName, Pause>,
+    places: Semaphore,
 }
 
 #[derive(Clone, Copy)]
@@ -69,6 +73,7 @@ impl KeyRing {
             weak: weak_keys(),
             under_way: Mutex::default(),
             pauses: Cache::new(20_000),
+            places: Semaphore::new(FETCHES),
         };
         Self(Arc::new(inner))
     }
@@ -78,16 +83,20 @@ impl KeyRing {
         &self.0.weak
     }
 
-    /// The key with which `server` may sign requests now.
+    /// The key with which `server` may sign requests now, as far as it is here.
+    pub(crate) async fn at_hand(&self, server: &ServerName, id: &str) -> Option<[u8; 32]> {
+        let key = self.known(server, id).await.ok()??;
+        let usable = !key.old && key.valid_until >= self.0.world.now();
+        usable.then(|| self.sound(&key))?
+    }
+
+    /// The key with which `server` may sign requests now, fetched if it is not here.
     pub(crate) async fn for_request(&self, server: &ServerName, id: &str) -> Option<[u8; 32]> {
-        let usable = |key: &ServerKey, now| !key.old && key.valid_until >= now;
-        let known = self.known(server, id).await.ok()?;
-        if let Some(key) = known.filter(|key| usable(key, self.0.world.now())) {
-            return self.sound(&key);
+        if let Some(key) = self.at_hand(server, id).await {
+            return Some(key);
         }
         self.fetch(server).await;
-        let key = self.known(server, id).await.ok()??;
-        usable(&key, self.0.world.now()).then(|| self.sound(&key))?
+        self.at_hand(server, id).await
     }
 
     /// The keys among `wanted` (key ids by server) that are known or could be fetched. One that is known to end before
@@ -125,7 +134,8 @@ impl KeyRing {
         self.kept_document(server).await
     }
 
-    async fn kept_document(&self, server: &ServerName) -> Option<KeyDocument> {
+    /// The document that `server` published when its keys were fetched last.
+    pub(crate) async fn kept_document(&self, server: &ServerName) -> Option<KeyDocument> {
         let kept = self.0.store.read().get::<KeyDocuments>(&server.to_owned()).await.ok()?;
         kept.map(|Json(document)| document)
     }
@@ -158,6 +168,7 @@ impl KeyRing {
 
     fn begin(self, server: OwnedServerName) -> Fetch {
         let fetch = async move {
+            let _place = self.0.places.acquire().await;
             let result = self.fetch_anywhere(&server).await;
             if let Err(error) = &result {
                 tracing::info!(%server, error, "no keys");

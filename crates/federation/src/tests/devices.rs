@@ -125,12 +125,12 @@ async fn to_device_messages_arrive_once_and_never_in_a_foreign_name() {
         "sender": alice, "type": "m.test", "message_id": "m1", "messages": { bob.as_str(): { "B": {} } } } });
     let edus = vec![RawValue::from_string(same.to_string()).unwrap()];
     let origin = ruma::server_name!("a.example").to_owned();
-    b.federation.receive(Received { origin, id: "again".to_owned(), pdus: Vec::new(), edus }).await;
+    b.federation.receive(Received { origin, id: "again".to_owned(), pdus: Vec::new(), edus }).await.unwrap();
     assert_eq!(inbox().await.len(), 1);
     let forged = json!({ "edu_type": "m.direct_to_device", "content": {
         "sender": alice, "type": "m.test", "message_id": "m2", "messages": { bob.as_str(): { "B": {} } } } });
     let edus = vec![RawValue::from_string(forged.to_string()).unwrap()];
     let origin = ruma::server_name!("c.example").to_owned();
-    b.federation.receive(Received { origin, id: "1".to_owned(), pdus: Vec::new(), edus }).await;
+    b.federation.receive(Received { origin, id: "1".to_owned(), pdus: Vec::new(), edus }).await.unwrap();
     assert_eq!(inbox().await.len(), 1);
 }

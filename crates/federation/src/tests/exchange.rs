@@ -160,14 +160,14 @@ async fn one_bad_event_does_not_hurt_the_others() {
         pdus: pdus.clone(),
         edus: vec![raw(&json!({ "edu_type": 7 })), raw(&json!("x"))],
     };
-    let results = b.federation.receive(received("1")).await;
+    let results = b.federation.receive(received("1")).await.unwrap();
     assert_eq!(results.get(&event), Some(&Ok(())), "{results:?}");
     assert!(b.has(&event).await);
-    assert!(Arc::ptr_eq(&results, &b.federation.receive(received("1")).await), "dealt with twice");
+    assert!(Arc::ptr_eq(&results, &b.federation.receive(received("1")).await.unwrap()), "dealt with twice");
     // What was answered is forgotten with the process; going through it all again comes to the same.
     b.world.kill();
     let again = Server::build(&net, "b.example", 2, config(), b.store.clone());
-    assert_eq!(results, again.federation.receive(received("1")).await);
+    assert_eq!(results, again.federation.receive(received("1")).await.unwrap());
     let reader = again.store.read();
     let nid = reader.room_nid(&room).await.unwrap().unwrap();
     let num = reader.event_num(nid, &event).await.unwrap().unwrap();
@@ -197,7 +197,7 @@ async fn typing_and_receipts_cross_and_forged_ones_do_not() {
     };
     let receive = async |id: &str, sender: &str| {
         let (origin, id) = (server_name!("c.example").to_owned(), id.to_owned());
-        b.federation.receive(Received { origin, id, pdus: Vec::new(), edus: edus(sender) }).await;
+        b.federation.receive(Received { origin, id, pdus: Vec::new(), edus: edus(sender) }).await.unwrap();
     };
     receive("1", alice.as_str()).await;
     receive("2", "@stranger:c.example").await;
@@ -210,7 +210,8 @@ async fn typing_and_receipts_cross_and_forged_ones_do_not() {
     let origin = a.name.clone();
     b.federation
         .receive(Received { origin, id: "3".to_owned(), pdus: Vec::new(), edus: edus(alice.as_str()) })
-        .await;
+        .await
+        .unwrap();
     assert_eq!(b.store.read().room_receipts(nid).await.unwrap().len(), 1);
 }
 

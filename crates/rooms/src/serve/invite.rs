@@ -34,10 +34,10 @@ impl Rooms {
             .ok_or_else(|| Error::UnsupportedRoomVersion(invitation.room_version.to_string()))?;
         let pdu = parse(rules, room, &invitation.event)?;
         let invited = self.check_invite(origin, event, &pdu)?;
-        if let Ok(Some(account)) = self.0.accounts.user(&invited).await
-            && account.deactivated.is_some()
-        {
-            return Err(Error::Forbidden("this user has left the network".to_owned()));
+        // Nothing is kept for names that nobody has.
+        let account = self.0.accounts.user(&invited).await.map_err(|_| Error::Retry)?;
+        if account.is_none_or(|account| account.deactivated.is_some()) {
+            return Err(Error::Forbidden("there is no such user on this server".to_owned()));
         }
         self.check_welcome(pdu.sender(), &invited).await?;
         let here = is_in(&self.0, room).await?;

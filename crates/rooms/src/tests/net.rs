@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use chappe_accounts::{Accounts, AccountsConfig};
+use chappe_accounts::{Accounts, AccountsConfig, NewUser};
 use chappe_kv::{Db, Memory};
 use chappe_rules::{
     build::SigningKey,
@@ -244,7 +244,9 @@ impl Peers for Wire {
         event: &EventId,
         invitation: Invitation,
     ) -> Result<Box<RawValue>, PeerError> {
-        self.to(to)?.accept_invite(&self.from, room, event, invitation).await.map_err(refused)
+        let peer = self.to(to)?;
+        signed_up(&peer, &invitation.event).await;
+        peer.accept_invite(&self.from, room, event, invitation).await.map_err(refused)
     }
 
     async fn missing_events(
@@ -330,6 +332,16 @@ impl Peers for Wire {
         direction: Direction,
     ) -> Result<(OwnedEventId, MilliSecondsSinceUnixEpoch), PeerError> {
         self.to(to)?.timestamp_to_event_for(&self.from, room, ts, direction).await.map_err(refused)
+    }
+}
+
+/// Whoever is invited in these tests has an account.
+async fn signed_up(rooms: &Rooms, invite: &RawValue) {
+    let invite: Value = serde_json::from_str(invite.get()).unwrap();
+    let invited = user(invite["state_key"].as_str().unwrap());
+    if rooms.0.accounts.user(&invited).await.unwrap().is_none() {
+        let localpart = Some(invited.localpart().to_owned());
+        rooms.0.accounts.create_user(NewUser { localpart, ..NewUser::default() }).await.unwrap();
     }
 }
 

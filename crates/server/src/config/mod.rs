@@ -111,6 +111,9 @@ pub struct ProcessConfig {
     pub shutdown_seconds: u64,
     /// Connections open at a time, over all listeners.
     pub max_connections: usize,
+    /// Connections open at a time from one address (of IPv6: one network of 64 bits); 0: no limit. Those of
+    /// `http.trusted_proxies` are not counted.
+    pub max_connections_per_address: usize,
     /// How long a client may take to send the head of a request, in seconds.
     pub header_timeout_seconds: u64,
     /// Memory for the database's cache of blocks, in MiB.
@@ -122,6 +125,7 @@ impl Default for ProcessConfig {
         Self {
             shutdown_seconds: 20,
             max_connections: 50_000,
+            max_connections_per_address: 10_000,
             header_timeout_seconds: 30,
             database_cache_mib: 256,
         }

@@ -5,6 +5,7 @@
 mod admin;
 mod backup;
 mod client;
+mod hostile;
 mod lab;
 mod life;
 mod push;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Body};
+use futures_util::FutureExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use ruma::api::client::{
@@ -116,4 +117,31 @@ fn the_table_can_be_listed() {
     let routes = routes();
     let create = routes.table().iter().find(|route| route.path == "/_matrix/client/v3/createRoom").unwrap();
     assert_eq!((create.method.as_str(), create.auth), ("POST", Auth::Token));
+}
+
+#[tokio::test]
+async fn long_bodies_share_what_there_is_and_short_ones_always_pass() {
+    let settings = Settings { body_limit: 1 << 20, bodies_limit: 300 << 10, ..Settings::default() };
+    let router = finish(routes().into_router(), Arc::new(settings));
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let pieces = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let piece = receiver.recv().await?;
+        Some((Ok::<_, std::io::Error>(piece), receiver))
+    });
+    let post = |body: Body| {
+        let request = Request::post("/_matrix/client/v3/createRoom").body(body).unwrap();
+        router.clone().oneshot(request)
+    };
+    let name = |length: usize| format!(r#"{{"name":"{}"}}"#, "x".repeat(length));
+    let text = name(200 << 10);
+    let (begin, end) = text.split_at(text.len() - 1);
+    sender.send(begin.to_owned()).unwrap();
+    let mut held = std::pin::pin!(post(Body::from_stream(pieces)));
+    assert!(held.as_mut().now_or_never().is_none(), "it is not there yet");
+    assert_eq!(post(Body::from(name(200 << 10))).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(post(Body::from(name(50 << 10))).await.unwrap().status(), StatusCode::OK);
+    sender.send(end.to_owned()).unwrap();
+    drop(sender);
+    assert_eq!(held.await.unwrap().status(), StatusCode::OK);
+    assert_eq!(post(Body::from(name(200 << 10))).await.unwrap().status(), StatusCode::OK);
 }

@@ -81,11 +81,11 @@ impl Client {
         &self,
         url: Uri,
         mut request: Request,
-        redirects: u8,
+        (redirects, foreign): (u8, bool),
     ) -> Result<(Parts, Incoming, Back), Error> {
         let mut url = Url::parse(&url.to_string()).map_err(|e| Error::Invalid(e.to_string()))?;
         for _ in 0..=redirects {
-            let (key, authority) = target(&url)?;
+            let (key, authority) = target(&url, foreign)?;
             *request.http.uri_mut() = path_of(&url)?;
             request.http.headers_mut().insert(header::HOST, header_value(&authority)?);
             let (parts, body, back) = self.exchange(key, &request.http).await?;
@@ -93,6 +93,9 @@ impl Client {
             let next = location.filter(|_| parts.status.is_redirection()).map(|l| url.join(l));
             let Some(next) = next.filter(|_| redirects > 0) else { return Ok((parts, body, back)) };
             let next = next.map_err(|_| Error::Redirects)?;
+            if url.scheme() == "https" && next.scheme() != "https" {
+                return Err(Error::Redirects);
+            }
             redirect(&mut request.http, &parts, &url, &next);
             url = next;
         }
@@ -112,7 +115,11 @@ impl Http for Client {
             match request.destination.clone() {
                 Destination::Url { redirects } => {
                     let url = request.http.uri().clone();
-                    self.follow(url, request, redirects).await
+                    self.follow(url, request, (redirects, false)).await
+                }
+                Destination::Foreign { redirects } => {
+                    let url = request.http.uri().clone();
+                    self.follow(url, request, (redirects, true)).await
                 }
                 Destination::Host(host) => {
                     let mut http = request.http;
@@ -148,11 +155,11 @@ fn pieces(incoming: Incoming, back: Back) -> impl Stream<Item = Result<Bytes, Er
 }
 
 fn key_of(host: Host) -> Key {
-    Key { connect: host.connect, port: host.port, tls_name: Some(host.tls_name) }
+    Key { connect: host.connect, port: host.port, tls_name: Some(host.tls_name), foreign: false }
 }
 
 /// The connection and the `Host` header that a URL asks for.
-fn target(url: &Url) -> Result<(Key, String), Error> {
+fn target(url: &Url, foreign: bool) -> Result<(Key, String), Error> {
     let invalid = || Error::Invalid("a URL with http or https and a host is needed".to_owned());
     let tls = match url.scheme() {
         "http" => false,
@@ -163,7 +170,7 @@ fn target(url: &Url) -> Result<(Key, String), Error> {
         (url.host_str().ok_or_else(invalid)?, url.port_or_known_default().ok_or_else(invalid)?);
     let connect = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok((Key { tls_name: tls.then(|| connect.clone()), connect, port }, authority))
+    Ok((Key { tls_name: tls.then(|| connect.clone()), connect, port, foreign }, authority))
 }
 
 fn path_of(url: &Url) -> Result<Uri, Error> {

@@ -52,6 +52,12 @@ pub enum Destination {
         /// Redirects to follow, 0 for none.
         redirects: u8,
     },
+    /// As [`Destination::Url`], for URLs that a stranger chose and whose content somebody gets to see: to the public
+    /// Internet alone, whatever ranges are listed, and never from `https:` to `http:`.
+    Foreign {
+        /// Redirects to follow, 0 for none.
+        redirects: u8,
+    },
     /// To a host that the caller has found out, always over TLS; the request's URI gives the path alone.
     Host(Host),
 }

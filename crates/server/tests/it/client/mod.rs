@@ -3,6 +3,7 @@
 mod account;
 mod admin;
 mod home;
+mod hostile;
 mod keys;
 mod media;
 mod rooms;

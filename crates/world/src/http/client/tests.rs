@@ -98,3 +98,15 @@ async fn a_kept_connection_does_not_hold_up_the_stop() {
     assert!(world.shut_down(Duration::from_secs(10)).await);
     assert_eq!(server.await.unwrap(), 0, "the connection was closed by the world");
 }
+
+#[tokio::test]
+async fn what_a_stranger_names_is_never_inside_though_ranges_are_listed() {
+    let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_vec();
+    let port = serve(vec![ok]).await;
+    let world = world();
+    let url = format!("http://127.0.0.1:{port}/");
+    // A connection of one's own that is kept does not open the way either.
+    assert_eq!(world.send(get(url.clone(), 10, 0)).await.unwrap().status(), 200);
+    let foreign = Request { destination: Destination::Foreign { redirects: 3 }, ..get(url, 10, 0) };
+    assert!(matches!(world.send(foreign).await, Err(Error::Refused(host)) if host == "127.0.0.1"));
+}

@@ -24,6 +24,6 @@ pub(in crate::routes) async fn handler(
         pdus: request.pdus,
         edus: request.edus.into_iter().map(ruma::serde::Raw::into_json).collect(),
     };
-    let results = federation.receive(received).await;
+    let results = federation.receive(received).await?;
     Ok(Ruma(Response::new((*results).clone())))
 }

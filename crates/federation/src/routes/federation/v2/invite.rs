@@ -3,15 +3,29 @@
 use axum::extract::State;
 use chappe_rooms::Invitation;
 use chappe_web::Ruma;
-use ruma::api::federation::membership::create_invite::v2::{Request, Response};
+use ruma::{
+    OwnedUserId,
+    api::federation::membership::create_invite::v2::{Request, Response},
+};
+use serde::Deserialize;
 
 use crate::{Federation, Origin, peers::raw_state, refusal::Answer};
+
+#[derive(Deserialize)]
+struct Invited {
+    state_key: OwnedUserId,
+}
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
     Origin { origin, request }: Origin<Request>,
 ) -> Answer<Response> {
     federation.gate(&origin, &request.room_id).await?;
+    let (network, rates) = (federation.network(), &federation.network().config().rates);
+    network.count("invites", origin.as_str(), rates.invites)?;
+    if let Ok(Invited { state_key }) = serde_json::from_str(request.event.get()) {
+        network.count("invites to a user", state_key.as_str(), rates.invites_to_user)?;
+    }
     let invitation = Invitation {
         room_version: request.room_version,
         event: request.event,

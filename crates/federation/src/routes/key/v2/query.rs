@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
-use chappe_web::{Error, Ruma};
+use chappe_web::{Error, Origin as Address, Ruma};
 use futures_util::future::join_all;
 use ruma::{
     CanonicalJsonObject, OwnedServerName, ServerName,
@@ -17,18 +17,23 @@ use crate::{Federation, refusal::Refusal};
 
 /// Servers answered for at once.
 const MOST: usize = 100;
+/// What a key document is made of (server-server API, "Publishing keys"; the last one in documents of old servers).
+const FIELDS: [&str; 6] =
+    ["server_name", "verify_keys", "old_verify_keys", "valid_until_ts", "signatures", "tls_fingerprints"];
 
 pub(in crate::routes) async fn single(
     State(federation): State<Federation>,
+    address: Address,
     Ruma(request): Ruma<Single>,
 ) -> Json<Value> {
     let until = request.minimum_valid_until_ts.get().into();
-    let document = document(&federation, &request.server_name, until).await;
+    let document = document(&federation, address, &request.server_name, until).await;
     Json(json!({ "server_keys": document.into_iter().collect::<Vec<_>>() }))
 }
 
 pub(in crate::routes) async fn batch(
     State(federation): State<Federation>,
+    address: Address,
     Ruma(request): Ruma<Batch>,
 ) -> Result<Json<Value>, Refusal> {
     if request.server_keys.len() > MOST {
@@ -43,19 +48,36 @@ pub(in crate::routes) async fn batch(
             (server, until.map_or(now, |until| until.get().into()))
         })
         .collect();
-    let documents = wanted.iter().map(|(server, until)| document(&federation, server, *until));
+    let documents = wanted.iter().map(|(server, until)| document(&federation, address, server, *until));
     let documents: Vec<_> = join_all(documents).await.into_iter().flatten().collect();
     Ok(Json(json!({ "server_keys": documents })))
 }
 
-/// A server's own document with our signature added; nothing is vouched for beyond that.
-async fn document(federation: &Federation, server: &ServerName, until: u64) -> Option<CanonicalJsonObject> {
+/// A server's own document with our signature added; nothing is vouched for beyond that. Who asks is nobody in
+/// particular: what is not at hand is looked for a bounded number of times.
+async fn document(
+    federation: &Federation,
+    address: Address,
+    server: &ServerName,
+    until: u64,
+) -> Option<CanonicalJsonObject> {
     let network = federation.network();
     if server == network.server() {
         return Some(network.own_keys());
     }
-    let kept = network.keys().document(server, until).await?;
+    if !chappe_rules::names::is_strict(server) {
+        return None;
+    }
+    let (keys, rate) = (network.keys(), network.config().rates.key_lookups);
+    let kept = keys.kept_document(server).await;
+    let suffices = kept.as_ref().is_some_and(|kept| kept.valid_until >= until);
+    let may_look = suffices || network.count("key look-ups", &address.subject(), rate).is_ok();
+    let kept = if may_look { keys.document(server, until).await } else { kept }?;
     let mut document = chappe_rules::json::object(kept.json.as_bytes()).ok()?;
+    // Our signature goes under a key document and under nothing that could be read as something else as well.
+    if !document.keys().all(|field| FIELDS.contains(&field.as_str())) {
+        return None;
+    }
     network.countersign(&mut document);
     Some(document)
 }

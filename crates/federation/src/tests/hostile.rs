@@ -1,0 +1,227 @@
+//! Servers that mean harm: what they cost before they have proved who they are, and after.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use axum::body::Body;
+use chappe_rules::json;
+use chappe_web::Rate;
+use chappe_world::{Fake, FakeNet, World};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use ruma::{CanonicalJsonValue, OwnedServerName, server_name};
+use serde_json::{Value, value::RawValue};
+use tower::ServiceExt;
+
+use super::{Server, config, couple, key};
+use crate::{
+    Config, Rates,
+    auth::{Signed, sign},
+    inbound::Received,
+    keys::own_document,
+};
+
+fn rates(change: impl Fn(&mut Rates)) -> Config {
+    let mut rates = Rates::default();
+    change(&mut rates);
+    Config { rates, ..config() }
+}
+
+fn authorization(method: &Method, uri: &str, (origin, seed): (&str, u8), body: &str) -> http::HeaderValue {
+    let origin: OwnedServerName = origin.try_into().unwrap();
+    let signed = Signed { method, uri, body: body.as_bytes() };
+    sign(signed, &origin, server_name!("b.example"), &key(seed)).unwrap()
+}
+
+async fn ask(
+    server: &Server,
+    (method, uri): (Method, &str),
+    who: (&str, u8),
+    body: &str,
+) -> (StatusCode, Value) {
+    let proof = authorization(&method, uri, who, body);
+    let request = Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, proof);
+    answer(server, request.body(Body::from(body.to_owned())).unwrap()).await
+}
+
+async fn answer(server: &Server, request: Request<Body>) -> (StatusCode, Value) {
+    let answer = server.router.clone().oneshot(request).await.unwrap();
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+const ALIAS: &str = "/_matrix/federation/v1/query/directory?room_alias=%23x%3Ab.example";
+
+#[tokio::test(start_paused = true)]
+async fn nobody_sends_a_body_before_its_key_is_known() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 2, config());
+    let allow = Some(vec!["a.example".to_owned()]);
+    let closed = Server::start(&net, "b.example", 2, Config { allow, ..config() });
+    let uri = "/_matrix/federation/v1/send/1";
+    for (server, origin, status) in [
+        (&b, Some("nobody.example"), StatusCode::UNAUTHORIZED),
+        (&b, None, StatusCode::UNAUTHORIZED),
+        (&closed, Some("evil.example"), StatusCode::FORBIDDEN),
+    ] {
+        let read = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&read);
+        let body = futures_util::stream::once(async move {
+            noted.store(true, SeqCst);
+            Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 1 << 20]))
+        });
+        let mut request = Request::put(uri);
+        if let Some(origin) = origin {
+            let proof = authorization(&Method::PUT, uri, (origin, 9), "{}");
+            request = request.header(header::AUTHORIZATION, proof);
+        }
+        let refused = answer(server, request.body(Body::from_stream(body)).unwrap()).await;
+        assert_eq!(refused.0, status, "{origin:?}");
+        assert!(!read.load(SeqCst), "{origin:?}: the body was read");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_have_a_bounded_number_of_keys_looked_for() {
+    let net = FakeNet::new();
+    let _a = Server::start(&net, "a.example", 1, config());
+    let _c = Server::start(&net, "c.example", 3, config());
+    let b = Server::start(&net, "b.example", 2, rates(|rates| rates.key_lookups = Rate::new(0.000_1, 3)));
+    assert_eq!(ask(&b, (Method::GET, ALIAS), ("a.example", 1), "").await.0, StatusCode::NOT_FOUND);
+    for number in 0..2 {
+        let name = format!("n{number}.example");
+        assert_eq!(ask(&b, (Method::GET, ALIAS), (&name, 9), "").await.0, StatusCode::UNAUTHORIZED);
+    }
+    let (status, body) = ask(&b, (Method::GET, ALIAS), ("n3.example", 9), "").await;
+    assert_eq!((status, &body["errcode"]), (StatusCode::TOO_MANY_REQUESTS, &Value::from("M_LIMIT_EXCEEDED")));
+    // As a notary it looks for nothing more either, and still tells what is at hand.
+    for (name, known) in [("a.example", 1), ("c.example", 0)] {
+        let request = Request::get(format!("/_matrix/key/v2/query/{name}")).body(Body::empty()).unwrap();
+        let (status, told) = answer(&b, request).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(told["server_keys"].as_array().unwrap().len(), known, "{name}: {told}");
+    }
+    // A server whose key is at hand is not held up.
+    assert_eq!(ask(&b, (Method::GET, ALIAS), ("a.example", 1), "").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_document_with_more_in_it_is_not_countersigned() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 2, config());
+    for (extra, vouched) in [(None, 1), (Some("content"), 0), (Some("uri"), 0)] {
+        let name = format!("evil-{}.example", extra.unwrap_or("not"));
+        let server: OwnedServerName = name.as_str().try_into().unwrap();
+        let world = World::fake(Fake::new(&name, 66, &net));
+        let mut document = own_document(&server, &key(6), &config(), world.now());
+        if let Some(field) = extra {
+            document.remove("signatures");
+            document.insert(field.to_owned(), CanonicalJsonValue::String("x".to_owned()));
+            key(6).sign_json(&server, &mut document);
+        }
+        let text = json::canonical(&document);
+        let page = tower::service_fn(move |_: Request<http_body_util::Full<bytes::Bytes>>| {
+            let text = text.clone();
+            async move {
+                let body = http_body_util::Full::new(bytes::Bytes::from(text));
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        });
+        net.route(&name, &world, page);
+        let request = Request::get(format!("/_matrix/key/v2/query/{name}")).body(Body::empty()).unwrap();
+        let (_, told) = answer(&b, request).await;
+        assert_eq!(told["server_keys"].as_array().unwrap().len(), vouched, "{name}: {told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_server_asks_so_much_and_no_more() {
+    let net = FakeNet::new();
+    let _a = Server::start(&net, "a.example", 1, config());
+    let _c = Server::start(&net, "c.example", 3, config());
+    let b = Server::start(&net, "b.example", 2, rates(|rates| rates.requests = Rate::new(0.000_1, 2)));
+    // Somebody else's requests in its name do not count.
+    assert_eq!(ask(&b, (Method::GET, ALIAS), ("a.example", 9), "").await.0, StatusCode::UNAUTHORIZED);
+    for status in [StatusCode::NOT_FOUND, StatusCode::NOT_FOUND, StatusCode::TOO_MANY_REQUESTS] {
+        assert_eq!(ask(&b, (Method::GET, ALIAS), ("a.example", 1), "").await.0, status);
+    }
+    assert_eq!(ask(&b, (Method::GET, ALIAS), ("c.example", 3), "").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn invites_are_counted_by_server_and_by_user() {
+    let net = FakeNet::new();
+    let _a = Server::start(&net, "a.example", 1, config());
+    let _c = Server::start(&net, "c.example", 3, config());
+    let b = Server::start(
+        &net,
+        "b.example",
+        2,
+        rates(|rates| {
+            rates.invites = Rate::new(0.000_1, 3);
+            rates.invites_to_user = Rate::new(0.000_1, 2);
+        }),
+    );
+    let invite = async |who: (&str, u8), to: &str| {
+        let uri = "/_matrix/federation/v2/invite/!r:a.example/$e";
+        let body =
+            format!(r#"{{"event":{{"state_key":"{to}"}},"invite_room_state":[],"room_version":"11"}}"#);
+        ask(&b, (Method::PUT, uri), who, &body).await.0
+    };
+    let (a, c) = (("a.example", 1), ("c.example", 3));
+    assert_eq!(invite(a, "@bob:b.example").await, StatusCode::BAD_REQUEST);
+    assert_eq!(invite(c, "@bob:b.example").await, StatusCode::BAD_REQUEST);
+    assert_eq!(invite(c, "@bob:b.example").await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(invite(a, "@eve:b.example").await, StatusCode::BAD_REQUEST);
+    assert_eq!(invite(a, "@joe:b.example").await, StatusCode::BAD_REQUEST);
+    assert_eq!(invite(a, "@zoe:b.example").await, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_with_too_much_under_way_has_to_wait() {
+    let net = FakeNet::new();
+    let (a, b, _) = couple(&net).await;
+    let received = |id: &str| Received {
+        origin: a.name.clone(),
+        id: id.to_owned(),
+        pdus: vec![RawValue::from_string(r#"{"room_id":"!r:a.example"}"#.to_owned()).unwrap()],
+        edus: Vec::new(),
+    };
+    let loads = b.federation.load_of(&a.name, 100);
+    let refused = b.federation.receive(received("x")).await.unwrap_err();
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    drop(loads);
+    b.federation.receive(received("x")).await.unwrap();
+    assert!(b.federation.is_unloaded(), "what was dealt with still counts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn transactions_of_a_wrong_shape_are_refused_whole() {
+    let net = FakeNet::new();
+    let (_a, b, _) = couple(&net).await;
+    let uri = "/_matrix/federation/v1/send/1";
+    let frame = |pdus: &str, edus: &str| {
+        format!(r#"{{"origin":"a.example","origin_server_ts":1,"pdus":{pdus},"edus":{edus}}}"#)
+    };
+    let many = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
+    let edus = format!("[{}]", vec![r#"{"edu_type":"x","content":{}}"#; 101].join(","));
+    let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+    for (what, body) in [
+        ("51 events", frame(&many(51), "[]")),
+        ("101 EDUs", frame("[]", &edus)),
+        ("no list", frame("{}", "[]")),
+        ("a list", "[]".to_owned()),
+    ] {
+        let (status, told) = ask(&b, (Method::PUT, uri), ("a.example", 1), &body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{what}: {told}");
+    }
+    // Too deep for this parser, not for the signer's: the signature cannot be checked.
+    let body = frame(&format!("[{deep}]"), "[]");
+    let proof = authorization(&Method::PUT, uri, ("a.example", 1), "{}");
+    let request = Request::put(uri).header(header::AUTHORIZATION, proof).body(Body::from(body)).unwrap();
+    assert_eq!(answer(&b, request).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(&b, (Method::PUT, uri), ("a.example", 1), &frame(&many(50), "[]")).await.0, 200);
+}

@@ -1,0 +1,199 @@
+//! Events that are signed as they should be and are not as they should be, and JSON that two parsers read as two things.
+
+use chappe_rules::build::SigningKey;
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, RoomId,
+    room_version_rules::RoomVersionRules,
+    server_name,
+    signatures::{Ed25519KeyPair, hash_and_sign_event},
+};
+use serde_json::{json, value::RawValue};
+
+use super::net::{Net, actor, bodies, room, say, state, user, whole_state};
+use crate::{Error, Invitation, Rooms};
+
+const ALICE: &str = "@alice:a.example";
+const BOB: &str = "@bob:b.example";
+
+/// Fields of an event and what they become.
+type Changes = Vec<(&'static str, CanonicalJsonValue)>;
+
+/// A room of `a` in which `b`, whose key has the seed 2, has a user.
+async fn shared(net: &Net) -> (Rooms, Rooms, ruma::OwnedRoomId) {
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    (a, b, id)
+}
+
+async fn stored(rooms: &Rooms, room: &RoomId, event: &EventId) -> CanonicalJsonObject {
+    let view = rooms.view(room).await.unwrap();
+    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
+    serde_json::from_str(&view.reader.pdu(view.nid, num).await.unwrap().json).unwrap()
+}
+
+/// Hashes and signs as `b` would.
+fn signed(mut event: CanonicalJsonObject) -> Box<RawValue> {
+    const HEAD: [u8; 16] =
+        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    let key = Ed25519KeyPair::from_der(&[&HEAD[..], &[2; 32]].concat(), "k".to_owned()).unwrap();
+    assert_eq!(key.public_key(), SigningKey::from_seed([2; 32], "k").unwrap().public_key());
+    event.remove("signatures");
+    event.remove("hashes");
+    hash_and_sign_event("b.example", &key, &mut event, &RoomVersionRules::V11.redaction).unwrap();
+    serde_json::value::to_raw_value(&event).unwrap()
+}
+
+fn text(text: impl Into<String>) -> CanonicalJsonValue {
+    CanonicalJsonValue::String(text.into())
+}
+
+fn ids(ids: impl IntoIterator<Item = OwnedEventId>) -> CanonicalJsonValue {
+    CanonicalJsonValue::Array(ids.into_iter().map(text).collect())
+}
+
+fn made_up(count: usize) -> impl Iterator<Item = OwnedEventId> {
+    (0..count).map(|number| EventId::parse(format!("${number:043}")).unwrap())
+}
+
+#[tokio::test]
+async fn signed_events_that_break_a_rule_never_show_and_stop_nobody() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net).await;
+    let elsewhere = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    let foreign = say(&a, ALICE, &elsewhere, "of another room").await;
+    net.deliver().await;
+    let base = say(&b, BOB, &id, "base").await;
+    let base = stored(&b, &id, &base).await;
+    let strings = |field: &str| {
+        let list = base[field].as_array().unwrap().iter();
+        list.map(|id| EventId::parse(id.as_str().unwrap()).unwrap()).collect::<Vec<_>>()
+    };
+    let (prev, auth) = (strings("prev_events"), strings("auth_events"));
+    let state = whole_state(&a, &id).await;
+    let create = &state[&("m.room.create".to_owned(), String::new())];
+    let long = "é".repeat(128);
+    let with = |more: Vec<OwnedEventId>| ids(auth.iter().cloned().chain(more));
+    let bad: Vec<(&str, Changes)> = vec![
+        ("type of 256 bytes", vec![("type", text(long.clone()))]),
+        ("state key of 256 bytes", vec![("type", text("x.y")), ("state_key", text(long.clone()))]),
+        ("sender of 256 bytes and more", vec![("sender", text(format!("@{long}:b.example")))]),
+        ("sender of another server", vec![("sender", text(ALICE))]),
+        ("21 previous events", vec![("prev_events", ids(prev.iter().cloned().chain(made_up(20))))]),
+        ("no previous events", vec![("prev_events", ids([]))]),
+        ("11 auth events", vec![("auth_events", with(made_up(11 - auth.len()).collect()))]),
+        ("an auth event twice", vec![("auth_events", with(vec![auth[0].clone()]))]),
+        ("an auth event of another room", vec![("auth_events", with(vec![foreign]))]),
+        ("no create event", vec![("auth_events", ids(auth.iter().filter(|id| *id != create).cloned()))]),
+        ("content is a list", vec![("content", CanonicalJsonValue::Array(vec![]))]),
+        ("depth is a text", vec![("depth", text("1"))]),
+        ("time is negative", vec![("origin_server_ts", CanonicalJsonValue::Integer(ruma::int!(-1)))]),
+    ];
+    let made = |body: &str, changes: Changes| {
+        let mut event = base.clone();
+        let content = CanonicalJsonObject::from([
+            ("msgtype".to_owned(), text("m.text")),
+            ("body".to_owned(), text(body)),
+        ]);
+        event.insert("content".to_owned(), CanonicalJsonValue::Object(content));
+        event.extend(changes.into_iter().map(|(field, value)| (field.to_owned(), value)));
+        signed(event)
+    };
+    let names: Vec<&str> = bad.iter().map(|(name, _)| *name).collect();
+    let mut pdus: Vec<Box<RawValue>> = bad.into_iter().map(|(name, changes)| made(name, changes)).collect();
+    pdus.push(made("good", Vec::new()));
+    let outcomes = a.receive(server_name!("b.example"), pdus).await;
+    assert!(outcomes.last().unwrap().result.is_ok(), "{:?}", outcomes.last());
+    let said = bodies(&a, &id).await;
+    assert!(said.contains(&"good".to_owned()), "{said:?}");
+    for (name, outcome) in names.iter().zip(&outcomes) {
+        assert!(!said.iter().any(|body| body == name), "{name} is shown: {outcome:?}");
+        let Some(event) = &outcome.event_id else { continue };
+        assert!(a.visible_to_user(&user(ALICE), &id, event).await.is_err(), "{name} is seen");
+        assert!(a.visible_to_server(server_name!("b.example"), &id, event).await.is_err(), "{name} is told");
+    }
+    // One byte less is fine.
+    let fits = made("fits", vec![("type", text(format!("{}a", "é".repeat(127))))]);
+    let outcomes = a.receive(server_name!("b.example"), vec![fits]).await;
+    assert!(outcomes[0].result.is_ok(), "{:?}", outcomes[0]);
+}
+
+#[tokio::test]
+async fn json_that_is_not_canonical_is_dropped_alone() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net).await;
+    let event = say(&b, BOB, &id, "good").await;
+    let good = serde_json::to_string(&stored(&b, &id, &event).await).unwrap();
+    let put = |field: &str| format!("{{{field},{}", &good[1..]);
+    let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+    let flawed = [
+        good.replace("\"depth\":", "\"depth\":9007199254740992,\"was\":"),
+        good.replace("\"depth\":", "\"depth\":9223372036854775808,\"was\":"),
+        good.replace("\"depth\":", "\"depth\":1.0,\"was\":"),
+        good.replace("\"depth\":", "\"depth\":-1,\"was\":"),
+        good.replace("\"depth\":", "\"depth\":1e3,\"was\":"),
+        good.replace("\"content\":{", "\"content\":{\"n\":9007199254740992,"),
+        good.replace("\"content\":{", "\"content\":{\"n\":-0,"),
+        good.replace("\"content\":{", "\"content\":{\"n\":{\"n\":1,\"n\":1},"),
+        good.replace("\"hashes\":{", "\"hashes\":{\"n\":1.5,"),
+        put("\"unsigned\":{\"age\":1.5}"),
+        put("\"unsigned\":{\"age\":9223372036854775808}"),
+        put("\"depth\":1"),
+        put("\"type\":\"m.room.message\""),
+        put(&format!("\"room_id\":\"{id}\"")),
+        put("\"a\":\"\\ud800\""),
+        put(&format!("\"a\":{deep}")),
+    ];
+    // What serde takes for no JSON at all cannot be in a transaction: its sender is told so.
+    let raws = flawed.into_iter().filter_map(|text| RawValue::from_string(text).ok());
+    let mut pdus: Vec<_> = raws.collect();
+    assert!(pdus.len() >= 14, "{}", pdus.len());
+    pdus.push(RawValue::from_string(good).unwrap());
+    let outcomes = a.receive(server_name!("b.example"), pdus).await;
+    let taken: Vec<usize> =
+        outcomes.iter().enumerate().filter(|(_, outcome)| outcome.result.is_ok()).map(|(at, _)| at).collect();
+    assert_eq!(taken, [outcomes.len() - 1]);
+}
+
+#[tokio::test]
+async fn an_event_that_names_two_rooms_does_not_pass_the_access_list_of_either() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net).await;
+    let other = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    b.join(&actor(BOB), &other, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let acl = json!({ "allow": ["*"], "deny": ["b.example"] });
+    a.send(&actor(ALICE), &id, state("m.room.server_acl", "", &acl), None).await.unwrap();
+    let event = say(&b, BOB, &id, "unheard").await;
+    let good = serde_json::to_string(&stored(&b, &id, &event).await).unwrap();
+    let first = format!("{{\"room_id\":\"{other}\",{}", &good[1..]);
+    let last = format!("{},\"room_id\":\"{other}\"}}", &good[..good.len() - 1]);
+    let escaped = good.replacen("\"!", "\"\\u0021", 1);
+    for text in [first, last, escaped, good] {
+        let outcomes = a.receive(server_name!("b.example"), vec![RawValue::from_string(text).unwrap()]).await;
+        assert!(outcomes[0].result.is_err(), "{outcomes:?}");
+    }
+    assert!(!bodies(&a, &id).await.contains(&"unheard".to_owned()));
+    assert!(!bodies(&a, &other).await.contains(&"unheard".to_owned()));
+}
+
+#[tokio::test]
+async fn an_invite_for_nobody_is_refused_and_leaves_nothing() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net).await;
+    let base = say(&b, BOB, &id, "base").await;
+    let mut event = stored(&b, &id, &base).await;
+    let nobody = user("@nobody:a.example");
+    event.insert("type".to_owned(), text("m.room.member"));
+    event.insert("state_key".to_owned(), text(nobody.as_str()));
+    event.insert("room_id".to_owned(), text("!elsewhere:b.example"));
+    let content = CanonicalJsonObject::from([("membership".to_owned(), text("invite"))]);
+    event.insert("content".to_owned(), CanonicalJsonValue::Object(content));
+    let event = signed(event);
+    let rules = &RoomVersionRules::V11;
+    let pdu = chappe_rules::Pdu::parse(rules, event.get().as_bytes()).unwrap();
+    let invitation = Invitation { room_version: ruma::RoomVersionId::V11, event, room_state: Vec::new() };
+    let origin = server_name!("b.example");
+    let refused = a.accept_invite(origin, pdu.room_id(), pdu.event_id(), invitation).await;
+    assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
+    assert!(a.store().read().out_of_band(&nobody, pdu.room_id()).await.unwrap().is_none());
+}
