@@ -71,6 +71,7 @@ struct Inner {
     tails: tail::Tails,
     members_sent: sync::MembersSent,
     handed_out: sync::HandedOut,
+    recent_settings: signal::RecentSettings,
 }
 
 impl Delivery {
@@ -97,6 +98,7 @@ impl Delivery {
             tails: tail::Tails::default(),
             members_sent: sync::MembersSent::default(),
             handed_out: sync::HandedOut::default(),
+            recent_settings: signal::RecentSettings::default(),
         }));
         push::follow(delivery.clone());
         delivery

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
 };
@@ -11,11 +11,14 @@ use std::{
 use chappe_accounts::{InviteFilter, KeyCounts};
 use chappe_store::{Position, RoomNid};
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, push::Ruleset};
 use tokio::sync::Notify;
 
 /// Changes remembered per user; older ones are found by comparing positions.
 const REMEMBERED: usize = 256;
+/// Users whose settings are kept.
+const RECENT_SETTINGS: usize = 2_000;
 
 /// Where to look for something new.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,8 +117,9 @@ pub(crate) struct Signal {
     begun: AtomicU64,
     /// The user's own last receipts, since then.
     receipts: Mutex<BTreeMap<RoomNid, Position>>,
-    /// The user's settings, with the last change of account data that they include.
-    settings: Remembered<Arc<Settings>>,
+    /// The user's settings, with the last change of account data that they include. Many users wait, few are told
+    /// something at the same time: `RecentSettings` keeps those alive.
+    settings: Remembered<Weak<Settings>>,
     /// What the devices have left to hand out.
     keys: Remembered<BTreeMap<OwnedDeviceId, KeyCounts>>,
 }
@@ -155,6 +159,22 @@ pub(crate) struct Settings {
     pub(crate) rules: Ruleset,
     /// Another number for other settings.
     pub(crate) mark: u64,
+}
+
+/// Settings that were needed lately: push rules take some ten kilobytes for each user.
+pub(crate) struct RecentSettings(Cache<OwnedUserId, Arc<Settings>>);
+
+impl Default for RecentSettings {
+    fn default() -> Self {
+        Self(Cache::new(RECENT_SETTINGS))
+    }
+}
+
+impl RecentSettings {
+    /// Keeps a user's settings for a while.
+    pub(crate) fn keep(&self, user: &UserId, settings: Arc<Settings>) {
+        self.0.insert(user.to_owned(), settings);
+    }
 }
 
 impl Settings {
@@ -259,12 +279,12 @@ impl Signal {
 
     /// The user's settings, if they are remembered.
     pub(crate) fn settings(&self) -> Option<Arc<Settings>> {
-        self.settings.good(|settings| Some(settings.clone()))
+        self.settings.good(Weak::upgrade)
     }
 
     /// Remembers the user's settings as read at a position.
-    pub(crate) fn remember_settings(&self, as_of: Position, settings: Arc<Settings>) {
-        *self.settings.known.lock() = Some((as_of, settings));
+    pub(crate) fn remember_settings(&self, as_of: Position, settings: &Arc<Settings>) {
+        *self.settings.known.lock() = Some((as_of, Arc::downgrade(settings)));
     }
 
     /// What a device has left to hand out, if that is remembered.

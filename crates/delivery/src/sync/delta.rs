@@ -112,7 +112,8 @@ impl Work<'_> {
             return Ok(settings);
         }
         let settings = Arc::new(self.delivery.settings(self.reader, &self.request.user).await?);
-        self.signal.remember_settings(self.next.position, settings.clone());
+        self.signal.remember_settings(self.next.position, &settings);
+        self.delivery.0.recent_settings.keep(&self.request.user, settings.clone());
         Ok(settings)
     }
 
