@@ -1,4 +1,4 @@
-//! How many storage round trips each operation makes, on assembled servers: the table beside this file is exact.
+//! How many storage round trips each operation makes, on assembled servers: the table beside this file may only fall.
 
 use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
 
@@ -200,8 +200,9 @@ fn complaints(measured: &str) -> String {
             continue;
         };
         let (was, is) = (numbers(known), numbers(line));
-        if was != is {
-            let rose = is.iter().zip(&was).any(|(is, was)| is > was);
+        let rose = is.iter().zip(&was).any(|(is, was)| is > was);
+        // What follows may take several commits at once, so its numbers are the most that is seen.
+        if rose || is[..2] != was[..2] {
             let advice =
                 if rose { "costs more than it did, bring it down" } else { "costs less, lower the table" };
             writeln!(complaints, "{name} {advice}:\n-{known}\n+{line}").unwrap();
