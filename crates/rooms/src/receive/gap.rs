@@ -67,7 +67,7 @@ impl Inner {
     }
 
     /// Asks the origin for the events between the heads here and the received event, and takes them. False if it did not
-    /// even give those just before it.
+    /// even give those just before it, or not what they need.
     pub(super) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<bool> {
         let missing = self.unsettled(checked.room(), checked.pdu().prev_events()).await?;
         if missing.is_empty() || budget.events == 0 {
@@ -75,14 +75,19 @@ impl Inner {
         }
         let between = self.between(checked, &missing, budget).await?;
         let came = |id: &OwnedEventId| between.iter().any(|proven| proven.pdu().event_id() == id);
-        let given = missing.iter().all(came);
+        let mut given = missing.iter().all(came);
         for proven in between {
             let found = Checked::from_handshake(checked.origin(), proven);
             let event = found.pdu().event_id().to_owned();
+            let tried_before = self.hopeless.holds(&event, self.world.now());
             // The budget says that no further gap is filled: this recursion is one deep.
             match Box::pin(self.take(found, budget)).await {
                 Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
-                Err(error) => tracing::debug!(%event, %error, "event of a gap not taken"),
+                Err(error) => {
+                    tracing::debug!(%event, %error, "event of a gap not taken");
+                    // What could not be had for it just now cannot be had for the event on top of it.
+                    given &= tried_before || !missing.contains(&event);
+                }
                 Ok(()) => {}
             }
         }
