@@ -182,6 +182,9 @@ const SECTIONS: &str = r#"
 [log]
 level = "warn"
 
+[process]
+max_connections_per_address = 0
+
 [outbound]
 {outbound}
 [accounts.password]
