@@ -48,8 +48,9 @@ need_cargo() {
 # A C++ compiler and libclang for RocksDB, and Rust.
 need_rust() {
   command -v c++ >/dev/null || install_packages g++
-  if ! PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep 'libclang[-.]' >/dev/null &&
-    ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
+  # Not libclang-cpp, which other packages bring and RocksDB's bindings cannot use.
+  if ! PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep -E 'libclang(-[0-9]+)?\.so' >/dev/null &&
+    ! ls /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-[0-9]*.so* >/dev/null 2>&1; then
     install_packages libclang-dev
   fi
   need_cargo
