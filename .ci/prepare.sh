@@ -50,7 +50,7 @@ need_rust() {
   command -v c++ >/dev/null || install_packages g++
   # Not libclang-cpp, which other packages bring and RocksDB's bindings cannot use.
   if ! PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep -E 'libclang(-[0-9]+)?\.so' >/dev/null &&
-    ! ls /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-[0-9]*.so* >/dev/null 2>&1; then
+    ! compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null; then
     install_packages libclang-dev
   fi
   need_cargo

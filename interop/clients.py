@@ -14,14 +14,14 @@ from .steps import Steps, conclude
 from .synapse.authority import Authority
 from .synapse.servers import START_LIMIT, Chappe, SecondChappe, Server
 
-JS = Path(__file__).parent / "js" / "talk.mjs"
+JS = Path(__file__).parent / "js"
 JS_LIMIT = 240.0
 WHOLE_LIMIT = 600.0
 
 
-async def js(first: Server, second: Server) -> None:
-    """Runs the program of matrix-js-sdk; its own output tells the steps."""
-    command = ["node", str(JS), first.base, second.base, "--registration", first.registration]
+async def js(program: str, first: Server, second: Server) -> None:
+    """Runs a program of matrix-js-sdk; its own output tells the steps."""
+    command = ["node", str(JS / program), first.base, second.base, "--registration", first.registration]
     process = await asyncio.create_subprocess_exec(*command)
     try:
         code = await process.wait()
@@ -29,7 +29,7 @@ async def js(first: Server, second: Server) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert code == 0, f"matrix-js-sdk ended with {code}"
+    assert code == 0, f"{program} ended with {code}"
 
 
 async def main() -> None:
@@ -57,7 +57,8 @@ async def talk(folder: Path) -> None:
         for first, second in [(one, one), (one, two)]:
             where = "on one server" if first is second else "across two servers"
             await introduce(f"nio, {where}", first.base, second.base, first.registration)
-            await Steps("js").run(where, js(first, second), JS_LIMIT)
+            for program in ("talk.mjs", "explore.mjs"):
+                await Steps("js").run(f"{program} {where}", js(program, first, second), JS_LIMIT)
         await servers.run("stop", asyncio.gather(one.stop(), two.stop()))
     finally:
         one.kill()

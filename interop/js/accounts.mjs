@@ -34,7 +34,8 @@ export async function account(base, name, method, known) {
     return login(base, user, password);
 }
 
-async function login(base, user, password) {
+/** Logs in with a password: a new device. */
+export async function login(base, user, password) {
     const answer = await call(base, "POST", "/_matrix/client/v3/login", {
         type: "m.login.password",
         identifier: { type: "m.id.user", user },
