@@ -3,7 +3,7 @@
 use chappe_rules::{
     Pdu,
     auth::{StateKey as RuleKey, allowed_by_state, auth_types},
-    build::{self, Place},
+    build::{self, Place, Reference},
     policy::{Bypass, Candidate, Door, Verdict},
 };
 use chappe_store::EventNum;
@@ -119,7 +119,8 @@ impl Desk<'_> {
         auth: &[(EventNum, Pdu)],
     ) -> Result<(Pdu, Vec<EventNum>)> {
         let (prev_events, prev) = self.heads().await?;
-        let auth_events: Vec<OwnedEventId> = auth.iter().map(|(_, pdu)| pdu.event_id().to_owned()).collect();
+        let auth_events: Vec<Reference> =
+            auth.iter().map(|(_, pdu)| Reference::to(self.rules, pdu)).collect();
         let makes_room = prepared.draft.kind == TimelineEventType::RoomCreate;
         let unnamed = makes_room && self.rules.authorization.room_create_event_id_as_room_id;
         let place = Place {

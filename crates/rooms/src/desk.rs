@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use chappe_rules::{Pdu, auth::StateKey as RuleKey, pdu::Judged};
+use chappe_rules::{Pdu, auth::StateKey as RuleKey, build::Reference, pdu::Judged};
 use chappe_store::{
     EventMeta, EventNum, LogEntry, MemberChange, Membership, NewEvent, Reader, RoomHead, RoomNid,
     StateChange, StateRef, StateWriter, Status, StoredPdu, Tx, outbox::OutboxItem, state::StateKey,
@@ -399,10 +399,14 @@ impl<'s> Desk<'s> {
         Ok(self.servers().await?.contains(&self.inner.server))
     }
 
-    /// The ids of the heads, 20 at most, newest first, and their numbers.
-    pub(crate) async fn heads(&self) -> Result<(Vec<OwnedEventId>, Vec<EventNum>)> {
+    /// The heads, 20 at most, newest first, and their numbers.
+    pub(crate) async fn heads(&self) -> Result<(Vec<Reference>, Vec<EventNum>)> {
         let nums: Vec<EventNum> = self.head.extremities.iter().rev().take(20).copied().collect();
-        let ids = self.pdus(&nums).await?.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-        Ok((ids, nums))
+        Ok((self.references(&nums).await?, nums))
+    }
+
+    /// How a new event of the room names these.
+    pub(crate) async fn references(&self, nums: &[EventNum]) -> Result<Vec<Reference>> {
+        Ok(self.pdus(nums).await?.iter().map(|pdu| Reference::to(self.rules, pdu)).collect())
     }
 }

@@ -188,7 +188,7 @@ impl Desk<'_> {
         let pdu = parsed(self.rules, &stored)?;
         let Some(power) = self.power_at(before).await? else { return Ok(()) };
         let done = meta.redacted_by.some().is_some() || self.redacted.contains(&target_num);
-        if done || !redact::applies(redaction, &pdu, &power) {
+        if done || !redact::applies(self.rules, redaction, &pdu, &power) {
             return Ok(());
         }
         if let Some(relation) = meta.ordinal.and_then(|ordinal| relation_row(&pdu, target_num, ordinal)) {
@@ -228,7 +228,7 @@ impl Desk<'_> {
             let at = if at == StateRef::EMPTY { before } else { at };
             let power = self.power_at(at).await?;
             if let (Some(power), Some(redaction)) = (power, redaction.first())
-                && redact::applies(redaction, pdu, &power)
+                && redact::applies(self.rules, redaction, pdu, &power)
             {
                 by = num;
             }

@@ -26,7 +26,10 @@ pub(crate) use self::{
     judge::Verdict,
     outliers::Outliers,
 };
-use crate::{Error, Inner, Result, Rooms, desk::Source};
+use crate::{
+    Error, Inner, Result, Rooms,
+    desk::{Desk, Source},
+};
 
 /// What became of a received event.
 #[derive(Clone, Debug)]
@@ -159,10 +162,11 @@ impl Inner {
 
     /// Whether the event has its place already.
     async fn is_settled(&self, checked: &Checked) -> Result<bool> {
-        let reader = self.store.read();
-        let Some(nid) = reader.room_nid(checked.room()).await? else { return Err(Error::NotFound("room")) };
-        match reader.event_num(nid, checked.pdu().event_id()).await? {
-            Some(num) => Ok(reader.event_meta(nid, num).await?.status != chappe_store::Status::Outlier),
+        let desk = Desk::open(self, checked.room()).await?;
+        match desk.own_num(checked.pdu()).await? {
+            Some(num) => {
+                Ok(desk.reader.event_meta(desk.nid, num).await?.status != chappe_store::Status::Outlier)
+            }
             None => Ok(false),
         }
     }

@@ -8,4 +8,5 @@ mod hostile;
 mod local;
 mod malformed;
 pub(crate) mod net;
+mod old_versions;
 mod reads;

@@ -116,7 +116,7 @@ impl Rooms {
                 .unwrap_or_default(),
             canonical_alias: content(desk.current(StateEventType::RoomCanonicalAlias, "").await?),
             bans: bans.collect(),
-            last: desk.heads().await?.0.into_iter().next(),
+            last: desk.heads().await?.0.first().map(|head| head.id().to_owned()),
             published: desk.reader.is_published(desk.nid).await?,
             create,
         })

@@ -97,9 +97,8 @@ mod tests {
 
     #[test]
     fn a_member_may_speak_and_a_stranger_may_not() {
-        for rules in
-            [&RoomVersionRules::V6, &RoomVersionRules::V10, &RoomVersionRules::V11, &RoomVersionRules::V12]
-        {
+        for version in crate::version::SUPPORTED {
+            let rules = crate::version::rules(&version).unwrap();
             let mut room = Room::new(rules, "@a:a.example");
             let spoken = room.say("@a:a.example", "hi");
             assert_eq!(allowed_by_state(rules, &spoken, |kind, key| room.state_event(kind, key)), Ok(()));

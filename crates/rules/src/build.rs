@@ -2,14 +2,17 @@
 
 use base64::{
     Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD_NO_PAD},
+    engine::{
+        DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig,
+        general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+    },
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId,
     RoomId, ServerName, UInt, UserId,
     events::{TimelineEventType, room::member::MembershipState},
-    room_version_rules::RoomVersionRules,
-    signatures::{Ed25519KeyPair, hash_and_sign_event, sign_event, sign_json},
+    room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
+    signatures::{Ed25519KeyPair, content_hash, hash_and_sign_event, reference_hash, sign_event, sign_json},
 };
 use zeroize::Zeroizing;
 
@@ -139,6 +142,47 @@ impl Draft {
     }
 }
 
+/// How an event names another one: by its id, which in room versions 1 and 2 comes with its reference hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    id: OwnedEventId,
+    hash: Option<String>,
+}
+
+impl Reference {
+    /// To an event that is known.
+    pub fn to(rules: &RoomVersionRules, pdu: &Pdu) -> Self {
+        let paired = rules.events_reference_format == EventsReferenceFormatVersion::V1;
+        let hash = paired.then(|| reference_hash(&pdu.to_object(), rules).ok()).flatten();
+        Self { id: pdu.event_id().to_owned(), hash }
+    }
+
+    /// The event's id.
+    pub fn id(&self) -> &EventId {
+        &self.id
+    }
+
+    fn read(value: &CanonicalJsonValue) -> Option<Self> {
+        let id = |value: &CanonicalJsonValue| EventId::parse(value.as_str()?).ok();
+        match value {
+            CanonicalJsonValue::Array(pair) => {
+                let hash = pair.get(1).and_then(|hashes| hashes.as_object()?.get("sha256")?.as_str());
+                Some(Self { id: id(pair.first()?)?, hash: hash.map(str::to_owned) })
+            }
+            value => Some(Self { id: id(value)?, hash: None }),
+        }
+    }
+
+    fn write(&self, rules: &RoomVersionRules) -> CanonicalJsonValue {
+        let id = CanonicalJsonValue::String(self.id.to_string());
+        if rules.events_reference_format != EventsReferenceFormatVersion::V1 {
+            return id;
+        }
+        let hash = self.hash.clone().map(|hash| ("sha256".to_owned(), CanonicalJsonValue::String(hash)));
+        CanonicalJsonValue::Array(vec![id, CanonicalJsonValue::Object(hash.into_iter().collect())])
+    }
+}
+
 /// The place of a new event.
 #[derive(Clone, Debug)]
 pub struct Place<'a> {
@@ -149,9 +193,9 @@ pub struct Place<'a> {
     /// Who sends it: a user of this server.
     pub sender: &'a UserId,
     /// The room's forward extremities, at most 20.
-    pub prev_events: &'a [OwnedEventId],
+    pub prev_events: &'a [Reference],
     /// The events that justify it, at most 10.
-    pub auth_events: &'a [OwnedEventId],
+    pub auth_events: &'a [Reference],
     /// One more than the deepest of `prev_events`; capped here.
     pub depth: u64,
     /// Now.
@@ -162,8 +206,9 @@ pub struct Place<'a> {
 pub fn template(place: &Place<'_>, draft: Draft) -> CanonicalJsonObject {
     let Draft { kind, state_key, mut content, redacts } = draft;
     let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
-    let ids =
-        |ids: &[OwnedEventId]| CanonicalJsonValue::Array(ids.iter().map(|id| text(id.as_str())).collect());
+    let ids = |ids: &[Reference]| {
+        CanonicalJsonValue::Array(ids.iter().map(|reference| reference.write(place.rules)).collect())
+    };
     let depth = UInt::try_from(place.depth.min(MAX_DEPTH)).unwrap_or(UInt::MAX);
     let mut event = CanonicalJsonObject::new();
     let mut put = |field: &str, value: CanonicalJsonValue| event.insert(field.to_owned(), value);
@@ -195,6 +240,12 @@ pub fn template(place: &Place<'_>, draft: Draft) -> CanonicalJsonObject {
 /// [`Error::Malformed`] when the draft does not fit the room version's limits: the client's fault.
 pub fn build(place: &Place<'_>, draft: Draft, server: &ServerName, key: &SigningKey) -> Result<Pdu, Error> {
     let mut event = template(place, draft);
+    if place.rules.event_id_format == EventIdFormatVersion::V1 {
+        // Any id of our own that nobody else has got: the hash of everything else says that of itself.
+        let hash = content_hash(&event).map_err(|error| Error::Malformed(error.to_string()))?;
+        let id = format!("${}:{server}", URL_SAFE_NO_PAD.encode(hash.as_bytes()));
+        event.insert("event_id".to_owned(), CanonicalJsonValue::String(id));
+    }
     hash_and_sign_event(server.as_str(), &key.pair, &mut event, &place.rules.redaction)
         .map_err(|error| Error::Malformed(error.to_string()))?;
     Pdu::from_object(place.rules, event)
@@ -219,9 +270,9 @@ pub fn countersign(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Where the event comes after.
-    pub prev_events: Vec<OwnedEventId>,
+    pub prev_events: Vec<Reference>,
     /// What justifies it.
-    pub auth_events: Vec<OwnedEventId>,
+    pub auth_events: Vec<Reference>,
     /// Its depth.
     pub depth: u64,
     /// Restricted rooms: the user of the resident server in whose name the join is authorised.
@@ -233,8 +284,7 @@ impl Offer {
     pub fn read(template: &CanonicalJsonObject) -> Result<Self, Error> {
         let ids = |field: &str, most: usize| {
             let list = template.get(field).and_then(|list| list.as_array()).unwrap_or_default();
-            let id = |value: &CanonicalJsonValue| value.as_str().and_then(|id| EventId::parse(id).ok());
-            let ids: Option<Vec<OwnedEventId>> = list.iter().map(id).collect();
+            let ids: Option<Vec<Reference>> = list.iter().map(Reference::read).collect();
             ids.filter(|ids| ids.len() <= most)
                 .ok_or_else(|| Error::Malformed(format!("{field} of the offered template is unusable")))
         };

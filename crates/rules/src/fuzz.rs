@@ -6,8 +6,13 @@ use serde_json::{Value, json, value::to_raw_value};
 
 use crate::{Pdu, acl::Acl, glob::Glob, json, laws::sample, names};
 
-const VERSIONS: [&RoomVersionRules; 3] =
-    [&RoomVersionRules::V6, &RoomVersionRules::V11, &RoomVersionRules::V12];
+const VERSIONS: [&RoomVersionRules; 5] = [
+    &RoomVersionRules::V1,
+    &RoomVersionRules::V3,
+    &RoomVersionRules::V6,
+    &RoomVersionRules::V11,
+    &RoomVersionRules::V12,
+];
 
 /// JSON that is close to what an event holds, or far from it.
 fn value() -> impl Strategy<Value = Value> {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     Pdu,
     auth::{allowed_by_state, auth_types},
-    build::{Draft, Place, SigningKey, build},
+    build::{Draft, Place, Reference, SigningKey, build},
     json as strict,
     pdu::Judged,
     power::Power,
@@ -65,12 +65,15 @@ impl Room {
         let content = serde_json::value::to_raw_value(&draft.content).unwrap();
         let types =
             auth_types(self.rules, &draft.kind, sender, draft.state_key.as_deref(), &content).unwrap();
-        let auth: Vec<OwnedEventId> = types.iter().filter_map(|key| self.state.get(key).cloned()).collect();
+        let reference = |id: &OwnedEventId| Reference::to(self.rules, &self.events[id]);
+        let auth: Vec<Reference> =
+            types.iter().filter_map(|key| self.state.get(key).map(reference)).collect();
+        let last: Vec<Reference> = self.last.iter().map(reference).collect();
         let place = Place {
             rules: self.rules,
             room_id: self.id.as_deref(),
             sender,
-            prev_events: &self.last,
+            prev_events: &last,
             auth_events: &auth,
             depth: self.clock,
             origin_server_ts: MilliSecondsSinceUnixEpoch(u32::try_from(1_000 + self.clock).unwrap().into()),
@@ -205,6 +208,10 @@ fn acts(most: usize) -> impl Strategy<Value = Vec<Act>> {
 
 fn version() -> impl Strategy<Value = &'static RoomVersionRules> {
     prop::sample::select(vec![
+        &RoomVersionRules::V1,
+        &RoomVersionRules::V2,
+        &RoomVersionRules::V3,
+        &RoomVersionRules::V5,
         &RoomVersionRules::V6,
         &RoomVersionRules::V10,
         &RoomVersionRules::V11,

@@ -241,6 +241,18 @@ impl Pdu {
         serde_json::from_str(&self.0.json).expect("a stored event is canonical JSON")
     }
 
+    /// Whether its id was chosen by its server, as in room versions 1 and 2, and so may be that of another event too.
+    pub fn has_own_id(&self, rules: &RoomVersionRules) -> bool {
+        rules.event_id_format == EventIdFormatVersion::V1
+    }
+
+    /// Whether the other, of the same room version, is this very event: all but what redaction takes away and the
+    /// signatures is the same, the hash of what it takes away included.
+    pub fn is_same(&self, rules: &RoomVersionRules, other: &Self) -> bool {
+        let hash = |pdu: &Self| reference_hash(&pdu.to_object(), rules).ok();
+        self.0.event_id == other.0.event_id && (!self.has_own_id(rules) || hash(self) == hash(other))
+    }
+
     /// Another content for the same event: what redaction leaves. The id stays.
     pub(crate) fn with_object(
         &self,
@@ -370,7 +382,9 @@ struct Stored {
     kind: TimelineEventType,
     state_key: Option<String>,
     content: Box<RawValue>,
+    #[serde(deserialize_with = "references")]
     prev_events: Vec<OwnedEventId>,
+    #[serde(deserialize_with = "references")]
     auth_events: Vec<OwnedEventId>,
     depth: u64,
     origin_server_ts: MilliSecondsSinceUnixEpoch,
@@ -382,6 +396,19 @@ struct Stored {
 struct Redacting {
     #[serde(default, deserialize_with = "lenient_id")]
     redacts: Option<OwnedEventId>,
+}
+
+fn references<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<OwnedEventId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Reference {
+        Id(OwnedEventId),
+        Pair(OwnedEventId, serde::de::IgnoredAny),
+    }
+    let id = |reference| match reference {
+        Reference::Id(id) | Reference::Pair(id, _) => id,
+    };
+    Ok(Vec::<Reference>::deserialize(deserializer)?.into_iter().map(id).collect())
 }
 
 fn lenient_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<OwnedEventId>, D::Error> {
@@ -409,7 +436,9 @@ fn counted_in_characters(
     }
     let mut shortened = object.clone();
     shortened.remove("unsigned");
-    shortened.remove("event_id");
+    if rules.event_id_format != EventIdFormatVersion::V1 {
+        shortened.remove("event_id");
+    }
     for field in fields {
         shortened.insert(field.to_owned(), CanonicalJsonValue::String("x".repeat(MOST)));
     }

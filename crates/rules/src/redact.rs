@@ -28,15 +28,20 @@ pub fn content(rules: &RoomVersionRules, kind: &TimelineEventType, content: &Raw
 }
 
 /// Whether an accepted redaction takes effect on `target`: same room, and its sender either may redact anything at the
-/// state before the redaction, or belongs to the server of the target's sender.
+/// state before the redaction, or belongs to the server of the target's sender; in room versions 1 and 2 to the server
+/// in the target's id.
 ///
-/// Specification: room version 3, "Handling redactions".
-pub fn applies(redaction: &Pdu, target: &Pdu, power: &Power) -> bool {
+/// Specification: room version 3, "Handling redactions"; room version 1, "Authorisation rules", 11.
+pub fn applies(rules: &RoomVersionRules, redaction: &Pdu, target: &Pdu, power: &Power) -> bool {
+    let same_server = if rules.authorization.special_case_room_redaction {
+        redaction.event_id().server_name() == target.event_id().server_name()
+    } else {
+        redaction.sender().server_name() == target.sender().server_name()
+    };
     redaction.redacts() == Some(target.event_id())
         && redaction.room_id() == target.room_id()
         && *target.kind() != TimelineEventType::RoomCreate
-        && (redaction.sender().server_name() == target.sender().server_name()
-            || power.of(redaction.sender()) >= power.to_redact())
+        && (same_server || power.of(redaction.sender()) >= power.to_redact())
 }
 
 #[cfg(test)]
@@ -44,11 +49,15 @@ mod tests {
     use ruma::room_version_rules::RoomVersionRules;
 
     use super::{applies, content, event};
-    use crate::laws::{Room, sample};
+    use crate::{
+        laws::{Room, sample},
+        version::SUPPORTED,
+    };
 
     #[test]
     fn message_loses_its_body_and_keeps_its_id() {
-        for rules in [&RoomVersionRules::V6, &RoomVersionRules::V11, &RoomVersionRules::V12] {
+        for version in SUPPORTED {
+            let rules = crate::version::rules(&version).unwrap();
             let (rules, _, pdu) = sample(rules);
             let redacted = event(rules, &pdu).unwrap();
             assert_eq!(redacted.event_id(), pdu.event_id());
@@ -59,17 +68,18 @@ mod tests {
 
     #[test]
     fn own_server_or_power_redacts_nobody_else() {
-        let rules = &RoomVersionRules::V11;
-        let mut room = Room::new(rules, "@a:a.example");
-        let target = room.say("@b:b.example", "oops");
-        let by = |room: &mut Room, who: &str| room.redact(who, target.event_id());
-        let (admin, own, other) =
-            (by(&mut room, "@a:a.example"), by(&mut room, "@c:b.example"), by(&mut room, "@d:d.example"));
-        let power = room.power();
-        assert!(applies(&admin, &target, &power));
-        assert!(applies(&own, &target, &power));
-        assert!(!applies(&other, &target, &power));
-        let elsewhere = Room::new(rules, "@z:z.example").say("@b:b.example", "other room");
-        assert!(!applies(&admin, &elsewhere, &power));
+        for rules in [&RoomVersionRules::V1, &RoomVersionRules::V3, &RoomVersionRules::V11] {
+            let mut room = Room::new(rules, "@a:a.example");
+            let target = room.say("@b:b.example", "oops");
+            let by = |room: &mut Room, who: &str| room.redact(who, target.event_id());
+            let (admin, own, other) =
+                (by(&mut room, "@a:a.example"), by(&mut room, "@c:b.example"), by(&mut room, "@d:d.example"));
+            let power = room.power();
+            assert!(applies(rules, &admin, &target, &power));
+            assert!(applies(rules, &own, &target, &power));
+            assert!(!applies(rules, &other, &target, &power));
+            let elsewhere = Room::new(rules, "@z:z.example").say("@b:b.example", "other room");
+            assert!(!applies(rules, &admin, &elsewhere, &power));
+        }
     }
 }

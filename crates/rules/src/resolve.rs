@@ -1,11 +1,13 @@
 //! State resolution: one state out of several forks.
 
+mod first;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{
     EventId, OwnedEventId,
     events::StateEventType,
-    room_version_rules::RoomVersionRules,
+    room_version_rules::{RoomVersionRules, StateResolutionVersion},
     state_res::{self, utils::event_id_set::EventIdSet},
 };
 
@@ -111,7 +113,7 @@ pub fn relevant_keys<'a>(
     keys
 }
 
-/// Resolves with the algorithm of the room version (v2, or v2.1 from room version 12 on).
+/// Resolves with the algorithm of the room version (v1 in room version 1, v2.1 from room version 12 on, v2 between).
 ///
 /// `fetch` knows every event of the full conflicted set, their auth chains as far as they lead back to power levels
 /// and the create event, and the events of [`relevant_keys`]. The order of the states does not matter.
@@ -121,7 +123,11 @@ pub fn resolve(
     fetch: impl Fn(&EventId) -> Option<Judged>,
 ) -> Result<StateMap, Error> {
     let unresolvable = |what: &str| Error::Unresolvable(what.to_owned());
-    let version = rules.state_res.v2_rules().ok_or_else(|| unresolvable("room version 1"))?;
+    let version = match &rules.state_res {
+        StateResolutionVersion::V1 => return Ok(first::resolve(rules, &conflict.states, fetch)),
+        StateResolutionVersion::V2(version) => version,
+        _ => return Err(unresolvable("by an algorithm that is not known here")),
+    };
     let states: Vec<state_res::StateMap<OwnedEventId>> =
         conflict.states.iter().map(|state| state.clone().into_iter().collect()).collect();
     // Two chains whose difference is the given one.

@@ -104,7 +104,8 @@ impl Inner {
         budget: &mut Budget,
     ) -> Result<Vec<Proven>> {
         let desk = Desk::open(self, checked.room()).await?;
-        let (earliest, _) = desk.heads().await?;
+        let (heads, _) = desk.heads().await?;
+        let earliest: Vec<OwnedEventId> = heads.iter().map(|head| head.id().to_owned()).collect();
         let (rules, depth) = (desk.rules, desk.head.depth.min(checked.pdu().depth()));
         drop(desk);
         let (limit, most) = (self.config.missing_events_batch, self.config.missing_events_limit);

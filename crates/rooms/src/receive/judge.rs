@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chappe_rules::{
+    Pdu,
     auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
     policy::Door,
 };
@@ -46,7 +47,7 @@ pub(super) struct Judged<'s> {
 impl Complete {
     /// Judges the event; `None` if it has its place already.
     pub(super) async fn judge<'s>(&self, mut desk: Desk<'s>) -> Result<Option<Judged<'s>>> {
-        let stored = desk.reader.event_num(desk.nid, self.pdu.event_id()).await?;
+        let stored = desk.own_num(&self.pdu).await?;
         let meta = match stored {
             Some(num) => Some(desk.reader.event_meta(desk.nid, num).await?),
             None => None,
@@ -113,6 +114,23 @@ impl Complete {
 }
 
 impl Desk<'_> {
+    /// The number under which the event is stored. An error where its id, which in room versions 1 and 2 its server is
+    /// free to choose, stands for another event.
+    pub(super) async fn own_num(&self, pdu: &Pdu) -> Result<Option<EventNum>> {
+        let taken = || Error::HostilePeer(format!("{} is the id of another event", pdu.event_id()));
+        let Some(num) = self.reader.event_num(self.nid, pdu.event_id()).await? else {
+            let elsewhere = self.reader.event_address(pdu.event_id()).await?;
+            return if elsewhere.is_some() { Err(taken()) } else { Ok(None) };
+        };
+        if pdu.has_own_id(self.rules) {
+            let stored = self.pdus(&[num]).await?;
+            if !stored.first().is_some_and(|stored| stored.is_same(self.rules, pdu)) {
+                return Err(taken());
+            }
+        }
+        Ok(Some(num))
+    }
+
     /// The state before an event with these previous events.
     pub(super) async fn state_before(&mut self, prev: &[EventNum], before: &Before) -> Result<StateBefore> {
         match before {

@@ -27,7 +27,7 @@ impl From<Vec<Proven>> for Outliers {
     }
 }
 
-/// Auth events first. An event in a cycle cannot exist (its id is a hash), so nothing is lost.
+/// Auth events first. An event in a cycle, as ids that are no hashes allow, rests on nothing and is left out later.
 fn sorted(mut left: BTreeMap<OwnedEventId, Pdu>) -> Vec<Pdu> {
     let mut order = Vec::with_capacity(left.len());
     let mut stack: Vec<(OwnedEventId, bool)> = left.keys().rev().map(|id| (id.clone(), false)).collect();
@@ -83,7 +83,8 @@ impl Inner {
         let mut desk = Desk::open(self, room).await?;
         let mut here: BTreeMap<OwnedEventId, (EventNum, Judged)> = BTreeMap::new();
         for pdu in pdus {
-            if desk.reader.event_num(desk.nid, pdu.event_id()).await?.is_some() {
+            // In this room or, where servers choose ids, in another.
+            if desk.reader.event_address(pdu.event_id()).await?.is_some() {
                 continue;
             }
             let Some(known) = known_auth(&desk, pdu, &here).await? else { continue };

@@ -86,7 +86,8 @@ impl Inner {
         let rules = rules_of(&version)?;
         let corrupt = || Error::Store(chappe_store::Error::Corrupt("out-of-band membership"));
         let id = EventId::parse(&outside.event_id).map_err(|_| corrupt())?;
-        let before = Pdu::restore(rules, id.clone(), outside.event.get()).map_err(|_| corrupt())?;
+        let before = Pdu::restore(rules, id, outside.event.get()).map_err(|_| corrupt())?;
+        let last = build::Reference::to(rules, &before);
         let content =
             try_from_json_map(content.clone()).map_err(|error| Error::BadJson(error.to_string()))?;
         let draft = build::Draft::state(TimelineEventType::RoomMember, user.as_str(), content);
@@ -94,8 +95,8 @@ impl Inner {
             rules,
             room_id: Some(room),
             sender: user,
-            prev_events: std::slice::from_ref(&id),
-            auth_events: std::slice::from_ref(&id),
+            prev_events: std::slice::from_ref(&last),
+            auth_events: std::slice::from_ref(&last),
             depth: before.depth() + 1,
             origin_server_ts: self.now(),
         };

@@ -6,7 +6,7 @@ use chappe_rules::{
     policy::{Bypass, Door},
 };
 use chappe_store::EventNum;
-use ruma::{OwnedEventId, RoomId, RoomVersionId, ServerName, UserId};
+use ruma::{RoomId, RoomVersionId, ServerName, UserId};
 use serde_json::{Map, json, value::to_raw_value};
 
 use crate::{
@@ -80,8 +80,7 @@ impl Desk<'_> {
         let Prepared { draft, auth_keys, held, .. } = self.prepare(by, draft).await?;
         let (prev_events, _) = self.heads().await?;
         let auth: Vec<EventNum> = auth_keys.iter().filter_map(|key| held.num(key)).collect();
-        let auth_events: Vec<OwnedEventId> =
-            self.pdus(&auth).await?.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        let auth_events = self.references(&auth).await?;
         let place = Place {
             rules: self.rules,
             room_id: Some(&self.room_id),

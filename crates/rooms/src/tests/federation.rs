@@ -27,9 +27,9 @@ async fn same_state(a: &Rooms, b: &Rooms, id: &RoomId) {
 
 #[tokio::test]
 async fn a_room_is_joined_and_talked_in_from_both_sides() {
-    for version in ["6", "9", "10", "11", "12"] {
+    for version in crate::VERSIONS {
         let net = Net::default();
-        let (a, b, id) = joined(&net, version).await;
+        let (a, b, id) = joined(&net, version.as_str()).await;
         assert_eq!(membership(&a, &id, BOB).await, Some("join"));
         same_state(&a, &b, &id).await;
         say(&b, BOB, &id, "from b").await;

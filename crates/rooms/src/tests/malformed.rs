@@ -33,14 +33,19 @@ async fn stored(rooms: &Rooms, room: &RoomId, event: &EventId) -> CanonicalJsonO
 }
 
 /// Hashes and signs as `b` would.
-fn signed(mut event: CanonicalJsonObject) -> Box<RawValue> {
+fn signed(event: CanonicalJsonObject) -> Box<RawValue> {
+    signed_in(&RoomVersionRules::V11, event)
+}
+
+/// The same in any room version.
+pub(super) fn signed_in(rules: &RoomVersionRules, mut event: CanonicalJsonObject) -> Box<RawValue> {
     const HEAD: [u8; 16] =
         [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     let key = Ed25519KeyPair::from_der(&[&HEAD[..], &[2; 32]].concat(), "k".to_owned()).unwrap();
     assert_eq!(key.public_key(), SigningKey::from_seed([2; 32], "k").unwrap().public_key());
     event.remove("signatures");
     event.remove("hashes");
-    hash_and_sign_event("b.example", &key, &mut event, &RoomVersionRules::V11.redaction).unwrap();
+    hash_and_sign_event("b.example", &key, &mut event, &rules.redaction).unwrap();
     serde_json::value::to_raw_value(&event).unwrap()
 }
 

@@ -53,7 +53,7 @@ fn general(config: &Config, found: &mut Found) {
     found.need(process.max_connections > 0, "process.max_connections", "must be at least 1");
     found.need(process.header_timeout_seconds > 0, "process.header_timeout_seconds", "must be at least 1");
     let version = &config.rooms.default_version;
-    found.need(VERSIONS.contains(version), "rooms.default_version", "not one of the room versions 6 to 12");
+    found.need(VERSIONS.contains(version), "rooms.default_version", "not one of the room versions 1 to 12");
     found.need(config.identity.validation_hours > 0, "identity.validation_hours", "must be at least 1");
     let controls = config.identity.service_name.chars().any(char::is_control);
     found.need(!controls, "identity.service_name", "has a control character");
