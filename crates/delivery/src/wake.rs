@@ -275,6 +275,12 @@ impl Wake {
                     signal.touch(at, Touch::Membership(nid));
                 }
             }
+            LogEntry::Whole { room, .. } => {
+                let nid = RoomNid(*room);
+                self.events.write().insert(nid, at);
+                self.recall_joined(reader, nid, at).await?;
+                self.touch_room(nid, at, &Touch::Room(nid));
+            }
             LogEntry::Receipt { room, user, private, .. } => {
                 let nid = RoomNid(*room);
                 self.receipts.write().insert(nid, at);
@@ -300,6 +306,19 @@ impl Wake {
                 self.pushers.fetch_max(at.0, SeqCst);
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Reads again who of the attached users is in a room: any membership may have changed.
+    async fn recall_joined(&self, reader: &Reader<'_>, nid: RoomNid, at: Position) -> Result<(), Error> {
+        let known = |signal: &&Arc<Signal>| signal.rooms.lock().contains_key(&nid);
+        let users: Vec<Arc<Signal>> = self.users.read().values().filter(known).cloned().collect();
+        for signal in users {
+            let now = reader.user_room(&signal.user, nid).await?;
+            let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
+            self.set_joined(&signal, nid, joined, at);
+            signal.touch(at, Touch::Membership(nid));
         }
         Ok(())
     }

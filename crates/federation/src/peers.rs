@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use chappe_rooms::{
-    AliasTarget, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds, Template,
+    AliasTarget, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds,
+    Template,
 };
 use chappe_rules::check::KeyRing as Known;
 use ruma::{
@@ -57,8 +58,10 @@ impl Peers for Network {
         room: &RoomId,
         event: &EventId,
         pdu: Box<RawValue>,
+        extent: Extent,
     ) -> Answer<JoinAnswer> {
-        let request = create_join_event::v2::Request::new(room.to_owned(), event.to_owned(), pdu);
+        let mut request = create_join_event::v2::Request::new(room.to_owned(), event.to_owned(), pdu);
+        request.omit_members = extent == Extent::WithoutMembers;
         let state = self.request(to, request, self.long().insisting()).await?.room_state;
         Ok(JoinAnswer {
             auth_chain: state.auth_chain,

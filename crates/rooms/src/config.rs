@@ -19,6 +19,8 @@ pub struct Config {
     pub missing_events_limit: usize,
     /// State events and auth events taken from a peer at most when joining a room.
     pub join_state_limit: usize,
+    /// Whether joins over federation are done as soon as the state without memberships is here, which follow behind.
+    pub partial_joins: bool,
     /// How long other servers may take together while a client waits for its join, in seconds.
     pub join_timeout_seconds: u64,
     /// Rooms of a user in which a changed profile is announced, at most.
@@ -42,6 +44,7 @@ impl Default for Config {
             missing_events_batch: 50,
             missing_events_limit: 500,
             join_state_limit: 500_000,
+            partial_joins: true,
             join_timeout_seconds: 120,
             profile_rooms_limit: 10_000,
             backfill_servers: 5,

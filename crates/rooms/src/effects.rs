@@ -168,6 +168,23 @@ impl Desk<'_> {
         Ok(())
     }
 
+    /// Takes back what [`Desk::index`] did for an event that loses its place.
+    pub(crate) async fn unindex(&mut self, pdu: &Pdu, num: EventNum, meta: &EventMeta) -> Result<()> {
+        if let Some(relation) = meta.ordinal.and_then(|ordinal| relation_row(pdu, num, ordinal)) {
+            self.tx.delete_relation(self.nid, &relation);
+        }
+        let Some(target) = pdu.redacts().filter(|_| *pdu.kind() == TimelineEventType::RoomRedaction) else {
+            return Ok(());
+        };
+        let Some(target) = self.reader.event_num(self.nid, target).await? else { return Ok(()) };
+        let mut meta = self.reader.event_meta(self.nid, target).await?;
+        if meta.redacted_by == num {
+            meta.redacted_by = EventNum::NONE;
+            self.tx.update_event(self.nid, target, &meta);
+        }
+        Ok(())
+    }
+
     async fn redact(
         &mut self,
         redaction: &Pdu,

@@ -17,6 +17,7 @@ mod error;
 mod farewell;
 mod inherit;
 mod membership;
+mod partial;
 mod peers;
 mod read;
 mod receipts;
@@ -56,8 +57,8 @@ pub use self::{
     farewell::Departure,
     membership::{Change, Via},
     peers::{
-        AliasTarget, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds,
-        Template,
+        AliasTarget, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents,
+        StateIds, Template,
     },
     read::{
         context::Context,
@@ -121,6 +122,8 @@ pub(crate) struct Inner {
     pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
     /// Events that could not be completed: not tried again for a while.
     pub(crate) hopeless: receive::Hopeless,
+    /// Rooms whose memberships are being fetched, and word of those that are whole now.
+    pub(crate) partial: partial::Partial,
     /// What rooms tell of themselves, by state.
     pub(crate) summaries: Cache<(RoomNid, StateRef), Arc<Summary>>,
 }
@@ -145,6 +148,7 @@ impl Rooms {
             delayed: tokio::sync::Notify::new(),
             servers,
             hopeless,
+            partial: partial::Partial::default(),
             summaries: Cache::new(10_000),
         };
         Self(Arc::new(inner))

@@ -35,6 +35,8 @@ pub(crate) struct Standpoint {
     pub(crate) here: bool,
     /// The user's membership there.
     pub(crate) membership: Option<At<UserRoom>>,
+    /// Whether it may be that the user has one nevertheless: memberships of the room are still being fetched.
+    pub(crate) unsure: bool,
 }
 
 impl Standpoint {
@@ -47,10 +49,12 @@ impl Rooms {
     pub(crate) async fn standpoint(&self, user: &UserId, room: &RoomId) -> Result<Standpoint> {
         let reader = self.0.store.read();
         let Some(nid) = reader.room_nid(room).await? else {
-            return Ok(Standpoint { here: false, membership: None });
+            return Ok(Standpoint { here: false, membership: None, unsure: false });
         };
         let here = reader.server_joined(nid, self.server()).await?;
-        Ok(Standpoint { here, membership: reader.user_room(user, nid).await? })
+        let membership = reader.user_room(user, nid).await?;
+        let unsure = here && membership.is_none() && reader.room_head(nid).await?.partial;
+        Ok(Standpoint { here, membership, unsure })
     }
 
     /// Joins `actor` to the room, through `via` if this server is not in it. Joining twice is fine. What the client `said`
@@ -78,7 +82,7 @@ impl Rooms {
         mut content: Map<String, Value>,
         at: &Standpoint,
     ) -> Result<()> {
-        if !at.here {
+        if !at.here || at.unsure {
             return self.join_remote(actor, room, via, content).await;
         }
         match self.authorise_join(&actor.user, room).await {

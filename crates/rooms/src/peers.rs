@@ -50,6 +50,15 @@ pub struct Template {
     pub event: Box<RawValue>,
 }
 
+/// How much of a room is asked for with `send_join`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The whole state.
+    Whole,
+    /// The state without memberships, which follow later (`omit_members`).
+    WithoutMembers,
+}
+
 /// The answer to `send_join`.
 #[derive(Clone, Debug, Default)]
 pub struct JoinAnswer {
@@ -132,13 +141,14 @@ pub trait Peers: Send + Sync {
         versions: &[RoomVersionId],
     ) -> Result<Template, PeerError>;
 
-    /// `PUT /send_join` (v2), asking for full state.
+    /// `PUT /send_join` (v2).
     async fn send_join(
         &self,
         to: &ServerName,
         room: &RoomId,
         event: &EventId,
         pdu: Box<RawValue>,
+        extent: Extent,
     ) -> Result<JoinAnswer, PeerError>;
 
     /// `GET /make_leave`.

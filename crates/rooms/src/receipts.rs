@@ -153,7 +153,8 @@ impl Rooms {
         for _ in 0..ATTEMPTS {
             let Ok(view) = self.view_for(origin, room).await else { return Ok(()) };
             let member = view.reader.membership(view.nid, receipt.user).await?;
-            if !matches!(member, Some((chappe_store::Membership::Join, _))) {
+            let unknown = member.is_none() && view.head.partial;
+            if !unknown && !matches!(member, Some((chappe_store::Membership::Join, _))) {
                 return Ok(());
             }
             let thread = receipt.thread.as_str().unwrap_or_default().to_owned();

@@ -3,6 +3,7 @@
 //! One file per arrow; each stage's type can only be had from the stage before it, so an unjudged event cannot be
 //! stored as part of a room.
 
+mod again;
 mod check;
 mod commit;
 mod complete;

@@ -1,5 +1,6 @@
 //! Memberships of local users in rooms of other servers: join, knock, leave; and invites of other servers' users.
 
+mod follow;
 mod handshake;
 mod import;
 
@@ -32,7 +33,9 @@ impl Rooms {
         // Goes on when the client hangs up: half a join would have to be done again.
         let work = async move {
             let servers = rooms.candidates(&actor.user, &room, via).await?;
-            servers.ask(|server| rooms.0.join_through(server, &actor.user, &room, &content)).await
+            servers.ask(|server| rooms.0.join_through(server, &actor.user, &room, &content)).await?;
+            rooms.complete_soon(&room);
+            Ok(())
         };
         let world = self.0.world.clone();
         let bounded = async move { world.timeout(limit, work).await };

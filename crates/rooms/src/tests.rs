@@ -9,4 +9,5 @@ mod local;
 mod malformed;
 pub(crate) mod net;
 mod old_versions;
+mod partial;
 mod reads;

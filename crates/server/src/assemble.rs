@@ -127,6 +127,12 @@ impl House {
         });
         let rooms = self.rooms.clone();
         self.world.spawn("delayed events", async move { rooms.run_delayed().await });
+        let rooms = self.rooms.clone();
+        self.world.spawn("rooms without members", async move {
+            if let Err(error) = rooms.resume_partial().await {
+                tracing::error!(%error, "the members of rooms that were joined before are not fetched");
+            }
+        });
         let (world, accounts) = (self.world.clone(), self.accounts.clone());
         self.world.spawn("accounts upkeep", async move {
             let mut flush = world.interval(FLUSH);

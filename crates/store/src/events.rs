@@ -363,6 +363,16 @@ impl Reader<'_> {
         rows.into_iter().map(|row| row.ok_or(Error::Corrupt("event without a record"))).collect()
     }
 
+    /// The records of all events from a number on, by number.
+    pub async fn event_metas_from(
+        &self,
+        nid: RoomNid,
+        from: EventNum,
+    ) -> Result<Vec<(EventNum, EventMeta)>, Error> {
+        let rows = self.scan_between::<EventMetas>(&(nid, from), &RoomNid(nid.0.saturating_add(1))).await?;
+        Ok(rows.into_iter().map(|((_, num), meta)| (num, meta)).collect())
+    }
+
     /// Records and JSON of several stored events, in their order: one round trip.
     pub async fn events(
         &self,
@@ -419,6 +429,18 @@ impl Tx {
             let at = At { position: meta.position, value: num };
             self.put::<Timeline>(&(nid, ordinal), &at);
         }
+        self.put::<EventMetas>(&(nid, num), meta)
+    }
+
+    /// Takes an event out of the timeline and replaces its record, which must say so.
+    pub fn unplace_event(
+        &mut self,
+        nid: RoomNid,
+        num: EventNum,
+        ordinal: i64,
+        meta: &EventMeta,
+    ) -> &mut Self {
+        self.delete::<Timeline>(&(nid, ordinal));
         self.put::<EventMetas>(&(nid, num), meta)
     }
 

@@ -17,11 +17,12 @@ use crate::{
     gaps::Gaps,
     members::{Forgotten, RoomMembers, RoomServers, UserRoom, UserRooms},
     out_of_band::{OutOfBand, OutOfBands},
+    partial::{PartialRoom, PartialRooms, UnplacedDevices},
     receipts::{Receipt, ReceiptKey, ReceiptKind, ReceiptOrder, Receipts},
     registry,
     relations::{Child, RelationCounts, Relations, Threads, WaitingRedactions},
     reports::{Report, Reports},
-    rooms::{RoomHeads, RoomIds, RoomNames},
+    rooms::{RoomHeads, RoomIds, RoomNames, WholeSince},
     state::{Line, Now, StateChanges, StateKey, StateKeys, StateLines, StateNow, StateVersions},
     timeline::Timeline,
     transactions::{Done, EventTransaction, EventTransactions, TransactionOrder, Transactions},
@@ -72,6 +73,8 @@ fn head() -> RoomHead {
         joined: 50_000,
         invited: 2,
         resident: true,
+        partial: false,
+        whole_since: WholeSince::Commit(Position(0)),
     }
 }
 
@@ -191,9 +194,28 @@ fn delayed_rows() -> Vec<(u8, String)> {
     ]
 }
 
+fn partial_rows() -> Vec<(u8, String)> {
+    let server = owned_server_name!("x.fr");
+    let partial = PartialRoom {
+        join: 300,
+        prev: vec![event_id!("$abc:x.fr").to_owned()],
+        via: server.clone(),
+        servers: vec![server],
+    };
+    vec![
+        row::<RoomHeads>(
+            NID,
+            RoomHead { partial: true, whole_since: WholeSince::Commit(Position(0x0a0b)), ..head() },
+        ),
+        row::<PartialRooms>(NID, Json(partial)),
+        row::<UnplacedDevices>((NID, owned_user_id!("@a:x.fr")), ()),
+    ]
+}
+
 fn all_rows() -> Vec<(u8, String)> {
     let mut all = rows();
     all.extend(delayed_rows());
+    all.extend(partial_rows());
     all
 }
 

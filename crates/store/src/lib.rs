@@ -26,6 +26,7 @@ mod migrate;
 pub mod out_of_band;
 pub mod outbox;
 mod pack;
+pub mod partial;
 pub mod receipts;
 pub mod registry;
 pub mod relations;
@@ -48,7 +49,7 @@ pub use self::{
     members::{MemberChange, Membership},
     migrate::FORMAT,
     outbox::OutboxItem,
-    rooms::{RoomHead, RoomNid},
+    rooms::{RoomHead, RoomNid, WholeSince},
     state::{KeyChange, KeyId, StateChange, StateRef, StateWriter},
     table::{Table, TableInfo},
     tx::{Error, Reader, Store, Tx},

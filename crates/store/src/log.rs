@@ -86,6 +86,16 @@ pub enum LogEntry {
         /// Whose.
         user: OwnedUserId,
     },
+    /// The state of a room that was joined over federation is whole now: who is in it may be news.
+    #[serde(rename = "w")]
+    Whole {
+        /// The room's number.
+        #[serde(rename = "r")]
+        room: u32,
+        /// Servers that were not told of local users' devices meanwhile, since they did not seem to be in the room.
+        #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
+        servers: Vec<OwnedServerName>,
+    },
     /// Something waits in the outbox of a destination.
     #[serde(rename = "s")]
     Outbox {

@@ -107,6 +107,10 @@ registry! {
     GAPS = 49, Index;
     /// Transactions by age, for forgetting them.
     TRANSACTION_ORDER = 50, Queue;
+    /// Rooms whose memberships are still being fetched after a join over federation.
+    PARTIAL_ROOMS = 51, Point;
+    /// Remote users whose devices changed while it was not known whether they are in such a room.
+    UNPLACED_DEVICES = 52, Index;
     /// Reports of events, rooms and users to the administrators.
     REPORTS = 60, Queue;
     /// Events that wait for their time, and for a while what became of them.

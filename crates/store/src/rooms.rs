@@ -72,6 +72,19 @@ pub struct RoomHead {
     pub invited: u32,
     /// Whether a user of this server is or was joined, so that this server has the room's state.
     pub resident: bool,
+    /// Whether memberships are still being fetched after a join over federation: the state lacks members.
+    pub partial: bool,
+    /// The commit since which the state is whole; 0 for a room whose state was whole from the beginning.
+    pub whole_since: WholeSince,
+}
+
+/// Since when a room's state is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WholeSince {
+    /// Since this commit, or from the beginning (0).
+    Commit(Position),
+    /// Since the commit that writes this.
+    Now,
 }
 
 /// The number of a room's first state key.
@@ -94,6 +107,16 @@ impl RoomHead {
             joined: 0,
             invited: 0,
             resident: false,
+            partial: false,
+            whole_since: WholeSince::Commit(Position(0)),
+        }
+    }
+
+    /// The commit since which the state is whole.
+    pub fn whole_at(&self) -> Position {
+        match self.whole_since {
+            WholeSince::Commit(position) => position,
+            WholeSince::Now => self.position,
         }
     }
 
@@ -129,7 +152,8 @@ impl RoomHead {
         to.uint(self.next_event.into()).int(self.next_live).int(self.next_back);
         to.uint(self.next_line.into()).uint(self.next_key.into());
         to.list(self.extremities.iter().map(|num| num.0)).uint(self.depth);
-        to.uint(self.joined.into()).uint(self.invited.into()).uint(self.resident.into());
+        to.uint(self.joined.into()).uint(self.invited.into());
+        to.uint(u64::from(self.resident) | u64::from(self.partial) << 1);
         to.done()
     }
 }
@@ -138,12 +162,15 @@ impl Value for RoomHead {
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.position.0.to_be_bytes().to_vec();
         bytes.extend_from_slice(&self.pack());
+        if self.whole_at() != Position(0) {
+            bytes.extend_from_slice(&self.whole_at().0.to_be_bytes());
+        }
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let mut from = Unpacker::new(bytes, "room head");
-        Ok(Self {
+        let mut head = Self {
             position: Position(u64::from_be_bytes(from.fixed()?)),
             version: from.text()?.try_into().map_err(|_| from.damaged())?,
             state: StateRef::unpack(&mut from)?,
@@ -156,8 +183,16 @@ impl Value for RoomHead {
             depth: from.uint()?,
             joined: from.u32()?,
             invited: from.u32()?,
-            resident: from.uint()? != 0,
-        })
+            resident: false,
+            partial: false,
+            whole_since: WholeSince::Commit(Position(0)),
+        };
+        let flags = from.uint()?;
+        (head.resident, head.partial) = (flags & 1 != 0, flags & 2 != 0);
+        if !from.is_empty() {
+            head.whole_since = WholeSince::Commit(Position(u64::from_be_bytes(from.fixed()?)));
+        }
+        Ok(head)
     }
 }
 
@@ -235,12 +270,22 @@ impl Tx {
     /// Puts the head of a room that has none.
     pub fn first_head(&mut self, nid: RoomNid, head: &RoomHead) -> &mut Self {
         self.expect_absent::<RoomHeads>(&nid);
-        self.put_stamped::<RoomHeads>(&nid, &head.pack())
+        self.put_head(nid, head)
+    }
+
+    fn put_head(&mut self, nid: RoomNid, head: &RoomHead) -> &mut Self {
+        let mut rest = head.pack();
+        match head.whole_since {
+            WholeSince::Now => return self.put_stamped_twice::<RoomHeads>(&nid, &rest),
+            WholeSince::Commit(Position(0)) => {}
+            WholeSince::Commit(position) => rest.extend_from_slice(&position.0.to_be_bytes()),
+        }
+        self.put_stamped::<RoomHeads>(&nid, &rest)
     }
 
     /// Puts the next head. Conflict if `old` is no longer the head. `new.position` is ignored: the commit's is stored.
     pub fn replace_head(&mut self, nid: RoomNid, old: &RoomHead, new: &RoomHead) -> &mut Self {
         self.expect::<RoomHeads>(&nid, Some(old));
-        self.put_stamped::<RoomHeads>(&nid, &new.pack())
+        self.put_head(nid, new)
     }
 }

@@ -321,6 +321,16 @@ impl Tx {
         self
     }
 
+    /// As [`Tx::put_stamped`], with the position once more at the end.
+    pub(crate) fn put_stamped_twice<T: Table>(&mut self, key: &T::Key, rest: &[u8]) -> &mut Self {
+        let mut value = Stamped::default();
+        value.push_position();
+        value.push(rest);
+        value.push_position();
+        self.batch.changes.push(Change::Put(Stamped::from(encode::<T>(key).to_vec()), value));
+        self
+    }
+
     /// Sets a key to a value that carries the position of this commit.
     pub fn put_now<T: Table<Value = At<V>>, V: Value>(&mut self, key: &T::Key, value: &V) -> &mut Self {
         self.put_stamped::<T>(key, &value.to_bytes())

@@ -154,7 +154,8 @@ impl Work<'_> {
             let to = self.next.position;
             let looks_back = to < self.reader.position() && candidate.own.position <= to;
             let end = if looks_back { state_seen(view, to, &slice).await? } else { view.head.state };
-            changes = moves_between(view, state_seen(view, seen, &slice).await?, end).await?;
+            let grown = view.head.whole_at() > seen;
+            changes = moves_between(view, (state_seen(view, seen, &slice).await?, end), grown).await?;
         }
         let stayed = was_in && is_in && !changes.iter().any(|one| one.user == self.request.user);
         let all = if stayed { Vec::new() } else { view.reader.members(view.nid, Membership::Join).await? };
@@ -187,7 +188,13 @@ struct Move {
     is_in: bool,
 }
 
-async fn moves_between(view: &View<'_>, from: StateRef, to: StateRef) -> Result<Vec<Move>, Error> {
+/// Who moved between two states. Where the room was joined without its members and they came meanwhile, those do not
+/// count whom this server only heard of: they were in the room before the user was.
+async fn moves_between(
+    view: &View<'_>,
+    (from, to): (StateRef, StateRef),
+    grown: bool,
+) -> Result<Vec<Move>, Error> {
     if from == to {
         return Ok(Vec::new());
     }
@@ -202,8 +209,13 @@ async fn moves_between(view: &View<'_>, from: StateRef, to: StateRef) -> Result<
     let events = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
     let joins: BTreeSet<EventNum> =
         events.iter().filter(|event| is_join(event)).map(|event| event.num).collect();
+    let heard_of: BTreeSet<EventNum> =
+        events.iter().filter(|event| grown && event.meta.ordinal.is_none()).map(|event| event.num).collect();
     let mut found = Vec::new();
     for (user, change) in members {
+        if change.old == EventNum::NONE && heard_of.contains(&change.new) {
+            continue;
+        }
         let (was_in, is_in) = (joins.contains(&change.old), joins.contains(&change.new));
         if was_in != is_in || (was_in && was_away(view, &user, change).await?) {
             found.push(Move { user, was_in, is_in });

@@ -61,8 +61,15 @@ pub(super) struct Told {
 impl Work<'_> {
     /// What is new in a joined room; `None` when nothing is.
     pub(super) async fn joined(&self, place: &Place<'_>, personal: &Personal) -> Result<News, Error> {
-        let known = self.known(place).await?;
         let view = &place.view;
+        let lazy = Members::of(&self.request.filter.room) != Members::All;
+        // Members are still to come: who wants them all is told of the room when they are here.
+        if view.head.partial && !lazy {
+            return Ok(News { room: None, members_changed: false });
+        }
+        let known = self.known(place).await?;
+        let grown = known.is_some_and(|seen| view.head.whole_at() > seen);
+        let known = known.filter(|_| lazy || !grown);
         let joined = known.is_some_and(|seen| place.own.position <= seen);
         let span = Span { after: known, before: view.head.next_live, joined };
         let wanted = self.wanted(&personal.settings.ignored);
@@ -70,14 +77,16 @@ impl Work<'_> {
         // What the device may have of an earlier stay does not join on to this.
         slice.limited |= known.is_none() && self.seen.is_some();
         let from = match known {
-            Some(seen) if !self.request.full_state => Some(state::state_seen(view, seen, &slice).await?),
+            Some(seen) if !self.request.full_state && !grown => {
+                Some(state::state_seen(view, seen, &slice).await?)
+            }
             _ => None,
         };
-        let lazy = Members::of(&self.request.filter.room) != Members::All;
         let stretch = Stretch { from, end: view.head.state, lazy, slice: &slice };
         let (nums, members_changed) = self.state(place, &stretch, known).await?;
         let fresh = known.is_none() || self.request.full_state;
-        let summary = if fresh || members_changed { self.summary(place).await? } else { Summary::default() };
+        let summary =
+            if fresh || members_changed || grown { self.summary(place).await? } else { Summary::default() };
         let nums = self.lazily(place, &stretch, nums, &summary, fresh).await?;
         let ephemeral = self.ephemeral(place, known, personal).await?;
         let account_data = personal.of_rooms.get(&view.room_id).cloned().unwrap_or_default();

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use chappe_accounts::{Accounts, AccountsConfig, NewUser};
 use chappe_kv::{Counting, Db, Memory, RoundTrips};
 use chappe_rooms::{
-    Actor, AliasTarget, Change, Draft, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Rooms,
-    StateEvents, StateIds, Template,
+    Actor, AliasTarget, Change, Draft, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers,
+    Rooms, StateEvents, StateIds, Template,
 };
 use chappe_rules::{build::SigningKey, check::KeyRing, policy::Plain};
 use chappe_store::Store;
@@ -55,6 +55,7 @@ impl Peers for Alone {
         _: &RoomId,
         _: &EventId,
         _: Box<RawValue>,
+        _: Extent,
     ) -> Result<JoinAnswer, PeerError> {
         nobody()
     }

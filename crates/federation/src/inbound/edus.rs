@@ -152,8 +152,12 @@ impl Federation {
             return Ok(None);
         }
         let Some(nid) = reader.room_nid(room).await? else { return Ok(None) };
-        let joined = matches!(reader.membership(nid, user).await?, Some((Membership::Join, _)));
-        Ok((joined && gate::allows(reader, nid, origin).await?).then_some(nid))
+        let heard = match reader.membership(nid, user).await? {
+            Some((membership, _)) => membership == Membership::Join,
+            // Whose membership is still to be fetched may well be in the room if their server is.
+            None => reader.room_head(nid).await?.partial && reader.server_joined(nid, origin).await?,
+        };
+        Ok((heard && gate::allows(reader, nid, origin).await?).then_some(nid))
     }
 
     async fn take_typing(&self, origin: &ServerName, typing: TypingContent) -> Result<(), Error> {
@@ -220,9 +224,11 @@ impl Federation {
             let is_news = !self.0.sender.has_just_come(&user);
             if is_news && self.0.inbound.strangers.admit(origin, self.network().world().now()) {
                 accounts.mark_stale(&user).await?;
+                self.note_unplaced(&user).await;
             }
             return Ok(());
         };
+        self.note_unplaced(&user).await;
         let stream_id = u64::from(update.stream_id);
         if known.stale {
             self.0.devices.resync_soon(self, &user);
@@ -248,6 +254,12 @@ impl Federation {
         accounts.update_remote(&user, update).await
     }
 
+    async fn note_unplaced(&self, user: &UserId) {
+        if let Err(error) = self.0.rooms.note_unplaced_devices(user).await {
+            tracing::warn!(%user, %error, "it is not remembered that the user's devices changed");
+        }
+    }
+
     async fn take_signing_keys(
         &self,
         origin: &ServerName,
@@ -257,9 +269,11 @@ impl Federation {
         if accounts.remote_list(&update.user_id).await?.is_none() {
             if self.0.inbound.strangers.admit(origin, self.network().world().now()) {
                 accounts.mark_stale(&update.user_id).await?;
+                self.note_unplaced(&update.user_id).await;
             }
             return Ok(());
         }
+        self.note_unplaced(&update.user_id).await;
         let keys = RemoteUpdate {
             master: update.master_key,
             self_signing: update.self_signing_key,

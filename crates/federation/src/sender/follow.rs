@@ -73,6 +73,7 @@ impl Sender {
             LogEntry::DeviceList { user } if user.server_name() == self.0.network.server() => {
                 self.announce(user).await?;
             }
+            LogEntry::Whole { room, servers } => self.catch_up_devices(RoomNid(*room), servers).await?,
             LogEntry::Event { room, event, member: Some(member), .. } => {
                 self.follow_member(RoomNid(*room), EventNum(*event), member).await?;
             }
@@ -149,6 +150,20 @@ impl Sender {
             self.0.arrivals.note(member, self.0.network.world().now());
             Ok(())
         }
+    }
+
+    /// A room has all its members: servers that did not seem to be in it missed what happened to the devices of ours.
+    async fn catch_up_devices(&self, nid: RoomNid, servers: &[OwnedServerName]) -> Result<(), Error> {
+        if servers.is_empty() {
+            return Ok(());
+        }
+        let members = self.0.network.store().read().members(nid, Membership::Join).await?;
+        for (user, _) in members {
+            if user.server_name() == self.0.network.server() {
+                self.introduce(&user, servers).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Somebody left a room: what is kept of a remote user's devices cannot be relied on any more.

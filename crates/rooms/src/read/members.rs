@@ -8,11 +8,7 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::Membe
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{
-    Actor, Error, Result, Rooms,
-    read::{state::no_such_room, view::View},
-    visible::Access,
-};
+use crate::{Actor, Error, Result, Rooms, read::view::View, visible::Access};
 
 /// Which members are asked for.
 #[derive(Clone, Debug, Default)]
@@ -49,8 +45,7 @@ impl Rooms {
         room: &RoomId,
         request: &MembersRequest<'_>,
     ) -> Result<Vec<Box<RawValue>>> {
-        let view = self.view(room).await.map_err(no_such_room)?;
-        let access = view.access(&actor.user).await?;
+        let (view, access) = self.whole_view(actor, room).await?;
         let at = match request.at {
             Some(token) => view.state_before(token, access).await?,
             None => access.state(view.head.state),
@@ -71,8 +66,8 @@ impl Rooms {
         actor: &Actor,
         room: &RoomId,
     ) -> Result<BTreeMap<OwnedUserId, Profile>> {
-        let view = self.view(room).await.map_err(no_such_room)?;
-        if view.access(&actor.user).await? != Access::Joined {
+        let (view, access) = self.whole_view(actor, room).await?;
+        if access != Access::Joined {
             return Err(Error::Forbidden("you are not a member of this room".to_owned()));
         }
         let members = view.reader.members(view.nid, Membership::Join).await?;

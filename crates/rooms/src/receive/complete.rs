@@ -53,7 +53,7 @@ impl Checked {
             Before::Prevs
         } else {
             // Most of what justifies the event comes with the state before it.
-            Before::Told(inner.told_state(&self, rules, budget).await?)
+            inner.told_before(&self, rules, budget).await?
         };
         inner.have_auth_events(&self, rules, budget).await?;
         Ok(Complete { room: self.room().to_owned(), pdu: self.pdu().clone(), source, before })
@@ -146,28 +146,53 @@ impl Inner {
         self.store_outliers(room, Outliers::from(proven)).await
     }
 
-    /// The state before the event as the origin says it, all of it stored here: the state after its only previous event
-    /// where that can be had, since the event itself may not be known to the origin yet.
-    async fn told_state(
+    /// Where the state before the event comes from if some of its previous events are missing: from the states that the
+    /// origin says were before those; else, as the event itself may not be known to the origin yet, from the one that it
+    /// says was before the event.
+    async fn told_before(
         &self,
         checked: &Checked,
         rules: &'static RoomVersionRules,
         budget: &mut Budget,
-    ) -> Result<Vec<EventNum>> {
+    ) -> Result<Before> {
         let (origin, room) = (checked.origin(), checked.room());
-        let [before] = checked.pdu().prev_events() else {
-            return self.state_from(origin, room, checked.pdu().event_id(), rules, budget).await;
-        };
-        let mut state = self.state_from(origin, room, before, rules, budget).await?;
-        let missing = self.missing_of(room, std::slice::from_ref(before)).await?;
+        for prev in self.missing_prevs(checked).await? {
+            match self.stage_told((origin, room, &prev), rules, budget).await {
+                Ok(()) => {}
+                Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
+                // Who cannot say it of what is before the event cannot say it of the event.
+                Err(error) if checked.pdu().prev_events().len() == 1 => return Err(error),
+                Err(error) => {
+                    tracing::debug!(event = %prev, %error, "the state after a missing event was not told")
+                }
+            }
+        }
+        if self.missing_prevs(checked).await?.is_empty() {
+            return Ok(Before::Prevs);
+        }
+        let told = self.state_from(origin, room, checked.pdu().event_id(), rules, budget).await?;
+        Ok(Before::Told(told))
+    }
+
+    /// Makes the state after an event known that has no place here: as the event changes what a peer says was before it.
+    /// The event itself stays without a place. Nothing comes of an event that cannot be had or is not allowed.
+    pub(crate) async fn stage_told(
+        &self,
+        (origin, room, event): (&ServerName, &RoomId, &EventId),
+        rules: &'static RoomVersionRules,
+        budget: &mut Budget,
+    ) -> Result<()> {
+        let told = self.state_from(origin, room, event, rules, budget).await?;
+        let wanted = [event.to_owned()];
+        let missing = self.missing_of(room, &wanted).await?;
         self.fetch_events(origin, room, &missing, budget).await?;
         let desk = Desk::open(self, room).await?;
-        let Some(num) = desk.nums(std::slice::from_ref(before)).await?.into_iter().flatten().next() else {
-            return self.state_from(origin, room, checked.pdu().event_id(), rules, budget).await;
-        };
-        // The last event of a key is the one that counts.
-        state.push(num);
-        Ok(state)
+        let Some(num) = desk.nums(&wanted).await?.into_iter().flatten().next() else { return Ok(()) };
+        let Some(pdu) = desk.pdus(&[num]).await?.pop() else { return Ok(()) };
+        drop(desk);
+        let room = room.to_owned();
+        let complete = Complete { pdu, room, source: Source::Elsewhere, before: Before::Told(told) };
+        self.stage(&complete).await.map(drop)
     }
 
     /// The state before `at` as a peer says it, all of it stored here.

@@ -68,7 +68,7 @@ impl Inner {
 
     /// Asks the origin for the events between the heads here and the received event, and takes them. False if it did not
     /// even give those just before it, or not what they need.
-    pub(super) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<bool> {
+    pub(crate) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<bool> {
         let missing = self.unsettled(checked.room(), checked.pdu().prev_events()).await?;
         if missing.is_empty() || budget.events == 0 {
             return Ok(true);

@@ -8,6 +8,7 @@ use chappe_rules::{
     policy::Door,
 };
 use chappe_store::{EventNum, StateChange, StateRef, Status, state::StateKey};
+use ruma::events::StateEventType;
 
 use super::{Before, Complete};
 use crate::{
@@ -59,7 +60,10 @@ impl Complete {
         let placing = self.placing(&desk, stored).await?;
         let before = match staged {
             Some((at, _)) => StateBefore { at, committed: true },
-            None => desk.state_before(&placing.prev, &self.before).await?,
+            None => {
+                let before = desk.state_before(&placing.prev, &self.before).await?;
+                desk.with_claimed(before, &self.pdu).await?
+            }
         };
         let verdict = self.verdict(&desk, before.at).await?;
         Ok(Some(Judged { desk, placing, before, staged: staged.map(|(_, after)| after), verdict }))
@@ -97,8 +101,12 @@ impl Complete {
         if let Err(reason) = allowed_by_state(rules, pdu, |kind, key| held.get(kind, key)) {
             return Ok(Verdict::Rejected(reason.to_string()));
         }
-        let held = desk.held(&keys).await?;
-        if let Err(reason) = allowed_by_state(rules, pdu, |kind, key| held.get(kind, key)) {
+        let mut now = desk.held(&keys).await?;
+        if desk.head.partial {
+            let claimed = held.0.into_iter().filter(|((kind, _), _)| *kind == StateEventType::RoomMember);
+            claimed.for_each(|(key, found)| drop(now.0.entry(key).or_insert(found)));
+        }
+        if let Err(reason) = allowed_by_state(rules, pdu, |kind, key| now.get(kind, key)) {
             return Ok(Verdict::SoftFailed(reason.to_string()));
         }
         if self.source == Source::Here {
@@ -137,6 +145,28 @@ impl Desk<'_> {
             Before::Told(state) => self.told(state).await,
             Before::Prevs => self.state_of_prevs(prev).await,
         }
+    }
+
+    /// While memberships of the room are still being fetched, an event is taken at its word about those that are missing:
+    /// they are what it names among its auth events. Once the room is whole it is judged again.
+    async fn with_claimed(&mut self, before: StateBefore, pdu: &Pdu) -> Result<StateBefore> {
+        let Ok(mut needed) = state_needed(self.rules, pdu) else { return Ok(before) };
+        needed.retain(|(kind, _)| *kind == StateEventType::RoomMember);
+        if !self.head.partial || needed.is_empty() {
+            return Ok(before);
+        }
+        let held = self.held_at(before.at, &needed).await?;
+        needed.retain(|key| !held.0.contains_key(key));
+        let named: Vec<EventNum> = self.nums(pdu.auth_events()).await?.into_iter().flatten().collect();
+        let mut claimed = Vec::new();
+        for (num, judged) in named.iter().zip(self.judged(&named).await?) {
+            let state = judged.pdu.state().map(|(kind, key)| (kind, key.to_owned()));
+            if let Some(key) = state.filter(|key| !judged.rejected && needed.contains(key)) {
+                claimed.push(StateChange { key: StateKey::new(key.0, &key.1), num: *num });
+            }
+        }
+        let at = self.state.branch(&self.reader, before.at, &claimed).await?;
+        Ok(StateBefore { at, committed: before.committed && at == before.at })
     }
 
     async fn state_of_prevs(&mut self, prev: &[EventNum]) -> Result<StateBefore> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chappe_store::{EventMeta, EventNum, Position, StateRef, Status, gaps};
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 
-use super::{Budget, Checked, judge::Verdict};
+use super::{Budget, Checked, Complete, judge::Verdict};
 use crate::{
     Error, Inner, Result, Rooms,
     desk::{Desk, Source},
@@ -82,11 +82,15 @@ impl Inner {
         if self.is_settled(&checked).await? {
             return Ok(false);
         }
-        let room = checked.room().to_owned();
         let complete = checked.complete_as(self, budget, Source::Elsewhere).await?;
-        let _turn = self.turn(&room).await;
+        self.stage(&complete).await
+    }
+
+    /// Judges an event and stores it with the state around it, without a place. False if it is known or rejected.
+    pub(super) async fn stage(&self, complete: &Complete) -> Result<bool> {
+        let _turn = self.turn(&complete.room).await;
         for _ in 0..ATTEMPTS {
-            let desk = Desk::open(self, &room).await?;
+            let desk = Desk::open(self, &complete.room).await?;
             let Some(judged) = complete.judge(desk).await? else { return Ok(false) };
             // What the room is like by now does not matter for what was said then.
             let rejected = matches!(judged.verdict, Verdict::Rejected(_));

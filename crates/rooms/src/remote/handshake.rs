@@ -12,7 +12,8 @@ use ruma::{
 };
 use serde_json::{Map, Value};
 
-use crate::{Error, Inner, Result, Template, VERSIONS, desk::rules_of, stripped::sanitized};
+use super::same_event;
+use crate::{Error, Extent, Inner, Result, Template, VERSIONS, desk::rules_of, stripped::sanitized};
 
 /// A membership event made from a peer's template.
 struct Made {
@@ -31,7 +32,18 @@ impl Inner {
     ) -> Result<()> {
         let template = self.peers.make_join(server, room, user, VERSIONS).await?;
         let Made { pdu, version, rules } = self.make_member(&template, user, room, content)?;
-        let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw()).await?;
+        let followed = self.is_followed_room(room).await?;
+        let partial = self.config.partial_joins && !followed;
+        let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
+        let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await?;
+        if followed {
+            let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());
+            let join = if answer.event.is_some() { same_event(signed, &pdu)? } else { pdu };
+            return self.follow_join(server, rules, join).await;
+        }
+        if answer.members_omitted && !partial {
+            return Err(Error::HostilePeer("memberships were left out, which was not asked for".to_owned()));
+        }
         self.import_join(server, &version, rules, pdu, answer).await
     }
 

@@ -9,9 +9,10 @@ use chappe_rules::{
     Pdu,
     auth::{StateKey, allowed_by_state},
 };
-use chappe_store::{EventNum, gaps};
+use chappe_store::{EventNum, gaps, partial::PartialRoom};
 use ruma::{
-    OwnedServerName, RoomId, RoomVersionId, ServerName, events::StateEventType,
+    OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
+    events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
 };
 use serde::Deserialize;
@@ -25,6 +26,8 @@ use crate::{
     turn::ATTEMPTS,
 };
 
+/// Servers that a peer may name as being in a room.
+const MOST_SERVERS: usize = 20_000;
 /// State changes that one commit makes while the room is not live.
 const CHANGES_AT_ONCE: usize = 4_000;
 
@@ -33,6 +36,8 @@ struct Import {
     join: Pdu,
     outliers: Outliers,
     state: BTreeMap<StateKey, Pdu>,
+    /// Where memberships were left out: the servers said to be in the room.
+    partial: Option<Vec<OwnedServerName>>,
 }
 
 #[derive(Deserialize)]
@@ -72,9 +77,12 @@ impl Inner {
         answer: JoinAnswer,
     ) -> Result<Import> {
         let hostile = |what: &str| Error::HostilePeer(what.to_owned());
-        if answer.members_omitted {
-            return Err(hostile("memberships were left out, which was not asked for"));
-        }
+        let partial = if answer.members_omitted {
+            let servers = answer.servers_in_room.as_ref().map(|names| self.named_servers(names));
+            Some(servers.ok_or_else(|| hostile("it is not said which servers are in the room"))?)
+        } else {
+            None
+        };
         if answer.state.len() + answer.auth_chain.len() > self.config.join_state_limit {
             return Err(hostile("the room is too large"));
         }
@@ -86,14 +94,25 @@ impl Inner {
         let room = join.room_id();
         let chain = self.check_listed(rules, room, &answer.auth_chain).await;
         let state = self.check_listed(rules, room, &answer.state).await;
-        let map = state_map(&state)?;
+        let mut map = state_map(&state)?;
         check_create(&map, version)?;
+        if partial.is_some() {
+            add_claimed(&mut map, &join, &chain);
+        }
         let held = |kind: &StateEventType, key: &str| map.get(&(kind.clone(), key.to_owned())).cloned();
         allowed_by_state(rules, &join, held).map_err(|error| {
             Error::HostilePeer(format!("the join is not allowed by the state sent: {error}"))
         })?;
         let outliers = Outliers::from(chain.into_iter().chain(state).collect::<Vec<_>>());
-        Ok(Import { join, outliers, state: map })
+        Ok(Import { join, outliers, state: map, partial })
+    }
+
+    /// Other servers among what a peer says to be server names.
+    fn named_servers(&self, names: &[String]) -> Vec<OwnedServerName> {
+        let named =
+            names.iter().take(MOST_SERVERS).filter_map(|name| OwnedServerName::try_from(&**name).ok());
+        let named: BTreeSet<OwnedServerName> = named.filter(|server| *server != self.server).collect();
+        named.into_iter().collect()
     }
 
     /// What is no rightly signed event of the room is left out.
@@ -129,7 +148,11 @@ impl Inner {
             let mut desk = Desk::open(self, room).await?;
             let ids: Vec<_> = import.state.values().map(|pdu| pdu.event_id().to_owned()).collect();
             let nums: Vec<EventNum> = desk.nums(&ids).await?.into_iter().flatten().collect();
-            let changes = desk.changes_to(&nums).await?;
+            let mut changes = desk.changes_to(&nums).await?;
+            if import.partial.is_some() {
+                // Of its own users this server knows the memberships from an earlier stay.
+                changes.retain(|change| change.num != EventNum::NONE || !self.is_own_member(&change.key));
+            }
             if changes.is_empty() {
                 return self.check_arrived(&desk, import).await;
             }
@@ -140,6 +163,11 @@ impl Inner {
             }
         }
         Err(Error::Retry)
+    }
+
+    fn is_own_member(&self, key: &chappe_store::state::StateKey) -> bool {
+        let user = UserId::parse(&key.state_key).ok().filter(|_| key.event_type() == "m.room.member");
+        user.is_some_and(|user| user.server_name() == self.server)
     }
 
     /// The state that was judged must be the state that is here now, as far as authorization reads it.
@@ -171,6 +199,12 @@ impl Inner {
             desk.head.open_hole();
             let num = desk.append(placing).await?;
             let ordinal = desk.head.next_live - 1;
+            desk.head.partial = import.partial.is_some();
+            if let Some(servers) = &import.partial {
+                let (prev, servers) = (missing.clone(), servers.clone());
+                let partial = PartialRoom { join: num.0, prev, via: server.to_owned(), servers };
+                desk.tx.begin_partial(desk.nid, &partial);
+            }
             desk.tx.put_gap(desk.nid, &gaps::Gap { ordinal, num, missing });
             match self.store.commit(desk.seal()).await {
                 Ok(_) => {
@@ -182,6 +216,17 @@ impl Inner {
             }
         }
         Err(Error::Retry)
+    }
+}
+
+/// Takes from the auth events of the join the memberships that the state was sent without.
+fn add_claimed(state: &mut BTreeMap<StateKey, Pdu>, join: &Pdu, chain: &[Proven]) {
+    let named =
+        chain.iter().map(Proven::pdu).filter(|pdu| join.auth_events().iter().any(|id| id == pdu.event_id()));
+    for pdu in named.filter(|pdu| *pdu.kind() == TimelineEventType::RoomMember) {
+        if let Some((kind, key)) = pdu.state() {
+            state.entry((kind, key.to_owned())).or_insert_with(|| pdu.clone());
+        }
     }
 }
 

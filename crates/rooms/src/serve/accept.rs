@@ -1,14 +1,19 @@
 //! `send_join`, `send_leave`, `send_knock`: memberships that users of other servers take here.
 
+use std::collections::BTreeSet;
+
 use chappe_rules::{Pdu, build, policy::Door};
-use chappe_store::{EventNum, Membership};
-use ruma::{OwnedUserId, RoomId, ServerName, events::TimelineEventType};
+use chappe_store::{EventNum, Membership, StateRef, state::StateKey};
+use ruma::{
+    OwnedUserId, RoomId, ServerName,
+    events::{StateEventType, TimelineEventType},
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::SignedMember;
 use crate::{
-    Error, JoinAnswer, Result, Rooms,
+    Error, Extent, JoinAnswer, Result, Rooms, View,
     desk::{Desk, Source, membership_of},
     receive::{Budget, Checked, Verdict, allowed_by_acl, parse},
 };
@@ -20,15 +25,16 @@ struct Authorised {
 }
 
 impl Rooms {
-    /// `send_join` (v2): the state before the join and its auth chain.
+    /// `send_join` (v2): the state before the join and its auth chain, as far as they are asked for.
     pub async fn accept_join(
         &self,
         origin: &ServerName,
         room: &RoomId,
         member: SignedMember,
+        extent: Extent,
     ) -> Result<JoinAnswer> {
         let pdu = self.accept(origin, room, &member, Membership::Join).await?;
-        self.join_answer(room, &pdu).await
+        self.join_answer(origin, room, &pdu, extent).await
     }
 
     /// `send_leave` (v2).
@@ -56,7 +62,8 @@ impl Rooms {
         membership: Membership,
     ) -> Result<Pdu> {
         let desk = Desk::open(&self.0, room).await?;
-        if !desk.is_here().await? {
+        let enters = membership != Membership::Leave;
+        if !desk.is_here().await? || (enters && desk.head.partial) {
             return Err(Error::NotFound("room"));
         }
         allowed_by_acl(&desk, origin).await?;
@@ -97,22 +104,60 @@ impl Rooms {
             .map_err(|error| Error::BadJson(error.to_string()))
     }
 
-    async fn join_answer(&self, room: &RoomId, join: &Pdu) -> Result<JoinAnswer> {
+    async fn join_answer(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        join: &Pdu,
+        extent: Extent,
+    ) -> Result<JoinAnswer> {
         let view = self.view(room).await?;
         let num = view.reader.event_num(view.nid, join.event_id()).await?.ok_or(Error::NotFound("event"))?;
         let before = view.reader.event_meta(view.nid, num).await?.before;
-        let state = view.reader.full_state(view.nid, before).await?;
+        let state = match extent {
+            Extent::Whole => view.reader.full_state(view.nid, before).await?,
+            Extent::WithoutMembers => view.state_with_heroes(before).await?,
+        };
         let state: Vec<EventNum> = state.into_iter().map(|(_, num)| num).collect();
         let mut roots = state.clone();
         roots.push(num);
-        let servers = view.reader.room_servers(view.nid).await?;
+        let mut chain = view.chain_of(&roots).await?;
+        if extent == Extent::WithoutMembers {
+            let told: BTreeSet<EventNum> = state.iter().copied().collect();
+            chain.retain(|num| !told.contains(num));
+        }
+        let servers = view.reader.room_servers(view.nid).await?.into_iter();
+        // Those that were in the room before: whoever joins with this join alone was not.
+        let servers = servers.filter(|(server, users)| server != origin || *users > 1);
         Ok(JoinAnswer {
-            auth_chain: view.raws(&view.chain_of(&roots).await?).await?,
+            auth_chain: view.raws(&chain).await?,
             state: view.raws(&state).await?,
             event: view.raws(&[num]).await?.pop(),
-            servers_in_room: Some(servers.into_iter().map(|(server, _)| server.to_string()).collect()),
-            members_omitted: false,
+            servers_in_room: Some(servers.map(|(server, _)| server.to_string()).collect()),
+            members_omitted: extent == Extent::WithoutMembers,
         })
+    }
+}
+
+/// Members who are told of a room without a name, so that it can be shown under theirs.
+const HEROES: usize = 5;
+
+impl View<'_> {
+    /// A state without members, but for those that a room without a name is called after.
+    async fn state_with_heroes(&self, at: StateRef) -> Result<Vec<(StateKey, EventNum)>> {
+        let mut state = self.reader.state_without_members(self.nid, at).await?;
+        let names = ["m.room.name", "m.room.canonical_alias"];
+        if state.iter().any(|(key, _)| names.contains(&key.event_type()) && key.state_key.is_empty()) {
+            return Ok(state);
+        }
+        for membership in [Membership::Join, Membership::Invite] {
+            let some = self.reader.some_members(self.nid, membership, HEROES).await?;
+            let keys: Vec<StateKey> =
+                some.iter().map(|(user, _)| StateKey::new(StateEventType::RoomMember, user)).collect();
+            let found = self.reader.state_at(self.nid, at, &keys).await?;
+            state.extend(keys.into_iter().zip(found).filter_map(|(key, num)| Some((key, num?))));
+        }
+        Ok(state)
     }
 }
 

@@ -25,7 +25,7 @@ impl Rooms {
         user: &UserId,
         versions: &[RoomVersionId],
     ) -> Result<Template> {
-        let desk = self.open_for(origin, room, user).await?;
+        let desk = self.open_to_enter(origin, room, user).await?;
         if !versions.contains(&desk.head.version) {
             return Err(Error::IncompatibleRoomVersion(desk.head.version.clone()));
         }
@@ -51,12 +51,18 @@ impl Rooms {
         user: &UserId,
         versions: &[RoomVersionId],
     ) -> Result<Template> {
-        let desk = self.open_for(origin, room, user).await?;
+        let desk = self.open_to_enter(origin, room, user).await?;
         if !versions.contains(&desk.head.version) {
             return Err(Error::IncompatibleRoomVersion(desk.head.version.clone()));
         }
         let content = Map::from_iter([("membership".to_owned(), json!("knock"))]);
         desk.offer(user, Draft::member(user, content)).await
+    }
+
+    /// As [`Rooms::open_for`]; not while this server does not know who is in the room and who is banned.
+    async fn open_to_enter(&self, origin: &ServerName, room: &RoomId, user: &UserId) -> Result<Desk<'_>> {
+        let desk = self.open_for(origin, room, user).await?;
+        if desk.head.partial { Err(Error::NotFound("room")) } else { Ok(desk) }
     }
 
     /// A room that this server is in, for a server that asks on behalf of its own user.

@@ -6,7 +6,7 @@ use ruma::{RoomId, server_name};
 use serde_json::{Value, json, value::RawValue};
 
 use super::net::{Net, actor, room, say, user, whole_state};
-use crate::{Change, Error, JoinAnswer, Rooms, SignedMember};
+use crate::{Change, Error, Extent, JoinAnswer, Rooms, SignedMember};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -110,7 +110,10 @@ async fn only_the_right_membership_of_ones_own_user_is_accepted() {
     let num = view.reader.event_num(view.nid, &message).await.unwrap().unwrap();
     let pdu = RawValue::from_string(view.reader.pdu(view.nid, num).await.unwrap().json.to_string()).unwrap();
     let member = SignedMember { event_id: message, pdu };
-    assert!(matches!(a.accept_join(origin, &id, member.clone()).await, Err(Error::BadJson(_))));
+    assert!(matches!(
+        a.accept_join(origin, &id, member.clone(), Extent::Whole).await,
+        Err(Error::BadJson(_))
+    ));
     assert!(a.accept_leave(origin, &id, member.clone()).await.is_err());
     assert!(a.accept_knock(origin, &id, member).await.is_err());
     let theirs = a.make_join(origin, &id, &user("@carol:c.example"), crate::VERSIONS).await;

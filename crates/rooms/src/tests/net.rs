@@ -29,8 +29,8 @@ use ruma::{
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    Actor, AliasTarget, Config, Deps, Draft, Error, Gap, Invitation, JoinAnswer, KeysWanted, PeerError,
-    Peers, PublicRoomsRequest, Rooms, SignedMember, StateEvents, StateIds, Template,
+    Actor, AliasTarget, Config, Deps, Draft, Error, Extent, Gap, Invitation, JoinAnswer, KeysWanted,
+    PeerError, Peers, PublicRoomsRequest, Rooms, SignedMember, StateEvents, StateIds, Template,
 };
 
 type Twist = Arc<dyn Fn(JoinAnswer) -> JoinAnswer + Send + Sync>;
@@ -49,6 +49,10 @@ pub(crate) struct Net {
     pub(super) twist: Arc<Mutex<Option<Twist>>>,
     /// What becomes of templates.
     pub(super) twist_template: Arc<Mutex<Option<TwistTemplate>>>,
+    /// Whether servers leave members out of what they answer to a join, if they are asked to.
+    pub(super) partial_joins: Arc<Mutex<bool>>,
+    /// Servers that do not say what the state at an event was.
+    pub(super) silent: Arc<Mutex<HashSet<OwnedServerName>>>,
     world: FakeNet,
 }
 
@@ -194,9 +198,11 @@ impl Peers for Wire {
         room: &RoomId,
         event: &EventId,
         pdu: Box<RawValue>,
+        extent: Extent,
     ) -> Result<JoinAnswer, PeerError> {
         let member = SignedMember { event_id: event.to_owned(), pdu };
-        let answer = self.to(to)?.accept_join(&self.from, room, member).await.map_err(refused)?;
+        let extent = if *self.net.partial_joins.lock() { extent } else { Extent::Whole };
+        let answer = self.to(to)?.accept_join(&self.from, room, member, extent).await.map_err(refused)?;
         let twist = self.net.twist.lock().clone();
         Ok(twist.map_or_else(|| answer.clone(), |twist| twist(answer.clone())))
     }
@@ -269,6 +275,9 @@ impl Peers for Wire {
     }
 
     async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds, PeerError> {
+        if self.net.silent.lock().contains(to) {
+            return Err(PeerError::Unreachable(to.to_owned()));
+        }
         self.to(to)?.state_ids_for(&self.from, room, at).await.map_err(refused)
     }
 

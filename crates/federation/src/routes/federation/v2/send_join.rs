@@ -1,7 +1,7 @@
 //! `PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}`: a join, signed by its server; the answer is the room's state.
 
 use axum::extract::State;
-use chappe_rooms::SignedMember;
+use chappe_rooms::{Extent, SignedMember};
 use chappe_web::Ruma;
 use ruma::{
     ServerName,
@@ -27,8 +27,9 @@ pub(in crate::routes) async fn accept(
     request: Request,
 ) -> Result<RoomState, Refusal> {
     federation.gate(origin, &request.room_id).await?;
+    let extent = if request.omit_members { Extent::WithoutMembers } else { Extent::Whole };
     let member = SignedMember { event_id: request.event_id, pdu: request.pdu };
-    let answer = federation.rooms().accept_join(origin, &request.room_id, member).await?;
+    let answer = federation.rooms().accept_join(origin, &request.room_id, member, extent).await?;
     let mut state = RoomState::new();
     state.auth_chain = answer.auth_chain;
     state.state = answer.state;

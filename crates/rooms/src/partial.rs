@@ -1,0 +1,187 @@
+//! Rooms that were joined without their members: the members are fetched behind, from whoever has them, again and again.
+
+use std::{collections::HashSet, time::Duration};
+
+use chappe_store::{Membership, Tx, partial::PartialRoom};
+use parking_lot::Mutex;
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
+use tokio::sync::Notify;
+
+use crate::{Actor, Error, Inner, Result, Rooms, View, desk::Desk, receive::Budget, visible::Access};
+
+/// Servers asked in one round at most.
+const MOST_SERVERS: usize = 12;
+/// Pause after the first round in which nobody could help; doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+
+/// Rooms whose members are being fetched.
+#[derive(Default)]
+pub(crate) struct Partial {
+    /// Those that a task works on.
+    under_way: Mutex<HashSet<OwnedRoomId>>,
+    /// Word that some room is whole now.
+    whole: Notify,
+}
+
+impl Rooms {
+    /// Goes on fetching the members of rooms that were joined without them. To be called once when the server starts.
+    pub async fn resume_partial(&self) -> Result<()> {
+        let reader = self.0.store.read();
+        for (nid, _) in reader.partial_rooms().await? {
+            self.complete_soon(&reader.room_id(nid).await?);
+        }
+        Ok(())
+    }
+
+    /// Fetches the members of a room in the background, if it lacks them.
+    pub(crate) fn complete_soon(&self, room: &RoomId) {
+        if !self.0.partial.under_way.lock().insert(room.to_owned()) {
+            return;
+        }
+        let (rooms, room) = (self.clone(), room.to_owned());
+        drop(self.0.world.spawn("members of a room", async move {
+            rooms.complete(&room).await;
+            rooms.0.partial.under_way.lock().remove(&room);
+        }));
+    }
+
+    async fn complete(&self, room: &RoomId) {
+        let world = &self.0.world;
+        let mut pause = FIRST_PAUSE;
+        while !world.is_stopping() {
+            match self.0.try_complete(room).await {
+                Ok(()) => return self.0.partial.whole.notify_waiters(),
+                Err(error) => tracing::info!(%room, %error, "the members of the room could not be fetched"),
+            }
+            tokio::select! {
+                () = world.sleep(pause) => {}
+                () = world.stopping() => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// What a user may ask of a room, as soon as the room is whole; the user is let in before there is any waiting.
+    pub(crate) async fn whole_view(&self, actor: &Actor, room: &RoomId) -> Result<(View<'_>, Access)> {
+        let view = self.view(room).await.map_err(crate::read::state::no_such_room)?;
+        let access = view.access(&actor.user).await?;
+        if !view.head.partial || access != Access::Joined {
+            return Ok((view, access));
+        }
+        drop(view);
+        let limit = Duration::from_secs(self.config().join_timeout_seconds);
+        let whole = self.0.world.timeout(limit, self.0.until_whole(room)).await;
+        whole.unwrap_or(Err(Error::Unreachable))?;
+        let view = self.view(room).await?;
+        let access = view.access(&actor.user).await?;
+        Ok((view, access))
+    }
+
+    /// Remembers that the devices of a remote user changed, for the rooms of which it is not known whether the user is in
+    /// them: those who are in such a room are told once it is whole.
+    pub async fn note_unplaced_devices(&self, user: &UserId) -> Result<()> {
+        let reader = self.0.store.read();
+        let mut tx = Tx::new();
+        for (nid, _) in reader.partial_rooms().await? {
+            let may_be = reader.server_joined(nid, user.server_name()).await?;
+            if may_be && reader.membership(nid, user).await?.is_none() {
+                tx.put::<chappe_store::partial::UnplacedDevices>(&(nid, user.to_owned()), &());
+            }
+        }
+        if !tx.is_empty() {
+            self.0.store.commit(tx).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    async fn until_whole(&self, room: &RoomId) -> Result<()> {
+        loop {
+            let word = self.partial.whole.notified();
+            tokio::pin!(word);
+            word.as_mut().enable();
+            if !Desk::open(self, room).await?.head.partial {
+                return Ok(());
+            }
+            word.await;
+        }
+    }
+
+    /// One round: the state before the join from the first server that has it, then everything since judged again.
+    pub(crate) async fn try_complete(&self, room: &RoomId) -> Result<()> {
+        let desk = Desk::open(self, room).await?;
+        let Some(partial) = desk.reader.partial_room(desk.nid).await? else { return Ok(()) };
+        drop(desk);
+        let mut result = Err(Error::Unreachable);
+        for server in self.to_ask(&partial) {
+            result = self.fetch_state_before(&server, room, &partial).await;
+            match &result {
+                Ok(()) => break,
+                Err(Error::Store(_) | Error::Retry) => return result,
+                Err(error) => tracing::info!(%room, %server, %error, "the state of the room was not told"),
+            }
+        }
+        match result {
+            Ok(()) => self.make_whole(room, &partial).await,
+            // Nobody here is in the room any more, and nobody there tells those who are not.
+            Err(_) if !Desk::open(self, room).await?.is_here().await? => self.give_up(room, &partial).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    fn to_ask(&self, partial: &PartialRoom) -> Vec<OwnedServerName> {
+        let others =
+            partial.servers.iter().filter(|server| **server != partial.via && **server != self.server);
+        std::iter::once(&partial.via).chain(others).take(MOST_SERVERS).cloned().collect()
+    }
+
+    async fn fetch_state_before(
+        &self,
+        server: &ServerName,
+        room: &RoomId,
+        partial: &PartialRoom,
+    ) -> Result<()> {
+        let rules = Desk::open(self, room).await?.rules;
+        let mut budget = Budget { events: self.config.missing_events_limit, fill: false };
+        for event in self.unplaced(room, &partial.prev).await? {
+            self.stage_told((server, room, &event), rules, &mut budget).await?;
+        }
+        if self.unplaced(room, &partial.prev).await?.is_empty() {
+            return Ok(());
+        }
+        Err(Error::HostilePeer("an event before the join could not be had".to_owned()))
+    }
+
+    async fn give_up(&self, room: &RoomId, partial: &PartialRoom) -> Result<()> {
+        let _turn = self.turn(room).await;
+        let mut desk = Desk::open(self, room).await?;
+        desk.head.partial = false;
+        desk.tx.end_partial(desk.nid, partial);
+        let known = (desk.nid, desk.state.current());
+        self.store.commit(desk.seal()).await?;
+        self.servers.remove(&known);
+        Ok(())
+    }
+
+    /// Tells those in a room that is whole now of the devices that changed meanwhile.
+    pub(crate) async fn place_devices(&self, room: &RoomId) -> Result<()> {
+        let desk = Desk::open(self, room).await?;
+        let users = desk.reader.unplaced_devices(desk.nid).await?;
+        for user in &users {
+            if matches!(desk.reader.membership(desk.nid, user).await?, Some((Membership::Join, _)))
+                && let Err(error) = self.accounts.mark_stale(user).await
+            {
+                tracing::warn!(%user, %error, "nobody was told that the user's devices changed");
+            }
+        }
+        if !users.is_empty() {
+            let mut tx = Tx::new();
+            tx.forget_unplaced_devices(desk.nid);
+            self.store.commit(tx).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! Judging again: once the members of a room are here, everything that followed the join gets the states and the verdict
+//! that it would have got at first.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chappe_rules::{
+    Pdu,
+    auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
+};
+use chappe_store::{
+    EventMeta, EventNum, LogEntry, StateChange, StateRef, Status, WholeSince, partial::PartialRoom,
+    state::StateKey,
+};
+use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, UserId};
+
+use crate::{
+    Error, Inner, Result,
+    desk::{Desk, Source, is_placed},
+};
+
+/// Events judged in one commit at most.
+const TOGETHER: usize = 200;
+/// Changes of the current state in one commit at most.
+const CHANGES_AT_ONCE: usize = 4_000;
+
+/// A room on its way to be whole, for whoever holds its turn. Nothing of it shows before the last commit, and every step
+/// comes to the same when it is done twice.
+struct Again<'i> {
+    inner: &'i Inner,
+    room: &'i RoomId,
+    desk: Desk<'i>,
+    /// The states after the events judged again so far.
+    after: HashMap<EventNum, StateRef>,
+    /// How many of them this commit has.
+    here: usize,
+}
+
+impl Inner {
+    /// Events that have no state around them here.
+    pub(crate) async fn unplaced(&self, room: &RoomId, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
+        let desk = Desk::open(self, room).await?;
+        let known = desk.known(ids).await?.into_iter();
+        let unplaced = known.filter(|(_, known)| known.as_ref().is_none_or(|(_, meta)| !is_placed(meta)));
+        Ok(unplaced.map(|(id, _)| id.clone()).collect())
+    }
+
+    /// Makes a room whole: the states after the events before its join are known by now.
+    pub(crate) async fn make_whole(&self, room: &RoomId, partial: &PartialRoom) -> Result<()> {
+        let turn = self.turn(room).await;
+        let desk = Desk::open(self, room).await?;
+        let believed: BTreeSet<OwnedServerName> = desk.servers().await?.into_iter().collect();
+        let events = desk.since_join(partial.join()).await?;
+        let mut again = Again { inner: self, room, desk, after: HashMap::new(), here: 0 };
+        for num in &events {
+            again.judge(*num, partial).await?;
+        }
+        again.flush().await?;
+        self.go_whole(room, partial, &events, &believed).await?;
+        drop(turn);
+        tracing::info!(%room, events = events.len(), "the room has all its members");
+        self.place_devices(room).await
+    }
+
+    /// Makes the current state the one that the heads come to, and the room whole with the last of it.
+    async fn go_whole(
+        &self,
+        room: &RoomId,
+        partial: &PartialRoom,
+        events: &[EventNum],
+        believed: &BTreeSet<OwnedServerName>,
+    ) -> Result<()> {
+        loop {
+            let mut desk = Desk::open(self, room).await?;
+            desk.find_heads(events).await?;
+            let metas = desk.reader.event_metas(desk.nid, &desk.head.extremities).await?;
+            let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).collect();
+            let changes = desk.changes_to_states(&refs.into_iter().collect::<Vec<_>>()).await?;
+            let is_last = changes.len() <= CHANGES_AT_ONCE;
+            desk.change_current(&changes[..changes.len().min(CHANGES_AT_ONCE)]).await?;
+            if is_last {
+                let mut servers = desk.servers_seen(events).await?;
+                servers.retain(|server| !believed.contains(server) && *server != self.server);
+                (desk.head.partial, desk.head.whole_since) = (false, WholeSince::Now);
+                desk.tx.end_partial(desk.nid, partial);
+                desk.tx.log(LogEntry::Whole { room: desk.nid.0, servers: servers.into_iter().collect() });
+            }
+            let known = (desk.nid, desk.state.current());
+            self.store.commit(desk.seal()).await?;
+            if is_last {
+                // Of a state that did not change other servers are in the room now.
+                self.servers.remove(&known);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Again<'_> {
+    async fn flush(&mut self) -> Result<()> {
+        if self.here > 0 {
+            let next = Desk::open(self.inner, self.room).await?;
+            let desk = std::mem::replace(&mut self.desk, next);
+            self.inner.store.commit(desk.seal()).await?;
+            self.desk = Desk::open(self.inner, self.room).await?;
+            self.here = 0;
+        }
+        Ok(())
+    }
+
+    async fn judge(&mut self, num: EventNum, partial: &PartialRoom) -> Result<()> {
+        if self.here >= TOGETHER {
+            self.flush().await?;
+        }
+        let old = self.desk.reader.event_meta(self.desk.nid, num).await?;
+        let pdu =
+            self.desk.pdus(&[num]).await?.pop().ok_or(chappe_store::Error::Corrupt("event without JSON"))?;
+        let before = self.before(&pdu, &old, num == partial.join()).await?;
+        let allowed = self.desk.allows(&pdu, before).await?;
+        let status = match old.status {
+            // What the room was like when it came does not become known any more.
+            Status::SoftFailed if allowed => Status::SoftFailed,
+            _ if allowed => Status::Accepted,
+            _ => Status::Rejected,
+        };
+        let after = match pdu.state().filter(|_| status != Status::Rejected) {
+            Some((kind, key)) => {
+                let change = StateChange { key: StateKey::new(kind, key), num };
+                self.desk.state.branch(&self.desk.reader, before, &[change]).await?
+            }
+            None => before,
+        };
+        self.after.insert(num, after);
+        self.here += 1;
+        let new = EventMeta { status, before, after, ..old.clone() };
+        if new == old {
+            return Ok(());
+        }
+        if status == old.status {
+            self.desk.tx.update_event(self.desk.nid, num, &new);
+            return Ok(());
+        }
+        // It may bear on the record of an event that this commit changes too, and later events are judged by what is
+        // stored of those they name.
+        self.flush().await?;
+        self.desk.change_status((&pdu, num), &old, new).await?;
+        self.here = 1;
+        self.flush().await
+    }
+
+    /// The state before an event: what its previous events come to by now, or what a peer said of it.
+    async fn before(&mut self, pdu: &Pdu, old: &EventMeta, is_join: bool) -> Result<StateRef> {
+        let known = self.desk.known(pdu.prev_events()).await?;
+        let placed = |known: Option<(EventNum, EventMeta)>| known.filter(|(_, meta)| is_placed(meta));
+        let prev: Vec<(EventNum, EventMeta)> =
+            known.into_iter().filter_map(|(_, known)| placed(known)).collect();
+        let follows = prev.len() == pdu.prev_events().len();
+        if !follows || (!is_join && prev.iter().any(|(num, _)| !old.prev.contains(num))) {
+            return Ok(old.before);
+        }
+        let after = |(num, meta): &(EventNum, EventMeta)| self.after.get(num).copied().unwrap_or(meta.after);
+        let refs: BTreeSet<StateRef> = prev.iter().map(after).collect();
+        let refs: Vec<StateRef> = refs.into_iter().collect();
+        match refs.as_slice() {
+            [] => Ok(old.before),
+            [one] => Ok(*one),
+            [first, ..] => {
+                // Only what is on disk can be resolved.
+                self.flush().await?;
+                let changes = self.desk.resolved_changes(&refs).await?;
+                Ok(self.desk.state.branch(&self.desk.reader, *first, &changes).await?)
+            }
+        }
+    }
+}
+
+impl Desk<'_> {
+    /// The join and the events that rest on it, each after those it rests on.
+    async fn since_join(&self, join: EventNum) -> Result<Vec<EventNum>> {
+        let metas = self.reader.event_metas_from(self.nid, join).await?;
+        let metas: BTreeMap<EventNum, EventMeta> =
+            metas.into_iter().filter(|(_, meta)| is_placed(meta) && meta.status != Status::Outlier).collect();
+        let mut children: BTreeMap<EventNum, Vec<EventNum>> = BTreeMap::new();
+        for (num, meta) in &metas {
+            for prev in &meta.prev {
+                children.entry(*prev).or_default().push(*num);
+            }
+        }
+        let mut below = BTreeSet::new();
+        let mut todo = vec![join];
+        while let Some(num) = todo.pop() {
+            if below.insert(num) {
+                todo.extend(children.get(&num).into_iter().flatten());
+            }
+        }
+        Ok(ordered(&below, &metas))
+    }
+
+    async fn allows(&self, pdu: &Pdu, before: StateRef) -> Result<bool> {
+        let needed = self.nums(&events_needed(self.rules, pdu)).await?;
+        let Some(nums) = needed.into_iter().collect::<Option<Vec<_>>>() else { return Ok(false) };
+        if allowed_by_auth_events(self.rules, pdu, &self.judged(&nums).await?).is_err() {
+            return Ok(false);
+        }
+        let Ok(keys) = state_needed(self.rules, pdu) else { return Ok(false) };
+        let held = self.held_at(before, &keys).await?;
+        Ok(allowed_by_state(self.rules, pdu, |kind, key| held.get(kind, key)).is_ok())
+    }
+
+    /// Takes an event out of the timeline that is not allowed after all, or shows one late that is.
+    async fn change_status(
+        &mut self,
+        (pdu, num): (&Pdu, EventNum),
+        old: &EventMeta,
+        mut new: EventMeta,
+    ) -> Result<()> {
+        tracing::info!(event = %pdu.event_id(), was = ?old.status, is = ?new.status, "judged otherwise");
+        if let Some(ordinal) = old.ordinal {
+            self.unindex(pdu, num, old).await?;
+            new.ordinal = None;
+            self.tx.unplace_event(self.nid, num, ordinal, &new);
+            let gap = chappe_store::gaps::Gap { ordinal, num, missing: Vec::new() };
+            self.tx.put_gap(self.nid, &gap);
+            return Ok(());
+        }
+        if new.status != Status::Accepted {
+            self.tx.update_event(self.nid, num, &new);
+            return Ok(());
+        }
+        new.ordinal = Some(self.head.take_live_ordinal());
+        new.redacted_by = self.waiting_redaction(pdu, Source::Elsewhere, new.before).await?;
+        self.tx.place_event(self.nid, num, &new);
+        self.announce(pdu, num, Source::Elsewhere, Vec::new()).await?;
+        self.index(pdu, num, &new).await
+    }
+
+    /// The heads after some events were judged again: those that no accepted event rests on.
+    async fn find_heads(&mut self, events: &[EventNum]) -> Result<()> {
+        let mut candidates: BTreeSet<EventNum> = events.iter().copied().collect();
+        let old: BTreeSet<EventNum> = self.head.extremities.iter().copied().collect();
+        candidates.extend(&old);
+        let nums: Vec<EventNum> = candidates.into_iter().collect();
+        let metas = self.reader.event_metas(self.nid, &nums).await?;
+        let accepted: Vec<(EventNum, EventMeta)> =
+            nums.into_iter().zip(metas).filter(|(_, meta)| meta.status == Status::Accepted).collect();
+        self.head.extremities = accepted.iter().map(|(num, _)| *num).collect();
+        let prev: Vec<EventNum> = accepted.into_iter().flat_map(|(_, meta)| meta.prev).collect();
+        self.cover_heads(&prev).await?;
+        let mut heads = Vec::with_capacity(self.head.extremities.len());
+        for num in std::mem::take(&mut self.head.extremities) {
+            let event: Option<OwnedEventId> =
+                self.pdus(&[num]).await?.pop().map(|pdu| EventId::to_owned(pdu.event_id()));
+            let followed = match event {
+                Some(event) if !old.contains(&num) => self.is_followed(&event).await?,
+                _ => false,
+            };
+            if !followed {
+                heads.push(num);
+            }
+        }
+        self.head.extremities = heads;
+        Ok(())
+    }
+
+    /// The servers in the room now, and those that were in it at some time during these events.
+    async fn servers_seen(&self, events: &[EventNum]) -> Result<BTreeSet<OwnedServerName>> {
+        let mut servers: BTreeSet<OwnedServerName> = self.servers().await?.into_iter().collect();
+        for some in events.chunks(TOGETHER) {
+            for pdu in self.pdus(some).await? {
+                let member = pdu.state().filter(|(kind, _)| kind.to_string() == "m.room.member");
+                let user = member.and_then(|(_, user)| UserId::parse(user).ok());
+                servers.extend(user.map(|user| user.server_name().to_owned()));
+            }
+        }
+        Ok(servers)
+    }
+}
+
+/// Events after those that they rest on. An event cannot rest on itself: it was given a place after its previous events.
+fn ordered(events: &BTreeSet<EventNum>, metas: &BTreeMap<EventNum, EventMeta>) -> Vec<EventNum> {
+    let (mut order, mut entered) = (Vec::with_capacity(events.len()), BTreeSet::new());
+    let mut stack: Vec<(EventNum, bool)> = events.iter().rev().map(|num| (*num, false)).collect();
+    while let Some((num, ready)) = stack.pop() {
+        if ready {
+            order.push(num);
+        } else if entered.insert(num) {
+            stack.push((num, true));
+            let prev = metas.get(&num).into_iter().flat_map(|meta| &meta.prev);
+            stack.extend(prev.filter(|prev| events.contains(prev)).map(|prev| (*prev, false)));
+        }
+    }
+    order
+}

@@ -1,0 +1,313 @@
+//! Joins of rooms whose members follow behind: what works meanwhile, what waits, and what is judged again.
+
+use chappe_kv::{Db, Memory};
+use chappe_store::Status;
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId,
+    room_version_rules::RoomVersionRules, server_name,
+};
+use serde_json::{Value, json};
+
+use super::{
+    malformed::signed_in,
+    net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
+};
+use crate::{Draft, Error, MembersRequest, Rooms};
+
+const ALICE: &str = "@alice:a.example";
+const BOB: &str = "@bob:b.example";
+const CAROL: &str = "@carol:c.example";
+
+fn via(server: &str) -> Vec<OwnedServerName> {
+    vec![server.try_into().unwrap()]
+}
+
+/// Alice's room on `a`, with Bob on `b`; `c` does not know it yet, and nobody tells states.
+async fn prepared(net: &Net) -> (Rooms, Rooms, OwnedRoomId) {
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let levels = json!({ "users": { ALICE: 100, BOB: 50 } });
+    let power = json!({ "type": "m.room.power_levels", "content": levels });
+    let body =
+        json!({ "preset": "public_chat", "name": "Salon", "room_version": "11", "initial_state": [power] });
+    let id = room(&a, ALICE, body).await;
+    b.join(&actor(BOB), &id, via("a.example"), serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+    *net.partial_joins.lock() = true;
+    net.silent.lock().extend(["a.example", "b.example"].map(|name| OwnedServerName::try_from(name).unwrap()));
+    (a, b, id)
+}
+
+async fn joined(net: &Net, c: &Rooms, id: &RoomId) {
+    c.join(&actor(CAROL), id, via("a.example"), serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+}
+
+async fn is_partial(rooms: &Rooms, id: &RoomId) -> bool {
+    rooms.view(id).await.unwrap().head.partial
+}
+
+async fn status(rooms: &Rooms, id: &RoomId, event: &EventId) -> Status {
+    let view = rooms.view(id).await.unwrap();
+    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
+    view.load_one(num).await.unwrap().meta.status
+}
+
+async fn servers(rooms: &Rooms, id: &RoomId) -> Vec<String> {
+    let view = rooms.view(id).await.unwrap();
+    let servers = view.reader.room_servers(view.nid).await.unwrap();
+    servers.into_iter().map(|(server, _)| server.to_string()).collect()
+}
+
+async fn complete(net: &Net, rooms: &Rooms, id: &RoomId) {
+    net.silent.lock().clear();
+    rooms.0.try_complete(id).await.unwrap();
+    assert!(!is_partial(rooms, id).await);
+}
+
+/// An event as `b` would make it, resting on what it likes.
+struct Lie<'a> {
+    kind: &'a str,
+    key: Option<&'a str>,
+    content: Value,
+    prev: OwnedEventId,
+    auth: Vec<OwnedEventId>,
+}
+
+async fn tell(to: &Rooms, id: &RoomId, lie: Lie<'_>) -> OwnedEventId {
+    let rules = &RoomVersionRules::V11;
+    let mut event = json!({
+        "type": lie.kind, "sender": BOB, "room_id": id, "content": lie.content, "depth": 20,
+        "origin_server_ts": 1_000, "prev_events": [lie.prev], "auth_events": lie.auth,
+    });
+    if let Some(key) = lie.key {
+        event["state_key"] = key.into();
+    }
+    let event: CanonicalJsonObject = match CanonicalJsonValue::try_from(event).unwrap() {
+        CanonicalJsonValue::Object(event) => event,
+        _ => unreachable!(),
+    };
+    let raw = signed_in(rules, event);
+    let outcome = to.receive(server_name!("b.example"), vec![raw]).await.pop().unwrap();
+    outcome.result.unwrap();
+    outcome.event_id.unwrap()
+}
+
+fn at(
+    state: &std::collections::BTreeMap<(String, String), OwnedEventId>,
+    kind: &str,
+    key: &str,
+) -> OwnedEventId {
+    state[&(kind.to_owned(), key.to_owned())].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_is_in_the_room_before_its_members_are_known() {
+    let net = Net::default();
+    let (a, b, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    assert!(is_partial(&c, &id).await);
+    assert_eq!(membership(&c, &id, CAROL).await, Some("join"));
+    assert_eq!(membership(&c, &id, BOB).await, None);
+    assert_eq!(servers(&c, &id).await, ["a.example", "b.example", "c.example"]);
+    say(&c, CAROL, &id, "from c").await;
+    net.deliver().await;
+    say(&b, BOB, &id, "from b").await;
+    net.deliver().await;
+    for rooms in [&a, &b, &c] {
+        let said = bodies(rooms, &id).await;
+        assert_eq!(said[said.len() - 2..], ["from c", "from b"]);
+    }
+    let stranger = user("@dan:d.example");
+    let asked = c.make_join(server_name!("d.example"), &id, &stranger, crate::VERSIONS).await;
+    assert!(matches!(asked, Err(Error::NotFound("room"))), "{asked:?}");
+    complete(&net, &c, &id).await;
+    assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
+    assert_eq!(servers(&c, &id).await, ["a.example", "b.example", "c.example"]);
+    let nid = c.view(&id).await.unwrap().nid;
+    assert!(c.store().read().partial_room(nid).await.unwrap().is_none());
+    say(&c, CAROL, &id, "on").await;
+    net.deliver().await;
+    assert_eq!(bodies(&a, &id).await.last().unwrap(), "on");
+    let asked = c.make_join(server_name!("d.example"), &id, &stranger, crate::VERSIONS).await;
+    assert!(asked.is_ok(), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn questions_about_members_wait_and_those_of_strangers_are_refused_at_once() {
+    let net = Net::default();
+    let (_, _, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    let stranger = c.members(&actor("@dan:c.example"), &id, &MembersRequest::default()).await;
+    assert!(matches!(stranger, Err(Error::Forbidden(_))), "{stranger:?}");
+    let limit = c.config().join_timeout_seconds;
+    let late = c.joined_members(&actor(CAROL), &id).await;
+    assert!(matches!(late, Err(Error::Unreachable)), "nobody helped within {limit} seconds: {late:?}");
+    let (asking, room) = (c.clone(), id.clone());
+    let asked = tokio::spawn(async move { asking.joined_members(&actor(CAROL), &room).await });
+    tokio::task::yield_now().await;
+    assert!(!asked.is_finished());
+    net.silent.lock().clear();
+    let members = asked.await.unwrap().unwrap();
+    let members: Vec<_> = members.keys().map(ToString::to_string).collect();
+    assert_eq!(members, [ALICE, BOB, CAROL]);
+    let topic = c.state_event(&actor(CAROL), &id, "m.room.member".into(), BOB).await;
+    assert!(topic.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_wrongly_believed_is_taken_back() {
+    let net = Net::default();
+    let (a, b, id) = prepared(&net).await;
+    let earlier = whole_state(&a, &id).await;
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    net.deliver().await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    let auth = ["m.room.create", "m.room.power_levels"].map(|kind| at(&earlier, kind, ""));
+    let auth: Vec<OwnedEventId> = auth.into_iter().chain([at(&earlier, "m.room.member", BOB)]).collect();
+    let join = at(&whole_state(&c, &id).await, "m.room.member", CAROL);
+    let lie =
+        Lie { kind: "m.room.topic", key: Some(""), content: json!({"topic": "mine"}), prev: join, auth };
+    let lie = tell(&c, &id, lie).await;
+    assert_eq!(status(&c, &id, &lie).await, Status::Accepted, "b.example says that Bob is there");
+    assert_eq!(at(&whole_state(&c, &id).await, "m.room.topic", ""), lie);
+    say(&c, CAROL, &id, "after it").await;
+    complete(&net, &c, &id).await;
+    assert_eq!(status(&c, &id, &lie).await, Status::Rejected);
+    assert!(!whole_state(&c, &id).await.contains_key(&("m.room.topic".to_owned(), String::new())));
+    assert_eq!(membership(&c, &id, BOB).await, Some("leave"));
+    assert_eq!(bodies(&c, &id).await, ["after it"]);
+    assert!(c.visible_to_user(&user(CAROL), &id, &lie).await.is_err());
+    net.deliver().await;
+    assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_wrongly_refused_is_shown_late() {
+    let net = Net::default();
+    let (a, b, id) = prepared(&net).await;
+    let earlier = whole_state(&a, &id).await;
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    net.deliver().await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    let own = whole_state(&c, &id).await;
+    let auth = ["m.room.create", "m.room.power_levels"].map(|kind| at(&earlier, kind, ""));
+    let mut auth: Vec<OwnedEventId> = auth.into_iter().chain([at(&earlier, "m.room.member", BOB)]).collect();
+    let join = at(&own, "m.room.member", CAROL);
+    // Bob, who has left, bans Dan, who is in the room with a power of his own.
+    let dan = "@dan:a.example";
+    let content = json!({ "membership": "ban" });
+    auth.truncate(3);
+    let ban = Lie { kind: "m.room.member", key: Some(dan), content, prev: join, auth };
+    let ban = tell(&c, &id, ban).await;
+    assert_eq!(status(&c, &id, &ban).await, Status::Accepted);
+    a.join(&actor(dan), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    let said = say(&a, dan, &id, "here I am").await;
+    net.deliver().await;
+    complete(&net, &c, &id).await;
+    assert_eq!(status(&c, &id, &ban).await, Status::Rejected);
+    assert_eq!(status(&c, &id, &said).await, Status::Accepted);
+    assert_eq!(membership(&c, &id, dan).await, Some("join"));
+    assert_eq!(bodies(&c, &id).await, ["here I am"]);
+    say(&c, CAROL, &id, "welcome").await;
+    net.deliver().await;
+    assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetching_goes_on_after_a_restart_and_asks_whoever_has_the_members() {
+    let net = Net::default();
+    let (a, b, id) = prepared(&net).await;
+    let db = Db::new(Memory::default());
+    let c = net.server_on("c.example", 3, db.clone());
+    joined(&net, &c, &id).await;
+    net.down.lock().insert("a.example".try_into().unwrap());
+    let c = net.server_on("c.example", 3, db);
+    assert!(c.0.try_complete(&id).await.is_err());
+    c.resume_partial().await.unwrap();
+    net.silent.lock().clear();
+    let members = c.members(&actor(CAROL), &id, &MembersRequest::default()).await.unwrap();
+    assert_eq!(members.len(), 3, "b.example told the state");
+    assert!(!is_partial(&c, &id).await);
+    net.down.lock().clear();
+    for rooms in [&a, &b] {
+        assert_eq!(whole_state(&c, &id).await, whole_state(rooms, &id).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_may_leave_and_come_back_meanwhile() {
+    let net = Net::default();
+    let (a, _, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    c.leave(&actor(CAROL), &id, None).await.unwrap();
+    net.deliver().await;
+    assert_eq!(membership(&a, &id, CAROL).await, Some("leave"));
+    joined(&net, &c, &id).await;
+    assert_eq!(membership(&c, &id, CAROL).await, Some("join"));
+    assert!(is_partial(&c, &id).await);
+    joined(&net, &c, &id).await;
+    c.join(&actor("@dan:c.example"), &id, via("a.example"), serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+    complete(&net, &c, &id).await;
+    assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_that_everybody_here_has_left_is_given_up() {
+    let net = Net::default();
+    let (_, _, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    c.leave(&actor(CAROL), &id, None).await.unwrap();
+    c.0.try_complete(&id).await.unwrap();
+    assert!(!is_partial(&c, &id).await);
+    assert!(servers(&c, &id).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_left_out_without_a_word_of_the_servers_are_refused() {
+    let net = Net::default();
+    let (_, _, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    let twist = |mut answer: crate::JoinAnswer| {
+        answer.servers_in_room = None;
+        answer
+    };
+    *net.twist.lock() = Some(std::sync::Arc::new(twist));
+    let refused = c.join(&actor(CAROL), &id, via("a.example"), serde_json::Map::new()).await;
+    assert!(matches!(refused, Err(Error::HostilePeer(_))), "{refused:?}");
+    assert!(membership_of_nobody(&c, &id).await);
+}
+
+async fn membership_of_nobody(rooms: &Rooms, id: &RoomId) -> bool {
+    match rooms.view(id).await {
+        Ok(view) => view.head.joined == 0,
+        Err(_) => true,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_knows_yet_is_learned_from_who_speaks() {
+    let net = Net::default();
+    let (a, _, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    let topic = json!({ "topic": "news" });
+    a.send(&actor(ALICE), &id, state("m.room.topic", "", &topic), None).await.unwrap();
+    let said = say(&a, ALICE, &id, "said").await;
+    net.deliver().await;
+    assert_eq!(membership(&c, &id, ALICE).await, Some("join"));
+    assert!(whole_state(&c, &id).await.contains_key(&("m.room.topic".to_owned(), String::new())));
+    a.send(&actor(ALICE), &id, Draft::redaction(&said, None), None).await.unwrap();
+    net.deliver().await;
+    complete(&net, &c, &id).await;
+    assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
+    let view = c.view(&id).await.unwrap();
+    let num = view.reader.event_num(view.nid, &said).await.unwrap().unwrap();
+    assert_eq!(view.load_one(num).await.unwrap().pdu.content().get(), "{}");
+}
