@@ -19,6 +19,9 @@ pub struct Config {
     pub delegated_name: Option<OwnedServerName>,
     /// Keys this server signed with before, published so that old events can still be checked.
     pub old_keys: BTreeMap<OwnedServerSigningKeyId, OldKey>,
+    /// Servers whose keys are these and no others, in base64 by key id: they are never asked for their keys, nor is anybody
+    /// else, and what another key of theirs has signed is not believed.
+    pub pinned_keys: BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, String>>,
     /// How long published keys may be relied on.
     pub key_validity: u64,
     /// Wait after the first failure of a destination, in milliseconds; it doubles with each further one.
@@ -85,6 +88,7 @@ impl Default for Config {
             notaries: Vec::new(),
             delegated_name: None,
             old_keys: BTreeMap::new(),
+            pinned_keys: BTreeMap::new(),
             key_validity: 24 * 3600,
             backoff_min_ms: 10_000,
             backoff_max: 24 * 3600,

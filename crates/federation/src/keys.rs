@@ -3,12 +3,18 @@
 mod document;
 mod ring;
 
-use chappe_rules::{build::SigningKey, check::WeakKeys, json};
+use std::collections::BTreeMap;
+
+use chappe_rules::{
+    build::SigningKey,
+    check::{ServerKey, WeakKeys},
+    json,
+};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, ServerName, UInt, serde::Base64,
 };
 
-use crate::Config;
+use crate::{Config, OldKey};
 
 pub(crate) use self::document::Document;
 pub use self::ring::KeyRing;
@@ -59,6 +65,12 @@ pub(crate) fn own_document(
     ]);
     key.sign_json(server, &mut document);
     document
+}
+
+/// The keys with which this server signed before.
+pub(crate) fn old_keys(config: &Config) -> BTreeMap<String, ServerKey> {
+    let known = |old: &OldKey| Some(ServerKey { public: public_key(&old.key)?, until: time(old.expired_ts) });
+    config.old_keys.iter().filter_map(|(id, old)| Some((id.to_string(), known(old)?))).collect()
 }
 
 fn integer(millis: u64) -> CanonicalJsonValue {

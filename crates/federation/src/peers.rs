@@ -29,14 +29,20 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use crate::Network;
+use crate::{Network, keys::old_keys};
 
 type Answer<T> = Result<T, PeerError>;
 
 #[async_trait]
 impl Peers for Network {
     async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> Known {
-        self.keys().for_events(wanted, at.get().into()).await
+        let mut wanted = wanted.clone();
+        let ours = wanted.remove(self.server()).is_some();
+        let mut known = self.keys().for_events(&wanted, at.get().into()).await;
+        if ours {
+            known.insert(self.server().to_owned(), old_keys(self.config()));
+        }
+        known
     }
 
     async fn make_join(

@@ -124,12 +124,14 @@ impl Inner {
                 Err(error) => tracing::info!(%room, %server, %error, "the state of the room was not told"),
             }
         }
-        match result {
-            Ok(()) => self.make_whole(room, &partial).await,
-            // Nobody here is in the room any more, and nobody there tells those who are not.
-            Err(_) if !Desk::open(self, room).await?.is_here().await? => self.give_up(room, &partial).await,
-            Err(error) => Err(error),
+        if result.is_ok() {
+            return self.make_whole(room, &partial).await;
         }
+        if Desk::open(self, room).await?.is_here().await? {
+            return result;
+        }
+        // Nobody here is in the room any more, and nobody there tells those who are not.
+        self.give_up(room, &partial).await
     }
 
     fn to_ask(&self, partial: &PartialRoom) -> Vec<OwnedServerName> {

@@ -1,13 +1,17 @@
 //! The house is put together: every handle from the ones below it, in one order.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, SharedSecret};
 use chappe_delivery::Delivery;
-use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, weak_keys};
+use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
 use chappe_identity::{Identity, MailConfig, MailSecrets, Mailer, ServerList, Site, Smtp};
 use chappe_kv::Db;
 use chappe_media::Media;
@@ -16,7 +20,7 @@ use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Plain};
 use chappe_store::Store;
 use chappe_world::World;
 use metrics_exporter_prometheus::PrometheusHandle;
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, OwnedServerSigningKeyId};
 
 use crate::{
     config::{Api, Config},
@@ -196,6 +200,7 @@ struct Ground {
     store: Store,
     server: OwnedServerName,
     key: Arc<SigningKey>,
+    old_keys: BTreeMap<OwnedServerSigningKeyId, OldKey>,
     weak_keys: Arc<WeakKeys>,
     accounts: Accounts,
     identity: Identity,
@@ -207,14 +212,15 @@ impl Ground {
         let store = Store::open(db).await.context("opening the store")?;
         let server = config.server_name.clone();
         let weak_keys = Arc::new(weak_keys());
-        let key = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;
+        let keys = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;
         let accounts = Accounts::new(store.clone(), world.clone(), server.clone(), config.accounts.clone());
         let mailer = config.mail.as_ref().map(mailer).transpose()?;
         let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };
         let identity =
             Identity::new(store.clone(), world.clone(), mailer, config.identity.clone(), site).await?;
         let servers = ServerList::new(store.clone(), world.clone(), config.federation.allow.clone());
-        Ok(Self { world, store, server, key: Arc::new(key), weak_keys, accounts, identity, servers })
+        let (key, old_keys) = (Arc::new(keys.current), keys.old);
+        Ok(Self { world, store, server, key, old_keys, weak_keys, accounts, identity, servers })
     }
 
     /// The outbound half of federation, with the servers that may be talked with.
@@ -225,7 +231,9 @@ impl Ground {
             server: self.server.clone(),
             key: Arc::clone(&self.key),
         };
-        let network = Network::new(deps, config.federation.clone());
+        let mut federation = config.federation.clone();
+        federation.old_keys.extend(self.old_keys.clone());
+        let network = Network::new(deps, federation);
         network.allowed().replace(self.servers.patterns().await?.as_deref());
         Ok(network)
     }

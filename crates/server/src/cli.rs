@@ -62,7 +62,7 @@ enum Command {
         #[arg(long, global = true)]
         json: bool,
         #[command(subcommand)]
-        verb: Verb,
+        verb: AdminVerb,
     },
     /// Put a backup into the data folder, which must have no database; the server must be stopped
     Restore {
@@ -74,6 +74,21 @@ enum Command {
     /// Tools for development
     #[command(subcommand)]
     Dev(DevCommand),
+}
+
+#[derive(Subcommand)]
+enum AdminVerb {
+    /// The key that signs for this server
+    #[command(subcommand)]
+    SigningKey(SigningKeyVerb),
+    #[command(flatten)]
+    Other(Verb),
+}
+
+#[derive(Subcommand)]
+enum SigningKeyVerb {
+    /// Make another key, which signs from the next start of the server on; the present one stays known for old events
+    Rotate,
 }
 
 #[derive(Subcommand)]
@@ -118,7 +133,16 @@ impl Cli {
             Command::Config(ConfigCommand::Example) => say(EXAMPLE),
             Command::Config(ConfigCommand::Dev) => say(DEVELOPMENT),
             Command::GenerateKey { file } => signing_key::create(&file, &bare_world()?),
-            Command::Admin { json, verb } => {
+            Command::Admin { json, verb: AdminVerb::SigningKey(SigningKeyVerb::Rotate) } => {
+                let config = place.load()?;
+                become_owner(&config)?;
+                let id = signing_key::prepare_next(&config.signing_key_file(), &bare_world()?)?;
+                if json {
+                    return say(&serde_json::json!({ "next": id }).to_string());
+                }
+                say(&format!("{id} signs from the next start on: restart the server, and make a backup"))
+            }
+            Command::Admin { json, verb: AdminVerb::Other(verb) } => {
                 let answer = administer(&place.load()?, verb).await?;
                 if json {
                     return say(&serde_json::to_string_pretty(&answer.data)?);

@@ -71,3 +71,39 @@ async fn without_a_notary_a_server_that_is_away_has_no_keys() {
     let c = Server::start(&net, "c.example", 3, config());
     assert!(c.network.keys().for_events(&wanted("a.example", "ed25519:k1"), 0).await.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn pinned_keys_count_alone_and_nobody_is_asked() {
+    let net = FakeNet::new();
+    let a = Server::start(&net, "a.example", 1, config());
+    let fetches = count(&net, "/_matrix/key/v2/server");
+    let text = |seed| {
+        let public = super::key(seed).public_key();
+        ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(public).encode()
+    };
+    let pinned = BTreeMap::from([("ed25519:k9".try_into().unwrap(), text(9))]);
+    let pinned_keys = BTreeMap::from([(a.name.clone(), pinned)]);
+    let b = Server::start(&net, "b.example", 2, Config { pinned_keys, ..config() });
+    let ring = b.network.keys();
+    assert!(ring.for_events(&wanted("a.example", "ed25519:k1"), 0).await.is_empty(), "what a publishes");
+    let found = ring.for_events(&wanted("a.example", "ed25519:k9"), b.world.now()).await;
+    assert_eq!(found[&a.name]["ed25519:k9"].public, super::key(9).public_key());
+    assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
+    assert!(ring.for_request(&a.name, "ed25519:k9").await.is_some());
+    assert_eq!(fetches.load(SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_server_signed_with_an_earlier_key_still_counts_here() {
+    use chappe_rooms::Peers as _;
+
+    let net = FakeNet::new();
+    let public = super::key(9).public_key();
+    let key = ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(public).encode();
+    let old_keys = BTreeMap::from([("ed25519:k9".try_into().unwrap(), crate::OldKey { key, expired_ts: 7 })]);
+    let b = Server::start(&net, "b.example", 2, Config { old_keys, ..config() });
+    let at = ruma::MilliSecondsSinceUnixEpoch(ruma::uint!(5));
+    let known = b.network.keys(&wanted("b.example", "ed25519:k9"), at).await;
+    let own = &known[&b.name]["ed25519:k9"];
+    assert_eq!((own.public, u64::from(own.until.get())), (public, 7));
+}

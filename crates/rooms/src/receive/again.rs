@@ -11,10 +11,10 @@ use chappe_store::{
     EventMeta, EventNum, LogEntry, StateChange, StateRef, Status, WholeSince, partial::PartialRoom,
     state::StateKey,
 };
-use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId};
 
 use crate::{
-    Error, Inner, Result,
+    Inner, Result,
     desk::{Desk, Source, is_placed},
 };
 
@@ -55,6 +55,7 @@ impl Inner {
             again.judge(*num, partial).await?;
         }
         again.flush().await?;
+        drop(again);
         self.go_whole(room, partial, &events, &believed).await?;
         drop(turn);
         tracing::info!(%room, events = events.len(), "the room has all its members");
@@ -248,7 +249,7 @@ impl Desk<'_> {
         let mut heads = Vec::with_capacity(self.head.extremities.len());
         for num in std::mem::take(&mut self.head.extremities) {
             let event: Option<OwnedEventId> =
-                self.pdus(&[num]).await?.pop().map(|pdu| EventId::to_owned(pdu.event_id()));
+                self.pdus(&[num]).await?.pop().map(|pdu| pdu.event_id().to_owned());
             let followed = match event {
                 Some(event) if !old.contains(&num) => self.is_followed(&event).await?,
                 _ => false,

@@ -122,12 +122,14 @@ impl Inner {
                 wanted.entry(server).or_default().extend(keys);
             }
         }
-        let ours = wanted.remove(&self.server).is_some();
+        // Those of before are among what is published of this server.
+        let ours = wanted.get_mut(&self.server).map(|ids| ids.remove(self.key.id())).is_some();
+        wanted.retain(|_, ids| !ids.is_empty());
         let mut ring = if wanted.is_empty() { KeyRing::new() } else { self.peers.keys(&wanted, at).await };
         if ours {
             let until = MilliSecondsSinceUnixEpoch(UInt::MAX);
             let own = ServerKey { public: self.key.public_key(), until };
-            ring.insert(self.server.clone(), [(self.key.id().to_owned(), own)].into());
+            ring.entry(self.server.clone()).or_default().insert(self.key.id().to_owned(), own);
         }
         ring
     }
