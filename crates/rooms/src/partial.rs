@@ -42,12 +42,12 @@ impl Rooms {
         }
         let (rooms, room) = (self.clone(), room.to_owned());
         drop(self.0.world.spawn("members of a room", async move {
-            rooms.complete(&room).await;
+            rooms.fetch_members(&room).await;
             rooms.0.partial.under_way.lock().remove(&room);
         }));
     }
 
-    async fn complete(&self, room: &RoomId) {
+    async fn fetch_members(&self, room: &RoomId) {
         let world = &self.0.world;
         let mut pause = FIRST_PAUSE;
         while !world.is_stopping() {

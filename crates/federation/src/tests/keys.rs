@@ -95,15 +95,13 @@ async fn pinned_keys_count_alone_and_nobody_is_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn what_this_server_signed_with_an_earlier_key_still_counts_here() {
-    use chappe_rooms::Peers as _;
-
     let net = FakeNet::new();
     let public = super::key(9).public_key();
     let key = ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(public).encode();
     let old_keys = BTreeMap::from([("ed25519:k9".try_into().unwrap(), crate::OldKey { key, expired_ts: 7 })]);
     let b = Server::start(&net, "b.example", 2, Config { old_keys, ..config() });
     let at = ruma::MilliSecondsSinceUnixEpoch(ruma::uint!(5));
-    let known = b.network.keys(&wanted("b.example", "ed25519:k9"), at).await;
+    let known = chappe_rooms::Peers::keys(&b.network, &wanted("b.example", "ed25519:k9"), at).await;
     let own = &known[&b.name]["ed25519:k9"];
     assert_eq!((own.public, u64::from(own.until.get())), (public, 7));
 }

@@ -8,14 +8,14 @@ use chappe_rules::{
     auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
 };
 use chappe_store::{
-    EventMeta, EventNum, LogEntry, StateChange, StateRef, Status, WholeSince, partial::PartialRoom,
-    state::StateKey,
+    EventMeta, EventNum, LogEntry, Membership, StateChange, StateRef, Status, WholeSince,
+    partial::PartialRoom, state::StateKey,
 };
-use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
 
 use crate::{
     Inner, Result,
-    desk::{Desk, Source, is_placed},
+    desk::{Desk, Source, is_placed, membership_of},
 };
 
 /// Events judged in one commit at most.
@@ -77,7 +77,9 @@ impl Inner {
             let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).collect();
             let changes = desk.changes_to_states(&refs.into_iter().collect::<Vec<_>>()).await?;
             let is_last = changes.len() <= CHANGES_AT_ONCE;
-            desk.change_current(&changes[..changes.len().min(CHANGES_AT_ONCE)]).await?;
+            let changes = &changes[..changes.len().min(CHANGES_AT_ONCE)];
+            desk.tell_who_is_out(changes).await?;
+            desk.change_current(changes).await?;
             if is_last {
                 let mut servers = desk.servers_seen(events).await?;
                 servers.retain(|server| !believed.contains(server) && *server != self.server);
@@ -258,7 +260,26 @@ impl Desk<'_> {
                 heads.push(num);
             }
         }
-        self.head.extremities = heads;
+        // Not even the join is allowed: there is nothing else to go on from.
+        self.head.extremities = if heads.is_empty() { old.into_iter().collect() } else { heads };
+        Ok(())
+    }
+
+    /// Tells the log of those who seemed to be in the room and are not.
+    async fn tell_who_is_out(&mut self, changes: &[StateChange]) -> Result<()> {
+        let members = changes.iter().filter(|change| change.key.event_type() == "m.room.member");
+        let members: Vec<&StateChange> = members.collect();
+        let keys: Vec<StateKey> = members.iter().map(|change| change.key.clone()).collect();
+        let old = self.state.state_at(&self.reader, self.state.current(), &keys).await?;
+        for (change, old) in members.into_iter().zip(old) {
+            let (Some(old), Some(new)) = (old, change.num.some()) else { continue };
+            let pdus = self.pdus(&[old, new]).await?;
+            let is_in = |pdu: Option<&Pdu>| pdu.is_some_and(|pdu| membership_of(pdu) == Membership::Join);
+            let user = OwnedUserId::try_from(&*change.key.state_key).ok();
+            if is_in(pdus.first()) && !is_in(pdus.last()) && user.is_some() {
+                self.tx.log(LogEntry::Event { room: self.nid.0, event: new.0, member: user, local: false });
+            }
+        }
         Ok(())
     }
 

@@ -103,8 +103,11 @@ impl Complete {
         }
         let mut now = desk.held(&keys).await?;
         if desk.head.partial {
-            let claimed = held.0.into_iter().filter(|((kind, _), _)| *kind == StateEventType::RoomMember);
-            claimed.for_each(|(key, found)| drop(now.0.entry(key).or_insert(found)));
+            for (key, found) in
+                held.0.into_iter().filter(|((kind, _), _)| *kind == StateEventType::RoomMember)
+            {
+                now.0.entry(key).or_insert(found);
+            }
         }
         if let Err(reason) = allowed_by_state(rules, pdu, |kind, key| now.get(kind, key)) {
             return Ok(Verdict::SoftFailed(reason.to_string()));
