@@ -110,9 +110,7 @@ impl Accounts {
             let new = Device { name: name.map(str::to_owned), revision: old.revision + 1, ..old.clone() };
             let mut tx = Tx::new();
             tx.expect::<Devices>(&key, Some(&Json(old))).put::<Devices>(&key, &Json(new));
-            if reader.get::<DeviceKeys>(&key).await?.is_some() {
-                self.draft_list_change(&reader, &mut tx, user).await?;
-            }
+            self.draft_list_change(&reader, &mut tx, user).await?;
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())

@@ -74,18 +74,18 @@ impl Sender {
             return Ok(());
         }
         let kept = self.0.network.store().read().get::<AnnouncedDevices>(&user.to_owned()).await?;
-        let mut told = kept.clone().map(|Json(told)| told).unwrap_or_default();
+        let told = kept.clone().map(|Json(told)| told).unwrap_or_default();
         let of_user = read(self.0.accounts.devices(user).await)?.unwrap_or_default();
         let first = told.devices.keys().next().cloned();
         let Some(device) = first.or_else(|| Some(of_user.into_iter().next()?.device_id)) else {
             return Ok(());
         };
+        // Of devices of which nothing was ever told nobody can have kept anything.
+        if told.stream_id == 0 {
+            return Ok(());
+        }
         let mut tx = Tx::new();
         tx.expect::<AnnouncedDevices>(&user.to_owned(), kept.as_ref());
-        if told.stream_id == 0 {
-            told.stream_id = 1;
-            tx.put::<AnnouncedDevices>(&user.to_owned(), &Json(told.clone()));
-        }
         let item = OutboxItem::Device { user: user.to_owned(), device, stream_id: told.stream_id };
         for server in servers {
             tx.enqueue(server, &item);
@@ -101,6 +101,12 @@ impl Sender {
             let keys: &ruma::serde::Raw<ruma::encryption::DeviceKeys> = &keys;
             (device, fingerprint([keys.json().get(), name.as_deref().unwrap_or_default()]))
         };
+        let all = read(self.0.accounts.devices(user).await)?.unwrap_or_default();
+        // A device without keys is there for people alone, under the name it was given.
+        let named = all.into_iter().filter_map(|device| {
+            let print = fingerprint(["", device.name.as_deref()?]);
+            Some((device.device_id, print))
+        });
         let own = |key: &Option<ruma::serde::Raw<ruma::encryption::CrossSigningKey>>| {
             key.as_ref().map(|key| key.json().get().to_owned()).unwrap_or_default()
         };
@@ -108,7 +114,7 @@ impl Sender {
         let none = master.is_empty() && self_signing.is_empty();
         Ok(Announced {
             stream_id: 0,
-            devices: devices.into_iter().map(print).collect(),
+            devices: named.chain(devices.into_iter().map(print)).collect(),
             signing_keys: if none { 0 } else { fingerprint([&master, &self_signing]) },
         })
     }
