@@ -13,6 +13,7 @@ use chappe_store::{
 };
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
 
+use super::{Before, Complete};
 use crate::{
     Inner, Result,
     desk::{Desk, Source, is_placed, membership_of},
@@ -33,6 +34,8 @@ struct Again<'i> {
     after: HashMap<EventNum, StateRef>,
     /// How many of them this commit has.
     here: usize,
+    /// Those that did not fit what the room seemed to be like when they came.
+    late: Vec<Pdu>,
 }
 
 impl Inner {
@@ -50,13 +53,17 @@ impl Inner {
         let desk = Desk::open(self, room).await?;
         let believed: BTreeSet<OwnedServerName> = desk.servers().await?.into_iter().collect();
         let events = desk.since_join(partial.join()).await?;
-        let mut again = Again { inner: self, room, desk, after: HashMap::new(), here: 0 };
+        let mut again = Again { inner: self, room, desk, after: HashMap::new(), here: 0, late: Vec::new() };
         for num in &events {
             again.judge(*num, partial).await?;
         }
         again.flush().await?;
-        drop(again);
+        let late = again.late;
         self.go_whole(room, partial, &events, &believed).await?;
+        for pdu in late {
+            let (room, source) = (room.to_owned(), Source::Elsewhere);
+            self.settle_in_turn(&Complete { pdu, room, source, before: Before::Prevs }).await?;
+        }
         drop(turn);
         tracing::info!(%room, events = events.len(), "the room has all its members");
         self.place_devices(room).await
@@ -120,11 +127,14 @@ impl Again<'_> {
         let before = self.before(&pdu, &old, num == partial.join()).await?;
         let allowed = self.desk.allows(&pdu, before).await?;
         let status = match old.status {
-            // What the room was like when it came does not become known any more.
-            Status::SoftFailed if allowed => Status::SoftFailed,
-            _ if allowed => Status::Accepted,
-            _ => Status::Rejected,
+            _ if !allowed => Status::Rejected,
+            // Its place is decided when the room is whole.
+            Status::SoftFailed | Status::Outlier => Status::Outlier,
+            _ => Status::Accepted,
         };
+        if old.status == Status::SoftFailed && allowed {
+            self.late.push(pdu.clone());
+        }
         let after = match pdu.state().filter(|_| status != Status::Rejected) {
             Some((kind, key)) => {
                 let change = StateChange { key: StateKey::new(kind, key), num };
@@ -181,7 +191,7 @@ impl Desk<'_> {
     async fn since_join(&self, join: EventNum) -> Result<Vec<EventNum>> {
         let metas = self.reader.event_metas_from(self.nid, join).await?;
         let metas: BTreeMap<EventNum, EventMeta> =
-            metas.into_iter().filter(|(_, meta)| is_placed(meta) && meta.status != Status::Outlier).collect();
+            metas.into_iter().filter(|(_, meta)| is_placed(meta)).collect();
         let mut children: BTreeMap<EventNum, Vec<EventNum>> = BTreeMap::new();
         for (num, meta) in &metas {
             for prev in &meta.prev {
