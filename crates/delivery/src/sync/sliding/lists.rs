@@ -82,7 +82,7 @@ impl Turn<'_> {
         let (mut counts, mut interesting) = (BTreeMap::new(), BTreeSet::new());
         for (index, (name, list)) in self.request.lists.iter().enumerate() {
             let spaces = self.children(&list.filters).await?;
-            let mut place = 0;
+            let (mut place, mut count) = (0, 0);
             for (at, row) in rows.iter().enumerate() {
                 if !self.is_listed(row) || !self.passes(row, list, &facts, spaces.as_ref()) {
                     continue;
@@ -96,8 +96,10 @@ impl Turn<'_> {
                     chosen.lists |= 1_u128.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0);
                 }
                 place += 1;
+                // What the user has left is told and no longer counted.
+                count += usize::from(!row.is_over() || row.was_removed);
             }
-            counts.insert(name.clone(), place);
+            counts.insert(name.clone(), count);
         }
         self.add_subscriptions(rows, &mut chosen, &mut interesting).await?;
         let mut shared: HashMap<Combined, Arc<Combined>> = HashMap::new();
