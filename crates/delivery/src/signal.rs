@@ -337,6 +337,11 @@ impl Signal {
         }
     }
 
+    /// Whether the user is joined to a room.
+    pub(crate) fn is_in(&self, nid: RoomNid) -> bool {
+        self.rooms.lock().get(&nid).is_some_and(|(joined, _)| *joined)
+    }
+
     /// Whether the user has been joined to a room since a position at least.
     pub(crate) fn joined_since(&self, nid: RoomNid, since: Position) -> Option<Position> {
         let rooms = self.rooms.lock();

@@ -17,7 +17,7 @@ const MOST: usize = 500;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Query {
-    dir: String,
+    dir: Option<String>,
     from: Option<String>,
     to: Option<String>,
     limit: Option<usize>,
@@ -29,7 +29,8 @@ pub(super) async fn handler(
     Parameters(query): Parameters<Query>,
 ) -> Result<Json<Answer>> {
     let limit = query.limit.unwrap_or(USUAL).min(MOST);
-    if query.dir != "b" || limit == 0 {
+    let dir = query.dir.ok_or_else(|| Error::missing_param("dir is missing"))?;
+    if dir != "b" || limit == 0 {
         return Err(Error::invalid_param("dir is b, and limit more than 0").into());
     }
     let unknown = || Error::invalid_param("Not a token of this server");

@@ -139,7 +139,7 @@ impl Delivery {
             let changed = signal.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let quiet = quiet_since.is_some_and(|seen| signal.is_quiet(seen.position, seen.fleeting));
+            let quiet = quiet_since.is_some_and(|seen| self.is_quiet(signal, seen));
             if !quiet {
                 // Boxed: a waiting sync shall not keep the room that working out an answer takes.
                 let (answer, news) = Box::pin(self.look_sliding(request, signal, &open.known)).await?;
@@ -161,6 +161,12 @@ impl Delivery {
                 () = self.0.world.stopping() => over = true,
             }
         }
+    }
+
+    /// Whether nothing has happened that such an answer tells: of what is never stored that is typing, not presence.
+    fn is_quiet(&self, signal: &Signal, seen: SyncToken) -> bool {
+        let types = || !self.0.typing.since(Some(seen.fleeting), |nid| signal.is_in(nid)).is_empty();
+        signal.is_quiet(seen.position, u64::MAX) && !(signal.has_fleeting(seen.fleeting) && types())
     }
 
     /// Up to where the last answer told everything that this request asks for; none if it may not have.
