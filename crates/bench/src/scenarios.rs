@@ -8,6 +8,7 @@ mod initial;
 mod memory;
 mod mixed;
 mod sends;
+mod sliding;
 
 use std::{
     path::PathBuf,
@@ -51,6 +52,7 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("delivery", |setting| Box::pin(delivery::run(setting))),
     ("idle", |setting| Box::pin(idle::run(setting))),
     ("initial", |setting| Box::pin(initial::run(setting))),
+    ("sliding", |setting| Box::pin(sliding::run(setting))),
     ("disk", |setting| Box::pin(disk::run(setting))),
     ("federation", |setting| Box::pin(federation::run(setting))),
     ("memory", |setting| Box::pin(memory::run(setting))),

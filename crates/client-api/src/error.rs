@@ -122,6 +122,11 @@ impl From<chappe_rooms::Error> for Error {
                 chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
             }
             E::TooMany { retry_after } => chappe_web::Error::limit_exceeded(*retry_after),
+            E::NotInThread => bad_request("IO.ELEMENT.MSC4306.M_NOT_IN_THREAD", &error),
+            E::Unsubscribed => {
+                let errcode = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION";
+                chappe_web::Error::new(StatusCode::CONFLICT, errcode, error.to_string())
+            }
             E::Ended => chappe_web::Error::new(StatusCode::CONFLICT, "M_UNKNOWN", error.to_string()),
             E::Retry => chappe_web::Error::busy(),
             E::Store(_) => chappe_web::Error::internal(&error),
@@ -133,7 +138,7 @@ impl From<chappe_delivery::Error> for Error {
     fn from(error: chappe_delivery::Error) -> Self {
         use chappe_delivery::Error as E;
         match error {
-            E::BadToken => Self(bad_request("M_UNKNOWN_POS", &error)),
+            E::BadToken | E::UnknownPos => Self(bad_request("M_UNKNOWN_POS", &error)),
             E::Accounts(error) => error.into(),
             E::Rooms(error) => error.into(),
             E::Store(error) => Self(chappe_web::Error::internal(error)),

@@ -6,6 +6,9 @@ pub enum Error {
     /// The sync token is not one of this server's: `M_UNKNOWN_POS` or `M_INVALID_PARAM`.
     #[error("not a sync token of this server")]
     BadToken,
+    /// The connection of a sliding sync has to begin again: `M_UNKNOWN_POS`.
+    #[error("this connection is not known any more, begin again")]
+    UnknownPos,
     /// Accounts could not answer.
     #[error(transparent)]
     Accounts(#[from] chappe_accounts::Error),

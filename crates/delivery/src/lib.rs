@@ -35,9 +35,12 @@ pub use self::{
     error::Error,
     presence::{Presence, PresenceState},
     sync::{
-        Delta, DeviceLists, JoinedRoom, Json, LeftRoom, RoomPart, StatePart, Summary, SyncRequest, Timeline,
+        Delta, DeviceLists, E2ee, Extensions, ExtensionsAsk, Hero, JoinedRoom, Json, LeftRoom, List,
+        ListFilters, Pattern, RoomAsk, RoomPart, Scope, SlidingAnswer, SlidingRequest, SlidingRoom,
+        StatePart, StickyAsk, StickyPage, Summary, SyncRequest, Timeline, ToDevice, ToDeviceAsk, WantedState,
+        state_key,
     },
-    token::SyncToken,
+    token::{Received, SyncToken},
     typing::{Typing, TypingChange},
     unread::Unread,
 };
@@ -71,6 +74,8 @@ struct Inner {
     tails: tail::Tails,
     members_sent: sync::MembersSent,
     handed_out: sync::HandedOut,
+    connections: sync::Connections,
+    room_traits: sync::RoomTraits,
     recent_settings: signal::RecentSettings,
 }
 
@@ -98,6 +103,8 @@ impl Delivery {
             tails: tail::Tails::default(),
             members_sent: sync::MembersSent::default(),
             handed_out: sync::HandedOut::default(),
+            connections: sync::Connections::default(),
+            room_traits: sync::RoomTraits::default(),
             recent_settings: signal::RecentSettings::default(),
         }));
         push::follow(delivery.clone());

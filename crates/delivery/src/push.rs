@@ -311,13 +311,20 @@ impl Push {
         settings: &Settings,
         heard: &Heard<'_>,
     ) -> Result<Attention, Error> {
-        let mut setting =
-            Setting { room_id: heard.pdu.room_id(), joined: 0, power: None, user, display_name: "" };
+        let mut setting = Setting {
+            room_id: heard.pdu.room_id(),
+            joined: 0,
+            power: None,
+            user,
+            display_name: "",
+            follows: None,
+        };
         let Some(nid) = heard.nid else { return Ok(evaluate(&settings.rules, &heard.subject, &setting)) };
         let tail = self.delivery.tail(reader, nid).await?;
         let view = self.delivery.0.rooms.view_at(reader.clone(), nid).await?;
         let reading = Reading { user, view: &view, tail: &tail, settings, signal: None };
         let display_name = crate::unread::display_name(&reading).await?;
+        setting.follows = crate::unread::follows(&reading, heard.pdu).await?;
         setting.joined = view.head.joined.into();
         setting.power = tail.power(&view).await?;
         setting.display_name = &display_name;

@@ -15,6 +15,8 @@ use quick_cache::sync::Cache;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, push::Ruleset};
 use tokio::sync::Notify;
 
+use crate::sync::{RoomKey, Shelf};
+
 /// Changes remembered per user; older ones are found by comparing positions.
 const REMEMBERED: usize = 256;
 /// Users whose settings are kept.
@@ -39,6 +41,8 @@ pub(crate) enum Touch {
     Keys(OwnedDeviceId),
     /// Devices of somebody who shares a room with the user.
     DeviceLists,
+    /// Threads that the user follows.
+    Threads,
 }
 
 /// Everything touched after a position.
@@ -49,6 +53,8 @@ pub(crate) struct Touched {
     pub(crate) rooms: BTreeSet<RoomNid>,
     /// Rooms with new receipts.
     pub(crate) receipts: BTreeSet<RoomNid>,
+    /// Rooms in which the user's own membership changed.
+    pub(crate) memberships: BTreeSet<RoomNid>,
     /// Invites and knocks elsewhere.
     pub(crate) out_of_band: bool,
     /// Account data.
@@ -59,6 +65,8 @@ pub(crate) struct Touched {
     pub(crate) keys: bool,
     /// Others' devices.
     pub(crate) device_lists: bool,
+    /// Threads that the user follows.
+    pub(crate) threads: bool,
 }
 
 impl Touched {
@@ -75,14 +83,18 @@ impl Touched {
             }
             Touch::Room(nid) | Touch::Membership(nid) => {
                 self.rooms.insert(*nid);
-                // Who shares a room with whom may have changed.
-                self.device_lists |= matches!(touch, Touch::Membership(_));
+                if matches!(touch, Touch::Membership(_)) {
+                    self.memberships.insert(*nid);
+                    // Who shares a room with whom may have changed.
+                    self.device_lists = true;
+                }
             }
             Touch::OutOfBand => self.out_of_band = true,
             Touch::AccountData => self.account_data = true,
             Touch::ToDevice(of) => self.to_device |= of == device,
             Touch::Keys(of) => self.keys |= of == device,
             Touch::DeviceLists => self.device_lists = true,
+            Touch::Threads => self.threads = true,
         }
     }
 }
@@ -122,6 +134,10 @@ pub(crate) struct Signal {
     settings: Remembered<Weak<Settings>>,
     /// What the devices have left to hand out.
     keys: Remembered<BTreeMap<OwnedDeviceId, KeyCounts>>,
+    /// The user's direct chats.
+    direct: Remembered<Arc<BTreeSet<RoomKey>>>,
+    /// The user's rooms in order, once a sliding sync has asked for them.
+    pub(crate) shelf: Mutex<Option<Arc<Shelf>>>,
 }
 
 /// Something read for the user, good until it is touched.
@@ -198,6 +214,8 @@ impl Signal {
             begun: AtomicU64::new(u64::MAX),
             receipts: Mutex::default(),
             settings: Remembered::default(),
+            direct: Remembered::default(),
+            shelf: Mutex::default(),
             keys: Remembered::default(),
         }
     }
@@ -214,7 +232,11 @@ impl Signal {
     /// Remembers a change and wakes the user's devices.
     pub(crate) fn touch(&self, at: Position, touch: Touch) {
         match touch {
-            Touch::AccountData => self.settings.touch(at),
+            Touch::AccountData => {
+                self.settings.touch(at);
+                self.direct.touch(at);
+            }
+            Touch::Membership(_) => self.direct.touch(at),
             Touch::Keys(_) => self.keys.touch(at),
             _ => {}
         }
@@ -287,6 +309,16 @@ impl Signal {
         *self.settings.known.lock() = Some((as_of, Arc::downgrade(settings)));
     }
 
+    /// The user's direct chats, if they are remembered.
+    pub(crate) fn direct(&self) -> Option<Arc<BTreeSet<RoomKey>>> {
+        self.direct.good(|direct| Some(direct.clone()))
+    }
+
+    /// Remembers the user's direct chats as read at a position.
+    pub(crate) fn remember_direct(&self, as_of: Position, direct: &Arc<BTreeSet<RoomKey>>) {
+        *self.direct.known.lock() = Some((as_of, direct.clone()));
+    }
+
     /// What a device has left to hand out, if that is remembered.
     pub(crate) fn keys(&self, device: &DeviceId) -> Option<KeyCounts> {
         self.keys.good(|all| all.get(device).cloned())
@@ -303,6 +335,11 @@ impl Signal {
             }
             None => *known = Some((as_of, BTreeMap::from([(device.to_owned(), keys)]))),
         }
+    }
+
+    /// Whether the user is joined to a room.
+    pub(crate) fn is_in(&self, nid: RoomNid) -> bool {
+        self.rooms.lock().get(&nid).is_some_and(|(joined, _)| *joined)
     }
 
     /// Whether the user has been joined to a room since a position at least.

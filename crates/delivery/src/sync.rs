@@ -7,6 +7,7 @@ mod joined;
 mod left;
 mod members;
 mod rooms;
+mod sliding;
 mod state;
 mod stripped;
 mod timeline;
@@ -23,7 +24,14 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-pub(crate) use self::members::MembersSent;
+pub use self::sliding::{
+    E2ee, Extensions, ExtensionsAsk, Hero, List, ListFilters, Pattern, RoomAsk, Scope, SlidingAnswer,
+    SlidingRequest, SlidingRoom, StickyAsk, StickyPage, ToDevice, ToDeviceAsk, WantedState, state_key,
+};
+pub(crate) use self::{
+    members::MembersSent,
+    sliding::{Connections, RoomKey, RoomTraits, Shelf},
+};
 use crate::{
     Delivery, Error, SyncToken, Unread,
     signal::{Look, Signal, Touched},
@@ -133,6 +141,13 @@ impl StatePart {
             Self::Before(events) | Self::After(events) => events,
         }
     }
+
+    /// The events, taken out.
+    pub fn into_events(self) -> Vec<Json> {
+        match self {
+            Self::Before(events) | Self::After(events) => events,
+        }
+    }
 }
 
 /// A room the user is in.
@@ -142,6 +157,8 @@ pub struct JoinedRoom {
     pub part: RoomPart,
     /// Typing and receipts.
     pub ephemeral: Vec<Json>,
+    /// Sticky events that the timeline does not have.
+    pub sticky: Vec<Json>,
     /// Unread counts.
     pub unread: Unread,
     /// What a client without all members needs to name the room; only what may have changed.

@@ -19,6 +19,20 @@ use crate::{Delivery, Error};
 const KEPT: usize = 32;
 /// Rooms kept.
 const ROOMS: usize = 4_000;
+/// Events beyond those kept among which the last one that brings its room to the top is looked for.
+const BUMPS: usize = 200;
+/// Types of events that bring their room to the top (MSC4186, `bump_stamp`).
+const BUMPING: [&str; 9] = [
+    "m.room.create",
+    "m.room.message",
+    "m.room.encrypted",
+    "m.sticker",
+    "m.call.invite",
+    "m.poll.start",
+    "org.matrix.msc3381.poll.start",
+    "m.beacon_info",
+    "org.matrix.msc3672.beacon_info",
+];
 
 /// Ends of rooms, by room and commit of their last event: facts, never outdated.
 pub(crate) struct Tails(Cache<(RoomNid, Position), Arc<Tail>>);
@@ -40,6 +54,7 @@ pub(crate) struct Tail {
     pub(crate) holes: BTreeSet<i64>,
     rendered: Vec<OnceCell<Option<Box<str>>>>,
     power: OnceCell<Option<Power>>,
+    bump: OnceCell<Option<Position>>,
 }
 
 impl Delivery {
@@ -63,8 +78,21 @@ impl Delivery {
         let holes = reader.gaps(nid).await?.into_iter().map(|gap| gap.ordinal).collect();
         let rendered = rows.iter().map(|_| OnceCell::new()).collect();
         let View { room_id, head, .. } = view;
-        Ok(Tail { room_id, head, rows, events, holes, rendered, power: OnceCell::new() })
+        Ok(Tail {
+            room_id,
+            head,
+            rows,
+            events,
+            holes,
+            rendered,
+            power: OnceCell::new(),
+            bump: OnceCell::new(),
+        })
     }
+}
+
+fn bumps(event: &Event) -> bool {
+    BUMPING.contains(&&*event.pdu.kind().to_string())
 }
 
 impl Tail {
@@ -73,6 +101,35 @@ impl Tail {
         let first = self.rows.first()?.ordinal;
         let inside = move |(row, _): &(&TimelineRow, &Event)| row.ordinal >= from && row.ordinal < to;
         (first <= from).then(|| self.rows.iter().zip(&self.events).filter(inside))
+    }
+
+    /// All events after a position, oldest first, if all of them are here.
+    pub(crate) fn after(&self, position: Position) -> Option<impl Iterator<Item = &Event>> {
+        let inside = move |(row, _): &(&TimelineRow, &Event)| row.position > position;
+        let events = self.rows.iter().zip(&self.events).filter(inside);
+        (!self.has_older(Some(position))).then(|| events.map(|(_, event)| event))
+    }
+
+    /// When something was last said in the room: the commit of the last event that brings a room to the top. None where
+    /// there is no such event among the newest.
+    ///
+    /// Specification: MSC4186, `bump_stamp`.
+    pub(crate) async fn bump(&self, view: &View<'_>) -> Result<Option<Position>, Error> {
+        let find = || async {
+            let is_live = |row: &TimelineRow| row.ordinal > 0;
+            let kept = self.rows.iter().zip(&self.events).rev();
+            let mut kept = kept.filter(|(row, event)| is_live(row) && bumps(event));
+            if let Some((row, _)) = kept.next() {
+                return Ok(Some(row.position));
+            }
+            let before = self.rows.first().map_or(view.head.next_live, |row| row.ordinal);
+            let rows = view.reader.timeline_back(view.nid, before, BUMPS).await?;
+            let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
+            let events = view.load(&nums).await?;
+            let found = rows.iter().zip(&events).find(|(row, event)| is_live(row) && bumps(event));
+            Ok::<_, Error>(found.map(|(row, _)| row.position))
+        };
+        Ok(*self.bump.get_or_try_init(find).await?)
     }
 
     /// Whether there may be older events after a position than those kept.

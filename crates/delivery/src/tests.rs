@@ -5,4 +5,6 @@ mod house;
 mod model;
 mod push;
 mod rooms;
+mod sliding;
+mod sticky;
 mod waiting;

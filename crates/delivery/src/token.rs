@@ -55,11 +55,44 @@ impl FromStr for SyncToken {
     }
 }
 
+/// Up to where a device has what is delivered surely, message by message: those sent to it, sticky events.
+///
+/// Written `d1_<position>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Received(pub(crate) Position);
+
+impl Received {
+    /// Everything up to a commit.
+    pub fn up_to(position: Position) -> Self {
+        Self(position)
+    }
+
+    /// The last commit of which the device has everything.
+    pub fn position(self) -> Position {
+        self.0
+    }
+}
+
+impl fmt::Display for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "d1_{}", self.0)
+    }
+}
+
+impl FromStr for Received {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let position = text.strip_prefix("d1_").and_then(|position| position.parse().ok());
+        position.map(|position| Self(Position(position))).ok_or(Error::BadToken)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use chappe_store::Position;
 
-    use super::SyncToken;
+    use super::{Received, SyncToken};
 
     #[test]
     fn tokens_survive_their_text() {
@@ -70,6 +103,11 @@ mod tests {
         }
         for bad in ["", "c1_", "c1_1_", "c1_1_a", "c2_1_a-1", "c1_-1_a-1", "c1_1_a-1-2-3", "c1_1_a-x", "t5"] {
             assert!(bad.parse::<SyncToken>().is_err(), "{bad}");
+        }
+        let received = Received(Position(7));
+        assert_eq!(received.to_string().parse::<Received>().unwrap(), received);
+        for bad in ["", "7", "d1_", "d1_x", "d1_-1"] {
+            assert!(bad.parse::<Received>().is_err(), "{bad}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use chappe_rooms::{Event, View};
 use chappe_rules::{
     Pdu,
-    push::{Counts, CountsByThread, Setting, Subject, evaluate},
+    push::{Counts, CountsByThread, Setting, Subject, THREAD_SUBSCRIPTION, evaluate},
 };
 use chappe_store::{EventNum, Membership, Position, RoomNid};
 use quick_cache::sync::Cache;
@@ -170,6 +170,7 @@ async fn count(
         power,
         user: reading.user,
         display_name: &display_name,
+        follows: None,
     };
     let loaded = match reading.tail.between(start, end) {
         Some(events) => events.map(|(row, event)| (row.ordinal, event.clone())).collect(),
@@ -182,6 +183,7 @@ async fn count(
             continue;
         }
         let subject = event.kept(Subject::new);
+        let setting = Setting { follows: follows(reading, &event.pdu).await?, ..setting };
         let attention = evaluate(&reading.settings.rules, &subject, &setting);
         if attention.notify {
             let thread = thread_of(reading.view, event).await?;
@@ -216,6 +218,20 @@ pub(crate) async fn display_name(reading: &Reading<'_>) -> Result<String, Error>
     let member = reading.view.current(StateEventType::RoomMember, reading.user.as_str()).await?;
     let named = member.and_then(|member| member.pdu.content_as::<Named>());
     Ok(named.and_then(|named| named.displayname).unwrap_or_default())
+}
+
+/// Whether the user follows the thread that an event is in, if their rules ask for it; none if it is in no thread.
+///
+/// Specification: MSC4306.
+pub(crate) async fn follows(reading: &Reading<'_>, event: &Pdu) -> Result<Option<bool>, Error> {
+    let rules = &reading.settings.rules;
+    let asks = rules.override_.iter().chain(&rules.underride).any(|rule| {
+        rule.conditions.iter().any(|condition| condition.kind() == THREAD_SUBSCRIPTION)
+    });
+    let thread = relation_of(event).filter(|(kind, _)| asks && kind == "m.thread");
+    let Some((_, root)) = thread else { return Ok(None) };
+    let found = reading.view.reader.thread_subscription(reading.user, reading.view.nid, &root).await?;
+    Ok(Some(found.is_some_and(|found| found.value.subscribed)))
 }
 
 impl Read {

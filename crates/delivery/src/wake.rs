@@ -42,6 +42,8 @@ pub(crate) struct Wake {
     events: RwLock<HashMap<RoomNid, Position>>,
     /// The last receipt of each room since `born`.
     receipts: RwLock<HashMap<RoomNid, Position>>,
+    /// The last sticky event of each room that has any; none until they are loaded.
+    sticky: RwLock<Option<HashMap<RoomNid, Position>>>,
     born: Position,
     reached: watch::Sender<Position>,
     /// The last entry whose handling has begun.
@@ -62,6 +64,7 @@ impl Wake {
             rooms: RwLock::default(),
             events: RwLock::default(),
             receipts: RwLock::default(),
+            sticky: RwLock::default(),
             born,
             reached: watch::Sender::new(born),
             begun: AtomicU64::new(born.0),
@@ -124,6 +127,17 @@ impl Wake {
     /// The commit of the last event of a room, or the one at which this process began if there was none since.
     pub(crate) fn last_event(&self, nid: RoomNid) -> Position {
         self.events.read().get(&nid).copied().unwrap_or(self.born)
+    }
+
+    /// Whether sticky events may have come into a room after a position.
+    pub(crate) fn may_stick(&self, nid: RoomNid, after: Position) -> bool {
+        let sticky = self.sticky.read();
+        sticky.as_ref().is_none_or(|rooms| rooms.get(&nid).is_some_and(|last| *last > after))
+    }
+
+    /// The commit of the last event of a room, if there was one since this process began.
+    pub(crate) fn last_event_known(&self, nid: RoomNid) -> Option<Position> {
+        self.events.read().get(&nid).copied()
     }
 
     /// The attached users of a room.
@@ -227,6 +241,12 @@ impl Wake {
     async fn keep_up(&self) {
         let mut visible = self.store.visible();
         let mut sweep = self.world.interval(SWEEP);
+        match self.store.read().sticky_rooms().await {
+            Ok(rooms) => *self.sticky.write() = Some(rooms.into_iter().collect()),
+            Err(error) => {
+                tracing::error!(%error, "sticky events cannot be read, looking for them everywhere")
+            }
+        }
         loop {
             tokio::select! {
                 () = self.world.stopping() => return,
@@ -264,8 +284,11 @@ impl Wake {
     async fn handle(&self, reader: &Reader<'_>, entry: &Entry) -> Result<(), Error> {
         let at = entry.position;
         match &entry.what {
-            LogEntry::Event { room, member, .. } => {
+            LogEntry::Event { room, member, sticky, .. } => {
                 let nid = RoomNid(*room);
+                if *sticky && let Some(rooms) = self.sticky.write().as_mut() {
+                    rooms.insert(nid, at);
+                }
                 self.events.write().insert(nid, at);
                 self.touch_room(nid, at, &Touch::Room(nid));
                 if let Some(signal) = member.as_ref().and_then(|member| self.user(member)) {
@@ -302,6 +325,7 @@ impl Wake {
                     signal.touch(at, Touch::DeviceLists);
                 }
             }
+            LogEntry::ThreadSubscription { user } => self.touch_user(user, at, Touch::Threads),
             LogEntry::Pushers { .. } => {
                 self.pushers.fetch_max(at.0, SeqCst);
             }

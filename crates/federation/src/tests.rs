@@ -155,6 +155,13 @@ impl Server {
         self.rooms.send(&self.actor(user), room, draft, None).await.unwrap()
     }
 
+    async fn stick(&self, user: &str, room: &RoomId, text: &str) -> OwnedEventId {
+        let content = json!({ "msgtype": "m.text", "body": text }).as_object().unwrap().clone();
+        let draft = Draft::message(TimelineEventType::RoomMessage, content);
+        let draft = Draft { sticky_ms: Some(3_600_000), ..draft };
+        self.rooms.send(&self.actor(user), room, draft, None).await.unwrap()
+    }
+
     async fn has(&self, event: &OwnedEventId) -> bool {
         self.store.read().event_address(event).await.unwrap().is_some()
     }

@@ -74,8 +74,13 @@ impl Desk<'_> {
     pub(crate) async fn prepare(&self, by: By<'_>, draft: Draft) -> Result<Prepared> {
         let timestamp = draft.timestamp.unwrap_or_else(|| self.inner.now());
         let content = canonical(&draft)?;
-        let draft =
-            build::Draft { kind: draft.kind, state_key: draft.state_key, content, redacts: draft.redacts };
+        let draft = build::Draft {
+            kind: draft.kind,
+            state_key: draft.state_key,
+            content,
+            redacts: draft.redacts,
+            sticky_ms: draft.sticky_ms,
+        };
         let raw = to_raw_value(&draft.content).map_err(|error| Error::BadJson(error.to_string()))?;
         let auth_keys = auth_types(self.rules, &draft.kind, by.sender, draft.state_key.as_deref(), &raw)
             .map_err(refusal)?;
@@ -168,6 +173,7 @@ impl Desk<'_> {
             state_key: pdu.state_key().map(str::to_owned),
             content,
             redacts: None,
+            sticky_ms: None,
         };
         let by = By { sender: pdu.sender(), bypass: Bypass::None, door };
         let needed = self.inner.policy.state_needed(&candidate(by, &draft));

@@ -81,6 +81,7 @@ impl Rooms {
             state_key: draft.state_key.clone(),
             content,
             redacts: draft.redacts.clone(),
+            sticky_ms: draft.sticky_ms,
             delay_ms,
             scheduled_at: self.0.world.now(),
             transaction: key.map(TransactionKey::hash),
@@ -179,6 +180,7 @@ impl Rooms {
         let mut draft = Draft {
             state_key: delayed.state_key,
             redacts: delayed.redacts,
+            sticky_ms: delayed.sticky_ms,
             ..Draft::message(TimelineEventType::from(delayed.kind), content)
         };
         self.complete(&actor, &delayed.room, &mut draft).await?;

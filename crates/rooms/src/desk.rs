@@ -390,7 +390,8 @@ impl<'s> Desk<'s> {
             }
         }
         let local = source != Source::Elsewhere;
-        self.tx.log(LogEntry::Event { room: self.nid.0, event: num.0, member, local });
+        let sticky = self.stick(pdu, num);
+        self.tx.log(LogEntry::Event { room: self.nid.0, event: num.0, member, local, sticky });
         Ok(())
     }
 

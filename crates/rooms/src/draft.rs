@@ -20,12 +20,22 @@ pub struct Draft {
     pub with_relations: Vec<String>,
     /// Time to claim instead of now; application services may ask for it.
     pub timestamp: Option<MilliSecondsSinceUnixEpoch>,
+    /// For how long every device in the room gets it, in milliseconds (MSC4354).
+    pub sticky_ms: Option<u32>,
 }
 
 impl Draft {
     /// A message event.
     pub fn message(kind: TimelineEventType, content: Map<String, Value>) -> Self {
-        Self { kind, state_key: None, content, redacts: None, with_relations: Vec::new(), timestamp: None }
+        Self {
+            kind,
+            state_key: None,
+            content,
+            redacts: None,
+            with_relations: Vec::new(),
+            timestamp: None,
+            sticky_ms: None,
+        }
     }
 
     /// A state event.

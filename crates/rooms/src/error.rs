@@ -76,6 +76,12 @@ pub enum Error {
     /// The delayed event was sent or cancelled before: 409.
     #[error("this delayed event has been sent or cancelled")]
     Ended,
+    /// The event is not in the thread: `M_NOT_IN_THREAD` (MSC4306).
+    #[error("this event is not in the thread")]
+    NotInThread,
+    /// The user ceased to follow the thread after the event: `M_CONFLICTING_UNSUBSCRIPTION` (MSC4306).
+    #[error("the thread was unsubscribed from after this event")]
+    Unsubscribed,
     /// Too many writers at once: try again.
     #[error("the room is busy, try again")]
     Retry,

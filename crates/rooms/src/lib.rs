@@ -27,11 +27,13 @@ mod remote;
 mod reports;
 mod send;
 mod serve;
+mod sticky;
 mod stripped;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod thread_subscriptions;
 mod turn;
 mod upgrade;
 mod visible;
@@ -75,6 +77,8 @@ pub use self::{
     relations::{Recurse, RelationsPage, RelationsRequest, ThreadsPage},
     reports::Reported,
     serve::{BoundInvite, SignedMember},
+    sticky::StickyEvent,
+    thread_subscriptions::{SubscriptionChange, SubscriptionsPage, changed_subscriptions},
     visible::{Access, Seen},
 };
 pub use chappe_rules::client::{Form, Unsigned};
@@ -171,13 +175,15 @@ impl Rooms {
 }
 
 impl Rooms {
-    /// Forgets what is no longer needed: transactions older than two days, delayed events long sent. Gives how many. Meant to be called every few
+    /// Forgets what is no longer needed: transactions older than two days, delayed events long sent, sticky events that are no
+    /// longer. Gives how many. Meant to be called every few
     /// minutes.
     pub async fn sweep(&self) -> Result<usize> {
         const AT_ONCE: usize = 1_000;
         const KEPT_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
         let before = self.0.world.now().saturating_sub(KEPT_MS);
         let mut swept = self.sweep_delayed().await?;
+        swept += self.sweep_sticky().await?;
         loop {
             let mut tx = chappe_store::Tx::new();
             let count = tx.forget_transactions(&self.0.store.read(), before, AT_ONCE).await?;

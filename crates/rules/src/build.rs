@@ -107,12 +107,14 @@ pub struct Draft {
     pub content: CanonicalJsonObject,
     /// For a redaction: the target; the room version decides where it is written.
     pub redacts: Option<OwnedEventId>,
+    /// For how long every device in the room gets it, in milliseconds (MSC4354).
+    pub sticky_ms: Option<u32>,
 }
 
 impl Draft {
     /// A message event.
     pub fn message(kind: TimelineEventType, content: CanonicalJsonObject) -> Self {
-        Self { kind, state_key: None, content, redacts: None }
+        Self { kind, state_key: None, content, redacts: None, sticky_ms: None }
     }
 
     /// A state event.
@@ -121,7 +123,7 @@ impl Draft {
         state_key: impl Into<String>,
         content: CanonicalJsonObject,
     ) -> Self {
-        Self { kind, state_key: Some(state_key.into()), content, redacts: None }
+        Self { kind, state_key: Some(state_key.into()), content, redacts: None, sticky_ms: None }
     }
 
     /// A membership event of `user`. `content` gets the membership; other fields are the caller's.
@@ -138,6 +140,7 @@ impl Draft {
             state_key: None,
             content: reason.into_iter().collect(),
             redacts: Some(target.to_owned()),
+            sticky_ms: None,
         }
     }
 }
@@ -204,7 +207,7 @@ pub struct Place<'a> {
 
 /// The event of a draft, without hash and signature: what a peer is offered by `make_join` and its sisters.
 pub fn template(place: &Place<'_>, draft: Draft) -> CanonicalJsonObject {
-    let Draft { kind, state_key, mut content, redacts } = draft;
+    let Draft { kind, state_key, mut content, redacts, sticky_ms } = draft;
     let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
     let ids = |ids: &[Reference]| {
         CanonicalJsonValue::Array(ids.iter().map(|reference| reference.write(place.rules)).collect())
@@ -218,6 +221,11 @@ pub fn template(place: &Place<'_>, draft: Draft) -> CanonicalJsonObject {
         } else {
             put("redacts", text(redacts.as_str()));
         }
+    }
+    if let Some(duration) = sticky_ms {
+        let duration = CanonicalJsonValue::Integer(duration.into());
+        let sticky = CanonicalJsonObject::from_iter([("duration_ms".to_owned(), duration)]);
+        put(crate::pdu::STICKY, CanonicalJsonValue::Object(sticky));
     }
     put("type", text(&kind.to_string()));
     put("sender", text(place.sender.as_str()));

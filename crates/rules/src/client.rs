@@ -52,6 +52,9 @@ pub struct Unsigned {
     /// Redacted events: the redaction, in client form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redacted_because: Option<Box<RawValue>>,
+    /// Sticky events: for how many milliseconds more (MSC4354).
+    #[serde(rename = "msc4354_sticky_duration_ttl_ms", skip_serializing_if = "Option::is_none")]
+    pub sticky_ttl_ms: Option<u64>,
     /// Bundled aggregations.
     #[serde(rename = "m.relations", skip_serializing_if = "BTreeMap::is_empty")]
     pub relations: BTreeMap<String, Value>,
@@ -71,9 +74,15 @@ impl Unsigned {
             && self.replaces_state.is_none()
             && self.prev_sender.is_none()
             && self.redacted_because.is_none()
+            && self.sticky_ttl_ms.is_none()
             && self.relations.is_empty()
             && self.invite_room_state.is_empty()
     }
+}
+
+#[derive(Serialize)]
+struct Sticky {
+    duration_ms: u32,
 }
 
 #[derive(Serialize)]
@@ -88,6 +97,8 @@ struct ClientEvent<'a> {
     sender: &'a UserId,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_key: Option<&'a str>,
+    #[serde(rename = "msc4354_sticky", skip_serializing_if = "Option::is_none")]
+    sticky: Option<Sticky>,
     #[serde(rename = "type")]
     kind: &'a TimelineEventType,
     #[serde(skip_serializing_if = "Unsigned::is_empty")]
@@ -115,6 +126,7 @@ pub fn render(pdu: &Pdu, form: Form, unsigned: &Unsigned) -> Box<RawValue> {
         room_id: (form == Form::Full).then_some(pdu.room_id()),
         sender: pdu.sender(),
         state_key: pdu.state_key(),
+        sticky: pdu.sticky_ms().map(|duration_ms| Sticky { duration_ms }),
         kind: pdu.kind(),
         unsigned,
     };

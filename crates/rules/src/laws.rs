@@ -88,6 +88,7 @@ impl Room {
             state_key: key.map(str::to_owned),
             content: object(content),
             redacts: None,
+            sticky_ms: None,
         };
         self.clock += 1;
         let pdu = self.draft(sender, draft);

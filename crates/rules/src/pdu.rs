@@ -17,6 +17,10 @@ use crate::{Error, json};
 
 /// The longest identifier, type or state key, in bytes.
 pub const MAX_ID_BYTES: usize = 255;
+/// The field that makes an event sticky (MSC4354).
+pub(crate) const STICKY: &str = "msc4354_sticky";
+/// The longest time that an event is sticky, in milliseconds.
+pub const MAX_STICKY_MS: u32 = 3_600_000;
 /// Raw input longer than this is not even parsed, in bytes. Four times the limit of the canonical form.
 const MAX_RAW_BYTES: usize = 4 * 65_535;
 
@@ -224,6 +228,24 @@ impl Pdu {
     /// For a redaction event: what it redacts, wherever the room version puts it.
     pub fn redacts(&self) -> Option<&EventId> {
         self.0.redacts.as_deref()
+    }
+
+    /// For how long every device in the room gets the event whatever its timeline limit, in milliseconds (MSC4354).
+    pub fn sticky_ms(&self) -> Option<u32> {
+        #[derive(Deserialize)]
+        struct Stuck {
+            #[serde(rename = "msc4354_sticky")]
+            sticky: Sticky,
+        }
+        #[derive(Deserialize)]
+        struct Sticky {
+            duration_ms: u64,
+        }
+        if !self.0.json.contains(STICKY) {
+            return None;
+        }
+        let stuck: Stuck = serde_json::from_str(&self.0.json).ok()?;
+        Some(u32::try_from(stuck.sticky.duration_ms).unwrap_or(MAX_STICKY_MS).min(MAX_STICKY_MS))
     }
 
     /// The whole event in canonical JSON: what is stored and what peers are sent. No `unsigned`, no derived `event_id`.

@@ -23,6 +23,9 @@ use crate::{
 /// Patterns longer than this match nothing, in bytes: no legitimate one comes near, and matching costs pattern × text.
 pub const MAX_PATTERN_BYTES: usize = 1_024;
 
+/// The condition that asks whether the user follows the event's thread (MSC4306).
+pub const THREAD_SUBSCRIPTION: &str = "io.element.msc4306.thread_subscription";
+
 /// What a user's rules make of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attention {
@@ -110,6 +113,8 @@ pub struct Setting<'a> {
     pub user: &'a UserId,
     /// That user's display name in the room.
     pub display_name: &'a str,
+    /// Whether that user follows the thread of the event; none if it is in no thread.
+    pub follows: Option<bool>,
 }
 
 /// Evaluates a user's rules; nobody's attention is drawn to what they said themselves.
@@ -194,6 +199,10 @@ fn condition_holds(condition: &PushCondition, subject: &Subject, setting: &Setti
             .get(&data.key)
             .and_then(FlattenedJsonValue::as_array)
             .is_some_and(|values| values.contains(&data.value)),
+        other if other.kind() == THREAD_SUBSCRIPTION => {
+            let wanted = other.data().get("subscribed").and_then(|subscribed| subscribed.as_bool());
+            wanted.is_some() && setting.follows == wanted
+        }
         _ => false,
     }
 }
@@ -255,6 +264,7 @@ mod tests {
             power: Some(&power),
             user: user_id!("@bob:b.example"),
             display_name: "Bob B",
+            follows: None,
         };
         evaluate(rules, &Subject::new(said), &setting)
     }
@@ -309,6 +319,30 @@ mod tests {
             ""
         ));
         assert!(!notifies(json!({"kind": "unheard_of"}), ""));
+    }
+
+    #[test]
+    fn threads_that_are_followed() {
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        let said = Subject::new(&room.say("@a:a.example", "hello"));
+        let power = room.power();
+        let heard = |subscribed: bool, follows: Option<bool>| {
+            let rule = json!({"rule_id": "x", "default": false, "enabled": true, "actions": ["notify"],
+                "conditions": [{"kind": "io.element.msc4306.thread_subscription", "subscribed": subscribed}]});
+            let rules: Ruleset = serde_json::from_value(json!({"override": [rule]})).unwrap();
+            let setting = Setting {
+                room_id: ruma::room_id!("!r:a.example"),
+                joined: 2,
+                power: Some(&power),
+                user: user_id!("@bob:b.example"),
+                display_name: "",
+                follows,
+            };
+            evaluate(&rules, &said, &setting).notify
+        };
+        assert!(heard(true, Some(true)) && heard(false, Some(false)));
+        assert!(!heard(true, Some(false)) && !heard(false, Some(true)));
+        assert!(!heard(true, None) && !heard(false, None), "in no thread");
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Delayed {
     /// For a redaction: what it redacts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redacts: Option<OwnedEventId>,
+    /// For how long it is sticky, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky_ms: Option<u32>,
     /// How long it waits, in milliseconds.
     pub delay_ms: u64,
     /// Since when, in milliseconds since the Unix epoch.

@@ -351,6 +351,23 @@ impl Reader<'_> {
         found.into_iter().map(|pdu| pdu.ok_or(Error::Corrupt("event without JSON"))).collect()
     }
 
+    /// The JSON of events of several rooms, in their order: one round trip. Meant to be looked at once, so it is not
+    /// cached.
+    pub async fn pdus_of(
+        &self,
+        addresses: &[(RoomNid, EventNum)],
+    ) -> Result<Vec<Option<Arc<StoredPdu>>>, Error> {
+        let mut found: Vec<_> = addresses.iter().map(|address| self.cache.pdus.get(address)).collect();
+        let wanted: Vec<usize> = (0..addresses.len()).filter(|&i| found[i].is_none()).collect();
+        if !wanted.is_empty() {
+            let keys: Vec<_> = wanted.iter().map(|&i| addresses[i]).collect();
+            for (&i, row) in wanted.iter().zip(self.get_many::<EventPdus>(&keys).await?) {
+                found[i] = row.map(Arc::new);
+            }
+        }
+        Ok(found)
+    }
+
     /// What the server thinks of an event.
     pub async fn event_meta(&self, nid: RoomNid, num: EventNum) -> Result<EventMeta, Error> {
         self.get::<EventMetas>(&(nid, num)).await?.ok_or(Error::Corrupt("event without a record"))

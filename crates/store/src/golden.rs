@@ -172,6 +172,7 @@ fn delayed_rows() -> Vec<(u8, String)> {
         state_key: Some(String::new()),
         content: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
         redacts: None,
+        sticky_ms: None,
         delay_ms: 8,
         scheduled_at: 7,
         transaction: Some([9; 32]),

@@ -16,6 +16,8 @@ pub mod gaps;
 mod golden;
 #[cfg(test)]
 mod golden_accounts;
+#[cfg(test)]
+mod golden_delivery;
 mod hex32;
 pub mod identity;
 mod key;
@@ -34,7 +36,9 @@ pub mod reports;
 pub mod rooms;
 pub mod server_keys;
 pub mod state;
+pub mod sticky;
 mod table;
+pub mod thread_subscriptions;
 pub mod timeline;
 pub mod transactions;
 mod tx;

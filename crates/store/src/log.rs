@@ -25,6 +25,9 @@ pub enum LogEntry {
         /// Whether it was made here (and so has to be sent to peers).
         #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
         local: bool,
+        /// Whether it is sticky for a while.
+        #[serde(rename = "s", default, skip_serializing_if = "std::ops::Not::not")]
+        sticky: bool,
     },
     /// A local user's invite or knock in a room that this server is not in changed.
     #[serde(rename = "o")]
@@ -49,6 +52,12 @@ pub enum LogEntry {
     /// A user's global or room account data, push rules, or ignored users changed.
     #[serde(rename = "a")]
     AccountData {
+        /// Whose.
+        user: OwnedUserId,
+    },
+    /// A user follows a thread, or does no longer.
+    #[serde(rename = "h")]
+    ThreadSubscription {
         /// Whose.
         user: OwnedUserId,
     },

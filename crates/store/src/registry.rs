@@ -206,6 +206,18 @@ registry! {
     /// Backed-up room keys.
     BACKUP_KEYS = 107, Bulk;
 
+    // Delivery.
+    /// Threads that users follow.
+    THREAD_SUBSCRIPTIONS = 190, Point;
+    /// The same by the order of change.
+    THREAD_SUBSCRIPTION_ORDER = 191, Index;
+    /// How many each user has.
+    THREAD_SUBSCRIPTION_COUNTS = 192, Point;
+    /// Sticky events by room.
+    STICKY = 193, Index;
+    /// The same by when they end.
+    STICKY_ENDS = 194, Queue;
+
     /// Media, by server and id.
     MEDIA = 170, Index;
     /// Addresses of media that wait for their upload.

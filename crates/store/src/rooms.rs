@@ -234,6 +234,15 @@ impl Reader<'_> {
         self.get::<RoomHeads>(&nid).await?.ok_or(Error::Corrupt("room without a head"))
     }
 
+    /// The heads of several rooms, in their order: one round trip, none for no rooms.
+    pub async fn room_heads(&self, nids: &[RoomNid]) -> Result<Vec<RoomHead>, Error> {
+        if nids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = self.get_many::<RoomHeads>(nids).await?;
+        found.into_iter().map(|head| head.ok_or(Error::Corrupt("room without a head"))).collect()
+    }
+
     /// Up to `limit` rooms numbered above `after`, ascending: pages over all rooms.
     pub async fn rooms_after(&self, after: RoomNid, limit: usize) -> Result<Vec<RoomNid>, Error> {
         let rows = self.scan_from::<RoomHeads>(&(), &RoomNid(after.0.saturating_add(1)), limit).await?;

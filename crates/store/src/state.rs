@@ -172,6 +172,20 @@ impl Reader<'_> {
         Ok(rows)
     }
 
+    /// One key of the current state of several rooms, in their order: one round trip, none for no rooms.
+    pub async fn state_of_rooms(
+        &self,
+        nids: &[RoomNid],
+        key: &StateKey,
+    ) -> Result<Vec<Option<EventNum>>, Error> {
+        if nids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<_> = nids.iter().map(|nid| (*nid, key.clone())).collect();
+        let rows = self.get_many::<StateNow>(&keys).await?;
+        Ok(rows.into_iter().map(|row| row.and_then(|now| now.num.some())).collect())
+    }
+
     /// The whole current state.
     pub async fn current_state(&self, nid: RoomNid) -> Result<Vec<(StateKey, EventNum)>, Error> {
         let rows = self.scan_all::<StateNow>(&nid).await?;

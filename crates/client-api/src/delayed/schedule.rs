@@ -2,18 +2,21 @@
 
 use axum::{Json, extract::State};
 use chappe_rooms::{Draft, Rooms, Transaction};
-use chappe_web::Arguments;
+use chappe_rules::pdu::MAX_STICKY_MS;
+use chappe_web::{Arguments, Parameters};
 use ruma::{OwnedRoomId, OwnedTransactionId, RoomId, events::TimelineEventType};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{error::Result, rates::Limits, requester::Acting, requester::Requester};
 
-/// How long an event that is sent has to wait, in milliseconds.
+/// How long an event that is sent has to wait, and how long it is to stick, in milliseconds.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Delay {
     #[serde(rename = "org.matrix.msc4140.delay")]
     delay: Option<u64>,
+    #[serde(rename = "org.matrix.msc4354.sticky_duration_ms")]
+    sticky: Option<u32>,
 }
 
 impl Delay {
@@ -23,9 +26,13 @@ impl Delay {
         rooms: &Rooms,
         requester: &Requester,
         room: &RoomId,
-        draft: Draft,
+        mut draft: Draft,
         txn: Option<Transaction>,
     ) -> Result<Json<Value>> {
+        if self.sticky.is_some_and(|sticky| sticky > MAX_STICKY_MS) {
+            return Err(chappe_web::Error::invalid_param("An event sticks for an hour at most").into());
+        }
+        draft.sticky_ms = self.sticky;
         let actor = requester.actor();
         Ok(Json(match self.delay {
             Some(delay) => json!({ "delay_id": rooms.schedule(&actor, room, draft, delay, txn).await? }),
@@ -46,6 +53,7 @@ pub(super) async fn handler(
     State(limits): State<Limits>,
     requester: Acting,
     Arguments((room, kind, txn)): Arguments<(OwnedRoomId, String, OwnedTransactionId)>,
+    Parameters(delay): Parameters<Delay>,
     body: axum::body::Bytes,
 ) -> Result<Json<Value>> {
     limits.user("message", requester.user(), |rates| rates.message)?;
@@ -57,5 +65,5 @@ pub(super) async fn handler(
         None if kind == TimelineEventType::RoomRedaction => crate::rooms::redaction(&body.content)?,
         None => Draft::message(kind, body.content),
     };
-    Delay { delay: Some(body.delay_ms) }.send(&rooms, &requester, &room, draft, Some(txn)).await
+    Delay { delay: Some(body.delay_ms), ..delay }.send(&rooms, &requester, &room, draft, Some(txn)).await
 }

@@ -23,11 +23,14 @@ mod send;
 mod state;
 mod state_event;
 mod summary;
+mod thread_subscription;
+mod thread_subscriptions;
 mod threads;
 mod timestamp_to_event;
 mod upgrade;
 
-use chappe_web::Routes;
+use chappe_web::{Auth, Routes};
+use http::Method;
 use ruma::{
     RoomId,
     api::client::{
@@ -38,8 +41,13 @@ use ruma::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
-pub(crate) use self::send::redaction;
+pub(crate) use self::{send::redaction, thread_subscriptions::Changes as SubscriptionChanges};
 use crate::{Api, error::Result};
+
+/// Where threads are followed while MSC4306 is not part of the specification, and where they are listed (MSC4308).
+const SUBSCRIPTION: &str =
+    "/_matrix/client/unstable/io.element.msc4306/rooms/{room_id}/thread/{thread_root}/subscription";
+const SUBSCRIPTIONS: &str = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions";
 
 pub(crate) fn routes() -> Routes<Api> {
     membership().and(history()).and(around())
@@ -85,6 +93,10 @@ fn around() -> Routes<Api> {
         .on::<rel::get_relating_events_with_rel_type::v1::Request, _>(relations::of_kind)
         .on::<rel::get_relating_events_with_rel_type_and_event_type::v1::Request, _>(relations::of_type)
         .on::<get_threads::v1::Request, _>(threads::handler)
+        .at(&Method::GET, SUBSCRIPTION, Auth::Token, thread_subscription::show)
+        .at(&Method::PUT, SUBSCRIPTION, Auth::Token, thread_subscription::set)
+        .at(&Method::DELETE, SUBSCRIPTION, Auth::Token, thread_subscription::remove)
+        .at(&Method::GET, SUBSCRIPTIONS, Auth::Token, thread_subscriptions::handler)
         .on::<get_hierarchy::v1::Request, _>(hierarchy::handler)
         .on::<r::get_summary::v1::Request, _>(summary::handler)
         .on::<create_receipt::v3::Request, _>(receipt::handler)

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use axum::{Json, extract::State};
 use chappe_accounts::Accounts;
 use chappe_delivery::{Delivery, Delta, JoinedRoom, LeftRoom, RoomPart, StatePart, SyncRequest, Timeline};
-use chappe_web::Ruma;
+use chappe_web::{Parameters, Ruma};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId,
     api::client::{
@@ -13,7 +13,7 @@ use ruma::{
         sync::sync_events::v3::{Filter, Request},
     },
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{error::Result, requester::Requester};
@@ -22,6 +22,7 @@ pub(super) async fn handler(
     State(delivery): State<Delivery>,
     State(accounts): State<Accounts>,
     requester: Requester,
+    Parameters(early): Parameters<Early>,
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Answer>> {
     let since = request.since.as_deref().map(str::parse).transpose()?;
@@ -40,13 +41,35 @@ pub(super) async fn handler(
         since,
         filter: Arc::new(filter),
         full_state: request.full_state,
-        state_after: request.use_state_after,
+        state_after: request.use_state_after || early.state_after,
         presence: request.set_presence,
         timeout: request.timeout.unwrap_or(Duration::ZERO),
     };
     let apart = wanted.filter.room.timeline.unread_thread_notifications;
     let threads = if apart { Threads::Apart } else { Threads::Included };
-    Ok(Json(answer(delivery.sync(&wanted).await?, threads)))
+    let naming = if request.use_state_after { Naming::Stable } else { Naming::Early };
+    Ok(Json(answer(delivery.sync(&wanted).await?, Style { threads, naming })))
+}
+
+/// Parameters from before they were part of the specification.
+#[derive(Debug, Deserialize)]
+pub(super) struct Early {
+    #[serde(default, rename = "org.matrix.msc4222.use_state_after")]
+    state_after: bool,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy)]
+struct Style {
+    threads: Threads,
+    naming: Naming,
+}
+
+/// Under which name the state after the timeline goes (MSC4222).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Stable,
+    Early,
 }
 
 /// Whether unread threads are counted apart from their room (client-server API, "Receiving notifications").
@@ -135,6 +158,8 @@ struct Part {
     state: Option<Events>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_after: Option<Events>,
+    #[serde(rename = "org.matrix.msc4222.state_after", skip_serializing_if = "Option::is_none")]
+    early_state_after: Option<Events>,
     account_data: Events,
 }
 
@@ -150,6 +175,8 @@ struct Joined {
     #[serde(flatten)]
     part: Part,
     ephemeral: Events,
+    #[serde(rename = "msc4354_sticky", skip_serializing_if = "Events::is_empty")]
+    sticky: Events,
     unread_notifications: Counts,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     unread_thread_notifications: BTreeMap<OwnedEventId, Counts>,
@@ -178,17 +205,19 @@ struct Summary {
     invited: Option<u64>,
 }
 
-fn answer(delta: Delta, threads: Threads) -> Answer {
+fn answer(delta: Delta, style: Style) -> Answer {
     let stripped = |(room, events): (OwnedRoomId, Vec<Event>)| (room, Events { events });
     let rooms = Rooms {
-        join: delta.joined.into_iter().map(|(id, room)| (id, joined(room, threads))).collect(),
+        join: delta.joined.into_iter().map(|(id, room)| (id, joined(room, style))).collect(),
         invite: (delta.invited.into_iter().map(stripped))
             .map(|(id, invite_state)| (id, Invited { invite_state }))
             .collect(),
         knock: (delta.knocked.into_iter().map(stripped))
             .map(|(id, knock_state)| (id, Knocked { knock_state }))
             .collect(),
-        leave: delta.left.into_iter().map(|(id, LeftRoom { part })| (id, part.into())).collect(),
+        leave: (delta.left.into_iter())
+            .map(|(id, LeftRoom { part })| (id, Part::new(part, style.naming)))
+            .collect(),
     };
     Answer {
         next_batch: delta.next.to_string(),
@@ -202,9 +231,9 @@ fn answer(delta: Delta, threads: Threads) -> Answer {
     }
 }
 
-fn joined(room: JoinedRoom, threads: Threads) -> Joined {
-    let JoinedRoom { part, ephemeral, unread, summary } = room;
-    let (unread_notifications, unread_thread_notifications) = match threads {
+fn joined(room: JoinedRoom, style: Style) -> Joined {
+    let JoinedRoom { part, ephemeral, sticky, unread, summary } = room;
+    let (unread_notifications, unread_thread_notifications) = match style.threads {
         Threads::Included => (unread.total.into(), BTreeMap::new()),
         Threads::Apart => {
             let threads = unread.threads.into_iter().map(|(root, counts)| (root, counts.into()));
@@ -212,25 +241,28 @@ fn joined(room: JoinedRoom, threads: Threads) -> Joined {
         }
     };
     Joined {
-        part: part.into(),
+        part: Part::new(part, style.naming),
         ephemeral: Events { events: ephemeral },
+        sticky: Events { events: sticky },
         unread_notifications,
         unread_thread_notifications,
         summary: Summary { heroes: summary.heroes, joined: summary.joined, invited: summary.invited },
     }
 }
 
-impl From<RoomPart> for Part {
-    fn from(part: RoomPart) -> Self {
+impl Part {
+    fn new(part: RoomPart, naming: Naming) -> Self {
         let Timeline { events, limited, prev_batch } = part.timeline;
-        let (state, state_after) = match part.state {
-            StatePart::Before(events) => (Some(Events { events }), None),
-            StatePart::After(events) => (None, Some(Events { events })),
+        let (state, state_after, early_state_after) = match part.state {
+            StatePart::Before(events) => (Some(Events { events }), None, None),
+            StatePart::After(events) if naming == Naming::Stable => (None, Some(Events { events }), None),
+            StatePart::After(events) => (None, None, Some(Events { events })),
         };
         Self {
             timeline: Page { events, limited, prev_batch },
             state,
             state_after,
+            early_state_after,
             account_data: Events { events: part.account_data },
         }
     }

@@ -52,6 +52,19 @@ pub(super) struct Personal {
     pub(super) all_typing: BTreeMap<RoomNid, Vec<OwnedUserId>>,
 }
 
+impl Personal {
+    /// Nothing but the settings.
+    pub(super) fn of(settings: Arc<Settings>) -> Self {
+        Self {
+            global: Vec::new(),
+            of_rooms: BTreeMap::new(),
+            settings,
+            typing: BTreeMap::new(),
+            all_typing: BTreeMap::new(),
+        }
+    }
+}
+
 impl Work<'_> {
     pub(super) async fn delta(&self) -> Result<Delta, Error> {
         let mut delta = Delta { next: self.next, ..Delta::default() };
@@ -107,7 +120,7 @@ impl Work<'_> {
     }
 
     /// The user's settings, read again only after account data changed.
-    async fn settings(&self) -> Result<Arc<Settings>, Error> {
+    pub(super) async fn settings(&self) -> Result<Arc<Settings>, Error> {
         if let Some(settings) = self.signal.settings() {
             return Ok(settings);
         }

@@ -90,17 +90,39 @@ impl Work<'_> {
         let nums = self.lazily(place, &stretch, nums, &summary, fresh).await?;
         let ephemeral = self.ephemeral(place, known, personal).await?;
         let account_data = personal.of_rooms.get(&view.room_id).cloned().unwrap_or_default();
-        let silent = slice.events.is_empty() && !slice.limited && nums.is_empty();
+        let sticky = self.sticky(place, known, &slice, personal).await?;
+        let silent = slice.events.is_empty() && !slice.limited && nums.is_empty() && sticky.is_empty();
         if silent && ephemeral.is_empty() && account_data.is_empty() && !fresh {
             return Ok(News { room: None, members_changed });
         }
         let told = Told { slice, nums };
         let part = self.part(place, told, account_data).await?;
         let unread = self.delivery.unread(&self.reading(place, personal)).await?;
-        Ok(News { room: Some(JoinedRoom { part, ephemeral, unread, summary }), members_changed })
+        Ok(News { room: Some(JoinedRoom { part, ephemeral, sticky, unread, summary }), members_changed })
     }
 
-    fn reading<'b>(&'b self, place: &'b Place<'_>, personal: &'b Personal) -> Reading<'b> {
+    /// Sticky events that the device does not have and the timeline does not tell (MSC4354).
+    async fn sticky(
+        &self,
+        place: &Place<'_>,
+        known: Option<Position>,
+        slice: &Slice,
+        personal: &Personal,
+    ) -> Result<Vec<Json>, Error> {
+        let (view, after) = (&place.view, known.unwrap_or_default());
+        if !self.delivery.0.wake.may_stick(view.nid, after) {
+            return Ok(Vec::new());
+        }
+        let told: BTreeSet<EventNum> = slice.events.iter().map(|seen| seen.event.num).collect();
+        let mut sticky = view.sticky_after(after).await?;
+        sticky.retain(|one| {
+            let ignored = personal.settings.ignored.contains(one.event.pdu.sender());
+            !told.contains(&one.event.num) && !ignored
+        });
+        Ok(sticky.iter().map(|one| view.render_sticky(one)).collect::<Result<_, _>>()?)
+    }
+
+    pub(super) fn reading<'b>(&'b self, place: &'b Place<'_>, personal: &'b Personal) -> Reading<'b> {
         Reading {
             user: &self.request.user,
             view: &place.view,
@@ -279,7 +301,7 @@ impl Work<'_> {
     /// those of several threads go into further events.
     ///
     /// Specification: client-server API, "Threaded read receipts"; MSC4102.
-    fn receipts(&self, receipts: Vec<ReceiptRow>, ignored: &BTreeSet<OwnedUserId>) -> Vec<Json> {
+    pub(super) fn receipts(&self, receipts: Vec<ReceiptRow>, ignored: &BTreeSet<OwnedUserId>) -> Vec<Json> {
         let mut by_place: BTreeMap<ReceiptPlace, Vec<(String, u64)>> = BTreeMap::new();
         for (key, at) in receipts {
             let own = key.user == self.request.user;
@@ -322,7 +344,7 @@ impl Work<'_> {
         Ok(Summary { heroes, joined: Some(head.joined.into()), invited: Some(head.invited.into()) })
     }
 
-    async fn heroes(&self, place: &Place<'_>) -> Result<Vec<OwnedUserId>, Error> {
+    pub(super) async fn heroes(&self, place: &Place<'_>) -> Result<Vec<OwnedUserId>, Error> {
         let mut heroes = Vec::new();
         let groups: [&[Membership]; 2] =
             [&[Membership::Join, Membership::Invite], &[Membership::Leave, Membership::Ban]];
@@ -355,6 +377,7 @@ pub(super) async fn membership_at(
     Ok(membership(event.as_ref().map(|event| &event.pdu)))
 }
 
-fn is_member(event: &Event) -> bool {
+/// Whether an event is somebody's membership.
+pub(super) fn is_member(event: &Event) -> bool {
     *event.pdu.kind() == ruma::events::TimelineEventType::RoomMember
 }

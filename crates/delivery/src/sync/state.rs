@@ -101,7 +101,8 @@ pub(super) async fn after(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Nums
     }
 }
 
-async fn whole(view: &View<'_>, at: StateRef, lazy: bool) -> Result<Nums, Error> {
+/// A whole state, without its members if they come one by one.
+pub(super) async fn whole(view: &View<'_>, at: StateRef, lazy: bool) -> Result<Nums, Error> {
     let (reader, nid) = (&view.reader, view.nid);
     let state = match (lazy, at == view.head.state) {
         (false, true) => reader.current_state(nid).await?,

@@ -13,7 +13,7 @@ use serde_json::{json, value::to_raw_value};
 use super::house::{House, Person, values};
 use crate::{DeviceLists, Error};
 
-async fn message(from: &Person<'_>, to: &Person<'_>, text: &str) {
+pub(super) async fn message(from: &Person<'_>, to: &Person<'_>, text: &str) {
     let content = to_raw_value(&json!({"text": text})).unwrap();
     let messages = [(to.id.clone(), Recipients::All(content))];
     let sending = Sending { sender: &from.id, once: None, event_type: "x.test", messages: &messages };

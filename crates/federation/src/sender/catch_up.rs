@@ -1,9 +1,9 @@
 //! After a long absence a destination gets the newest event of each room; the rest it asks for if it wants it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use chappe_store::{
-    Error, EventNum, OutboxItem, Reader, RoomNid, Tx,
+    Error, EventNum, OutboxItem, Position, Reader, RoomNid, Tx,
     outbox::{Outbox, OutboxKey},
 };
 use ruma::ServerName;
@@ -15,7 +15,7 @@ const PAGE: usize = 1_000;
 
 impl Sender {
     /// Shortens a queue of `from` rows and more: of each room's events only the last one stays, and where others have
-    /// followed it, the room's newest events come instead. Everything else stays.
+    /// followed it, the room's newest events come instead. Everything else stays, sticky events among it.
     pub(super) async fn shorten(&self, destination: &ServerName, from: usize) -> Result<(), Error> {
         let from = from.max(1);
         let store = self.0.network.store();
@@ -53,6 +53,8 @@ impl Sender {
     ) -> Result<(BTreeMap<u32, (OutboxKey, u32)>, Vec<OutboxKey>), Error> {
         let mut last: BTreeMap<u32, (OutboxKey, u32)> = BTreeMap::new();
         let mut superseded = Vec::new();
+        let mut sticky: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        let now = self.0.network.world().now();
         let mut from = (destination.to_owned(), 0u64, 0u16);
         loop {
             let reader = self.0.network.store().read();
@@ -63,14 +65,23 @@ impl Sender {
                 None => (end.0.clone(), end.1 + 1, 0),
             };
             for (key, item) in rows {
-                if let OutboxItem::Pdu { room, event } = item
-                    && let Some((before, _)) = last.insert(room, (key, event))
-                {
+                let OutboxItem::Pdu { room, event } = item else { continue };
+                if let Entry::Vacant(unread) = sticky.entry(room) {
+                    unread.insert(sticky_in(&reader, room, now).await?);
+                }
+                let stays = sticky.get(&room).is_some_and(|sticky| sticky.contains(&event));
+                if !stays && let Some((before, _)) = last.insert(room, (key, event)) {
                     superseded.push(before);
                 }
             }
         }
     }
+}
+
+/// The events of a room that are sticky still: those have to arrive (MSC4354).
+async fn sticky_in(reader: &Reader<'_>, room: u32, now: u64) -> Result<BTreeSet<u32>, Error> {
+    let rows = reader.sticky_after(RoomNid(room), Position(0), usize::MAX).await?;
+    Ok(rows.into_iter().filter(|(_, _, until)| *until > now).map(|(_, num, _)| num.0).collect())
 }
 
 /// The events to send instead of `event`: none when it is itself among the newest, or when the destination has left.

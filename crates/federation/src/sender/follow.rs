@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use chappe_store::{
-    Cursors, Entry, Error, EventNum, LogEntry, Membership, Position, Reader, RoomNid, Tx,
+    Cursors, Entry, Error, EventNum, LogEntry, Membership, OutboxItem, Position, Reader, RoomNid, Tx,
     receipts::ReceiptKind, state::StateKey,
 };
 use quick_cache::sync::Cache;
-use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 
 use super::{Sender, announce::servers_of, fleeting::PresenceNews, lanes::Keep};
@@ -148,7 +148,7 @@ impl Sender {
             self.introduce(member, &self.others_in(nid).await?).await
         } else {
             self.0.arrivals.note(member, self.0.network.world().now());
-            Ok(())
+            self.send_sticky(nid, member.server_name()).await
         }
     }
 
@@ -162,6 +162,34 @@ impl Sender {
             if user.server_name() == self.0.network.server() {
                 self.introduce(&user, servers).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// A server that may be new in a room gets what local users said there and what still sticks (MSC4354).
+    async fn send_sticky(&self, nid: RoomNid, to: &ServerName) -> Result<(), Error> {
+        let (store, now) = (self.0.network.store(), self.0.network.world().now());
+        let reader = store.read();
+        let mut sticky = reader.sticky_after(nid, Position(0), usize::MAX).await?;
+        sticky.retain(|(_, _, until)| *until > now);
+        if sticky.is_empty() {
+            return Ok(());
+        }
+        let servers = reader.room_servers(nid).await?;
+        if !servers.iter().any(|(server, count)| server == to && *count == 1) {
+            return Ok(());
+        }
+        let mut tx = Tx::new();
+        for (_, num, _) in sticky {
+            let event = reader.pdu(nid, num).await?;
+            let sent = serde_json::from_str::<Sent>(&event.json);
+            if sent.is_ok_and(|sent| sent.sender.server_name() == self.0.network.server()) {
+                tx.enqueue(to, &OutboxItem::Pdu { room: nid.0, event: num.0 });
+            }
+        }
+        drop(reader);
+        if !tx.is_empty() {
+            store.commit(tx).await?;
         }
         Ok(())
     }
@@ -213,6 +241,12 @@ async fn has_come(
     let pdu = reader.pdu(nid, before).await?;
     let was = serde_json::from_str::<Was>(&pdu.json).map(|was| was.content.membership);
     Ok(!was.is_ok_and(|was| was == "join"))
+}
+
+/// As much of an event as is asked for.
+#[derive(Deserialize)]
+struct Sent {
+    sender: OwnedUserId,
 }
 
 /// As much of a membership event as is asked for.

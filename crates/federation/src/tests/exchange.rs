@@ -246,3 +246,37 @@ async fn dead_servers_do_not_delay_a_living_one() {
     eventually("it arrives", async || b.has(&event).await).await;
     assert!(a.world.now() - before < 5_000, "{} ms", a.world.now() - before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_sticks_reaches_servers_that_come_later_and_those_that_were_away() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    let early = a.stick("alice", &room, "in a call").await;
+    let of_b = b.stick("bob", &room, "too").await;
+    eventually("both have both", async || b.has(&early).await && a.has(&of_b).await).await;
+    let sticks = async |server: &Server| {
+        let reader = server.store.read();
+        let nid = reader.room_nid(&room).await.unwrap().unwrap();
+        reader.sticky_after(nid, chappe_store::Position(0), 99).await.unwrap().len()
+    };
+    assert_eq!((sticks(&a).await, sticks(&b).await), (2, 2), "what others send sticks as well");
+    for number in 0..30 {
+        a.say("alice", &room, &number.to_string()).await;
+    }
+    eventually("quiet", async || a.waiting(&b).await == 0).await;
+    let c = Server::start(&net, "c.example", 3, config());
+    c.join("carol", &room, &a).await;
+    eventually("c gets what a's users said", async || c.has(&early).await).await;
+    net.unroute("b.example");
+    let missed = a.stick("alice", &room, "still in the call").await;
+    eventually("the outage is noticed", async || {
+        a.network.backoff().state(&b.name).await.unwrap().failures > 0
+    })
+    .await;
+    for number in 0..200 {
+        a.say("alice", &room, &number.to_string()).await;
+    }
+    b.back(&net);
+    a.federation.retry(Some(&b.name)).await.unwrap();
+    eventually("b gets it all the same", async || b.has(&missed).await).await;
+}

@@ -100,7 +100,9 @@ impl View<'_> {
     /// asks.
     pub async fn render_shared(&self, seen: &Seen) -> Result<Option<Box<str>>> {
         let counts = self.reader.relation_counts(self.nid, &[seen.event.pdu.event_id()], &KINDS).await?;
-        if counts.iter().flatten().any(|count| *count > 0) {
+        // What is left of a sticky event's time is said anew each time.
+        let sticky = seen.event.pdu.sticky_ms().is_some();
+        if sticky || counts.iter().flatten().any(|count| *count > 0) {
             return Ok(None);
         }
         let events = std::slice::from_ref(seen);
@@ -119,7 +121,7 @@ impl View<'_> {
         events.iter().map(render).collect()
     }
 
-    fn age(&self, event: &Event) -> u64 {
+    pub(crate) fn age(&self, event: &Event) -> u64 {
         self.inner.world.now().saturating_sub(u64::from(event.pdu.origin_server_ts().0))
     }
 
@@ -130,6 +132,8 @@ impl View<'_> {
             all.push(Unsigned { age: Some(self.age(&seen.event)), membership, ..Unsigned::default() });
         }
         self.add_transactions(actor, events, &mut all).await?;
+        let sent: Vec<&Event> = events.iter().map(|seen| &seen.event).collect();
+        self.add_sticky_times(&sent, &mut all).await?;
         self.add_replaced(events, &mut all).await?;
         self.add_redactions(events, &mut all).await?;
         Ok(all)

@@ -26,8 +26,13 @@ impl View<'_> {
     }
 }
 
-/// The position in a sync token, `c1_<position>_<ephemeral>`.
+/// The position in a sync token, `c1_<position>_<ephemeral>`, or in one of a sliding sync, `s1_<connection>_<answer>_` and
+/// a sync token.
 pub fn sync_position(token: &str) -> Option<Position> {
+    let token = match token.strip_prefix("s1_") {
+        Some(sliding) => sliding.splitn(3, '_').nth(2)?,
+        None => token,
+    };
     let (position, _) = token.strip_prefix("c1_")?.split_once('_')?;
     position.parse().ok().map(Position)
 }
@@ -40,7 +45,8 @@ mod tests {
     fn tokens_are_read_back() {
         assert_eq!(Place(-3).to_string(), "t-3");
         assert_eq!(sync_position("c1_17_3.4").unwrap().0, 17);
-        for bad in ["", "c1_", "c1_x_1", "c2_1_1", "17"] {
+        assert_eq!(sync_position("s1_9f_2_c1_17_3-4").unwrap().0, 17);
+        for bad in ["", "c1_", "c1_x_1", "c2_1_1", "17", "s1_9f_2", "s1_9f_2_17"] {
             assert!(sync_position(bad).is_none(), "{bad}");
         }
     }

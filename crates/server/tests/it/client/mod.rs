@@ -7,5 +7,6 @@ mod hostile;
 mod keys;
 mod media;
 mod rooms;
+mod sliding;
 mod table;
 mod unstable;

@@ -1,0 +1,33 @@
+//! `POST /unstable/org.matrix.simplified_msc3575/sync`: sliding sync (MSC4186).
+
+use axum::{
+    Json,
+    extract::{Request, State},
+};
+use chappe_delivery::Delivery;
+use chappe_web::{Parameters, body_bytes};
+
+use self::{
+    answer::Answer,
+    body::{Body, Query},
+};
+use crate::{error::Result, requester::Requester};
+
+mod answer;
+mod body;
+
+pub(super) async fn handler(
+    State(delivery): State<Delivery>,
+    requester: Requester,
+    Parameters(query): Parameters<Query>,
+    request: Request,
+) -> Result<Json<Answer>> {
+    let (parts, body) = request.into_parts();
+    let bytes = body_bytes(&parts, body).await?;
+    let bytes = if bytes.is_empty() { &b"{}"[..] } else { &bytes };
+    let body: Body =
+        serde_json::from_slice(bytes).map_err(|error| chappe_web::Error::unreadable_json(&error))?;
+    let txn_id = body.txn_id.clone();
+    let request = body.request(query, requester.user(), requester.device_id.as_deref())?;
+    Ok(Json(Answer::new(delivery.sliding_sync(&request).await?, txn_id)))
+}

@@ -1,0 +1,315 @@
+//! Which rooms a request is about: windows on filtered lists, and rooms asked for by themselves.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use chappe_accounts::Scope as AccountScope;
+use chappe_store::{EventNum, Membership, Position, RoomNid, state::StateKey};
+use quick_cache::sync::Cache;
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    Turn,
+    ask::{Combined, List, ListFilters},
+    connection::RoomKey,
+    shelf::Row,
+};
+use crate::Error;
+
+/// Rooms of which the traits are remembered.
+const REMEMBERED: usize = 50_000;
+/// Spaces looked into for one list.
+const SPACES: usize = 50;
+
+/// A room that a request is about.
+pub(super) struct Relevant {
+    pub(super) row: Row,
+    pub(super) asked: Arc<Combined>,
+    /// The lists it is in, by place among their names.
+    pub(super) lists: u128,
+    /// Its id, if it is asked for by itself.
+    pub(super) by_itself: Option<OwnedRoomId>,
+}
+
+/// The rooms that a request is about, and how many pass the filters of each list.
+pub(super) struct Selection {
+    pub(super) rooms: Vec<Relevant>,
+    pub(super) counts: BTreeMap<String, usize>,
+    /// All rooms that pass the filters of some list, or are asked for by themselves.
+    pub(super) interesting: BTreeSet<RoomKey>,
+}
+
+/// What lists filter by, of a room.
+#[derive(Clone, Debug, Default)]
+struct Traits {
+    kind: Option<String>,
+    encrypted: bool,
+}
+
+/// Traits of rooms: the type never changes, encryption never ends.
+pub(crate) struct RoomTraits(Cache<RoomNid, (Position, Arc<Traits>)>);
+
+impl Default for RoomTraits {
+    fn default() -> Self {
+        Self(Cache::new(REMEMBERED))
+    }
+}
+
+/// Traits and tags of some of the user's rooms.
+#[derive(Default)]
+struct Facts {
+    traits: HashMap<RoomNid, Arc<Traits>>,
+    tags: HashMap<RoomNid, BTreeSet<String>>,
+}
+
+/// What the answer knows of a row while it chooses.
+struct Chosen {
+    asked: Combined,
+    lists: u128,
+    by_itself: Option<OwnedRoomId>,
+}
+
+impl Turn<'_> {
+    /// Chooses rooms, in the order of their activity.
+    pub(super) async fn select(&self, rows: &[Row]) -> Result<Selection, Error> {
+        let most = self.work.delivery.0.config.timeline_limit;
+        let facts = self.facts(rows).await?;
+        let mut chosen: BTreeMap<usize, Chosen> = BTreeMap::new();
+        let (mut counts, mut interesting) = (BTreeMap::new(), BTreeSet::new());
+        for (index, (name, list)) in self.request.lists.iter().enumerate() {
+            let spaces = self.children(&list.filters).await?;
+            let (mut place, mut count) = (0, 0);
+            for (at, row) in rows.iter().enumerate() {
+                if !self.is_listed(row) || !self.passes(row, list, &facts, spaces.as_ref()) {
+                    continue;
+                }
+                if self.request.extensions.sticky.is_some() {
+                    interesting.insert(row.key.clone());
+                }
+                if list.has(place) {
+                    let chosen = chosen.entry(at).or_insert_with(Chosen::none);
+                    chosen.asked.add(&list.ask, most);
+                    chosen.lists |= 1_u128.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0);
+                }
+                place += 1;
+                // What the user has left is told and no longer counted.
+                count += usize::from(!row.is_over() || row.was_removed);
+            }
+            counts.insert(name.clone(), count);
+        }
+        self.add_subscriptions(rows, &mut chosen, &mut interesting).await?;
+        let mut shared: HashMap<Combined, Arc<Combined>> = HashMap::new();
+        let rooms = chosen.into_iter().map(|(at, chosen)| {
+            let asked =
+                shared.entry(chosen.asked).or_insert_with_key(|asked| Arc::new(asked.clone())).clone();
+            Relevant { row: rows[at].clone(), asked, lists: chosen.lists, by_itself: chosen.by_itself }
+        });
+        Ok(Selection { rooms: rooms.collect(), counts, interesting })
+    }
+
+    async fn add_subscriptions(
+        &self,
+        rows: &[Row],
+        chosen: &mut BTreeMap<usize, Chosen>,
+        interesting: &mut BTreeSet<RoomKey>,
+    ) -> Result<(), Error> {
+        if self.request.subscriptions.is_empty() {
+            return Ok(());
+        }
+        let most = self.work.delivery.0.config.timeline_limit;
+        let places: HashMap<&RoomKey, usize> =
+            rows.iter().enumerate().map(|(at, row)| (&row.key, at)).collect();
+        for (room, ask) in &self.request.subscriptions {
+            let here = self.work.reader.room_nid(room).await?.map(RoomKey::Here);
+            let elsewhere = RoomKey::Elsewhere(room.clone());
+            let place = here.and_then(|key| places.get(&key)).or_else(|| places.get(&elsewhere));
+            // A room that the user has no part in is not there.
+            let Some(at) = place.copied().filter(|at| self.is_shown(&rows[*at])) else { continue };
+            interesting.insert(rows[at].key.clone());
+            let chosen = chosen.entry(at).or_insert_with(Chosen::none);
+            chosen.asked.add(ask, most);
+            chosen.by_itself = Some(room.clone());
+        }
+        Ok(())
+    }
+
+    /// Whether the user may be told of the room at all.
+    fn is_shown(&self, row: &Row) -> bool {
+        match row.membership() {
+            Membership::Invite => row.by.as_deref().is_none_or(|by| !self.personal.settings.hides_invite(by)),
+            Membership::Leave | Membership::Ban => {
+                matches!(row.key, RoomKey::Here(_)) || self.known.rooms.contains_key(&row.key)
+            }
+            Membership::Join | Membership::Knock => true,
+        }
+    }
+
+    /// Whether the room belongs on the lists: what the user has left by themselves only until the device knows, what
+    /// others put them out of always.
+    fn is_listed(&self, row: &Row) -> bool {
+        if !row.is_over() {
+            return self.is_shown(row);
+        }
+        row.was_removed || self.known.rooms.get(&row.key).is_some_and(|sent| !sent.ended)
+    }
+
+    fn passes(&self, row: &Row, list: &List, facts: &Facts, spaces: Option<&BTreeSet<RoomKey>>) -> bool {
+        let filters = &list.filters;
+        let is = |wanted: Option<bool>, fact: bool| wanted.is_none_or(|wanted| wanted == fact);
+        let nid = match &row.key {
+            RoomKey::Here(nid) => Some(nid),
+            RoomKey::Elsewhere(_) => None,
+        };
+        let none = Traits::default();
+        let traits = nid.and_then(|nid| facts.traits.get(nid)).map_or(&none, Arc::as_ref);
+        let tagged = |tags: &BTreeSet<String>| {
+            nid.and_then(|nid| facts.tags.get(nid)).is_some_and(|own| !own.is_disjoint(tags))
+        };
+        is(filters.is_invite, row.membership() == Membership::Invite)
+            && is(filters.is_dm, self.direct.contains(&row.key))
+            && (!filters.asks_traits() || traits_pass(filters, traits))
+            && spaces.is_none_or(|children| children.contains(&row.key))
+            && filters.tags.as_ref().is_none_or(tagged)
+            && !tagged(&filters.not_tags)
+    }
+
+    async fn facts(&self, rows: &[Row]) -> Result<Facts, Error> {
+        let mut facts = Facts::default();
+        let asks =
+            |what: fn(&ListFilters) -> bool| self.request.lists.values().any(|list| what(&list.filters));
+        if asks(ListFilters::asks_traits) {
+            facts.traits = self.traits(rows).await?;
+        }
+        if asks(ListFilters::asks_tags) {
+            let (accounts, reader) = (&self.work.delivery.0.accounts, self.work.reader);
+            for item in accounts.account_data_since(reader, &self.request.user, Position(0)).await? {
+                let Some(room) = item.room.filter(|_| item.kind == "m.tag") else { continue };
+                let Some(nid) = reader.room_nid(&room).await? else { continue };
+                facts.tags.insert(nid, tags_of(item.content.get()));
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Traits of the rooms: from memory where they are known, else all of them in a few round trips.
+    async fn traits(&self, rows: &[Row]) -> Result<HashMap<RoomNid, Arc<Traits>>, Error> {
+        let (cache, reader) = (&self.work.delivery.0.room_traits.0, self.work.reader);
+        let (mut traits, mut missing) = (HashMap::new(), Vec::new());
+        for row in rows {
+            let RoomKey::Here(nid) = row.key else { continue };
+            match cache.get(&nid).filter(|(as_of, found)| found.encrypted || row.last <= *as_of) {
+                Some((_, found)) => {
+                    traits.insert(nid, found);
+                }
+                None => missing.push(nid),
+            }
+        }
+        let encrypted = reader.state_of_rooms(&missing, &StateKey::new("m.room.encryption", "")).await?;
+        let created = reader.state_of_rooms(&missing, &StateKey::new("m.room.create", "")).await?;
+        let creations: Vec<(RoomNid, EventNum)> =
+            missing.iter().zip(created).filter_map(|(nid, num)| Some((*nid, num?))).collect();
+        let events = reader.pdus_of(&creations).await?;
+        let kinds: HashMap<RoomNid, String> = (creations.iter().zip(events))
+            .filter_map(|((nid, _), event)| Some((*nid, kind_of(&event?.json)?)))
+            .collect();
+        for (nid, encryption) in missing.into_iter().zip(encrypted) {
+            let found = Traits { kind: kinds.get(&nid).cloned(), encrypted: encryption.is_some() };
+            let found = Arc::new(found);
+            cache.insert(nid, (reader.position(), found.clone()));
+            traits.insert(nid, found);
+        }
+        Ok(traits)
+    }
+
+    /// The children of the spaces that a filter names, as far as the user is in these.
+    async fn children(&self, filters: &ListFilters) -> Result<Option<BTreeSet<RoomKey>>, Error> {
+        #[derive(Deserialize)]
+        struct Child {
+            #[serde(default)]
+            via: Vec<Value>,
+        }
+        let Some(spaces) = &filters.spaces else { return Ok(None) };
+        let (joined, reader) = (self.work.joined_rooms(), self.work.reader);
+        let mut children = BTreeSet::new();
+        for space in spaces.iter().take(SPACES) {
+            let Some(nid) = reader.room_nid(space).await?.filter(|nid| joined.contains(nid)) else {
+                continue;
+            };
+            let view = self.work.delivery.0.rooms.view_at(reader.clone(), nid).await?;
+            let rows = reader.current_of_type(nid, "m.space.child").await?;
+            let nums: Vec<EventNum> = rows.iter().map(|(_, num)| *num).collect();
+            for ((key, _), event) in rows.iter().zip(view.load(&nums).await?) {
+                let is_child = event.pdu.content_as::<Child>().is_some_and(|child| !child.via.is_empty());
+                let Some(room) = OwnedRoomId::try_from(&*key.state_key).ok().filter(|_| is_child) else {
+                    continue;
+                };
+                children.extend(reader.room_nid(&room).await?.map(RoomKey::Here));
+                children.insert(RoomKey::Elsewhere(room));
+            }
+        }
+        Ok(Some(children))
+    }
+
+    /// The rooms that the user calls direct chats.
+    pub(super) async fn direct_rooms(&self) -> Result<Arc<BTreeSet<RoomKey>>, Error> {
+        let (accounts, reader) = (&self.work.delivery.0.accounts, self.work.reader);
+        if let Some(direct) = self.work.signal.direct() {
+            return Ok(direct);
+        }
+        let found =
+            accounts.account_data(reader, &self.request.user, AccountScope::Global, "m.direct").await?;
+        let direct: BTreeMap<String, Vec<OwnedRoomId>> =
+            found.and_then(|found| serde_json::from_str(found.get()).ok()).unwrap_or_default();
+        let mut keys = BTreeSet::new();
+        for room in direct.into_values().flatten() {
+            keys.extend(reader.room_nid(&room).await?.map(RoomKey::Here));
+            keys.insert(RoomKey::Elsewhere(room));
+        }
+        let direct = Arc::new(keys);
+        self.work.signal.remember_direct(self.work.next.position, &direct);
+        Ok(direct)
+    }
+
+    /// Names of the lists that a room is in.
+    pub(super) fn list_names(&self, lists: u128) -> impl Iterator<Item = &str> {
+        let names = self.request.lists.keys().enumerate();
+        names.filter(move |(index, _)| *index < 128 && lists & (1 << index) != 0).map(|(_, name)| &**name)
+    }
+}
+
+impl Chosen {
+    fn none() -> Self {
+        Self { asked: Combined::default(), lists: 0, by_itself: None }
+    }
+}
+
+fn traits_pass(filters: &ListFilters, traits: &Traits) -> bool {
+    filters.is_encrypted.is_none_or(|wanted| wanted == traits.encrypted)
+        && filters.room_types.as_ref().is_none_or(|kinds| kinds.contains(&traits.kind))
+        && !filters.not_room_types.contains(&traits.kind)
+}
+
+fn kind_of(json: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Create {
+        content: Content,
+    }
+    #[derive(Deserialize)]
+    struct Content {
+        r#type: String,
+    }
+    serde_json::from_str::<Create>(json).ok().map(|create| create.content.r#type)
+}
+
+fn tags_of(content: &str) -> BTreeSet<String> {
+    #[derive(Default, Deserialize)]
+    struct Tags {
+        #[serde(default)]
+        tags: BTreeMap<String, Value>,
+    }
+    serde_json::from_str::<Tags>(content).unwrap_or_default().tags.into_keys().collect()
+}
