@@ -32,6 +32,7 @@ pub mod relations;
 pub mod reports;
 pub mod rooms;
 pub mod server_keys;
+pub mod services;
 pub mod state;
 mod table;
 pub mod timeline;

@@ -86,6 +86,16 @@ pub enum LogEntry {
         /// Whose.
         user: OwnedUserId,
     },
+    /// A user of an application service came into a room or is in it no longer.
+    #[serde(rename = "g")]
+    ServiceUser {
+        /// Who.
+        user: OwnedUserId,
+        /// The room's number.
+        room: u32,
+        /// Whether they are joined now.
+        joined: bool,
+    },
     /// Something waits in the outbox of a destination.
     #[serde(rename = "s")]
     Outbox {
