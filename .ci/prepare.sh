@@ -56,7 +56,7 @@ need_rust() {
   need_cargo
 }
 
-# A virtual environment with matrix-nio and Synapse; made again when the pins change.
+# A virtual environment with matrix-nio, mautrix and Synapse; made again when the pins change.
 need_python() {
   command -v python3 >/dev/null || install_packages python3 python3-venv
   python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv

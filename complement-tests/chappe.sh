@@ -53,6 +53,9 @@ timeout = 10
 
 [admin]
 registration_shared_secret = "complement"
+
+[appservices]
+registrations = [$(if [ -d "$FOLDER/appservice" ]; then printf '"%s"' "$FOLDER/appservice"; fi)]
 TOML
 fi
 exec "$CHAPPE_BIN" serve --config "$config"

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use chappe_rules::appservice::Registrations;
 use chappe_store::Store;
 use chappe_world::World;
 use ruma::{OwnedServerName, ServerName, UserId};
@@ -12,6 +13,7 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore};
 
 use crate::{
     AccountsConfig,
+    appservices::Services,
     devices::SeenBuffer,
     filters::FilterCache,
     token_cache::TokenCache,
@@ -39,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) guesses: Guesses,
     pub(crate) seen: SeenBuffer,
     pub(crate) filters: FilterCache,
+    pub(crate) services: Services,
     /// Places for hashing passwords, and places in the queue before it.
     pub(crate) hashing: Semaphore,
     pub(crate) queue: Semaphore,
@@ -46,8 +49,19 @@ pub(crate) struct Inner {
 }
 
 impl Accounts {
-    /// The accounts of this server.
+    /// The accounts of a server without application services.
     pub fn new(store: Store, world: World, server_name: OwnedServerName, config: AccountsConfig) -> Self {
+        Self::with_appservices(store, world, server_name, config, Registrations::default())
+    }
+
+    /// The accounts of a server.
+    pub fn with_appservices(
+        store: Store,
+        world: World,
+        server_name: OwnedServerName,
+        config: AccountsConfig,
+        appservices: Registrations,
+    ) -> Self {
         let hashing = Semaphore::new(config.password.at_once.max(1));
         let queue = Semaphore::new(config.password.at_once.max(1) + config.password.waiting);
         let stripes = std::iter::repeat_with(Mutex::default).take(STRIPES).collect();
@@ -63,6 +77,7 @@ impl Accounts {
             guesses: Guesses::default(),
             seen,
             filters,
+            services: Services::new(appservices),
             hashing,
             queue,
             stripes,

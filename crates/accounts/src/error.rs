@@ -65,6 +65,9 @@ pub enum Error {
     /// The account is locked: 401 `M_USER_LOCKED`, soft logout.
     #[error("this account has been locked")]
     Locked,
+    /// The user has no such device to act as: 400 `M_UNKNOWN_DEVICE`.
+    #[error("this user has no such device")]
+    UnknownDevice,
     /// The account may only read: 403 `M_USER_SUSPENDED`.
     #[error("this account has been suspended")]
     Suspended,

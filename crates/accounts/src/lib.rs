@@ -5,6 +5,7 @@
 
 mod account_data;
 mod accounts;
+mod appservices;
 mod backup;
 mod config;
 mod devices;

@@ -1,11 +1,14 @@
 //! Who is asking.
 
+use std::sync::Arc;
+
+use chappe_rules::appservice::Registration;
 use chappe_store::accounts::UserKind;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
 
 use crate::Error;
 
-/// The local user and device behind a request, as an access token proves it.
+/// The local user and device behind a request, as an access token or an application service's token proves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requester {
     /// Who.
@@ -18,6 +21,8 @@ pub struct Requester {
     pub admin: bool,
     /// Whether the account may read but not act.
     pub suspended: bool,
+    /// The application service that acts as the user.
+    pub appservice: Option<Arc<Registration>>,
 }
 
 impl Requester {

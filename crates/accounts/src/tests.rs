@@ -8,6 +8,7 @@ mod sessions;
 mod yielding;
 
 use chappe_kv::{Db, Memory};
+use chappe_rules::appservice::Registrations;
 use chappe_store::Store;
 use chappe_world::{Fake, FakeNet, World};
 use ruma::{OwnedDeviceId, OwnedUserId, UserId, owned_server_name};
@@ -31,6 +32,13 @@ fn on(store: &Store, change: impl FnOnce(&mut AccountsConfig)) -> Accounts {
     change(&mut config);
     let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
     Accounts::new(store.clone(), world, owned_server_name!("hs1"), config)
+}
+
+/// A server with application services.
+pub(crate) fn accounts_with(services: Registrations) -> Accounts {
+    let (store, config) = (Store::new(Db::new(Memory::default())), AccountsConfig::default());
+    let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
+    Accounts::with_appservices(store, world, owned_server_name!("hs1"), config, services)
 }
 
 async fn user(accounts: &Accounts, name: &str) -> OwnedUserId {

@@ -121,6 +121,7 @@ impl Accounts {
             kind: user.kind,
             admin: user.admin,
             suspended: user.suspended,
+            appservice: None,
         };
         let entry = Entry { requester, locked: user.locked, expires: row.expires, version };
         Ok((entry.requester.clone(), self.inner.cache.keep(hash, entry)))

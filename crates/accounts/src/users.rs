@@ -161,7 +161,12 @@ impl Accounts {
             .map_err(|_| Error::InvalidUsername("this user name is too long"))?;
         user.validate_strict().map_err(|_| Error::InvalidUsername("this user name cannot be used"))?;
         let person = matches!(kind, UserKind::User | UserKind::Guest);
-        if person && (localpart.starts_with('_') || self.config().reserved_names.contains(&localpart)) {
+        let reserved = || {
+            localpart.starts_with('_')
+                || self.config().reserved_names.contains(&localpart)
+                || self.appservices().reserve_user(&user, None)
+        };
+        if person && reserved() {
             return Err(Error::Reserved);
         }
         match self.user(&user).await? {

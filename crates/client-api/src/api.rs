@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use chappe_accounts::{Accounts, RemoteUsers};
+use chappe_appservices::Services;
 use chappe_delivery::Delivery;
 use chappe_identity::Identity;
 use chappe_media::Media;
@@ -25,6 +26,8 @@ pub struct Deps {
     pub rooms: Rooms,
     /// What devices have not seen yet.
     pub delivery: Delivery,
+    /// Application services.
+    pub services: Services,
     /// Media.
     pub media: Media,
     /// Users of other servers.
@@ -73,6 +76,7 @@ parts! {
     Identity: deps.identity;
     Rooms: deps.rooms;
     Delivery: deps.delivery;
+    Services: deps.services;
     Media: deps.media;
     Arc<dyn RemoteUsers>: deps.remote;
     Arc<Config>: config;

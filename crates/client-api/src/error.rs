@@ -47,6 +47,7 @@ impl From<chappe_accounts::Error> for Error {
             }
             E::Deactivated => forbidden("M_USER_DEACTIVATED", &error),
             E::Locked => unauthorized("M_USER_LOCKED", &error).with("soft_logout", true),
+            E::UnknownDevice => bad_request("M_UNKNOWN_DEVICE", &error),
             E::Suspended => forbidden("M_USER_SUSPENDED", &error),
             E::UserInUse => bad_request("M_USER_IN_USE", &error),
             E::InvalidUsername(_) => bad_request("M_INVALID_USERNAME", &error),
@@ -107,6 +108,7 @@ impl From<chappe_rooms::Error> for Error {
             E::InvalidRoomState(_) => bad_request("M_INVALID_ROOM_STATE", &error),
             E::BadAlias(_) => bad_request("M_BAD_ALIAS", &error),
             E::AliasInUse => bad_request("M_ROOM_IN_USE", &error),
+            E::Reserved => bad_request("M_EXCLUSIVE", &error),
             E::DuplicateAnnotation => bad_request("M_DUPLICATE_ANNOTATION", &error),
             E::TooLarge(_) => {
                 chappe_web::Error::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error.to_string())

@@ -6,6 +6,7 @@
 mod account;
 mod admin;
 mod api;
+mod appservice;
 mod config;
 mod delayed;
 mod devices;
@@ -23,6 +24,7 @@ mod rooms;
 mod server;
 mod session;
 mod sync;
+mod thirdparty;
 mod to_device;
 mod uia;
 mod user;
@@ -57,6 +59,8 @@ pub fn routes() -> Routes<Api> {
         .and(sync::routes())
         .and(user_directory::routes())
         .and(reporting::routes())
+        .and(thirdparty::routes())
+        .and(appservice::routes())
 }
 
 /// Uploads and downloads, which a listener may serve apart.

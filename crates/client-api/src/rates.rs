@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use chappe_web::{Error, Origin, Rate, RateLimiter};
-use ruma::UserId;
 use serde::Deserialize;
 
 use crate::{Api, Config, requester::Requester};
@@ -76,20 +75,23 @@ impl Limits {
         self.limiter.check(action, &origin.subject(), rate(&self.config.rates))
     }
 
-    /// Counts an action of a user.
+    /// Counts an action of a user, unless it is one of an application service that is not counted.
     pub(crate) fn user(
         &self,
         action: &'static str,
-        user: &UserId,
+        requester: &Requester,
         rate: impl FnOnce(&Rates) -> Rate,
     ) -> Result<(), Error> {
-        self.limiter.check(action, user.as_str(), rate(&self.config.rates))
+        if !requester.is_counted() {
+            return Ok(());
+        }
+        self.limiter.check(action, requester.user().as_str(), rate(&self.config.rates))
     }
 
     /// Counts a question that other servers may have to answer: by user, or by address where nobody is logged in.
     pub(crate) fn asking(&self, requester: Option<&Requester>, origin: Origin) -> Result<(), Error> {
         match requester {
-            Some(requester) => self.user("search", requester.user(), |rates| rates.search),
+            Some(requester) => self.user("search", requester, |rates| rates.search),
             None => self.ip("search", origin, |rates| rates.search),
         }
     }

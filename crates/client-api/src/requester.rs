@@ -1,13 +1,16 @@
 //! Who is asking: the access token of a request, looked up.
 
-use std::{ops::Deref, sync::Arc};
+use std::{borrow::Cow, ops::Deref, sync::Arc};
 
 use axum::extract::{FromRef, FromRequestParts, MatchedPath};
 use chappe_accounts::Accounts;
+use chappe_appservices::Services;
 use chappe_rooms::{Actor, Standing};
+use chappe_rules::appservice::Registration;
 use chappe_web::Origin;
 use http::{StatusCode, header, request::Parts};
 use ruma::{DeviceId, UserId};
+use url::form_urlencoded;
 
 use crate::{Api, Config, Error, error::Result, rates::Limits};
 
@@ -64,7 +67,19 @@ impl Requester {
                 (_, true) => Standing::Guest,
                 _ => Standing::Ordinary,
             },
+            appservice: self.0.appservice.clone(),
         }
+    }
+
+    /// The application service that makes the request in the user's name.
+    pub(crate) fn appservice(&self) -> Option<&Arc<Registration>> {
+        self.0.appservice.as_ref()
+    }
+
+    /// Whether what this requester does is counted: all but what services do as themselves, or as anybody if their
+    /// registration says so (application service API, "Registration", `rate_limited`).
+    pub(crate) fn is_counted(&self) -> bool {
+        self.appservice().is_none_or(|service| service.rate_limited && self.0.user_id != service.sender)
     }
 
     /// Refuses a URL that names somebody else than the requester.
@@ -82,16 +97,19 @@ impl FromRequestParts<Api> for Requester {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
         let token = token(parts, api)?.ok_or_else(chappe_web::Error::missing_token)?;
         let accounts = Accounts::from_ref(api);
-        let requester = accounts.authenticate(&token).await?;
-        Limits::from_ref(api).user("request", &requester.user_id, |rates| rates.request)?;
+        let requester = match masquerade(parts, api, &accounts, &token).await? {
+            Some(requester) => requester,
+            None => Self(accounts.authenticate(&token).await?),
+        };
+        Limits::from_ref(api).user("request", &requester, |rates| rates.request)?;
         if requester.is_guest() && !open_to_guests(parts) {
             return Err(not_for_guests().into());
         }
         if let Some(device) = &requester.device_id {
             let Ok(Origin(ip)) = Origin::from_request_parts(parts, api).await;
-            accounts.saw(&requester.user_id, device, Some(ip));
+            accounts.saw(requester.user(), device, Some(ip));
         }
-        Ok(Self(requester))
+        Ok(requester)
     }
 }
 
@@ -121,9 +139,69 @@ impl FromRequestParts<Api> for Leaving {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
         let token = token(parts, api)?.ok_or_else(chappe_web::Error::missing_token)?;
-        let requester = Accounts::from_ref(api).authenticate_locked(&token).await?;
-        Ok(Self(Requester(requester)))
+        let accounts = Accounts::from_ref(api);
+        Ok(Self(match masquerade(parts, api, &accounts, &token).await? {
+            Some(requester) => requester,
+            None => Requester(accounts.authenticate_locked(&token).await?),
+        }))
     }
+}
+
+/// The application service whose token a request carries, or what to answer to a request that needs one.
+#[derive(Clone, Debug)]
+pub(crate) struct Serving(pub(crate) Result<Arc<Registration>>);
+
+impl FromRequestParts<Api> for Serving {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Self::Rejection> {
+        let service = match token(parts, api) {
+            Ok(Some(token)) => {
+                let found = Accounts::from_ref(api).appservice_of(&token).cloned();
+                found.ok_or_else(|| chappe_accounts::Error::UnknownToken { soft_logout: false }.into())
+            }
+            Ok(None) => Err(chappe_web::Error::missing_token().into()),
+            Err(error) => Err(error),
+        };
+        Ok(Self(service))
+    }
+}
+
+/// Whom an application service acts as: parameters that every endpoint takes from services.
+#[derive(Default)]
+struct As<'a> {
+    user_id: Option<Cow<'a, str>>,
+    device_id: Option<Cow<'a, str>>,
+    /// As MSC3202 had it.
+    old_device_id: Option<Cow<'a, str>>,
+}
+
+/// The user that an application service acts as; `None` for other tokens.
+///
+/// Specification: application service API, "Identity assertion".
+async fn masquerade(parts: &Parts, api: &Api, accounts: &Accounts, token: &str) -> Result<Option<Requester>> {
+    let Some(service) = accounts.appservice_of(token) else { return Ok(None) };
+    let said = acting_as(parts.uri.query().unwrap_or_default());
+    let user = said.user_id.as_deref().map(UserId::parse).transpose();
+    let user = user.map_err(|_| chappe_web::Error::invalid_param("user_id is not a user id"))?;
+    let device = said.device_id.or(said.old_device_id);
+    let device = device.as_deref().map(<&DeviceId>::from);
+    let requester = accounts.masquerade(service, user.as_deref(), device).await?;
+    Services::from_ref(api).heard_from(service);
+    Ok(Some(Requester(requester)))
+}
+
+fn acting_as(query: &str) -> As<'_> {
+    let mut said = As::default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "user_id" => said.user_id = said.user_id.or(Some(value)),
+            "device_id" => said.device_id = said.device_id.or(Some(value)),
+            "org.matrix.msc3202.device_id" => said.old_device_id = said.old_device_id.or(Some(value)),
+            _ => {}
+        }
+    }
+    said
 }
 
 /// The access token of a request (client-server API, "Using access tokens"). In the query string only where allowed.

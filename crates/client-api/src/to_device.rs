@@ -33,7 +33,9 @@ async fn handler(
     let (here, elsewhere): (Vec<_>, Vec<_>) = messages.partition(|(user, _)| accounts.is_local(user));
     let (sender, kind) = (requester.user(), request.event_type.to_string());
     let tx = to_device_for_servers(sender, &kind, &world.token(32), &elsewhere);
-    let once = Some((requester.device()?.as_str(), request.txn_id.as_str()));
+    // An application service may act without a device.
+    let device = requester.device_id.as_ref().map_or("", |device| device.as_str());
+    let once = Some((device, request.txn_id.as_str()));
     let sending = Sending { sender, once, event_type: &kind, messages: &here };
     accounts.send_to_devices(sending, tx).await?;
     Ok(Ruma(Response::new()))

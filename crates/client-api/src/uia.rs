@@ -6,6 +6,21 @@ use serde_json::Value;
 
 use crate::{error::Result, requester::Requester};
 
+/// As [`ask_password`], for what an application service may do as it is (application service API, "Device management"
+/// and "Cross-signing"): its users have no passwords.
+pub(crate) async fn ask_person(
+    accounts: &Accounts,
+    requester: &Requester,
+    operation: (&str, &str),
+    body: &Value,
+    auth: Option<&AuthData>,
+) -> Result<()> {
+    if requester.appservice().is_some() {
+        return Ok(());
+    }
+    ask_password(accounts, requester, operation, body, auth).await
+}
+
 /// Asks the requester for the password before an operation: `method` and `path` name it, and the session is bound to `body`.
 pub(crate) async fn ask_password(
     accounts: &Accounts,

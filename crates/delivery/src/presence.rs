@@ -53,13 +53,15 @@ pub struct Presence {
     idle: Duration,
     users: Mutex<BTreeMap<OwnedUserId, Known>>,
     changes: broadcast::Sender<(OwnedUserId, PresenceState)>,
+    news: broadcast::Sender<(OwnedUserId, PresenceState)>,
 }
 
 impl Presence {
     pub(crate) fn new(wake: Arc<Wake>, store: Store, world: World, config: &Config) -> Self {
         let idle = Duration::from_secs(config.idle_seconds);
-        let changes = broadcast::Sender::new(QUEUE);
-        Self { wake, store, world, enabled: config.presence, idle, users: Mutex::default(), changes }
+        let (changes, news) = (broadcast::Sender::new(QUEUE), broadcast::Sender::new(QUEUE));
+        let (enabled, users) = (config.presence, Mutex::default());
+        Self { wake, store, world, enabled, idle, users, changes, news }
     }
 
     /// Whether presence is kept at all.
@@ -75,6 +77,11 @@ impl Presence {
     /// Changes of local users from now on: what other servers have to be told.
     pub fn changes(&self) -> broadcast::Receiver<(OwnedUserId, PresenceState)> {
         self.changes.subscribe()
+    }
+
+    /// Changes of all users, of this server and of others, from now on.
+    pub fn news(&self) -> broadcast::Receiver<(OwnedUserId, PresenceState)> {
+        self.news.subscribe()
     }
 
     /// A local user says how they are.
@@ -120,6 +127,10 @@ impl Presence {
     }
 
     async fn set(&self, user: &UserId, now: PresenceState, local: bool) -> Result<(), Error> {
+        if self.enabled && !local {
+            // Nobody listening is fine here as well.
+            let _ = self.news.send((user.to_owned(), now.clone()));
+        }
         // Of other servers' users those are remembered whom somebody here can see: the rest may not even exist.
         if !self.enabled || (!local && self.wake.sharing_room(&self.store.read(), user).await?.is_empty()) {
             return Ok(());
@@ -144,7 +155,8 @@ impl Presence {
         }
         if local {
             // Nobody listening is fine: then nobody has to be told.
-            let _ = self.changes.send((user.to_owned(), now));
+            let _ = self.changes.send((user.to_owned(), now.clone()));
+            let _ = self.news.send((user.to_owned(), now));
         }
         Ok(())
     }
@@ -194,7 +206,8 @@ impl Presence {
         Ok(reader.get_many::<RoomMembers>(&keys).await?.iter().any(Option::is_some))
     }
 
-    fn event(&self, user: &UserId, now: &PresenceState) -> Box<RawValue> {
+    /// Somebody's presence as an event.
+    pub fn event(&self, user: &UserId, now: &PresenceState) -> Box<RawValue> {
         let ago = self.world.instant().saturating_duration_since(now.last_active).as_millis();
         let mut content = serde_json::json!({
             "presence": now.state,

@@ -41,6 +41,7 @@ pub struct Typing {
     rooms: Mutex<HashMap<RoomNid, Room>>,
     rescheduled: Notify,
     changes: broadcast::Sender<TypingChange>,
+    news: broadcast::Sender<(RoomNid, OwnedRoomId)>,
 }
 
 struct Room {
@@ -57,8 +58,8 @@ struct Typist {
 
 impl Typing {
     pub(crate) fn new(wake: Arc<Wake>, world: World, epoch: u64) -> Self {
-        let changes = broadcast::Sender::new(QUEUE);
-        Self { wake, world, epoch, rooms: Mutex::default(), rescheduled: Notify::new(), changes }
+        let (changes, news) = (broadcast::Sender::new(QUEUE), broadcast::Sender::new(QUEUE));
+        Self { wake, world, epoch, rooms: Mutex::default(), rescheduled: Notify::new(), changes, news }
     }
 
     /// A user of this server types for so long, or has stopped. `false` when they are not in the room.
@@ -79,6 +80,16 @@ impl Typing {
     /// What local users do from now on.
     pub fn changes(&self) -> broadcast::Receiver<TypingChange> {
         self.changes.subscribe()
+    }
+
+    /// Rooms in which others type from now on than before, whoever they are.
+    pub fn news(&self) -> broadcast::Receiver<(RoomNid, OwnedRoomId)> {
+        self.news.subscribe()
+    }
+
+    /// Who is typing in a room.
+    pub fn in_room(&self, nid: RoomNid) -> Vec<OwnedUserId> {
+        self.rooms.lock().get(&nid).map(|room| room.users.keys().cloned().collect()).unwrap_or_default()
     }
 
     async fn set(
@@ -128,6 +139,8 @@ impl Typing {
         let sequence = self.wake.next_fleeting();
         if let Some(room) = self.rooms.lock().get_mut(&nid) {
             room.changed = sequence;
+            // Nobody listening is fine here as well.
+            let _ = self.news.send((nid, room.id.clone()));
         }
         for signal in self.wake.in_room(nid) {
             signal.touch_fleeting(sequence);

@@ -111,6 +111,7 @@ impl Server {
             policy: Arc::new(Plain),
             weak_keys: Arc::default(),
             peers: Arc::new(network.clone()),
+            services: Arc::new(chappe_rooms::NoServices),
         };
         let rooms = Rooms::new(deps, chappe_rooms::Config::default());
         let shown = Arc::new(Seen::default());

@@ -1,5 +1,8 @@
 //! Who acts, and the transaction an action belongs to.
 
+use std::sync::Arc;
+
+use chappe_rules::appservice::Registration;
 use ruma::{OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId};
 
 /// What kind of user an actor is: to the access policy, and where guests are told apart. The protocol's own rules make
@@ -24,12 +27,14 @@ pub struct Actor {
     pub device: Option<OwnedDeviceId>,
     /// What kind of user this is.
     pub standing: Standing,
+    /// The application service that acts as the user.
+    pub appservice: Option<Arc<Registration>>,
 }
 
 impl Actor {
     /// An ordinary user without a device: for work that the server does in the user's name.
     pub fn user(user: &UserId) -> Self {
-        Self { user: user.to_owned(), device: None, standing: Standing::Ordinary }
+        Self { user: user.to_owned(), device: None, standing: Standing::Ordinary, appservice: None }
     }
 }
 

@@ -50,6 +50,9 @@ impl Rooms {
         self.check_request(&request)?;
         let furniture = furnish(&actor.user, &request, &version, rules)?;
         let alias = request.room_alias_name.as_deref().map(|name| self.alias_named(name)).transpose()?;
+        if let Some(alias) = &alias {
+            self.check_reserved(actor, alias)?;
+        }
         let (local, remote): (Vec<_>, Vec<_>) =
             request.invite.iter().cloned().partition(|user| user.server_name() == self.server());
         let mut invites = Vec::with_capacity(local.len());

@@ -206,7 +206,7 @@ impl Rooms {
             chappe_accounts::UserKind::Guest => Standing::Guest,
             _ => Standing::Ordinary,
         };
-        Ok(Actor { user: delayed.user.clone(), device: delayed.device.clone(), standing })
+        Ok(Actor { user: delayed.user.clone(), device: delayed.device.clone(), standing, appservice: None })
     }
 
     /// Sends delayed events at their time, until the server stops. One task of a server runs this.

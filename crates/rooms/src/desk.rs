@@ -292,6 +292,10 @@ impl<'s> Desk<'s> {
             // The room itself knows now.
             self.tx.delete_out_of_band(&user, &self.room_id);
         }
+        if local && change != 0 && self.inner.accounts.appservices().cover_user(&user) {
+            let (user, room) = (user.clone(), self.nid.0);
+            self.tx.log(LogEntry::ServiceUser { user, room, joined: change > 0 });
+        }
         self.tx.change_member(self.nid, &mut self.head, &MemberChange { user, local, old, new });
         Ok(())
     }

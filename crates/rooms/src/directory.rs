@@ -3,6 +3,7 @@
 mod aliases;
 mod hierarchy;
 mod public;
+mod service;
 mod summary;
 
 pub use self::{

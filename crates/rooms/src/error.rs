@@ -34,6 +34,9 @@ pub enum Error {
     /// The state of a room to be created contradicts itself: `M_INVALID_ROOM_STATE`.
     #[error("{0}")]
     InvalidRoomState(String),
+    /// The alias is kept for an application service, or is none of the service's that asks: `M_EXCLUSIVE`.
+    #[error("this room alias is reserved")]
+    Reserved,
     /// The alias is taken: `M_ROOM_IN_USE`.
     #[error("this room alias is already in use")]
     AliasInUse,

@@ -19,6 +19,7 @@ mod inherit;
 mod membership;
 mod partial;
 mod peers;
+mod queries;
 mod read;
 mod receipts;
 mod receive;
@@ -62,6 +63,7 @@ pub use self::{
         AliasTarget, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents,
         StateIds, Template,
     },
+    queries::{NoServices, Queries},
     read::{
         context::Context,
         filter::{Relations, passes, passes_room},
@@ -103,6 +105,8 @@ pub struct Deps {
     pub weak_keys: Arc<WeakKeys>,
     /// Other servers.
     pub peers: Arc<dyn Peers>,
+    /// Application services.
+    pub services: Arc<dyn Queries>,
 }
 
 /// The rooms of this server: a handle, clones share it.
@@ -118,6 +122,7 @@ pub(crate) struct Inner {
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) weak_keys: Arc<WeakKeys>,
     pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) services: Arc<dyn Queries>,
     pub(crate) config: Config,
     pub(crate) turns: turn::Turns,
     /// Wakes the worker that sends delayed events: there is one more, or one less.
@@ -135,7 +140,7 @@ pub(crate) struct Inner {
 impl Rooms {
     /// The rooms of a server.
     pub fn new(deps: Deps, config: Config) -> Self {
-        let Deps { store, accounts, world, server, key, policy, weak_keys, peers } = deps;
+        let Deps { store, accounts, world, server, key, policy, weak_keys, peers, services } = deps;
         let (turns, servers, hopeless) =
             (turn::Turns::default(), Cache::new(10_000), receive::Hopeless::default());
         let inner = Inner {
@@ -147,6 +152,7 @@ impl Rooms {
             policy,
             weak_keys,
             peers,
+            services,
             config,
             turns,
             delayed: tokio::sync::Notify::new(),

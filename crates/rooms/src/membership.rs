@@ -208,12 +208,23 @@ impl Rooms {
         if invited.server_name() != self.server() {
             return Ok(());
         }
+        self.ask_for(invited).await?;
         let reader = self.0.store.read();
         let filter = self.0.accounts.invite_filter(&reader, invited).await.unwrap_or_default();
         match filter.welcome(sender) {
             Welcome::Blocked => Err(Error::InviteBlocked),
             Welcome::Shown | Welcome::Hidden => Ok(()),
         }
+    }
+
+    /// Has the application service that a local user would belong to make that user, if nobody has the name.
+    pub(crate) async fn ask_for(&self, user: &UserId) -> Result<()> {
+        let accounts = &self.0.accounts;
+        let covered = accounts.appservices().cover_user(user);
+        if covered && accounts.user(user).await.map_err(|_| Error::Retry)?.is_none() {
+            self.0.services.has_user(user).await;
+        }
+        Ok(())
     }
 
     /// Takes a left room out of the user's lists. [`Error::BadState`] while the user is in it.

@@ -4,6 +4,7 @@
 //! [`auth`] (authorization), [`policy`] (this network's own rules). An event made here goes through [`build`].
 
 pub mod acl;
+pub mod appservice;
 pub mod auth;
 pub mod build;
 pub mod check;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, SharedSecret};
+use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
 use chappe_identity::{Identity, MailConfig, MailSecrets, Mailer, ServerList, Site, Smtp};
@@ -24,7 +25,7 @@ use ruma::{OwnedServerName, OwnedServerSigningKeyId};
 
 use crate::{
     config::{Api, Config},
-    fleeting, observe, signing_key,
+    fleeting, observe, registrations, signing_key,
 };
 
 /// How often what has expired is swept.
@@ -44,6 +45,7 @@ pub struct House {
     delivery: Delivery,
     media: Media,
     rooms: Rooms,
+    services: Services,
     pub(crate) admin: Admin,
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
@@ -59,6 +61,7 @@ impl House {
         let rooms = ground.rooms(config, &network);
         let delivery = ground.delivery(config, &rooms);
         let media = ground.media(config, &network).await?;
+        let services = ground.services(&rooms, &delivery).await?;
         let Ground { world, store, accounts, identity, .. } = &ground;
         let federation = Federation::new(FederationDeps {
             network: network.clone(),
@@ -73,6 +76,7 @@ impl House {
             rooms: rooms.clone(),
             remote: Arc::new(federation.clone()),
             delivery: delivery.clone(),
+            services: services.clone(),
             media: media.clone(),
             config: client_config(config),
         });
@@ -97,6 +101,7 @@ impl House {
             delivery,
             media,
             rooms,
+            services,
             admin,
             client,
         })
@@ -105,6 +110,7 @@ impl House {
     /// Starts what runs beside requests.
     pub fn start(&self) {
         self.federation.start();
+        self.services.start();
         fleeting::start(&self.world, &self.delivery, &self.federation);
         let (world, rooms, store) = (self.world.clone(), self.rooms.clone(), self.store.clone());
         self.world.spawn("rooms upkeep", async move {
@@ -205,6 +211,7 @@ struct Ground {
     accounts: Accounts,
     identity: Identity,
     servers: ServerList,
+    link: Link,
 }
 
 impl Ground {
@@ -213,14 +220,19 @@ impl Ground {
         let server = config.server_name.clone();
         let weak_keys = Arc::new(weak_keys());
         let keys = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;
-        let accounts = Accounts::new(store.clone(), world.clone(), server.clone(), config.accounts.clone());
+        let registered = registrations::read(config)?;
+        let (own, section) = (server.clone(), config.accounts.clone());
+        let accounts =
+            Accounts::with_appservices(store.clone(), world.clone(), own, section, registered.clone());
+        accounts.ensure_senders().await.context("the users of application services")?;
+        let link = Link::new(world.clone(), registered, config.appservices.clone());
         let mailer = config.mail.as_ref().map(mailer).transpose()?;
         let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };
         let identity =
             Identity::new(store.clone(), world.clone(), mailer, config.identity.clone(), site).await?;
         let servers = ServerList::new(store.clone(), world.clone(), config.federation.allow.clone());
         let (key, old_keys) = (Arc::new(keys.current), keys.old);
-        Ok(Self { world, store, server, key, old_keys, weak_keys, accounts, identity, servers })
+        Ok(Self { world, store, server, key, old_keys, weak_keys, accounts, identity, servers, link })
     }
 
     /// The outbound half of federation, with the servers that may be talked with.
@@ -248,6 +260,7 @@ impl Ground {
             policy: Arc::new(Plain),
             weak_keys: Arc::clone(&self.weak_keys),
             peers: Arc::new(network.clone()),
+            services: Arc::new(self.link.clone()),
         };
         Rooms::new(deps, config.rooms.clone())
     }
@@ -260,6 +273,17 @@ impl Ground {
             rooms: rooms.clone(),
         };
         Delivery::new(deps, config.delivery.clone())
+    }
+
+    async fn services(&self, rooms: &Rooms, delivery: &Delivery) -> Result<Services> {
+        let deps = chappe_appservices::Deps {
+            store: self.store.clone(),
+            accounts: self.accounts.clone(),
+            rooms: rooms.clone(),
+            delivery: delivery.clone(),
+            link: self.link.clone(),
+        };
+        Services::open(deps).await.context("the queues of application services")
     }
 
     async fn media(&self, config: &Config, network: &Network) -> Result<Media> {

@@ -10,6 +10,7 @@ pub mod mail_sink;
 mod observe;
 mod places;
 mod process;
+mod registrations;
 mod serve;
 mod signing_key;
 mod tls;

@@ -25,6 +25,7 @@ use crate::{
     listen::{Door, Doorman},
     observe,
     places::Places,
+    registrations,
     tls::Certificate,
 };
 
@@ -143,6 +144,7 @@ pub(crate) fn rehearse(config: &Config) -> Result<()> {
     }
     World::real(&config.outbound).context("`outbound.certificate_authorities`")?;
     config.mail.as_ref().map(assemble::mailer).transpose().context("`mail`")?;
+    registrations::read(config)?;
     assemble::shared_secret(&config.admin).context("`admin.registration_shared_secret_file`")?;
     Ok(())
 }

@@ -35,6 +35,7 @@ pub mod relations;
 pub mod reports;
 pub mod rooms;
 pub mod server_keys;
+pub mod services;
 pub mod state;
 pub mod sticky;
 mod table;

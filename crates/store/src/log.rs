@@ -105,6 +105,16 @@ pub enum LogEntry {
         #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
         servers: Vec<OwnedServerName>,
     },
+    /// A user of an application service came into a room or is in it no longer.
+    #[serde(rename = "g")]
+    ServiceUser {
+        /// Who.
+        user: OwnedUserId,
+        /// The room's number.
+        room: u32,
+        /// Whether they are joined now.
+        joined: bool,
+    },
     /// Something waits in the outbox of a destination.
     #[serde(rename = "s")]
     Outbox {

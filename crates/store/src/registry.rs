@@ -1,7 +1,7 @@
 //! The whole disk on one screen: every table, its number, its class. Retired numbers stay listed.
 //!
 //! Number 0 belongs to the engine. Ranges: 1–19 the server and the log, 20–69 rooms, 70–129 accounts,
-//! 130–149 identity, 150–169 federation, 170–189 media, 190–209 delivery.
+//! 130–149 identity, 150–169 federation, 170–189 media, 190–209 delivery, 210–219 application services.
 
 use chappe_kv::Class::{self, Bulk, Index, Point, Queue};
 
@@ -226,6 +226,17 @@ registry! {
     USER_MEDIA = 172, Index;
     /// Thumbnails, by medium and size.
     THUMBNAILS = 173, Index;
+
+    /// How each application service stands.
+    SERVICE_HEADS = 210, Point;
+    /// What waits for application services.
+    SERVICE_QUEUE = 211, Queue;
+    /// Transactions to application services that are being sent.
+    SERVICE_TRANSACTIONS = 212, Bulk;
+    /// Rooms with users of application services.
+    SERVICE_ROOMS = 213, Index;
+    /// Rooms that application services list for their networks.
+    SERVICE_DIRECTORY = 214, Index;
 }
 
 /// The class of a table; an unknown number counts as an index.

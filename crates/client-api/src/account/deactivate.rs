@@ -17,8 +17,11 @@ pub(super) async fn handler(
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
-    ask_password(&accounts, &requester, ("POST", "/account/deactivate"), &body, request.auth.as_ref())
-        .await?;
+    // An application service closes what is its alone, and nobody else's account.
+    if !requester.appservice().is_some_and(|service| service.owns_user(requester.user())) {
+        let operation = ("POST", "/account/deactivate");
+        ask_password(&accounts, &requester, operation, &body, request.auth.as_ref()).await?;
+    }
     let erase = if request.erase { Erase::Yes } else { Erase::No };
     accounts.deactivate(requester.user(), erase).await?;
     rooms.leave_all(requester.user().to_owned());

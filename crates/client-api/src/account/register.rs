@@ -21,20 +21,30 @@ use crate::{
     Config, Registration,
     error::Result,
     rates::Limits,
+    requester::Serving,
     session::{lifetime, refreshing},
 };
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
     State(limits): State<Limits>,
     origin: Origin,
+    Serving(serving): Serving,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
-    limits.ip("registration", origin, |rates| rates.registration)?;
+    let is_service = matches!(request.login_type, Some(LoginType::ApplicationService));
+    if !(is_service && serving.is_ok()) {
+        limits.ip("registration", origin, |rates| rates.registration)?;
+    }
     let user = match (&request.kind, &request.login_type) {
-        (_, Some(LoginType::ApplicationService)) => return Err(closed().into()),
+        (_, Some(LoginType::ApplicationService)) => {
+            let name = request.username.as_deref();
+            let name = name.ok_or_else(|| chappe_web::Error::missing_param("username"))?;
+            accounts.create_service_user(&serving?, name).await?
+        }
         (RegistrationKind::Guest, _) if config.registration.guests => {
             accounts.create_user(NewUser { kind: UserKind::Guest, ..NewUser::default() }).await?
         }

@@ -12,7 +12,7 @@ pub(super) async fn all(
     State(limits): State<Limits>,
     requester: Requester,
 ) -> Result<Json<Value>> {
-    limits.user("delayed", requester.user(), |rates| rates.message)?;
+    limits.user("delayed", &requester, |rates| rates.message)?;
     let waiting = rooms.all_delayed(requester.user()).await?;
     let shown: Vec<Value> = waiting.into_iter().map(|(id, delayed)| shown(&id, delayed)).collect();
     Ok(Json(json!({ "delayed_events": shown })))
@@ -24,7 +24,7 @@ pub(super) async fn one(
     requester: Requester,
     Arguments(id): Arguments<String>,
 ) -> Result<Json<Value>> {
-    limits.user("delayed", requester.user(), |rates| rates.message)?;
+    limits.user("delayed", &requester, |rates| rates.message)?;
     let delayed = rooms.delayed(requester.user(), &id).await?;
     Ok(Json(shown(&id, delayed)))
 }

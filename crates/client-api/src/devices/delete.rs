@@ -5,7 +5,7 @@ use chappe_accounts::Accounts;
 use chappe_web::{Ruma, WithBody};
 use ruma::api::client::device::{delete_device, delete_devices};
 
-use crate::{error::Result, requester::Requester, uia::ask_password};
+use crate::{error::Result, requester::Requester, uia::ask_person};
 
 pub(super) async fn one(
     State(accounts): State<Accounts>,
@@ -16,7 +16,7 @@ pub(super) async fn one(
         return Err(chappe_web::Error::not_found("No such device").into());
     }
     let path = format!("/devices/{}", request.device_id);
-    ask_password(&accounts, &requester, ("DELETE", &path), &body, request.auth.as_ref()).await?;
+    ask_person(&accounts, &requester, ("DELETE", &path), &body, request.auth.as_ref()).await?;
     accounts.delete_devices(requester.user(), &[request.device_id]).await?;
     Ok(Ruma(delete_device::v3::Response::new()))
 }
@@ -27,7 +27,7 @@ pub(super) async fn many(
     WithBody(request, body): WithBody<delete_devices::v3::Request>,
 ) -> Result<Ruma<delete_devices::v3::Response>> {
     let path = ("POST", "/delete_devices");
-    ask_password(&accounts, &requester, path, &body, request.auth.as_ref()).await?;
+    ask_person(&accounts, &requester, path, &body, request.auth.as_ref()).await?;
     accounts.delete_devices(requester.user(), &request.devices).await?;
     Ok(Ruma(delete_devices::v3::Response::new()))
 }

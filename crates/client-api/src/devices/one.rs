@@ -1,12 +1,14 @@
-//! `GET` and `PUT /devices/{deviceId}`: one device, and its name.
+//! `GET` and `PUT /devices/{deviceId}`: one device, and its name. Application services make devices by naming them.
 
-use axum::extract::State;
+use axum::{Json, extract::State};
 use chappe_accounts::{Accounts, DeviceInfo};
 use chappe_web::Ruma;
+use http::StatusCode;
 use ruma::{
     MilliSecondsSinceUnixEpoch, UInt,
     api::client::device::{Device, get_device, update_device},
 };
+use serde_json::{Value, json};
 
 use crate::{error::Result, requester::Requester};
 
@@ -24,13 +26,20 @@ pub(super) async fn rename(
     State(accounts): State<Accounts>,
     requester: Requester,
     Ruma(request): Ruma<update_device::v3::Request>,
-) -> Result<Ruma<update_device::v3::Response>> {
-    if let Some(name) = &request.display_name {
-        accounts.rename_device(requester.user(), &request.device_id, Some(name)).await?;
-    } else if accounts.device(requester.user(), &request.device_id).await?.is_none() {
-        return Err(chappe_web::Error::not_found("No such device").into());
+) -> Result<(StatusCode, Json<Value>)> {
+    let (user, device, name) = (requester.user(), &request.device_id, request.display_name.as_deref());
+    let looked_for = name.is_none() || requester.appservice().is_some();
+    if looked_for && accounts.device(user, device).await?.is_none() {
+        if requester.appservice().is_none() {
+            return Err(chappe_web::Error::not_found("No such device").into());
+        }
+        accounts.ensure_device(user, device, name).await?;
+        return Ok((StatusCode::CREATED, Json(json!({}))));
     }
-    Ok(Ruma(update_device::v3::Response::new()))
+    if name.is_some() {
+        accounts.rename_device(user, device, name).await?;
+    }
+    Ok((StatusCode::OK, Json(json!({}))))
 }
 
 /// A device as its user sees it.

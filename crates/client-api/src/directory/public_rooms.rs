@@ -3,10 +3,7 @@
 use axum::{Json, extract::State};
 use chappe_rooms::{PublicRoomsRequest, Rooms};
 use chappe_web::{Origin, Ruma};
-use ruma::{
-    api::client::directory::{get_public_rooms, get_public_rooms_filtered},
-    directory::Filter,
-};
+use ruma::api::client::directory::{get_public_rooms, get_public_rooms_filtered};
 use serde_json::{Value, json};
 
 use crate::{error::Result, rates::Limits, requester::Requester};
@@ -19,7 +16,7 @@ pub(super) async fn all(
 ) -> Result<Json<Value>> {
     limits.ip("search", origin, |rates| rates.search)?;
     let (limit, since, server) = (request.limit.map(u64::from), request.since, request.server);
-    page(&rooms, PublicRoomsRequest { server, limit, since, filter: Filter::default() }).await
+    page(&rooms, PublicRoomsRequest { server, limit, since, ..PublicRoomsRequest::default() }).await
 }
 
 pub(super) async fn filtered(
@@ -28,9 +25,10 @@ pub(super) async fn filtered(
     requester: Requester,
     Ruma(request): Ruma<get_public_rooms_filtered::v3::Request>,
 ) -> Result<Json<Value>> {
-    limits.user("search", requester.user(), |rates| rates.search)?;
+    limits.user("search", &requester, |rates| rates.search)?;
     let (limit, since, server) = (request.limit.map(u64::from), request.since, request.server);
-    page(&rooms, PublicRoomsRequest { server, limit, since, filter: request.filter }).await
+    let (filter, network) = (request.filter, request.room_network);
+    page(&rooms, PublicRoomsRequest { server, limit, since, filter, network }).await
 }
 
 async fn page(rooms: &Rooms, request: PublicRoomsRequest) -> Result<Json<Value>> {

@@ -5,7 +5,7 @@ use chappe_accounts::{Accounts, CrossSigningUpload, Replace};
 use chappe_web::{Ruma, WithBody};
 use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
 
-use crate::{error::Result, requester::Requester, uia::ask_password};
+use crate::{error::Result, requester::Requester, uia::ask_person};
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
@@ -19,7 +19,7 @@ pub(super) async fn handler(
     };
     let replace = if accounts.cross_signing_needs_auth(requester.user(), &upload).await? {
         let path = ("POST", "/keys/device_signing/upload");
-        ask_password(&accounts, &requester, path, &body, request.auth.as_ref()).await?;
+        ask_person(&accounts, &requester, path, &body, request.auth.as_ref()).await?;
         Replace::Allowed
     } else {
         Replace::Refused

@@ -11,7 +11,7 @@ pub(super) async fn handler(
     State(limits): State<Limits>,
     requester: Acting,
 ) -> Result<Json<Value>> {
-    limits.user("upload", requester.user(), |rates| rates.upload)?;
+    limits.user("upload", &requester, |rates| rates.upload)?;
     let created = media.create(requester.user()).await?;
     Ok(Json(json!({ "content_uri": created.uri, "unused_expires_at": created.expires })))
 }

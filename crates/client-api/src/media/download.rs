@@ -46,7 +46,7 @@ pub(super) async fn may_fetch(
     (server, id): (&ServerName, &str),
 ) -> Result<()> {
     if !media.is_kept(server, id).await? {
-        limits.user("remote media", requester.user(), |rates| rates.remote_media)?;
+        limits.user("remote media", requester, |rates| rates.remote_media)?;
     }
     Ok(())
 }

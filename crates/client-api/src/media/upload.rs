@@ -38,7 +38,7 @@ pub(super) async fn at_once(
     Parameters(named): Parameters<Named>,
     request: Request,
 ) -> Result<Json<Value>> {
-    limits.user("upload", requester.user(), |rates| rates.upload)?;
+    limits.user("upload", &requester, |rates| rates.upload)?;
     announced_size(&media, request.headers())?;
     let upload = upload(&requester, request.headers(), named);
     let uri = media.upload(upload, body(world, request)).await?;

@@ -16,7 +16,7 @@ pub(super) async fn event(
     requester: Requester,
     Ruma(request): Ruma<report_content::v3::Request>,
 ) -> Result<Ruma<report_content::v3::Response>> {
-    limits.user("report", requester.user(), |rates| rates.invite)?;
+    limits.user("report", &requester, |rates| rates.invite)?;
     let what = Reported::Event { room: request.room_id, event: request.event_id };
     rooms.report(&requester.actor(), what, request.reason.unwrap_or_default()).await?;
     Ok(Ruma(report_content::v3::Response::new()))
@@ -28,7 +28,7 @@ pub(super) async fn room(
     requester: Requester,
     Ruma(request): Ruma<report_room::v3::Request>,
 ) -> Result<Ruma<report_room::v3::Response>> {
-    limits.user("report", requester.user(), |rates| rates.invite)?;
+    limits.user("report", &requester, |rates| rates.invite)?;
     rooms.report(&requester.actor(), Reported::Room { room: request.room_id }, request.reason).await?;
     Ok(Ruma(report_room::v3::Response::new()))
 }
@@ -39,7 +39,7 @@ pub(super) async fn user(
     requester: Requester,
     Ruma(request): Ruma<report_user::v3::Request>,
 ) -> Result<Ruma<report_user::v3::Response>> {
-    limits.user("report", requester.user(), |rates| rates.invite)?;
+    limits.user("report", &requester, |rates| rates.invite)?;
     rooms.report(&requester.actor(), Reported::User { user: request.user_id }, request.reason).await?;
     Ok(Ruma(report_user::v3::Response::new()))
 }

@@ -13,6 +13,6 @@ pub(super) async fn handler(
     requester: Acting,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
-    limits.user("join", requester.user(), |rates| rates.join)?;
+    limits.user("join", &requester, |rates| rates.join)?;
     Ok(Ruma(Response::new(rooms.create(&requester.actor(), request).await?)))
 }

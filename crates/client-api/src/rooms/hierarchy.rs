@@ -14,7 +14,7 @@ pub(super) async fn handler(
     requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
-    limits.user("search", requester.user(), |rates| rates.search)?;
+    limits.user("search", &requester, |rates| rates.search)?;
     let wanted = HierarchyRequest {
         room: &request.room_id,
         from: request.from.as_deref(),

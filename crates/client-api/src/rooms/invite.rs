@@ -13,7 +13,7 @@ pub(super) async fn handler(
     requester: Acting,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
-    limits.user("invite", requester.user(), |rates| rates.invite)?;
+    limits.user("invite", &requester, |rates| rates.invite)?;
     let InvitationRecipient::UserId(invited) = request.recipient else {
         let error = "Addresses are invited through the identity service of this network";
         return Err(chappe_web::Error::forbidden(error).into());

@@ -15,7 +15,7 @@ pub(super) async fn by_id(
     requester: Acting,
     WithBody(request, body): WithBody<join_room_by_id::v3::Request>,
 ) -> Result<Ruma<join_room_by_id::v3::Response>> {
-    limits.user("join", requester.user(), |rates| rates.join)?;
+    limits.user("join", &requester, |rates| rates.join)?;
     let via = server_of(&request.room_id);
     rooms.join(&requester.actor(), &request.room_id, via, said(body)).await?;
     Ok(Ruma(join_room_by_id::v3::Response::new(request.room_id)))
@@ -27,7 +27,7 @@ pub(super) async fn by_id_or_alias(
     requester: Acting,
     WithBody(request, body): WithBody<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<Ruma<join_room_by_id_or_alias::v3::Response>> {
-    limits.user("join", requester.user(), |rates| rates.join)?;
+    limits.user("join", &requester, |rates| rates.join)?;
     let (room, via) = find(&rooms, &request.room_id_or_alias, request.via).await?;
     rooms.join(&requester.actor(), &room, via, said(body)).await?;
     Ok(Ruma(join_room_by_id_or_alias::v3::Response::new(room)))

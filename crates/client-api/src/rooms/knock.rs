@@ -13,7 +13,7 @@ pub(super) async fn handler(
     requester: Acting,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
-    limits.user("join", requester.user(), |rates| rates.join)?;
+    limits.user("join", &requester, |rates| rates.join)?;
     let (room, via) = find(&rooms, &request.room_id_or_alias, request.via).await?;
     rooms.knock(&requester.actor(), &room, via, request.reason).await?;
     Ok(Ruma(Response::new(room)))

@@ -14,7 +14,7 @@ pub(super) async fn handler(
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
-    limits.user("message", requester.user(), |rates| rates.message)?;
+    limits.user("message", &requester, |rates| rates.message)?;
     let mut draft = Draft::redaction(&request.event_id, request.reason.as_deref());
     draft.with_relations = related(&body)?;
     let sent = rooms.send(&requester.actor(), &request.room_id, draft, Some(request.txn_id)).await?;

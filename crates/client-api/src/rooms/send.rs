@@ -20,15 +20,16 @@ pub(super) async fn handler(
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
     let content = content(request.body.json())?;
-    let draft = match request.event_type {
+    let mut draft = match request.event_type {
         MessageLikeEventType::RoomRedaction => redaction(&content)?,
         kind => Draft::message(TimelineEventType::from(kind), content),
     };
+    draft.timestamp = requester.appservice().and(request.timestamp);
     // A suspended user may take back what it said and nothing else (client-server API, "Account suspension").
     if draft.redacts.is_none() {
         requester.may_act()?;
     }
-    limits.user("message", requester.user(), |rates| rates.message)?;
+    limits.user("message", &requester, |rates| rates.message)?;
     delay.send(&rooms, &requester, &request.room_id, draft, Some(request.txn_id)).await
 }
 

@@ -39,8 +39,10 @@ pub(super) async fn set(
     Parameters(delay): Parameters<Delay>,
     Ruma(request): Ruma<send_state_event::v3::Request>,
 ) -> Result<Json<Value>> {
-    limits.user("message", requester.user(), |rates| rates.message)?;
+    limits.user("message", &requester, |rates| rates.message)?;
     let kind = TimelineEventType::from(request.event_type);
-    let draft = Draft::state(kind, request.state_key, content(request.body.json())?);
+    let mut draft = Draft::state(kind, request.state_key, content(request.body.json())?);
+    // Services say when something happened on their side (application service API, "Timestamp massaging").
+    draft.timestamp = requester.appservice().and(request.timestamp);
     delay.send(&rooms, &requester, &request.room_id, draft, None).await
 }

@@ -13,7 +13,7 @@ pub(super) async fn handler(
     requester: Acting,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
-    limits.user("join", requester.user(), |rates| rates.join)?;
+    limits.user("join", &requester, |rates| rates.join)?;
     let (version, creators) = (request.new_version, request.additional_creators);
     Ok(Ruma(Response::new(rooms.upgrade(&requester.actor(), &request.room_id, version, creators).await?)))
 }

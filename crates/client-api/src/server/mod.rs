@@ -1,7 +1,6 @@
 //! What the server is and offers.
 
 mod capabilities;
-mod protocols;
 mod turn_server;
 mod versions;
 mod well_known_client;
@@ -10,7 +9,6 @@ mod well_known_support;
 use chappe_web::Routes;
 use ruma::api::client::{
     discovery::{discover_homeserver, discover_support, get_capabilities, get_supported_versions},
-    thirdparty::get_protocols,
     voip::get_turn_server_info,
 };
 
@@ -23,5 +21,4 @@ pub(crate) fn routes() -> Routes<Api> {
         .on::<discover_homeserver::Request, _>(well_known_client::handler)
         .on::<discover_support::Request, _>(well_known_support::handler)
         .on::<get_turn_server_info::v3::Request, _>(turn_server::handler)
-        .on::<get_protocols::v3::Request, _>(protocols::handler)
 }

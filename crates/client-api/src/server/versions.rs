@@ -13,6 +13,8 @@ pub(super) async fn handler() -> Json<Value> {
     Json(json!({
         "versions": VERSIONS,
         "unstable_features": {
+            "fi.mau.msc2659": true,
+            "fi.mau.msc2659.stable": true,
             "org.matrix.msc3026.busy_presence": false,
             "org.matrix.msc3391": true,
             "org.matrix.msc3440.stable": true,

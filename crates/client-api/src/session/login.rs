@@ -1,4 +1,4 @@
-//! `POST /login`: by password (of a user id or an e-mail address) or by token.
+//! `POST /login`: by password (of a user id or an e-mail address), by token, or as a user of an application service.
 
 use std::sync::Arc;
 
@@ -9,7 +9,9 @@ use chappe_web::{Origin, Ruma, body_bytes};
 use ruma::{
     OwnedUserId, UserId,
     api::client::{
-        session::login::v3::{DiscoveryInfo, HomeserverInfo, LoginInfo, Password, Request, Response},
+        session::login::v3::{
+            ApplicationService, DiscoveryInfo, HomeserverInfo, LoginInfo, Password, Request, Response,
+        },
         uiaa::UserIdentifier,
     },
 };
@@ -19,19 +21,25 @@ use crate::{
     Config,
     error::Result,
     rates::Limits,
+    requester::Serving,
     session::{lifetime, refreshing},
 };
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
     State(limits): State<Limits>,
     origin: Origin,
+    Serving(serving): Serving,
     request: axum::extract::Request,
 ) -> Result<Ruma<Response>> {
     let Ruma(request) = with_type(request).await?;
-    limits.ip("login", origin, |rates| rates.login_by_ip)?;
+    let is_service = matches!(request.login_info, LoginInfo::ApplicationService(_)) && serving.is_ok();
+    if !is_service {
+        limits.ip("login", origin, |rates| rates.login_by_ip)?;
+    }
     let user = match &request.login_info {
         LoginInfo::Password(password) => {
             let user = named(&accounts, &identity, password).await?;
@@ -44,6 +52,7 @@ pub(super) async fn handler(
             user
         }
         LoginInfo::Token(token) => accounts.redeem_login_token(&token.token).await?,
+        LoginInfo::ApplicationService(login) => accounts.user_of_service(&serving?, service_user(login)?)?,
         _ => return Err(unknown_type().into()),
     };
     let refreshing = refreshing(request.refresh_token);
@@ -69,6 +78,18 @@ async fn with_type(request: axum::extract::Request) -> Result<Ruma<Request>> {
     }
     let request = axum::extract::Request::from_parts(parts, bytes.into());
     Ok(Ruma::from_request(request, &()).await?)
+}
+
+/// The user that an application service names.
+fn service_user(login: &ApplicationService) -> Result<&str> {
+    #[expect(deprecated, reason = "old services name the user this way")]
+    let old = login.user.as_deref();
+    match (&login.identifier, old) {
+        (Some(UserIdentifier::Matrix(named)), _) => Ok(&named.user),
+        (None, Some(name)) => Ok(name),
+        (None, None) => Err(chappe_web::Error::missing_param("identifier").into()),
+        _ => Err(unknown_type().into()),
+    }
 }
 
 /// Whom a log-in means; `None` if it cannot be anybody of this server.

@@ -24,7 +24,7 @@ pub(super) async fn handler(
     requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
-    limits.user("search", requester.user(), |rates| rates.search)?;
+    limits.user("search", &requester, |rates| rates.search)?;
     let limit = usize::try_from(u64::from(request.limit)).unwrap_or(MOST).min(MOST);
     let term = Term::new(&request.search_term);
     let mut found = Found::new();

@@ -195,6 +195,7 @@ impl House {
                 policy: Arc::new(Plain),
                 weak_keys: Arc::default(),
                 peers: Arc::new(Alone),
+                services: Arc::new(chappe_rooms::NoServices),
             },
             chappe_rooms::Config::default(),
         );

@@ -34,11 +34,14 @@ pub enum Visibility {
 }
 
 impl Rooms {
-    /// Makes an alias of this server for a room the user is in. [`Error::AliasInUse`] if there is one.
+    /// Makes an alias of this server for a room the user is in, or for any room if it belongs to the application service
+    /// that asks. [`Error::AliasInUse`] if there is one, [`Error::Reserved`].
     pub async fn create_alias(&self, actor: &Actor, alias: &RoomAliasId, room: &RoomId) -> Result<()> {
         self.check_own(alias)?;
+        self.check_reserved(actor, alias)?;
         let view = self.view(room).await.map_err(|_| Error::NotFound("room"))?;
         if actor.standing != Standing::Administrator
+            && actor.appservice.is_none()
             && view.access(&actor.user).await.ok() != Some(Access::Joined)
         {
             return Err(Error::Forbidden("you must be in the room to give it an alias".to_owned()));
@@ -69,6 +72,16 @@ impl Rooms {
         Ok(())
     }
 
+    /// Refuses aliases that are kept for an application service to everybody else, and to a service those that are not its.
+    pub(crate) fn check_reserved(&self, actor: &Actor, alias: &RoomAliasId) -> Result<()> {
+        let asking = actor.appservice.as_deref();
+        let outside = asking.is_some_and(|service| !service.covers_alias(alias));
+        if outside || self.0.accounts.appservices().reserve_alias(alias, asking) {
+            return Err(Error::Reserved);
+        }
+        Ok(())
+    }
+
     /// Where an alias points, asked of its server if that is another one.
     pub async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<AliasTarget> {
         if alias.server_name() == self.server() {
@@ -83,10 +96,15 @@ impl Rooms {
         }
     }
 
-    /// Where an alias of this server points: also what other servers are told (`GET /query/directory`).
+    /// Where an alias of this server points: also what other servers are told (`GET /query/directory`). The application
+    /// service that it would belong to is asked to make it, if nobody has.
     pub async fn local_alias(&self, alias: &RoomAliasId) -> Result<AliasTarget> {
+        let mut known = self.0.store.read().alias(alias).await?;
+        if known.is_none() && self.0.services.has_alias(alias).await {
+            known = self.0.store.read().alias(alias).await?;
+        }
+        let target = known.ok_or(Error::NotFound("room alias"))?;
         let reader = self.0.store.read();
-        let target = reader.alias(alias).await?.ok_or(Error::NotFound("room alias"))?;
         let mut servers = reader.room_servers(target.nid()).await?;
         servers.sort_by_key(|(server, joined)| (*server != self.0.server, std::cmp::Reverse(*joined)));
         let mut servers: Vec<OwnedServerName> = servers.into_iter().map(|(server, _)| server).collect();
@@ -100,9 +118,11 @@ impl Rooms {
     /// Deletes an alias of this server: its creator may, who may change the room's canonical alias may, and server
     /// administrators may. The canonical alias event is brought in line if the user may do that.
     pub async fn delete_alias(&self, actor: &Actor, alias: &RoomAliasId) -> Result<()> {
+        self.check_reserved(actor, alias)?;
         let found = self.0.store.read().alias(alias).await?.ok_or(Error::NotFound("room alias"))?;
         let view = self.view_of(found.nid()).await?;
         let may = actor.standing == Standing::Administrator
+            || actor.appservice.is_some()
             || found.creator == actor.user
             || view.may_set_aliases(&actor.user).await?;
         if !may {

@@ -6,9 +6,10 @@ use chappe_store::{RoomHead, RoomNid, rooms::RoomHeads};
 use ruma::{
     OwnedServerName, UInt,
     api::federation::directory::get_public_rooms_filtered,
-    directory::{Filter, PublicRoomsChunk, RoomTypeFilter},
+    directory::{Filter, PublicRoomsChunk, RoomNetwork, RoomTypeFilter},
 };
 
+use super::service::listed_for;
 use crate::{Error, Result, Rooms, directory::Summary};
 
 /// Rooms of one page at most.
@@ -27,6 +28,8 @@ pub struct PublicRoomsRequest {
     pub since: Option<String>,
     /// Which.
     pub filter: Filter,
+    /// In the public directory, or listed by an application service for a network.
+    pub network: RoomNetwork,
 }
 
 /// A page of public rooms, the one with most members first.
@@ -71,6 +74,7 @@ impl Rooms {
             ask.limit = request.limit.and_then(|limit| UInt::try_from(limit.min(LONGEST)).ok());
             ask.since.clone_from(&request.since);
             ask.filter = request.filter.clone();
+            ask.room_network = request.network.clone();
             let answer = self.0.peers.public_rooms(server, ask).await?;
             return Ok(PublicRooms {
                 chunk: answer.chunk,
@@ -88,7 +92,7 @@ impl Rooms {
             None => None,
         };
         let limit = usize::try_from(request.limit.unwrap_or(USUAL).clamp(1, LONGEST)).unwrap_or(1);
-        let all = self.listed().await?;
+        let all = self.listed(&request.network).await?;
         let total = all.len() as u64;
         let found: Vec<Listed> =
             all.into_iter().filter(|(_, _, summary)| matches(&request.filter, summary)).collect();
@@ -115,10 +119,10 @@ impl Rooms {
         })
     }
 
-    /// All listed rooms that somebody is in, biggest first.
-    async fn listed(&self) -> Result<Vec<Listed>> {
+    /// All rooms listed for a network that somebody is in, biggest first.
+    async fn listed(&self, network: &RoomNetwork) -> Result<Vec<Listed>> {
         let reader = self.0.store.read();
-        let nids = reader.published_rooms().await?;
+        let nids = listed_for(&reader, network).await?;
         let heads = reader.get_many::<RoomHeads>(&nids).await?;
         drop(reader);
         let mut all = Vec::with_capacity(nids.len());

@@ -113,6 +113,17 @@ impl View<'_> {
         Ok(rendered.get().strip_suffix("}}").map(Into::into))
     }
 
+    /// Events in full as an application service is told them: for nobody in particular, with their age and what they
+    /// replaced or were redacted by.
+    pub async fn render_for_service(&self, events: Vec<Event>) -> Result<Vec<Box<RawValue>>> {
+        let seen = self.seen_while_joined(events);
+        let aged = |seen: &Seen| Unsigned { age: Some(self.age(&seen.event)), ..Unsigned::default() };
+        let mut all: Vec<Unsigned> = seen.iter().map(aged).collect();
+        self.add_replaced(&seen, &mut all).await?;
+        self.add_redactions(&seen, &mut all).await?;
+        seen.iter().zip(all).map(|(seen, unsigned)| seen.event.for_client(Form::Full, &unsigned)).collect()
+    }
+
     /// State events for a client who may see them as state, with their age.
     pub fn render_state(&self, events: &[Event], form: Form) -> Result<Vec<Box<RawValue>>> {
         let render = |event: &Event| {

@@ -122,9 +122,11 @@ fn nearest(
     direction: Direction,
 ) -> Option<Event> {
     let time = |event: &Event| event.pdu.origin_server_ts();
+    // Of several at the same time, the one that comes first in the direction of looking.
+    let place = |event: &Event| (time(event), event.meta.ordinal);
     match direction {
-        Direction::Forward => events.filter(|event| time(event) >= ts).min_by_key(time),
-        Direction::Backward => events.filter(|event| time(event) <= ts).max_by_key(time),
+        Direction::Forward => events.filter(|event| time(event) >= ts).min_by_key(place),
+        Direction::Backward => events.filter(|event| time(event) <= ts).max_by_key(place),
     }
 }
 

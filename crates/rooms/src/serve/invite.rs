@@ -34,7 +34,8 @@ impl Rooms {
             .ok_or_else(|| Error::UnsupportedRoomVersion(invitation.room_version.to_string()))?;
         let pdu = parse(rules, room, &invitation.event)?;
         let invited = self.check_invite(origin, event, &pdu)?;
-        // Nothing is kept for names that nobody has.
+        // Nothing is kept for names that nobody has, not even an application service.
+        self.ask_for(&invited).await?;
         let account = self.0.accounts.user(&invited).await.map_err(|_| Error::Retry)?;
         if account.is_none_or(|account| account.deactivated.is_some()) {
             return Err(Error::Forbidden("there is no such user on this server".to_owned()));

@@ -78,6 +78,7 @@ impl Net {
             policy: Arc::new(Plain),
             weak_keys: Arc::default(),
             peers: Arc::new(Wire { from: server.clone(), net: self.clone() }),
+            services: Arc::new(crate::NoServices),
         };
         let rooms = Rooms::new(deps, Config::default());
         self.rooms.lock().insert(server, rooms.clone());

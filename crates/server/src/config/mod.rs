@@ -72,6 +72,9 @@ pub struct Config {
     /// Other servers.
     #[serde(default)]
     pub federation: chappe_federation::Config,
+    /// Application services: bridges, bots.
+    #[serde(default)]
+    pub appservices: chappe_appservices::Config,
     /// Administration over HTTP.
     #[serde(default)]
     pub admin: chappe_admin::Config,

@@ -22,6 +22,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     listeners(config, &mut found);
     accounts(config, &mut found);
     federation(config, &mut found);
+    appservices(config, &mut found);
     mail(config, &mut found);
     found.0
 }
@@ -101,6 +102,12 @@ fn federation(config: &Config, found: &mut Found) {
             "neither a server name nor `*.` and a domain",
         );
     }
+}
+
+fn appservices(config: &Config, found: &mut Found) {
+    let section = &config.appservices;
+    found.need(section.timeout > 0, "appservices.timeout", "must be at least 1");
+    found.need(section.query_timeout > 0, "appservices.query_timeout", "must be at least 1");
 }
 
 fn mail(config: &Config, found: &mut Found) {

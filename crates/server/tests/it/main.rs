@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not there")]
 
 mod admin;
+mod appservices;
 mod backup;
 mod client;
 mod hostile;

@@ -29,7 +29,8 @@ pub(in crate::routes) async fn filtered(
     Origin { request, .. }: Origin<get_public_rooms_filtered::v1::Request>,
 ) -> Answer<get_public_rooms_filtered::v1::Response> {
     let limit = request.limit.map(u64::from);
-    let wanted = PublicRoomsRequest { server: None, limit, since: request.since, filter: request.filter };
+    let (since, filter, network) = (request.since, request.filter, request.room_network);
+    let wanted = PublicRoomsRequest { server: None, limit, since, filter, network };
     let PublicRooms { chunk, next_batch, prev_batch, total } =
         federation.rooms().public_rooms(&wanted).await?;
     let mut response = get_public_rooms_filtered::v1::Response::new();

@@ -1,0 +1,1 @@
+"""An application service written with mautrix, with an encrypted bot, against Chappe."""
