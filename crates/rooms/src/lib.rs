@@ -17,6 +17,8 @@ mod error;
 mod farewell;
 mod inherit;
 mod membership;
+mod notices;
+mod oversight;
 mod peers;
 mod read;
 mod receipts;
@@ -55,6 +57,8 @@ pub use self::{
     error::{Error, Result},
     farewell::Departure,
     membership::{Change, Via},
+    notices::{Notice, NoticesConfig},
+    oversight::{Block, Evicted, Force, Head, Listed, Replacement, RoomOrder, RoomPage, RoomQuery},
     peers::{
         AliasTarget, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds,
         Template,

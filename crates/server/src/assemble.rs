@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
-use chappe_admin::{Admin, SharedSecret};
+use chappe_admin::{Admin, Jobs, SharedSecret};
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, weak_keys};
 use chappe_identity::{Identity, MailConfig, MailSecrets, Mailer, ServerList, Site, Smtp};
@@ -41,6 +41,7 @@ pub struct House {
     media: Media,
     rooms: Rooms,
     pub(crate) admin: Admin,
+    jobs: Jobs,
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
     settings: Arc<chappe_web::Settings>,
@@ -72,6 +73,15 @@ impl House {
             media: media.clone(),
             config: client_config(config),
         });
+        let jobs = Jobs::new(world.clone(), store.clone(), accounts.clone(), rooms.clone());
+        let running = chappe_admin::Running {
+            rooms: rooms.clone(),
+            federation: federation.clone(),
+            media: media.clone(),
+            jobs: jobs.clone(),
+            servers_changed: servers_changed(world, &federation),
+            started: world.now(),
+        };
         let admin = Admin::new(chappe_admin::Deps {
             world: world.clone(),
             store: store.clone(),
@@ -79,7 +89,7 @@ impl House {
             allow_list: identity.allow_list().clone(),
             servers: ground.servers.clone(),
             places: config.places(),
-            running: Some(running(world, rooms.clone(), &federation)),
+            running: Some(running),
         });
         Ok(Self {
             secret: shared_secret(&config.admin)?,
@@ -94,6 +104,7 @@ impl House {
             media,
             rooms,
             admin,
+            jobs,
             client,
         })
     }
@@ -125,6 +136,7 @@ impl House {
                 }
             }
         });
+        self.world.spawn("jobs of administrators", self.jobs.clone().run());
         let rooms = self.rooms.clone();
         self.world.spawn("delayed events", async move { rooms.run_delayed().await });
         let (world, accounts) = (self.world.clone(), self.accounts.clone());
@@ -146,6 +158,7 @@ impl House {
                 tracing::warn!(%error, "times of last use not written");
             }
         });
+        self.world.spawn("media upkeep", keep_media(self.world.clone(), self.media.clone()));
     }
 
     /// What answers on a listener that serves `apis`.
@@ -162,7 +175,7 @@ impl House {
             Api::Client => chappe_client_api::routes().into_router().with_state(self.client.clone()),
             Api::Federation => self.federation_routes(),
             Api::Media => chappe_client_api::media_routes().into_router().with_state(self.client.clone()),
-            Api::Admin => self.register_routes(),
+            Api::Admin => self.admin_routes(),
             Api::Metrics => observe::metrics_routes(observe::Gauges {
                 handle: self.metrics.clone(),
                 store: self.store.clone(),
@@ -178,9 +191,18 @@ impl House {
         chappe_federation::routes().into_router().with_state(self.federation.clone()).merge(media)
     }
 
-    fn register_routes(&self) -> Router {
-        let Some(secret) = &self.secret else { return Router::new() };
-        chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret)
+    fn admin_routes(&self) -> Router {
+        let router = chappe_admin::router(chappe_admin::Api {
+            world: self.world.clone(),
+            store: self.store.clone(),
+            accounts: self.accounts.clone(),
+            rooms: self.rooms.clone(),
+            federation: self.federation.clone(),
+            media: self.media.clone(),
+            jobs: self.jobs.clone(),
+        });
+        let Some(secret) = &self.secret else { return router };
+        router.merge(chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret))
     }
 }
 
@@ -260,9 +282,24 @@ impl Ground {
     }
 }
 
-fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin::Running {
-    let (tasks, federation, sending) = (world.clone(), federation.clone(), federation.clone());
-    let servers_changed = move |patterns: Option<&[String]>| {
+/// Writes when media were last given out.
+async fn keep_media(world: World, media: Media) {
+    let mut flush = world.interval(FLUSH);
+    while !world.is_stopping() {
+        tokio::select! {
+            biased;
+            () = world.stopping() => {}
+            _ = flush.tick() => {}
+        }
+        if let Err(error) = media.flush_seen().await {
+            tracing::warn!(%error, "times at which media were given out are not written");
+        }
+    }
+}
+
+fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::ServersChanged {
+    let (tasks, federation) = (world.clone(), federation.clone());
+    Box::new(move |patterns: Option<&[String]>| {
         federation.network().allowed().replace(patterns);
         let federation = federation.clone();
         tasks.spawn("servers changed", async move {
@@ -270,9 +307,7 @@ fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin
                 tracing::warn!(%error, "servers that may take part now are not tried at once");
             }
         });
-    };
-    let servers_changed = Box::new(servers_changed);
-    chappe_admin::Running { rooms, federation: sending, servers_changed, started: world.now() }
+    })
 }
 
 /// The section of the client API, with the base URL that is said once for all.

@@ -9,7 +9,7 @@ use crate::{Actor, Error, Result, Rooms, read::view::Event};
 impl Rooms {
     /// `GET /rooms/{roomId}/state`: the current state for a member, the state on leaving for a former one.
     pub async fn state(&self, actor: &Actor, room: &RoomId) -> Result<Vec<Box<RawValue>>> {
-        let view = self.view(room).await.map_err(no_such_room)?;
+        let view = self.view_as(actor, room).await.map_err(no_such_room)?;
         let at = view.access(&actor.user).await?.state(view.head.state);
         let state = view.reader.full_state(view.nid, at).await?;
         let nums: Vec<_> = state.into_iter().map(|(_, num)| num).collect();
