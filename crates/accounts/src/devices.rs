@@ -42,6 +42,18 @@ pub struct DeviceInfo {
 #[derive(Default)]
 pub(crate) struct SeenBuffer(Mutex<HashMap<(OwnedUserId, OwnedDeviceId), Seen>>);
 
+impl SeenBuffer {
+    /// When devices of each user were last seen, as far as it is not written yet.
+    pub(crate) fn by_user(&self) -> HashMap<OwnedUserId, u64> {
+        let mut latest = HashMap::new();
+        for ((user, _), seen) in self.0.lock().iter() {
+            let at: &mut u64 = latest.entry(user.clone()).or_default();
+            *at = (*at).max(seen.at);
+        }
+        latest
+    }
+}
+
 impl Accounts {
     /// All devices of a user, by id.
     pub async fn devices(&self, user: &UserId) -> Result<Vec<DeviceInfo>, Error> {

@@ -13,6 +13,7 @@ mod error;
 mod filters;
 mod invites;
 mod keys;
+mod listing;
 mod one_off;
 mod passwords;
 mod profiles;
@@ -46,6 +47,7 @@ pub use self::{
         Claim, ClaimedKeys, CrossSigningUpload, DeviceListChange, KeyCounts, KeyUpload, PublicKeys,
         RemoteDeviceUpdate, RemoteUpdate, Replace, Usage,
     },
+    listing::{ListedUser, UserOrder, UserPage, UserQuery},
     profiles::Profile,
     pushers::{OtherUsers, PusherInfo},
     remote::{RemoteError, RemoteKeys, RemoteUsers, to_device_for_servers},

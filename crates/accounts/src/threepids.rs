@@ -1,5 +1,7 @@
 //! E-mail addresses and phone numbers bound to accounts; each belongs to one account.
 
+use std::collections::BTreeSet;
+
 use chappe_store::{
     Direction, Json, Reader, Tx,
     accounts::{Threepid, ThreepidOwners, Threepids, Users},
@@ -72,6 +74,44 @@ impl Accounts {
             tx.expect::<ThreepidOwners>(&owner_key, owner.as_ref());
             tx.put::<ThreepidOwners>(&owner_key, &user.to_string());
             tx.put::<Threepids>(&(user.to_owned(), owner_key.0, owner_key.1), &Json(row));
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
+    /// Binds exactly these addresses, in canonical form, as proved now, in one step: for administrators.
+    /// [`Error::ThreepidInUse`] when one is another user's.
+    pub async fn replace_threepids(&self, user: &UserId, wanted: &[(Medium, String)]) -> Result<(), Error> {
+        let wanted: BTreeSet<(String, String)> =
+            wanted.iter().map(|(medium, address)| (medium.to_string(), address.clone())).collect();
+        if wanted.len() > MOST {
+            return Err(Error::TooMany("addresses"));
+        }
+        retry!({
+            let reader = self.store().read();
+            let key = user.to_owned();
+            let head = reader.get::<Users>(&key).await?.ok_or(Error::NotFound("user"))?;
+            let mut tx = Tx::new();
+            tx.expect::<Users>(&key, Some(&head));
+            let mut missing = wanted.clone();
+            for (row_key, row) in reader.scan::<Threepids>(&key, Direction::Forward, usize::MAX).await? {
+                let owner_key = (row_key.1.clone(), row_key.2.clone());
+                if !missing.remove(&owner_key) {
+                    tx.expect::<Threepids>(&row_key, Some(&row)).delete::<Threepids>(&row_key);
+                    tx.delete::<ThreepidOwners>(&owner_key);
+                }
+            }
+            let now = self.world().now();
+            for owner_key in missing {
+                if reader.get::<ThreepidOwners>(&owner_key).await?.is_some() {
+                    return Err(Error::ThreepidInUse);
+                }
+                tx.expect_absent::<ThreepidOwners>(&owner_key);
+                tx.put::<ThreepidOwners>(&owner_key, &user.to_string());
+                let row = Threepid { validated: now, added: now };
+                tx.put::<Threepids>(&(key.clone(), owner_key.0, owner_key.1), &Json(row));
+            }
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())

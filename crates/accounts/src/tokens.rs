@@ -130,12 +130,22 @@ impl Accounts {
     /// Logs a device in. [`Error::Deactivated`], [`Error::Locked`], [`Error::NotFound`] without that user,
     /// [`Error::TooMany`] devices, [`Error::Invalid`] device ids.
     pub async fn log_in(&self, log_in: LogIn) -> Result<Issued, Error> {
+        self.log_in_until(log_in, None).await
+    }
+
+    /// The same with tokens that end at `until` (milliseconds since 1970) at the latest.
+    pub async fn log_in_until(&self, log_in: LogIn, until: Option<u64>) -> Result<Issued, Error> {
         let user = log_in.user_id;
         let device = match log_in.device_id {
             Some(device) => device,
             None => self.world().token(10).to_ascii_uppercase().into(),
         };
-        let pair = self.draw(device, log_in.refreshing);
+        let mut pair = self.draw(device, log_in.refreshing);
+        if let Some(until) = until {
+            let left = until.saturating_sub(self.world().now());
+            let issued = &mut pair.issued;
+            issued.expires_in_ms = Some(issued.expires_in_ms.map_or(left, |ms| ms.min(left)));
+        }
         let done = retry!({
             let reader = self.store().read();
             let record = reader.get::<Users>(&user).await?.ok_or(Error::NotFound("user"))?.0;

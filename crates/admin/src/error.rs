@@ -24,6 +24,9 @@ pub enum Error {
     /// Accounts say no.
     #[error(transparent)]
     Accounts(#[from] chappe_accounts::Error),
+    /// Media say no.
+    #[error(transparent)]
+    Media(#[from] chappe_media::Error),
     /// Rooms say no.
     #[error(transparent)]
     Rooms(#[from] chappe_rooms::Error),

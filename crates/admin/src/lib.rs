@@ -3,18 +3,24 @@
 //! A [`Verb`] is run by [`Admin::run`]: inside the server for those that come over the admin socket, inside the
 //! command-line tool when the server is stopped and the database is free.
 
+mod api;
 mod backup;
 mod config;
 mod error;
+mod jobs;
 mod register;
 mod run;
 mod verb;
 
 pub use self::{
+    api::{Api, router, routes},
     backup::{Note, Places, restore},
     config::Config,
     error::Error,
+    jobs::Jobs,
     register::{SharedSecret, register_routes},
     run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
-    verb::{Destinations, Domains, Rooms, Servers, Tokens, Users, Verb},
+    verb::{
+        Destinations, Domains, Jobs as JobsVerb, Media, Notices, Reports, Rooms, Servers, Tokens, Users, Verb,
+    },
 };

@@ -2,6 +2,10 @@
 
 mod destinations;
 mod domains;
+mod jobs;
+mod media;
+mod notices;
+mod reports;
 mod rooms;
 mod servers;
 mod tokens;
@@ -16,10 +20,12 @@ use chappe_store::Store;
 use chappe_web::Error as WebError;
 use chappe_world::World;
 use http::StatusCode;
+use ruma::{OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Error, Note, Places, Verb, backup};
+pub(crate) use self::media::quarantine_room;
+use crate::{Error, Jobs, Note, Places, Verb, backup};
 
 /// Path of verbs on the admin socket.
 pub const RUN_PATH: &str = "/verb";
@@ -51,6 +57,10 @@ pub struct Running {
     pub rooms: chappe_rooms::Rooms,
     /// What is sent to other servers.
     pub federation: chappe_federation::Federation,
+    /// Files.
+    pub media: chappe_media::Media,
+    /// Work in the background.
+    pub jobs: Jobs,
     /// Is told the new list of servers; `None` is every server.
     pub servers_changed: ServersChanged,
     /// When the server started, in milliseconds since 1970.
@@ -79,6 +89,25 @@ impl Answer {
     }
 }
 
+impl Deps {
+    /// What only a running server can do.
+    pub(crate) fn running(&self) -> Result<&Running, Error> {
+        let said = "this needs the running server: start it first";
+        self.running.as_ref().ok_or_else(|| Error::Invalid(said.to_owned()))
+    }
+
+    /// The name under which lists show what was done at the machine.
+    pub(crate) fn operator(&self) -> OwnedUserId {
+        operator(self.accounts.server_name())
+    }
+}
+
+/// The name under which lists show what was done at the machine: nobody can log in as this user.
+pub(crate) fn operator(server: &ServerName) -> OwnedUserId {
+    let id = UserId::parse(format!("@_operator:{server}"));
+    id.unwrap_or_else(|_| ruma::owned_user_id!("@_operator:localhost"))
+}
+
 impl Admin {
     /// Verbs on these.
     pub fn new(deps: Deps) -> Self {
@@ -94,6 +123,10 @@ impl Admin {
             Verb::Servers(verb) => servers::run(&self.deps, verb).await,
             Verb::Destinations(verb) => destinations::run(&self.deps, verb).await,
             Verb::Tokens(verb) => tokens::run(&self.deps, verb).await,
+            Verb::Media(verb) => media::run(&self.deps, verb).await,
+            Verb::Reports(verb) => reports::run(&self.deps, verb).await,
+            Verb::Notices(verb) => notices::run(&self.deps, verb).await,
+            Verb::Jobs(verb) => jobs::run(&self.deps, verb).await,
             Verb::Backup { folder } => self.backup(folder).await,
             Verb::Status => self.status().await,
         }

@@ -3,6 +3,7 @@
 use std::{io::Read, path::PathBuf};
 
 use clap::Subcommand;
+use ruma::{OwnedMxcUri, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
 /// A verb of `chappe admin`.
@@ -27,6 +28,18 @@ pub enum Verb {
     /// Tokens for registration
     #[command(subcommand)]
     Tokens(Tokens),
+    /// Files that users have uploaded, and copies of other servers'
+    #[command(subcommand)]
+    Media(Media),
+    /// What users have reported
+    #[command(subcommand)]
+    Reports(Reports),
+    /// What the server itself says to its users
+    #[command(subcommand)]
+    Notices(Notices),
+    /// Work that goes on in the background
+    #[command(subcommand)]
+    Jobs(Jobs),
     /// Copy database, media and signing key into a new folder, without a pause; `chappe restore` puts them back
     Backup {
         /// The folder to make; the server's user must be allowed to
@@ -161,6 +174,41 @@ pub enum Rooms {
         /// Room id
         room: String,
     },
+    /// Keep this server's users out of a room, known or not
+    Block {
+        /// Room id
+        room: OwnedRoomId,
+    },
+    /// Undo that
+    Unblock {
+        /// Room id
+        room: OwnedRoomId,
+    },
+    /// Take this server's users out of a room and remove every trace of it, in the background
+    Delete {
+        /// Room id
+        room: OwnedRoomId,
+        /// Keep this server's users out from now on
+        #[arg(long)]
+        block: bool,
+        /// Leave the room and keep what was said
+        #[arg(long)]
+        keep: bool,
+        /// Remove it even if somebody could not be taken out
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove old messages of a room, in the background; its state stays
+    PurgeHistory {
+        /// Room id
+        room: OwnedRoomId,
+        /// Messages older than so many days
+        #[arg(long)]
+        older_than_days: u64,
+        /// Messages of this server's users too, which may be the only copies
+        #[arg(long)]
+        with_local: bool,
+    },
 }
 
 /// `chappe admin servers`.
@@ -224,6 +272,91 @@ pub enum Tokens {
         /// The token
         token: String,
     },
+}
+
+/// `chappe admin media`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Media {
+    /// Show what is known of a file
+    Show {
+        /// mxc:// address
+        address: OwnedMxcUri,
+    },
+    /// Give a file, and all with the same bytes, to nobody any more
+    Quarantine {
+        /// mxc:// address
+        address: OwnedMxcUri,
+    },
+    /// Undo that
+    Unquarantine {
+        /// mxc:// address
+        address: OwnedMxcUri,
+    },
+    /// Give the files that a room's messages name to nobody any more
+    QuarantineRoom {
+        /// Room id
+        room: OwnedRoomId,
+    },
+    /// Delete a file
+    Delete {
+        /// mxc:// address
+        address: OwnedMxcUri,
+    },
+    /// Delete copies of other servers' files that nobody has asked for lately; they are fetched again when asked for
+    PurgeRemote {
+        /// For so many days
+        #[arg(long)]
+        unused_days: u64,
+    },
+}
+
+/// `chappe admin reports`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reports {
+    /// Show them, the newest first
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Show one with the event
+    Show {
+        /// Number, as the list shows it
+        id: u64,
+    },
+    /// Delete one that was dealt with
+    Dismiss {
+        /// Number, as the list shows it
+        id: u64,
+    },
+}
+
+/// `chappe admin notices`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notices {
+    /// Say something to a user, in the room of the server's notices
+    Send {
+        /// User name or user id
+        user: String,
+        /// What to say; - reads standard input
+        #[arg(value_parser = said)]
+        text: String,
+    },
+}
+
+/// `chappe admin jobs`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Jobs {
+    /// Show them, with what came of those that ended lately
+    List,
+}
+
+fn said(text: &str) -> Result<String, String> {
+    if text == "-" { contents(text) } else { Ok(text.to_owned()) }
 }
 
 fn contents(file: &str) -> Result<String, String> {

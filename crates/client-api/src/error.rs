@@ -99,6 +99,7 @@ impl From<chappe_rooms::Error> for Error {
         Self(match &error {
             E::Forbidden(_) => forbidden("M_FORBIDDEN", &error),
             E::InviteBlocked => forbidden("M_INVITE_BLOCKED", &error),
+            E::NoticeRoom => forbidden("M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", &error),
             E::NoGuests => forbidden("M_GUEST_ACCESS_FORBIDDEN", &error),
             E::NotFound(_) => chappe_web::Error::not_found(error.to_string()),
             E::BadJson(_) => bad_request("M_BAD_JSON", &error),

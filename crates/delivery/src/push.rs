@@ -232,7 +232,11 @@ impl Push {
         }
         let delivery = self.delivery.clone();
         let view = delivery.0.rooms.view_at(reader.clone(), nid).await?;
-        let event = view.load_one(num).await?;
+        let event = match view.load_one(num).await {
+            // It was purged meanwhile.
+            Err(chappe_rooms::Error::NotFound(_)) => return Ok(()),
+            event => event?,
+        };
         if !event.is_shown() || event.is_redacted() {
             return Ok(());
         }

@@ -273,7 +273,11 @@ async fn thread_of(view: &View<'_>, event: &Event) -> Result<Option<OwnedEventId
             return Ok(Some(target));
         }
         let Some(num) = view.reader.event_num(view.nid, &target).await? else { return Ok(None) };
-        relation = relation_of(&view.load_one(num).await?.pdu);
+        relation = match view.load_one(num).await {
+            // It was purged, and what it belonged to with it.
+            Err(chappe_rooms::Error::NotFound(_)) => return Ok(None),
+            event => relation_of(&event?.pdu),
+        };
     }
     Ok(None)
 }

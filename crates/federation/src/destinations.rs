@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chappe_store::{Direction, Error, Json, Reader, Store, outbox::Destinations};
+use chappe_store::{Direction, Error, Json, Reader, Store, members::RoomServers, outbox::Destinations};
 use ruma::{OwnedServerName, ServerName};
 
 use crate::Network;
@@ -47,6 +47,25 @@ pub async fn destinations(
     names.extend(failing.into_iter().map(|(server, _)| server).filter(|server| Some(&**server) != after));
     let mut found = Vec::new();
     for server in names.into_iter().take(limit) {
+        found.push(destination(&reader, server).await?);
+    }
+    Ok(found)
+}
+
+/// Every server that shares a room with `own`, that something waits for or that was not reached, by name.
+pub async fn all_destinations(store: &Store, own: &ServerName) -> Result<Vec<Destination>, Error> {
+    let reader = store.read();
+    let mut names: BTreeSet<OwnedServerName> = BTreeSet::new();
+    let shared = reader.scan_all::<RoomServers>(&()).await?;
+    names.extend(shared.into_iter().filter(|(_, joined)| *joined > 0).map(|((_, server), _)| server));
+    let mut last: Option<OwnedServerName> = None;
+    while let Some(next) = reader.next_outbox_destination(last.as_deref()).await? {
+        names.insert(next.clone());
+        last = Some(next);
+    }
+    names.extend(reader.scan_all::<Destinations>(&()).await?.into_iter().map(|(server, _)| server));
+    let mut found = Vec::new();
+    for server in names.into_iter().filter(|server| server != own) {
         found.push(destination(&reader, server).await?);
     }
     Ok(found)

@@ -36,7 +36,7 @@ pub use self::{
     allow::AllowList,
     auth::Origin,
     config::{Config, OldKey, Rates},
-    destinations::{Destination, destinations},
+    destinations::{Destination, all_destinations, destinations},
     fleeting::RemoteActivity,
     keys::{KeyRing, weak_keys},
     media_routes::{MediaState, media_routes},

@@ -4,15 +4,25 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use ring::digest::{Context, SHA256};
 use tokio::{
     fs::{self, File},
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
 };
 
 use crate::Error;
 
 pub(crate) struct Blobs {
     directory: PathBuf,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Their SHA-256.
+    pub(crate) sha256: [u8; 32],
 }
 
 impl Blobs {
@@ -32,17 +42,17 @@ impl Blobs {
         self.directory.join(first).join(second).join(rest)
     }
 
-    /// Writes a blob of `limit` bytes at most; durable when it answers. Gives its size.
+    /// Writes a blob of `limit` bytes at most; durable when it answers.
     pub(crate) async fn write<E: std::fmt::Display>(
         &self,
         blob: &str,
         body: impl Stream<Item = Result<Bytes, E>> + Send,
         limit: u64,
-    ) -> Result<u64, Error> {
+    ) -> Result<Written, Error> {
         let unfinished = self.directory.join("unfinished").join(blob);
         let written = Self::fill(&unfinished, body, limit).await;
-        let size = match written {
-            Ok(size) => size,
+        let written = match written {
+            Ok(written) => written,
             Err(error) => {
                 let _ = fs::remove_file(&unfinished).await;
                 return Err(error);
@@ -55,16 +65,16 @@ impl Blobs {
         for folder in [Some(&*folder), folder.parent()].into_iter().flatten() {
             File::open(folder).await?.sync_all().await?;
         }
-        Ok(size)
+        Ok(written)
     }
 
     async fn fill<E: std::fmt::Display>(
         path: &PathBuf,
         body: impl Stream<Item = Result<Bytes, E>> + Send,
         limit: u64,
-    ) -> Result<u64, Error> {
+    ) -> Result<Written, Error> {
         let mut file = File::create_new(path).await?;
-        let mut size = 0_u64;
+        let (mut size, mut hash) = (0_u64, Context::new(&SHA256));
         let mut body = std::pin::pin!(body);
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|error| Error::BrokeOff(error.to_string()))?;
@@ -72,11 +82,12 @@ impl Blobs {
             if size > limit {
                 return Err(Error::TooLarge);
             }
+            hash.update(&piece);
             file.write_all(&piece).await?;
         }
         file.flush().await?;
         file.sync_all().await?;
-        Ok(size)
+        Ok(Written { size, sha256: finished(hash) })
     }
 
     /// Opens a blob for reading.
@@ -84,6 +95,18 @@ impl Blobs {
         match File::open(self.path(blob)).await {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::NotFound),
             other => Ok(other?),
+        }
+    }
+
+    /// The SHA-256 of a blob.
+    pub(crate) async fn sha256(&self, blob: &str) -> Result<[u8; 32], Error> {
+        let mut file = self.read(blob).await?;
+        let (mut hash, mut piece) = (Context::new(&SHA256), vec![0; 64 << 10]);
+        loop {
+            match file.read(&mut piece).await? {
+                0 => return Ok(finished(hash)),
+                count => hash.update(&piece[..count]),
+            }
         }
     }
 
@@ -98,4 +121,10 @@ impl Blobs {
             tracing::debug!(%error, "a blob could not be removed");
         }
     }
+}
+
+fn finished(hash: Context) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(hash.finish().as_ref());
+    bytes
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chappe_store::{
     Json, Tx,
-    media::{Media as Table, Medium},
+    media::{Media as Table, MediaByHash, Medium},
 };
 use ruma::ServerName;
 use tokio::fs::File;
@@ -51,6 +51,7 @@ impl Media {
         wait: Duration,
     ) -> Result<Content, Error> {
         let medium = self.find(server, id, reach, wait).await?;
+        self.saw(server, id);
         let blob = medium.blob.as_deref().ok_or(Error::NotFound)?;
         let file = self.0.blobs.read(blob).await?;
         let Medium { content_type, filename, size, .. } = medium;
@@ -67,12 +68,14 @@ impl Media {
         if !is_media_id(id) || (reach == Reach::Local && !self.is_local(server)) {
             return Err(Error::NotFound);
         }
-        match self.known(server, id).await? {
-            Some(medium) if medium.blob.is_some() => Ok(medium),
-            Some(_) => self.awaited(server, id, wait).await,
-            None if self.is_local(server) || reach != Reach::Anywhere => Err(Error::NotFound),
-            None => self.fetched(server, id, wait).await,
-        }
+        let medium = match self.known(server, id).await? {
+            Some(medium) if medium.blob.is_some() || medium.quarantined_by.is_some() => medium,
+            Some(_) => self.awaited(server, id, wait).await?,
+            None if self.is_local(server) || reach != Reach::Anywhere => return Err(Error::NotFound),
+            None => self.fetched(server, id, wait).await?,
+        };
+        self.check_quarantine(server, id, &medium).await?;
+        Ok(medium)
     }
 
     /// Whether nothing has to be fetched for a medium: it is here, or ours to have.
@@ -80,7 +83,7 @@ impl Media {
         Ok(self.is_local(server) || !is_media_id(id) || self.known(server, id).await?.is_some())
     }
 
-    async fn known(&self, server: &ServerName, id: &str) -> Result<Option<Medium>, Error> {
+    pub(crate) async fn known(&self, server: &ServerName, id: &str) -> Result<Option<Medium>, Error> {
         let found = self.0.store.read().get::<Table>(&(server.to_owned(), id.to_owned())).await?;
         Ok(found.map(|Json(medium)| medium))
     }
@@ -115,21 +118,25 @@ impl Media {
             RemoteError::Unavailable(why) => Error::RemoteFailed(why),
         })?;
         let blob = self.0.world.token(BLOB_LENGTH);
-        let size = self.0.blobs.write(&blob, content.body, limit).await.map_err(|error| match error {
+        let written = self.0.blobs.write(&blob, content.body, limit).await.map_err(|error| match error {
             Error::BrokeOff(why) => Error::RemoteFailed(why),
             other => other,
         })?;
         let medium = Medium {
             blob: Some(blob.clone()),
-            size,
+            size: written.size,
             content_type: content.content_type.and_then(kept),
             filename: content.filename.and_then(kept),
             uploader: None,
             created: self.0.world.now(),
             expires: None,
+            sha256: Some(written.sha256),
+            quarantined_by: None,
+            protected: false,
         };
         let mut tx = Tx::new();
         tx.put::<Table>(&(server.to_owned(), id.to_owned()), &Json(medium.clone()));
+        tx.put::<MediaByHash>(&(written.sha256, server.to_owned(), id.to_owned()), &());
         if let Err(error) = self.0.store.commit(tx).await {
             self.0.blobs.remove(&blob).await;
             return Err(error.into());

@@ -7,7 +7,9 @@ mod blobs;
 mod config;
 mod error;
 mod fetch;
+mod quarantine;
 mod remote;
+mod stewardship;
 mod thumbnail;
 mod upload;
 
@@ -25,6 +27,7 @@ pub use self::{
     error::Error,
     fetch::{Content, Reach},
     remote::{Pieces, RemoteContent, RemoteError, RemoteMedia},
+    stewardship::{Deletion, MediumInfo, Usage},
     thumbnail::{Method, Wanted},
     upload::{Created, Upload},
 };
@@ -60,7 +63,12 @@ struct Inner {
     turns: Turns,
     /// Thumbnails that may be in the making.
     making: Semaphore,
+    /// When media were given out, as far as it is not written yet.
+    seen: Seen,
 }
+
+/// When media of some server and id were last given out, in milliseconds since the Unix epoch.
+type Seen = Mutex<HashMap<(OwnedServerName, String), u64>>;
 
 impl Media {
     /// Opens the folder and removes what a crash left half-written.
@@ -68,8 +76,8 @@ impl Media {
         let Deps { store, world, server_name, directory, remote } = deps;
         let blobs = Blobs::open(directory).await?;
         let turns = Turns::default();
-        let making = Semaphore::new(config.thumbnails_at_once.max(1));
-        Ok(Self(Arc::new(Inner { store, world, server_name, blobs, remote, config, turns, making })))
+        let (making, seen) = (Semaphore::new(config.thumbnails_at_once.max(1)), Seen::default());
+        Ok(Self(Arc::new(Inner { store, world, server_name, blobs, remote, config, turns, making, seen })))
     }
 
     /// The section this was built with.

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use chappe_kv::{Db, Memory};
-use chappe_store::Store;
+use chappe_store::{Store, Tx, media::Media as Table};
 use chappe_world::{Fake, FakeNet, World};
 use futures_util::stream;
 use image::{DynamicImage, ImageFormat};
@@ -21,8 +21,8 @@ use ruma::{ServerName, server_name, user_id};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    Config, Content, Deps, Error, Media, Method, Reach, RemoteContent, RemoteError, RemoteMedia, Upload,
-    Wanted,
+    Config, Content, Deletion, Deps, Error, Media, Method, Reach, RemoteContent, RemoteError, RemoteMedia,
+    Upload, Wanted,
 };
 
 /// Another server that has the medium `there` and counts how often it is asked.
@@ -171,4 +171,70 @@ async fn thumbnails_are_made_of_pictures_and_of_nothing_else() {
         let thumbnail = image::load_from_memory(&bytes(make(strip).await.unwrap()).await).unwrap();
         assert_eq!((thumbnail.width(), thumbnail.height()), (96, 96));
     }
+}
+
+#[tokio::test]
+async fn quarantine_holds_for_bytes_wherever_they_come_from() {
+    let house = house(Config::default()).await;
+    let (media, root) = (&house.media, user_id!("@root:a.test"));
+    let own = server_name!("a.test");
+    bytes(get(media, "b.test", "there").await.unwrap()).await;
+    let same = media.upload(alice("text/plain"), body(b"far away")).await.unwrap();
+    let id = same.media_id().unwrap();
+    assert!(media.quarantine(own, id, root).await.unwrap());
+    for (server, id) in [("a.test", id), ("b.test", "there")] {
+        assert!(matches!(get(media, server, id).await, Err(Error::NotFound)), "{server}");
+        let wanted = Wanted { width: 9, height: 9, method: Method::Crop };
+        let thumbnail =
+            media.thumbnail(server.try_into().unwrap(), id, wanted, Reach::Anywhere, Duration::ZERO);
+        assert!(matches!(thumbnail.await, Err(Error::NotFound)), "{server}");
+    }
+    // Deleted and fetched anew, the bytes are the same.
+    media.delete(server_name!("b.test"), "there").await.unwrap();
+    assert!(matches!(get(media, "b.test", "there").await, Err(Error::NotFound)));
+    assert_eq!(house.other.0.load(Relaxed), 2);
+    media.unquarantine(own, id).await.unwrap();
+    assert_eq!(bytes(get(media, "b.test", "there").await.unwrap()).await, b"far away");
+}
+
+#[tokio::test]
+async fn what_was_stored_before_hashes_were_kept_is_known_by_its_bytes_too() {
+    let House { media, .. } = &house(Config::default()).await;
+    let own = server_name!("a.test");
+    let upload = async || {
+        let uri = media.upload(alice("text/plain"), body(b"bad")).await.unwrap();
+        uri.media_id().unwrap().to_owned()
+    };
+    let (old, new) = (upload().await, upload().await);
+    let key = (own.to_owned(), old.clone());
+    let mut medium = media.0.store.read().get::<Table>(&key).await.unwrap().unwrap();
+    medium.0.sha256 = None;
+    let mut tx = Tx::new();
+    tx.put::<Table>(&key, &medium);
+    media.0.store.commit(tx).await.unwrap();
+    media.quarantine(own, &new, user_id!("@root:a.test")).await.unwrap();
+    assert!(matches!(get(media, "a.test", &old).await, Err(Error::NotFound)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn media_that_nobody_asks_for_are_deleted_and_others_stay() {
+    let house = house(Config::default()).await;
+    let media = &house.media;
+    let asked = media.upload(alice("text/plain"), body(b"asked for")).await.unwrap();
+    let kept = media.upload(alice("text/plain"), body(b"a picture")).await.unwrap();
+    let idle = media.upload(alice("text/plain"), body(b"idle")).await.unwrap();
+    bytes(get(media, "b.test", "there").await.unwrap()).await;
+    let now = media.0.world.now();
+    tokio::time::advance(Duration::from_secs(7_200)).await;
+    bytes(get(media, "a.test", asked.media_id().unwrap()).await.unwrap()).await;
+    media.flush_seen().await.unwrap();
+    let which = Deletion { before: now + 3_600_000, larger_than: 0, kept: [kept.to_string()].into() };
+    assert_eq!(media.delete_own(&which).await.unwrap(), [idle.media_id().unwrap()]);
+    assert_eq!(media.purge_remote(now + 3_600_000).await.unwrap(), 1);
+    bytes(get(media, "b.test", "there").await.unwrap()).await;
+    assert_eq!(house.other.0.load(Relaxed), 2, "fetched again");
+    let left = media.of_user(user_id!("@alice:a.test")).await.unwrap();
+    assert_eq!(left.len(), 2);
+    let usage = media.usage(0, u64::MAX).await.unwrap();
+    assert_eq!(usage[user_id!("@alice:a.test")].count, 2);
 }

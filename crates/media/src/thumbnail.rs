@@ -71,6 +71,7 @@ impl Media {
         wait: Duration,
     ) -> Result<Content, Error> {
         let medium = self.find(server, id, reach, wait).await?;
+        self.saw(server, id);
         let size = wanted.made();
         let key = (server.to_owned(), id.to_owned(), size.key());
         let _turn = self.turn(&format!("{server}/{id}/{}", key.2)).await;
@@ -110,7 +111,7 @@ impl Media {
     async fn keep(&self, bytes: Vec<u8>, format: ImageFormat) -> Result<Thumbnail, Error> {
         let blob = self.0.world.token(BLOB_LENGTH);
         let piece = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(bytes))]);
-        let size = self.0.blobs.write(&blob, piece, u64::MAX).await?;
+        let size = self.0.blobs.write(&blob, piece, u64::MAX).await?.size;
         Ok(Thumbnail { blob, size, content_type: format.to_mime_type().to_owned() })
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chappe_store::{
     Direction, Json, Tx,
-    media::{Media as Table, Medium, PendingMedia, UserMedia},
+    media::{Media as Table, MediaByHash, Medium, PendingMedia, UserMedia},
 };
 use futures_util::Stream;
 use ruma::{OwnedMxcUri, OwnedUserId, UserId};
@@ -73,6 +73,9 @@ impl Media {
             uploader: Some(user.to_owned()),
             created: now,
             expires: Some(expires),
+            sha256: None,
+            quarantined_by: None,
+            protected: false,
         };
         let key = (self.0.server_name.clone(), id.clone());
         let mut tx = Tx::new();
@@ -105,7 +108,8 @@ impl Media {
             return Err(Error::NotFound);
         }
         let user = upload.user.clone();
-        let medium = self.take(upload, body).await?;
+        let Medium { quarantined_by, protected, .. } = pending.0.clone();
+        let medium = Medium { quarantined_by, protected, ..self.take(upload, body).await? };
         let mut tx = Tx::new();
         tx.expect::<Table>(&key, Some(&pending)).put::<Table>(&key, &Json(medium.clone()));
         tx.delete::<PendingMedia>(&(user, id.to_owned()));
@@ -122,15 +126,18 @@ impl Media {
     ) -> Result<Medium, Error> {
         self.check_quota(&upload.user).await?;
         let blob = self.0.world.token(BLOB_LENGTH);
-        let size = self.0.blobs.write(&blob, body, self.0.config.max_upload_bytes).await?;
+        let written = self.0.blobs.write(&blob, body, self.0.config.max_upload_bytes).await?;
         Ok(Medium {
             blob: Some(blob),
-            size,
+            size: written.size,
             content_type: upload.content_type.and_then(kept),
             filename: upload.filename.and_then(kept),
             uploader: Some(upload.user),
             created: self.0.world.now(),
             expires: None,
+            sha256: Some(written.sha256),
+            quarantined_by: None,
+            protected: false,
         })
     }
 
@@ -138,6 +145,9 @@ impl Media {
     async fn finish(&self, mut tx: Tx, id: &str, medium: &Medium) -> Result<(), Error> {
         if let Some(user) = &medium.uploader {
             tx.put::<UserMedia>(&(user.clone(), medium.created, id.to_owned()), &medium.size);
+        }
+        if let Some(hash) = medium.sha256 {
+            tx.put::<MediaByHash>(&(hash, self.0.server_name.clone(), id.to_owned()), &());
         }
         if let Err(error) = self.0.store.commit(tx).await {
             self.0.blobs.remove(medium.blob.as_deref().unwrap_or_default()).await;

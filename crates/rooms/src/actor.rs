@@ -14,6 +14,8 @@ pub enum Standing {
     Ordinary,
     /// A server administrator: exempt from the access policy.
     Administrator,
+    /// A server administrator who looks into a room that it need not be in: sees every event of it.
+    Overseer,
     /// A guest: an ordinary user who enters only rooms that let guests in.
     Guest,
 }

@@ -33,6 +33,8 @@ pub struct Config {
     pub delayed_events_seconds: u64,
     /// Depth of the queue of drafts per room; more are answered with "busy".
     pub queue_per_room: usize,
+    /// What the server says to its users; none: nothing.
+    pub notices: Option<crate::NoticesConfig>,
 }
 
 impl Default for Config {
@@ -51,6 +53,7 @@ impl Default for Config {
             delayed_events_per_user: 100,
             delayed_events_seconds: 24 * 60 * 60,
             queue_per_room: 10_000,
+            notices: None,
         }
     }
 }

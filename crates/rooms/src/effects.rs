@@ -42,7 +42,8 @@ pub(crate) fn relation_of(pdu: &Pdu) -> Option<(String, OwnedEventId)> {
     (rel_type.len() <= 255).then(|| (rel_type.to_owned(), parent))
 }
 
-fn relation_row(pdu: &Pdu, num: EventNum, ordinal: i64) -> Option<Relation> {
+/// The row under which an event is indexed that relates to another.
+pub(crate) fn relation_row(pdu: &Pdu, num: EventNum, ordinal: i64) -> Option<Relation> {
     let (rel_type, parent) = relation_of(pdu)?;
     let child = Child { num, event_type: pdu.kind().to_string(), sender: pdu.sender().to_owned() };
     Some(Relation { parent: EventIdKey(parent), rel_type, ordinal, child })
@@ -200,7 +201,11 @@ impl Desk<'_> {
             }
             return Ok(());
         };
-        let found = self.reader.events(self.nid, &[target_num]).await?.pop();
+        let found = match self.reader.events(self.nid, &[target_num]).await {
+            // Nothing is left to be redacted.
+            Err(chappe_store::Error::Gone) => return Ok(()),
+            found => found?.pop(),
+        };
         let Some((mut meta, stored)) = found else { return Ok(()) };
         let pdu = parsed(self.rules, &stored)?;
         let Some(power) = self.power_at(before).await? else { return Ok(()) };

@@ -16,6 +16,9 @@ pub enum Error {
     /// The room does not let guests in: `M_GUEST_ACCESS_FORBIDDEN`.
     #[error("this room does not let guests in")]
     NoGuests,
+    /// The server's own invite cannot be turned down: 403 `M_CANNOT_LEAVE_SERVER_NOTICE_ROOM`.
+    #[error("you cannot turn down the invite to the server's notices")]
+    NoticeRoom,
     /// There is no such thing, or the asker may not know of it: `M_NOT_FOUND`.
     #[error("{0} not found")]
     NotFound(&'static str),
@@ -97,6 +100,7 @@ impl From<chappe_store::Error> for Error {
     fn from(error: chappe_store::Error) -> Self {
         match error {
             chappe_store::Error::Conflict => Self::Retry,
+            chappe_store::Error::Gone => Self::NotFound("event"),
             other => Self::Store(other),
         }
     }

@@ -40,7 +40,7 @@ impl Rooms {
         let actor = Actor::user(user);
         let mut departure = Departure::default();
         for room in self.all_of(user).await? {
-            match self.leave(&actor, &room, None).await {
+            match self.depart_from(&actor, &room, None).await {
                 Ok(()) => departure.left += 1,
                 Err(error) => departure.failed.push((room, error)),
             }

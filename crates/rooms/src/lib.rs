@@ -17,6 +17,8 @@ mod error;
 mod farewell;
 mod inherit;
 mod membership;
+mod notices;
+mod oversight;
 mod partial;
 mod peers;
 mod queries;
@@ -59,6 +61,8 @@ pub use self::{
     error::{Error, Result},
     farewell::Departure,
     membership::{Change, Via},
+    notices::{Notice, NoticesConfig},
+    oversight::{Block, Evicted, Force, Head, Listed, Replacement, RoomOrder, RoomPage, RoomQuery},
     peers::{
         AliasTarget, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents,
         StateIds, Template,

@@ -4,11 +4,15 @@ mod guests;
 pub(crate) mod restricted;
 
 use chappe_accounts::Welcome;
-use chappe_store::{At, Membership, members::UserRoom};
+use chappe_store::{
+    At, Membership,
+    blocks::BlockedRooms,
+    members::{RoomServers, UserRoom},
+};
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value, json};
 
-use crate::{Actor, Draft, Error, Result, Rooms, desk::Desk, send::bypass_of, turn::Job};
+use crate::{Actor, Draft, Error, Result, Rooms, desk::Desk, oversight, send::bypass_of, turn::Job};
 
 /// Servers to ask when this server is not in the room.
 pub type Via = Vec<OwnedServerName>;
@@ -37,9 +41,15 @@ pub(crate) struct Standpoint {
     pub(crate) membership: Option<At<UserRoom>>,
     /// Whether it may be that the user has one nevertheless: memberships of the room are still being fetched.
     pub(crate) unsure: bool,
+    /// Whether operators keep this server's users out of the room.
+    pub(crate) blocked: bool,
 }
 
 impl Standpoint {
+    fn check_block(&self) -> Result<()> {
+        if self.blocked { Err(oversight::blocked()) } else { Ok(()) }
+    }
+
     fn is(&self, membership: Membership) -> bool {
         self.membership.is_some_and(|at| at.value.membership == membership)
     }
@@ -49,12 +59,15 @@ impl Rooms {
     pub(crate) async fn standpoint(&self, user: &UserId, room: &RoomId) -> Result<Standpoint> {
         let reader = self.0.store.read();
         let Some(nid) = reader.room_nid(room).await? else {
-            return Ok(Standpoint { here: false, membership: None, unsure: false });
+            let blocked = reader.get::<BlockedRooms>(&room.to_owned()).await?.is_some();
+            return Ok(Standpoint { here: false, membership: None, unsure: false, blocked });
         };
-        let here = reader.server_joined(nid, self.server()).await?;
+        let (counts, blocks) =
+            reader.get_both::<RoomServers, BlockedRooms>(&[(nid, self.0.server.clone())], &[room.to_owned()]).await?;
+        let here = counts.into_iter().flatten().any(|count| count > 0);
         let membership = reader.user_room(user, nid).await?;
         let unsure = here && membership.is_none() && reader.room_head(nid).await?.partial;
-        Ok(Standpoint { here, membership, unsure })
+        Ok(Standpoint { here, membership, unsure, blocked: blocks.iter().any(Option::is_some) })
     }
 
     /// Joins `actor` to the room, through `via` if this server is not in it. Joining twice is fine. What the client `said`
@@ -64,6 +77,7 @@ impl Rooms {
         if at.here && at.is(Membership::Join) {
             return Ok(());
         }
+        at.check_block()?;
         let first_time = !at.is(Membership::Leave) && !at.is(Membership::Ban);
         self.admit_guest(actor, room, &via).await?;
         let content = self.0.join_content(&actor.user, said).await?;
@@ -111,9 +125,11 @@ impl Rooms {
         content: &mut Map<String, Value>,
     ) -> Result<()> {
         content.remove(AUTHORISED_BY);
-        if self.standpoint(&actor.user, room).await?.is(Membership::Join) {
+        let at = self.standpoint(&actor.user, room).await?;
+        if at.is(Membership::Join) {
             return Ok(());
         }
+        at.check_block()?;
         self.admit_guest(actor, room, &[]).await?;
         if let Some(by) = self.authorise_join(&actor.user, room).await? {
             content.insert(AUTHORISED_BY.to_owned(), json!(by));
@@ -134,8 +150,19 @@ impl Rooms {
         self.submit(room, job).await.map(drop)
     }
 
-    /// Leaves, rejects an invite or takes back a knock.
+    /// Leaves, rejects an invite or takes back a knock. [`Error::NoticeRoom`] for an invite of the server's own.
     pub async fn leave(&self, actor: &Actor, room: &RoomId, reason: Option<String>) -> Result<()> {
+        self.check_leave(&actor.user, room).await?;
+        self.depart_from(actor, room, reason).await
+    }
+
+    /// The same, whoever invited: for those who go for good.
+    pub(crate) async fn depart_from(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        reason: Option<String>,
+    ) -> Result<()> {
         let at = self.standpoint(&actor.user, room).await?;
         if let Some(outside) = self.0.store.read().out_of_band(&actor.user, room).await? {
             return self.leave_remote(actor, room, outside, reason).await;
@@ -162,6 +189,7 @@ impl Rooms {
     /// Asks to be invited.
     pub async fn knock(&self, actor: &Actor, room: &RoomId, via: Via, reason: Option<String>) -> Result<()> {
         let at = self.standpoint(&actor.user, room).await?;
+        at.check_block()?;
         if !at.here {
             return self.knock_remote(actor, room, via, reason).await;
         }
@@ -205,7 +233,7 @@ impl Rooms {
 
     /// Refuses an invite that a local user has said it does not want.
     pub(crate) async fn check_welcome(&self, sender: &UserId, invited: &UserId) -> Result<()> {
-        if invited.server_name() != self.server() {
+        if invited.server_name() != self.server() || self.speaks_for_server(sender) {
             return Ok(());
         }
         self.ask_for(invited).await?;

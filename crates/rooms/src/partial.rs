@@ -65,7 +65,7 @@ impl Rooms {
 
     /// What a user may ask of a room, as soon as the room is whole; the user is let in before there is any waiting.
     pub(crate) async fn whole_view(&self, actor: &Actor, room: &RoomId) -> Result<(View<'_>, Access)> {
-        let view = self.view(room).await.map_err(crate::read::state::no_such_room)?;
+        let view = self.view_as(actor, room).await.map_err(crate::read::state::no_such_room)?;
         let access = view.access(&actor.user).await?;
         if !view.head.partial || access != Access::Joined {
             return Ok((view, access));
@@ -74,7 +74,7 @@ impl Rooms {
         let limit = Duration::from_secs(self.config().join_timeout_seconds);
         let whole = self.0.world.timeout(limit, self.0.until_whole(room)).await;
         whole.unwrap_or(Err(Error::Unreachable))?;
-        let view = self.view(room).await?;
+        let view = self.view_as(actor, room).await?;
         let access = view.access(&actor.user).await?;
         Ok((view, access))
     }

@@ -11,7 +11,7 @@ use crate::{Access, Actor, Draft, Error, Result, Rooms, Standing, Transaction, t
 pub(crate) fn bypass_of(actor: &Actor) -> Bypass {
     match actor.standing {
         Standing::Ordinary | Standing::Guest => Bypass::None,
-        Standing::Administrator => Bypass::ServerAdmin,
+        Standing::Administrator | Standing::Overseer => Bypass::ServerAdmin,
     }
 }
 
@@ -49,6 +49,9 @@ impl Rooms {
         }
         if says_membership(draft, "join") && draft.state_key.as_deref() == Some(actor.user.as_str()) {
             self.complete_own_join(actor, room, &mut draft.content).await?;
+        }
+        if says_membership(draft, "leave") && draft.state_key.as_deref() == Some(actor.user.as_str()) {
+            self.check_leave(&actor.user, room).await?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
-use chappe_admin::{Admin, SharedSecret};
+use chappe_admin::{Admin, Jobs, SharedSecret};
 use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
@@ -47,6 +47,7 @@ pub struct House {
     rooms: Rooms,
     services: Services,
     pub(crate) admin: Admin,
+    jobs: Jobs,
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
     settings: Arc<chappe_web::Settings>,
@@ -80,6 +81,15 @@ impl House {
             media: media.clone(),
             config: client_config(config),
         });
+        let jobs = Jobs::new(world.clone(), store.clone(), accounts.clone(), rooms.clone());
+        let running = chappe_admin::Running {
+            rooms: rooms.clone(),
+            federation: federation.clone(),
+            media: media.clone(),
+            jobs: jobs.clone(),
+            servers_changed: servers_changed(world, &federation),
+            started: world.now(),
+        };
         let admin = Admin::new(chappe_admin::Deps {
             world: world.clone(),
             store: store.clone(),
@@ -87,7 +97,7 @@ impl House {
             allow_list: identity.allow_list().clone(),
             servers: ground.servers.clone(),
             places: config.places(),
-            running: Some(running(world, rooms.clone(), &federation)),
+            running: Some(running),
         });
         Ok(Self {
             secret: shared_secret(&config.admin)?,
@@ -103,6 +113,7 @@ impl House {
             rooms,
             services,
             admin,
+            jobs,
             client,
         })
     }
@@ -135,6 +146,7 @@ impl House {
                 }
             }
         });
+        self.world.spawn("jobs of administrators", self.jobs.clone().run());
         let rooms = self.rooms.clone();
         self.world.spawn("delayed events", async move { rooms.run_delayed().await });
         let rooms = self.rooms.clone();
@@ -162,6 +174,7 @@ impl House {
                 tracing::warn!(%error, "times of last use not written");
             }
         });
+        self.world.spawn("media upkeep", keep_media(self.world.clone(), self.media.clone()));
     }
 
     /// What answers on a listener that serves `apis`.
@@ -178,7 +191,7 @@ impl House {
             Api::Client => chappe_client_api::routes().into_router().with_state(self.client.clone()),
             Api::Federation => self.federation_routes(),
             Api::Media => chappe_client_api::media_routes().into_router().with_state(self.client.clone()),
-            Api::Admin => self.register_routes(),
+            Api::Admin => self.admin_routes(),
             Api::Metrics => observe::metrics_routes(observe::Gauges {
                 handle: self.metrics.clone(),
                 store: self.store.clone(),
@@ -194,9 +207,18 @@ impl House {
         chappe_federation::routes().into_router().with_state(self.federation.clone()).merge(media)
     }
 
-    fn register_routes(&self) -> Router {
-        let Some(secret) = &self.secret else { return Router::new() };
-        chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret)
+    fn admin_routes(&self) -> Router {
+        let router = chappe_admin::router(chappe_admin::Api {
+            world: self.world.clone(),
+            store: self.store.clone(),
+            accounts: self.accounts.clone(),
+            rooms: self.rooms.clone(),
+            federation: self.federation.clone(),
+            media: self.media.clone(),
+            jobs: self.jobs.clone(),
+        });
+        let Some(secret) = &self.secret else { return router };
+        router.merge(chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret))
     }
 }
 
@@ -298,9 +320,24 @@ impl Ground {
     }
 }
 
-fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin::Running {
-    let (tasks, federation, sending) = (world.clone(), federation.clone(), federation.clone());
-    let servers_changed = move |patterns: Option<&[String]>| {
+/// Writes when media were last given out.
+async fn keep_media(world: World, media: Media) {
+    let mut flush = world.interval(FLUSH);
+    while !world.is_stopping() {
+        tokio::select! {
+            biased;
+            () = world.stopping() => {}
+            _ = flush.tick() => {}
+        }
+        if let Err(error) = media.flush_seen().await {
+            tracing::warn!(%error, "times at which media were given out are not written");
+        }
+    }
+}
+
+fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::ServersChanged {
+    let (tasks, federation) = (world.clone(), federation.clone());
+    Box::new(move |patterns: Option<&[String]>| {
         federation.network().allowed().replace(patterns);
         let federation = federation.clone();
         tasks.spawn("servers changed", async move {
@@ -308,9 +345,7 @@ fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin
                 tracing::warn!(%error, "servers that may take part now are not tried at once");
             }
         });
-    };
-    let servers_changed = Box::new(servers_changed);
-    chappe_admin::Running { rooms, federation: sending, servers_changed, started: world.now() }
+    })
 }
 
 /// The section of the client API, with the base URL that is said once for all.

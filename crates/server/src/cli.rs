@@ -191,7 +191,9 @@ fn routes() -> String {
     let media = chappe_client_api::media_routes();
     let given = chappe_federation::media_routes();
     let clients = client.table().iter().chain(media.table());
-    let all: BTreeSet<_> = clients.chain(federation.table()).chain(given.table()).collect();
+    let admin = chappe_admin::routes();
+    let others = federation.table().iter().chain(given.table()).chain(admin.table());
+    let all: BTreeSet<_> = clients.chain(others).collect();
     let lines: Vec<String> = all.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
     lines.join("\n")
 }

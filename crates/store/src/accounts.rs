@@ -53,6 +53,9 @@ pub struct User {
     /// The application service that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub appservice: Option<String>,
+    /// What administrators say of it, for their own order: `bot` or `support`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_type: Option<String>,
     /// Number of times the head was replaced, so that each writer makes another value.
     #[serde(default)]
     pub revision: u64,

@@ -1,4 +1,4 @@
-//! What never changes once it is committed, kept in memory without invalidation.
+//! What never changes once it is committed, kept in memory; whoever removes it for good drops it here as well.
 
 use std::sync::{Arc, atomic::AtomicU32};
 

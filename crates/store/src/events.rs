@@ -332,7 +332,7 @@ impl Reader<'_> {
     /// One event's JSON.
     pub async fn pdu(&self, nid: RoomNid, num: EventNum) -> Result<Arc<StoredPdu>, Error> {
         let found = self.pdus(nid, &[num]).await?;
-        found.into_iter().next().ok_or(Error::Corrupt("event without JSON"))
+        found.into_iter().next().ok_or(Error::Gone)
     }
 
     /// The JSON of several stored events, in their order: one round trip, none if all are cached.
@@ -343,12 +343,12 @@ impl Reader<'_> {
             let keys: Vec<_> = wanted.iter().map(|&i| (nid, nums[i])).collect();
             let rows = self.get_many::<EventPdus>(&keys).await?;
             for (&i, row) in wanted.iter().zip(rows) {
-                let pdu = Arc::new(row.ok_or(Error::Corrupt("event without JSON"))?);
+                let pdu = Arc::new(row.ok_or(Error::Gone)?);
                 self.cache.pdus.insert((nid, nums[i]), pdu.clone());
                 found[i] = Some(pdu);
             }
         }
-        found.into_iter().map(|pdu| pdu.ok_or(Error::Corrupt("event without JSON"))).collect()
+        found.into_iter().map(|pdu| pdu.ok_or(Error::Gone)).collect()
     }
 
     /// The JSON of events of several rooms, in their order: one round trip. Meant to be looked at once, so it is not
@@ -370,14 +370,14 @@ impl Reader<'_> {
 
     /// What the server thinks of an event.
     pub async fn event_meta(&self, nid: RoomNid, num: EventNum) -> Result<EventMeta, Error> {
-        self.get::<EventMetas>(&(nid, num)).await?.ok_or(Error::Corrupt("event without a record"))
+        self.get::<EventMetas>(&(nid, num)).await?.ok_or(Error::Gone)
     }
 
     /// Records of several stored events, in their order: one round trip.
     pub async fn event_metas(&self, nid: RoomNid, nums: &[EventNum]) -> Result<Vec<EventMeta>, Error> {
         let keys: Vec<_> = nums.iter().map(|num| (nid, *num)).collect();
         let rows = self.get_many::<EventMetas>(&keys).await?;
-        rows.into_iter().map(|row| row.ok_or(Error::Corrupt("event without a record"))).collect()
+        rows.into_iter().map(|row| row.ok_or(Error::Gone)).collect()
     }
 
     /// The records of all events from a number on, by number.
@@ -404,12 +404,12 @@ impl Reader<'_> {
         let mut rows = missing.into_iter().zip(rows);
         let mut events = Vec::with_capacity(nums.len());
         for (meta, pdu) in metas.into_iter().zip(cached) {
-            let meta = meta.ok_or(Error::Corrupt("event without a record"))?;
+            let meta = meta.ok_or(Error::Gone)?;
             let pdu = if let Some(pdu) = pdu {
                 pdu
             } else {
-                let (key, row) = rows.next().ok_or(Error::Corrupt("event without JSON"))?;
-                let pdu = Arc::new(row.ok_or(Error::Corrupt("event without JSON"))?);
+                let (key, row) = rows.next().ok_or(Error::Gone)?;
+                let pdu = Arc::new(row.ok_or(Error::Gone)?);
                 self.cache.pdus.insert(key, pdu.clone());
                 pdu
             };

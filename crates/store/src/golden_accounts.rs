@@ -53,6 +53,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         suspended: true,
         deactivated: Some(Deactivation { at: 6, erase: true }),
         appservice: Some(text("irc")),
+        user_type: None,
         revision: 7,
     };
     let one_off = OneOffToken { purpose: OneOffPurpose::LogIn, user: user.clone(), expires: 9 };
@@ -146,4 +147,6 @@ fn every_account_table_has_a_golden_row() {
 fn a_value_may_be_shorter_than_today() {
     let old = Json::<User>::from_bytes(br#"{"kind":"user","created":1}"#).unwrap();
     assert_eq!(old.0, User { created: 1, ..User::default() });
+    let bot = Json(User { user_type: Some(text("bot")), ..User::default() });
+    assert!(String::from_utf8(bot.to_bytes()).unwrap().contains(r#""user_type":"bot""#));
 }

@@ -28,6 +28,24 @@ pub struct Medium {
     /// Without a file: until when it may be uploaded (milliseconds since the Unix epoch).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
+    /// SHA-256 of the bytes; what was stored before this was kept gets it when it is next asked for.
+    #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<[u8; 32]>,
+    /// Which administrator has put it under quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined_by: Option<OwnedUserId>,
+    /// It is never put under quarantine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub protected: bool,
+}
+
+/// Bytes that are given to nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Which administrator said so.
+    pub by: OwnedUserId,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: u64,
 }
 
 /// A thumbnail.
@@ -50,6 +68,12 @@ table! {
     UserMedia = USER_MEDIA: (OwnedUserId, u64, String) => u64;
     /// `(server, media id, size such as `320x240c`)` → the thumbnail.
     Thumbnails = THUMBNAILS: (OwnedServerName, String, String) => Json<Thumbnail>;
+    /// `(SHA-256, server, media id)` → nothing: media by their bytes.
+    MediaByHash = MEDIA_BY_HASH: ([u8; 32], OwnedServerName, String) => ();
+    /// SHA-256 → the quarantine of these bytes.
+    Quarantines = QUARANTINES: [u8; 32] => Json<Quarantine>;
+    /// `(server, media id)` → last given out at (milliseconds since the Unix epoch).
+    MediaAccess = MEDIA_ACCESS: (OwnedServerName, String) => u64;
 }
 
 #[cfg(test)]
@@ -69,9 +93,20 @@ mod tests {
             uploader: Some(user_id!("@a:b").to_owned()),
             created: 5,
             expires: None,
+            sha256: None,
+            quarantined_by: None,
+            protected: false,
         };
         let text = r#"{"blob":"b","size":3,"content_type":"image/png","uploader":"@a:b","created":5}"#;
-        assert_eq!(String::from_utf8(Json(medium).to_bytes()).unwrap(), text);
+        assert_eq!(String::from_utf8(Json(medium.clone()).to_bytes()).unwrap(), text);
+        let by = Some(user_id!("@c:b").to_owned());
+        let held = Medium { sha256: Some([0xab; 32]), quarantined_by: by, protected: true, ..medium };
+        let hash = "ab".repeat(32);
+        let text =
+            text.replace('}', &format!(r#","sha256":"{hash}","quarantined_by":"@c:b","protected":true}}"#));
+        assert_eq!(String::from_utf8(Json(held).to_bytes()).unwrap(), text);
+        let quarantine = Json(Quarantine { by: user_id!("@c:b").to_owned(), at: 7 });
+        assert_eq!(String::from_utf8(quarantine.to_bytes()).unwrap(), r#"{"by":"@c:b","at":7}"#);
         let thumbnail = Thumbnail { blob: "t".to_owned(), size: 2, content_type: "image/jpeg".to_owned() };
         let text = r#"{"blob":"t","size":2,"content_type":"image/jpeg"}"#;
         assert_eq!(String::from_utf8(Json(thumbnail).to_bytes()).unwrap(), text);

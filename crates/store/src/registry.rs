@@ -23,6 +23,12 @@ registry! {
     LOG = 2, Queue;
     /// How far each follower has come, by name.
     CURSORS = 3, Point;
+    /// Rooms that operators keep this server's users out of.
+    BLOCKED_ROOMS = 10, Point;
+    /// Work for administrators that goes on over restarts, and for a while what became of it.
+    JOBS = 11, Point;
+    /// Where the server speaks to each user.
+    NOTICE_ROOMS = 12, Point;
     /// Validations of e-mail addresses under way, by session id.
     VALIDATIONS = 130, Point;
     /// The same by what the client knows.
@@ -226,6 +232,12 @@ registry! {
     USER_MEDIA = 172, Index;
     /// Thumbnails, by medium and size.
     THUMBNAILS = 173, Index;
+    /// Media by the hash of their bytes.
+    MEDIA_BY_HASH = 174, Index;
+    /// Hashes of bytes that are given to nobody.
+    QUARANTINES = 175, Point;
+    /// When media were last given out.
+    MEDIA_ACCESS = 176, Point;
 
     /// How each application service stands.
     SERVICE_HEADS = 210, Point;

@@ -120,6 +120,11 @@ impl RoomHead {
         }
     }
 
+    /// Whether nothing is left of the room but its number: it was purged.
+    pub fn is_bare(&self) -> bool {
+        self.extremities.is_empty() && self.next_event > 1
+    }
+
     /// Takes the next event number.
     pub fn take_event_num(&mut self) -> EventNum {
         let num = EventNum(self.next_event);
@@ -245,14 +250,27 @@ impl Reader<'_> {
 
     /// Up to `limit` rooms numbered above `after`, ascending: pages over all rooms.
     pub async fn rooms_after(&self, after: RoomNid, limit: usize) -> Result<Vec<RoomNid>, Error> {
-        let rows = self.scan_from::<RoomHeads>(&(), &RoomNid(after.0.saturating_add(1)), limit).await?;
-        Ok(rows.into_iter().map(|(nid, _)| nid).collect())
+        let mut from = after.0.saturating_add(1);
+        let mut found = Vec::new();
+        loop {
+            let rows = self.scan_from::<RoomHeads>(&(), &RoomNid(from), limit).await?;
+            let is_last = rows.len() < limit;
+            if let Some((nid, _)) = rows.last() {
+                from = nid.0.saturating_add(1);
+            }
+            let there = rows.into_iter().filter(|(_, head)| !head.is_bare());
+            found.extend(there.map(|(nid, _)| nid));
+            if is_last || found.len() >= limit {
+                found.truncate(limit);
+                return Ok(found);
+            }
+        }
     }
 
     /// Up to `limit` rooms, the newest number first.
     pub async fn newest_rooms(&self, limit: usize) -> Result<Vec<RoomNid>, Error> {
         let rows = self.scan::<RoomHeads>(&(), Direction::Backward, limit).await?;
-        Ok(rows.into_iter().map(|(nid, _)| nid).collect())
+        Ok(rows.into_iter().filter(|(_, head)| !head.is_bare()).map(|(nid, _)| nid).collect())
     }
 
     /// A number for a new room, given to nobody else in this process; pass it to [`Tx::new_room`].

@@ -25,6 +25,9 @@ pub enum Error {
     /// What is stored cannot be read: a defect or a damaged disk, never a client's fault.
     #[error("stored data is damaged: {0}")]
     Corrupt(&'static str),
+    /// It was there and has been removed for good: what names it is older.
+    #[error("this has been removed")]
+    Gone,
     /// The disk was written by a newer release; this one must not touch it.
     #[error("the data has format {found}, this release knows formats up to {known}")]
     NewerFormat {
@@ -75,6 +78,11 @@ impl Store {
     /// Writes a transaction; durable when it answers.
     pub async fn commit(&self, tx: Tx) -> Result<Position, Error> {
         Ok(self.db.commit(tx.batch).await?)
+    }
+
+    /// What never changes, in memory; whoever removes it says so here.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// Writes a copy of this moment into the folder `to`, which must not exist yet, while everything goes on.

@@ -20,15 +20,10 @@ pub(super) async fn run(deps: &Deps, verb: Destinations) -> Result<Answer, Error
             Ok(Answer { lines, data })
         }
         Destinations::Retry { server } => {
-            let running = deps.running.as_ref().ok_or_else(not_running)?;
-            running.federation.retry(Some(&server)).await?;
+            deps.running()?.federation.retry(Some(&server)).await?;
             Ok(Answer::line(format!("{server} is tried now"), json!({ "server": server })))
         }
     }
-}
-
-fn not_running() -> Error {
-    Error::Invalid("this needs the running server: start it first".to_owned())
 }
 
 fn line(one: &Destination, reached: Option<u64>, now: u64) -> String {

@@ -1,5 +1,6 @@
 //! `rooms`: rooms that this server knows.
 
+use chappe_rooms::Evicted;
 use chappe_store::{
     Reader,
     rooms::{RoomHead, RoomNid},
@@ -8,8 +9,13 @@ use chappe_store::{
 use ruma::RoomId;
 use serde_json::{Value, json};
 
-use super::{Answer, Deps};
-use crate::{Error, Rooms};
+use super::{Answer, Deps, Running};
+use crate::{
+    Error, Rooms,
+    jobs::{DeleteRoom, PurgeHistory, Work},
+};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
     let reader = deps.store.read();
@@ -43,7 +49,46 @@ pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
             data["servers"] = servers.iter().map(|(server, _)| json!(server)).collect();
             Ok(Answer { lines, data })
         }
+        Rooms::Block { room } => {
+            deps.running()?.rooms.block(&room, &deps.operator()).await?;
+            Ok(Answer::line(format!("{room} blocked"), json!({ "room_id": room, "blocked": true })))
+        }
+        Rooms::Unblock { room } => {
+            deps.running()?.rooms.unblock(&room).await?;
+            Ok(Answer::line(
+                format!("{room} no longer blocked"),
+                json!({ "room_id": room, "blocked": false }),
+            ))
+        }
+        Rooms::Delete { room, block, keep, force } => {
+            let running = deps.running()?;
+            if !block && running.rooms.number(&room).await?.is_none() {
+                return Err(Error::NotFound(room.to_string()));
+            }
+            let work = DeleteRoom {
+                room,
+                number: None,
+                block,
+                purge: !keep,
+                force,
+                replacement: None,
+                outcome: Evicted::default(),
+            };
+            started(running, &Work::DeleteRoom(work)).await
+        }
+        Rooms::PurgeHistory { room, older_than_days, with_local } => {
+            let running = deps.running()?;
+            let before = deps.world.now().saturating_sub(older_than_days.saturating_mul(DAY_MS));
+            let up_to = running.rooms.place_at(&room, before).await?;
+            let work = PurgeHistory { room, up_to, with_local, purged: 0 };
+            started(running, &Work::PurgeHistory(work)).await
+        }
     }
+}
+
+async fn started(running: &Running, work: &Work) -> Result<Answer, Error> {
+    let id = running.jobs.start(None, work).await?;
+    Ok(Answer::line(format!("job {id} begins; `chappe admin jobs list` shows it"), json!({ "job": id })))
 }
 
 async fn name(reader: &Reader<'_>, nid: RoomNid) -> Result<Option<String>, Error> {

@@ -115,7 +115,7 @@ fn user_id(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
     }
 }
 
-async fn existing(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
+pub(super) async fn existing(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
     let id = user_id(deps, user)?;
     match deps.accounts.user(&id).await? {
         Some(_) => Ok(id),

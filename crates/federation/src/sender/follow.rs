@@ -235,7 +235,11 @@ async fn has_come(
     event: EventNum,
     member: &UserId,
 ) -> Result<bool, Error> {
-    let before = reader.event_meta(nid, event).await?.before;
+    let before = match reader.event_meta(nid, event).await {
+        // Its room was purged meanwhile.
+        Err(Error::Gone) => return Ok(false),
+        meta => meta?.before,
+    };
     let key = [StateKey::new("m.room.member", member)];
     let Some(before) = reader.state_at(nid, before, &key).await?.pop().flatten() else { return Ok(true) };
     let pdu = reader.pdu(nid, before).await?;

@@ -106,7 +106,11 @@ impl Sender {
         let edu = match item {
             OutboxItem::Pdu { room, event } => {
                 let reader = self.0.network.store().read();
-                let pdu = reader.pdu(RoomNid(room), EventNum(event)).await?;
+                let pdu = match reader.pdu(RoomNid(room), EventNum(event)).await {
+                    // It was purged meanwhile.
+                    Err(Error::Gone) => return Ok(0),
+                    pdu => pdu?,
+                };
                 if let Ok(raw) = RawValue::from_string(pdu.json.to_string()) {
                     batch.pdus.push(raw);
                 }

@@ -50,7 +50,7 @@ impl Rooms {
         limit: u64,
         filter: &RoomEventFilter,
     ) -> Result<Context> {
-        let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
+        let view = self.view_as(actor, room).await.map_err(|_| Error::NotFound("event"))?;
         let seen = view.seen_by(&actor.user, event).await?;
         let ordinal = seen.event.meta.ordinal.ok_or(Error::NotFound("event"))?;
         let limit = usize::try_from(limit.min(LONGEST)).unwrap_or(0);

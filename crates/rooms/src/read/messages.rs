@@ -90,7 +90,7 @@ impl Rooms {
     /// asked for more.
     pub async fn messages(&self, actor: &Actor, room: &RoomId, request: PageRequest<'_>) -> Result<Page> {
         let limit = usize::try_from(request.limit.clamp(1, LONGEST)).unwrap_or(1);
-        let view = self.view(room).await.map_err(no_such_room)?;
+        let view = self.view_as(actor, room).await.map_err(no_such_room)?;
         let (stretch, start) = view.stretch(&actor.user, &request, limit).await?;
         let found = view.collect(&actor.user, stretch, (request.filter, request.relations)).await?;
         if request.direction == Direction::Forward {
@@ -104,7 +104,7 @@ impl Rooms {
             if let Err(error) = &fetched {
                 tracing::debug!(%room, %error, "no older events from other servers");
             }
-            view = self.view(room).await?;
+            view = self.view_as(actor, room).await?;
             if !fetched.is_ok_and(|count| count > 0) {
                 break;
             }

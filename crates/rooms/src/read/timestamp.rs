@@ -65,7 +65,7 @@ impl Rooms {
         ts: MilliSecondsSinceUnixEpoch,
         direction: Direction,
     ) -> Result<Nearest> {
-        let view = self.view(room).await.map_err(crate::read::state::no_such_room)?;
+        let view = self.view_as(actor, room).await.map_err(crate::read::state::no_such_room)?;
         view.access(&actor.user).await?;
         let low = view.turning(ts, direction).await?;
         let seen = view.visible(&actor.user, view.around(low).await?).await?;
@@ -142,7 +142,7 @@ impl View<'_> {
     }
 
     /// The place of the first event after a time: a binary search, as the timeline is nearly in order of time.
-    async fn turning(&self, ts: MilliSecondsSinceUnixEpoch, direction: Direction) -> Result<i64> {
+    pub(crate) async fn turning(&self, ts: MilliSecondsSinceUnixEpoch, direction: Direction) -> Result<i64> {
         let (mut low, mut high) = (self.head.next_back + 1, self.head.next_live);
         while low < high {
             let middle = low + (high - low) / 2;

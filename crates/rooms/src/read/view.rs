@@ -115,6 +115,22 @@ impl View<'_> {
         nums.iter().zip(events).map(|(num, (meta, stored))| self.event_from(*num, meta, stored)).collect()
     }
 
+    /// Those of some events that were not removed, in their order.
+    pub(crate) async fn load_kept(&self, nums: &[EventNum]) -> Result<Vec<Event>> {
+        match self.load(nums).await {
+            Err(Error::NotFound(_)) => {}
+            loaded => return loaded,
+        }
+        let mut kept = Vec::new();
+        for num in nums {
+            match self.load_one(*num).await {
+                Err(Error::NotFound(_)) => {}
+                event => kept.push(event?),
+            }
+        }
+        Ok(kept)
+    }
+
     /// One event by number.
     pub async fn load_one(&self, num: EventNum) -> Result<Event> {
         self.load(&[num]).await?.pop().ok_or(Error::NotFound("event"))

@@ -34,6 +34,7 @@ impl Rooms {
             .ok_or_else(|| Error::UnsupportedRoomVersion(invitation.room_version.to_string()))?;
         let pdu = parse(rules, room, &invitation.event)?;
         let invited = self.check_invite(origin, event, &pdu)?;
+        self.check_block(room).await?;
         // Nothing is kept for names that nobody has, not even an application service.
         self.ask_for(&invited).await?;
         let account = self.0.accounts.user(&invited).await.map_err(|_| Error::Retry)?;

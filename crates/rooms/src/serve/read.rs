@@ -131,7 +131,7 @@ impl View<'_> {
         let mut found = Vec::new();
         let mut seen: BTreeSet<EventNum> = start.iter().copied().collect();
         let mut heap: BinaryHeap<(u64, EventNum)> = BinaryHeap::new();
-        for event in self.load(start).await? {
+        for event in self.load_kept(start).await? {
             heap.push((event.pdu.depth(), event.num));
         }
         while let Some((_, num)) = heap.pop() {
@@ -144,7 +144,7 @@ impl View<'_> {
             }
             let prev: Vec<EventNum> =
                 event.meta.prev.iter().copied().filter(|num| seen.insert(*num)).collect();
-            heap.extend(self.load(&prev).await?.iter().map(|event| (event.pdu.depth(), event.num)));
+            heap.extend(self.load_kept(&prev).await?.iter().map(|event| (event.pdu.depth(), event.num)));
             // A soft-failed event is given out where something rests on it, which here something does.
             let is_part = event.is_shown() || event.meta.status == Status::SoftFailed;
             if is_part {

@@ -45,7 +45,7 @@ pub enum Api {
     Federation,
     /// Uploads and downloads: `/_matrix/media`, `/_matrix/client/v1/media`.
     Media,
-    /// Registration by shared secret: `/_synapse/admin/v1/register`.
+    /// For server administrators: `/_synapse/admin`. Keep it off the Internet.
     Admin,
     /// Prometheus: `/metrics`. Keep it off the Internet.
     Metrics,

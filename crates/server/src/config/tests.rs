@@ -132,7 +132,8 @@ fn uncommented(examples: bool) -> String {
         let first = rest.split([' ', '=']).next().unwrap();
         let is_key = rest.contains(" = ") && first.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         let is_example = rest.contains("# example");
-        let wanted = (is_key || rest.starts_with("[client.turn]")) && (examples || !is_example);
+        let is_section = rest.starts_with("[client.turn]") || rest.starts_with("[rooms.notices]");
+        let wanted = (is_key || is_section) && (examples || !is_example);
         if wanted { rest } else { line }
     };
     EXAMPLE.lines().map(line).fold(String::new(), |text, line| text + line + "\n")

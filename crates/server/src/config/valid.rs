@@ -55,6 +55,11 @@ fn general(config: &Config, found: &mut Found) {
     found.need(process.header_timeout_seconds > 0, "process.header_timeout_seconds", "must be at least 1");
     let version = &config.rooms.default_version;
     found.need(VERSIONS.contains(version), "rooms.default_version", "not one of the room versions 1 to 12");
+    if let Some(notices) = &config.rooms.notices {
+        let id = ruma::UserId::parse(format!("@{}:{}", notices.user, config.server_name));
+        let whole = id.is_ok_and(|id| id.validate_strict().is_ok());
+        found.need(whole, "rooms.notices.user", "cannot be a user name");
+    }
     found.need(config.identity.validation_hours > 0, "identity.validation_hours", "must be at least 1");
     let controls = config.identity.service_name.chars().any(char::is_control);
     found.need(!controls, "identity.service_name", "has a control character");

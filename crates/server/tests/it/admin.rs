@@ -142,3 +142,60 @@ async fn without_a_secret_there_is_no_such_endpoint() {
     assert_eq!((status, &said["errcode"]), (StatusCode::NOT_FOUND, &json!("M_UNRECOGNIZED")));
     lab.stop().await;
 }
+
+#[tokio::test]
+async fn rooms_files_reports_and_notices_are_dealt_with_at_the_machine() {
+    let lab = Lab::start("[rooms.notices]\nuser = \"annonces\"").await;
+    let http = lab.http();
+    let created = lab.admin(&["--json", "users", "create", "alice"]).await.unwrap();
+    let created: Value = serde_json::from_str(&created).unwrap();
+    let log_in = login("alice", created["password"].as_str().unwrap());
+    let session = http.post("/_matrix/client/v3/login", log_in).await.1;
+    let token = Some(session["access_token"].as_str().unwrap());
+    let client = |method, path: String, body| {
+        let http = http.clone();
+        async move { http.call(method, &format!("/_matrix/client/v3{path}"), token, body).await.1 }
+    };
+    let room = client(Method::POST, "/createRoom".to_owned(), json!({})).await["room_id"].clone();
+    let room = room.as_str().unwrap();
+    let say = format!("/rooms/{room}/send/m.room.message/1");
+    let said =
+        client(Method::PUT, say, json!({ "msgtype": "m.text", "body": "bad" })).await["event_id"].clone();
+    let report = format!("/rooms/{room}/report/{}", said.as_str().unwrap());
+    client(Method::POST, report, json!({ "reason": "no good" })).await;
+
+    let reports = lab.admin(&["reports", "list"]).await.unwrap();
+    assert!(reports.contains("no good") && reports.contains(room), "{reports}");
+    let id = reports.split_whitespace().next().unwrap();
+    assert!(lab.admin(&["reports", "show", id]).await.unwrap().contains("\"bad\""));
+    lab.admin(&["reports", "dismiss", id]).await.unwrap();
+    assert_eq!(lab.admin(&["reports", "list"]).await.unwrap().trim(), "");
+
+    lab.admin(&["notices", "send", "alice", "Maintenance at noon"]).await.unwrap();
+    let sync = client(Method::GET, "/sync?timeout=0".to_owned(), Value::Null).await;
+    assert!(sync["rooms"]["invite"].to_string().contains("@annonces:agent.example.gouv.fr"), "{sync}");
+
+    let unknown = lab.admin(&["media", "quarantine", "mxc://agent.example.gouv.fr/none"]).await.unwrap_err();
+    assert!(unknown.contains("no such media"), "{unknown}");
+    lab.admin(&["media", "quarantine", "mxc://b.example/far"]).await.unwrap();
+    assert!(lab.admin(&["media", "show", "mxc://b.example/far"]).await.unwrap().contains("given to nobody"));
+    lab.admin(&["media", "unquarantine", "mxc://b.example/far"]).await.unwrap();
+    assert!(lab.admin(&["media", "show", "mxc://b.example/far"]).await.is_err());
+    assert!(lab.admin(&["media", "purge-remote", "--unused-days", "1"]).await.unwrap().contains("0 copies"));
+
+    lab.admin(&["rooms", "block", room]).await.unwrap();
+    lab.admin(&["rooms", "unblock", room]).await.unwrap();
+    lab.admin(&["rooms", "purge-history", room, "--older-than-days", "0", "--with-local"]).await.unwrap();
+    lab.admin(&["rooms", "delete", room]).await.unwrap();
+    let mut jobs = String::new();
+    for _ in 0..1_000 {
+        jobs = lab.admin(&["jobs", "list"]).await.unwrap();
+        if jobs.matches(" done ").count() == 2 {
+            break;
+        }
+    }
+    assert!(jobs.contains("delete") && jobs.contains("1 users out") && !jobs.contains("given up"), "{jobs}");
+    assert!(!lab.admin(&["rooms", "list"]).await.unwrap().contains(room));
+    assert!(lab.admin(&["rooms", "delete", room]).await.unwrap_err().contains("not found"));
+    lab.stop().await;
+}

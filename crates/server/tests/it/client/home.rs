@@ -79,7 +79,7 @@ impl Home {
         let world = World::fake(Fake::new("a.test", 1, &FakeNet::new()));
         let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
         house.start();
-        let router = house.router(&BTreeSet::from([Api::Client, Api::Media]));
+        let router = house.router(&BTreeSet::from([Api::Client, Api::Media, Api::Admin]));
         Self { router, accounts: house.accounts.clone(), world, _folder: folder }
     }
 
@@ -109,6 +109,13 @@ impl Home {
     pub(super) async fn promote(&self, user: &User<'_>) {
         let id = ruma::UserId::parse(&user.id).unwrap();
         self.accounts.update_user(&id, |user| user.admin = true).await.unwrap();
+    }
+
+    /// Signs a server administrator up.
+    pub(super) async fn administrator(&self, name: &str) -> User<'_> {
+        let user = self.user(name).await;
+        self.promote(&user).await;
+        user
     }
 
     /// Signs somebody up.
@@ -145,6 +152,10 @@ impl User<'_> {
 
     pub(super) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, body).await
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Answer {
+        self.call("DELETE", path, Value::Null).await
     }
 
     pub(super) async fn put(&self, path: &str, body: Value) -> Answer {

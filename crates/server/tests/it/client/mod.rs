@@ -2,6 +2,7 @@
 
 mod account;
 mod admin;
+mod console;
 mod home;
 mod hostile;
 mod keys;

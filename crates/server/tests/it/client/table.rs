@@ -10,7 +10,7 @@ use super::home::Home;
 const LISTED: &str = include_str!("../../../../client-api/no-auth.txt");
 
 /// A path with something harmless for each parameter.
-fn filled(path: &str) -> String {
+pub(super) fn filled(path: &str) -> String {
     let part = |segment: &str| match segment {
         "{room_id}" | "{room_id_or_alias}" => "!r:a.test".to_owned(),
         "{event_id}" => "$e".to_owned(),

@@ -1,0 +1,62 @@
+//! `POST /v1/media/delete` (also `/v1/media/{serverName}/delete`) and `POST /v1/purge_media_cache`: delete what nobody has
+//! asked for since some time.
+
+use std::collections::HashSet;
+
+use axum::{Json, extract::State};
+use chappe_accounts::UserQuery;
+use chappe_media::Deletion;
+use chappe_rooms::RoomQuery;
+use chappe_web::Parameters;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::deleted;
+use crate::api::{Api, Result};
+
+/// Earlier times are seconds taken for milliseconds: all media would be older than that, or none.
+const EARLIEST_MS: u64 = 30_000_000_000;
+
+#[derive(Deserialize)]
+pub(super) struct Query {
+    before_ts: u64,
+    #[serde(default)]
+    size_gt: u64,
+    keep_profiles: Option<bool>,
+}
+
+pub(super) async fn own(State(api): State<Api>, Parameters(query): Parameters<Query>) -> Result<Json<Value>> {
+    check(query.before_ts)?;
+    let kept = if query.keep_profiles.unwrap_or(true) { avatars(&api).await? } else { HashSet::new() };
+    let which = Deletion { before: query.before_ts, larger_than: query.size_gt, kept };
+    Ok(Json(deleted(&api.media.delete_own(&which).await?)))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Before {
+    before_ts: u64,
+}
+
+pub(super) async fn remote(
+    State(api): State<Api>,
+    Parameters(query): Parameters<Before>,
+) -> Result<Json<Value>> {
+    check(query.before_ts)?;
+    Ok(Json(json!({ "deleted": api.media.purge_remote(query.before_ts).await? })))
+}
+
+fn check(before: u64) -> Result<(), chappe_web::Error> {
+    if before < EARLIEST_MS {
+        return Err(chappe_web::Error::invalid_param("before_ts is in milliseconds since 1970"));
+    }
+    Ok(())
+}
+
+/// Addresses of the pictures of users and rooms.
+async fn avatars(api: &Api) -> Result<HashSet<String>> {
+    let users = UserQuery { limit: usize::MAX, ..UserQuery::default() };
+    let rooms = RoomQuery { limit: usize::MAX, ..RoomQuery::default() };
+    let users = api.accounts.list_users(&users).await?.users.into_iter();
+    let rooms = api.rooms.list(&rooms).await?.rooms.into_iter();
+    Ok(users.filter_map(|user| user.avatar_url).chain(rooms.filter_map(|room| room.avatar)).collect())
+}
