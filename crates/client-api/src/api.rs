@@ -8,6 +8,7 @@ use chappe_delivery::Delivery;
 use chappe_identity::Identity;
 use chappe_media::Media;
 use chappe_rooms::Rooms;
+use chappe_search::Search;
 use chappe_web::RateLimiter;
 use chappe_world::World;
 
@@ -27,6 +28,8 @@ pub struct Deps {
     pub delivery: Delivery,
     /// Media.
     pub media: Media,
+    /// What was said and who is there.
+    pub search: Search,
     /// Users of other servers.
     pub remote: Arc<dyn RemoteUsers>,
     /// The section of the configuration.
@@ -74,6 +77,7 @@ parts! {
     Rooms: deps.rooms;
     Delivery: deps.delivery;
     Media: deps.media;
+    Search: deps.search;
     Arc<dyn RemoteUsers>: deps.remote;
     Arc<Config>: config;
     RateLimiter: limiter;

@@ -6,6 +6,9 @@ pub enum Error {
     /// The sync token is not one of this server's: `M_UNKNOWN_POS` or `M_INVALID_PARAM`.
     #[error("not a sync token of this server")]
     BadToken,
+    /// A parameter is none that this server gave: `M_INVALID_PARAM`.
+    #[error("`{0}` is not valid")]
+    BadParameter(&'static str),
     /// Accounts could not answer.
     #[error(transparent)]
     Accounts(#[from] chappe_accounts::Error),

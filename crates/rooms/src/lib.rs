@@ -60,7 +60,7 @@ pub use self::{
         Template,
     },
     read::{
-        context::Context,
+        context::{Context, Surroundings},
         filter::{Relations, passes, passes_room},
         members::{MembersRequest, Profile},
         messages::{Page, PageRequest, wants_lazy_members},

@@ -13,6 +13,7 @@ use chappe_kv::Db;
 use chappe_media::Media;
 use chappe_rooms::Rooms;
 use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Plain};
+use chappe_search::Search;
 use chappe_store::Store;
 use chappe_world::World;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -40,6 +41,7 @@ pub struct House {
     delivery: Delivery,
     media: Media,
     rooms: Rooms,
+    search: Search,
     pub(crate) admin: Admin,
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
@@ -55,6 +57,7 @@ impl House {
         let rooms = ground.rooms(config, &network);
         let delivery = ground.delivery(config, &rooms);
         let media = ground.media(config, &network).await?;
+        let search = ground.search(config, &rooms);
         let Ground { world, store, accounts, identity, .. } = &ground;
         let federation = Federation::new(FederationDeps {
             network: network.clone(),
@@ -70,6 +73,7 @@ impl House {
             remote: Arc::new(federation.clone()),
             delivery: delivery.clone(),
             media: media.clone(),
+            search: search.clone(),
             config: client_config(config),
         });
         let admin = Admin::new(chappe_admin::Deps {
@@ -93,6 +97,7 @@ impl House {
             delivery,
             media,
             rooms,
+            search,
             admin,
             client,
         })
@@ -127,6 +132,8 @@ impl House {
         });
         let rooms = self.rooms.clone();
         self.world.spawn("delayed events", async move { rooms.run_delayed().await });
+        let search = self.search.clone();
+        self.world.spawn("search", async move { search.run().await });
         let (world, accounts) = (self.world.clone(), self.accounts.clone());
         self.world.spawn("accounts upkeep", async move {
             let mut flush = world.interval(FLUSH);
@@ -246,6 +253,17 @@ impl Ground {
             rooms: rooms.clone(),
         };
         Delivery::new(deps, config.delivery.clone())
+    }
+
+    fn search(&self, config: &Config, rooms: &Rooms) -> Search {
+        let deps = chappe_search::Deps {
+            store: self.store.clone(),
+            world: self.world.clone(),
+            accounts: self.accounts.clone(),
+            rooms: rooms.clone(),
+            folder: config.search_dir(),
+        };
+        Search::new(deps, config.search.clone())
     }
 
     async fn media(&self, config: &Config, network: &Network) -> Result<Media> {

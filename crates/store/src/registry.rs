@@ -1,7 +1,8 @@
 //! The whole disk on one screen: every table, its number, its class. Retired numbers stay listed.
 //!
 //! Number 0 belongs to the engine. Ranges: 1–19 the server and the log, 20–69 rooms, 70–129 accounts,
-//! 130–149 identity, 150–169 federation, 170–189 media, 190–209 delivery.
+//! 130–149 identity, 150–169 federation, 170–189 media, 190–199 delivery,
+//! 200–209 search.
 
 use chappe_kv::Class::{self, Bulk, Index, Point, Queue};
 
@@ -210,6 +211,11 @@ registry! {
     USER_MEDIA = 172, Index;
     /// Thumbnails, by medium and size.
     THUMBNAILS = 173, Index;
+
+    /// Rooms that a user of another server is joined to.
+    REMOTE_ROOMS = 200, Index;
+    /// Rooms that anybody may enter or look into, as the directory of people has them.
+    OPEN_ROOMS = 201, Index;
 }
 
 /// The class of a table; an unknown number counts as an index.

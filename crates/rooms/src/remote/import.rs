@@ -9,7 +9,7 @@ use chappe_rules::{
     Pdu,
     auth::{StateKey, allowed_by_state},
 };
-use chappe_store::{EventNum, gaps};
+use chappe_store::{EventNum, LogEntry, gaps};
 use ruma::{
     OwnedServerName, RoomId, RoomVersionId, ServerName, events::StateEventType,
     room_version_rules::RoomVersionRules,
@@ -172,6 +172,7 @@ impl Inner {
             let num = desk.append(placing).await?;
             let ordinal = desk.head.next_live - 1;
             desk.tx.put_gap(desk.nid, &gaps::Gap { ordinal, num, missing });
+            desk.tx.log(LogEntry::Members { room: desk.nid.0 });
             match self.store.commit(desk.seal()).await {
                 Ok(_) => {
                     tracing::info!(%room, %server, events = import.state.len(), "joined over federation");
