@@ -118,8 +118,8 @@ impl Accounts {
         if let Some(name) = &new.displayname {
             let value = serde_json::Value::from(name.as_str()).to_string();
             tx.put::<Profiles>(&(user.clone(), "displayname".to_owned()), &value.into_bytes());
-            tx.log(LogEntry::Profile { user: user.clone() });
         }
+        tx.log(LogEntry::Profile { user: user.clone() });
         if let Some(address) = &new.email {
             let owner = ("email".to_owned(), address.clone());
             if reader.get::<ThreepidOwners>(&owner).await?.is_some() {
@@ -234,10 +234,12 @@ impl Accounts {
             self.draft_threepid_ends(&reader, &mut tx, user).await?;
             self.draft_pusher_ends(&reader, &mut tx, user, |_| true).await?;
             if erase {
-                tx.delete_prefix::<Profiles>(&key).log(LogEntry::Profile { user: key.clone() });
+                tx.delete_prefix::<Profiles>(&key);
                 tx.delete_prefix::<AccountData>(&key).delete_prefix::<AccountDataChanges>(&key);
                 tx.delete::<AccountDataCounts>(&key).delete_prefix::<Filters>(&key);
             }
+            // Whoever finds people has to know, erased or not.
+            tx.log(LogEntry::Profile { user: key.clone() });
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())
@@ -277,6 +279,9 @@ impl Accounts {
             change(&mut record);
             record.revision = old.revision + 1;
             let mut tx = Tx::new();
+            if record.deactivated != old.deactivated {
+                tx.log(LogEntry::Profile { user: key.clone() });
+            }
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record.clone()));
             self.store().commit(tx).await?;
             Ok(record)

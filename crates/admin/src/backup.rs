@@ -32,6 +32,8 @@ pub struct Places {
     pub media: PathBuf,
     /// The file of the key that signs.
     pub signing_key: PathBuf,
+    /// The folder of the search index, which no backup holds.
+    pub search: PathBuf,
 }
 
 /// What a backup says of itself.
@@ -99,6 +101,11 @@ pub fn restore(
     if places.database.exists() {
         let sentence = format!("{} is there already: nothing is overwritten", places.database.display());
         return Err(Error::Invalid(sentence));
+    }
+    // An index of what is lost now would name other things than it did.
+    match fs::remove_dir_all(&places.search) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(at(&places.search)(error)),
+        _ => {}
     }
     let young = places.database.with_extension("restored");
     for (name, to) in [(MEDIA, &places.media), (DATABASE, &young)] {
@@ -199,6 +206,7 @@ mod tests {
                 database: data.join("database"),
                 media: data.join("media"),
                 signing_key: data.join("signing.key"),
+                search: data.join("search"),
             }
         };
         let (old, new) = (places("old"), places("new"));
@@ -209,6 +217,7 @@ mod tests {
         fs::write(old.media.join("ab/cd/x"), "picture").unwrap();
         fs::write(old.media.join("unfinished/y"), "half a pict").unwrap();
         fs::write(&old.signing_key, "key").unwrap();
+        fs::create_dir_all(new.search.join("stale")).unwrap();
 
         let backup = dir.path().join("backup");
         let database = begin(&backup).unwrap();
@@ -232,6 +241,7 @@ mod tests {
         assert_eq!(fs::read(new.database.join("CURRENT")).unwrap(), b"rows");
         assert_eq!(fs::read(&new.signing_key).unwrap(), b"key");
         assert!(!new.media.join("unfinished").exists());
+        assert!(!new.search.exists(), "an index of lost days is not kept");
         let again = put_back(server_name!("hs1")).unwrap_err();
         assert!(again.to_string().contains("there already"), "{again}");
     }

@@ -9,6 +9,7 @@ use chappe_delivery::Delivery;
 use chappe_identity::Identity;
 use chappe_media::Media;
 use chappe_rooms::Rooms;
+use chappe_search::Search;
 use chappe_web::RateLimiter;
 use chappe_world::World;
 
@@ -30,6 +31,8 @@ pub struct Deps {
     pub services: Services,
     /// Media.
     pub media: Media,
+    /// What was said and who is there.
+    pub search: Search,
     /// Users of other servers.
     pub remote: Arc<dyn RemoteUsers>,
     /// The section of the configuration.
@@ -78,6 +81,7 @@ parts! {
     Delivery: deps.delivery;
     Services: deps.services;
     Media: deps.media;
+    Search: deps.search;
     Arc<dyn RemoteUsers>: deps.remote;
     Arc<Config>: config;
     RateLimiter: limiter;

@@ -142,8 +142,24 @@ impl From<chappe_delivery::Error> for Error {
         use chappe_delivery::Error as E;
         match error {
             E::BadToken | E::UnknownPos => Self(bad_request("M_UNKNOWN_POS", &error)),
+            E::BadParameter(_) => Self(bad_request("M_INVALID_PARAM", &error)),
             E::Accounts(error) => error.into(),
             E::Rooms(error) => error.into(),
+            E::Store(error) => Self(chappe_web::Error::internal(error)),
+        }
+    }
+}
+
+impl From<chappe_search::Error> for Error {
+    fn from(error: chappe_search::Error) -> Self {
+        use chappe_search::Error as E;
+        match error {
+            E::BadToken => Self(bad_request("M_INVALID_PARAM", &error)),
+            E::Off => Self(bad_request("M_UNRECOGNIZED", &error)),
+            E::Stopping | E::Broken => Self(chappe_web::Error::busy()),
+            E::Index(_) => Self(chappe_web::Error::internal(error)),
+            E::Rooms(error) => error.into(),
+            E::Accounts(error) => error.into(),
             E::Store(error) => Self(chappe_web::Error::internal(error)),
         }
     }

@@ -12,6 +12,8 @@ mod delayed;
 mod devices;
 mod directory;
 mod error;
+mod events;
+mod initial_sync;
 mod keys;
 mod media;
 mod profile;
@@ -21,6 +23,7 @@ mod reporting;
 mod requester;
 mod room_keys;
 mod rooms;
+mod search;
 mod server;
 mod session;
 mod sync;
@@ -58,6 +61,9 @@ pub fn routes() -> Routes<Api> {
         .and(directory::routes())
         .and(sync::routes())
         .and(user_directory::routes())
+        .and(search::routes())
+        .and(events::routes())
+        .and(initial_sync::routes())
         .and(reporting::routes())
         .and(thirdparty::routes())
         .and(appservice::routes())

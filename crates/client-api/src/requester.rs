@@ -227,6 +227,8 @@ const GUESTS: &[(&str, &str)] = &[
     ("GET", "capabilities"),
     ("GET", "sync"),
     ("GET", "joined_rooms"),
+    ("GET", "events"),
+    ("GET", "rooms/*/initialSync"),
     ("GET", "rooms/*/state"),
     ("GET", "rooms/*/state/*"),
     ("GET", "rooms/*/state/*/*"),

@@ -9,6 +9,9 @@ pub enum Error {
     /// The connection of a sliding sync has to begin again: `M_UNKNOWN_POS`.
     #[error("this connection is not known any more, begin again")]
     UnknownPos,
+    /// A parameter is none that this server gave: `M_INVALID_PARAM`.
+    #[error("`{0}` is not valid")]
+    BadParameter(&'static str),
     /// Accounts could not answer.
     #[error(transparent)]
     Accounts(#[from] chappe_accounts::Error),

@@ -6,6 +6,8 @@
 
 mod config;
 mod error;
+mod notifications;
+mod peek;
 mod presence;
 mod push;
 mod signal;
@@ -33,6 +35,8 @@ use ruma::UserId;
 pub use self::{
     config::Config,
     error::Error,
+    notifications::{Notification, Notifications, NotificationsRequest},
+    peek::Peeked,
     presence::{Presence, PresenceState},
     sync::{
         Delta, DeviceLists, E2ee, Extensions, ExtensionsAsk, Hero, JoinedRoom, Json, LeftRoom, List,

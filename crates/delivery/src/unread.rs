@@ -53,14 +53,15 @@ struct Counted {
 
 /// Up to where a user has read.
 #[derive(PartialEq, Eq)]
-struct Read {
+pub(crate) struct Read {
     everywhere: i64,
     main: i64,
     threads: BTreeMap<String, i64>,
 }
 
 impl Read {
-    fn covers(&self, ordinal: i64, thread: Option<&OwnedEventId>) -> bool {
+    /// Whether an event of the main timeline, or of the thread with that root, has been read.
+    pub(crate) fn covers(&self, ordinal: i64, thread: Option<&OwnedEventId>) -> bool {
         let own = match thread {
             None => Some(&self.main),
             Some(root) => self.threads.get(root.as_str()),
@@ -117,7 +118,7 @@ impl Delivery {
         Ok(answer)
     }
 
-    async fn read_up_to(&self, reading: &Reading<'_>) -> Result<Read, Error> {
+    pub(crate) async fn read_up_to(&self, reading: &Reading<'_>) -> Result<Read, Error> {
         let receipts = reading.view.reader.user_receipts(reading.view.nid, reading.user).await?;
         let ids: Vec<&ruma::EventId> = receipts.iter().map(|(_, at)| &*at.value.event.0).collect();
         let nums = reading.view.reader.event_nums(reading.view.nid, &ids).await?;
@@ -256,7 +257,7 @@ fn unread(counts: &CountsByThread) -> Unread {
 }
 
 /// Redacted events, one's own and those of ignored users draw nobody's attention.
-fn matters(event: &Event, reading: &Reading<'_>) -> bool {
+pub(crate) fn matters(event: &Event, reading: &Reading<'_>) -> bool {
     let sender = event.pdu.sender();
     !event.is_redacted() && sender != reading.user && !reading.settings.ignored.contains(sender)
 }
@@ -265,7 +266,7 @@ fn matters(event: &Event, reading: &Reading<'_>) -> bool {
 const STEPS: usize = 3;
 
 /// The thread an event belongs to: its root. What relates in another way to an event of a thread belongs there too.
-async fn thread_of(view: &View<'_>, event: &Event) -> Result<Option<OwnedEventId>, Error> {
+pub(crate) async fn thread_of(view: &View<'_>, event: &Event) -> Result<Option<OwnedEventId>, Error> {
     let mut relation = relation_of(&event.pdu);
     for _ in 0..STEPS {
         let Some((kind, target)) = relation else { return Ok(None) };

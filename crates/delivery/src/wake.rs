@@ -17,7 +17,10 @@ use parking_lot::{Mutex, RwLock};
 use ruma::{OwnedUserId, UserId};
 use tokio::sync::watch;
 
-use crate::signal::{Signal, Touch};
+use crate::{
+    peek::Peeks,
+    signal::{Signal, Touch},
+};
 
 /// A user stays attached for so long after their last sync.
 const STAYS: Duration = Duration::from_mins(5);
@@ -53,6 +56,8 @@ pub(crate) struct Wake {
     /// Sequence of typing and presence changes.
     fleeting: AtomicU64,
     attaching: Mutex<HashMap<OwnedUserId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Rooms that somebody looks into without being in them.
+    pub(crate) peeks: Peeks,
 }
 
 impl Wake {
@@ -71,6 +76,7 @@ impl Wake {
             pushers: AtomicU64::new(0),
             fleeting: AtomicU64::new(0),
             attaching: Mutex::default(),
+            peeks: Peeks::default(),
         }
     }
 
@@ -291,6 +297,7 @@ impl Wake {
                 }
                 self.events.write().insert(nid, at);
                 self.touch_room(nid, at, &Touch::Room(nid));
+                self.peeks.touch(nid);
                 if let Some(signal) = member.as_ref().and_then(|member| self.user(member)) {
                     let now = reader.user_room(&signal.user, nid).await?;
                     let joined = now.is_some_and(|now| now.value.membership == Membership::Join);

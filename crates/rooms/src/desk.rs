@@ -17,6 +17,9 @@ use ruma::{
 
 use crate::{Error, Inner, Result};
 
+/// Memberships that one commit names in the log by themselves.
+const MEMBERS_NAMED: usize = 200;
+
 /// Some state events with their numbers, by type and state key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held(pub(crate) BTreeMap<RuleKey, (EventNum, Pdu)>);
@@ -397,6 +400,24 @@ impl<'s> Desk<'s> {
         let sticky = self.stick(pdu, num);
         self.tx.log(LogEntry::Event { room: self.nid.0, event: num.0, member, local, sticky });
         Ok(())
+    }
+
+    /// Tells the log whose memberships changes of the current state touched, that of the event `but` left out, which is
+    /// announced by itself.
+    pub(crate) fn announce_members(&mut self, changes: &[StateChange], but: Option<EventNum>) {
+        let room = self.nid.0;
+        let others = changes
+            .iter()
+            .filter(|change| change.key.event_type() == "m.room.member" && Some(change.num) != but)
+            .filter_map(|change| OwnedUserId::try_from(&*change.key.state_key).ok());
+        let users: Vec<OwnedUserId> = others.take(MEMBERS_NAMED + 1).collect();
+        if users.len() > MEMBERS_NAMED {
+            self.tx.log(LogEntry::Members { room });
+            return;
+        }
+        for user in users {
+            self.tx.log(LogEntry::Member { room, user });
+        }
     }
 
     /// Whether any user of this server is joined.

@@ -69,7 +69,7 @@ pub use self::{
     },
     queries::{NoServices, Queries},
     read::{
-        context::Context,
+        context::{Context, Surroundings},
         filter::{Relations, passes, passes_room},
         members::{MembersRequest, Profile},
         messages::{Page, PageRequest, wants_lazy_members},

@@ -121,13 +121,11 @@ pub struct Setting<'a> {
 ///
 /// Specification: client-server API, "Push rules".
 pub fn evaluate(rules: &Ruleset, subject: &Subject, setting: &Setting<'_>) -> Attention {
-    if subject.sender == setting.user {
-        return Attention::default();
-    }
     actions(rules, subject, setting).map(attention).unwrap_or_default()
 }
 
-fn attention(actions: &[Action]) -> Attention {
+/// What actions ask for.
+pub fn attention(actions: &[Action]) -> Attention {
     let mut attention = Attention::default();
     for action in actions {
         match action {
@@ -142,8 +140,11 @@ fn attention(actions: &[Action]) -> Attention {
     attention
 }
 
-/// The actions of the first rule that applies, in the order of the kinds.
-fn actions<'a>(rules: &'a Ruleset, subject: &Subject, setting: &Setting<'_>) -> Option<&'a [Action]> {
+/// The actions of the first rule that applies, in the order of the kinds; none for what the user said themselves.
+pub fn actions<'a>(rules: &'a Ruleset, subject: &Subject, setting: &Setting<'_>) -> Option<&'a [Action]> {
+    if subject.sender == setting.user {
+        return None;
+    }
     let conditional = |rule: &&ConditionalPushRule| conditions_hold(rule, subject, setting);
     if let Some(rule) = rules.override_.iter().find(conditional) {
         return Some(&rule.actions);

@@ -18,6 +18,7 @@ use chappe_kv::Db;
 use chappe_media::Media;
 use chappe_rooms::Rooms;
 use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Plain};
+use chappe_search::Search;
 use chappe_store::Store;
 use chappe_world::World;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -46,6 +47,7 @@ pub struct House {
     media: Media,
     rooms: Rooms,
     services: Services,
+    search: Search,
     pub(crate) admin: Admin,
     jobs: Jobs,
     secret: Option<SharedSecret>,
@@ -63,6 +65,7 @@ impl House {
         let delivery = ground.delivery(config, &rooms);
         let media = ground.media(config, &network).await?;
         let services = ground.services(&rooms, &delivery).await?;
+        let search = ground.search(config, &rooms);
         let Ground { world, store, accounts, identity, .. } = &ground;
         let federation = Federation::new(FederationDeps {
             network: network.clone(),
@@ -79,6 +82,7 @@ impl House {
             delivery: delivery.clone(),
             services: services.clone(),
             media: media.clone(),
+            search: search.clone(),
             config: client_config(config),
         });
         let jobs = Jobs::new(world.clone(), store.clone(), accounts.clone(), rooms.clone());
@@ -112,6 +116,7 @@ impl House {
             media,
             rooms,
             services,
+            search,
             admin,
             jobs,
             client,
@@ -155,6 +160,8 @@ impl House {
                 tracing::error!(%error, "the members of rooms that were joined before are not fetched");
             }
         });
+        let search = self.search.clone();
+        self.world.spawn("search", async move { search.run().await });
         let (world, accounts) = (self.world.clone(), self.accounts.clone());
         self.world.spawn("accounts upkeep", async move {
             let mut flush = world.interval(FLUSH);
@@ -306,6 +313,17 @@ impl Ground {
             link: self.link.clone(),
         };
         Services::open(deps).await.context("the queues of application services")
+    }
+
+    fn search(&self, config: &Config, rooms: &Rooms) -> Search {
+        let deps = chappe_search::Deps {
+            store: self.store.clone(),
+            world: self.world.clone(),
+            accounts: self.accounts.clone(),
+            rooms: rooms.clone(),
+            folder: config.search_dir(),
+        };
+        Search::new(deps, config.search.clone())
     }
 
     async fn media(&self, config: &Config, network: &Network) -> Result<Media> {

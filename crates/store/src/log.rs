@@ -29,6 +29,34 @@ pub enum LogEntry {
         #[serde(rename = "s", default, skip_serializing_if = "std::ops::Not::not")]
         sticky: bool,
     },
+    /// Older history of a room got its places in the timeline.
+    #[serde(rename = "h")]
+    History {
+        /// The room's number.
+        #[serde(rename = "r")]
+        room: u32,
+        /// The first place.
+        first: i64,
+        /// The last place.
+        last: i64,
+    },
+    /// The membership of somebody changed otherwise than by an event of the timeline: states were resolved.
+    #[serde(rename = "b")]
+    Member {
+        /// The room's number.
+        #[serde(rename = "r")]
+        room: u32,
+        /// Whose.
+        #[serde(rename = "m")]
+        user: OwnedUserId,
+    },
+    /// Memberships of a room changed in great number: it came in from another server.
+    #[serde(rename = "w")]
+    Members {
+        /// The room's number.
+        #[serde(rename = "r")]
+        room: u32,
+    },
     /// A local user's invite or knock in a room that this server is not in changed.
     #[serde(rename = "o")]
     OutOfBandMembership {

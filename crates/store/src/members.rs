@@ -113,6 +113,10 @@ table! {
     UserRooms = USER_ROOMS: (OwnedUserId, RoomNid) => At<UserRoom>;
     /// Room and server → its joined users; a row may say 0.
     RoomServers = ROOM_SERVERS: (RoomNid, OwnedServerName) => i64;
+    /// User of another server and room → they are joined.
+    RemoteRooms = REMOTE_ROOMS: (OwnedUserId, RoomNid) => ();
+    /// Room → anybody may enter or look into it, and the directory of people knows that.
+    OpenRooms = OPEN_ROOMS: RoomNid => ();
     /// Local user and room → forgotten by the commit.
     Forgotten = FORGOTTEN: (OwnedUserId, RoomNid) => At<()>;
 }
@@ -140,8 +144,19 @@ impl Tx {
         }
         if *local {
             self.change_user_room(nid, user, *new);
+        } else if joined > 0 {
+            self.put::<RemoteRooms>(&(user.clone(), nid), &());
+        } else if joined < 0 {
+            self.delete::<RemoteRooms>(&(user.clone(), nid));
         }
         self
+    }
+
+    /// Writes down that a user of another server is joined, where that was not done when they joined. Conflict if they
+    /// are no longer.
+    pub fn note_remote_room(&mut self, nid: RoomNid, user: &UserId, num: EventNum) -> &mut Self {
+        self.expect::<RoomMembers>(&(nid, Membership::Join, user.to_owned()), Some(&num));
+        self.put::<RemoteRooms>(&(user.to_owned(), nid), &())
     }
 
     fn change_user_room(&mut self, nid: RoomNid, user: &UserId, new: Option<(Membership, EventNum)>) {
@@ -208,6 +223,12 @@ impl Reader<'_> {
     ) -> Result<Vec<(OwnedUserId, EventNum)>, Error> {
         let rows = self.scan::<RoomMembers>(&(nid, membership), crate::Direction::Forward, limit).await?;
         Ok(rows.into_iter().map(|((_, _, user), num)| (user, num)).collect())
+    }
+
+    /// The rooms that a user of another server is joined to, `limit` at most.
+    pub async fn remote_rooms(&self, user: &UserId, limit: usize) -> Result<Vec<RoomNid>, Error> {
+        let rows = self.scan::<RemoteRooms>(&user.to_owned(), crate::Direction::Forward, limit).await?;
+        Ok(rows.into_iter().map(|((_, nid), ())| nid).collect())
     }
 
     /// Any user's current membership in a room: one round trip.
@@ -279,14 +300,17 @@ mod tests {
         assert_eq!(reader.room_servers(NID).await.unwrap(), servers);
         assert!(
             reader.user_room(there, NID).await.unwrap().is_none(),
-            "a remote user has no list of rooms here"
+            "a remote user has no memberships of their own here"
         );
+        assert_eq!(reader.remote_rooms(there, 9).await.unwrap(), [NID]);
+        assert_eq!(reader.remote_rooms(here, 9).await.unwrap(), []);
 
         change(&store, there, Some(Membership::Ban)).await;
         change(&store, here, Some(Membership::Leave)).await;
         let reader = store.read();
         assert!(!reader.server_joined(NID, "there.fr".try_into().unwrap()).await.unwrap());
         assert_eq!(reader.room_servers(NID).await.unwrap(), []);
+        assert_eq!(reader.remote_rooms(there, 9).await.unwrap(), []);
         assert_eq!(reader.room_head(NID).await.unwrap().joined, 0);
         let left = reader.user_room(here, NID).await.unwrap().unwrap();
         assert_eq!(left.value.membership, Membership::Leave);

@@ -1,7 +1,7 @@
 //! The whole disk on one screen: every table, its number, its class. Retired numbers stay listed.
 //!
 //! Number 0 belongs to the engine. Ranges: 1–19 the server and the log, 20–69 rooms, 70–129 accounts,
-//! 130–149 identity, 150–169 federation, 170–189 media, 190–209 delivery, 210–219 application services.
+//! 130–149 identity, 150–169 federation, 170–189 media, 190–199 delivery, 200–209 search, 210–219 application services.
 
 use chappe_kv::Class::{self, Bulk, Index, Point, Queue};
 
@@ -249,6 +249,11 @@ registry! {
     SERVICE_ROOMS = 213, Index;
     /// Rooms that application services list for their networks.
     SERVICE_DIRECTORY = 214, Index;
+
+    /// Rooms that a user of another server is joined to.
+    REMOTE_ROOMS = 200, Index;
+    /// Rooms that anybody may enter or look into, as the directory of people has them.
+    OPEN_ROOMS = 201, Index;
 }
 
 /// The class of a table; an unknown number counts as an index.

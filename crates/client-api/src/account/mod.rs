@@ -6,9 +6,11 @@ mod deactivate;
 mod openid;
 mod password;
 mod register;
+mod request_msisdn;
 mod request_token;
 mod threepid_add;
 mod threepid_delete;
+mod threepid_post;
 mod threepids;
 mod token_validity;
 mod whoami;
@@ -20,6 +22,18 @@ use ruma::api::client::account as api;
 use crate::Api;
 
 pub(crate) fn routes() -> Routes<Api> {
+    whole().and(phones())
+}
+
+/// What would need text messages.
+fn phones() -> Routes<Api> {
+    Routes::new()
+        .on::<api::request_registration_token_via_msisdn::v3::Request, _>(request_msisdn::registration)
+        .on::<api::request_password_change_token_via_msisdn::v3::Request, _>(request_msisdn::password)
+        .on::<api::request_3pid_management_token_via_msisdn::v3::Request, _>(request_msisdn::threepid)
+}
+
+fn whole() -> Routes<Api> {
     Routes::new()
         .on::<api::register::v3::Request, _>(register::handler)
         .on::<api::get_username_availability::v3::Request, _>(available::handler)
@@ -34,6 +48,8 @@ pub(crate) fn routes() -> Routes<Api> {
         .on::<api::add_3pid::v3::Request, _>(threepid_add::handler)
         .on::<api::delete_3pid::v3::Request, _>(threepid_delete::handler)
         .on::<api::request_openid_token::v3::Request, _>(openid::handler)
+        .at(&Method::POST, "/_matrix/client/v3/account/3pid", Auth::Token, threepid_post::handler)
+        .at(&Method::POST, "/_matrix/client/r0/account/3pid", Auth::Token, threepid_post::handler)
         .at(&Method::GET, chappe_identity::CONFIRM_PATH, Auth::None, confirm_email::show)
         .at(&Method::POST, chappe_identity::CONFIRM_PATH, Auth::None, confirm_email::confirm)
 }

@@ -1,5 +1,6 @@
 //! Push rules and pushers.
 
+mod notifications;
 mod pushers;
 mod rule;
 mod rule_actions;
@@ -13,6 +14,7 @@ use crate::Api;
 
 pub(crate) fn routes() -> Routes<Api> {
     Routes::new()
+        .on::<api::get_notifications::v3::Request, _>(notifications::handler)
         .on::<api::get_pushrules_all::v3::Request, _>(rules::all)
         .on_shortened::<api::get_pushrules_all::v3::Request, _>(0, &[], rules::all)
         .on::<api::get_pushrules_global_scope::v3::Request, _>(rules::global)

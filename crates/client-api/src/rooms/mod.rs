@@ -6,6 +6,7 @@ mod create;
 mod event;
 mod forget;
 mod hierarchy;
+mod initial_sync;
 mod invite;
 mod join;
 mod joined_members;
@@ -34,7 +35,7 @@ use http::Method;
 use ruma::{
     RoomId,
     api::client::{
-        context::get_context, knock::knock_room, membership as m, message as msg,
+        context::get_context, knock::knock_room, membership as m, message as msg, peeking::get_current_state,
         read_marker::set_read_marker, receipt::create_receipt, redact::redact_event, relations as rel,
         room as r, space::get_hierarchy, state as s, threads::get_threads,
     },
@@ -78,6 +79,7 @@ fn history() -> Routes<Api> {
         .on::<redact_event::v3::Request, _>(redact::handler)
         .on::<msg::get_message_events::v3::Request, _>(messages::handler)
         .on::<get_context::v3::Request, _>(context::handler)
+        .on::<get_current_state::v3::Request, _>(initial_sync::handler)
         .on::<r::get_room_event::v3::Request, _>(event::handler)
         .on::<r::get_event_by_timestamp::v1::Request, _>(timestamp_to_event::handler)
         .on::<s::get_state_events::v3::Request, _>(state::handler)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chappe_rules::client::Form;
 use ruma::{
-    EventId, RoomId,
+    EventId, RoomId, UserId,
     api::{Direction, client::filter::RoomEventFilter},
 };
 use serde_json::value::RawValue;
@@ -40,6 +40,19 @@ pub struct Context {
     pub state: Vec<Box<RawValue>>,
 }
 
+/// What is around an event.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Before it, the nearest first.
+    pub before: Vec<Seen>,
+    /// After it, the nearest first.
+    pub after: Vec<Seen>,
+    /// Token for what was before.
+    pub start: String,
+    /// Token for what came after.
+    pub end: String,
+}
+
 impl Rooms {
     /// `GET /rooms/{roomId}/context/{eventId}`: up to `limit` events, half before and half after.
     pub async fn context(
@@ -54,22 +67,18 @@ impl Rooms {
         let seen = view.seen_by(&actor.user, event).await?;
         let ordinal = seen.event.meta.ordinal.ok_or(Error::NotFound("event"))?;
         let limit = usize::try_from(limit.min(LONGEST)).unwrap_or(0);
-        let back = Stretch { from: ordinal, to: None, direction: Direction::Backward, limit: limit / 2 };
-        let on =
-            Stretch { from: ordinal + 1, to: None, direction: Direction::Forward, limit: limit - limit / 2 };
-        let before = view.collect(&actor.user, back, (filter, None)).await?;
-        let after = view.collect(&actor.user, on, (filter, None)).await?;
-        let (start, end) = (Place(before.next).to_string(), Place(after.next).to_string());
-        let last = after.seen.last().unwrap_or(&seen).event.clone();
-        let all: Vec<Seen> =
-            before.seen.iter().chain(&after.seen).chain(std::iter::once(&seen)).cloned().collect();
+        let sides = (limit / 2, limit - limit / 2);
+        let Surroundings { before, after, start, end } =
+            view.surroundings(&actor.user, ordinal, sides, filter).await?;
+        let last = after.last().unwrap_or(&seen).event.clone();
+        let all: Vec<Seen> = before.iter().chain(&after).chain(std::iter::once(&seen)).cloned().collect();
         let state = view.state_around(&last, &all, filter).await?;
         let (form, bundle) = (Form::Full, Bundle::All);
         let mut event = view.render(actor, &[seen], form, bundle).await?;
         Ok(Context {
             event: event.pop().ok_or(Error::NotFound("event"))?,
-            before: view.render(actor, &before.seen, form, bundle).await?,
-            after: view.render(actor, &after.seen, form, bundle).await?,
+            before: view.render(actor, &before, form, bundle).await?,
+            after: view.render(actor, &after, form, bundle).await?,
             start,
             end,
             state: view.render_state(&state, form)?,
@@ -78,6 +87,26 @@ impl Rooms {
 }
 
 impl View<'_> {
+    /// What a user may see around a place of the timeline: so many events before it and after it at most.
+    pub async fn surroundings(
+        &self,
+        user: &UserId,
+        ordinal: i64,
+        (before, after): (usize, usize),
+        filter: &RoomEventFilter,
+    ) -> Result<Surroundings> {
+        let back = Stretch { from: ordinal, to: None, direction: Direction::Backward, limit: before };
+        let on = Stretch { from: ordinal + 1, to: None, direction: Direction::Forward, limit: after };
+        let before = self.collect(user, back, (filter, None)).await?;
+        let after = self.collect(user, on, (filter, None)).await?;
+        Ok(Surroundings {
+            start: Place(before.next).to_string(),
+            end: Place(after.next).to_string(),
+            before: before.seen,
+            after: after.seen,
+        })
+    }
+
     async fn state_around(
         &self,
         last: &Event,

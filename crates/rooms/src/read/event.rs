@@ -14,4 +14,13 @@ impl Rooms {
         let mut rendered = view.render(actor, &[seen], Form::Full, Bundle::All).await?;
         rendered.pop().ok_or(crate::Error::NotFound("event"))
     }
+
+    /// `GET /events/{eventId}`: the same without knowing the room. [`crate::Error::NotFound`] whatever the reason.
+    pub async fn event_anywhere(&self, actor: &Actor, event: &EventId) -> Result<Box<RawValue>> {
+        let reader = self.0.store.read();
+        let (nid, _) = reader.event_address(event).await?.ok_or(crate::Error::NotFound("event"))?;
+        let room = reader.room_id(nid).await?;
+        drop(reader);
+        self.event(actor, &room, event).await
+    }
 }

@@ -110,6 +110,7 @@ impl Judged<'_> {
         meta.redacted_by = self.desk.waiting_redaction(&pdu, self.placing.source, self.before.at).await?;
         self.desk.put(&pdu, num, self.placing.stored.is_some(), meta.clone());
         self.desk.change_current(&changes).await?;
+        self.desk.announce_members(&changes, Some(num));
         self.desk.announce(&pdu, num, self.placing.source, servers).await?;
         self.desk.index(&pdu, num, &meta).await?;
         self.note_gap(num, ordinal);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chappe_store::{EventMeta, EventNum, Position, StateRef, Status, gaps};
+use chappe_store::{EventMeta, EventNum, LogEntry, Position, StateRef, Status, gaps};
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 
 use super::{Budget, Checked, Complete, judge::Verdict};
@@ -132,7 +132,7 @@ impl Desk<'_> {
         let now: BTreeSet<EventNum> = found.iter().map(|(num, _)| *num).collect();
         let after = self.reader.timeline_forward(self.nid, gap.ordinal, 1).await?;
         let position = after.first().map_or(Position(0), |row| row.position);
-        let mut before = Vec::new();
+        let (mut before, last) = (Vec::new(), ordinal);
         for (num, mut meta) in found {
             let Some(pdu) = self.pdus(&[num]).await?.pop() else { continue };
             meta.status = Status::Accepted;
@@ -151,6 +151,9 @@ impl Desk<'_> {
             before.extend(meta.prev);
             ordinal -= 1;
         }
+        if ordinal < last {
+            self.tx.log(LogEntry::History { room: self.nid.0, first: ordinal + 1, last });
+        }
         let missing = self.unplaced(&gap.missing, &now).await?;
         self.tx.put_gap(self.nid, &gaps::Gap { missing, ..gap.clone() });
         self.follow_old(&before).await
@@ -167,7 +170,9 @@ impl Desk<'_> {
         let metas = self.reader.event_metas(self.nid, &self.head.extremities).await?;
         let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).collect();
         let changes = self.changes_to_states(&refs.into_iter().collect::<Vec<_>>()).await?;
-        self.change_current(&changes).await
+        self.change_current(&changes).await?;
+        self.announce_members(&changes, None);
+        Ok(())
     }
 
     /// Events that are not here, or only as outliers, and are not placed right now.

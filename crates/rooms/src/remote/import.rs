@@ -9,7 +9,7 @@ use chappe_rules::{
     Pdu,
     auth::{StateKey, allowed_by_state},
 };
-use chappe_store::{EventNum, gaps, partial::PartialRoom};
+use chappe_store::{EventNum, LogEntry, gaps, partial::PartialRoom};
 use ruma::{
     OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
     events::{StateEventType, TimelineEventType},
@@ -206,6 +206,7 @@ impl Inner {
                 desk.tx.begin_partial(desk.nid, &partial);
             }
             desk.tx.put_gap(desk.nid, &gaps::Gap { ordinal, num, missing });
+            desk.tx.log(LogEntry::Members { room: desk.nid.0 });
             match self.store.commit(desk.seal()).await {
                 Ok(_) => {
                     tracing::info!(%room, %server, events = import.state.len(), "joined over federation");

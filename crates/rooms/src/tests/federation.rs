@@ -1,7 +1,7 @@
 //! Several servers: joins, invites, knocks, forks that converge, gaps, history.
 
 use chappe_accounts::{NewUser, UserKind};
-use chappe_store::{Membership, Status};
+use chappe_store::{LogEntry, Membership, Status};
 use ruma::RoomId;
 use serde_json::json;
 
@@ -54,7 +54,15 @@ async fn older_history_is_fetched() {
     let net = Net::default();
     let (a, b, id) = joined(&net, "11").await;
     assert_eq!(bodies(&b, &id).await, Vec::<String>::new());
+    let log = async || b.store().read().log_after(chappe_store::Position(0), 10_000).await.unwrap();
+    let came = |what: &LogEntry| matches!(what, LogEntry::Members { .. });
+    assert_eq!(log().await.iter().filter(|entry| came(&entry.what)).count(), 1, "a room with its members");
     assert!(b.fetch_older(&id, 50).await.unwrap() > 3);
+    let nid = b.store().read().room_nid(&id).await.unwrap().unwrap();
+    let rows = b.store().read().timeline_back(nid, i64::MAX, 100).await.unwrap();
+    let placed = rows.iter().map(|row| row.ordinal).min().unwrap();
+    let reaches = |what: &LogEntry| matches!(what, LogEntry::History { first, .. } if *first == placed);
+    assert!(log().await.iter().any(|entry| reaches(&entry.what)), "followers hear of what was put in later");
     assert_eq!(bodies(&b, &id).await, ["before"]);
     assert_eq!(b.fetch_older(&id, 50).await.unwrap(), 0);
     same_state(&a, &b, &id).await;

@@ -69,6 +69,9 @@ pub struct Config {
     /// Uploads and thumbnails.
     #[serde(default)]
     pub media: chappe_media::Config,
+    /// Finding what was said and who is there.
+    #[serde(default)]
+    pub search: chappe_search::Config,
     /// Other servers.
     #[serde(default)]
     pub federation: chappe_federation::Config,
@@ -151,12 +154,18 @@ impl Config {
         self.data_dir.join("media")
     }
 
-    /// All of them that a backup holds.
+    /// The folder of the search index. It is built anew where it is missing.
+    pub fn search_dir(&self) -> PathBuf {
+        self.data_dir.join("search")
+    }
+
+    /// All of them that a backup is about.
     pub fn places(&self) -> chappe_admin::Places {
         chappe_admin::Places {
             database: self.database_dir(),
             media: self.media_dir(),
             signing_key: self.signing_key_file(),
+            search: self.search_dir(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A server in the process, and users on it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use chappe_accounts::Accounts;
@@ -40,7 +40,7 @@ pub(super) struct Home {
     router: Router,
     accounts: Accounts,
     world: World,
-    _folder: TempDir,
+    _folder: Arc<TempDir>,
 }
 
 /// What came back.
@@ -73,14 +73,25 @@ impl Home {
 
     /// A server with more lines of configuration in front.
     pub(super) async fn with(more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Self::again(&folder, &Db::new(Memory::default()), more).await
+    }
+
+    /// A server on a folder and a database that may have been another one's before.
+    pub(super) async fn again(folder: &Arc<TempDir>, db: &Db, more: &str) -> Self {
         let data = format!("data_dir = {:?}\n{more}\n{CONFIGURATION}", folder.path().display().to_string());
         let config = config::parse("test", &data, std::iter::empty()).unwrap();
         let world = World::fake(Fake::new("a.test", 1, &FakeNet::new()));
-        let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
+        let house = House::build(&config, world.clone(), db.clone()).await.unwrap();
         house.start();
         let router = house.router(&BTreeSet::from([Api::Client, Api::Media, Api::Admin]));
-        Self { router, accounts: house.accounts.clone(), world, _folder: folder }
+        Self { router, accounts: house.accounts.clone(), world, _folder: folder.clone() }
+    }
+
+    /// Ends everything at once, as a crash does.
+    pub(super) async fn crash(self) {
+        self.world.kill();
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
     /// Sends a request as it is.

@@ -53,7 +53,7 @@ async fn what_nobody_answers_is_unrecognized() {
     let home = Home::new().await;
     for (method, path, status) in [
         ("GET", "/_matrix/client/v3/nothing", 404),
-        ("GET", "/_matrix/client/v3/rooms/!r:a.test/initialSync", 404),
+        ("GET", "/_matrix/client/v3/rooms/!r:a.test/finalSync", 404),
         ("PATCH", "/_matrix/client/v3/login", 405),
         ("GET", "/_matrix/client/v3/login/", 404),
         ("GET", "/_matrix//client/v3/login", 404),

@@ -1,0 +1,160 @@
+//! Finding what was said and who is there: a full-text index that follows the log.
+//!
+//! The index proposes, the domain decides: what it gives are numbers of events and names of users, and each is shown only
+//! if the one door for it says so *now* ([`chappe_rooms::View::visible`] for events, shared or open rooms for people). So
+//! an index that is behind, or a hit in a place that is closed to who asks, gives nothing away, not even as a count.
+//!
+//! One tantivy index holds both kinds of documents. Its folder may be thrown away at any time: it is built anew from the
+//! store. How far it has come is written with each commit of the index itself, so that index and place cannot disagree.
+
+mod analyze;
+mod build;
+mod config;
+mod error;
+mod events;
+mod find;
+mod follow;
+mod index;
+mod pages;
+mod people;
+mod pick;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use chappe_accounts::Accounts;
+use chappe_rooms::Rooms;
+use chappe_store::{Position, Store, following};
+use chappe_world::World;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, Semaphore, watch};
+
+pub use self::{
+    config::Config,
+    error::Error,
+    events::{Field, Order},
+    find::{Around, Context, Found, Group, Grouping, Match, Query},
+    people::{Circle, People, Person},
+};
+use self::{follow::Follower, index::Index};
+
+/// Searches at work at the same time; more wait their turn.
+const AT_ONCE: usize = 4;
+/// How long a search waits for the index to have what was said just before.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What [`Search`] is built from.
+pub struct Deps {
+    /// The store that is followed.
+    pub store: Store,
+    /// Time, randomness, tasks.
+    pub world: World,
+    /// Users of this server, for their profiles.
+    pub accounts: Accounts,
+    /// Rooms: who sees what.
+    pub rooms: Rooms,
+    /// Where the index lies. Nothing else may be in this folder.
+    pub folder: PathBuf,
+}
+
+/// The index of this server: a handle, clones share it.
+#[derive(Clone)]
+pub struct Search(Arc<Inner>);
+
+struct Inner {
+    deps: Deps,
+    config: Config,
+    /// The index, once it is open.
+    index: RwLock<Option<Arc<Index>>>,
+    /// Everything up to there can be found.
+    reached: watch::Sender<Position>,
+    /// Somebody waits for the index to reach this.
+    wanted: AtomicU64,
+    wake: Notify,
+    /// The index is being built: what it has is not all.
+    building: AtomicBool,
+    /// The index could not be read and has to be built anew.
+    broken: AtomicBool,
+    turns: Semaphore,
+}
+
+impl Search {
+    /// An index that is not opened yet.
+    pub fn new(deps: Deps, config: Config) -> Self {
+        Self(Arc::new(Inner {
+            deps,
+            config,
+            index: RwLock::default(),
+            reached: watch::Sender::new(Position(0)),
+            wanted: AtomicU64::new(0),
+            wake: Notify::new(),
+            building: AtomicBool::new(true),
+            broken: AtomicBool::new(false),
+            turns: Semaphore::new(AT_ONCE),
+        }))
+    }
+
+    /// Opens the index and keeps it up to date until the world stops.
+    pub async fn run(&self) {
+        following(Follower::run(self.clone())).await;
+    }
+
+    /// The index as it has everything that was committed before this call, where that can be had soon; otherwise as it is.
+    async fn fresh(&self) -> Option<Arc<Index>> {
+        let visible = *self.0.deps.store.visible().borrow();
+        let behind = || *self.0.reached.borrow() < visible && !self.0.building.load(SeqCst);
+        if behind() || self.0.index.read().is_none() {
+            self.0.wanted.fetch_max(visible.0, SeqCst);
+            self.0.wake.notify_one();
+            let mut reached = self.0.reached.subscribe();
+            let arrived = reached.wait_for(|reached| *reached >= visible || self.is_partial());
+            // Late is no error: the answer is of a moment ago.
+            let _ = self.0.deps.world.timeout(PATIENCE, arrived).await;
+        }
+        self.0.index.read().clone()
+    }
+
+    /// Open, but still being built.
+    fn is_partial(&self) -> bool {
+        self.0.building.load(SeqCst) && self.0.index.read().is_some()
+    }
+
+    /// Asks the index, outside the async threads. An index that cannot be read is built anew.
+    async fn ask<T: Send + 'static>(
+        &self,
+        index: Arc<Index>,
+        question: impl FnOnce(&Index) -> tantivy::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let _turn = self.0.turns.acquire().await.map_err(|_| Error::Stopping)?;
+        let answer = self.0.deps.world.spawn_blocking(move || question(&index)).await;
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                self.0.broken.store(true, SeqCst);
+                self.0.wake.notify_one();
+                Err(Error::Index(error))
+            }
+            Err(_) if self.0.deps.world.is_stopping() => Err(Error::Stopping),
+            Err(_) => {
+                self.0.broken.store(true, SeqCst);
+                self.0.wake.notify_one();
+                Err(Error::Broken)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Search {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Search up to {}", *self.0.reached.borrow())
+    }
+}
