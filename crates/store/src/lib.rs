@@ -26,6 +26,7 @@ mod migrate;
 pub mod out_of_band;
 pub mod outbox;
 mod pack;
+mod packed_pdu;
 pub mod receipts;
 pub mod registry;
 pub mod relations;
