@@ -1,13 +1,16 @@
 //! The newest events of a room, loaded and rendered once for everybody who is told of them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use chappe_rooms::{Event, Seen, View};
 use chappe_rules::{power::Power, version};
 use chappe_store::{EventNum, Position, Reader, RoomHead, RoomNid, state::StateKey, timeline::TimelineRow};
 use quick_cache::sync::Cache;
 use ruma::{
-    OwnedRoomId,
+    OwnedRoomId, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
 use serde_json::value::RawValue;
@@ -52,7 +55,7 @@ pub(crate) struct Tail {
     events: Vec<Event>,
     /// Ordinals before which this server lacks events.
     pub(crate) holes: BTreeSet<i64>,
-    rendered: Vec<OnceCell<Option<Box<str>>>>,
+    rendered: Vec<OnceLock<Option<Box<str>>>>,
     power: OnceCell<Option<Power>>,
     bump: OnceCell<Option<Position>>,
 }
@@ -60,11 +63,10 @@ pub(crate) struct Tail {
 impl Delivery {
     /// The end of a room at the moment of a snapshot that the follower has reached.
     pub(crate) async fn tail(&self, reader: &Reader<'_>, nid: RoomNid) -> Result<Arc<Tail>, Error> {
-        let last = self.0.wake.last_event(nid);
-        if last > reader.position() {
-            // The room has gone on since the snapshot: this is for nobody else.
+        let Some(last) = self.0.wake.last_event(nid, reader.position()) else {
+            // The room has gone on long since the snapshot: this is for nobody else.
             return Ok(Arc::new(self.load_tail(reader, nid).await?));
-        }
+        };
         let load = async { Ok::<_, Error>(Arc::new(self.load_tail(reader, nid).await?)) };
         self.0.tails.0.get_or_insert_async(&(nid, last), load).await
     }
@@ -76,7 +78,7 @@ impl Delivery {
         let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
         let events = view.load(&nums).await?;
         let holes = reader.gaps(nid).await?.into_iter().map(|gap| gap.ordinal).collect();
-        let rendered = rows.iter().map(|_| OnceCell::new()).collect();
+        let rendered = rows.iter().map(|_| OnceLock::new()).collect();
         let View { room_id, head, .. } = view;
         Ok(Tail {
             room_id,
@@ -144,28 +146,44 @@ impl Tail {
         pairs.map(|(row, event)| (*row, event.clone())).unzip()
     }
 
-    /// An event in [`Form::Sync`](chappe_rooms::Form) for somebody who is joined and did not send it, aged as of `now`
-    /// (milliseconds since 1970); `None` where it has to be rendered for each, or nobody has rendered it yet and this
-    /// is not to.
+    /// Events in [`Form::Sync`](chappe_rooms::Form) for `user`, who is in the room, aged as of `now` (milliseconds since
+    /// 1970); `None` for what has to be rendered for each: what they sent themselves, what depends on who asks, what is
+    /// not kept here. What nobody has been told yet is rendered for everybody, all at once.
     pub(crate) async fn rendered(
         &self,
         view: &View<'_>,
-        seen: &Seen,
+        user: &UserId,
+        seen: &[Seen],
         now: u64,
-        may_render: bool,
-    ) -> Result<Option<Box<RawValue>>, Error> {
-        let place = self.rows.binary_search_by_key(&seen.event.meta.ordinal, |row| Some(row.ordinal));
-        let (Ok(place), MembershipState::Join) = (place, &seen.membership) else { return Ok(None) };
-        let rendered = match self.rendered[place].get() {
-            None if !may_render => return Ok(None),
-            None => self.rendered[place].get_or_try_init(|| view.render_shared(seen)).await?,
-            Some(rendered) => rendered,
+    ) -> Result<Vec<Option<Box<RawValue>>>, Error> {
+        let places: Vec<Option<usize>> = seen.iter().map(|seen| self.shared(user, seen)).collect();
+        let fresh = |place: usize| self.rendered[place].get().is_none();
+        let fresh: Vec<(usize, Seen)> = (places.iter().zip(seen))
+            .filter_map(|(place, seen)| {
+                place.filter(|place| fresh(*place)).map(|place| (place, seen.clone()))
+            })
+            .collect();
+        if !fresh.is_empty() {
+            let (places, events): (Vec<usize>, Vec<Seen>) = fresh.into_iter().unzip();
+            for (place, text) in places.into_iter().zip(view.render_shared(&events).await?) {
+                // Somebody else may have been faster, with the same result.
+                let _ = self.rendered[place].set(text);
+            }
+        }
+        let aged = |(place, seen): (&Option<usize>, &Seen)| {
+            let text = self.rendered[(*place)?].get()?.as_ref()?;
+            let age = now.saturating_sub(u64::from(seen.event.pdu.origin_server_ts().0));
+            RawValue::from_string(format!("{text},\"age\":{age}}}}}")).ok()
         };
-        let Some(text) = rendered else { return Ok(None) };
-        let age = now.saturating_sub(u64::from(seen.event.pdu.origin_server_ts().0));
-        Ok(RawValue::from_string(format!("{text},\"age\":{age}}}}}")).ok())
+        Ok(places.iter().zip(seen).map(aged).collect())
     }
 
+    /// The place here of an event that is the same for `user` as for others.
+    fn shared(&self, user: &UserId, seen: &Seen) -> Option<usize> {
+        let is_same = seen.membership == MembershipState::Join && seen.event.pdu.sender() != user;
+        let place = self.rows.binary_search_by_key(&seen.event.meta.ordinal, |row| Some(row.ordinal));
+        place.ok().filter(|_| is_same)
+    }
     /// The power levels at the end.
     pub(crate) async fn power(&self, view: &View<'_>) -> Result<Option<&Power>, Error> {
         let load = || async {

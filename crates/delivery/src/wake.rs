@@ -1,7 +1,7 @@
 //! Following the log: who has to be woken by what. Users who are not attached cost nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -28,6 +28,8 @@ const STAYS: Duration = Duration::from_mins(5);
 const SWEEP: Duration = Duration::from_mins(1);
 /// Log entries taken at once.
 const BATCH: usize = 1_000;
+/// Events of a room whose commits are remembered: a sync looks at a moment that is a few commits ago.
+const LAST_EVENTS: usize = 32;
 /// Rooms asked about at once.
 const CHUNK: usize = 500;
 
@@ -41,8 +43,8 @@ pub(crate) struct Wake {
     world: World,
     users: RwLock<ByUser>,
     rooms: RwLock<ByRoom>,
-    /// The last event of each room since `born`.
-    events: RwLock<HashMap<RoomNid, Position>>,
+    /// The last events of each room since `born`, oldest first.
+    events: RwLock<HashMap<RoomNid, VecDeque<Position>>>,
     /// The last receipt of each room since `born`.
     receipts: RwLock<HashMap<RoomNid, Position>>,
     /// The last sticky event of each room that has any; none until they are loaded.
@@ -124,15 +126,31 @@ impl Wake {
 
     /// Whether anything happened in a room after a position. Before this process's time: maybe, so yes.
     pub(crate) fn room_changed(&self, nid: RoomNid, after: Position) -> bool {
-        let later = |changes: &RwLock<HashMap<RoomNid, Position>>| {
-            changes.read().get(&nid).is_some_and(|last| *last > after)
-        };
-        after < self.born || later(&self.events) || later(&self.receipts)
+        let events = self.events.read();
+        let last_event = events.get(&nid).and_then(|events| events.back()).copied();
+        let last_receipt = self.receipts.read().get(&nid).copied();
+        after < self.born || last_event.max(last_receipt).is_some_and(|last| last > after)
     }
 
-    /// The commit of the last event of a room, or the one at which this process began if there was none since.
-    pub(crate) fn last_event(&self, nid: RoomNid) -> Position {
-        self.events.read().get(&nid).copied().unwrap_or(self.born)
+    /// The commit of the last event of a room up to `at`, or the one at which this process began if there was none
+    /// since; `None` if the room has gone on so much that it is forgotten.
+    pub(crate) fn last_event(&self, nid: RoomNid, at: Position) -> Option<Position> {
+        let events = self.events.read();
+        let Some(events) = events.get(&nid) else { return Some(self.born) };
+        let last = events.iter().rev().find(|position| **position <= at);
+        last.copied().or((events.len() < LAST_EVENTS).then_some(self.born))
+    }
+
+    fn note_event(&self, nid: RoomNid, at: Position) {
+        let mut events = self.events.write();
+        let events = events.entry(nid).or_default();
+        if events.back() == Some(&at) {
+            return;
+        }
+        if events.len() == LAST_EVENTS {
+            events.pop_front();
+        }
+        events.push_back(at);
     }
 
     /// Whether sticky events may have come into a room after a position.
@@ -295,7 +313,7 @@ impl Wake {
                 if *sticky && let Some(rooms) = self.sticky.write().as_mut() {
                     rooms.insert(nid, at);
                 }
-                self.events.write().insert(nid, at);
+                self.note_event(nid, at);
                 self.touch_room(nid, at, &Touch::Room(nid));
                 self.peeks.touch(nid);
                 if let Some(signal) = member.as_ref().and_then(|member| self.user(member)) {

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::listen::{Doorman, serve_connection};
+use crate::{connection::serve_connection, listen::Doorman};
 
 /// Binds the socket, owner-only from its first moment: it is made in a folder nobody else may enter, then moved.
 pub(crate) fn bind(socket: &Path) -> Result<UnixListener> {

@@ -11,6 +11,7 @@ use crate::{
     At, Reader, Tx, Value,
     key::{Key, KeyReader, KeyWriter},
     pack::{Packer, Unpacker},
+    packed_pdu,
     rooms::RoomNid,
     state::StateRef,
     table,
@@ -253,19 +254,41 @@ impl std::fmt::Debug for StoredPdu {
     }
 }
 
+/// In the first byte of an event: its JSON is packed. Events of format 1 are not.
+const PACKED: u8 = 2;
+
 impl Value for StoredPdu {
     fn to_bytes(&self) -> Vec<u8> {
-        let mut key = KeyWriter::default();
-        EventIdKey(self.event_id.clone()).write(&mut key);
-        let mut bytes = key.0;
-        bytes.extend_from_slice(self.json.as_bytes());
+        let hash = EventIdKey(self.event_id.clone()).hash();
+        let packed = packed_pdu::pack(&self.json);
+        let json = packed.as_deref().unwrap_or(self.json.as_bytes());
+        let form = u8::from(hash.is_some()) | if packed.is_some() { PACKED } else { 0 };
+        let mut bytes = Vec::with_capacity(1 + self.event_id.as_str().len() + json.len());
+        bytes.push(form);
+        match hash {
+            Some(hash) => bytes.extend_from_slice(&hash),
+            None => {
+                let mut id = KeyWriter(bytes);
+                id.text(self.event_id.as_str());
+                bytes = id.0;
+            }
+        }
+        bytes.extend_from_slice(json);
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let mut key = KeyReader(bytes);
-        let EventIdKey(event_id) = EventIdKey::read(&mut key)?;
-        let json = str::from_utf8(key.rest()).map_err(|_| Error::Corrupt("event JSON"))?;
+        let mut from = KeyReader(bytes);
+        let [form] = from.raw()?;
+        let event_id = match form & !PACKED {
+            0 => from.text()?.try_into().map_err(|_| Error::Corrupt("event id"))?,
+            1 => EventIdKey::from_hash(from.raw()?)?.0,
+            _ => return Err(Error::Corrupt("event")),
+        };
+        if form & PACKED != 0 {
+            return Ok(Self::new(event_id, packed_pdu::unpack(from.rest())?));
+        }
+        let json = str::from_utf8(from.rest()).map_err(|_| Error::Corrupt("event JSON"))?;
         Ok(Self::new(event_id, json))
     }
 }
@@ -656,5 +679,17 @@ mod tests {
         assert_eq!(times, 1);
         assert_eq!(*pdu.form(|_| Ok::<_, ()>("other".to_owned())).unwrap(), "other");
         assert!(StoredPdu::from_bytes(&[9]).is_err());
+    }
+
+    #[test]
+    fn events_of_format_1_are_read() {
+        let json = "{\"depth\":1}";
+        let plain = [b"\0$a:x.fr\0\0", json.as_bytes()].concat();
+        let hashed = [&[1], &[0; 32][..], json.as_bytes()].concat();
+        let ids = ["$a:x.fr", "$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"];
+        for (bytes, id) in [plain, hashed].iter().zip(ids) {
+            let pdu = StoredPdu::from_bytes(bytes).unwrap();
+            assert_eq!((pdu.event_id.as_str(), &*pdu.json), (id, json));
+        }
     }
 }

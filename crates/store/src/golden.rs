@@ -30,6 +30,11 @@ use crate::{
 
 const NID: RoomNid = RoomNid(0x0102);
 const NUM: EventNum = EventNum(300);
+/// With everything that is packed: an id, the right content hash, a hash, a signature.
+const PDU: &str = concat!(
+    r#"{"a":"$AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8","b":"/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8","#,
+    r#""hashes":{"sha256":"/THjJn5VvJMSDRuIFJwcn4CE9so4UvQKmeVCqUukv+c"},"signatures":{"x.fr":{"ed25519:1":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw"}}}"#,
+);
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -123,6 +128,8 @@ fn rows() -> Vec<(u8, String)> {
         row::<EventIds>(hashed.into(), (NID, NUM)),
         row::<EventIds>(plain.into(), (NID, NUM)),
         row::<EventPdus>((NID, NUM), StoredPdu::new(hashed.to_owned(), "{}")),
+        row::<EventPdus>((NID, NUM), StoredPdu::new(plain.to_owned(), PDU)),
+        row::<EventPdus>((NID, NUM), StoredPdu::new(hashed.to_owned(), "{\"a\":\"\u{1}\"}")),
         row::<EventMetas>((NID, NUM), meta()),
         row::<EventMetas>(
             (NID, NUM),

@@ -31,6 +31,7 @@ pub mod notices;
 pub mod out_of_band;
 pub mod outbox;
 mod pack;
+mod packed_pdu;
 pub mod partial;
 mod purge;
 pub mod receipts;

@@ -6,7 +6,9 @@ use crate::{
 };
 
 /// The format this release writes. Raise it together with a new arm in `step`.
-pub const FORMAT: u32 = 1;
+///
+/// 2: events are packed. Those of format 1 are read as they are.
+pub const FORMAT: u32 = 2;
 
 const NAME: &str = "format";
 
@@ -34,9 +36,23 @@ pub(crate) async fn migrate(store: &Store) -> Result<(), Error> {
 }
 
 /// One step from `format` to the next; it writes the new number with its last transaction.
-#[expect(clippy::unused_async, reason = "migrations read and write; the first one is still to come")]
-async fn step(_: &Store, _: u32) -> Result<(), Error> {
-    Err(Error::Corrupt("no migration from this format"))
+async fn step(store: &Store, format: u32) -> Result<(), Error> {
+    match format {
+        // What is there stays as it is; only an older release must not find what is written from now on.
+        1 => advance(store, format).await,
+        _ => Err(Error::Corrupt("no migration from this format")),
+    }
+}
+
+async fn advance(store: &Store, from: u32) -> Result<(), Error> {
+    let mut tx = Tx::new();
+    tx.expect::<Meta>(&NAME.to_owned(), Some(&from.to_be_bytes().to_vec()));
+    tx.put::<Meta>(&NAME.to_owned(), &(from + 1).to_be_bytes().to_vec());
+    match store.commit(tx).await {
+        // Another process was faster.
+        Ok(_) | Err(Error::Conflict) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -56,9 +72,26 @@ mod tests {
         assert_eq!(store.read().get::<Meta>(&NAME.to_owned()).await.unwrap().unwrap(), FORMAT.to_be_bytes());
         Store::open(db.clone()).await.unwrap();
 
-        let mut tx = Tx::new();
-        tx.put::<Meta>(&NAME.to_owned(), &(FORMAT + 1).to_be_bytes().to_vec());
-        store.commit(tx).await.unwrap();
+        set_format(&store, FORMAT + 1).await;
         assert!(matches!(Store::open(db).await, Err(Error::NewerFormat { .. })));
+    }
+
+    async fn set_format(store: &Store, format: u32) {
+        let mut tx = Tx::new();
+        tx.put::<Meta>(&NAME.to_owned(), &format.to_be_bytes().to_vec());
+        store.commit(tx).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_older_format_is_brought_up_to_date() {
+        for format in 1..FORMAT {
+            let db = Db::new(Memory::default());
+            set_format(&Store::new(db.clone()), format).await;
+            let store = Store::open(db).await.unwrap();
+            assert_eq!(
+                store.read().get::<Meta>(&NAME.to_owned()).await.unwrap().unwrap(),
+                FORMAT.to_be_bytes()
+            );
+        }
     }
 }

@@ -73,6 +73,14 @@ impl<'a> Unpacker<'a> {
         Ok(*first)
     }
 
+    /// The bytes before the next one of a kind.
+    pub(crate) fn up_to(&mut self, is_end: impl Fn(u8) -> bool) -> &'a [u8] {
+        let end = self.bytes.iter().position(|byte| is_end(*byte)).unwrap_or(self.bytes.len());
+        let (head, rest) = self.bytes.split_at(end);
+        self.bytes = rest;
+        head
+    }
+
     pub(crate) fn uint(&mut self) -> Result<u64, Error> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {

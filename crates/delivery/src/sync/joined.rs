@@ -31,8 +31,6 @@ use crate::{Error, tail::Tail, unread::Reading};
 
 /// Members named for a room without a name.
 const HEROES: usize = 5;
-/// Events that are worth rendering one by one for others too.
-const FEW: usize = 3;
 
 /// Event, kind and user of receipts.
 type ReceiptPlace = (String, &'static str, OwnedUserId);
@@ -247,20 +245,18 @@ impl Work<'_> {
 
     /// Renders the timeline, sharing what is the same for everybody.
     async fn told(&self, place: &Place<'_>, events: &[Seen], form: Form) -> Result<Vec<Json>, Error> {
-        let now = self.delivery.0.world.now();
-        let mut shared = Vec::with_capacity(events.len());
-        // One new event is rendered for everybody; many, which come at the first sync of a room, all at once.
-        let may_render = events.len() <= FEW;
-        for seen in events {
-            let own = seen.event.pdu.sender() == self.request.user;
-            shared.push(if own || form != Form::Sync {
-                None
-            } else {
-                place.tail.rendered(&place.view, seen, now, may_render).await?
-            });
-        }
+        let shared = match form {
+            Form::Sync => {
+                let now = self.delivery.0.world.now();
+                place.tail.rendered(&place.view, &self.request.user, events, now).await?
+            }
+            _ => vec![None; events.len()],
+        };
         let missing = events.iter().zip(&shared).filter(|(_, shared)| shared.is_none());
         let missing: Vec<Seen> = missing.map(|(seen, _)| seen.clone()).collect();
+        if missing.is_empty() {
+            return Ok(shared.into_iter().flatten().collect());
+        }
         let mut rendered = place.view.render(&self.actor, &missing, form, Bundle::All).await?.into_iter();
         Ok(shared.into_iter().filter_map(|shared| shared.or_else(|| rendered.next())).collect())
     }

@@ -95,22 +95,29 @@ impl View<'_> {
         events.iter().zip(unsigned).map(|(seen, unsigned)| seen.event.for_client(form, &unsigned)).collect()
     }
 
-    /// The client form of an event, for [`Form::Sync`], as everybody gets it who is joined and did not send it: up to the
-    /// inside of `unsigned`, to be closed with the age. `None` where it has bundled aggregations, which depend on who
-    /// asks.
-    pub async fn render_shared(&self, seen: &Seen) -> Result<Option<Box<str>>> {
-        let counts = self.reader.relation_counts(self.nid, &[seen.event.pdu.event_id()], &KINDS).await?;
-        // What is left of a sticky event's time is said anew each time.
-        let sticky = seen.event.pdu.sticky_ms().is_some();
-        if sticky || counts.iter().flatten().any(|count| *count > 0) {
-            return Ok(None);
-        }
-        let events = std::slice::from_ref(seen);
-        let mut all = vec![Unsigned { membership: Some(seen.membership.clone()), ..Unsigned::default() }];
+    /// The client forms of events, for [`Form::Sync`], as everybody gets them who is joined and did not send them: up to
+    /// the inside of `unsigned`, to be closed with the age. `None` for those with bundled aggregations, which depend on
+    /// who asks.
+    pub async fn render_shared(&self, events: &[Seen]) -> Result<Vec<Option<Box<str>>>> {
+        let ids: Vec<_> = events.iter().map(|seen| seen.event.pdu.event_id()).collect();
+        let counts = self.reader.relation_counts(self.nid, &ids, &KINDS).await?;
+        let mut all: Vec<Unsigned> = events
+            .iter()
+            .map(|seen| Unsigned { membership: Some(seen.membership.clone()), ..Unsigned::default() })
+            .collect();
         self.add_replaced(events, &mut all).await?;
         self.add_redactions(events, &mut all).await?;
-        let rendered = seen.event.for_client(Form::Sync, &all[0])?;
-        Ok(rendered.get().strip_suffix("}}").map(Into::into))
+        let render = |((seen, unsigned), counts): ((&Seen, &Unsigned), &Vec<u32>)| {
+            // What is left of a sticky event's time is said anew each time.
+            let sticky = seen.event.pdu.sticky_ms().is_some();
+            if sticky || counts.iter().any(|count| *count > 0) {
+                return Ok(None);
+            }
+            let rendered = seen.event.for_client(Form::Sync, unsigned)?;
+            let text: Option<Box<str>> = rendered.get().strip_suffix("}}").map(Into::into);
+            Ok::<_, Error>(text)
+        };
+        events.iter().zip(&all).zip(&counts).map(render).collect()
     }
 
     /// Events in full as an application service is told them: for nobody in particular, with their age and what they
