@@ -16,5 +16,5 @@ pub use self::{
     error::Error,
     register::{SharedSecret, register_routes},
     run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
-    verb::{Destinations, Domains, Rooms, Servers, Tokens, Users, Verb},
+    verb::{Destinations, Domains, MapVerb, Rooms, Servers, Tokens, Users, Verb},
 };

@@ -76,6 +76,9 @@ pub enum Error {
     /// The delayed event was sent or cancelled before: 409.
     #[error("this delayed event has been sent or cancelled")]
     Ended,
+    /// The identity server did not do its part.
+    #[error(transparent)]
+    Identity(#[from] chappe_identity::Error),
     /// Too many writers at once: try again.
     #[error("the room is busy, try again")]
     Retry,

@@ -54,7 +54,7 @@ pub use self::{
     draft::Draft,
     error::{Error, Result},
     farewell::Departure,
-    membership::{Change, Via},
+    membership::{AddressInvite, Change, Via},
     peers::{
         AliasTarget, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds,
         Template,

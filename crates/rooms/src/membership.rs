@@ -1,5 +1,6 @@
 //! Join, invite, leave, kick, ban, unban, knock, forget: for local users, in local and remote rooms.
 
+mod address;
 mod guests;
 pub(crate) mod restricted;
 
@@ -8,6 +9,7 @@ use chappe_store::{At, Membership, members::UserRoom};
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value, json};
 
+pub use self::address::AddressInvite;
 use crate::{Actor, Draft, Error, Result, Rooms, desk::Desk, send::bypass_of, turn::Job};
 
 /// Servers to ask when this server is not in the room.

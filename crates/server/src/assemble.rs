@@ -1,6 +1,11 @@
 //! The house is put together: every handle from the ones below it, in one order.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use axum::{Router, middleware::from_fn};
@@ -8,7 +13,9 @@ use chappe_accounts::Accounts;
 use chappe_admin::{Admin, SharedSecret};
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, weak_keys};
-use chappe_identity::{Identity, MailConfig, MailSecrets, Mailer, ServerList, Site, Smtp};
+use chappe_identity::{
+    Identity, IdentityService, MailConfig, MailSecrets, Post, ServerList, ServiceDeps, Site, Smtp, Templates,
+};
 use chappe_kv::Db;
 use chappe_media::Media;
 use chappe_rooms::Rooms;
@@ -34,8 +41,8 @@ pub struct House {
     pub(crate) store: Store,
     /// Accounts.
     pub accounts: Accounts,
-    /// Identity.
-    pub identity: Identity,
+    /// The identity service, and identity within.
+    pub service: IdentityService,
     federation: Federation,
     delivery: Delivery,
     media: Media,
@@ -45,6 +52,7 @@ pub struct House {
     metrics: PrometheusHandle,
     settings: Arc<chappe_web::Settings>,
     client: chappe_client_api::Api,
+    identity_api: chappe_identity_api::Api,
 }
 
 impl House {
@@ -62,10 +70,20 @@ impl House {
             accounts: accounts.clone(),
             activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
         });
+        let service = IdentityService::new(ServiceDeps {
+            identity: identity.clone(),
+            key: Arc::clone(&ground.key),
+            homeservers: Arc::new(federation.clone()),
+        });
+        let identity_api = chappe_identity_api::Api::new(chappe_identity_api::Deps {
+            service: service.clone(),
+            network,
+            config: config.identity_api.clone(),
+        });
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
-            identity: identity.clone(),
+            service: service.clone(),
             rooms: rooms.clone(),
             remote: Arc::new(federation.clone()),
             delivery: delivery.clone(),
@@ -77,6 +95,7 @@ impl House {
             store: store.clone(),
             accounts: accounts.clone(),
             allow_list: identity.allow_list().clone(),
+            map: identity.map().clone(),
             servers: ground.servers.clone(),
             places: config.places(),
             running: Some(running(world, rooms.clone(), &federation)),
@@ -88,13 +107,14 @@ impl House {
             world: ground.world,
             store: ground.store,
             accounts: ground.accounts,
-            identity: ground.identity,
+            service,
             federation,
             delivery,
             media,
             rooms,
             admin,
             client,
+            identity_api,
         })
     }
 
@@ -125,6 +145,8 @@ impl House {
                 }
             }
         });
+        let service = self.service.clone();
+        self.world.spawn("identity service", async move { service.run().await });
         let rooms = self.rooms.clone();
         self.world.spawn("delayed events", async move { rooms.run_delayed().await });
         let (world, accounts) = (self.world.clone(), self.accounts.clone());
@@ -162,6 +184,12 @@ impl House {
             Api::Client => chappe_client_api::routes().into_router().with_state(self.client.clone()),
             Api::Federation => self.federation_routes(),
             Api::Media => chappe_client_api::media_routes().into_router().with_state(self.client.clone()),
+            Api::Identity => {
+                chappe_identity_api::routes().into_router().with_state(self.identity_api.clone())
+            }
+            Api::IdentityInternal => {
+                chappe_identity_api::internal_routes().into_router().with_state(self.identity_api.clone())
+            }
             Api::Admin => self.register_routes(),
             Api::Metrics => observe::metrics_routes(observe::Gauges {
                 handle: self.metrics.clone(),
@@ -175,7 +203,13 @@ impl House {
     fn federation_routes(&self) -> Router {
         let state = MediaState { federation: self.federation.clone(), media: self.media.clone() };
         let media = chappe_federation::media_routes().into_router().with_state(state);
-        chappe_federation::routes().into_router().with_state(self.federation.clone()).merge(media)
+        let identity = chappe_identity_api::federation_routes().into_router();
+        let identity = identity.with_state(self.identity_api.clone());
+        chappe_federation::routes()
+            .into_router()
+            .with_state(self.federation.clone())
+            .merge(media)
+            .merge(identity)
     }
 
     fn register_routes(&self) -> Router {
@@ -203,10 +237,10 @@ impl Ground {
         let weak_keys = Arc::new(weak_keys());
         let key = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;
         let accounts = Accounts::new(store.clone(), world.clone(), server.clone(), config.accounts.clone());
-        let mailer = config.mail.as_ref().map(mailer).transpose()?;
+        let post = config.mail.as_ref().map(post).transpose()?;
         let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };
         let identity =
-            Identity::new(store.clone(), world.clone(), mailer, config.identity.clone(), site).await?;
+            Identity::new(store.clone(), world.clone(), post, config.identity.clone(), site).await?;
         let servers = ServerList::new(store.clone(), world.clone(), config.federation.allow.clone());
         Ok(Self { world, store, server, key: Arc::new(key), weak_keys, accounts, identity, servers })
     }
@@ -279,11 +313,12 @@ fn running(world: &World, rooms: Rooms, federation: &Federation) -> chappe_admin
 fn client_config(config: &Config) -> chappe_client_api::Config {
     let mut client = config.client.clone();
     client.public_base_url.clone_from(&config.public_baseurl);
+    client.identity_service = config.listeners.iter().any(|listener| listener.apis.contains(&Api::Identity));
     client
 }
 
-/// SMTP with the secrets from the files that the configuration names.
-pub(crate) fn mailer(config: &MailConfig) -> Result<Arc<dyn Mailer>> {
+/// SMTP and templates with what the files hold that the configuration names.
+pub(crate) fn post(config: &MailConfig) -> Result<Post> {
     let password = config.password_file.as_ref().map(|file| {
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
         Ok::<_, anyhow::Error>(text.trim_end_matches(['\r', '\n']).to_owned())
@@ -294,7 +329,24 @@ pub(crate) fn mailer(config: &MailConfig) -> Result<Arc<dyn Mailer>> {
         .map(|file| std::fs::read(file).with_context(|| file.display().to_string()));
     let secrets =
         MailSecrets { password: password.transpose()?, certificate_authority: authority.transpose()? };
-    Ok(Arc::new(Smtp::new(config, secrets).context("`mail`")?))
+    let templates = config.templates.as_deref().map(templates).transpose()?;
+    let mailer = Arc::new(Smtp::new(config, secrets).context("`mail`")?);
+    Ok(Post { mailer, templates: templates.unwrap_or_default() })
+}
+
+/// The mails that an operator wrote.
+fn templates(folder: &Path) -> Result<Templates> {
+    let place = || format!("`mail.templates`: {}", folder.display());
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).with_context(place)? {
+        let path = entry.with_context(place)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Notes beside the mails are left alone.
+        if name.ends_with(".txt") || name.ends_with(".html") {
+            files.insert(name, std::fs::read_to_string(&path).with_context(|| path.display().to_string())?);
+        }
+    }
+    Templates::new(&files).with_context(place)
 }
 
 pub(crate) fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {

@@ -18,6 +18,7 @@ mod golden;
 mod golden_accounts;
 mod hex32;
 pub mod identity;
+pub mod identity_service;
 mod key;
 mod log;
 pub mod media;

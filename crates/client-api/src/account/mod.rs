@@ -8,7 +8,9 @@ mod password;
 mod register;
 mod request_token;
 mod threepid_add;
+mod threepid_bind;
 mod threepid_delete;
+mod threepid_unbind;
 mod threepids;
 mod token_validity;
 mod whoami;
@@ -33,6 +35,8 @@ pub(crate) fn routes() -> Routes<Api> {
         .on::<api::get_3pids::v3::Request, _>(threepids::handler)
         .on::<api::add_3pid::v3::Request, _>(threepid_add::handler)
         .on::<api::delete_3pid::v3::Request, _>(threepid_delete::handler)
+        .on::<api::bind_3pid::v3::Request, _>(threepid_bind::handler)
+        .on::<api::unbind_3pid::v3::Request, _>(threepid_unbind::handler)
         .on::<api::request_openid_token::v3::Request, _>(openid::handler)
         .at(&Method::GET, chappe_identity::CONFIRM_PATH, Auth::None, confirm_email::show)
         .at(&Method::POST, chappe_identity::CONFIRM_PATH, Auth::None, confirm_email::confirm)

@@ -6,6 +6,7 @@ mod admin;
 mod backup;
 mod client;
 mod hostile;
+mod identity;
 mod lab;
 mod life;
 mod push;
