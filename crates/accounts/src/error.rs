@@ -101,6 +101,9 @@ pub enum Error {
     /// The address belongs to another account: 400 `M_THREEPID_IN_USE`.
     #[error("this address is in use")]
     ThreepidInUse,
+    /// The address may not be used here: 403 `M_THREEPID_DENIED` with this sentence.
+    #[error("{0}")]
+    AddressDenied(String),
     /// Upload to this version instead: 403 `M_WRONG_ROOM_KEYS_VERSION` with `current_version`.
     #[error("wrong backup version, the current one is {current}")]
     WrongBackupVersion {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chappe_store::{
     Direction, Json, Reader, Tx,
     accounts::{Threepid, ThreepidOwners, Threepids, Users},
+    identity_service::{Associations, AssociationsOf, Binding, News, Notice, Notices},
 };
 use ruma::{OwnedUserId, UserId, thirdparty::Medium};
 
@@ -136,7 +137,7 @@ impl Accounts {
         })
     }
 
-    /// Unbinds all addresses of a user.
+    /// Unbinds all addresses of a user, in the identity service of this server too.
     pub(crate) async fn draft_threepid_ends(
         &self,
         reader: &Reader<'_>,
@@ -147,6 +148,19 @@ impl Accounts {
         for (key, row) in rows {
             tx.expect::<Threepids>(&key, Some(&row)).delete::<Threepids>(&key);
             tx.delete::<ThreepidOwners>(&(key.1, key.2));
+        }
+        for (key, ()) in reader.scan_all::<AssociationsOf>(&user.to_owned()).await? {
+            let place = (key.1.clone(), key.2.clone());
+            let bound = reader.get::<Associations>(&place).await?;
+            if bound.as_ref().is_some_and(|Json(bound)| bound.user == *user) {
+                tx.expect::<Associations>(&place, bound.as_ref()).delete::<Associations>(&place);
+                let (medium, address) = place;
+                let now = self.world().now();
+                let ended = Binding { medium, address, user: user.to_owned(), at: now };
+                let notice = Notice { to: None, tries: 0, news: News::Ended(ended) };
+                tx.put::<Notices>(&(now, self.world().token(16)), &Json(notice));
+            }
+            tx.delete::<AssociationsOf>(&key);
         }
         Ok(())
     }

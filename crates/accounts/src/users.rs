@@ -7,6 +7,7 @@ use chappe_store::{
         UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
+    identity_service::WantedBindings,
 };
 use ruma::{DeviceId, OwnedUserId, UserId};
 
@@ -27,6 +28,8 @@ pub struct NewUser {
     pub displayname: Option<String>,
     /// E-mail address (already parsed and proved) to bind.
     pub email: Option<String>,
+    /// Whether the identity service is to bind the address as well, so that others find the account by it.
+    pub published: bool,
     /// Registration token to use up, as `Verified::registration_token` gave it.
     pub registration_token: Option<String>,
     /// Application service it belongs to.
@@ -127,6 +130,10 @@ impl Accounts {
             }
             let now = self.world().now();
             tx.expect_absent::<ThreepidOwners>(&owner).put::<ThreepidOwners>(&owner, &user.to_string());
+            if new.published {
+                let wanted = (owner.0.clone(), owner.1.clone(), user.clone());
+                tx.put::<WantedBindings>(&wanted, &());
+            }
             let row = (user.clone(), owner.0, owner.1);
             tx.put::<Threepids>(&row, &Json(Threepid { validated: now, added: now }));
         }
@@ -211,7 +218,7 @@ impl Accounts {
         Ok(found)
     }
 
-    /// Closes an account: password, tokens, devices, addresses, pushers go; with [`Erase::Yes`] profile and account
+    /// Closes an account: password, tokens, devices, addresses (with what the identity service says of them), pushers go; with [`Erase::Yes`] profile and account
     /// data as well. That its rooms are to be left is noted in the same batch (see [`Accounts::departing`]). Closing a
     /// closed account again is fine.
     pub async fn deactivate(&self, user: &UserId, erase: Erase) -> Result<(), Error> {

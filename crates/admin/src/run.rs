@@ -15,7 +15,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::post};
 use chappe_accounts::Accounts;
-use chappe_identity::{AllowList, ServerList};
+use chappe_identity::{AllowList, MapBook, ServerList};
 use chappe_store::Store;
 use chappe_web::Error as WebError;
 use chappe_world::World;
@@ -40,6 +40,8 @@ pub struct Deps {
     pub accounts: Accounts,
     /// Who may sign up.
     pub allow_list: AllowList,
+    /// Which homeserver serves which address.
+    pub map: MapBook,
     /// Which servers may take part.
     pub servers: ServerList,
     /// What else belongs to the server.

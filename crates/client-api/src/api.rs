@@ -6,7 +6,7 @@ use axum::extract::FromRef;
 use chappe_accounts::{Accounts, RemoteUsers};
 use chappe_appservices::Services;
 use chappe_delivery::Delivery;
-use chappe_identity::Identity;
+use chappe_identity::{Identity, IdentityService};
 use chappe_media::Media;
 use chappe_rooms::Rooms;
 use chappe_search::Search;
@@ -21,8 +21,8 @@ pub struct Deps {
     pub world: World,
     /// Accounts.
     pub accounts: Accounts,
-    /// Identity.
-    pub identity: Identity,
+    /// The identity service, and identity within.
+    pub service: IdentityService,
     /// Rooms.
     pub rooms: Rooms,
     /// What devices have not seen yet.
@@ -76,7 +76,7 @@ macro_rules! parts {
 parts! {
     World: deps.world;
     Accounts: deps.accounts;
-    Identity: deps.identity;
+    IdentityService: deps.service;
     Rooms: deps.rooms;
     Delivery: deps.delivery;
     Services: deps.services;
@@ -85,4 +85,10 @@ parts! {
     Arc<dyn RemoteUsers>: deps.remote;
     Arc<Config>: config;
     RateLimiter: limiter;
+}
+
+impl FromRef<Api> for Identity {
+    fn from_ref(api: &Api) -> Self {
+        api.0.deps.service.identity().clone()
+    }
 }

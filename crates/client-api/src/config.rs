@@ -13,6 +13,9 @@ pub struct Config {
     /// operator says it once for all, outside this section.
     #[serde(skip)]
     pub public_base_url: String,
+    /// Whether the identity service of this server is reached under that URL; it follows from what listeners serve.
+    #[serde(skip)]
+    pub identity_service: bool,
     /// Who may sign up.
     pub registration: Registration,
     /// Whether access tokens in the query string are taken (old clients; they end up in the logs of proxies).
@@ -35,6 +38,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             public_base_url: String::new(),
+            identity_service: false,
             registration: Registration::default(),
             tokens_in_query: false,
             threepid_changes: true,

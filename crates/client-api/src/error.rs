@@ -61,6 +61,7 @@ impl From<chappe_accounts::Error> for Error {
             }
             E::TooMany(_) => bad_request("M_LIMIT_EXCEEDED", &error),
             E::ThreepidInUse => bad_request("M_THREEPID_IN_USE", &error),
+            E::AddressDenied(_) => forbidden("M_THREEPID_DENIED", &error),
             E::WrongBackupVersion { current } => {
                 forbidden("M_WRONG_ROOM_KEYS_VERSION", &error).with("current_version", current.as_str())
             }
@@ -75,8 +76,21 @@ impl From<chappe_identity::Error> for Error {
     fn from(error: chappe_identity::Error) -> Self {
         use chappe_identity::Error as E;
         Self(match &error {
-            E::InvalidEmail(_) | E::NextLink(_) => bad_request("M_INVALID_PARAM", &error),
-            E::Denied { .. } => forbidden("M_THREEPID_DENIED", &error),
+            E::InvalidEmail(_) | E::NextLink(_) | E::Invalid(_) => bad_request("M_INVALID_PARAM", &error),
+            E::Denied { .. } | E::WrongServer { .. } | E::InvitationMissing { .. } => {
+                forbidden("M_THREEPID_DENIED", &error)
+            }
+            E::Bound { user } => bad_request("M_THREEPID_IN_USE", &error).with("mxid", user.as_str()),
+            E::BindingNotPermitted => bad_request("M_BINDING_NOT_PERMITTED", &error),
+            // Not 401: a client would take it for its own session.
+            E::Unauthorized(_) => forbidden("M_FORBIDDEN", &error),
+            E::TermsNotSigned => forbidden("M_TERMS_NOT_SIGNED", &error),
+            E::NotTrusted => forbidden("M_SERVER_NOT_TRUSTED", &error),
+            E::Elsewhere { errcode, .. } => bad_request(errcode, &error),
+            E::TooManyInvites => {
+                chappe_web::Error::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", error.to_string())
+            }
+            E::Unreachable => chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string()),
             E::InUse => bad_request("M_THREEPID_IN_USE", &error),
             E::UnknownAddress => bad_request("M_THREEPID_NOT_FOUND", &error),
             E::TooMany { retry_after } => chappe_web::Error::limit_exceeded(*retry_after),
@@ -130,6 +144,7 @@ impl From<chappe_rooms::Error> for Error {
                 let errcode = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION";
                 chappe_web::Error::new(StatusCode::CONFLICT, errcode, error.to_string())
             }
+            E::Identity(error) => return error.clone().into(),
             E::Ended => chappe_web::Error::new(StatusCode::CONFLICT, "M_UNKNOWN", error.to_string()),
             E::Retry => chappe_web::Error::busy(),
             E::Store(_) => chappe_web::Error::internal(&error),

@@ -26,6 +26,8 @@ pub struct Rates {
     pub join: Rate,
     /// Invites by one user.
     pub invite: Rate,
+    /// Invites of e-mail addresses by one user.
+    pub address_invite: Rate,
     /// Searches and look-ups of one user that may go to other servers.
     pub search: Rate,
     /// Uploads of one user.
@@ -44,6 +46,7 @@ impl Default for Rates {
             message: Rate::new(10.0, 100),
             join: Rate::new(0.5, 30),
             invite: Rate::new(0.5, 50),
+            address_invite: Rate::new(0.2, 10),
             search: Rate::new(5.0, 50),
             upload: Rate::new(2.0, 50),
             remote_media: Rate::new(2.0, 500),

@@ -21,11 +21,30 @@ pub(crate) struct Signed<'a> {
     pub(crate) body: &'a [u8],
 }
 
+/// For whom a request is: the name of the field that the signature covers, and what it says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addressee<'a> {
+    field: &'static str,
+    name: &'a str,
+}
+
+impl<'a> Addressee<'a> {
+    /// A homeserver.
+    pub(crate) fn homeserver(name: &'a ServerName) -> Self {
+        Self { field: "destination", name: name.as_str() }
+    }
+
+    /// An identity server at a host, as homeservers have always signed for those.
+    pub(crate) fn identity_server(name: &'a str) -> Self {
+        Self { field: "destination_is", name }
+    }
+}
+
 /// The value of the `Authorization` header for a request of ours; `None` if the body is not canonical JSON.
 pub(crate) fn sign(
     signed: Signed<'_>,
     origin: &ServerName,
-    destination: &ServerName,
+    addressee: Addressee<'_>,
     key: &SigningKey,
 ) -> Option<HeaderValue> {
     let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
@@ -33,7 +52,7 @@ pub(crate) fn sign(
         ("method".to_owned(), text(signed.method.as_str())),
         ("uri".to_owned(), text(signed.uri)),
         ("origin".to_owned(), text(origin.as_str())),
-        ("destination".to_owned(), text(destination.as_str())),
+        (addressee.field.to_owned(), text(addressee.name)),
     ]);
     if !signed.body.is_empty() {
         object.insert("content".to_owned(), serde_json::from_slice(signed.body).ok()?);
@@ -41,7 +60,7 @@ pub(crate) fn sign(
     key.sign_json(origin, &mut object);
     let signatures = object.get("signatures")?.as_object()?;
     let signature = signatures.get(origin.as_str())?.as_object()?.get(key.id())?.as_str()?;
-    let id = key.id();
+    let (id, destination) = (key.id(), addressee.name);
     HeaderValue::from_str(&format!(
         "X-Matrix origin=\"{origin}\",destination=\"{destination}\",key=\"{id}\",sig=\"{signature}\""
     ))
@@ -53,7 +72,7 @@ pub(crate) fn sign(
 pub(crate) fn verify(
     signed: Signed<'_>,
     claimed: &Claimed,
-    destination: &ServerName,
+    addressee: Addressee<'_>,
     key: &[u8; 32],
 ) -> Result<(), &'static str> {
     let text = |text: &str| Value::String(text.to_owned());
@@ -61,7 +80,7 @@ pub(crate) fn verify(
         ("method".to_owned(), text(signed.method.as_str())),
         ("uri".to_owned(), text(signed.uri)),
         ("origin".to_owned(), text(claimed.origin.as_str())),
-        ("destination".to_owned(), text(destination.as_str())),
+        (addressee.field.to_owned(), text(addressee.name)),
     ]);
     if !signed.body.is_empty() {
         let content = serde_json::from_slice(signed.body).map_err(|_| "the body is not JSON")?;
@@ -120,9 +139,10 @@ mod tests {
 
     fn round(ours: Signed<'_>, theirs: Signed<'_>, destination: &ServerName) -> Result<(), &'static str> {
         let key = SigningKey::from_seed([3; 32], "k").unwrap();
-        let header = sign(ours, server_name!("a.example"), server_name!("b.example"), &key).unwrap();
+        let to = Addressee::homeserver(server_name!("b.example"));
+        let header = sign(ours, server_name!("a.example"), to, &key).unwrap();
         let claimed = Claimed::parse(header.as_bytes()).unwrap();
-        verify(theirs, &claimed, destination, &key.public_key())
+        verify(theirs, &claimed, Addressee::homeserver(destination), &key.public_key())
     }
 
     #[test]

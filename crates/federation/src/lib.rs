@@ -13,6 +13,8 @@ mod devices;
 mod discovery;
 mod fleeting;
 mod gate;
+mod homeservers;
+mod identity_server;
 mod inbound;
 mod keys;
 mod link;

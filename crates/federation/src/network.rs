@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     AllowList, Config, KeyRing,
-    auth::{Signed, sign},
+    auth::{Addressee, Signed, sign},
     backoff::Backoff,
     discovery::Discovery,
     keys::own_document,
@@ -196,16 +196,26 @@ impl Network {
         http: http::Request<Bytes>,
         call: Call,
     ) -> Result<http::Response<Bytes>, PeerError> {
+        let answer = self.answer(to, http, call).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(refusal(to, answer.status(), answer.body()))
+    }
+
+    /// The same, giving refusals as they came: for callers that pass nothing of them on.
+    pub(crate) async fn answer(
+        &self,
+        to: &ServerName,
+        http: http::Request<Bytes>,
+        call: Call,
+    ) -> Result<http::Response<Bytes>, PeerError> {
         self.ready(to, call).await?;
         let places = if call.insists { &self.0.joins } else { &self.0.states };
         let long = call.limits.max_bytes > MAX_BYTES;
         let _place = if long { places.acquire().await.ok() } else { None };
         let answer = self.0.link.exchange(to, http, call.limits).await;
-        let answer = self.noted(to, answer).await?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        Err(refusal(to, answer.status(), answer.body()))
+        self.noted(to, answer).await
     }
 
     /// The same, with an answer that is read piece by piece.
@@ -233,7 +243,7 @@ impl Network {
         body: Bytes,
     ) -> Result<http::Request<Bytes>, PeerError> {
         let signed = Signed { method: &method, uri, body: &body };
-        let authorization = sign(signed, &self.0.server, to, &self.0.key)
+        let authorization = sign(signed, &self.0.server, Addressee::homeserver(to), &self.0.key)
             .ok_or_else(|| PeerError::Malformed("the request is not canonical JSON".to_owned()))?;
         let mut http =
             http::Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, authorization);
@@ -241,6 +251,17 @@ impl Network {
             http = http.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         http.body(body).map_err(|error| PeerError::Malformed(error.to_string()))
+    }
+
+    /// The `Authorization` header of our own request to an identity server; `None` if the body is not canonical JSON.
+    pub(crate) fn authorization_for_identity_server(
+        &self,
+        uri: &str,
+        body: &[u8],
+        identity_server: &str,
+    ) -> Option<HeaderValue> {
+        let signed = Signed { method: &http::Method::POST, uri, body };
+        sign(signed, &self.0.server, Addressee::identity_server(identity_server), &self.0.key)
     }
 
     /// Whether `to` may be asked now.

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use chappe_rooms::{
-    AliasTarget, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents, StateIds,
-    Template,
+    AliasTarget, BoundInvite, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents,
+    StateIds, Template,
 };
 use chappe_rules::check::KeyRing as Known;
 use ruma::{
@@ -24,10 +24,13 @@ use ruma::{
             },
             query::get_room_information,
             space::get_hierarchy,
+            thirdparty::exchange_invite,
         },
     },
+    events::room::member::ThirdPartyInvite,
+    serde::Raw,
 };
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{Network, keys::old_keys};
 
@@ -56,6 +59,23 @@ impl Peers for Network {
         request.ver = versions.to_vec();
         let answer = self.request(to, request, self.brief().insisting()).await?;
         Ok(Template { room_version: answer.room_version, event: answer.event })
+    }
+
+    async fn exchange_invite(&self, room: &RoomId, bound: BoundInvite) -> Answer<()> {
+        let malformed = |error: serde_json::Error| PeerError::Malformed(error.to_string());
+        let BoundInvite { sender, invited, signed } = bound;
+        let peer = sender.server_name().to_owned();
+        // The room knows what the invited is to be called.
+        let signed = Raw::from_json(to_raw_value(&signed).map_err(malformed)?);
+        let third_party = ThirdPartyInvite::new(String::new(), signed);
+        let request = exchange_invite::v1::Request::with_third_party_invite(
+            room.to_owned(),
+            sender,
+            invited,
+            third_party,
+        );
+        let request = request.map_err(malformed)?;
+        self.request(&peer, request, self.brief()).await.map(drop)
     }
 
     async fn send_join(

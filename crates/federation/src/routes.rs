@@ -8,6 +8,7 @@ use axum::http::Method;
 use chappe_web::{Auth, Routes};
 use ruma::api::federation as api;
 
+pub(crate) use self::federation::v1::threepid::onbind::hand_all_on;
 use self::{
     federation::{v1, v2},
     key::v2 as key_v2,
@@ -53,6 +54,7 @@ fn memberships() -> Routes<Federation> {
         .at(&Method::PUT, &v1_path("invite"), Auth::None, v1::invite::handler)
         .on::<third_party::exchange_invite::v1::Request, _>(v1::exchange_third_party_invite::handler)
         .on::<third_party::bind_callback::v1::Request, _>(v1::threepid::onbind::handler)
+        .at(&Method::POST, "/_matrix/federation/v1/3pid/onbind", Auth::None, v1::threepid::onbind::posted)
         .at(&Method::PUT, &v1_path("send_leave"), Auth::None, v1::send_leave::handler)
 }
 

@@ -1,6 +1,6 @@
 //! The sections `[identity]` and `[mail]` of the configuration.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use lettre::{address::AddressError, message::Mailbox};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ pub struct Config {
     pub language: Language,
     /// What this service is called in mails and pages; the server name if empty.
     pub service_name: String,
+    /// The identity service.
+    pub service: ServiceConfig,
 }
 
 impl Default for Config {
@@ -41,8 +43,77 @@ impl Default for Config {
             hide_known_addresses: false,
             language: Language::Fr,
             service_name: String::new(),
+            service: ServiceConfig::default(),
         }
     }
+}
+
+/// `[identity.service]`: the identity service of this server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceConfig {
+    /// Hosts (with their port where it is not 443) under which clients name this identity service, beside the server name
+    /// and the host of the public base URL.
+    pub names: Vec<String>,
+    /// Whether the address of a new account is bound to it, so that others find it by the address. Unless said, this
+    /// follows the profile: `agents` binds.
+    pub bind_new_accounts: Option<bool>,
+    /// Where the mail of an invitation leads; `{address}` and `{token}` are replaced. Empty: the public base URL.
+    pub invite_link: String,
+    /// How long an invitation of an address waits, in days.
+    pub invite_days: u32,
+    /// Invitations of addresses by one user in an hour; 0 for no limit.
+    pub invites_per_sender: u32,
+    /// How long hashed look-ups use one pepper, in days; 0 for ever.
+    pub pepper_days: u32,
+    /// Addresses in one look-up.
+    pub lookup_addresses: usize,
+    /// Whether look-ups of version 1 are answered: without hashes and without an account.
+    pub legacy_lookups: bool,
+    /// Policies that users must accept, by name.
+    pub policies: BTreeMap<String, Policy>,
+    /// Other identity servers of this network, which may be reached at `outbound.allowed_ranges`.
+    pub servers: Vec<String>,
+    /// Whether users may name any other identity server; those are reached on the public Internet alone.
+    pub other_servers: bool,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            bind_new_accounts: None,
+            invite_link: String::new(),
+            invite_days: 14,
+            invites_per_sender: 30,
+            pepper_days: 7,
+            lookup_addresses: 1000,
+            legacy_lookups: false,
+            policies: BTreeMap::new(),
+            servers: Vec::new(),
+            other_servers: true,
+        }
+    }
+}
+
+/// A policy of the identity service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Its version.
+    pub version: String,
+    /// Its texts by language, such as `fr`.
+    pub texts: BTreeMap<String, PolicyText>,
+}
+
+/// A policy in one language.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyText {
+    /// Its title.
+    pub name: String,
+    /// Where it can be read. A new version needs a new URL: it is the URL that is accepted.
+    pub url: String,
 }
 
 /// How accounts are named.
@@ -118,6 +189,9 @@ pub struct MailConfig {
     /// Give up after so many seconds.
     #[serde(default = "ten")]
     pub timeout_seconds: u64,
+    /// A folder with mails that replace the built-in ones: `invite.fr.txt` and `invite.fr.html` for instance.
+    #[serde(default)]
+    pub templates: Option<PathBuf>,
 }
 
 impl MailConfig {

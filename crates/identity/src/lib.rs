@@ -9,36 +9,52 @@ mod config;
 mod email;
 mod error;
 mod mail;
+mod map;
 mod rule;
 mod servers;
+mod service;
 mod stage;
+mod templates;
 mod texts;
 mod throttle;
 mod validation;
 
 use std::sync::Arc;
 
-pub use chappe_store::identity::Purpose;
 use chappe_store::{Store, accounts::ThreepidOwners};
+pub use chappe_store::{
+    identity::Purpose,
+    identity_service::{Binding, MapPattern, MapTarget},
+};
 use chappe_world::World;
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 
 use self::throttle::Throttle;
 pub use self::{
     allow_list::{AllowList, Imported, ListedRule},
-    config::{Addresses, Config, Language, MailConfig, Profile, Security},
+    config::{Addresses, Config, Language, MailConfig, Policy, PolicyText, Profile, Security, ServiceConfig},
     email::{Email, InvalidEmail},
     error::Error,
     mail::{Mail, MailError, MailSecrets, Mailer, Smtp},
+    map::{InvalidMap, InvalidPattern, Map, MapBook, MapEntry, Whom},
     rule::{InvalidRule, Rule, Rules},
     servers::{ListedServer, ServerList, is_server_pattern},
+    service::{
+        Elsewhere, ForeignInvite, HomeserverError, Homeservers, IdentityServer, IdentityService, Info,
+        InternalInfo, Invitation, MESSAGE_PATH, Message, OpenIdToken, PublicKey, ServiceDeps,
+        SignedAssociation, StoredInvite, lookup_hash,
+    },
     stage::Stage,
+    templates::{InvalidTemplate, Templates},
     texts::{Page, page},
     validation::{Confirmed, Pending, TokenRequest, Validated},
 };
 
 /// Path of the page that a mail's link leads to: `GET` shows it, `POST` confirms.
 pub const CONFIRM_PATH: &str = "/_matrix/client/unstable/chappe/confirm_email";
+
+/// The same for addresses that the identity service validates.
+pub const SERVICE_CONFIRM_PATH: &str = "/_matrix/identity/unstable/chappe/confirm_email";
 
 /// How this server is known from outside.
 #[derive(Clone, Debug)]
@@ -47,6 +63,28 @@ pub struct Site {
     pub server_name: OwnedServerName,
     /// Where clients reach it, e.g. `https://matrix.agent.dinum.tchap.gouv.fr`.
     pub public_baseurl: String,
+}
+
+/// How mail goes out.
+#[derive(Clone)]
+pub struct Post {
+    /// Hands mails to the relay.
+    pub mailer: Arc<dyn Mailer>,
+    /// What the operator wrote in place of the built-in mails.
+    pub templates: Templates,
+}
+
+impl Post {
+    /// The built-in mails over a mailer.
+    pub fn plain(mailer: Arc<dyn Mailer>) -> Self {
+        Self { mailer, templates: Templates::default() }
+    }
+}
+
+impl std::fmt::Debug for Post {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Post").field("templates", &self.templates).finish_non_exhaustive()
+    }
 }
 
 /// Identity: a handle, clones share it.
@@ -62,6 +100,8 @@ struct Inner {
     config: Config,
     site: Site,
     allow_list: AllowList,
+    map: MapBook,
+    templates: Templates,
     per_address: Throttle<Email>,
     per_ip: Throttle<u64>,
 }
@@ -76,24 +116,38 @@ pub struct Naming {
 }
 
 impl Identity {
-    /// Opens the allow-list. Without `mailer` no address can be validated.
+    /// Opens the allow-list and the map. Without `post` no address can be validated.
     pub async fn new(
         store: Store,
         world: World,
-        mailer: Option<Arc<dyn Mailer>>,
+        post: Option<Post>,
         config: Config,
         site: Site,
     ) -> Result<Self, Error> {
         let allow_list = AllowList::open(store.clone(), world.clone()).await?;
+        let map = MapBook::open(store.clone()).await?;
+        let (mailer, templates) = post.map_or((None, None), |post| (Some(post.mailer), Some(post.templates)));
+        let templates = templates.unwrap_or_default();
         let per_address = Throttle::new(config.mails_per_address);
         let per_ip = Throttle::new(config.mails_per_ip);
-        let inner = Inner { store, world, mailer, config, site, allow_list, per_address, per_ip };
+        let inner =
+            Inner { store, world, mailer, config, site, allow_list, map, templates, per_address, per_ip };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The allow-list.
     pub fn allow_list(&self) -> &AllowList {
         &self.inner.allow_list
+    }
+
+    /// Which homeserver serves which address.
+    pub fn map(&self) -> &MapBook {
+        &self.inner.map
+    }
+
+    /// How this server is known from outside.
+    pub fn site(&self) -> &Site {
+        &self.inner.site
     }
 
     /// Whether addresses can be validated at all.
@@ -129,13 +183,33 @@ impl Identity {
         Ok(Naming { user_ids, display_name: agents::display_name(email) })
     }
 
-    /// Says no to an address that may not be used here.
-    pub fn check_allowed(&self, email: &Email) -> Result<(), Error> {
+    /// Says no to an address that may not be used here: by the map if the profile is `agents` and there is one, else by
+    /// the allow-list.
+    pub async fn check_allowed(&self, email: &Email) -> Result<(), Error> {
+        let map = self.inner.map.map();
+        if self.names_accounts() && !map.is_empty() {
+            return self.check_mapped(email, &map).await;
+        }
         let allowed = match self.inner.config.addresses {
             Addresses::Any => true,
             Addresses::Listed => self.inner.allow_list.check(email).is_some(),
         };
         if allowed { Ok(()) } else { Err(Error::Denied { address: email.to_string() }) }
+    }
+
+    async fn check_mapped(&self, email: &Email, map: &Map) -> Result<(), Error> {
+        let here = &self.inner.site.server_name;
+        let target = map.target(email).map(|(target, _)| target);
+        let Some(target) =
+            target.filter(|target| target.hs == *here || target.shadow_hs.as_ref() == Some(here))
+        else {
+            return Err(Error::WrongServer { address: email.to_string() });
+        };
+        // Whoever has an account was let in already.
+        if target.requires_invite && !self.is_invited(email).await? && self.owner(email).await?.is_none() {
+            return Err(Error::InvitationMissing { service: self.service_name().to_owned() });
+        }
+        Ok(())
     }
 
     /// The account that has an address.

@@ -32,7 +32,7 @@ pub struct Mail {
 }
 
 /// The mail did not go out.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum MailError {
     /// The relay cannot be reached, or not safely. Worth trying again.
     #[error("mail relay: {0}")]

@@ -31,9 +31,9 @@ impl EmailStage for Stage {
         match verdict {
             Ok(validated) => Ok(Some(validated.address.to_string())),
             Err(Error::NoSession | Error::NotValidated) => Ok(None),
-            Err(Error::Denied { .. }) => Err(chappe_accounts::Error::Forbidden(
-                "This address may not be used on this server any more.",
-            )),
+            Err(
+                error @ (Error::Denied { .. } | Error::WrongServer { .. } | Error::InvitationMissing { .. }),
+            ) => Err(chappe_accounts::Error::AddressDenied(error.to_string())),
             Err(Error::Store(error)) => Err(error.into()),
             Err(error) => Err(chappe_accounts::Error::Invalid(error.to_string())),
         }

@@ -13,6 +13,25 @@ pub(crate) enum Occasion {
     Confirm(Purpose),
     /// Somebody wanted to sign up with an address that has an account.
     AlreadyRegistered,
+    /// Somebody invites the address into a room.
+    Invite,
+}
+
+/// All that a mail is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Letter<'a> {
+    pub(crate) occasion: Occasion,
+    /// The language that is wanted.
+    pub(crate) language: Language,
+    /// What this service is called.
+    pub(crate) service: &'a str,
+    pub(crate) to: &'a Email,
+    /// Where its button leads; empty for none.
+    pub(crate) link: &'a str,
+    /// Who invites, in words.
+    pub(crate) inviter: &'a str,
+    /// Into which room, in words; empty for one without a name.
+    pub(crate) room: &'a str,
 }
 
 /// Subject, text and HTML of a mail.
@@ -69,6 +88,32 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
             button: "Confirm my address",
             outro: "If it was not you, do nothing: your address will not be added.",
         },
+        (Occasion::Confirm(Purpose::Bind), Language::Fr) => Sentences {
+            subject: "Confirmez votre adresse",
+            intro: "Quelqu'un, sans doute vous, veut être trouvé par l'adresse",
+            button: "Confirmer mon adresse",
+            outro: "Si ce n'est pas vous, ne faites rien : personne ne sera trouvé par votre adresse.",
+        },
+        (Occasion::Confirm(Purpose::Bind), Language::En) => Sentences {
+            subject: "Confirm your address",
+            intro: "Someone, most likely you, wants to be found by the address",
+            button: "Confirm my address",
+            outro: "If it was not you, do nothing: nobody will be found by your address.",
+        },
+        (Occasion::Invite, Language::Fr) => Sentences {
+            subject: "Vous êtes invité",
+            intro: "Une invitation attend l'adresse",
+            button: "Accepter l'invitation",
+            outro: "Pour la trouver, créez un compte avec cette adresse, ou ajoutez-la à votre compte. \
+                    Si vous ne connaissez pas cette personne, ne faites rien.",
+        },
+        (Occasion::Invite, Language::En) => Sentences {
+            subject: "You are invited",
+            intro: "An invitation waits for the address",
+            button: "Accept the invitation",
+            outro: "To find it, create an account with this address, or add it to your account. \
+                    If you do not know this person, do nothing.",
+        },
         (Occasion::AlreadyRegistered, Language::Fr) => Sentences {
             subject: "Vous avez déjà un compte",
             intro: "Quelqu'un, sans doute vous, a voulu créer un compte alors qu'il en existe un pour",
@@ -84,22 +129,36 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
     }
 }
 
-/// A mail in both languages, the given one first.
-pub(crate) fn mail(
-    occasion: Occasion,
-    language: Language,
-    service: &str,
-    to: &Email,
-    link: Option<&str>,
-) -> Written {
+/// Who invites, in words of one language; nothing for other mails.
+fn invitation(letter: &Letter<'_>, language: Language) -> String {
+    let Letter { inviter, room, .. } = letter;
+    match (letter.occasion, language, room.is_empty()) {
+        (Occasion::Invite, Language::Fr, false) => format!("{inviter} vous invite dans « {room} »."),
+        (Occasion::Invite, Language::Fr, true) => format!("{inviter} vous invite à une conversation."),
+        (Occasion::Invite, Language::En, false) => format!("{inviter} invites you to \"{room}\"."),
+        (Occasion::Invite, Language::En, true) => format!("{inviter} invites you to a conversation."),
+        _ => String::new(),
+    }
+}
+
+/// The built-in mail: in both languages, the wanted one first.
+pub(crate) fn mail(letter: &Letter<'_>) -> Written {
+    let Letter { occasion, service, to, link, .. } = *letter;
     let (mut text, mut html) = (String::new(), String::new());
-    for language in in_order(language) {
+    for language in in_order(letter.language) {
         let say = sentences(occasion, language);
         let (service_html, to_html) = (escaped(service), escaped(to.as_str()));
         // Writing to a String cannot fail.
-        let _ = write!(text, "{service}\n\n{} {to}.\n\n", say.intro);
-        let _ = write!(html, "<h2>{service_html}</h2><p>{} <b>{to_html}</b>.</p>", say.intro);
-        if let Some(link) = link {
+        let _ = write!(text, "{service}\n\n");
+        let _ = write!(html, "<h2>{service_html}</h2>");
+        let invitation = invitation(letter, language);
+        if !invitation.is_empty() {
+            let _ = write!(text, "{invitation}\n\n");
+            let _ = write!(html, "<p>{}</p>", escaped(&invitation));
+        }
+        let _ = write!(text, "{} {to}.\n\n", say.intro);
+        let _ = write!(html, "<p>{} <b>{to_html}</b>.</p>", say.intro);
+        if !link.is_empty() {
             let link_html = escaped(link);
             let _ = write!(text, "{} :\n{link}\n\n", say.button);
             let _ = write!(html, "<p><a href=\"{link_html}\">{}</a></p><p>{link_html}</p>", say.button);
@@ -107,8 +166,8 @@ pub(crate) fn mail(
         let _ = write!(text, "{}\n\n", say.outro);
         let _ = write!(html, "<p>{}</p><hr>", say.outro);
     }
-    let subject = format!("{service} : {}", sentences(occasion, language).subject);
-    Written { subject, text, html: document(language, "", &html) }
+    let subject = format!("{service} : {}", sentences(occasion, letter.language).subject);
+    Written { subject, text, html: document(letter.language, "", &html) }
 }
 
 fn in_order(first: Language) -> [Language; 2] {
@@ -203,7 +262,7 @@ pub(crate) fn code(language: Language) -> &'static str {
 }
 
 /// Text that is safe inside HTML and inside a quoted attribute.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -222,18 +281,26 @@ fn escaped(text: &str) -> String {
 mod tests {
     use chappe_store::identity::Purpose;
 
-    use super::{Occasion, Page, mail, page};
+    use super::{Letter, Occasion, Page, mail, page};
     use crate::{Email, Language};
+
+    fn letter<'a>(occasion: Occasion, service: &'a str, to: &'a Email, link: &'a str) -> Letter<'a> {
+        Letter { occasion, language: Language::En, service, to, link, inviter: "", room: "" }
+    }
 
     #[test]
     fn nothing_from_outside_becomes_html() {
         let to = Email::parse("o'neil&co@x.fr").unwrap();
         let link = "https://x.fr/?a=\"><script>";
-        let written =
-            mail(Occasion::Confirm(Purpose::Registration), Language::En, "<b>S</b>", &to, Some(link));
+        let written = mail(&letter(Occasion::Confirm(Purpose::Registration), "<b>S</b>", &to, link));
         assert!(!written.html.contains("<script>") && !written.html.contains("<b>S</b>"));
         assert!(written.html.contains("o&#39;neil&amp;co@x.fr"));
         assert!(written.text.contains("o'neil&co@x.fr") && written.text.contains(link));
+        let invite =
+            Letter { inviter: "<i>Eve</i>", room: "<script>", ..letter(Occasion::Invite, "S", &to, link) };
+        let written = mail(&invite);
+        assert!(!written.html.contains("<i>Eve") && !written.html.contains("<script>"));
+        assert!(written.html.contains("&lt;i&gt;Eve&lt;/i&gt; invites you to"));
         let confirmed = page(&Page::Confirmed { next_link: Some(link) }, Language::Fr, "<i>");
         assert!(!confirmed.contains("<script>") && !confirmed.contains("<i>"));
         let confirm = Page::Confirm {
@@ -249,7 +316,7 @@ mod tests {
     #[test]
     fn the_wanted_language_comes_first() {
         let to = Email::parse("a@x.fr").unwrap();
-        let written = mail(Occasion::AlreadyRegistered, Language::En, "Tchap", &to, None);
+        let written = mail(&letter(Occasion::AlreadyRegistered, "Tchap", &to, ""));
         let at = |text: &str| written.text.find(text).unwrap();
         assert!(at("Log in") < at("Connectez-vous"));
         assert_eq!(written.subject, "Tchap : You have an account already");

@@ -11,7 +11,7 @@ use ruma::{ClientSecret, OwnedSessionId, SessionId};
 
 use crate::{
     Email, Error, Identity, Language, Mail,
-    texts::{self, Occasion},
+    texts::{self, Letter, Occasion, Written},
 };
 
 /// How often an operation starts again when another writer was first.
@@ -65,6 +65,8 @@ pub struct Confirmed {
 pub struct Validated {
     /// The address.
     pub address: Email,
+    /// When it was validated, in milliseconds since 1970.
+    pub validated_at: u64,
     sid: String,
     record: Json<Validation>,
 }
@@ -106,14 +108,14 @@ impl Identity {
 
     /// What the mail to `address` is about; `None` for no mail at all although the client is told nothing.
     async fn occasion(&self, purpose: Purpose, address: &Email) -> Result<Option<Occasion>, Error> {
-        if purpose != Purpose::PasswordReset {
-            self.check_allowed(address)?;
+        if needs_leave(purpose) {
+            self.check_allowed(address).await?;
         }
         let known = self.owner(address).await?.is_some();
         match (purpose, known) {
-            (Purpose::Registration | Purpose::AddToAccount, false) | (Purpose::PasswordReset, true) => {
-                Ok(Some(Occasion::Confirm(purpose)))
-            }
+            (Purpose::Registration | Purpose::AddToAccount, false)
+            | (Purpose::PasswordReset, true)
+            | (Purpose::Bind, _) => Ok(Some(Occasion::Confirm(purpose))),
             (Purpose::Registration | Purpose::AddToAccount, true)
                 if self.inner.config.hide_known_addresses =>
             {
@@ -180,6 +182,7 @@ impl Identity {
                 next_link: next_link.map(str::to_owned),
                 expires_at: now + u64::from(self.inner.config.validation_hours) * 3_600_000,
                 validated: false,
+                validated_at: None,
                 failures: 0,
             });
             tx.expect::<ValidationsBySecret>(&key, known.as_ref()).put::<ValidationsBySecret>(&key, &sid);
@@ -202,12 +205,9 @@ impl Identity {
         occasion: Occasion,
         language: Language,
     ) -> Result<(), Error> {
-        let Some(mailer) = &self.inner.mailer else { return Err(Error::NoMail) };
-        let now = self.inner.world.now();
-        let wait = |retry_after| Error::TooMany { retry_after };
-        self.inner.per_address.take(address.clone(), now).map_err(wait)?;
+        self.take_address(address)?;
         let link = match occasion {
-            Occasion::AlreadyRegistered => None,
+            Occasion::AlreadyRegistered | Occasion::Invite => None,
             Occasion::Confirm(_) => {
                 let token = self.inner.world.token(32);
                 self.change(sid, |validation| {
@@ -216,16 +216,36 @@ impl Identity {
                     validation.tokens.push(hash(&[&token]));
                 })
                 .await?;
-                Some(self.link(sid, &token, language))
+                Some(self.link(occasion, (sid, &token), language))
             }
         };
-        let written = texts::mail(occasion, language, self.service_name(), address, link.as_deref());
+        let written = self.inner.templates.write(&Letter {
+            occasion,
+            language,
+            service: self.service_name(),
+            to: address,
+            link: link.as_deref().unwrap_or_default(),
+            inviter: "",
+            room: "",
+        });
+        self.post(address, written).await
+    }
+
+    /// Counts a mail to an address.
+    pub(crate) fn take_address(&self, address: &Email) -> Result<(), Error> {
+        let wait = |retry_after| Error::TooMany { retry_after };
+        self.inner.per_address.take(address.clone(), self.inner.world.now()).map_err(wait)
+    }
+
+    /// Hands a mail to the relay.
+    pub(crate) async fn post(&self, to: &Email, written: Written) -> Result<(), Error> {
+        let Some(mailer) = &self.inner.mailer else { return Err(Error::NoMail) };
         let mail = Mail {
-            to: address.clone(),
+            to: to.clone(),
             subject: written.subject,
             text: written.text,
             html: written.html,
-            sent_at: now,
+            sent_at: self.inner.world.now(),
             id: self.inner.world.token(24),
         };
         mailer.send(mail).await.map_err(|error| {
@@ -234,9 +254,13 @@ impl Identity {
         })
     }
 
-    fn link(&self, sid: &str, token: &str, language: Language) -> String {
+    fn link(&self, occasion: Occasion, (sid, token): (&str, &str), language: Language) -> String {
         let site = self.inner.site.public_baseurl.trim_end_matches('/');
-        format!("{site}{}?sid={sid}&token={token}&lang={}", crate::CONFIRM_PATH, texts::code(language))
+        let path = match occasion {
+            Occasion::Confirm(Purpose::Bind) => crate::SERVICE_CONFIRM_PATH,
+            _ => crate::CONFIRM_PATH,
+        };
+        format!("{site}{path}?sid={sid}&token={token}&lang={}", texts::code(language))
     }
 
     /// What the link of a mail is about, for the page with the button. Changes nothing but counts wrong tokens.
@@ -249,9 +273,29 @@ impl Identity {
     pub async fn confirm(&self, sid: &str, token: &str) -> Result<Confirmed, Error> {
         let Json(validation) = self.with_token(sid, token).await?;
         if !validation.validated {
-            self.change(sid, |validation| validation.validated = true).await?;
+            let now = self.inner.world.now();
+            self.change(sid, |validation| {
+                validation.validated = true;
+                validation.validated_at.get_or_insert(now);
+            })
+            .await?;
         }
         Ok(Confirmed { address: parsed(&validation.address)?, next_link: validation.next_link })
+    }
+
+    /// The same for a client that says its secret as well (`submitToken`).
+    pub async fn submit(
+        &self,
+        sid: &SessionId,
+        client_secret: &ClientSecret,
+        token: &str,
+    ) -> Result<Confirmed, Error> {
+        let Json(validation) = self.live(sid.as_str()).await?;
+        let said = hash(&[client_secret.as_str()]);
+        if validation.purpose != Purpose::Bind || said != validation.secret {
+            return Err(Error::NoSession);
+        }
+        self.confirm(sid.as_str(), token).await
     }
 
     /// The live session if `token` is one of its own.
@@ -281,17 +325,19 @@ impl Identity {
         client_secret: &ClientSecret,
     ) -> Result<Validated, Error> {
         let record = self.live(sid.as_str()).await?;
-        if record.0.secret != hash(&[client_secret.as_str()]) || record.0.purpose != purpose {
+        let said = hash(&[client_secret.as_str()]);
+        if record.0.secret != said || record.0.purpose != purpose {
             return Err(Error::NoSession);
         }
         if !record.0.validated {
             return Err(Error::NotValidated);
         }
         let address = parsed(&record.0.address)?;
-        if purpose != Purpose::PasswordReset {
-            self.check_allowed(&address)?;
+        if needs_leave(purpose) {
+            self.check_allowed(&address).await?;
         }
-        Ok(Validated { address, sid: sid.to_string(), record })
+        let validated_at = record.0.validated_at.unwrap_or_default();
+        Ok(Validated { address, validated_at, sid: sid.to_string(), record })
     }
 
     /// Uses a proof up: it works once, the second time is [`Error::NoSession`].
@@ -341,6 +387,11 @@ async fn sweep(reader: &Reader<'_>, tx: &mut Tx, now: u64) -> Result<(), Error> 
     Ok(())
 }
 
+/// Whether an address must be one that may be used here.
+fn needs_leave(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Registration | Purpose::AddToAccount)
+}
+
 fn parsed(address: &str) -> Result<Email, Error> {
     Email::parse(address).map_err(|_| chappe_store::Error::Corrupt("validated address").into())
 }
@@ -350,6 +401,7 @@ fn session_key(purpose: Purpose, address: &str, secret: &[u8; 32]) -> [u8; 32] {
         Purpose::Registration => "registration",
         Purpose::PasswordReset => "password_reset",
         Purpose::AddToAccount => "add_to_account",
+        Purpose::Bind => "bind",
     };
     let mut bytes = [purpose, address].join("\0").into_bytes();
     bytes.push(0);
@@ -361,7 +413,7 @@ fn hash(parts: &[&str]) -> [u8; 32] {
     sha256(parts.join("\0").as_bytes())
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use chappe_identity::{
-    Addresses, Config, Error, Identity, Mail, MailError, Mailer, Purpose, Site, TokenRequest,
+    Addresses, Config, Error, Identity, Mail, MailError, Mailer, Post, Purpose, Site, TokenRequest,
 };
 use chappe_kv::Memory;
 use chappe_store::{Store, Tx, accounts::ThreepidOwners};
@@ -65,7 +65,9 @@ impl Lab {
             server_name: owned_server_name!("agent.example.gouv.fr"),
             public_baseurl: "https://matrix.example.gouv.fr/".to_owned(),
         };
-        let identity = Identity::new(store.clone(), world, Some(mailer.clone()), config, site).await.unwrap();
+        let identity = Identity::new(store.clone(), world, Some(Post::plain(mailer.clone())), config, site)
+            .await
+            .unwrap();
         Self { identity, store, mailer, secret: "secret-1".try_into().unwrap() }
     }
 

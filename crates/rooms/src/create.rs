@@ -73,7 +73,8 @@ impl Rooms {
     fn check_request(&self, request: &Request) -> Result<()> {
         let config = self.config();
         if !request.invite_3pid.is_empty() {
-            return Err(Error::InvalidParam("this server cannot invite by e-mail address yet".to_owned()));
+            // Addresses are invited by [`Rooms::invite_address`], once there is a room.
+            return Err(Error::InvalidParam("addresses are not invited with the room".to_owned()));
         }
         if request.invite.len() > config.max_invites_at_creation {
             return Err(Error::InvalidParam("too many invites at once".to_owned()));

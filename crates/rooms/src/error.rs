@@ -88,6 +88,9 @@ pub enum Error {
     /// The user ceased to follow the thread after the event: `M_CONFLICTING_UNSUBSCRIPTION` (MSC4306).
     #[error("the thread was unsubscribed from after this event")]
     Unsubscribed,
+    /// The identity server did not do its part.
+    #[error(transparent)]
+    Identity(#[from] chappe_identity::Error),
     /// Too many writers at once: try again.
     #[error("the room is busy, try again")]
     Retry,

@@ -60,7 +60,7 @@ pub use self::{
     draft::Draft,
     error::{Error, Result},
     farewell::Departure,
-    membership::{Change, Via},
+    membership::{AddressInvite, Change, Via},
     notices::{Notice, NoticesConfig},
     oversight::{Block, Evicted, Force, Head, Listed, Replacement, RoomOrder, RoomPage, RoomQuery},
     peers::{

@@ -1,5 +1,6 @@
 //! Join, invite, leave, kick, ban, unban, knock, forget: for local users, in local and remote rooms.
 
+mod address;
 mod guests;
 pub(crate) mod restricted;
 
@@ -12,6 +13,7 @@ use chappe_store::{
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value, json};
 
+pub use self::address::AddressInvite;
 use crate::{Actor, Draft, Error, Result, Rooms, desk::Desk, oversight, send::bypass_of, turn::Job};
 
 /// Servers to ask when this server is not in the room.

@@ -17,6 +17,8 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
+use crate::BoundInvite;
+
 /// Why another server did not help.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PeerError {
@@ -189,6 +191,9 @@ pub trait Peers: Send + Sync {
         event: &EventId,
         invitation: Invitation,
     ) -> Result<Box<RawValue>, PeerError>;
+
+    /// `PUT /exchange_third_party_invite`, asked of the server of whoever invited the address.
+    async fn exchange_invite(&self, room: &RoomId, bound: BoundInvite) -> Result<(), PeerError>;
 
     /// `POST /get_missing_events`, oldest first.
     async fn missing_events(

@@ -7,6 +7,7 @@ use base64::{
         general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
     },
 };
+use ring::hmac;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId,
     RoomId, ServerName, UInt, UserId,
@@ -50,6 +51,18 @@ impl SigningKey {
         let pair = Ed25519KeyPair::from_der(&document, version.to_owned())
             .map_err(|_| Error::Key("not an ed25519 seed"))?;
         Ok(Self { pair, id: format!("ed25519:{version}"), seed })
+    }
+
+    /// Another key that follows from this one, for a purpose of its own: neither gives the other away.
+    pub fn derived(&self, purpose: &str) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.seed[..]);
+        let tag = hmac::sign(&key, purpose.as_bytes());
+        let mut seed = [0; 32];
+        seed.copy_from_slice(tag.as_ref());
+        let version =
+            format!("{}_{}", self.pair.version(), purpose.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        Self::from_seed(seed, &version)
+            .expect("32 bytes are a seed, and the version has letters, digits and _ only")
     }
 
     /// Reads the usual one-line form of homeservers: `ed25519 <version> <seed in unpadded base64>`.

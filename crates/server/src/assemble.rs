@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +14,9 @@ use chappe_admin::{Admin, Jobs, SharedSecret};
 use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
-use chappe_identity::{Identity, MailConfig, MailSecrets, Mailer, ServerList, Site, Smtp};
+use chappe_identity::{
+    Identity, IdentityService, MailConfig, MailSecrets, Post, ServerList, ServiceDeps, Site, Smtp, Templates,
+};
 use chappe_kv::Db;
 use chappe_media::Media;
 use chappe_rooms::Rooms;
@@ -40,8 +43,8 @@ pub struct House {
     pub(crate) store: Store,
     /// Accounts.
     pub accounts: Accounts,
-    /// Identity.
-    pub identity: Identity,
+    /// The identity service, and identity within.
+    pub service: IdentityService,
     federation: Federation,
     delivery: Delivery,
     media: Media,
@@ -54,6 +57,7 @@ pub struct House {
     metrics: PrometheusHandle,
     settings: Arc<chappe_web::Settings>,
     client: chappe_client_api::Api,
+    identity_api: chappe_identity_api::Api,
 }
 
 impl House {
@@ -73,10 +77,20 @@ impl House {
             accounts: accounts.clone(),
             activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
         });
+        let service = IdentityService::new(ServiceDeps {
+            identity: identity.clone(),
+            key: Arc::clone(&ground.key),
+            homeservers: Arc::new(federation.clone()),
+        });
+        let identity_api = chappe_identity_api::Api::new(chappe_identity_api::Deps {
+            service: service.clone(),
+            network,
+            config: config.identity_api.clone(),
+        });
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
-            identity: identity.clone(),
+            service: service.clone(),
             rooms: rooms.clone(),
             remote: Arc::new(federation.clone()),
             delivery: delivery.clone(),
@@ -99,6 +113,7 @@ impl House {
             store: store.clone(),
             accounts: accounts.clone(),
             allow_list: identity.allow_list().clone(),
+            map: identity.map().clone(),
             servers: ground.servers.clone(),
             places: config.places(),
             running: Some(running),
@@ -110,7 +125,7 @@ impl House {
             world: ground.world,
             store: ground.store,
             accounts: ground.accounts,
-            identity: ground.identity,
+            service,
             federation,
             delivery,
             media,
@@ -120,6 +135,7 @@ impl House {
             admin,
             jobs,
             client,
+            identity_api,
         })
     }
 
@@ -152,6 +168,8 @@ impl House {
             }
         });
         self.world.spawn("jobs of administrators", self.jobs.clone().run());
+        let service = self.service.clone();
+        self.world.spawn("identity service", async move { service.run().await });
         let rooms = self.rooms.clone();
         self.world.spawn("delayed events", async move { rooms.run_delayed().await });
         let rooms = self.rooms.clone();
@@ -198,6 +216,12 @@ impl House {
             Api::Client => chappe_client_api::routes().into_router().with_state(self.client.clone()),
             Api::Federation => self.federation_routes(),
             Api::Media => chappe_client_api::media_routes().into_router().with_state(self.client.clone()),
+            Api::Identity => {
+                chappe_identity_api::routes().into_router().with_state(self.identity_api.clone())
+            }
+            Api::IdentityInternal => {
+                chappe_identity_api::internal_routes().into_router().with_state(self.identity_api.clone())
+            }
             Api::Admin => self.admin_routes(),
             Api::Metrics => observe::metrics_routes(observe::Gauges {
                 handle: self.metrics.clone(),
@@ -211,7 +235,13 @@ impl House {
     fn federation_routes(&self) -> Router {
         let state = MediaState { federation: self.federation.clone(), media: self.media.clone() };
         let media = chappe_federation::media_routes().into_router().with_state(state);
-        chappe_federation::routes().into_router().with_state(self.federation.clone()).merge(media)
+        let identity = chappe_identity_api::federation_routes().into_router();
+        let identity = identity.with_state(self.identity_api.clone());
+        chappe_federation::routes()
+            .into_router()
+            .with_state(self.federation.clone())
+            .merge(media)
+            .merge(identity)
     }
 
     fn admin_routes(&self) -> Router {
@@ -255,10 +285,10 @@ impl Ground {
             Accounts::with_appservices(store.clone(), world.clone(), own, section, registered.clone());
         accounts.ensure_senders().await.context("the users of application services")?;
         let link = Link::new(world.clone(), registered, config.appservices.clone());
-        let mailer = config.mail.as_ref().map(mailer).transpose()?;
+        let post = config.mail.as_ref().map(post).transpose()?;
         let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };
         let identity =
-            Identity::new(store.clone(), world.clone(), mailer, config.identity.clone(), site).await?;
+            Identity::new(store.clone(), world.clone(), post, config.identity.clone(), site).await?;
         let servers = ServerList::new(store.clone(), world.clone(), config.federation.allow.clone());
         let (key, old_keys) = (Arc::new(keys.current), keys.old);
         Ok(Self { world, store, server, key, old_keys, weak_keys, accounts, identity, servers, link })
@@ -370,11 +400,12 @@ fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::Serv
 fn client_config(config: &Config) -> chappe_client_api::Config {
     let mut client = config.client.clone();
     client.public_base_url.clone_from(&config.public_baseurl);
+    client.identity_service = config.listeners.iter().any(|listener| listener.apis.contains(&Api::Identity));
     client
 }
 
-/// SMTP with the secrets from the files that the configuration names.
-pub(crate) fn mailer(config: &MailConfig) -> Result<Arc<dyn Mailer>> {
+/// SMTP and templates with what the files hold that the configuration names.
+pub(crate) fn post(config: &MailConfig) -> Result<Post> {
     let password = config.password_file.as_ref().map(|file| {
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
         Ok::<_, anyhow::Error>(text.trim_end_matches(['\r', '\n']).to_owned())
@@ -385,7 +416,24 @@ pub(crate) fn mailer(config: &MailConfig) -> Result<Arc<dyn Mailer>> {
         .map(|file| std::fs::read(file).with_context(|| file.display().to_string()));
     let secrets =
         MailSecrets { password: password.transpose()?, certificate_authority: authority.transpose()? };
-    Ok(Arc::new(Smtp::new(config, secrets).context("`mail`")?))
+    let templates = config.templates.as_deref().map(templates).transpose()?;
+    let mailer = Arc::new(Smtp::new(config, secrets).context("`mail`")?);
+    Ok(Post { mailer, templates: templates.unwrap_or_default() })
+}
+
+/// The mails that an operator wrote.
+fn templates(folder: &Path) -> Result<Templates> {
+    let place = || format!("`mail.templates`: {}", folder.display());
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).with_context(place)? {
+        let path = entry.with_context(place)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Notes beside the mails are left alone.
+        if name.ends_with(".txt") || name.ends_with(".html") {
+            files.insert(name, std::fs::read_to_string(&path).with_context(|| path.display().to_string())?);
+        }
+    }
+    Templates::new(&files).with_context(place)
 }
 
 pub(crate) fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Answer, Deps, Verb};
-use chappe_identity::{AllowList, ServerList};
+use chappe_identity::{AllowList, MapBook, ServerList};
 use chappe_store::Store;
 use chappe_world::World;
 use clap::{Args, Parser, Subcommand};
@@ -190,10 +190,13 @@ fn routes() -> String {
     let (client, federation) = (chappe_client_api::routes(), chappe_federation::routes());
     let media = chappe_client_api::media_routes();
     let given = chappe_federation::media_routes();
+    let (identity, internal) = (chappe_identity_api::routes(), chappe_identity_api::internal_routes());
     let clients = client.table().iter().chain(media.table());
     let admin = chappe_admin::routes();
-    let others = federation.table().iter().chain(given.table()).chain(admin.table());
-    let all: BTreeSet<_> = clients.chain(others).collect();
+    let servers = federation.table().iter().chain(given.table()).chain(admin.table());
+    let network = chappe_identity_api::federation_routes();
+    let identity = identity.table().iter().chain(internal.table()).chain(network.table());
+    let all: BTreeSet<_> = clients.chain(servers).chain(identity).collect();
     let lines: Vec<String> = all.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
     lines.join("\n")
 }
@@ -213,6 +216,7 @@ async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
     let deps = Deps {
         accounts: Accounts::new(store.clone(), world.clone(), server, config.accounts.clone()),
         allow_list: AllowList::open(store.clone(), world.clone()).await?,
+        map: MapBook::open(store.clone()).await?,
         servers: ServerList::new(store.clone(), world.clone(), config.federation.allow.clone()),
         store,
         world,

@@ -143,7 +143,7 @@ pub(crate) fn rehearse(config: &Config) -> Result<()> {
         }
     }
     World::real(&config.outbound).context("`outbound.certificate_authorities`")?;
-    config.mail.as_ref().map(assemble::mailer).transpose().context("`mail`")?;
+    config.mail.as_ref().map(assemble::post).transpose().context("`mail`")?;
     registrations::read(config)?;
     assemble::shared_secret(&config.admin).context("`admin.registration_shared_secret_file`")?;
     Ok(())

@@ -24,6 +24,8 @@ pub enum Purpose {
     PasswordReset,
     /// Adding the address to the account of whoever comes back with the session.
     AddToAccount,
+    /// Binding the address to a user in the identity service.
+    Bind,
 }
 
 /// One validation under way.
@@ -46,6 +48,9 @@ pub struct Validation {
     pub expires_at: u64,
     /// Whether the address is validated.
     pub validated: bool,
+    /// When it was validated, in milliseconds since 1970; older sessions do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validated_at: Option<u64>,
     /// Wrong tokens so far.
     pub failures: u32,
 }
@@ -81,6 +86,7 @@ mod tests {
             next_link: None,
             expires_at: 9,
             validated: false,
+            validated_at: None,
             failures: 0,
         });
         let zeros = ["0"; 32].join(",");

@@ -21,6 +21,7 @@ mod golden_accounts;
 mod golden_delivery;
 mod hex32;
 pub mod identity;
+pub mod identity_service;
 pub mod jobs;
 mod key;
 mod log;

@@ -39,6 +39,36 @@ registry! {
     ALLOW_RULES = 133, Index;
     /// Servers that operators let take part.
     ALLOWED_SERVERS = 134, Index;
+    /// Addresses of new accounts that the identity service is still to bind.
+    WANTED_BINDINGS = 135, Queue;
+    /// Whose an address is, as the identity service vouches.
+    ASSOCIATIONS = 136, Point;
+    /// The same by user.
+    ASSOCIATIONS_OF = 137, Index;
+    /// Bound addresses by their hash under a pepper.
+    ADDRESS_HASHES = 138, Point;
+    /// Invitations that wait for an address to be bound.
+    WAITING_INVITES = 139, Index;
+    /// Invitations of addresses, by token.
+    INVITE_TOKENS = 140, Point;
+    /// Ephemeral keys of invitations.
+    INVITE_KEYS = 141, Point;
+    /// Invitations of addresses by when they end.
+    INVITE_EXPIRIES = 142, Queue;
+    /// News of addresses that other servers are still to be told, by when to try.
+    NOTICES = 143, Queue;
+    /// Access tokens of the identity service, by hash.
+    SERVICE_TOKENS = 144, Point;
+    /// Who uses the identity service: accepted policies, live tokens.
+    SERVICE_USERS = 145, Point;
+    /// Which homeserver an address, a domain or its sub-domains belong to.
+    MAP_ENTRIES = 146, Index;
+    /// The same by pattern, in order.
+    MAP_PATTERNS = 147, Index;
+    /// The small records that writers of the map, of peppers expect, by name.
+    IDENTITY_HEADS = 148, Point;
+    /// Where addresses of local users were bound.
+    BOUND_AT = 149, Index;
     /// What waits for other servers, by destination.
     OUTBOX = 150, Queue;
     /// How reaching each destination went.

@@ -7,6 +7,8 @@
 mod error;
 mod finish;
 mod origin;
+mod page;
+mod payload;
 mod rates;
 mod routes;
 mod ruma;
@@ -16,6 +18,8 @@ pub use self::{
     error::{Error, Result},
     finish::finish,
     origin::{Origin, Peer},
+    page::Page,
+    payload::Payload,
     rates::{Rate, RateLimiter},
     routes::{Auth, Route, Routes},
     ruma::{Arguments, BodyLimit, Parameters, Ruma, WithBody, body_bytes},

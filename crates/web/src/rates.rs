@@ -58,6 +58,18 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// Takes one token of `subject` (a user, an address) for `action`; 429 with the time to wait when there is none.
     pub fn check(&self, action: &'static str, subject: &str, rate: Rate) -> Result<(), Error> {
+        self.check_many(action, subject, rate, 1)
+    }
+
+    /// The same for something that counts `count` times. What counts for more than a burst is let through when a whole burst
+    /// is there, and paid for later.
+    pub fn check_many(
+        &self,
+        action: &'static str,
+        subject: &str,
+        rate: Rate,
+        count: u32,
+    ) -> Result<(), Error> {
         if rate.per_second <= 0.0 {
             return Ok(());
         }
@@ -75,11 +87,12 @@ impl RateLimiter {
         let earned = now.duration_since(bucket.at).as_secs_f64() * rate.per_second;
         bucket.tokens = (bucket.tokens + earned).min(full);
         bucket.at = now;
-        if bucket.tokens < 1.0 {
-            let wait = ((1.0 - bucket.tokens) / rate.per_second).min(86_400.0);
+        let needed = f64::from(count.max(1)).min(full);
+        if bucket.tokens < needed {
+            let wait = ((needed - bucket.tokens) / rate.per_second).min(86_400.0);
             return Err(Error::limit_exceeded(Duration::from_secs_f64(wait)));
         }
-        bucket.tokens -= 1.0;
+        bucket.tokens -= f64::from(count.max(1));
         Ok(())
     }
 }
@@ -99,5 +112,16 @@ mod tests {
         assert!(limiter.check("login", "b", rate).is_ok());
         assert!(limiter.check("join", "a", rate).is_ok());
         assert!(limiter.check("login", "a", Rate::UNLIMITED).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_counts_for_many_empties_the_bucket_at_once() {
+        let limiter = RateLimiter::default();
+        let rate = Rate::new(0.001, 10);
+        assert!(limiter.check_many("lookup", "a", rate, 8).is_ok());
+        assert!(limiter.check_many("lookup", "a", rate, 3).is_err());
+        assert!(limiter.check_many("lookup", "a", rate, 2).is_ok());
+        assert!(limiter.check_many("lookup", "b", rate, 1000).is_ok());
+        assert!(limiter.check("lookup", "b", rate).is_err());
     }
 }

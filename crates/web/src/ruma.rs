@@ -207,7 +207,7 @@ fn refusal(error: FromHttpRequestError) -> Error {
 
 /// Path and query arguments: missing or invalid.
 fn parameter(error: &str) -> Error {
-    if error.starts_with("missing field") {
+    if error.contains("missing field `") {
         return Error::missing_param(error.to_owned());
     }
     Error::invalid_param(error.to_owned())

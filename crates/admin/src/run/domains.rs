@@ -1,5 +1,7 @@
 //! `domains`: who may sign up with an e-mail address.
 
+mod map;
+
 use chappe_identity::{Email, ListedRule, Rule};
 use serde_json::json;
 
@@ -45,6 +47,7 @@ pub(super) async fn run(deps: &Deps, verb: Domains) -> Result<Answer, Error> {
             let said = format!("{} added, {} were on the list already", imported.added, imported.known);
             Ok(Answer::line(said, json!({ "added": imported.added, "known": imported.known })))
         }
+        Domains::Map(verb) => map::run(&deps.map, verb).await,
     }
 }
 

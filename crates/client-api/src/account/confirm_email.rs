@@ -1,13 +1,9 @@
 //! `GET` and `POST` of the page that the link in a mail leads to: opening it changes nothing, the button confirms.
 
-use axum::{
-    body::Body,
-    extract::{Query, Request, State},
-    response::{Html, IntoResponse, Response},
-};
+use axum::extract::{Query, State};
 use chappe_identity::{CONFIRM_PATH, Identity, Language, Page, page};
-use chappe_web::body_bytes;
-use http::{HeaderValue, StatusCode, Uri, header};
+use chappe_web::Payload;
+use http::StatusCode;
 use serde::Deserialize;
 
 /// The parameters of the link, which the form sends again.
@@ -25,7 +21,7 @@ impl Link {
     }
 }
 
-pub(super) async fn show(State(identity): State<Identity>, Query(link): Query<Link>) -> Response {
+pub(super) async fn show(State(identity): State<Identity>, Query(link): Query<Link>) -> chappe_web::Page {
     let language = link.language(&identity);
     match identity.pending(&link.sid, &link.token).await {
         Ok(pending) => {
@@ -42,9 +38,11 @@ pub(super) async fn show(State(identity): State<Identity>, Query(link): Query<Li
     }
 }
 
-pub(super) async fn confirm(State(identity): State<Identity>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let Some(link) = form(&parts, body).await else { return failed(&identity, identity.language()) };
+pub(super) async fn confirm(
+    State(identity): State<Identity>,
+    form: chappe_web::Result<Payload<Link>>,
+) -> chappe_web::Page {
+    let Ok(Payload(link)) = form else { return failed(&identity, identity.language()) };
     let language = link.language(&identity);
     match identity.confirm(&link.sid, &link.token).await {
         Ok(confirmed) => {
@@ -55,27 +53,10 @@ pub(super) async fn confirm(State(identity): State<Identity>, request: Request) 
     }
 }
 
-/// The fields of a form, which are written as those of a query are.
-async fn form(parts: &http::request::Parts, body: Body) -> Option<Link> {
-    let bytes = body_bytes(parts, body).await.ok()?;
-    let uri: Uri = format!("/?{}", std::str::from_utf8(&bytes).ok()?).parse().ok()?;
-    Query::try_from_uri(&uri).ok().map(|Query(link)| link)
-}
-
-fn failed(identity: &Identity, language: Language) -> Response {
+fn failed(identity: &Identity, language: Language) -> chappe_web::Page {
     html(StatusCode::BAD_REQUEST, page(&Page::Failed, language, identity.service_name()))
 }
 
-fn html(status: StatusCode, text: String) -> Response {
-    let mut response = (status, Html(text)).into_response();
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'";
-    for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, policy),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
+fn html(status: StatusCode, html: String) -> chappe_web::Page {
+    chappe_web::Page { status, html }
 }

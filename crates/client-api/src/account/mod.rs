@@ -9,8 +9,10 @@ mod register;
 mod request_msisdn;
 mod request_token;
 mod threepid_add;
+mod threepid_bind;
 mod threepid_delete;
 mod threepid_post;
+mod threepid_unbind;
 mod threepids;
 mod token_validity;
 mod whoami;
@@ -47,6 +49,8 @@ fn whole() -> Routes<Api> {
         .on::<api::get_3pids::v3::Request, _>(threepids::handler)
         .on::<api::add_3pid::v3::Request, _>(threepid_add::handler)
         .on::<api::delete_3pid::v3::Request, _>(threepid_delete::handler)
+        .on::<api::bind_3pid::v3::Request, _>(threepid_bind::handler)
+        .on::<api::unbind_3pid::v3::Request, _>(threepid_unbind::handler)
         .on::<api::request_openid_token::v3::Request, _>(openid::handler)
         .at(&Method::POST, "/_matrix/client/v3/account/3pid", Auth::Token, threepid_post::handler)
         .at(&Method::POST, "/_matrix/client/r0/account/3pid", Auth::Token, threepid_post::handler)

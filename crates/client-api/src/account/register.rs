@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use chappe_accounts::{Accounts, LogIn, NewUser, Operation, Proof, UserKind, Verified};
-use chappe_identity::{Email, Identity, Purpose};
+use chappe_identity::{Email, Identity, IdentityService, Purpose};
 use chappe_web::{Origin, Ruma};
 use ruma::{
     OwnedUserId,
@@ -28,7 +28,7 @@ use crate::{
 #[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
-    State(identity): State<Identity>,
+    State(service): State<IdentityService>,
     State(config): State<Arc<Config>>,
     State(limits): State<Limits>,
     origin: Origin,
@@ -49,7 +49,7 @@ pub(super) async fn handler(
             accounts.create_user(NewUser { kind: UserKind::Guest, ..NewUser::default() }).await?
         }
         (RegistrationKind::User, _) if config.registration.is_possible() => {
-            sign_up(&accounts, &identity, &config.registration, &request).await?
+            sign_up(&accounts, &service, &config.registration, &request).await?
         }
         _ => return Err(closed().into()),
     };
@@ -68,10 +68,11 @@ pub(super) async fn handler(
 
 async fn sign_up(
     accounts: &Accounts,
-    identity: &Identity,
+    service: &IdentityService,
     registration: &Registration,
     request: &Request,
 ) -> Result<OwnedUserId> {
+    let identity = service.identity();
     // Tell at once what can never work, before anybody types an address or waits for a mail.
     let named_by_address = registration.email && identity.names_accounts();
     let name = request.username.as_deref().filter(|_| !named_by_address);
@@ -90,13 +91,17 @@ async fn sign_up(
         localpart: name.map(str::to_owned),
         password: request.password.clone(),
         email: verified.email.clone(),
+        published: verified.email.is_some() && service.binds_new_accounts(),
         registration_token: verified.registration_token.clone(),
         ..NewUser::default()
     };
-    match proved_address(&verified).filter(|_| named_by_address) {
-        Some(email) => create_named(accounts, identity, &email, new).await,
-        None => Ok(accounts.create_user(new).await?),
-    }
+    let user = match proved_address(&verified).filter(|_| named_by_address) {
+        Some(email) => create_named(accounts, identity, &email, new).await?,
+        None => accounts.create_user(new).await?,
+    };
+    // What waited for the address finds its way now.
+    service.wake();
+    Ok(user)
 }
 
 /// The flows that lead to an account, best first.

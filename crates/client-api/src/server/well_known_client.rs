@@ -11,5 +11,9 @@ pub(super) async fn handler(State(config): State<Arc<Config>>) -> Result<Json<Va
     if config.public_base_url.is_empty() {
         return Err(chappe_web::Error::not_found("This server does not say where it is").into());
     }
-    Ok(Json(json!({ "m.homeserver": { "base_url": config.public_base_url } })))
+    let mut told = json!({ "m.homeserver": { "base_url": config.public_base_url } });
+    if config.identity_service {
+        told["m.identity_server"] = json!({ "base_url": config.public_base_url });
+    }
+    Ok(Json(told))
 }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use chappe_accounts::{Accounts, AccountsConfig, NewUser};
 use chappe_kv::{Counting, Db, Memory, RoundTrips};
 use chappe_rooms::{
-    Actor, AliasTarget, Change, Draft, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers,
-    Rooms, StateEvents, StateIds, Template,
+    Actor, AliasTarget, BoundInvite, Change, Draft, Extent, Gap, Invitation, JoinAnswer, KeysWanted,
+    PeerError, Peers, Rooms, StateEvents, StateIds, Template,
 };
 use chappe_rules::{build::SigningKey, check::KeyRing, policy::Plain};
 use chappe_store::Store;
@@ -47,6 +47,9 @@ impl Peers for Alone {
         _: &UserId,
         _: &[RoomVersionId],
     ) -> Result<Template, PeerError> {
+        nobody()
+    }
+    async fn exchange_invite(&self, _: &RoomId, _: BoundInvite) -> Result<(), PeerError> {
         nobody()
     }
     async fn send_join(

@@ -6,9 +6,9 @@ use axum::{
 };
 use chappe_web::{Error, Origin as Address, Ruma, body_bytes};
 use http::{StatusCode, header, request::Parts};
-use ruma::{OwnedServerName, api::IncomingRequest};
+use ruma::{OwnedServerName, ServerName, api::IncomingRequest};
 
-use super::{Claimed, Signed, verify};
+use super::{Addressee, Claimed, Signed, verify};
 use crate::{Federation, Network};
 
 /// A request that another server has signed. The request is read after the signature was checked.
@@ -33,7 +33,7 @@ where
         let network = federation.network();
         let (mut parts, body) = request.into_parts();
         let Ok(address) = Address::from_request_parts(&mut parts, state).await;
-        let (claimed, key) = claim(network, &parts, address).await?;
+        let (claimed, key) = claim(network, &parts, address, &[network.server().as_str()]).await?;
         // Only now: nobody whose keys cannot be had makes this server hold megabytes.
         let body = body_bytes(&parts, body).await?;
         let origin = prove(network, &parts, &body, claimed, &key)?;
@@ -46,7 +46,12 @@ where
 
 /// Who claims to have signed a request, and the key to check it with: 401 when nobody does or there is no such key, 403
 /// when it is a server this one does not talk with, 429 when the key would have to be looked for once too often.
-async fn claim(network: &Network, parts: &Parts, address: Address) -> Result<(Claimed, [u8; 32]), Error> {
+async fn claim(
+    network: &Network,
+    parts: &Parts,
+    address: Address,
+    names: &[&str],
+) -> Result<(Claimed, [u8; 32]), Error> {
     let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
     let value = headers.next().ok_or_else(|| unauthorized("the Authorization header is missing"))?;
     if headers.next().is_some() {
@@ -54,7 +59,7 @@ async fn claim(network: &Network, parts: &Parts, address: Address) -> Result<(Cl
     }
     let claimed = Claimed::parse(value.as_bytes()).map_err(unauthorized)?;
     let us = network.server();
-    if claimed.destination.as_ref().is_some_and(|destination| destination != us.as_str()) {
+    if claimed.destination.as_ref().is_some_and(|destination| !names.contains(&destination.as_str())) {
         return Err(unauthorized("the request is for another server"));
     }
     if claimed.origin == us {
@@ -84,11 +89,39 @@ fn prove(
     let us = network.server();
     let uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let signed = Signed { method: &parts.method, uri, body };
-    verify(signed, &claimed, us, key).map_err(unauthorized)?;
+    verify(signed, &claimed, Addressee::homeserver(us), key).map_err(unauthorized)?;
     network.backoff().heard_from(&claimed.origin);
     Ok(claimed.origin)
 }
 
 fn unauthorized(why: &'static str) -> Error {
     Error::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", why)
+}
+
+impl Network {
+    /// The homeserver that signed a request to the identity service of this server, which is known by `names`. The body is
+    /// read after it is clear that there is a key to check it with.
+    ///
+    /// 401 when nobody signed it, 403 when it is a server this one does not talk with, 429 when its key would have to be
+    /// looked for once too often.
+    pub async fn signer(
+        &self,
+        parts: &Parts,
+        body: Body,
+        address: Address,
+        names: &[&str],
+    ) -> Result<(OwnedServerName, bytes::Bytes), Error> {
+        let (claimed, key) = claim(self, parts, address, names).await?;
+        let body = body_bytes(parts, body).await?;
+        let uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let signed = Signed { method: &parts.method, uri, body: &body };
+        let meant = claimed.destination.clone().unwrap_or_else(|| self.server().to_string());
+        let homeserver = ServerName::parse(&*meant).ok();
+        let as_homeserver = homeserver
+            .is_some_and(|name| verify(signed, &claimed, Addressee::homeserver(&name), &key).is_ok());
+        if !as_homeserver {
+            verify(signed, &claimed, Addressee::identity_server(&meant), &key).map_err(unauthorized)?;
+        }
+        Ok((claimed.origin, body))
+    }
 }

@@ -221,7 +221,10 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
     assert_eq!(put(bound(bob.as_str(), &signed)).await, StatusCode::BAD_GATEWAY, "to be tried again");
     a.back(&net);
     tokio::time::advance(std::time::Duration::from_hours(1)).await;
-    assert_eq!(put(bound(bob.as_str(), &signed)).await, StatusCode::OK);
+    // As identity servers of old do it.
+    let body = Body::from(bound(bob.as_str(), &signed).to_string());
+    let posted = Request::post("/_matrix/federation/v1/3pid/onbind").body(body).unwrap();
+    assert_eq!(b.router.clone().oneshot(posted).await.unwrap().status(), StatusCode::OK);
     let invite = b.store.read().out_of_band(&bob, &room).await.unwrap().unwrap().value.0;
     assert_eq!(invite.kind(), Some(chappe_store::Membership::Invite));
     b.rooms.join(&b.actor("bob"), &room, Vec::new(), serde_json::Map::new()).await.unwrap();

@@ -2,7 +2,7 @@
 
 use chappe_rules::Pdu;
 use chappe_store::Membership;
-use ruma::{OwnedUserId, RoomId, events::StateEventType};
+use ruma::{OwnedUserId, RoomId, UserId, events::StateEventType};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -25,6 +25,29 @@ struct Invited {
 }
 
 impl Rooms {
+    /// Has an invite of an address made the actor's own, with the signature of whoever has its key (client-server API,
+    /// `third_party_signed` of a join).
+    pub async fn redeem_invite(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        signed: Map<String, Value>,
+    ) -> Result<()> {
+        let user = |field: &str| {
+            let text = signed.get(field).and_then(Value::as_str).unwrap_or_default();
+            UserId::parse(text).map_err(|_| Error::BadJson(format!("third_party_signed.{field} is no user")))
+        };
+        let (sender, invited) = (user("sender")?, user("mxid")?);
+        if invited != actor.user {
+            return Err(Error::Forbidden("this invitation was signed for somebody else".to_owned()));
+        }
+        let bound = BoundInvite { sender, invited, signed };
+        if bound.sender.server_name() == self.server() {
+            return self.exchange_invite(room, bound).await;
+        }
+        Ok(self.0.peers.exchange_invite(room, bound).await?)
+    }
+
     /// Invites the user in the name of whoever invited the address. That the identity server's signature is right, and
     /// that it was this user who invited the address, is for the rules of the room to say.
     pub async fn exchange_invite(&self, room: &RoomId, bound: BoundInvite) -> Result<()> {

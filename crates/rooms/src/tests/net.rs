@@ -29,7 +29,8 @@ use ruma::{
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    Actor, AliasTarget, Config, Deps, Draft, Error, Extent, Gap, Invitation, JoinAnswer, KeysWanted,
+    Actor, AliasTarget, BoundInvite, Config, Deps, Draft, Error, Extent, Gap, Invitation, JoinAnswer,
+    KeysWanted,
     PeerError, Peers, PublicRoomsRequest, Rooms, SignedMember, StateEvents, StateIds, Template,
 };
 
@@ -191,6 +192,11 @@ impl Peers for Wire {
     ) -> Result<Template, PeerError> {
         let template = self.to(to)?.make_join(&self.from, room, user, versions).await.map_err(refused)?;
         Ok(self.twisted(template))
+    }
+
+    async fn exchange_invite(&self, room: &RoomId, bound: BoundInvite) -> Result<(), PeerError> {
+        let to = bound.sender.server_name().to_owned();
+        self.to(&to)?.exchange_invite(room, bound).await.map_err(refused)
     }
 
     async fn send_join(

@@ -37,7 +37,7 @@ fn loopback() -> IpAddr {
 
 /// A group of routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Api {
     /// For clients: `/_matrix/client`, `/.well-known/matrix/client`.
     Client,
@@ -45,6 +45,11 @@ pub enum Api {
     Federation,
     /// Uploads and downloads: `/_matrix/media`, `/_matrix/client/v1/media`.
     Media,
+    /// The identity service: `/_matrix/identity`.
+    Identity,
+    /// What this network's own servers alone may ask of the identity service: `internal-info`, `internal/bind`. Nobody is
+    /// asked for a token there: keep it off the Internet.
+    IdentityInternal,
     /// For server administrators: `/_synapse/admin`. Keep it off the Internet.
     Admin,
     /// Prometheus: `/metrics`. Keep it off the Internet.

@@ -51,6 +51,9 @@ pub struct Config {
     /// Who may sign up and how addresses are validated.
     #[serde(default)]
     pub identity: chappe_identity::Config,
+    /// Limits of the identity service's HTTP.
+    #[serde(default)]
+    pub identity_api: chappe_identity_api::Config,
     /// How mail goes out; absent: no mail.
     #[serde(default)]
     pub mail: Option<MailConfig>,

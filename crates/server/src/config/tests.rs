@@ -65,7 +65,7 @@ fn errors_name_the_file_the_line_and_the_key() {
     for (right, wrong, line, key) in [
         ("port = 8008", "port = \"http\"", 5, "listeners.0.port"),
         ("\"federation\"", "\"fedration\"", 6, "listeners.0.apis.1"),
-        ("\"federation\"", "\"identity\"", 6, "listeners.0.apis.1"),
+        ("\"federation\"", "\"idenity\"", 6, "listeners.0.apis.1"),
         ("\"hs1\"", "\"hs 1\"", 1, "server_name"),
         ("http://127.0.0.1:8008", "matrix", 3, "public_baseurl"),
         ("[\"client\", \"federation\"]", "[]", 6, "listeners.0.apis"),

@@ -63,6 +63,20 @@ fn general(config: &Config, found: &mut Found) {
     found.need(config.identity.validation_hours > 0, "identity.validation_hours", "must be at least 1");
     let controls = config.identity.service_name.chars().any(char::is_control);
     found.need(!controls, "identity.service_name", "has a control character");
+    let service = &config.identity.service;
+    let key = "identity.service.invite_days";
+    found.need((1..=3650).contains(&service.invite_days), key, "must be between 1 and 3650");
+    let key = "identity.service.lookup_addresses";
+    found.need((1..=100_000).contains(&service.lookup_addresses), key, "must be between 1 and 100000");
+    let web = |text: &str| url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    let link = service.invite_link.replace(['{', '}'], "");
+    let sentence = "must be an http or https URL";
+    found.need(link.is_empty() || web(&link), "identity.service.invite_link", sentence);
+    for (name, policy) in &service.policies {
+        let key = format!("identity.service.policies.{name}");
+        let right = !policy.texts.is_empty() && policy.texts.values().all(|text| web(&text.url));
+        found.need(right, &key, "needs texts, each with an http or https URL");
+    }
 }
 
 fn listeners(config: &Config, found: &mut Found) {

@@ -84,7 +84,7 @@ data_dir = "{}"
 public_baseurl = "http://matrix.example.gouv.fr"
 [[listeners]]
 port = 0
-apis = ["client", "media", "federation", "admin", "metrics", "health"]
+apis = ["client", "media", "federation", "identity", "admin", "metrics", "health"]
 [log]
 level = "warn"
 [identity]

@@ -7,6 +7,7 @@ mod appservices;
 mod backup;
 mod client;
 mod hostile;
+mod identity;
 mod lab;
 mod life;
 mod push;

@@ -6,21 +6,21 @@ use serde_json::{Value, json};
 
 use crate::lab::{Http, Lab};
 
-const REGISTER: &str = "/_matrix/client/v3/register";
-const REQUEST: &str = "/_matrix/client/v3/register/email/requestToken";
+pub(crate) const REGISTER: &str = "/_matrix/client/v3/register";
+pub(crate) const REQUEST: &str = "/_matrix/client/v3/register/email/requestToken";
 
-fn wanted(address: &str, attempt: u64) -> Value {
+pub(crate) fn wanted(address: &str, attempt: u64) -> Value {
     json!({ "client_secret": "a-secret-of-the-client", "email": address, "send_attempt": attempt })
 }
 
 /// Path and query of the link in a mail.
-fn link(mail: &Received) -> String {
+pub(crate) fn link(mail: &Received) -> String {
     let line = mail.text.lines().find(|line| line.starts_with("http://matrix.example.gouv.fr/")).unwrap();
     line.trim_start_matches("http://matrix.example.gouv.fr").to_owned()
 }
 
 /// Opens the link and presses the button.
-async fn confirm(http: &Http, link: &str) {
+pub(crate) async fn confirm(http: &Http, link: &str) {
     let (status, page) = http.raw(Request::get(http.uri(link)), String::new()).await;
     assert_eq!(status, StatusCode::OK);
     assert!(page.contains("<form method=\"post\""), "{page}");
@@ -31,7 +31,7 @@ async fn confirm(http: &Http, link: &str) {
     assert_eq!(status, StatusCode::OK, "{page}");
 }
 
-fn registration(sid: &Value, session: &Value, username: &str) -> Value {
+pub(crate) fn registration(sid: &Value, session: &Value, username: &str) -> Value {
     json!({
         "username": username, "password": "correct horse battery", "initial_device_display_name": "Test",
         "auth": {
@@ -91,6 +91,19 @@ async fn from_the_address_to_a_logged_in_device() {
     assert_eq!((status, &again["errcode"]), (StatusCode::BAD_REQUEST, &json!("M_THREEPID_IN_USE")));
     assert!(!lab.has_mail());
     lab.stop().await;
+}
+
+/// Signs an address up that may; gives the answer to the registration.
+pub(crate) async fn sign_up(lab: &mut Lab, address: &str) -> Value {
+    let http = lab.http();
+    let (status, asked) = http.post(REQUEST, wanted(address, 1)).await;
+    assert_eq!(status, StatusCode::OK, "{asked}");
+    confirm(&http, &link(&lab.mail().await)).await;
+    let (_, flows) = http.post(REGISTER, json!({ "password": "correct horse battery" })).await;
+    let body = registration(&asked["sid"], &flows["session"], "somebody");
+    let (status, registered) = http.post(REGISTER, body).await;
+    assert_eq!(status, StatusCode::OK, "{registered}");
+    registered
 }
 
 /// Two addresses with the same plain user name get two accounts.

@@ -1,0 +1,5 @@
+//! `/_matrix/identity/v2/account`.
+
+pub(super) mod logout;
+pub(super) mod register;
+pub(super) mod show;

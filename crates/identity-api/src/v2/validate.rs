@@ -1,0 +1,4 @@
+//! `/_matrix/identity/v2/validate`.
+
+pub(crate) mod email;
+pub(super) mod msisdn;

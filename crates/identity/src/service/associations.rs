@@ -1,0 +1,321 @@
+//! Associations: binding an address to a user, taking it back, finding it.
+
+use std::collections::BTreeMap;
+
+use chappe_store::{
+    Direction, Json, Tx,
+    accounts::ThreepidOwners,
+    identity_service::{
+        AddressHashes, Association, Associations, AssociationsOf, Binding, BoundAt, News, Notice, Notices,
+        WantedBindings,
+    },
+};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, ClientSecret, Int, OwnedUserId, SessionId, UserId};
+
+use super::{EMAIL, IdentityService, TRIES, peppers::hash};
+use crate::{Email, Error, Purpose};
+
+/// How long an association is said to hold, in milliseconds: a hundred years.
+pub(super) const LIFETIME: u64 = 100 * 365 * 24 * 3_600_000;
+/// Addresses of new accounts that are bound in one go.
+const WANTED_AT_ONCE: usize = 100;
+
+/// Places where the addresses of one user may be bound.
+const MOST_BOUND: usize = 200;
+
+/// An association with the signature of this service (identity service API, `3pid/bind`).
+pub type SignedAssociation = CanonicalJsonObject;
+
+impl IdentityService {
+    /// Binds a validated address to a user (`3pid/bind`). The session stays good until it expires: a request that comes
+    /// twice gives the same.
+    pub async fn bind(
+        &self,
+        sid: &SessionId,
+        client_secret: &ClientSecret,
+        user: &UserId,
+    ) -> Result<SignedAssociation, Error> {
+        let proof = self.inner.identity.validated(Purpose::Bind, sid, client_secret).await?;
+        self.check_binding(&proof.address, user)?;
+        let at = self.world().now();
+        let bound = self.associate(&proof.address, user, at, None).await?;
+        Ok(self.sign_association(&proof.address, &bound))
+    }
+
+    /// Binds an address because this network says so (`internal/bind`).
+    pub async fn bind_unproved(&self, address: &Email, user: &UserId) -> Result<SignedAssociation, Error> {
+        self.check_binding(address, user)?;
+        let bound = self.associate(address, user, self.world().now(), None).await?;
+        Ok(self.sign_association(address, &bound))
+    }
+
+    /// Takes an association back; `false` when the address was not bound to this user.
+    pub async fn unbind(&self, address: &Email, user: &UserId) -> Result<bool, Error> {
+        for _ in 0..TRIES {
+            let key = place(address);
+            let found = self.store().read().get::<Associations>(&key).await?;
+            let Some(found) = found.filter(|Json(association)| association.user == *user) else {
+                return Ok(false);
+            };
+            let mut tx = Tx::new();
+            tx.expect::<Associations>(&key, Some(&found)).delete::<Associations>(&key);
+            tx.delete::<AssociationsOf>(&(user.to_owned(), key.0, key.1));
+            let news = News::Ended(binding(address, user, self.world().now()));
+            let notice = Json(Notice { to: None, tries: 0, news });
+            tx.put::<Notices>(&(self.world().now(), self.world().token(16)), &notice);
+            match self.store().commit(tx).await {
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {
+                    self.wake();
+                    return Ok(true);
+                }
+            }
+        }
+        Err(chappe_store::Error::Conflict.into())
+    }
+
+    /// Takes an association back for whoever proved the address with a session.
+    pub async fn unbind_proved(
+        &self,
+        sid: &SessionId,
+        client_secret: &ClientSecret,
+        address: &Email,
+        user: &UserId,
+    ) -> Result<bool, Error> {
+        let proof = self.inner.identity.validated(Purpose::Bind, sid, client_secret).await?;
+        if proof.address != *address {
+            return Err(Error::Invalid("This session validated another address"));
+        }
+        self.unbind(address, user).await
+    }
+
+    /// Binds an address at whichever identity server a user of this homeserver names, and remembers where.
+    pub async fn bind_for(
+        &self,
+        user: &UserId,
+        (id_server, token): (&str, &str),
+        sid: &SessionId,
+        client_secret: &ClientSecret,
+    ) -> Result<(), Error> {
+        let known =
+            self.store().read().scan::<BoundAt>(&user.to_owned(), Direction::Forward, MOST_BOUND).await?;
+        if known.len() >= MOST_BOUND {
+            return Err(Error::Invalid("Too many addresses are bound"));
+        }
+        let server = self.server_for(user, id_server, token).await?;
+        let address = server.bind(sid, client_secret, user).await?;
+        let mut tx = Tx::new();
+        let row = (user.to_owned(), EMAIL.to_owned(), address.to_string(), id_server.to_ascii_lowercase());
+        tx.put::<BoundAt>(&row, &self.world().now());
+        self.store().commit(tx).await?;
+        Ok(())
+    }
+
+    /// Has one identity server forget whose an address is, or all that are known to say so, this one among them; `false`
+    /// when one of them does not support it.
+    pub async fn unbind_for(
+        &self,
+        user: &UserId,
+        address: &Email,
+        id_server: Option<&str>,
+    ) -> Result<bool, Error> {
+        let place = (user.to_owned(), EMAIL.to_owned(), address.to_string());
+        let rows = self.store().read().scan::<BoundAt>(&place, Direction::Forward, MOST_BOUND).await?;
+        let mut servers: Vec<String> = rows.into_iter().map(|((.., server), _)| server).collect();
+        match id_server {
+            Some(named) => servers = vec![named.to_ascii_lowercase()],
+            None if servers.iter().any(|server| self.is_called(server)) => {}
+            None => servers.push(self.server().to_string()),
+        }
+        let mut everywhere = true;
+        for server in servers {
+            match self.server_without_token(&server)?.unbind(address, user).await {
+                Ok(done) => everywhere &= done,
+                // It is remembered, for another time.
+                Err(Error::Unreachable) => {
+                    everywhere = false;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let mut tx = Tx::new();
+            tx.delete::<BoundAt>(&(user.to_owned(), EMAIL.to_owned(), address.to_string(), server));
+            self.store().commit(tx).await?;
+        }
+        Ok(everywhere)
+    }
+
+    /// Whose an address is.
+    pub async fn association(&self, address: &Email) -> Result<Option<Association>, Error> {
+        let found = self.store().read().get::<Associations>(&place(address)).await?;
+        Ok(found.map(|Json(association)| association))
+    }
+
+    /// The same, signed (version 1, `lookup`).
+    pub async fn signed_association(&self, address: &Email) -> Result<Option<SignedAssociation>, Error> {
+        let found = self.association(address).await?;
+        Ok(found.map(|association| self.sign_association(address, &association)))
+    }
+
+    /// Whose these addresses are (version 1, `bulk_lookup`).
+    pub async fn users_of(&self, addresses: &[Email]) -> Result<Vec<Option<OwnedUserId>>, Error> {
+        let keys: Vec<_> = addresses.iter().map(place).collect();
+        let found = self.store().read().get_many::<Associations>(&keys).await?;
+        Ok(found.into_iter().map(|found| found.map(|Json(association)| association.user)).collect())
+    }
+
+    /// Finds users by address or by hash of it (`lookup`). What is malformed is not found.
+    pub async fn lookup(
+        &self,
+        algorithm: &str,
+        pepper: &str,
+        addresses: &[String],
+    ) -> Result<BTreeMap<String, OwnedUserId>, Error> {
+        if addresses.len() > self.config().lookup_addresses {
+            return Err(Error::Invalid("Too many addresses at once"));
+        }
+        let (peppers, _) = self.peppers().await?;
+        if peppers.pepper != pepper {
+            return Err(Error::InvalidPepper);
+        }
+        let asked: Vec<(&String, Email)> = match algorithm {
+            "sha256" => self.unhashed(peppers.number, addresses).await?,
+            "none" => addresses.iter().filter_map(|text| Some((text, plain(text)?))).collect(),
+            _ => return Err(Error::Invalid("The algorithm is sha256 or none")),
+        };
+        let emails: Vec<Email> = asked.iter().map(|(_, email)| email.clone()).collect();
+        let users = self.users_of(&emails).await?;
+        let found = asked.into_iter().zip(users);
+        Ok(found.filter_map(|((text, _), user)| Some((text.clone(), user?))).collect())
+    }
+
+    async fn unhashed<'a>(
+        &self,
+        number: u32,
+        hashes: &'a [String],
+    ) -> Result<Vec<(&'a String, Email)>, Error> {
+        let asked: Vec<(&String, [u8; 32])> =
+            hashes.iter().filter_map(|text| Some((text, super::thirty_two(text)?))).collect();
+        let keys: Vec<_> = asked.iter().map(|(_, hash)| (number, *hash)).collect();
+        let found = self.store().read().get_many::<AddressHashes>(&keys).await?;
+        let known = asked.into_iter().zip(found);
+        Ok(known.filter_map(|((text, _), address)| Some((text, plain(&address?)?))).collect())
+    }
+
+    /// The user's homeserver must be the one that serves the address, where this network has a map.
+    pub(super) fn check_binding(&self, address: &Email, user: &UserId) -> Result<(), Error> {
+        let map = self.inner.identity.inner.map.map();
+        if map.is_empty() {
+            return Ok(());
+        }
+        let server = user.server_name();
+        let serves = map.target(address).is_some_and(|(target, _)| {
+            target.hs == *server || target.shadow_hs.as_ref().is_some_and(|shadow| *shadow == *server)
+        });
+        if serves { Ok(()) } else { Err(Error::BindingNotPermitted) }
+    }
+
+    /// One batch: the association, its hashes, and the note that somebody may have to be told.
+    pub(super) async fn associate(
+        &self,
+        address: &Email,
+        user: &UserId,
+        at: u64,
+        wanted: Option<&(String, String, OwnedUserId)>,
+    ) -> Result<Association, Error> {
+        let key = place(address);
+        for _ in 0..TRIES {
+            let (peppers, head) = self.peppers().await?;
+            let old = self.store().read().get::<Associations>(&key).await?;
+            let mut tx = Tx::new();
+            if let Some(wanted) = wanted {
+                tx.expect::<WantedBindings>(wanted, Some(&())).delete::<WantedBindings>(wanted);
+            }
+            if let Some(Json(old)) = &old {
+                tx.delete::<AssociationsOf>(&(old.user.clone(), key.0.clone(), key.1.clone()));
+            }
+            let bound = Association { user: user.to_owned(), at };
+            tx.expect::<Associations>(&key, old.as_ref()).put::<Associations>(&key, &Json(bound.clone()));
+            tx.put::<AssociationsOf>(&(user.to_owned(), key.0.clone(), key.1.clone()), &());
+            super::peppers::expect(&mut tx, &head);
+            let spelled = format!("{EMAIL} {address}");
+            tx.put::<AddressHashes>(&(peppers.number, hash(address, &peppers.pepper)), &spelled);
+            if let Some(next) = &peppers.next {
+                tx.put::<AddressHashes>(&(peppers.number + 1, hash(address, next)), &spelled);
+            }
+            let notice = Notice { to: None, tries: 0, news: News::Bound(binding(address, user, at)) };
+            tx.put::<Notices>(&(self.world().now(), self.world().token(16)), &Json(notice));
+            match self.store().commit(tx).await {
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {
+                    self.wake();
+                    return Ok(bound);
+                }
+            }
+        }
+        Err(chappe_store::Error::Conflict.into())
+    }
+
+    /// Binds the addresses of new accounts; gives whether there may be more.
+    pub(super) async fn bind_wanted(&self) -> Result<bool, Error> {
+        let reader = self.store().read();
+        let wanted = reader.scan::<WantedBindings>(&(), Direction::Forward, WANTED_AT_ONCE).await?;
+        let owners: Vec<_> = wanted.iter().map(|((m, a, _), ())| (m.clone(), a.clone())).collect();
+        let owners = reader.get_many::<ThreepidOwners>(&owners).await?;
+        drop(reader);
+        let more = wanted.len() == WANTED_AT_ONCE;
+        for ((key, ()), owner) in wanted.into_iter().zip(owners) {
+            let still = owner.is_some_and(|owner| owner == key.2.as_str());
+            let email =
+                Email::parse(&key.1).ok().filter(|email| still && self.check_binding(email, &key.2).is_ok());
+            let done = match email {
+                Some(email) => self.associate(&email, &key.2, self.world().now(), Some(&key)).await.map(drop),
+                None => {
+                    let mut tx = Tx::new();
+                    tx.delete::<WantedBindings>(&key);
+                    self.store().commit(tx).await.map(drop).map_err(Error::from)
+                }
+            };
+            match done {
+                // Somebody else did it.
+                Ok(()) | Err(Error::Store(chappe_store::Error::Conflict)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(more)
+    }
+
+    fn sign_association(&self, address: &Email, bound: &Association) -> SignedAssociation {
+        let number = |value: u64| {
+            CanonicalJsonValue::Integer(Int::new_saturating(i64::try_from(value).unwrap_or(i64::MAX)))
+        };
+        let text = |value: &str| CanonicalJsonValue::String(value.to_owned());
+        self.signed(CanonicalJsonObject::from([
+            ("address".to_owned(), text(address.as_str())),
+            ("medium".to_owned(), text(EMAIL)),
+            ("mxid".to_owned(), text(bound.user.as_str())),
+            ("not_before".to_owned(), number(bound.at)),
+            ("not_after".to_owned(), number(bound.at + LIFETIME)),
+            ("ts".to_owned(), number(bound.at)),
+        ]))
+    }
+}
+
+/// An address and whose it is, as news tell it.
+pub(super) fn binding(address: &Email, user: &UserId, at: u64) -> Binding {
+    Binding { medium: EMAIL.to_owned(), address: address.to_string(), user: user.to_owned(), at }
+}
+
+/// The key of an address in the tables.
+pub(super) fn place(address: &Email) -> (String, String) {
+    (EMAIL.to_owned(), address.to_string())
+}
+
+/// `address medium` or `medium address`, the address in canonical form.
+fn plain(text: &str) -> Option<Email> {
+    let (first, second) = text.split_once(' ')?;
+    let address = if second == EMAIL { first } else { (first == EMAIL).then_some(second)? };
+    Email::parse(address).ok()
+}

@@ -1,0 +1,190 @@
+//! The worker: binds the addresses of new accounts, tells homeservers what waited for an address, turns the pepper.
+
+use std::time::Duration;
+
+use chappe_store::{
+    Direction, Json, Tx,
+    identity_service::{Binding, Invite, InviteTokens, News, Notice, Notices, WaitingInvites},
+};
+use futures_util::future::join_all;
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, UserId};
+use serde_json::{Value, json};
+
+use super::{HomeserverError, IdentityService};
+use crate::Error;
+
+/// News dealt with in one go.
+const AT_ONCE: usize = 50;
+/// Invitations in one message.
+const INVITES: usize = 20;
+/// Invitations that are read for one address.
+const WAITING: usize = 1000;
+/// The longest sleep: expired invitations and the pepper are looked at so often.
+const LONGEST: Duration = Duration::from_mins(5);
+/// The first wait after a failure, in milliseconds; it doubles up to [`LAST_WAIT`].
+const FIRST_WAIT: u64 = 5_000;
+const LAST_WAIT: u64 = 4 * 3_600_000;
+/// After so many failures, about a week, a homeserver is left alone.
+const TRIES: u32 = 50;
+
+impl IdentityService {
+    /// Works until the world stops.
+    pub async fn run(&self) {
+        while !self.world().is_stopping() {
+            let sleep = match self.work().await {
+                Ok(sleep) => sleep,
+                Err(error) => {
+                    tracing::warn!(%error, "identity service upkeep");
+                    Duration::from_secs(5)
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.world().stopping() => break,
+                () = self.inner.work.notified() => {}
+                () = self.world().sleep(sleep) => {}
+            }
+        }
+    }
+
+    /// Has the worker look at what there is to do: an address is to be bound, or was.
+    pub fn wake(&self) {
+        self.inner.work.notify_one();
+    }
+
+    /// Does all that is due; gives how long nothing is.
+    pub async fn work(&self) -> Result<Duration, Error> {
+        while self.bind_wanted().await? {}
+        let next = loop {
+            let now = self.world().now();
+            let rows = self.store().read().scan::<Notices>(&(), Direction::Forward, AT_ONCE).await?;
+            let next = rows.first().map(|((at, _), _)| *at);
+            let due: Vec<_> = rows.into_iter().take_while(|((at, _), _)| *at <= now).collect();
+            if due.is_empty() {
+                break next;
+            }
+            if self.world().is_stopping() {
+                return Ok(Duration::ZERO);
+            }
+            // Together: one server that does not answer holds nobody else up.
+            let dealt = due.into_iter().map(|(key, Json(notice))| self.deal_with(key, notice));
+            for done in join_all(dealt).await {
+                done?;
+            }
+        };
+        self.sweep_invites().await?;
+        match self.turn_pepper_if_due().await {
+            // Somebody bound an address meanwhile: next time.
+            Ok(()) | Err(Error::Store(chappe_store::Error::Conflict)) => {}
+            Err(error) => return Err(error),
+        }
+        let until = next.map_or(LONGEST, |at| Duration::from_millis(at.saturating_sub(self.world().now())));
+        Ok(until.clamp(Duration::from_millis(10), LONGEST))
+    }
+
+    async fn deal_with(&self, key: (u64, String), notice: Notice) -> Result<(), Error> {
+        let told = match (&notice.to, &notice.news) {
+            (None, News::Bound(bound)) => return self.collect(key, bound).await,
+            (None, News::Ended(ended)) => {
+                let mut tx = Tx::new();
+                tx.delete::<Notices>(&key);
+                self.tell_all(&mut tx, &key.1, &ended.user, &notice.news);
+                self.store().commit(tx).await?;
+                return Ok(());
+            }
+            (_, News::Awaited { binding, invites }) => {
+                self.inner.homeservers.onbind(&binding.user, self.onbind(binding, invites)).await
+            }
+            (Some(to), news) => match self.message_of(news).await? {
+                Some(message) => self.inner.homeservers.tell(to, json!(message)).await,
+                None => Ok(()),
+            },
+            (None, News::Invited(_)) => Ok(()),
+        };
+        let mut tx = Tx::new();
+        tx.delete::<Notices>(&key);
+        match told {
+            Ok(()) => tracing::debug!(tries = notice.tries, "another server was told of an address"),
+            Err(HomeserverError::Refused(why)) => {
+                tracing::info!(to = ?notice.to, why, "another server refused the news of an address");
+            }
+            Err(HomeserverError::Unreachable) if notice.tries >= TRIES => {
+                tracing::warn!(to = ?notice.to, "another server was not reached with the news of an address: given up");
+            }
+            Err(HomeserverError::Unreachable) => {
+                let wait = FIRST_WAIT.saturating_mul(1 << notice.tries.min(20)).min(LAST_WAIT);
+                let at = self.world().now() + wait + self.world().below(wait / 4);
+                tx.put::<Notices>(&(at, key.1), &Json(Notice { tries: notice.tries + 1, ..notice }));
+            }
+        }
+        self.store().commit(tx).await?;
+        Ok(())
+    }
+
+    /// Takes the invitations that wait for the address: from now on they are on their way. Those that other servers keep are
+    /// theirs to hand on, once they know.
+    async fn collect(&self, key: (u64, String), bound: &Binding) -> Result<(), Error> {
+        let reader = self.store().read();
+        let place = (bound.medium.clone(), bound.address.clone());
+        let waiting = reader.scan::<WaitingInvites>(&place, Direction::Forward, WAITING).await?;
+        let tokens: Vec<String> = waiting.iter().map(|((_, _, token), ())| token.clone()).collect();
+        let found = reader.get_many::<InviteTokens>(&tokens).await?;
+        drop(reader);
+        let now = self.world().now();
+        let live = tokens.into_iter().zip(found).filter_map(|(token, found)| {
+            let own = |Json(invite): &Json<Invite>| invite.expires_at > now && invite.origin.is_none();
+            let Json(invite) = found.filter(own)?;
+            Some((token, invite.room, invite.sender))
+        });
+        let live: Vec<_> = live.collect();
+        let mut tx = Tx::new();
+        tx.delete::<Notices>(&key);
+        for (row, ()) in &waiting {
+            tx.delete::<WaitingInvites>(row);
+        }
+        for (number, invites) in live.chunks(INVITES).enumerate() {
+            let news = News::Awaited { binding: bound.clone(), invites: invites.to_vec() };
+            let notice = Notice { to: None, tries: 0, news };
+            tx.put::<Notices>(&(now, format!("{}.{number}", key.1)), &Json(notice));
+        }
+        self.tell_all(&mut tx, &key.1, &bound.user, &News::Bound(bound.clone()));
+        self.store().commit(tx).await?;
+        Ok(())
+    }
+
+    /// Has all other servers of the network told of a user of this one; of others their own servers speak.
+    fn tell_all(&self, tx: &mut Tx, id: &str, user: &UserId, news: &News) {
+        if user.server_name() != self.server() {
+            return;
+        }
+        for server in self.others() {
+            let row = (self.world().now(), format!("{id}.{server}"));
+            let notice = Notice { to: Some(server), tries: 0, news: news.clone() };
+            tx.put::<Notices>(&row, &Json(notice));
+        }
+    }
+
+    /// The body of `3pid/onbind` (server-server API), signed.
+    fn onbind(&self, bound: &Binding, invites: &[(String, OwnedRoomId, OwnedUserId)]) -> Value {
+        let invites = invites.iter().map(|(token, room, sender)| {
+            let text = |value: &str| CanonicalJsonValue::String(value.to_owned());
+            let signed = self.signed(CanonicalJsonObject::from([
+                ("mxid".to_owned(), text(bound.user.as_str())),
+                ("token".to_owned(), text(token)),
+            ]));
+            json!({
+                "medium": bound.medium, "address": bound.address, "mxid": bound.user,
+                "room_id": room, "sender": sender, "token": token, "signed": signed,
+            })
+        });
+        let body = json!({
+            "medium": bound.medium, "address": bound.address, "mxid": bound.user, "ts": bound.at,
+            "not_before": bound.at, "not_after": bound.at.saturating_add(super::associations::LIFETIME),
+            "invites": invites.collect::<Vec<_>>(),
+        });
+        match serde_json::from_value::<CanonicalJsonObject>(body.clone()) {
+            Ok(object) => serde_json::to_value(self.signed(object)).unwrap_or(body),
+            Err(_) => body,
+        }
+    }
+}
