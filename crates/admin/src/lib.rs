@@ -21,7 +21,7 @@ pub use self::{
     register::{SharedSecret, register_routes},
     run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
     verb::{
-        Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Notices, Reports, Rooms, Servers, Tokens, Users,
-        Verb,
+        Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Notices, Reports, Rooms, Servers, Tokens,
+        Users, Verb,
     },
 };

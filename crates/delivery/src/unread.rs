@@ -226,9 +226,11 @@ pub(crate) async fn display_name(reading: &Reading<'_>) -> Result<String, Error>
 /// Specification: MSC4306.
 pub(crate) async fn follows(reading: &Reading<'_>, event: &Pdu) -> Result<Option<bool>, Error> {
     let rules = &reading.settings.rules;
-    let asks = rules.override_.iter().chain(&rules.underride).any(|rule| {
-        rule.conditions.iter().any(|condition| condition.kind() == THREAD_SUBSCRIPTION)
-    });
+    let asks = rules
+        .override_
+        .iter()
+        .chain(&rules.underride)
+        .any(|rule| rule.conditions.iter().any(|condition| condition.kind() == THREAD_SUBSCRIPTION));
     let thread = relation_of(event).filter(|(kind, _)| asks && kind == "m.thread");
     let Some((_, root)) = thread else { return Ok(None) };
     let found = reading.view.reader.thread_subscription(reading.user, reading.view.nid, &root).await?;

@@ -64,8 +64,9 @@ impl Rooms {
             let blocked = reader.get::<BlockedRooms>(&room.to_owned()).await?.is_some();
             return Ok(Standpoint { here: false, membership: None, unsure: false, blocked });
         };
-        let (counts, blocks) =
-            reader.get_both::<RoomServers, BlockedRooms>(&[(nid, self.0.server.clone())], &[room.to_owned()]).await?;
+        let (counts, blocks) = reader
+            .get_both::<RoomServers, BlockedRooms>(&[(nid, self.0.server.clone())], &[room.to_owned()])
+            .await?;
         let here = counts.into_iter().flatten().any(|count| count > 0);
         let membership = reader.user_room(user, nid).await?;
         let unsure = here && membership.is_none() && reader.room_head(nid).await?.partial;

@@ -30,8 +30,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     Actor, AliasTarget, BoundInvite, Config, Deps, Draft, Error, Extent, Gap, Invitation, JoinAnswer,
-    KeysWanted,
-    PeerError, Peers, PublicRoomsRequest, Rooms, SignedMember, StateEvents, StateIds, Template,
+    KeysWanted, PeerError, Peers, PublicRoomsRequest, Rooms, SignedMember, StateEvents, StateIds, Template,
 };
 
 type Twist = Arc<dyn Fn(JoinAnswer) -> JoinAnswer + Send + Sync>;
