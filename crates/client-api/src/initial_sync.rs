@@ -44,7 +44,7 @@ async fn handler(
     requester: Requester,
     Parameters(query): Parameters<Query>,
 ) -> Result<Json<Value>> {
-    limits.user("search", requester.user(), |rates| rates.search)?;
+    limits.user("search", &requester, |rates| rates.search)?;
     let mut wanted = whole(requester.user(), query.limit);
     let mut filter = FilterDefinition::clone(&wanted.filter);
     filter.room.include_leave = query.archived;

@@ -27,7 +27,7 @@ async fn handler(
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Json<Value>> {
-    limits.user("search", requester.user(), |rates| rates.search)?;
+    limits.user("search", &requester, |rates| rates.search)?;
     let Some(criteria) = request.search_categories.room_events else {
         return Ok(Json(json!({ "search_categories": {} })));
     };

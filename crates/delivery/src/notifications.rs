@@ -335,6 +335,7 @@ impl Merge<'_> {
             power: tail.power(view).await?,
             user: self.user,
             display_name: &name,
+            follows: crate::unread::follows(reading, pdu).await?,
         };
         let subject = seen.event.kept(Subject::new);
         let Some(actions) = self.wanted(&subject, &setting) else { return Ok(None) };
@@ -368,7 +369,14 @@ impl Merge<'_> {
         if self.settings.ignored.contains(sender) || self.settings.invites.hides(sender) {
             return None;
         }
-        let setting = Setting { room_id: &room, joined: 0, power: None, user: self.user, display_name: "" };
+        let setting = Setting {
+            room_id: &room,
+            joined: 0,
+            power: None,
+            user: self.user,
+            display_name: "",
+            follows: None,
+        };
         let actions = self.wanted(&Subject::new(&pdu), &setting)?;
         let event = client::render(&pdu, Form::Sync, &Unsigned::default());
         let ts = u64::from(pdu.origin_server_ts().0);

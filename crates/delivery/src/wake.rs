@@ -161,7 +161,7 @@ impl Wake {
 
     /// The commit of the last event of a room, if there was one since this process began.
     pub(crate) fn last_event_known(&self, nid: RoomNid) -> Option<Position> {
-        self.events.read().get(&nid).copied()
+        self.events.read().get(&nid).and_then(|events| events.back()).copied()
     }
 
     /// The attached users of a room.
@@ -325,7 +325,7 @@ impl Wake {
             }
             LogEntry::Whole { room, .. } => {
                 let nid = RoomNid(*room);
-                self.events.write().insert(nid, at);
+                self.note_event(nid, at);
                 self.recall_joined(reader, nid, at).await?;
                 self.touch_room(nid, at, &Touch::Room(nid));
             }

@@ -73,6 +73,7 @@ fn config(port: u16, security: Security) -> MailConfig {
         from: "Chappé <no-reply@chappe.example>".to_owned(),
         certificate_authority: None,
         timeout_seconds: 5,
+        templates: None,
     }
 }
 

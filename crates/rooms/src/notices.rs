@@ -211,5 +211,5 @@ impl Rooms {
 
 /// The speaker, whom no policy of this network binds.
 fn actor(speaker: &UserId) -> Actor {
-    Actor { user: speaker.to_owned(), device: None, standing: Standing::Administrator }
+    Actor { standing: Standing::Administrator, ..Actor::user(speaker) }
 }

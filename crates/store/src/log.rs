@@ -84,7 +84,7 @@ pub enum LogEntry {
         user: OwnedUserId,
     },
     /// A user follows a thread, or does no longer.
-    #[serde(rename = "h")]
+    #[serde(rename = "t")]
     ThreadSubscription {
         /// Whose.
         user: OwnedUserId,
@@ -124,7 +124,7 @@ pub enum LogEntry {
         user: OwnedUserId,
     },
     /// The state of a room that was joined over federation is whole now: who is in it may be news.
-    #[serde(rename = "w")]
+    #[serde(rename = "f")]
     Whole {
         /// The room's number.
         #[serde(rename = "r")]

@@ -24,8 +24,8 @@ impl Administrator {
 
     /// The administrator acting in a room as itself.
     pub(crate) fn actor(&self) -> Actor {
-        let (user, device) = (self.0.user_id.clone(), self.0.device_id.clone());
-        Actor { user, device, standing: Standing::Administrator }
+        let device = self.0.device_id.clone();
+        Actor { device, standing: Standing::Administrator, ..Actor::user(&self.0.user_id) }
     }
 
     /// The administrator looking into a room that it need not be in.

@@ -36,7 +36,7 @@ impl RedactUser {
     /// Goes through the rooms. An event that is redacted already is passed over.
     pub(super) async fn run(mut self, doing: &mut Doing<'_>) -> Result<(), Stop> {
         let rooms = doing.jobs.rooms.clone();
-        let actor = Actor { user: self.redactor.clone(), device: None, standing: Standing::Administrator };
+        let actor = Actor { standing: Standing::Administrator, ..Actor::user(&self.redactor) };
         while let Some(room) = self.rooms.last().cloned() {
             let events = rooms.said_by(&room, &self.user, self.limit).await.unwrap_or_default();
             for (index, event) in events.into_iter().enumerate() {

@@ -13,7 +13,7 @@ pub(super) async fn handler(
     requester: Acting,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
-    limits.user("search", requester.user(), |rates| rates.search)?;
+    limits.user("search", &requester, |rates| rates.search)?;
     let server = &request.identity_server_info;
     let named = (server.id_server.as_str(), server.id_access_token.as_str());
     service.bind_for(requester.user(), named, &request.sid, &request.client_secret).await?;

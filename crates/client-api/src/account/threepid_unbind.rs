@@ -20,7 +20,7 @@ pub(super) async fn handler(
     requester: Acting,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
-    limits.user("search", requester.user(), |rates| rates.search)?;
+    limits.user("search", &requester, |rates| rates.search)?;
     let place = (&request.medium, request.address.as_str());
     Ok(Ruma(Response::new(unbound(&service, requester.user(), place, request.id_server.as_deref()).await?)))
 }

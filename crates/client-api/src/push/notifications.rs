@@ -17,7 +17,7 @@ pub(super) async fn handler(
     requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
-    limits.user("search", requester.user(), |rates| rates.search)?;
+    limits.user("search", &requester, |rates| rates.search)?;
     let only_highlights = match request.only.as_deref() {
         None | Some("") => false,
         Some("highlight") => true,

@@ -5,7 +5,6 @@ use chappe_identity::{Email, IdentityService};
 use chappe_rooms::{AddressInvite, Change, Rooms};
 use chappe_web::Ruma;
 use ruma::{
-    UserId,
     api::client::membership::{
         Invite3pid,
         invite_user::v3::{InvitationRecipient, Request, Response},
@@ -13,7 +12,11 @@ use ruma::{
     thirdparty::Medium,
 };
 
-use crate::{error::Result, rates::Limits, requester::Acting};
+use crate::{
+    error::Result,
+    rates::Limits,
+    requester::{Acting, Requester},
+};
 
 pub(super) async fn handler(
     State(rooms): State<Rooms>,
@@ -29,7 +32,7 @@ pub(super) async fn handler(
             rooms.change(&actor, room, &invited.user_id, Change::Invite, invited.reason).await?;
         }
         InvitationRecipient::ThirdPartyId(invited) => {
-            let invite = address_invite(&service, &limits, requester.user(), &invited).await?;
+            let invite = address_invite(&service, &limits, &requester, &invited).await?;
             rooms.invite_address(&actor, room, &invite).await?;
         }
         _ => return Err(chappe_web::Error::invalid_param("Nobody that can be invited").into()),
@@ -41,7 +44,7 @@ pub(super) async fn handler(
 pub(super) async fn address_invite(
     service: &IdentityService,
     limits: &Limits,
-    requester: &UserId,
+    requester: &Requester,
     invited: &Invite3pid,
 ) -> Result<AddressInvite> {
     limits.user("address_invite", requester, |rates| rates.address_invite)?;
@@ -49,6 +52,6 @@ pub(super) async fn address_invite(
         return Err(chappe_web::Error::forbidden("Only e-mail addresses can be invited").into());
     }
     let address = Email::parse(&invited.address).map_err(chappe_identity::Error::from)?;
-    let server = service.server_for(requester, &invited.id_server, &invited.id_access_token).await?;
+    let server = service.server_for(requester.user(), &invited.id_server, &invited.id_access_token).await?;
     Ok(AddressInvite { address, server })
 }

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use super::{Server, config, couple, key};
 use crate::{
     Config, Rates,
-    auth::{Signed, sign},
+    auth::{Addressee, Signed, sign},
     inbound::Received,
     keys::own_document,
 };
@@ -32,7 +32,7 @@ fn rates(change: impl Fn(&mut Rates)) -> Config {
 fn authorization(method: &Method, uri: &str, (origin, seed): (&str, u8), body: &str) -> http::HeaderValue {
     let origin: OwnedServerName = origin.try_into().unwrap();
     let signed = Signed { method, uri, body: body.as_bytes() };
-    sign(signed, &origin, server_name!("b.example"), &key(seed)).unwrap()
+    sign(signed, &origin, Addressee::homeserver(server_name!("b.example")), &key(seed)).unwrap()
 }
 
 async fn ask(

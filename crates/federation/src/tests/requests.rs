@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use super::{Server, config, key};
 use crate::{
     Config,
-    auth::{Signed, sign},
+    auth::{Addressee, Signed, sign},
 };
 
 const PATH: &str = "/_matrix/federation/v1/query/directory?room_alias=%23x%3Ab.example";
@@ -21,7 +21,11 @@ fn header_of(origin: &str, seed: u8, destination: &str, uri: &str) -> String {
     let signed = Signed { method: &Method::GET, uri, body: b"" };
     let (origin, destination) = (origin.try_into().unwrap(), destination.try_into().unwrap());
     let (origin, destination): (ruma::OwnedServerName, ruma::OwnedServerName) = (origin, destination);
-    sign(signed, &origin, &destination, &key(seed)).unwrap().to_str().unwrap().to_owned()
+    sign(signed, &origin, Addressee::homeserver(&destination), &key(seed))
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned()
 }
 
 async fn ask(server: &Server, headers: &[&str]) -> (StatusCode, Value) {

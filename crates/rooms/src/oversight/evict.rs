@@ -38,7 +38,7 @@ pub struct Evicted {
 impl Rooms {
     /// Makes the room that takes over. Whoever is brought into it may listen and not speak.
     pub async fn make_replacement(&self, replacement: &Replacement) -> Result<OwnedRoomId> {
-        let actor = Actor { user: replacement.user.clone(), device: None, standing: Standing::Administrator };
+        let actor = Actor { standing: Standing::Administrator, ..Actor::user(&replacement.user) };
         let mut request = Request::new();
         request.preset = Some(RoomPreset::PublicChat);
         request.name = Some(replacement.name.clone());

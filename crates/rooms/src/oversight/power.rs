@@ -50,7 +50,7 @@ impl Rooms {
         let rule = view.current_content::<Map<String, Value>>(StateEventType::RoomJoinRules).await?;
         let membership = view.reader.membership(view.nid, user).await?.map(|(membership, _)| membership);
         drop(view);
-        let actor = Actor { user: giver.user.clone(), device: None, standing: Standing::Administrator };
+        let actor = Actor { standing: Standing::Administrator, ..Actor::user(&giver.user) };
         if giver.user != user && !has_all {
             let content = with_level(levels, &giver.user, user, level);
             let draft = Draft::state(TimelineEventType::RoomPowerLevels, "", content);

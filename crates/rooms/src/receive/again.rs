@@ -287,7 +287,8 @@ impl Desk<'_> {
             let is_in = |pdu: Option<&Pdu>| pdu.is_some_and(|pdu| membership_of(pdu) == Membership::Join);
             let user = OwnedUserId::try_from(&*change.key.state_key).ok();
             if is_in(pdus.first()) && !is_in(pdus.last()) && user.is_some() {
-                self.tx.log(LogEntry::Event { room: self.nid.0, event: new.0, member: user, local: false });
+                let (room, event) = (self.nid.0, new.0);
+                self.tx.log(LogEntry::Event { room, event, member: user, local: false, sticky: false });
             }
         }
         Ok(())

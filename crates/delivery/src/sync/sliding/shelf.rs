@@ -112,7 +112,7 @@ impl Delivery {
                 && row.membership() == Membership::Join
                 && touched.rooms.contains(&nid)
             {
-                row.last = row.last.max(self.0.wake.last_event(nid));
+                row.last = row.last.max(self.0.wake.last_event_known(nid).unwrap_or_default());
             }
         }
         if !touched.memberships.is_empty() {
