@@ -8,7 +8,7 @@ use chappe_store::{
     members::{OpenRooms, RemoteRooms},
 };
 use ruma::{
-    OwnedUserId,
+    OwnedUserId, ServerName,
     events::{StateEventType, room::history_visibility::HistoryVisibility},
 };
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ impl Follower {
     pub(crate) async fn look_at_room(&mut self, nid: RoomNid) -> Result<bool, Error> {
         let search = self.search.clone();
         let view = search.0.deps.rooms.view_of(nid).await?;
-        let open = is_open(&view).await?;
+        let open = is_open(&view, search.0.deps.accounts.server_name()).await?;
         if open {
             self.open.insert(nid);
         } else {
@@ -153,13 +153,13 @@ impl Follower {
 }
 
 /// Whether anybody may enter or look into a room.
-pub(crate) async fn is_open(view: &View<'_>) -> Result<bool, Error> {
+pub(crate) async fn is_open(view: &View<'_>, here: &ServerName) -> Result<bool, Error> {
     #[derive(Deserialize)]
     struct JoinRules {
         join_rule: String,
     }
-    // Nobody here: what this server knows of the room is old.
-    if view.head.joined == 0 {
+    // With nobody of this server in it, what is known of the room is old.
+    if !view.reader.server_joined(view.nid, here).await? {
         return Ok(false);
     }
     let rule = view.current_content::<JoinRules>(StateEventType::RoomJoinRules).await?;

@@ -10,7 +10,7 @@ use chappe_rooms::Event;
 use chappe_store::{
     Cursors, Entry, EventNum, LogEntry, Meta, Position, Reader, RoomNid, Tx, members::OpenRooms,
 };
-use ruma::OwnedUserId;
+use ruma::{OwnedUserId, ServerName, UserId};
 use tokio::time::Instant;
 
 use crate::{
@@ -251,10 +251,11 @@ impl Follower {
             }
             self.apply(ops).await?;
         }
-        if !loaded.iter().any(opens_or_closes) {
+        let here = search.0.deps.accounts.server_name();
+        if !loaded.iter().any(|event| opens_or_closes(event, here)) {
             return Ok(false);
         }
-        let open = is_open(&view).await?;
+        let open = is_open(&view, here).await?;
         Ok(if open { self.open.insert(nid) } else { self.open.remove(&nid) })
     }
 
@@ -330,10 +331,14 @@ impl Follower {
     }
 }
 
-/// Whether an event may change who may enter or look into its room.
-fn opens_or_closes(event: &Event) -> bool {
-    event.pdu.state_key() == Some("")
-        && matches!(event.pdu.kind().to_string().as_str(), "m.room.join_rules" | "m.room.history_visibility")
+/// Whether an event may change who may enter or look into its room, or whether anybody here is in it.
+fn opens_or_closes(event: &Event, here: &ServerName) -> bool {
+    let Some(key) = event.pdu.state_key() else { return false };
+    match event.pdu.kind().to_string().as_str() {
+        "m.room.join_rules" | "m.room.history_visibility" => key.is_empty(),
+        "m.room.member" => <&UserId>::try_from(key).is_ok_and(|user| user.server_name() == here),
+        _ => false,
+    }
 }
 
 async fn open_index(inner: &Inner) -> Result<(Index, Option<Progress>), Error> {

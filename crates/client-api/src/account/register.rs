@@ -41,9 +41,9 @@ pub(super) async fn handler(
     }
     let user = match (&request.kind, &request.login_type) {
         (_, Some(LoginType::ApplicationService)) => {
-            let name = request.username.as_deref();
+            let (service, name) = (serving?, request.username.as_deref());
             let name = name.ok_or_else(|| chappe_web::Error::missing_param("username"))?;
-            accounts.create_service_user(&*serving?, name).await?
+            accounts.create_service_user(&service, name).await?
         }
         (RegistrationKind::Guest, _) if config.registration.guests => {
             accounts.create_user(NewUser { kind: UserKind::Guest, ..NewUser::default() }).await?

@@ -52,7 +52,10 @@ pub(super) async fn handler(
             user
         }
         LoginInfo::Token(token) => accounts.redeem_login_token(&token.token).await?,
-        LoginInfo::ApplicationService(login) => accounts.user_of_service(&*serving?, service_user(login)?)?,
+        LoginInfo::ApplicationService(login) => {
+            let service = serving?;
+            accounts.user_of_service(&service, service_user(login)?)?
+        }
         _ => return Err(unknown_type().into()),
     };
     let refreshing = refreshing(request.refresh_token);

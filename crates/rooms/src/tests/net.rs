@@ -80,7 +80,7 @@ impl Net {
             peers: Arc::new(Wire { from: server.clone(), net: self.clone() }),
             services: Arc::new(crate::NoServices),
         };
-        let rooms = Rooms::new(deps, Config::default());
+        let rooms = Rooms::new(deps, Config { partial_joins: true, ..Config::default() });
         self.rooms.lock().insert(server, rooms.clone());
         rooms
     }
