@@ -93,6 +93,7 @@ pub enum MapVerb {
     Add {
         /// Address, domain, *.domain or *
         whom: String,
+        /// The homeserver they belong to
         #[command(flatten)]
         target: Target,
     },
@@ -105,6 +106,7 @@ pub enum MapVerb {
     AddPattern {
         /// The regular expression, such as '.*@(.*\.|)example\.gouv\.fr'
         regex: String,
+        /// The homeserver they belong to
         #[command(flatten)]
         target: Target,
         /// Its place among the patterns, counted from 1; the last one unless given

@@ -196,8 +196,8 @@ impl IdentityServer for Another {
         let authorization = authorization.ok_or(Error::Unreachable)?;
         let (status, _) = self.send(Method::POST, path, authorization, body).await?;
         match status.as_u16() {
-            200..300 => Ok(true),
-            400..500 | 501 => Ok(false),
+            200..=299 => Ok(true),
+            400..=499 | 501 => Ok(false),
             _ => Err(Error::Unreachable),
         }
     }

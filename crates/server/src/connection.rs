@@ -10,7 +10,7 @@ use std::{
     future::{self, pending, poll_fn},
     io,
     net::IpAddr,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},

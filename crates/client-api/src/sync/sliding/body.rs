@@ -28,7 +28,7 @@ const SUBSCRIPTIONS: usize = 100;
 const NAME: usize = 255;
 
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Query {
+pub(in crate::sync) struct Query {
     pos: Option<String>,
     timeout: Option<u64>,
     set_presence: Option<PresenceState>,

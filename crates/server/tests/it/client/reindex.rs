@@ -40,6 +40,10 @@ async fn count(user: &User<'_>, term: &str, expected: u64) {
     panic!("{term}: {found} hits, not {expected}");
 }
 
+fn user<'a>(home: &'a Home, (id, device, token): &(String, String, String)) -> User<'a> {
+    User { home, id: id.clone(), device: device.clone(), token: token.clone() }
+}
+
 async fn finds(user: &User<'_>, term: &str, who: &User<'_>) {
     let found = user.post("/user_directory/search", json!({ "search_term": term })).await.ok();
     assert_eq!(found["results"][0]["user_id"], who.id, "{term}");
@@ -58,12 +62,6 @@ async fn an_index_is_caught_up_after_a_crash_and_built_anew_where_it_is_lost() {
     alice.say(&room, "3", "mot tardif").await;
     alice.put(&format!("/rooms/{room}/redact/{event}/4"), json!({})).await.ok();
     let (alice, bob) = ((alice.id, alice.device, alice.token), (bob.id, bob.device, bob.token));
-    let user = |home, (id, device, token): &(String, String, String)| User {
-        home,
-        id: id.clone(),
-        device: device.clone(),
-        token: token.clone(),
-    };
     first.crash().await;
 
     let second = disk.start("").await;

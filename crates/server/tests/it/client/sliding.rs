@@ -51,9 +51,11 @@ async fn a_room_list_is_filled_and_goes_on() {
     assert!(state.iter().any(|event| event["state_key"] == json!(alice.id)));
     let third = go_on(&second["pos"], room_list()).await.ok();
     assert_eq!((&third["rooms"], &third["lists"]["all_rooms"]["count"]), (&json!({}), &json!(1)));
-    let messages =
-        alice.get(&format!("/rooms/{room}/messages?dir=b&from={}", third["pos"].as_str().unwrap()));
-    assert!(!messages.await.ok()["chunk"].as_array().unwrap().is_empty(), "a pos is a place in a room too");
+    let path = format!("/rooms/{room}/messages?dir=b&from={}", third["pos"].as_str().unwrap());
+    assert!(
+        !alice.get(&path).await.ok()["chunk"].as_array().unwrap().is_empty(),
+        "a pos is a place in a room too"
+    );
     go_on(&json!("s1_0_0_c1_1_0-0"), room_list()).await.refused(400, "M_UNKNOWN_POS");
     go_on(&first["pos"], room_list()).await.refused(400, "M_UNKNOWN_POS");
     let body = json!({ "pos": third["pos"], "conn_id": "room-list", "txn_id": "t" });

@@ -9,7 +9,7 @@ mod users;
 
 use serde_json::Value;
 
-use super::home::{Answer, Home, User};
+use super::home::{Home, User};
 
 /// A path below `/_synapse/admin`.
 fn at(path: &str) -> String {
