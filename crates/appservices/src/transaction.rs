@@ -185,7 +185,7 @@ impl Services {
 
     async fn render(&self, nid: RoomNid, nums: &[EventNum]) -> Result<Vec<Box<RawValue>>, Error> {
         let view = self.0.deps.rooms.view_of(nid).await?;
-        let events = view.load(nums).await?;
+        let events = view.load_kept(nums).await?;
         Ok(view.render_for_service(events).await?)
     }
 

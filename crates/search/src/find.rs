@@ -247,7 +247,7 @@ impl Search {
         let mut seen = BTreeMap::new();
         for (nid, nums) in rooms {
             let view = self.0.deps.rooms.view_of(nid).await?;
-            let events = view.load(&nums).await?;
+            let events = view.load_kept(&nums).await?;
             for one in view.visible(&actor.user, events).await? {
                 let sender = one.event.pdu.sender();
                 let wanted = !one.event.is_redacted()

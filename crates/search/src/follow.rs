@@ -72,6 +72,9 @@ impl Todo {
                     todo.events.entry(RoomNid(room)).or_default().insert(EventNum(event));
                     todo.people.extend(member);
                 }
+                LogEntry::Purged { room, events } => {
+                    todo.events.entry(RoomNid(room)).or_default().extend(events.into_iter().map(EventNum));
+                }
                 LogEntry::History { room, first, last } => todo.history.push((RoomNid(room), first, last)),
                 LogEntry::Member { user, .. } | LogEntry::Profile { user } => {
                     todo.people.insert(user);
@@ -240,13 +243,17 @@ impl Follower {
     ) -> Result<bool, Error> {
         let search = self.search.clone();
         let view = search.0.deps.rooms.view_at(reader.clone(), nid).await?;
-        let loaded = view.load(nums).await?;
+        let loaded = view.load_kept(nums).await?;
         if search.0.config.messages {
             let now = search.0.deps.world.now();
             let mut ops: Vec<Op> = loaded.iter().map(|event| events::op(nid, event, now)).collect();
+            let kept: BTreeSet<EventNum> = loaded.iter().map(|event| event.num).collect();
+            let gone = nums.iter().filter(|num| !kept.contains(*num));
+            ops.extend(gone.map(|num| Op::NoEvent(events::key(nid, *num))));
             for target in loaded.iter().filter_map(|event| event.pdu.redacts()) {
                 if let Some(num) = reader.event_num(nid, target).await? {
-                    ops.push(events::op(nid, &view.load_one(num).await?, now));
+                    let targets = view.load_kept(&[num]).await?;
+                    ops.extend(targets.iter().map(|target| events::op(nid, target, now)));
                 }
             }
             self.apply(ops).await?;

@@ -40,6 +40,16 @@ pub enum LogEntry {
         /// The last place.
         last: i64,
     },
+    /// Events of a room were removed for good.
+    #[serde(rename = "x")]
+    Purged {
+        /// The room's number.
+        #[serde(rename = "r")]
+        room: u32,
+        /// The events' numbers in their room.
+        #[serde(rename = "n")]
+        events: Vec<u32>,
+    },
     /// The membership of somebody changed otherwise than by an event of the timeline: states were resolved.
     #[serde(rename = "b")]
     Member {

@@ -3,15 +3,17 @@
 use ruma::{EventId, RoomId};
 
 use crate::{
-    Direction, Reader, Store, Tx,
+    Direction, LogEntry, Reader, Store, Tx,
     delayed::DelayedSent,
     events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus},
     gaps::Gaps,
     members::{RoomMembers, RoomServers},
+    partial::PartialRooms,
     receipts::{ReceiptOrder, Receipts},
     relations::{RelationCounts, Relations, Threads},
     rooms::{RoomIds, RoomNid},
     state::{StateChanges, StateKeys, StateLines, StateNow, StateVersions},
+    sticky::Sticky,
     timeline::{Timeline, TimelineRow},
     transactions::EventTransactions,
     tx::Error,
@@ -39,6 +41,10 @@ impl Tx {
             reader.cache.pdus.remove(key);
             reader.cache.event_nums.remove(&pdu.event_id);
         }
+        if !rows.is_empty() {
+            let events = rows.iter().map(|((_, num), _)| num.0).collect();
+            self.log(LogEntry::Purged { room: nid.0, events });
+        }
         Ok(rows.len())
     }
 
@@ -50,6 +56,7 @@ impl Tx {
         self.delete_prefix::<Receipts>(&nid).delete_prefix::<ReceiptOrder>(&nid);
         self.delete_prefix::<Relations>(&nid).delete_prefix::<RelationCounts>(&nid);
         self.delete_prefix::<Threads>(&nid).delete_prefix::<Gaps>(&nid);
+        self.delete_prefix::<Sticky>(&nid).delete::<PartialRooms>(&nid);
         self.delete_prefix::<DelayedSent>(&nid)
     }
 }

@@ -6,7 +6,7 @@
 //! them all that authorization rests on.
 
 use chappe_store::{
-    EventNum, RoomHead, Tx,
+    EventNum, LogEntry, RoomHead, Tx,
     events::EventPdus,
     relations::{Relations, Threads},
     timeline::TimelineRow,
@@ -65,12 +65,13 @@ impl Rooms {
         if purged.is_empty() {
             return Ok((next, 0));
         }
+        let nums: Vec<EventNum> = purged.iter().map(|event| event.num).collect();
+        tx.log(LogEntry::Purged { room: view.nid.0, events: nums.iter().map(|num| num.0).collect() });
         let head: RoomHead = view.head.clone();
         tx.replace_head(view.nid, &head, &head);
         let nid = view.nid;
         drop(view);
         self.0.store.commit(tx).await?;
-        let nums: Vec<EventNum> = purged.iter().map(|event| event.num).collect();
         self.0.store.forget_events(nid, &nums);
         Ok((next, purged.len() as u64))
     }

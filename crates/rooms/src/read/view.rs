@@ -116,7 +116,7 @@ impl View<'_> {
     }
 
     /// Those of some events that were not removed, in their order.
-    pub(crate) async fn load_kept(&self, nums: &[EventNum]) -> Result<Vec<Event>> {
+    pub async fn load_kept(&self, nums: &[EventNum]) -> Result<Vec<Event>> {
         match self.load(nums).await {
             Err(Error::NotFound(_)) => {}
             loaded => return loaded,

@@ -87,6 +87,12 @@ async fn purged_history_is_gone_and_the_room_goes_on() {
         carol.say(&room, &format!("m{number}"), "old as well").await;
     }
     let new = bob.say(&room, "2", "new").await;
+    let found = async |term: &str| {
+        let criteria = json!({ "search_categories": { "room_events": { "search_term": term } } });
+        let said = bob.post("/search", criteria).await.ok();
+        said["search_categories"]["room_events"]["count"].clone()
+    };
+    assert_eq!((found("old").await, found("new").await), (json!(141), json!(1)));
     let purge = at(&format!("/v1/purge_history/{room}"));
     admin.post(&purge, json!({})).await.refused(400, "M_BAD_JSON");
     let started = admin.post(&format!("{purge}/{new}"), json!({ "delete_local_events": true })).await.ok();
@@ -98,6 +104,7 @@ async fn purged_history_is_gone_and_the_room_goes_on() {
         left["chunk"].as_array().unwrap().iter().filter_map(|event| event["content"].get("body")).collect();
     assert_eq!(bodies, [&json!("new")]);
     assert!(left.to_string().contains("m.room.name"));
+    assert_eq!((found("old").await, found("new").await), (json!(0), json!(1)));
     bob.say(&room, "3", "later").await;
     let (all, _) = bob.sync("").await;
     assert!(all["rooms"]["join"][&room]["timeline"].to_string().contains("later"));
