@@ -28,16 +28,12 @@ impl Media {
             return Ok(false);
         }
         let mut tx = Tx::new();
-        match self.hash_of(server, id, &medium).await? {
-            Some(hash) => {
-                tx.put::<Quarantines>(&hash, &Json(Quarantine { by: by.to_owned(), at: now }));
-                self.mark(&mut tx, &hash, Some(by)).await?;
-            }
-            None => {
-                let key = (server.to_owned(), id.to_owned());
-                let marked = Medium { quarantined_by: Some(by.to_owned()), ..medium };
-                tx.put::<Table>(&key, &Json(marked));
-            }
+        if let Some(hash) = self.hash_of(server, id, &medium).await? {
+            tx.put::<Quarantines>(&hash, &Json(Quarantine { by: by.to_owned(), at: now }));
+            self.mark(&mut tx, &hash, Some(by)).await?;
+        } else {
+            let marked = Medium { quarantined_by: Some(by.to_owned()), ..medium };
+            tx.put::<Table>(&(server.to_owned(), id.to_owned()), &Json(marked));
         }
         self.0.store.commit(tx).await?;
         Ok(true)

@@ -31,5 +31,5 @@ async fn users(
 ) -> Result<Json<Value>> {
     let mut query = filter.query(page, &order)?;
     query.deactivated = closed.deactivated;
-    listed(&api, page, query).await
+    listed(&api, page, &query).await
 }

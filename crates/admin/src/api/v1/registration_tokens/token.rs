@@ -40,6 +40,7 @@ pub(super) async fn delete(
 }
 
 /// A field of a body: left out, null, or a number.
+#[expect(clippy::option_option, reason = "null is no limit, nothing said leaves it")]
 fn number(request: &Map<String, Value>, field: &str) -> Result<Option<Option<u64>>> {
     match request.get(field) {
         None => Ok(None),

@@ -30,7 +30,8 @@ impl Order {
 
     fn order(&self) -> Result<UserOrder, chappe_web::Error> {
         Ok(match self.all("order_by").next().unwrap_or("name") {
-            "name" => UserOrder::Name,
+            // Nobody is shadow-banned: all are alike in that.
+            "name" | "shadow_banned" => UserOrder::Name,
             "is_guest" => UserOrder::Guest,
             "admin" => UserOrder::Admin,
             "user_type" => UserOrder::Type,
@@ -39,8 +40,6 @@ impl Order {
             "avatar_url" => UserOrder::Avatar,
             "creation_ts" => UserOrder::Created,
             "last_seen_ts" => UserOrder::LastSeen,
-            // Nobody is shadow-banned, so that all are alike.
-            "shadow_banned" => UserOrder::Name,
             _ => return Err(no_such_order()),
         })
     }
@@ -88,12 +87,12 @@ pub(super) async fn handler(
 ) -> Result<Json<Value>> {
     let mut query = filter.query(page, &order)?;
     query.deactivated = (!closed.deactivated.unwrap_or(false)).then_some(false);
-    listed(&api, page, query).await
+    listed(&api, page, &query).await
 }
 
 /// The page as Synapse writes it.
-pub(in crate::api) async fn listed(api: &Api, page: Page, query: UserQuery) -> Result<Json<Value>> {
-    let found = api.accounts.list_users(&query).await?;
+pub(in crate::api) async fn listed(api: &Api, page: Page, query: &UserQuery) -> Result<Json<Value>> {
+    let found = api.accounts.list_users(query).await?;
     let users: Vec<Value> = found.users.iter().map(shown).collect();
     let mut answer = json!({ "users": users, "total": found.total });
     if let Some(next) = page.next(found.total) {

@@ -58,6 +58,7 @@ pub(super) struct Request {
     admin: Option<bool>,
     deactivated: Option<bool>,
     locked: Option<bool>,
+    #[expect(clippy::option_option, reason = "null takes the type away, nothing said leaves it")]
     #[serde(default, deserialize_with = "said")]
     user_type: Option<Option<String>>,
 }
@@ -82,15 +83,12 @@ pub(super) async fn set(
     let addresses = request.addresses()?;
     request.check(&administrator, &user)?;
     let found = if api.accounts.is_local(&user) { api.accounts.user(&user).await? } else { None };
-    let status = match &found {
-        Some(found) => {
-            request.change(&api, &user, found).await?;
-            StatusCode::OK
-        }
-        None => {
-            request.create(&api, &user).await?;
-            StatusCode::CREATED
-        }
+    let status = if let Some(found) = &found {
+        request.change(&api, &user, found).await?;
+        StatusCode::OK
+    } else {
+        request.create(&api, &user).await?;
+        StatusCode::CREATED
     };
     request.furnish(&api, &user, addresses).await?;
     if request.deactivated == Some(true) && found.is_none_or(|found| found.deactivated.is_none()) {

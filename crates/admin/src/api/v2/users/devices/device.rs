@@ -31,12 +31,10 @@ pub(in crate::api::v2::users) async fn rename(
     Body(request): Body<Request>,
 ) -> Result<Json<Value>> {
     api.account(&user).await?;
-    match request.display_name {
-        Some(name) => api.accounts.rename_device(&user, &device, Some(&name)).await?,
-        None => {
-            let found = api.accounts.device(&user, &device).await?;
-            found.ok_or_else(|| chappe_web::Error::not_found("No device found"))?;
-        }
+    let found = api.accounts.device(&user, &device).await?;
+    found.ok_or_else(|| chappe_web::Error::not_found("No device found"))?;
+    if let Some(name) = request.display_name {
+        api.accounts.rename_device(&user, &device, Some(&name)).await?;
     }
     Ok(Json(json!({})))
 }
