@@ -1,6 +1,6 @@
 //! The index on disk: opened, written, committed together with how far it has come, read.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, panic::catch_unwind, path::Path};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,10 @@ pub(crate) struct Index {
 impl Index {
     /// Opens what is in the folder, or begins anew where there is nothing that can be read. Blocks.
     pub(crate) fn open(folder: &Path, memory: usize) -> tantivy::Result<(Self, Option<Progress>)> {
-        match Self::try_open(folder, memory) {
+        // Not all damage is an error to the library: some of it panics.
+        let opened = catch_unwind(|| Self::try_open(folder, memory));
+        let damaged = |_| Err(TantivyError::SystemError("a damaged file".to_owned()));
+        match opened.unwrap_or_else(damaged) {
             Err(TantivyError::LockFailure(error, why)) => Err(TantivyError::LockFailure(error, why)),
             Err(error) => {
                 tracing::warn!(%error, folder = %folder.display(), "the index cannot be read, building it anew");

@@ -210,7 +210,7 @@ async fn a_profile_has_fields_and_a_size() {
     let profile = accounts.profile(&accounts.store().read(), &alice).await.unwrap();
     assert_eq!(profile.fields.len(), 1);
     let entry = LogEntry::Profile { user: alice.clone() };
-    assert_eq!(log(&accounts).await.iter().filter(|what| **what == entry).count(), 5);
+    assert_eq!(log(&accounts).await.iter().filter(|what| **what == entry).count(), 6, "a new account too");
     assert!(accounts.profile(&accounts.store().read(), user_id!("@nobody:hs1")).await.is_err());
     accounts.deactivate(&alice, Erase::Yes).await.unwrap();
     assert!(accounts.profile(&accounts.store().read(), &alice).await.unwrap().fields.is_empty());

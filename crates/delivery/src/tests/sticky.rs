@@ -130,9 +130,9 @@ async fn what_is_over_is_forgotten() {
     let house = House::new();
     let alice = house.user("alice").await;
     let room = alice.room(&[]).await;
-    stick(&alice, &room, "for a moment", 1).await;
+    stick(&alice, &room, "for a moment", 1_000).await;
     stick(&alice, &room, "for long", 3_600_000).await;
-    house.world.sleep(Duration::from_millis(5)).await;
+    house.world.sleep(Duration::from_millis(1_100)).await;
     assert_eq!(house.rooms.sweep().await.unwrap(), 1);
     assert_eq!(house.store.read().sticky_rooms().await.unwrap().len(), 1);
 }

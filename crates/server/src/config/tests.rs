@@ -75,7 +75,7 @@ fn errors_name_the_file_the_line_and_the_key() {
     }
     for (section, key) in [
         ("log", "level = \"a=b=c\""),
-        ("rooms", "default_version = \"5\""),
+        ("rooms", "default_version = \"13\""),
         ("process", "max_connections = 0"),
         ("client.rates", "message = { per_second = -1.0, burst = 1 }"),
         ("outbound", "allowed_ranges = [\"10.0.0.0/99\"]"),

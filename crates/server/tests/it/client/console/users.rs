@@ -47,7 +47,7 @@ async fn an_account_is_made_changed_closed_and_opened_again() {
 
     let closed = admin.put(&carol, json!({ "deactivated": true })).await.ok();
     assert_eq!((&closed["deactivated"], &closed["admin"]), (&json!(true), &json!(false)));
-    home.call("", "POST", "/login", log_in.clone()).await.refused(403, "M_USER_DEACTIVATED");
+    home.call("", "POST", "/login", log_in.clone()).await.refused(403, "M_FORBIDDEN");
     let again = json!({ "deactivated": false, "password": "correct horse battery" });
     assert_eq!(admin.put(&carol, again).await.ok()["deactivated"], false);
     home.call("", "POST", "/login", log_in).await.ok();
