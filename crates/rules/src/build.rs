@@ -54,6 +54,7 @@ impl SigningKey {
     }
 
     /// Another key that follows from this one, for a purpose of its own: neither gives the other away.
+    #[must_use]
     pub fn derived(&self, purpose: &str) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.seed[..]);
         let tag = hmac::sign(&key, purpose.as_bytes());
