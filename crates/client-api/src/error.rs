@@ -90,7 +90,9 @@ impl From<chappe_identity::Error> for Error {
             E::TooManyInvites => {
                 chappe_web::Error::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", error.to_string())
             }
-            E::Unreachable => chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string()),
+            E::Unreachable | E::Mail(_) => {
+                chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
+            }
             E::InUse => bad_request("M_THREEPID_IN_USE", &error),
             E::UnknownAddress => bad_request("M_THREEPID_NOT_FOUND", &error),
             E::TooMany { retry_after } => chappe_web::Error::limit_exceeded(*retry_after),
@@ -100,7 +102,6 @@ impl From<chappe_identity::Error> for Error {
             E::NotValidated => bad_request("M_SESSION_NOT_VALIDATED", &error),
             E::WrongToken => bad_request("M_TOKEN_INCORRECT", &error),
             E::NoMail => bad_request("M_THREEPID_MEDIUM_NOT_SUPPORTED", &error),
-            E::Mail(_) => chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string()),
             E::NameTooLong => bad_request("M_INVALID_USERNAME", &error),
             other => chappe_web::Error::internal(other),
         })

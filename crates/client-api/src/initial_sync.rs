@@ -55,7 +55,7 @@ async fn handler(
     for (room, joined) in delta.joined {
         let read = joined.ephemeral.iter().filter(|event| is_receipt(event));
         receipts.extend(read.map(|event| in_room(event, &room)));
-        let mut shown = render(&room, joined.part, &end);
+        let mut shown = render(&room, &joined.part, &end);
         shown["membership"] = "join".into();
         shown["visibility"] = visibility(&rooms, &room).await?.into();
         all.push(shown);
@@ -64,7 +64,7 @@ async fn handler(
         all.push(invited(&room, requester.user(), &stripped));
     }
     for (room, left) in delta.left {
-        let mut shown = render(&room, left.part, &end);
+        let mut shown = render(&room, &left.part, &end);
         shown["membership"] = membership(&rooms, requester.user(), &room).await?.into();
         all.push(shown);
     }
@@ -91,7 +91,7 @@ pub(crate) fn whole(user: &UserId, limit: Option<u32>) -> SyncRequest {
 }
 
 /// A room with its state of now, its newest messages and the user's data of it.
-pub(crate) fn render(room: &RoomId, part: RoomPart, end: &str) -> Value {
+pub(crate) fn render(room: &RoomId, part: &RoomPart, end: &str) -> Value {
     let named = |events: &[Box<RawValue>]| -> Vec<Box<RawValue>> {
         events.iter().map(|event| in_room(event, room)).collect()
     };

@@ -169,6 +169,7 @@ impl FromRequestParts<Api> for Serving {
 
 /// Whom an application service acts as: parameters that every endpoint takes from services.
 #[derive(Default)]
+#[expect(clippy::struct_field_names, reason = "the names of the parameters")]
 struct As<'a> {
     user_id: Option<Cow<'a, str>>,
     device_id: Option<Cow<'a, str>>,

@@ -281,7 +281,15 @@ impl Merge<'_> {
         // What was fetched of the time before this server knew the room notified nobody.
         let live: Vec<_> = rows.iter().filter(|row| row.ordinal > 0).collect();
         let nums: Vec<EventNum> = live.iter().map(|row| row.num).collect();
-        let seen = view.visible(self.user, view.load(&nums).await?).await?;
+        let mut seen = view.visible(self.user, view.load(&nums).await?).await?;
+        // One's invite is one's own to see, whatever the room shows to those who are not in it.
+        let own = self.reader.user_room(self.user, nid).await?.map(|own| own.value);
+        if let Some(own) = own.filter(|own| own.membership == Membership::Invite && nums.contains(&own.num))
+            && !seen.iter().any(|seen| seen.event.num == own.num)
+        {
+            let invite = view.load(&[own.num]).await?.into_iter();
+            seen.extend(invite.map(|event| Seen { event, membership: MembershipState::Invite }));
+        }
         let places: BTreeMap<EventNum, Place> = live
             .iter()
             .map(|row| (row.num, Place { position: row.position, room: nid, ordinal: row.ordinal }))

@@ -268,7 +268,7 @@ impl Wake {
         match self.store.read().sticky_rooms().await {
             Ok(rooms) => *self.sticky.write() = Some(rooms.into_iter().collect()),
             Err(error) => {
-                tracing::error!(%error, "sticky events cannot be read, looking for them everywhere")
+                tracing::error!(%error, "sticky events cannot be read, looking for them everywhere");
             }
         }
         loop {

@@ -80,9 +80,10 @@ impl Another {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Bytes::from(body))
             .map_err(|_| Error::Invalid("id_server is a host name with an optional port"))?;
-        let destination = match self.at.known {
-            true => Destination::Url { redirects: 0 },
-            false => Destination::Foreign { redirects: 0 },
+        let destination = if self.at.known {
+            Destination::Url { redirects: 0 }
+        } else {
+            Destination::Foreign { redirects: 0 }
         };
         let limits = Limits { max_bytes: MAX_BYTES, deadline: DEADLINE };
         let sent = self.network.world().send(Request { destination, http, limits }).await;

@@ -49,7 +49,7 @@ impl Mailer for Kept {
 struct Told {
     users: Mutex<BTreeMap<String, OwnedUserId>>,
     news: Mutex<Vec<Value>>,
-    told: Mutex<Vec<(String, Value)>>,
+    notices: Mutex<Vec<(String, Value)>>,
     answer: Mutex<Option<HomeserverError>>,
 }
 
@@ -65,7 +65,7 @@ impl Homeservers for Told {
     }
 
     async fn tell(&self, server: &ServerName, message: Value) -> Result<(), HomeserverError> {
-        self.told.lock().push((server.to_string(), message));
+        self.notices.lock().push((server.to_string(), message));
         self.answer.lock().clone().map_or(Ok(()), Err)
     }
 
@@ -543,13 +543,13 @@ async fn servers_of_a_network_know_of_each_others_invitations_and_addresses() {
     let paul = lab.accounts.create_user(new).await.unwrap();
     lab.service.work().await.unwrap();
     assert!(lab.homeservers.news.lock().is_empty());
-    let (to, message) = lab.homeservers.told.lock().pop().unwrap();
+    let (to, message) = lab.homeservers.notices.lock().pop().unwrap();
     assert_eq!((to.as_str(), &message["bound"]["user"]), ("b.example", &json!(paul)));
     assert_eq!(message["bound"]["address"], "paul@partner.fr");
     // Closing the account is told as well.
     lab.accounts.deactivate(&paul, Erase::No).await.unwrap();
     lab.service.work().await.unwrap();
-    assert_eq!(lab.homeservers.told.lock().pop().unwrap().1["ended"]["user"], json!(paul));
+    assert_eq!(lab.homeservers.notices.lock().pop().unwrap().1["ended"]["user"], json!(paul));
 
     // An agent of the other server is found here, until that server says otherwise; nobody is told again.
     let bound = |user: &str, address: &str, at: u64| json!({ "bound": { "medium": "email", "address": address, "user": user, "at": at } });
@@ -563,10 +563,10 @@ async fn servers_of_a_network_know_of_each_others_invitations_and_addresses() {
     // An invitation of an agent of the other server waits there as well.
     lab.service.store_invite(invitation("carol@agents.fr")).await.unwrap();
     lab.service.work().await.unwrap();
-    assert!(lab.homeservers.told.lock().is_empty(), "not before the mail is out");
+    assert!(lab.homeservers.notices.lock().is_empty(), "not before the mail is out");
     tokio::time::advance(Duration::from_secs(2)).await;
     lab.service.work().await.unwrap();
-    let (to, message) = lab.homeservers.told.lock().pop().unwrap();
+    let (to, message) = lab.homeservers.notices.lock().pop().unwrap();
     assert_eq!((to, &message["invited"]["sender"]), (b.to_string(), &json!("@alice:a.example")));
     let ended = json!({ "ended": { "medium": "email", "address": "bob@agents.fr", "user": BOB, "at": 9 } });
     hear("b.example", ended).await.unwrap();

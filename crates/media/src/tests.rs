@@ -225,7 +225,7 @@ async fn media_that_nobody_asks_for_are_deleted_and_others_stay() {
     let idle = media.upload(alice("text/plain"), body(b"idle")).await.unwrap();
     bytes(get(media, "b.test", "there").await.unwrap()).await;
     let now = media.0.world.now();
-    tokio::time::advance(Duration::from_secs(7_200)).await;
+    tokio::time::advance(Duration::from_hours(2)).await;
     bytes(get(media, "a.test", asked.media_id().unwrap()).await.unwrap()).await;
     media.flush_seen().await.unwrap();
     let which = Deletion { before: now + 3_600_000, larger_than: 0, kept: [kept.to_string()].into() };

@@ -201,7 +201,7 @@ fn condition_holds(condition: &PushCondition, subject: &Subject, setting: &Setti
             .and_then(FlattenedJsonValue::as_array)
             .is_some_and(|values| values.contains(&data.value)),
         other if other.kind() == THREAD_SUBSCRIPTION => {
-            let wanted = other.data().get("subscribed").and_then(|subscribed| subscribed.as_bool());
+            let wanted = other.data().get("subscribed").and_then(serde_json::Value::as_bool);
             wanted.is_some() && setting.follows == wanted
         }
         _ => false,

@@ -306,7 +306,7 @@ impl Follower {
         let since = world.instant() - self.committed_at;
         let wanted = done && self.search.0.wanted.load(SeqCst) > self.search.0.reached.borrow().0;
         if wanted && since < APART {
-            world.sleep(APART - since).await;
+            world.sleep(APART.saturating_sub(since)).await;
         }
         if wanted || self.pending >= PENDING || since >= EVERY {
             self.commit().await?;

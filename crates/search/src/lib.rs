@@ -50,7 +50,7 @@ use self::{follow::Follower, index::Index};
 /// Searches at work at the same time; more wait their turn.
 const AT_ONCE: usize = 4;
 /// How long a search waits for the index to have what was said just before.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What [`Search`] is built from.
 pub struct Deps {
@@ -111,21 +111,16 @@ impl Search {
     /// The index as it has everything that was committed before this call, where that can be had soon; otherwise as it is.
     async fn fresh(&self) -> Option<Arc<Index>> {
         let visible = *self.0.deps.store.visible().borrow();
-        let behind = || *self.0.reached.borrow() < visible && !self.0.building.load(SeqCst);
-        if behind() || self.0.index.read().is_none() {
+        let behind = *self.0.reached.borrow() < visible;
+        if behind || self.0.index.read().is_none() {
             self.0.wanted.fetch_max(visible.0, SeqCst);
             self.0.wake.notify_one();
             let mut reached = self.0.reached.subscribe();
-            let arrived = reached.wait_for(|reached| *reached >= visible || self.is_partial());
-            // Late is no error: the answer is of a moment ago.
+            let arrived = reached.wait_for(|reached| *reached >= visible);
+            // Late is no error: the answer is of a moment ago, or of an index that is still being built.
             let _ = self.0.deps.world.timeout(PATIENCE, arrived).await;
         }
         self.0.index.read().clone()
-    }
-
-    /// Open, but still being built.
-    fn is_partial(&self) -> bool {
-        self.0.building.load(SeqCst) && self.0.index.read().is_some()
     }
 
     /// Asks the index, outside the async threads. An index that cannot be read is built anew.

@@ -429,7 +429,7 @@ fn templates(folder: &Path) -> Result<Templates> {
         let path = entry.with_context(place)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // Notes beside the mails are left alone.
-        if name.ends_with(".txt") || name.ends_with(".html") {
+        if path.extension().is_some_and(|kind| kind == "txt" || kind == "html") {
             files.insert(name, std::fs::read_to_string(&path).with_context(|| path.display().to_string())?);
         }
     }

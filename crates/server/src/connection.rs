@@ -176,7 +176,7 @@ async fn closed<S: AsyncRead + Unpin>(stream: &mut Resumed<S>) {
             Ok(more) => stream.unread(&next[..more]),
         }
     }
-    pending().await
+    pending::<()>().await;
 }
 
 fn log<T>(ended: Result<T, impl Display>) {

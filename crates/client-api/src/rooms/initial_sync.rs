@@ -52,13 +52,13 @@ pub(super) async fn handler(
     let mut delta = delivery.sync(&wanted).await?;
     let end = delta.next.to_string();
     let mut shown = if let Some(joined) = delta.joined.remove(room) {
-        let mut shown = render(room, joined.part, &end);
+        let mut shown = render(room, &joined.part, &end);
         shown["membership"] = "join".into();
         shown["presence"] = json!(delta.presence);
         shown["receipts"] = json!(joined.ephemeral);
         shown
     } else if let Some(left) = delta.left.remove(room) {
-        let mut shown = render(room, left.part, &end);
+        let mut shown = render(room, &left.part, &end);
         shown["membership"] = membership(&rooms, user, room).await?.into();
         shown
     } else {

@@ -133,7 +133,7 @@ impl Delivery {
         let longest = Duration::from_secs(self.0.config.longest_wait_seconds);
         let deadline = self.0.world.instant() + request.timeout.min(longest);
         let mut over = request.timeout.is_zero() || request.pos.is_none();
-        let mut quiet_since = self.answered_up_to(request, &open.known);
+        let mut quiet_since = Self::answered_up_to(request, &open.known);
         let mut last = None;
         loop {
             let changed = signal.changed();
@@ -170,7 +170,7 @@ impl Delivery {
     }
 
     /// Up to where the last answer told everything that this request asks for; none if it may not have.
-    fn answered_up_to(&self, request: &SlidingRequest, known: &Known) -> Option<SyncToken> {
+    fn answered_up_to(request: &SlidingRequest, known: &Known) -> Option<SyncToken> {
         let token = known.token.filter(|_| known.asked == request.mark() && !known.lags)?;
         let extensions = &request.extensions;
         let to_device = extensions.to_device.as_ref().is_none_or(|ask| ask.since == known.told.to_device);

@@ -226,7 +226,8 @@ medium:
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
         for n in 1..12 {
             let before = format!("*a{}, ", n - 1).repeat(9);
-            bomb.push_str(&format!("a{n}: &a{n} [{}]\n", before.trim_end_matches(", ")));
+            let line = format!("a{n}: &a{n} [{}]\n", before.trim_end_matches(", "));
+            bomb.push_str(&line);
         }
         assert!(read(&bomb).is_err());
     }

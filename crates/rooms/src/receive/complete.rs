@@ -163,7 +163,7 @@ impl Inner {
                 // Who cannot say it of what is before the event cannot say it of the event.
                 Err(error) if checked.pdu().prev_events().len() == 1 => return Err(error),
                 Err(error) => {
-                    tracing::debug!(event = %prev, %error, "the state after a missing event was not told")
+                    tracing::debug!(event = %prev, %error, "the state after a missing event was not told");
                 }
             }
         }

@@ -30,10 +30,9 @@ impl Inner {
     ) -> Result<()> {
         let checked = Checked::from_handshake(server, self.check_one(rules, join).await?);
         let mut budget = Budget { events: self.config.missing_events_limit, fill: false };
-        match self.fill_gap(&checked, &mut budget).await {
-            Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
-            // What lies between is not needed for the user to be in.
-            Err(_) | Ok(_) => {}
+        // Otherwise: what lies between is not needed for the user to be in.
+        if let Err(error @ (Error::Store(_) | Error::Retry)) = self.fill_gap(&checked, &mut budget).await {
+            return Err(error);
         }
         let complete = checked.complete_as(self, &mut budget, Source::Elsewhere).await?;
         match self.settle(&complete).await? {

@@ -1,5 +1,7 @@
 //! Connections as clients have them, with requests that wait and such that do not.
 
+#![expect(clippy::disallowed_methods, reason = "tasks of the tests, outside of any world")]
+
 use std::{
     sync::{
         Arc,

@@ -38,8 +38,10 @@ struct Room {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     expanded_timeline: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[expect(clippy::option_option, reason = "absent: as before; null: there is none any more")]
     name: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[expect(clippy::option_option, reason = "absent: as before; null: there is none any more")]
     avatar: Option<Option<String>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     heroes: Vec<HeroPart>,
@@ -102,6 +104,7 @@ struct ToDevicePart {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the answer's fields")]
 struct E2eePart {
     #[serde(skip_serializing_if = "Option::is_none")]
     device_lists: Option<DeviceListsPart>,

@@ -132,7 +132,7 @@ impl Turn<'_> {
         let mut extensions = Extensions::default();
         let asked = self.request.extensions.clone();
         if let Some(ask) = &asked.to_device {
-            extensions.to_device = Some(self.to_device(ask, told).await?);
+            extensions.to_device = Some(self.messages_to(ask, told).await?);
         }
         if asked.e2ee {
             extensions.e2ee = Some(self.e2ee(told).await?);
@@ -177,7 +177,7 @@ impl Turn<'_> {
         self.work.signal.look(after, self.work.next.position, device)
     }
 
-    async fn to_device(&mut self, ask: &ToDeviceAsk, told: &mut Told) -> Result<ToDevice, Error> {
+    async fn messages_to(&mut self, ask: &ToDeviceAsk, told: &mut Told) -> Result<ToDevice, Error> {
         let now = self.work.next.position;
         let since = ask.since.unwrap_or_default();
         let nothing = ToDevice { next_batch: Received(now).max(since), events: Vec::new() };

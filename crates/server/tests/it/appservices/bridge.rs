@@ -35,7 +35,6 @@ pub(super) const WHOLE: &str = "receive_ephemeral: true\norg.matrix.msc3202: tru
 /// What the service was asked.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
-    pub(super) method: Method,
     /// With the query.
     pub(super) path: String,
     pub(super) text: String,
@@ -149,7 +148,7 @@ async fn answer(
     if scripted.is_none() && !is_question {
         ear.taken.store(true, SeqCst);
     }
-    ear.heard.send(Asked { method, path, text, body }).ok();
+    ear.heard.send(Asked { path, text, body }).ok();
     match scripted {
         Some((_, status, body)) => (status, Json(body)),
         None if is_question => (StatusCode::NOT_FOUND, Json(json!({ "errcode": "M_NOT_FOUND" }))),

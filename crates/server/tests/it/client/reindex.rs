@@ -37,7 +37,7 @@ async fn count(user: &User<'_>, term: &str, expected: u64) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    panic!("{term}: {found} hits, not {expected}");
+    assert_eq!(found, expected, "{term}");
 }
 
 fn user<'a>(home: &'a Home, (id, device, token): &(String, String, String)) -> User<'a> {

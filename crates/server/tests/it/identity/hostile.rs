@@ -75,7 +75,7 @@ async fn no_endpoint_takes_for_an_address_what_is_none() {
         match hs {
             Some(hs) => assert_eq!(said, json!({ "hs": hs }), "{address}"),
             None => {
-                assert_eq!((status.as_u16(), &said["errcode"]), (404, &json!("M_NOT_FOUND")), "{address}")
+                assert_eq!((status.as_u16(), &said["errcode"]), (404, &json!("M_NOT_FOUND")), "{address}");
             }
         }
     }

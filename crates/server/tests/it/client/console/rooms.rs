@@ -38,9 +38,9 @@ async fn rooms_are_listed_found_and_sorted() {
         (ids(&page), &page["prev_batch"], page.get("next_batch")),
         (vec![attic.clone()], &json!(0), None)
     );
-    assert_eq!(ids(&ask("?search_term=ROO").await), [attic.clone()]);
-    assert_eq!(ids(&ask("?search_term=den").await), [den.clone()]);
-    assert_eq!(ids(&ask("?public_rooms=false").await), [attic.clone()]);
+    assert_eq!(ids(&ask("?search_term=ROO").await), std::slice::from_ref(&attic));
+    assert_eq!(ids(&ask("?search_term=den").await), std::slice::from_ref(&den));
+    assert_eq!(ids(&ask("?public_rooms=false").await), std::slice::from_ref(&attic));
     assert_eq!(ids(&ask("?empty_rooms=true").await), Vec::<String>::new());
     admin.get(&at("/v1/rooms?order_by=colour")).await.refused(400, "M_INVALID_PARAM");
 
