@@ -19,7 +19,7 @@ const OLD: [&str; 5] = ["1", "2", "3", "4", "5"];
 /// A room of `a` in which `b`, whose key has the seed 2, has a user.
 async fn shared(net: &Net, version: &str) -> (Rooms, Rooms, OwnedRoomId) {
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": version, "power_level_content_override": { "invite": 0 } })).await;
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": version, "power_level_content_override": { "users": { ALICE: 100, BOB: 50 } } })).await;
     b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
     net.deliver().await;
     (a, b, id)
