@@ -17,7 +17,7 @@ const SERVED: &[&str] = &["client-server", "server-server", "identity"];
 
 /// Operations that share method and path with another one and are answered as well: the table of routes cannot tell them
 /// apart. The specification's list writes their paths with a blank at the end.
-const FORMS: &[&str] = &["peekEvents"];
+const FORMS: &[&str] = &["inviteUser", "peekEvents"];
 
 /// Writes the page.
 pub(crate) fn write() -> anyhow::Result<ExitCode> {

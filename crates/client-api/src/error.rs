@@ -159,6 +159,7 @@ impl From<chappe_delivery::Error> for Error {
         match error {
             E::BadToken | E::UnknownPos => Self(bad_request("M_UNKNOWN_POS", &error)),
             E::BadParameter(_) => Self(bad_request("M_INVALID_PARAM", &error)),
+            E::Stopping => Self(chappe_web::Error::busy()),
             E::Accounts(error) => error.into(),
             E::Rooms(error) => error.into(),
             E::Store(error) => Self(chappe_web::Error::internal(error)),

@@ -12,6 +12,9 @@ pub enum Error {
     /// A parameter is none that this server gave: `M_INVALID_PARAM`.
     #[error("`{0}` is not valid")]
     BadParameter(&'static str),
+    /// The server stops: 503.
+    #[error("the server is stopping")]
+    Stopping,
     /// Accounts could not answer.
     #[error(transparent)]
     Accounts(#[from] chappe_accounts::Error),

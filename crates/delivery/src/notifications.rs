@@ -184,7 +184,7 @@ impl Delivery {
     ) -> Result<Notifications, Error> {
         let from = request.from.as_deref().map(Place::from_str).transpose()?;
         let reader = self.0.store.read();
-        self.0.wake.reach(reader.position()).await;
+        self.0.wake.reach(reader.position()).await?;
         let settings = self.settings(&reader, user).await?;
         let (heap, rooms) = (BinaryHeap::new(), BTreeMap::new());
         let mut merge = Merge {

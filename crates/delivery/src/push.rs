@@ -42,9 +42,12 @@ async fn keep_up(delivery: Delivery) {
     let mut save = world.interval(SAVE);
     loop {
         while let Err(error) = push.catch_up().await {
+            if world.is_stopping() {
+                break;
+            }
             tracing::error!(%error, "pushing does not get on, trying again");
             tokio::select! {
-                () = world.stopping() => return,
+                () = world.stopping() => break,
                 () = world.sleep(Duration::from_secs(1)) => {}
             }
         }
@@ -133,7 +136,7 @@ impl Push {
         if self.users.is_empty() {
             // Nobody listens: what the other follower saw is enough to know that.
             let now = *delivery.0.store.visible().borrow();
-            delivery.0.wake.reach(now).await;
+            delivery.0.wake.reach(now).await?;
             if cursor >= delivery.0.wake.born() && !delivery.0.wake.pushers_changed(cursor) {
                 self.cursor = Some(cursor.max(now));
                 return Ok(());
@@ -141,7 +144,7 @@ impl Push {
         }
         loop {
             let reader = delivery.0.store.read();
-            delivery.0.wake.reach(reader.position()).await;
+            delivery.0.wake.reach(reader.position()).await?;
             let entries = reader.log_after(cursor, BATCH).await?;
             let Some(last) = entries.last().map(|entry| entry.position) else { return Ok(()) };
             for entry in entries {

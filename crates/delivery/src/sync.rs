@@ -236,7 +236,7 @@ impl Delivery {
         let _entered = signal.enter();
         self.0.presence.synced(&request.user, &request.presence).await?;
         self.forget_handed_out(request).await?;
-        self.0.wake.reach(visible).await;
+        self.0.wake.reach(visible).await?;
         let answer = self.wait(request, &signal).await;
         signal.see(self.0.world.instant());
         answer
@@ -316,7 +316,7 @@ impl Delivery {
         let fleeting = self.0.wake.fleeting();
         let reader = self.0.store.read();
         let now = reader.position();
-        self.0.wake.reach(now).await;
+        self.0.wake.reach(now).await?;
         let nobody = OwnedDeviceId::from("");
         let device = request.device.as_ref().unwrap_or(&nobody);
         let look = match seen {

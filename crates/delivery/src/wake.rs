@@ -22,6 +22,8 @@ use crate::{
     signal::{Signal, Touch},
 };
 
+/// Wait after the log could not be read.
+const AGAIN: Duration = Duration::from_millis(200);
 /// A user stays attached for so long after their last sync.
 const STAYS: Duration = Duration::from_mins(5);
 /// How often attachments are looked through.
@@ -101,11 +103,17 @@ impl Wake {
         *self.reached.borrow()
     }
 
-    /// Waits until the follower has come that far.
-    pub(crate) async fn reach(&self, position: Position) {
-        if self.reached() < position {
+    /// Waits until the follower has come that far. Once the server stops it may have gone for good.
+    pub(crate) async fn reach(&self, position: Position) -> Result<(), crate::Error> {
+        if self.reached() >= position {
+            return Ok(());
+        }
+        let mut reached = self.reached.subscribe();
+        tokio::select! {
+            biased;
             // The sender lives as long as `self`: the wait cannot fail.
-            let _ = self.reached.subscribe().wait_for(|reached| *reached >= position).await;
+            _ = reached.wait_for(|reached| *reached >= position) => Ok(()),
+            () = self.world.stopping() => Err(crate::Error::Stopping),
         }
     }
 
@@ -279,7 +287,10 @@ impl Wake {
             }
             while let Err(error) = self.catch_up().await {
                 tracing::error!(%error, "the log cannot be read, trying again");
-                self.world.sleep(Duration::from_millis(200)).await;
+                tokio::select! {
+                    () = self.world.stopping() => return,
+                    () = self.world.sleep(AGAIN) => {}
+                }
             }
         }
     }

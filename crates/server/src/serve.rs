@@ -97,8 +97,9 @@ impl Server {
 
     /// Accepts no more, ends long-polls, finishes what is under way, stops everything, closes.
     pub async fn stop(self) {
-        if !self.house.world.shut_down(self.grace).await {
-            tracing::warn!("some work did not end in time and was dropped");
+        let left = self.house.world.shut_down(self.grace).await;
+        if !left.is_empty() {
+            tracing::warn!(?left, "some work did not end in time and was dropped");
         }
     }
 }

@@ -163,8 +163,8 @@ impl World {
     }
 
     /// Says stop and waits until every task has ended, `grace` at most; what runs then is dropped.
-    /// Gives whether all ended by themselves.
-    pub async fn shut_down(&self, grace: Duration) -> bool {
+    /// Gives the names of those that did not end by themselves.
+    pub async fn shut_down(&self, grace: Duration) -> Vec<&'static str> {
         self.inner.tasks.shut_down(grace).await
     }
 

@@ -1,12 +1,14 @@
 //! Tasks: started under a name, stopped together, waited for.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
@@ -36,6 +38,33 @@ pub struct Tasks {
     kill: CancellationToken,
     /// `None` runs blocking work in place, so that a simulation stays in one order.
     blocking: Option<Arc<Semaphore>>,
+    running: Arc<Running>,
+}
+
+/// How many tasks run under each name.
+#[derive(Debug, Default)]
+struct Running(Mutex<BTreeMap<&'static str, usize>>);
+
+/// A task that runs.
+struct Entry(Arc<Running>, &'static str);
+
+impl Entry {
+    fn new(running: &Arc<Running>, name: &'static str) -> Self {
+        *running.0.lock().entry(name).or_default() += 1;
+        Self(Arc::clone(running), name)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut names = self.0.0.lock();
+        let left = names.get(self.1).map_or(0, |count| count - 1);
+        if left == 0 {
+            names.remove(self.1);
+        } else {
+            names.insert(self.1, left);
+        }
+    }
 }
 
 impl Tasks {
@@ -50,7 +79,7 @@ impl Tasks {
 
     fn with(blocking: Option<Arc<Semaphore>>) -> Self {
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-        Self { tracker: TaskTracker::new(), stop, kill, blocking }
+        Self { tracker: TaskTracker::new(), stop, kill, blocking, running: Arc::default() }
     }
 
     pub(crate) fn spawn<F>(&self, name: &'static str, future: F) -> Ended<F::Output>
@@ -61,7 +90,11 @@ impl Tasks {
         let kill = self.kill.clone();
         // Boxed: each layer around a future would have room of its own for it, for as long as the task lives.
         let future = Box::pin(future);
-        let task = async move { kill.run_until_cancelled(future).await };
+        let entry = Entry::new(&self.running, name);
+        let task = async move {
+            let _entry = entry;
+            kill.run_until_cancelled(future).await
+        };
         Ended(self.tracker.spawn(task.instrument(tracing::info_span!("task", name))))
     }
 
@@ -71,8 +104,9 @@ impl Tasks {
     ) -> Result<T, Stopped> {
         let Some(slots) = &self.blocking else { return Ok(work()) };
         let slot = Arc::clone(slots).acquire_owned().await.map_err(|_| Stopped)?;
+        let entry = Entry::new(&self.running, "blocking work");
         let work = move || {
-            let _slot = slot;
+            let _held = (slot, entry);
             work()
         };
         self.tracker.spawn_blocking(work).await.map_err(|_| Stopped)
@@ -86,12 +120,13 @@ impl Tasks {
         self.stop.is_cancelled()
     }
 
-    pub(crate) async fn shut_down(&self, grace: Duration) -> bool {
+    pub(crate) async fn shut_down(&self, grace: Duration) -> Vec<&'static str> {
         self.stop.cancel();
         self.tracker.close();
-        let all = tokio::time::timeout(grace, self.tracker.wait()).await.is_ok();
+        let all = tokio::time::timeout(grace, self.tracker.wait()).await;
+        let left = all.map_or_else(|_| self.running.0.lock().keys().copied().collect(), |()| Vec::new());
         self.kill.cancel();
-        all
+        left
     }
 
     pub(crate) fn kill(&self) {
@@ -117,12 +152,12 @@ mod tests {
         let tasks = Tasks::threaded();
         let polite = tasks.clone();
         let ended = tasks.spawn("polite", async move { polite.stopping().await });
-        assert!(tasks.shut_down(Duration::from_secs(1)).await);
+        assert!(tasks.shut_down(Duration::from_secs(1)).await.is_empty());
         assert_eq!(ended.await, Ok(()));
 
         let tasks = Tasks::threaded();
         let ended = tasks.spawn("rude", std::future::pending::<()>());
-        assert!(!tasks.shut_down(Duration::from_millis(20)).await);
+        assert_eq!(tasks.shut_down(Duration::from_millis(20)).await, ["rude"]);
         assert_eq!(ended.await, Err(Stopped));
     }
 

@@ -45,7 +45,7 @@ impl Delivery {
         let _entered = signal.enter();
         let reader = self.0.store.read();
         let now = reader.position();
-        self.0.wake.reach(now).await;
+        self.0.wake.reach(now).await?;
         let request = SyncRequest {
             user: user.to_owned(),
             device: None,

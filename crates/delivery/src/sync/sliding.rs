@@ -102,7 +102,7 @@ impl Delivery {
         let _entered = signal.enter();
         self.0.presence.synced(&request.user, &request.presence).await?;
         self.forget_acknowledged(request).await?;
-        self.0.wake.reach(visible).await;
+        self.0.wake.reach(visible).await?;
         let answer = self.wait_sliding(request, &signal, &open).await;
         signal.see(self.0.world.instant());
         answer
@@ -213,7 +213,7 @@ impl Delivery {
         let fleeting = self.0.wake.fleeting();
         let reader = self.0.store.read();
         let now = reader.position();
-        self.0.wake.reach(now).await;
+        self.0.wake.reach(now).await?;
         let nobody = OwnedDeviceId::from("");
         let device = request.device.as_ref().unwrap_or(&nobody);
         let look = known.token.map_or(Look::Everywhere, |seen| signal.look(seen.position, now, device));

@@ -117,6 +117,20 @@ async fn stopping_ends_the_wait() {
 }
 
 #[tokio::test]
+async fn a_sync_that_comes_too_late_does_not_hold_up_the_stop() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let request = alice.request(Some(alice.sync(None).await.next), json!({}));
+    let mut stop = std::pin::pin!(house.world.shut_down(LONG));
+    assert!(futures_util::poll!(stop.as_mut()).is_pending());
+    // From here on nobody follows the log.
+    tokio::task::yield_now().await;
+    alice.room(&[]).await;
+    assert!(matches!(house.delivery.sync(&request).await, Err(crate::Error::Stopping)));
+    assert!(stop.await.is_empty());
+}
+
+#[tokio::test]
 async fn tokens_of_the_future_and_of_others_are_refused() {
     let house = House::new();
     let alice = house.user("alice").await;

@@ -1,7 +1,7 @@
 //! Rooms of versions 1 to 5: ids of a server's own choice, references with hashes, redactions, state resolution.
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedRoomId, RoomId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedRoomId, RoomId, RoomVersionId,
     room_version_rules::RoomVersionRules, server_name,
 };
 use serde_json::json;
@@ -10,7 +10,7 @@ use super::{
     malformed::signed_in,
     net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
 };
-use crate::{Change, Draft, Error, Rooms};
+use crate::{Change, Draft, Error, Invitation, Rooms};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -159,4 +159,28 @@ async fn an_invite_to_an_old_room_is_taken_and_followed() {
         net.deliver().await;
         assert_eq!(membership(&a, &id, BOB).await, Some("leave"), "{version}");
     }
+}
+
+#[tokio::test]
+async fn an_invite_under_another_servers_id_is_refused() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net, "1").await;
+    let levels = json!({ "users": { ALICE: 100, BOB: 50 } });
+    a.send(&actor(ALICE), &id, state("m.room.power_levels", "", &levels), None).await.unwrap();
+    net.deliver().await;
+    b.change(&actor(BOB), &id, &user("@new:a.example"), Change::Invite, None).await.unwrap();
+    let key = ("m.room.member".to_owned(), "@new:a.example".to_owned());
+    let event_id = whole_state(&b, &id).await[&key].clone();
+    let honest = stored(&b, &id, &event_id).await;
+    let offer = async |event_id: &str| {
+        let mut event = honest.clone();
+        event.insert("event_id".to_owned(), text(event_id));
+        let event = signed_in(&RoomVersionRules::V1, event);
+        let invitation = Invitation { room_version: RoomVersionId::V1, event, room_state: Vec::new() };
+        let claimed = EventId::parse(event_id).unwrap();
+        a.accept_invite(server_name!("b.example"), &id, &claimed, invitation).await
+    };
+    let refused = offer("$x:a.example").await;
+    assert!(matches!(refused, Err(Error::Forbidden(_) | Error::HostilePeer(_))), "{refused:?}");
+    offer("$x:b.example").await.unwrap();
 }
