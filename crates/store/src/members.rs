@@ -191,12 +191,21 @@ impl Reader<'_> {
 
     /// Every room a local user has a membership in, forgotten ones left out, by room number.
     pub async fn user_rooms(&self, user: &UserId) -> Result<Vec<(RoomNid, At<UserRoom>)>, Error> {
-        let rows = self.scan_all::<UserRooms>(&user.to_owned()).await?;
+        let mut rows = self.user_rooms_and_forgotten(user).await?;
         let forgotten = self.scan_all::<Forgotten>(&user.to_owned()).await?;
         let forgotten: std::collections::BTreeSet<RoomNid> =
             forgotten.into_iter().map(|((_, nid), _)| nid).collect();
-        let rows = rows.into_iter().map(|((_, nid), at)| (nid, at));
-        Ok(rows.filter(|(nid, _)| !forgotten.contains(nid)).collect())
+        rows.retain(|(nid, _)| !forgotten.contains(nid));
+        Ok(rows)
+    }
+
+    /// Every room a local user has a membership in, by room number.
+    pub async fn user_rooms_and_forgotten(
+        &self,
+        user: &UserId,
+    ) -> Result<Vec<(RoomNid, At<UserRoom>)>, Error> {
+        let rows = self.scan_all::<UserRooms>(&user.to_owned()).await?;
+        Ok(rows.into_iter().map(|((_, nid), at)| (nid, at)).collect())
     }
 
     /// Whether (and at which commit) a local user has forgotten a room.

@@ -24,7 +24,9 @@ impl Work<'_> {
         let mut kept = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let gone = matches!(candidate.own.value.membership, Membership::Leave | Membership::Ban);
-            if gone && self.reader.forgotten(&self.request.user, candidate.nid).await?.is_some() {
+            // That the user left is told even if the room is forgotten: it was, maybe, on another device.
+            let news = self.seen.is_some_and(|seen| candidate.own.position > seen.position);
+            if gone && !news && self.reader.forgotten(&self.request.user, candidate.nid).await?.is_some() {
                 continue;
             }
             kept.push(candidate);
@@ -33,7 +35,7 @@ impl Work<'_> {
     }
 
     async fn everywhere(&self, also: &BTreeSet<RoomNid>) -> Result<Vec<Candidate>, Error> {
-        let rooms = self.reader.user_rooms(&self.request.user).await?;
+        let rooms = self.reader.user_rooms_and_forgotten(&self.request.user).await?;
         let candidates = rooms.into_iter().map(|(nid, own)| Candidate { nid, own });
         Ok(candidates
             .filter(|candidate| self.may_be_new(candidate) || also.contains(&candidate.nid))

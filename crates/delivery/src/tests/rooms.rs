@@ -162,6 +162,9 @@ async fn a_refused_invite_leaves_and_a_forgotten_room_is_gone() {
     house.rooms.forget(&bob.id, &room).await.unwrap();
     let archived = bob.filtered(None, json!({"room": {"include_leave": true}})).await;
     assert!(archived.left.is_empty());
+    let other_device = bob.sync(Some(invited.next)).await;
+    assert!(other_device.left.contains_key(&room));
+    assert!(bob.sync(Some(other_device.next)).await.is_empty());
 }
 
 #[tokio::test]
