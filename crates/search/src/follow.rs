@@ -31,6 +31,8 @@ const PAGE: usize = 500;
 const PENDING: usize = 20_000;
 /// What nobody waits for is committed so often.
 const EVERY: Duration = Duration::from_secs(10);
+/// After something happened, more is waited for so long.
+const GATHERING: Duration = Duration::from_millis(200);
 /// Commits for those who wait are so far apart at least.
 const APART: Duration = Duration::from_millis(100);
 /// How long after a failure it is tried again.
@@ -176,7 +178,18 @@ impl Follower {
             tokio::select! {
                 biased;
                 () = world.stopping() => return self.commit().await,
-                changed = visible.changed() => if changed.is_err() { return Ok(()) },
+                changed = visible.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    // What comes together is taken in together, unless somebody waits for it.
+                    tokio::select! {
+                        biased;
+                        () = world.stopping() => {}
+                        () = search.0.wake.notified() => {}
+                        () = world.sleep(GATHERING) => {}
+                    }
+                }
                 () = search.0.wake.notified() => {}
                 _ = tick.tick() => {}
             }

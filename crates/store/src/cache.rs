@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, atomic::AtomicU32};
 
+use parking_lot::Mutex;
 use quick_cache::{Weighter, sync};
 use roaring::RoaringBitmap;
 use ruma::{OwnedEventId, OwnedRoomId};
 
 use crate::{
     events::{EventNum, StoredPdu},
+    log_tail::Tail,
     rooms::RoomNid,
     state::{KeyId, LineParent, StateKey, StateRef},
 };
@@ -27,6 +29,7 @@ pub(crate) struct Cache {
     pub(crate) keys: sync::Cache<(RoomNid, KeyId), StateKey>,
     pub(crate) values: sync::Cache<(RoomNid, StateRef, KeyId), EventNum>,
     pub(crate) parents: sync::Cache<(RoomNid, u32), LineParent>,
+    pub(crate) tail: Mutex<Tail>,
     /// The highest room number that was given to somebody in this process.
     pub(crate) taken_room: AtomicU32,
 }
@@ -63,6 +66,7 @@ impl Cache {
             keys: sync::Cache::new(100_000),
             values: sync::Cache::new(100_000),
             parents: sync::Cache::new(10_000),
+            tail: Mutex::default(),
             taken_room: AtomicU32::new(0),
         }
     }

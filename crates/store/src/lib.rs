@@ -25,6 +25,7 @@ pub mod identity_service;
 pub mod jobs;
 mod key;
 mod log;
+mod log_tail;
 pub mod media;
 pub mod members;
 mod migrate;

@@ -230,8 +230,19 @@ impl Reader<'_> {
         page.rows.iter().map(|(k, v)| Ok((decode::<T>(k)?, T::Value::from_bytes(v)?))).collect()
     }
 
-    /// About `limit` log entries after `after`, never part of a commit.
+    /// About `limit` log entries after `after`, never part of a commit. The first follower that asks reads them for all.
     pub async fn log_after(&self, after: Position, limit: usize) -> Result<Vec<Entry>, Error> {
+        if let Some(entries) = self.cache.tail.lock().between(after, self.position(), limit) {
+            return Ok(entries);
+        }
+        let entries = self.read_log(after, limit).await?;
+        if entries.len() < limit {
+            self.cache.tail.lock().extend(after, self.position(), &entries);
+        }
+        Ok(entries)
+    }
+
+    async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<Entry>, Error> {
         let mut rows = self.scan_from::<Log>(&(), &(after.0 + 1), limit).await?;
         if rows.len() == limit
             && let Some(((cut, _), _)) = rows.pop()

@@ -101,7 +101,7 @@ impl User<'_> {
 
 /// Time stands still while anything is being done: when it goes on, everything is at rest.
 async fn rest() {
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
 }
 
 /// What was measured, as it stands in the table.
