@@ -121,11 +121,12 @@ impl Jobs {
         found.map(|Json(job)| with_work(job)).transpose()
     }
 
-    /// All jobs that are known, by id.
+    /// All jobs that this release can read, by id.
     pub async fn all(&self) -> Result<Vec<(String, Job, Work)>, Error> {
         let rows = self.0.store.read().scan_all::<Table>(&()).await?;
-        let read = |(id, Json(job)): (String, Json<Job>)| with_work(job).map(|(job, work)| (id, job, work));
-        rows.into_iter().map(read).collect()
+        let read =
+            |(id, Json(job)): (String, Json<Job>)| with_work(job).map(|(job, work)| (id, job, work)).ok();
+        Ok(rows.into_iter().filter_map(read).collect())
     }
 
     /// Waits for the end of a job; gives what came of it. `None` when the server stops first or there is no such job.
@@ -193,8 +194,12 @@ impl Jobs {
     }
 
     async fn do_one(&self, id: &str, job: Job) -> Result<bool, Error> {
-        let (job, work) = with_work(job)?;
+        let work = serde_json::from_value(job.work.clone());
         let mut doing = Doing { jobs: &self.0, id, job };
+        let Ok(work) = work else {
+            doing.end(Progress::Failed, Some("this release cannot read the job".to_owned())).await?;
+            return Ok(true);
+        };
         doing.job.progress = Progress::Active;
         doing.note(&work).await?;
         tracing::info!(job = id, "a job of an administrator begins");

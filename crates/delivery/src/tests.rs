@@ -4,6 +4,7 @@ mod devices;
 mod house;
 mod model;
 mod push;
+mod removal;
 mod rooms;
 mod sliding;
 mod sticky;

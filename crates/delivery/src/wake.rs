@@ -334,6 +334,10 @@ impl Wake {
                     signal.touch(at, Touch::Membership(nid));
                 }
             }
+            LogEntry::Purged { room, .. } => {
+                // The end of the room is loaded anew.
+                self.note_event(RoomNid(*room), at);
+            }
             LogEntry::Whole { room, .. } => {
                 let nid = RoomNid(*room);
                 self.note_event(nid, at);

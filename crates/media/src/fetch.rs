@@ -134,14 +134,21 @@ impl Media {
             quarantined_by: None,
             protected: false,
         };
+        let key = (server.to_owned(), id.to_owned());
         let mut tx = Tx::new();
-        tx.put::<Table>(&(server.to_owned(), id.to_owned()), &Json(medium.clone()));
-        tx.put::<MediaByHash>(&(written.sha256, server.to_owned(), id.to_owned()), &());
-        if let Err(error) = self.0.store.commit(tx).await {
-            self.0.blobs.remove(&blob).await;
-            return Err(error.into());
+        tx.expect_absent::<Table>(&key).put::<Table>(&key, &Json(medium.clone()));
+        tx.put::<MediaByHash>(&(written.sha256, key.0, key.1), &());
+        match self.0.store.commit(tx).await {
+            Ok(_) => Ok(medium),
+            Err(error) => {
+                self.0.blobs.remove(&blob).await;
+                match error {
+                    // Put under quarantine meanwhile.
+                    chappe_store::Error::Conflict => self.known(server, id).await?.ok_or(Error::NotFound),
+                    error => Err(error.into()),
+                }
+            }
         }
-        Ok(medium)
     }
 }
 

@@ -8,10 +8,17 @@ use ruma::{ServerName, UserId};
 
 use crate::{Error, Media};
 
+/// How often a change that met another one is made again.
+const ATTEMPTS: usize = 5;
+
 impl Media {
     /// Puts a medium under quarantine, and with it all that has the same bytes, now and later. One of another server that
     /// is not here is not fetched any more. Says whether it was done: a protected one stays.
     pub async fn quarantine(&self, server: &ServerName, id: &str, by: &UserId) -> Result<bool, Error> {
+        again(|| self.try_quarantine(server, id, by)).await
+    }
+
+    async fn try_quarantine(&self, server: &ServerName, id: &str, by: &UserId) -> Result<bool, Error> {
         let now = self.0.world.now();
         let Some(medium) = self.known(server, id).await? else {
             if self.is_local(server) {
@@ -32,8 +39,9 @@ impl Media {
             tx.put::<Quarantines>(&hash, &Json(Quarantine { by: by.to_owned(), at: now }));
             self.mark(&mut tx, &hash, Some(by)).await?;
         } else {
-            let marked = Medium { quarantined_by: Some(by.to_owned()), ..medium };
-            tx.put::<Table>(&(server.to_owned(), id.to_owned()), &Json(marked));
+            let key = (server.to_owned(), id.to_owned());
+            tx.expect::<Table>(&key, Some(&Json(medium.clone())));
+            tx.put::<Table>(&key, &Json(Medium { quarantined_by: Some(by.to_owned()), ..medium }));
         }
         self.0.store.commit(tx).await?;
         Ok(true)
@@ -41,6 +49,10 @@ impl Media {
 
     /// Lifts the quarantine of a medium and of all that has the same bytes. [`Error::NotFound`].
     pub async fn unquarantine(&self, server: &ServerName, id: &str) -> Result<(), Error> {
+        again(|| self.try_unquarantine(server, id)).await
+    }
+
+    async fn try_unquarantine(&self, server: &ServerName, id: &str) -> Result<(), Error> {
         let medium = self.known(server, id).await?.ok_or(Error::NotFound)?;
         let key = (server.to_owned(), id.to_owned());
         let mut tx = Tx::new();
@@ -50,9 +62,10 @@ impl Media {
                 self.mark(&mut tx, &hash, None).await?;
             }
             None if medium.quarantined_by.is_some() && medium.uploader.is_none() => {
-                tx.delete::<Table>(&key);
+                tx.expect::<Table>(&key, Some(&Json(medium))).delete::<Table>(&key);
             }
             None => {
+                tx.expect::<Table>(&key, Some(&Json(medium.clone())));
                 tx.put::<Table>(&key, &Json(Medium { quarantined_by: None, ..medium }));
             }
         }
@@ -122,10 +135,25 @@ impl Media {
         let keys: Vec<_> = same.into_iter().map(|((_, server, id), ())| (server, id)).collect();
         for (key, medium) in keys.iter().zip(reader.get_many::<Table>(&keys).await?) {
             let Some(Json(medium)) = medium.filter(|Json(medium)| !medium.protected) else { continue };
+            tx.expect::<Table>(key, Some(&Json(medium.clone())));
             tx.put::<Table>(key, &Json(Medium { quarantined_by: by.map(ToOwned::to_owned), ..medium }));
         }
         Ok(())
     }
+}
+
+/// Does a change again if a record was changed while it was made.
+async fn again<T, F>(change: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    for _ in 0..ATTEMPTS {
+        match change().await {
+            Err(Error::Store(chappe_store::Error::Conflict)) => {}
+            done => return done,
+        }
+    }
+    change().await
 }
 
 fn nothing() -> Medium {

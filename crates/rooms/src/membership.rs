@@ -9,6 +9,7 @@ use chappe_store::{
     At, Membership,
     blocks::BlockedRooms,
     members::{RoomServers, UserRoom},
+    rooms::DoomedRooms,
 };
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value, json};
@@ -61,7 +62,13 @@ impl Rooms {
     pub(crate) async fn standpoint(&self, user: &UserId, room: &RoomId) -> Result<Standpoint> {
         let reader = self.0.store.read();
         let Some(nid) = reader.room_nid(room).await? else {
-            let blocked = reader.get::<BlockedRooms>(&room.to_owned()).await?.is_some();
+            let id = [room.to_owned()];
+            let (blocks, dooms) = reader.get_both::<BlockedRooms, DoomedRooms>(&id, &id).await?;
+            if dooms.iter().any(Option::is_some) {
+                // It may come back once everything of it is gone.
+                return Err(Error::Retry);
+            }
+            let blocked = blocks.iter().any(Option::is_some);
             return Ok(Standpoint { here: false, membership: None, unsure: false, blocked });
         };
         let (counts, blocks) = reader
@@ -215,6 +222,7 @@ impl Rooms {
         let reason = reason.as_deref();
         let content = match change {
             Change::Invite => {
+                self.check_block(room).await?;
                 self.check_welcome(&actor.user, target).await?;
                 let content = self.0.invite_content(target, reason, false).await?;
                 if target.server_name() != self.server() {

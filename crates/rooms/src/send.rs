@@ -29,6 +29,7 @@ impl Rooms {
         if let Some(target) = invited(&draft)
             && target.server_name() != self.server()
         {
+            self.check_block(room).await?;
             return self.invite_remote(actor, room, &target, draft.content).await;
         }
         self.complete(actor, room, &mut draft).await?;
@@ -42,6 +43,7 @@ impl Rooms {
     /// Judges a draft by what is outside its room, and puts into it what is the server's to say.
     pub(crate) async fn complete(&self, actor: &Actor, room: &RoomId, draft: &mut Draft) -> Result<()> {
         if let Some(target) = invited(draft) {
+            self.check_block(room).await?;
             self.check_welcome(&actor.user, &target).await?;
         }
         if draft.kind == TimelineEventType::RoomCanonicalAlias && draft.state_key.as_deref() == Some("") {

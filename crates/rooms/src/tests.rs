@@ -10,4 +10,5 @@ mod malformed;
 pub(crate) mod net;
 mod old_versions;
 mod partial;
+mod purge;
 mod reads;

@@ -1,6 +1,12 @@
 //! What never changes once it is committed, kept in memory; whoever removes it for good drops it here as well.
 
-use std::sync::{Arc, atomic::AtomicU32};
+use std::{
+    hash::Hash,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+};
 
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync};
@@ -8,6 +14,7 @@ use roaring::RoaringBitmap;
 use ruma::{OwnedEventId, OwnedRoomId};
 
 use crate::{
+    Reader,
     events::{EventNum, StoredPdu},
     log_tail::Tail,
     rooms::RoomNid,
@@ -30,6 +37,8 @@ pub(crate) struct Cache {
     pub(crate) values: sync::Cache<(RoomNid, StateRef, KeyId), EventNum>,
     pub(crate) parents: sync::Cache<(RoomNid, u32), LineParent>,
     pub(crate) tail: Mutex<Tail>,
+    /// The commit that removed something last.
+    pub(crate) removed: AtomicU64,
     /// The highest room number that was given to somebody in this process.
     pub(crate) taken_room: AtomicU32,
 }
@@ -67,7 +76,24 @@ impl Cache {
             values: sync::Cache::new(100_000),
             parents: sync::Cache::new(10_000),
             tail: Mutex::default(),
+            removed: AtomicU64::new(0),
             taken_room: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// Keeps in memory what this snapshot says, unless something was removed after it: it may have been this.
+    pub(crate) fn keep<K, V, W>(&self, cache: &sync::Cache<K, V, W>, key: K, value: V)
+    where
+        K: Eq + Hash + Clone,
+        V: Clone,
+        W: Weighter<K, V> + Clone,
+    {
+        cache.insert(key.clone(), value);
+        // Looked at last: whoever removes something says so first, then drops it from the cache.
+        if self.position().0 < self.cache.removed.load(SeqCst) {
+            cache.remove(&key);
         }
     }
 }

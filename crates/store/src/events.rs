@@ -313,6 +313,8 @@ table! {
     EventPdus = EVENT_PDUS: (RoomNid, EventNum) => StoredPdu;
     /// Room and number → status, state references, place.
     EventMetas = EVENT_META: (RoomNid, EventNum) => EventMeta;
+    /// Room and id of an event that was removed, of which only is known that it was there.
+    PurgedIds = PURGED_IDS: (RoomNid, EventIdKey) => ();
 }
 
 impl Reader<'_> {
@@ -330,7 +332,7 @@ impl Reader<'_> {
             let rows = self.get_many::<EventIds>(&keys).await?;
             for (&i, row) in wanted.iter().zip(rows) {
                 if let Some(address) = row {
-                    self.cache.event_nums.insert(ids[i].to_owned(), address);
+                    self.keep(&self.cache.event_nums, ids[i].to_owned(), address);
                 }
                 found[i] = row;
             }
@@ -347,7 +349,7 @@ impl Reader<'_> {
         }
         let found = self.get::<EventIds>(&id.into()).await?;
         if let Some(address) = found {
-            self.cache.event_nums.insert(id.to_owned(), address);
+            self.keep(&self.cache.event_nums, id.to_owned(), address);
         }
         Ok(found)
     }
@@ -367,7 +369,7 @@ impl Reader<'_> {
             let rows = self.get_many::<EventPdus>(&keys).await?;
             for (&i, row) in wanted.iter().zip(rows) {
                 let pdu = Arc::new(row.ok_or(Error::Gone)?);
-                self.cache.pdus.insert((nid, nums[i]), pdu.clone());
+                self.keep(&self.cache.pdus, (nid, nums[i]), pdu.clone());
                 found[i] = Some(pdu);
             }
         }
@@ -433,7 +435,7 @@ impl Reader<'_> {
             } else {
                 let (key, row) = rows.next().ok_or(Error::Gone)?;
                 let pdu = Arc::new(row.ok_or(Error::Gone)?);
-                self.cache.pdus.insert(key, pdu.clone());
+                self.keep(&self.cache.pdus, key, pdu.clone());
                 pdu
             };
             events.push((meta, pdu));
@@ -531,6 +533,29 @@ mod tests {
         let mut again = Tx::new();
         again.put_event(one, &event);
         assert!(store.commit(again).await.is_err(), "an event is stored once");
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_does_not_come_back_out_of_an_older_snapshot() {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let id = event_id!("$AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8");
+        let (nid, num) = (RoomNid(1), EventNum(1));
+        let meta = meta(Some(1), Vec::new());
+        let mut tx = Tx::new();
+        tx.first_head(nid, &RoomHead::new(RoomVersionId::V11));
+        tx.put_event(nid, &NewEvent { num, event_id: id.to_owned(), json: "{}".into(), meta });
+        store.commit(tx).await.unwrap();
+
+        let before = store.read();
+        let mut tx = Tx::new();
+        let removed = tx.drop_events(&before, nid, 9).await.unwrap();
+        assert_eq!((&*removed.events, &*removed.ids), (&[num][..], &[id.to_owned()][..]));
+        let at = store.commit(tx).await.unwrap();
+        store.forget(at, nid, &removed);
+        assert!(before.pdu(nid, num).await.is_ok(), "the snapshot still has it");
+        assert_eq!(before.event_address(id).await.unwrap(), Some((nid, num)));
+        assert!(matches!(store.read().pdu(nid, num).await, Err(crate::Error::Gone)));
+        assert_eq!(store.read().event_address(id).await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use crate::{
         Delayed, DelayedCounts, DelayedDue, DelayedEnd, DelayedEnded, DelayedEvents, DelayedOfUser,
         DelayedSent, DelayedTransactions,
     },
-    events::{EventIds, EventMetas, EventPdus},
+    events::{EventIds, EventMetas, EventPdus, PurgedIds},
     gaps::Gaps,
     members::{Forgotten, OpenRooms, RemoteRooms, RoomMembers, RoomServers, UserRoom, UserRooms},
     out_of_band::{OutOfBand, OutOfBands},
@@ -22,7 +22,7 @@ use crate::{
     registry,
     relations::{Child, RelationCounts, Relations, Threads, WaitingRedactions},
     reports::{Report, Reports},
-    rooms::{RoomHeads, RoomIds, RoomNames, WholeSince},
+    rooms::{DoomedRooms, RoomHeads, RoomIds, RoomNames, WholeSince},
     state::{Line, Now, StateChanges, StateKey, StateKeys, StateLines, StateNow, StateVersions},
     timeline::Timeline,
     transactions::{Done, EventTransaction, EventTransactions, TransactionOrder, Transactions},
@@ -111,6 +111,7 @@ fn rows() -> Vec<(u8, String)> {
         state: Vec::new(),
         version: None,
         via: vec![owned_server_name!("x.fr")],
+        number: None,
     };
     let child = Child { num: NUM, event_type: "m.reaction".to_owned(), sender: user.clone() };
     let report = Report {
@@ -123,10 +124,12 @@ fn rows() -> Vec<(u8, String)> {
     };
     vec![
         row::<RoomIds>(room.clone(), NID),
+        row::<DoomedRooms>(room.clone(), NID),
         row::<RoomNames>(NID, at(room.to_string())),
         row::<RoomHeads>(NID, head()),
         row::<EventIds>(hashed.into(), (NID, NUM)),
         row::<EventIds>(plain.into(), (NID, NUM)),
+        row::<PurgedIds>((NID, hashed.into()), ()),
         row::<EventPdus>((NID, NUM), StoredPdu::new(hashed.to_owned(), "{}")),
         row::<EventPdus>((NID, NUM), StoredPdu::new(plain.to_owned(), PDU)),
         row::<EventPdus>((NID, NUM), StoredPdu::new(hashed.to_owned(), "{\"a\":\"\u{1}\"}")),

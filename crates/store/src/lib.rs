@@ -61,6 +61,7 @@ pub use self::{
     members::{MemberChange, Membership},
     migrate::FORMAT,
     outbox::OutboxItem,
+    purge::Removed,
     rooms::{RoomHead, RoomNid, WholeSince},
     state::{KeyChange, KeyId, StateChange, StateRef, StateWriter},
     table::{Table, TableInfo},

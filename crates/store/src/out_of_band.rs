@@ -24,6 +24,9 @@ pub struct OutOfBand {
     /// Servers to ask when joining or leaving.
     #[serde(default)]
     pub via: Vec<OwnedServerName>,
+    /// The number that the room had here before it was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
 }
 
 impl OutOfBand {

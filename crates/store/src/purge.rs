@@ -1,17 +1,20 @@
 //! Removing what lies under a room's number.
 
-use ruma::{EventId, RoomId};
+use std::sync::atomic::Ordering::SeqCst;
+
+use chappe_kv::Position;
+use ruma::{EventId, OwnedEventId, RoomId};
 
 use crate::{
     Direction, LogEntry, Reader, Store, Tx,
     delayed::DelayedSent,
-    events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus},
+    events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus, PurgedIds},
     gaps::Gaps,
     members::{RoomMembers, RoomServers},
     partial::PartialRooms,
     receipts::{ReceiptOrder, Receipts},
     relations::{RelationCounts, Relations, Threads},
-    rooms::{RoomIds, RoomNid},
+    rooms::{DoomedRooms, RoomIds, RoomNid},
     state::{StateChanges, StateKeys, StateLines, StateNow, StateVersions},
     sticky::Sticky,
     timeline::{Timeline, TimelineRow},
@@ -19,33 +22,48 @@ use crate::{
     tx::Error,
 };
 
+/// What a transaction removes: to be dropped from memory once it is committed, with [`Store::forget`].
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// Events, by number.
+    pub events: Vec<EventNum>,
+    /// Ids that stand for nothing any more.
+    pub ids: Vec<OwnedEventId>,
+}
+
 impl Tx {
-    /// Takes a room away from its id, its members, its timeline. The caller replaces the head with an empty one.
+    /// Takes a room away from its id, its members, its timeline. While it is among the
+    /// [`DoomedRooms`] it cannot come back. The caller replaces the head with an empty one.
     pub fn uproot_room(&mut self, nid: RoomNid, room: &RoomId) -> &mut Self {
-        self.delete::<RoomIds>(&room.to_owned());
+        self.delete::<RoomIds>(&room.to_owned()).put::<DoomedRooms>(&room.to_owned(), &nid);
         self.delete_prefix::<RoomMembers>(&nid).delete_prefix::<RoomServers>(&nid);
         self.delete_prefix::<StateNow>(&nid).delete_prefix::<Timeline>(&nid)
     }
 
-    /// Removes up to `limit` events of a room, ids included; gives how many.
+    /// Removes up to `limit` events of a room, ids included; gives what goes, nothing once all are gone.
     pub async fn drop_events(
         &mut self,
         reader: &Reader<'_>,
         nid: RoomNid,
         limit: usize,
-    ) -> Result<usize, Error> {
-        let rows = reader.scan::<EventPdus>(&nid, Direction::Forward, limit).await?;
-        for (key, pdu) in &rows {
+    ) -> Result<Removed, Error> {
+        let mut removed = Removed::default();
+        for (key, pdu) in reader.scan::<EventPdus>(&nid, Direction::Forward, limit).await? {
             self.delete::<EventIds>(&EventIdKey(pdu.event_id.clone()));
-            self.delete::<EventPdus>(key).delete::<EventMetas>(key);
-            reader.cache.pdus.remove(key);
-            reader.cache.event_nums.remove(&pdu.event_id);
+            self.delete::<EventPdus>(&key).delete::<EventMetas>(&key);
+            removed.events.push(key.1);
+            removed.ids.push(pdu.event_id);
         }
-        if !rows.is_empty() {
-            let events = rows.iter().map(|((_, num), _)| num.0).collect();
+        if !removed.events.is_empty() {
+            let events = removed.events.iter().map(|num| num.0).collect();
             self.log(LogEntry::Purged { room: nid.0, events });
+            return Ok(removed);
         }
-        Ok(rows.len())
+        for (key, ()) in reader.scan::<PurgedIds>(&nid, Direction::Forward, limit).await? {
+            self.delete::<EventIds>(&key.1).delete::<PurgedIds>(&key);
+            removed.ids.push(key.1.0);
+        }
+        Ok(removed)
     }
 
     /// Removes what is left of a room that has no events any more.
@@ -63,10 +81,13 @@ impl Tx {
 
 impl Tx {
     /// Removes an event, its place in the timeline and what is indexed under it; that there was one stays known. The
-    /// caller expects the room's head, and drops it from memory with [`Store::forget_events`].
+    /// caller expects the room's head, and drops it from memory with [`Store::forget`].
     pub fn purge_event(&mut self, nid: RoomNid, row: &TimelineRow, event: &EventId) -> &mut Self {
         let (key, parent) = ((nid, row.num), EventIdKey::from(event));
-        self.delete::<EventPdus>(&key).delete::<Timeline>(&(nid, row.ordinal));
+        self.put::<PurgedIds>(&(nid, parent.clone()), &());
+        self.delete::<Sticky>(&(nid, row.position.0, row.num))
+            .delete::<EventPdus>(&key)
+            .delete::<Timeline>(&(nid, row.ordinal));
         self.delete::<EventTransactions>(&key).delete::<Gaps>(&(nid, row.ordinal, row.num));
         self.delete_prefix::<Relations>(&(nid, parent.clone()));
         self.delete_prefix::<RelationCounts>(&(nid, parent.clone())).delete::<Threads>(&(nid, parent))
@@ -74,18 +95,22 @@ impl Tx {
 }
 
 impl Store {
-    /// Forgets, in memory, events that were removed.
-    pub fn forget_events(&self, nid: RoomNid, events: &[EventNum]) {
-        for num in events {
-            self.cache().pdus.remove(&(nid, *num));
+    /// Drops from memory what the commit `at` removed. What is read from older snapshots is not kept from then on.
+    pub fn forget(&self, at: Position, nid: RoomNid, removed: &Removed) {
+        let cache = self.cache();
+        cache.removed.fetch_max(at.0, SeqCst);
+        for num in &removed.events {
+            cache.pdus.remove(&(nid, *num));
+        }
+        for id in &removed.ids {
+            cache.event_nums.remove(id);
         }
     }
 
-    /// Forgets, in memory, which number a room had: it was uprooted.
-    pub fn forget_room(&self, room: &RoomId, nid: RoomNid) {
+    /// Forgets, in memory, which number a room had: the commit `at` uprooted it.
+    pub fn forget_room(&self, at: Position, room: &RoomId) {
         let cache = self.cache();
-        if cache.room_nids.get(room) == Some(nid) {
-            cache.room_nids.remove(room);
-        }
+        cache.removed.fetch_max(at.0, SeqCst);
+        cache.room_nids.remove(room);
     }
 }

@@ -147,6 +147,10 @@ registry! {
     PARTIAL_ROOMS = 51, Point;
     /// Remote users whose devices changed while it was not known whether they are in such a room.
     UNPLACED_DEVICES = 52, Index;
+    /// Rooms of which everything is being removed.
+    DOOMED_ROOMS = 53, Point;
+    /// Ids of events that were removed from a room's history.
+    PURGED_IDS = 54, Bulk;
     /// Reports of events, rooms and users to the administrators.
     REPORTS = 60, Queue;
     /// Events that wait for their time, and for a while what became of them.

@@ -204,6 +204,8 @@ impl Value for RoomHead {
 table! {
     /// Room id → number.
     RoomIds = ROOM_IDS: OwnedRoomId => RoomNid;
+    /// Room id → the number under which everything is being removed: the room cannot come back before that is done.
+    DoomedRooms = DOOMED_ROOMS: OwnedRoomId => RoomNid;
     /// Number → room id, with the position at which the room was numbered.
     RoomNames = ROOM_NAMES: RoomNid => At<String>;
     /// Number → head.
@@ -218,7 +220,7 @@ impl Reader<'_> {
         }
         let found = self.get::<RoomIds>(&room.to_owned()).await?;
         if let Some(nid) = found {
-            self.cache.room_nids.insert(room.to_owned(), nid);
+            self.keep(&self.cache.room_nids, room.to_owned(), nid);
         }
         Ok(found)
     }
@@ -285,11 +287,12 @@ impl Reader<'_> {
 }
 
 impl Tx {
-    /// Numbers a room `nid` (from [`Reader::next_room`]). Conflict if the room exists or the number is taken by then.
+    /// Numbers a room `nid` (from [`Reader::next_room`]). Conflict if the room exists, is being removed, or the number is
+    /// taken by then.
     /// The caller puts the first head with [`Tx::first_head`] in the same transaction.
     pub fn new_room(&mut self, nid: RoomNid, room: &RoomId) -> &mut Self {
         self.expect_absent::<RoomNames>(&nid);
-        self.expect_absent::<RoomIds>(&room.to_owned());
+        self.expect_absent::<RoomIds>(&room.to_owned()).expect_absent::<DoomedRooms>(&room.to_owned());
         self.put::<RoomIds>(&room.to_owned(), &nid);
         self.put_now::<RoomNames, _>(&nid, &room.as_str().to_owned())
     }

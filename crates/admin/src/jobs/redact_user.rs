@@ -38,7 +38,11 @@ impl RedactUser {
         let rooms = doing.jobs.rooms.clone();
         let actor = Actor { standing: Standing::Administrator, ..Actor::user(&self.redactor) };
         while let Some(room) = self.rooms.last().cloned() {
-            let events = rooms.said_by(&room, &self.user, self.limit).await.unwrap_or_default();
+            let events = match rooms.said_by(&room, &self.user, self.limit).await {
+                // The room has been removed.
+                Err(chappe_rooms::Error::NotFound(_)) => Vec::new(),
+                said => said?,
+            };
             for (index, event) in events.into_iter().enumerate() {
                 if doing.jobs.world.is_stopping() {
                     return Err(Stop::Later);
@@ -46,6 +50,7 @@ impl RedactUser {
                 let draft = Draft::redaction(&event, self.reason.as_deref());
                 match rooms.send(&actor, &room, draft, None).await {
                     Ok(_) => self.redacted += 1,
+                    Err(chappe_rooms::Error::Retry) => return Err(Stop::Later),
                     Err(error) => {
                         self.failed.insert(event, error.to_string());
                     }

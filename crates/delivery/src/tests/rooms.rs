@@ -7,7 +7,7 @@ use serde_json::json;
 use super::house::{House, Person, gist, values};
 use crate::{Delta, StatePart};
 
-fn timeline(delta: &Delta, room: &RoomId) -> Vec<String> {
+pub(super) fn timeline(delta: &Delta, room: &RoomId) -> Vec<String> {
     delta.joined.get(room).map(|room| gist(&room.part.timeline.events)).unwrap_or_default()
 }
 

@@ -18,13 +18,13 @@ fn pattern(kind: &str, key: Option<&str>) -> Pattern {
     Pattern { kind: Some(kind.to_owned()), key: key.map(str::to_owned) }
 }
 
-fn ask(limit: usize, kinds: &[&str]) -> RoomAsk {
+pub(super) fn ask(limit: usize, kinds: &[&str]) -> RoomAsk {
     let include = kinds.iter().map(|kind| pattern(kind, Some(""))).collect();
     RoomAsk { timeline_limit: limit, state: WantedState { include, lazy: true, ..WantedState::default() } }
 }
 
 /// One list of the first rooms.
-fn window(person: &Person<'_>, last: usize, ask: RoomAsk) -> SlidingRequest {
+pub(super) fn window(person: &Person<'_>, last: usize, ask: RoomAsk) -> SlidingRequest {
     let list = List { ranges: Some(vec![(0, last)]), ask, filters: ListFilters::default() };
     SlidingRequest {
         user: person.id.clone(),
@@ -40,7 +40,7 @@ fn window(person: &Person<'_>, last: usize, ask: RoomAsk) -> SlidingRequest {
 }
 
 /// Asks, and goes on from the answer.
-async fn next(house: &House, request: &mut SlidingRequest) -> SlidingAnswer {
+pub(super) async fn next(house: &House, request: &mut SlidingRequest) -> SlidingAnswer {
     let answer = house.delivery.sliding_sync(request).await.unwrap();
     request.pos = Some(answer.pos.clone());
     answer

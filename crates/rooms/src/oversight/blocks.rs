@@ -47,8 +47,8 @@ mod tests {
     use serde_json::json;
 
     use crate::{
-        Error,
-        testing::{Town, actor},
+        Change, Draft, Error,
+        testing::{Town, actor, object},
     };
 
     #[tokio::test]
@@ -64,6 +64,12 @@ mod tests {
         ] {
             assert!(matches!(refused, Err(Error::Forbidden(why)) if why.contains("blocked")));
         }
+        let invite = town.rooms.change(&anna, &room, &bob.user, Change::Invite, None).await;
+        assert!(matches!(invite, Err(Error::Forbidden(why)) if why.contains("blocked")));
+        let content = object(json!({ "membership": "invite" }));
+        let draft = Draft::state("m.room.member", bob.user.as_str(), content);
+        let sent = town.rooms.send(&anna, &room, draft, None).await;
+        assert!(matches!(sent, Err(Error::Forbidden(why)) if why.contains("blocked")));
         // Who is there may still speak and leave.
         town.say(&anna, &room, json!({ "body": "x" })).await;
         town.rooms.unblock(&room).await.unwrap();

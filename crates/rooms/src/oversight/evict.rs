@@ -11,6 +11,9 @@ use serde_json::{Map, json};
 
 use crate::{Actor, Draft, Error, Result, Rooms, Standing};
 
+/// How often it is looked for users who came in while others were taken out.
+const ROUNDS: usize = 5;
+
 /// The room that takes over from one that is closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replacement {
@@ -58,23 +61,40 @@ impl Rooms {
     /// or away if there is none.
     pub async fn evict(&self, room: &RoomId, into: Option<&RoomId>) -> Result<Evicted> {
         let mut evicted = Evicted { new_room_id: into.map(ToOwned::to_owned), ..Evicted::default() };
-        for (user, membership) in self.locals_in(room).await? {
-            let actor = Actor::user(&user);
-            let left = self.depart_from(&actor, room, None).await;
-            if let Err(error) = &left {
-                tracing::warn!(%room, %user, %error, "a user could not be taken out of a room");
-                evicted.failed_to_kick_users.push(user);
-                continue;
+        for _ in 0..ROUNDS {
+            let mut left = self.locals_in(room).await?;
+            left.retain(|(user, _)| !evicted.failed_to_kick_users.contains(user));
+            if left.is_empty() {
+                break;
             }
-            if let Some(into) = into.filter(|_| membership == Membership::Join)
-                && let Err(error) = self.join(&actor, into, Vec::new(), Map::new()).await
-            {
-                tracing::warn!(room = %into, %user, %error, "a user could not be brought into a new room");
+            for local in left {
+                self.take_out(room, local, &mut evicted).await;
             }
-            evicted.kicked_users.push(user);
         }
         evicted.local_aliases = self.move_all_aliases(room, into).await?;
         Ok(evicted)
+    }
+
+    async fn take_out(
+        &self,
+        room: &RoomId,
+        (user, membership): (OwnedUserId, Membership),
+        evicted: &mut Evicted,
+    ) {
+        let actor = Actor::user(&user);
+        if let Err(error) = self.depart_from(&actor, room, None).await {
+            tracing::warn!(%room, %user, %error, "a user could not be taken out of a room");
+            evicted.failed_to_kick_users.push(user);
+            return;
+        }
+        if let Some(into) = evicted.new_room_id.as_deref().filter(|_| membership == Membership::Join)
+            && let Err(error) = self.join(&actor, into, Vec::new(), Map::new()).await
+        {
+            tracing::warn!(room = %into, %user, %error, "a user could not be brought into a new room");
+        }
+        if !evicted.kicked_users.contains(&user) {
+            evicted.kicked_users.push(user);
+        }
     }
 
     async fn move_all_aliases(&self, room: &RoomId, into: Option<&RoomId>) -> Result<Vec<OwnedRoomAliasId>> {

@@ -6,7 +6,7 @@
 //! them all that authorization rests on.
 
 use chappe_store::{
-    EventNum, LogEntry, RoomHead, Tx,
+    EventNum, LogEntry, Removed, RoomHead, Tx,
     events::EventPdus,
     relations::{Relations, Threads},
     timeline::TimelineRow,
@@ -71,8 +71,8 @@ impl Rooms {
         tx.replace_head(view.nid, &head, &head);
         let nid = view.nid;
         drop(view);
-        self.0.store.commit(tx).await?;
-        self.0.store.forget_events(nid, &nums);
+        let at = self.0.store.commit(tx).await?;
+        self.0.store.forget(at, nid, &Removed { events: nums, ids: Vec::new() });
         Ok((next, purged.len() as u64))
     }
 

@@ -4,9 +4,10 @@
 //! which nobody is and nothing was said.
 
 use chappe_store::{
-    Membership, RoomHead, RoomNid, StateRef, Tx,
+    LogEntry, Membership, RoomHead, RoomNid, StateRef, Tx,
     members::{Forgotten, UserRooms},
     out_of_band::OutOfBand,
+    rooms::DoomedRooms,
 };
 use ruma::RoomId;
 
@@ -29,15 +30,9 @@ impl Rooms {
     /// somebody is in the room and `force` is not given.
     pub async fn purge(&self, room: &RoomId, nid: RoomNid, force: Force) -> Result<()> {
         if self.number(room).await? == Some(nid) {
-            if force == Force::No && !self.locals_in(room).await?.is_empty() {
-                return Err(Error::BadState("users of this server are still in the room".to_owned()));
-            }
-            self.take_from_lists(room, nid).await?;
-            self.uproot(room, nid).await?;
+            self.uproot(room, nid, force).await?;
         }
-        self.sweep_room(nid).await?;
-        self.0.store.forget_room(room, nid);
-        Ok(())
+        self.sweep_room(room, nid).await
     }
 
     /// Takes the room out of its users' lists. Those who know of it are told that they are out.
@@ -56,6 +51,7 @@ impl Rooms {
                 let key = (user.clone(), nid);
                 let forgotten = view.reader.forgotten(user, nid).await?.is_some();
                 tx.delete::<UserRooms>(&key).delete::<Forgotten>(&key);
+                tx.log(LogEntry::Member { room: nid.0, user: user.clone() });
                 if !forgotten {
                     let farewell = OutOfBand {
                         membership: Membership::Leave.as_str().to_owned(),
@@ -64,6 +60,7 @@ impl Rooms {
                         state: Vec::new(),
                         version: Some(view.head.version.to_string()),
                         via: Vec::new(),
+                        number: Some(nid.0),
                     };
                     tx.put_out_of_band(user, room, &farewell);
                 }
@@ -74,8 +71,13 @@ impl Rooms {
     }
 
     /// From here on nobody finds the room any more.
-    async fn uproot(&self, room: &RoomId, nid: RoomNid) -> Result<()> {
+    async fn uproot(&self, room: &RoomId, nid: RoomNid, force: Force) -> Result<()> {
+        // Whoever enters or is invited does so in a turn.
         let _turn = self.0.turn(room).await;
+        if force == Force::No && !self.locals_in(room).await?.is_empty() {
+            return Err(Error::BadState("users of this server are still in the room".to_owned()));
+        }
+        self.take_from_lists(room, nid).await?;
         for _ in 0..ATTEMPTS {
             let reader = self.0.store.read();
             let old = reader.room_head(nid).await?;
@@ -97,8 +99,8 @@ impl Rooms {
             tx.unpublish_room(nid).uproot_room(nid, room).replace_head(nid, &old, &bare);
             drop(reader);
             match self.0.store.commit(tx).await {
-                Ok(_) => {
-                    self.0.store.forget_room(room, nid);
+                Ok(at) => {
+                    self.0.store.forget_room(at, room);
                     return Ok(());
                 }
                 Err(chappe_store::Error::Conflict) => {}
@@ -109,19 +111,24 @@ impl Rooms {
     }
 
     /// Removes what lies under the number of a room that was uprooted.
-    async fn sweep_room(&self, nid: RoomNid) -> Result<()> {
+    async fn sweep_room(&self, room: &RoomId, nid: RoomNid) -> Result<()> {
         if !self.0.store.read().room_head(nid).await?.extremities.is_empty() {
             return Err(Error::BadState("this room is in use".to_owned()));
         }
         loop {
             let mut tx = Tx::new();
-            if tx.drop_events(&self.0.store.read(), nid, EVENTS).await? == 0 {
+            let removed = tx.drop_events(&self.0.store.read(), nid, EVENTS).await?;
+            if removed.ids.is_empty() {
                 break;
             }
-            self.0.store.commit(tx).await?;
+            let at = self.0.store.commit(tx).await?;
+            self.0.store.forget(at, nid, &removed);
         }
         let mut tx = Tx::new();
         tx.sweep_room(nid);
+        if self.0.store.read().get::<DoomedRooms>(&room.to_owned()).await? == Some(nid) {
+            tx.delete::<DoomedRooms>(&room.to_owned());
+        }
         self.0.store.commit(tx).await?;
         Ok(())
     }

@@ -64,6 +64,7 @@ impl Inner {
             state: sanitized(&state),
             version: Some(made.version.to_string()),
             via: vec![server.clone()],
+            number: None,
         };
         let mut tx = chappe_store::Tx::new();
         tx.put_out_of_band(user, room, &outside);

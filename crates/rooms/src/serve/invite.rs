@@ -63,6 +63,7 @@ impl Rooms {
                 state: room_state,
                 version: Some(invitation.room_version.to_string()),
                 via: vec![origin.to_owned()],
+                number: None,
             };
             self.note_outside(&invited, room, outside).await?;
         }

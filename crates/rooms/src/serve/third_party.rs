@@ -55,6 +55,7 @@ impl Rooms {
         if sender.server_name() != self.server() {
             return Err(Error::Forbidden("the inviting user is not of this server".to_owned()));
         }
+        self.check_block(room).await?;
         let token = signed.get("token").and_then(Value::as_str);
         let token = token.ok_or_else(|| Error::BadJson("signed.token is needed".to_owned()))?;
         let desk = Desk::open(&self.0, room).await?;

@@ -19,7 +19,7 @@ pub(super) fn routes() -> Routes<Api> {
         .get("/_synapse/admin/v1/media/{server_name}/{media_id}", one::show)
         .delete("/_synapse/admin/v1/media/{server_name}/{media_id}", one::delete)
         .post("/_synapse/admin/v1/media/delete", deletion::own)
-        .post("/_synapse/admin/v1/media/{server_name}/delete", deletion::own)
+        .post("/_synapse/admin/v1/media/{server_name}/delete", deletion::own_by_name)
         .post("/_synapse/admin/v1/purge_media_cache", deletion::remote)
         .post("/_synapse/admin/v1/media/protect/{media_id}", protection::protect)
         .post("/_synapse/admin/v1/media/unprotect/{media_id}", protection::unprotect)

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{
     Turn,
     ask::{Combined, List, ListFilters},
-    connection::RoomKey,
+    connection::{RoomKey, Sent},
     shelf::Row,
 };
 use crate::Error;
@@ -142,7 +142,7 @@ impl Turn<'_> {
         match row.membership() {
             Membership::Invite => row.by.as_deref().is_none_or(|by| !self.personal.settings.hides_invite(by)),
             Membership::Leave | Membership::Ban => {
-                matches!(row.key, RoomKey::Here(_)) || self.known.rooms.contains_key(&row.key)
+                matches!(row.key, RoomKey::Here(_)) || self.told(row).is_some()
             }
             Membership::Join | Membership::Knock => true,
         }
@@ -154,7 +154,13 @@ impl Turn<'_> {
         if !row.is_over() {
             return self.is_shown(row);
         }
-        row.was_removed || self.known.rooms.get(&row.key).is_some_and(|sent| !sent.ended)
+        row.was_removed || self.told(row).is_some_and(|sent| !sent.ended)
+    }
+
+    /// What the device has of a room.
+    fn told(&self, row: &Row) -> Option<&Sent> {
+        let before = || row.was.and_then(|nid| self.known.rooms.get(&RoomKey::Here(nid)));
+        self.known.rooms.get(&row.key).or_else(before)
     }
 
     fn passes(&self, row: &Row, list: &List, facts: &Facts, spaces: Option<&BTreeSet<RoomKey>>) -> bool {

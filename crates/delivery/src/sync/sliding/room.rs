@@ -332,7 +332,12 @@ impl Turn<'_> {
         if before.is_some_and(|sent| sent.ended && place.own.position <= sent.up_to) {
             return Ok((None, now));
         }
-        let leave = view.load_one(place.own.value.num).await?;
+        let leave = match view.load_one(place.own.value.num).await {
+            Ok(leave) => leave,
+            // The room has been removed since the list was made.
+            Err(chappe_rooms::Error::NotFound(_)) => return Ok((None, now)),
+            Err(error) => return Err(error.into()),
+        };
         let was = membership_at(view, leave.meta.before, &self.request.user).await?;
         let own = (StateKey::new(MEMBER, &self.request.user), leave.num);
         let (slice, mut nums, known) = match leave.meta.ordinal {

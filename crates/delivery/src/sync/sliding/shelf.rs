@@ -33,6 +33,8 @@ pub(crate) struct Row {
     pub(super) by: Option<OwnedUserId>,
     /// Whether the user was in the room and somebody else put an end to it.
     pub(super) was_removed: bool,
+    /// The number that a room had which was removed here: under it a device may know the room.
+    pub(super) was: Option<RoomNid>,
 }
 
 impl Row {
@@ -170,7 +172,7 @@ impl Delivery {
                 _ => false,
             };
             let was_removed = removed && self.was_in(reader, user, (nid, own.value.num)).await?;
-            rows.push(Row { key: RoomKey::Here(nid), own, last, by, was_removed });
+            rows.push(Row { key: RoomKey::Here(nid), own, last, by, was_removed, was: None });
         }
         Ok(rows)
     }
@@ -223,8 +225,8 @@ async fn elsewhere(reader: &Reader<'_>, user: &UserId) -> Result<Vec<Row>, Error
             let Json(what) = &at.value;
             let value = UserRoom { membership: what.kind()?, num: EventNum::NONE };
             let own = At { position: at.position, value };
-            let by = sender_of(what);
-            Some(Row { key: RoomKey::Elsewhere(room), own, last: at.position, by, was_removed: false })
+            let (by, was, last) = (sender_of(what), what.number.map(RoomNid), at.position);
+            Some(Row { key: RoomKey::Elsewhere(room), own, last, by, was_removed: false, was })
         })
         .collect())
 }

@@ -128,6 +128,11 @@ async fn context_state_and_groups_come_when_they_are_asked_for() {
     assert_eq!(bodies(&more), ["trois cible"]);
 }
 
+/// Events are dated to the millisecond: what is said in two rooms within one has no order.
+async fn next_millisecond() {
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+}
+
 #[tokio::test]
 async fn filters_narrow_and_ignored_users_are_not_heard() {
     let home = Home::new().await;
@@ -136,7 +141,9 @@ async fn filters_narrow_and_ignored_users_are_not_heard() {
     let two = alice.room(json!({ "preset": "public_chat" })).await;
     bob.post(&format!("/join/{one}"), json!({})).await.ok();
     alice.say(&one, "1", "mot d'alice").await;
+    next_millisecond().await;
     bob.say(&one, "2", "mot de bob").await;
+    next_millisecond().await;
     alice.say(&two, "3", "mot ailleurs").await;
     let with = async |filter: Value| {
         let found =

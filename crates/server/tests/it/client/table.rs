@@ -48,6 +48,37 @@ async fn only_listed_endpoints_answer_without_a_token() {
     );
 }
 
+/// Endpoints that read no JSON: files, and what has nothing to say.
+const NO_JSON: &[&str] = &[];
+
+#[tokio::test]
+async fn a_bad_body_is_the_clients_mistake_everywhere() {
+    let home = Home::new().await;
+    let (client, media) = (chappe_client_api::routes(), chappe_client_api::media_routes());
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    let bodies = ["{", "[]", "\"text\"", "{\"a\": 1} and more", "{\"a\": 1e999}", &deep, "\u{0}"];
+    let mut wrong = Vec::new();
+    for (n, body) in bodies.iter().enumerate() {
+        let user = home.user(&format!("user{n}")).await;
+        for route in client.table().iter().chain(media.table()) {
+            let name = format!("{} {}", route.method, route.path);
+            if !["POST", "PUT"].contains(&&*route.method) || NO_JSON.contains(&&*name) {
+                continue;
+            }
+            // Whatever logs out takes the token of everything that follows.
+            let request = Request::builder()
+                .method(&*route.method)
+                .uri(filled(&route.path))
+                .header("authorization", format!("Bearer {}", user.token));
+            let answer = home.send(request.body(Body::from((*body).to_owned())).unwrap()).await;
+            if !answer.status.is_client_error() || !answer.json["errcode"].is_string() {
+                wrong.push(format!("{name} with {:.20}: {} {}", body, answer.status, answer.json));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[tokio::test]
 async fn what_nobody_answers_is_unrecognized() {
     let home = Home::new().await;

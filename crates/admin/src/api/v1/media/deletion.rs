@@ -7,7 +7,8 @@ use axum::{Json, extract::State};
 use chappe_accounts::UserQuery;
 use chappe_media::Deletion;
 use chappe_rooms::RoomQuery;
-use chappe_web::Parameters;
+use chappe_web::{Arguments, Parameters};
+use ruma::OwnedServerName;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -30,6 +31,18 @@ pub(super) async fn own(State(api): State<Api>, Parameters(query): Parameters<Qu
     let kept = if query.keep_profiles.unwrap_or(true) { avatars(&api).await? } else { HashSet::new() };
     let which = Deletion { before: query.before_ts, larger_than: query.size_gt, kept };
     Ok(Json(deleted(&api.media.delete_own(&which).await?)))
+}
+
+/// The older form names the server, which can only be this one.
+pub(super) async fn own_by_name(
+    state: State<Api>,
+    Arguments(server): Arguments<OwnedServerName>,
+    query: Parameters<Query>,
+) -> Result<Json<Value>> {
+    if server != state.accounts.server_name() {
+        return Err(chappe_web::Error::invalid_param("only media of this server can be deleted").into());
+    }
+    own(state, query).await
 }
 
 #[derive(Deserialize)]
