@@ -150,7 +150,7 @@ registry! {
     /// Rooms of which everything is being removed.
     DOOMED_ROOMS = 53, Point;
     /// Ids of events that were removed from a room's history.
-    PURGED_IDS = 54, Bulk;
+    PURGED_IDS = 55, Bulk;
     /// Reports of events, rooms and users to the administrators.
     REPORTS = 60, Queue;
     /// Events that wait for their time, and for a while what became of them.
