@@ -215,7 +215,13 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
         let request = Request::put("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string()));
         b.router.clone().oneshot(request.unwrap()).await.unwrap().status()
     };
-    assert_eq!(put(bound("@nobody:b.example", &signed)).await, StatusCode::NOT_FOUND);
+    // Whoever asks does not learn whether there is such a user.
+    assert_eq!(put(bound("@nobody:b.example", &signed)).await, StatusCode::OK);
+    for nobody_invites in ["@nobody:b.example", bob.as_str()] {
+        let body =
+            json!({ "medium": "email", "address": "b@example.org", "mxid": nobody_invites, "invites": [] });
+        assert_eq!(put(body).await, StatusCode::OK);
+    }
     assert_eq!(put(bound("@bob:elsewhere.example", &signed)).await, StatusCode::NOT_FOUND);
     let mut forged = signed.clone();
     forged.insert("token".to_owned(), ruma::CanonicalJsonValue::String("other".to_owned()));
@@ -233,3 +239,4 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
     assert_eq!(invite.kind(), Some(chappe_store::Membership::Invite));
     b.rooms.join(&b.actor("bob"), &room, Vec::new(), serde_json::Map::new()).await.unwrap();
 }
+    assert_eq!(put(bound("@nobody:b.example", &signed)).await, StatusCode::BAD_GATEWAY);
