@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_store::identity_service::{MapPattern, MapTarget};
 use regex::bytes::{Regex, RegexBuilder};
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, ServerName};
 
 pub use self::{
     book::{MapBook, MapEntry},
@@ -101,6 +101,14 @@ impl Map {
         let patterns = self.patterns.iter().map(|pattern| &pattern.target);
         let targets = self.entries.values().chain(patterns);
         targets.flat_map(|target| [Some(&target.hs), target.shadow_hs.as_ref()]).flatten().cloned().collect()
+    }
+
+    /// Whether a server takes somebody without an invitation. An invitation lets in only if such a server's user sent it:
+    /// else the invited would invite each other.
+    pub fn may_invite(&self, server: &ServerName) -> bool {
+        let patterns = self.patterns.iter().map(|pattern| &pattern.target);
+        let mut open = self.entries.values().chain(patterns).filter(|target| !target.requires_invite);
+        open.any(|target| target.hs == server || target.shadow_hs.as_deref() == Some(server))
     }
 
     /// Where an address belongs, and by which entry or pattern.

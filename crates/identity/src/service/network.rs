@@ -12,7 +12,11 @@ use chappe_store::{
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use serde::{Deserialize, Serialize};
 
-use super::{EMAIL, IdentityService, associations::binding, invites::MOST_WAITING};
+use super::{
+    EMAIL, IdentityService,
+    associations::binding,
+    invites::{MAX_ROOM, MOST_WAITING},
+};
 use crate::{Email, Error};
 
 /// The longest time for which an invitation of another server is kept, in milliseconds: a year.
@@ -86,6 +90,8 @@ impl IdentityService {
             && said.token.bytes().all(sound);
         if !right || self.taken_elsewhere(address.as_str()).is_some() {
             return Err(Error::Invalid("this invitation is not for this server"));
+            && said.room_id.as_str().len() <= MAX_ROOM
+            && said.sender.as_str().len() <= 255
         }
         let now = self.world().now();
         let place = (EMAIL.to_owned(), address.to_string());
@@ -102,7 +108,8 @@ impl IdentityService {
                 let notice = Notice { to: Some(origin.to_owned()), tries: 0, news };
                 tx.put::<Notices>(&(now, self.world().token(16)), &Json(notice));
             }
-        } else if known.is_none() {
+        } else if known.is_none() && self.inner.identity.inner.map.map().may_invite(origin) {
+            // Others would let nobody in, and only take a place.
             if waiting.len() >= MOST_WAITING {
                 return Err(Error::TooManyInvites);
             }
