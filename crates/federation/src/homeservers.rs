@@ -26,6 +26,18 @@ fn failure(error: PeerError) -> HomeserverError {
     }
 }
 
+/// What a server of the network answers whose map does not name this one, or does not send the address here, yet, or whose
+/// gateway does not let this path through yet: there will be another time.
+fn not_yet(error: PeerError) -> HomeserverError {
+    match error {
+        PeerError::Refused { status: 403 | 404, .. } => HomeserverError::Unreachable,
+        PeerError::Refused { errcode, .. } if errcode == "M_BINDING_NOT_PERMITTED" => {
+            HomeserverError::Unreachable
+        }
+        other => failure(other),
+    }
+}
+
 impl Federation {
     async fn onbind_here(&self, news: Value) -> Result<(), HomeserverError> {
         let refused = |error: &dyn std::fmt::Display| HomeserverError::Refused(error.to_string());
@@ -112,7 +124,8 @@ impl Homeservers for Federation {
         let network = self.network();
         let body = Bytes::from(message.to_string());
         let http = network.signed(server, Method::PUT, MESSAGE_PATH, body).map_err(failure)?;
-        network.exchange(server, http, network.brief().up_to(1 << 16)).await.map(drop).map_err(failure)
+        let told = network.exchange(server, http, network.brief().up_to(1 << 16)).await;
+        told.map(drop).map_err(not_yet)
     }
 
     fn identity_server(&self, at: Elsewhere) -> Arc<dyn IdentityServer> {

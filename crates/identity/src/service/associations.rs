@@ -10,6 +10,7 @@ use chappe_store::{
         WantedBindings,
     },
 };
+use futures_util::future::join_all;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, ClientSecret, Int, OwnedUserId, SessionId, UserId};
 
 use super::{EMAIL, IdentityService, TRIES, peppers::hash};
@@ -159,6 +160,33 @@ impl IdentityService {
     }
 
     /// Whose these addresses are (version 1, `bulk_lookup`).
+    /// Has the identity servers where addresses of somebody who is gone were bound forget them; `false` when one was not
+    /// reached. Whatever they answer, they are not asked again.
+    pub(super) async fn unbind_everywhere(&self, user: &UserId, gone_at: u64) -> Result<bool, Error> {
+        let rows =
+            self.store().read().scan::<BoundAt>(&user.to_owned(), Direction::Forward, MOST_BOUND).await?;
+        let rows = rows.into_iter().filter(|(_, at)| *at <= gone_at).map(|(row, _)| row);
+        let asked = join_all(rows.map(async |row| {
+            let (_, _, address, server) = &row;
+            let answered = match (Email::parse(address), self.server_without_token(server)) {
+                (Ok(address), Ok(server)) => server.unbind(&address, user).await,
+                _ => Ok(false),
+            };
+            (row, answered)
+        }))
+        .await;
+        let (mut tx, mut reached) = (Tx::new(), true);
+        for (row, answered) in asked {
+            match answered {
+                Err(Error::Unreachable) => reached = false,
+                Err(error @ Error::Store(_)) => return Err(error),
+                _ => drop(tx.delete::<BoundAt>(&row)),
+            }
+        }
+        self.store().commit(tx).await?;
+        Ok(reached)
+    }
+
     pub async fn users_of(&self, addresses: &[Email]) -> Result<Vec<Option<OwnedUserId>>, Error> {
         let keys: Vec<_> = addresses.iter().map(place).collect();
         let found = self.store().read().get_many::<Associations>(&keys).await?;

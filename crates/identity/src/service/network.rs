@@ -6,7 +6,8 @@
 use chappe_store::{
     Direction, Json, Tx,
     identity_service::{
-        Associations, Binding, Invite, InviteExpiries, InviteTokens, News, Notice, Notices, WaitingInvites,
+        Associations, Binding, IdentityHeads, Invite, InviteExpiries, InviteTokens, News, Notice, Notices,
+        WaitingInvites,
     },
 };
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
@@ -21,6 +22,9 @@ use crate::{Email, Error};
 
 /// The longest time for which an invitation of another server is kept, in milliseconds: a year.
 const LONGEST: u64 = 366 * 24 * 3_600_000;
+
+/// The head record that says which servers were told of all addresses.
+const GREETED: &str = "network";
 
 /// A message between the identity services of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,12 +90,12 @@ impl IdentityService {
         let sound = |byte: u8| byte.is_ascii_alphanumeric() || b".=_-".contains(&byte);
         let right = said.medium == EMAIL
             && said.sender.server_name() == origin
+            && said.room_id.as_str().len() <= MAX_ROOM
+            && said.sender.as_str().len() <= 255
             && (1..=255).contains(&said.token.len())
             && said.token.bytes().all(sound);
         if !right || self.taken_elsewhere(address.as_str()).is_some() {
             return Err(Error::Invalid("this invitation is not for this server"));
-            && said.room_id.as_str().len() <= MAX_ROOM
-            && said.sender.as_str().len() <= 255
         }
         let now = self.world().now();
         let place = (EMAIL.to_owned(), address.to_string());
@@ -150,12 +154,53 @@ impl IdentityService {
         servers.into_iter().filter(|server| server != self.server()).collect()
     }
 
+    /// Has servers that are new to the network told whose the addresses of this server's users are.
+    pub(super) async fn greet(&self) -> Result<(), Error> {
+        let others = self.others();
+        if *self.inner.greeted.lock() == others {
+            return Ok(());
+        }
+        let key = GREETED.to_owned();
+        let head = self.store().read().get::<IdentityHeads>(&key).await?;
+        let damaged = |_| chappe_store::Error::Corrupt("servers of the network");
+        let known: Vec<OwnedServerName> =
+            head.as_deref().map(serde_json::from_slice).transpose().map_err(damaged)?.unwrap_or_default();
+        if known != others {
+            let mut tx = Tx::new();
+            tx.expect::<IdentityHeads>(&key, head.as_ref());
+            tx.put::<IdentityHeads>(&key, &serde_json::to_vec(&others).map_err(damaged)?);
+            for server in others.iter().filter(|server| !known.contains(server)) {
+                let news = News::Everything { after: String::new() };
+                let notice = Notice { to: Some(server.clone()), tries: 0, news };
+                tx.put::<Notices>(&(self.world().now(), self.world().token(16)), &Json(notice));
+            }
+            self.store().commit(tx).await?;
+        }
+        *self.inner.greeted.lock() = others;
+        Ok(())
+    }
+
+    /// Whether what is to be told is still so: while it waited, the address may have been taken back, or bound again.
+    pub(super) async fn holds(&self, news: &News) -> Result<bool, Error> {
+        let (News::Bound(told) | News::Ended(told)) = news else { return Ok(true) };
+        let place = (told.medium.clone(), told.address.clone());
+        let known = self.store().read().get::<Associations>(&place).await?;
+        let known = known.map(|Json(known)| known).filter(|known| known.user == told.user);
+        Ok(match news {
+            News::Bound(_) => known.is_some_and(|known| known.at == told.at),
+            _ => known.is_none(),
+        })
+    }
+
     /// The message that tells this news; `None` when there is nothing to tell any more.
     pub(super) async fn message_of(&self, news: &News) -> Result<Option<Message>, Error> {
+        if !self.holds(news).await? {
+            return Ok(None);
+        }
         Ok(match news {
             News::Bound(bound) => Some(Message::Bound(bound.clone())),
             News::Ended(ended) => Some(Message::Ended(ended.clone())),
-            News::Awaited { .. } => None,
+            News::Awaited { .. } | News::Everything { .. } | News::Closed { .. } => None,
             News::Invited(token) => {
                 let found = self.store().read().get::<InviteTokens>(token).await?;
                 let live =
