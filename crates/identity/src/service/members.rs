@@ -2,6 +2,7 @@
 
 use chappe_store::{
     Json, Tx,
+    accounts::{User, Users},
     identity_service::{ServiceToken, ServiceTokens, ServiceUser, ServiceUsers},
 };
 use ruma::{OwnedServerName, OwnedUserId, UserId};
@@ -59,10 +60,19 @@ impl IdentityService {
         Ok(token)
     }
 
-    /// Whose an access token is, policies accepted or not.
+    /// Whose an access token is, policies accepted or not. Those of this server's users are worth nothing while the account
+    /// is locked; how it is with others, their servers know.
     pub async fn member(&self, token: &str) -> Result<OwnedUserId, Error> {
-        let found = self.store().read().get::<ServiceTokens>(&sha256(token.as_bytes())).await?;
-        let Json(kept) = found.ok_or(Error::Unauthorized("Unrecognised access token"))?;
+        const UNKNOWN: Error = Error::Unauthorized("Unrecognised access token");
+        let reader = self.store().read();
+        let Json(kept) = reader.get::<ServiceTokens>(&sha256(token.as_bytes())).await?.ok_or(UNKNOWN)?;
+        if kept.user.server_name() == self.server() {
+            let account = reader.get::<Users>(&kept.user).await?;
+            let open = |Json(user): Json<User>| user.deactivated.is_none() && !user.locked;
+            if !account.is_some_and(open) {
+                return Err(UNKNOWN);
+            }
+        }
         Ok(kept.user)
     }
 
