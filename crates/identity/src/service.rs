@@ -177,8 +177,8 @@ impl IdentityService {
 
     /// The identity server that `requester` names, with the requester's access token for it.
     ///
-    /// [`Error::Unauthorized`] when the token is not the requester's, [`Error::NotTrusted`] when the server is none that is
-    /// talked with.
+    /// [`Error::Unauthorized`] when the token is not the requester's, [`Error::TermsNotSigned`] before the policies are
+    /// accepted, [`Error::NotTrusted`] when the server is none that is talked with.
     pub async fn server_for(
         &self,
         requester: &UserId,
@@ -186,7 +186,7 @@ impl IdentityService {
         token: &str,
     ) -> Result<Arc<dyn IdentityServer>, Error> {
         if self.is_called(id_server) {
-            if self.member(token).await? != *requester {
+            if self.member_in_good_standing(token).await? != *requester {
                 return Err(Error::Unauthorized("This access token is not yours"));
             }
             return Ok(Arc::new(self.clone()));
