@@ -88,6 +88,14 @@ impl IdentityService {
         if self.config().policies.values().all(signed) { Ok(user) } else { Err(Error::TermsNotSigned) }
     }
 
+    /// As what the look-ups of a member are counted: as the user where the server is this one or one that the map names, else
+    /// as the server, which can make as many users as it likes.
+    pub fn counted_as(&self, member: &UserId) -> String {
+        let server = member.server_name();
+        let known = server == self.server() || self.inner.identity.inner.map.map().servers().contains(server);
+        if known { member.to_string() } else { server.to_string() }
+    }
+
     /// Ends an access token.
     pub async fn log_out(&self, token: &str) -> Result<(), Error> {
         let (user, hash) = (self.member(token).await?, sha256(token.as_bytes()));
