@@ -26,14 +26,11 @@ fn failure(error: PeerError) -> HomeserverError {
     }
 }
 
-/// What a server of the network answers whose map does not name this one, or does not send the address here, yet, or whose
-/// gateway does not let this path through yet: there will be another time.
+/// A server of the network whose map does not name this one yet says 403, a gateway that does not let this path through yet
+/// says 404: there will be another time.
 fn not_yet(error: PeerError) -> HomeserverError {
     match error {
         PeerError::Refused { status: 403 | 404, .. } => HomeserverError::Unreachable,
-        PeerError::Refused { errcode, .. } if errcode == "M_BINDING_NOT_PERMITTED" => {
-            HomeserverError::Unreachable
-        }
         other => failure(other),
     }
 }

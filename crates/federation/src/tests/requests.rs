@@ -152,7 +152,7 @@ async fn a_server_of_the_network_that_does_not_know_us_yet_is_told_again() {
     for (status, body, again) in [
         (403, r#"{"errcode":"M_FORBIDDEN"}"#, true),
         (404, "<html>", true),
-        (400, r#"{"errcode":"M_BINDING_NOT_PERMITTED"}"#, true),
+        (400, r#"{"errcode":"M_BINDING_NOT_PERMITTED"}"#, false),
         (429, "{}", true),
         (400, r#"{"errcode":"M_INVALID_PARAM"}"#, false),
     ] {

@@ -87,11 +87,11 @@ impl Identity {
 impl IdentityService {
     /// Keeps an invitation and mails it to the address (`store-invite`). [`Error::Bound`] when the address is somebody's.
     ///
-    /// Whoever has an account anywhere has a token of this service: where there is a map, only users of the servers that it
-    /// names invite ([`Error::MayNotInvite`]).
+    /// Whoever has an account anywhere has a token of this service: where there is a map, only users of this server and of
+    /// those that it names invite ([`Error::MayNotInvite`]).
     pub async fn store_invite(&self, invitation: Invitation) -> Result<StoredInvite, Error> {
-        let map = self.inner.identity.inner.map.map();
-        if !map.is_empty() && !map.servers().contains(invitation.sender.server_name()) {
+        let unmapped = self.inner.identity.inner.map.map().is_empty();
+        if !unmapped && !self.knows(invitation.sender.server_name()) {
             return Err(Error::MayNotInvite);
         }
         if invitation.room.as_str().len() > MAX_ROOM {

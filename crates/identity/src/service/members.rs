@@ -92,8 +92,7 @@ impl IdentityService {
     /// as the server, which can make as many users as it likes.
     pub fn counted_as(&self, member: &UserId) -> String {
         let server = member.server_name();
-        let known = server == self.server() || self.inner.identity.inner.map.map().servers().contains(server);
-        if known { member.to_string() } else { server.to_string() }
+        if self.knows(server) { member.to_string() } else { server.to_string() }
     }
 
     /// Ends an access token.

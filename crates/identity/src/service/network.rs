@@ -58,7 +58,7 @@ pub struct ForeignInvite {
 impl IdentityService {
     /// Takes what another server of the network says. [`Error::NotTrusted`] when the map does not name it.
     pub async fn hear(&self, origin: &ServerName, message: Message) -> Result<(), Error> {
-        if !self.inner.identity.inner.map.map().servers().contains(origin) {
+        if !self.inner.identity.inner.map.map().names(origin) {
             return Err(Error::NotTrusted);
         }
         match message {
@@ -69,7 +69,8 @@ impl IdentityService {
                 // A clock that is ahead does not win for ever.
                 let at = bound.at.min(self.world().now());
                 let known = self.association(&address).await?;
-                if known.is_some_and(|known| known.at > at && known.user != bound.user) {
+                // What is older does not win, and what is known is not written again.
+                if known.is_some_and(|known| known.at > at || known.at == at && known.user == bound.user) {
                     return Ok(());
                 }
                 self.associate(&address, &bound.user, at, None).await.map(drop)
@@ -146,6 +147,11 @@ impl IdentityService {
         let (target, _) = map.target(&email)?;
         let here = target.hs == *self.server() || target.shadow_hs.as_ref() == Some(self.server());
         (!here).then(|| target.hs.clone())
+    }
+
+    /// Whether a server is this one or one of the network.
+    pub(super) fn knows(&self, server: &ServerName) -> bool {
+        server == self.server() || self.inner.identity.inner.map.map().names(server)
     }
 
     /// The other servers of the network.
