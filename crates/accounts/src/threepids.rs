@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use chappe_store::{
     Direction, Json, Reader, Tx,
     accounts::{Threepid, ThreepidOwners, Threepids, Users},
-    identity_service::{Associations, AssociationsOf, Binding, News, Notice, Notices},
+    identity_service::{
+        Associations, AssociationsOf, Binding, BoundAt, News, Notice, Notices, Place, ServiceTokens,
+        ServiceUsers, WantedBindings,
+    },
 };
 use ruma::{OwnedUserId, UserId, thirdparty::Medium};
 
@@ -81,9 +84,15 @@ impl Accounts {
         })
     }
 
-    /// Binds exactly these addresses, in canonical form, as proved now, in one step: for administrators.
+    /// Binds exactly these addresses, in canonical form, as proved now, in one step: for administrators. The identity
+    /// service of this server forgets those that go; with `published` it is to bind those that come.
     /// [`Error::ThreepidInUse`] when one is another user's.
-    pub async fn replace_threepids(&self, user: &UserId, wanted: &[(Medium, String)]) -> Result<(), Error> {
+    pub async fn replace_threepids(
+        &self,
+        user: &UserId,
+        wanted: &[(Medium, String)],
+        published: bool,
+    ) -> Result<(), Error> {
         let wanted: BTreeSet<(String, String)> =
             wanted.iter().map(|(medium, address)| (medium.to_string(), address.clone())).collect();
         if wanted.len() > MOST {
@@ -101,6 +110,7 @@ impl Accounts {
                 if !missing.remove(&owner_key) {
                     tx.expect::<Threepids>(&row_key, Some(&row)).delete::<Threepids>(&row_key);
                     tx.delete::<ThreepidOwners>(&owner_key);
+                    self.draft_association_end(&reader, &mut tx, (user, &owner_key)).await?;
                 }
             }
             let now = self.world().now();
@@ -110,6 +120,9 @@ impl Accounts {
                 }
                 tx.expect_absent::<ThreepidOwners>(&owner_key);
                 tx.put::<ThreepidOwners>(&owner_key, &user.to_string());
+                if published && owner_key.0 == Medium::Email.as_str() {
+                    tx.put::<WantedBindings>(&(owner_key.0.clone(), owner_key.1.clone(), key.clone()), &());
+                }
                 let row = Threepid { validated: now, added: now };
                 tx.put::<Threepids>(&(key.clone(), owner_key.0, owner_key.1), &Json(row));
             }
@@ -150,18 +163,52 @@ impl Accounts {
             tx.delete::<ThreepidOwners>(&(key.1, key.2));
         }
         for (key, ()) in reader.scan_all::<AssociationsOf>(&user.to_owned()).await? {
-            let place = (key.1.clone(), key.2.clone());
-            let bound = reader.get::<Associations>(&place).await?;
-            if bound.as_ref().is_some_and(|Json(bound)| bound.user == *user) {
-                tx.expect::<Associations>(&place, bound.as_ref()).delete::<Associations>(&place);
-                let (medium, address) = place;
-                let now = self.world().now();
-                let ended = Binding { medium, address, user: user.to_owned(), at: now };
-                let notice = Notice { to: None, tries: 0, news: News::Ended(ended) };
-                tx.put::<Notices>(&(now, self.world().token(16)), &Json(notice));
-            }
-            tx.delete::<AssociationsOf>(&key);
+            self.draft_association_end(reader, tx, (user, &(key.1, key.2))).await?;
         }
         Ok(())
+    }
+
+    /// Has the identity service of this server forget that an address is a user's, if it says so.
+    async fn draft_association_end(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        (user, place): (&UserId, &Place),
+    ) -> Result<(), Error> {
+        let bound = reader.get::<Associations>(place).await?;
+        if bound.as_ref().is_some_and(|Json(bound)| bound.user == *user) {
+            tx.expect::<Associations>(place, bound.as_ref()).delete::<Associations>(place);
+            let (medium, address) = place.clone();
+            let ended = Binding { medium, address, user: user.to_owned(), at: self.world().now() };
+            self.draft_notice(tx, News::Ended(ended));
+        }
+        tx.delete::<AssociationsOf>(&(user.to_owned(), place.0.clone(), place.1.clone()));
+        Ok(())
+    }
+
+    /// Ends the access tokens of a user at the identity service of this server, which is to ask the others to forget the
+    /// user's addresses.
+    pub(crate) async fn draft_identity_ends(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &UserId,
+    ) -> Result<(), Error> {
+        let key = user.to_owned();
+        if let Some(known) = reader.get::<ServiceUsers>(&key).await? {
+            for token in &known.0.tokens {
+                tx.delete::<ServiceTokens>(token);
+            }
+            tx.expect::<ServiceUsers>(&key, Some(&known)).delete::<ServiceUsers>(&key);
+        }
+        if !reader.scan::<BoundAt>(&key, Direction::Forward, 1).await?.is_empty() {
+            self.draft_notice(tx, News::Closed { user: key, at: self.world().now() });
+        }
+        Ok(())
+    }
+
+    fn draft_notice(&self, tx: &mut Tx, news: News) {
+        let notice = Notice { to: None, tries: 0, news };
+        tx.put::<Notices>(&(self.world().now(), self.world().token(16)), &Json(notice));
     }
 }

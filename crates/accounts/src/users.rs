@@ -218,7 +218,7 @@ impl Accounts {
         Ok(found)
     }
 
-    /// Closes an account: password, tokens, devices, addresses (with what the identity service says of them), pushers go; with [`Erase::Yes`] profile and account
+    /// Closes an account: password, tokens, devices, addresses, what the identity service has of them, pushers go; with [`Erase::Yes`] profile and account
     /// data as well. That its rooms are to be left is noted in the same batch (see [`Accounts::departing`]). Closing a
     /// closed account again is fine.
     pub async fn deactivate(&self, user: &UserId, erase: Erase) -> Result<(), Error> {
@@ -239,6 +239,7 @@ impl Accounts {
             let devices = self.device_ids(&reader, user).await?;
             self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
             self.draft_threepid_ends(&reader, &mut tx, user).await?;
+            self.draft_identity_ends(&reader, &mut tx, user).await?;
             self.draft_pusher_ends(&reader, &mut tx, user, |_| true).await?;
             if erase {
                 tx.delete_prefix::<Profiles>(&key);

@@ -15,6 +15,7 @@ mod v3;
 use axum::{Router, middleware::from_fn_with_state};
 use chappe_accounts::{Accounts, User};
 use chappe_federation::Federation;
+use chappe_identity::IdentityService;
 use chappe_media::Media;
 use chappe_rooms::Rooms;
 use chappe_store::Store;
@@ -40,6 +41,8 @@ pub struct Api {
     pub store: Store,
     /// Accounts.
     pub accounts: Accounts,
+    /// The identity service.
+    pub service: IdentityService,
     /// Rooms.
     pub rooms: Rooms,
     /// Other servers.

@@ -83,7 +83,7 @@ impl From<chappe_identity::Error> for Error {
             E::Bound { user } => bad_request("M_THREEPID_IN_USE", &error).with("mxid", user.as_str()),
             E::BindingNotPermitted => bad_request("M_BINDING_NOT_PERMITTED", &error),
             // Not 401: a client would take it for its own session.
-            E::Unauthorized(_) => forbidden("M_FORBIDDEN", &error),
+            E::Unauthorized(_) | E::MayNotInvite => forbidden("M_FORBIDDEN", &error),
             E::TermsNotSigned => forbidden("M_TERMS_NOT_SIGNED", &error),
             E::NotTrusted => forbidden("M_SERVER_NOT_TRUSTED", &error),
             E::Elsewhere { errcode, .. } => bad_request(errcode, &error),

@@ -58,6 +58,10 @@ pub struct Rates {
     pub invites_to_user: Rate,
     /// Keys of servers that somebody at one address, who has proved nothing yet, has this server look for.
     pub key_lookups: Rate,
+    /// News of bound addresses from one address, which nobody has to sign, and the invites that waited with other servers.
+    pub bound: Rate,
+    /// Invites that such news have this server ask one other server for.
+    pub bound_invites: Rate,
 }
 
 impl Default for Rates {
@@ -67,6 +71,8 @@ impl Default for Rates {
             invites: Rate::new(2.0, 200),
             invites_to_user: Rate::new(0.05, 50),
             key_lookups: Rate::new(2.0, 60),
+            bound: Rate::new(0.5, 100),
+            bound_invites: Rate::new(0.2, 100),
         }
     }
 }

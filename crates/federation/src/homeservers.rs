@@ -26,6 +26,15 @@ fn failure(error: PeerError) -> HomeserverError {
     }
 }
 
+/// A server of the network whose map does not name this one yet says 403, a gateway that does not let this path through yet
+/// says 404: there will be another time.
+fn not_yet(error: PeerError) -> HomeserverError {
+    match error {
+        PeerError::Refused { status: 403 | 404, .. } => HomeserverError::Unreachable,
+        other => failure(other),
+    }
+}
+
 impl Federation {
     async fn onbind_here(&self, news: Value) -> Result<(), HomeserverError> {
         let refused = |error: &dyn std::fmt::Display| HomeserverError::Refused(error.to_string());
@@ -112,7 +121,8 @@ impl Homeservers for Federation {
         let network = self.network();
         let body = Bytes::from(message.to_string());
         let http = network.signed(server, Method::PUT, MESSAGE_PATH, body).map_err(failure)?;
-        network.exchange(server, http, network.brief().up_to(1 << 16)).await.map(drop).map_err(failure)
+        let told = network.exchange(server, http, network.brief().up_to(1 << 16)).await;
+        told.map(drop).map_err(not_yet)
     }
 
     fn identity_server(&self, at: Elsewhere) -> Arc<dyn IdentityServer> {

@@ -283,6 +283,10 @@ impl Network {
         answer: Result<http::Response<T>, LinkError>,
     ) -> Result<http::Response<T>, PeerError> {
         let (kept, result) = match answer {
+            // It is there, only not for this question of this server at this moment: nobody else has to wait for that.
+            Ok(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
+                (Ok(()), Err(PeerError::Unreachable(to.to_owned())))
+            }
             Ok(answer) if is_down(answer.status()) => {
                 tracing::info!(server = %to, status = %answer.status(), "another server did not answer well");
                 (self.0.backoff.failed(to, None).await.map(drop), Err(PeerError::Unreachable(to.to_owned())))
@@ -326,7 +330,6 @@ fn is_down(status: StatusCode) -> bool {
     status.is_server_error()
         || status.is_redirection()
         || status.is_informational()
-        || status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT
 }
 

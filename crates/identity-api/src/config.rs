@@ -21,7 +21,8 @@ pub struct Rates {
     pub request: Rate,
     /// Accounts made, from one address of the network.
     pub registration: Rate,
-    /// Addresses looked up by one user, or without an account from one address of the network.
+    /// Addresses looked up by one user of this server or of one that the map names, by all users of another server
+    /// together, or without an account from one address of the network.
     pub lookup: Rate,
 }
 

@@ -39,7 +39,7 @@ impl From<chappe_identity::Error> for Error {
             E::NoSession => with(StatusCode::NOT_FOUND, "M_NO_VALID_SESSION"),
             E::NotFound(_) => chappe_web::Error::not_found(error.to_string()),
             E::Unauthorized(_) => with(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"),
-            E::NotTrusted => with(StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+            E::NotTrusted | E::MayNotInvite => with(StatusCode::FORBIDDEN, "M_FORBIDDEN"),
             E::TermsNotSigned => with(StatusCode::FORBIDDEN, "M_TERMS_NOT_SIGNED"),
             E::TooMany { retry_after } => chappe_web::Error::limit_exceeded(*retry_after),
             E::TooManyInvites => with(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),

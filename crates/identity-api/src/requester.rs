@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct Member {
     /// Who.
     pub(crate) user: OwnedUserId,
-    limits: Limits,
+    looking_up: Limits,
 }
 
 /// The bearer of an access token, policies accepted or not: for reading and accepting them, and for leaving.
@@ -31,8 +31,6 @@ pub(crate) struct Bearer {
 /// Where an unauthenticated request comes from.
 #[derive(Clone, Debug)]
 pub(crate) struct Anybody {
-    /// The address.
-    pub(crate) origin: Origin,
     limits: Limits,
 }
 
@@ -58,7 +56,7 @@ impl Limits {
 impl Member {
     /// Counts addresses that are looked up.
     pub(crate) fn looks_up(&self, addresses: usize) -> Result<()> {
-        self.limits.count("lookup", |rates| rates.lookup, addresses)
+        self.looking_up.count("lookup", |rates| rates.lookup, addresses)
     }
 }
 
@@ -96,10 +94,12 @@ impl FromRequestParts<Api> for Member {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
         let token = token(parts)?;
-        let user = IdentityService::from_ref(api).member_in_good_standing(&token).await?;
-        let limits = Limits { api: api.clone(), subject: user.to_string() };
-        limits.count("request", |rates| rates.request, 1)?;
-        Ok(Self { user, limits })
+        let service = IdentityService::from_ref(api);
+        let user = service.member_in_good_standing(&token).await?;
+        let limits = |subject| Limits { api: api.clone(), subject };
+        limits(user.to_string()).count("request", |rates| rates.request, 1)?;
+        let looking_up = limits(service.counted_as(&user));
+        Ok(Self { user, looking_up })
     }
 }
 
@@ -109,7 +109,7 @@ impl FromRequestParts<Api> for Anybody {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
         let Ok(origin) = Origin::from_request_parts(parts, api).await;
         let limits = Limits { api: api.clone(), subject: origin.subject() };
-        Ok(Self { origin, limits })
+        Ok(Self { limits })
     }
 }
 

@@ -19,12 +19,6 @@ pub(crate) fn routes() -> Routes<Api> {
         .at(&Method::GET, &at("/info"), Auth::None, info::handler)
         .at(&Method::GET, &at("/lookup"), Auth::None, lookup::handler)
         .at(&Method::POST, &at("/bulk_lookup"), Auth::None, bulk_lookup::handler)
-        .at(
-            &Method::POST,
-            &at("/validate/email/requestToken"),
-            Auth::None,
-            v2::validate::email::request_token_openly,
-        )
         .at(&Method::GET, &at("/3pid/getValidated3pid"), Auth::None, v2::threepid::get_validated_3pid::openly)
         .and(v2::shared("/_matrix/identity/api/v1"))
 }

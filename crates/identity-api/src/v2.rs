@@ -29,7 +29,6 @@ pub(crate) fn routes() -> Routes<Api> {
         .at(&Method::POST, &at("/terms"), Auth::Token, terms::accept)
         .at(&Method::GET, &at("/hash_details"), Auth::Token, hash_details::handler)
         .at(&Method::POST, &at("/lookup"), Auth::Token, lookup::handler)
-        .at(&Method::POST, &at("/validate/email/requestToken"), Auth::Token, validate::email::request_token)
         .at(&Method::GET, &at("/3pid/getValidated3pid"), Auth::Token, threepid::get_validated_3pid::handler)
         .and(shared(BASE))
 }
@@ -38,6 +37,7 @@ pub(crate) fn routes() -> Routes<Api> {
 pub(crate) fn shared(base: &str) -> Routes<Api> {
     let at = |path: &str| format!("{base}{path}");
     Routes::new()
+        .at(&Method::POST, &at("/validate/email/requestToken"), Auth::Token, validate::email::request_token)
         .at(&Method::POST, &at("/validate/email/submitToken"), Auth::None, validate::email::submit_token)
         .at(
             &Method::GET,

@@ -83,6 +83,10 @@ pub enum Error {
     /// The address belongs to another homeserver than the user. `M_BINDING_NOT_PERMITTED`, 400.
     #[error("This address may not be bound to a user of that server.")]
     BindingNotPermitted,
+    /// Users of that server invite nobody here: the map does not name it, or takes all of its users by invitation.
+    /// `M_FORBIDDEN`, 403.
+    #[error("Users of your server may not invite by mail here.")]
+    MayNotInvite,
     /// The access token of the identity service is missing, unknown or somebody else's. `M_UNAUTHORIZED`, 401 or 403.
     #[error("{0}")]
     Unauthorized(&'static str),

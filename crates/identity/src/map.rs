@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_store::identity_service::{MapPattern, MapTarget};
 use regex::bytes::{Regex, RegexBuilder};
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, ServerName};
 
 pub use self::{
     book::{MapBook, MapEntry},
@@ -96,11 +96,25 @@ impl Map {
         self.entries.is_empty() && self.patterns.is_empty()
     }
 
+    fn targets(&self) -> impl Iterator<Item = &MapTarget> {
+        self.entries.values().chain(self.patterns.iter().map(|pattern| &pattern.target))
+    }
+
     /// The homeservers that it names: those of the network.
     pub fn servers(&self) -> BTreeSet<OwnedServerName> {
-        let patterns = self.patterns.iter().map(|pattern| &pattern.target);
-        let targets = self.entries.values().chain(patterns);
-        targets.flat_map(|target| [Some(&target.hs), target.shadow_hs.as_ref()]).flatten().cloned().collect()
+        let named = self.targets().flat_map(|target| [Some(&target.hs), target.shadow_hs.as_ref()]);
+        named.flatten().cloned().collect()
+    }
+
+    /// Whether it names a homeserver.
+    pub fn names(&self, server: &ServerName) -> bool {
+        self.targets().any(|target| is_for(target, server))
+    }
+
+    /// Whether a server takes somebody without an invitation. An invitation lets in only if such a server's user sent it:
+    /// else the invited would invite each other.
+    pub fn may_invite(&self, server: &ServerName) -> bool {
+        self.targets().any(|target| !target.requires_invite && is_for(target, server))
     }
 
     /// Where an address belongs, and by which entry or pattern.
@@ -120,6 +134,10 @@ impl Map {
         let pattern = self.patterns.iter().find(|pattern| pattern.regex.is_match(address));
         pattern.map(|pattern| (&pattern.target, pattern.text.as_str())).or_else(|| named(ALL))
     }
+}
+
+fn is_for(target: &MapTarget, server: &ServerName) -> bool {
+    target.hs == server || target.shadow_hs.as_deref() == Some(server)
 }
 
 /// Compiles a pattern so that it matches whole addresses only. Addresses are ASCII, and so are the classes of a pattern.

@@ -20,6 +20,7 @@ use base64::{
 use chappe_rules::build::SigningKey;
 use chappe_store::Store;
 use chappe_world::World;
+use parking_lot::Mutex;
 use ruma::{CanonicalJsonObject, ClientSecret, OwnedServerName, OwnedUserId, ServerName, SessionId, UserId};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -126,6 +127,8 @@ struct Inner {
     key: SigningKey,
     homeservers: Arc<dyn Homeservers>,
     per_sender: Throttle<OwnedUserId>,
+    /// The other servers of the network when they were looked at last.
+    greeted: Mutex<Vec<OwnedServerName>>,
     /// Wakes the worker: an address is to be bound, or somebody is to be told.
     work: Notify,
 }
@@ -136,7 +139,8 @@ impl IdentityService {
         let ServiceDeps { identity, key, homeservers } = deps;
         let per_sender = Throttle::new(identity.inner.config.service.invites_per_sender);
         let key = key.derived("identity service");
-        Self { inner: Arc::new(Inner { identity, key, homeservers, per_sender, work: Notify::new() }) }
+        let (greeted, work) = (Mutex::default(), Notify::new());
+        Self { inner: Arc::new(Inner { identity, key, homeservers, per_sender, greeted, work }) }
     }
 
     /// Who may join, and validations of addresses.
@@ -173,8 +177,8 @@ impl IdentityService {
 
     /// The identity server that `requester` names, with the requester's access token for it.
     ///
-    /// [`Error::Unauthorized`] when the token is not the requester's, [`Error::NotTrusted`] when the server is none that is
-    /// talked with.
+    /// [`Error::Unauthorized`] when the token is not the requester's, [`Error::TermsNotSigned`] before the policies are
+    /// accepted, [`Error::NotTrusted`] when the server is none that is talked with.
     pub async fn server_for(
         &self,
         requester: &UserId,
@@ -182,7 +186,7 @@ impl IdentityService {
         token: &str,
     ) -> Result<Arc<dyn IdentityServer>, Error> {
         if self.is_called(id_server) {
-            if self.member(token).await? != *requester {
+            if self.member_in_good_standing(token).await? != *requester {
                 return Err(Error::Unauthorized("This access token is not yours"));
             }
             return Ok(Arc::new(self.clone()));

@@ -249,6 +249,7 @@ impl House {
             world: self.world.clone(),
             store: self.store.clone(),
             accounts: self.accounts.clone(),
+            service: self.service.clone(),
             rooms: self.rooms.clone(),
             federation: self.federation.clone(),
             media: self.media.clone(),

@@ -69,6 +69,18 @@ pub enum News {
     },
     /// An address that another server takes was invited, by the token.
     Invited(String),
+    /// An account was closed: the identity servers where its addresses were bound are to be asked to forget them.
+    Closed {
+        /// Whose it was.
+        user: OwnedUserId,
+        /// When, in milliseconds since 1970.
+        at: u64,
+    },
+    /// A server is new to the network: it is told whose the addresses of this server's users are.
+    Everything {
+        /// Those in front of this one, and this one, were told.
+        after: String,
+    },
 }
 
 /// An address and whose it is or was.
@@ -167,7 +179,8 @@ table! {
     MapEntries = MAP_ENTRIES: String => Json<MapTarget>;
     /// Place in the order → pattern and where.
     MapPatterns = MAP_PATTERNS: u32 => Json<MapPattern>;
-    /// `map` → revision as 8 bytes; `peppers` → [`Peppers`] as JSON.
+    /// `map` → revision as 8 bytes; `peppers` → [`Peppers`] as JSON; `network` → names of the servers that were told of all
+    /// addresses, or are being told, as JSON.
     IdentityHeads = IDENTITY_HEADS: String => Vec<u8>;
     /// User, medium, address, identity server → when, in milliseconds since 1970.
     BoundAt = BOUND_AT: (OwnedUserId, String, String, String) => u64;
@@ -224,6 +237,11 @@ mod tests {
             row::<Notices>((9, text("j")), notice(News::Ended(binding()))),
             row::<Notices>((9, text("k")), notice(awaited)),
             row::<Notices>((9, text("l")), notice(News::Invited(text("t")))),
+            row::<Notices>(
+                (9, text("n")),
+                Json(Notice { to: None, tries: 0, news: News::Closed { user: user.clone(), at: 1 } }),
+            ),
+            row::<Notices>((9, text("m")), notice(News::Everything { after: text("a@x.fr") })),
             row::<ServiceTokens>([7; 32], Json(ServiceToken { user: user.clone(), created: 1 })),
             row::<ServiceUsers>(user.clone(), Json(used)),
             row::<MapEntries>(text("*.x.fr"), Json(target)),

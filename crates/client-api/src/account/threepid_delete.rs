@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use chappe_accounts::Accounts;
-use chappe_identity::IdentityService;
+use chappe_identity::{Email, IdentityService};
 use chappe_web::Ruma;
-use ruma::api::client::account::delete_3pid::v3::{Request, Response};
+use ruma::{
+    api::client::account::delete_3pid::v3::{Request, Response},
+    thirdparty::Medium,
+};
 
 use super::threepid_unbind::unbound;
 use crate::{Config, error::Result, requester::Acting};
@@ -21,8 +24,15 @@ pub(super) async fn handler(
     if !config.threepid_changes {
         return Err(chappe_web::Error::forbidden("Addresses are not changed by users on this server").into());
     }
-    let place = (&request.medium, request.address.as_str());
-    accounts.remove_threepid(requester.user(), place.0, place.1).await?;
-    let unbound = unbound(&service, requester.user(), place, request.id_server.as_deref()).await?;
+    let email = match request.medium {
+        Medium::Email => Some(Email::parse(&request.address).map_err(chappe_identity::Error::from)?),
+        _ => None,
+    };
+    let named = request.id_server.as_deref();
+    // Nothing is done for a server that is not talked with.
+    named.map(|server| service.server_without_token(server)).transpose()?;
+    let address = email.as_ref().map_or(request.address.as_str(), Email::as_str);
+    accounts.remove_threepid(requester.user(), &request.medium, address).await?;
+    let unbound = unbound(&service, requester.user(), email.as_ref(), named).await?;
     Ok(Ruma(Response::new(unbound)))
 }

@@ -21,20 +21,19 @@ pub(super) async fn handler(
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
     limits.user("search", &requester, |rates| rates.search)?;
-    let place = (&request.medium, request.address.as_str());
-    Ok(Ruma(Response::new(unbound(&service, requester.user(), place, request.id_server.as_deref()).await?)))
+    let email = Email::parse(&request.address).ok().filter(|_| request.medium == Medium::Email);
+    let named = request.id_server.as_deref();
+    Ok(Ruma(Response::new(unbound(&service, requester.user(), email.as_ref(), named).await?)))
 }
 
 /// Has the named identity server, or all that are known to, forget whose an address is.
 pub(super) async fn unbound(
     service: &IdentityService,
     user: &UserId,
-    (medium, address): (&Medium, &str),
+    email: Option<&Email>,
     id_server: Option<&str>,
 ) -> Result<ThirdPartyIdRemovalStatus> {
-    let Some(email) = Email::parse(address).ok().filter(|_| *medium == Medium::Email) else {
-        return Ok(ThirdPartyIdRemovalStatus::NoSupport);
-    };
-    let done = service.unbind_for(user, &email, id_server).await?;
+    let Some(email) = email else { return Ok(ThirdPartyIdRemovalStatus::NoSupport) };
+    let done = service.unbind_for(user, email, id_server).await?;
     Ok(if done { ThirdPartyIdRemovalStatus::Success } else { ThirdPartyIdRemovalStatus::NoSupport })
 }

@@ -103,7 +103,7 @@ impl Network {
     /// read after it is clear that there is a key to check it with.
     ///
     /// 401 when nobody signed it, 403 when it is a server this one does not talk with, 429 when its key would have to be
-    /// looked for once too often.
+    /// looked for once too often, or when it asks too much.
     pub async fn signer(
         &self,
         parts: &Parts,
@@ -122,6 +122,8 @@ impl Network {
         if !as_homeserver {
             verify(signed, &claimed, Addressee::identity_server(&meant), &key).map_err(unauthorized)?;
         }
+        self.backoff().heard_from(&claimed.origin);
+        self.count("requests", claimed.origin.as_str(), self.config().rates.requests)?;
         Ok((claimed.origin, body))
     }
 }

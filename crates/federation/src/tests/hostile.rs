@@ -152,6 +152,63 @@ async fn one_server_asks_so_much_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn signed_requests_to_the_identity_service_are_counted_and_show_life_like_others() {
+    let net = FakeNet::new();
+    let a = Server::start(&net, "a.example", 1, config());
+    let b = Server::start(&net, "b.example", 2, rates(|rates| rates.requests = Rate::new(0.000_1, 2)));
+    // It was not reached for a while.
+    net.unroute("a.example");
+    b.network.backoff().failed(&a.name, None).await.unwrap();
+    a.back(&net);
+    let uri = "/_matrix/identity/v2/3pid/unbind";
+    for status in [None, None, Some(StatusCode::TOO_MANY_REQUESTS)] {
+        let proof = authorization(&Method::POST, uri, ("a.example", 1), "{}");
+        let request = Request::post(uri).header(header::AUTHORIZATION, proof).body(()).unwrap();
+        let (parts, ()) = request.into_parts();
+        let address = chappe_web::Origin(std::net::Ipv4Addr::UNSPECIFIED.into());
+        let signer = b.network.signer(&parts, Body::from("{}"), address, &["b.example"]).await;
+        assert_eq!(signer.err().map(|error| error.status()), status);
+        assert_eq!(b.network.backoff().wait_until(&a.name).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_has_other_servers_asked_for_invites_without_end() {
+    let net = FakeNet::new();
+    let change = |rates: &mut Rates| {
+        rates.bound = Rate::new(0.000_1, 20);
+        rates.bound_invites = Rate::new(0.000_1, 4);
+    };
+    let b = Server::start(&net, "b.example", 2, rates(change));
+    let asked = super::count(&net, "/_matrix/federation/v1/exchange_third_party_invite");
+    let put = async |names: &[&str]| {
+        let invite = |name: &&str| {
+            serde_json::json!({
+                "medium": "email", "address": "x@x.example", "mxid": "@bob:b.example", "room_id": "!r:x.example",
+                "sender": format!("@alice:{name}"), "signed": { "mxid": "@bob:b.example", "token": "t", "signatures": {} },
+            })
+        };
+        let invites: Vec<Value> = names.iter().map(invite).collect();
+        let body = serde_json::json!({
+            "medium": "email", "address": "x@x.example", "mxid": "@bob:b.example", "invites": invites,
+        });
+        let request = Request::put("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string()));
+        answer(&b, request.unwrap()).await.0
+    };
+    // One server is asked so much, whoever wants it: this one is there, and refuses.
+    let _a = Server::start(&net, "a.example", 1, config());
+    assert_eq!(put(&["a.example"; 3]).await, StatusCode::OK);
+    assert_eq!(put(&["a.example"; 3]).await, StatusCode::BAD_GATEWAY, "another time");
+    assert_eq!(asked.load(SeqCst), 4);
+    // One address has so many asked: nothing of this request is done.
+    let names: Vec<String> = (0..15).map(|n| format!("n{n}.example")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(put(&names).await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(put(&[]).await, StatusCode::TOO_MANY_REQUESTS, "before anything is read");
+    assert_eq!(b.network.backoff().state(server_name!("n1.example")).await.unwrap().failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn invites_are_counted_by_server_and_by_user() {
     let net = FakeNet::new();
     let _a = Server::start(&net, "a.example", 1, config());

@@ -133,6 +133,38 @@ async fn a_server_that_fails_is_left_alone_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_finds_one_question_too_much_is_asked_others() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 2, config());
+    hostile(&net, 429, "{}");
+    let evil = server_name!("evil.example");
+    let requests = super::count(&net, "/_matrix/federation");
+    for asked in [1, 2] {
+        let error = b.network.event(evil, ruma::event_id!("$x")).await.unwrap_err();
+        assert!(matches!(error, PeerError::Unreachable(_)), "{error:?}");
+        assert_eq!(requests.load(std::sync::atomic::Ordering::SeqCst), asked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_the_network_that_does_not_know_us_yet_is_told_again() {
+    use chappe_identity::{HomeserverError, Homeservers};
+    for (status, body, again) in [
+        (403, r#"{"errcode":"M_FORBIDDEN"}"#, true),
+        (404, "<html>", true),
+        (400, r#"{"errcode":"M_BINDING_NOT_PERMITTED"}"#, false),
+        (429, "{}", true),
+        (400, r#"{"errcode":"M_INVALID_PARAM"}"#, false),
+    ] {
+        let net = FakeNet::new();
+        let b = Server::start(&net, "b.example", 2, config());
+        hostile(&net, status, body);
+        let told = b.federation.tell(server_name!("evil.example"), json!({})).await;
+        assert_eq!(matches!(told, Err(HomeserverError::Unreachable)), again, "{status} {body}: {told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_waits_for_a_server_goes_out_once_it_is_allowed() {
     let net = FakeNet::new();
     let b = Server::start(&net, "b.example", 2, config());
@@ -215,7 +247,13 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
         let request = Request::put("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string()));
         b.router.clone().oneshot(request.unwrap()).await.unwrap().status()
     };
-    assert_eq!(put(bound("@nobody:b.example", &signed)).await, StatusCode::NOT_FOUND);
+    // Whoever asks does not learn whether there is such a user.
+    assert_eq!(put(bound("@nobody:b.example", &signed)).await, StatusCode::OK);
+    for nobody_invites in ["@nobody:b.example", bob.as_str()] {
+        let body =
+            json!({ "medium": "email", "address": "b@example.org", "mxid": nobody_invites, "invites": [] });
+        assert_eq!(put(body).await, StatusCode::OK);
+    }
     assert_eq!(put(bound("@bob:elsewhere.example", &signed)).await, StatusCode::NOT_FOUND);
     let mut forged = signed.clone();
     forged.insert("token".to_owned(), ruma::CanonicalJsonValue::String("other".to_owned()));
@@ -223,6 +261,7 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
     assert!(b.store.read().out_of_band(&bob, &room).await.unwrap().is_none());
     net.unroute("a.example");
     assert_eq!(put(bound(bob.as_str(), &signed)).await, StatusCode::BAD_GATEWAY, "to be tried again");
+    assert_eq!(put(bound("@nobody:b.example", &signed)).await, StatusCode::BAD_GATEWAY);
     a.back(&net);
     tokio::time::advance(std::time::Duration::from_hours(1)).await;
     // As identity servers of old do it.

@@ -1,16 +1,22 @@
 //! The map as a file of the form `info.yaml`: exact addresses, then ordered patterns.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use chappe_store::identity_service::{MapPattern, MapTarget};
 use ruma::OwnedServerName;
 use serde::Deserialize;
 
 use super::{ALL, InvalidPattern, MOST_ENTRIES, MOST_PATTERNS, book::Contents, compile};
-use crate::{Email, Error};
+use crate::{Email, Error, Rule};
 
-/// Longest file, in bytes.
-const MAX_FILE: usize = 4 << 20;
+/// Longest file, in bytes: the longest that is written of a map has hardly more.
+const MAX_FILE: usize = 16 << 20;
+/// How the pattern of a domain begins, and what follows where its sub-domains are meant.
+const DOMAIN: &str = ".*@";
+const BELOW: &str = r".*\.";
 
 /// Why a file is not a map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,11 +83,16 @@ pub(super) fn read(yaml: &str) -> Result<Contents, Error> {
         let email = Email::parse(&address).map_err(|_| InvalidMap::Address(address))?;
         contents.entries.push((email.to_string(), target.into()));
     }
+    let mut domains = Domains::default();
     for (index, item) in file.medium.email.patterns.unwrap_or_default().into_iter().enumerate() {
         let mut pairs = item.into_iter();
         let (Some((regex, target)), None) = (pairs.next(), pairs.next()) else {
             return Err(InvalidMap::Item(index + 1).into());
         };
+        if let Some(key) = domains.next(&regex) {
+            contents.entries.push((key, target.into()));
+            continue;
+        }
         compile(&regex).map_err(InvalidMap::from)?;
         contents.patterns.push(MapPattern { regex, target: target.into() });
     }
@@ -89,6 +100,59 @@ pub(super) fn read(yaml: &str) -> Result<Contents, Error> {
         return Err(Error::MapTooLarge);
     }
     Ok(contents)
+}
+
+/// Patterns that are domains, as [`write`] puts them in front of all others: they are no patterns again, so that a file that
+/// was written can be read, however many there are. The first pattern that is none, or that would win over a more precise
+/// one, ends them.
+#[derive(Default)]
+struct Domains {
+    seen: BTreeSet<String>,
+    /// Labels of the last domain whose sub-domains were named.
+    labels: Option<usize>,
+    over: bool,
+}
+
+impl Domains {
+    /// The key of the entry that a pattern stands for.
+    fn next(&mut self, regex: &str) -> Option<String> {
+        let key = domain(regex).filter(|key| !self.over && !self.seen.contains(key));
+        let fits = key.as_ref().is_some_and(|key| match (key.strip_prefix("*."), self.labels) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(parent), Some(last)) => labels(parent) <= last,
+        });
+        self.over = !fits;
+        let key = key.filter(|_| fits)?;
+        if let Some(parent) = key.strip_prefix("*.") {
+            self.labels = Some(labels(parent));
+        }
+        self.seen.insert(key.clone());
+        Some(key)
+    }
+}
+
+fn labels(domain: &str) -> usize {
+    domain.split('.').count()
+}
+
+/// The domain, or `*.` and the domain, whose pattern this is.
+fn domain(regex: &str) -> Option<String> {
+    let escaped = regex.strip_prefix(DOMAIN)?;
+    let key = match escaped.strip_prefix(BELOW) {
+        Some(escaped) => format!("*.{}", escaped.replace('\\', "")),
+        None => escaped.replace('\\', ""),
+    };
+    let known = key.parse::<Rule>().is_ok_and(|rule| rule.to_string() == key) && !key.contains('@');
+    (known && pattern_of(&key) == regex).then_some(key)
+}
+
+/// What stands for a domain, or for `*.` and a domain, in a file.
+fn pattern_of(key: &str) -> String {
+    match key.strip_prefix("*.") {
+        Some(parent) => format!("{DOMAIN}{BELOW}{}", regex::escape(parent)),
+        None => format!("{DOMAIN}{}", regex::escape(key)),
+    }
 }
 
 /// Writes a file. Domains become patterns in front of all others, the more precise ones first.
@@ -104,13 +168,12 @@ pub(super) fn write(contents: &Contents) -> String {
     for (key, target) in domains {
         match key.strip_prefix("*.") {
             _ if key == ALL => all.push((".*".to_owned(), target)),
-            Some(parent) => below.push((parent, target)),
-            None => exact.push((format!(".*@{}", regex::escape(key)), target)),
+            Some(parent) => below.push((labels(parent), pattern_of(key), target)),
+            None => exact.push((pattern_of(key), target)),
         }
     }
-    below.sort_by_key(|(parent, _)| std::cmp::Reverse(parent.split('.').count()));
-    let below =
-        below.into_iter().map(|(parent, target)| (format!(r".*@.*\.{}", regex::escape(parent)), target));
+    below.sort_by_key(|(labels, ..)| std::cmp::Reverse(*labels));
+    let below = below.into_iter().map(|(_, pattern, target)| (pattern, target));
     let patterns = contents.patterns.iter().map(|pattern| (pattern.regex.clone(), &pattern.target));
     let lines: Vec<_> = exact.into_iter().chain(below).chain(patterns).chain(all).collect();
     text.push_str(if lines.is_empty() { "    patterns: []\n" } else { "    patterns:\n" });
@@ -199,6 +262,49 @@ medium:
             let email = Email::parse(address).unwrap();
             let hs = |map: &Map| map.target(&email).map(|(target, _)| target.hs.clone());
             assert_eq!(hs(&before), hs(&after), "{address}");
+        }
+    }
+
+    /// As many domains as there may be.
+    #[test]
+    fn what_was_exported_is_read_back_however_many_domains_there_are() {
+        let mut contents = read(FILE).unwrap();
+        let target = contents.entries[0].1.clone();
+        for n in 0..19_000 {
+            let below = if n % 2 == 0 { "" } else { "*." };
+            contents.entries.push((format!("{below}d{n}.commune-{}.example.fr", n % 7), target.clone()));
+        }
+        contents.entries.push(("*.fr".to_owned(), target));
+        contents.entries.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut again = read(&write(&contents)).unwrap();
+        again.entries.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(again.entries.len(), contents.entries.len());
+        assert_eq!(again, contents);
+    }
+
+    #[test]
+    fn a_pattern_behind_others_stays_where_it_is() {
+        let file = |patterns: &[&str]| {
+            let lines: Vec<String> =
+                patterns.iter().map(|pattern| format!("      - '{pattern}': {{hs: a.fr}}\n")).collect();
+            format!("medium:\n  email:\n    entries: {{}}\n    patterns:\n{}", lines.concat())
+        };
+        for (patterns, entries) in [
+            // A domain that a pattern in front of it hides; a domain behind sub-domains; the nearer behind the farther; twice.
+            (&[r"a.*", r".*@x\.fr"][..], 0),
+            (&[r".*@.*\.fr", r".*@x\.fr"], 1),
+            (&[r".*@.*\.x\.fr", r".*@.*\.a\.x\.fr"], 1),
+            (&[r".*@x\.fr", r".*@x\.fr", r".*@y\.fr"], 1),
+            (&[r".*@x.fr", r".*@y\.fr"], 0),
+            (&[r".*@X\.fr"], 0),
+            (&[r".*@x\.fr", r".*@y\.fr", r".*@.*\.a\.x\.fr", r".*@.*\.x\.fr", r".*"], 4),
+        ] {
+            let contents = read(&file(patterns)).unwrap();
+            assert_eq!(
+                (contents.entries.len(), contents.patterns.len()),
+                (entries, patterns.len() - entries),
+                "{patterns:?}"
+            );
         }
     }
 

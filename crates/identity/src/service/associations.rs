@@ -10,6 +10,7 @@ use chappe_store::{
         WantedBindings,
     },
 };
+use futures_util::future::join_all;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, ClientSecret, Int, OwnedUserId, SessionId, UserId};
 
 use super::{EMAIL, IdentityService, TRIES, peppers::hash};
@@ -57,9 +58,15 @@ impl IdentityService {
             let Some(found) = found.filter(|Json(association)| association.user == *user) else {
                 return Ok(false);
             };
+            let (peppers, head) = self.peppers().await?;
             let mut tx = Tx::new();
             tx.expect::<Associations>(&key, Some(&found)).delete::<Associations>(&key);
             tx.delete::<AssociationsOf>(&(user.to_owned(), key.0, key.1));
+            super::peppers::expect(&mut tx, &head);
+            tx.delete::<AddressHashes>(&(peppers.number, hash(address, &peppers.pepper)));
+            if let Some(next) = &peppers.next {
+                tx.delete::<AddressHashes>(&(peppers.number + 1, hash(address, next)));
+            }
             let news = News::Ended(binding(address, user, self.world().now()));
             let notice = Json(Notice { to: None, tries: 0, news });
             tx.put::<Notices>(&(self.world().now(), self.world().token(16)), &notice);
@@ -130,10 +137,17 @@ impl IdentityService {
         }
         let mut everywhere = true;
         for server in servers {
-            match self.server_without_token(&server)?.unbind(address, user).await {
-                Ok(done) => everywhere &= done,
-                // It is remembered, for another time.
-                Err(Error::Unreachable) => {
+            let asked = match self.server_without_token(&server) {
+                Ok(server) => server.unbind(address, user).await,
+                Err(error) => Err(error),
+            };
+            match asked {
+                Ok(true) => {}
+                Err(error) if id_server.is_some() && !matches!(error, Error::Unreachable) => {
+                    return Err(error);
+                }
+                // Those that refused, were not reached, or are not talked with any more are remembered, for another time.
+                Ok(false) | Err(Error::Unreachable | Error::NotTrusted) => {
                     everywhere = false;
                     continue;
                 }
@@ -144,6 +158,33 @@ impl IdentityService {
             self.store().commit(tx).await?;
         }
         Ok(everywhere)
+    }
+
+    /// Has the identity servers where addresses of somebody who is gone were bound forget them; `false` when one was not
+    /// reached. Whatever they answer, they are not asked again.
+    pub(super) async fn unbind_everywhere(&self, user: &UserId, gone_at: u64) -> Result<bool, Error> {
+        let rows =
+            self.store().read().scan::<BoundAt>(&user.to_owned(), Direction::Forward, MOST_BOUND).await?;
+        let rows = rows.into_iter().filter(|(_, at)| *at <= gone_at).map(|(row, _)| row);
+        let asked = join_all(rows.map(async |row| {
+            let (_, _, address, server) = &row;
+            let answered = match (Email::parse(address), self.server_without_token(server)) {
+                (Ok(address), Ok(server)) => server.unbind(&address, user).await,
+                _ => Ok(false),
+            };
+            (row, answered)
+        }))
+        .await;
+        let (mut tx, mut reached) = (Tx::new(), true);
+        for (row, answered) in asked {
+            match answered {
+                Err(Error::Unreachable) => reached = false,
+                Err(error @ Error::Store(_)) => return Err(error),
+                _ => drop(tx.delete::<BoundAt>(&row)),
+            }
+        }
+        self.store().commit(tx).await?;
+        Ok(reached)
     }
 
     /// Whose an address is.
@@ -231,6 +272,8 @@ impl IdentityService {
             let mut tx = Tx::new();
             if let Some(wanted) = wanted {
                 tx.expect::<WantedBindings>(wanted, Some(&())).delete::<WantedBindings>(wanted);
+                // Whoever closes the account meanwhile stops us here.
+                tx.expect::<ThreepidOwners>(&key, Some(&user.to_string()));
             }
             if let Some(Json(old)) = &old {
                 tx.delete::<AssociationsOf>(&(old.user.clone(), key.0.clone(), key.1.clone()));
@@ -318,4 +361,72 @@ fn plain(text: &str) -> Option<Email> {
     let (first, second) = text.split_once(' ')?;
     let address = if second == EMAIL { first } else { (first == EMAIL).then_some(second)? };
     Email::parse(address).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use chappe_kv::{Db, Memory};
+    use chappe_rules::build::SigningKey;
+    use chappe_store::{Store, Tx, accounts::ThreepidOwners, identity_service::WantedBindings};
+    use chappe_world::{Fake, FakeNet, World};
+    use ruma::{OwnedUserId, ServerName, UserId, user_id};
+    use serde_json::Value;
+
+    use super::{EMAIL, IdentityService};
+    use crate::{
+        Config, Elsewhere, Email, Error, HomeserverError, Homeservers, Identity, IdentityServer, ServiceDeps,
+        Site,
+    };
+
+    /// Nobody is there.
+    struct Alone;
+
+    #[async_trait]
+    impl Homeservers for Alone {
+        async fn openid_user(&self, _: &ServerName, _: &str) -> Result<OwnedUserId, HomeserverError> {
+            Err(HomeserverError::Unreachable)
+        }
+
+        async fn onbind(&self, _: &UserId, _: Value) -> Result<(), HomeserverError> {
+            Err(HomeserverError::Unreachable)
+        }
+
+        async fn tell(&self, _: &ServerName, _: Value) -> Result<(), HomeserverError> {
+            Err(HomeserverError::Unreachable)
+        }
+
+        fn identity_server(&self, _: Elsewhere) -> Arc<dyn IdentityServer> {
+            panic!("nobody is asked here")
+        }
+    }
+
+    #[tokio::test]
+    async fn the_address_of_an_account_that_is_closed_meanwhile_is_not_bound() {
+        let store = Store::new(Db::new(Memory::default()));
+        let world = World::fake(Fake::new("a.example", 1, &FakeNet::default()));
+        let site = Site {
+            server_name: "a.example".try_into().unwrap(),
+            public_baseurl: "https://a.example".to_owned(),
+        };
+        let identity = Identity::new(store.clone(), world, None, Config::default(), site).await.unwrap();
+        let key = Arc::new(SigningKey::from_seed([3; 32], "k").unwrap());
+        let service = IdentityService::new(ServiceDeps { identity, key, homeservers: Arc::new(Alone) });
+        let (carol, address) = (user_id!("@carol:a.example"), Email::parse("carol@a.fr").unwrap());
+        let wanted = (EMAIL.to_owned(), address.to_string(), carol.to_owned());
+        let owner = (wanted.0.clone(), wanted.1.clone());
+        let mut tx = Tx::new();
+        tx.put::<WantedBindings>(&wanted, &());
+        store.commit(tx).await.unwrap();
+        // The worker saw an owner, who is gone by now.
+        let bound = service.associate(&address, carol, 1, Some(&wanted)).await;
+        assert!(matches!(bound, Err(Error::Store(chappe_store::Error::Conflict))), "{bound:?}");
+        assert_eq!(service.association(&address).await.unwrap(), None);
+        let mut tx = Tx::new();
+        tx.put::<ThreepidOwners>(&owner, &carol.to_string());
+        store.commit(tx).await.unwrap();
+        service.associate(&address, carol, 1, Some(&wanted)).await.unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! What the map says of an address: to everybody, and to the homeservers of the network.
 
 use chappe_store::identity_service::MapTarget;
-use ruma::{OwnedServerName, UserId};
+use ruma::OwnedServerName;
 use serde::Serialize;
 
 use super::IdentityService;
@@ -10,7 +10,7 @@ use crate::{Email, Error};
 /// The public answer of `info`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Info {
-    /// The server to talk to: that of the account, if there is one.
+    /// The server to talk to: that of the user to whom the address is bound, if it is.
     pub hs: OwnedServerName,
     /// The one for callers outside the protected network.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,11 +38,9 @@ impl IdentityService {
     /// Where an address belongs, for everybody; `None` for nowhere.
     pub async fn info(&self, address: &Email) -> Result<Option<Info>, Error> {
         let target = self.target(address);
-        let bound = match self.association(address).await? {
-            Some(association) => Some(association.user),
-            None => self.inner.identity.owner(address).await?,
-        };
-        let current = bound.as_deref().map(UserId::server_name).map(ToOwned::to_owned);
+        // What is bound is public; the addresses of accounts are not.
+        let bound = self.association(address).await?;
+        let current = bound.map(|bound| bound.user.server_name().to_owned());
         Ok(match (target, current) {
             (None, None) => None,
             (None, Some(hs)) => Some(Info { hs, shadow_hs: None, new_hs: None }),

@@ -28,8 +28,8 @@ const SHOWN: usize = 3;
 /// Invitations forgotten in one go.
 const SWEPT: usize = 500;
 const DAY_MS: u64 = 24 * 3_600_000;
-/// How long mailing may take before others are told, in milliseconds; it is cut short when the mail is out.
-const MAILING: u64 = 1_000;
+/// Longest room id, in bytes.
+pub(super) const MAX_ROOM: usize = 255;
 
 /// Somebody invites an address into a room.
 #[derive(Clone, Debug)]
@@ -67,7 +67,8 @@ pub struct StoredInvite {
 }
 
 impl Identity {
-    /// Whether an invitation waits for an address.
+    /// Whether an invitation waits for an address that lets it in: one by a user of a server that takes people without an
+    /// invitation, where there is a map.
     pub async fn is_invited(&self, address: &Email) -> Result<bool, Error> {
         let reader = self.inner.store.read();
         let waiting =
@@ -75,13 +76,27 @@ impl Identity {
         let tokens: Vec<String> = waiting.into_iter().map(|((_, _, token), ())| token).collect();
         let now = self.inner.world.now();
         let invites = reader.get_many::<InviteTokens>(&tokens).await?;
-        Ok(invites.into_iter().flatten().any(|Json(invite)| invite.expires_at > now))
+        let map = self.inner.map.map();
+        let counts = |invite: &Invite| {
+            invite.expires_at > now && (map.is_empty() || map.may_invite(invite.sender.server_name()))
+        };
+        Ok(invites.into_iter().flatten().any(|Json(invite)| counts(&invite)))
     }
 }
 
 impl IdentityService {
     /// Keeps an invitation and mails it to the address (`store-invite`). [`Error::Bound`] when the address is somebody's.
+    ///
+    /// Whoever has an account anywhere has a token of this service: where there is a map, only users of this server and of
+    /// those that it names invite ([`Error::MayNotInvite`]).
     pub async fn store_invite(&self, invitation: Invitation) -> Result<StoredInvite, Error> {
+        let unmapped = self.inner.identity.inner.map.map().is_empty();
+        if !unmapped && !self.knows(invitation.sender.server_name()) {
+            return Err(Error::MayNotInvite);
+        }
+        if invitation.room.as_str().len() > MAX_ROOM {
+            return Err(Error::Invalid("room_id is too long"));
+        }
         let wait = |retry_after| Error::TooMany { retry_after };
         self.inner.per_sender.take(invitation.sender.clone(), self.world().now()).map_err(wait)?;
         if !self.inner.identity.sends_mail() {
@@ -110,6 +125,7 @@ impl IdentityService {
             self.forget(vec![(token, invite)]).await?;
             return Err(error);
         }
+        self.tell_of_invite(&token, &invite).await?;
         tracing::info!(room = %invitation.room, sender = %invitation.sender, "an address was invited");
         self.wake();
         let display_name = hint(&invitation.address);
@@ -135,12 +151,6 @@ impl IdentityService {
             tx.put::<InviteTokens>(token, &Json(invite.clone()));
             tx.put::<InviteKeys>(&invite.key, token);
             tx.put::<InviteExpiries>(&(invite.expires_at, token.clone()), &());
-            if let Some(elsewhere) = self.taken_elsewhere(&invite.address) {
-                let notice = Notice { to: Some(elsewhere), tries: 0, news: News::Invited(token.clone()) };
-                // Not before it was mailed.
-                let at = self.world().now() + MAILING;
-                tx.put::<Notices>(&(at, self.world().token(16)), &Json(notice));
-            }
             match self.store().commit(tx).await {
                 Err(chappe_store::Error::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -148,6 +158,16 @@ impl IdentityService {
             }
         }
         Err(chappe_store::Error::Conflict.into())
+    }
+
+    /// Has the server that takes the address told, now that the mail is out.
+    async fn tell_of_invite(&self, token: &str, invite: &Invite) -> Result<(), Error> {
+        let Some(elsewhere) = self.taken_elsewhere(&invite.address) else { return Ok(()) };
+        let notice = Notice { to: Some(elsewhere), tries: 0, news: News::Invited(token.to_owned()) };
+        let mut tx = Tx::new();
+        tx.put::<Notices>(&(self.world().now(), self.world().token(16)), &Json(notice));
+        self.store().commit(tx).await?;
+        Ok(())
     }
 
     async fn forget(&self, invites: Vec<(String, Invite)>) -> Result<(), Error> {
@@ -184,7 +204,7 @@ impl IdentityService {
         let told =
             |name: &str| invitation.told.get(name).and_then(|value| value.as_str()).unwrap_or_default();
         let inviter = Some(unlinked(told("sender_display_name"))).filter(|name| !name.is_empty());
-        let inviter = inviter.unwrap_or_else(|| invitation.sender.to_string());
+        let inviter = inviter.unwrap_or_else(|| unlinked(invitation.sender.as_str()));
         let link = self.invite_link(invitation, token, seed);
         let written = identity.inner.templates.write(&Letter {
             occasion: Occasion::Invite,

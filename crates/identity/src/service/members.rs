@@ -2,6 +2,7 @@
 
 use chappe_store::{
     Json, Tx,
+    accounts::{User, Users},
     identity_service::{ServiceToken, ServiceTokens, ServiceUser, ServiceUsers},
 };
 use ruma::{OwnedServerName, OwnedUserId, UserId};
@@ -59,10 +60,19 @@ impl IdentityService {
         Ok(token)
     }
 
-    /// Whose an access token is, policies accepted or not.
+    /// Whose an access token is, policies accepted or not. Those of this server's users are worth nothing while the account
+    /// is locked; how it is with others, their servers know.
     pub async fn member(&self, token: &str) -> Result<OwnedUserId, Error> {
-        let found = self.store().read().get::<ServiceTokens>(&sha256(token.as_bytes())).await?;
-        let Json(kept) = found.ok_or(Error::Unauthorized("Unrecognised access token"))?;
+        const UNKNOWN: Error = Error::Unauthorized("Unrecognised access token");
+        let reader = self.store().read();
+        let Json(kept) = reader.get::<ServiceTokens>(&sha256(token.as_bytes())).await?.ok_or(UNKNOWN)?;
+        if kept.user.server_name() == self.server() {
+            let account = reader.get::<Users>(&kept.user).await?;
+            let open = |Json(user): Json<User>| user.deactivated.is_none() && !user.locked;
+            if !account.is_some_and(open) {
+                return Err(UNKNOWN);
+            }
+        }
         Ok(kept.user)
     }
 
@@ -76,6 +86,13 @@ impl IdentityService {
         let accepted = |url: &String| record.0.accepted.contains(url);
         let signed = |policy: &crate::Policy| policy.texts.values().any(|text| accepted(&text.url));
         if self.config().policies.values().all(signed) { Ok(user) } else { Err(Error::TermsNotSigned) }
+    }
+
+    /// As what the look-ups of a member are counted: as the user where the server is this one or one that the map names, else
+    /// as the server, which can make as many users as it likes.
+    pub fn counted_as(&self, member: &UserId) -> String {
+        let server = member.server_name();
+        if self.knows(server) { member.to_string() } else { server.to_string() }
     }
 
     /// Ends an access token.

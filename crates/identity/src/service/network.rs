@@ -6,17 +6,25 @@
 use chappe_store::{
     Direction, Json, Tx,
     identity_service::{
-        Associations, Binding, Invite, InviteExpiries, InviteTokens, News, Notice, Notices, WaitingInvites,
+        Associations, Binding, IdentityHeads, Invite, InviteExpiries, InviteTokens, News, Notice, Notices,
+        WaitingInvites,
     },
 };
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use serde::{Deserialize, Serialize};
 
-use super::{EMAIL, IdentityService, associations::binding, invites::MOST_WAITING};
+use super::{
+    EMAIL, IdentityService,
+    associations::binding,
+    invites::{MAX_ROOM, MOST_WAITING},
+};
 use crate::{Email, Error};
 
 /// The longest time for which an invitation of another server is kept, in milliseconds: a year.
 const LONGEST: u64 = 366 * 24 * 3_600_000;
+
+/// The head record that says which servers were told of all addresses.
+const GREETED: &str = "network";
 
 /// A message between the identity services of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +58,7 @@ pub struct ForeignInvite {
 impl IdentityService {
     /// Takes what another server of the network says. [`Error::NotTrusted`] when the map does not name it.
     pub async fn hear(&self, origin: &ServerName, message: Message) -> Result<(), Error> {
-        if !self.inner.identity.inner.map.map().servers().contains(origin) {
+        if !self.inner.identity.inner.map.map().names(origin) {
             return Err(Error::NotTrusted);
         }
         match message {
@@ -61,7 +69,8 @@ impl IdentityService {
                 // A clock that is ahead does not win for ever.
                 let at = bound.at.min(self.world().now());
                 let known = self.association(&address).await?;
-                if known.is_some_and(|known| known.at > at && known.user != bound.user) {
+                // What is older does not win, and what is known is not written again.
+                if known.is_some_and(|known| known.at > at || known.at == at && known.user == bound.user) {
                     return Ok(());
                 }
                 self.associate(&address, &bound.user, at, None).await.map(drop)
@@ -82,6 +91,8 @@ impl IdentityService {
         let sound = |byte: u8| byte.is_ascii_alphanumeric() || b".=_-".contains(&byte);
         let right = said.medium == EMAIL
             && said.sender.server_name() == origin
+            && said.room_id.as_str().len() <= MAX_ROOM
+            && said.sender.as_str().len() <= 255
             && (1..=255).contains(&said.token.len())
             && said.token.bytes().all(sound);
         if !right || self.taken_elsewhere(address.as_str()).is_some() {
@@ -102,7 +113,8 @@ impl IdentityService {
                 let notice = Notice { to: Some(origin.to_owned()), tries: 0, news };
                 tx.put::<Notices>(&(now, self.world().token(16)), &Json(notice));
             }
-        } else if known.is_none() {
+        } else if known.is_none() && self.inner.identity.inner.map.map().may_invite(origin) {
+            // Others would let nobody in, and only take a place.
             if waiting.len() >= MOST_WAITING {
                 return Err(Error::TooManyInvites);
             }
@@ -137,18 +149,64 @@ impl IdentityService {
         (!here).then(|| target.hs.clone())
     }
 
+    /// Whether a server is this one or one of the network.
+    pub(super) fn knows(&self, server: &ServerName) -> bool {
+        server == self.server() || self.inner.identity.inner.map.map().names(server)
+    }
+
     /// The other servers of the network.
     pub(super) fn others(&self) -> Vec<OwnedServerName> {
         let servers = self.inner.identity.inner.map.map().servers();
         servers.into_iter().filter(|server| server != self.server()).collect()
     }
 
+    /// Has servers that are new to the network told whose the addresses of this server's users are.
+    pub(super) async fn greet(&self) -> Result<(), Error> {
+        let others = self.others();
+        if *self.inner.greeted.lock() == others {
+            return Ok(());
+        }
+        let key = GREETED.to_owned();
+        let head = self.store().read().get::<IdentityHeads>(&key).await?;
+        let damaged = |_| chappe_store::Error::Corrupt("servers of the network");
+        let known: Vec<OwnedServerName> =
+            head.as_deref().map(serde_json::from_slice).transpose().map_err(damaged)?.unwrap_or_default();
+        if known != others {
+            let mut tx = Tx::new();
+            tx.expect::<IdentityHeads>(&key, head.as_ref());
+            tx.put::<IdentityHeads>(&key, &serde_json::to_vec(&others).map_err(damaged)?);
+            for server in others.iter().filter(|server| !known.contains(server)) {
+                let news = News::Everything { after: String::new() };
+                let notice = Notice { to: Some(server.clone()), tries: 0, news };
+                tx.put::<Notices>(&(self.world().now(), self.world().token(16)), &Json(notice));
+            }
+            self.store().commit(tx).await?;
+        }
+        *self.inner.greeted.lock() = others;
+        Ok(())
+    }
+
+    /// Whether what is to be told is still so: while it waited, the address may have been taken back, or bound again.
+    pub(super) async fn holds(&self, news: &News) -> Result<bool, Error> {
+        let (News::Bound(told) | News::Ended(told)) = news else { return Ok(true) };
+        let place = (told.medium.clone(), told.address.clone());
+        let known = self.store().read().get::<Associations>(&place).await?;
+        let known = known.map(|Json(known)| known).filter(|known| known.user == told.user);
+        Ok(match news {
+            News::Bound(_) => known.is_some_and(|known| known.at == told.at),
+            _ => known.is_none(),
+        })
+    }
+
     /// The message that tells this news; `None` when there is nothing to tell any more.
     pub(super) async fn message_of(&self, news: &News) -> Result<Option<Message>, Error> {
+        if !self.holds(news).await? {
+            return Ok(None);
+        }
         Ok(match news {
             News::Bound(bound) => Some(Message::Bound(bound.clone())),
             News::Ended(ended) => Some(Message::Ended(ended.clone())),
-            News::Awaited { .. } => None,
+            News::Awaited { .. } | News::Everything { .. } | News::Closed { .. } => None,
             News::Invited(token) => {
                 let found = self.store().read().get::<InviteTokens>(token).await?;
                 let live =

@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use chappe_store::{
     Direction, Json, Tx,
-    identity_service::{Binding, Invite, InviteTokens, News, Notice, Notices, WaitingInvites},
+    identity_service::{Associations, Binding, Invite, InviteTokens, News, Notice, Notices, WaitingInvites},
 };
 use futures_util::future::join_all;
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, UserId};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, ServerName, UserId};
 use serde_json::{Value, json};
 
-use super::{HomeserverError, IdentityService};
+use super::{EMAIL, HomeserverError, IdentityService, Message};
 use crate::Error;
 
 /// News dealt with in one go.
 const AT_ONCE: usize = 50;
+/// Addresses of which a server that is new to the network is told in one go, and the pause after that, in milliseconds.
+const TOLD_AT_ONCE: usize = 20;
+const PAUSE: u64 = 200;
 /// Invitations in one message.
 const INVITES: usize = 20;
 /// Invitations that are read for one address.
@@ -54,6 +57,7 @@ impl IdentityService {
 
     /// Does all that is due; gives how long nothing is.
     pub async fn work(&self) -> Result<Duration, Error> {
+        self.greet().await?;
         while self.bind_wanted().await? {}
         let next = loop {
             let now = self.world().now();
@@ -84,13 +88,20 @@ impl IdentityService {
 
     async fn deal_with(&self, key: (u64, String), notice: Notice) -> Result<(), Error> {
         let told = match (&notice.to, &notice.news) {
-            (None, News::Bound(bound)) => return self.collect(key, bound).await,
+            (None, News::Bound(bound)) if self.holds(&notice.news).await? => {
+                return self.collect(key, bound).await;
+            }
             (None, News::Ended(ended)) => {
                 let mut tx = Tx::new();
                 tx.delete::<Notices>(&key);
                 self.tell_all(&mut tx, &key.1, &ended.user, &notice.news);
                 self.store().commit(tx).await?;
                 return Ok(());
+            }
+            (None, News::Closed { user, at }) if self.unbind_everywhere(user, *at).await? => Ok(()),
+            (None, News::Closed { .. }) => Err(HomeserverError::Unreachable),
+            (Some(to), News::Everything { after }) => {
+                return self.introduce(key, &notice, to, after).await;
             }
             (_, News::Awaited { binding, invites }) => {
                 self.inner.homeservers.onbind(&binding.user, self.onbind(binding, invites)).await
@@ -99,7 +110,7 @@ impl IdentityService {
                 Some(message) => self.inner.homeservers.tell(to, json!(message)).await,
                 None => Ok(()),
             },
-            (None, News::Invited(_)) => Ok(()),
+            (None, News::Bound(_) | News::Invited(_) | News::Everything { .. }) => Ok(()),
         };
         let mut tx = Tx::new();
         tx.delete::<Notices>(&key);
@@ -108,14 +119,51 @@ impl IdentityService {
             Err(HomeserverError::Refused(why)) => {
                 tracing::info!(to = ?notice.to, why, "another server refused the news of an address");
             }
-            Err(HomeserverError::Unreachable) if notice.tries >= TRIES => {
-                tracing::warn!(to = ?notice.to, "another server was not reached with the news of an address: given up");
-            }
-            Err(HomeserverError::Unreachable) => {
-                let wait = FIRST_WAIT.saturating_mul(1 << notice.tries.min(20)).min(LAST_WAIT);
-                let at = self.world().now() + wait + self.world().below(wait / 4);
-                tx.put::<Notices>(&(at, key.1), &Json(Notice { tries: notice.tries + 1, ..notice }));
-            }
+            Err(HomeserverError::Unreachable) => self.later(&mut tx, key.1, notice),
+        }
+        self.store().commit(tx).await?;
+        Ok(())
+    }
+
+    /// The same once more, after a wait that doubles; not for ever.
+    fn later(&self, tx: &mut Tx, id: String, notice: Notice) {
+        if notice.tries >= TRIES {
+            tracing::warn!(to = ?notice.to, "another server was not reached with the news of an address: given up");
+            return;
+        }
+        let wait = FIRST_WAIT.saturating_mul(1 << notice.tries.min(20)).min(LAST_WAIT);
+        let at = self.world().now() + wait + self.world().below(wait / 4);
+        tx.put::<Notices>(&(at, id), &Json(Notice { tries: notice.tries + 1, ..notice }));
+    }
+
+    /// Tells a server that is new to the network of the next addresses of this server's users.
+    async fn introduce(
+        &self,
+        key: (u64, String),
+        notice: &Notice,
+        to: &ServerName,
+        after: &str,
+    ) -> Result<(), Error> {
+        let from = (EMAIL.to_owned(), format!("{after}\u{1}"));
+        let rows =
+            self.store().read().scan_from::<Associations>(&EMAIL.to_owned(), &from, TOLD_AT_ONCE).await?;
+        let last =
+            rows.last().filter(|_| rows.len() == TOLD_AT_ONCE).map(|((_, address), _)| address.clone());
+        let own = rows.into_iter().filter(|(_, Json(bound))| bound.user.server_name() == self.server());
+        let told = own.map(|((medium, address), Json(bound))| {
+            let message = Message::Bound(Binding { medium, address, user: bound.user, at: bound.at });
+            self.inner.homeservers.tell(to, json!(message))
+        });
+        let told = join_all(told).await;
+        let mut tx = Tx::new();
+        tx.delete::<Notices>(&key);
+        if told.iter().any(|told| matches!(told, Err(HomeserverError::Unreachable))) {
+            self.later(&mut tx, key.1, notice.clone());
+        } else if let Some(after) = last {
+            // Not at once: others have news as well.
+            let at = self.world().now() + PAUSE;
+            let news = News::Everything { after };
+            tx.put::<Notices>(&(at, key.1), &Json(Notice { tries: 0, news, ..notice.clone() }));
         }
         self.store().commit(tx).await?;
         Ok(())

@@ -77,15 +77,23 @@ impl IdentityService {
             let rows = self.store().read().scan_from::<Associations>(&EMAIL.to_owned(), &from, PAGE).await?;
             let whole = rows.len() < PAGE;
             let mut tx = Tx::new();
-            for ((medium, address), _) in rows {
-                if let Ok(email) = Email::parse(&address) {
-                    tx.put::<AddressHashes>(&(number, hash(&email, &next)), &format!("{medium} {address}"));
+            let mut beyond = from.clone();
+            for (key, row) in rows {
+                if let Ok(email) = Email::parse(&key.1) {
+                    // Whoever takes the address back meanwhile stops us: no hash of it is to stay behind.
+                    tx.expect::<Associations>(&key, Some(&row));
+                    let spelled = format!("{} {}", key.0, key.1);
+                    tx.put::<AddressHashes>(&(number, hash(&email, &next)), &spelled);
                 }
-                from = (medium, format!("{address}\u{1}"));
+                beyond = (key.0, format!("{}\u{1}", key.1));
             }
             if !tx.is_empty() {
-                self.store().commit(tx).await?;
+                match self.store().commit(tx).await {
+                    Err(chappe_store::Error::Conflict) => continue,
+                    done => drop(done?),
+                }
             }
+            from = beyond;
             if whole {
                 break;
             }
@@ -94,9 +102,6 @@ impl IdentityService {
         if now.next.as_ref() == Some(&next) {
             let turned = Peppers { number, pepper: next, since: self.world().now(), next: None };
             self.replace(Some(&head), &turned).await?;
-            let mut tx = Tx::new();
-            tx.delete_prefix::<AddressHashes>(&peppers.number);
-            self.store().commit(tx).await?;
             tracing::info!("the pepper of look-ups was turned");
         }
         Ok(())
@@ -106,6 +111,10 @@ impl IdentityService {
         let bytes = serde_json::to_vec(new).map_err(|_| chappe_store::Error::Corrupt("peppers"))?;
         let mut tx = Tx::new();
         tx.expect::<IdentityHeads>(&HEAD.to_owned(), old).put::<IdentityHeads>(&HEAD.to_owned(), &bytes);
+        // Whatever hashes there are of peppers before are of no use any more.
+        if new.next.is_none() {
+            tx.delete_between::<AddressHashes>(&0_u32, &new.number);
+        }
         self.store().commit(tx).await?;
         Ok(())
     }

@@ -242,8 +242,19 @@ async fn an_address_that_was_invited_becomes_a_user_by_the_word_of_the_identity_
         assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     }
     assert!(a.exchange_invite(&id, bound(ANNE, signed(&notary, BOB))).await.is_err(), "not who invited");
-    a.exchange_invite(&id, bound(ALICE, signed(&notary, BOB))).await.unwrap();
+    // What else a peer writes there does not come under this server's signature.
+    let mut more = signed(&notary, BOB);
+    let signatures = more["signatures"].clone();
+    more.insert("unsigned".to_owned(), json!({ "said": "by a stranger" }));
+    more["signatures"]["is.example"]["ed25519:x"] = json!({ "said": "by a stranger" });
+    more["signatures"]["other.example"] = json!("said by a stranger");
+    a.exchange_invite(&id, bound(ALICE, more)).await.unwrap();
     assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
+    let view = a.view(&id).await.unwrap();
+    let invite = view.current("m.room.member".into(), BOB).await.unwrap().unwrap().pdu;
+    let invite: Value = invite.content_as().unwrap();
+    let expected = json!({ "mxid": BOB, "token": "tok", "signatures": signatures });
+    assert_eq!(invite["third_party_invite"]["signed"], expected);
     b.join(&actor(BOB), &id, Vec::new(), Map::new()).await.unwrap();
     // Once is enough, and a member is not thrown back to being invited.
     a.exchange_invite(&id, bound(ALICE, signed(&notary, BOB))).await.unwrap();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     confirm_email::{confirmed, failed},
     error::Result,
-    requester::{Anybody, Member},
+    requester::Member,
 };
 
 #[derive(Deserialize)]
@@ -49,7 +49,7 @@ fn number<'de, D: Deserializer<'de>>(written: D) -> std::result::Result<u64, D::
     }
 }
 
-/// `POST requestToken` by a user of the service.
+/// `POST requestToken`: by a user of the service, in version 1 as well, since it mails.
 pub(crate) async fn request_token(
     State(identity): State<Identity>,
     _: Member,
@@ -57,32 +57,13 @@ pub(crate) async fn request_token(
     headers: HeaderMap,
     Payload(wanted): Payload<Wanted>,
 ) -> Result<Json<Value>> {
-    ask(&identity, origin, &headers, &wanted).await
-}
-
-/// `POST requestToken` of version 1, by anybody.
-pub(crate) async fn request_token_openly(
-    State(identity): State<Identity>,
-    anybody: Anybody,
-    headers: HeaderMap,
-    Payload(wanted): Payload<Wanted>,
-) -> Result<Json<Value>> {
-    ask(&identity, anybody.origin, &headers, &wanted).await
-}
-
-async fn ask(
-    identity: &Identity,
-    origin: Origin,
-    headers: &HeaderMap,
-    wanted: &Wanted,
-) -> Result<Json<Value>> {
     let request = TokenRequest {
         address: &wanted.email,
         client_secret: &wanted.client_secret,
         send_attempt: wanted.send_attempt,
         next_link: wanted.next_link.as_deref(),
         ip: Some(origin.0),
-        language: spoken(headers),
+        language: spoken(&headers),
     };
     let sid = identity.request_token(Purpose::Bind, request).await?;
     Ok(Json(json!({ "sid": sid })))

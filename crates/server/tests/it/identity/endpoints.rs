@@ -201,6 +201,41 @@ async fn an_address_is_validated_bound_found_and_unbound() {
 }
 
 #[tokio::test]
+async fn an_address_is_deleted_however_it_is_spelled_and_not_halfway() {
+    let (lab, user, id_token) = lab("[identity.service]\nother_servers = false").await;
+    let http = lab.http();
+    let log_in = json!({ "type": "m.login.password", "password": "correct horse battery",
+        "identifier": { "type": "m.id.user", "user": user } });
+    let (_, session) = http.post("/_matrix/client/v3/login", log_in).await;
+    let token = text(&session["access_token"]);
+    let (delete, with) = ("/_matrix/client/v3/account/3pid/delete", Some(token.as_str()));
+    let addresses = async || {
+        let (_, said) = http.get("/_matrix/client/v3/account/3pid", with).await;
+        said["threepids"].as_array().unwrap().len()
+    };
+    let spelled = "Jean@DINUM.gouv.fr";
+    for (address, id_server, status) in [
+        (spelled, "not trusted", 400),
+        (spelled, "id.example", 403),
+        ("jean@dinum@gouv.fr", "agent.example.gouv.fr", 400),
+    ] {
+        let body = json!({ "medium": "email", "address": address, "id_server": id_server });
+        let (said, answer) = http.call(Method::POST, delete, with, body).await;
+        assert_eq!((said.as_u16(), addresses().await), (status, 1), "{id_server}: {answer}");
+    }
+    let body = json!({ "medium": "email", "address": spelled });
+    let (status, said) = http.call(Method::POST, delete, with, body).await;
+    assert_eq!((status, &said["id_server_unbind_result"]), (StatusCode::OK, &json!("success")));
+    assert_eq!(addresses().await, 0);
+    let (_, details) = http.get(&format!("{V2}/hash_details"), Some(&id_token)).await;
+    let asked = json!({ "addresses": ["jean@dinum.gouv.fr email"], "algorithm": "none",
+        "pepper": details["lookup_pepper"] });
+    let (_, found) = http.call(Method::POST, &format!("{V2}/lookup"), Some(&id_token), asked).await;
+    assert_eq!(found, json!({ "mappings": {} }));
+    lab.stop().await;
+}
+
+#[tokio::test]
 async fn the_button_of_the_mail_confirms_and_leads_on() {
     let (mut lab, _, token) = lab("").await;
     let http = lab.http();
@@ -263,11 +298,18 @@ async fn policies_come_first() {
 #[tokio::test]
 async fn version_one_takes_forms_and_looks_up_only_where_it_is_wanted() {
     let v1 = "/_matrix/identity/api/v1";
-    let (mut lab, user, _) = lab("[identity.service]\nlegacy_lookups = true").await;
+    let (mut lab, user, token) = lab("[identity.service]\nlegacy_lookups = true").await;
     let http = lab.http();
-    let form = Request::post(http.uri(&format!("{v1}/validate/email/requestToken")))
-        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let form = || {
+        Request::post(http.uri(&format!("{v1}/validate/email/requestToken")))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+    };
     let body = format!("client_secret={SECRET}&email=jean%2Bx%40home.example&send_attempt=1");
+    // Nobody is mailed for those who have no account.
+    let (status, said) = http.raw(form(), body.clone()).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{said}");
+    assert!(!lab.has_mail());
+    let form = form().header(header::AUTHORIZATION, format!("Bearer {token}"));
     let (status, said) = http.raw(form, body).await;
     assert_eq!(status, StatusCode::OK, "{said}");
     assert_eq!(lab.mail().await.to, ["jean+x@home.example"]);

@@ -33,8 +33,12 @@ struct Place {
 }
 
 impl Place {
-    #[expect(clippy::disallowed_methods, reason = "a test's own mail sink")]
     async fn start(net: &FakeNet, name: &'static str, seed: u64) -> Self {
+        Self::start_with(net, name, seed, "").await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's own mail sink")]
+    async fn start_with(net: &FakeNet, name: &'static str, seed: u64, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -58,6 +62,7 @@ open = true
 [accounts.password]
 memory_kib = 64
 passes = 1
+{more}
 "#,
             folder.path().display().to_string()
         );
@@ -243,6 +248,23 @@ async fn a_homeserver_unbinds_its_own_users_and_nobody_else() {
     assert_eq!(said["id_server_unbind_result"], "success");
     assert_eq!(a.finds(&bob_id, "bob@x.fr").await, None);
     assert_eq!(a.name, "a.test");
+}
+
+#[tokio::test]
+async fn a_server_does_not_look_up_more_by_having_more_users() {
+    let net = FakeNet::new();
+    let rates = "[identity_api.rates]\nlookup = { per_second = 0.001, burst = 10 }";
+    let (a, b) = (Place::start_with(&net, "a.test", 1, rates).await, Place::start(&net, "b.test", 2).await);
+    let mut statuses = Vec::new();
+    for (place, name) in [(&b, "bob"), (&b, "eve"), (&a, "alice"), (&a, "anne")] {
+        let (user, token) = place.user(name).await;
+        let bearer = format!("Bearer {}", place.member_at(&a, &user, &token).await);
+        let details = a.ok(&bearer, "GET", &format!("{V2}/hash_details"), Value::Null).await;
+        let asked: Vec<String> = (0..8).map(|n| format!("a{n}@x.fr email")).collect();
+        let body = json!({ "addresses": asked, "algorithm": "none", "pepper": details["lookup_pepper"] });
+        statuses.push(a.call(&bearer, "POST", &format!("{V2}/lookup"), body).await.0.as_u16());
+    }
+    assert_eq!(statuses, [200, 429, 200, 200]);
 }
 
 #[tokio::test]

@@ -158,7 +158,9 @@ impl Request {
         addresses: Option<Vec<(Medium, String)>>,
     ) -> Result<()> {
         if let Some(addresses) = addresses {
-            api.accounts.replace_threepids(user, &addresses).await?;
+            let published = api.service.binds_new_accounts();
+            api.accounts.replace_threepids(user, &addresses, published).await?;
+            api.service.wake();
         }
         for (field, value) in [("displayname", &self.displayname), ("avatar_url", &self.avatar_url)] {
             if let Some(value) = value {

@@ -1,6 +1,9 @@
 //! The identity service over a store in memory, with homeservers and a mailer that keep what they are given.
 #![expect(clippy::unwrap_used, reason = "a test that goes wrong should stop at once")]
 
+mod members;
+mod network;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -14,15 +17,18 @@ use async_trait::async_trait;
 use chappe_accounts::{Accounts, AccountsConfig, Erase, NewUser};
 use chappe_identity::{
     Config, Elsewhere, Email, Error, HomeserverError, Homeservers, Identity, IdentityServer, IdentityService,
-    Invitation, Mail, MailError, Mailer, MapTarget, Message, OpenIdToken, Policy, PolicyText, Post, Profile,
-    Purpose, ServiceConfig, ServiceDeps, Site, TokenRequest, lookup_hash,
+    Invitation, Mail, MailError, Mailer, MapTarget, OpenIdToken, Policy, PolicyText, Post, Profile, Purpose,
+    ServiceConfig, ServiceDeps, Site, StoredInvite, TokenRequest, lookup_hash,
 };
 use chappe_kv::Memory;
 use chappe_rules::build::SigningKey;
 use chappe_store::Store;
 use chappe_world::{Fake, FakeNet, World};
 use parking_lot::Mutex;
-use ruma::{OwnedClientSecret, OwnedSessionId, OwnedUserId, ServerName, UserId, owned_room_id, user_id};
+use ruma::{
+    ClientSecret, OwnedClientSecret, OwnedSessionId, OwnedUserId, ServerName, SessionId, UserId,
+    owned_room_id, user_id,
+};
 use serde_json::{Map, Value, json};
 
 const SERVER: &str = "a.example";
@@ -31,11 +37,15 @@ const SERVER: &str = "a.example";
 struct Kept {
     mails: Mutex<Vec<Mail>>,
     broken: AtomicBool,
+    slow: AtomicBool,
 }
 
 #[async_trait]
 impl Mailer for Kept {
     async fn send(&self, mail: Mail) -> Result<(), MailError> {
+        if self.slow.load(Relaxed) {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
         if self.broken.load(Relaxed) {
             return Err(MailError::Relay("down".to_owned()));
         }
@@ -51,6 +61,36 @@ struct Told {
     news: Mutex<Vec<Value>>,
     notices: Mutex<Vec<(String, Value)>>,
     answer: Mutex<Option<HomeserverError>>,
+    elsewhere: Arc<Another>,
+}
+
+/// Another identity server.
+#[derive(Default)]
+struct Another {
+    /// What it answers to `unbind`; nothing: it is not reached.
+    answer: Mutex<Option<bool>>,
+    /// What it was asked to forget.
+    asked: Mutex<Vec<(String, OwnedUserId)>>,
+}
+
+#[async_trait]
+impl IdentityServer for Another {
+    async fn lookup(&self, _: &Email) -> Result<Option<OwnedUserId>, Error> {
+        Err(Error::Unreachable)
+    }
+
+    async fn store_invite(&self, _: Invitation) -> Result<StoredInvite, Error> {
+        Err(Error::Unreachable)
+    }
+
+    async fn bind(&self, _: &SessionId, _: &ClientSecret, _: &UserId) -> Result<Email, Error> {
+        Ok(email("bob@b.fr"))
+    }
+
+    async fn unbind(&self, address: &Email, user: &UserId) -> Result<bool, Error> {
+        self.asked.lock().push((address.to_string(), user.to_owned()));
+        self.answer.lock().ok_or(Error::Unreachable)
+    }
 }
 
 #[async_trait]
@@ -70,13 +110,8 @@ impl Homeservers for Told {
     }
 
     fn identity_server(&self, _: Elsewhere) -> Arc<dyn IdentityServer> {
-        unimplemented_here()
+        self.elsewhere.clone()
     }
-}
-
-#[expect(clippy::panic, reason = "no test here asks another identity server")]
-fn unimplemented_here() -> Arc<dyn IdentityServer> {
-    panic!("no other identity server in these tests")
 }
 
 struct Lab {
@@ -444,10 +479,14 @@ async fn policies_are_accepted_by_their_urls_and_again_when_they_change() {
     lab.homeservers.users.lock().insert("good".to_owned(), bob());
     let token = lab.service.register(&openid("good", "b.example")).await.unwrap();
     assert!(matches!(lab.service.member_in_good_standing(&token).await, Err(Error::TermsNotSigned)));
+    // Nor through the homeserver, which binds and invites with the same token.
+    let through = lab.service.server_for(&bob(), SERVER, &token).await;
+    assert!(matches!(through.err(), Some(Error::TermsNotSigned)));
     lab.service.accept(&bob(), &["https://evil.example/".to_owned()]).await.unwrap();
     assert!(lab.service.member_in_good_standing(&token).await.is_err());
     lab.service.accept(&bob(), &["https://x.fr/fr/1".to_owned()]).await.unwrap();
     assert_eq!(lab.service.member_in_good_standing(&token).await.unwrap(), BOB);
+    lab.service.server_for(&bob(), SERVER, &token).await.unwrap();
     let later = Lab::with(policy("2"), store, 1).await;
     assert!(matches!(later.service.member_in_good_standing(&token).await, Err(Error::TermsNotSigned)));
 }
@@ -491,6 +530,14 @@ async fn info_tells_where_the_account_is_and_where_it_should_be() {
     assert_eq!(info("a@x.fr").await.unwrap(), None);
     lab.identity().allow_list().add(&"x.fr".parse().unwrap(), "").await.unwrap();
     assert_eq!(info("a@x.fr").await.unwrap().unwrap().hs, SERVER);
+    // The address of an account that was never bound is nobody's business.
+    let new = NewUser {
+        localpart: Some("dave".to_owned()),
+        email: Some("dave@home.fr".to_owned()),
+        ..NewUser::default()
+    };
+    lab.accounts.create_user(new).await.unwrap();
+    assert_eq!(info("dave@home.fr").await.unwrap(), None);
     let map = lab.identity().map();
     map.put(&"x.fr".parse().unwrap(), &target("b.example", true)).await.unwrap();
     let told = serde_json::to_value(info("a@x.fr").await.unwrap().unwrap()).unwrap();
@@ -503,74 +550,6 @@ async fn info_tells_where_the_account_is_and_where_it_should_be() {
     let sid = lab.session("b@x.fr").await;
     assert!(matches!(lab.service.bind(&sid, &lab.secret, &bob()).await, Err(Error::BindingNotPermitted)));
     lab.service.bind(&sid, &lab.secret, user_id!("@b:c.example")).await.unwrap();
-}
-
-/// What an agents' server and the partners' server tell each other, carried by hand.
-#[tokio::test(start_paused = true)]
-async fn servers_of_a_network_know_of_each_others_invitations_and_addresses() {
-    let config = Config { profile: Profile::Agents, ..Config::default() };
-    let lab = Lab::with(config, Store::new(chappe_kv::Db::new(Memory::default())), 0).await;
-    let map = lab.identity().map();
-    map.put(&"agents.fr".parse().unwrap(), &target("b.example", false)).await.unwrap();
-    map.put(&"*".parse().unwrap(), &target(SERVER, true)).await.unwrap();
-    let b = ServerName::parse("b.example").unwrap();
-    let hear = async |origin: &str, message: Value| {
-        let message: Message = serde_json::from_value(message).unwrap();
-        lab.service.hear(&ServerName::parse(origin).unwrap(), message).await
-    };
-    let invited = |sender: &str, address: &str| {
-        json!({ "invited": { "medium": "email", "address": address, "token": "tok", "room_id": "!r:b.example",
-            "sender": sender, "expires_at": u64::MAX >> 12 } })
-    };
-    let stranger = hear("evil.example", invited("@x:evil.example", "paul@partner.fr")).await;
-    assert!(matches!(stranger, Err(Error::NotTrusted)));
-    let for_others = hear("b.example", invited("@x:a.example", "paul@partner.fr")).await;
-    assert!(matches!(for_others, Err(Error::Invalid(_))), "in the name of another server's user");
-    let misplaced = hear("b.example", invited("@x:b.example", "paul@agents.fr")).await;
-    assert!(matches!(misplaced, Err(Error::Invalid(_))), "an address that this server does not take");
-    assert!(lab.identity().check_allowed(&email("paul@partner.fr")).await.is_err());
-    hear("b.example", invited("@x:b.example", "Paul@partner.fr")).await.unwrap();
-    hear("b.example", invited("@x:b.example", "paul@partner.fr")).await.unwrap();
-    lab.identity().check_allowed(&email("paul@partner.fr")).await.unwrap();
-
-    // Paul signs up here: the other server is told, and hands its invitation on by itself.
-    let new = NewUser {
-        localpart: Some("paul".to_owned()),
-        email: Some("paul@partner.fr".to_owned()),
-        published: true,
-        ..NewUser::default()
-    };
-    let paul = lab.accounts.create_user(new).await.unwrap();
-    lab.service.work().await.unwrap();
-    assert!(lab.homeservers.news.lock().is_empty());
-    let (to, message) = lab.homeservers.notices.lock().pop().unwrap();
-    assert_eq!((to.as_str(), &message["bound"]["user"]), ("b.example", &json!(paul)));
-    assert_eq!(message["bound"]["address"], "paul@partner.fr");
-    // Closing the account is told as well.
-    lab.accounts.deactivate(&paul, Erase::No).await.unwrap();
-    lab.service.work().await.unwrap();
-    assert_eq!(lab.homeservers.notices.lock().pop().unwrap().1["ended"]["user"], json!(paul));
-
-    // An agent of the other server is found here, until that server says otherwise; nobody is told again.
-    let bound = |user: &str, address: &str, at: u64| json!({ "bound": { "medium": "email", "address": address, "user": user, "at": at } });
-    hear("b.example", bound("@bob:b.example", "bob@agents.fr", 5)).await.unwrap();
-    assert_eq!(lab.find("bob@agents.fr").await, Some(bob()));
-    for (user, address) in [("@bob:a.example", "bob@agents.fr"), ("@bob:b.example", "bob@partner.fr")] {
-        assert!(hear("b.example", bound(user, address, 6)).await.is_err(), "{user} {address}");
-    }
-    hear("b.example", bound("@old:b.example", "bob@agents.fr", 4)).await.unwrap();
-    assert_eq!(lab.find("bob@agents.fr").await, Some(bob()), "what is older does not win");
-    // An invitation of an agent of the other server waits there as well.
-    lab.service.store_invite(invitation("carol@agents.fr")).await.unwrap();
-    lab.service.work().await.unwrap();
-    assert!(lab.homeservers.notices.lock().is_empty(), "not before the mail is out");
-    tokio::time::advance(Duration::from_secs(2)).await;
-    lab.service.work().await.unwrap();
-    let (to, message) = lab.homeservers.notices.lock().pop().unwrap();
-    assert_eq!((to, &message["invited"]["sender"]), (b.to_string(), &json!("@alice:a.example")));
-    let ended = json!({ "ended": { "medium": "email", "address": "bob@agents.fr", "user": BOB, "at": 9 } });
-    hear("b.example", ended).await.unwrap();
-    assert_eq!(lab.find("bob@agents.fr").await, None);
 }
 
 #[tokio::test]
@@ -590,6 +569,7 @@ async fn the_map_is_imported_exported_and_changed_while_it_is_used() {
     let pattern = chappe_identity::MapPattern { regex: r".*@y\.fr".to_owned(), target: target("y.fr", true) };
     map.put_pattern(&pattern, Some(1)).await.unwrap();
     assert_eq!(hs(map, "b@y.fr").as_deref(), Some("y.fr"));
+    map.put(&"*.sub.fr".parse().unwrap(), &target("sub.fr", false)).await.unwrap();
     let exported = map.export().await.unwrap();
     let again = Lab::with(Config::default(), store, 1).await;
     assert_eq!(hs(again.identity().map(), "b@y.fr").as_deref(), Some("y.fr"), "it is on disk");
