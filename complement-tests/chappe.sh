@@ -31,13 +31,18 @@ profile = "matrix"
 open = true
 
 [client.rates]
-$(printf '%s = { per_second = 0, burst = 0 }\n' request login_by_ip login_by_account registration message join invite search upload)
+$(printf '%s = { per_second = 0, burst = 0 }\n' request login_by_ip login_by_account registration message join invite search upload preview)
 
 [rooms.notices]
 user = "_server"
 
 [media]
 serve_without_login = true
+
+[media.previews]
+enabled = true
+ports = []
+allowed_ranges = ["127.0.0.0/8"]
 
 [accounts.password]
 memory_kib = 64

@@ -32,8 +32,10 @@ pub struct Rates {
     pub search: Rate,
     /// Uploads of one user.
     pub upload: Rate,
-    /// Media of other servers that one user has this server fetch and keep.
+    /// Media of other servers that one user, or one address without log-in, has this server fetch and keep.
     pub remote_media: Rate,
+    /// Web pages that one user has this server fetch for previews.
+    pub preview: Rate,
 }
 
 impl Default for Rates {
@@ -50,6 +52,7 @@ impl Default for Rates {
             search: Rate::new(5.0, 50),
             upload: Rate::new(2.0, 50),
             remote_media: Rate::new(2.0, 500),
+            preview: Rate::new(0.5, 60),
         }
     }
 }

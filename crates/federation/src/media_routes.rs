@@ -69,7 +69,8 @@ async fn thumbnail(
         Some(Fit::Crop) => Method::Crop,
         _ => Method::Scale,
     };
-    let wanted = Wanted { width: side(request.width), height: side(request.height), method };
+    let animated = request.animated.unwrap_or(false);
+    let wanted = Wanted { width: side(request.width), height: side(request.height), method, animated };
     let wait = request.timeout_ms.min(LONGEST_WAIT);
     let content = state.media.thumbnail(&server, &request.media_id, wanted, Reach::Local, wait).await;
     answer(state.federation.network().world(), content.map_err(refusal)?)

@@ -65,10 +65,12 @@ fn content(
 ) -> RemoteContent {
     let disposition = text(headers, &header::CONTENT_DISPOSITION);
     let filename = disposition.and_then(|value| value.parse::<ContentDisposition>().ok()?.filename);
-    let mut left = max_bytes;
+    // One byte more than allowed may pass: by it the reader knows that it is too much.
+    let mut left = max_bytes.saturating_add(1);
     let body = body.map(move |piece| {
-        let piece = piece.map_err(|error| error.to_string())?;
-        left = left.checked_sub(piece.len() as u64).ok_or("the medium is too large")?;
+        let mut piece = piece.map_err(|error| error.to_string())?;
+        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= piece.len() as u64;
         Ok(piece)
     });
     RemoteContent { content_type: text(headers, &header::CONTENT_TYPE), filename, body: Box::pin(body) }

@@ -16,6 +16,24 @@ pub(crate) struct Blobs {
     directory: PathBuf,
 }
 
+/// A file in the making, removed when it is dropped: whoever uploads or asks may hang up at any time.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// It lies elsewhere now.
+    fn finished(mut self) {
+        self.0 = PathBuf::new();
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+}
+
 /// What was written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
@@ -49,19 +67,13 @@ impl Blobs {
         body: impl Stream<Item = Result<Bytes, E>> + Send,
         limit: u64,
     ) -> Result<Written, Error> {
-        let unfinished = self.directory.join("unfinished").join(blob);
-        let written = Self::fill(&unfinished, body, limit).await;
-        let written = match written {
-            Ok(written) => written,
-            Err(error) => {
-                let _ = fs::remove_file(&unfinished).await;
-                return Err(error);
-            }
-        };
+        let unfinished = Unfinished(self.directory.join("unfinished").join(blob));
+        let written = Self::fill(&unfinished.0, body, limit).await?;
         let path = self.path(blob);
         let folder = path.parent().unwrap_or(&self.directory).to_owned();
         fs::create_dir_all(&folder).await?;
-        fs::rename(&unfinished, &path).await?;
+        fs::rename(&unfinished.0, &path).await?;
+        unfinished.finished();
         for folder in [Some(&*folder), folder.parent()].into_iter().flatten() {
             File::open(folder).await?.sync_all().await?;
         }

@@ -30,6 +30,24 @@ pub enum Error {
     /// No thumbnail can be made of it: 400 `M_UNKNOWN`.
     #[error("no thumbnail can be made of this media")]
     NoThumbnail,
+    /// Another server's is too large: 502 `M_TOO_LARGE`.
+    #[error("the media is too large")]
+    RemoteTooLarge,
+    /// Much is being fetched already, try again: 429 `M_LIMIT_EXCEEDED`.
+    #[error("too much is being fetched at the moment")]
+    Busy,
+    /// This server shows no previews of web pages: 404 `M_UNRECOGNIZED`.
+    #[error("there are no previews of web pages here")]
+    PreviewsOff,
+    /// No page can lie at such an address: 400 `M_INVALID_PARAM`.
+    #[error("not an address of a web page: {0}")]
+    NotAWebAddress(&'static str),
+    /// Pages of this host are not fetched: 403 `M_FORBIDDEN`.
+    #[error("pages of this host are not previewed here")]
+    HostNotAllowed,
+    /// The page was not had, or the guard was against it: 502 `M_UNKNOWN`.
+    #[error("the page could not be fetched")]
+    PageFailed,
     /// The server that has it was not reached or answered nonsense: 502.
     #[error("the media's server could not be asked: {0}")]
     RemoteFailed(String),

@@ -83,6 +83,16 @@ impl Media {
         Ok(self.is_local(server) || !is_media_id(id) || self.known(server, id).await?.is_some())
     }
 
+    /// Whether those who are not logged in may have a medium as far as its age goes: it came here before the freeze, or is
+    /// not here and nothing is frozen. (client-server API, "Content repository")
+    pub async fn is_from_before_freeze(&self, server: &ServerName, id: &str) -> Result<bool, Error> {
+        let Some(frozen_since) = self.0.config.frozen_since else { return Ok(true) };
+        if !is_media_id(id) {
+            return Ok(false);
+        }
+        Ok(self.known(server, id).await?.is_some_and(|medium| medium.created < frozen_since))
+    }
+
     pub(crate) async fn known(&self, server: &ServerName, id: &str) -> Result<Option<Medium>, Error> {
         let found = self.0.store.read().get::<Table>(&(server.to_owned(), id.to_owned())).await?;
         Ok(found.map(|Json(medium)| medium))
@@ -112,6 +122,7 @@ impl Media {
         if let Some(medium) = self.known(server, id).await? {
             return Ok(medium);
         }
+        let _places = self.places_from(server).await?;
         let limit = self.0.config.max_remote_bytes;
         let content = self.0.remote.download(server, id, limit, wait).await.map_err(|error| match error {
             RemoteError::NotFound => Error::NotFound,
@@ -120,6 +131,7 @@ impl Media {
         let blob = self.0.world.token(BLOB_LENGTH);
         let written = self.0.blobs.write(&blob, content.body, limit).await.map_err(|error| match error {
             Error::BrokeOff(why) => Error::RemoteFailed(why),
+            Error::TooLarge => Error::RemoteTooLarge,
             other => other,
         })?;
         let medium = Medium {
@@ -139,7 +151,10 @@ impl Media {
         tx.expect_absent::<Table>(&key).put::<Table>(&key, &Json(medium.clone()));
         tx.put::<MediaByHash>(&(written.sha256, key.0, key.1), &());
         match self.0.store.commit(tx).await {
-            Ok(_) => Ok(medium),
+            Ok(_) => {
+                self.remote_grew(written.size);
+                Ok(medium)
+            }
             Err(error) => {
                 self.0.blobs.remove(&blob).await;
                 match error {

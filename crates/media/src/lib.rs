@@ -1,16 +1,21 @@
-//! Media: blobs, thumbnails, remote media.
+//! Media: blobs, thumbnails, remote media, previews of web pages.
 //!
 //! Bytes lie on disk under random names that have nothing to do with media ids; what is known of them lies in the
 //! store. Media of other servers are fetched once, through [`RemoteMedia`], and kept.
 
+mod animation;
 mod blobs;
 mod config;
 mod error;
 mod fetch;
+mod picture;
+mod places;
+mod preview;
 mod quarantine;
 mod remote;
 mod stewardship;
 mod thumbnail;
+mod upkeep;
 mod upload;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
@@ -21,11 +26,13 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::Semaphore;
 
-use self::blobs::Blobs;
+use self::{blobs::Blobs, places::Places, preview::Failures, upkeep::RemoteSpace};
 pub use self::{
-    config::Config,
+    config::{Config, Previews},
     error::Error,
     fetch::{Content, Reach},
+    places::Place,
+    preview::{Address, Properties, is_host_pattern},
     remote::{Pieces, RemoteContent, RemoteError, RemoteMedia},
     stewardship::{Deletion, MediumInfo, Usage},
     thumbnail::{Method, Wanted},
@@ -65,6 +72,18 @@ struct Inner {
     making: Semaphore,
     /// When media were given out, as far as it is not written yet.
     seen: Seen,
+    /// Media of other servers that may be on their way.
+    fetching: Semaphore,
+    /// The same by server.
+    fetching_from: Places,
+    /// The same by user.
+    fetching_for: Places,
+    /// What media of other servers take up, as far as it is known.
+    remote_space: Mutex<RemoteSpace>,
+    /// Web pages that may be on their way.
+    previewing: Semaphore,
+    /// Web pages that could not be had.
+    failures: Failures,
 }
 
 /// When media of some server and id were last given out, in milliseconds since the Unix epoch.
@@ -75,9 +94,24 @@ impl Media {
     pub async fn open(deps: Deps, config: Config) -> Result<Self, Error> {
         let Deps { store, world, server_name, directory, remote } = deps;
         let blobs = Blobs::open(directory).await?;
-        let turns = Turns::default();
-        let (making, seen) = (Semaphore::new(config.thumbnails_at_once.max(1)), Seen::default());
-        Ok(Self(Arc::new(Inner { store, world, server_name, blobs, remote, config, turns, making, seen })))
+        let some = |count: usize| Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS));
+        Ok(Self(Arc::new(Inner {
+            store,
+            world,
+            server_name,
+            blobs,
+            remote,
+            turns: Turns::default(),
+            making: some(config.thumbnails_at_once),
+            seen: Seen::default(),
+            fetching: some(config.remote_at_once),
+            fetching_from: Places::new(config.remote_at_once_per_server),
+            fetching_for: Places::new(config.remote_at_once_per_user),
+            remote_space: Mutex::default(),
+            previewing: some(config.previews.at_once),
+            failures: Failures::default(),
+            config,
+        })))
     }
 
     /// The section this was built with.

@@ -16,7 +16,7 @@ pub struct RemoteContent {
     pub content_type: Option<String>,
     /// Its file name, as said.
     pub filename: Option<String>,
-    /// Its bytes, limited to what was asked for.
+    /// Its bytes, not many more than were asked for: the reader counts too.
     pub body: Pieces,
 }
 

@@ -124,16 +124,7 @@ impl Media {
         self.delete_all(doomed.await?).await
     }
 
-    /// Deletes what is kept of other servers' media and was last given out before a time; it is fetched again when it is
-    /// asked for. Gives how many.
-    pub async fn purge_remote(&self, before: u64) -> Result<usize, Error> {
-        let own = self.0.server_name.clone();
-        let which = Deletion { before, ..Deletion::default() };
-        let doomed = self.all(|info| info.server != own && info.medium.blob.is_some() && which.fits(info));
-        Ok(self.delete_all(doomed.await?).await?.len())
-    }
-
-    async fn delete_all(&self, doomed: Vec<MediumInfo>) -> Result<Vec<String>, Error> {
+    pub(crate) async fn delete_all(&self, doomed: Vec<MediumInfo>) -> Result<Vec<String>, Error> {
         let mut deleted = Vec::with_capacity(doomed.len());
         for info in doomed {
             match self.delete(&info.server, &info.id).await {
@@ -145,7 +136,7 @@ impl Media {
         Ok(deleted)
     }
 
-    async fn all(&self, wanted: impl Fn(&MediumInfo) -> bool) -> Result<Vec<MediumInfo>, Error> {
+    pub(crate) async fn all(&self, wanted: impl Fn(&MediumInfo) -> bool) -> Result<Vec<MediumInfo>, Error> {
         let (mut found, mut from) = (Vec::new(), None::<(OwnedServerName, String)>);
         loop {
             let reader = self.0.store.read();
@@ -209,7 +200,7 @@ impl Media {
 }
 
 impl Deletion {
-    fn fits(&self, info: &MediumInfo) -> bool {
+    pub(crate) fn fits(&self, info: &MediumInfo) -> bool {
         let used = info.last_access.unwrap_or(info.medium.created);
         used < self.before && info.medium.size > self.larger_than
     }

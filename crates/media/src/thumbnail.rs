@@ -1,4 +1,4 @@
-//! Thumbnails: a few fixed sizes, made on demand from four formats, within limits of pixels and memory.
+//! Thumbnails: a few fixed sizes, made on demand from four formats, within limits of pixels, memory and time.
 
 use std::{io::Cursor, time::Duration};
 
@@ -7,10 +7,15 @@ use chappe_store::{
     Json, Tx,
     media::{Medium, Thumbnail, Thumbnails},
 };
-use image::{DynamicImage, ImageFormat, ImageReader, Limits, imageops::FilterType};
+use image::{DynamicImage, ImageFormat};
 use ruma::ServerName;
 
-use crate::{Content, Error, Media, Reach, upload::BLOB_LENGTH};
+use crate::{
+    Content, Error, Media, Reach,
+    animation::{Bounds, moves, shrunk},
+    picture::{Seen, decoded, fitted_upright, seen},
+    upload::BLOB_LENGTH,
+};
 
 /// How a picture is fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub struct Wanted {
     pub height: u32,
     /// How it is fitted.
     pub method: Method,
+    /// Whether it may move. If not, it never does.
+    pub animated: bool,
 }
 
 /// The sizes that are made: those the specification recommends.
@@ -41,8 +48,20 @@ const SIZES: [(u32, u32, Method); 5] = [
     (800, 600, Method::Scale),
 ];
 
-/// Memory one picture may take while it is decoded, in bytes.
-const MEMORY: u64 = 256 << 20;
+/// How long making one that moves may take, and how many times the pixels of a single picture it may have.
+const ANIMATING: (Duration, u64) = (Duration::from_secs(10), 4);
+
+/// What came of making one.
+enum Made {
+    /// The picture is small enough as it is.
+    Same,
+    /// A picture that does not move, and its format.
+    Still(Vec<u8>, ImageFormat),
+    /// A WebP that moves.
+    Moving(Vec<u8>),
+    /// Made small it would take more bytes than it does as it is.
+    Whole(ImageFormat),
+}
 
 impl Wanted {
     /// The smallest size made that is no smaller than wanted; the method yields to the size.
@@ -51,12 +70,12 @@ impl Wanted {
         let same = SIZES.iter().find(|size| fits(size) && size.2 == self.method);
         let (width, height, method) =
             *same.or_else(|| SIZES.iter().find(fits)).unwrap_or(&SIZES[SIZES.len() - 1]);
-        Self { width, height, method }
+        Self { width, height, method, animated: self.animated }
     }
 
     fn key(self) -> String {
         let method = if self.method == Method::Crop { 'c' } else { 's' };
-        format!("{}x{}{method}", self.width, self.height)
+        format!("{}x{}{method}{}", self.width, self.height, if self.animated { "a" } else { "" })
     }
 }
 
@@ -73,38 +92,54 @@ impl Media {
         let medium = self.find(server, id, reach, wait).await?;
         self.saw(server, id);
         let size = wanted.made();
-        let key = (server.to_owned(), id.to_owned(), size.key());
-        let _turn = self.turn(&format!("{server}/{id}/{}", key.2)).await;
+        let key = |size: Wanted| (server.to_owned(), id.to_owned(), size.key());
+        let (key, still) = (key(size), key(Wanted { animated: false, ..size }));
+        let _turn = self.turn(&format!("{server}/{id}/{}", still.2)).await;
         if let Some(Json(made)) = self.0.store.read().get::<Thumbnails>(&key).await? {
             return self.opened(made).await;
         }
         let blob = medium.blob.as_deref().ok_or(Error::NotFound)?;
-        let Some((bytes, format)) = self.make(&medium, blob, size).await? else {
-            let file = self.0.blobs.read(blob).await?;
-            let Medium { content_type, filename, size, .. } = medium;
-            return Ok(Content { content_type, filename, size, file });
-        };
-        let made = self.keep(bytes, format).await?;
         let mut tx = Tx::new();
+        let made = match self.make(&medium, blob, size).await? {
+            Made::Same => {
+                let file = self.0.blobs.read(blob).await?;
+                let Medium { content_type, filename, size, .. } = medium;
+                return Ok(Content { content_type, filename, size, file });
+            }
+            Made::Moving(bytes) => self.keep(bytes, ImageFormat::WebP).await?,
+            Made::Whole(format) => {
+                let content_type = format.to_mime_type().to_owned();
+                Thumbnail { blob: blob.to_owned(), size: medium.size, content_type }
+            }
+            Made::Still(bytes, format) => {
+                // One for those who want it to move and those who do not.
+                let made = match self.0.store.read().get::<Thumbnails>(&still).await? {
+                    Some(Json(made)) => made,
+                    None => self.keep(bytes, format).await?,
+                };
+                tx.put::<Thumbnails>(&still, &Json(made.clone()));
+                made
+            }
+        };
         tx.put::<Thumbnails>(&key, &Json(made.clone()));
         self.0.store.commit(tx).await?;
         self.opened(made).await
     }
 
-    /// Makes a thumbnail; `None` where the picture is no larger than that.
-    async fn make(
-        &self,
-        medium: &Medium,
-        blob: &str,
-        size: Wanted,
-    ) -> Result<Option<(Vec<u8>, ImageFormat)>, Error> {
+    /// Makes a thumbnail.
+    async fn make(&self, medium: &Medium, blob: &str, size: Wanted) -> Result<Made, Error> {
         if medium.size > self.0.config.max_upload_bytes.max(self.0.config.max_remote_bytes) {
             return Err(Error::NoThumbnail);
         }
         // Each takes hundreds of megabytes at worst: the others wait.
         let Ok(_place) = self.0.making.acquire().await else { return Err(Error::Stopping) };
         let (bytes, max_pixels) = (self.0.blobs.whole(blob).await?, self.0.config.max_pixels);
-        let made = self.0.world.spawn_blocking(move || shrink(&bytes, size, max_pixels)).await;
+        let (world, until) = (self.0.world.clone(), self.0.world.instant() + ANIMATING.0);
+        let bounds = Bounds {
+            pixels: max_pixels.saturating_mul(ANIMATING.1),
+            is_late: move || world.instant() >= until,
+        };
+        let made = self.0.world.spawn_blocking(move || shrink(&bytes, size, max_pixels, &bounds)).await;
         made.map_err(|_| Error::NoThumbnail)?
     }
 
@@ -122,42 +157,27 @@ impl Media {
 }
 
 /// The format is told by the first bytes alone, never by what the uploader said.
-fn shrink(bytes: &[u8], size: Wanted, max_pixels: u64) -> Result<Option<(Vec<u8>, ImageFormat)>, Error> {
-    let reader = || ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let format = reader()?.format().ok_or(Error::NoThumbnail)?;
-    let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP];
-    if !known.contains(&format) {
-        return Err(Error::NoThumbnail);
+fn shrink(
+    bytes: &[u8],
+    size: Wanted,
+    max_pixels: u64,
+    bounds: &Bounds<impl Fn() -> bool>,
+) -> Result<Made, Error> {
+    let seen = seen(bytes, max_pixels)?;
+    let Seen { format, width, height } = seen;
+    let is_small = width <= size.width && height <= size.height;
+    if is_small && (size.animated || !moves(bytes, seen)) {
+        return Ok(Made::Same);
     }
-    let (width, height) = reader()?.into_dimensions().map_err(|_| Error::NoThumbnail)?;
-    if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(Error::NoThumbnail);
+    if size.animated
+        && let Some(moving) = shrunk(bytes, seen, size, bounds)
+    {
+        return Ok(if moving.len() < bytes.len() { Made::Moving(moving) } else { Made::Whole(format) });
     }
-    if width <= size.width && height <= size.height {
-        return Ok(None);
-    }
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MEMORY);
-    let mut reader = reader()?;
-    reader.limits(limits);
-    let picture = reader.decode().map_err(|_| Error::NoThumbnail)?;
-    let small = match size.method {
-        // Cut before it is made small: a strip one pixel high would first be blown up to a giant.
-        Method::Crop => cut(&picture, size).resize_exact(size.width, size.height, FilterType::Triangle),
-        Method::Scale => picture.resize(size.width, size.height, FilterType::Triangle),
-    };
-    encode(&small, format).map(Some)
-}
-
-/// The middle of a picture, in the shape of `size`.
-fn cut(picture: &DynamicImage, size: Wanted) -> DynamicImage {
-    let (width, height) = (u64::from(picture.width()), u64::from(picture.height()));
-    let (wide, high) = (u64::from(size.width), u64::from(size.height));
-    let kept_width = width.min(height * wide / high).max(1);
-    let kept_height = height.min(width * high / wide).max(1);
-    let number = |length: u64| u32::try_from(length).unwrap_or(u32::MAX);
-    let (x, y) = ((width - kept_width) / 2, (height - kept_height) / 2);
-    picture.crop_imm(number(x), number(y), number(kept_width), number(kept_height))
+    let (picture, held) = decoded(bytes)?;
+    let small = if is_small { picture } else { fitted_upright(&picture, held, size) };
+    let (bytes, format) = encode(&small, format)?;
+    Ok(Made::Still(bytes, format))
 }
 
 /// JPEG; PNG where there is transparency, and for what was one: drawings and pictures of screens.

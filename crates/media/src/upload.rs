@@ -11,7 +11,7 @@ use ruma::{OwnedMxcUri, OwnedUserId, UserId};
 use crate::{Error, Media};
 
 /// Letters and digits of a media id: 143 bits, not to be guessed.
-const ID_LENGTH: usize = 24;
+pub(crate) const ID_LENGTH: usize = 24;
 
 /// Letters and digits of a blob's name.
 pub(crate) const BLOB_LENGTH: usize = 40;

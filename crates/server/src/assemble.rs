@@ -36,6 +36,8 @@ use crate::{
 const SWEEP: Duration = Duration::from_mins(5);
 /// How often the times devices were last seen are written.
 const FLUSH: Duration = Duration::from_mins(1);
+/// How often it is looked which media nobody needs any more.
+const TIDY: Duration = Duration::from_mins(10);
 
 /// Every handle of one server.
 pub struct House {
@@ -369,14 +371,21 @@ impl Ground {
     }
 }
 
-/// Writes when media were last given out.
+/// Writes when media were last given out, and removes what nobody needs any more.
 async fn keep_media(world: World, media: Media) {
-    let mut flush = world.interval(FLUSH);
+    let (mut flush, mut tidy) = (world.interval(FLUSH), world.interval(TIDY));
+    // A server that has just started has better things to do.
+    tidy.tick().await;
     while !world.is_stopping() {
         tokio::select! {
             biased;
             () = world.stopping() => {}
             _ = flush.tick() => {}
+            _ = tidy.tick() => {
+                if let Err(error) = media.upkeep().await {
+                    tracing::warn!(%error, "old previews and copies of media are not removed");
+                }
+            }
         }
         if let Err(error) = media.flush_seen().await {
             tracing::warn!(%error, "times at which media were given out are not written");

@@ -1,7 +1,10 @@
 //! What is known of media: where the bytes lie, whose they are, and the thumbnails made of them.
 
+use std::collections::BTreeMap;
+
 use ruma::{OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as JsonValue;
 
 use crate::{Json, table};
 
@@ -59,6 +62,18 @@ pub struct Thumbnail {
     pub content_type: String,
 }
 
+/// What a web page said of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UrlPreview {
+    /// When it was asked (milliseconds since the Unix epoch).
+    pub made: u64,
+    /// Names as in OpenGraph → texts and numbers, as clients get them.
+    pub properties: BTreeMap<String, JsonValue>,
+    /// Media id of its picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
+}
+
 table! {
     /// `(server, media id)` → the medium.
     Media = MEDIA: (OwnedServerName, String) => Json<Medium>;
@@ -74,6 +89,10 @@ table! {
     Quarantines = QUARANTINES: [u8; 32] => Json<Quarantine>;
     /// `(server, media id)` → last given out at (milliseconds since the Unix epoch).
     MediaAccess = MEDIA_ACCESS: (OwnedServerName, String) => u64;
+    /// SHA-256 of the address → what the page said of itself.
+    UrlPreviews = URL_PREVIEWS: [u8; 32] => Json<UrlPreview>;
+    /// `(asked at, SHA-256 of the address)` → media id of the picture, empty without one.
+    PreviewsByAge = PREVIEWS_BY_AGE: (u64, [u8; 32]) => String;
 }
 
 #[cfg(test)]
@@ -110,5 +129,10 @@ mod tests {
         let thumbnail = Thumbnail { blob: "t".to_owned(), size: 2, content_type: "image/jpeg".to_owned() };
         let text = r#"{"blob":"t","size":2,"content_type":"image/jpeg"}"#;
         assert_eq!(String::from_utf8(Json(thumbnail).to_bytes()).unwrap(), text);
+        let properties =
+            [("og:title".to_owned(), "T".into()), ("og:image:width".to_owned(), 3.into())].into();
+        let preview = UrlPreview { made: 9, properties, picture: Some("p".to_owned()) };
+        let text = r#"{"made":9,"properties":{"og:image:width":3,"og:title":"T"},"picture":"p"}"#;
+        assert_eq!(String::from_utf8(Json(preview).to_bytes()).unwrap(), text);
     }
 }

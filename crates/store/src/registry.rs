@@ -272,6 +272,10 @@ registry! {
     QUARANTINES = 175, Point;
     /// When media were last given out.
     MEDIA_ACCESS = 176, Point;
+    /// What web pages say of themselves, by the hash of the address.
+    URL_PREVIEWS = 177, Point;
+    /// The same by when it was asked, with the picture that was kept.
+    PREVIEWS_BY_AGE = 178, Queue;
 
     /// How each application service stands.
     SERVICE_HEADS = 210, Point;

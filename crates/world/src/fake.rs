@@ -173,7 +173,7 @@ impl Http for Wire {
     async fn stream(&self, request: Request) -> Result<http::Response<Body>, Error> {
         let (limits, deadline) = (request.limits, Instant::now() + request.limits.deadline);
         let to = match &request.destination {
-            Destination::Url { .. } | Destination::Foreign { .. } => {
+            Destination::Url { .. } | Destination::Foreign { .. } | Destination::Web { .. } => {
                 request.http.uri().host().unwrap_or_default().to_owned()
             }
             Destination::Host(host) => host.connect.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{extract::State, response::Response};
-use chappe_media::{Media, Reach};
+use chappe_media::{Media, Place, Reach};
 use chappe_web::Ruma;
 use ruma::{
     ServerName,
@@ -23,7 +23,7 @@ pub(super) async fn handler(
     Ruma(request): Ruma<get_content::v1::Request>,
 ) -> Result<Response> {
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
-    may_fetch(&media, &limits, &requester, (server, id)).await?;
+    let _place = may_fetch(&media, &limits, &requester, (server, id)).await?;
     Ok(serve(media.content(server, id, Reach::Anywhere, wait).await?, None))
 }
 
@@ -34,19 +34,21 @@ pub(super) async fn named(
     Ruma(request): Ruma<get_content_as_filename::v1::Request>,
 ) -> Result<Response> {
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
-    may_fetch(&media, &limits, &requester, (server, id)).await?;
+    let _place = may_fetch(&media, &limits, &requester, (server, id)).await?;
     Ok(serve(media.content(server, id, Reach::Anywhere, wait).await?, Some(request.filename)))
 }
 
-/// Counts a medium that would have to be fetched and kept: nobody fills the disk with what other servers hold.
+/// Counts a medium that would have to be fetched and kept: nobody fills the disk with what other servers hold. The place
+/// is to be kept until it is there, and is none where nothing is fetched.
 pub(super) async fn may_fetch(
     media: &Media,
     limits: &Limits,
     requester: &Requester,
     (server, id): (&ServerName, &str),
-) -> Result<()> {
-    if !media.is_kept(server, id).await? {
-        limits.user("remote media", requester, |rates| rates.remote_media)?;
+) -> Result<Option<Place>> {
+    if media.is_kept(server, id).await? {
+        return Ok(None);
     }
-    Ok(())
+    limits.user("remote media", requester, |rates| rates.remote_media)?;
+    Ok(Some(media.place_for(requester.user()).await?))
 }

@@ -1,61 +1,83 @@
 //! `GET /_matrix/media/v3/download/…` and `/thumbnail/…`: without log-in, where the configuration allows it.
 //!
-//! They give what is kept here and never fetch: nobody fills the disk without being logged in.
+//! They give what is kept here, as far as it came before the freeze, and fetch only if that is allowed besides: nobody
+//! fills the disk without being logged in.
 #![expect(deprecated, reason = "old clients use the endpoints without log-in, and ruma marks them")]
 
 use std::time::Duration;
 
 use axum::{extract::State, response::Response};
 use chappe_media::{Media, Reach};
-use chappe_web::Ruma;
+use chappe_web::{Origin, Ruma};
 use ruma::{
     ServerName,
     api::client::media::{get_content, get_content_as_filename, get_content_thumbnail},
 };
 
 use super::{download::LONGEST, headers::serve, thumbnail::wanted};
-use crate::error::Result;
+use crate::{error::Result, rates::Limits};
 
 pub(super) async fn download(
     State(media): State<Media>,
+    State(limits): State<Limits>,
+    origin: Origin,
     Ruma(request): Ruma<get_content::v3::Request>,
 ) -> Result<Response> {
-    let id = &request.media_id;
-    whole(&media, &request.server_name, id, None, (request.allow_remote, request.timeout_ms)).await
+    let medium = (&*request.server_name, &*request.media_id);
+    let reach = reach(&media, (&limits, origin), medium, request.allow_remote).await?;
+    whole(&media, medium, None, (reach, request.timeout_ms)).await
 }
 
 pub(super) async fn named(
     State(media): State<Media>,
+    State(limits): State<Limits>,
+    origin: Origin,
     Ruma(request): Ruma<get_content_as_filename::v3::Request>,
 ) -> Result<Response> {
-    let (id, name) = (&request.media_id, Some(request.filename));
-    whole(&media, &request.server_name, id, name, (request.allow_remote, request.timeout_ms)).await
+    let medium = (&*request.server_name, &*request.media_id);
+    let reach = reach(&media, (&limits, origin), medium, request.allow_remote).await?;
+    whole(&media, medium, Some(request.filename), (reach, request.timeout_ms)).await
 }
 
 async fn whole(
     media: &Media,
-    server: &ServerName,
-    id: &str,
+    (server, id): (&ServerName, &str),
     filename: Option<String>,
-    (allow_remote, wait): (bool, Duration),
+    (reach, wait): (Reach, Duration),
 ) -> Result<Response> {
-    let content = media.content(server, id, reach(media, allow_remote)?, wait.min(LONGEST)).await?;
+    let content = media.content(server, id, reach, wait.min(LONGEST)).await?;
     Ok(serve(content, filename))
 }
 
 pub(super) async fn thumbnail(
     State(media): State<Media>,
+    State(limits): State<Limits>,
+    origin: Origin,
     Ruma(request): Ruma<get_content_thumbnail::v3::Request>,
 ) -> Result<Response> {
-    let wanted = wanted(request.width, request.height, request.method.as_ref());
+    let wanted = wanted((request.width, request.height), request.method.as_ref(), request.animated);
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
-    let reach = reach(&media, request.allow_remote)?;
+    let reach = reach(&media, (&limits, origin), (server, id), request.allow_remote).await?;
     Ok(serve(media.thumbnail(server, id, wanted, reach, wait).await?, None))
 }
 
-fn reach(media: &Media, allow_remote: bool) -> Result<Reach> {
-    if !media.config().serve_without_login {
+/// How far to go for somebody who is not logged in.
+async fn reach(
+    media: &Media,
+    (limits, origin): (&Limits, Origin),
+    (server, id): (&ServerName, &str),
+    allow_remote: bool,
+) -> Result<Reach> {
+    let config = media.config();
+    if !config.serve_without_login || !media.is_from_before_freeze(server, id).await? {
         return Err(chappe_media::Error::NotFound.into());
     }
-    Ok(if allow_remote { Reach::Kept } else { Reach::Local })
+    if !allow_remote {
+        return Ok(Reach::Local);
+    }
+    if !config.fetch_without_login || media.is_kept(server, id).await? {
+        return Ok(Reach::Kept);
+    }
+    limits.ip("remote media", origin, |rates| rates.remote_media)?;
+    Ok(Reach::Anywhere)
 }

@@ -1,4 +1,4 @@
-//! Media: uploads, downloads, thumbnails.
+//! Media: uploads, downloads, thumbnails, previews of web pages.
 #![expect(deprecated, reason = "old clients use the endpoints without log-in, and ruma marks them")]
 
 mod config;
@@ -6,6 +6,7 @@ mod create;
 mod download;
 mod headers;
 mod legacy;
+mod preview_url;
 mod thumbnail;
 mod upload;
 
@@ -24,6 +25,8 @@ pub(crate) fn routes() -> Routes<Api> {
         .on::<api::get_content::v1::Request, _>(download::handler)
         .on::<api::get_content_as_filename::v1::Request, _>(download::named)
         .on::<api::get_content_thumbnail::v1::Request, _>(thumbnail::handler)
+        .on::<api::get_media_preview::v1::Request, _>(preview_url::handler)
+        .on::<old::get_media_preview::v3::Request, _>(preview_url::legacy)
         .on::<old::get_content::v3::Request, _>(legacy::download)
         .on::<old::get_content_as_filename::v3::Request, _>(legacy::named)
         .on::<old::get_content_thumbnail::v3::Request, _>(legacy::thumbnail)

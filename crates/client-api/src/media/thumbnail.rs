@@ -19,14 +19,19 @@ pub(super) async fn handler(
     requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Response> {
-    let wanted = wanted(request.width, request.height, request.method.as_ref());
+    let wanted = wanted((request.width, request.height), request.method.as_ref(), request.animated);
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
-    may_fetch(&media, &limits, &requester, (server, id)).await?;
+    let _place = may_fetch(&media, &limits, &requester, (server, id)).await?;
     Ok(serve(media.thumbnail(server, id, wanted, Reach::Anywhere, wait).await?, None))
 }
 
-pub(super) fn wanted(width: UInt, height: UInt, method: Option<&Asked>) -> Wanted {
+/// Those who do not say whether it may move get one that does not.
+pub(super) fn wanted(
+    (width, height): (UInt, UInt),
+    method: Option<&Asked>,
+    animated: Option<bool>,
+) -> Wanted {
     let pixels = |length: UInt| u32::try_from(u64::from(length)).unwrap_or(u32::MAX);
     let method = if method == Some(&Asked::Crop) { Method::Crop } else { Method::Scale };
-    Wanted { width: pixels(width), height: pixels(height), method }
+    Wanted { width: pixels(width), height: pixels(height), method, animated: animated.unwrap_or(false) }
 }

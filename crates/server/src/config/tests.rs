@@ -84,6 +84,9 @@ fn errors_name_the_file_the_line_and_the_key() {
         ("mail", "host = \"h\"\nfrom = \"nobody\""),
         ("client.registration", "email = true"),
         ("admin", "registration_shared_secret = \" \""),
+        ("media.previews", "denied_hosts = [\"a.fr\", \"https://b.fr\"]"),
+        ("media.previews", "keep_days = 0"),
+        ("media", "fetch_without_login = true"),
         ("admin", "registration_shared_secret = \"nowhere to use it\""),
     ] {
         let said = sentence(&format!("{SMALL}[{section}]\n{key}\n"), &[]);

@@ -24,6 +24,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     federation(config, &mut found);
     appservices(config, &mut found);
     mail(config, &mut found);
+    previews(config, &mut found);
     found.0
 }
 
@@ -77,6 +78,45 @@ fn general(config: &Config, found: &mut Found) {
         let right = !policy.texts.is_empty() && policy.texts.values().all(|text| web(&text.url));
         found.need(right, &key, "needs texts, each with an http or https URL");
     }
+}
+
+fn previews(config: &Config, found: &mut Found) {
+    let previews = &config.media.previews;
+    for (name, hosts) in
+        [("allowed_hosts", &previews.allowed_hosts), ("denied_hosts", &previews.denied_hosts)]
+    {
+        for (index, host) in hosts.iter().enumerate() {
+            let key = format!("media.previews.{name}.{index}");
+            found.need(chappe_media::is_host_pattern(host), &key, "must be a host, or `*.` and a domain");
+        }
+    }
+    for (index, language) in previews.languages.iter().enumerate() {
+        let right = |c: char| c.is_ascii_alphanumeric() || "-;=.*".contains(c);
+        let key = format!("media.previews.languages.{index}");
+        found.need(
+            !language.is_empty() && language.chars().all(right),
+            &key,
+            "must be a language, such as `fr`",
+        );
+    }
+    let seconds = previews.timeout_seconds;
+    found.need((1..=60).contains(&seconds), "media.previews.timeout_seconds", "must be between 1 and 60");
+    found.need(
+        previews.max_page_bytes <= 16 << 20,
+        "media.previews.max_page_bytes",
+        "must be 16777216 at most",
+    );
+    found.need(
+        previews.max_image_bytes <= 64 << 20,
+        "media.previews.max_image_bytes",
+        "must be 67108864 at most",
+    );
+    found.need(previews.redirects <= 10, "media.previews.redirects", "must be 10 at most");
+    let minutes = previews.keep_days.saturating_mul(24 * 60);
+    let kept = previews.keep_days > 0 && previews.fresh_minutes <= minutes;
+    found.need(kept, "media.previews.keep_days", "must be at least 1 and longer than `fresh_minutes`");
+    let fetched = !config.media.fetch_without_login || config.media.serve_without_login;
+    found.need(fetched, "media.fetch_without_login", "goes with `serve_without_login`");
 }
 
 fn listeners(config: &Config, found: &mut Found) {

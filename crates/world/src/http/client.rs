@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt};
 use http::{HeaderValue, Method, Uri, Version, header};
 use http_body_util::{BodyStream, Full};
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -81,11 +82,11 @@ impl Client {
         &self,
         url: Uri,
         mut request: Request,
-        (redirects, foreign): (u8, bool),
+        (redirects, instead): (u8, Option<Arc<[IpNet]>>),
     ) -> Result<(Parts, Incoming, Back), Error> {
         let mut url = Url::parse(&url.to_string()).map_err(|e| Error::Invalid(e.to_string()))?;
         for _ in 0..=redirects {
-            let (key, authority) = target(&url, foreign)?;
+            let (key, authority) = target(&url, instead.clone())?;
             *request.http.uri_mut() = path_of(&url)?;
             request.http.headers_mut().insert(header::HOST, header_value(&authority)?);
             let (parts, body, back) = self.exchange(key, &request.http).await?;
@@ -115,11 +116,15 @@ impl Http for Client {
             match request.destination.clone() {
                 Destination::Url { redirects } => {
                     let url = request.http.uri().clone();
-                    self.follow(url, request, (redirects, false)).await
+                    self.follow(url, request, (redirects, None)).await
                 }
                 Destination::Foreign { redirects } => {
                     let url = request.http.uri().clone();
-                    self.follow(url, request, (redirects, true)).await
+                    self.follow(url, request, (redirects, Some(Arc::default()))).await
+                }
+                Destination::Web { ranges } => {
+                    let url = request.http.uri().clone();
+                    self.follow(url, request, (0, Some(ranges))).await
                 }
                 Destination::Host(host) => {
                     let mut http = request.http;
@@ -155,11 +160,11 @@ fn pieces(incoming: Incoming, back: Back) -> impl Stream<Item = Result<Bytes, Er
 }
 
 fn key_of(host: Host) -> Key {
-    Key { connect: host.connect, port: host.port, tls_name: Some(host.tls_name), foreign: false }
+    Key { connect: host.connect, port: host.port, tls_name: Some(host.tls_name), instead: None }
 }
 
 /// The connection and the `Host` header that a URL asks for.
-fn target(url: &Url, foreign: bool) -> Result<(Key, String), Error> {
+fn target(url: &Url, instead: Option<Arc<[IpNet]>>) -> Result<(Key, String), Error> {
     let invalid = || Error::Invalid("a URL with http or https and a host is needed".to_owned());
     let tls = match url.scheme() {
         "http" => false,
@@ -170,7 +175,7 @@ fn target(url: &Url, foreign: bool) -> Result<(Key, String), Error> {
         (url.host_str().ok_or_else(invalid)?, url.port_or_known_default().ok_or_else(invalid)?);
     let connect = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok((Key { tls_name: tls.then(|| connect.clone()), connect, port, foreign }, authority))
+    Ok((Key { tls_name: tls.then(|| connect.clone()), connect, port, instead }, authority))
 }
 
 fn path_of(url: &Url) -> Result<Uri, Error> {

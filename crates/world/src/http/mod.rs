@@ -4,7 +4,7 @@ mod body;
 mod client;
 mod pool;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -57,6 +57,12 @@ pub enum Destination {
     Foreign {
         /// Redirects to follow, 0 for none.
         redirects: u8,
+    },
+    /// As [`Destination::Foreign`] without redirects, which the caller wants to look at; besides the public Internet to
+    /// these ranges, which are listed for the purpose.
+    Web {
+        /// Address ranges inside the own network that may be connected to; those of [`Outbound`] do not count.
+        ranges: Arc<[IpNet]>,
     },
     /// To a host that the caller has found out, always over TLS; the request's URI gives the path alone.
     Host(Host),

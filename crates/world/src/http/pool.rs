@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, time::Instant};
@@ -26,8 +27,8 @@ pub(super) struct Key {
     pub(super) port: u16,
     /// `None` is plain HTTP.
     pub(super) tls_name: Option<String>,
-    /// Whether listed ranges do not count.
-    pub(super) foreign: bool,
+    /// Ranges that count instead of those of the configuration.
+    pub(super) instead: Option<Arc<[IpNet]>>,
 }
 
 pub(super) type Plain = http1::SendRequest<Full<Bytes>>;
@@ -182,8 +183,8 @@ impl Pool {
             Ok(address) => vec![address],
             Err(_) => self.dns.addresses(&key.connect).await.map_err(|e| unreachable(&key.connect, &e))?,
         };
-        let nothing_listed = Guard::default();
-        let guard = if key.foreign { &nothing_listed } else { &self.guard };
+        let instead = key.instead.as_ref().map(|ranges| Guard::new(ranges.to_vec()));
+        let guard = instead.as_ref().unwrap_or(&self.guard);
         let permitted: Vec<IpAddr> = found.into_iter().filter(|a| guard.permits(*a)).collect();
         if permitted.is_empty() {
             return Err(Error::Refused(key.connect.clone()));

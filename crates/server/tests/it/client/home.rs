@@ -39,7 +39,8 @@ pub(super) const PASSWORD: &str = "correct horse battery";
 pub(super) struct Home {
     router: Router,
     accounts: Accounts,
-    world: World,
+    pub(super) world: World,
+    pub(super) net: FakeNet,
     _folder: Arc<TempDir>,
 }
 
@@ -81,11 +82,12 @@ impl Home {
     pub(super) async fn again(folder: &Arc<TempDir>, db: &Db, more: &str) -> Self {
         let data = format!("data_dir = {:?}\n{more}\n{CONFIGURATION}", folder.path().display().to_string());
         let config = config::parse("test", &data, std::iter::empty()).unwrap();
-        let world = World::fake(Fake::new("a.test", 1, &FakeNet::new()));
+        let net = FakeNet::new();
+        let world = World::fake(Fake::new("a.test", 1, &net));
         let house = House::build(&config, world.clone(), db.clone()).await.unwrap();
         house.start();
         let router = house.router(&BTreeSet::from([Api::Client, Api::Media, Api::Admin]));
-        Self { router, accounts: house.accounts.clone(), world, _folder: folder.clone() }
+        Self { router, accounts: house.accounts.clone(), world, net, _folder: folder.clone() }
     }
 
     /// Ends everything at once, as a crash does.

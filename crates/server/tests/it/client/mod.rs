@@ -10,6 +10,7 @@ mod media;
 mod notifications;
 mod old_sync;
 mod people;
+mod previews;
 mod reindex;
 mod rooms;
 mod search;

@@ -110,3 +110,23 @@ async fn what_a_stranger_names_is_never_inside_though_ranges_are_listed() {
     let foreign = Request { destination: Destination::Foreign { redirects: 3 }, ..get(url, 10, 0) };
     assert!(matches!(world.send(foreign).await, Err(Error::Refused(host)) if host == "127.0.0.1"));
 }
+
+#[tokio::test]
+async fn ranges_listed_for_a_purpose_open_nothing_else() {
+    let moved = b"HTTP/1.1 302 Found\r\nlocation: http://10.0.0.1/\r\nconnection: close\r\n\r\n".to_vec();
+    let port = serve(vec![moved]).await;
+    let nothing_listed = World::real(&Outbound { system_authorities: false, ..Outbound::default() }).unwrap();
+    let web = |range: &str, host: &str| Request {
+        destination: Destination::Web { ranges: [range.parse().unwrap()].into() },
+        ..get(format!("http://{host}:{port}/"), 10, 0)
+    };
+    let answer = nothing_listed.send(web("127.0.0.1/32", "127.0.0.1")).await.unwrap();
+    assert_eq!(answer.status(), 302, "a redirect is the caller's to judge");
+    for (range, host) in [("127.0.0.1/32", "127.0.0.2"), ("10.0.0.0/8", "127.0.0.1")] {
+        let refused = world().send(web(range, host)).await;
+        assert!(
+            matches!(refused, Err(Error::Refused(_))),
+            "{range} {host}: what others may use does not count"
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! How many may do something at a time, for each of many: servers, users.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use ruma::{ServerName, UserId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+use crate::{Error, Media};
+
+/// How long anybody waits for a place.
+const WAIT: Duration = Duration::from_secs(30);
+/// Names that are remembered before those that nobody uses are forgotten.
+const NAMES: usize = 1_000;
+
+/// A place among those who do something, free again when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _taken: OwnedSemaphorePermit,
+}
+
+/// Places by name.
+pub(crate) struct Places {
+    each: usize,
+    names: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Places {
+    pub(crate) fn new(each: usize) -> Self {
+        Self { each: each.clamp(1, Semaphore::MAX_PERMITS), names: Mutex::default() }
+    }
+
+    async fn take(&self, name: &str) -> Result<Place, Error> {
+        let places = {
+            let mut names = self.names.lock();
+            if names.len() >= NAMES {
+                // Whoever has a place or waits for one holds on to the semaphore.
+                names.retain(|_, places| Arc::strong_count(places) > 1);
+            }
+            let fresh = || Arc::new(Semaphore::new(self.each));
+            Arc::clone(names.entry(name.to_owned()).or_insert_with(fresh))
+        };
+        Ok(Place { _taken: places.acquire_owned().await.map_err(|_| Error::Stopping)? })
+    }
+}
+
+impl Media {
+    /// A place for a user who has media of other servers fetched: kept while that is done. [`Error::Busy`].
+    pub async fn place_for(&self, user: &UserId) -> Result<Place, Error> {
+        let place = self.0.world.timeout(WAIT, self.0.fetching_for.take(user.as_str())).await;
+        place.ok_or(Error::Busy)?
+    }
+
+    /// Places for fetching from a server: the one among all comes last, so that a slow server keeps none of those from others.
+    pub(crate) async fn places_from(
+        &self,
+        server: &ServerName,
+    ) -> Result<(Place, SemaphorePermit<'_>), Error> {
+        let both = async {
+            let place = self.0.fetching_from.take(server.as_str()).await?;
+            Ok((place, self.0.fetching.acquire().await.map_err(|_| Error::Stopping)?))
+        };
+        self.0.world.timeout(WAIT, both).await.ok_or(Error::Busy)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::Places;
+
+    #[tokio::test]
+    async fn each_has_so_many_places_and_nobody_takes_anothers() {
+        let places = Places::new(2);
+        let (_one, two) = (places.take("a").await.unwrap(), places.take("a").await.unwrap());
+        assert!(places.take("a").now_or_never().is_none());
+        assert!(places.take("b").now_or_never().is_some());
+        drop(two);
+        assert!(places.take("a").now_or_never().is_some());
+        for name in 0..3_000 {
+            places.take(&name.to_string()).await.unwrap();
+        }
+        assert!(places.names.lock().len() <= super::NAMES);
+        let _three = places.take("a").await.unwrap();
+        assert!(places.take("a").now_or_never().is_none(), "who has a place is not forgotten");
+    }
+}

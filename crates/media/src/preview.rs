@@ -1,0 +1,279 @@
+//! Previews of web pages: fetched for users who look at a link, once for all, and kept for a while with their pictures.
+
+mod address;
+mod charset;
+mod page;
+mod web;
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use chappe_store::{
+    Direction, Json, Tx,
+    media::{Media as Table, MediaByHash, Medium, PreviewsByAge, UrlPreview, UrlPreviews},
+};
+use chappe_world::Body;
+use image::ImageFormat;
+use parking_lot::Mutex;
+use ring::digest::{SHA256, digest};
+
+pub use self::{
+    address::{Address, is_host_pattern},
+    page::Properties,
+};
+use self::{
+    page::Page,
+    web::{Found, Web, beginning},
+};
+use crate::{
+    Error, Media, picture,
+    upload::{BLOB_LENGTH, ID_LENGTH},
+};
+
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
+/// How long a page that could not be had is not asked again, in milliseconds.
+const FAILED_MS: u64 = MINUTE_MS;
+/// Pages that are known to have failed, at most.
+const FAILURES: usize = 10_000;
+/// Previews looked at in one round trip when old ones are removed.
+const SOME: usize = 100;
+
+/// What is asked for.
+const ACCEPT: &str = "text/html, application/xhtml+xml, image/*;q=0.8, */*;q=0.1";
+const ACCEPT_PICTURE: &str = "image/webp, image/png, image/jpeg, image/gif, image/*;q=0.5";
+
+/// SHA-256 of the address → when it failed, in milliseconds since the Unix epoch.
+pub(crate) type Failures = Mutex<HashMap<[u8; 32], u64>>;
+
+/// A picture that may be shown.
+struct Picture {
+    bytes: Vec<u8>,
+    format: ImageFormat,
+    width: u32,
+    height: u32,
+    hash: [u8; 32],
+}
+
+impl Media {
+    /// The address that a client asks about. [`Error::PreviewsOff`], [`Error::NotAWebAddress`], [`Error::HostNotAllowed`].
+    pub fn web_address(&self, text: &str) -> Result<Address, Error> {
+        let rules = &self.0.config.previews;
+        if !rules.enabled {
+            return Err(Error::PreviewsOff);
+        }
+        Address::parse(text, rules)
+    }
+
+    /// What is known of a page and not yet old. (`GET /preview_url`)
+    pub async fn kept_preview(&self, address: &Address) -> Result<Option<Properties>, Error> {
+        let found = self.0.store.read().get::<UrlPreviews>(&address.key()).await?;
+        let fresh_since = self.0.world.now().saturating_sub(self.0.config.previews.fresh_minutes * MINUTE_MS);
+        Ok(found.filter(|Json(kept)| kept.made > fresh_since).map(|Json(kept)| kept.properties))
+    }
+
+    /// What a page says of itself, names as in OpenGraph; its picture is kept as a medium of this server. Asked once for all
+    /// who want to know, and to the end, whether they wait for it or not. [`Error::PageFailed`], [`Error::Busy`].
+    pub async fn preview(&self, address: &Address) -> Result<Properties, Error> {
+        let (media, address) = (self.clone(), address.clone());
+        let work = async move { media.preview_in_turn(address).await };
+        self.0.world.spawn("preview", work).await.map_err(|_| Error::Stopping)?
+    }
+
+    async fn preview_in_turn(&self, address: Address) -> Result<Properties, Error> {
+        let key = address.key();
+        let _turn = self.turn(&turn_of(&key)).await;
+        if let Some(kept) = self.kept_preview(&address).await? {
+            return Ok(kept);
+        }
+        let now = self.0.world.now();
+        if self.0.failures.lock().get(&key).is_some_and(|at| at + FAILED_MS > now) {
+            return Err(Error::PageFailed);
+        }
+        let limit = Duration::from_secs(self.0.config.previews.timeout_seconds);
+        let place = self.0.world.timeout(limit, self.0.previewing.acquire()).await;
+        let _place = place.ok_or(Error::Busy)?.map_err(|_| Error::Stopping)?;
+        let until = self.0.world.instant() + limit;
+        let web = Web { world: &self.0.world, rules: &self.0.config.previews, until };
+        match self.look_at(web, address).await {
+            Ok((properties, picture)) => self.keep_preview(key, properties, picture).await,
+            Err(error) => {
+                self.note_failure(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Fetches a page and its picture.
+    async fn look_at(&self, web: Web<'_>, address: Address) -> Result<(Properties, Option<Picture>), Error> {
+        let Found { address, kind, body } = web.get(address, ACCEPT).await?;
+        let Some(kind) = kind else { return Ok(Default::default()) };
+        match (kind.type_().as_str(), kind.subtype().as_str(), kind.suffix().map(|suffix| suffix.as_str())) {
+            ("text", "html", _) | ("application", "xhtml", Some("xml")) => {}
+            ("image", _, _) => return Ok((Properties::new(), self.picture(body).await?)),
+            _ => return Ok(Default::default()),
+        }
+        let (bytes, _) = beginning(body, web.rules.max_page_bytes).await?;
+        let charset = kind.get_param(mime::CHARSET).map(|charset| charset.as_str().to_owned());
+        let read = move || page::read(&charset::decode(&bytes, charset.as_deref()));
+        let page = self.0.world.spawn_blocking(read).await.map_err(|_| Error::PageFailed)?;
+        let picture = self.picture_of(web, &address, &page).await;
+        let mut properties = page.properties;
+        if let Some(says) = page.picture_says.filter(|_| picture.is_some()) {
+            properties.insert("og:image:alt".to_owned(), says.into());
+        }
+        Ok((properties, picture))
+    }
+
+    /// The picture of a page; a page without it is better than none.
+    async fn picture_of(&self, web: Web<'_>, address: &Address, page: &Page) -> Option<Picture> {
+        let link = page.picture.as_deref()?;
+        let address = address.linked(page.base.as_deref(), link, web.rules).ok()?;
+        let found = web.get(address, ACCEPT_PICTURE).await.ok()?;
+        self.picture(found.body).await.ok()?
+    }
+
+    /// A picture, if it is one: told by its bytes, of a format that runs nowhere, and of no more pixels than others.
+    async fn picture(&self, body: Body) -> Result<Option<Picture>, Error> {
+        let (bytes, whole) = beginning(body, self.0.config.previews.max_image_bytes).await?;
+        let seen = picture::seen(&bytes, self.0.config.max_pixels).ok().filter(|_| whole);
+        let Some(picture::Seen { format, width, height }) = seen else { return Ok(None) };
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
+        Ok(Some(Picture { bytes, format, width, height, hash }))
+    }
+
+    /// Keeps a preview together with its picture; a picture that is still the same keeps its address.
+    async fn keep_preview(
+        &self,
+        key: [u8; 32],
+        mut properties: Properties,
+        picture: Option<Picture>,
+    ) -> Result<Properties, Error> {
+        let (made, own) = (self.0.world.now(), &self.0.server_name);
+        let old = self.0.store.read().get::<UrlPreviews>(&key).await?;
+        let mut tx = Tx::new();
+        let (mut id, mut blob) = (None, None);
+        if let Some(picture) = picture {
+            describe(&mut properties, &picture);
+            id = self.same_picture(old.as_ref(), &picture).await?;
+            if id.is_none() {
+                let (name, new) = (self.0.world.token(BLOB_LENGTH), self.0.world.token(ID_LENGTH));
+                let medium = self.write_picture(&name, picture, made).await?;
+                tx.put::<MediaByHash>(&(medium.sha256.unwrap_or_default(), own.clone(), new.clone()), &());
+                tx.put::<Table>(&(own.clone(), new.clone()), &Json(medium));
+                (id, blob) = (Some(new), Some(name));
+            }
+        }
+        if let Some(id) = &id {
+            properties.insert("og:image".to_owned(), format!("mxc://{own}/{id}").into());
+        }
+        if let Some(Json(old)) = &old
+            && (old.picture.is_none() || old.picture == id)
+        {
+            tx.delete::<PreviewsByAge>(&(old.made, key));
+        }
+        tx.put::<PreviewsByAge>(&(made, key), &id.clone().unwrap_or_default());
+        let preview = UrlPreview { made, properties: properties.clone(), picture: id };
+        tx.put::<UrlPreviews>(&key, &Json(preview));
+        if let Err(error) = self.0.store.commit(tx).await {
+            self.0.blobs.remove(&blob.unwrap_or_default()).await;
+            return Err(error.into());
+        }
+        Ok(properties)
+    }
+
+    async fn same_picture(
+        &self,
+        old: Option<&Json<UrlPreview>>,
+        picture: &Picture,
+    ) -> Result<Option<String>, Error> {
+        let Some(id) = old.and_then(|Json(old)| old.picture.clone()) else { return Ok(None) };
+        let medium = self.known(&self.0.server_name, &id).await?;
+        Ok(medium.is_some_and(|medium| medium.sha256 == Some(picture.hash)).then_some(id))
+    }
+
+    async fn write_picture(&self, blob: &str, picture: Picture, created: u64) -> Result<Medium, Error> {
+        let pieces =
+            futures_util::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(picture.bytes))]);
+        let written = self.0.blobs.write(blob, pieces, u64::MAX).await?;
+        Ok(Medium {
+            blob: Some(blob.to_owned()),
+            size: written.size,
+            content_type: Some(picture.format.to_mime_type().to_owned()),
+            filename: None,
+            uploader: None,
+            created,
+            expires: None,
+            sha256: Some(written.sha256),
+            quarantined_by: None,
+            protected: false,
+        })
+    }
+
+    fn note_failure(&self, key: [u8; 32]) {
+        let (now, mut failures) = (self.0.world.now(), self.0.failures.lock());
+        if failures.len() >= FAILURES {
+            failures.retain(|_, at| *at + FAILED_MS > now);
+        }
+        if failures.len() < FAILURES {
+            failures.insert(key, now);
+        }
+    }
+
+    /// Removes previews that are too old, with their pictures; gives how many.
+    pub(crate) async fn remove_old_previews(&self) -> Result<usize, Error> {
+        let age = self.0.config.previews.keep_days.saturating_mul(DAY_MS);
+        let before = self.0.world.now().saturating_sub(age);
+        let mut removed = 0;
+        loop {
+            let rows = self.0.store.read().scan::<PreviewsByAge>(&(), Direction::Forward, SOME).await?;
+            let old: Vec<_> = rows.into_iter().take_while(|((made, _), _)| *made < before).collect();
+            if old.is_empty() {
+                return Ok(removed);
+            }
+            for (row, picture) in old {
+                self.remove_preview(row, &picture).await?;
+                removed += 1;
+            }
+        }
+    }
+
+    async fn remove_preview(&self, row: (u64, [u8; 32]), picture: &str) -> Result<(), Error> {
+        let _turn = self.turn(&turn_of(&row.1)).await;
+        let reader = self.0.store.read();
+        if reader.get::<PreviewsByAge>(&row).await?.is_none() {
+            return Ok(());
+        }
+        let kept = reader.get::<UrlPreviews>(&row.1).await?;
+        drop(reader);
+        if !picture.is_empty() {
+            match self.delete(&self.0.server_name, picture).await {
+                Ok(()) | Err(Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut tx = Tx::new();
+        tx.delete::<PreviewsByAge>(&row);
+        if kept.is_some_and(|Json(kept)| kept.made == row.0) {
+            tx.delete::<UrlPreviews>(&row.1);
+        }
+        self.0.store.commit(tx).await?;
+        Ok(())
+    }
+}
+
+/// What is known of a picture from its bytes; what the page said of its size is not believed.
+fn describe(properties: &mut Properties, picture: &Picture) {
+    properties.insert("matrix:image:size".to_owned(), picture.bytes.len().into());
+    properties.insert("og:image:type".to_owned(), picture.format.to_mime_type().into());
+    properties.insert("og:image:width".to_owned(), picture.width.into());
+    properties.insert("og:image:height".to_owned(), picture.height.into());
+}
+
+fn turn_of(key: &[u8; 32]) -> String {
+    format!("preview {key:?}")
+}
+
+#[cfg(test)]
+mod tests;
