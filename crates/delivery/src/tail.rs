@@ -37,7 +37,7 @@ const BUMPING: [&str; 9] = [
     "org.matrix.msc3672.beacon_info",
 ];
 
-/// Ends of rooms, by room and commit of their last event: facts, never outdated.
+/// Ends of rooms, by room and commit of their last event or change of members: facts, never outdated.
 pub(crate) struct Tails(Cache<(RoomNid, Position), Arc<Tail>>);
 
 impl Default for Tails {

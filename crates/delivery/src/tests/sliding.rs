@@ -283,6 +283,44 @@ async fn data_stops_when_the_user_is_put_out() {
 }
 
 #[tokio::test]
+async fn data_stops_and_begins_when_states_are_resolved() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.change(&room, &bob, Change::Ban).await;
+    alice.change(&room, &bob, Change::Unban).await;
+    bob.join(&room).await;
+    let token = bob.sync(None).await.next;
+    let mut request = window(&bob, 9, ask(9, &[]));
+    next(&house, &mut request).await;
+    let (ban, join) = (super::house::memberships(&bob, &room).await).into_iter().fold(
+        (None, None),
+        |(ban, join), (kind, num)| match kind {
+            chappe_store::Membership::Ban => (Some(num), join),
+            chappe_store::Membership::Join => (ban, Some(num)),
+            _ => (ban, join),
+        },
+    );
+    for many in [false, true] {
+        super::house::resolve(&bob, &room, (chappe_store::Membership::Ban, ban.unwrap()), many).await;
+        alice.say(&room, "secret").await;
+        let delta = bob.sync(Some(token)).await;
+        assert!(delta.joined.is_empty() && delta.left.contains_key(&room));
+        assert!(!format!("{delta:?}").contains("secret"));
+        let answer = next(&house, &mut request).await;
+        assert_eq!(answer.rooms[&room].membership, "ban");
+        assert!(!format!("{answer:?}").contains("secret"));
+        super::house::resolve(&bob, &room, (chappe_store::Membership::Join, join.unwrap()), many).await;
+        alice.say(&room, "for all").await;
+        let delta = bob.sync(Some(token)).await;
+        assert!(format!("{:?}", delta.joined[&room]).contains("for all"), "whoever is merged in is told");
+        let answer = next(&house, &mut request).await;
+        assert!(timeline(&answer.rooms[&room]).contains(&"for all".to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn who_leaves_is_told_so_once() {
     let house = House::new();
     let (alice, bob) = two(&house).await;

@@ -11,7 +11,7 @@ use chappe_rules::{
 };
 use chappe_store::{EventNum, LogEntry, gaps, partial::PartialRoom};
 use ruma::{
-    OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
+    OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
 };
@@ -207,6 +207,13 @@ impl Inner {
             }
             desk.tx.put_gap(desk.nid, &gaps::Gap { ordinal, num, missing });
             desk.tx.log(LogEntry::Members { room: desk.nid.0 });
+            for (kind, key) in import.state.keys().filter(|(kind, _)| *kind == StateEventType::RoomMember) {
+                if self.is_own_member(&chappe_store::state::StateKey::new(kind, key))
+                    && let Ok(user) = OwnedUserId::try_from(key.as_str())
+                {
+                    desk.tx.log(LogEntry::Member { room: desk.nid.0, user });
+                }
+            }
             match self.store.commit(desk.seal()).await {
                 Ok(_) => {
                     tracing::info!(%room, %server, events = import.state.len(), "joined over federation");
