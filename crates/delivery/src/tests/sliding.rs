@@ -248,6 +248,47 @@ async fn invites_tell_what_may_be_known() {
     assert_eq!((answer.rooms.len(), answer.counts["all"]), (0, 1), "invites of the ignored are not there");
 }
 
+/// Invites of `person` to rooms elsewhere.
+async fn invited_elsewhere(person: &Person<'_>, count: usize) {
+    let member = json!({"type": "m.room.member", "sender": "@x:b.example", "state_key": person.id, "room_id": "!r:b.example",
+        "content": {"membership": "invite"}, "origin_server_ts": 1, "depth": 1, "auth_events": [], "prev_events": [],
+        "hashes": {"sha256": ""}, "signatures": {}});
+    let mut tx = chappe_store::Tx::new();
+    for n in 0..count {
+        let what = chappe_store::out_of_band::OutOfBand {
+            membership: "invite".to_owned(),
+            event: serde_json::value::to_raw_value(&member).unwrap(),
+            event_id: format!("$invite{n}"),
+            state: Vec::new(),
+            version: Some("11".to_owned()),
+            via: Vec::new(),
+        };
+        let room = OwnedRoomId::try_from(format!("!r{n}:b.example")).unwrap();
+        tx.put_out_of_band(&person.id, &room, &what);
+    }
+    person.house.store.commit(tx).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_invites_are_told_once_and_hide_nothing() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    invited_elsewhere(&bob, 201).await;
+    let mut request = window(&bob, 999, ask(1, &[]));
+    let first = next(&house, &mut request).await;
+    assert_eq!((first.rooms.len(), first.counts["all"]), (200, 202));
+    let second = next(&house, &mut request).await;
+    assert!(second.rooms.len() == 2 && second.rooms.contains_key(&room), "{:?}", second.rooms.keys());
+    request.timeout = LONG;
+    let waiting = house.delivery.sliding_sync(&request);
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "the device has them all");
+    alice.say(&room, "news").await;
+    assert_eq!(waiting.await.unwrap().rooms.keys().collect::<Vec<_>>(), [&room]);
+}
+
 #[tokio::test]
 async fn data_stops_when_the_user_is_put_out() {
     let house = House::new();

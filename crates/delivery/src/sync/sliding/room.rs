@@ -142,6 +142,7 @@ impl Turn<'_> {
             asked: relevant.asked.clone(),
             is_dm: self.is_dm(relevant),
             ended: relevant.row.is_over(),
+            timeline: relevant.asked.limit,
             ..before.cloned().unwrap_or_default()
         }
     }
@@ -173,6 +174,9 @@ impl Turn<'_> {
     ) -> Result<Outcome, Error> {
         let found = self.work.reader.out_of_band(&self.request.user, room).await?;
         let Some(at) = found else { return Ok((None, self.sent_now(relevant, sent))) };
+            if sent.is_some_and(|sent| sent.ended && at.position <= sent.up_to) {
+                return Ok((None, self.sent_now(relevant, sent)));
+            }
         if relevant.row.is_over() {
             let part = farewell(&at, Form::Sync).part;
             let told = SlidingRoom { part: Some(part), initial: true, ..self.empty(relevant, sent) };
@@ -328,7 +332,7 @@ impl Turn<'_> {
         before: Option<&Sent>,
     ) -> Result<Outcome, Error> {
         let (view, asked) = (&place.view, &*relevant.asked);
-        let now = Sent { timeline: asked.limit, ..self.sent_now(relevant, before) };
+        let now = self.sent_now(relevant, before);
         if before.is_some_and(|sent| sent.ended && place.own.position <= sent.up_to) {
             return Ok((None, now));
         }
