@@ -188,7 +188,7 @@ async fn more_of_the_timeline_and_of_the_state_comes_at_once() {
     assert!(told.expanded && !told.initial && told.live == 0);
     assert_eq!(timeline(told), ["2", "3", "4"]);
     let kinds: Vec<_> = state(told).iter().map(|event| event["type"].clone()).collect();
-    assert_eq!(kinds, ["m.room.topic"], "the create event was told before");
+    assert_eq!(kinds, ["m.room.create", "m.room.topic"], "all that is wanted by now");
     request.timeout = Duration::ZERO;
     assert!(next(&house, &mut request).await.rooms.is_empty());
     request.subscriptions.clear();
@@ -287,6 +287,21 @@ async fn many_invites_are_told_once_and_hide_nothing() {
     assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "the device has them all");
     alice.say(&room, "news").await;
     assert_eq!(waiting.await.unwrap().rooms.keys().collect::<Vec<_>>(), [&room]);
+}
+
+#[tokio::test]
+async fn what_is_wanted_is_remembered_by_its_mark() {
+    let house = House::new();
+    let (alice, _) = two(&house).await;
+    let room = alice.room(&[]).await;
+    let mut request = window(&alice, 9, ask(1, &["m.room.create"]));
+    next(&house, &mut request).await;
+    request.lists.get_mut("all").unwrap().ask.timeline_limit = 0;
+    assert!(next(&house, &mut request).await.rooms.is_empty(), "less of the timeline is no news");
+    request.lists.get_mut("all").unwrap().ask = ask(0, &["m.room.power_levels"]);
+    let answer = next(&house, &mut request).await;
+    assert_eq!(state(&answer.rooms[&room])[0]["type"], "m.room.power_levels");
+    assert!(next(&house, &mut request).await.rooms.is_empty());
 }
 
 #[tokio::test]

@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 
-use super::ask::Combined;
 use crate::{Error, Received, SyncToken};
 
 /// Connections of one device; with more, the one unused for longest has to begin again.
@@ -36,8 +35,8 @@ pub(crate) enum RoomKey {
 pub(super) struct Sent {
     /// Everything up to here.
     pub(super) up_to: Position,
-    /// What was asked then.
-    pub(super) asked: Arc<Combined>,
+    /// The mark of the state that was asked for then.
+    pub(super) asked: u64,
     /// Events of the timeline it has at least, if the room has so many.
     pub(super) timeline: usize,
     /// Membership events sent because they were needed, ascending.
@@ -210,9 +209,9 @@ impl Default for Connections {
 pub(super) struct Open {
     of_device: Arc<Mutex<OfDevice>>,
     name: String,
+    number: u64,
     /// Which request of the device.
     request: u64,
-    number: u64,
     /// What the device has.
     pub(super) known: Arc<Known>,
 }
@@ -249,11 +248,11 @@ impl Connections {
         let pos: Pos = pos.parse()?;
         let of_device = self.0.get(device).ok_or(Error::UnknownPos)?;
         let (known, request) = {
-            let known = connection.at(pos).ok_or(Error::UnknownPos)?;
             let mut held = of_device.lock();
             held.uses += 1;
             let uses = held.uses;
             let connection = held.connections.get_mut(name).ok_or(Error::UnknownPos)?;
+            let known = connection.at(pos).ok_or(Error::UnknownPos)?;
             connection.used = uses;
             (known, uses)
         };
@@ -310,6 +309,15 @@ mod tests {
         let open = all.resume(&me, "c", &first).unwrap();
         assert_eq!(open.known.rooms.len(), 1);
         let lost = open.answer(news(2, 20)).to_string();
+        let again = all.resume(&me, "c", &first).unwrap();
+        assert_eq!(again.known.rooms.len(), 1, "what never arrived does not count");
+        let second = again.answer(news(3, 30)).to_string();
+        assert!(all.resume(&me, "c", &lost).is_err(), "an answer that another replaced");
+        let open = all.resume(&me, "c", &second).unwrap();
+        assert!(!open.known.rooms.contains_key(&RoomKey::Here(RoomNid(2))));
+        assert!(all.resume(&me, "c", &first).is_err(), "older than the last that arrived");
+    }
+
     #[test]
     fn a_request_that_was_given_up_changes_nothing() {
         let (all, me) = (Connections::default(), device("D"));
@@ -324,15 +332,6 @@ mod tests {
         assert!(open.known.rooms.contains_key(&RoomKey::Here(RoomNid(4))));
         assert!(!open.known.rooms.contains_key(&RoomKey::Here(RoomNid(3))));
         assert!(all.resume(&me, "c", &late).is_err());
-    }
-
-        let again = all.resume(&me, "c", &first).unwrap();
-        assert_eq!(again.known.rooms.len(), 1, "what never arrived does not count");
-        let second = again.answer(news(3, 30)).to_string();
-        assert!(all.resume(&me, "c", &lost).is_err(), "an answer that another replaced");
-        let open = all.resume(&me, "c", &second).unwrap();
-        assert!(!open.known.rooms.contains_key(&RoomKey::Here(RoomNid(2))));
-        assert!(all.resume(&me, "c", &first).is_err(), "older than the last that arrived");
     }
 
     #[test]
