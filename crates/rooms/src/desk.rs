@@ -397,7 +397,7 @@ impl<'s> Desk<'s> {
             }
         }
         let local = source != Source::Elsewhere;
-        let sticky = self.stick(pdu, num);
+        let sticky = self.stick(pdu, num).await?;
         self.tx.log(LogEntry::Event { room: self.nid.0, event: num.0, member, local, sticky });
         Ok(())
     }
