@@ -156,7 +156,7 @@ impl Search {
         if !self.0.config.messages {
             return Err(Error::Off);
         }
-        let page = query.page.as_deref().map(Place::parse).transpose()?;
+        let page = query.page.as_deref().map(|page| self.0.seal.open(&actor.user, page)).transpose()?;
         if page.as_ref().is_some_and(|page| page.order() != query.order) {
             return Err(Error::BadToken);
         }
@@ -181,16 +181,16 @@ impl Search {
         let group = page.and_then(|page| page.group);
         let place = |hit: Hit, group: Option<(Grouping, String)>| {
             let recent = query.order == Order::Recent;
-            Place { recent, by: hit.by, key: hit.key, count, group }.token()
+            self.0.seal.token(&actor.user, &Place { recent, by: hit.by, key: hit.key, count, group })
         };
         let mut found = Found { count, ..Found::default() };
-        found.next = walked.next.map(|hit| place(hit, group));
+        found.next = walked.next.map(|hit| place(hit, group)).transpose()?;
         found.highlights = highlights(&asked, &walked.seen);
         for grouping in &query.groupings {
             let mut groups = grouped(*grouping, &walked.seen);
             if found.next.is_some() {
                 for (name, (last, group)) in &mut groups {
-                    group.next = Some(place(*last, Some((*grouping, name.clone()))));
+                    group.next = Some(place(*last, Some((*grouping, name.clone())))?);
                 }
             }
             let groups = groups.into_iter().map(|(name, (_, group))| (name, group)).collect();

@@ -45,7 +45,7 @@ pub use self::{
     find::{Around, Context, Found, Group, Grouping, Match, Query},
     people::{Circle, People, Person},
 };
-use self::{follow::Follower, index::Index};
+use self::{follow::Follower, index::Index, pages::Seal};
 
 /// Searches at work at the same time; more wait their turn.
 const AT_ONCE: usize = 4;
@@ -85,10 +85,12 @@ struct Inner {
     /// The index could not be read and has to be built anew.
     broken: AtomicBool,
     turns: Semaphore,
+    seal: Seal,
 }
 
 impl Search {
     /// An index that is not opened yet.
+        let seal = Seal::new(deps.world.clone());
     pub fn new(deps: Deps, config: Config) -> Self {
         Self(Arc::new(Inner {
             deps,
@@ -98,6 +100,7 @@ impl Search {
             wanted: AtomicU64::new(0),
             wake: Notify::new(),
             building: AtomicBool::new(true),
+            seal,
             broken: AtomicBool::new(false),
             turns: Semaphore::new(AT_ONCE),
         }))
