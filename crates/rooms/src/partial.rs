@@ -7,7 +7,12 @@ use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 use tokio::sync::Notify;
 
-use crate::{Actor, Error, Inner, Result, Rooms, View, desk::Desk, receive::Budget, visible::Access};
+use crate::{
+    Actor, Error, Inner, Result, Rooms, View,
+    desk::Desk,
+    receive::{Budget, MANY_STATES},
+    visible::Access,
+};
 
 /// Servers asked in one round at most.
 const MOST_SERVERS: usize = 12;
@@ -147,7 +152,8 @@ impl Inner {
         partial: &PartialRoom,
     ) -> Result<()> {
         let rules = Desk::open(self, room).await?.rules;
-        let mut budget = Budget { events: self.config.missing_events_limit, fill: false };
+        let mut budget =
+            Budget { events: self.config.missing_events_limit, states: MANY_STATES, fill: false };
         for event in self.unplaced(room, &partial.prev).await? {
             self.stage_told((server, room, &event), rules, &mut budget).await?;
         }
