@@ -377,6 +377,21 @@ async fn data_stops_and_begins_when_states_are_resolved() {
 }
 
 #[tokio::test]
+async fn a_forgotten_room_is_gone_at_once() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.change(&room, &bob, Change::Kick).await;
+    let mut request = window(&bob, 9, ask(1, &[]));
+    assert_eq!(next(&house, &mut request).await.counts["all"], 1, "others put the user out: it stays listed");
+    let token = bob.sync(None).await.next;
+    house.rooms.forget(&bob.id, &room).await.unwrap();
+    assert_eq!(next(&house, &mut request).await.counts["all"], 0);
+    assert!(bob.sync(Some(token)).await.is_empty());
+}
+
+#[tokio::test]
 async fn who_leaves_is_told_so_once() {
     let house = House::new();
     let (alice, bob) = two(&house).await;
