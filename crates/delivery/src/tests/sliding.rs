@@ -392,6 +392,48 @@ async fn a_forgotten_room_is_gone_at_once() {
 }
 
 #[tokio::test]
+async fn tags_and_spaces_are_read_when_they_change() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let (space, one, two) = (alice.room(&[]).await, alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&one).await;
+    let child = async |room: &RoomId| {
+        let content = json!({"via": ["a.example"]}).as_object().unwrap().clone();
+        let draft = chappe_rooms::Draft::state("m.space.child".to_owned(), room.as_str(), content);
+        house.rooms.send(&alice.actor(), &space, draft, None).await.unwrap();
+    };
+    child(&one).await;
+    let filters = ListFilters {
+        spaces: Some([space.clone()].into()),
+        not_tags: ["u.hidden".to_owned()].into(),
+        ..ListFilters::default()
+    };
+    let mut request = window(&alice, 99, ask(1, &[]));
+    request.lists.get_mut("all").unwrap().filters = filters;
+    assert_eq!(next(&house, &mut request).await.rooms.keys().collect::<Vec<_>>(), [&one]);
+    let mut plain = window(&alice, 99, ask(1, &[]));
+    plain.connection = "plain".to_owned();
+    next(&house, &mut plain).await;
+    bob.say(&one, "news").await;
+    let _ = house.trips.take();
+    next(&house, &mut plain).await;
+    let without = house.trips.take();
+    bob.say(&one, "more news").await;
+    let _ = house.trips.take();
+    next(&house, &mut request).await;
+    let with = house.trips.take();
+    assert!(
+        with.0 <= without.0 + 2 && with.1 <= without.1,
+        "{with:?} {without:?}: filters read nothing again"
+    );
+    child(&two).await;
+    assert!(next(&house, &mut request).await.rooms.contains_key(&two));
+    let tag = |tags: &mut serde_json::Map<_, _>| drop(tags.insert("u.hidden".to_owned(), json!({})));
+    house.accounts.update_tags(&alice.id, &one, tag).await.unwrap();
+    assert_eq!(next(&house, &mut request).await.counts["all"], 1);
+}
+
+#[tokio::test]
 async fn who_leaves_is_told_so_once() {
     let house = House::new();
     let (alice, bob) = two(&house).await;
