@@ -434,6 +434,32 @@ async fn tags_and_spaces_are_read_when_they_change() {
 }
 
 #[tokio::test]
+async fn receipts_are_told_whatever_the_follower_knows_already() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    let read = async |event: &ruma::EventId| {
+        let thread = ReceiptThread::Unthreaded;
+        house.rooms.set_receipt(&bob.actor(), &room, &kind, event, &thread).await.unwrap();
+    };
+    read(&alice.say(&room, "one").await).await;
+    let nid = house.store.read().room_nid(&room).await.unwrap().unwrap();
+    let signal = house.delivery.0.wake.attach(&alice.id).await.unwrap();
+    // The follower is ahead of the snapshot: the user's membership has changed since.
+    let ahead = (true, chappe_store::Position(u64::MAX));
+    signal.rooms.lock().insert(nid, ahead);
+    let mut request = window(&alice, 9, ask(1, &[]));
+    request.extensions.receipts = Some(Scope::default());
+    assert!(next(&house, &mut request).await.extensions.receipts.contains_key(&room));
+    let two = alice.say(&room, "two").await;
+    read(&two).await;
+    signal.rooms.lock().insert(nid, ahead);
+    assert!(next(&house, &mut request).await.extensions.receipts[&room].get().contains(two.as_str()));
+}
+
+#[tokio::test]
 async fn who_leaves_is_told_so_once() {
     let house = House::new();
     let (alice, bob) = two(&house).await;
