@@ -106,7 +106,6 @@ impl Follower {
                 return;
             }
             tracing::error!(%error, "the search index does not get on, trying again");
-            search.0.building.store(true, SeqCst);
             if search.0.broken.swap(false, SeqCst) {
                 let folder = search.0.deps.folder.clone();
                 if let Ok(Err(error)) = world.spawn_blocking(move || wipe(&folder)).await {
@@ -172,7 +171,6 @@ impl Follower {
                 }
                 continue;
             }
-            search.0.building.store(false, SeqCst);
             self.catch_up().await?;
             self.settle().await?;
             tokio::select! {

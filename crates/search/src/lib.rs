@@ -80,8 +80,6 @@ struct Inner {
     /// Somebody waits for the index to reach this.
     wanted: AtomicU64,
     wake: Notify,
-    /// The index is being built: what it has is not all.
-    building: AtomicBool,
     /// The index could not be read and has to be built anew.
     broken: AtomicBool,
     turns: Semaphore,
@@ -90,8 +88,8 @@ struct Inner {
 
 impl Search {
     /// An index that is not opened yet.
-        let seal = Seal::new(deps.world.clone());
     pub fn new(deps: Deps, config: Config) -> Self {
+        let seal = Seal::new(deps.world.clone());
         Self(Arc::new(Inner {
             deps,
             config,
@@ -99,10 +97,9 @@ impl Search {
             reached: watch::Sender::new(Position(0)),
             wanted: AtomicU64::new(0),
             wake: Notify::new(),
-            building: AtomicBool::new(true),
-            seal,
             broken: AtomicBool::new(false),
             turns: Semaphore::new(AT_ONCE),
+            seal,
         }))
     }
 
