@@ -147,6 +147,8 @@ registry! {
     PARTIAL_ROOMS = 51, Point;
     /// Remote users whose devices changed while it was not known whether they are in such a room.
     UNPLACED_DEVICES = 52, Index;
+    /// Events of such a room that did not fit what it seemed to be like when they came.
+    LATE_EVENTS = 54, Index;
     /// Reports of events, rooms and users to the administrators.
     REPORTS = 60, Queue;
     /// Events that wait for their time, and for a while what became of them.

@@ -51,7 +51,8 @@ fn version_1() -> RoomVersionId {
 }
 
 impl Inner {
-    /// Validates the answer to `send_join` and takes the room in.
+    /// Validates the answer to `send_join` and takes the room in. False if the room came in otherwise meanwhile: its state is
+    /// not to be replaced then.
     pub(super) async fn import_join(
         &self,
         server: &OwnedServerName,
@@ -59,14 +60,17 @@ impl Inner {
         rules: &'static RoomVersionRules,
         ours: Pdu,
         answer: JoinAnswer,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let import = self.validate(rules, version, ours, answer).await?;
         let room = import.join.room_id().to_owned();
         let _turn = self.turn(&room).await;
+        if self.is_followed_room(&room).await? {
+            return Ok(false);
+        }
         self.have_room(&room, version).await?;
         self.store_outliers_in_turn(&room, &import.outliers).await?;
         self.import_state(&room, &import).await?;
-        self.go_live(&room, server, &import).await
+        self.go_live(&room, server, &import).await.map(|()| true)
     }
 
     async fn validate(
