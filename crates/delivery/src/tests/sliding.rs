@@ -460,6 +460,41 @@ async fn receipts_are_told_whatever_the_follower_knows_already() {
 }
 
 #[tokio::test]
+async fn members_that_come_behind_are_told_to_those_who_want_them() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.set(&room, "m.room.topic", json!({"topic": "t"})).await;
+    alice.say(&room, "hello").await;
+    let mut lazy = window(&alice, 9, ask(1, &["m.room.topic"]));
+    let mut all = window(&alice, 9, ask(1, &[]));
+    all.connection = "all".to_owned();
+    all.lists.get_mut("all").unwrap().ask.state =
+        WantedState { include: [pattern("m.room.member", None)].into(), ..WantedState::default() };
+    for request in [&mut lazy, &mut all] {
+        next(&house, request).await;
+    }
+    let reader = house.store.read();
+    let nid = reader.room_nid(&room).await.unwrap().unwrap();
+    let old = reader.room_head(nid).await.unwrap();
+    let whole = chappe_store::RoomHead { whole_since: chappe_store::WholeSince::Now, ..old.clone() };
+    let mut tx = chappe_store::Tx::new();
+    tx.replace_head(nid, &old, &whole);
+    tx.log(chappe_store::LogEntry::Whole { room: nid.0, servers: Vec::new() });
+    house.store.commit(tx).await.unwrap();
+    let told = next(&house, &mut all).await;
+    assert!(told.rooms[&room].initial);
+    assert_eq!(members(&told.rooms[&room]), [alice.id.as_str(), bob.id.as_str()]);
+    let told = next(&house, &mut lazy).await;
+    assert_eq!(members(&told.rooms[&room]), [""; 0], "a lazy client gets no more than it needs");
+    assert_eq!(told.rooms[&room].members, Some((2, 0)));
+    for request in [&mut lazy, &mut all] {
+        assert!(next(&house, request).await.rooms.is_empty(), "once");
+    }
+}
+
+#[tokio::test]
 async fn who_leaves_is_told_so_once() {
     let house = House::new();
     let (alice, bob) = two(&house).await;

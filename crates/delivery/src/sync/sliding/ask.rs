@@ -235,7 +235,7 @@ impl Combined {
         self.states.iter().any(|state| state.lazy) && !self.wants_all_members()
     }
 
-    fn wants_all_members(&self) -> bool {
+    pub(super) fn wants_all_members(&self) -> bool {
         let all = |pattern: &Pattern| pattern.matches(MEMBER, "") && pattern.key.is_none();
         self.states.iter().any(|state| !state.lazy && state.include.iter().any(all))
     }

@@ -80,6 +80,8 @@ struct Course<'a> {
     mark: u64,
     sent: Option<&'a Sent>,
     end: StateRef,
+    /// Whether the room's members have come since.
+    grown: bool,
 }
 
 impl Turn<'_> {
@@ -176,10 +178,10 @@ impl Turn<'_> {
     ) -> Result<Outcome, Error> {
         let found = self.work.reader.out_of_band(&self.request.user, room).await?;
         let Some(at) = found else { return Ok((None, self.sent_now(relevant, sent))) };
+        if relevant.row.is_over() {
             if sent.is_some_and(|sent| sent.ended && at.position <= sent.up_to) {
                 return Ok((None, self.sent_now(relevant, sent)));
             }
-        if relevant.row.is_over() {
             let part = farewell(&at, Form::Sync).part;
             let told = SlidingRoom { part: Some(part), initial: true, ..self.empty(relevant, sent) };
             return Ok((Some(told), self.sent_now(relevant, sent)));
@@ -210,6 +212,9 @@ impl Turn<'_> {
     ) -> Result<Outcome, Error> {
         let (view, asked) = (&place.view, &*relevant.asked);
         let known = work.known(place).await?;
+        // Members came in great number behind a join over federation: whoever wants them all begins again.
+        let grown = known.is_some_and(|seen| view.head.whole_at() > seen);
+        let known = known.filter(|_| !grown || !asked.wants_all_members());
         let sent = before.filter(|_| known.is_some());
         let expanded = sent.is_some_and(|sent| asked.limit > sent.timeline);
         let steady = known.is_some_and(|seen| place.own.position <= seen);
@@ -226,7 +231,7 @@ impl Turn<'_> {
             |seen: Position| slice.events.first().is_some_and(|first| first.event.meta.position <= seen);
         let gap = slice.limited && !(expanded && known.is_some_and(joins_on));
         if asked.is_lazy() {
-            let changed = if gap { None } else { Some(&changed) };
+            let changed = if gap || grown { None } else { Some(&changed) };
             let needed = needed(view, &course, &slice, changed).await?;
             now.note_members(needed.values().copied());
             nums.extend(needed);
@@ -236,11 +241,11 @@ impl Turn<'_> {
             _ => asked.limit,
         };
         let mut room = self.empty(relevant, sent);
-        let silent = slice.events.is_empty() && nums.is_empty() && room.is_dm.is_none();
+        let silent = slice.events.is_empty() && nums.is_empty() && room.is_dm.is_none() && !grown;
         if sent.is_some() && silent && !gap {
             return Ok((None, now));
         }
-        self.name(work, place, &changed, &mut room).await?;
+        self.name(work, place, (&changed, grown), &mut room).await?;
         room.expanded = expanded;
         room.live = self.live(&slice);
         room.bump = place.tail.bump(view).await?.unwrap_or(relevant.row.own.position).0;
@@ -262,6 +267,9 @@ impl Turn<'_> {
             let all = wanted_state(view, course.asked, course.end).await?;
             return Ok((Nums::new(), all));
         };
+        if course.grown {
+            return Ok((Nums::new(), wanted_state(view, course.asked, course.end).await?));
+        }
         let from = if expanded {
             let gap = Slice { limited: true, ..Slice::default() };
             state::state_seen(view, seen, &gap).await?
@@ -283,7 +291,7 @@ impl Turn<'_> {
         &self,
         work: &Work<'_>,
         place: &Place<'_>,
-        changed: &Nums,
+        (changed, grown): (&Nums, bool),
         room: &mut SlidingRoom,
     ) -> Result<(), Error> {
         #[derive(Default, Deserialize)]
@@ -291,9 +299,9 @@ impl Turn<'_> {
             name: Option<String>,
             url: Option<String>,
         }
-        let has = |kind: &str| room.initial || changed.contains_key(&StateKey::new(kind, ""));
+        let has = |kind: &str| room.initial || grown || changed.contains_key(&StateKey::new(kind, ""));
         let (name, avatar) = (has("m.room.name"), has("m.room.avatar"));
-        let members = room.initial || changed.keys().any(|key| key.event_type() == MEMBER);
+        let members = room.initial || grown || changed.keys().any(|key| key.event_type() == MEMBER);
         if !name && !avatar && !members {
             return Ok(());
         }
