@@ -12,10 +12,10 @@ use std::{
 use chappe_rules::appservice::{Registration, Registrations};
 use chappe_store::{
     Cursors, Error, Json, Membership, Reader, RoomNid, Store, Tx,
-    members::{RoomMembers, UserRooms},
+    members::UserRooms,
     services::{ServiceHead, ServiceHeads, ServiceRooms},
 };
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedRoomId, RoomId, UserId};
 
 use crate::follow::CURSOR;
 
@@ -160,34 +160,20 @@ pub(crate) async fn concerns(
     Ok(reader.aliases_of(nid).await?.iter().any(|alias| service.covers_alias(alias)))
 }
 
-/// Whether a user is one of a service's or shares a room with one of them. Costs the user's rooms for a user of this
-/// server, and the service's rooms for one of another.
+/// Whether a user is one of a service's or shares a room with one of them. Costs the user's rooms.
 pub(crate) async fn knows(reader: &Reader<'_>, service: &Registration, user: &UserId) -> Result<bool, Error> {
     if service.covers_user(user) {
         return Ok(true);
     }
-    if user.server_name() == service.sender.server_name() {
-        return shares_as_local(reader, service, user).await;
-    }
-    let mut after = None;
-    loop {
-        let rooms = reader.service_rooms(&service.id, after, PAGE).await?;
-        let Some(last) = rooms.last().copied() else { return Ok(false) };
-        let keys: Vec<(RoomNid, Membership, OwnedUserId)> =
-            rooms.into_iter().map(|nid| (nid, Membership::Join, user.to_owned())).collect();
-        if reader.get_many::<RoomMembers>(&keys).await?.iter().any(Option::is_some) {
-            return Ok(true);
-        }
-        after = Some(last);
-    }
-}
-
-async fn shares_as_local(reader: &Reader<'_>, service: &Registration, user: &UserId) -> Result<bool, Error> {
-    let rooms = reader.user_rooms(user).await?;
-    let joined = rooms.into_iter().filter(|(_, at)| at.value.membership == Membership::Join);
-    let keys: Vec<(String, RoomNid)> = joined.map(|(nid, _)| (service.id.clone(), nid)).collect();
-    for keys in keys.chunks(PAGE) {
-        if reader.get_many::<ServiceRooms>(keys).await?.iter().any(Option::is_some) {
+    let rooms: Vec<RoomNid> = if user.server_name() == service.sender.server_name() {
+        let rooms = reader.user_rooms(user).await?.into_iter();
+        rooms.filter(|(_, at)| at.value.membership == Membership::Join).map(|(nid, _)| nid).collect()
+    } else {
+        reader.remote_rooms(user, usize::MAX).await?
+    };
+    for rooms in rooms.chunks(PAGE) {
+        let keys: Vec<(String, RoomNid)> = rooms.iter().map(|nid| (service.id.clone(), *nid)).collect();
+        if reader.get_many::<ServiceRooms>(&keys).await?.iter().any(Option::is_some) {
             return Ok(true);
         }
     }
@@ -206,5 +192,52 @@ impl RoomNames {
         let name = reader.room_id(nid).await?;
         self.0.insert(nid, name.clone());
         Ok(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chappe_kv::{Counting, Db, Memory, RoundTrips};
+    use chappe_store::{
+        EventNum, Membership, RoomHead, RoomNid, Store, Tx, members::MemberChange, services::ServiceRooms,
+    };
+    use chappe_world::Guard;
+    use ruma::{RoomVersionId, owned_user_id, server_name, user_id};
+
+    use super::knows;
+    use crate::registration::read_registrations;
+
+    const BRIDGE: &str = r##"
+id: bridge
+url: null
+as_token: a
+hs_token: b
+sender_localpart: bot
+namespaces: { users: [], aliases: [], rooms: [] }
+"##;
+
+    #[tokio::test]
+    async fn whom_a_large_bridge_does_not_meet_costs_one_look() {
+        let files = [("bridge.yaml".to_owned(), BRIDGE.to_owned())];
+        let services = read_registrations(&files, server_name!("a.fr"), &Guard::new(Vec::new())).unwrap();
+        let bridge = services.get("bridge").unwrap();
+        let trips = Arc::new(RoundTrips::default());
+        let store = Store::new(Db::new(Counting::new(Memory::default(), trips.clone())));
+        let mut tx = Tx::new();
+        for nid in 1..=5_000 {
+            tx.put::<ServiceRooms>(&(bridge.id.clone(), RoomNid(nid)), &1);
+        }
+        let mut head = RoomHead::new(RoomVersionId::V11);
+        let (user, new) = (owned_user_id!("@met:b.fr"), Some((Membership::Join, EventNum(1))));
+        tx.change_member(RoomNid(4_000), &mut head, &MemberChange { user, local: false, old: None, new });
+        store.commit(tx).await.unwrap();
+        let reader = store.read();
+        let _ = trips.take();
+        assert!(!knows(&reader, bridge, user_id!("@made_up:b.fr")).await.unwrap());
+        let (gets, scans, _) = trips.take();
+        assert!(gets + scans <= 1, "{gets} and {scans}");
+        assert!(knows(&reader, bridge, user_id!("@met:b.fr")).await.unwrap());
     }
 }

@@ -10,8 +10,8 @@ use http::Method;
 use ruma::{
     OwnedRoomId, RoomId, UInt, UserId, api::client::filter::FilterDefinition, presence::PresenceState,
 };
-use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     Api,
@@ -37,13 +37,54 @@ pub(crate) struct Query {
     archived: bool,
 }
 
+#[derive(Serialize)]
+struct Answer {
+    end: String,
+    rooms: Vec<Shown>,
+    presence: Vec<Box<RawValue>>,
+    receipts: Vec<Box<RawValue>>,
+    account_data: Vec<Box<RawValue>>,
+}
+
+/// A room of the answer.
+#[derive(Default, Serialize)]
+pub(crate) struct Shown {
+    pub(crate) room_id: Option<OwnedRoomId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) membership: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) visibility: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) messages: Option<Messages>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<Vec<Box<RawValue>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) account_data: Option<Vec<Box<RawValue>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) presence: Option<Vec<Box<RawValue>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) receipts: Option<Vec<Box<RawValue>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inviter: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) invite: Option<Box<RawValue>>,
+}
+
+/// The newest messages of a room.
+#[derive(Serialize)]
+pub(crate) struct Messages {
+    pub(crate) chunk: Vec<Box<RawValue>>,
+    pub(crate) start: String,
+    pub(crate) end: String,
+}
+
 async fn handler(
     State(delivery): State<Delivery>,
     State(rooms): State<Rooms>,
     State(limits): State<Limits>,
     requester: Requester,
     Parameters(query): Parameters<Query>,
-) -> Result<Json<Value>> {
+) -> Result<Json<Answer>> {
     limits.user("search", &requester, |rates| rates.search)?;
     let mut wanted = whole(requester.user(), query.limit);
     let mut filter = FilterDefinition::clone(&wanted.filter);
@@ -56,8 +97,8 @@ async fn handler(
         let read = joined.ephemeral.iter().filter(|event| is_receipt(event));
         receipts.extend(read.map(|event| in_room(event, &room)));
         let mut shown = render(&room, &joined.part, &end);
-        shown["membership"] = "join".into();
-        shown["visibility"] = visibility(&rooms, &room).await?.into();
+        shown.membership = Some("join");
+        shown.visibility = Some(visibility(&rooms, &room).await?);
         all.push(shown);
     }
     for (room, stripped) in delta.invited {
@@ -65,13 +106,11 @@ async fn handler(
     }
     for (room, left) in delta.left {
         let mut shown = render(&room, &left.part, &end);
-        shown["membership"] = membership(&rooms, requester.user(), &room).await?.into();
+        shown.membership = Some(membership(&rooms, requester.user(), &room).await?);
         all.push(shown);
     }
-    Ok(Json(json!({
-        "end": end, "rooms": all, "presence": delta.presence, "receipts": receipts,
-        "account_data": delta.account_data,
-    })))
+    let (presence, account_data) = (delta.presence, delta.account_data);
+    Ok(Json(Answer { end, rooms: all, presence, receipts, account_data }))
 }
 
 /// A question for everything, with the newest messages of each room.
@@ -91,16 +130,18 @@ pub(crate) fn whole(user: &UserId, limit: Option<u32>) -> SyncRequest {
 }
 
 /// A room with its state of now, its newest messages and the user's data of it.
-pub(crate) fn render(room: &RoomId, part: &RoomPart, end: &str) -> Value {
+pub(crate) fn render(room: &RoomId, part: &RoomPart, end: &str) -> Shown {
     let named = |events: &[Box<RawValue>]| -> Vec<Box<RawValue>> {
         events.iter().map(|event| in_room(event, room)).collect()
     };
-    json!({
-        "room_id": room,
-        "messages": { "chunk": named(&part.timeline.events), "start": part.timeline.prev_batch, "end": end },
-        "state": named(part.state.events()),
-        "account_data": part.account_data,
-    })
+    let (start, end) = (part.timeline.prev_batch.clone(), end.to_owned());
+    Shown {
+        room_id: Some(room.to_owned()),
+        messages: Some(Messages { chunk: named(&part.timeline.events), start, end }),
+        state: Some(named(part.state.events())),
+        account_data: Some(part.account_data.clone()),
+        ..Shown::default()
+    }
 }
 
 /// Whether a room is in the public directory.
@@ -116,16 +157,17 @@ pub(crate) async fn membership(rooms: &Rooms, user: &UserId, room: &RoomId) -> R
     Ok(rooms.membership(user, room).await?.unwrap_or("leave"))
 }
 
-fn invited(room: &OwnedRoomId, user: &UserId, stripped: &[Box<RawValue>]) -> Value {
+fn invited(room: &OwnedRoomId, user: &UserId, stripped: &[Box<RawValue>]) -> Shown {
     let fields = |event: &RawValue| serde_json::from_str::<BTreeMap<String, Value>>(event.get()).ok();
     let own = stripped.iter().filter_map(|event| Some((event, fields(event)?))).find(|(_, fields)| {
         fields.get("type").is_some_and(|kind| kind == "m.room.member")
             && fields.get("state_key").is_some_and(|key| key == user.as_str())
     });
-    let mut shown = json!({ "room_id": room, "membership": "invite" });
+    let (room_id, membership) = (Some(room.clone()), Some("invite"));
+    let mut shown = Shown { room_id, membership, ..Shown::default() };
     if let Some((event, fields)) = own {
-        shown["inviter"] = fields.get("sender").cloned().unwrap_or_default();
-        shown["invite"] = json!(in_room(event, room));
+        shown.inviter = fields.get("sender").cloned();
+        shown.invite = Some(in_room(event, room));
     }
     shown
 }

@@ -28,7 +28,7 @@ pub struct Rates {
     pub invite: Rate,
     /// Invites of e-mail addresses by one user.
     pub address_invite: Rate,
-    /// Searches and look-ups of one user that may go to other servers.
+    /// Searches of one user, look-ups that may go to other servers, and the old ways of asking for everything at once.
     pub search: Rate,
     /// Uploads of one user.
     pub upload: Rate,

@@ -10,7 +10,7 @@ use ruma::{
     api::client::search::search_events::v3::{Criteria, GroupingKey, OrderBy, Request, SearchKeys},
 };
 use serde::Serialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{Api, error::Result, rates::Limits, requester::Requester};
 
@@ -26,17 +26,18 @@ async fn handler(
     State(limits): State<Limits>,
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
-) -> Result<Json<Value>> {
+) -> Result<Json<Categories>> {
     limits.user("search", &requester, |rates| rates.search)?;
     let Some(criteria) = request.search_categories.room_events else {
-        return Ok(Json(json!({ "search_categories": {} })));
+        return Ok(Json(Categories::default()));
     };
     // That a context is wanted at all shows in the request only: the endpoint's type fills it in.
     let context = body.pointer("/search_categories/room_events/event_context");
     let around = context.is_some_and(|context| !context.is_null());
     let query = query(criteria, around, request.next_batch)?;
     let found = search.events(&requester.actor(), &query).await?;
-    Ok(Json(json!({ "search_categories": { "room_events": answer(found) } })))
+    let search_categories = Category { room_events: Some(answer(found)) };
+    Ok(Json(Categories { search_categories }))
 }
 
 fn query(criteria: Criteria, around: bool, page: Option<String>) -> Result<Query> {
@@ -86,17 +87,54 @@ fn query(criteria: Criteria, around: bool, page: Option<String>) -> Result<Query
     })
 }
 
+#[derive(Default, Serialize)]
+struct Categories {
+    search_categories: Category,
+}
+
+#[derive(Default, Serialize)]
+struct Category {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_events: Option<Answer>,
+}
+
 #[derive(Serialize)]
 struct Answer {
     count: u64,
     highlights: Vec<String>,
-    results: Vec<Value>,
+    results: Vec<Hit>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_batch: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     state: BTreeMap<OwnedRoomId, Vec<Box<RawValue>>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     groups: BTreeMap<Grouping, BTreeMap<String, GroupAnswer>>,
+}
+
+#[derive(Serialize)]
+struct Hit {
+    rank: f64,
+    result: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<Surroundings>,
+}
+
+#[derive(Serialize)]
+struct Surroundings {
+    events_before: Vec<Box<RawValue>>,
+    events_after: Vec<Box<RawValue>>,
+    start: String,
+    end: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile_info: Option<BTreeMap<OwnedUserId, Profile>>,
+}
+
+#[derive(Serialize)]
+struct Profile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    displayname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avatar_url: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -122,26 +160,16 @@ fn answer(found: Found) -> Answer {
     }
 }
 
-fn result(found: Match) -> Value {
-    let mut result = json!({ "rank": found.rank, "result": found.event });
-    if let Some(Context { before, after, start, end, profiles }) = found.context {
-        result["context"] =
-            json!({ "events_before": before, "events_after": after, "start": start, "end": end });
-        if let Some(profiles) = profiles {
-            let profile = |(user, profile): (OwnedUserId, chappe_rooms::Profile)| {
-                let mut shown = json!({});
-                for (field, value) in
-                    [("displayname", profile.display_name), ("avatar_url", profile.avatar_url)]
-                {
-                    if let Some(value) = value {
-                        shown[field] = value.into();
-                    }
-                }
-                (user, shown)
-            };
-            let profiles: BTreeMap<OwnedUserId, Value> = profiles.into_iter().map(profile).collect();
-            result["context"]["profile_info"] = json!(profiles);
-        }
-    }
-    result
+fn result(found: Match) -> Hit {
+    let profile = |(user, profile): (OwnedUserId, chappe_rooms::Profile)| {
+        (user, Profile { displayname: profile.display_name, avatar_url: profile.avatar_url })
+    };
+    let context = found.context.map(|Context { before, after, start, end, profiles }| Surroundings {
+        events_before: before,
+        events_after: after,
+        start,
+        end,
+        profile_info: profiles.map(|profiles| profiles.into_iter().map(profile).collect()),
+    });
+    Hit { rank: found.rank, result: found.event, context }
 }

@@ -1,8 +1,9 @@
 //! Notifications, found by the reader: the user's rooms are merged backwards in time, and what is not asked for is not
 //! looked at.
 //!
-//! Nothing is written when something is said. A page looks at the heads of the user's rooms once, then only into those
-//! rooms in which something happened within the page, newest first.
+//! Nothing is written when something is said. A page looks at the heads of the user's rooms once, asks of those that went on
+//! since it begins where their last event before it is, and then opens only the rooms in which something happened
+//! within the page, newest first.
 
 use std::{
     cmp::Ordering,
@@ -18,7 +19,7 @@ use chappe_rules::{
     version,
 };
 use chappe_store::{
-    EventNum, Membership, Position, Reader, RoomHead, RoomNid, out_of_band::OutOfBand, rooms::RoomHeads,
+    EventNum, Membership, Position, Reader, RoomNid, out_of_band::OutOfBand, rooms::RoomHeads,
 };
 use ruma::{
     OwnedEventId, OwnedRoomId, RoomVersionId, UserId, events::room::member::MembershipState, push::Action,
@@ -123,7 +124,7 @@ impl FromStr for Place {
     }
 }
 
-/// What comes next: something found, or a room that has nothing newer than this place.
+/// What comes next: something found, or a room in which everything that was not looked at is before this place.
 struct Entry {
     at: Place,
     what: What,
@@ -131,7 +132,11 @@ struct Entry {
 
 enum What {
     Found(Box<Notification>),
-    Room(RoomNid),
+    /// A room of which it is not known where its last event before this place is; the commit of its last event of all,
+    /// and the ordinal after that.
+    Unplaced(RoomNid, Position, i64),
+    /// A room that goes on before this ordinal.
+    Room(RoomNid, i64),
 }
 
 impl PartialEq for Entry {
@@ -154,13 +159,6 @@ impl Ord for Entry {
     }
 }
 
-/// A room that was opened.
-struct Opened {
-    /// The first place that was looked at.
-    before: i64,
-    read: Read,
-}
-
 struct Merge<'a> {
     delivery: &'a Delivery,
     reader: &'a Reader<'a>,
@@ -169,7 +167,8 @@ struct Merge<'a> {
     request: &'a NotificationsRequest,
     from: Option<Place>,
     heap: BinaryHeap<Entry>,
-    rooms: BTreeMap<RoomNid, Opened>,
+    /// The rooms that were opened, and how far they are read.
+    rooms: BTreeMap<RoomNid, Read>,
     looked_at: usize,
 }
 
@@ -219,7 +218,7 @@ impl Merge<'_> {
                 if let Some(from) = self.from {
                     at = at.min(from.in_room(*nid));
                 }
-                self.heap.push(Entry { at, what: What::Room(*nid) });
+                self.heap.push(Entry { at, what: What::Unplaced(*nid, head.position, head.next_live) });
             }
         }
         for (room, at) in self.reader.out_of_bands(self.user).await? {
@@ -243,12 +242,17 @@ impl Merge<'_> {
                     page.list.push(*found);
                     last = Some(at);
                 }
-                What::Room(nid) if self.looked_at < LOOKED_AT && self.rooms.len() < OPENED => {
+                What::Unplaced(nid, newest, next) if page.list.len() < limit => {
+                    let before =
+                        if newest <= at.position && at.ordinal == i64::MAX { Some(next) } else { None };
+                    self.place(nid, before, at).await?;
+                }
+                What::Room(nid, before) if self.looked_at < LOOKED_AT && self.rooms.len() < OPENED => {
                     if page.list.len() == limit {
                         page.next = last.map(|last| last.to_string());
                         return Ok(page);
                     }
-                    self.look(nid, at).await?;
+                    self.look(nid, before).await?;
                     last = Some(last.map_or(at, |last| last.min(at)));
                 }
                 _ => {
@@ -260,24 +264,35 @@ impl Merge<'_> {
         Ok(page)
     }
 
-    /// Looks at the next events of a room, all of them before `at`.
-    async fn look(&mut self, nid: RoomNid, at: Place) -> Result<(), Error> {
+    /// Puts a room where its last event before a place is. Otherwise all rooms that went on since the page begins would
+    /// have to be opened before anything that was found is told.
+    async fn place(&mut self, nid: RoomNid, before: Option<i64>, at: Place) -> Result<(), Error> {
+        let before = match before {
+            Some(before) => before,
+            None if at.ordinal < i64::MAX => at.ordinal,
+            None => self.reader.ordinal_after(nid, at.position).await?,
+        };
+        let rows = self.reader.timeline_back(nid, before, 1).await?;
+        if let Some(row) = rows.first().filter(|row| row.ordinal > 0) {
+            let last = Place { position: row.position, room: nid, ordinal: row.ordinal + 1 };
+            self.heap.push(Entry { at: last.min(at), what: What::Room(nid, row.ordinal + 1) });
+        }
+        Ok(())
+    }
+
+    /// Looks at the next events of a room, all of them before an ordinal.
+    async fn look(&mut self, nid: RoomNid, before: i64) -> Result<(), Error> {
         let tail = self.delivery.tail(self.reader, nid).await?;
         let numbered = (nid, tail.room_id.clone());
         let view = self.delivery.0.rooms.view_with(self.reader.clone(), numbered, tail.head.clone())?;
         let reading =
             Reading { user: self.user, view: &view, tail: &tail, settings: self.settings, signal: None };
-        let before = match self.rooms.get(&nid) {
-            Some(opened) => opened.before,
-            None => {
-                let read = self.delivery.read_up_to(&reading).await?;
-                let before = self.first_place(&tail.head, nid, at).await?;
-                self.rooms.insert(nid, Opened { before, read });
-                before
-            }
-        };
+        if !self.rooms.contains_key(&nid) {
+            let read = self.delivery.read_up_to(&reading).await?;
+            self.rooms.insert(nid, read);
+        }
         let rows = self.reader.timeline_back(nid, before, PAGE).await?;
-        self.looked_at += rows.len().max(1);
+        self.looked_at += rows.len();
         // What was fetched of the time before this server knew the room notified nobody.
         let live: Vec<_> = rows.iter().filter(|row| row.ordinal > 0).collect();
         let nums: Vec<EventNum> = live.iter().map(|row| row.num).collect();
@@ -301,24 +316,10 @@ impl Merge<'_> {
             }
         }
         if let Some(end) = live.last().filter(|_| live.len() == PAGE) {
-            if let Some(opened) = self.rooms.get_mut(&nid) {
-                opened.before = end.ordinal;
-            }
             let at = Place { position: end.position, room: nid, ordinal: end.ordinal };
-            self.heap.push(Entry { at, what: What::Room(nid) });
+            self.heap.push(Entry { at, what: What::Room(nid, end.ordinal) });
         }
         Ok(())
-    }
-
-    /// The first place of a room that is not before `at`.
-    async fn first_place(&self, head: &RoomHead, nid: RoomNid, at: Place) -> Result<i64, Error> {
-        if at.ordinal < i64::MAX {
-            return Ok(at.ordinal);
-        }
-        if head.position <= at.position {
-            return Ok(head.next_live);
-        }
-        Ok(self.reader.ordinal_after(nid, at.position).await?)
     }
 
     /// What the user's rules make of an event, if it notifies.
@@ -349,7 +350,7 @@ impl Merge<'_> {
         let Some(actions) = self.wanted(&subject, &setting) else { return Ok(None) };
         let ordinal = seen.event.meta.ordinal.unwrap_or_default();
         let thread = thread_of(view, &seen.event).await?;
-        let read = self.rooms.get(&view.nid).is_some_and(|room| room.read.covers(ordinal, thread.as_ref()));
+        let read = self.rooms.get(&view.nid).is_some_and(|read| read.covers(ordinal, thread.as_ref()));
         let actor = chappe_rooms::Actor::user(self.user);
         let rendered = view.render(&actor, std::slice::from_ref(seen), Form::Sync, Bundle::None).await?.pop();
         let ts = u64::from(pdu.origin_server_ts().0);

@@ -198,6 +198,13 @@ impl Push {
             LogEntry::Event { room, event, member, .. } => {
                 self.event(reader, RoomNid(room), EventNum(event), member).await
             }
+            LogEntry::Member { room, user } => self.reread(reader, RoomNid(room), &user).await,
+            LogEntry::Members { room } | LogEntry::Whole { room, .. } => {
+                for user in self.rooms.get(&RoomNid(room)).cloned().unwrap_or_default() {
+                    self.reread(reader, RoomNid(room), &user).await?;
+                }
+                Ok(())
+            }
             LogEntry::Receipt { room, user, .. } if self.users.contains_key(&user) => {
                 self.read(reader, RoomNid(room), &user).await
             }
@@ -206,6 +213,25 @@ impl Push {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Reads again whether a user who listens is in a room.
+    async fn reread(&mut self, reader: &Reader<'_>, nid: RoomNid, user: &UserId) -> Result<(), Error> {
+        if !self.users.contains_key(user) {
+            return Ok(());
+        }
+        let now = reader.user_room(user, nid).await?;
+        let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
+        if let Some(listener) = self.users.get_mut(user) {
+            if joined {
+                listener.rooms.insert(nid);
+                self.rooms.entry(nid).or_default().insert(user.to_owned());
+            } else {
+                listener.rooms.remove(&nid);
+                self.leave(nid, user);
+            }
+        }
+        Ok(())
     }
 
     async fn event(
@@ -217,17 +243,7 @@ impl Push {
     ) -> Result<(), Error> {
         let mut listening = self.rooms.get(&nid).cloned().unwrap_or_default();
         if let Some(member) = member.filter(|member| self.users.contains_key(member)) {
-            let now = reader.user_room(&member, nid).await?;
-            let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
-            if let Some(listener) = self.users.get_mut(&member) {
-                if joined {
-                    listener.rooms.insert(nid);
-                    self.rooms.entry(nid).or_default().insert(member.clone());
-                } else {
-                    listener.rooms.remove(&nid);
-                    self.leave(nid, &member);
-                }
-            }
+            self.reread(reader, nid, &member).await?;
             listening.insert(member);
         }
         if listening.is_empty() {

@@ -1,7 +1,7 @@
 //! What happened lately to one attached user, in memory.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -19,6 +19,8 @@ use crate::sync::{RoomKey, Shelf};
 
 /// Changes remembered per user; older ones are found by comparing positions.
 const REMEMBERED: usize = 256;
+/// Spaces of which a user's children are remembered.
+const SPACES: usize = 200;
 /// Users whose settings are kept.
 const RECENT_SETTINGS: usize = 2_000;
 
@@ -136,6 +138,10 @@ pub(crate) struct Signal {
     keys: Remembered<BTreeMap<OwnedDeviceId, KeyCounts>>,
     /// The user's direct chats.
     direct: Remembered<Arc<BTreeSet<RoomKey>>>,
+    /// The tags of the user's rooms.
+    tags: Remembered<Arc<Tags>>,
+    /// Children of spaces, as read at a position each.
+    spaces: Remembered<BTreeMap<RoomNid, (Position, Arc<BTreeSet<RoomKey>>)>>,
     /// The user's rooms in order, once a sliding sync has asked for them.
     pub(crate) shelf: Mutex<Option<Arc<Shelf>>>,
 }
@@ -161,6 +167,20 @@ impl<T> Remembered<T> {
         let known = self.known.lock();
         let (as_of, value) = known.as_ref()?;
         if as_of.0 >= self.touched.load(SeqCst) { read(value) } else { None }
+    }
+}
+
+/// The tags that a user has given to rooms.
+pub(crate) type Tags = HashMap<RoomNid, BTreeSet<String>>;
+
+impl<T: Default> Remembered<T> {
+    /// Adds something read at a position to what is still good.
+    fn add(&self, as_of: Position, add: impl FnOnce(&mut T)) {
+        let mut known = self.known.lock();
+        let old = known.take().filter(|(then, _)| then.0 >= self.touched.load(SeqCst));
+        let (then, mut all) = old.unwrap_or_else(|| (as_of, T::default()));
+        add(&mut all);
+        *known = Some((then.min(as_of), all));
     }
 }
 
@@ -215,6 +235,8 @@ impl Signal {
             receipts: Mutex::default(),
             settings: Remembered::default(),
             direct: Remembered::default(),
+            tags: Remembered::default(),
+            spaces: Remembered::default(),
             shelf: Mutex::default(),
             keys: Remembered::default(),
         }
@@ -235,8 +257,13 @@ impl Signal {
             Touch::AccountData => {
                 self.settings.touch(at);
                 self.direct.touch(at);
+                self.tags.touch(at);
             }
-            Touch::Membership(_) => self.direct.touch(at),
+            Touch::Membership(_) => {
+                self.direct.touch(at);
+                self.tags.touch(at);
+                self.spaces.touch(at);
+            }
             Touch::Keys(_) => self.keys.touch(at),
             _ => {}
         }
@@ -319,6 +346,36 @@ impl Signal {
         *self.direct.known.lock() = Some((as_of, direct.clone()));
     }
 
+    /// The tags of the user's rooms, if they are remembered.
+    pub(crate) fn tags(&self) -> Option<Arc<Tags>> {
+        self.tags.good(|tags| Some(tags.clone()))
+    }
+
+    /// Remembers the tags of the user's rooms as read at a position.
+    pub(crate) fn remember_tags(&self, as_of: Position, tags: &Arc<Tags>) {
+        *self.tags.known.lock() = Some((as_of, tags.clone()));
+    }
+
+    /// The children of a space and the position at which that was so, if they are remembered.
+    pub(crate) fn children(&self, space: RoomNid) -> Option<(Position, Arc<BTreeSet<RoomKey>>)> {
+        self.spaces.good(|spaces| spaces.get(&space).cloned())
+    }
+
+    /// Remembers the children of a space as read at a position.
+    pub(crate) fn remember_children(
+        &self,
+        as_of: Position,
+        space: RoomNid,
+        children: &Arc<BTreeSet<RoomKey>>,
+    ) {
+        self.spaces.add(as_of, |spaces| {
+            if spaces.len() >= SPACES {
+                spaces.clear();
+            }
+            spaces.insert(space, (as_of, children.clone()));
+        });
+    }
+
     /// What a device has left to hand out, if that is remembered.
     pub(crate) fn keys(&self, device: &DeviceId) -> Option<KeyCounts> {
         self.keys.good(|all| all.get(device).cloned())
@@ -326,15 +383,7 @@ impl Signal {
 
     /// Remembers what a device has left, as read at a position.
     pub(crate) fn remember_keys(&self, as_of: Position, device: &DeviceId, keys: KeyCounts) {
-        let mut known = self.keys.known.lock();
-        let still_good = known.as_ref().is_some_and(|(then, _)| then.0 >= self.keys.touched.load(SeqCst));
-        match known.as_mut().filter(|_| still_good) {
-            Some((then, all)) => {
-                *then = (*then).min(as_of);
-                all.insert(device.to_owned(), keys);
-            }
-            None => *known = Some((as_of, BTreeMap::from([(device.to_owned(), keys)]))),
-        }
+        self.keys.add(as_of, |all| drop(all.insert(device.to_owned(), keys)));
     }
 
     /// Whether the user is joined to a room.

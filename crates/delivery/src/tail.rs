@@ -37,7 +37,7 @@ const BUMPING: [&str; 9] = [
     "org.matrix.msc3672.beacon_info",
 ];
 
-/// Ends of rooms, by room and commit of what last changed them: an event, or one that was removed.
+/// Ends of rooms, by room and commit of what last changed them: an event, one that was removed, a change of members.
 pub(crate) struct Tails(Cache<(RoomNid, Position), Arc<Tail>>);
 
 impl Default for Tails {

@@ -3,6 +3,7 @@
 mod devices;
 mod house;
 mod model;
+mod notifications;
 mod push;
 mod removal;
 mod rooms;

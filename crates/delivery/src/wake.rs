@@ -10,7 +10,8 @@ use std::{
 };
 
 use chappe_store::{
-    Entry, LogEntry, Membership, Position, Reader, RoomNid, Store, following, members::RoomMembers,
+    At, Entry, LogEntry, Membership, Position, Reader, RoomNid, Store, following,
+    members::{RoomMembers, UserRoom, UserRooms},
 };
 use chappe_world::World;
 use parking_lot::{Mutex, RwLock};
@@ -327,21 +328,33 @@ impl Wake {
                 self.note_event(nid, at);
                 self.touch_room(nid, at, &Touch::Room(nid));
                 self.peeks.touch(nid);
-                if let Some(signal) = member.as_ref().and_then(|member| self.user(member)) {
-                    let now = reader.user_room(&signal.user, nid).await?;
-                    let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
-                    self.set_joined(&signal, nid, joined, at);
-                    signal.touch(at, Touch::Membership(nid));
+                if let Some(member) = member {
+                    self.reread(reader, member, nid, at).await?;
                 }
             }
             LogEntry::Purged { room, .. } => {
                 // The end of the room is loaded anew.
                 self.note_event(RoomNid(*room), at);
             }
+            LogEntry::Member { room, user } => {
+                let nid = RoomNid(*room);
+                let now = reader.user_room(user, nid).await?;
+                // Whoever only forgot the room changed nothing in it.
+                if now.as_ref().is_none_or(|now| now.position >= at) {
+                    self.note_event(nid, at);
+                }
+                if let Some(signal) = self.user(user) {
+                    self.place(&signal, nid, now.as_ref(), at);
+                }
+            }
+            LogEntry::Members { room } => {
+                self.note_event(RoomNid(*room), at);
+                self.recall_joined(reader, RoomNid(*room), at, false).await?;
+            }
             LogEntry::Whole { room, .. } => {
                 let nid = RoomNid(*room);
                 self.note_event(nid, at);
-                self.recall_joined(reader, nid, at).await?;
+                self.recall_joined(reader, nid, at, true).await?;
                 self.touch_room(nid, at, &Touch::Room(nid));
             }
             LogEntry::Receipt { room, user, private, .. } => {
@@ -374,15 +387,47 @@ impl Wake {
         Ok(())
     }
 
-    /// Reads again who of the attached users is in a room: any membership may have changed.
-    async fn recall_joined(&self, reader: &Reader<'_>, nid: RoomNid, at: Position) -> Result<(), Error> {
-        let known = |signal: &&Arc<Signal>| signal.rooms.lock().contains_key(&nid);
-        let users: Vec<Arc<Signal>> = self.users.read().values().filter(known).cloned().collect();
-        for signal in users {
-            let now = reader.user_room(&signal.user, nid).await?;
-            let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
-            self.set_joined(&signal, nid, joined, at);
-            signal.touch(at, Touch::Membership(nid));
+    /// Reads again whether an attached user is in a room: their membership has changed.
+    async fn reread(
+        &self,
+        reader: &Reader<'_>,
+        user: &UserId,
+        nid: RoomNid,
+        at: Position,
+    ) -> Result<(), Error> {
+        if let Some(signal) = self.user(user) {
+            let now = reader.user_room(user, nid).await?;
+            self.place(&signal, nid, now.as_ref(), at);
+        }
+        Ok(())
+    }
+
+    fn place(&self, signal: &Arc<Signal>, nid: RoomNid, now: Option<&At<UserRoom>>, at: Position) {
+        let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
+        self.set_joined(signal, nid, joined, at);
+        signal.touch(at, Touch::Membership(nid));
+    }
+
+    /// Reads again who of the attached users that have a membership of a room is in it: any may have changed. Those whose
+    /// membership did are touched, or all. Whoever comes in by a resolution of states is named in the log.
+    async fn recall_joined(
+        &self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        at: Position,
+        all: bool,
+    ) -> Result<(), Error> {
+        let has_one = |signal: &&Arc<Signal>| signal.rooms.lock().contains_key(&nid);
+        let users: Vec<Arc<Signal>> = self.users.read().values().filter(has_one).cloned().collect();
+        for users in users.chunks(CHUNK) {
+            let keys: Vec<_> = users.iter().map(|signal| (signal.user.clone(), nid)).collect();
+            let found = reader.get_many::<UserRooms>(&keys).await?;
+            for (signal, now) in users.iter().zip(found) {
+                let then = signal.rooms.lock().get(&nid).map(|(_, then)| *then).unwrap_or_default();
+                if all || now.as_ref().is_none_or(|now| now.position > then) {
+                    self.place(signal, nid, now.as_ref(), at);
+                }
+            }
         }
         Ok(())
     }

@@ -397,23 +397,23 @@ impl<'s> Desk<'s> {
             }
         }
         let local = source != Source::Elsewhere;
-        let sticky = self.stick(pdu, num);
+        let sticky = self.stick(pdu, num).await?;
         self.tx.log(LogEntry::Event { room: self.nid.0, event: num.0, member, local, sticky });
         Ok(())
     }
 
     /// Tells the log whose memberships changes of the current state touched, that of the event `but` left out, which is
-    /// announced by itself.
+    /// announced by itself. Users of this server are named however many they are: each of them is told.
     pub(crate) fn announce_members(&mut self, changes: &[StateChange], but: Option<EventNum>) {
         let room = self.nid.0;
         let others = changes
             .iter()
             .filter(|change| change.key.event_type() == "m.room.member" && Some(change.num) != but)
             .filter_map(|change| OwnedUserId::try_from(&*change.key.state_key).ok());
-        let users: Vec<OwnedUserId> = others.take(MEMBERS_NAMED + 1).collect();
+        let mut users: Vec<OwnedUserId> = others.collect();
         if users.len() > MEMBERS_NAMED {
             self.tx.log(LogEntry::Members { room });
-            return;
+            users.retain(|user| user.server_name() == self.inner.server);
         }
         for user in users {
             self.tx.log(LogEntry::Member { room, user });

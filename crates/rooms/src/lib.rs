@@ -72,7 +72,7 @@ pub use self::{
         context::{Context, Surroundings},
         filter::{Relations, passes, passes_room},
         members::{MembersRequest, Profile},
-        messages::{Page, PageRequest, wants_lazy_members},
+        messages::{Page, PageRequest},
         render::Bundle,
         timestamp::Found,
         token::{Place, sync_position},

@@ -6,7 +6,7 @@ pub(crate) mod restricted;
 
 use chappe_accounts::Welcome;
 use chappe_store::{
-    At, Membership,
+    At, LogEntry, Membership,
     blocks::BlockedRooms,
     members::{RoomServers, UserRoom},
     rooms::DoomedRooms,
@@ -275,6 +275,7 @@ impl Rooms {
                 return Err(Error::BadState("you must leave the room before you can forget it".to_owned()));
             }
             tx.delete_out_of_band(user, room);
+            tx.log(LogEntry::OutOfBandMembership { user: user.to_owned(), room: room.to_owned() });
         } else {
             let nid = reader.room_nid(room).await?.ok_or(Error::NotFound("room"))?;
             let at = reader.user_room(user, nid).await?.ok_or(Error::NotFound("room"))?;
@@ -282,6 +283,7 @@ impl Rooms {
                 return Err(Error::BadState("you must leave the room before you can forget it".to_owned()));
             }
             tx.forget_room(nid, user, &at);
+            tx.log(LogEntry::Member { room: nid.0, user: user.to_owned() });
         }
         drop(reader);
         self.0.store.commit(tx).await?;

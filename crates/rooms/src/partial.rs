@@ -7,7 +7,12 @@ use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 use tokio::sync::Notify;
 
-use crate::{Actor, Error, Inner, Result, Rooms, View, desk::Desk, receive::Budget, visible::Access};
+use crate::{
+    Actor, Error, Inner, Result, Rooms, View,
+    desk::Desk,
+    receive::{Budget, MANY_STATES},
+    visible::Access,
+};
 
 /// Servers asked in one round at most.
 const MOST_SERVERS: usize = 12;
@@ -26,11 +31,16 @@ pub(crate) struct Partial {
 }
 
 impl Rooms {
-    /// Goes on fetching the members of rooms that were joined without them. To be called once when the server starts.
+    /// Goes on with rooms that were joined without their members: fetches these, or does what was left to do when they were
+    /// there. To be called once when the server starts.
     pub async fn resume_partial(&self) -> Result<()> {
         let reader = self.0.store.read();
-        for (nid, _) in reader.partial_rooms().await? {
-            self.complete_soon(&reader.room_id(nid).await?);
+        for nid in reader.unfinished_rooms().await? {
+            match reader.room_id(nid).await {
+                Ok(room) => self.complete_soon(&room),
+                Err(chappe_store::Error::Gone) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
@@ -113,7 +123,7 @@ impl Inner {
     /// One round: the state before the join from the first server that has it, then everything since judged again.
     pub(crate) async fn try_complete(&self, room: &RoomId) -> Result<()> {
         let desk = Desk::open(self, room).await?;
-        let Some(partial) = desk.reader.partial_room(desk.nid).await? else { return Ok(()) };
+        let Some(partial) = desk.reader.partial_room(desk.nid).await? else { return self.finish(room).await };
         drop(desk);
         let mut result = Err(Error::Unreachable);
         for server in self.to_ask(&partial) {
@@ -125,7 +135,8 @@ impl Inner {
             }
         }
         if result.is_ok() {
-            return self.make_whole(room, &partial).await;
+            self.make_whole(room, &partial).await?;
+            return self.finish(room).await;
         }
         if Desk::open(self, room).await?.is_here().await? {
             return result;
@@ -140,14 +151,21 @@ impl Inner {
         std::iter::once(&partial.via).chain(others).take(MOST_SERVERS).cloned().collect()
     }
 
-    async fn fetch_state_before(
+    /// What follows once a room is whole; done again after a crash, it changes nothing.
+    async fn finish(&self, room: &RoomId) -> Result<()> {
+        self.settle_late(room).await?;
+        self.place_devices(room).await
+    }
+
+    pub(crate) async fn fetch_state_before(
         &self,
         server: &ServerName,
         room: &RoomId,
         partial: &PartialRoom,
     ) -> Result<()> {
         let rules = Desk::open(self, room).await?.rules;
-        let mut budget = Budget { events: self.config.missing_events_limit, fill: false };
+        let mut budget =
+            Budget { events: self.config.missing_events_limit, states: MANY_STATES, fill: false };
         for event in self.unplaced(room, &partial.prev).await? {
             self.stage_told((server, room, &event), rules, &mut budget).await?;
         }
@@ -157,11 +175,16 @@ impl Inner {
         Err(Error::HostilePeer("an event before the join could not be had".to_owned()))
     }
 
-    async fn give_up(&self, room: &RoomId, partial: &PartialRoom) -> Result<()> {
+    pub(crate) async fn give_up(&self, room: &RoomId, partial: &PartialRoom) -> Result<()> {
         let _turn = self.turn(room).await;
         let mut desk = Desk::open(self, room).await?;
+        if desk.is_here().await? {
+            // Somebody came back meanwhile.
+            return Err(Error::Unreachable);
+        }
         desk.head.partial = false;
         desk.tx.end_partial(desk.nid, partial);
+        desk.tx.forget_unplaced_devices(desk.nid);
         let known = (desk.nid, desk.state.current());
         self.store.commit(desk.seal()).await?;
         self.servers.remove(&known);

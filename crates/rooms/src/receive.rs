@@ -46,9 +46,16 @@ pub struct Outcome {
 pub(crate) struct Budget {
     /// Events that may still be fetched.
     pub(crate) events: usize,
+    /// States that may still be asked for.
+    pub(crate) states: usize,
     /// Whether a gap before the event may still be filled.
     pub(crate) fill: bool,
 }
+
+/// States that one received event, with the gap before it, may have this server ask for.
+pub(crate) const STATES: usize = 3;
+/// States asked for at once where this server asks of its own accord: an event has so many previous events at most.
+pub(crate) const MANY_STATES: usize = 20;
 
 /// For how long an event that could not be completed is not tried again, in milliseconds.
 const HOPELESS_MS: u64 = 10 * 60 * 1_000;
@@ -120,7 +127,8 @@ impl Inner {
         match checked {
             Ok(checked) => {
                 let event_id = Some(checked.pdu().event_id().to_owned());
-                let mut budget = Budget { events: self.config.missing_events_limit, fill: true };
+                let mut budget =
+                    Budget { events: self.config.missing_events_limit, states: STATES, fill: true };
                 let result = self.take(checked, &mut budget).await;
                 if let Err(error) = &result {
                     tracing::info!(%origin, event = ?event_id, %error, "received event not taken");

@@ -139,7 +139,7 @@ impl Rooms {
         let signed = same_event(Pdu::parse(rules, signed.get().as_bytes()).ok(), &ours)?;
         let proven = self.0.check_one(rules, signed).await?;
         let checked = Checked::from_handshake(self.server(), proven);
-        let mut budget = Budget { events: 0, fill: false };
+        let mut budget = Budget { events: 0, states: 0, fill: false };
         let complete = checked.complete_as(&self.0, &mut budget, Source::Here).await?;
         match self.0.settle(&complete).await? {
             Some(crate::receive::Verdict::Accepted) | None => Ok(ours.event_id().to_owned()),

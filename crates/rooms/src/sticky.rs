@@ -4,7 +4,11 @@ use chappe_rules::{
     Pdu,
     client::{Form, Unsigned},
 };
-use chappe_store::{EventNum, Position, Tx, sticky::Sticky};
+use chappe_store::{
+    EventNum, Position, Tx,
+    sticky::{Sticky, StickyRow},
+};
+use ruma::UserId;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -15,8 +19,12 @@ use crate::{
 
 /// Ended ones forgotten at once.
 const AT_ONCE: usize = 1_000;
-/// Sticky events of one room in one answer: the newest.
+/// Sticky events of one room looked at: the newest.
 const MOST: usize = 1_000;
+/// Of so many, those of one sender at most; what they send beyond that is a plain event.
+const OF_ONE: usize = 100;
+/// Rows read at once.
+const PAGE: usize = 500;
 
 /// A sticky event.
 #[derive(Clone, Debug)]
@@ -31,30 +39,69 @@ pub struct StickyEvent {
 
 impl Desk<'_> {
     /// Notes an event that is sticky for a while from now on; says whether it is.
-    pub(crate) fn stick(&mut self, pdu: &Pdu, num: EventNum) -> bool {
-        let Some(duration) = pdu.sticky_ms() else { return false };
+    pub(crate) async fn stick(&mut self, pdu: &Pdu, num: EventNum) -> Result<bool> {
+        let Some(duration) = pdu.sticky_ms() else { return Ok(false) };
         let now = self.inner.world.now();
         // Nobody makes an event stick for longer by dating it ahead.
         let until = now.min(u64::from(pdu.origin_server_ts().0)).saturating_add(duration.into());
-        let sticks = until > now;
+        let sticks = until > now && !self.is_flooded_by(pdu.sender(), now).await?;
         if sticks {
             self.tx.put_sticky(self.nid, num, until);
         }
-        sticks
+        Ok(sticks)
+    }
+
+    /// Whether so many of the newest sticky events are of one sender that more would hide those of others.
+    async fn is_flooded_by(&self, sender: &UserId, now: u64) -> Result<bool> {
+        let mut rows = self.reader.newest_sticky(self.nid, MOST).await?;
+        rows.retain(|(_, _, until)| *until > now);
+        if rows.len() < OF_ONE {
+            return Ok(false);
+        }
+        let nums: Vec<EventNum> = rows.iter().map(|(_, num, _)| *num).collect();
+        let of_sender = self.pdus(&nums).await?.into_iter().filter(|pdu| pdu.sender() == sender);
+        Ok(of_sender.count() >= OF_ONE)
     }
 }
 
 impl View<'_> {
-    /// The sticky events that came after a position, oldest first. For whoever is joined: history visibility does not
-    /// hide them.
-    pub async fn sticky_after(&self, after: Position) -> Result<Vec<StickyEvent>> {
-        let now = self.inner.world.now();
-        let mut rows = self.reader.sticky_after(self.nid, after, usize::MAX).await?;
+    /// The oldest `most` of the sticky events that came after a position, oldest first; more if one commit brought more.
+    /// For whoever is joined: history visibility does not hide them.
+    pub async fn sticky_after(&self, mut after: Position, most: usize) -> Result<Vec<StickyEvent>> {
+        let (now, mut sticky) = (self.inner.world.now(), Vec::new());
+        loop {
+            let mut rows = self.reader.sticky_after(self.nid, after, PAGE).await?;
+            let more = rows.len() == PAGE;
+            let Some((last, ..)) = rows.last().copied() else { return Ok(sticky) };
+            if more && rows.first().is_some_and(|(at, ..)| *at < last) {
+                // The rest of the last commit may be on the next page.
+                rows.retain(|(at, ..)| *at < last);
+            }
+            after = rows.last().map_or(last, |(at, ..)| *at);
+            sticky.extend(self.still_sticky(rows, now).await?);
+            if let Some(cut) = most.checked_sub(1).and_then(|last| sticky.get(last)).map(|one| one.position) {
+                sticky.retain(|one| one.position <= cut);
+                return Ok(sticky);
+            }
+            if !more {
+                return Ok(sticky);
+            }
+        }
+    }
+
+    /// The newest sticky events that came after a position, oldest first, as [`View::sticky_after`].
+    pub async fn newest_sticky_after(&self, after: Position) -> Result<Vec<StickyEvent>> {
+        let mut rows = self.reader.newest_sticky(self.nid, MOST).await?;
+        rows.retain(|(at, ..)| *at > after);
+        rows.reverse();
+        self.still_sticky(rows, self.inner.world.now()).await
+    }
+
+    async fn still_sticky(&self, mut rows: Vec<StickyRow>, now: u64) -> Result<Vec<StickyEvent>> {
         rows.retain(|(_, _, until)| *until > now);
-        rows.drain(..rows.len().saturating_sub(MOST));
         let nums: Vec<EventNum> = rows.iter().map(|(_, num, _)| *num).collect();
         let events = rows.into_iter().zip(self.load(&nums).await?);
-        let sticky = events.filter(|(_, event)| event.pdu.sticky_ms().is_some());
+        let sticky = events.filter(|(_, event)| event.is_shown() && event.pdu.sticky_ms().is_some());
         Ok(sticky
             .map(|((position, _, until), event)| StickyEvent { position, event, ttl_ms: until - now })
             .collect())

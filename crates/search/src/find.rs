@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use chappe_rooms::{Actor, Bundle, Form, Profile, Seen, View, passes, wants_lazy_members};
+use chappe_rooms::{Actor, Bundle, Form, Profile, Seen, View, passes};
 use chappe_store::{EventNum, RoomNid, state::StateKey};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, api::client::filter::RoomEventFilter, events::StateEventType,
@@ -38,8 +38,6 @@ const COUNTED: usize = 600;
 const AROUND: usize = 20;
 /// Words to highlight at most.
 const HIGHLIGHTS: usize = 50;
-/// Rooms with more members come with the members who said something alone.
-const CROWD: u32 = 1_000;
 
 /// A search.
 #[derive(Clone, Debug)]
@@ -156,7 +154,7 @@ impl Search {
         if !self.0.config.messages {
             return Err(Error::Off);
         }
-        let page = query.page.as_deref().map(Place::parse).transpose()?;
+        let page = query.page.as_deref().map(|page| self.0.seal.open(&actor.user, page)).transpose()?;
         if page.as_ref().is_some_and(|page| page.order() != query.order) {
             return Err(Error::BadToken);
         }
@@ -181,16 +179,16 @@ impl Search {
         let group = page.and_then(|page| page.group);
         let place = |hit: Hit, group: Option<(Grouping, String)>| {
             let recent = query.order == Order::Recent;
-            Place { recent, by: hit.by, key: hit.key, count, group }.token()
+            self.0.seal.token(&actor.user, &Place { recent, by: hit.by, key: hit.key, count, group })
         };
         let mut found = Found { count, ..Found::default() };
-        found.next = walked.next.map(|hit| place(hit, group));
+        found.next = walked.next.map(|hit| place(hit, group)).transpose()?;
         found.highlights = highlights(&asked, &walked.seen);
         for grouping in &query.groupings {
             let mut groups = grouped(*grouping, &walked.seen);
             if found.next.is_some() {
                 for (name, (last, group)) in &mut groups {
-                    group.next = Some(place(*last, Some((*grouping, name.clone()))));
+                    group.next = Some(place(*last, Some((*grouping, name.clone())))?);
                 }
             }
             let groups = groups.into_iter().map(|(name, (_, group))| (name, group)).collect();
@@ -286,8 +284,8 @@ impl Search {
                 shown.insert(i, Match { rank: rank(query.order, seen[i].0), event, context });
             }
             if query.include_state {
-                let state = state(&view, actor, query, &here).await?;
-                found.state.insert(view.room_id.clone(), state);
+                let state = state(&view, actor, &here).await?;
+                found.state.extend(state.map(|state| (view.room_id.clone(), state)));
             }
         }
         found.results = shown.into_values().collect();
@@ -333,28 +331,23 @@ async fn context(
     }))
 }
 
-/// The state of a room as the user may see it: now, or when they left.
-async fn state(
-    view: &View<'_>,
-    actor: &Actor,
-    query: &Query,
-    shown: &[Seen],
-) -> Result<Vec<Box<RawValue>>, Error> {
-    let at = view.access(&actor.user).await?.state(view.head.state);
-    let nums: Vec<EventNum> = if view.head.joined <= CROWD && !wants_lazy_members(&query.filter) {
-        view.reader.full_state(view.nid, at).await?.into_iter().map(|(_, num)| num).collect()
-    } else {
-        let senders: BTreeSet<OwnedUserId> =
-            shown.iter().map(|seen| seen.event.pdu.sender().to_owned()).collect();
-        let keys: Vec<StateKey> =
-            senders.iter().map(|user| StateKey::new(StateEventType::RoomMember, user)).collect();
-        let mut nums: Vec<EventNum> =
-            view.reader.state_without_members(view.nid, at).await?.into_iter().map(|(_, num)| num).collect();
-        let members = view.state_events_at(at, &keys).await?;
-        nums.extend(members.into_iter().flatten().map(|member| member.num));
-        nums
+/// The state of a room as the user may see it, now or when they left: of its members those who said what is shown. None of
+/// a room into which they may not look any more, though they may see what was said.
+async fn state(view: &View<'_>, actor: &Actor, shown: &[Seen]) -> Result<Option<Vec<Box<RawValue>>>, Error> {
+    let at = match view.access(&actor.user).await {
+        Ok(access) => access.state(view.head.state),
+        Err(chappe_rooms::Error::Forbidden(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
     };
-    Ok(view.render_state(&view.load(&nums).await?, Form::Full)?)
+    let senders: BTreeSet<OwnedUserId> =
+        shown.iter().map(|seen| seen.event.pdu.sender().to_owned()).collect();
+    let keys: Vec<StateKey> =
+        senders.iter().map(|user| StateKey::new(StateEventType::RoomMember, user)).collect();
+    let mut nums: Vec<EventNum> =
+        view.reader.state_without_members(view.nid, at).await?.into_iter().map(|(_, num)| num).collect();
+    let members = view.state_events_at(at, &keys).await?;
+    nums.extend(members.into_iter().flatten().map(|member| member.num));
+    Ok(Some(view.render_state(&view.load(&nums).await?, Form::Full)?))
 }
 
 /// The words of the hits that are meant, as they stand there.

@@ -81,7 +81,7 @@ impl Todo {
                 LogEntry::Member { user, .. } | LogEntry::Profile { user } => {
                     todo.people.insert(user);
                 }
-                LogEntry::Members { room } => {
+                LogEntry::Members { room } | LogEntry::Whole { room, .. } => {
                     todo.rooms.insert(RoomNid(room));
                 }
                 _ => {}
@@ -106,7 +106,6 @@ impl Follower {
                 return;
             }
             tracing::error!(%error, "the search index does not get on, trying again");
-            search.0.building.store(true, SeqCst);
             if search.0.broken.swap(false, SeqCst) {
                 let folder = search.0.deps.folder.clone();
                 if let Ok(Err(error)) = world.spawn_blocking(move || wipe(&folder)).await {
@@ -172,7 +171,6 @@ impl Follower {
                 }
                 continue;
             }
-            search.0.building.store(false, SeqCst);
             self.catch_up().await?;
             self.settle().await?;
             tokio::select! {
@@ -385,4 +383,19 @@ async fn begin(inner: &Inner, old: Index) -> Result<(Index, Progress), Error> {
     tracing::info!("building the search index");
     let messages = inner.config.messages;
     Ok((index, Progress { format: FORMAT, mark, messages, position, stage: Stage::Rooms(0) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_store::{Entry, LogEntry, Position, RoomNid};
+
+    use super::Todo;
+
+    #[test]
+    fn a_room_whose_members_came_is_looked_at() {
+        for what in [LogEntry::Members { room: 7 }, LogEntry::Whole { room: 7, servers: Vec::new() }] {
+            let todo = Todo::of(vec![Entry { position: Position(1), what }]);
+            assert!(todo.rooms.contains(&RoomNid(7)));
+        }
+    }
 }

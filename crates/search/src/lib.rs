@@ -45,7 +45,7 @@ pub use self::{
     find::{Around, Context, Found, Group, Grouping, Match, Query},
     people::{Circle, People, Person},
 };
-use self::{follow::Follower, index::Index};
+use self::{follow::Follower, index::Index, pages::Seal};
 
 /// Searches at work at the same time; more wait their turn.
 const AT_ONCE: usize = 4;
@@ -80,16 +80,16 @@ struct Inner {
     /// Somebody waits for the index to reach this.
     wanted: AtomicU64,
     wake: Notify,
-    /// The index is being built: what it has is not all.
-    building: AtomicBool,
     /// The index could not be read and has to be built anew.
     broken: AtomicBool,
     turns: Semaphore,
+    seal: Seal,
 }
 
 impl Search {
     /// An index that is not opened yet.
     pub fn new(deps: Deps, config: Config) -> Self {
+        let seal = Seal::new(deps.world.clone());
         Self(Arc::new(Inner {
             deps,
             config,
@@ -97,9 +97,9 @@ impl Search {
             reached: watch::Sender::new(Position(0)),
             wanted: AtomicU64::new(0),
             wake: Notify::new(),
-            building: AtomicBool::new(true),
             broken: AtomicBool::new(false),
             turns: Semaphore::new(AT_ONCE),
+            seal,
         }))
     }
 

@@ -17,7 +17,7 @@ use crate::{
     gaps::Gaps,
     members::{Forgotten, OpenRooms, RemoteRooms, RoomMembers, RoomServers, UserRoom, UserRooms},
     out_of_band::{OutOfBand, OutOfBands},
-    partial::{PartialRoom, PartialRooms, UnplacedDevices},
+    partial::{LateEvents, PartialRoom, PartialRooms, UnplacedDevices},
     receipts::{Receipt, ReceiptKey, ReceiptKind, ReceiptOrder, Receipts},
     registry,
     relations::{Child, RelationCounts, Relations, Threads, WaitingRedactions},
@@ -222,6 +222,7 @@ fn partial_rows() -> Vec<(u8, String)> {
         ),
         row::<PartialRooms>(NID, Json(partial)),
         row::<UnplacedDevices>((NID, owned_user_id!("@a:x.fr")), ()),
+        row::<LateEvents>((NID, NUM), ()),
     ]
 }
 

@@ -50,7 +50,8 @@ pub enum LogEntry {
         #[serde(rename = "n")]
         events: Vec<u32>,
     },
-    /// The membership of somebody changed otherwise than by an event of the timeline: states were resolved.
+    /// The membership of somebody changed otherwise than by an event of the timeline: states were resolved, or a local user
+    /// forgot the room.
     #[serde(rename = "b")]
     Member {
         /// The room's number.

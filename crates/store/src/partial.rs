@@ -3,6 +3,8 @@
 //! Until a room is whole, each server that the peer said to be in it counts as having one user more than its known
 //! ones, so that all who ask which servers are in the room get the right answer.
 
+use std::collections::BTreeSet;
+
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,8 @@ table! {
     PartialRooms = PARTIAL_ROOMS: RoomNid => Json<PartialRoom>;
     /// Room and remote user → the user's devices changed, and it is not known whether the user is in the room.
     UnplacedDevices = UNPLACED_DEVICES: (RoomNid, OwnedUserId) => ();
+    /// Room and event → the event was refused while memberships were missing, and is to be judged once they are here.
+    LateEvents = LATE_EVENTS: (RoomNid, EventNum) => ();
 }
 
 impl Reader<'_> {
@@ -45,6 +49,20 @@ impl Reader<'_> {
     pub async fn partial_rooms(&self) -> Result<Vec<(RoomNid, PartialRoom)>, Error> {
         let rows = self.scan_all::<PartialRooms>(&()).await?;
         Ok(rows.into_iter().map(|(nid, Json(partial))| (nid, partial)).collect())
+    }
+
+    /// All rooms in which something is still to be done: fetching memberships, or what follows that.
+    pub async fn unfinished_rooms(&self) -> Result<BTreeSet<RoomNid>, Error> {
+        let partial = self.scan_all::<PartialRooms>(&()).await?.into_iter().map(|(nid, _)| nid);
+        let late = self.scan_all::<LateEvents>(&()).await?.into_iter().map(|((nid, _), ())| nid);
+        let devices = self.scan_all::<UnplacedDevices>(&()).await?.into_iter().map(|((nid, _), ())| nid);
+        Ok(partial.chain(late).chain(devices).collect())
+    }
+
+    /// Events that are to be judged once more now that the room is whole, oldest first.
+    pub async fn late_events(&self, nid: RoomNid) -> Result<Vec<EventNum>, Error> {
+        let rows = self.scan_all::<LateEvents>(&nid).await?;
+        Ok(rows.into_iter().map(|((_, num), ())| num).collect())
     }
 
     /// Remote users whose devices changed while it was not known whether they are in the room.

@@ -149,6 +149,8 @@ registry! {
     UNPLACED_DEVICES = 52, Index;
     /// Rooms of which everything is being removed.
     DOOMED_ROOMS = 53, Point;
+    /// Events of such a room that did not fit what it seemed to be like when they came.
+    LATE_EVENTS = 54, Index;
     /// Ids of events that were removed from a room's history.
     PURGED_IDS = 55, Bulk;
     /// Reports of events, rooms and users to the administrators.

@@ -126,19 +126,6 @@ impl Reader<'_> {
         Ok(counts.into_iter().map(Option::unwrap_or_default).collect())
     }
 
-    /// Up to `limit` rooms with users of a service, after `after`.
-    pub async fn service_rooms(
-        &self,
-        service: &str,
-        after: Option<RoomNid>,
-        limit: usize,
-    ) -> Result<Vec<RoomNid>, Error> {
-        let service = service.to_owned();
-        let from = after.map_or(0, |nid| nid.0.saturating_add(1));
-        let rows = self.scan_from::<ServiceRooms>(&service, &(service.clone(), RoomNid(from)), limit).await?;
-        Ok(rows.into_iter().map(|((_, nid), _)| nid).collect())
-    }
-
     /// The rooms that a service lists for a network.
     pub async fn service_directory(&self, service: &str, network: &str) -> Result<Vec<RoomNid>, Error> {
         let rows = self.scan_all::<ServiceDirectory>(&(service.to_owned(), network.to_owned())).await?;

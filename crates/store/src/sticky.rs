@@ -26,6 +26,12 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(|((_, at, num), until)| (Position(at), num, until)).collect())
     }
 
+    /// The newest sticky events of a room, newest first, at most `limit`; some may have ended.
+    pub async fn newest_sticky(&self, nid: RoomNid, limit: usize) -> Result<Vec<StickyRow>, Error> {
+        let rows = self.scan::<Sticky>(&nid, Direction::Backward, limit).await?;
+        Ok(rows.into_iter().map(|((_, at, num), until)| (Position(at), num, until)).collect())
+    }
+
     /// The last sticky event of every room that has any.
     pub async fn sticky_rooms(&self) -> Result<Vec<(RoomNid, Position)>, Error> {
         let rows = self.scan_all::<Sticky>(&()).await?;
@@ -79,6 +85,8 @@ mod tests {
         let found = async |after| store.read().sticky_after(nid, after, 9).await.unwrap();
         assert_eq!(found(Position(0)).await, [(first, EventNum(1), 50), (second, EventNum(2), 10)]);
         assert_eq!(found(first).await.len(), 1);
+        let newest = store.read().newest_sticky(nid, 1).await.unwrap();
+        assert_eq!(newest, [(second, EventNum(2), 10)]);
         assert_eq!(store.read().sticky_after(RoomNid(2), Position(0), 9).await.unwrap(), []);
         assert_eq!(store.read().sticky_rooms().await.unwrap().len(), 2);
         let mut tx = Tx::new();

@@ -17,18 +17,19 @@ use ruma::{
     presence::PresenceState,
     uint,
 };
-use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::in_room;
 use crate::{
     error::Result,
+    rates::Limits,
     requester::{Requester, not_for_guests},
 };
 
 /// How long a request waits that does not say.
 const USUAL: Duration = Duration::from_secs(30);
-/// Pages of what did not fit in the timeline of one room.
+/// Pages of what did not fit in the timelines, of all rooms of one answer together.
 const PAGES: usize = 10;
 
 #[derive(Deserialize)]
@@ -38,12 +39,21 @@ pub(super) struct Query {
     room_id: Option<OwnedRoomId>,
 }
 
+#[derive(Serialize)]
+pub(super) struct Answer {
+    start: String,
+    end: String,
+    chunk: Vec<Box<RawValue>>,
+}
+
 pub(super) async fn handler(
     State(delivery): State<Delivery>,
     State(rooms): State<Rooms>,
+    State(limits): State<Limits>,
     requester: Requester,
     Parameters(query): Parameters<Query>,
-) -> Result<Json<Value>> {
+) -> Result<Json<Answer>> {
+    limits.user("search", &requester, |rates| rates.search)?;
     let from = match query.from.as_deref().filter(|from| !from.is_empty()) {
         Some(from) => from.parse()?,
         None => delivery.now(),
@@ -51,9 +61,8 @@ pub(super) async fn handler(
     let timeout = query.timeout.map_or(USUAL, Duration::from_millis);
     if let Some(room) = query.room_id {
         let peeked = delivery.peek(&requester.actor(), &room, Some(from), timeout).await?;
-        return Ok(Json(
-            json!({ "start": from.to_string(), "end": peeked.next.to_string(), "chunk": peeked.events }),
-        ));
+        let (start, end) = (from.to_string(), peeked.next.to_string());
+        return Ok(Json(Answer { start, end, chunk: peeked.events }));
     }
     if requester.is_guest() {
         return Err(not_for_guests().into());
@@ -73,7 +82,7 @@ pub(super) async fn handler(
     let delta = delivery.sync(&wanted).await?;
     let end = delta.next.to_string();
     let chunk = chunk(&rooms, &requester, from, delta).await?;
-    Ok(Json(json!({ "start": from.to_string(), "end": end, "chunk": chunk })))
+    Ok(Json(Answer { start: from.to_string(), end, chunk }))
 }
 
 /// Everything of a delta in one list.
@@ -92,10 +101,11 @@ async fn chunk(
         let own = stripped.iter().filter(|event| is_membership_of(event, requester.user().as_str()));
         chunk.extend(own.map(|event| in_room(event, room)));
     }
+    let mut pages = PAGES;
     for (room, joined) in delta.joined {
         let timeline = joined.part.timeline;
         if timeline.limited {
-            chunk.extend(before(rooms, requester, &room, from, &timeline).await?);
+            chunk.extend(before((rooms, requester), &room, from, &timeline, &mut pages).await?);
         }
         let rest = timeline.events.iter().chain(&joined.part.account_data).chain(&joined.ephemeral);
         chunk.extend(rest.map(|event| in_room(event, &room)));
@@ -103,18 +113,20 @@ async fn chunk(
     Ok(chunk)
 }
 
-/// What was said after the token and before what fits in a timeline, oldest first.
+/// What was said after the token and before what fits in a timeline, oldest first, as far as the pages that are left reach.
 async fn before(
-    rooms: &Rooms,
-    requester: &Requester,
+    (rooms, requester): (&Rooms, &Requester),
     room: &RoomId,
     from: SyncToken,
     timeline: &Timeline,
+    pages: &mut usize,
 ) -> Result<Vec<Box<RawValue>>> {
     let (to, filter) = (from.to_string(), RoomEventFilter::default());
     let (mut next, mut events) = (Some(timeline.prev_batch.clone()), Vec::new());
-    for _ in 0..PAGES {
-        let Some(at) = next.take() else { break };
+    while *pages > 0
+        && let Some(at) = next.take()
+    {
+        *pages -= 1;
         let wanted = PageRequest {
             from: Some(&at),
             to: Some(&to),

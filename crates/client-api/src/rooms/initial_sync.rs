@@ -18,11 +18,11 @@ use ruma::{
     },
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use crate::{
     error::Result,
-    initial_sync::{membership, render, visibility, whole},
+    initial_sync::{Messages, Shown, membership, render, visibility, whole},
+    rates::Limits,
     requester::Requester,
 };
 
@@ -38,10 +38,12 @@ pub(super) struct Query {
 pub(super) async fn handler(
     State(delivery): State<Delivery>,
     State(rooms): State<Rooms>,
+    State(limits): State<Limits>,
     requester: Requester,
     Parameters(query): Parameters<Query>,
     Ruma(request): Ruma<Request>,
-) -> Result<Json<Value>> {
+) -> Result<Json<Shown>> {
+    limits.user("search", &requester, |rates| rates.search)?;
     let (room, user) = (&request.room_id, requester.user());
     let limit = query.limit.unwrap_or(USUAL).min(MOST);
     let mut wanted = whole(user, Some(limit));
@@ -53,18 +55,18 @@ pub(super) async fn handler(
     let end = delta.next.to_string();
     let mut shown = if let Some(joined) = delta.joined.remove(room) {
         let mut shown = render(room, &joined.part, &end);
-        shown["membership"] = "join".into();
-        shown["presence"] = json!(delta.presence);
-        shown["receipts"] = json!(joined.ephemeral);
+        shown.membership = Some("join");
+        shown.presence = Some(delta.presence);
+        shown.receipts = Some(joined.ephemeral);
         shown
     } else if let Some(left) = delta.left.remove(room) {
         let mut shown = render(room, &left.part, &end);
-        shown["membership"] = membership(&rooms, user, room).await?.into();
+        shown.membership = Some(membership(&rooms, user, room).await?);
         shown
     } else {
         preview(&rooms, &requester, room, limit, &end).await?
     };
-    shown["visibility"] = visibility(&rooms, room).await?.into();
+    shown.visibility = Some(visibility(&rooms, room).await?);
     Ok(Json(shown))
 }
 
@@ -75,7 +77,7 @@ async fn preview(
     room: &RoomId,
     limit: u32,
     end: &str,
-) -> Result<Value> {
+) -> Result<Shown> {
     let state = rooms.state(&requester.actor(), room).await?;
     let filter = RoomEventFilter::default();
     let wanted = PageRequest {
@@ -89,10 +91,11 @@ async fn preview(
     let mut page = rooms.messages(&requester.actor(), room, wanted).await?;
     page.chunk.reverse();
     let start = page.end.unwrap_or(page.start);
-    Ok(json!({
-        "room_id": room,
-        "messages": { "chunk": page.chunk, "start": start, "end": end },
-        "state": state,
-        "account_data": [],
-    }))
+    Ok(Shown {
+        room_id: Some(room.to_owned()),
+        messages: Some(Messages { chunk: page.chunk, start, end: end.to_owned() }),
+        state: Some(state),
+        account_data: Some(Vec::new()),
+        ..Shown::default()
+    })
 }

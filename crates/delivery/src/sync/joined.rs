@@ -112,7 +112,7 @@ impl Work<'_> {
             return Ok(Vec::new());
         }
         let told: BTreeSet<EventNum> = slice.events.iter().map(|seen| seen.event.num).collect();
-        let mut sticky = view.sticky_after(after).await?;
+        let mut sticky = view.newest_sticky_after(after).await?;
         sticky.retain(|one| {
             let ignored = personal.settings.ignored.contains(one.event.pdu.sender());
             !told.contains(&one.event.num) && !ignored

@@ -10,7 +10,7 @@ use chappe_rooms::{
     PeerError, Peers, Rooms, StateEvents, StateIds, Template,
 };
 use chappe_rules::{build::SigningKey, check::KeyRing, policy::Plain};
-use chappe_store::Store;
+use chappe_store::{EventNum, LogEntry, Membership, Store, Tx, members::MemberChange};
 use chappe_world::{Fake, FakeNet, World};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId,
@@ -303,4 +303,36 @@ pub(super) fn gist(events: &[Box<RawValue>]) -> Vec<String> {
     let gist =
         |event: &Value| event["content"]["body"].as_str().or(event["type"].as_str()).unwrap().to_owned();
     values(events).iter().map(gist).collect()
+}
+
+/// The membership events of a user in a room, oldest first.
+pub(super) async fn memberships(person: &Person<'_>, room: &RoomId) -> Vec<(Membership, EventNum)> {
+    let view = person.house.rooms.view(room).await.unwrap();
+    let rows = view.reader.timeline_forward(view.nid, i64::MIN, 100).await.unwrap();
+    let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
+    let events = view.load(&nums).await.unwrap().into_iter();
+    let own = events.filter(|event| event.pdu.state_key() == Some(person.id.as_str()));
+    own.filter_map(|event| {
+        let content: Value = event.pdu.content_as()?;
+        Some((Membership::parse(content["membership"].as_str()?)?, event.num))
+    })
+    .collect()
+}
+
+/// Makes `now` the membership of a user without an event of the timeline, as the resolution of states does.
+pub(super) async fn resolve(person: &Person<'_>, room: &RoomId, now: (Membership, EventNum), many: bool) {
+    let store = &person.house.store;
+    let reader = store.read();
+    let nid = reader.room_nid(room).await.unwrap().unwrap();
+    let old = reader.room_head(nid).await.unwrap();
+    let before = reader.membership(nid, &person.id).await.unwrap().map(|(membership, _)| membership);
+    let (mut head, mut tx) = (old.clone(), Tx::new());
+    let change = MemberChange { user: person.id.clone(), local: true, old: before, new: Some(now) };
+    tx.change_member(nid, &mut head, &change).replace_head(nid, &old, &head);
+    tx.log(if many {
+        LogEntry::Members { room: nid.0 }
+    } else {
+        LogEntry::Member { room: nid.0, user: person.id.clone() }
+    });
+    store.commit(tx).await.unwrap();
 }

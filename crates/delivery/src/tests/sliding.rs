@@ -188,7 +188,7 @@ async fn more_of_the_timeline_and_of_the_state_comes_at_once() {
     assert!(told.expanded && !told.initial && told.live == 0);
     assert_eq!(timeline(told), ["2", "3", "4"]);
     let kinds: Vec<_> = state(told).iter().map(|event| event["type"].clone()).collect();
-    assert_eq!(kinds, ["m.room.topic"], "the create event was told before");
+    assert_eq!(kinds, ["m.room.create", "m.room.topic"], "all that is wanted by now");
     request.timeout = Duration::ZERO;
     assert!(next(&house, &mut request).await.rooms.is_empty());
     request.subscriptions.clear();
@@ -248,6 +248,62 @@ async fn invites_tell_what_may_be_known() {
     assert_eq!((answer.rooms.len(), answer.counts["all"]), (0, 1), "invites of the ignored are not there");
 }
 
+/// Invites of `person` to rooms elsewhere.
+async fn invited_elsewhere(person: &Person<'_>, count: usize) {
+    let member = json!({"type": "m.room.member", "sender": "@x:b.example", "state_key": person.id, "room_id": "!r:b.example",
+        "content": {"membership": "invite"}, "origin_server_ts": 1, "depth": 1, "auth_events": [], "prev_events": [],
+        "hashes": {"sha256": ""}, "signatures": {}});
+    let mut tx = chappe_store::Tx::new();
+    for n in 0..count {
+        let what = chappe_store::out_of_band::OutOfBand {
+            membership: "invite".to_owned(),
+            event: serde_json::value::to_raw_value(&member).unwrap(),
+            event_id: format!("$invite{n}"),
+            state: Vec::new(),
+            version: Some("11".to_owned()),
+            via: Vec::new(),
+        };
+        let room = OwnedRoomId::try_from(format!("!r{n}:b.example")).unwrap();
+        tx.put_out_of_band(&person.id, &room, &what);
+    }
+    person.house.store.commit(tx).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_invites_are_told_once_and_hide_nothing() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    invited_elsewhere(&bob, 201).await;
+    let mut request = window(&bob, 999, ask(1, &[]));
+    let first = next(&house, &mut request).await;
+    assert_eq!((first.rooms.len(), first.counts["all"]), (200, 202));
+    let second = next(&house, &mut request).await;
+    assert!(second.rooms.len() == 2 && second.rooms.contains_key(&room), "{:?}", second.rooms.keys());
+    request.timeout = LONG;
+    let waiting = house.delivery.sliding_sync(&request);
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "the device has them all");
+    alice.say(&room, "news").await;
+    assert_eq!(waiting.await.unwrap().rooms.keys().collect::<Vec<_>>(), [&room]);
+}
+
+#[tokio::test]
+async fn what_is_wanted_is_remembered_by_its_mark() {
+    let house = House::new();
+    let (alice, _) = two(&house).await;
+    let room = alice.room(&[]).await;
+    let mut request = window(&alice, 9, ask(1, &["m.room.create"]));
+    next(&house, &mut request).await;
+    request.lists.get_mut("all").unwrap().ask.timeline_limit = 0;
+    assert!(next(&house, &mut request).await.rooms.is_empty(), "less of the timeline is no news");
+    request.lists.get_mut("all").unwrap().ask = ask(0, &["m.room.power_levels"]);
+    let answer = next(&house, &mut request).await;
+    assert_eq!(state(&answer.rooms[&room])[0]["type"], "m.room.power_levels");
+    assert!(next(&house, &mut request).await.rooms.is_empty());
+}
+
 #[tokio::test]
 async fn data_stops_when_the_user_is_put_out() {
     let house = House::new();
@@ -280,6 +336,162 @@ async fn data_stops_when_the_user_is_put_out() {
     let answer = next(&house, &mut fresh).await;
     let text = format!("{:?}", answer.rooms[&room].part);
     assert!(!text.contains("secret") && !text.contains("more"), "{text}");
+}
+
+#[tokio::test]
+async fn data_stops_and_begins_when_states_are_resolved() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.change(&room, &bob, Change::Ban).await;
+    alice.change(&room, &bob, Change::Unban).await;
+    bob.join(&room).await;
+    let token = bob.sync(None).await.next;
+    let mut request = window(&bob, 9, ask(9, &[]));
+    next(&house, &mut request).await;
+    let (ban, join) = (super::house::memberships(&bob, &room).await).into_iter().fold(
+        (None, None),
+        |(ban, join), (kind, num)| match kind {
+            chappe_store::Membership::Ban => (Some(num), join),
+            chappe_store::Membership::Join => (ban, Some(num)),
+            _ => (ban, join),
+        },
+    );
+    for many in [false, true] {
+        super::house::resolve(&bob, &room, (chappe_store::Membership::Ban, ban.unwrap()), many).await;
+        alice.say(&room, "secret").await;
+        let delta = bob.sync(Some(token)).await;
+        assert!(delta.joined.is_empty() && delta.left.contains_key(&room));
+        assert!(!format!("{delta:?}").contains("secret"));
+        let answer = next(&house, &mut request).await;
+        assert_eq!(answer.rooms[&room].membership, "ban");
+        assert!(!format!("{answer:?}").contains("secret"));
+        super::house::resolve(&bob, &room, (chappe_store::Membership::Join, join.unwrap()), many).await;
+        alice.say(&room, "for all").await;
+        let delta = bob.sync(Some(token)).await;
+        assert!(format!("{:?}", delta.joined[&room]).contains("for all"), "whoever is merged in is told");
+        let answer = next(&house, &mut request).await;
+        assert!(timeline(&answer.rooms[&room]).contains(&"for all".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_room_is_gone_at_once() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.change(&room, &bob, Change::Kick).await;
+    let mut request = window(&bob, 9, ask(1, &[]));
+    assert_eq!(next(&house, &mut request).await.counts["all"], 1, "others put the user out: it stays listed");
+    let token = bob.sync(None).await.next;
+    house.rooms.forget(&bob.id, &room).await.unwrap();
+    assert_eq!(next(&house, &mut request).await.counts["all"], 0);
+    assert!(bob.sync(Some(token)).await.is_empty());
+}
+
+#[tokio::test]
+async fn tags_and_spaces_are_read_when_they_change() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let (space, one, two) = (alice.room(&[]).await, alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&one).await;
+    let child = async |room: &RoomId| {
+        let content = json!({"via": ["a.example"]}).as_object().unwrap().clone();
+        let draft = chappe_rooms::Draft::state("m.space.child".to_owned(), room.as_str(), content);
+        house.rooms.send(&alice.actor(), &space, draft, None).await.unwrap();
+    };
+    child(&one).await;
+    let filters = ListFilters {
+        spaces: Some([space.clone()].into()),
+        not_tags: ["u.hidden".to_owned()].into(),
+        ..ListFilters::default()
+    };
+    let mut request = window(&alice, 99, ask(1, &[]));
+    request.lists.get_mut("all").unwrap().filters = filters;
+    assert_eq!(next(&house, &mut request).await.rooms.keys().collect::<Vec<_>>(), [&one]);
+    let mut plain = window(&alice, 99, ask(1, &[]));
+    plain.connection = "plain".to_owned();
+    next(&house, &mut plain).await;
+    bob.say(&one, "news").await;
+    let _ = house.trips.take();
+    next(&house, &mut plain).await;
+    let without = house.trips.take();
+    bob.say(&one, "more news").await;
+    let _ = house.trips.take();
+    next(&house, &mut request).await;
+    let with = house.trips.take();
+    assert!(
+        with.0 <= without.0 + 2 && with.1 <= without.1,
+        "{with:?} {without:?}: filters read nothing again"
+    );
+    child(&two).await;
+    assert!(next(&house, &mut request).await.rooms.contains_key(&two));
+    let tag = |tags: &mut serde_json::Map<_, _>| drop(tags.insert("u.hidden".to_owned(), json!({})));
+    house.accounts.update_tags(&alice.id, &one, tag).await.unwrap();
+    assert_eq!(next(&house, &mut request).await.counts["all"], 1);
+}
+
+#[tokio::test]
+async fn receipts_are_told_whatever_the_follower_knows_already() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    let read = async |event: &ruma::EventId| {
+        let thread = ReceiptThread::Unthreaded;
+        house.rooms.set_receipt(&bob.actor(), &room, &kind, event, &thread).await.unwrap();
+    };
+    read(&alice.say(&room, "one").await).await;
+    let nid = house.store.read().room_nid(&room).await.unwrap().unwrap();
+    let signal = house.delivery.0.wake.attach(&alice.id).await.unwrap();
+    // The follower is ahead of the snapshot: the user's membership has changed since.
+    let ahead = (true, chappe_store::Position(u64::MAX));
+    signal.rooms.lock().insert(nid, ahead);
+    let mut request = window(&alice, 9, ask(1, &[]));
+    request.extensions.receipts = Some(Scope::default());
+    assert!(next(&house, &mut request).await.extensions.receipts.contains_key(&room));
+    let two = alice.say(&room, "two").await;
+    read(&two).await;
+    signal.rooms.lock().insert(nid, ahead);
+    assert!(next(&house, &mut request).await.extensions.receipts[&room].get().contains(two.as_str()));
+}
+
+#[tokio::test]
+async fn members_that_come_behind_are_told_to_those_who_want_them() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.set(&room, "m.room.topic", json!({"topic": "t"})).await;
+    alice.say(&room, "hello").await;
+    let mut lazy = window(&alice, 9, ask(1, &["m.room.topic"]));
+    let mut all = window(&alice, 9, ask(1, &[]));
+    all.connection = "all".to_owned();
+    all.lists.get_mut("all").unwrap().ask.state =
+        WantedState { include: [pattern("m.room.member", None)].into(), ..WantedState::default() };
+    for request in [&mut lazy, &mut all] {
+        next(&house, request).await;
+    }
+    let reader = house.store.read();
+    let nid = reader.room_nid(&room).await.unwrap().unwrap();
+    let old = reader.room_head(nid).await.unwrap();
+    let whole = chappe_store::RoomHead { whole_since: chappe_store::WholeSince::Now, ..old.clone() };
+    let mut tx = chappe_store::Tx::new();
+    tx.replace_head(nid, &old, &whole);
+    tx.log(chappe_store::LogEntry::Whole { room: nid.0, servers: Vec::new() });
+    house.store.commit(tx).await.unwrap();
+    let told = next(&house, &mut all).await;
+    assert!(told.rooms[&room].initial);
+    assert_eq!(members(&told.rooms[&room]), [alice.id.as_str(), bob.id.as_str()]);
+    let told = next(&house, &mut lazy).await;
+    assert_eq!(members(&told.rooms[&room]), [""; 0], "a lazy client gets no more than it needs");
+    assert_eq!(told.rooms[&room].members, Some((2, 0)));
+    for request in [&mut lazy, &mut all] {
+        assert!(next(&house, request).await.rooms.is_empty(), "once");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use ruma::{OwnedEventId, RoomId, events::TimelineEventType, presence::PresenceSt
 use serde_json::json;
 
 use super::house::{House, Person, gist, values};
-use crate::{ExtensionsAsk, List, Received, RoomAsk, SlidingRequest, StickyAsk};
+use crate::{ExtensionsAsk, List, RoomAsk, SlidingRequest, StickyAsk};
 
 async fn stick(person: &Person<'_>, room: &RoomId, body: &str, ms: u32) -> OwnedEventId {
     let content = json!({"msgtype": "m.text", "body": body}).as_object().unwrap().clone();
@@ -73,6 +73,96 @@ async fn who_comes_gets_what_still_sticks() {
     assert!(bob.sync(None).await.joined[&room].sticky.is_empty(), "those of the ignored are not told");
 }
 
+fn sliding(person: &Person<'_>, limit: usize) -> SlidingRequest {
+    let ask = RoomAsk { timeline_limit: 1, ..RoomAsk::default() };
+    let list = List { ranges: Some(vec![(0, 0)]), ask, ..List::default() };
+    SlidingRequest {
+        user: person.id.clone(),
+        device: Some("D".into()),
+        connection: String::new(),
+        pos: None,
+        lists: BTreeMap::from([("all".to_owned(), list)]),
+        subscriptions: BTreeMap::new(),
+        extensions: ExtensionsAsk {
+            sticky: Some(StickyAsk { since: None, limit: Some(limit) }),
+            ..ExtensionsAsk::default()
+        },
+        presence: PresenceState::Online,
+        timeout: Duration::ZERO,
+    }
+}
+
+/// Asks, goes on from the answer, gives what sticks in a room.
+async fn told(house: &House, request: &mut SlidingRequest, room: &RoomId) -> Vec<String> {
+    let answer = house.delivery.sliding_sync(request).await.unwrap();
+    request.pos = Some(answer.pos);
+    let (page, limit) = (answer.extensions.sticky, request.extensions.sticky.clone().unwrap().limit);
+    if page.next_batch.is_some() {
+        request.extensions.sticky = Some(StickyAsk { since: page.next_batch, limit });
+    }
+    page.rooms.get(room).map(|events| gist(events)).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn one_member_does_not_hide_what_others_stick() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    for _ in 0..101 {
+        stick(&bob, &room, "flood", 60_000).await;
+    }
+    stick(&alice, &room, "call", 60_000).await;
+    let nothing = json!({"room": {"timeline": {"types": []}}});
+    let told = gist(&alice.filtered(None, nothing).await.joined[&room].sticky);
+    assert_eq!((told.len(), told.last().unwrap().as_str()), (101, "call"), "a hundred and no more are bob's");
+}
+
+#[tokio::test]
+async fn sliding_connections_lose_none_of_many() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let room = alice.room(&[]).await;
+    stick(&alice, &room, "first", 60_000).await;
+    let many = stick(&alice, &room, "many", 60_000).await;
+    let reader = house.store.read();
+    let nid = reader.room_nid(&room).await.unwrap().unwrap();
+    let num = reader.event_num(nid, &many).await.unwrap().unwrap();
+    for _ in 0..1_200 {
+        let mut tx = chappe_store::Tx::new();
+        tx.put_sticky(nid, num, u64::MAX);
+        let (room, event) = (nid.0, num.0);
+        tx.log(chappe_store::LogEntry::Event { room, event, member: None, local: false, sticky: true });
+        house.store.commit(tx).await.unwrap();
+    }
+    alice.say(&room, "on top").await;
+    let mut request = sliding(&alice, 500);
+    let page = told(&house, &mut request, &room).await;
+    assert_eq!((page.len(), page[0].as_str()), (500, "first"));
+    assert_eq!(told(&house, &mut request, &room).await.len(), 500);
+    assert_eq!(told(&house, &mut request, &room).await.len(), 202);
+}
+
+#[tokio::test]
+async fn who_comes_and_changes_their_name_gets_what_stuck_before() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    stick(&alice, &room, "before", 60_000).await;
+    alice.say(&room, "on top").await;
+    let mut request = sliding(&bob, 9);
+    assert!(told(&house, &mut request, &room).await.is_empty());
+    let other = bob.room(&[]).await;
+    stick(&bob, &other, "a token", 60_000).await;
+    told(&house, &mut request, &room).await;
+    bob.join(&room).await;
+    let content = json!({"membership": "join", "displayname": "Bob"}).as_object().unwrap().clone();
+    let renamed = Draft::state("m.room.member".to_owned(), bob.id.as_str(), content);
+    house.rooms.send(&bob.actor(), &room, renamed, None).await.unwrap();
+    assert_eq!(told(&house, &mut request, &room).await, ["before"]);
+    assert!(told(&house, &mut request, &room).await.is_empty());
+}
+
 #[tokio::test]
 async fn sliding_connections_get_them_oldest_first_without_loss() {
     let house = House::new();
@@ -85,32 +175,8 @@ async fn sliding_connections_get_them_oldest_first_without_loss() {
     }
     alice.say(&far, "on top").await;
     alice.say(&near, "on top").await;
-    let ask = RoomAsk { timeline_limit: 1, ..RoomAsk::default() };
-    let list = List { ranges: Some(vec![(0, 0)]), ask, ..List::default() };
-    let mut request = SlidingRequest {
-        user: bob.id.clone(),
-        device: Some("D".into()),
-        connection: String::new(),
-        pos: None,
-        lists: BTreeMap::from([("all".to_owned(), list)]),
-        subscriptions: BTreeMap::new(),
-        extensions: ExtensionsAsk {
-            sticky: Some(StickyAsk { since: None, limit: Some(2) }),
-            ..ExtensionsAsk::default()
-        },
-        presence: PresenceState::Online,
-        timeout: Duration::ZERO,
-    };
-    let next = async |request: &mut SlidingRequest| {
-        let answer = house.delivery.sliding_sync(request).await.unwrap();
-        request.pos = Some(answer.pos);
-        let page = answer.extensions.sticky;
-        let since: Option<Received> = page.next_batch;
-        if since.is_some() {
-            request.extensions.sticky = Some(StickyAsk { since, limit: Some(2) });
-        }
-        page.rooms.get(&far).map(|events| gist(events)).unwrap_or_default()
-    };
+    let mut request = sliding(&bob, 2);
+    let next = async |request: &mut SlidingRequest| told(&house, request, &far).await;
     assert_eq!(next(&mut request).await, ["0", "1"], "also of rooms beyond the window");
     request.timeout = Duration::from_mins(1);
     assert_eq!(next(&mut request).await, ["2"]);

@@ -225,6 +225,6 @@ impl View<'_> {
 }
 
 /// Whether a filter asks for member events of senders only.
-pub fn wants_lazy_members(filter: &RoomEventFilter) -> bool {
+pub(crate) fn wants_lazy_members(filter: &RoomEventFilter) -> bool {
     matches!(filter.lazy_load_options, LazyLoadOptions::Enabled { .. })
 }

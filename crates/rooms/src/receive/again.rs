@@ -8,8 +8,9 @@ use chappe_rules::{
     auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
 };
 use chappe_store::{
-    EventMeta, EventNum, LogEntry, Membership, StateChange, StateRef, Status, WholeSince,
-    partial::PartialRoom, state::StateKey,
+    EventMeta, EventNum, LogEntry, Membership, StateChange, StateRef, Status, Tx, WholeSince,
+    partial::{LateEvents, PartialRoom},
+    state::StateKey,
 };
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
 
@@ -34,8 +35,6 @@ struct Again<'i> {
     after: HashMap<EventNum, StateRef>,
     /// How many of them this commit has.
     here: usize,
-    /// Those that did not fit what the room seemed to be like when they came.
-    late: Vec<Pdu>,
 }
 
 impl Inner {
@@ -53,20 +52,45 @@ impl Inner {
         let desk = Desk::open(self, room).await?;
         let believed: BTreeSet<OwnedServerName> = desk.servers().await?.into_iter().collect();
         let events = desk.since_join(partial.join()).await?;
-        let mut again = Again { inner: self, room, desk, after: HashMap::new(), here: 0, late: Vec::new() };
+        let mut again = Again { inner: self, room, desk, after: HashMap::new(), here: 0 };
         for num in &events {
             again.judge(*num, partial).await?;
         }
         again.flush().await?;
-        let late = again.late;
         self.go_whole(room, partial, &events, &believed).await?;
-        for pdu in late {
-            let (room, source) = (room.to_owned(), Source::Elsewhere);
-            self.settle_in_turn(&Complete { pdu, room, source, before: Before::Prevs }).await?;
-        }
         drop(turn);
         tracing::info!(%room, events = events.len(), "the room has all its members");
-        self.place_devices(room).await
+        Ok(())
+    }
+
+    /// Decides the places of the events that did not fit what the room seemed to be like when they came.
+    pub(crate) async fn settle_late(&self, room: &RoomId) -> Result<()> {
+        let turn = self.turn(room).await;
+        let desk = Desk::open(self, room).await?;
+        let nid = desk.nid;
+        let late = desk.reader.late_events(nid).await?;
+        drop(desk);
+        for num in late {
+            self.settle_one_late(room, num).await?;
+            let mut tx = Tx::new();
+            tx.delete::<LateEvents>(&(nid, num));
+            self.store.commit(tx).await?;
+        }
+        drop(turn);
+        Ok(())
+    }
+
+    async fn settle_one_late(&self, room: &RoomId, num: EventNum) -> Result<()> {
+        let mut desk = Desk::open(self, room).await?;
+        let Some(pdu) = desk.pdus(&[num]).await?.pop() else { return Ok(()) };
+        let meta = desk.reader.event_meta(desk.nid, num).await?;
+        if meta.status == Status::SoftFailed {
+            // Only what has no place yet is given one; the row of it remains until it has.
+            desk.tx.update_event(desk.nid, num, &EventMeta { status: Status::Outlier, ..meta });
+            self.store.commit(desk.seal()).await?;
+        }
+        let (room, source) = (room.to_owned(), Source::Elsewhere);
+        self.settle_in_turn(&Complete { pdu, room, source, before: Before::Prevs }).await.map(drop)
     }
 
     /// Makes the current state the one that the heads come to, and the room whole with the last of it.
@@ -129,11 +153,11 @@ impl Again<'_> {
         let status = match old.status {
             _ if !allowed => Status::Rejected,
             // Its place is decided when the room is whole.
-            Status::SoftFailed | Status::Outlier => Status::Outlier,
+            Status::SoftFailed | Status::Outlier => old.status,
             _ => Status::Accepted,
         };
-        if old.status == Status::SoftFailed && allowed {
-            self.late.push(pdu.clone());
+        if status == Status::SoftFailed {
+            self.desk.tx.put::<LateEvents>(&(self.desk.nid, num), &());
         }
         let after = match pdu.state().filter(|_| status != Status::Rejected) {
             Some((kind, key)) => {

@@ -147,8 +147,8 @@ impl Inner {
     }
 
     /// Where the state before the event comes from if some of its previous events are missing: from the states that the
-    /// origin says were before those; else, as the event itself may not be known to the origin yet, from the one that it
-    /// says was before the event.
+    /// origin says were before those; else, as the event itself may not be known to the origin yet, and where they are more
+    /// than may be asked for, from the one that it says was before the event.
     async fn told_before(
         &self,
         checked: &Checked,
@@ -156,7 +156,9 @@ impl Inner {
         budget: &mut Budget,
     ) -> Result<Before> {
         let (origin, room) = (checked.origin(), checked.room());
-        for prev in self.missing_prevs(checked).await? {
+        let missing = self.missing_prevs(checked).await?;
+        let few = if missing.len() <= budget.states { missing } else { Vec::new() };
+        for prev in few {
             match self.stage_told((origin, room, &prev), rules, budget).await {
                 Ok(()) => {}
                 Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
@@ -204,6 +206,8 @@ impl Inner {
         rules: &'static RoomVersionRules,
         budget: &mut Budget,
     ) -> Result<Vec<EventNum>> {
+        // No fault of the event: with more of the room here it may be taken another time.
+        budget.states = budget.states.checked_sub(1).ok_or(Error::Unreachable)?;
         let told = self.peers.state_ids(origin, room, at).await?;
         if told.state.len() + told.auth_chain.len() > self.config.join_state_limit {
             return Err(Error::HostilePeer("the state told is too large".to_owned()));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chappe_store::{EventMeta, EventNum, LogEntry, Position, StateRef, Status, gaps};
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 
-use super::{Budget, Checked, Complete, judge::Verdict};
+use super::{Budget, Checked, Complete, MANY_STATES, judge::Verdict};
 use crate::{
     Error, Inner, Result, Rooms,
     desk::{Desk, Source},
@@ -59,7 +59,8 @@ impl Inner {
         let proven = self.check_raws(rules, room, &raws).await.into_iter();
         let found = proven.map(|proven| (proven.pdu().event_id().to_owned(), proven)).collect();
         let proven = self.reached(room, &gap.missing, &found).await?.events;
-        let mut budget = Budget { events: self.config.missing_events_limit, fill: false };
+        let mut budget =
+            Budget { events: self.config.missing_events_limit, states: MANY_STATES, fill: false };
         let mut staged = Vec::new();
         for proven in proven {
             let event = proven.pdu().event_id().to_owned();

@@ -7,7 +7,7 @@ use chappe_rules::Pdu;
 use crate::{
     Error, Inner, Result,
     desk::{Desk, Source},
-    receive::{Budget, Checked, Verdict},
+    receive::{Budget, Checked, STATES, Verdict},
 };
 
 impl Inner {
@@ -21,22 +21,27 @@ impl Inner {
         Ok(desk.head.partial || desk.is_here().await?)
     }
 
-    /// Takes the join of a local user that another server has accepted.
+    /// Takes the join of a local user that another server has accepted. False if the room is not followed any more.
     pub(super) async fn follow_join(
         &self,
         server: &ServerName,
         rules: &'static RoomVersionRules,
         join: Pdu,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let checked = Checked::from_handshake(server, self.check_one(rules, join).await?);
-        let mut budget = Budget { events: self.config.missing_events_limit, fill: false };
+        let mut budget = Budget { events: self.config.missing_events_limit, states: STATES, fill: false };
         // Otherwise: what lies between is not needed for the user to be in.
         if let Err(error @ (Error::Store(_) | Error::Retry)) = self.fill_gap(&checked, &mut budget).await {
             return Err(error);
         }
+        let room = checked.room().to_owned();
         let complete = checked.complete_as(self, &mut budget, Source::Elsewhere).await?;
-        match self.settle(&complete).await? {
-            Some(Verdict::Accepted) | None => Ok(()),
+        let _turn = self.turn(&room).await;
+        if !self.is_followed_room(&room).await? {
+            return Ok(false);
+        }
+        match self.settle_in_turn(&complete).await? {
+            Some(Verdict::Accepted) | None => Ok(true),
             Some(Verdict::SoftFailed(reason) | Verdict::Rejected(reason)) => Err(Error::Forbidden(reason)),
         }
     }

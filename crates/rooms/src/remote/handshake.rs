@@ -32,19 +32,20 @@ impl Inner {
     ) -> Result<()> {
         let template = self.peers.make_join(server, room, user, VERSIONS).await?;
         let Made { pdu, version, rules } = self.make_member(&template, user, room, content)?;
-        let followed = self.is_followed_room(room).await?;
-        let partial = self.config.partial_joins && !followed;
+        let partial = self.config.partial_joins && !self.is_followed_room(room).await?;
         let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
         let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await?;
-        if followed {
-            let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());
-            let join = if answer.event.is_some() { same_event(signed, &pdu)? } else { pdu };
-            return self.follow_join(server, rules, join).await;
+        let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());
+        let join = if answer.event.is_some() { same_event(signed, &pdu)? } else { pdu.clone() };
+        // The answer took its time: what the room is to this server is asked again.
+        if self.is_followed_room(room).await? && self.follow_join(server, rules, join.clone()).await? {
+            return Ok(());
         }
         if answer.members_omitted && !partial {
             return Err(Error::HostilePeer("memberships were left out, which was not asked for".to_owned()));
         }
-        self.import_join(server, &version, rules, pdu, answer).await
+        let comes_in = self.import_join(server, &version, rules, pdu, answer).await?;
+        if comes_in || self.follow_join(server, rules, join).await? { Ok(()) } else { Err(Error::Retry) }
     }
 
     pub(super) async fn knock_through(

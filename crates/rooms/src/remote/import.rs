@@ -11,7 +11,7 @@ use chappe_rules::{
 };
 use chappe_store::{EventNum, LogEntry, gaps, partial::PartialRoom};
 use ruma::{
-    OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
+    OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
 };
@@ -51,7 +51,8 @@ fn version_1() -> RoomVersionId {
 }
 
 impl Inner {
-    /// Validates the answer to `send_join` and takes the room in.
+    /// Validates the answer to `send_join` and takes the room in. False if the room came in otherwise meanwhile: its state is
+    /// not to be replaced then.
     pub(super) async fn import_join(
         &self,
         server: &OwnedServerName,
@@ -59,14 +60,17 @@ impl Inner {
         rules: &'static RoomVersionRules,
         ours: Pdu,
         answer: JoinAnswer,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let import = self.validate(rules, version, ours, answer).await?;
         let room = import.join.room_id().to_owned();
         let _turn = self.turn(&room).await;
+        if self.is_followed_room(&room).await? {
+            return Ok(false);
+        }
         self.have_room(&room, version).await?;
         self.store_outliers_in_turn(&room, &import.outliers).await?;
         self.import_state(&room, &import).await?;
-        self.go_live(&room, server, &import).await
+        self.go_live(&room, server, &import).await.map(|()| true)
     }
 
     async fn validate(
@@ -207,6 +211,13 @@ impl Inner {
             }
             desk.tx.put_gap(desk.nid, &gaps::Gap { ordinal, num, missing });
             desk.tx.log(LogEntry::Members { room: desk.nid.0 });
+            for (kind, key) in import.state.keys().filter(|(kind, _)| *kind == StateEventType::RoomMember) {
+                if self.is_own_member(&chappe_store::state::StateKey::new(kind, key))
+                    && let Ok(user) = OwnedUserId::try_from(key.as_str())
+                {
+                    desk.tx.log(LogEntry::Member { room: desk.nid.0, user });
+                }
+            }
             match self.store.commit(desk.seal()).await {
                 Ok(_) => {
                     tracing::info!(%room, %server, events = import.state.len(), "joined over federation");

@@ -2,11 +2,21 @@
 
 use std::sync::Arc;
 
-use ruma::{RoomId, server_name};
+use chappe_rules::Pdu;
+use ruma::{
+    CanonicalJsonObject, RoomId, canonical_json::try_from_json_map, room_version_rules::RoomVersionRules,
+    server_name,
+};
 use serde_json::{Value, json, value::RawValue};
 
-use super::net::{Net, actor, room, say, user, whole_state};
-use crate::{Change, Error, Extent, JoinAnswer, Rooms, SignedMember};
+use super::{
+    malformed::signed_in,
+    net::{Net, actor, room, say, user, whole_state},
+};
+use crate::{
+    Change, Error, Extent, JoinAnswer, Rooms, SignedMember,
+    receive::{Budget, Checked, STATES},
+};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -186,4 +196,26 @@ async fn an_access_control_list_keeps_a_server_out() {
         a.make_join(server_name!("b.example"), &id, &user("@x:b.example"), crate::VERSIONS).await.is_err()
     );
     a.change(&actor(ALICE), &id, &user(BOB), Change::Kick, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_event_has_us_ask_for_few_states() {
+    let net = Net::default();
+    let (a, b, id) = open_room(&net).await;
+    join(&b, &id).await.unwrap();
+    net.deliver().await;
+    let (rules, from) = (&RoomVersionRules::V11, server_name!("b.example"));
+    let mut budget = Budget { events: 100, states: STATES, fill: false };
+    for previous in [20, STATES, 1] {
+        let prev: Vec<String> = (0..previous).map(|n| format!("${n:A>43}")).collect();
+        let event = json!({
+            "type": "m.room.message", "sender": BOB, "room_id": id, "content": {}, "depth": 50,
+            "origin_server_ts": 1_000, "prev_events": prev, "auth_events": [],
+        });
+        let event: CanonicalJsonObject = try_from_json_map(event.as_object().unwrap().clone()).unwrap();
+        let pdu = Pdu::parse(rules, signed_in(rules, event).get().as_bytes()).unwrap();
+        let proven = a.0.check_one(rules, pdu).await.unwrap();
+        assert!(Checked::from_handshake(from, proven).complete(&a.0, &mut budget).await.is_err());
+        assert!(*net.states.lock() <= STATES, "{} after one with {previous}", net.states.lock());
+    }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Net {
     pub(super) partial_joins: Arc<Mutex<bool>>,
     /// Servers that do not say what the state at an event was.
     pub(super) silent: Arc<Mutex<HashSet<OwnedServerName>>>,
+    /// How often a server was asked what the state at an event was.
+    pub(super) states: Arc<Mutex<usize>>,
     world: FakeNet,
 }
 
@@ -281,6 +283,7 @@ impl Peers for Wire {
     }
 
     async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds, PeerError> {
+        *self.net.states.lock() += 1;
         if self.net.silent.lock().contains(to) {
             return Err(PeerError::Unreachable(to.to_owned()));
         }

@@ -267,6 +267,82 @@ async fn a_room_that_everybody_here_has_left_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_room_is_not_given_up_while_somebody_is_back() {
+    let net = Net::default();
+    let (_, _, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    let nid = c.view(&id).await.unwrap().nid;
+    let partial = c.store().read().partial_room(nid).await.unwrap().unwrap();
+    c.leave(&actor(CAROL), &id, None).await.unwrap();
+    net.deliver().await;
+    joined(&net, &c, &id).await;
+    // As if whoever gives the room up had asked before she came back.
+    assert!(c.0.give_up(&id, &partial).await.is_err());
+    assert!(is_partial(&c, &id).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_given_up_while_somebody_joins_comes_in_anew() {
+    let net = Net::default();
+    let (a, _, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    let nid = c.view(&id).await.unwrap().nid;
+    let partial = c.store().read().partial_room(nid).await.unwrap().unwrap();
+    c.leave(&actor(CAROL), &id, None).await.unwrap();
+    net.deliver().await;
+    let (rooms, room) = (c.clone(), id.clone());
+    let twist = move |answer: crate::JoinAnswer| {
+        futures_util::FutureExt::now_or_never(rooms.0.give_up(&room, &partial)).unwrap().unwrap();
+        answer
+    };
+    *net.twist.lock() = Some(std::sync::Arc::new(twist));
+    c.join(&actor("@dan:c.example"), &id, via("a.example"), serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+    assert!(!is_partial(&c, &id).await);
+    assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_to_do_is_done_after_a_crash() {
+    let net = Net::default();
+    let (a, b, id) = prepared(&net).await;
+    let earlier = whole_state(&a, &id).await;
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    net.deliver().await;
+    let db = Db::new(Memory::default());
+    let c = net.server_on("c.example", 3, db.clone());
+    joined(&net, &c, &id).await;
+    let auth = ["m.room.create", "m.room.power_levels"].map(|kind| at(&earlier, kind, ""));
+    let auth: Vec<OwnedEventId> = auth.into_iter().chain([at(&earlier, "m.room.member", BOB)]).collect();
+    let join = at(&whole_state(&c, &id).await, "m.room.member", CAROL);
+    let dan = "@dan:a.example";
+    let content = json!({ "membership": "ban" });
+    tell(&c, &id, Lie { kind: "m.room.member", key: Some(dan), content, prev: join, auth }).await;
+    a.join(&actor(dan), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    let said = say(&a, dan, &id, "here I am").await;
+    net.deliver().await;
+    assert_eq!(status(&c, &id, &said).await, Status::SoftFailed);
+    c.note_unplaced_devices(&user(BERT)).await.unwrap();
+    let nid = c.view(&id).await.unwrap().nid;
+    let partial = c.store().read().partial_room(nid).await.unwrap().unwrap();
+    net.silent.lock().clear();
+    c.0.fetch_state_before(server_name!("a.example"), &id, &partial).await.unwrap();
+    c.0.make_whole(&id, &partial).await.unwrap();
+    // The server ends here, before the rest is done.
+    let c = net.server_on("c.example", 3, db);
+    assert_eq!(status(&c, &id, &said).await, Status::SoftFailed);
+    assert_eq!(c.store().read().unplaced_devices(nid).await.unwrap(), [user(BERT)]);
+    c.resume_partial().await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(bodies(&c, &id).await, ["here I am"]);
+    let reader = c.store().read();
+    assert!(reader.unfinished_rooms().await.unwrap().is_empty());
+    assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn members_left_out_without_a_word_of_the_servers_are_refused() {
     let net = Net::default();
     let (_, _, id) = prepared(&net).await;

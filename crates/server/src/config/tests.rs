@@ -126,6 +126,8 @@ fn all_inconsistencies_are_named_at_once() {
         said.starts_with("environment variable CHAPPE__PROCESS__SHUTDOWN_SECONDS: `process.shut"),
         "{said}"
     );
+    let said = sentence(SMALL, &[("CHAPPE__DELIVERY__TO_DEVICE_LIMIT", "0")]);
+    assert!(said.contains("`delivery.to_device_limit`"), "{said}");
 }
 
 /// The example with everything that it comments out; without what it calls an example if `examples` is false.

@@ -54,6 +54,7 @@ fn general(config: &Config, found: &mut Found) {
     found.need(process.shutdown_seconds > 0, "process.shutdown_seconds", "must be at least 1");
     found.need(process.max_connections > 0, "process.max_connections", "must be at least 1");
     found.need(process.header_timeout_seconds > 0, "process.header_timeout_seconds", "must be at least 1");
+    found.need(config.delivery.to_device_limit > 0, "delivery.to_device_limit", "must be at least 1");
     let version = &config.rooms.default_version;
     found.need(VERSIONS.contains(version), "rooms.default_version", "not one of the room versions 1 to 12");
     if let Some(notices) = &config.rooms.notices {

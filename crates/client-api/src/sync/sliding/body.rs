@@ -24,7 +24,9 @@ const RANGES: usize = 100;
 const PATTERNS: usize = 500;
 /// Changed thread subscriptions if the client does not say how many (MSC4308).
 const SUBSCRIPTIONS: usize = 100;
-/// Bytes of a name that the client chose.
+/// Bytes of the patterns of state for one room together.
+const PATTERN_BYTES: usize = 16 * 1024;
+/// Bytes of a name that the client chose, of a type, of a state key.
 const NAME: usize = 255;
 
 #[derive(Debug, Default, Deserialize)]
@@ -178,6 +180,13 @@ impl RoomBody {
     fn ask(self, user: &UserId) -> Result<RoomAsk, Error> {
         let state = self.required_state.map(|state| state.wanted(user)).unwrap_or_default();
         at_most("required_state", state.include.len() + state.exclude.len(), PATTERNS)?;
+        let mut bytes = 0;
+        for text in state.include.iter().chain(&state.exclude).flat_map(|one| [&one.kind, &one.key]).flatten()
+        {
+            at_most("bytes of a type or state key", text.len(), NAME)?;
+            bytes += text.len();
+        }
+        at_most("bytes of required_state", bytes, PATTERN_BYTES)?;
         Ok(RoomAsk { timeline_limit: self.timeline_limit, state })
     }
 }
@@ -315,6 +324,17 @@ mod tests {
         assert!(request(json!({"lists": {"a": {"ranges": [[0, 9_007_199_254_740_991_u64]]}}})).is_ok());
         let patterns: Vec<_> = (0..501).map(|n| json!([n.to_string(), ""])).collect();
         assert!(request(json!({"lists": {"a": {"required_state": patterns}}})).is_err());
+        let pattern = |kind: usize, key: usize| {
+            request(
+                json!({"room_subscriptions": {"!r:x": {"required_state": [["t".repeat(kind), "k".repeat(key)]]}}}),
+            )
+        };
+        assert!(pattern(255, 255).is_ok());
+        assert!(pattern(256, 0).is_err() && pattern(0, 256).is_err());
+        let long: Vec<_> = (0..65).map(|n| json!([format!("{n:0>250}"), ""])).collect();
+        assert!(request(json!({"lists": {"a": {"required_state": long[..60]}}})).is_ok());
+        assert!(request(json!({"lists": {"a": {"required_state": {"exclude": [], "include": []}}}})).is_ok());
+        assert!(request(json!({"lists": {"a": {"required_state": long[..60].iter().cloned().chain((0..10).map(|n| json!([format!("{n:a>250}"), ""]))).collect::<Vec<_>>()}}})).is_err());
         assert!(request(json!({"set_presence": "dancing"})).is_err());
         assert!(request(json!({"extensions": {"to_device": {"enabled": true, "since": "x"}}})).is_err());
         assert!(request(json!({"extensions": {"typing": {"enabled": true, "rooms": ["x"]}}})).is_err());

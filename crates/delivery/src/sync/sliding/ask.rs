@@ -218,6 +218,13 @@ pub(super) struct Places {
 }
 
 impl Combined {
+    /// A number that changes with the state that is wanted.
+    pub(super) fn mark(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.states.hash(&mut hasher);
+        hasher.finish()
+    }
+
     pub(super) fn add(&mut self, ask: &RoomAsk, most: usize) {
         self.limit = self.limit.max(ask.timeline_limit.min(most));
         self.states.insert(ask.state.clone());
@@ -228,7 +235,7 @@ impl Combined {
         self.states.iter().any(|state| state.lazy) && !self.wants_all_members()
     }
 
-    fn wants_all_members(&self) -> bool {
+    pub(super) fn wants_all_members(&self) -> bool {
         let all = |pattern: &Pattern| pattern.matches(MEMBER, "") && pattern.key.is_none();
         self.states.iter().any(|state| !state.lazy && state.include.iter().any(all))
     }

@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 
-use super::ask::Combined;
 use crate::{Error, Received, SyncToken};
 
 /// Connections of one device; with more, the one unused for longest has to begin again.
@@ -36,8 +35,8 @@ pub(crate) enum RoomKey {
 pub(super) struct Sent {
     /// Everything up to here.
     pub(super) up_to: Position,
-    /// What was asked then.
-    pub(super) asked: Arc<Combined>,
+    /// The mark of the state that was asked for then.
+    pub(super) asked: u64,
     /// Events of the timeline it has at least, if the room has so many.
     pub(super) timeline: usize,
     /// Membership events sent because they were needed, ascending.
@@ -167,6 +166,7 @@ struct Connection {
     arrived: (u64, Arc<Known>),
     /// The one after it.
     under_way: Option<(u64, News)>,
+    /// The last request, as the device counts them.
     used: u64,
 }
 
@@ -210,6 +210,8 @@ pub(super) struct Open {
     of_device: Arc<Mutex<OfDevice>>,
     name: String,
     number: u64,
+    /// Which request of the device.
+    request: u64,
     /// What the device has.
     pub(super) known: Arc<Known>,
 }
@@ -226,7 +228,7 @@ impl Connections {
     /// A new connection of a device instead of the one of that name; `number` is given to no other.
     pub(super) fn begin(&self, device: &Device, name: &str, number: u64) -> Open {
         let of_device = self.of(device);
-        {
+        let request = {
             let mut held = of_device.lock();
             held.uses += 1;
             let connection = Connection { used: held.uses, ..Connection::new(number) };
@@ -236,23 +238,25 @@ impl Connections {
                 let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
                 held.connections.remove(&oldest);
             }
-        }
-        Open { of_device, name: name.to_owned(), number, known: Arc::default() }
+            held.uses
+        };
+        Open { of_device, name: name.to_owned(), number, request, known: Arc::default() }
     }
 
     /// A connection at one of its last two answers; [`Error::UnknownPos`] for everything else, whoever got it.
     pub(super) fn resume(&self, device: &Device, name: &str, pos: &str) -> Result<Open, Error> {
         let pos: Pos = pos.parse()?;
         let of_device = self.0.get(device).ok_or(Error::UnknownPos)?;
-        let known = {
+        let (known, request) = {
             let mut held = of_device.lock();
             held.uses += 1;
             let uses = held.uses;
             let connection = held.connections.get_mut(name).ok_or(Error::UnknownPos)?;
+            let known = connection.at(pos).ok_or(Error::UnknownPos)?;
             connection.used = uses;
-            connection.at(pos).ok_or(Error::UnknownPos)?
+            (known, uses)
         };
-        Ok(Open { of_device, name: name.to_owned(), number: pos.connection, known })
+        Ok(Open { of_device, name: name.to_owned(), number: pos.connection, request, known })
     }
 
     /// Forgets what a device was sent.
@@ -263,11 +267,15 @@ impl Connections {
 }
 
 impl Open {
-    /// The `pos` of an answer with `news`. A connection that has begun again meanwhile gets one that it will not know.
+    /// The `pos` of an answer with `news`. A connection that has begun again meanwhile gets one that it will not know, and
+    /// so does a request that the device gave up: whatever it asked since goes on from what arrived.
     pub(super) fn answer(&self, news: News) -> Pos {
         let mut held = self.of_device.lock();
         let token = news.token;
-        let connection = held.connections.get_mut(&self.name).filter(|found| found.number == self.number);
+        let connection = held
+            .connections
+            .get_mut(&self.name)
+            .filter(|found| found.number == self.number && found.used == self.request);
         let step = connection.map_or(0, |connection| {
             connection.steps += 1;
             connection.under_way = Some((connection.steps, news));
@@ -308,6 +316,22 @@ mod tests {
         let open = all.resume(&me, "c", &second).unwrap();
         assert!(!open.known.rooms.contains_key(&RoomKey::Here(RoomNid(2))));
         assert!(all.resume(&me, "c", &first).is_err(), "older than the last that arrived");
+    }
+
+    #[test]
+    fn a_request_that_was_given_up_changes_nothing() {
+        let (all, me) = (Connections::default(), device("D"));
+        let first = all.begin(&me, "c", 7).answer(news(1, 10)).to_string();
+        let given_up = all.resume(&me, "c", &first).unwrap();
+        let second = all.resume(&me, "c", &first).unwrap().answer(news(2, 20)).to_string();
+        let late = given_up.answer(news(3, 30)).to_string();
+        let open = all.resume(&me, "c", &second).unwrap();
+        let third = open.answer(news(4, 40)).to_string();
+        given_up.answer(news(3, 50));
+        let open = all.resume(&me, "c", &third).unwrap();
+        assert!(open.known.rooms.contains_key(&RoomKey::Here(RoomNid(4))));
+        assert!(!open.known.rooms.contains_key(&RoomKey::Here(RoomNid(3))));
+        assert!(all.resume(&me, "c", &late).is_err());
     }
 
     #[test]

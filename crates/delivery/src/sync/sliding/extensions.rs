@@ -281,7 +281,7 @@ impl Turn<'_> {
         let reader = self.work.reader;
         let ignored = &self.personal.settings.ignored.clone();
         if let Some(seen) = told.receipts {
-            for nid in self.rooms_with_receipts(seen) {
+            for nid in self.rooms_with_receipts(seen).await? {
                 let rows = reader.receipts_after(nid, seen).await?;
                 if let Some(event) = self.work.receipts(rows, ignored).into_iter().next() {
                     all.insert(reader.room_id(nid).await?, event);
@@ -290,9 +290,6 @@ impl Turn<'_> {
         }
         for key in self.beginning(scope, stage, Part::Receipts) {
             let RoomKey::Here(nid) = key else { continue };
-            if self.work.signal.joined_since(nid, self.work.next.position).is_none() {
-                continue;
-            }
             let room = reader.room_id(nid).await?;
             let shown = stage.rooms.get(&room).map(SlidingRoom::event_ids).unwrap_or_default();
             // Receipts for an event come after it: those for the events shown are among the latest.
@@ -311,7 +308,7 @@ impl Turn<'_> {
     }
 
     /// The rooms told of in which there may be receipts after a position.
-    fn rooms_with_receipts(&self, seen: Position) -> Vec<RoomNid> {
+    async fn rooms_with_receipts(&self, seen: Position) -> Result<Vec<RoomNid>, Error> {
         let touched: Vec<RoomNid> = match self.look_after(seen) {
             Look::At(touched) => touched.receipts.into_iter().collect(),
             Look::Everywhere => {
@@ -325,10 +322,24 @@ impl Turn<'_> {
         let wake = &self.work.delivery.0.wake;
         let begun = |nid: &RoomNid| {
             self.known.rooms.get(&RoomKey::Here(*nid)).is_some_and(|sent| sent.begun.receipts)
-                && self.work.signal.joined_since(*nid, self.work.next.position).is_some()
                 && wake.room_changed(*nid, seen)
         };
-        touched.into_iter().filter(begun).collect()
+        let mut rooms = Vec::new();
+        for nid in touched.into_iter().filter(begun) {
+            if self.is_joined(nid).await? {
+                rooms.push(nid);
+            }
+        }
+        Ok(rooms)
+    }
+
+    /// Whether the user is in a room as of this answer's snapshot: the follower may know of later changes alone.
+    async fn is_joined(&self, nid: RoomNid) -> Result<bool, Error> {
+        if self.work.signal.joined_since(nid, self.work.next.position).is_some() {
+            return Ok(true);
+        }
+        let own = self.work.reader.user_room(&self.request.user, nid).await?;
+        Ok(own.is_some_and(|own| own.value.membership == Membership::Join))
     }
 
     async fn first_shown(

@@ -18,7 +18,7 @@ use super::{
     connection::{RoomKey, Sent},
     shelf::Row,
 };
-use crate::Error;
+use crate::{Error, signal::Tags};
 
 /// Rooms of which the traits are remembered.
 const REMEMBERED: usize = 50_000;
@@ -29,6 +29,8 @@ const SPACES: usize = 50;
 pub(super) struct Relevant {
     pub(super) row: Row,
     pub(super) asked: Arc<Combined>,
+    /// The mark of the state that is asked for.
+    pub(super) mark: u64,
     /// The lists it is in, by place among their names.
     pub(super) lists: u128,
     /// Its id, if it is asked for by itself.
@@ -63,7 +65,7 @@ impl Default for RoomTraits {
 #[derive(Default)]
 struct Facts {
     traits: HashMap<RoomNid, Arc<Traits>>,
-    tags: HashMap<RoomNid, BTreeSet<String>>,
+    tags: Arc<Tags>,
 }
 
 /// What the answer knows of a row while it chooses.
@@ -102,11 +104,12 @@ impl Turn<'_> {
             counts.insert(name.clone(), count);
         }
         self.add_subscriptions(rows, &mut chosen, &mut interesting).await?;
-        let mut shared: HashMap<Combined, Arc<Combined>> = HashMap::new();
+        let mut shared: HashMap<Combined, (Arc<Combined>, u64)> = HashMap::new();
         let rooms = chosen.into_iter().map(|(at, chosen)| {
-            let asked =
-                shared.entry(chosen.asked).or_insert_with_key(|asked| Arc::new(asked.clone())).clone();
-            Relevant { row: rows[at].clone(), asked, lists: chosen.lists, by_itself: chosen.by_itself }
+            let share = |asked: &Combined| (Arc::new(asked.clone()), asked.mark());
+            let (asked, mark) = shared.entry(chosen.asked).or_insert_with_key(share).clone();
+            let (lists, by_itself) = (chosen.lists, chosen.by_itself);
+            Relevant { row: rows[at].clone(), asked, mark, lists, by_itself }
         });
         Ok(Selection { rooms: rooms.collect(), counts, interesting })
     }
@@ -191,14 +194,26 @@ impl Turn<'_> {
             facts.traits = self.traits(rows).await?;
         }
         if asks(ListFilters::asks_tags) {
-            let (accounts, reader) = (&self.work.delivery.0.accounts, self.work.reader);
-            for item in accounts.account_data_since(reader, &self.request.user, Position(0)).await? {
-                let Some(room) = item.room.filter(|_| item.kind == "m.tag") else { continue };
-                let Some(nid) = reader.room_nid(&room).await? else { continue };
-                facts.tags.insert(nid, tags_of(item.content.get()));
-            }
+            facts.tags = self.tags().await?;
         }
         Ok(facts)
+    }
+
+    /// The tags of the user's rooms, read again only after account data or a membership changed.
+    async fn tags(&self) -> Result<Arc<Tags>, Error> {
+        if let Some(tags) = self.work.signal.tags() {
+            return Ok(tags);
+        }
+        let (accounts, reader) = (&self.work.delivery.0.accounts, self.work.reader);
+        let mut tags = Tags::new();
+        for item in accounts.account_data_since(reader, &self.request.user, Position(0)).await? {
+            let Some(room) = item.room.filter(|_| item.kind == "m.tag") else { continue };
+            let Some(nid) = reader.room_nid(&room).await? else { continue };
+            tags.insert(nid, tags_of(item.content.get()));
+        }
+        let tags = Arc::new(tags);
+        self.work.signal.remember_tags(self.work.next.position, &tags);
+        Ok(tags)
     }
 
     /// Traits of the rooms: from memory where they are known, else all of them in a few round trips.
@@ -233,11 +248,6 @@ impl Turn<'_> {
 
     /// The children of the spaces that a filter names, as far as the user is in these.
     async fn children(&self, filters: &ListFilters) -> Result<Option<BTreeSet<RoomKey>>, Error> {
-        #[derive(Deserialize)]
-        struct Child {
-            #[serde(default)]
-            via: Vec<Value>,
-        }
         let Some(spaces) = &filters.spaces else { return Ok(None) };
         let (joined, reader) = (self.work.joined_rooms(), self.work.reader);
         let mut children = BTreeSet::new();
@@ -245,19 +255,39 @@ impl Turn<'_> {
             let Some(nid) = reader.room_nid(space).await?.filter(|nid| joined.contains(nid)) else {
                 continue;
             };
-            let view = self.work.delivery.0.rooms.view_at(reader.clone(), nid).await?;
-            let rows = reader.current_of_type(nid, "m.space.child").await?;
-            let nums: Vec<EventNum> = rows.iter().map(|(_, num)| *num).collect();
-            for ((key, _), event) in rows.iter().zip(view.load(&nums).await?) {
-                let is_child = event.pdu.content_as::<Child>().is_some_and(|child| !child.via.is_empty());
-                let Some(room) = OwnedRoomId::try_from(&*key.state_key).ok().filter(|_| is_child) else {
-                    continue;
-                };
-                children.extend(reader.room_nid(&room).await?.map(RoomKey::Here));
-                children.insert(RoomKey::Elsewhere(room));
-            }
+            children.extend(self.children_of(nid).await?.iter().cloned());
         }
         Ok(Some(children))
+    }
+
+    /// The children of a space, read again only after something happened in it or the user's own memberships changed.
+    async fn children_of(&self, space: RoomNid) -> Result<Arc<BTreeSet<RoomKey>>, Error> {
+        #[derive(Deserialize)]
+        struct Child {
+            #[serde(default)]
+            via: Vec<Value>,
+        }
+        let (reader, signal) = (self.work.reader, self.work.signal);
+        let last = self.work.delivery.0.wake.last_event_known(space);
+        let known = signal.children(space).filter(|(as_of, _)| last.is_none_or(|last| last <= *as_of));
+        if let Some((_, children)) = known {
+            return Ok(children);
+        }
+        let mut children = BTreeSet::new();
+        let view = self.work.delivery.0.rooms.view_at(reader.clone(), space).await?;
+        let rows = reader.current_of_type(space, "m.space.child").await?;
+        let nums: Vec<EventNum> = rows.iter().map(|(_, num)| *num).collect();
+        for ((key, _), event) in rows.iter().zip(view.load(&nums).await?) {
+            let is_child = event.pdu.content_as::<Child>().is_some_and(|child| !child.via.is_empty());
+            let Some(room) = OwnedRoomId::try_from(&*key.state_key).ok().filter(|_| is_child) else {
+                continue;
+            };
+            children.extend(reader.room_nid(&room).await?.map(RoomKey::Here));
+            children.insert(RoomKey::Elsewhere(room));
+        }
+        let children = Arc::new(children);
+        signal.remember_children(self.work.next.position, space, &children);
+        Ok(children)
     }
 
     /// The rooms that the user calls direct chats.

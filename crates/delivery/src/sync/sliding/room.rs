@@ -76,8 +76,12 @@ struct Course<'a> {
     /// Up to where the device knows the room.
     known: Option<Position>,
     asked: &'a Combined,
+    /// The mark of the state that is asked for.
+    mark: u64,
     sent: Option<&'a Sent>,
     end: StateRef,
+    /// Whether the room's members have come since.
+    grown: bool,
 }
 
 impl Turn<'_> {
@@ -88,7 +92,7 @@ impl Turn<'_> {
             row.own.position > sent.up_to
                 || (row.membership() == Membership::Join && row.last > sent.up_to)
                 || relevant.asked.limit > sent.timeline
-                || (!Arc::ptr_eq(&relevant.asked, &sent.asked) && relevant.asked != sent.asked)
+                || relevant.mark != sent.asked
                 || (!row.is_over() && self.direct.contains(&row.key) != sent.is_dm)
         })
     }
@@ -139,9 +143,10 @@ impl Turn<'_> {
     fn sent_now(&self, relevant: &Relevant, before: Option<&Sent>) -> Sent {
         Sent {
             up_to: self.work.next.position,
-            asked: relevant.asked.clone(),
+            asked: relevant.mark,
             is_dm: self.is_dm(relevant),
             ended: relevant.row.is_over(),
+            timeline: relevant.asked.limit,
             ..before.cloned().unwrap_or_default()
         }
     }
@@ -174,6 +179,9 @@ impl Turn<'_> {
         let found = self.work.reader.out_of_band(&self.request.user, room).await?;
         let Some(at) = found else { return Ok((None, self.sent_now(relevant, sent))) };
         if relevant.row.is_over() {
+            if sent.is_some_and(|sent| sent.ended && at.position <= sent.up_to) {
+                return Ok((None, self.sent_now(relevant, sent)));
+            }
             let part = farewell(&at, Form::Sync).part;
             let told = SlidingRoom { part: Some(part), initial: true, ..self.empty(relevant, sent) };
             return Ok((Some(told), self.sent_now(relevant, sent)));
@@ -204,6 +212,9 @@ impl Turn<'_> {
     ) -> Result<Outcome, Error> {
         let (view, asked) = (&place.view, &*relevant.asked);
         let known = work.known(place).await?;
+        // Members came in great number behind a join over federation: whoever wants them all begins again.
+        let grown = known.is_some_and(|seen| view.head.whole_at() > seen);
+        let known = known.filter(|_| !grown || !asked.wants_all_members());
         let sent = before.filter(|_| known.is_some());
         let expanded = sent.is_some_and(|sent| asked.limit > sent.timeline);
         let steady = known.is_some_and(|seen| place.own.position <= seen);
@@ -213,14 +224,14 @@ impl Turn<'_> {
         let mut slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
         // What the device may have of an earlier stay does not join on to this.
         slice.limited |= before.is_some() && known.is_none();
-        let course = Course { known, asked, sent, end: view.head.state };
+        let course = Course { known, asked, mark: relevant.mark, sent, end: view.head.state, grown };
         let (changed, mut nums) = self.state(view, &course, (&slice, expanded)).await?;
         let mut now = self.sent_now(relevant, sent);
         let joins_on =
             |seen: Position| slice.events.first().is_some_and(|first| first.event.meta.position <= seen);
         let gap = slice.limited && !(expanded && known.is_some_and(joins_on));
         if asked.is_lazy() {
-            let changed = if gap { None } else { Some(&changed) };
+            let changed = if gap || grown { None } else { Some(&changed) };
             let needed = needed(view, &course, &slice, changed).await?;
             now.note_members(needed.values().copied());
             nums.extend(needed);
@@ -230,11 +241,11 @@ impl Turn<'_> {
             _ => asked.limit,
         };
         let mut room = self.empty(relevant, sent);
-        let silent = slice.events.is_empty() && nums.is_empty() && room.is_dm.is_none();
+        let silent = slice.events.is_empty() && nums.is_empty() && room.is_dm.is_none() && !grown;
         if sent.is_some() && silent && !gap {
             return Ok((None, now));
         }
-        self.name(work, place, &changed, &mut room).await?;
+        self.name(work, place, (&changed, grown), &mut room).await?;
         room.expanded = expanded;
         room.live = self.live(&slice);
         room.bump = place.tail.bump(view).await?.unwrap_or(relevant.row.own.position).0;
@@ -256,6 +267,9 @@ impl Turn<'_> {
             let all = wanted_state(view, course.asked, course.end).await?;
             return Ok((Nums::new(), all));
         };
+        if course.grown {
+            return Ok((Nums::new(), wanted_state(view, course.asked, course.end).await?));
+        }
         let from = if expanded {
             let gap = Slice { limited: true, ..Slice::default() };
             state::state_seen(view, seen, &gap).await?
@@ -266,10 +280,8 @@ impl Turn<'_> {
         let changed = state::after(view, &stretch).await?;
         let mut nums = changed.clone();
         nums.retain(|key, _| course.asked.wants(key.event_type(), &key.state_key));
-        if let Some(sent) = course.sent.filter(|sent| *sent.asked != *course.asked) {
-            let mut more = wanted_state(view, course.asked, course.end).await?;
-            more.retain(|key, _| !sent.asked.wants(key.event_type(), &key.state_key));
-            nums.extend(more);
+        if course.sent.is_some_and(|sent| sent.asked != course.mark) {
+            nums.extend(wanted_state(view, course.asked, course.end).await?);
         }
         Ok((changed, nums))
     }
@@ -279,7 +291,7 @@ impl Turn<'_> {
         &self,
         work: &Work<'_>,
         place: &Place<'_>,
-        changed: &Nums,
+        (changed, grown): (&Nums, bool),
         room: &mut SlidingRoom,
     ) -> Result<(), Error> {
         #[derive(Default, Deserialize)]
@@ -287,9 +299,9 @@ impl Turn<'_> {
             name: Option<String>,
             url: Option<String>,
         }
-        let has = |kind: &str| room.initial || changed.contains_key(&StateKey::new(kind, ""));
+        let has = |kind: &str| room.initial || grown || changed.contains_key(&StateKey::new(kind, ""));
         let (name, avatar) = (has("m.room.name"), has("m.room.avatar"));
-        let members = room.initial || changed.keys().any(|key| key.event_type() == MEMBER);
+        let members = room.initial || grown || changed.keys().any(|key| key.event_type() == MEMBER);
         if !name && !avatar && !members {
             return Ok(());
         }
@@ -328,7 +340,7 @@ impl Turn<'_> {
         before: Option<&Sent>,
     ) -> Result<Outcome, Error> {
         let (view, asked) = (&place.view, &*relevant.asked);
-        let now = Sent { timeline: asked.limit, ..self.sent_now(relevant, before) };
+        let now = self.sent_now(relevant, before);
         if before.is_some_and(|sent| sent.ended && place.own.position <= sent.up_to) {
             return Ok((None, now));
         }
@@ -347,7 +359,8 @@ impl Turn<'_> {
                 let wanted = work.wanted(&self.personal.settings.ignored);
                 let slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
                 let sent = before.filter(|_| known.is_some());
-                let course = Course { known, asked, sent, end: leave.meta.after };
+                let course =
+                    Course { known, asked, mark: relevant.mark, sent, end: leave.meta.after, grown: false };
                 let (_, nums) = self.state(view, &course, (&slice, false)).await?;
                 (slice, nums, known)
             }

@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 
 use chappe_rooms::StickyEvent;
+use chappe_rules::visibility::membership;
 use chappe_store::{Position, RoomNid};
-use ruma::OwnedEventId;
+use ruma::{
+    OwnedEventId,
+    events::{StateEventType, room::member::MembershipState},
+};
 
 use super::{
     Turn,
@@ -18,6 +22,8 @@ use crate::{Error, Received};
 /// Sticky events in one answer if the device does not say how many, and at most.
 const USUAL: usize = 100;
 const MOST: usize = 500;
+/// Changes of one's own profile followed back; whoever made more of them is told what they may know already.
+const CHANGES: usize = 50;
 
 /// Sticky events with their rooms.
 type Stuck = Vec<(RoomNid, StickyEvent)>;
@@ -30,9 +36,9 @@ impl Turn<'_> {
         told: &mut Told,
     ) -> Result<StickyPage, Error> {
         let since = ask.since.unwrap_or_default();
-        let (entered, mut waiting) = self.stuck(since.0, stage.interesting).await?;
-        waiting.sort_by_key(|(_, one)| one.position);
         let limit = ask.limit.unwrap_or(USUAL).clamp(1, MOST);
+        let (entered, mut waiting) = self.stuck(since.0, stage.interesting, limit).await?;
+        waiting.sort_by_key(|(_, one)| one.position);
         let cut = waiting.get(limit).map(|_| waiting[limit - 1].1.position);
         // Events of one commit stay together.
         waiting.retain(|(_, one)| cut.is_none_or(|cut| one.position <= cut));
@@ -57,8 +63,14 @@ impl Turn<'_> {
         Ok(page)
     }
 
-    /// What sticks in the rooms since a position: all of it where the user has come in since, and what is new elsewhere.
-    async fn stuck(&self, since: Position, rooms: &BTreeSet<RoomKey>) -> Result<(Stuck, Stuck), Error> {
+    /// What sticks in the rooms since a position: all of it where the user has come in since, and what is new elsewhere,
+    /// of each room the oldest: one more than is told at once, so that it shows whether there is more.
+    async fn stuck(
+        &self,
+        since: Position,
+        rooms: &BTreeSet<RoomKey>,
+        limit: usize,
+    ) -> Result<(Stuck, Stuck), Error> {
         let delivery = self.work.delivery;
         let joined = self.work.joined_rooms();
         let (mut entered, mut waiting) = (Vec::new(), Vec::new());
@@ -73,8 +85,12 @@ impl Turn<'_> {
                 continue;
             }
             let view = delivery.0.rooms.view_at(self.work.reader.clone(), nid).await?;
-            let list = if has_entered { &mut entered } else { &mut waiting };
-            list.extend(view.sticky_after(after).await?.into_iter().map(|one| (nid, one)));
+            let (list, found) = if has_entered {
+                (&mut entered, view.newest_sticky_after(after).await?)
+            } else {
+                (&mut waiting, view.sticky_after(after, limit + 1).await?)
+            };
+            list.extend(found.into_iter().map(|one| (nid, one)));
         }
         Ok((entered, waiting))
     }
@@ -86,7 +102,19 @@ impl Turn<'_> {
         }
         let own = self.work.reader.user_room(&self.request.user, nid).await?;
         let Some(own) = own.filter(|own| own.position > since) else { return Ok(false) };
-        let event = (nid, own.value.num);
-        Ok(!self.work.delivery.was_in(self.work.reader, &self.request.user, event).await?)
+        let view = self.work.delivery.0.rooms.view_at(self.work.reader.clone(), nid).await?;
+        let mut num = own.value.num;
+        for _ in 0..CHANGES {
+            // Whoever was in the room before only changed what they are called.
+            let meta = self.work.reader.event_meta(nid, num).await?;
+            let own = StateEventType::RoomMember;
+            let earlier = view.state_event_at(meta.before, own, self.request.user.as_str()).await?;
+            match earlier.filter(|event| membership(Some(&event.pdu)) == MembershipState::Join) {
+                None => return Ok(true),
+                Some(earlier) if earlier.meta.position <= since => return Ok(false),
+                Some(earlier) => num = earlier.num,
+            }
+        }
+        Ok(true)
     }
 }

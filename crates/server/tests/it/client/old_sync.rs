@@ -210,3 +210,29 @@ async fn the_old_ways_need_a_token_and_good_arguments() {
     alice.get("/initialSync?limit=x").await.refused(400, "M_INVALID_PARAM");
     alice.get("/rooms/!r:a.test/initialSync").await.refused(403, "M_FORBIDDEN");
 }
+
+#[tokio::test]
+async fn one_answer_of_the_stream_has_so_many_pages() {
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let (_, from) = events(&alice, "timeout=0").await;
+    let entries: Vec<Value> =
+        (0..120).map(|n| json!({ "type": "x.entry", "state_key": n.to_string(), "content": {} })).collect();
+    for _ in 0..12 {
+        alice.room(json!({ "preset": "private_chat", "initial_state": entries })).await;
+    }
+    let (said, _) = events(&alice, &format!("from={from}&timeout=0")).await;
+    let chunk = said["chunk"].as_array().unwrap();
+    let begun = chunk.iter().filter(|event| event["type"] == "m.room.create").count();
+    assert!((1..=10).contains(&begun), "{begun} rooms back to their beginning");
+}
+
+#[tokio::test]
+async fn the_old_ways_are_counted() {
+    for path in ["/events?timeout=0", "/initialSync", "/rooms/!r:a.test/initialSync"] {
+        let home = Home::with("client.rates.search = { per_second = 0.001, burst = 1 }").await;
+        let alice = home.user("alice").await;
+        alice.get(path).await;
+        alice.get(path).await.refused(429, "M_LIMIT_EXCEEDED");
+    }
+}

@@ -134,6 +134,32 @@ async fn next_millisecond() {
 }
 
 #[tokio::test]
+async fn state_comes_without_the_crowd_and_from_where_one_may_look() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let room = alice.room(json!({ "preset": "public_chat" })).await;
+    bob.post(&format!("/join/{room}"), json!({})).await.ok();
+    bob.post(&format!("/rooms/{room}/leave"), json!({})).await.ok();
+    alice.say(&room, "1", "cible").await;
+    let criteria = json!({ "search_term": "cible", "include_state": true });
+    let found = ask(&alice, criteria.clone(), "").await;
+    let state = found["state"][&room].as_array().unwrap();
+    let members: Vec<_> = state.iter().filter(|event| event["type"] == "m.room.member").collect();
+    assert_eq!(members.len(), 1, "who said it, not who left: {members:?}");
+
+    let open = alice.room(json!({ "preset": "private_chat", "invite": [bob.id] })).await;
+    let seen = format!("/rooms/{open}/state/m.room.history_visibility");
+    alice.put(&seen, json!({ "history_visibility": "world_readable" })).await.ok();
+    alice.say(&open, "2", "cible ouverte").await;
+    alice.put(&seen, json!({ "history_visibility": "joined" })).await.ok();
+    bob.post(&format!("/rooms/{open}/leave"), json!({})).await.ok();
+    let found = ask(&bob, criteria, "").await;
+    let said = bodies(&found);
+    assert!(said.contains(&"cible ouverte"), "{said:?}");
+    assert!(found["state"].get(&open).is_none());
+}
+
+#[tokio::test]
 async fn filters_narrow_and_ignored_users_are_not_heard() {
     let home = Home::new().await;
     let (alice, bob) = (home.user("alice").await, home.user("bob").await);
