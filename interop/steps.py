@@ -1,9 +1,13 @@
-"""Named steps, bounded in time, and waiting for something to become true."""
+"""Named steps, bounded in time, waiting for something to become true, and where a program of steps works."""
 
+import argparse
 import asyncio
 import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 STEP_LIMIT = 45.0
@@ -49,6 +53,24 @@ async def until_answer(ask: Callable[[], Awaitable[Any]]) -> Any:
     while not (value := await ask()):
         await asyncio.sleep(4 * POLL)
     return value
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options that every program has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--keep", type=Path, help="an empty folder for data and logs, kept afterwards")
+    return parser
+
+
+@contextmanager
+def work_folder(label: str, keep: Path | None) -> Iterator[Path]:
+    """The folder to keep, or one that is gone afterwards."""
+    if keep:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+    else:
+        with tempfile.TemporaryDirectory(prefix=f"chappe-{label}-") as folder:
+            yield Path(folder)
 
 
 def conclude(program: Awaitable[None]) -> None:

@@ -9,6 +9,7 @@ export const { values: options, positionals: bases } = parseArgs({
         registration: { type: "string", default: "dummy" },
         first: { type: "string" },
         second: { type: "string" },
+        third: { type: "string" },
         verbose: { type: "boolean", default: false },
     },
 });

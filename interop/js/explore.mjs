@@ -1,8 +1,8 @@
-// What Element Web does beyond talking: secret storage, key backup, a new device, threads, relations, delayed events and
-// spaces, through matrix-js-sdk.
+// What Element Web does beyond talking: secret storage, key backup, a new device, threads, relations, delayed events,
+// spaces and search, through matrix-js-sdk.
 //
 //   node explore.mjs BASE_URL [BASE_URL_OF_THE_SECOND] [--registration dummy|token:T|secret:S|login]
-//                    [--first user:password] [--second user:password] [--verbose]
+//                    [--first user:password] [--second user:password] [--third user:password] [--verbose]
 //
 // Exit 0 when every step held, 1 with the step's name otherwise.
 import assert from "node:assert/strict";
@@ -148,6 +148,31 @@ async function spaces(camille, dominique, roomId) {
     assert.deepEqual((await camille.getRoomHierarchy(space)).rooms.map((room) => room.room_id), [space, roomId, hidden]);
 }
 
+/** Newest first, page by page, with what was said around each; nobody finds what they may not see. */
+async function search(camille, dominique, stranger, roomId) {
+    const said = [];
+    for (let tower = 0; tower < 7; tower++)
+        said.unshift((await camille.sendMessage(roomId, text(`tower ${tower} to Chappe's telegraph`))).event_id);
+    const { event_id: after } = await camille.sendMessage(roomId, text("end of transmission"));
+    await arrived(dominique, roomId, (room) => room.findEventById(after));
+    const ids = (found) => found.results.map((result) => result.context.getEvent().getId());
+    const term = "telegraph";
+    const found = await dominique.searchRoomEvents({ term, filter: { rooms: [roomId], limit: 3 } });
+    assert.equal(found.count, said.length);
+    assert.deepEqual(ids(found), said.slice(0, 3));
+    assert.deepEqual(found.highlights, [term]);
+    const around = found.results[0].context.getTimeline().map((event) => event.getId());
+    assert.deepEqual(around, [said[1], said[0], after]);
+    while (found.next_batch) await dominique.backPaginateRoomEventsSearch(found);
+    assert.deepEqual(ids(found), said);
+    await camille.redactEvent(roomId, said[0]);
+    await arrived(dominique, roomId, (room) => room.findEventById(said[0])?.isRedacted());
+    const { room_events: plain } = (await dominique.searchMessageText({ query: term })).search_categories;
+    assert.equal(plain.count, said.length - 1);
+    const ofStranger = await stranger.searchRoomEvents({ term, filter: { rooms: [roomId] } });
+    assert.deepEqual([ofStranger.count, ofStranger.results], [0, []]);
+}
+
 async function main() {
     assert.ok(bases.length >= 1, "which server? give its base URL");
     const method = options.registration;
@@ -186,6 +211,10 @@ async function main() {
     await step("reactions, edits, redactions", () => relations(camille, dominique, roomId));
     await step("delayed events", () => delayedEvents(camille, dominique, roomId));
     await step("spaces", () => spaces(camille, dominique, roomId));
+    await step("search", async () => {
+        const { base: baseUrl, userId, accessToken } = await account(bases[0], "stranger", method, options.third);
+        await search(camille, dominique, sdk.createClient({ baseUrl, userId, accessToken }), roomId);
+    });
 }
 
 await conclude(main);

@@ -4,16 +4,15 @@ python -m interop.mautrix [--keep FOLDER]
 CHAPPE_BIN names the binary.
 """
 
-import argparse
 import asyncio
-import tempfile
+import logging
 from pathlib import Path
 
 from nio import RoomResolveAliasResponse
 
 from ..accounts import sign_up
 from ..nio.agent import Agent, good
-from ..steps import Steps, conclude, until
+from ..steps import Steps, arguments, conclude, until, work_folder
 from ..synapse.authority import Authority
 from ..synapse.servers import START_LIMIT
 from .bridge import Bridge
@@ -24,6 +23,8 @@ WHOLE_LIMIT = 300.0
 
 async def talk(folder: Path) -> None:
     """The whole path, from the first ping to a restart of each side."""
+    for library in ("mau", "nio"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     server = BridgedChappe(folder, Authority(folder))
     steps = Steps("mautrix")
     bridge = Bridge(server, folder)
@@ -136,16 +137,10 @@ async def ghost(bridge: Bridge, camille: Agent, room: str) -> None:
 
 async def main() -> None:
     """Starts a server and a bridge and lets them talk."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", type=Path, help="an empty folder for data and logs, kept afterwards")
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
     async with asyncio.timeout(WHOLE_LIMIT):
-        if options.keep:
-            options.keep.mkdir(parents=True, exist_ok=True)
-            await talk(options.keep)
-        else:
-            with tempfile.TemporaryDirectory(prefix="chappe-mautrix-") as folder:
-                await talk(Path(folder))
+        with work_folder("mautrix", options.keep) as folder:
+            await talk(folder)
     print("mautrix: all steps held")
 
 

@@ -4,13 +4,11 @@ python -m interop.synapse [--servers chappe synapse] [--keep FOLDER]
 CHAPPE_BIN names the binary.
 """
 
-import argparse
 import asyncio
-import tempfile
 from pathlib import Path
 
 from ..nio.__main__ import introduce
-from ..steps import Steps, conclude
+from ..steps import Steps, arguments, conclude, work_folder
 from .authority import Authority
 from .servers import KINDS, START_LIMIT, Server
 from .story import Story
@@ -37,17 +35,12 @@ async def meet(folder: Path, kinds: list[str]) -> None:
 
 async def main() -> None:
     """Reads the arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--servers", nargs=2, choices=sorted(KINDS), default=["chappe", "synapse"])
-    parser.add_argument("--keep", type=Path, help="an empty folder for data and logs, kept afterwards")
     options = parser.parse_args()
     async with asyncio.timeout(WHOLE_LIMIT):
-        if options.keep:
-            options.keep.mkdir(parents=True, exist_ok=True)
-            await meet(options.keep, options.servers)
-        else:
-            with tempfile.TemporaryDirectory(prefix="chappe-synapse-") as folder:
-                await meet(Path(folder), options.servers)
+        with work_folder("synapse", options.keep) as folder:
+            await meet(folder, options.servers)
     print("synapse: all steps held")
 
 

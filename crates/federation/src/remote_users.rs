@@ -61,7 +61,7 @@ impl RemoteUsers for Federation {
             // Of those who share no room any more, changes are not heard.
             if followed.contains(&user) && self.is_fresh(&user).await {
                 followed.remove(&user);
-                self.add_cached(&mut keys, user, &devices).await?;
+                self.add_cached(&mut keys, asker, user, &devices).await?;
             } else {
                 missing.insert(user, devices);
             }
@@ -73,7 +73,7 @@ impl RemoteUsers for Federation {
             }));
             for (user, fetched) in fetched.await {
                 if let Some(devices) = missing.remove(&user).filter(|_| fetched) {
-                    self.add_cached(&mut keys, user, &devices).await?;
+                    self.add_cached(&mut keys, asker, user, &devices).await?;
                 }
             }
         } else {
@@ -135,10 +135,12 @@ impl Federation {
     async fn add_cached(
         &self,
         keys: &mut RemoteKeys,
+        asker: &UserId,
         user: OwnedUserId,
         devices: &[OwnedDeviceId],
     ) -> Result<(), RemoteError> {
-        let known = self.0.accounts.public_keys(None, &user, devices).await;
+        // With what the asker has signed: that is who has verified whom.
+        let known = self.0.accounts.public_keys(Some(asker), &user, devices).await;
         let known = known.map_err(|error| RemoteError::Unavailable(error.to_string()))?;
         keys.master.extend(known.master.map(|key| (user.clone(), key)));
         keys.self_signing.extend(known.self_signing.map(|key| (user.clone(), key)));

@@ -495,6 +495,36 @@ async fn members_that_come_behind_are_told_to_those_who_want_them() {
 }
 
 #[tokio::test]
+async fn what_is_read_elsewhere_is_counted_no_more() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let mut request = window(&bob, 9, ask(1, &[]));
+    next(&house, &mut request).await;
+    alice.say(&room, "one").await;
+    let said = alice.say(&room, "two").await;
+    let count = |answer: &SlidingAnswer| {
+        answer.rooms.get(&room).and_then(|room| Some(room.unread.as_ref()?.total.notifications))
+    };
+    assert_eq!(count(&next(&house, &mut request).await), Some(2));
+    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    let read = async |by: &Person<'_>| {
+        house.rooms.set_receipt(&by.actor(), &room, &kind, &said, &ReceiptThread::Main).await.unwrap();
+    };
+    read(&alice).await;
+    assert_eq!(count(&next(&house, &mut request).await), None, "what others read is their business");
+    request.timeout = LONG;
+    let (answer, ()) = tokio::join!(house.delivery.sliding_sync(&request), read(&bob));
+    let answer = answer.unwrap();
+    assert_eq!(count(&answer), Some(0));
+    let told = &answer.rooms[&room];
+    assert!(!told.initial && told.part.is_none() && told.name.is_none(), "nothing else is new");
+    (request.pos, request.timeout) = (Some(answer.pos), Duration::ZERO);
+    assert_eq!(count(&next(&house, &mut request).await), None, "told once");
+}
+
+#[tokio::test]
 async fn who_leaves_is_told_so_once() {
     let house = House::new();
     let (alice, bob) = two(&house).await;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use chappe_accounts::{KeyUpload, LogIn, NewUser, Refreshing, RemoteUsers};
+use chappe_accounts::{CrossSigningUpload, KeyUpload, LogIn, NewUser, Refreshing, RemoteUsers, Replace};
+use chappe_store::{Tx, accounts_keys::KeySignatures};
 use chappe_world::{FakeNet, Fate};
 use ruma::{DeviceId, OwnedUserId, UserId, serde::Raw};
 use serde_json::{json, value::RawValue};
@@ -67,7 +68,7 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
     // An update gets lost for good: what b is told next does not follow what it has.
     let mut ahead = a.federation.announced(&alice).await.unwrap();
     ahead.stream_id += 5;
-    let mut tx = chappe_store::Tx::new();
+    let mut tx = Tx::new();
     tx.put::<chappe_store::outbox::AnnouncedDevices>(&alice, &chappe_store::Json(ahead));
     a.store.commit(tx).await.unwrap();
     device(&a, &alice, "THREE").await;
@@ -91,6 +92,36 @@ async fn users_without_a_common_room_are_asked_for_and_not_followed() {
     device(&a, &carol, "C").await;
     assert_eq!(query(&b, "bob", &carol).await, ["C"]);
     assert!(b.accounts.remote_list(&carol).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_verified_a_user_elsewhere_sees_that_later() {
+    let net = FakeNet::new();
+    let (a, b, _room) = couple(&net).await;
+    let alice = user(&a, "alice").await;
+    device(&a, &alice, "ONE").await;
+    let public = "A".repeat(43);
+    let master = json!({
+        "user_id": alice, "usage": ["master"], "keys": { format!("ed25519:{public}"): public },
+    });
+    let master = Some(Raw::from_json(RawValue::from_string(master.to_string()).unwrap()));
+    let upload = CrossSigningUpload { master, ..CrossSigningUpload::default() };
+    a.accounts.upload_cross_signing(&alice, upload, Replace::Refused).await.unwrap();
+    let signed = async |asker: &str, by: &UserId| {
+        let users = BTreeMap::from([(alice.clone(), Vec::new())]);
+        let asker = b.actor(asker).user;
+        let keys = b.federation.query_keys(&asker, alice.server_name(), users).await.unwrap();
+        keys.master[&alice].json().get().contains(by.as_str())
+    };
+    let bob = b.actor("bob").user;
+    assert!(!signed("bob", &bob).await);
+    // As an upload of signatures leaves it.
+    let mut tx = Tx::new();
+    let row = (alice.clone(), bob.clone(), public.clone(), "ed25519:OF_BOB".to_owned());
+    tx.put::<KeySignatures>(&row, &"A".repeat(86));
+    b.store.commit(tx).await.unwrap();
+    assert!(signed("bob", &bob).await);
+    assert!(!signed("carol", &bob).await, "whom others have verified is their business");
 }
 
 #[tokio::test(start_paused = true)]

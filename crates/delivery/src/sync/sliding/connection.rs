@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use chappe_rules::push::Counts;
 use chappe_store::{EventNum, Position, RoomNid};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
@@ -45,6 +46,8 @@ pub(super) struct Sent {
     pub(super) is_dm: bool,
     /// The user has left, and the device has been told.
     pub(super) ended: bool,
+    /// How much it was told is unread.
+    pub(super) unread: Counts,
     /// The extensions from whose beginning it has been told of this room.
     pub(super) begun: Begun,
 }

@@ -90,11 +90,19 @@ impl Turn<'_> {
         let row = &relevant.row;
         self.known.rooms.get(&row.key).is_none_or(|sent| {
             row.own.position > sent.up_to
-                || (row.membership() == Membership::Join && row.last > sent.up_to)
+                || (row.membership() == Membership::Join
+                    && (row.last > sent.up_to || self.may_have_read(&row.key, sent.up_to)))
                 || relevant.asked.limit > sent.timeline
                 || relevant.mark != sent.asked
                 || (!row.is_over() && self.direct.contains(&row.key) != sent.is_dm)
         })
+    }
+
+    /// Whether the user may have read on in a room, on whichever device: then less of it is unread.
+    fn may_have_read(&self, room: &RoomKey, after: Position) -> bool {
+        let RoomKey::Here(nid) = room else { return false };
+        // What a user read is not known from before they were attached; what happened in a room is.
+        self.work.signal.has_read(*nid, after) && self.work.delivery.0.wake.room_changed(*nid, after)
     }
 
     /// What the device does not have yet of a room. The room's id comes with it.
@@ -241,15 +249,17 @@ impl Turn<'_> {
             _ => asked.limit,
         };
         let mut room = self.empty(relevant, sent);
+        let unread = self.work.delivery.unread(&work.reading(place, &self.personal)).await?;
+        now.unread = unread.total;
+        room.unread = Some(unread);
+        room.bump = place.tail.bump(view).await?.unwrap_or(relevant.row.own.position).0;
         let silent = slice.events.is_empty() && nums.is_empty() && room.is_dm.is_none() && !grown;
-        if sent.is_some() && silent && !gap {
-            return Ok((None, now));
+        if let Some(sent) = sent.filter(|_| silent && !gap) {
+            return Ok(((sent.unread != now.unread).then_some(room), now));
         }
         self.name(work, place, (&changed, grown), &mut room).await?;
         room.expanded = expanded;
         room.live = self.live(&slice);
-        room.bump = place.tail.bump(view).await?.unwrap_or(relevant.row.own.position).0;
-        room.unread = Some(self.work.delivery.unread(&work.reading(place, &self.personal)).await?);
         let mut part = work.part(place, Rendered { slice, nums }, Vec::new()).await?;
         part.timeline.limited &= asked.limit > 0;
         room.part = Some(part);
