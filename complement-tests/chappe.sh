@@ -39,6 +39,9 @@ user = "_server"
 [media]
 serve_without_login = true
 
+[accounts]
+guess_mentions = true
+
 [accounts.password]
 memory_kib = 64
 passes = 1

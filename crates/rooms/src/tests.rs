@@ -10,4 +10,6 @@ mod malformed;
 pub(crate) mod net;
 mod old_versions;
 mod partial;
+mod policy_server;
 mod reads;
+mod wipe;

@@ -51,6 +51,7 @@ impl Inner {
     pub(crate) async fn make_whole(&self, room: &RoomId, partial: &PartialRoom) -> Result<()> {
         let turn = self.turn(room).await;
         let desk = Desk::open(self, room).await?;
+        let rules = desk.rules;
         let believed: BTreeSet<OwnedServerName> = desk.servers().await?.into_iter().collect();
         let events = desk.since_join(partial.join()).await?;
         let mut again = Again { inner: self, room, desk, after: HashMap::new(), here: 0, late: Vec::new() };
@@ -61,8 +62,7 @@ impl Inner {
         let late = again.late;
         self.go_whole(room, partial, &events, &believed).await?;
         for pdu in late {
-            let (room, source) = (room.to_owned(), Source::Elsewhere);
-            self.settle_in_turn(&Complete { pdu, room, source, before: Before::Prevs }).await?;
+            self.settle_in_turn(&Complete::alone(pdu, rules, Source::Elsewhere, Before::Prevs)).await?;
         }
         drop(turn);
         tracing::info!(%room, events = events.len(), "the room has all its members");

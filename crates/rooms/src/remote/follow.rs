@@ -35,6 +35,7 @@ impl Inner {
             return Err(error);
         }
         let complete = checked.complete_as(self, &mut budget, Source::Elsewhere).await?;
+        let complete = self.with_opinion(complete).await;
         match self.settle(&complete).await? {
             Some(Verdict::Accepted) | None => Ok(()),
             Some(Verdict::SoftFailed(reason) | Verdict::Rejected(reason)) => Err(Error::Forbidden(reason)),
