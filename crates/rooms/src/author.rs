@@ -96,7 +96,9 @@ impl Desk<'_> {
         if draft.kind != TimelineEventType::RoomCreate {
             keys.push(create_key());
         }
-        keys.push(chappe_rules::policy_server::state_key());
+        if self.may_have_policy_server() {
+            keys.push(chappe_rules::policy_server::state_key());
+        }
         keys.sort();
         keys.dedup();
         let held = self.held(&keys).await?;
@@ -122,7 +124,10 @@ impl Desk<'_> {
         let (pdu, prev) = self.build(by, &prepared, &auth).await?;
         self.judge_own(by, &pdu, &prepared)?;
         let pdu = match asking {
-            Asking::First => self.as_policy_wants(pdu, &prepared.held).await?,
+            Asking::First => {
+                self.learn_of_no_policy_server(&prepared.held).await?;
+                self.as_policy_wants(pdu, &prepared.held).await?
+            }
             Asking::Nobody => pdu,
         };
         if *pdu.kind() == TimelineEventType::RoomCreate {

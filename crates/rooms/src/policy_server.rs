@@ -11,6 +11,7 @@ use chappe_rules::{
     Pdu,
     policy_server::{PolicyServer, judges, state_key},
 };
+use chappe_store::state::StateKey;
 use quick_cache::sync::Cache;
 use ruma::{OwnedEventId, room_version_rules::RoomVersionRules};
 
@@ -58,8 +59,28 @@ impl Desk<'_> {
         signed.ok_or_else(|| Error::Unasked(Arc::new(Unasked { by, rules: self.rules, pdu })))
     }
 
+    /// Whether the room may have named a policy server, as far as it is known without looking.
+    pub(crate) fn may_have_policy_server(&self) -> bool {
+        !self.head.no_policy || self.state.is_new_key(&StateKey::policy_server())
+    }
+
+    /// Has the head say so if the room, of which it is not known yet, has never named a policy server.
+    pub(crate) async fn learn_of_no_policy_server(&mut self, held: &Held) -> Result<()> {
+        let (kind, key) = state_key();
+        if !self.may_have_policy_server() || held.get(&kind, &key).is_some() {
+            return Ok(());
+        }
+        let key = StateKey::policy_server();
+        let known = self.reader.state_key_ids(self.nid, std::slice::from_ref(&key)).await?;
+        self.head.no_policy = known.iter().all(Option::is_none) && !self.state.is_new_key(&key);
+        Ok(())
+    }
+
     /// The policy server of the room as it is committed.
     pub(crate) async fn policy_server(&self) -> Result<Option<Arc<PolicyServer>>> {
+        if !self.may_have_policy_server() {
+            return Ok(None);
+        }
         let at = (self.nid, self.head.state);
         if let Some(known) = self.inner.policy_servers.get(&at) {
             return Ok(known);
