@@ -48,6 +48,9 @@ enabled = true
 ports = []
 allowed_ranges = ["127.0.0.0/8"]
 
+[accounts]
+guess_mentions = true
+
 [accounts.password]
 memory_kib = 64
 passes = 1

@@ -66,10 +66,11 @@ impl Accounts {
         if record.locked {
             return Err(Error::Locked);
         }
-        if let Some(device) = device
-            && reader.get::<Devices>(&(user.clone(), device.to_owned())).await?.is_none()
-        {
-            return Err(Error::UnknownDevice);
+        if let Some(device) = device {
+            let found = reader.get::<Devices>(&(user.clone(), device.to_owned())).await?;
+            if found.is_none_or(|Json(found)| found.dehydrated) {
+                return Err(Error::UnknownDevice);
+            }
         }
         Ok(Requester {
             user_id: user,

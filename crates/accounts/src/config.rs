@@ -15,6 +15,10 @@ pub struct AccountsConfig {
     pub limits: LimitsConfig,
     /// Localparts nobody may register, beside those that are always reserved.
     pub reserved_names: Vec<String>,
+    /// Whether somebody whose name stands in the text of an event counts as mentioned where the event does not say who is.
+    pub guess_mentions: bool,
+    /// Whether every encrypted event is pushed, so that clients can look into it (MSC4028).
+    pub push_encrypted_events: bool,
 }
 
 /// The section `[accounts.password]`.

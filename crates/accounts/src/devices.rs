@@ -6,8 +6,8 @@ use chappe_store::{
     Direction, Json, Reader, Tx,
     accounts::{Device, DeviceSeen, Devices, Seen},
     accounts_keys::{
-        DeviceKeys, FallbackKeys, KeyHeads, KeySignatures, OneTimeKeyOrder, OneTimeKeys, ToDevice,
-        ToDeviceCounts,
+        DehydratedDevices, DeviceKeys, FallbackKeys, KeyHeads, KeySignatures, OneTimeKeyOrder, OneTimeKeys,
+        ToDevice, ToDeviceCounts,
     },
 };
 use parking_lot::Mutex;
@@ -36,6 +36,8 @@ pub struct DeviceInfo {
     pub last_seen_ms: Option<u64>,
     /// Last seen from.
     pub last_seen_ip: Option<String>,
+    /// Whether nobody is logged in with it: it only keeps messages for the next log-in (MSC3814).
+    pub dehydrated: bool,
 }
 
 /// Sightings not written yet.
@@ -87,7 +89,13 @@ impl Accounts {
         let key = (user.to_owned(), id);
         let seen = self.inner.seen.0.lock().get(&key).cloned().or(seen);
         let (at, ip) = seen.map_or((None, None), |seen| (Some(seen.at), seen.ip));
-        DeviceInfo { device_id: key.1, name: device.name, last_seen_ms: at, last_seen_ip: ip }
+        DeviceInfo {
+            device_id: key.1,
+            name: device.name,
+            last_seen_ms: at,
+            last_seen_ip: ip,
+            dehydrated: device.dehydrated,
+        }
     }
 
     /// Makes a device without tokens, if it is not there: for application services.
@@ -181,7 +189,8 @@ impl Accounts {
         Ok(rows.into_iter().map(|((_, device), _)| device).collect())
     }
 
-    /// Makes a device if it is not there, and replaces its head either way.
+    /// Makes a device if it is not there, and replaces its head either way. [`Error::Forbidden`] for the dehydrated
+    /// device: nobody acts as it.
     pub(crate) async fn draft_device(
         &self,
         reader: &Reader<'_>,
@@ -190,15 +199,14 @@ impl Accounts {
         device: &DeviceId,
         name: Option<&str>,
     ) -> Result<(), Error> {
-        let id = device.as_str();
-        if id.is_empty() || id.len() > LONGEST_ID || id.chars().any(char::is_control) {
-            return Err(Error::invalid("device ids have 1 to 255 bytes and no control characters"));
-        }
-        check_name(name)?;
+        check_new(device, name)?;
         let key = (user.to_owned(), device.to_owned());
         let old = reader.get::<Devices>(&key).await?;
         tx.expect::<Devices>(&key, old.as_ref());
         let new = if let Some(Json(old)) = old {
+            if old.dehydrated {
+                return Err(Error::Forbidden("nobody can use this device"));
+            }
             Device { revision: old.revision + 1, ..old }
         } else {
             if self.device_ids(reader, user).await?.len() >= self.config().limits.devices {
@@ -206,7 +214,7 @@ impl Accounts {
             }
             // A message that was on its way while an older device of this id ended.
             tx.delete_prefix::<ToDevice>(&key).delete::<ToDeviceCounts>(&key);
-            Device { name: name.map(str::to_owned), created: self.world().now(), revision: 0 }
+            Device { name: name.map(str::to_owned), created: self.world().now(), ..Device::default() }
         };
         tx.put::<Devices>(&key, &Json(new));
         Ok(())
@@ -225,6 +233,10 @@ impl Accounts {
         for device in devices {
             let key = (user.to_owned(), device.clone());
             let Some(head) = reader.get::<Devices>(&key).await? else { continue };
+            if head.0.dehydrated {
+                let row = reader.get::<DehydratedDevices>(&key.0).await?;
+                tx.expect::<DehydratedDevices>(&key.0, row.as_ref()).delete::<DehydratedDevices>(&key.0);
+            }
             had_keys |= reader.get::<DeviceKeys>(&key).await?.is_some();
             tx.expect::<Devices>(&key, Some(&head)).delete::<Devices>(&key).delete::<DeviceSeen>(&key);
             revoke_device_tokens(reader, tx, user, device).await?;
@@ -263,6 +275,15 @@ impl Accounts {
         }
         Ok(())
     }
+}
+
+/// Whether a device may be made under this id and name.
+pub(crate) fn check_new(device: &DeviceId, name: Option<&str>) -> Result<(), Error> {
+    let id = device.as_str();
+    if id.is_empty() || id.len() > LONGEST_ID || id.chars().any(char::is_control) {
+        return Err(Error::invalid("device ids have 1 to 255 bytes and no control characters"));
+    }
+    check_name(name)
 }
 
 fn check_name(name: Option<&str>) -> Result<(), Error> {

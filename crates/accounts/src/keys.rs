@@ -18,6 +18,8 @@ use ruma::{
     serde::Raw,
 };
 
+pub(crate) use self::upload::check_upload;
+
 /// What a device uploads.
 #[derive(Clone, Debug, Default)]
 pub struct KeyUpload {

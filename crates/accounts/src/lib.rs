@@ -8,6 +8,7 @@ mod accounts;
 mod appservices;
 mod backup;
 mod config;
+mod dehydrated;
 mod devices;
 mod error;
 mod filters;
@@ -40,6 +41,7 @@ pub use self::{
     accounts::Accounts,
     backup::{BackupInfo, BackupKeysChange, BackupKeysMap},
     config::{AccountsConfig, LimitsConfig, PasswordConfig, PasswordPolicy, TokenConfig},
+    dehydrated::{DehydratedMessages, Dehydrating},
     devices::DeviceInfo,
     error::{Error, Weakness},
     invites::{InviteFilter, Welcome},

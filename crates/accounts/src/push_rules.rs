@@ -1,6 +1,6 @@
 //! Push rules: one ruleset for each user, kept as their account data `m.push_rules`.
 
-use chappe_rules::push::defaults;
+use chappe_rules::push::{Additions, defaults_with};
 use chappe_store::{Reader, Tx, accounts_data::AccountData};
 use ruma::{
     OwnedRoomId, RoomId, UserId,
@@ -30,13 +30,22 @@ impl Accounts {
     pub async fn push_rules(&self, reader: &Reader<'_>, user: &UserId) -> Result<Ruleset, Error> {
         let key = (user.to_owned(), String::new(), PUSH_RULES.to_owned());
         let Some(found) = reader.get::<AccountData>(&key).await? else {
-            return Ok(defaults(user));
+            return Ok(self.default_push_rules(user));
         };
         let content: Content =
             serde_json::from_slice(&found.value).map_err(|_| chappe_store::Error::Corrupt("push rules"))?;
         let mut rules = content.global;
-        rules.update_with_server_default(defaults(user));
+        rules.update_with_server_default(self.default_push_rules(user));
         Ok(rules)
+    }
+
+    fn default_push_rules(&self, user: &UserId) -> Ruleset {
+        let config = self.config();
+        let additions = Additions {
+            guessed_mentions: config.guess_mentions,
+            encrypted_events: config.push_encrypted_events,
+        };
+        defaults_with(user, additions)
     }
 
     /// The rules as the content of the account data `m.push_rules`.

@@ -28,6 +28,8 @@ pub struct Config {
     pub support_page: String,
     /// Relay for calls; absent: none.
     pub turn: Option<Turn>,
+    /// Services that hand out access to a LiveKit server for calls of many people, by their URLs (MSC4195).
+    pub livekit_services: Vec<String>,
     /// How often who may do what.
     pub rates: Rates,
     /// Whom the user directory shows.
@@ -45,6 +47,7 @@ impl Default for Config {
             support_contacts: Vec::new(),
             support_page: String::new(),
             turn: None,
+            livekit_services: Vec::new(),
             rates: Rates::default(),
             user_directory: UserDirectory::default(),
         }

@@ -136,6 +136,8 @@ impl From<chappe_rooms::Error> for Error {
             E::UnableToAuthoriseJoin => bad_request("M_UNABLE_TO_AUTHORISE_JOIN", &error),
             E::UnableToGrantJoin => bad_request("M_UNABLE_TO_GRANT_JOIN", &error),
             E::Peer(peer) => relayed(peer),
+            E::PolicyServer(peer) => policy_server(peer),
+            E::Unasked(_) => forbidden("M_FORBIDDEN", &error),
             E::Unreachable | E::HostilePeer(_) => {
                 chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
             }
@@ -201,6 +203,35 @@ fn relayed(error: &PeerError) -> chappe_web::Error {
             _ => gateway(),
         },
         _ => gateway(),
+    }
+}
+
+/// The longest sentence of a policy server that a client is shown, in characters.
+const LONGEST_REASON: usize = 1_000;
+
+/// What a room's policy server has against an event: its own words and code (server-server API, "Validating Policy Server
+/// signatures"), as long as the code is about the event.
+fn policy_server(error: &PeerError) -> chappe_web::Error {
+    match error {
+        PeerError::Refused { status, errcode, error } => {
+            let errcode = match errcode.as_str() {
+                code @ ("M_BAD_JSON" | "M_NOT_JSON" | "M_NOT_FOUND" | "M_SAFETY" | "M_TOO_LARGE") => code,
+                "ORG.MATRIX.MSC4387_SAFETY" => "ORG.MATRIX.MSC4387_SAFETY",
+                _ => "M_FORBIDDEN",
+            };
+            let status = match status {
+                403 => StatusCode::FORBIDDEN,
+                404 => StatusCode::NOT_FOUND,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            let said: String = error.chars().take(LONGEST_REASON).collect();
+            chappe_web::Error::new(status, errcode, said)
+        }
+        PeerError::Malformed(why) => forbidden("M_FORBIDDEN", why),
+        PeerError::Unreachable(_) => {
+            let said = "The policy server of this room was not reached";
+            chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", said)
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod admin;
 mod api;
 mod appservice;
 mod config;
+mod dehydrated_device;
 mod delayed;
 mod devices;
 mod directory;
@@ -51,6 +52,7 @@ pub fn routes() -> Routes<Api> {
         .and(admin::routes())
         .and(devices::routes())
         .and(keys::routes())
+        .and(dehydrated_device::routes())
         .and(room_keys::routes())
         .and(to_device::routes())
         .and(user::routes())

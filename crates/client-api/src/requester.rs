@@ -270,6 +270,7 @@ const GUESTS: &[(&str, &str)] = &[
     ("GET", "user/*/filter/*"),
     ("GET", "pushrules"),
     ("GET", "voip/turnServer"),
+    ("GET", "org.matrix.msc4143/rtc/transports"),
     ("GET", "thirdparty/protocols"),
     ("GET", "media/download/*/*"),
     ("GET", "media/download/*/*/*"),

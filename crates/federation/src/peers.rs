@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use chappe_rooms::{
-    AliasTarget, BoundInvite, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents,
-    StateIds, Template,
+    AliasTarget, BoundInvite, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Purpose,
+    StateEvents, StateIds, Template,
 };
 use chappe_rules::check::KeyRing as Known;
 use ruma::{
@@ -22,6 +22,7 @@ use ruma::{
                 RawStrippedState, create_invite, create_join_event, create_knock_event, create_leave_event,
                 prepare_join_event, prepare_knock_event, prepare_leave_event,
             },
+            policy::sign_event,
             query::get_room_information,
             space::get_hierarchy,
             thirdparty::exchange_invite,
@@ -33,6 +34,9 @@ use ruma::{
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{Network, keys::old_keys};
+
+/// The longest answer of a policy server, in bytes.
+const MAX_SIGNATURES: u64 = 64 << 10;
 
 type Answer<T> = Result<T, PeerError>;
 
@@ -154,6 +158,21 @@ impl Peers for Network {
         let (room, event) = (room.to_owned(), event.to_owned());
         let request = create_invite::v2::Request::new(room, event, room_version, pdu, state);
         Ok(self.request(to, request, self.brief().insisting()).await?.event)
+    }
+
+    async fn policy_signature(
+        &self,
+        to: &ServerName,
+        pdu: Box<RawValue>,
+        purpose: Purpose,
+    ) -> Answer<String> {
+        let call = match purpose {
+            Purpose::Sending => self.brief().insisting(),
+            Purpose::Receiving => self.brief(),
+        };
+        let answer = self.request(to, sign_event::v1::Request::new(pdu), call.up_to(MAX_SIGNATURES)).await?;
+        let signature = answer.ed25519_signature(to).map(str::to_owned);
+        signature.ok_or_else(|| PeerError::Malformed("no signature of the policy server".to_owned()))
     }
 
     async fn missing_events(&self, to: &ServerName, room: &RoomId, gap: Gap) -> Answer<Vec<Box<RawValue>>> {

@@ -90,6 +90,9 @@ impl From<RoomError> for Refusal {
             | RoomError::HostilePeer(_) => {
                 Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "A server that is needed did not help")
             }
+            RoomError::PolicyServer(_) | RoomError::Unasked(_) => {
+                Error::forbidden("The policy server of the room did not let this pass")
+            }
             RoomError::InviteBlocked => {
                 let why = "This user does not take invites from yours";
                 Error::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", why)

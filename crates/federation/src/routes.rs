@@ -2,6 +2,7 @@
 
 mod federation;
 mod key;
+mod policy;
 mod well_known;
 
 use axum::http::Method;
@@ -52,6 +53,7 @@ fn memberships() -> Routes<Federation> {
         .on_limited::<m::create_invite::v2::Request, _>(LARGE, v2::invite::handler)
         .at(&Method::PUT, &v1_path("send_join"), Auth::None, v1::send_join::handler)
         .at(&Method::PUT, &v1_path("invite"), Auth::None, v1::invite::handler)
+        .on::<api::policy::sign_event::v1::Request, _>(policy::v1::sign::handler)
         .on::<third_party::exchange_invite::v1::Request, _>(v1::exchange_third_party_invite::handler)
         .on::<third_party::bind_callback::v1::Request, _>(v1::threepid::onbind::handler)
         .at(&Method::POST, "/_matrix/federation/v1/3pid/onbind", Auth::None, v1::threepid::onbind::posted)

@@ -27,6 +27,13 @@ pub(crate) struct By<'a> {
     pub(crate) door: Door,
 }
 
+/// Whether the room's policy server has to sign an event before it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    First,
+    Nobody,
+}
+
 /// An event that was made.
 #[derive(Clone, Debug)]
 pub(crate) struct Authored {
@@ -72,7 +79,7 @@ pub(crate) fn canonical(draft: &Draft) -> Result<CanonicalJsonObject> {
 impl Desk<'_> {
     /// Reads what making `draft` an event needs: one look at the state.
     pub(crate) async fn prepare(&self, by: By<'_>, draft: Draft) -> Result<Prepared> {
-        let timestamp = draft.timestamp.unwrap_or_else(|| self.inner.now());
+        let timestamp = draft.timestamp.unwrap_or(self.now);
         let content = canonical(&draft)?;
         let draft = build::Draft {
             kind: draft.kind,
@@ -89,6 +96,9 @@ impl Desk<'_> {
         if draft.kind != TimelineEventType::RoomCreate {
             keys.push(create_key());
         }
+        if self.may_have_policy_server() {
+            keys.push(chappe_rules::policy_server::state_key());
+        }
         keys.sort();
         keys.dedup();
         let held = self.held(&keys).await?;
@@ -98,14 +108,28 @@ impl Desk<'_> {
     /// Makes `draft` an event of the room, judged by the rules and the policy at the current state.
     pub(crate) async fn author(&mut self, by: By<'_>, draft: Draft) -> Result<Authored> {
         let prepared = self.prepare(by, draft).await?;
-        self.author_prepared(by, prepared).await
+        self.author_prepared(by, prepared, Asking::First).await
     }
 
-    async fn author_prepared(&mut self, by: By<'_>, prepared: Prepared) -> Result<Authored> {
+    /// As [`Desk::author`], for what follows from another event: the room's policy server has seen that one, and whoever
+    /// receives this may ask about it.
+    pub(crate) async fn author_unasked(&mut self, by: By<'_>, draft: Draft) -> Result<Authored> {
+        let prepared = self.prepare(by, draft).await?;
+        self.author_prepared(by, prepared, Asking::Nobody).await
+    }
+
+    async fn author_prepared(&mut self, by: By<'_>, prepared: Prepared, asking: Asking) -> Result<Authored> {
         let auth: Vec<(EventNum, Pdu)> =
             prepared.auth_keys.iter().filter_map(|key| prepared.held.0.get(key).cloned()).collect();
         let (pdu, prev) = self.build(by, &prepared, &auth).await?;
         self.judge_own(by, &pdu, &prepared)?;
+        let pdu = match asking {
+            Asking::First => {
+                self.learn_of_no_policy_server(&prepared.held).await?;
+                self.as_policy_wants(pdu, &prepared.held).await?
+            }
+            Asking::Nobody => pdu,
+        };
         if *pdu.kind() == TimelineEventType::RoomCreate {
             self.name(pdu.room_id());
         }

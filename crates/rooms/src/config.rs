@@ -35,6 +35,8 @@ pub struct Config {
     pub queue_per_room: usize,
     /// What the server says to its users; none: nothing.
     pub notices: Option<crate::NoticesConfig>,
+    /// What makes this server the policy server of rooms; none: it is none.
+    pub policy_server: Option<crate::PolicyServerConfig>,
 }
 
 impl Default for Config {
@@ -54,9 +56,12 @@ impl Default for Config {
             delayed_events_seconds: 24 * 60 * 60,
             queue_per_room: 10_000,
             notices: None,
+            policy_server: None,
         }
     }
 }
 
-/// The room versions this server knows, oldest first.
+/// The room versions that rooms may have by default, oldest first.
 pub const VERSIONS: &[RoomVersionId] = &chappe_rules::version::SUPPORTED;
+/// Room versions that rooms have where they are asked for.
+pub const UNSTABLE_VERSIONS: &[&str] = &chappe_rules::version::UNSTABLE;

@@ -11,8 +11,8 @@ use chappe_store::{
     StateChange, StateRef, StateWriter, Status, StoredPdu, Tx, outbox::OutboxItem, state::StateKey,
 };
 use ruma::{
-    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName,
-    events::StateEventType, room_version_rules::RoomVersionRules,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId,
+    RoomVersionId, ServerName, events::StateEventType, room_version_rules::RoomVersionRules,
 };
 
 use crate::{Error, Inner, Result};
@@ -70,6 +70,8 @@ pub(crate) struct Desk<'s> {
     pub(crate) head: RoomHead,
     pub(crate) state: StateWriter,
     pub(crate) tx: Tx,
+    /// When what is made here is made.
+    pub(crate) now: MilliSecondsSinceUnixEpoch,
     old: Option<RoomHead>,
     fresh: HashMap<EventNum, Pdu>,
     ids: HashMap<OwnedEventId, EventNum>,
@@ -144,6 +146,7 @@ impl<'s> Desk<'s> {
             ids: HashMap::new(),
             moved: BTreeMap::new(),
             redacted: HashSet::new(),
+            now: inner.now(),
             inner,
             reader,
             nid,

@@ -131,7 +131,7 @@ impl Desk<'_> {
             let event = pdu.event_id().to_owned();
             if self.check_redaction(by.sender, &event).await.is_ok() {
                 let draft = Draft { redacts: Some(event), with_relations: Vec::new(), ..draft.clone() };
-                self.author(by, draft).await?;
+                self.author_unasked(by, draft).await?;
             }
         }
         Ok(())
@@ -166,7 +166,7 @@ impl Desk<'_> {
         {
             self.redact(pdu, num, meta.before, target).await?;
         }
-        Ok(())
+        self.wipe(pdu, num, meta.before).await
     }
 
     /// Takes back what [`Desk::index`] did for an event that loses its place.
@@ -174,6 +174,7 @@ impl Desk<'_> {
         if let Some(relation) = meta.ordinal.and_then(|ordinal| relation_row(pdu, num, ordinal)) {
             self.tx.delete_relation(self.nid, &relation);
         }
+        self.unwipe(pdu, num, meta.before).await?;
         let Some(target) = pdu.redacts().filter(|_| *pdu.kind() == TimelineEventType::RoomRedaction) else {
             return Ok(());
         };

@@ -67,6 +67,12 @@ pub enum Error {
     /// Another server answered with an error that is worth passing on.
     #[error("{0}")]
     Peer(PeerError),
+    /// The room's policy server did not sign the event: what it said, for the client.
+    #[error("the policy server of the room did not let this pass: {0}")]
+    PolicyServer(PeerError),
+    /// The room's policy server is to be asked first: seen outside this crate only where nobody waits for it.
+    #[error("the policy server of the room is to be asked first")]
+    Unasked(std::sync::Arc<crate::Unasked>),
     /// No other server that could help was reached: 502.
     #[error("no server that could help was reached")]
     Unreachable,

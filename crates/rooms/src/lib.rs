@@ -21,6 +21,7 @@ mod notices;
 mod oversight;
 mod partial;
 mod peers;
+mod policy_server;
 mod queries;
 mod read;
 mod receipts;
@@ -40,6 +41,7 @@ mod thread_subscriptions;
 mod turn;
 mod upgrade;
 mod visible;
+mod wipe;
 
 use std::sync::Arc;
 
@@ -52,7 +54,7 @@ use ruma::{OwnedServerName, ServerName};
 
 pub use self::{
     actor::{Actor, Standing, Transaction},
-    config::{Config, VERSIONS},
+    config::{Config, UNSTABLE_VERSIONS, VERSIONS},
     create::Upgrade,
     directory::{
         HierarchyPage, HierarchyRequest, HierarchyRoom, PublicRooms, PublicRoomsRequest, Summary, Visibility,
@@ -64,9 +66,10 @@ pub use self::{
     notices::{Notice, NoticesConfig},
     oversight::{Block, Evicted, Force, Head, Listed, Replacement, RoomOrder, RoomPage, RoomQuery},
     peers::{
-        AliasTarget, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, StateEvents,
+        AliasTarget, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Purpose, StateEvents,
         StateIds, Template,
     },
+    policy_server::Unasked,
     queries::{NoServices, Queries},
     read::{
         context::{Context, Surroundings},
@@ -82,10 +85,11 @@ pub use self::{
     receive::Outcome,
     relations::{Recurse, RelationsPage, RelationsRequest, ThreadsPage},
     reports::Reported,
-    serve::{BoundInvite, SignedMember},
+    serve::{BoundInvite, SignedMember, policy::PolicyServerConfig},
     sticky::StickyEvent,
     thread_subscriptions::{SubscriptionChange, SubscriptionsPage, changed_subscriptions},
     visible::{Access, Seen},
+    wipe::REDACT_EVENTS,
 };
 pub use chappe_rules::client::{Form, Unsigned};
 pub use chappe_store::delayed::Delayed;
@@ -137,6 +141,13 @@ pub(crate) struct Inner {
     pub(crate) hopeless: receive::Hopeless,
     /// Rooms whose memberships are being fetched, and word of those that are whole now.
     pub(crate) partial: partial::Partial,
+    /// Which policy server rooms have, by state.
+    pub(crate) policy_servers:
+        Cache<(RoomNid, StateRef), Option<Arc<chappe_rules::policy_server::PolicyServer>>>,
+    /// What makes this server the policy server of rooms, if it is one.
+    pub(crate) judge: Option<serve::policy::Judge>,
+    /// What policy servers have signed that is not committed yet.
+    pub(crate) policy_signatures: policy_server::Signatures,
     /// What rooms tell of themselves, by state.
     pub(crate) summaries: Cache<(RoomNid, StateRef), Arc<Summary>>,
 }
@@ -144,6 +155,7 @@ pub(crate) struct Inner {
 impl Rooms {
     /// The rooms of a server.
     pub fn new(deps: Deps, config: Config) -> Self {
+        let judge = config.policy_server.as_ref().map(|config| serve::policy::Judge::new(config, &deps));
         let Deps { store, accounts, world, server, key, policy, weak_keys, peers, services } = deps;
         let (turns, servers, hopeless) =
             (turn::Turns::default(), Cache::new(10_000), receive::Hopeless::default());
@@ -163,6 +175,9 @@ impl Rooms {
             servers,
             hopeless,
             partial: partial::Partial::default(),
+            policy_servers: Cache::new(10_000),
+            judge,
+            policy_signatures: policy_server::no_signatures(),
             summaries: Cache::new(10_000),
         };
         Self(Arc::new(inner))

@@ -216,14 +216,27 @@ impl Rooms {
         change: Change,
         reason: Option<String>,
     ) -> Result<()> {
+        let said = reason.map(|reason| ("reason".to_owned(), json!(reason)));
+        self.change_saying(actor, room, target, change, said.into_iter().collect()).await
+    }
+
+    /// The same; what the client `said` beside it becomes part of the membership: the reason, [`crate::REDACT_EVENTS`].
+    pub async fn change_saying(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        target: &UserId,
+        change: Change,
+        said: Map<String, Value>,
+    ) -> Result<()> {
         let desk = Desk::open(&self.0, room).await?;
         let now = desk.reader.membership(desk.nid, target).await?.map(|(membership, _)| membership);
         drop(desk);
-        let reason = reason.as_deref();
         let content = match change {
             Change::Invite => {
                 self.check_block(room).await?;
                 self.check_welcome(&actor.user, target).await?;
+                let reason = said.get("reason").and_then(Value::as_str);
                 let content = self.0.invite_content(target, reason, false).await?;
                 if target.server_name() != self.server() {
                     return self.invite_remote(actor, room, target, content).await.map(drop);
@@ -236,8 +249,8 @@ impl Rooms {
             Change::Unban if now != Some(Membership::Ban) => {
                 return Err(Error::Forbidden("this user is not banned".to_owned()));
             }
-            Change::Kick | Change::Unban => plain("leave", reason),
-            Change::Ban => plain("ban", reason),
+            Change::Kick | Change::Unban => plain("leave", said),
+            Change::Ban => plain("ban", said),
         };
         self.submit_member(actor, room, target, content).await
     }
@@ -328,10 +341,7 @@ impl Rooms {
     }
 }
 
-fn plain(membership: &str, reason: Option<&str>) -> Map<String, Value> {
-    let mut content = Map::from_iter([("membership".to_owned(), json!(membership))]);
-    if let Some(reason) = reason {
-        content.insert("reason".to_owned(), json!(reason));
-    }
-    content
+fn plain(membership: &str, mut said: Map<String, Value>) -> Map<String, Value> {
+    said.insert("membership".to_owned(), json!(membership));
+    said
 }

@@ -105,6 +105,15 @@ pub struct Invitation {
     pub room_state: Vec<Box<RawValue>>,
 }
 
+/// What a policy server is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Somebody waits to have the event sent: asked also when the server did not answer a moment ago.
+    Sending,
+    /// The event came from elsewhere.
+    Receiving,
+}
+
 /// The question of `get_missing_events`.
 #[derive(Clone, Debug)]
 pub struct Gap {
@@ -194,6 +203,14 @@ pub trait Peers: Send + Sync {
 
     /// `PUT /exchange_third_party_invite`, asked of the server of whoever invited the address.
     async fn exchange_invite(&self, room: &RoomId, bound: BoundInvite) -> Result<(), PeerError>;
+
+    /// `POST /_matrix/policy/v1/sign`: the signature of the policy server `to` with its key `ed25519:policy_server`.
+    async fn policy_signature(
+        &self,
+        to: &ServerName,
+        pdu: Box<RawValue>,
+        purpose: Purpose,
+    ) -> Result<String, PeerError>;
 
     /// `POST /get_missing_events`, oldest first.
     async fn missing_events(

@@ -158,7 +158,7 @@ impl Inner {
         }
         let event_id = checked.pdu().event_id().to_owned();
         match checked.complete(self, budget).await {
-            Ok(complete) => self.settle(&complete).await.map(drop),
+            Ok(complete) => self.settle(&self.with_opinion(complete).await).await.map(drop),
             Err(error) => {
                 // A server that is down may be up again next time.
                 if matches!(error, Error::HostilePeer(_)) {

@@ -6,15 +6,17 @@ mod import;
 
 use chappe_rules::{Pdu, policy::Door};
 use chappe_store::{At, Json, Membership, Tx, out_of_band::OutOfBand};
-use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId, room_version_rules::RoomVersionRules};
 use serde_json::{Map, Value, json};
 
 use crate::{
     Actor, Draft, Error, Invitation, PeerError, Result, Rooms, Via,
     author::By,
     desk::{Desk, Source},
+    policy_server,
     receive::{Budget, Checked},
     send::{bypass_of, not_in_room},
+    turn::ATTEMPTS,
 };
 
 /// Servers that are asked at most before giving up.
@@ -122,21 +124,10 @@ impl Rooms {
         target: &UserId,
         content: Map<String, Value>,
     ) -> Result<OwnedEventId> {
-        let mut desk = Desk::open(&self.0, room).await?;
-        if !desk.is_here().await? {
-            return Err(not_in_room());
-        }
-        let by = By { sender: &actor.user, bypass: bypass_of(actor), door: Door::Local };
-        let authored = desk.author(by, Draft::member(target, content)).await?;
-        let ours = desk.pdus(&[authored.num]).await?.pop().ok_or(Error::Retry)?;
-        let room_state = desk.introduction_for_peers(&[&actor.user]).await?;
-        let invitation =
-            Invitation { room_version: desk.head.version.clone(), event: ours.to_raw(), room_state };
-        let rules = desk.rules;
-        // Nothing of this desk is committed: the invite takes its place once the other server has agreed.
-        drop(desk);
+        let (ours, rules, invitation) = self.draft_remote_invite(actor, room, target, content).await?;
         let signed = self.0.peers.invite(target.server_name(), room, ours.event_id(), invitation).await?;
         let signed = same_event(Pdu::parse(rules, signed.get().as_bytes()).ok(), &ours)?;
+        let signed = policy_server::keep_signature(rules, &ours, signed);
         let proven = self.0.check_one(rules, signed).await?;
         let checked = Checked::from_handshake(self.server(), proven);
         let mut budget = Budget { events: 0, states: 0, fill: false };
@@ -145,6 +136,40 @@ impl Rooms {
             Some(crate::receive::Verdict::Accepted) | None => Ok(ours.event_id().to_owned()),
             Some(_) => Err(Error::Forbidden("the room changed while the user was invited".to_owned())),
         }
+    }
+
+    /// The invite as the other server is to see it, and what that server is told of the room. Nothing is committed: the
+    /// invite takes its place once the other server has agreed.
+    async fn draft_remote_invite(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        target: &UserId,
+        content: Map<String, Value>,
+    ) -> Result<(Pdu, &'static RoomVersionRules, Invitation)> {
+        let now = self.0.now();
+        let by = By { sender: &actor.user, bypass: bypass_of(actor), door: Door::Local };
+        for _ in 0..ATTEMPTS {
+            let mut desk = Desk::open(&self.0, room).await?;
+            desk.now = now;
+            if !desk.is_here().await? {
+                return Err(not_in_room());
+            }
+            let unasked = match desk.author(by, Draft::member(target, content.clone())).await {
+                Ok(authored) => {
+                    let ours = desk.pdus(&[authored.num]).await?.pop().ok_or(Error::Retry)?;
+                    let room_state = desk.introduction_for_peers(&[&actor.user]).await?;
+                    let room_version = desk.head.version.clone();
+                    let invitation = Invitation { room_version, event: ours.to_raw(), room_state };
+                    return Ok((ours, desk.rules, invitation));
+                }
+                Err(Error::Unasked(unasked)) => unasked,
+                Err(error) => return Err(error),
+            };
+            drop(desk);
+            self.0.ask_policy_server(&unasked).await?;
+        }
+        Err(Error::Retry)
     }
 
     /// Remembers an invite to a room that this server is not in.

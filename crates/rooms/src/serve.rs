@@ -2,6 +2,7 @@
 
 mod accept;
 mod invite;
+pub(crate) mod policy;
 mod read;
 mod template;
 mod third_party;

@@ -10,5 +10,7 @@ mod malformed;
 pub(crate) mod net;
 mod old_versions;
 mod partial;
+mod policy_server;
 mod purge;
 mod reads;
+mod wipe;

@@ -10,7 +10,7 @@ use std::{
 use chappe_rules::policy::{Bypass, Door};
 use chappe_store::{EventNum, transactions::TransactionKey};
 use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
 
 use crate::{
@@ -22,6 +22,8 @@ use crate::{
 
 /// How often an operation is tried again when another writer was first.
 pub(crate) const ATTEMPTS: usize = 20;
+/// How often a policy server is asked without holding the room's turn: others may then write first, and it is asked anew.
+const UNHELD: usize = 5;
 /// Drafts that share a commit at most.
 const TOGETHER: usize = 128;
 /// Bytes of content that share a commit at most.
@@ -122,11 +124,15 @@ impl Rooms {
 
     async fn serve_queue(&self, room: &RoomId, turn: &Arc<Turn>) {
         loop {
-            let _writing = turn.writing.clone().lock_owned().await;
+            let writing = turn.writing.clone().lock_owned().await;
             let Some(batch) = next_batch(turn) else { return };
             let (jobs, done): (Vec<Job>, Vec<_>) =
                 batch.into_iter().map(|waiting| (waiting.job, waiting.done)).unzip();
-            let results = self.0.commit_jobs(room, &jobs).await;
+            let mut results = self.0.commit_jobs(room, &jobs).await;
+            drop(writing);
+            if results.iter().any(|result| matches!(result, Err(Error::Unasked(_)))) {
+                results = self.0.commit_singly(room, turn, &jobs).await;
+            }
             for (done, result) in done.into_iter().zip(results) {
                 // Whoever hung up does not need the answer.
                 let _ = done.send(result);
@@ -157,9 +163,40 @@ struct Round {
 }
 
 impl Inner {
+    /// Commits drafts of a room with a policy server one after the other, each with its leave.
+    async fn commit_singly(&self, room: &RoomId, turn: &Turn, jobs: &[Job]) -> Vec<Result<OwnedEventId>> {
+        let mut results = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            results.push(self.commit_asking(room, turn, job).await);
+        }
+        results
+    }
+
+    async fn commit_asking(&self, room: &RoomId, turn: &Turn, job: &Job) -> Result<OwnedEventId> {
+        let (now, mut writing) = (self.now(), None);
+        for attempt in 0..ATTEMPTS {
+            if writing.is_none() {
+                writing = Some(turn.writing.clone().lock_owned().await);
+            }
+            match self.try_jobs(room, std::slice::from_ref(job), now).await {
+                Ok(mut results) => return results.pop().unwrap_or(Err(Error::Retry)),
+                Err(Error::Unasked(event)) => {
+                    if attempt < UNHELD {
+                        writing = None;
+                    }
+                    self.ask_policy_server(&event).await?;
+                }
+                Err(Error::Retry) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Retry)
+    }
+
     async fn commit_jobs(&self, room: &RoomId, jobs: &[Job]) -> Vec<Result<OwnedEventId>> {
+        let now = self.now();
         for _ in 0..ATTEMPTS {
-            match self.try_jobs(room, jobs).await {
+            match self.try_jobs(room, jobs, now).await {
                 Ok(results) => return results,
                 Err(Error::Retry) => {}
                 Err(error) => return jobs.iter().map(|_| Err(error.clone())).collect(),
@@ -168,8 +205,14 @@ impl Inner {
         jobs.iter().map(|_| Err(Error::Retry)).collect()
     }
 
-    async fn try_jobs(&self, room: &RoomId, jobs: &[Job]) -> Result<Vec<Result<OwnedEventId>>> {
+    async fn try_jobs(
+        &self,
+        room: &RoomId,
+        jobs: &[Job],
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> Result<Vec<Result<OwnedEventId>>> {
         let mut desk = Desk::open(self, room).await?;
+        desk.now = now;
         let is_here = desk.is_here().await?;
         let mut round = Round { results: Vec::with_capacity(jobs.len()), made: false };
         let mut sent: HashSet<&String> = HashSet::new();
@@ -205,10 +248,10 @@ impl Inner {
     }
 }
 
-/// A failing store fails the whole round; a refused draft only itself.
+/// A failing store fails the whole round, and so does an event that a policy server is to see first; a refused draft only itself.
 fn not_fatal(result: Result<OwnedEventId>) -> Result<Result<OwnedEventId>> {
     match result {
-        Err(error @ (Error::Store(_) | Error::Retry)) => Err(error),
+        Err(error @ (Error::Store(_) | Error::Retry | Error::Unasked(_))) => Err(error),
         other => Ok(other),
     }
 }

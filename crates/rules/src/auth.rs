@@ -10,7 +10,11 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use crate::{Error, Pdu, pdu::Judged};
+use crate::{
+    Error, Pdu,
+    owned_state::{self, AsOwn},
+    pdu::Judged,
+};
 
 /// Type and state key.
 pub type StateKey = (StateEventType, String);
@@ -81,7 +85,14 @@ pub fn allowed_by_state(
     pdu: &Pdu,
     state: impl Fn(&StateEventType, &str) -> Option<Pdu>,
 ) -> Result<(), Error> {
-    check_state_dependent_auth_rules(&rules.authorization, pdu, state).map_err(Error::Forbidden)
+    if owned_state::has_owners(rules) {
+        owned_state::check_owner(rules, pdu, &state)?;
+    }
+    match AsOwn::of(rules, pdu) {
+        Some(own) => check_state_dependent_auth_rules(&rules.authorization, own, state),
+        None => check_state_dependent_auth_rules(&rules.authorization, pdu, state),
+    }
+    .map_err(Error::Forbidden)
 }
 
 #[cfg(test)]

@@ -66,6 +66,20 @@ impl SigningKey {
             .expect("32 bytes are a seed, and the version has letters, digits and _ only")
     }
 
+    /// The key with which this server signs as a policy server: it follows from this one, is called what every policy
+    /// server's key is called, and neither gives the other away.
+    #[must_use]
+    pub fn for_policy(&self) -> Self {
+        let derived = self.derived("policy server");
+        let version = crate::policy_server::KEY_ID.trim_start_matches("ed25519:");
+        Self::from_seed(*derived.seed, version).expect("the version has letters and _ only")
+    }
+
+    /// The public key in unpadded base64.
+    pub fn public_base64(&self) -> String {
+        STANDARD_NO_PAD.encode(self.public_key())
+    }
+
     /// Reads the usual one-line form of homeservers: `ed25519 <version> <seed in unpadded base64>`.
     pub fn from_line(line: &str) -> Result<Self, Error> {
         let mut parts = line.split_whitespace();

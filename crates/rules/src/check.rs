@@ -9,7 +9,7 @@ use ruma::{
     signatures::{Verified, required_server_signatures_to_verify_event, verify_event, verify_json},
 };
 
-use crate::{Error, Pdu, redact};
+use crate::{Error, Pdu, policy_server, redact};
 
 /// A server's public key as this server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,11 @@ pub fn keys_needed(
     let object = pdu.to_object();
     let servers = required_server_signatures_to_verify_event(&object, &rules.signatures)
         .map_err(|error| Error::Malformed(error.to_string()))?;
-    Ok(servers.into_iter().map(|server| (server.clone(), key_ids(&object, &server))).collect())
+    // The key of a policy server is in no key document: the room's state names it.
+    let published = |server: &ServerName| {
+        key_ids(&object, server).into_iter().filter(|id| id != policy_server::KEY_ID).collect()
+    };
+    Ok(servers.into_iter().map(|server| (server.clone(), published(&server))).collect())
 }
 
 /// The ed25519 key ids with which `server` has signed `object`.

@@ -13,7 +13,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{Error, json};
+use crate::{Error, json, owned_state};
 
 /// The longest identifier, type or state key, in bytes.
 pub const MAX_ID_BYTES: usize = 255;
@@ -22,7 +22,9 @@ pub(crate) const STICKY: &str = "msc4354_sticky";
 /// The longest time that an event is sticky, in milliseconds.
 pub const MAX_STICKY_MS: u32 = 3_600_000;
 /// Raw input longer than this is not even parsed, in bytes. Four times the limit of the canonical form.
-const MAX_RAW_BYTES: usize = 4 * 65_535;
+const MAX_RAW_BYTES: usize = 4 * MAX_BYTES;
+/// The longest event in canonical JSON, in bytes.
+const MAX_BYTES: usize = 65_535;
 
 /// A parsed event. Cheap to clone; never changes.
 #[derive(Clone, Debug)]
@@ -78,7 +80,9 @@ impl Pdu {
         if rules.event_id_format != EventIdFormatVersion::V1 {
             object.remove("event_id");
         }
-        check_pdu_format(&object, &rules.event_format).map_err(Error::Malformed)?;
+        let shortened = with_owned_key(rules, &object)?;
+        let object_to_check = shortened.as_ref().unwrap_or(&object);
+        check_pdu_format(object_to_check, &rules.event_format).map_err(Error::Malformed)?;
         Self::of_checked_form(rules, object)
     }
 
@@ -436,6 +440,24 @@ fn references<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<O
 fn lenient_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<OwnedEventId>, D::Error> {
     let value = CanonicalJsonValue::deserialize(deserializer)?;
     Ok(value.as_str().and_then(|id| event_id(id).ok()))
+}
+
+/// Where state belongs to users, a state key may be longer than elsewhere. An event with such a key comes back with a
+/// placeholder that is not too long, to be checked in its stead; how long which part may be is for the auth rules to say.
+fn with_owned_key(
+    rules: &RoomVersionRules,
+    object: &CanonicalJsonObject,
+) -> Result<Option<CanonicalJsonObject>, Error> {
+    let key = object.get("state_key").and_then(|key| key.as_str()).unwrap_or_default();
+    if !owned_state::has_owners(rules) || !(256..=owned_state::LONGEST_KEY).contains(&key.len()) {
+        return Ok(None);
+    }
+    if json::canonical(object).len() > MAX_BYTES {
+        return Err(malformed("event is too large"));
+    }
+    let mut shortened = object.clone();
+    shortened.insert("state_key".to_owned(), CanonicalJsonValue::String("x".repeat(255)));
+    Ok(Some(shortened))
 }
 
 /// Before version 11 servers counted the characters of a type or state key, not its bytes, and rooms hold such events. One

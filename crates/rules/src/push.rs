@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use ruma::{
     OwnedUserId, RoomId, UserId,
     events::room::power_levels::UserPowerLevel,
+    power_levels::NotificationPowerLevelsKey,
     push::{
-        Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData, FlattenedJson,
-        FlattenedJsonValue, HighlightTweakValue, PatternedPushRule, PushCondition,
-        RoomMemberCountConditionData, RoomMemberCountIs, Ruleset, SoundTweakValue, Tweak,
+        Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData,
+        EventPropertyIsConditionData, FlattenedJson, FlattenedJsonValue, HighlightTweakValue,
+        PatternedPushRule, PatternedPushRuleInit, PushCondition, RoomMemberCountConditionData,
+        RoomMemberCountIs, Ruleset, SenderNotificationPermissionConditionData, SoundTweakValue, Tweak,
     },
     serde::Raw,
     uint,
@@ -52,6 +54,82 @@ pub fn defaults(user: &UserId) -> Ruleset {
     }
     rules
 }
+
+/// What a server may add to the rules that everybody has from the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Additions {
+    /// Whoever is named in the text of an event that does not say whom it mentions is taken to be mentioned, as before
+    /// Matrix 1.17 (MSC4210).
+    pub guessed_mentions: bool,
+    /// Every encrypted event is pushed, so that the client can look for mentions in it (MSC4028).
+    pub encrypted_events: bool,
+}
+
+/// [`defaults`] with what the server adds.
+pub fn defaults_with(user: &UserId, additions: Additions) -> Ruleset {
+    let mut rules = defaults(user);
+    if additions.guessed_mentions {
+        let place = |rules: &Ruleset, id: &str| rules.override_.get_index_of(id).map(|at| at + 1);
+        let last = rules.override_.len();
+        let at = place(&rules, ".m.rule.is_user_mention").unwrap_or(last);
+        rules.override_.shift_insert(at, guessing_name());
+        let at = place(&rules, ".m.rule.is_room_mention").unwrap_or(last);
+        rules.override_.shift_insert(at, guessing_room());
+        rules.content.insert(guessing_user(user));
+    }
+    if additions.encrypted_events {
+        let at = usize::from(rules.override_.get_index_of(".m.rule.master") == Some(0));
+        rules.override_.shift_insert(at, about_encrypted());
+    }
+    rules
+}
+
+fn aloud_and_clear() -> Vec<Action> {
+    let sound = Action::SetTweak(Tweak::Sound(SoundTweakValue::Default));
+    vec![Action::Notify, sound, Action::SetTweak(Tweak::Highlight(HighlightTweakValue::Yes))]
+}
+
+fn override_rule(id: &str, actions: Vec<Action>, conditions: Vec<PushCondition>) -> ConditionalPushRule {
+    ConditionalPushRuleInit { actions, default: true, enabled: true, rule_id: id.to_owned(), conditions }
+        .into()
+}
+
+fn guessing_name() -> ConditionalPushRule {
+    #[expect(deprecated, reason = "this is the old way")]
+    let named = PushCondition::ContainsDisplayName;
+    override_rule(".m.rule.contains_display_name", aloud_and_clear(), vec![named])
+}
+
+fn guessing_room() -> ConditionalPushRule {
+    let said = EventMatchConditionData::new("content.body".to_owned(), "@room".to_owned());
+    let allowed = SenderNotificationPermissionConditionData::new(NotificationPowerLevelsKey::Room);
+    let actions = vec![Action::Notify, Action::SetTweak(Tweak::Highlight(HighlightTweakValue::Yes))];
+    let conditions =
+        vec![PushCondition::EventMatch(said), PushCondition::SenderNotificationPermission(allowed)];
+    override_rule(".m.rule.roomnotif", actions, conditions)
+}
+
+fn guessing_user(user: &UserId) -> PatternedPushRule {
+    let rule = PatternedPushRuleInit {
+        actions: aloud_and_clear(),
+        default: true,
+        enabled: true,
+        rule_id: ".m.rule.contains_user_name".to_owned(),
+        pattern: user.localpart().to_owned(),
+    };
+    rule.into()
+}
+
+/// What an event that may mention anybody means: the client is told of it, and no mail is sent (MSC4062).
+fn about_encrypted() -> ConditionalPushRule {
+    let is = EventPropertyIsConditionData::new("type".to_owned(), "m.room.encrypted".into());
+    let no_mail = serde_json::from_str::<Action>(r#"{"set_tweak":"org.matrix.msc4062.dont_email"}"#);
+    let actions = std::iter::once(Action::Notify).chain(no_mail.ok()).collect();
+    override_rule(ENCRYPTED_EVENT, actions, vec![PushCondition::EventPropertyIs(is)])
+}
+
+/// The rule that pushes every encrypted event.
+const ENCRYPTED_EVENT: &str = ".org.matrix.msc4028.encrypted_event";
 
 const POLL_RESPONSE: &str = "org.matrix.msc3381.poll.response";
 
@@ -254,7 +332,7 @@ mod tests {
     use ruma::{push::Ruleset, room_version_rules::RoomVersionRules, user_id};
     use serde_json::json;
 
-    use super::{Attention, Setting, Subject, defaults, evaluate};
+    use super::{Additions, Attention, ENCRYPTED_EVENT, Setting, Subject, defaults, defaults_with, evaluate};
     use crate::{Pdu, laws::Room};
 
     fn heard(rules: &Ruleset, room: &Room, joined: u64, said: &Pdu) -> Attention {
@@ -299,6 +377,55 @@ mod tests {
         let mention = room
             .message("@a:a.example", json!({"body": "x", "m.mentions": {"user_ids": ["@bob:b.example"]}}));
         assert!(heard(&rules, &room, 3, &mention).highlight);
+    }
+
+    #[test]
+    fn a_server_may_guess_who_is_mentioned() {
+        let rules = defaults_with(
+            user_id!("@bob:b.example"),
+            Additions { guessed_mentions: true, ..Additions::default() },
+        );
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        for (body, mentions, highlight) in [
+            ("hello bob", None, true),
+            ("hello Bob B.", None, true),
+            ("hello bobby", None, false),
+            ("@room: hello", None, true),
+            ("hello bob", Some(json!({})), false),
+        ] {
+            let mut content = json!({ "body": body });
+            if let Some(mentions) = mentions {
+                content["m.mentions"] = mentions;
+            }
+            let said = room.message("@a:a.example", content);
+            assert_eq!(heard(&rules, &room, 3, &said).highlight, highlight, "{body}");
+            assert!(!heard(&defaults(user_id!("@bob:b.example")), &room, 3, &said).highlight);
+        }
+        let order: Vec<&str> = rules.override_.iter().map(|rule| rule.rule_id.as_str()).collect();
+        let at = |id: &str| order.iter().position(|found| *found == id).unwrap();
+        assert!(at(".m.rule.is_user_mention") < at(".m.rule.contains_display_name"));
+        assert!(at(".m.rule.contains_display_name") < at(".m.rule.is_room_mention"));
+        assert!(at(".m.rule.roomnotif") < at(".m.rule.reaction"));
+    }
+
+    #[test]
+    fn a_server_may_push_everything_encrypted() {
+        let user = user_id!("@bob:b.example");
+        let additions = Additions { encrypted_events: true, ..Additions::default() };
+        let rules = defaults_with(user, additions);
+        assert_eq!(rules.override_[0].rule_id, ".m.rule.master");
+        assert_eq!(rules.override_[1].rule_id, ENCRYPTED_EVENT);
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        let said = room.send("@a:a.example", "m.room.encrypted", None, &json!({ "ciphertext": "x" }));
+        let only_mentions: Ruleset = serde_json::from_value(
+            json!({ "room": [{ "rule_id": said.room_id(), "actions": [], "default": false, "enabled": true }] }),
+        )
+        .unwrap();
+        for (additions, heard_of) in [(additions, true), (Additions::default(), false)] {
+            let mut rules = only_mentions.clone();
+            rules.update_with_server_default(defaults_with(user, additions));
+            assert_eq!(heard(&rules, &room, 3, &said).notify, heard_of);
+        }
     }
 
     #[test]

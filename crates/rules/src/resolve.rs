@@ -1,19 +1,21 @@
 //! State resolution: one state out of several forks.
 
 mod first;
+mod owned;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{
     EventId, OwnedEventId,
     events::StateEventType,
-    room_version_rules::{RoomVersionRules, StateResolutionVersion},
-    state_res::{self, utils::event_id_set::EventIdSet},
+    room_version_rules::{RoomVersionRules, StateResolutionV2Rules, StateResolutionVersion},
+    state_res::{self, Event, utils::event_id_set::EventIdSet},
 };
 
 use crate::{
     Error, Pdu,
     auth::{StateKey, auth_types_of},
+    owned_state,
     pdu::Judged,
 };
 
@@ -128,14 +130,29 @@ pub fn resolve(
         StateResolutionVersion::V2(version) => version,
         _ => return Err(unresolvable("by an algorithm that is not known here")),
     };
+    if owned_state::has_owners(rules) {
+        return owned::resolve(rules, version, conflict, fetch);
+    }
+    let difference = conflict.auth_difference.iter().cloned().collect();
+    let subgraph = conflict.subgraph.iter().cloned().collect();
+    run(rules, version, &conflict.states, (difference, subgraph), fetch)
+}
+
+/// Runs the algorithm on the states, the auth difference and the conflicted subgraph.
+fn run<E: Event<Id = OwnedEventId> + Clone>(
+    rules: &RoomVersionRules,
+    version: &StateResolutionV2Rules,
+    states: &[StateMap],
+    (difference, subgraph): (EventIdSet<OwnedEventId>, EventIdSet<OwnedEventId>),
+    fetch: impl Fn(&EventId) -> Option<E>,
+) -> Result<StateMap, Error> {
     let states: Vec<state_res::StateMap<OwnedEventId>> =
-        conflict.states.iter().map(|state| state.clone().into_iter().collect()).collect();
+        states.iter().map(|state| state.clone().into_iter().collect()).collect();
     // Two chains whose difference is the given one.
-    let chains = vec![conflict.auth_difference.iter().cloned().collect(), EventIdSet::new()];
-    let subgraph: EventIdSet<OwnedEventId> = conflict.subgraph.iter().cloned().collect();
+    let chains = vec![difference, EventIdSet::new()];
     state_res::resolve(&rules.authorization, version, &states, chains, fetch, |_| Some(subgraph.clone()))
         .map(|state| state.into_iter().collect())
-        .map_err(|error| unresolvable(&error.to_string()))
+        .map_err(|error| Error::Unresolvable(error.to_string()))
 }
 
 /// Resolves whole states by the book, with nothing reduced and nothing shared: slow, and what [`resolve`] is compared

@@ -2,6 +2,8 @@
 
 use ruma::{RoomVersionId, room_version_rules::RoomVersionRules};
 
+use crate::owned_state;
+
 /// Every room version that can be created and joined, oldest first.
 pub const SUPPORTED: [RoomVersionId; 12] = [
     RoomVersionId::V1,
@@ -18,7 +20,16 @@ pub const SUPPORTED: [RoomVersionId; 12] = [
     RoomVersionId::V12,
 ];
 
-/// The rules of a supported version; `None` for any other, which is then an incompatible room version.
+/// Room versions 10 and 11 with state that belongs to users (MSC3757): can be asked for, and are not meant to last.
+pub const UNSTABLE: [&str; 2] = ["org.matrix.msc3757.10", "org.matrix.msc3757.11"];
+
+/// All room versions that have rules here: the supported ones, then the unstable ones.
+pub fn known() -> Vec<RoomVersionId> {
+    let unstable = UNSTABLE.iter().filter_map(|version| RoomVersionId::try_from(*version).ok());
+    SUPPORTED.into_iter().chain(unstable).collect()
+}
+
+/// The rules of a known version; `None` for any other, which is then an incompatible room version.
 pub fn rules(version: &RoomVersionId) -> Option<&'static RoomVersionRules> {
     match version {
         RoomVersionId::V1 => Some(&RoomVersionRules::V1),
@@ -33,17 +44,22 @@ pub fn rules(version: &RoomVersionId) -> Option<&'static RoomVersionRules> {
         RoomVersionId::V10 => Some(&RoomVersionRules::V10),
         RoomVersionId::V11 => Some(&RoomVersionRules::V11),
         RoomVersionId::V12 => Some(&RoomVersionRules::V12),
-        _ => None,
+        other => match other.as_str() {
+            "org.matrix.msc3757.10" => Some(&owned_state::V10),
+            "org.matrix.msc3757.11" => Some(&owned_state::V11),
+            _ => None,
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{SUPPORTED, rules};
+    use super::{SUPPORTED, UNSTABLE, known, rules};
 
     #[test]
     fn every_supported_version_has_rules() {
-        assert!(SUPPORTED.iter().all(|version| rules(version).is_some()));
+        assert_eq!(known().len(), SUPPORTED.len() + UNSTABLE.len());
+        assert!(known().iter().all(|version| rules(version).is_some()));
         assert!(rules(&"13".try_into().unwrap()).is_none());
     }
 }

@@ -154,6 +154,9 @@ pub struct Device {
     /// Number of times the head was replaced.
     #[serde(default)]
     pub revision: u64,
+    /// Whether nobody is logged in with it and nobody can (MSC3814).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dehydrated: bool,
 }
 
 /// When a device was last seen.

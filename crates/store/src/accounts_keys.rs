@@ -31,6 +31,15 @@ pub struct FallbackKey {
     pub key: Box<RawValue>,
 }
 
+/// What a user's dehydrated device is woken with (MSC3814); its keys and messages are those of any device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DehydratedDevice {
+    /// Its id.
+    pub device: OwnedDeviceId,
+    /// The device, encrypted by the client, as uploaded.
+    pub data: Box<RawValue>,
+}
+
 /// What is known of a remote user's devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteList {
@@ -104,4 +113,6 @@ table! {
     BackupNumbers = BACKUP_NUMBERS: OwnedUserId => u64;
     /// `(user, version, room, session)` → key as uploaded.
     BackupKeys = BACKUP_KEYS: (OwnedUserId, u64, OwnedRoomId, String) => Vec<u8>;
+    /// User → the dehydrated device.
+    DehydratedDevices = DEHYDRATED_DEVICES: OwnedUserId => Json<DehydratedDevice>;
 }

@@ -79,6 +79,7 @@ fn head() -> RoomHead {
         invited: 2,
         resident: true,
         partial: false,
+        no_policy: false,
         whole_since: WholeSince::Commit(Position(0)),
     }
 }
@@ -220,6 +221,7 @@ fn partial_rows() -> Vec<(u8, String)> {
             NID,
             RoomHead { partial: true, whole_since: WholeSince::Commit(Position(0x0a0b)), ..head() },
         ),
+        row::<RoomHeads>(NID, RoomHead { no_policy: true, ..head() }),
         row::<PartialRooms>(NID, Json(partial)),
         row::<UnplacedDevices>((NID, owned_user_id!("@a:x.fr")), ()),
         row::<LateEvents>((NID, NUM), ()),

@@ -16,10 +16,10 @@ use crate::{
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     accounts_keys::{
-        Backup, BackupKeys, BackupNumbers, Backups, CrossSigningKeys, DeviceKeys, DeviceListChanges,
-        DeviceListHeads, FallbackKey, FallbackKeys, KeyHead, KeyHeads, KeySignatures, OneTimeKeyOrder,
-        OneTimeKeys, RemoteDevice, RemoteDevices, RemoteList, RemoteLists, Resyncs, ToDevice, ToDeviceCounts,
-        ToDeviceTxns,
+        Backup, BackupKeys, BackupNumbers, Backups, CrossSigningKeys, DehydratedDevice, DehydratedDevices,
+        DeviceKeys, DeviceListChanges, DeviceListHeads, FallbackKey, FallbackKeys, KeyHead, KeyHeads,
+        KeySignatures, OneTimeKeyOrder, OneTimeKeys, RemoteDevice, RemoteDevices, RemoteList, RemoteLists,
+        Resyncs, ToDevice, ToDeviceCounts, ToDeviceTxns,
     },
     golden::row,
     registry,
@@ -59,6 +59,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     let one_off = OneOffToken { purpose: OneOffPurpose::LogIn, user: user.clone(), expires: 9 };
     let pusher = Pusher { pusher: json!({ "kind": "http" }), device: Some(device.clone()), created: 3 };
     let both = (user.clone(), device.clone());
+    let phone = Device { name: Some(text("phone")), created: 4, revision: 2, dehydrated: false };
     vec![
         row::<Users>(user.clone(), Json(User::default())),
         row::<Users>(user.clone(), Json(closed)),
@@ -79,7 +80,8 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         ),
         row::<ThreepidOwners>((text("email"), text("a@x.fr")), user.to_string()),
         row::<Profiles>((user.clone(), text("displayname")), b"\"A\"".to_vec()),
-        row::<Devices>(both.clone(), Json(Device { name: Some(text("phone")), created: 4, revision: 2 })),
+        row::<Devices>(both.clone(), Json(phone)),
+        row::<Devices>(both.clone(), Json(Device { created: 4, dehydrated: true, ..Device::default() })),
         row::<DeviceSeen>(both, Json(Seen { at: 5, ip: Some(text("192.0.2.1")) })),
         row::<Pushers>((user.clone(), text("app"), text("key")), Json(pusher)),
         row::<PusherOwners>((text("app"), text("key"), user.clone()), ()),
@@ -118,6 +120,10 @@ fn keys(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         row::<Backups>((user.clone(), 1), Json(backup)),
         row::<BackupNumbers>(user.clone(), 1),
         row::<BackupKeys>((user.clone(), 1, owned_room_id!("!r:x.fr"), text("s")), document()),
+        row::<DehydratedDevices>(
+            user.clone(),
+            Json(DehydratedDevice { device: device.clone(), data: raw() }),
+        ),
     ]
 }
 

@@ -40,7 +40,7 @@ pub enum LogEntry {
         /// The last place.
         last: i64,
     },
-    /// Events of a room were removed for good.
+    /// Events of a room were removed for good, or redacted together: what is kept of them elsewhere is to be looked at anew.
     #[serde(rename = "x")]
     Purged {
         /// The room's number.

@@ -247,6 +247,8 @@ registry! {
     BACKUP_NUMBERS = 106, Point;
     /// Backed-up room keys.
     BACKUP_KEYS = 107, Bulk;
+    /// The device each user has left asleep for the next log-in.
+    DEHYDRATED_DEVICES = 108, Bulk;
 
     // Delivery.
     /// Threads that users follow.

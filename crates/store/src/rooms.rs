@@ -74,6 +74,9 @@ pub struct RoomHead {
     pub resident: bool,
     /// Whether memberships are still being fetched after a join over federation: the state lacks members.
     pub partial: bool,
+    /// Whether it is known that no state of the room, on whatever fork, has ever named a policy server: then nobody has to
+    /// look for one.
+    pub no_policy: bool,
     /// The commit since which the state is whole; 0 for a room whose state was whole from the beginning.
     pub whole_since: WholeSince,
 }
@@ -108,6 +111,7 @@ impl RoomHead {
             invited: 0,
             resident: false,
             partial: false,
+            no_policy: true,
             whole_since: WholeSince::Commit(Position(0)),
         }
     }
@@ -158,7 +162,8 @@ impl RoomHead {
         to.uint(self.next_line.into()).uint(self.next_key.into());
         to.list(self.extremities.iter().map(|num| num.0)).uint(self.depth);
         to.uint(self.joined.into()).uint(self.invited.into());
-        to.uint(u64::from(self.resident) | u64::from(self.partial) << 1);
+        let flags = [self.resident, self.partial, self.no_policy];
+        to.uint((0..).zip(flags).fold(0, |bits, (place, flag)| bits | u64::from(flag) << place));
         to.done()
     }
 }
@@ -190,10 +195,11 @@ impl Value for RoomHead {
             invited: from.u32()?,
             resident: false,
             partial: false,
+            no_policy: false,
             whole_since: WholeSince::Commit(Position(0)),
         };
         let flags = from.uint()?;
-        (head.resident, head.partial) = (flags & 1 != 0, flags & 2 != 0);
+        (head.resident, head.partial, head.no_policy) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
         if !from.is_empty() {
             head.whole_since = WholeSince::Commit(Position(u64::from_be_bytes(from.fixed()?)));
         }

@@ -29,15 +29,7 @@ impl Accounts {
         device: &DeviceId,
         upload: KeyUpload,
     ) -> Result<KeyCounts, Error> {
-        if let Some(keys) = &upload.device_keys {
-            form::check_device_keys(keys.json().get(), user, device)?;
-        }
-        if upload.one_time_keys.len() > MOST_AT_ONCE || upload.fallback_keys.len() > 32 {
-            return Err(Error::TooMany("keys in one request"));
-        }
-        for (id, key) in upload.one_time_keys.iter().chain(&upload.fallback_keys) {
-            form::check_one_time_key(id.as_str(), key.json().get())?;
-        }
+        check_upload(user, device, &upload)?;
         let _turn = self.turn(user).await;
         retry!({
             let reader = self.store().read();
@@ -55,7 +47,7 @@ impl Accounts {
         })
     }
 
-    async fn draft_identity(
+    pub(crate) async fn draft_identity(
         &self,
         reader: &Reader<'_>,
         tx: &mut Tx,
@@ -81,7 +73,7 @@ impl Accounts {
     }
 
     /// One-time and fallback keys; gives the head as it will be.
-    async fn draft_prekeys(
+    pub(crate) async fn draft_prekeys(
         &self,
         reader: &Reader<'_>,
         tx: &mut Tx,
@@ -130,6 +122,20 @@ impl Accounts {
         let head = reader.get::<KeyHeads>(&(user.to_owned(), device.to_owned())).await?;
         Ok(counts(&head.map(|Json(head)| head).unwrap_or_default()))
     }
+}
+
+/// Checks keys before they are taken in: user, device, algorithms, shape, size.
+pub(crate) fn check_upload(user: &UserId, device: &DeviceId, upload: &KeyUpload) -> Result<(), Error> {
+    if let Some(keys) = &upload.device_keys {
+        form::check_device_keys(keys.json().get(), user, device)?;
+    }
+    if upload.one_time_keys.len() > MOST_AT_ONCE || upload.fallback_keys.len() > 32 {
+        return Err(Error::TooMany("keys in one request"));
+    }
+    for (id, key) in upload.one_time_keys.iter().chain(&upload.fallback_keys) {
+        form::check_one_time_key(id.as_str(), key.json().get())?;
+    }
+    Ok(())
 }
 
 type KeyRow = (OwnedUserId, OwnedDeviceId, String, String);

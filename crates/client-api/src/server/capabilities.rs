@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use chappe_rooms::{Rooms, VERSIONS};
+use chappe_rooms::{Rooms, UNSTABLE_VERSIONS, VERSIONS};
 use serde_json::{Map, Value, json};
 
 use crate::{Config, requester::Requester};
@@ -13,8 +13,9 @@ pub(super) async fn handler(
     State(rooms): State<Rooms>,
     _requester: Requester,
 ) -> Json<Value> {
-    let available: Map<String, Value> =
-        VERSIONS.iter().map(|version| (version.to_string(), json!("stable"))).collect();
+    let stable = VERSIONS.iter().map(|version| (version.to_string(), json!("stable")));
+    let unstable = UNSTABLE_VERSIONS.iter().map(|version| ((*version).to_owned(), json!("unstable")));
+    let available: Map<String, Value> = stable.chain(unstable).collect();
     let delays = rooms.config();
     Json(json!({ "capabilities": {
         "org.matrix.msc4140.delayed_events": {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
+use super::rtc_transports::transports;
 use crate::{Config, error::Result};
 
 pub(super) async fn handler(State(config): State<Arc<Config>>) -> Result<Json<Value>> {
@@ -14,6 +15,10 @@ pub(super) async fn handler(State(config): State<Arc<Config>>) -> Result<Json<Va
     let mut told = json!({ "m.homeserver": { "base_url": config.public_base_url } });
     if config.identity_service {
         told["m.identity_server"] = json!({ "base_url": config.public_base_url });
+    }
+    let transports = transports(&config);
+    if !transports.is_empty() {
+        told["org.matrix.msc4143.rtc_foci"] = json!(transports);
     }
     Ok(Json(told))
 }

@@ -40,6 +40,14 @@ impl Peers for Alone {
     async fn keys(&self, _: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
         KeyRing::new()
     }
+    async fn policy_signature(
+        &self,
+        _: &ServerName,
+        _: Box<RawValue>,
+        _: chappe_rooms::Purpose,
+    ) -> Result<String, PeerError> {
+        nobody()
+    }
     async fn make_join(
         &self,
         _: &ServerName,

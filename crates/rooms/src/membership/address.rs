@@ -63,7 +63,7 @@ impl Rooms {
             public_keys: Vec::new(),
             display_name: String::new(),
         };
-        desk.author(by, announcement(&rehearsal)).await.map(drop)
+        desk.author_unasked(by, announcement(&rehearsal)).await.map(drop)
     }
 
     /// What the mail may say of the room and of who invites.

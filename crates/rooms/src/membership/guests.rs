@@ -56,7 +56,7 @@ impl Desk<'_> {
         for guest in self.guests().await? {
             let by = By { sender: &guest, bypass: Bypass::None, door: Door::Local };
             let content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
-            self.author(by, Draft::member(&guest, content)).await?;
+            self.author_unasked(by, Draft::member(&guest, content)).await?;
         }
         Ok(())
     }

@@ -83,14 +83,14 @@ impl Inner {
     async fn settle_one_late(&self, room: &RoomId, num: EventNum) -> Result<()> {
         let mut desk = Desk::open(self, room).await?;
         let Some(pdu) = desk.pdus(&[num]).await?.pop() else { return Ok(()) };
+        let rules = desk.rules;
         let meta = desk.reader.event_meta(desk.nid, num).await?;
         if meta.status == Status::SoftFailed {
             // Only what has no place yet is given one; the row of it remains until it has.
             desk.tx.update_event(desk.nid, num, &EventMeta { status: Status::Outlier, ..meta });
             self.store.commit(desk.seal()).await?;
         }
-        let (room, source) = (room.to_owned(), Source::Elsewhere);
-        self.settle_in_turn(&Complete { pdu, room, source, before: Before::Prevs }).await.map(drop)
+        self.settle_in_turn(&Complete::alone(pdu, rules, Source::Elsewhere, Before::Prevs)).await.map(drop)
     }
 
     /// Makes the current state the one that the heads come to, and the room whole with the last of it.

@@ -80,7 +80,10 @@ impl Judged<'_> {
             Status::Rejected => self.before.at,
             _ => self.state_after().await?,
         };
-        let meta = self.meta(status, after, None);
+        let mut meta = self.meta(status, after, None);
+        if status == Status::SoftFailed {
+            meta.redacted_by = self.desk.wiped_already(&self.placing.pdu, self.before.at).await?;
+        }
         let num = self.desk.number(&self.placing.pdu, self.placing.stored);
         self.desk.put(&self.placing.pdu, num, self.placing.stored.is_some(), meta);
         let Judged { desk, verdict, .. } = self;

@@ -1,8 +1,8 @@
 //! Checked → Complete: everything the event builds on is here, fetched if need be, within bounds.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use chappe_rules::{Pdu, auth::events_needed};
+use chappe_rules::{Pdu, auth::events_needed, policy_server::PolicyServer};
 use chappe_store::EventNum;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, room_version_rules::RoomVersionRules};
 use serde_json::value::RawValue;
@@ -28,10 +28,23 @@ pub(crate) enum Before {
 /// An event with everything it builds on. Its auth events are stored; its previous events as far as they are here.
 #[derive(Clone, Debug)]
 pub(crate) struct Complete {
-    pub(super) pdu: Pdu,
+    pub(crate) pdu: Pdu,
     pub(super) room: OwnedRoomId,
     pub(super) source: Source,
     pub(super) before: Before,
+    pub(crate) rules: &'static RoomVersionRules,
+    /// The room's policy server as things are now.
+    pub(crate) policy_server: Option<Arc<PolicyServer>>,
+    /// Why the policy server is taken not to want it.
+    pub(crate) unwanted: Option<String>,
+}
+
+impl Complete {
+    /// An event that no policy server is asked about.
+    pub(super) fn alone(pdu: Pdu, rules: &'static RoomVersionRules, source: Source, before: Before) -> Self {
+        let room = pdu.room_id().to_owned();
+        Self { pdu, room, source, before, rules, policy_server: None, unwanted: None }
+    }
 }
 
 impl Checked {
@@ -48,7 +61,9 @@ impl Checked {
         budget: &mut Budget,
         source: Source,
     ) -> Result<Complete> {
-        let rules = Desk::open(inner, self.room()).await?.rules;
+        let desk = Desk::open(inner, self.room()).await?;
+        let (rules, policy_server) = (desk.rules, desk.policy_server().await?);
+        drop(desk);
         let before = if inner.missing_prevs(&self).await?.is_empty() {
             Before::Prevs
         } else {
@@ -56,7 +71,8 @@ impl Checked {
             inner.told_before(&self, rules, budget).await?
         };
         inner.have_auth_events(&self, rules, budget).await?;
-        Ok(Complete { room: self.room().to_owned(), pdu: self.pdu().clone(), source, before })
+        let complete = Complete::alone(self.pdu().clone(), rules, source, before);
+        Ok(Complete { policy_server, ..complete })
     }
 }
 
@@ -192,8 +208,7 @@ impl Inner {
         let Some(num) = desk.nums(&wanted).await?.into_iter().flatten().next() else { return Ok(()) };
         let Some(pdu) = desk.pdus(&[num]).await?.pop() else { return Ok(()) };
         drop(desk);
-        let room = room.to_owned();
-        let complete = Complete { pdu, room, source: Source::Elsewhere, before: Before::Told(told) };
+        let complete = Complete::alone(pdu, rules, Source::Elsewhere, Before::Told(told));
         self.stage(&complete).await.map(drop)
     }
 

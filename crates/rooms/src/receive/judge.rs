@@ -112,6 +112,9 @@ impl Complete {
         if let Err(reason) = allowed_by_state(rules, pdu, |kind, key| now.get(kind, key)) {
             return Ok(Verdict::SoftFailed(reason.to_string()));
         }
+        if let Some(reason) = &self.unwanted {
+            return Ok(Verdict::SoftFailed(reason.clone()));
+        }
         if self.source == Source::Here {
             // Asked when it was made.
             return Ok(Verdict::Accepted);

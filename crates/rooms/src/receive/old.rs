@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use chappe_store::{EventMeta, EventNum, LogEntry, Position, StateRef, Status, gaps};
-use ruma::{OwnedEventId, OwnedServerName, RoomId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
 
 use super::{Budget, Checked, Complete, MANY_STATES, judge::Verdict};
 use crate::{
     Error, Inner, Result, Rooms,
     desk::{Desk, Source},
     turn::ATTEMPTS,
+    wipe::Wipes,
 };
 
 impl Rooms {
@@ -134,12 +135,16 @@ impl Desk<'_> {
         let after = self.reader.timeline_forward(self.nid, gap.ordinal, 1).await?;
         let position = after.first().map_or(Position(0), |row| row.position);
         let (mut before, last) = (Vec::new(), ordinal);
+        let wipes = self.wipes_among(&found).await?;
         for (num, mut meta) in found {
             let Some(pdu) = self.pdus(&[num]).await?.pop() else { continue };
             meta.status = Status::Accepted;
             meta.ordinal = Some(ordinal);
             meta.position = position;
             meta.redacted_by = self.waiting_redaction(&pdu, Source::Elsewhere, meta.before).await?;
+            if meta.redacted_by.some().is_none() {
+                meta.redacted_by = self.wiped_by(&wipes, &pdu, meta.before).await?;
+            }
             if ordinal > 0 {
                 self.tx.place_event_at(self.nid, num, &meta);
             } else {
@@ -158,6 +163,14 @@ impl Desk<'_> {
         let missing = self.unplaced(&gap.missing, &now).await?;
         self.tx.put_gap(self.nid, &gaps::Gap { missing, ..gap.clone() });
         self.follow_old(&before).await
+    }
+
+    /// Kicks and bans that redact what those who sent these events said.
+    async fn wipes_among(&self, found: &[(EventNum, EventMeta)]) -> Result<Wipes> {
+        let nums: Vec<EventNum> = found.iter().map(|(num, _)| *num).collect();
+        let senders: BTreeSet<OwnedUserId> =
+            self.pdus(&nums).await?.iter().map(|pdu| pdu.sender().to_owned()).collect();
+        self.wipes_of(&senders.into_iter().collect::<Vec<_>>()).await
     }
 
     /// Heads that old events rest on are heads no more, and what they said of the current state no longer counts.

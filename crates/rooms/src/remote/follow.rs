@@ -36,6 +36,7 @@ impl Inner {
         }
         let room = checked.room().to_owned();
         let complete = checked.complete_as(self, &mut budget, Source::Elsewhere).await?;
+        let complete = self.with_opinion(complete).await;
         let _turn = self.turn(&room).await;
         if !self.is_followed_room(&room).await? {
             return Ok(false);

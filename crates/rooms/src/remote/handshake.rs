@@ -4,6 +4,7 @@ use chappe_rules::{
     Pdu,
     build::{self, Offer},
     json,
+    version::known,
 };
 use chappe_store::out_of_band::OutOfBand;
 use ruma::{
@@ -13,7 +14,7 @@ use ruma::{
 use serde_json::{Map, Value};
 
 use super::same_event;
-use crate::{Error, Extent, Inner, Result, Template, VERSIONS, desk::rules_of, stripped::sanitized};
+use crate::{Error, Extent, Inner, Result, Template, desk::rules_of, stripped::sanitized};
 
 /// A membership event made from a peer's template.
 struct Made {
@@ -30,7 +31,7 @@ impl Inner {
         room: &RoomId,
         content: &Map<String, Value>,
     ) -> Result<()> {
-        let template = self.peers.make_join(server, room, user, VERSIONS).await?;
+        let template = self.peers.make_join(server, room, user, &known()).await?;
         let Made { pdu, version, rules } = self.make_member(&template, user, room, content)?;
         let partial = self.config.partial_joins && !self.is_followed_room(room).await?;
         let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
@@ -55,7 +56,7 @@ impl Inner {
         room: &RoomId,
         content: &Map<String, Value>,
     ) -> Result<()> {
-        let template = self.peers.make_knock(server, room, user, VERSIONS).await?;
+        let template = self.peers.make_knock(server, room, user, &known()).await?;
         let made = self.make_member(&template, user, room, content)?;
         let state = self.peers.send_knock(server, room, made.pdu.event_id(), made.pdu.to_raw()).await?;
         let outside = OutOfBand {

@@ -82,6 +82,7 @@ impl Rooms {
         }
         let mut nothing = Budget { events: 0, states: 0, fill: false };
         let complete = checked.complete_as(&self.0, &mut nothing, Source::PassedOn).await?;
+        let complete = self.0.with_opinion(complete).await;
         match self.0.settle(&complete).await? {
             Some(Verdict::Accepted) | None => Ok(pdu),
             Some(Verdict::SoftFailed(reason) | Verdict::Rejected(reason)) => Err(Error::Forbidden(reason)),

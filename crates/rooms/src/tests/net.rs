@@ -30,10 +30,13 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     Actor, AliasTarget, BoundInvite, Config, Deps, Draft, Error, Extent, Gap, Invitation, JoinAnswer,
-    KeysWanted, PeerError, Peers, PublicRoomsRequest, Rooms, SignedMember, StateEvents, StateIds, Template,
+    KeysWanted, PeerError, Peers, PublicRoomsRequest, Purpose, Rooms, SignedMember, StateEvents, StateIds,
+    Template,
 };
 
 type Twist = Arc<dyn Fn(JoinAnswer) -> JoinAnswer + Send + Sync>;
+/// A policy server: the signature of an event.
+type Judge = Arc<dyn Fn(Value) -> Result<String, PeerError> + Send + Sync>;
 type TwistTemplate = Arc<dyn Fn(Value) -> Value + Send + Sync>;
 
 /// All servers of a test.
@@ -55,6 +58,8 @@ pub(crate) struct Net {
     pub(super) silent: Arc<Mutex<HashSet<OwnedServerName>>>,
     /// How often a server was asked what the state at an event was.
     pub(super) states: Arc<Mutex<usize>>,
+    /// Servers that are policy servers.
+    pub(super) policy: Arc<Mutex<BTreeMap<OwnedServerName, Judge>>>,
     world: FakeNet,
 }
 
@@ -66,6 +71,11 @@ impl Net {
 
     /// A new server on an engine.
     pub(crate) fn server_on(&self, name: &str, seed: u8, db: Db) -> Rooms {
+        self.server_with(name, seed, db, Config { partial_joins: true, ..Config::default() })
+    }
+
+    /// A new server with a configuration.
+    pub(super) fn server_with(&self, name: &str, seed: u8, db: Db, config: Config) -> Rooms {
         let server: OwnedServerName = name.try_into().unwrap();
         let key = Arc::new(SigningKey::from_seed([seed; 32], "k").unwrap());
         self.keys.lock().insert(server.clone(), key.clone());
@@ -82,7 +92,7 @@ impl Net {
             peers: Arc::new(Wire { from: server.clone(), net: self.clone() }),
             services: Arc::new(crate::NoServices),
         };
-        let rooms = Rooms::new(deps, Config { partial_joins: true, ..Config::default() });
+        let rooms = Rooms::new(deps, config);
         self.rooms.lock().insert(server, rooms.clone());
         rooms
     }
@@ -261,6 +271,23 @@ impl Peers for Wire {
         let peer = self.to(to)?;
         signed_up(&peer, &invitation.event).await;
         peer.accept_invite(&self.from, room, event, invitation).await.map_err(refused)
+    }
+
+    async fn policy_signature(
+        &self,
+        to: &ServerName,
+        pdu: Box<RawValue>,
+        _: Purpose,
+    ) -> Result<String, PeerError> {
+        let peer = self.to(to)?;
+        let judge = self.net.policy.lock().get(to).cloned();
+        match judge {
+            Some(judge) => judge(serde_json::from_str(pdu.get()).unwrap()),
+            None => match peer.sign_for_room(&self.from, &pdu).await {
+                Err(Error::PolicyServer(refusal)) => Err(refusal),
+                answer => answer.map_err(refused),
+            },
+        }
     }
 
     async fn missing_events(

@@ -137,7 +137,9 @@ fn uncommented(examples: bool) -> String {
         let first = rest.split([' ', '=']).next().unwrap();
         let is_key = rest.contains(" = ") && first.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         let is_example = rest.contains("# example");
-        let is_section = rest.starts_with("[client.turn]") || rest.starts_with("[rooms.notices]");
+        let is_section = ["[client.turn]", "[rooms.notices]", "[rooms.policy_server]"]
+            .iter()
+            .any(|section| rest.starts_with(section));
         let wanted = (is_key || is_section) && (examples || !is_example);
         if wanted { rest } else { line }
     };

@@ -71,6 +71,9 @@ fn general(config: &Config, found: &mut Found) {
     let key = "identity.service.lookup_addresses";
     found.need((1..=100_000).contains(&service.lookup_addresses), key, "must be between 1 and 100000");
     let web = |text: &str| url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    for (index, url) in config.client.livekit_services.iter().enumerate() {
+        found.need(web(url), &format!("client.livekit_services.{index}"), "must be an http or https URL");
+    }
     let link = service.invite_link.replace(['{', '}'], "");
     let sentence = "must be an http or https URL";
     found.need(link.is_empty() || web(&link), "identity.service.invite_link", sentence);

@@ -73,6 +73,11 @@ impl StateKey {
         Self { kind: StateType(kind.to_string()), state_key: state_key.to_string() }
     }
 
+    /// Where a room names its policy server (see [`crate::RoomHead::no_policy`]).
+    pub fn policy_server() -> Self {
+        Self::new("m.room.policy", "")
+    }
+
     /// `type`.
     pub fn event_type(&self) -> &str {
         &self.kind.0

@@ -124,6 +124,11 @@ impl StateWriter {
         Ok(at)
     }
 
+    /// Whether this writer has given a key its number.
+    pub fn is_new_key(&self, key: &StateKey) -> bool {
+        self.new_keys.iter().any(|(new, _)| new == key)
+    }
+
     /// Numbers keys ahead of time, so that a very large change can be spread over several transactions.
     pub async fn intern(&mut self, reader: &Reader<'_>, keys: &[StateKey]) -> Result<(), Error> {
         self.key_ids(reader, keys).await.map(drop)
@@ -180,6 +185,7 @@ impl StateWriter {
         for (line, (record, _)) in self.lines.iter().filter(|(line, _)| **line != self.current.line) {
             tx.put::<StateLines>(&(nid, *line), record);
         }
+        head.no_policy &= !self.is_new_key(&StateKey::policy_server());
         head.state = self.current;
         head.next_line = self.next_line;
         head.next_key = self.next_key;

@@ -78,9 +78,21 @@ impl Home {
         Self::again(&folder, &Db::new(Memory::default()), more).await
     }
 
+    /// A server with more lines in the section `client`.
+    pub(super) async fn with_client(more: &str) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let text = CONFIGURATION
+            .replace("[client.registration]", &format!("[client]\n{more}\n[client.registration]"));
+        Self::on(&folder, &Db::new(Memory::default()), &text).await
+    }
+
     /// A server on a folder and a database that may have been another one's before.
     pub(super) async fn again(folder: &Arc<TempDir>, db: &Db, more: &str) -> Self {
-        let data = format!("data_dir = {:?}\n{more}\n{CONFIGURATION}", folder.path().display().to_string());
+        Self::on(folder, db, &format!("{more}\n{CONFIGURATION}")).await
+    }
+
+    async fn on(folder: &Arc<TempDir>, db: &Db, text: &str) -> Self {
+        let data = format!("data_dir = {:?}\n{text}", folder.path().display().to_string());
         let config = config::parse("test", &data, std::iter::empty()).unwrap();
         let net = FakeNet::new();
         let world = World::fake(Fake::new("a.test", 1, &net));

@@ -3,6 +3,7 @@
 mod account;
 mod admin;
 mod console;
+mod dehydrated;
 mod home;
 mod hostile;
 mod keys;

@@ -127,3 +127,88 @@ async fn events_are_delayed() {
     };
     tokio::time::timeout(Duration::from_secs(20), arrived).await.expect("the worker sends it");
 }
+
+#[tokio::test]
+async fn what_is_said_to_be_there_is_there() {
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let features = home.call("", "GET", "/_matrix/client/versions", Value::Null).await.ok();
+    let features = &features["unstable_features"];
+    for there in
+        ["org.matrix.msc3814", "org.matrix.msc4284", "org.matrix.msc4293", "org.matrix.msc3916.stable"]
+    {
+        assert_eq!(features[there], true, "{there}");
+    }
+    for not_there in ["org.matrix.msc4028", "org.matrix.msc4143"] {
+        assert_eq!(features[not_there], false, "{not_there}");
+    }
+    let mutual =
+        format!("/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms?user_id={}", alice.id);
+    assert_ne!(alice.get(&mutual).await.json["errcode"], "M_UNRECOGNIZED");
+    let versions = &alice.get("/capabilities").await.ok()["capabilities"]["m.room_versions"]["available"];
+    assert_eq!((&versions["11"], &versions["org.matrix.msc3757.11"]), (&json!("stable"), &json!("unstable")));
+}
+
+#[tokio::test]
+async fn calls_are_told_where_to_go() {
+    let path = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports";
+    let none = Home::new().await;
+    let alice = none.user("alice").await;
+    assert_eq!(alice.get(path).await.ok(), json!({ "rtc_transports": [] }));
+    let well_known = "/.well-known/matrix/client";
+    assert!(
+        none.call("", "GET", well_known, Value::Null).await.ok().get("org.matrix.msc4143.rtc_foci").is_none()
+    );
+    drop(alice);
+    let home = Home::with_client("livekit_services = [\"https://calls.example/jwt\"]").await;
+    home.call("", "GET", path, Value::Null).await.refused(401, "M_MISSING_TOKEN");
+    let alice = home.user("alice").await;
+    let told = json!([{ "type": "livekit", "livekit_service_url": "https://calls.example/jwt" }]);
+    assert_eq!(alice.get(path).await.ok(), json!({ "rtc_transports": told }));
+    let guest = home.call("", "POST", "/register?kind=guest", json!({})).await.ok();
+    home.call(guest["access_token"].as_str().unwrap(), "GET", path, Value::Null).await.ok();
+    let found = home.call("", "GET", well_known, Value::Null).await.ok();
+    assert_eq!(found["org.matrix.msc4143.rtc_foci"], told);
+    let versions = home.call("", "GET", "/_matrix/client/versions", Value::Null).await.ok();
+    assert_eq!(versions["unstable_features"]["org.matrix.msc4143"], true);
+}
+
+#[tokio::test]
+async fn a_ban_may_redact_what_was_said() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let room = alice.room(json!({ "preset": "public_chat" })).await;
+    bob.post(&format!("/join/{room}"), json!({})).await.ok();
+    let said = bob.say(&room, "1", "spam").await;
+    let flag = "org.matrix.msc4293.redact_events";
+    let ban = format!("/rooms/{room}/ban");
+    alice.post(&ban, json!({ "user_id": bob.id, flag: "yes" })).await.refused(400, "M_BAD_JSON");
+    bob.post(&ban, json!({ "user_id": alice.id, flag: true })).await.refused(403, "M_FORBIDDEN");
+    alice.post(&ban, json!({ "user_id": bob.id, "reason": "spam", flag: true })).await.ok();
+    let event = alice.get(&format!("/rooms/{room}/event/{said}")).await.ok();
+    assert_eq!(event["content"], json!({}));
+    let because = &event["unsigned"]["redacted_because"];
+    assert_eq!((&because["type"], &because["content"]["reason"]), (&json!("m.room.member"), &json!("spam")));
+}
+
+#[tokio::test]
+async fn state_may_belong_to_users() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let version = "org.matrix.msc3757.11";
+    let levels = json!({ "users": { alice.id.clone(): 100 }, "events": { "x.state": 0 } });
+    let body = json!({ "preset": "public_chat", "room_version": version,
+        "power_level_content_override": levels });
+    let room = alice.room(body).await;
+    bob.post(&format!("/join/{room}"), json!({})).await.ok();
+    let path = |owner: &str, rest: &str| format!("/rooms/{room}/state/x.state/{owner}{rest}");
+    bob.put(&path(&bob.id, "_phone"), json!({ "n": 1 })).await.ok();
+    bob.put(&path(&bob.id, &format!("_{}", "x".repeat(255))), json!({})).await.ok();
+    bob.put(&path(&bob.id, &format!("_{}", "x".repeat(256))), json!({})).await.refused(403, "M_FORBIDDEN");
+    bob.put(&path(&alice.id, "_phone"), json!({})).await.refused(403, "M_FORBIDDEN");
+    alice.put(&path(&bob.id, "_phone"), json!({ "n": 2 })).await.ok();
+    assert_eq!(alice.get(&path(&bob.id, "_phone")).await.ok()["n"], 2);
+    let usual = alice.room(json!({ "room_version": "11" })).await;
+    let path = format!("/rooms/{usual}/state/x.state/{}_phone", alice.id);
+    alice.put(&path, json!({})).await.refused(403, "M_FORBIDDEN");
+}

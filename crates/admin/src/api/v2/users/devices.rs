@@ -41,6 +41,6 @@ fn shown(user: &UserId, device: &DeviceInfo) -> Value {
     json!({
         "device_id": device.device_id, "user_id": user, "display_name": device.name,
         "last_seen_ip": device.last_seen_ip, "last_seen_ts": device.last_seen_ms,
-        "last_seen_user_agent": null, "dehydrated": false,
+        "last_seen_user_agent": null, "dehydrated": device.dehydrated,
     })
 }

@@ -1,0 +1,3 @@
+//! `/_matrix/policy`.
+
+pub(super) mod v1;

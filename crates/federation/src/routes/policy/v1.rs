@@ -1,0 +1,3 @@
+//! `/_matrix/policy/v1`.
+
+pub(in crate::routes) mod sign;

@@ -1,0 +1,151 @@
+//! Policy servers: a room may have one sign every event before it is sent (server-server API, "Policy Servers").
+//!
+//! An event that is made here and lacks the signature is not committed: making it ends in [`Error::Unasked`], the policy
+//! server is asked, and it is made anew, at the same time and place and so with the same id. No snapshot and, unless the
+//! room changes all the time, no turn is held while the other server thinks. A received event is asked about before it is
+//! judged, and soft-failed for want of a signature.
+
+use std::{sync::Arc, time::Duration};
+
+use chappe_rules::{
+    Pdu,
+    policy_server::{PolicyServer, judges, state_key},
+};
+use chappe_store::state::StateKey;
+use quick_cache::sync::Cache;
+use ruma::{OwnedEventId, room_version_rules::RoomVersionRules};
+
+use crate::{
+    Error, Inner, PeerError, Result,
+    desk::{Desk, Held},
+    peers::Purpose,
+    receive::Complete,
+};
+
+/// How long a policy server may take for one event. The client that sends it waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Signatures remembered between asking and committing.
+const REMEMBERED: usize = 1_000;
+
+/// Signatures of policy servers by event: asked for, not committed yet.
+pub(crate) type Signatures = Cache<OwnedEventId, Arc<str>>;
+
+pub(crate) fn no_signatures() -> Signatures {
+    Cache::new(REMEMBERED)
+}
+
+/// An event that a policy server is to sign before it may be sent.
+#[derive(Debug)]
+pub struct Unasked {
+    by: PolicyServer,
+    rules: &'static RoomVersionRules,
+    pdu: Pdu,
+}
+
+impl Desk<'_> {
+    /// An event made here as it may be sent: with the signature of the room's policy server, if the room, whose state in
+    /// `held` has [`state_key`], has one. [`Error::Unasked`] if that server was not asked yet.
+    pub(crate) async fn as_policy_wants(&self, pdu: Pdu, held: &Held) -> Result<Pdu> {
+        if !judges(pdu.kind(), pdu.state_key()) {
+            return Ok(pdu);
+        }
+        let (kind, key) = state_key();
+        let Some(by) = held.get(&kind, &key).as_ref().and_then(PolicyServer::of) else { return Ok(pdu) };
+        if !self.servers().await?.iter().any(|server| server == by.via()) {
+            return Ok(pdu);
+        }
+        let known = self.inner.policy_signatures.get(pdu.event_id());
+        let signed = known.and_then(|signature| by.countersigned(self.rules, &pdu, &signature));
+        signed.ok_or_else(|| Error::Unasked(Arc::new(Unasked { by, rules: self.rules, pdu })))
+    }
+
+    /// Whether the room may have named a policy server, as far as it is known without looking.
+    pub(crate) fn may_have_policy_server(&self) -> bool {
+        !self.head.no_policy || self.state.is_new_key(&StateKey::policy_server())
+    }
+
+    /// Has the head say so if the room, of which it is not known yet, has never named a policy server.
+    pub(crate) async fn learn_of_no_policy_server(&mut self, held: &Held) -> Result<()> {
+        let (kind, key) = state_key();
+        if !self.may_have_policy_server() || held.get(&kind, &key).is_some() {
+            return Ok(());
+        }
+        let key = StateKey::policy_server();
+        let known = self.reader.state_key_ids(self.nid, std::slice::from_ref(&key)).await?;
+        self.head.no_policy = known.iter().all(Option::is_none) && !self.state.is_new_key(&key);
+        Ok(())
+    }
+
+    /// The policy server of the room as it is committed.
+    pub(crate) async fn policy_server(&self) -> Result<Option<Arc<PolicyServer>>> {
+        if !self.may_have_policy_server() {
+            return Ok(None);
+        }
+        let at = (self.nid, self.head.state);
+        if let Some(known) = self.inner.policy_servers.get(&at) {
+            return Ok(known);
+        }
+        let (kind, key) = state_key();
+        let mut found = self.current(kind, &key).await?.as_ref().and_then(PolicyServer::of);
+        if let Some(by) = &found
+            && !self.servers().await?.iter().any(|server| server == by.via())
+        {
+            found = None;
+        }
+        let found = found.map(Arc::new);
+        self.inner.policy_servers.insert(at, found.clone());
+        Ok(found)
+    }
+}
+
+impl Inner {
+    /// Asks about an event made here and remembers the signature. [`Error::PolicyServer`] with what the server said.
+    pub(crate) async fn ask_policy_server(&self, event: &Unasked) -> Result<()> {
+        let Unasked { by, rules, pdu } = event;
+        let signature = self.policy_signature(by, (*rules, pdu), Purpose::Sending).await;
+        let signature = signature.map_err(Error::PolicyServer)?;
+        if by.countersigned(rules, pdu, &signature).is_none() {
+            let why = "the policy server signs with another key than the room says".to_owned();
+            return Err(Error::PolicyServer(PeerError::Malformed(why)));
+        }
+        self.policy_signatures.insert(pdu.event_id().to_owned(), signature.into());
+        Ok(())
+    }
+
+    /// Has the room's policy server say what it thinks of a received event that it has not signed.
+    pub(crate) async fn with_opinion(&self, mut complete: Complete) -> Complete {
+        let Some(by) = complete.policy_server.clone() else { return complete };
+        let pdu = complete.pdu.clone();
+        let rules = complete.rules;
+        if !judges(pdu.kind(), pdu.state_key()) || by.has_signed(rules, &pdu) {
+            return complete;
+        }
+        match self.policy_signature(&by, (rules, &pdu), Purpose::Receiving).await {
+            Ok(signature) => match by.countersigned(rules, &pdu, &signature) {
+                Some(signed) => complete.pdu = signed,
+                None => complete.unwanted = Some("the policy server's signature is wrong".to_owned()),
+            },
+            Err(error) => complete.unwanted = Some(format!("not signed by the policy server: {error}")),
+        }
+        complete
+    }
+
+    async fn policy_signature(
+        &self,
+        by: &PolicyServer,
+        (rules, pdu): (&'static RoomVersionRules, &Pdu),
+        purpose: Purpose,
+    ) -> Result<String, PeerError> {
+        if let Some(judge) = self.judge.as_ref().filter(|_| by.via() == self.server) {
+            return judge.sign(rules, pdu, &self.server);
+        }
+        let asked = self.peers.policy_signature(by.via(), pdu.to_raw(), purpose);
+        let answer = self.world.timeout(PATIENCE, asked).await;
+        answer.unwrap_or_else(|| Err(PeerError::Unreachable(by.via().to_owned())))
+    }
+}
+
+/// The event as it came back from another server, with the policy server's signature that it had when it left.
+pub(crate) fn keep_signature(rules: &RoomVersionRules, sent: &Pdu, came: Pdu) -> Pdu {
+    chappe_rules::policy_server::carry_over(rules, sent, &came).unwrap_or(came)
+}

@@ -1,0 +1,105 @@
+//! Kicks and bans that redact (MSC4293).
+
+use chappe_store::Status;
+use ruma::{OwnedEventId, OwnedRoomId, owned_server_name};
+use serde_json::{Map, Value, json};
+
+use super::net::{Net, actor, room, say, state, user};
+use crate::{Change, REDACT_EVENTS, Rooms};
+
+const ALICE: &str = "@alice:a.fr";
+const BOB: &str = "@bob:b.fr";
+
+async fn two(net: &Net) -> (Rooms, Rooms, OwnedRoomId) {
+    let (a, b) = (net.server("a.fr", 1), net.server("b.fr", 2));
+    let room = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
+    enter(&b, &room).await;
+    (a, b, room)
+}
+
+async fn enter(b: &Rooms, room: &OwnedRoomId) {
+    b.join(&actor(BOB), room, vec![owned_server_name!("a.fr")], Map::new()).await.unwrap();
+}
+
+fn wiping(redact: Value) -> Map<String, Value> {
+    Map::from_iter([("reason".to_owned(), json!("flooding")), (REDACT_EVENTS.to_owned(), redact)])
+}
+
+async fn redacted_because(rooms: &Rooms, room: &OwnedRoomId, event: &OwnedEventId) -> Option<String> {
+    let view = rooms.view(room).await.unwrap();
+    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
+    let event = view.load_one(num).await.unwrap();
+    let by = event.meta.redacted_by.some()?;
+    assert_eq!(event.pdu.content().get(), "{}");
+    Some(view.load_one(by).await.unwrap().pdu.event_id().to_string())
+}
+
+async fn member(rooms: &Rooms, room: &OwnedRoomId, who: &str) -> String {
+    let view = rooms.view(room).await.unwrap();
+    let event = view.current("m.room.member".into(), who).await.unwrap().unwrap();
+    event.pdu.event_id().to_string()
+}
+
+#[tokio::test]
+async fn a_ban_redacts_what_was_said_since_coming_in() {
+    let net = Net::default();
+    let (a, b, room) = two(&net).await;
+    let before = say(&b, BOB, &room, "A").await;
+    b.leave(&actor(BOB), &room, None).await.unwrap();
+    net.deliver().await;
+    enter(&b, &room).await;
+    let first = say(&b, BOB, &room, "D").await;
+    let named = json!({ "membership": "join", "displayname": "Bobby" });
+    b.send(&actor(BOB), &room, state("m.room.member", BOB, &named), None).await.unwrap();
+    let last = say(&b, BOB, &room, "E").await;
+    net.deliver().await;
+    let others = say(&a, ALICE, &room, "hello").await;
+    // Bob says something that comes late.
+    let late = say(&b, BOB, &room, "F").await;
+    a.change_saying(&actor(ALICE), &room, &user(BOB), Change::Ban, wiping(json!(true))).await.unwrap();
+    net.deliver().await;
+    let ban = member(&a, &room, BOB).await;
+    for rooms in [&a, &b] {
+        for event in [&first, &last] {
+            assert_eq!(redacted_because(rooms, &room, event).await.as_ref(), Some(&ban));
+        }
+        for event in [&before, &others] {
+            assert_eq!(redacted_because(rooms, &room, event).await, None);
+        }
+    }
+    assert_eq!(redacted_because(&a, &room, &late).await.as_ref(), Some(&ban), "late and soft-failed");
+    let view = a.view(&room).await.unwrap();
+    let num = view.reader.event_num(view.nid, &late).await.unwrap().unwrap();
+    assert_eq!(view.reader.event_meta(view.nid, num).await.unwrap().status, Status::SoftFailed);
+}
+
+#[tokio::test]
+async fn only_kicks_and_bans_by_who_may_redact_count() {
+    let net = Net::default();
+    let (a, b, room) = two(&net).await;
+    let said = say(&b, BOB, &room, "A").await;
+    net.deliver().await;
+    let levels = json!({ "users": { ALICE: 50 }, "redact": 60, "ban": 50, "kick": 50 });
+    let by_alice = async |change, redact: Value| {
+        a.change_saying(&actor(ALICE), &room, &user(BOB), change, wiping(redact)).await.unwrap();
+        net.deliver().await;
+    };
+    by_alice(Change::Kick, json!(false)).await;
+    assert_eq!(redacted_because(&a, &room, &said).await, None, "not asked for");
+    enter(&b, &room).await;
+    let said = say(&b, BOB, &room, "B").await;
+    net.deliver().await;
+    let leave = json!({ "membership": "leave", REDACT_EVENTS: true });
+    b.send(&actor(BOB), &room, state("m.room.member", BOB, &leave), None).await.unwrap();
+    net.deliver().await;
+    assert_eq!(redacted_because(&a, &room, &said).await, None, "went by himself");
+    by_alice(Change::Ban, json!(true)).await;
+    assert_eq!(redacted_because(&a, &room, &said).await, None, "was out already");
+    a.change(&actor(ALICE), &room, &user(BOB), Change::Unban, None).await.unwrap();
+    enter(&b, &room).await;
+    let said = say(&b, BOB, &room, "C").await;
+    net.deliver().await;
+    a.send(&actor(ALICE), &room, state("m.room.power_levels", "", &levels), None).await.unwrap();
+    by_alice(Change::Kick, json!(true)).await;
+    assert_eq!(redacted_because(&a, &room, &said).await, None, "may kick and not redact");
+}
