@@ -8,6 +8,7 @@ mod hostile;
 mod keys;
 mod media;
 mod notifications;
+mod oauth;
 mod old_sync;
 mod people;
 mod reindex;
