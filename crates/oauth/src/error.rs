@@ -54,6 +54,9 @@ pub(crate) enum Error {
     /// The device code has ended.
     #[error("the device code has expired")]
     ExpiredToken,
+    /// The account is locked: nothing is lost, and clients must not take it for logged out, as they do at 4xx.
+    #[error("this account is locked")]
+    Locked,
     /// Come back later.
     #[error("too many requests")]
     Limited(chappe_web::Error),
@@ -91,7 +94,7 @@ impl Error {
             Self::AuthorizationPending => "authorization_pending",
             Self::SlowDown => "slow_down",
             Self::ExpiredToken => "expired_token",
-            Self::Limited(_) => "temporarily_unavailable",
+            Self::Locked | Self::Limited(_) => "temporarily_unavailable",
             Self::Internal => "server_error",
         }
     }
@@ -101,6 +104,7 @@ impl Error {
         match self {
             Self::InvalidClient(_) => StatusCode::UNAUTHORIZED,
             Self::Limited(error) | Self::Body(error) => error.status(),
+            Self::Locked => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -108,8 +112,11 @@ impl Error {
 
     /// What `Retry-After` says.
     pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
-        let Self::Limited(error) = self else { return None };
-        error.clone().into_response().headers().get(header::RETRY_AFTER).cloned()
+        match self {
+            Self::Locked => Some(HeaderValue::from_static("60")),
+            Self::Limited(error) => error.clone().into_response().headers().get(header::RETRY_AFTER).cloned(),
+            _ => None,
+        }
     }
 }
 
@@ -136,7 +143,7 @@ impl From<chappe_accounts::Error> for Error {
         match error {
             E::UnknownToken { .. } => Self::InvalidGrant("unknown or expired token"),
             E::Deactivated | E::NotFound(_) => Self::InvalidGrant("this account is closed"),
-            E::Locked => Self::InvalidGrant("this account is locked"),
+            E::Locked => Self::Locked,
             E::TooMany(_) => Self::InvalidGrant("this account has too many devices"),
             E::Busy => Self::busy(),
             error => {

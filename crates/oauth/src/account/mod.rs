@@ -79,7 +79,7 @@ async fn at(
         None => None,
     };
     match (place, device) {
-        (Place::Device, Some(device)) => overview::device(visitor, &device),
+        (Place::Device, Some(device)) => Ok(overview::device(visitor, &device)),
         (Place::EndDevice, Some(device)) => Ok(questions::end_device(visitor, &device, notice)),
         (Place::Deactivate, _) => Ok(questions::deactivate(visitor, user, notice)),
         (Place::Reset, _) => questions::reset(visitor, user, notice).await,

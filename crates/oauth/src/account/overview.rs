@@ -53,12 +53,12 @@ pub(super) async fn page(
 }
 
 /// One session.
-pub(super) fn device(visitor: &Visitor, device: &DeviceInfo) -> Result<Page, Error> {
+pub(super) fn device(visitor: &Visitor, device: &DeviceInfo) -> Page {
     let mut body = visitor.html();
     describe(&mut body, device);
     way(&mut body, "org.matrix.device_delete", Some(device), "Terminer la session", "End the session");
     way(&mut body, "org.matrix.devices_list", None, "Toutes les sessions", "All sessions");
-    Ok(visitor.page(visitor.say("Session", "Session"), &body))
+    visitor.page(visitor.say("Session", "Session"), &body)
 }
 
 /// A session in words.

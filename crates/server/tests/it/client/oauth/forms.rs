@@ -166,7 +166,7 @@ async fn a_locked_account_is_locked_on_pages_too() {
     admin.put(&lock, json!({ "locked": true })).await.ok();
     let asked = browser.submit(&consent, "/authorize", &[("decision", "allow")]).await;
     assert!(asked.html().contains("name=\"password\""), "whoever is locked lets nobody in");
-    client.refresh(&tokens.refresh).await.oauth_error(400, "invalid_grant");
+    client.refresh(&tokens.refresh).await.oauth_error(503, "temporarily_unavailable");
     let wrong = browser.submit(&asked, "/login", &[("name", "alice"), ("password", "wrong")]).await;
     assert!(!wrong.html().contains("locked"), "told only to those who know the password");
     let right = browser.submit(&asked, "/login", &[("name", "alice"), ("password", PASSWORD)]).await;
