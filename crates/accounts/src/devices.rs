@@ -4,11 +4,12 @@ use std::{collections::HashMap, net::IpAddr};
 
 use chappe_store::{
     Direction, Json, Reader, Tx,
-    accounts::{Device, DeviceSeen, Devices, Seen},
+    accounts::{Device, DeviceSeen, Devices, OAuthLogIn, Seen},
     accounts_keys::{
         DehydratedDevices, DeviceKeys, FallbackKeys, KeyHeads, KeySignatures, OneTimeKeyOrder, OneTimeKeys,
         ToDevice, ToDeviceCounts,
     },
+    oauth::ClientDevices,
 };
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
@@ -38,6 +39,16 @@ pub struct DeviceInfo {
     pub last_seen_ip: Option<String>,
     /// Whether nobody is logged in with it: it only keeps messages for the next log-in (MSC3814).
     pub dehydrated: bool,
+}
+
+/// A device that is to be there.
+pub(crate) struct Arrival<'a> {
+    pub(crate) user: &'a UserId,
+    pub(crate) device: &'a DeviceId,
+    /// Name, if it is new.
+    pub(crate) name: Option<&'a str>,
+    /// What it logs in with from now on.
+    pub(crate) oauth: Option<&'a OAuthLogIn>,
 }
 
 /// Sightings not written yet.
@@ -108,7 +119,8 @@ impl Accounts {
         retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
-            self.draft_device(&reader, &mut tx, user, device, name).await?;
+            let arrival = Arrival { user, device, name, oauth: None };
+            self.draft_device(&reader, &mut tx, &arrival).await?;
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())
@@ -195,10 +207,9 @@ impl Accounts {
         &self,
         reader: &Reader<'_>,
         tx: &mut Tx,
-        user: &UserId,
-        device: &DeviceId,
-        name: Option<&str>,
+        arrival: &Arrival<'_>,
     ) -> Result<(), Error> {
+        let Arrival { user, device, name, oauth } = *arrival;
         check_new(device, name)?;
         let key = (user.to_owned(), device.to_owned());
         let old = reader.get::<Devices>(&key).await?;
@@ -207,15 +218,22 @@ impl Accounts {
             if old.dehydrated {
                 return Err(Error::Forbidden("nobody can use this device"));
             }
-            Device { revision: old.revision + 1, ..old }
+            if let Some(before) = &old.oauth {
+                tx.delete::<ClientDevices>(&(before.client, key.0.clone(), key.1.clone()));
+            }
+            Device { revision: old.revision + 1, oauth: oauth.cloned(), ..old }
         } else {
             if self.device_ids(reader, user).await?.len() >= self.config().limits.devices {
                 return Err(Error::TooMany("devices"));
             }
             // A message that was on its way while an older device of this id ended.
             tx.delete_prefix::<ToDevice>(&key).delete::<ToDeviceCounts>(&key);
-            Device { name: name.map(str::to_owned), created: self.world().now(), ..Device::default() }
+            let (name, created) = (name.map(str::to_owned), self.world().now());
+            Device { name, created, oauth: oauth.cloned(), ..Device::default() }
         };
+        if let Some(oauth) = oauth {
+            tx.put::<ClientDevices>(&(oauth.client, key.0.clone(), key.1.clone()), &());
+        }
         tx.put::<Devices>(&key, &Json(new));
         Ok(())
     }
@@ -239,6 +257,9 @@ impl Accounts {
             }
             had_keys |= reader.get::<DeviceKeys>(&key).await?.is_some();
             tx.expect::<Devices>(&key, Some(&head)).delete::<Devices>(&key).delete::<DeviceSeen>(&key);
+            if let Some(oauth) = &head.0.oauth {
+                tx.delete::<ClientDevices>(&(oauth.client, key.0.clone(), key.1.clone()));
+            }
             revoke_device_tokens(reader, tx, user, device).await?;
             tx.delete::<DeviceKeys>(&key).delete::<KeyHeads>(&key);
             tx.delete_prefix::<OneTimeKeys>(&key).delete_prefix::<OneTimeKeyOrder>(&key);

@@ -15,6 +15,7 @@ mod filters;
 mod invites;
 mod keys;
 mod listing;
+mod oauth;
 mod one_off;
 mod passwords;
 mod profiles;
@@ -33,7 +34,7 @@ mod uia_sessions;
 mod users;
 
 pub use chappe_store::accounts::{
-    Deactivation, Device, OneOffPurpose, RegistrationToken, Seen, User, UserKind,
+    Deactivation, Device, OAuthLogIn, OneOffPurpose, RegistrationToken, Seen, User, UserKind,
 };
 
 pub use self::{
@@ -50,6 +51,7 @@ pub use self::{
         RemoteDeviceUpdate, RemoteUpdate, Replace, Usage,
     },
     listing::{ListedUser, UserOrder, UserPage, UserQuery},
+    oauth::OAuthGrant,
     profiles::Profile,
     pushers::{OtherUsers, PusherInfo},
     remote::{RemoteError, RemoteKeys, RemoteUsers, to_device_for_servers},

@@ -21,6 +21,8 @@ pub struct Requester {
     pub admin: bool,
     /// Whether the account may read but not act.
     pub suspended: bool,
+    /// Whether the token is one that an OAuth client got: such sessions prove nothing with passwords.
+    pub oauth: bool,
     /// The application service that acts as the user.
     pub appservice: Option<Arc<Registration>>,
 }

@@ -3,12 +3,16 @@
 use chappe_store::{
     Direction, Json, Reader, Tx,
     accounts::{
-        AccessToken, AccessTokens, Device, DeviceTokens, Devices, RefreshToken, RefreshTokens, User, Users,
+        AccessToken, AccessTokens, Device, DeviceTokens, Devices, OAuthLogIn, RefreshToken, RefreshTokens,
+        User, Users,
     },
+    oauth::TokenFamilies,
 };
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
-use crate::{Accounts, Error, Requester, retry::retry, token_cache::Entry};
+use crate::{
+    Accounts, Error, Requester, devices::Arrival, oauth::families, retry::retry, token_cache::Entry,
+};
 
 /// Whether a client can refresh its access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +55,10 @@ impl std::fmt::Debug for Issued {
     }
 }
 
-const GONE: Error = Error::UnknownToken { soft_logout: false };
+pub(crate) const GONE: Error = Error::UnknownToken { soft_logout: false };
 const ACCESS: u8 = 0;
 const REFRESH: u8 = 1;
+pub(crate) const FAMILY: u8 = 2;
 
 /// SHA-256 of a text: what is stored of a token.
 pub(crate) fn sha256(text: &str) -> [u8; 32] {
@@ -75,10 +80,12 @@ fn refusal(user: &User) -> Option<Error> {
 }
 
 /// Everything of a pair of tokens that is written, and what it is called when handed out.
-struct Pair {
-    issued: Issued,
+pub(crate) struct Pair {
+    pub(crate) issued: Issued,
     access: [u8; 32],
     refresh: Option<[u8; 32]>,
+    /// Whether an OAuth client gets it.
+    oauth: bool,
 }
 
 impl Accounts {
@@ -121,6 +128,7 @@ impl Accounts {
             kind: user.kind,
             admin: user.admin,
             suspended: user.suspended,
+            oauth: row.oauth,
             appservice: None,
         };
         let entry = Entry { requester, locked: user.locked, expires: row.expires, version };
@@ -135,12 +143,8 @@ impl Accounts {
 
     /// The same with tokens that end at `until` (milliseconds since 1970) at the latest.
     pub async fn log_in_until(&self, log_in: LogIn, until: Option<u64>) -> Result<Issued, Error> {
-        let user = log_in.user_id;
-        let device = match log_in.device_id {
-            Some(device) => device,
-            None => self.world().token(10).to_ascii_uppercase().into(),
-        };
-        let mut pair = self.draw(device, log_in.refreshing);
+        let user = log_in.user_id.clone();
+        let mut pair = self.draw(self.device_of(&log_in), log_in.refreshing, None);
         if let Some(until) = until {
             let left = until.saturating_sub(self.world().now());
             let issued = &mut pair.issued;
@@ -148,16 +152,8 @@ impl Accounts {
         }
         let done = retry!({
             let reader = self.store().read();
-            let record = reader.get::<Users>(&user).await?.ok_or(Error::NotFound("user"))?.0;
-            if let Some(refusal) = refusal(&record) {
-                return Err(refusal);
-            }
             let mut tx = Tx::new();
-            tx.expect::<Users>(&user, Some(&Json(record)));
-            let device = &pair.issued.device_id;
-            self.draft_device(&reader, &mut tx, &user, device, log_in.device_name.as_deref()).await?;
-            revoke_device_tokens(&reader, &mut tx, &user, device).await?;
-            self.draft_pair(&mut tx, &user, &pair, None);
+            self.draft_log_in(&reader, &mut tx, &log_in, &pair, None).await?;
             drop(reader);
             self.store().commit(tx).await?;
             Ok(pair.issued.clone())
@@ -166,11 +162,47 @@ impl Accounts {
         done
     }
 
+    /// The device that logs in: a new one if none is named.
+    fn device_of(&self, log_in: &LogIn) -> OwnedDeviceId {
+        log_in.device_id.clone().unwrap_or_else(|| self.world().token(10).to_ascii_uppercase().into())
+    }
+
+    /// What a log-in with drawn tokens writes.
+    pub(crate) async fn draft_log_in(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        log_in: &LogIn,
+        pair: &Pair,
+        oauth: Option<&OAuthLogIn>,
+    ) -> Result<(), Error> {
+        let (user, device) = (&log_in.user_id, &pair.issued.device_id);
+        let record = reader.get::<Users>(user).await?.ok_or(Error::NotFound("user"))?.0;
+        if let Some(refusal) = refusal(&record) {
+            return Err(refusal);
+        }
+        tx.expect::<Users>(user, Some(&Json(record)));
+        let arrival = Arrival { user, device, name: log_in.device_name.as_deref(), oauth };
+        self.draft_device(reader, tx, &arrival).await?;
+        revoke_device_tokens(reader, tx, user, device).await?;
+        self.draft_pair(tx, user, pair, None);
+        Ok(())
+    }
+
     /// Exchanges a refresh token. The old pair stays valid until the new one is first used.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Issued, Error> {
+        Ok(self.exchange(refresh_token, None).await?.0)
+    }
+
+    /// Exchanges a refresh token for whom it was given to: an OAuth client, or none. Gives what the device logged in with.
+    pub(crate) async fn exchange(
+        &self,
+        refresh_token: &str,
+        client: Option<&[u8; 32]>,
+    ) -> Result<(Issued, Option<OAuthLogIn>), Error> {
         let hash = sha256(refresh_token);
         let Json(row) = self.store().read().get::<RefreshTokens>(&hash).await?.ok_or(GONE)?;
-        let pair = self.draw(row.device, Refreshing::Yes);
+        let pair = self.draw(row.device, Refreshing::Yes, families::of(refresh_token));
         let user = row.user;
         let done = retry!({
             let reader = self.store().read();
@@ -184,7 +216,10 @@ impl Accounts {
             }
             let mut tx = Tx::new();
             tx.expect::<Users>(&user, Some(&Json(record)));
-            bump_device(&reader, &mut tx, &user, &old.device).await?;
+            let oauth = bump_device(&reader, &mut tx, &user, &old.device).await?.oauth;
+            if oauth.as_ref().map(|log_in| &log_in.client) != client {
+                return Err(GONE);
+            }
             for other in [old.next, old.previous].into_iter().flatten() {
                 revoke_pair(&reader, &mut tx, &other).await?;
             }
@@ -196,7 +231,7 @@ impl Accounts {
             self.draft_pair(&mut tx, &user, &pair, Some(hash));
             drop(reader);
             self.store().commit(tx).await?;
-            Ok(pair.issued.clone())
+            Ok((pair.issued.clone(), oauth))
         });
         self.inner.cache.forget(&user);
         done
@@ -251,6 +286,9 @@ impl Accounts {
                 for (key, kind) in reader.scan::<DeviceTokens>(&rows, Direction::Forward, usize::MAX).await? {
                     if kind == REFRESH {
                         tx.delete::<RefreshTokens>(&key.2).delete::<DeviceTokens>(&key);
+                    } else if kind == FAMILY {
+                        // A refresh token shown from now on is no old one: it went before its time.
+                        tx.delete::<TokenFamilies>(&key.2).delete::<DeviceTokens>(&key);
                     } else if let Some(Json(row)) = reader.get::<AccessTokens>(&key.2).await? {
                         let row = AccessToken { expires: Some(0), replaces: None, ..row };
                         tx.put::<AccessTokens>(&key.2, &Json(row));
@@ -265,26 +303,41 @@ impl Accounts {
         done
     }
 
-    fn draw(&self, device_id: OwnedDeviceId, refreshing: Refreshing) -> Pair {
+    /// Draws tokens for a device. Tokens of one family say so.
+    pub(crate) fn draw(
+        &self,
+        device_id: OwnedDeviceId,
+        refreshing: Refreshing,
+        family: Option<&str>,
+    ) -> Pair {
         let config = &self.config().tokens;
         let access_token = format!("cha_{}", self.world().token(43));
-        let (refresh_token, seconds) = match refreshing {
-            Refreshing::Yes => {
-                (Some(format!("chr_{}", self.world().token(43))), Some(config.refreshable_seconds))
+        let drawn = self.world().token(43);
+        let (refresh_token, seconds) = match (refreshing, family) {
+            (Refreshing::Yes, Some(family)) => {
+                (Some(families::token(family, &drawn)), Some(config.refreshable_seconds))
             }
-            Refreshing::No => (None, config.access_seconds),
+            (Refreshing::Yes, None) => (Some(format!("chr_{drawn}")), Some(config.refreshable_seconds)),
+            (Refreshing::No, _) => (None, config.access_seconds),
         };
         let access = sha256(&access_token);
         let refresh = refresh_token.as_deref().map(sha256);
         let expires_in_ms = seconds.map(|seconds| seconds.saturating_mul(1000));
-        Pair { issued: Issued { device_id, access_token, refresh_token, expires_in_ms }, access, refresh }
+        let oauth = family.is_some();
+        Pair {
+            issued: Issued { device_id, access_token, refresh_token, expires_in_ms },
+            access,
+            refresh,
+            oauth,
+        }
     }
 
     fn draft_pair(&self, tx: &mut Tx, user: &OwnedUserId, pair: &Pair, replaces: Option<[u8; 32]>) {
         let now = self.world().now();
         let device = pair.issued.device_id.clone();
         let expires = pair.issued.expires_in_ms.map(|ms| now.saturating_add(ms));
-        let row = AccessToken { user: user.clone(), device: device.clone(), expires, replaces };
+        let (owner, of) = (user.clone(), device.clone());
+        let row = AccessToken { user: owner, device: of, expires, replaces, oauth: pair.oauth };
         tx.put::<AccessTokens>(&pair.access, &Json(row));
         tx.put::<DeviceTokens>(&(user.clone(), device.clone(), pair.access), &ACCESS);
         let Some(refresh) = pair.refresh else { return };
@@ -303,18 +356,18 @@ impl Accounts {
     }
 }
 
-/// Replaces the device's head: whoever else writes its tokens at the same time tries again.
+/// Replaces the device's head and gives it: whoever else writes its tokens at the same time tries again.
 async fn bump_device(
     reader: &Reader<'_>,
     tx: &mut Tx,
     user: &UserId,
     device: &DeviceId,
-) -> Result<(), Error> {
+) -> Result<Device, Error> {
     let key = (user.to_owned(), device.to_owned());
     let Json(old) = reader.get::<Devices>(&key).await?.ok_or(GONE)?;
-    let new = Device { revision: old.revision + 1, ..old.clone() };
-    tx.expect::<Devices>(&key, Some(&Json(old))).put::<Devices>(&key, &Json(new));
-    Ok(())
+    let new = Json(Device { revision: old.revision + 1, ..old.clone() });
+    tx.expect::<Devices>(&key, Some(&Json(old))).put::<Devices>(&key, &new);
+    Ok(new.0)
 }
 
 /// Takes the mark off an access token whose predecessor ends.
@@ -344,11 +397,11 @@ pub(crate) async fn revoke_device_tokens(
 ) -> Result<(), Error> {
     let rows = (user.to_owned(), device.to_owned());
     for (key, kind) in reader.scan::<DeviceTokens>(&rows, Direction::Forward, usize::MAX).await? {
-        if kind == ACCESS {
-            tx.delete::<AccessTokens>(&key.2);
-        } else {
-            tx.delete::<RefreshTokens>(&key.2);
-        }
+        match kind {
+            ACCESS => tx.delete::<AccessTokens>(&key.2),
+            FAMILY => tx.delete::<TokenFamilies>(&key.2),
+            _ => tx.delete::<RefreshTokens>(&key.2),
+        };
         tx.delete::<DeviceTokens>(&key);
     }
     Ok(())

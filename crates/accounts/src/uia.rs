@@ -7,7 +7,7 @@
 
 use async_trait::async_trait;
 use ruma::{
-    OwnedUserId, UserId,
+    DeviceId, OwnedDeviceId, OwnedUserId, UserId,
     api::{
         client::uiaa::{AuthData, AuthFlow, AuthType, ThirdpartyIdCredentials, UiaaInfo, UserIdentifier},
         error::{ErrorKind, StandardErrorBody},
@@ -22,6 +22,7 @@ use crate::{Accounts, Error, tokens::sha256, uia_sessions::Progress};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     user: Option<OwnedUserId>,
+    device: Option<OwnedDeviceId>,
     name: String,
     body: Option<[u8; 32]>,
 }
@@ -29,7 +30,7 @@ pub struct Operation {
 impl Operation {
     /// An operation that has a method and a path, as requested (`"DELETE"`, `"/devices/ABC"`).
     pub fn new(method: &str, path: &str) -> Self {
-        Self { user: None, name: format!("{method} {path}"), body: None }
+        Self { user: None, device: None, name: format!("{method} {path}"), body: None }
     }
 
     /// Of this user, who alone can complete the session.
@@ -37,6 +38,18 @@ impl Operation {
     pub fn by(mut self, user: &UserId) -> Self {
         self.user = Some(user.to_owned());
         self
+    }
+
+    /// From this device, for operations that the user approves on this server's pages (`m.oauth`).
+    #[must_use]
+    pub fn from_device(mut self, device: &DeviceId) -> Self {
+        self.device = Some(device.to_owned());
+        self
+    }
+
+    /// Whether it waits for the approval of this user; from which device.
+    pub(crate) fn device_of(&self, user: &UserId) -> Option<&DeviceId> {
+        self.device.as_deref().filter(|_| self.user.as_deref() == Some(user))
     }
 
     /// With this body, `auth` aside: the request may not change between stages.
@@ -136,7 +149,8 @@ impl Accounts {
             let fresh = self.inner.sessions.open(self.world(), self.uia_lifetime(), operation);
             return Err(challenge(&proof, &fresh, &Progress::default(), Some("this session has ended")));
         }
-        if let Some(stage) = auth.auth_type() {
+        // What is approved on this server's pages needs no word of the client, and its impatience is no wrong proof.
+        if let Some(stage) = auth.auth_type().filter(|stage| *stage != AuthType::OAuth) {
             if !proof.flows.iter().any(|flow| flow.contains(&stage)) {
                 return Err(Error::Forbidden("this kind of authentication is not offered here"));
             }
@@ -156,6 +170,16 @@ impl Accounts {
             }),
             Err(progress) => Err(challenge(&proof, &session, &progress, None)),
         }
+    }
+
+    /// The devices of a user whose requests wait for an approval on this server's pages.
+    pub fn waiting_for_approval(&self, user: &UserId) -> Vec<OwnedDeviceId> {
+        self.inner.sessions.waiting(self.world().now(), user)
+    }
+
+    /// Approves what a device of the user waits for; whether there was anything.
+    pub fn approve(&self, user: &UserId, device: &DeviceId) -> bool {
+        self.inner.sessions.approve(self.world().now(), user, device)
     }
 
     fn uia_lifetime(&self) -> u64 {

@@ -1,10 +1,10 @@
 //! The sessions of user-interactive authentication.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use chappe_world::World;
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId, api::client::uiaa::AuthType};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, api::client::uiaa::AuthType};
 
 use crate::{
     Error,
@@ -54,6 +54,13 @@ struct Session {
     ends: u64,
     failures: u32,
     progress: Progress,
+}
+
+impl Session {
+    /// Whether it lives and is not approved yet.
+    fn waits(&self, now: u64) -> bool {
+        self.ends > now && !self.progress.completed.contains(&AuthType::OAuth)
+    }
 }
 
 #[derive(Default)]
@@ -109,6 +116,27 @@ impl Sessions {
             Proved::Email(address) => progress.email = Some(address),
             Proved::RegistrationToken(token) => progress.registration_token = Some(token),
         }
+    }
+
+    /// The devices whose requests wait for the approval of a user (`m.oauth`), each once.
+    pub(crate) fn waiting(&self, now: u64, user: &UserId) -> Vec<OwnedDeviceId> {
+        let table = self.0.lock();
+        let open = table.sessions.values().filter(|session| session.waits(now));
+        let devices: BTreeSet<_> = open.filter_map(|session| session.operation.device_of(user)).collect();
+        devices.into_iter().map(ToOwned::to_owned).collect()
+    }
+
+    /// Completes what a device of the user waits for; whether there was anything.
+    pub(crate) fn approve(&self, now: u64, user: &UserId, device: &DeviceId) -> bool {
+        let mut table = self.0.lock();
+        let mut any = false;
+        for session in table.sessions.values_mut() {
+            if session.waits(now) && session.operation.device_of(user) == Some(device) {
+                session.progress.completed.push(AuthType::OAuth);
+                any = true;
+            }
+        }
+        any
     }
 
     /// Notes a wrong proof; too many end the session.

@@ -57,6 +57,13 @@ impl Api {
     }
 }
 
+impl Api {
+    /// What is counted here, for others who count the same actions.
+    pub fn limiter(&self) -> &RateLimiter {
+        &self.0.limiter
+    }
+}
+
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Api of {}", self.0.deps.accounts.server_name())

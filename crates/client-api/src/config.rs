@@ -16,6 +16,10 @@ pub struct Config {
     /// Whether the identity service of this server is reached under that URL; it follows from what listeners serve.
     #[serde(skip)]
     pub identity_service: bool,
+    /// The page on which users of OAuth clients manage their account, if this server is their authorization server; it
+    /// follows from the section of OAuth.
+    #[serde(skip)]
+    pub account_page: Option<String>,
     /// Who may sign up.
     pub registration: Registration,
     /// Whether access tokens in the query string are taken (old clients; they end up in the logs of proxies).
@@ -41,6 +45,7 @@ impl Default for Config {
         Self {
             public_base_url: String::new(),
             identity_service: false,
+            account_page: None,
             registration: Registration::default(),
             tokens_in_query: false,
             threepid_changes: true,

@@ -19,6 +19,7 @@ use chappe_identity::{
 };
 use chappe_kv::Db;
 use chappe_media::Media;
+use chappe_oauth::OAuth;
 use chappe_rooms::Rooms;
 use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Plain};
 use chappe_search::Search;
@@ -59,6 +60,8 @@ pub struct House {
     metrics: PrometheusHandle,
     settings: Arc<chappe_web::Settings>,
     client: chappe_client_api::Api,
+    /// If this server is its own authorization server.
+    oauth: Option<OAuth>,
     identity_api: chappe_identity_api::Api,
 }
 
@@ -101,6 +104,7 @@ impl House {
             search: search.clone(),
             config: client_config(config),
         });
+        let oauth = config.oauth.enabled.then(|| ground.oauth(config, &rooms, &client));
         let jobs = Jobs::new(world.clone(), store.clone(), accounts.clone(), rooms.clone());
         let running = chappe_admin::Running {
             rooms: rooms.clone(),
@@ -137,6 +141,7 @@ impl House {
             admin,
             jobs,
             client,
+            oauth,
             identity_api,
         })
     }
@@ -201,6 +206,9 @@ impl House {
                 tracing::warn!(%error, "times of last use not written");
             }
         });
+        if let Some(oauth) = self.oauth.clone() {
+            self.world.spawn("oauth upkeep", keep_oauth(self.world.clone(), oauth));
+        }
         self.world.spawn("media upkeep", keep_media(self.world.clone(), self.media.clone()));
     }
 
@@ -215,7 +223,7 @@ impl House {
 
     fn routes(&self, api: Api) -> Router {
         match api {
-            Api::Client => chappe_client_api::routes().into_router().with_state(self.client.clone()),
+            Api::Client => self.client_routes(),
             Api::Federation => self.federation_routes(),
             Api::Media => chappe_client_api::media_routes().into_router().with_state(self.client.clone()),
             Api::Identity => {
@@ -232,6 +240,12 @@ impl House {
             }),
             Api::Health => observe::health_routes(self.store.clone()),
         }
+    }
+
+    fn client_routes(&self) -> Router {
+        let router = chappe_client_api::routes().into_router().with_state(self.client.clone());
+        let Some(oauth) = &self.oauth else { return router };
+        router.merge(chappe_oauth::routes().into_router().with_state(oauth.clone()))
     }
 
     fn federation_routes(&self) -> Router {
@@ -327,6 +341,26 @@ impl Ground {
         Rooms::new(deps, config.rooms.clone())
     }
 
+    /// This server as an authorization server; log-ins are counted together with those of the client API.
+    fn oauth(&self, config: &Config, rooms: &Rooms, client: &chappe_client_api::Api) -> OAuth {
+        let rates = &config.client.rates;
+        let log_ins = chappe_oauth::LogInCounts {
+            limiter: client.limiter().clone(),
+            by_ip: rates.login_by_ip,
+            by_account: rates.login_by_account,
+        };
+        let rooms = rooms.clone();
+        OAuth::new(chappe_oauth::Deps {
+            store: self.store.clone(),
+            world: self.world.clone(),
+            accounts: self.accounts.clone(),
+            identity: self.identity.clone(),
+            log_ins,
+            leave_rooms: Arc::new(move |user| rooms.leave_all(user)),
+            config: config.oauth.clone(),
+        })
+    }
+
     fn delivery(&self, config: &Config, rooms: &Rooms) -> Delivery {
         let deps = chappe_delivery::Deps {
             store: self.store.clone(),
@@ -371,6 +405,21 @@ impl Ground {
     }
 }
 
+/// Removes what has ended of OAuth.
+async fn keep_oauth(world: World, oauth: OAuth) {
+    let mut sweep = world.interval(SWEEP);
+    loop {
+        tokio::select! {
+            biased;
+            () = world.stopping() => break,
+            _ = sweep.tick() => {}
+        }
+        if let Err(error) = oauth.sweep().await {
+            tracing::warn!(%error, "oauth upkeep");
+        }
+    }
+}
+
 /// Writes when media were last given out, and removes what nobody needs any more.
 async fn keep_media(world: World, media: Media) {
     let (mut flush, mut tidy) = (world.interval(FLUSH), world.interval(TIDY));
@@ -410,6 +459,10 @@ fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::Serv
 fn client_config(config: &Config) -> chappe_client_api::Config {
     let mut client = config.client.clone();
     client.public_base_url.clone_from(&config.public_baseurl);
+    client.account_page = config
+        .oauth
+        .enabled
+        .then(|| format!("{}{}", config.public_baseurl.trim_end_matches('/'), chappe_oauth::ACCOUNT_PATH));
     client.identity_service = config.listeners.iter().any(|listener| listener.apis.contains(&Api::Identity));
     client
 }

@@ -191,7 +191,8 @@ fn routes() -> String {
     let media = chappe_client_api::media_routes();
     let given = chappe_federation::media_routes();
     let (identity, internal) = (chappe_identity_api::routes(), chappe_identity_api::internal_routes());
-    let clients = client.table().iter().chain(media.table());
+    let oauth = chappe_oauth::routes();
+    let clients = client.table().iter().chain(media.table()).chain(oauth.table());
     let admin = chappe_admin::routes();
     let servers = federation.table().iter().chain(given.table()).chain(admin.table());
     let network = chappe_identity_api::federation_routes();

@@ -79,6 +79,9 @@ pub struct AccessToken {
     /// Hash of the refresh token that this token's first use revokes, with its access token.
     #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
     pub replaces: Option<[u8; 32]>,
+    /// Whether an OAuth client got it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub oauth: bool,
 }
 
 /// A refresh token's row.
@@ -157,6 +160,19 @@ pub struct Device {
     /// Whether nobody is logged in with it and nobody can (MSC3814).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dehydrated: bool,
+    /// The OAuth client that it logged in with; absent: with none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OAuthLogIn>,
+}
+
+/// How a device logged in with an OAuth client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OAuthLogIn {
+    /// Digest of what the client registered.
+    #[serde(with = "crate::hex32")]
+    pub client: [u8; 32],
+    /// The scope that the user granted.
+    pub scope: String,
 }
 
 /// When a device was last seen.
@@ -213,7 +229,7 @@ table! {
     AccessTokens = ACCESS_TOKENS: [u8; 32] => Json<AccessToken>;
     /// SHA-256 of the token → whose.
     RefreshTokens = REFRESH_TOKENS: [u8; 32] => Json<RefreshToken>;
-    /// `(user, device, SHA-256 of the token)` → 0 access token, 1 refresh token.
+    /// `(user, device, SHA-256 of the token)` → 0 access token, 1 refresh token, 2 family of refresh tokens.
     DeviceTokens = DEVICE_TOKENS: (OwnedUserId, OwnedDeviceId, [u8; 32]) => u8;
     /// SHA-256 of the token → whose, what for.
     OneOffTokens = ONE_OFF_TOKENS: [u8; 32] => Json<OneOffToken>;

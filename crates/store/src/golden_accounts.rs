@@ -10,9 +10,9 @@ use crate::{
     Json, Value,
     accounts::{
         AccessToken, AccessTokens, Deactivation, Departures, Device, DeviceSeen, DeviceTokens, Devices,
-        Expiries, OneOffPurpose, OneOffToken, OneOffTokens, Passwords, Positioned, Pusher, PusherOwners,
-        Pushers, RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid,
-        ThreepidOwners, Threepids, User, UserKind, Users,
+        Expiries, OAuthLogIn, OneOffPurpose, OneOffToken, OneOffTokens, Passwords, Positioned, Pusher,
+        PusherOwners, Pushers, RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen,
+        Threepid, ThreepidOwners, Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     accounts_keys::{
@@ -22,6 +22,10 @@ use crate::{
         Resyncs, ToDevice, ToDeviceCounts, ToDeviceTxns,
     },
     golden::row,
+    oauth::{
+        BrowserSession, BrowserSessions, Client, ClientDevices, Clients, Code, Codes, OAuthCounts,
+        OAuthExpiries, TokenFamilies, TokenFamily,
+    },
     registry,
 };
 
@@ -35,8 +39,13 @@ fn document() -> Vec<u8> {
 
 fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     let hash = [7; 32];
-    let access =
-        AccessToken { user: user.clone(), device: device.clone(), expires: Some(9), replaces: Some([8; 32]) };
+    let access = AccessToken {
+        user: user.clone(),
+        device: device.clone(),
+        expires: Some(9),
+        replaces: Some([8; 32]),
+        oauth: true,
+    };
     let refresh = RefreshToken {
         user: user.clone(),
         device: device.clone(),
@@ -59,7 +68,8 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     let one_off = OneOffToken { purpose: OneOffPurpose::LogIn, user: user.clone(), expires: 9 };
     let pusher = Pusher { pusher: json!({ "kind": "http" }), device: Some(device.clone()), created: 3 };
     let both = (user.clone(), device.clone());
-    let phone = Device { name: Some(text("phone")), created: 4, revision: 2, dehydrated: false };
+    let oauth = Some(OAuthLogIn { client: [4; 32], scope: text("s") });
+    let phone = Device { name: Some(text("phone")), created: 4, revision: 2, dehydrated: false, oauth };
     vec![
         row::<Users>(user.clone(), Json(User::default())),
         row::<Users>(user.clone(), Json(closed)),
@@ -127,10 +137,37 @@ fn keys(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     ]
 }
 
+fn oauth(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
+    let hash = [7; 32];
+    let family = TokenFamily { user: user.clone(), device: device.clone() };
+    let client = Client { metadata: json!({ "client_uri": "https://x.fr/" }), used: 1 };
+    let code = Code {
+        user: user.clone(),
+        client: [1; 32],
+        redirect_uri: text("x.fr:/"),
+        challenge: [2; 32],
+        device: device.clone(),
+        scope: text("s"),
+        expires: 5,
+        used_for: Some([3; 32]),
+    };
+    let session = BrowserSession { user: user.clone(), password: [4; 32], expires: 6 };
+    vec![
+        row::<TokenFamilies>(hash, Json(family)),
+        row::<Clients>(hash, Json(client)),
+        row::<ClientDevices>((hash, user.clone(), device.clone()), ()),
+        row::<Codes>(hash, Json(code)),
+        row::<BrowserSessions>(hash, Json(session)),
+        row::<OAuthExpiries>((9, 110, hash), ()),
+        row::<OAuthCounts>(text("clients"), 2),
+    ]
+}
+
 fn rows() -> Vec<(u8, String)> {
     let (user, device) = (owned_user_id!("@a:x.fr"), OwnedDeviceId::from("D"));
     let mut rows = people(&user, &device);
     rows.extend(keys(&user, &device));
+    rows.extend(oauth(&user, &device));
     rows
 }
 

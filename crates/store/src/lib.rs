@@ -30,6 +30,7 @@ pub mod media;
 pub mod members;
 mod migrate;
 pub mod notices;
+pub mod oauth;
 pub mod out_of_band;
 pub mod outbox;
 mod pack;

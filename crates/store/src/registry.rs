@@ -249,6 +249,20 @@ registry! {
     BACKUP_KEYS = 107, Bulk;
     /// The device each user has left asleep for the next log-in.
     DEHYDRATED_DEVICES = 108, Bulk;
+    /// Devices by what their refresh tokens have in common.
+    TOKEN_FAMILIES = 109, Point;
+    /// Registered OAuth clients.
+    OAUTH_CLIENTS = 110, Point;
+    /// Devices that logged in with an OAuth client.
+    OAUTH_CLIENT_DEVICES = 111, Index;
+    /// Authorization codes by hash, used ones too for a while.
+    OAUTH_CODES = 112, Point;
+    /// People logged in to this server's own pages, by hash of the cookie.
+    BROWSER_SESSIONS = 113, Point;
+    /// What of OAuth may be swept, by time.
+    OAUTH_EXPIRIES = 114, Queue;
+    /// How many OAuth clients are registered.
+    OAUTH_COUNTS = 115, Point;
 
     // Delivery.
     /// Threads that users follow.

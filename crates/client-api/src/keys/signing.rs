@@ -1,14 +1,23 @@
-//! `POST /keys/device_signing/upload`: the user's cross-signing keys. Replacing them asks for the password.
+//! `POST /keys/device_signing/upload`: the user's cross-signing keys. Replacing them asks for the password,
+//! or for an approval on the account page where an OAuth client asks.
+
+use std::sync::Arc;
 
 use axum::extract::State;
 use chappe_accounts::{Accounts, CrossSigningUpload, Replace};
 use chappe_web::{Ruma, WithBody};
 use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
 
-use crate::{error::Result, requester::Requester, uia::ask_person};
+use crate::{
+    Config,
+    error::Result,
+    requester::Requester,
+    uia::{ask_approval, ask_person},
+};
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
+    State(config): State<Arc<Config>>,
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
@@ -19,7 +28,14 @@ pub(super) async fn handler(
     };
     let replace = if accounts.cross_signing_needs_auth(requester.user(), &upload).await? {
         let path = ("POST", "/keys/device_signing/upload");
-        ask_person(&accounts, &requester, path, &body, request.auth.as_ref()).await?;
+        let auth = request.auth.as_ref();
+        match config.account_page.as_deref().filter(|_| requester.oauth) {
+            Some(page) => {
+                let url = format!("{page}?action=org.matrix.cross_signing_reset");
+                ask_approval(&accounts, &requester, (path, &url), &body, auth).await?;
+            }
+            None => ask_person(&accounts, &requester, path, &body, auth).await?,
+        }
         Replace::Allowed
     } else {
         Replace::Refused

@@ -60,6 +60,9 @@ pub struct Config {
     /// Passwords, tokens and what one account may keep.
     #[serde(default)]
     pub accounts: chappe_accounts::AccountsConfig,
+    /// Logging in with this server's own pages.
+    #[serde(default)]
+    pub oauth: chappe_oauth::Config,
     /// What clients may do.
     #[serde(default)]
     pub client: chappe_client_api::Config,

@@ -21,6 +21,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     general(config, &mut found);
     listeners(config, &mut found);
     accounts(config, &mut found);
+    oauth(config, &mut found);
     federation(config, &mut found);
     appservices(config, &mut found);
     mail(config, &mut found);
@@ -154,6 +155,14 @@ fn accounts(config: &Config, found: &mut Found) {
         "accounts.password.waiting",
         "must be at least `at_once`",
     );
+}
+
+fn oauth(config: &Config, found: &mut Found) {
+    let section = &config.oauth;
+    let day = (60..=86_400).contains(&section.browser_session_seconds);
+    found.need(day, "oauth.browser_session_seconds", "must be between 60 and 86400");
+    found.need(section.unused_client_hours > 0, "oauth.unused_client_hours", "must be at least 1");
+    found.need(section.max_clients > 0, "oauth.max_clients", "must be at least 1");
 }
 
 fn federation(config: &Config, found: &mut Found) {

@@ -9,6 +9,7 @@ mod hostile;
 mod keys;
 mod media;
 mod notifications;
+mod oauth;
 mod old_sync;
 mod people;
 mod previews;

@@ -1,0 +1,132 @@
+//! Devices that log in with an OAuth client: their tokens are those of any device, bound to the client.
+//!
+//! Their refresh tokens are a family and say which. Whoever shows one that is not valid any more has an old one, which was
+//! stolen or lost: the device ends (client-server API, "Refresh token grant").
+
+use chappe_store::{
+    Json, Reader, Tx,
+    accounts::{AccessTokens, DeviceTokens, Devices, OAuthLogIn, Passwords, RefreshTokens},
+    oauth::{TokenFamilies, TokenFamily},
+};
+use ruma::{OwnedDeviceId, OwnedUserId, UserId};
+
+use crate::{
+    Accounts, Error, Issued, LogIn, Refreshing,
+    tokens::{FAMILY, GONE, sha256},
+};
+
+/// A log-in that a user granted to a client.
+#[derive(Clone, Debug)]
+pub struct OAuthGrant {
+    /// Who.
+    pub user_id: OwnedUserId,
+    /// The device to log in.
+    pub device_id: OwnedDeviceId,
+    /// Name, if the device is new.
+    pub device_name: Option<String>,
+    /// The client and what it may do.
+    pub log_in: OAuthLogIn,
+}
+
+impl Accounts {
+    /// Logs a device in as part of the caller's transaction, made with `reader`; gives the tokens and the hash of their
+    /// family. After the commit: [`Accounts::void`]. Errors as of [`Accounts::log_in`].
+    pub async fn draft_oauth_log_in(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        grant: &OAuthGrant,
+    ) -> Result<(Issued, [u8; 32]), Error> {
+        let family = self.world().token(families::LENGTH);
+        let log_in = LogIn {
+            user_id: grant.user_id.clone(),
+            device_id: Some(grant.device_id.clone()),
+            device_name: grant.device_name.clone(),
+            refreshing: Refreshing::Yes,
+        };
+        let pair = self.draw(grant.device_id.clone(), Refreshing::Yes, Some(&family));
+        self.draft_log_in(reader, tx, &log_in, &pair, Some(&grant.log_in)).await?;
+        let hash = sha256(&family);
+        let (user, device) = (grant.user_id.clone(), grant.device_id.clone());
+        tx.put::<DeviceTokens>(&(user.clone(), device.clone(), hash), &FAMILY);
+        tx.put::<TokenFamilies>(&hash, &Json(TokenFamily { user, device }));
+        Ok((pair.issued, hash))
+    }
+
+    /// Voids what is kept in memory of a user's tokens: after the commit of what [`Accounts::draft_oauth_log_in`] drafted.
+    pub fn void(&self, user: &UserId) {
+        self.inner.cache.forget(user);
+    }
+
+    /// Exchanges a refresh token of a client, known by its digest. The old pair stays valid until the new one is first used.
+    /// [`Error::UnknownToken`] also for a token of another client; an old one ends its device.
+    pub async fn refresh_for(
+        &self,
+        client: &[u8; 32],
+        refresh_token: &str,
+    ) -> Result<(Issued, OAuthLogIn), Error> {
+        let Some(family) = families::of(refresh_token) else { return Err(GONE) };
+        let known = self.store().read().get::<RefreshTokens>(&sha256(refresh_token)).await?;
+        if known.is_none() {
+            self.end_family(&sha256(family)).await?;
+            return Err(GONE);
+        }
+        let (issued, log_in) = self.exchange(refresh_token, Some(client)).await?;
+        Ok((issued, log_in.ok_or(GONE)?))
+    }
+
+    /// What was granted to the client that a refresh token was given to; `None` if there is no such token.
+    pub async fn scope_of(&self, refresh_token: &str) -> Result<Option<String>, Error> {
+        let reader = self.store().read();
+        let Some(Json(row)) = reader.get::<RefreshTokens>(&sha256(refresh_token)).await? else {
+            return Ok(None);
+        };
+        let head = reader.get::<Devices>(&(row.user, row.device)).await?;
+        Ok(head.and_then(|Json(head)| head.oauth).map(|log_in| log_in.scope))
+    }
+
+    /// Ends the device of a family of refresh tokens, if there is one.
+    pub async fn end_family(&self, family: &[u8; 32]) -> Result<(), Error> {
+        let found = self.store().read().get::<TokenFamilies>(family).await?;
+        let Some(Json(TokenFamily { user, device })) = found else { return Ok(()) };
+        tracing::warn!(%user, %device, "an old token or code was used again: the session is ended");
+        self.log_out(&user, &device).await
+    }
+
+    /// Ends the device of an access or refresh token, whoever shows it (client-server API, "Token revocation"). A token that
+    /// is not valid is passed over.
+    pub async fn revoke(&self, token: &str) -> Result<(), Error> {
+        let hash = sha256(token);
+        let reader = self.store().read();
+        let access = reader.get::<AccessTokens>(&hash).await?.map(|Json(row)| (row.user, row.device));
+        let refresh = reader.get::<RefreshTokens>(&hash).await?.map(|Json(row)| (row.user, row.device));
+        drop(reader);
+        match access.or(refresh) {
+            Some((user, device)) => self.log_out(&user, &device).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What changes with the password of an account and tells nothing of it; `None` if it has none.
+    pub async fn password_mark(&self, user: &UserId) -> Result<Option<[u8; 32]>, Error> {
+        let stored = self.store().read().get::<Passwords>(&user.to_owned()).await?;
+        Ok(stored.map(|phc| sha256(&phc)))
+    }
+}
+
+/// How refresh tokens name their family.
+pub(crate) mod families {
+    /// Characters of a family's name: as hard to guess as a token.
+    pub(crate) const LENGTH: usize = 22;
+
+    /// A token of a family.
+    pub(crate) fn token(family: &str, drawn: &str) -> String {
+        format!("chr_{family}_{drawn}")
+    }
+
+    /// The family that a token says it is of.
+    pub(crate) fn of(token: &str) -> Option<&str> {
+        let (family, _) = token.strip_prefix("chr_")?.split_once('_')?;
+        (family.len() == LENGTH).then_some(family)
+    }
+}

@@ -1,0 +1,155 @@
+//! The handle: what the authorization server stands on.
+
+use std::sync::Arc;
+
+use chappe_accounts::Accounts;
+use chappe_identity::Identity;
+use chappe_store::Store;
+use chappe_web::{Rate, RateLimiter};
+use chappe_world::World;
+use ruma::OwnedUserId;
+
+use crate::{Config, device_codes::DeviceCodes};
+
+/// Below this path is everything but the discovery.
+pub(crate) const BASE: &str = "/_matrix/client/unstable/chappe/oauth";
+
+/// The path of the page on which people manage their account.
+pub const ACCOUNT_PATH: &str = "/_matrix/client/unstable/chappe/oauth/account";
+
+/// How often an operation is tried again when another writer was first.
+const ATTEMPTS: usize = 20;
+
+/// What [`OAuth`] is built from.
+pub struct Deps {
+    /// The store.
+    pub store: Store,
+    /// The outside world.
+    pub world: World,
+    /// Accounts.
+    pub accounts: Accounts,
+    /// Addresses, and how this server is known from outside.
+    pub identity: Identity,
+    /// Counts log-ins together with the client API.
+    pub log_ins: LogInCounts,
+    /// Makes a closed account leave its rooms.
+    pub leave_rooms: Arc<dyn Fn(OwnedUserId) + Send + Sync>,
+    /// The section of the configuration.
+    pub config: Config,
+}
+
+/// How passwords are counted: as those of the client API, in the same buckets.
+#[derive(Clone, Debug)]
+pub struct LogInCounts {
+    /// The buckets.
+    pub limiter: RateLimiter,
+    /// Log-ins from one address.
+    pub by_ip: Rate,
+    /// Log-ins to one account.
+    pub by_account: Rate,
+}
+
+/// This server as an authorization server: a handle, clones share it. The state of its router.
+#[derive(Clone)]
+pub struct OAuth(Arc<Inner>);
+
+struct Inner {
+    deps: Deps,
+    devices: DeviceCodes,
+    /// Where clients and people reach this server, without a slash at the end.
+    base: String,
+    secure: bool,
+}
+
+impl OAuth {
+    /// Ties everything together.
+    pub fn new(deps: Deps) -> Self {
+        let base = deps.identity.site().public_baseurl.trim_end_matches('/').to_owned();
+        let secure = !is_loopback(&base);
+        Self(Arc::new(Inner { deps, devices: DeviceCodes::default(), base, secure }))
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.deps.store
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.0.deps.world
+    }
+
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.0.deps.accounts
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.0.deps.identity
+    }
+
+    pub(crate) fn log_ins(&self) -> &LogInCounts {
+        &self.0.deps.log_ins
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.deps.config
+    }
+
+    pub(crate) fn devices(&self) -> &DeviceCodes {
+        &self.0.devices
+    }
+
+    pub(crate) fn leave_rooms(&self, user: OwnedUserId) {
+        (self.0.deps.leave_rooms)(user);
+    }
+
+    pub(crate) fn attempts(&self) -> usize {
+        ATTEMPTS
+    }
+
+    /// The address of an endpoint below [`BASE`].
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{BASE}{path}", self.0.base)
+    }
+
+    /// Who issues tokens here, as clients compare it (RFC 8414, RFC 9207).
+    pub(crate) fn issuer(&self) -> String {
+        format!("{}/", self.0.base)
+    }
+
+    /// Whether cookies are for encrypted connections alone: all are, but those of a server on the same machine.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.0.secure
+    }
+}
+
+impl std::fmt::Debug for OAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OAuth of {}", self.0.base)
+    }
+}
+
+/// Whether a base URL is plain HTTP to the same machine.
+fn is_loopback(base: &str) -> bool {
+    let Ok(url) = url::Url::parse(base) else { return false };
+    let host = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && host
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn cookies_are_sent_in_clear_to_the_same_machine_alone() {
+        for same in ["http://localhost:8008", "http://127.0.0.1:8008", "http://[::1]"] {
+            assert!(is_loopback(same), "{same}");
+        }
+        for other in ["https://localhost", "http://a.fr", "http://localhost.a.fr", "http://10.0.0.1", ""] {
+            assert!(!is_loopback(other), "{other}");
+        }
+    }
+}

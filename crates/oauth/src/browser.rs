@@ -1,0 +1,120 @@
+//! People in front of browsers: who is logged in by which cookie, and passwords.
+
+use chappe_accounts::Error as Refusal;
+use chappe_identity::Email;
+use chappe_store::{
+    Json, Table, Tx,
+    oauth::{BrowserSession, BrowserSessions, OAuthExpiries},
+};
+use chappe_web::{Origin, Rate};
+use ruma::{OwnedUserId, UserId};
+
+use crate::{
+    OAuth,
+    error::{Error, Result},
+    secrets::sha256,
+};
+
+/// Characters of a cookie.
+pub(crate) const COOKIE_LENGTH: usize = 43;
+
+/// Why a password was not taken.
+#[derive(Debug)]
+pub(crate) enum NotIn {
+    /// The name, or the password: it is not said which.
+    Wrong,
+    /// The account is locked, as somebody who knows the password may be told.
+    Locked,
+    /// Something else.
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for NotIn {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl OAuth {
+    /// Counts an action.
+    pub(crate) fn count(&self, action: &'static str, subject: &str, rate: Rate) -> Result<()> {
+        self.log_ins().limiter.check(action, subject, rate).map_err(Error::Limited)
+    }
+
+    /// Who is logged in by a cookie: nobody whose account is closed or locked, or whose password is another one by now.
+    pub(crate) async fn browser_user(&self, cookie: &str) -> Result<Option<OwnedUserId>> {
+        let Some(Json(row)) = self.store().read().get::<BrowserSessions>(&sha256(cookie)).await? else {
+            return Ok(None);
+        };
+        if row.expires <= self.world().now() || !self.is_open(&row.user).await? {
+            return Ok(None);
+        }
+        let password = self.accounts().password_mark(&row.user).await?;
+        Ok((password == Some(row.password)).then_some(row.user))
+    }
+
+    /// Logs a browser in; gives its cookie.
+    pub(crate) async fn open_browser(&self, user: &UserId) -> Result<String> {
+        let password = self.accounts().password_mark(user).await?.ok_or(Error::Internal)?;
+        let cookie = self.world().token(COOKIE_LENGTH);
+        let lifetime = self.config().browser_session_seconds.saturating_mul(1000);
+        let (hash, expires) = (sha256(&cookie), self.world().now().saturating_add(lifetime));
+        let row = BrowserSession { user: user.to_owned(), password, expires };
+        let mut tx = Tx::new();
+        tx.put::<BrowserSessions>(&hash, &Json(row));
+        tx.put::<OAuthExpiries>(&(expires, BrowserSessions::INFO.number, hash), &());
+        self.store().commit(tx).await?;
+        Ok(cookie)
+    }
+
+    /// Logs a browser out.
+    pub(crate) async fn close_browser(&self, cookie: &str) -> Result<()> {
+        let mut tx = Tx::new();
+        tx.delete::<BrowserSessions>(&sha256(cookie));
+        self.store().commit(tx).await?;
+        Ok(())
+    }
+
+    /// Whose name (or e-mail address) and password these are. Counted as log-ins of the client API are; an unknown name takes
+    /// as long as a wrong password and is told the same.
+    pub(crate) async fn prove(
+        &self,
+        origin: Origin,
+        name: &str,
+        password: &str,
+    ) -> Result<OwnedUserId, NotIn> {
+        let counts = self.log_ins();
+        self.count("login", &origin.subject(), counts.by_ip)?;
+        let named = self.named(name).await?;
+        let said = || name.trim().to_lowercase().chars().take(255).collect();
+        let subject = named.as_ref().map_or_else(said, ToString::to_string);
+        self.count("login account", &subject, counts.by_account)?;
+        let user = match named {
+            Some(user) => user,
+            // A name that no account has: names cannot begin like this.
+            None => UserId::parse(format!("@_nobody:{}", self.accounts().server_name()))
+                .map_err(|_| Error::Internal)?,
+        };
+        match self.accounts().verify_password(&user, password).await {
+            Ok(()) => {}
+            Err(Refusal::Forbidden(_)) => return Err(NotIn::Wrong),
+            Err(error) => return Err(error.into()),
+        }
+        if self.is_open(&user).await? { Ok(user) } else { Err(NotIn::Locked) }
+    }
+
+    /// Whom a name means.
+    async fn named(&self, name: &str) -> Result<Option<OwnedUserId>> {
+        let name = name.trim();
+        if !name.starts_with('@') && name.contains('@') {
+            let Ok(email) = Email::parse(name) else { return Ok(None) };
+            return Ok(self.identity().owner(&email).await?);
+        }
+        Ok(self.accounts().local_user(name).ok())
+    }
+
+    async fn is_open(&self, user: &UserId) -> Result<bool> {
+        let found = self.accounts().user(user).await?;
+        Ok(found.is_some_and(|user| user.deactivated.is_none() && !user.locked))
+    }
+}

@@ -1,0 +1,126 @@
+//! Authorization codes: good once, for a minute, for the client, redirect URI and verifier they were made for. Reuse ends
+//! the session that came of it (RFC 6749, sections 4.1.2 and 10.5).
+
+use chappe_accounts::{Issued, OAuthGrant, OAuthLogIn};
+use chappe_store::{
+    Json, Table, Tx,
+    oauth::{Code, Codes, OAuthExpiries},
+};
+use ruma::UserId;
+
+use crate::{
+    OAuth,
+    clients::{Registered, expect_client},
+    error::{Error, Result},
+    pkce,
+    request::Authorization,
+    secrets::sha256,
+};
+
+/// How long a code can be used, in milliseconds.
+const LIFETIME: u64 = 60_000;
+/// How long it is known that a code was used, in milliseconds.
+const MEMORY: u64 = 3_600_000;
+
+/// What a client shows for its tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub(crate) code: &'a str,
+    pub(crate) redirect_uri: &'a str,
+    pub(crate) verifier: &'a str,
+}
+
+/// Tokens and what they are good for.
+pub(crate) type Given = (Issued, String);
+
+impl OAuth {
+    /// A code for a request that the user granted.
+    pub(crate) async fn code(&self, authorization: &Authorization, user: &UserId) -> Result<String> {
+        let (code, now) = (format!("chc_{}", self.world().token(43)), self.world().now());
+        let row = Code {
+            user: user.to_owned(),
+            client: authorization.client.digest,
+            redirect_uri: authorization.back.redirect_uri.clone(),
+            challenge: authorization.challenge,
+            device: authorization.scope.device.clone(),
+            scope: authorization.scope.text.clone(),
+            expires: now.saturating_add(LIFETIME),
+            used_for: None,
+        };
+        let hash = sha256(&code);
+        let mut tx = Tx::new();
+        tx.put::<Codes>(&hash, &Json(row));
+        tx.put::<OAuthExpiries>(&(now.saturating_add(MEMORY), Codes::INFO.number, hash), &());
+        self.store().commit(tx).await?;
+        Ok(code)
+    }
+
+    /// Logs a device in for its code.
+    pub(crate) async fn redeem(&self, client: &Registered, shown: Shown<'_>) -> Result<Given> {
+        const REFUSED: Error = Error::InvalidGrant("this code is not good for this client, or no longer");
+        let hash = sha256(shown.code);
+        for _ in 0..self.attempts() {
+            let (reader, now) = (self.store().read(), self.world().now());
+            let Some(Json(code)) = reader.get::<Codes>(&hash).await? else { return Err(REFUSED) };
+            if let Some(family) = &code.used_for {
+                drop(reader);
+                self.accounts().end_family(family).await?;
+                return Err(REFUSED);
+            }
+            let bound = code.client == client.digest && code.redirect_uri == shown.redirect_uri;
+            if !bound || code.expires <= now || !pkce::holds(&code.challenge, shown.verifier) {
+                return Err(REFUSED);
+            }
+            let grant = grant(client, &code.user, (code.device.clone(), code.scope.clone()));
+            let mut tx = Tx::new();
+            expect_client(&reader, &mut tx, &client.digest, now).await?;
+            let (issued, family) = self.accounts().draft_oauth_log_in(&reader, &mut tx, &grant).await?;
+            let used = Code { used_for: Some(family), ..code.clone() };
+            tx.expect::<Codes>(&hash, Some(&Json(code))).put::<Codes>(&hash, &Json(used));
+            drop(reader);
+            match self.store().commit(tx).await {
+                Ok(_) => {
+                    self.accounts().void(&grant.user_id);
+                    return Ok((issued, grant.log_in.scope));
+                }
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::busy())
+    }
+
+    /// Logs a device in that a user has granted already.
+    pub(crate) async fn log_in(&self, client: &Registered, grant: &OAuthGrant) -> Result<Given> {
+        for _ in 0..self.attempts() {
+            let (reader, now) = (self.store().read(), self.world().now());
+            let mut tx = Tx::new();
+            expect_client(&reader, &mut tx, &client.digest, now).await?;
+            let (issued, _) = self.accounts().draft_oauth_log_in(&reader, &mut tx, grant).await?;
+            drop(reader);
+            match self.store().commit(tx).await {
+                Ok(_) => {
+                    self.accounts().void(&grant.user_id);
+                    return Ok((issued, grant.log_in.scope.clone()));
+                }
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::busy())
+    }
+}
+
+/// What a user granted to a client.
+pub(crate) fn grant(
+    client: &Registered,
+    user: &UserId,
+    (device_id, scope): (ruma::OwnedDeviceId, String),
+) -> OAuthGrant {
+    OAuthGrant {
+        user_id: user.to_owned(),
+        device_id,
+        device_name: Some(client.metadata.name()),
+        log_in: OAuthLogIn { client: client.digest, scope },
+    }
+}

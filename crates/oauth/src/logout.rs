@@ -1,0 +1,16 @@
+//! `POST …/logout`: the browser is logged out of the pages; the user's clients are not.
+
+use axum::response::{IntoResponse, Response};
+
+use crate::{login::Goal, page::onward, visitor::Posted};
+
+pub(super) async fn handler(Posted { visitor, fields }: Posted) -> Response {
+    let goal = match Goal::read(&fields) {
+        Ok(goal) => goal,
+        Err(error) => return visitor.problem(&error).into_response(),
+    };
+    if let Err(error) = visitor.oauth.close_browser(&visitor.cookie).await {
+        return visitor.problem(&error).into_response();
+    }
+    onward(&goal.address(), Some(visitor.cookie_line("", Some(0))))
+}
