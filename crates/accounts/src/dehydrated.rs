@@ -90,7 +90,8 @@ impl Accounts {
                 if others >= self.config().limits.devices {
                     return Err(Error::TooMany("devices"));
                 }
-                Device { name: new.name.clone(), created: self.world().now(), revision: 0, dehydrated: true }
+                let (name, created) = (new.name.clone(), self.world().now());
+                Device { name, created, dehydrated: true, ..Device::default() }
             }
         };
         tx.expect::<Devices>(&key, old.as_ref()).put::<Devices>(&key, &Json(head));
