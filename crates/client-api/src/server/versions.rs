@@ -53,7 +53,7 @@ pub(super) async fn handler(
             "org.matrix.e2e_cross_signing": true,
             "org.matrix.label_based_filtering": false,
             "org.matrix.simplified_msc3575": true,
-            "uk.half-shot.msc2666.query_mutual_rooms": true,
+            "uk.half-shot.msc2666.query_mutual_rooms.stable": true,
             "uk.tcpip.msc4133": true,
             "uk.tcpip.msc4133.stable": true,
         },

@@ -120,7 +120,7 @@ impl Home {
 
     /// A request below `/_matrix/client/v3`, or anywhere with a full path.
     pub(super) async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
-        let whole = path.starts_with("/_");
+        let whole = path.starts_with("/_") || path.starts_with("/.");
         let path = if whole { path.to_owned() } else { format!("/_matrix/client/v3{path}") };
         let mut request = Request::builder().method(method).uri(path);
         if !token.is_empty() {

@@ -142,8 +142,7 @@ async fn what_is_said_to_be_there_is_there() {
     for not_there in ["org.matrix.msc4028", "org.matrix.msc4143"] {
         assert_eq!(features[not_there], false, "{not_there}");
     }
-    let mutual =
-        format!("/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms?user_id={}", alice.id);
+    let mutual = format!("/_matrix/client/v1/mutual_rooms?user_id={}", alice.id);
     assert_ne!(alice.get(&mutual).await.json["errcode"], "M_UNRECOGNIZED");
     let versions = &alice.get("/capabilities").await.ok()["capabilities"]["m.room_versions"]["available"];
     assert_eq!((&versions["11"], &versions["org.matrix.msc3757.11"]), (&json!("stable"), &json!("unstable")));
