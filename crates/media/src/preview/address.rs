@@ -84,11 +84,15 @@ impl std::fmt::Debug for Address {
     }
 }
 
-/// Whether a pattern of the configuration is a host, or `*.` and a domain.
+/// Whether a pattern of the configuration is a host as URLs have it, or `*.` and a domain.
 pub fn is_host_pattern(pattern: &str) -> bool {
-    let host = pattern.strip_prefix("*.").unwrap_or(pattern);
-    let host = Host::parse(host);
-    host.is_ok_and(|host| !pattern.starts_with("*.") || matches!(host, Host::Domain(_)))
+    let pattern = pattern.to_ascii_lowercase();
+    let (below, host) = match pattern.strip_prefix("*.") {
+        Some(domain) => (true, domain),
+        None => (false, &*pattern),
+    };
+    let is_plain = |parsed: &Host| !host.contains('*') && parsed.to_string() == host;
+    Host::parse(host).is_ok_and(|parsed| is_plain(&parsed) && (!below || matches!(parsed, Host::Domain(_))))
 }
 
 /// `*.` stands for everything below a domain, not for the domain itself. Addresses are compared as they are written in URLs.
@@ -180,10 +184,22 @@ mod tests {
 
     #[test]
     fn patterns_are_hosts() {
-        for good in ["a.fr", "*.a.fr", "192.0.2.1", "[2001:db8::1]", "localhost"] {
+        for good in ["a.fr", "*.A.fr", "192.0.2.1", "[2001:db8::1]", "localhost", "xn--cole-9oa.fr"] {
             assert!(is_host_pattern(good), "{good}");
         }
-        for bad in ["", "*", "*.", "a.*.fr", "https://a.fr", "a.fr/x", "*.192.0.2.1"] {
+        let bad = [
+            "",
+            "*",
+            "*.",
+            "a.*.fr",
+            "https://a.fr",
+            "a.fr/x",
+            "*.192.0.2.1",
+            "3221225985",
+            "école.fr",
+            "::1",
+        ];
+        for bad in bad {
             assert!(!is_host_pattern(bad), "{bad}");
         }
     }
