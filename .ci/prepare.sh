@@ -83,6 +83,13 @@ need_node() {
   fi
 }
 
+# The client of interop/rust. In a folder of its own: its dependencies have other features than the server's.
+need_rust_sdk() {
+  local built="$cache/rust-client"
+  CARGO_TARGET_DIR="$built" cargo build --manifest-path interop/rust/Cargo.toml --locked &&
+    export CHAPPE_RUST_CLIENT="$built/debug/chappe-interop-rust"
+}
+
 # What the lab makes its certificates with.
 need_lab() { command -v openssl >/dev/null || install_packages openssl; }
 

@@ -59,7 +59,12 @@ async def call(
 
 
 async def sign_up(base: str, name: str, method: str) -> Account:
-    """Makes an account by `dummy`, `token:TOKEN` or `secret:SHARED_SECRET`, and logs in."""
+    """Makes an account as `register` does, and logs in."""
+    return await log_in(base, *await register(base, name, method))
+
+
+async def register(base: str, name: str, method: str) -> tuple[str, str]:
+    """Makes an account by `dummy`, `token:TOKEN` or `secret:SHARED_SECRET`; gives its name and password."""
     user = f"{name}-{secrets.token_hex(4)}"
     password = secrets.token_hex(12)
     kind, _, secret = method.partition(":")
@@ -67,7 +72,7 @@ async def sign_up(base: str, name: str, method: str) -> Account:
         await register_with_secret(base, user, password, secret)
     else:
         await register_openly(base, user, password, secret)
-    return await log_in(base, user, password)
+    return user, password
 
 
 async def log_in(base: str, user: str, password: str) -> Account:

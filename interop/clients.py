@@ -1,27 +1,26 @@
 """Real clients against Chappe: each alone on one server, then across two.
 
 python -m interop.clients [--keep FOLDER]
-CHAPPE_BIN names the binary; node and the packages of interop/js must be there.
+CHAPPE_BIN names the binary, CHAPPE_RUST_CLIENT that of interop/rust; node and the packages of interop/js must be there.
 """
 
-import argparse
 import asyncio
-import tempfile
+import os
 from pathlib import Path
 
+from .accounts import register
 from .nio.__main__ import introduce
-from .steps import Steps, conclude
+from .steps import Steps, arguments, conclude, work_folder
 from .synapse.authority import Authority
 from .synapse.servers import START_LIMIT, Chappe, SecondChappe, Server
 
 JS = Path(__file__).parent / "js"
-JS_LIMIT = 240.0
-WHOLE_LIMIT = 600.0
+CLIENT_LIMIT = 240.0
+WHOLE_LIMIT = 900.0
 
 
-async def js(program: str, first: Server, second: Server) -> None:
-    """Runs a program of matrix-js-sdk; its own output tells the steps."""
-    command = ["node", str(JS / program), first.base, second.base, "--registration", first.registration]
+async def run(*command: str) -> None:
+    """Runs a program; its own output tells the steps."""
     process = await asyncio.create_subprocess_exec(*command)
     try:
         code = await process.wait()
@@ -29,21 +28,29 @@ async def js(program: str, first: Server, second: Server) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert code == 0, f"{program} ended with {code}"
+    assert code == 0, f"{Path(command[0]).name} ended with {code}"
+
+
+async def js(program: str, first: Server, second: Server) -> None:
+    """A program of matrix-js-sdk."""
+    await run("node", str(JS / program), first.base, second.base, "--registration", first.registration)
+
+
+async def rust(first: Server, second: Server) -> None:
+    """The program of matrix-rust-sdk, for two people who have signed up."""
+    people = []
+    for name, server in [("alice", first), ("bob", second)]:
+        user, password = await register(server.base, name, server.registration)
+        people.append(server.base.replace("://", f"://{user}:{password}@"))
+    await run(os.environ["CHAPPE_RUST_CLIENT"], *people)
 
 
 async def main() -> None:
     """Starts two servers and lets every client talk."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", type=Path, help="an empty folder for data and logs, kept afterwards")
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
     async with asyncio.timeout(WHOLE_LIMIT):
-        if options.keep:
-            options.keep.mkdir(parents=True, exist_ok=True)
-            await talk(options.keep)
-        else:
-            with tempfile.TemporaryDirectory(prefix="chappe-clients-") as folder:
-                await talk(Path(folder))
+        with work_folder("clients", options.keep) as folder:
+            await talk(folder)
     print("clients: all steps held")
 
 
@@ -58,7 +65,8 @@ async def talk(folder: Path) -> None:
             where = "on one server" if first is second else "across two servers"
             await introduce(f"nio, {where}", first.base, second.base, first.registration)
             for program in ("talk.mjs", "explore.mjs"):
-                await Steps("js").run(f"{program} {where}", js(program, first, second), JS_LIMIT)
+                await Steps("js").run(f"{program} {where}", js(program, first, second), CLIENT_LIMIT)
+            await Steps("rust").run(f"matrix-rust-sdk {where}", rust(first, second), CLIENT_LIMIT)
         await servers.run("stop", asyncio.gather(one.stop(), two.stop()))
     finally:
         one.kill()
