@@ -119,9 +119,12 @@ pub(crate) mod families {
     /// Characters of a family's name: as hard to guess as a token.
     pub(crate) const LENGTH: usize = 22;
 
-    /// A token of a family.
-    pub(crate) fn token(family: &str, drawn: &str) -> String {
-        format!("chr_{family}_{drawn}")
+    /// A refresh token, of a family or of none.
+    pub(crate) fn token(family: Option<&str>, drawn: &str) -> String {
+        match family {
+            Some(family) => format!("chr_{family}_{drawn}"),
+            None => format!("chr_{drawn}"),
+        }
     }
 
     /// The family that a token says it is of.

@@ -312,13 +312,11 @@ impl Accounts {
     ) -> Pair {
         let config = &self.config().tokens;
         let access_token = format!("cha_{}", self.world().token(43));
-        let drawn = self.world().token(43);
-        let (refresh_token, seconds) = match (refreshing, family) {
-            (Refreshing::Yes, Some(family)) => {
-                (Some(families::token(family, &drawn)), Some(config.refreshable_seconds))
+        let (refresh_token, seconds) = match refreshing {
+            Refreshing::Yes => {
+                (Some(families::token(family, &self.world().token(43))), Some(config.refreshable_seconds))
             }
-            (Refreshing::Yes, None) => (Some(format!("chr_{drawn}")), Some(config.refreshable_seconds)),
-            (Refreshing::No, _) => (None, config.access_seconds),
+            Refreshing::No => (None, config.access_seconds),
         };
         let access = sha256(&access_token);
         let refresh = refresh_token.as_deref().map(sha256);

@@ -18,7 +18,7 @@ pub(crate) const BASE: &str = "/_matrix/client/unstable/chappe/oauth";
 pub const ACCOUNT_PATH: &str = "/_matrix/client/unstable/chappe/oauth/account";
 
 /// How often an operation is tried again when another writer was first.
-const ATTEMPTS: usize = 20;
+pub(crate) const ATTEMPTS: usize = 20;
 
 /// What [`OAuth`] is built from.
 pub struct Deps {
@@ -99,10 +99,6 @@ impl OAuth {
 
     pub(crate) fn leave_rooms(&self, user: OwnedUserId) {
         (self.0.deps.leave_rooms)(user);
-    }
-
-    pub(crate) fn attempts(&self) -> usize {
-        ATTEMPTS
     }
 
     /// The address of an endpoint below [`BASE`].

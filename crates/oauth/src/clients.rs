@@ -8,6 +8,7 @@ use chappe_store::{
 
 use crate::{
     OAuth,
+    api::ATTEMPTS,
     error::{Error, Result},
     metadata::Metadata,
     secrets::sha256,
@@ -32,7 +33,7 @@ impl OAuth {
     pub(crate) async fn register(&self, metadata: &Metadata) -> Result<String> {
         let document = serde_json::to_value(metadata).map_err(|_| Error::Internal)?;
         let digest = sha256(&document.to_string());
-        for _ in 0..self.attempts() {
+        for _ in 0..ATTEMPTS {
             let (reader, now) = (self.store().read(), self.world().now());
             let mut tx = Tx::new();
             if let Some(row) = reader.get::<Clients>(&digest).await? {

@@ -10,6 +10,7 @@ use ruma::UserId;
 
 use crate::{
     OAuth,
+    api::ATTEMPTS,
     clients::{Registered, expect_client},
     error::{Error, Result},
     pkce,
@@ -59,7 +60,7 @@ impl OAuth {
     pub(crate) async fn redeem(&self, client: &Registered, shown: Shown<'_>) -> Result<Given> {
         const REFUSED: Error = Error::InvalidGrant("this code is not good for this client, or no longer");
         let hash = sha256(shown.code);
-        for _ in 0..self.attempts() {
+        for _ in 0..ATTEMPTS {
             let (reader, now) = (self.store().read(), self.world().now());
             let Some(Json(code)) = reader.get::<Codes>(&hash).await? else { return Err(REFUSED) };
             if let Some(family) = &code.used_for {
@@ -92,7 +93,7 @@ impl OAuth {
 
     /// Logs a device in that a user has granted already.
     pub(crate) async fn log_in(&self, client: &Registered, grant: &OAuthGrant) -> Result<Given> {
-        for _ in 0..self.attempts() {
+        for _ in 0..ATTEMPTS {
             let (reader, now) = (self.store().read(), self.world().now());
             let mut tx = Tx::new();
             expect_client(&reader, &mut tx, &client.digest, now).await?;

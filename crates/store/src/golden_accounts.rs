@@ -44,7 +44,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         device: device.clone(),
         expires: Some(9),
         replaces: Some([8; 32]),
-        oauth: true,
+        oauth: false,
     };
     let refresh = RefreshToken {
         user: user.clone(),
@@ -68,8 +68,8 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     let one_off = OneOffToken { purpose: OneOffPurpose::LogIn, user: user.clone(), expires: 9 };
     let pusher = Pusher { pusher: json!({ "kind": "http" }), device: Some(device.clone()), created: 3 };
     let both = (user.clone(), device.clone());
-    let oauth = Some(OAuthLogIn { client: [4; 32], scope: text("s") });
-    let phone = Device { name: Some(text("phone")), created: 4, revision: 2, dehydrated: false, oauth };
+    let phone =
+        Device { name: Some(text("phone")), created: 4, revision: 2, dehydrated: false, oauth: None };
     vec![
         row::<Users>(user.clone(), Json(User::default())),
         row::<Users>(user.clone(), Json(closed)),
@@ -151,8 +151,14 @@ fn oauth(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         expires: 5,
         used_for: Some([3; 32]),
     };
+    let (owner, of) = (user.clone(), device.clone());
+    let access = AccessToken { user: owner, device: of, expires: Some(9), replaces: None, oauth: true };
+    let log_in = Some(OAuthLogIn { client: [4; 32], scope: text("s") });
+    let phone = Device { name: None, created: 4, revision: 2, oauth: log_in };
     let session = BrowserSession { user: user.clone(), password: [4; 32], expires: 6 };
     vec![
+        row::<AccessTokens>(hash, Json(access)),
+        row::<Devices>((user.clone(), device.clone()), Json(phone)),
         row::<TokenFamilies>(hash, Json(family)),
         row::<Clients>(hash, Json(client)),
         row::<ClientDevices>((hash, user.clone(), device.clone()), ()),

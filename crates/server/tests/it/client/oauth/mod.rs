@@ -57,15 +57,18 @@ fn query_of(address: &str) -> Vec<(String, String)> {
     form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
+#[track_caller]
 fn parameter(address: &str, name: &str) -> String {
     let found = query_of(address).into_iter().find(|(key, _)| key == name);
-    found.unwrap_or_else(|| panic!("no {name} in {address}")).1
+    assert!(found.is_some(), "no {name} in {address}");
+    found.unwrap_or_default().1
 }
 
 /// The hidden fields of the form of a page that is posted to `action`.
 fn hidden(page: &str, action: &str) -> Vec<(String, String)> {
     let begin = format!("<form method=\"post\" action=\"{BASE}{action}\">");
-    let (_, form) = page.split_once(&begin).unwrap_or_else(|| panic!("no form for {action} in {page}"));
+    assert!(page.contains(&begin), "no form for {action} in {page}");
+    let (_, form) = page.split_once(&begin).unwrap_or_default();
     let form = form.split("</form>").next().unwrap();
     let plain = |text: &str| {
         let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
