@@ -10,6 +10,7 @@ mod backup;
 mod config;
 mod devices;
 mod error;
+mod external_ids;
 mod filters;
 mod invites;
 mod keys;
@@ -42,6 +43,7 @@ pub use self::{
     config::{AccountsConfig, LimitsConfig, PasswordConfig, PasswordPolicy, TokenConfig},
     devices::DeviceInfo,
     error::{Error, Weakness},
+    external_ids::{ExternalAccount, ExternalLink},
     invites::{InviteFilter, Welcome},
     keys::{
         Claim, ClaimedKeys, CrossSigningUpload, DeviceListChange, KeyCounts, KeyUpload, PublicKeys,
@@ -55,7 +57,7 @@ pub use self::{
     threepids::ThreepidInfo,
     to_device::{Recipients, Sending, ToDeviceMessage},
     tokens::{Issued, LogIn, Refreshing},
-    uia::{EmailStage, Operation, Proof, Verified},
+    uia::{EmailStage, Operation, Proof, UiaSession, Verified},
     users::{Erase, NewUser, OtherDevices, UserFilter},
 };
 

@@ -111,6 +111,15 @@ pub struct Verified {
     pub registration_token: Option<String>,
 }
 
+/// A session as a page shows it that completes one of its stages outside the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UiaSession {
+    /// Who alone can complete it.
+    pub user: OwnedUserId,
+    /// What is to be done: method and path, such as `DELETE /devices/ABC`.
+    pub operation: String,
+}
+
 /// What one stage proved.
 pub(crate) enum Proved {
     Plain,
@@ -136,7 +145,7 @@ impl Accounts {
             let fresh = self.inner.sessions.open(self.world(), self.uia_lifetime(), operation);
             return Err(challenge(&proof, &fresh, &Progress::default(), Some("this session has ended")));
         }
-        if let Some(stage) = auth.auth_type() {
+        if let Some(stage) = stage_of(auth) {
             if !proof.flows.iter().any(|flow| flow.contains(&stage)) {
                 return Err(Error::Forbidden("this kind of authentication is not offered here"));
             }
@@ -156,6 +165,22 @@ impl Accounts {
             }),
             Err(progress) => Err(challenge(&proof, &session, &progress, None)),
         }
+    }
+
+    /// A session of a user that is under way; `None` also for those that are nobody's in particular.
+    pub fn uia_session(&self, session: &str) -> Option<UiaSession> {
+        let operation = self.inner.sessions.operation(self.world().now(), session)?;
+        Some(UiaSession { user: operation.user?, operation: operation.name })
+    }
+
+    /// Completes the stage `m.login.sso` of a session, for the user who has just proved who they are and agreed; `false` when
+    /// the session has ended or is another user's.
+    pub fn complete_sso(&self, session: &str, user: &UserId) -> bool {
+        let mine = self.uia_session(session).is_some_and(|found| found.user == *user);
+        if mine {
+            self.inner.sessions.prove(session, AuthType::Sso, Proved::Plain);
+        }
+        mine
     }
 
     fn uia_lifetime(&self) -> u64 {
@@ -206,6 +231,14 @@ impl Accounts {
                     .ok_or("this e-mail address was not validated yet"),
                 None => Err("e-mail addresses are not validated here"),
             },
+            // It is completed by a page alone, not by saying so.
+            other if stage_of(other) == Some(AuthType::Sso) => {
+                if self.inner.sessions.has(session, &AuthType::Sso) {
+                    Ok(Proved::Plain)
+                } else {
+                    Err("log in with your identity provider first")
+                }
+            }
             _ => Err("this kind of authentication is not supported"),
         })
     }
@@ -222,6 +255,11 @@ impl Accounts {
             _ => Ok(None),
         }
     }
+}
+
+/// The stage that a client means; ruma has no form for `m.login.sso`, which has no data.
+fn stage_of(auth: &AuthData) -> Option<AuthType> {
+    auth.auth_type().map(|stage| AuthType::from(stage.as_str()))
 }
 
 fn challenge(proof: &Proof<'_>, session: &str, progress: &Progress, problem: Option<&str>) -> Error {

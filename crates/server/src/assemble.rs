@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Jobs, SharedSecret};
@@ -15,7 +15,8 @@ use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
 use chappe_identity::{
-    Identity, IdentityService, MailConfig, MailSecrets, Post, ServerList, ServiceDeps, Site, Smtp, Templates,
+    Identity, IdentityService, MailConfig, MailSecrets, Post, ServerList, ServiceDeps, Site, Smtp, Sso,
+    SsoConfig, SsoDeps, Templates,
 };
 use chappe_kv::Db;
 use chappe_media::Media;
@@ -82,6 +83,13 @@ impl House {
             key: Arc::clone(&ground.key),
             homeservers: Arc::new(federation.clone()),
         });
+        let sso = Sso::new(SsoDeps {
+            world: world.clone(),
+            accounts: accounts.clone(),
+            service: service.clone(),
+            config: config.sso.clone(),
+            secrets: provider_secrets(&config.sso)?,
+        });
         let identity_api = chappe_identity_api::Api::new(chappe_identity_api::Deps {
             service: service.clone(),
             network,
@@ -91,6 +99,7 @@ impl House {
             world: world.clone(),
             accounts: accounts.clone(),
             service: service.clone(),
+            sso,
             rooms: rooms.clone(),
             remote: Arc::new(federation.clone()),
             delivery: delivery.clone(),
@@ -434,6 +443,19 @@ fn templates(folder: &Path) -> Result<Templates> {
         }
     }
     Templates::new(&files).with_context(place)
+}
+
+/// What the files of secrets hold, by the provider's id.
+pub(crate) fn provider_secrets(config: &SsoConfig) -> Result<BTreeMap<String, String>> {
+    let mut secrets = BTreeMap::new();
+    for provider in &config.providers {
+        let Some(file) = &provider.client_secret_file else { continue };
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let secret = text.trim_end_matches(['\r', '\n']).to_owned();
+        ensure!(!secret.is_empty(), "{} is empty", file.display());
+        secrets.insert(provider.id.clone(), secret);
+    }
+    Ok(secrets)
 }
 
 pub(crate) fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {

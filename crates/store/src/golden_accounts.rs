@@ -10,9 +10,9 @@ use crate::{
     Json, Value,
     accounts::{
         AccessToken, AccessTokens, Deactivation, Departures, Device, DeviceSeen, DeviceTokens, Devices,
-        Expiries, OneOffPurpose, OneOffToken, OneOffTokens, Passwords, Positioned, Pusher, PusherOwners,
-        Pushers, RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid,
-        ThreepidOwners, Threepids, User, UserKind, Users,
+        Expiries, ExternalId, ExternalIds, ExternalIdsOf, OneOffPurpose, OneOffToken, OneOffTokens,
+        Passwords, Positioned, Pusher, PusherOwners, Pushers, RefreshToken, RefreshTokens, RegistrationToken,
+        RegistrationTokens, Seen, Threepid, ThreepidOwners, Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     accounts_keys::{
@@ -78,6 +78,11 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
             Json(Threepid { validated: 1, added: 2 }),
         ),
         row::<ThreepidOwners>((text("email"), text("a@x.fr")), user.to_string()),
+        row::<ExternalIds>(
+            (text("https://i"), text("s")),
+            Json(ExternalId { user: user.clone(), provider: text("p"), linked: 3 }),
+        ),
+        row::<ExternalIdsOf>((user.clone(), text("https://i"), text("s")), ()),
         row::<Profiles>((user.clone(), text("displayname")), b"\"A\"".to_vec()),
         row::<Devices>(both.clone(), Json(Device { name: Some(text("phone")), created: 4, revision: 2 })),
         row::<DeviceSeen>(both, Json(Seen { at: 5, ip: Some(text("192.0.2.1")) })),

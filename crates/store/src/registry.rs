@@ -241,6 +241,10 @@ registry! {
     BACKUP_NUMBERS = 106, Point;
     /// Backed-up room keys.
     BACKUP_KEYS = 107, Bulk;
+    /// Whose an account with an identity provider is.
+    EXTERNAL_IDS = 120, Point;
+    /// The same by user.
+    EXTERNAL_IDS_OF = 121, Index;
 
     // Delivery.
     /// Threads that users follow.

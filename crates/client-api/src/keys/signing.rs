@@ -5,10 +5,11 @@ use chappe_accounts::{Accounts, CrossSigningUpload, Replace};
 use chappe_web::{Ruma, WithBody};
 use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
 
-use crate::{error::Result, requester::Requester, uia::ask_person};
+use crate::{error::Result, requester::Requester, uia::Uia};
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
+    State(uia): State<Uia>,
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
@@ -19,7 +20,7 @@ pub(super) async fn handler(
     };
     let replace = if accounts.cross_signing_needs_auth(requester.user(), &upload).await? {
         let path = ("POST", "/keys/device_signing/upload");
-        ask_person(&accounts, &requester, path, &body, request.auth.as_ref()).await?;
+        uia.ask_person(&requester, path, &body, request.auth.as_ref()).await?;
         Replace::Allowed
     } else {
         Replace::Refused

@@ -24,6 +24,9 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     federation(config, &mut found);
     appservices(config, &mut found);
     mail(config, &mut found);
+    for (key, sentence) in config.sso.problems(config.identity.profile) {
+        found.need(false, &format!("sso.{key}"), sentence);
+    }
     found.0
 }
 

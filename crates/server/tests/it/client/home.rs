@@ -38,8 +38,8 @@ pub(super) const PASSWORD: &str = "correct horse battery";
 /// A server in the process.
 pub(super) struct Home {
     router: Router,
-    accounts: Accounts,
-    world: World,
+    pub(super) accounts: Accounts,
+    pub(super) world: World,
     _folder: Arc<TempDir>,
 }
 
@@ -79,9 +79,20 @@ impl Home {
 
     /// A server on a folder and a database that may have been another one's before.
     pub(super) async fn again(folder: &Arc<TempDir>, db: &Db, more: &str) -> Self {
-        let data = format!("data_dir = {:?}\n{more}\n{CONFIGURATION}", folder.path().display().to_string());
+        Self::placed(folder, db, &FakeNet::new(), &format!("{more}\n{CONFIGURATION}")).await
+    }
+
+    /// A server that browsers reach over TLS, on a network with others, with more lines of configuration behind.
+    pub(super) async fn on(net: &FakeNet, more: &str) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let text = format!("{}\n{more}", CONFIGURATION.replace("http://", "https://"));
+        Self::placed(&folder, &Db::new(Memory::default()), net, &text).await
+    }
+
+    async fn placed(folder: &Arc<TempDir>, db: &Db, net: &FakeNet, text: &str) -> Self {
+        let data = format!("data_dir = {:?}\n{text}", folder.path().display().to_string());
         let config = config::parse("test", &data, std::iter::empty()).unwrap();
-        let world = World::fake(Fake::new("a.test", 1, &FakeNet::new()));
+        let world = World::fake(Fake::new("a.test", 1, net));
         let house = House::build(&config, world.clone(), db.clone()).await.unwrap();
         house.start();
         let router = house.router(&BTreeSet::from([Api::Client, Api::Media, Api::Admin]));

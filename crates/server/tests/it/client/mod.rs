@@ -14,5 +14,6 @@ mod reindex;
 mod rooms;
 mod search;
 mod sliding;
+mod sso;
 mod table;
 mod unstable;
