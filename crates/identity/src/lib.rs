@@ -41,7 +41,8 @@ pub use self::{
     oidc::{
         Algorithm, Arrival, ClientAuth, ClientUrl, Cookie, Departure, EmailFallback, EmailTrust, Errand,
         Flaw, InvalidClientUrl, Manner, NewAccounts, ProviderConfig, ProviderError, Return, SSO_APPROVE_PATH,
-        SSO_CALLBACK_PATH, Sso, SsoConfig, SsoDeps, SsoError, SsoPage, Userinfo, sso_page,
+        SSO_CALLBACK_PATH, SSO_LOGGED_OUT_PATH, SSO_LOGOUT_PATH, Sso, SsoConfig, SsoDeps, SsoError, SsoPage,
+        Userinfo, sso_page,
     },
     rule::{InvalidRule, Rule, Rules},
     servers::{ListedServer, ServerList, is_server_pattern},

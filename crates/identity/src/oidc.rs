@@ -7,6 +7,7 @@ mod client_url;
 mod config;
 mod flow;
 mod jose;
+mod leave;
 mod pages;
 mod people;
 mod provider;
@@ -38,6 +39,12 @@ pub const SSO_CALLBACK_PATH: &str = "/_matrix/client/unstable/chappe/oidc/callba
 
 /// Where the page that asks for an approval sends its answer.
 pub const SSO_APPROVE_PATH: &str = "/_matrix/client/unstable/chappe/oidc/approve";
+
+/// Where a browser goes to end its session with a provider, whose id follows.
+pub const SSO_LOGOUT_PATH: &str = "/_matrix/client/unstable/chappe/oidc/logout";
+
+/// Where providers send browsers back to whose session has ended.
+pub const SSO_LOGGED_OUT_PATH: &str = "/_matrix/client/unstable/chappe/oidc/logged_out";
 
 /// Why nobody was let in.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +195,11 @@ impl Sso {
 
     fn callback(&self) -> &str {
         &self.inner.callback
+    }
+
+    /// A path of this server as browsers reach it.
+    fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.identity().site().public_baseurl.trim_end_matches('/'))
     }
 
     /// Whether browsers reach this server over TLS.

@@ -14,6 +14,7 @@ use ruma::{
 
 use crate::{Config, error::Result, requester::Acting, uia::Uia};
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(uia): State<Uia>,

@@ -35,6 +35,7 @@ struct Credentials {
     sid: OwnedSessionId,
 }
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(uia): State<Uia>,

@@ -167,7 +167,7 @@ mod tests {
             json!({ "aud": ["c"] }),
             json!({ "aud": ["c", "d"], "azp": "c" }),
             json!({ "exp": NOW - 59 }),
-            json!({ "iat": NOW as f64 + 0.5 }),
+            json!({ "iat": 1_780_000_000.5 }),
             json!({ "iat": NOW + 59, "nbf": NOW + 59 }),
             json!({ "auth_time": NOW - 600 }),
         ] {

@@ -64,6 +64,9 @@ pub struct ProviderConfig {
     /// Whether whoever has the address of an account there is let into that account here.
     #[serde(default)]
     pub link_by_email: bool,
+    /// Whether browsers can be sent to end their session there (RP-initiated logout).
+    #[serde(default)]
+    pub end_session: bool,
     /// Other domains under which an account may have the same address.
     #[serde(default)]
     pub email_fallbacks: Vec<EmailFallback>,

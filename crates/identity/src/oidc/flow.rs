@@ -102,6 +102,8 @@ pub enum Arrival {
         client: ClientUrl,
         /// Whether it may go there without a question.
         trusted: bool,
+        /// What the browser keeps to end its session with the provider later.
+        session: Option<Cookie>,
     },
     /// A user proved who they are; now they are to be asked whether they agree.
     Confirmed {
@@ -197,10 +199,16 @@ impl Sso {
 
     /// The cookie of whoever comes back with this state.
     pub fn cookie_name(&self, state: &str) -> String {
-        let named: String = state.chars().filter(char::is_ascii_alphanumeric).take(NAMED).collect();
+        let named: String = state.chars().take(NAMED).collect();
+        self.cookie_name_for("way", &named)
+    }
+
+    /// The cookie that one thing is kept in.
+    pub(super) fn cookie_name_for(&self, kind: &str, named: &str) -> String {
+        let named: String = named.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
         // With this prefix no other host of the domain can set it.
         let prefix = if self.is_secure() { "__Host-" } else { "" };
-        format!("{prefix}chappe_sso_{named}")
+        format!("{prefix}chappe_sso_{kind}_{named}")
     }
 
     /// Takes in somebody who comes back from a provider, with the cookie of that name.
@@ -231,9 +239,10 @@ impl Sso {
         match pending.errand {
             Errand::LogIn { client } => {
                 let client = ClientUrl::parse(&client).map_err(SsoError::Client)?;
+                let session = self.session(provider, &vouched.id_token);
                 let user = self.account(provider, vouched).await?;
                 let trusted = self.trusts(&client);
-                Ok(Arrival::LoggedIn { user, client, trusted })
+                Ok(Arrival::LoggedIn { user, client, trusted, session })
             }
             Errand::Confirm { session } => {
                 let user = self.linked(provider, &vouched).await?;

@@ -31,6 +31,8 @@ pub enum SsoPage<'a> {
     },
     /// They agreed.
     Approved,
+    /// The session with the provider has ended.
+    LoggedOut,
     /// Nobody was let in.
     Failed(&'a SsoError),
 }
@@ -45,6 +47,11 @@ pub fn sso_page(page: &SsoPage<'_>, language: Language, service: &str) -> String
             language,
             "C'est confirmé. Vous pouvez fermer cette page et revenir à votre application.",
             "This is confirmed. You can close this page and go back to your application.",
+        )),
+        SsoPage::LoggedOut => paragraph(say(
+            language,
+            "Vous êtes déconnecté du fournisseur d'identité. Vous pouvez fermer cette page.",
+            "You are logged out of the identity provider. You can close this page.",
         )),
         SsoPage::Failed(error) => paragraph(&escaped(&reason(error, language))),
     };

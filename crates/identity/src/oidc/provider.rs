@@ -52,6 +52,8 @@ struct Document {
     userinfo_endpoint: Option<String>,
     jwks_uri: String,
     #[serde(default)]
+    end_session_endpoint: Option<String>,
+    #[serde(default)]
     prompt_values_supported: Vec<String>,
 }
 
@@ -62,6 +64,7 @@ pub(super) struct Metadata {
     token: Url,
     userinfo: Option<Url>,
     keys: Url,
+    pub(super) end_session: Option<Url>,
     /// Whether people may be sent to it to get an account.
     pub(super) creates: bool,
 }
@@ -69,9 +72,9 @@ pub(super) struct Metadata {
 /// What a token endpoint answers.
 #[derive(Deserialize)]
 struct Tokens {
-    access_token: Zeroizing<String>,
+    access_token: String,
     token_type: String,
-    id_token: Zeroizing<String>,
+    id_token: String,
 }
 
 /// A document as it was last fetched.
@@ -139,6 +142,8 @@ pub(super) struct Question<'a> {
 pub(super) struct Vouched {
     pub(super) subject: String,
     pub(super) claims: Claims,
+    /// What names the session there when it is to be ended.
+    pub(super) id_token: String,
 }
 
 impl Provider {
@@ -189,6 +194,7 @@ impl Provider {
             token: endpoint(&document.token_endpoint)?,
             userinfo: document.userinfo_endpoint.as_ref().map(endpoint).transpose()?,
             keys: endpoint(&document.jwks_uri)?,
+            end_session: document.end_session_endpoint.as_ref().map(endpoint).transpose()?,
             creates: document.prompt_values_supported.iter().any(|value| value == "create"),
         })
     }
@@ -241,7 +247,7 @@ impl Provider {
             }
             claims.extend(more);
         }
-        Ok(Vouched { subject, claims })
+        Ok(Vouched { subject, claims, id_token: tokens.id_token })
     }
 
     async fn exchange(&self, metadata: &Metadata, question: &Question<'_>) -> Result<Tokens, ProviderError> {

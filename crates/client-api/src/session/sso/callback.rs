@@ -7,10 +7,10 @@ use axum::{
 use chappe_accounts::Accounts;
 use chappe_identity::{Arrival, ClientUrl, Cookie, Identity, Language, Return, Sso, SsoError, SsoPage};
 use chappe_web::{Origin, Parameters};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use ruma::UserId;
 
-use super::{away, failed, html, language, set_cookie};
+use super::{away, cookie, failed, html, language, set_cookie};
 use crate::{error::Result, rates::Limits};
 
 pub(super) async fn handler(
@@ -30,13 +30,15 @@ pub(super) async fn handler(
     let arrival = sso.arrive(&back, cookie(&headers, &name)).await;
     let gone = Cookie::gone(name);
     let mut response = match arrival {
-        Ok(Arrival::LoggedIn { user, client, trusted }) => {
+        Ok(Arrival::LoggedIn { user, client, trusted, session }) => {
             let (token, _) = accounts.login_token(&user).await?;
             let link = client.with_token(&token);
-            if trusted {
-                return Ok(away(&link, &gone));
+            let mut response =
+                if trusted { away(&link) } else { ask(&identity, language, (&user, &client, &link)) };
+            if let Some(session) = &session {
+                set_cookie(&mut response, session);
             }
-            ask(&identity, language, (&user, &client, &link))
+            response
         }
         Ok(Arrival::Confirmed { session, ticket }) => {
             let (user, operation) = (session.user.as_str(), session.operation.as_str());
@@ -57,11 +59,4 @@ fn ask(
 ) -> Response {
     let page = SsoPage::GoOn { user: user.as_str(), client, link };
     html(identity, language, StatusCode::OK, &page).into_response()
-}
-
-/// The cookie of that name; a browser sends several in one header.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }

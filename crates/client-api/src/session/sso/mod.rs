@@ -3,11 +3,13 @@
 mod approve;
 mod callback;
 mod fallback;
+mod logout;
 mod redirect;
 
 use axum::response::{IntoResponse, Response};
 use chappe_identity::{
-    Cookie, Departure, Identity, Language, SSO_APPROVE_PATH, SSO_CALLBACK_PATH, SsoError, SsoPage, sso_page,
+    Cookie, Departure, Identity, Language, SSO_APPROVE_PATH, SSO_CALLBACK_PATH, SSO_LOGGED_OUT_PATH,
+    SSO_LOGOUT_PATH, SsoError, SsoPage, sso_page,
 };
 use chappe_web::{Auth, Page, Routes};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -23,6 +25,8 @@ pub(super) fn routes() -> Routes<Api> {
         .at(&Method::GET, old, Auth::None, redirect::one)
         .on::<uiaa::get_uiaa_fallback_page::v3::Request, _>(fallback::handler)
         .at(&Method::GET, SSO_CALLBACK_PATH, Auth::None, callback::handler)
+        .at(&Method::GET, &format!("{SSO_LOGOUT_PATH}/{{provider}}"), Auth::None, logout::begin)
+        .at(&Method::GET, SSO_LOGGED_OUT_PATH, Auth::None, logout::end)
         .at(&Method::POST, SSO_APPROVE_PATH, Auth::None, approve::handler)
 }
 
@@ -52,11 +56,13 @@ fn failed(identity: &Identity, language: Language, error: &SsoError) -> Page {
 
 /// Sends the browser to the provider, with what it keeps meanwhile.
 fn depart(departure: &Departure) -> Response {
-    away(&departure.location, &departure.cookie)
+    let mut response = away(&departure.location);
+    set_cookie(&mut response, &departure.cookie);
+    response
 }
 
 /// Sends the browser somewhere. Nothing on the way is kept, or told to where it goes.
-fn away(location: &str, cookie: &Cookie) -> Response {
+fn away(location: &str) -> Response {
     let Ok(location) = HeaderValue::from_str(location) else {
         return chappe_web::Error::internal("an address cannot be sent").into_response();
     };
@@ -65,7 +71,6 @@ fn away(location: &str, cookie: &Cookie) -> Response {
     headers.insert(header::LOCATION, location);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    set_cookie(&mut response, cookie);
     response
 }
 
@@ -73,4 +78,11 @@ fn set_cookie(response: &mut Response, cookie: &Cookie) {
     if let Ok(value) = HeaderValue::from_str(&cookie.header()) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
+}
+
+/// The cookie of that name; a browser sends several in one header.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }

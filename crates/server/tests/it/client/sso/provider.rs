@@ -22,6 +22,7 @@ use ring::{
     rand::SystemRandom,
     signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+        RsaPublicKeyComponents,
     },
 };
 use serde_json::{Map, Value, json};
@@ -184,11 +185,7 @@ impl Desk {
     }
 
     fn keys(&self) -> Value {
-        let public = self.rsa.public();
-        let (n, e) = (
-            public.modulus().big_endian_without_leading_zero(),
-            public.exponent().big_endian_without_leading_zero(),
-        );
+        let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(self.rsa.public());
         let point = self.ecdsa.public_key().as_ref();
         json!({ "keys": [
             { "kty": "RSA", "kid": "rsa", "use": "sig", "n": BASE64.encode(n), "e": BASE64.encode(e) },
@@ -211,7 +208,7 @@ async fn discovery(State(Provider(desk)): State<Provider>) -> Response {
     let at = |path: &str| format!("https://id.test/{path}");
     Json(json!({
         "issuer": ISSUER, "authorization_endpoint": at("authorize?fixed=1"), "token_endpoint": at("token"),
-        "userinfo_endpoint": at("userinfo"), "jwks_uri": at("jwks"), "prompt_values_supported": ["create", "login"],
+        "userinfo_endpoint": at("userinfo"), "jwks_uri": at("jwks"), "end_session_endpoint": at("end"), "prompt_values_supported": ["create", "login"],
     }))
     .into_response()
 }

@@ -138,3 +138,37 @@ async fn pages_speak_the_language_of_the_browser() {
         assert!(page(&answer, StatusCode::BAD_REQUEST).contains(word), "{wanted}");
     }
 }
+
+#[tokio::test]
+async fn a_browser_ends_its_session_with_the_provider_where_that_is_wanted() {
+    let agents = "[identity]\nprofile = \"agents\"\naddresses = \"any\"\n";
+    let stage = Stage::with(agents, "emails = \"trusted\"\nend_session = true\n").await;
+    let browser = stage.browser();
+    let back = stage.provider.log_in(&browser.depart(CLIENT).await, &person("s", "jean@x.fr"));
+    location(&browser.get(&back).await);
+    assert_eq!(browser.cookies.lock().len(), 1, "what names the session there");
+    let there = "/_matrix/client/unstable/chappe/oidc/logout/proconnect";
+    let leaving = async || {
+        let url = Url::parse(&location(&browser.get(there).await)).unwrap();
+        assert_eq!((url.host_str(), url.path()), (Some("id.test"), "/end"));
+        let pairs = url.query_pairs().into_owned();
+        pairs.collect::<std::collections::BTreeMap<String, String>>()
+    };
+    let said = leaving().await;
+    assert_eq!(said["id_token_hint"].split('.').count(), 3);
+    assert_eq!(said["client_id"], "chappe");
+    let after = "https://a.test/_matrix/client/unstable/chappe/oidc/logged_out";
+    assert_eq!(said["post_logout_redirect_uri"], after);
+    let path = Url::parse(after).unwrap().path().to_owned();
+    assert!(page(&browser.get(&path).await, StatusCode::OK).contains("logged out"));
+    assert!(browser.cookies.lock().is_empty());
+    assert!(!leaving().await.contains_key("id_token_hint"));
+    browser.get("/_matrix/client/unstable/chappe/oidc/logout/nobody").await.refused(404, "M_NOT_FOUND");
+    // Where it is not wanted, nothing is kept.
+    let stage = Stage::of_agents().await;
+    let browser = stage.browser();
+    let back = stage.provider.log_in(&browser.depart(CLIENT).await, &person("s", "jean@x.fr"));
+    location(&browser.get(&back).await);
+    assert!(browser.cookies.lock().is_empty());
+    browser.get(there).await.refused(404, "M_NOT_FOUND");
+}
