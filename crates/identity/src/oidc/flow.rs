@@ -1,14 +1,11 @@
 //! A log-in on its way: to the provider, back again, and once only.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chappe_accounts::UiaSession;
-use ring::{
-    constant_time::verify_slices_are_equal,
-    digest::{SHA256, digest},
-};
+use ring::digest::{SHA256, digest};
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
-
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use subtle::ConstantTimeEq;
 
 use super::{
     ClientUrl, Sso, SsoError,
@@ -215,7 +212,7 @@ impl Sso {
     pub async fn arrive(&self, back: &Return, cookie: Option<&str>) -> Result<Arrival, SsoError> {
         let pending: Pending =
             cookie.and_then(|value| self.seal().open(COOKIE, value)).ok_or(SsoError::Ended)?;
-        let same = verify_slices_are_equal(pending.state.as_bytes(), back.state.as_bytes()).is_ok();
+        let same = bool::from(pending.state.as_bytes().ct_eq(back.state.as_bytes()));
         let now = self.world().now();
         if !same || pending.ends <= now || !self.used().first(&pending.state, pending.ends, now) {
             return Err(SsoError::Ended);

@@ -250,7 +250,12 @@ impl Provider {
         Ok(Vouched { subject, claims, id_token: tokens.id_token })
     }
 
-    async fn exchange(&self, metadata: &Metadata, question: &Question<'_>) -> Result<Tokens, ProviderError> {
+    /// The token request (RFC 6749 §4.1.3, RFC 7636 §4.5).
+    fn token_request(
+        &self,
+        metadata: &Metadata,
+        question: &Question<'_>,
+    ) -> Result<Result<http::Request<Bytes>, http::Error>, ProviderError> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "authorization_code")
             .append_pair("code", question.code)
@@ -272,7 +277,12 @@ impl Provider {
                 form.append_pair("client_id", &self.config.client_id);
             }
         }
-        let answer = self.send(request.body(Bytes::from(form.finish()))).await?;
+        Ok(request.body(Bytes::from(form.finish())))
+    }
+
+    async fn exchange(&self, metadata: &Metadata, question: &Question<'_>) -> Result<Tokens, ProviderError> {
+        let request = self.token_request(metadata, question)?;
+        let answer = self.send(request).await?;
         match answer.status() {
             StatusCode::OK => {}
             status if status.is_client_error() => {
