@@ -3,9 +3,11 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use ring::digest::{SHA256, SHA512, digest};
 use serde_json::Value;
-use subtle::ConstantTimeEq;
 
-use super::jose::{Algorithm, Claims, Flaw};
+use super::{
+    jose::{Algorithm, Claims, Flaw},
+    seal::same,
+};
 
 /// How far clocks may differ, in seconds.
 const LEEWAY: u64 = 60;
@@ -31,7 +33,7 @@ pub(super) fn judge(claims: &Claims, expected: &Expected<'_>) -> Result<String, 
     let now = expected.now / 1000;
     times(claims, now, Required::Yes)?;
     let nonce = text(claims, "nonce").ok_or(Flaw::Claim("nonce"))?;
-    if !bool::from(nonce.as_bytes().ct_eq(expected.nonce.as_bytes())) {
+    if !same(nonce, expected.nonce) {
         return Err(Flaw::Claim("nonce"));
     }
     let acr = text(claims, "acr").unwrap_or_default();

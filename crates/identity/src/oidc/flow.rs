@@ -5,12 +5,12 @@ use chappe_accounts::UiaSession;
 use ring::digest::{SHA256, digest};
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq;
 
 use super::{
     ClientUrl, Sso, SsoError,
     people::standing,
     provider::{Provider, Question},
+    seal::same,
 };
 use crate::Email;
 
@@ -212,9 +212,9 @@ impl Sso {
     pub async fn arrive(&self, back: &Return, cookie: Option<&str>) -> Result<Arrival, SsoError> {
         let pending: Pending =
             cookie.and_then(|value| self.seal().open(COOKIE, value)).ok_or(SsoError::Ended)?;
-        let same = bool::from(pending.state.as_bytes().ct_eq(back.state.as_bytes()));
+        let own = same(&pending.state, &back.state);
         let now = self.world().now();
-        if !same || pending.ends <= now || !self.used().first(&pending.state, pending.ends, now) {
+        if !own || pending.ends <= now || !self.used().first(&pending.state, pending.ends, now) {
             return Err(SsoError::Ended);
         }
         let provider = self.provider(&pending.provider)?;

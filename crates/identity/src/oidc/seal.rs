@@ -8,7 +8,10 @@ use std::collections::{HashSet, VecDeque};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chappe_world::World;
 use parking_lot::Mutex;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    digest::{SHA256, digest},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Bytes of a sealed text that are looked at.
@@ -47,6 +50,11 @@ impl Seal {
         let text = self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, text).ok()?;
         serde_json::from_slice(text).ok()
     }
+}
+
+/// Whether two secrets are the same; how long it takes tells nothing of where they differ, as their hashes are compared.
+pub(super) fn same(one: &str, other: &str) -> bool {
+    digest(&SHA256, one.as_bytes()).as_ref() == digest(&SHA256, other.as_bytes()).as_ref()
 }
 
 /// What was used and may not be used again, until it would have ended anyway.

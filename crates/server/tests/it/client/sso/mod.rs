@@ -142,7 +142,7 @@ impl Browser<'_> {
 /// What stands behind a beginning, up to the next quotation mark.
 #[track_caller]
 fn attribute(page: &str, beginning: &str) -> String {
-    let rest = page.split_once(beginning).unwrap_or_else(|| panic!("{beginning} in {page}")).1;
+    let (_, rest) = page.split_once(beginning).expect(page);
     rest.split('"').next().unwrap().replace("&amp;", "&")
 }
 
@@ -174,6 +174,6 @@ fn page(answer: &Answer, status: StatusCode) -> String {
 /// The log-in token in an address.
 #[track_caller]
 fn token_in(address: &str) -> String {
-    let token = address.split_once("loginToken=").unwrap_or_else(|| panic!("a token in {address}")).1;
+    let (_, token) = address.split_once("loginToken=").expect(address);
     token.split(['&', '#']).next().unwrap().to_owned()
 }
