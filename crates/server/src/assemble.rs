@@ -83,13 +83,7 @@ impl House {
             key: Arc::clone(&ground.key),
             homeservers: Arc::new(federation.clone()),
         });
-        let sso = Sso::new(SsoDeps {
-            world: world.clone(),
-            accounts: accounts.clone(),
-            service: service.clone(),
-            config: config.sso.clone(),
-            secrets: provider_secrets(&config.sso)?,
-        });
+        let sso = ground.sso(config, &service)?;
         let identity_api = chappe_identity_api::Api::new(chappe_identity_api::Deps {
             service: service.clone(),
             network,
@@ -316,6 +310,17 @@ impl Ground {
         let network = Network::new(deps, federation);
         network.allowed().replace(self.servers.patterns().await?.as_deref());
         Ok(network)
+    }
+
+    fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {
+        let deps = SsoDeps {
+            world: self.world.clone(),
+            accounts: self.accounts.clone(),
+            service: service.clone(),
+            config: config.sso.clone(),
+            secrets: provider_secrets(&config.sso)?,
+        };
+        Ok(Sso::new(deps))
     }
 
     fn rooms(&self, config: &Config, network: &Network) -> Rooms {

@@ -59,7 +59,14 @@ pub(super) fn same(one: &str, other: &str) -> bool {
 
 /// What was used and may not be used again, until it would have ended anyway.
 #[derive(Default)]
-pub(super) struct Used(Mutex<(HashSet<String>, VecDeque<(u64, String)>)>);
+pub(super) struct Used(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    values: HashSet<String>,
+    /// In the order of their first use, with when they end.
+    order: VecDeque<(u64, String)>,
+}
 
 /// Values kept at most; beyond, the oldest are forgotten: the provider takes no code twice either.
 const MOST: usize = 100_000;
@@ -67,16 +74,15 @@ const MOST: usize = 100_000;
 impl Used {
     /// Notes a use; `false` when it is not the first.
     pub(super) fn first(&self, value: &str, ends: u64, now: u64) -> bool {
-        let mut guard = self.0.lock();
-        let (known, order) = &mut *guard;
-        while order.front().is_some_and(|(end, _)| *end <= now || known.len() >= MOST) {
-            if let Some((_, oldest)) = order.pop_front() {
-                known.remove(&oldest);
+        let mut known = self.0.lock();
+        while known.order.front().is_some_and(|(end, _)| *end <= now || known.values.len() >= MOST) {
+            if let Some((_, oldest)) = known.order.pop_front() {
+                known.values.remove(&oldest);
             }
         }
-        let first = known.insert(value.to_owned());
+        let first = known.values.insert(value.to_owned());
         if first {
-            order.push_back((ends, value.to_owned()));
+            known.order.push_back((ends, value.to_owned()));
         }
         first
     }

@@ -80,7 +80,7 @@ fn manner(query: &str) -> Manner {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "action" | "org.matrix.msc3824.action" => {
-                manner.register = value.eq_ignore_ascii_case("register")
+                manner.register = value.eq_ignore_ascii_case("register");
             }
             "login_hint" => manner.login_hint = Email::parse(&value).ok(),
             _ => {}

@@ -13,11 +13,11 @@ use super::{
 
 const CALLBACK: &str = "/_matrix/client/unstable/chappe/oidc/callback";
 
-fn lie(change: impl Fn(&mut Value, &mut Value) + Send + Sync + 'static) -> Option<Lie> {
-    Some(Arc::new(change))
+fn lie(change: impl Fn(&mut Value, &mut Value) + Send + Sync + 'static) -> Lie {
+    Arc::new(change)
 }
 
-fn claiming(name: &'static str, value: Value) -> Option<Lie> {
+fn claiming(name: &'static str, value: Value) -> Lie {
     lie(move |_, claims| claims[name] = value.clone())
 }
 
@@ -26,7 +26,7 @@ async fn no_token_is_believed_that_is_not_the_providers_for_this_browser_now() {
     let stage = Stage::of_agents().await;
     let jean = person("s", "jean@x.fr");
     let now = stage.home.world.now() / 1000;
-    let lies: Vec<(&str, Option<Lie>)> = vec![
+    let lies: Vec<(&str, Lie)> = vec![
         ("nonce", claiming("nonce", json!("another one"))),
         ("no nonce", claiming("nonce", Value::Null)),
         ("audience", claiming("aud", json!("somebody else"))),
@@ -43,7 +43,7 @@ async fn no_token_is_believed_that_is_not_the_providers_for_this_browser_now() {
         ("critical", lie(|header, _| header["crit"] = json!(["exp"]))),
     ];
     for (what, lie) in lies {
-        stage.provider.0.lock().lie = lie;
+        stage.provider.0.lock().lie = Some(lie);
         let said = stage.refused(&jean, StatusCode::BAD_GATEWAY).await;
         assert!(said.contains("did not confirm who you are"), "{what}: {said}");
     }
@@ -60,7 +60,7 @@ async fn no_token_is_believed_that_is_not_the_providers_for_this_browser_now() {
         claiming("exp", json!(now - 120)),
         lie(|header, _| header["alg"] = json!("none")),
     ] {
-        stage.provider.0.lock().lie_of_userinfo = lie_of_userinfo;
+        stage.provider.0.lock().lie_of_userinfo = Some(lie_of_userinfo);
         stage.refused(&jean, StatusCode::BAD_GATEWAY).await;
     }
     // Where the configuration wants it signed, it is signed or nothing.
@@ -78,7 +78,7 @@ async fn a_level_of_authentication_that_is_needed_was_reached() {
     let stage = Stage::with("", "required_acr = [\"eidas2\"]\nemails = \"ignored\"\n").await;
     let jean = person("s", "jean@x.fr");
     stage.refused(&jean, StatusCode::BAD_GATEWAY).await;
-    stage.provider.0.lock().lie = claiming("acr", json!("eidas2"));
+    stage.provider.0.lock().lie = Some(claiming("acr", json!("eidas2")));
     let jean = [("preferred_username".to_owned(), json!("jean"))].into_iter().chain(jean).collect();
     assert_eq!(stage.logged_in(&jean).await["user_id"], "@jean:a.test");
 }
@@ -89,7 +89,7 @@ async fn keys_are_fetched_again_once_and_not_at_every_lie() {
     let jean = person("s", "jean@x.fr");
     stage.logged_in(&jean).await;
     stage.provider.forget();
-    stage.provider.0.lock().lie = lie(|header, _| header["kid"] = json!("unknown"));
+    stage.provider.0.lock().lie = Some(lie(|header, _| header["kid"] = json!("unknown")));
     for _ in 0..5 {
         stage.refused(&jean, StatusCode::BAD_GATEWAY).await;
     }

@@ -52,9 +52,9 @@ impl Stage {
         let text = format!(
             "{rates}{sections}\n[sso]\ntrusted_clients = [\"tchap://connect\", \"https://app.test/web\"]\n\
              [[sso.providers]]\nid = \"proconnect\"\nname = \"ProConnect\"\nissuer = \"{}\"\n\
-             client_id = \"chappe\"\nclient_secret_file = {:?}\n{about_provider}",
+             client_id = \"chappe\"\nclient_secret_file = \"{}\"\n{about_provider}",
             provider::ISSUER,
-            secret.path()
+            secret.path().display()
         );
         let home = Home::on(&net, &text).await;
         Self { home, provider, net, _secret: secret }
