@@ -101,6 +101,9 @@ pub enum Error {
     /// The address belongs to another account: 400 `M_THREEPID_IN_USE`.
     #[error("this address is in use")]
     ThreepidInUse,
+    /// The account with the identity provider is linked to another user: 400 `M_INVALID_PARAM`.
+    #[error("this account of an identity provider is linked to another user")]
+    ExternalIdInUse,
     /// The address may not be used here: 403 `M_THREEPID_DENIED` with this sentence.
     #[error("{0}")]
     AddressDenied(String),

@@ -11,6 +11,7 @@ mod config;
 mod dehydrated;
 mod devices;
 mod error;
+mod external_ids;
 mod filters;
 mod invites;
 mod keys;
@@ -45,6 +46,7 @@ pub use self::{
     dehydrated::{DehydratedMessages, Dehydrating},
     devices::DeviceInfo,
     error::{Error, Weakness},
+    external_ids::{ExternalAccount, ExternalLink},
     invites::{InviteFilter, Welcome},
     keys::{
         Claim, ClaimedKeys, CrossSigningUpload, DeviceListChange, KeyCounts, KeyUpload, PublicKeys,
@@ -59,7 +61,7 @@ pub use self::{
     threepids::ThreepidInfo,
     to_device::{Recipients, Sending, ToDeviceMessage},
     tokens::{Issued, LogIn, Refreshing},
-    uia::{EmailStage, Operation, Proof, Verified},
+    uia::{EmailStage, Operation, Proof, UiaSession, Verified},
     users::{Erase, NewUser, OtherDevices, UserFilter},
 };
 

@@ -124,6 +124,15 @@ pub struct Verified {
     pub registration_token: Option<String>,
 }
 
+/// A session as a page shows it that completes one of its stages outside the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UiaSession {
+    /// Who alone can complete it.
+    pub user: OwnedUserId,
+    /// What is to be done: method and path, such as `DELETE /devices/ABC`.
+    pub operation: String,
+}
+
 /// What one stage proved.
 pub(crate) enum Proved {
     Plain,
@@ -150,7 +159,7 @@ impl Accounts {
             return Err(challenge(&proof, &fresh, &Progress::default(), Some("this session has ended")));
         }
         // What is approved on this server's pages needs no word of the client, and its impatience is no wrong proof.
-        if let Some(stage) = auth.auth_type().filter(|stage| *stage != AuthType::OAuth) {
+        if let Some(stage) = stage_of(auth).filter(|stage| *stage != AuthType::OAuth) {
             if !proof.flows.iter().any(|flow| flow.contains(&stage)) {
                 return Err(Error::Forbidden("this kind of authentication is not offered here"));
             }
@@ -180,6 +189,22 @@ impl Accounts {
     /// Approves what a device of the user waits for; whether there was anything.
     pub fn approve(&self, user: &UserId, device: &DeviceId) -> bool {
         self.inner.sessions.approve(self.world().now(), user, device)
+    }
+
+    /// A session of a user that is under way; `None` also for those that are nobody's in particular.
+    pub fn uia_session(&self, session: &str) -> Option<UiaSession> {
+        let operation = self.inner.sessions.operation(self.world().now(), session)?;
+        Some(UiaSession { user: operation.user?, operation: operation.name })
+    }
+
+    /// Completes the stage `m.login.sso` of a session, for the user who has just proved who they are and agreed; `false` when
+    /// the session has ended or is another user's.
+    pub fn complete_sso(&self, session: &str, user: &UserId) -> bool {
+        let mine = self.uia_session(session).is_some_and(|found| found.user == *user);
+        if mine {
+            self.inner.sessions.prove(session, AuthType::Sso, Proved::Plain);
+        }
+        mine
     }
 
     fn uia_lifetime(&self) -> u64 {
@@ -230,6 +255,14 @@ impl Accounts {
                     .ok_or("this e-mail address was not validated yet"),
                 None => Err("e-mail addresses are not validated here"),
             },
+            // It is completed by a page alone, not by saying so.
+            other if stage_of(other) == Some(AuthType::Sso) => {
+                if self.inner.sessions.has(session, &AuthType::Sso) {
+                    Ok(Proved::Plain)
+                } else {
+                    Err("log in with your identity provider first")
+                }
+            }
             _ => Err("this kind of authentication is not supported"),
         })
     }
@@ -246,6 +279,11 @@ impl Accounts {
             _ => Ok(None),
         }
     }
+}
+
+/// The stage that a client means; ruma has no form for `m.login.sso`, which has no data.
+fn stage_of(auth: &AuthData) -> Option<AuthType> {
+    auth.auth_type().map(|stage| AuthType::from(stage.as_str()))
 }
 
 fn challenge(proof: &Proof<'_>, session: &str, progress: &Progress, problem: Option<&str>) -> Error {

@@ -103,6 +103,18 @@ impl Sessions {
         }
     }
 
+    /// What a live session is for.
+    pub(crate) fn operation(&self, now: u64, id: &str) -> Option<Operation> {
+        let table = self.0.lock();
+        table.sessions.get(id).filter(|session| session.ends > now).map(|session| session.operation.clone())
+    }
+
+    /// Whether a stage of a session is completed.
+    pub(crate) fn has(&self, id: &str, stage: &AuthType) -> bool {
+        let table = self.0.lock();
+        table.sessions.get(id).is_some_and(|session| session.progress.completed.contains(stage))
+    }
+
     /// Notes what a stage proved.
     pub(crate) fn prove(&self, id: &str, stage: AuthType, proved: Proved) {
         let mut table = self.0.lock();

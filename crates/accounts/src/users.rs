@@ -11,7 +11,7 @@ use chappe_store::{
 };
 use ruma::{DeviceId, OwnedUserId, UserId};
 
-use crate::{Accounts, Error, retry::retry};
+use crate::{Accounts, Error, ExternalAccount, retry::retry};
 
 /// A user to be made.
 #[derive(Clone, Default)]
@@ -34,6 +34,8 @@ pub struct NewUser {
     pub registration_token: Option<String>,
     /// Application service it belongs to.
     pub appservice: Option<String>,
+    /// Account with an identity provider by which it logs in.
+    pub external: Option<ExternalAccount>,
 }
 
 /// Whether closing an account forgets its profile and data as well.
@@ -73,7 +75,7 @@ impl Accounts {
     }
 
     /// Makes a user. [`Error::UserInUse`], [`Error::InvalidUsername`], [`Error::Reserved`], [`Error::WeakPassword`],
-    /// [`Error::ThreepidInUse`]; [`Error::Forbidden`] when the registration token is used up.
+    /// [`Error::ThreepidInUse`], [`Error::ExternalIdInUse`]; [`Error::Forbidden`] when the registration token is used up.
     pub async fn create_user(&self, new: NewUser) -> Result<OwnedUserId, Error> {
         let localpart = match &new.localpart {
             Some(localpart) => localpart.clone(),
@@ -136,6 +138,9 @@ impl Accounts {
             }
             let row = (user.clone(), owner.0, owner.1);
             tx.put::<Threepids>(&row, &Json(Threepid { validated: now, added: now }));
+        }
+        if let Some(account) = &new.external {
+            self.draft_external_link(reader, tx, user, account).await?;
         }
         if let Some(token) = &new.registration_token {
             self.draft_token_use(reader, tx, token).await?;
@@ -218,8 +223,10 @@ impl Accounts {
         Ok(found)
     }
 
-    /// Closes an account: password, tokens, devices, addresses, what the identity service has of them, pushers go; with [`Erase::Yes`] profile and account
-    /// data as well. That its rooms are to be left is noted in the same batch (see [`Accounts::departing`]). Closing a
+    /// Closes an account: password, tokens, devices, addresses, what the identity service has of them, pushers go; with
+    /// [`Erase::Yes`] profile, account data and the accounts with identity providers as well: those of an account that was
+    /// merely closed stay with it, so that whoever comes back by one is told, and gets no second account. That its rooms
+    /// are to be left is noted in the same batch (see [`Accounts::departing`]). Closing a
     /// closed account again is fine.
     pub async fn deactivate(&self, user: &UserId, erase: Erase) -> Result<(), Error> {
         let done = retry!({
@@ -242,6 +249,7 @@ impl Accounts {
             self.draft_identity_ends(&reader, &mut tx, user).await?;
             self.draft_pusher_ends(&reader, &mut tx, user, |_| true).await?;
             if erase {
+                self.draft_external_ends(&reader, &mut tx, user).await?;
                 tx.delete_prefix::<Profiles>(&key);
                 tx.delete_prefix::<AccountData>(&key).delete_prefix::<AccountDataChanges>(&key);
                 tx.delete::<AccountDataCounts>(&key).delete_prefix::<Filters>(&key);

@@ -210,6 +210,15 @@ pub enum Users {
         #[arg(long)]
         revoke: bool,
     },
+    /// Let an account be entered no more by an account with an identity provider, as `show` lists them
+    Unlink {
+        /// User name or user id
+        user: String,
+        /// Issuer URL of the provider
+        issuer: String,
+        /// Who it is there; all of that provider unless given
+        subject: Option<String>,
+    },
     /// Refuse every request of an account until it is unlocked
     Lock {
         /// User name or user id

@@ -6,7 +6,7 @@ use axum::extract::FromRef;
 use chappe_accounts::{Accounts, RemoteUsers};
 use chappe_appservices::Services;
 use chappe_delivery::Delivery;
-use chappe_identity::{Identity, IdentityService};
+use chappe_identity::{Identity, IdentityService, Sso};
 use chappe_media::Media;
 use chappe_rooms::Rooms;
 use chappe_search::Search;
@@ -23,6 +23,8 @@ pub struct Deps {
     pub accounts: Accounts,
     /// The identity service, and identity within.
     pub service: IdentityService,
+    /// Logging in by identity providers.
+    pub sso: Sso,
     /// Rooms.
     pub rooms: Rooms,
     /// What devices have not seen yet.
@@ -84,6 +86,7 @@ parts! {
     World: deps.world;
     Accounts: deps.accounts;
     IdentityService: deps.service;
+    Sso: deps.sso;
     Rooms: deps.rooms;
     Delivery: deps.delivery;
     Services: deps.services;

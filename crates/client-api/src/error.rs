@@ -52,7 +52,7 @@ impl From<chappe_accounts::Error> for Error {
             E::UserInUse => bad_request("M_USER_IN_USE", &error),
             E::InvalidUsername(_) => bad_request("M_INVALID_USERNAME", &error),
             E::Reserved => bad_request("M_EXCLUSIVE", &error),
-            E::Invalid(_) => bad_request("M_INVALID_PARAM", &error),
+            E::Invalid(_) | E::ExternalIdInUse => bad_request("M_INVALID_PARAM", &error),
             E::BadJson(_) => bad_request("M_BAD_JSON", &error),
             E::InvalidSignature(_) => bad_request("M_INVALID_SIGNATURE", &error),
             E::WeakPassword(weakness) => bad_request(weakness.errcode(), &error),

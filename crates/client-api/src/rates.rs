@@ -18,6 +18,8 @@ pub struct Rates {
     pub login_by_ip: Rate,
     /// Log-ins to one account, right or wrong.
     pub login_by_account: Rate,
+    /// Steps on the way to an identity provider and back, from one address.
+    pub sso: Rate,
     /// Registrations, and questions whether a name or a token is good, from one address.
     pub registration: Rate,
     /// Events sent by one user.
@@ -44,6 +46,7 @@ impl Default for Rates {
             request: Rate::new(100.0, 2_000),
             login_by_ip: Rate::new(0.2, 20),
             login_by_account: Rate::new(0.05, 10),
+            sso: Rate::new(1.0, 60),
             registration: Rate::new(0.2, 10),
             message: Rate::new(10.0, 100),
             join: Rate::new(0.5, 30),

@@ -10,6 +10,7 @@ mod email;
 mod error;
 mod mail;
 mod map;
+mod oidc;
 mod rule;
 mod servers;
 mod service;
@@ -37,6 +38,12 @@ pub use self::{
     error::Error,
     mail::{Mail, MailError, MailSecrets, Mailer, Smtp},
     map::{InvalidMap, InvalidPattern, Map, MapBook, MapEntry, Whom},
+    oidc::{
+        Algorithm, Arrival, ClientAuth, ClientUrl, Cookie, Departure, EmailFallback, EmailTrust, Errand,
+        Flaw, InvalidClientUrl, Manner, NewAccounts, ProviderConfig, ProviderError, Return, SSO_APPROVE_PATH,
+        SSO_CALLBACK_PATH, SSO_LOGGED_OUT_PATH, SSO_LOGOUT_PATH, Sso, SsoConfig, SsoDeps, SsoError, SsoPage,
+        Userinfo, sso_page,
+    },
     rule::{InvalidRule, Rule, Rules},
     servers::{ListedServer, ServerList, is_server_pattern},
     service::{

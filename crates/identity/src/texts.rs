@@ -245,7 +245,7 @@ pub fn page(page: &Page<'_>, language: Language, service: &str) -> String {
     document(language, &service, &format!("<h1>{service}</h1>{body}"))
 }
 
-fn document(language: Language, title: &str, body: &str) -> String {
+pub(crate) fn document(language: Language, title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html><html lang=\"{}\"><head><meta charset=\"utf-8\"><title>{title}</title>\
          <meta name=\"viewport\" content=\"width=device-width\"></head>\

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Jobs, SharedSecret};
@@ -15,7 +15,8 @@ use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
 use chappe_identity::{
-    Identity, IdentityService, MailConfig, MailSecrets, Post, ServerList, ServiceDeps, Site, Smtp, Templates,
+    Identity, IdentityService, MailConfig, MailSecrets, Post, ServerList, ServiceDeps, Site, Smtp, Sso,
+    SsoConfig, SsoDeps, Templates,
 };
 use chappe_kv::Db;
 use chappe_media::Media;
@@ -87,6 +88,7 @@ impl House {
             key: Arc::clone(&ground.key),
             homeservers: Arc::new(federation.clone()),
         });
+        let sso = ground.sso(config, &service)?;
         let identity_api = chappe_identity_api::Api::new(chappe_identity_api::Deps {
             service: service.clone(),
             network,
@@ -96,6 +98,7 @@ impl House {
             world: world.clone(),
             accounts: accounts.clone(),
             service: service.clone(),
+            sso,
             rooms: rooms.clone(),
             remote: Arc::new(federation.clone()),
             delivery: delivery.clone(),
@@ -326,6 +329,17 @@ impl Ground {
         Ok(network)
     }
 
+    fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {
+        let deps = SsoDeps {
+            world: self.world.clone(),
+            accounts: self.accounts.clone(),
+            service: service.clone(),
+            config: config.sso.clone(),
+            secrets: provider_secrets(&config.sso)?,
+        };
+        Ok(Sso::new(deps))
+    }
+
     fn rooms(&self, config: &Config, network: &Network) -> Rooms {
         let deps = chappe_rooms::Deps {
             store: self.store.clone(),
@@ -497,6 +511,19 @@ fn templates(folder: &Path) -> Result<Templates> {
         }
     }
     Templates::new(&files).with_context(place)
+}
+
+/// What the files of secrets hold, by the provider's id.
+pub(crate) fn provider_secrets(config: &SsoConfig) -> Result<BTreeMap<String, String>> {
+    let mut secrets = BTreeMap::new();
+    for provider in &config.providers {
+        let Some(file) = &provider.client_secret_file else { continue };
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let secret = text.trim_end_matches(['\r', '\n']).to_owned();
+        ensure!(!secret.is_empty(), "{} is empty", file.display());
+        secrets.insert(provider.id.clone(), secret);
+    }
+    Ok(secrets)
 }
 
 pub(crate) fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {

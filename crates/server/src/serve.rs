@@ -146,6 +146,7 @@ pub(crate) fn rehearse(config: &Config) -> Result<()> {
     World::real(&config.outbound).context("`outbound.certificate_authorities`")?;
     config.mail.as_ref().map(assemble::post).transpose().context("`mail`")?;
     registrations::read(config)?;
+    assemble::provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;
     assemble::shared_secret(&config.admin).context("`admin.registration_shared_secret_file`")?;
     Ok(())
 }

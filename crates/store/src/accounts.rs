@@ -146,6 +146,17 @@ pub struct Threepid {
     pub added: u64,
 }
 
+/// An account with an identity provider, by which a local user logs in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalId {
+    /// Whose.
+    pub user: OwnedUserId,
+    /// What the configuration called the provider then.
+    pub provider: String,
+    /// Since when, in milliseconds since 1970.
+    pub linked: u64,
+}
+
 /// A device: the head record of its tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -241,6 +252,10 @@ table! {
     Threepids = THREEPIDS: (OwnedUserId, String, String) => Json<Threepid>;
     /// `(medium, address)` → user.
     ThreepidOwners = THREEPID_OWNERS: (String, String) => String;
+    /// `(issuer, subject)` → whose.
+    ExternalIds = EXTERNAL_IDS: (String, String) => Json<ExternalId>;
+    /// `(user, issuer, subject)` → nothing.
+    ExternalIdsOf = EXTERNAL_IDS_OF: (OwnedUserId, String, String) => ();
     /// `(user, device)` → device.
     Devices = DEVICES: (OwnedUserId, OwnedDeviceId) => Json<Device>;
     /// `(user, device)` → when and from where.

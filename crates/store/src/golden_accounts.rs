@@ -10,9 +10,9 @@ use crate::{
     Json, Value,
     accounts::{
         AccessToken, AccessTokens, Deactivation, Departures, Device, DeviceSeen, DeviceTokens, Devices,
-        Expiries, OAuthLogIn, OneOffPurpose, OneOffToken, OneOffTokens, Passwords, Positioned, Pusher,
-        PusherOwners, Pushers, RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen,
-        Threepid, ThreepidOwners, Threepids, User, UserKind, Users,
+        Expiries, ExternalId, ExternalIds, ExternalIdsOf, OAuthLogIn, OneOffPurpose, OneOffToken, OneOffTokens,
+        Passwords, Positioned, Pusher, PusherOwners, Pushers, RefreshToken, RefreshTokens, RegistrationToken,
+        RegistrationTokens, Seen, Threepid, ThreepidOwners, Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     accounts_keys::{
@@ -89,6 +89,11 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
             Json(Threepid { validated: 1, added: 2 }),
         ),
         row::<ThreepidOwners>((text("email"), text("a@x.fr")), user.to_string()),
+        row::<ExternalIds>(
+            (text("https://i"), text("s")),
+            Json(ExternalId { user: user.clone(), provider: text("p"), linked: 3 }),
+        ),
+        row::<ExternalIdsOf>((user.clone(), text("https://i"), text("s")), ()),
         row::<Profiles>((user.clone(), text("displayname")), b"\"A\"".to_vec()),
         row::<Devices>(both.clone(), Json(phone)),
         row::<Devices>(both.clone(), Json(Device { created: 4, dehydrated: true, ..Device::default() })),
@@ -154,7 +159,7 @@ fn oauth(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     let (owner, of) = (user.clone(), device.clone());
     let access = AccessToken { user: owner, device: of, expires: Some(9), replaces: None, oauth: true };
     let log_in = Some(OAuthLogIn { client: [4; 32], scope: text("s") });
-    let phone = Device { name: None, created: 4, revision: 2, oauth: log_in };
+    let phone = Device { created: 4, revision: 2, oauth: log_in, ..Device::default() };
     let session = BrowserSession { user: user.clone(), password: [4; 32], expires: 6 };
     vec![
         row::<AccessTokens>(hash, Json(access)),

@@ -263,6 +263,10 @@ registry! {
     OAUTH_EXPIRIES = 114, Queue;
     /// How many OAuth clients are registered.
     OAUTH_COUNTS = 115, Point;
+    /// Whose an account with an identity provider is.
+    EXTERNAL_IDS = 120, Point;
+    /// The same by user.
+    EXTERNAL_IDS_OF = 121, Index;
 
     // Delivery.
     /// Threads that users follow.

@@ -1,6 +1,6 @@
 //! `users`: accounts of this server.
 
-use chappe_accounts::{Erase, NewUser, OtherDevices, User, UserFilter};
+use chappe_accounts::{Erase, ExternalLink, NewUser, OtherDevices, User, UserFilter};
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
 
@@ -51,6 +51,9 @@ pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
             let said = if revoke { "is an ordinary user now" } else { "is an administrator now" };
             Ok(Answer::line(format!("{id} {said}"), json!({ "user_id": id, "admin": !revoke })))
         }
+        Users::Unlink { user, issuer, subject } => {
+            unlink(deps, &existing(deps, &user).await?, &issuer, subject.as_deref()).await
+        }
         Users::Lock { user } => lock(deps, &user, true).await,
         Users::Unlock { user } => lock(deps, &user, false).await,
     }
@@ -63,6 +66,12 @@ async fn show(deps: &Deps, id: &UserId) -> Result<Answer, Error> {
     let addresses = deps.accounts.threepids(id).await?;
     lines.extend(addresses.iter().map(|bound| format!("address  {}", bound.address)));
     shown["addresses"] = addresses.iter().map(|bound| json!(bound.address)).collect();
+    let links = deps.accounts.external_links(id).await?;
+    lines.extend(
+        links.iter().map(|link| format!("login    {} {}", link.account.issuer, link.account.subject)),
+    );
+    let link = |link: &ExternalLink| json!({ "issuer": link.account.issuer, "subject": link.account.subject, "provider": link.account.provider, "linked": link.linked });
+    shown["external_ids"] = links.iter().map(link).collect();
     let devices = deps.accounts.devices(id).await?;
     for device in &devices {
         let name = device.name.as_deref().unwrap_or("-");
@@ -93,6 +102,22 @@ async fn deactivate(deps: &Deps, id: &UserId, erase: bool) -> Result<Answer, Err
     let mut lines = vec![format!("{id} closed, {} rooms left", departure.left)];
     lines.extend(failed.iter().cloned());
     Ok(Answer { lines, data: json!({ "user_id": id, "rooms_left": departure.left, "failed": failed }) })
+}
+
+async fn unlink(deps: &Deps, id: &UserId, issuer: &str, subject: Option<&str>) -> Result<Answer, Error> {
+    let mut links = deps.accounts.external_links(id).await?;
+    links.retain(|link| {
+        link.account.issuer == issuer && subject.is_none_or(|subject| link.account.subject == subject)
+    });
+    if links.is_empty() {
+        return Err(Error::NotFound(format!("such an account with {issuer}")));
+    }
+    for link in &links {
+        deps.accounts.unlink_external_account(id, &link.account.issuer, &link.account.subject).await?;
+    }
+    let subjects: Vec<&str> = links.iter().map(|link| link.account.subject.as_str()).collect();
+    let said = format!("{id} is entered no more by {} of {issuer}", subjects.join(", "));
+    Ok(Answer::line(said, json!({ "user_id": id, "issuer": issuer, "subjects": subjects })))
 }
 
 async fn lock(deps: &Deps, user: &str, locked: bool) -> Result<Answer, Error> {

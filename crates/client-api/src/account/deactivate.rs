@@ -9,10 +9,11 @@ use ruma::api::client::account::{
     deactivate::v3::{Request, Response},
 };
 
-use crate::{error::Result, requester::Requester, uia::ask_password};
+use crate::{error::Result, requester::Requester, uia::Uia};
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
+    State(uia): State<Uia>,
     State(rooms): State<Rooms>,
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
@@ -20,7 +21,7 @@ pub(super) async fn handler(
     // An application service closes what is its alone, and nobody else's account.
     if !requester.appservice().is_some_and(|service| service.owns_user(requester.user())) {
         let operation = ("POST", "/account/deactivate");
-        ask_password(&accounts, &requester, operation, &body, request.auth.as_ref()).await?;
+        uia.ask(&requester, operation, &body, request.auth.as_ref()).await?;
     }
     let erase = if request.erase { Erase::Yes } else { Erase::No };
     accounts.deactivate(requester.user(), erase).await?;

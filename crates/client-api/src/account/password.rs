@@ -17,13 +17,15 @@ use crate::{
     error::Result,
     rates::Limits,
     requester::{Anybody, Requester},
-    uia::ask_password,
+    uia::Uia,
 };
 
 const PATH: (&str, &str) = ("POST", "/account/password");
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
+    State(uia): State<Uia>,
     State(identity): State<Identity>,
     State(limits): State<Limits>,
     origin: Origin,
@@ -33,7 +35,7 @@ pub(super) async fn handler(
     accounts.check_password(&request.new_password)?;
     let auth = request.auth.as_ref();
     let user = if let Some(requester) = &requester {
-        ask_password(&accounts, requester, PATH, &body, auth).await?;
+        uia.ask(requester, PATH, &body, auth).await?;
         requester.user().to_owned()
     } else {
         // Each such request opens a session or is a guess at one.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use chappe_accounts::{Accounts, LogIn, NewUser, Operation, Proof, UserKind, Verified};
-use chappe_identity::{Email, Identity, IdentityService, Purpose};
+use chappe_identity::{Email, IdentityService, Purpose};
 use chappe_web::{Origin, Ruma};
 use ruma::{
     OwnedUserId,
@@ -96,7 +96,8 @@ async fn sign_up(
         ..NewUser::default()
     };
     let user = match proved_address(&verified).filter(|_| named_by_address) {
-        Some(email) => create_named(accounts, identity, &email, new).await?,
+        // The names follow from the address: the first that is free (profile `agents`).
+        Some(email) => identity.naming(&email)?.create(accounts, new).await?,
         None => accounts.create_user(new).await?,
     };
     // What waited for the address finds its way now.
@@ -125,28 +126,6 @@ fn flows(registration: &Registration) -> Vec<Vec<AuthType>> {
 
 fn proved_address(verified: &Verified) -> Option<Email> {
     verified.email.as_deref().and_then(|address| Email::parse(address).ok())
-}
-
-/// The account's names follow from its address: the first that is free (profile `agents`).
-async fn create_named(
-    accounts: &Accounts,
-    identity: &Identity,
-    email: &Email,
-    new: NewUser,
-) -> Result<OwnedUserId> {
-    let naming = identity.naming(email)?;
-    for user in &naming.user_ids {
-        let named = NewUser {
-            localpart: Some(user.localpart().to_owned()),
-            displayname: Some(naming.display_name.clone()),
-            ..new.clone()
-        };
-        match accounts.create_user(named).await {
-            Err(chappe_accounts::Error::UserInUse) => {}
-            other => return Ok(other?),
-        }
-    }
-    Err(chappe_accounts::Error::UserInUse.into())
 }
 
 fn closed() -> chappe_web::Error {

@@ -12,10 +12,12 @@ use ruma::{
     thirdparty::Medium,
 };
 
-use crate::{Config, error::Result, requester::Acting, uia::ask_password};
+use crate::{Config, error::Result, requester::Acting, uia::Uia};
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
+    State(uia): State<Uia>,
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
     State(world): State<World>,
@@ -25,7 +27,7 @@ pub(super) async fn handler(
     if !config.threepid_changes {
         return Err(chappe_web::Error::forbidden("Addresses are not changed by users on this server").into());
     }
-    ask_password(&accounts, &requester, ("POST", "/account/3pid/add"), &body, request.auth.as_ref()).await?;
+    uia.ask(&requester, ("POST", "/account/3pid/add"), &body, request.auth.as_ref()).await?;
     let proof = identity.validated(Purpose::AddToAccount, &request.sid, &request.client_secret).await?;
     let address = proof.address.to_string();
     identity.spend(proof).await?;

@@ -17,7 +17,7 @@ use ruma::{OwnedClientSecret, OwnedSessionId, api::client::uiaa::AuthData, third
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Config, error::Result, requester::Acting, uia::ask_password};
+use crate::{Config, error::Result, requester::Acting, uia::Uia};
 
 #[derive(Deserialize)]
 struct Body {
@@ -35,8 +35,10 @@ struct Credentials {
     sid: OwnedSessionId,
 }
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
+    State(uia): State<Uia>,
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
     State(world): State<World>,
@@ -50,7 +52,7 @@ pub(super) async fn handler(
     let body: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
     let Body { three_pid_creds: Credentials { client_secret, sid }, auth } =
         serde_json::from_slice(&bytes).map_err(unreadable)?;
-    ask_password(&accounts, &requester, ("POST", "/account/3pid"), &body, auth.as_ref()).await?;
+    uia.ask(&requester, ("POST", "/account/3pid"), &body, auth.as_ref()).await?;
     let proof = match identity.validated(Purpose::AddToAccount, &sid, &client_secret).await {
         Err(chappe_identity::Error::NoSession | chappe_identity::Error::NotValidated) => {
             let sentence = "This session proves no address here";

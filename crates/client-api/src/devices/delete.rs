@@ -5,10 +5,11 @@ use chappe_accounts::Accounts;
 use chappe_web::{Ruma, WithBody};
 use ruma::api::client::device::{delete_device, delete_devices};
 
-use crate::{error::Result, requester::Requester, uia::ask_person};
+use crate::{error::Result, requester::Requester, uia::Uia};
 
 pub(super) async fn one(
     State(accounts): State<Accounts>,
+    State(uia): State<Uia>,
     requester: Requester,
     WithBody(request, body): WithBody<delete_device::v3::Request>,
 ) -> Result<Ruma<delete_device::v3::Response>> {
@@ -16,18 +17,19 @@ pub(super) async fn one(
         return Err(chappe_web::Error::not_found("No such device").into());
     }
     let path = format!("/devices/{}", request.device_id);
-    ask_person(&accounts, &requester, ("DELETE", &path), &body, request.auth.as_ref()).await?;
+    uia.ask_person(&requester, ("DELETE", &path), &body, request.auth.as_ref()).await?;
     accounts.delete_devices(requester.user(), &[request.device_id]).await?;
     Ok(Ruma(delete_device::v3::Response::new()))
 }
 
 pub(super) async fn many(
     State(accounts): State<Accounts>,
+    State(uia): State<Uia>,
     requester: Requester,
     WithBody(request, body): WithBody<delete_devices::v3::Request>,
 ) -> Result<Ruma<delete_devices::v3::Response>> {
     let path = ("POST", "/delete_devices");
-    ask_person(&accounts, &requester, path, &body, request.auth.as_ref()).await?;
+    uia.ask_person(&requester, path, &body, request.auth.as_ref()).await?;
     accounts.delete_devices(requester.user(), &request.devices).await?;
     Ok(Ruma(delete_devices::v3::Response::new()))
 }

@@ -8,15 +8,11 @@ use chappe_accounts::{Accounts, CrossSigningUpload, Replace};
 use chappe_web::{Ruma, WithBody};
 use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
 
-use crate::{
-    Config,
-    error::Result,
-    requester::Requester,
-    uia::{ask_approval, ask_person},
-};
+use crate::{Config, error::Result, requester::Requester, uia::Uia};
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
+    State(uia): State<Uia>,
     State(config): State<Arc<Config>>,
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
@@ -32,9 +28,9 @@ pub(super) async fn handler(
         match config.account_page.as_deref().filter(|_| requester.oauth) {
             Some(page) => {
                 let url = format!("{page}?action=org.matrix.cross_signing_reset");
-                ask_approval(&accounts, &requester, (path, &url), &body, auth).await?;
+                uia.ask_approval(&requester, (path, &url), &body, auth).await?;
             }
-            None => ask_person(&accounts, &requester, path, &body, auth).await?,
+            None => uia.ask_person(&requester, path, &body, auth).await?,
         }
         Replace::Allowed
     } else {

@@ -7,14 +7,15 @@ use chappe_accounts::Accounts;
 use chappe_web::{Ruma, WithBody};
 use ruma::api::client::session::get_login_token::v1::{Request, Response};
 
-use crate::{error::Result, requester::Requester, uia::ask_password};
+use crate::{error::Result, requester::Requester, uia::Uia};
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
+    State(uia): State<Uia>,
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
-    ask_password(&accounts, &requester, ("POST", "/login/get_token"), &body, request.auth.as_ref()).await?;
+    uia.ask(&requester, ("POST", "/login/get_token"), &body, request.auth.as_ref()).await?;
     let (token, expires_in_ms) = accounts.login_token(requester.user()).await?;
     Ok(Ruma(Response::new(Duration::from_millis(expires_in_ms), token)))
 }

@@ -6,6 +6,7 @@ mod login_types;
 mod logout;
 mod logout_all;
 mod refresh;
+mod sso;
 
 use chappe_accounts::{Issued, Refreshing};
 use chappe_web::Routes;
@@ -21,6 +22,7 @@ pub(crate) fn routes() -> Routes<Api> {
         .on::<api::refresh_token::v3::Request, _>(refresh::handler)
         .on::<api::logout::v3::Request, _>(logout::handler)
         .on::<api::logout_all::v3::Request, _>(logout_all::handler)
+        .and(sso::routes())
 }
 
 /// Whether a client said that it can refresh.

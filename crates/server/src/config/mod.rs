@@ -57,6 +57,9 @@ pub struct Config {
     /// How mail goes out; absent: no mail.
     #[serde(default)]
     pub mail: Option<MailConfig>,
+    /// Logging in by identity providers.
+    #[serde(default)]
+    pub sso: chappe_identity::SsoConfig,
     /// Passwords, tokens and what one account may keep.
     #[serde(default)]
     pub accounts: chappe_accounts::AccountsConfig,

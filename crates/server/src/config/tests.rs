@@ -137,9 +137,15 @@ fn uncommented(examples: bool) -> String {
         let first = rest.split([' ', '=']).next().unwrap();
         let is_key = rest.contains(" = ") && first.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         let is_example = rest.contains("# example");
-        let is_section = ["[client.turn]", "[rooms.notices]", "[rooms.policy_server]"]
-            .iter()
-            .any(|section| rest.starts_with(section));
+        let is_section = [
+            "[client.turn]",
+            "[rooms.notices]",
+            "[rooms.policy_server]",
+            "[[sso.providers]]",
+            "[sso.providers.accounts]",
+        ]
+        .iter()
+        .any(|section| rest.starts_with(section));
         let wanted = (is_key || is_section) && (examples || !is_example);
         if wanted { rest } else { line }
     };
@@ -183,7 +189,9 @@ fn names(section: &[String]) -> Option<Vec<String>> {
     let path = section.join(".");
     let header = match &*path {
         "" => String::new(),
-        "listeners" | "client.support_contacts" => format!("[[{path}]]\n"),
+        "listeners" | "client.support_contacts" | "sso.providers" => format!("[[{path}]]\n"),
+        // One that is whole but for the key that is asked for.
+        "sso.providers.accounts" => format!("[[sso.providers]]\n[{path}]\n"),
         _ => format!("[{path}]\n"),
     };
     let text = if header.is_empty() {

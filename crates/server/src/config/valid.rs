@@ -26,6 +26,9 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     appservices(config, &mut found);
     mail(config, &mut found);
     previews(config, &mut found);
+    for (key, sentence) in config.sso.problems(config.identity.profile) {
+        found.need(false, &format!("sso.{key}"), sentence);
+    }
     found.0
 }
 

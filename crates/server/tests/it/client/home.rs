@@ -38,7 +38,7 @@ pub(super) const PASSWORD: &str = "correct horse battery";
 /// A server in the process.
 pub(super) struct Home {
     router: Router,
-    accounts: Accounts,
+    pub(super) accounts: Accounts,
     pub(super) world: World,
     pub(super) net: FakeNet,
     _folder: Arc<TempDir>,
@@ -83,23 +83,29 @@ impl Home {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let text = CONFIGURATION
             .replace("[client.registration]", &format!("[client]\n{more}\n[client.registration]"));
-        Self::on(&folder, &Db::new(Memory::default()), &text).await
+        Self::placed(&folder, &Db::new(Memory::default()), &FakeNet::new(), &text).await
     }
 
     /// A server on a folder and a database that may have been another one's before.
     pub(super) async fn again(folder: &Arc<TempDir>, db: &Db, more: &str) -> Self {
-        Self::on(folder, db, &format!("{more}\n{CONFIGURATION}")).await
+        Self::placed(folder, db, &FakeNet::new(), &format!("{more}\n{CONFIGURATION}")).await
     }
 
-    async fn on(folder: &Arc<TempDir>, db: &Db, text: &str) -> Self {
+    /// A server that browsers reach over TLS, on a network with others, with more lines of configuration behind.
+    pub(super) async fn on(net: &FakeNet, more: &str) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let text = format!("{}\n{more}", CONFIGURATION.replace("http://", "https://"));
+        Self::placed(&folder, &Db::new(Memory::default()), net, &text).await
+    }
+
+    async fn placed(folder: &Arc<TempDir>, db: &Db, net: &FakeNet, text: &str) -> Self {
         let data = format!("data_dir = {:?}\n{text}", folder.path().display().to_string());
         let config = config::parse("test", &data, std::iter::empty()).unwrap();
-        let net = FakeNet::new();
-        let world = World::fake(Fake::new("a.test", 1, &net));
+        let world = World::fake(Fake::new("a.test", 1, net));
         let house = House::build(&config, world.clone(), db.clone()).await.unwrap();
         house.start();
         let router = house.router(&BTreeSet::from([Api::Client, Api::Media, Api::Admin]));
-        Self { router, accounts: house.accounts.clone(), world, net, _folder: folder.clone() }
+        Self { router, accounts: house.accounts.clone(), world, net: net.clone(), _folder: folder.clone() }
     }
 
     /// Ends everything at once, as a crash does.

@@ -17,5 +17,6 @@ mod reindex;
 mod rooms;
 mod search;
 mod sliding;
+mod sso;
 mod table;
 mod unstable;

@@ -1,8 +1,6 @@
 //! `GET /v1/threepid/{medium}/users/{address}` and `GET /v1/auth_providers/{provider}/users/{externalId}`: whose an
 //! address or an identity elsewhere is.
 
-use std::future::{Ready, ready};
-
 use axum::{Json, extract::State};
 use chappe_identity::Email;
 use chappe_web::Arguments;
@@ -22,9 +20,14 @@ pub(super) async fn by_threepid(
     Ok(Json(json!({ "user_id": user })))
 }
 
-/// No account of this server belongs to an identity elsewhere.
-pub(super) fn by_external_id(_: Arguments<(String, String)>) -> Ready<Result<Json<Value>>> {
-    ready(Err(chappe_web::Error::not_found("User not found").into()))
+/// The provider is named by its issuer URL.
+pub(super) async fn by_external_id(
+    State(api): State<Api>,
+    Arguments((issuer, subject)): Arguments<(String, String)>,
+) -> Result<Json<Value>> {
+    let found = api.accounts.user_by_external_account(&issuer, &subject).await?;
+    let user = found.ok_or_else(|| chappe_web::Error::not_found("User not found"))?;
+    Ok(Json(json!({ "user_id": user })))
 }
 
 /// An address as it is stored.

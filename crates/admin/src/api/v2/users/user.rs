@@ -1,7 +1,7 @@
 //! `GET` and `PUT /v2/users/{userId}`: one account; made if it is not there.
 
 use axum::{Json, extract::State};
-use chappe_accounts::{Erase, NewUser, User};
+use chappe_accounts::{Erase, ExternalAccount, ExternalLink, NewUser, User};
 use chappe_web::Arguments;
 use http::StatusCode;
 use ruma::{OwnedUserId, UserId, thirdparty::Medium};
@@ -42,7 +42,8 @@ async fn whole(api: &Api, user: &UserId) -> Result<Value> {
     shown["avatar_url"] = json!(profile.avatar_url());
     shown["last_seen_ts"] = json!(seen);
     shown["threepids"] = addresses.iter().map(address).collect();
-    shown["external_ids"] = json!([]);
+    let link = |link: &ExternalLink| json!({ "auth_provider": link.account.issuer, "external_id": link.account.subject });
+    shown["external_ids"] = api.accounts.external_links(user).await?.iter().map(link).collect();
     Ok(shown)
 }
 
@@ -54,7 +55,7 @@ pub(super) struct Request {
     displayname: Option<String>,
     avatar_url: Option<String>,
     threepids: Option<Vec<Address>>,
-    external_ids: Option<Vec<Value>>,
+    external_ids: Option<Vec<ExternalId>>,
     admin: Option<bool>,
     deactivated: Option<bool>,
     locked: Option<bool>,
@@ -67,6 +68,13 @@ pub(super) struct Request {
 struct Address {
     medium: String,
     address: String,
+}
+
+#[derive(Deserialize)]
+struct ExternalId {
+    /// The issuer URL of an identity provider.
+    auth_provider: String,
+    external_id: String,
 }
 
 /// Tells null from what was left out.
@@ -112,8 +120,9 @@ impl Request {
     /// Refuses what cannot be done before anything is.
     fn check(&self, administrator: &Administrator, user: &UserId) -> Result<()> {
         let invalid = |said: &'static str| Err(chappe_web::Error::invalid_param(said).into());
-        if self.external_ids.as_ref().is_some_and(|ids| !ids.is_empty()) {
-            return invalid("This server has no identity providers whose ids could be bound");
+        let issuer = |id: &ExternalId| id.auth_provider.starts_with("https://");
+        if !self.external_ids.iter().flatten().all(issuer) {
+            return invalid("auth_provider is the issuer URL of an identity provider");
         }
         if self.user_type.iter().flatten().any(|word| !TYPES.contains(&word.as_str())) {
             return invalid("Invalid user type");
@@ -161,6 +170,15 @@ impl Request {
             let published = api.service.binds_new_accounts();
             api.accounts.replace_threepids(user, &addresses, published).await?;
             api.service.wake();
+        }
+        if let Some(ids) = &self.external_ids {
+            let account = |id: &ExternalId| ExternalAccount {
+                issuer: id.auth_provider.clone(),
+                subject: id.external_id.clone(),
+                provider: String::new(),
+            };
+            let wanted: Vec<ExternalAccount> = ids.iter().map(account).collect();
+            api.accounts.replace_external_accounts(user, &wanted).await?;
         }
         for (field, value) in [("displayname", &self.displayname), ("avatar_url", &self.avatar_url)] {
             if let Some(value) = value {
