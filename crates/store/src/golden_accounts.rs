@@ -10,9 +10,10 @@ use crate::{
     Json, Value,
     accounts::{
         AccessToken, AccessTokens, Deactivation, Departures, Device, DeviceSeen, DeviceTokens, Devices,
-        Expiries, ExternalId, ExternalIds, ExternalIdsOf, OAuthLogIn, OneOffPurpose, OneOffToken, OneOffTokens,
-        Passwords, Positioned, Pusher, PusherOwners, Pushers, RefreshToken, RefreshTokens, RegistrationToken,
-        RegistrationTokens, Seen, Threepid, ThreepidOwners, Threepids, User, UserKind, Users,
+        Expiries, ExternalId, ExternalIds, ExternalIdsOf, OAuthLogIn, OneOffPurpose, OneOffToken,
+        OneOffTokens, Passwords, Positioned, Pusher, PusherOwners, Pushers, RefreshToken, RefreshTokens,
+        RegistrationToken, RegistrationTokens, Seen, Threepid, ThreepidOwners, Threepids, User, UserKind,
+        Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     accounts_keys::{
@@ -68,8 +69,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     let one_off = OneOffToken { purpose: OneOffPurpose::LogIn, user: user.clone(), expires: 9 };
     let pusher = Pusher { pusher: json!({ "kind": "http" }), device: Some(device.clone()), created: 3 };
     let both = (user.clone(), device.clone());
-    let phone =
-        Device { name: Some(text("phone")), created: 4, revision: 2, dehydrated: false, oauth: None };
+    let phone = Device { name: Some(text("phone")), created: 4, revision: 2, dehydrated: false, oauth: None };
     vec![
         row::<Users>(user.clone(), Json(User::default())),
         row::<Users>(user.clone(), Json(closed)),

@@ -262,7 +262,7 @@ async fn invited_elsewhere(person: &Person<'_>, count: usize) {
             state: Vec::new(),
             version: Some("11".to_owned()),
             via: Vec::new(),
-        number: None,
+            number: None,
         };
         let room = OwnedRoomId::try_from(format!("!r{n}:b.example")).unwrap();
         tx.put_out_of_band(&person.id, &room, &what);
