@@ -119,6 +119,10 @@ impl Accounts {
         retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
+            let there = reader.get::<Devices>(&(user.to_owned(), device.to_owned())).await?;
+            if there.is_some_and(|Json(there)| !there.dehydrated) {
+                return Ok(());
+            }
             let arrival = Arrival { user, device, name, oauth: None };
             self.draft_device(&reader, &mut tx, &arrival).await?;
             drop(reader);

@@ -98,7 +98,10 @@ impl Accounts {
     pub async fn revoke(&self, token: &str) -> Result<(), Error> {
         let hash = sha256(token);
         let reader = self.store().read();
-        let access = reader.get::<AccessTokens>(&hash).await?.map(|Json(row)| (row.user, row.device));
+        let now = self.world().now();
+        let access = reader.get::<AccessTokens>(&hash).await?.map(|Json(row)| row);
+        let access = access.filter(|row| row.expires.is_none_or(|at| at > now));
+        let access = access.map(|row| (row.user, row.device));
         let refresh = reader.get::<RefreshTokens>(&hash).await?.map(|Json(row)| (row.user, row.device));
         drop(reader);
         match access.or(refresh) {

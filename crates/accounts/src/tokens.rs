@@ -126,7 +126,8 @@ impl Accounts {
             user_id: row.user,
             device_id: Some(row.device),
             kind: user.kind,
-            admin: user.admin,
+            // A client that anybody may register does not get the server with its user's word.
+            admin: user.admin && !row.oauth,
             suspended: user.suspended,
             oauth: row.oauth,
             appservice: None,

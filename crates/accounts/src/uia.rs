@@ -145,8 +145,7 @@ impl Accounts {
     /// `Ok` comes once per session: the second of two parallel completions is asked again.
     pub async fn authorize(&self, operation: &Operation, proof: Proof<'_>) -> Result<Verified, Error> {
         let Some(auth) = proof.auth else {
-            let session = self.inner.sessions.open(self.world(), self.uia_lifetime(), operation);
-            return Err(challenge(&proof, &session, &Progress::default(), None));
+            return self.begin(operation, &proof);
         };
         let session = match auth.session() {
             Some(session) => session.to_owned(),
@@ -179,6 +178,22 @@ impl Accounts {
             }),
             Err(progress) => Err(challenge(&proof, &session, &progress, None)),
         }
+    }
+
+    /// Opens a session. Where it is completed on this server's pages alone, a request that comes again without a word of its
+    /// session goes on with the one it has.
+    fn begin(&self, operation: &Operation, proof: &Proof<'_>) -> Result<Verified, Error> {
+        let sessions = &self.inner.sessions;
+        let now = self.world().now();
+        let by_approval = proof.flows.iter().all(|flow| *flow == [AuthType::OAuth]);
+        if by_approval && let Some(session) = sessions.same(now, operation) {
+            return match sessions.finish(now, &session, operation, proof.flows) {
+                Ok(progress) => Ok(Verified { stages: progress.completed, email: None, registration_token: None }),
+                Err(progress) => Err(challenge(proof, &session, &progress, None)),
+            };
+        }
+        let session = sessions.open(self.world(), self.uia_lifetime(), operation);
+        Err(challenge(proof, &session, &Progress::default(), None))
     }
 
     /// The devices of a user whose requests wait for an approval on this server's pages.

@@ -138,17 +138,31 @@ impl Sessions {
         devices.into_iter().map(ToOwned::to_owned).collect()
     }
 
-    /// Completes what a device of the user waits for; whether there was anything.
+    /// Completes what a device of the user waits for; whether there was anything. Nothing is if the device asks for more
+    /// than one thing: the user cannot tell them apart.
     pub(crate) fn approve(&self, now: u64, user: &UserId, device: &DeviceId) -> bool {
         let mut table = self.0.lock();
-        let mut any = false;
-        for session in table.sessions.values_mut() {
-            if session.waits(now) && session.operation.device_of(user) == Some(device) {
-                session.progress.completed.push(AuthType::OAuth);
-                any = true;
-            }
+        let of_device = |session: &Session| {
+            session.waits(now) && session.operation.device_of(user) == Some(device)
+        };
+        let mut waiting: Vec<&mut Session> =
+            table.sessions.values_mut().filter(|session| of_device(session)).collect();
+        let Some(wanted) = waiting.first().map(|session| session.operation.clone()) else { return false };
+        if waiting.iter().any(|session| session.operation != wanted) {
+            return false;
         }
-        any
+        for session in &mut waiting {
+            session.progress.completed.push(AuthType::OAuth);
+        }
+        true
+    }
+
+    /// A live session for the very same operation.
+    pub(crate) fn same(&self, now: u64, operation: &Operation) -> Option<String> {
+        let table = self.0.lock();
+        let mut same = table.sessions.iter();
+        same.find(|(_, session)| session.ends > now && session.operation == *operation)
+            .map(|(id, _)| id.clone())
     }
 
     /// Notes a wrong proof; too many end the session.

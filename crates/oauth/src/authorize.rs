@@ -51,7 +51,11 @@ pub(super) async fn decide(Posted { visitor, fields }: Posted) -> Response {
     if fields.get("decision") != Some("allow") {
         return onward(&back.refusal(&Error::AccessDenied), None);
     }
-    match visitor.oauth.code(&authorization, user).await {
+    let oauth = &visitor.oauth;
+    if let Err(error) = oauth.count("oauth grant", user.as_str(), oauth.config().rates.token) {
+        return visitor.problem(&error).into_response();
+    }
+    match oauth.code(&authorization, user).await {
         Ok(code) => onward(&back.to("code", &code), None),
         Err(error) => visitor.problem(&error).into_response(),
     }

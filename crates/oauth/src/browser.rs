@@ -18,6 +18,15 @@ use crate::{
 /// Characters of a cookie.
 pub(crate) const COOKIE_LENGTH: usize = 43;
 
+/// Somebody who has proved a password.
+#[derive(Clone, Debug)]
+pub(crate) struct Proved {
+    /// Who.
+    pub(crate) user: OwnedUserId,
+    /// What changes with the password.
+    pub(crate) password: [u8; 32],
+}
+
 /// Why a password was not taken.
 #[derive(Debug)]
 pub(crate) enum NotIn {
@@ -53,13 +62,13 @@ impl OAuth {
         Ok((password == Some(row.password)).then_some(row.user))
     }
 
-    /// Logs a browser in; gives its cookie.
-    pub(crate) async fn open_browser(&self, user: &UserId) -> Result<String> {
-        let password = self.accounts().password_mark(user).await?.ok_or(Error::Internal)?;
+    /// Logs a browser in whose user proved the password with this mark; gives its cookie.
+    pub(crate) async fn open_browser(&self, Proved { user, password }: &Proved) -> Result<String> {
+        let password = *password;
         let cookie = self.world().token(COOKIE_LENGTH);
         let lifetime = self.config().browser_session_seconds.saturating_mul(1000);
         let (hash, expires) = (sha256(&cookie), self.world().now().saturating_add(lifetime));
-        let row = BrowserSession { user: user.to_owned(), password, expires };
+        let row = BrowserSession { user: user.clone(), password, expires };
         let mut tx = Tx::new();
         tx.put::<BrowserSessions>(&hash, &Json(row));
         tx.put::<OAuthExpiries>(&(expires, BrowserSessions::INFO.number, hash), &());
@@ -69,9 +78,12 @@ impl OAuth {
 
     /// Logs a browser out.
     pub(crate) async fn close_browser(&self, cookie: &str) -> Result<()> {
-        let mut tx = Tx::new();
-        tx.delete::<BrowserSessions>(&sha256(cookie));
-        self.store().commit(tx).await?;
+        let hash = sha256(cookie);
+        if self.store().read().get::<BrowserSessions>(&hash).await?.is_some() {
+            let mut tx = Tx::new();
+            tx.delete::<BrowserSessions>(&hash);
+            self.store().commit(tx).await?;
+        }
         Ok(())
     }
 
@@ -82,7 +94,7 @@ impl OAuth {
         origin: Origin,
         name: &str,
         password: &str,
-    ) -> Result<OwnedUserId, NotIn> {
+    ) -> Result<Proved, NotIn> {
         let counts = self.log_ins();
         self.count("login", &origin.subject(), counts.by_ip)?;
         let named = self.named(name).await?;
@@ -95,12 +107,15 @@ impl OAuth {
             None => UserId::parse(format!("@_nobody:{}", self.accounts().server_name()))
                 .map_err(|_| Error::Internal)?,
         };
+        // Read before: if the password is changed while this one is looked at, it opens nothing.
+        let mark = self.accounts().password_mark(&user).await?;
         match self.accounts().verify_password(&user, password).await {
             Ok(()) => {}
             Err(Refusal::Forbidden(_)) => return Err(NotIn::Wrong),
             Err(error) => return Err(error.into()),
         }
-        if self.is_open(&user).await? { Ok(user) } else { Err(NotIn::Locked) }
+        let password = mark.ok_or(NotIn::Wrong)?;
+        if self.is_open(&user).await? { Ok(Proved { user, password }) } else { Err(NotIn::Locked) }
     }
 
     /// Whom a name means.

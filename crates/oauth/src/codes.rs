@@ -47,6 +47,7 @@ impl OAuth {
             scope: authorization.scope.text.clone(),
             expires: now.saturating_add(LIFETIME),
             used_for: None,
+            password: self.accounts().password_mark(user).await?,
         };
         let hash = sha256(&code);
         let mut tx = Tx::new();
@@ -70,6 +71,9 @@ impl OAuth {
             }
             let bound = code.client == client.digest && code.redirect_uri == shown.redirect_uri;
             if !bound || code.expires <= now || !pkce::holds(&code.challenge, shown.verifier) {
+                return Err(REFUSED);
+            }
+            if self.accounts().password_mark(&code.user).await? != code.password {
                 return Err(REFUSED);
             }
             let grant = grant(client, &code.user, (code.device.clone(), code.scope.clone()));

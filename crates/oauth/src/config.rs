@@ -52,7 +52,7 @@ pub struct Rates {
 impl Default for Rates {
     fn default() -> Self {
         Self {
-            registration: Rate::new(0.2, 30),
+            registration: Rate::new(0.005, 20),
             token: Rate::new(5.0, 300),
             device: Rate::new(0.2, 20),
             user_code: Rate::new(0.05, 10),

@@ -28,11 +28,18 @@ const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 /// Characters of a user code: 34 bits, guesses are counted.
 const LENGTH: usize = 8;
 
+/// Who granted, and what changes with their password: another password ends the grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grantor {
+    pub(crate) user: OwnedUserId,
+    pub(crate) password: Option<[u8; 32]>,
+}
+
 /// What has been decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Decision {
     Pending,
-    Granted(OwnedUserId),
+    Granted(Grantor),
     Denied,
 }
 
@@ -110,7 +117,7 @@ impl DeviceCodes {
     }
 
     /// The client asks whether its user has decided; what was granted is given once.
-    pub(crate) fn poll(&self, now: u64, client: &[u8; 32], code: &str) -> Result<(OwnedUserId, Scope)> {
+    pub(crate) fn poll(&self, now: u64, client: &[u8; 32], code: &str) -> Result<(Grantor, Scope)> {
         let hash = sha256(code);
         let mut table = self.0.lock();
         let Some(device) = table.devices.get_mut(&hash).filter(|device| device.waiting.client == *client)
@@ -132,10 +139,10 @@ impl DeviceCodes {
                 table.remove(&hash);
                 Err(Error::AccessDenied)
             }
-            Decision::Granted(user) => {
-                let user = user.clone();
+            Decision::Granted(grantor) => {
+                let grantor = grantor.clone();
                 let device = table.remove(&hash).ok_or(Error::Internal)?;
-                Ok((user, device.waiting.scope))
+                Ok((grantor, device.waiting.scope))
             }
         }
     }
@@ -149,7 +156,7 @@ impl DeviceCodes {
     }
 
     /// Decides, once: for a user, or against. Whether there was anything to decide.
-    pub(crate) fn decide(&self, now: u64, user_code: &str, by: Option<OwnedUserId>) -> bool {
+    pub(crate) fn decide(&self, now: u64, user_code: &str, by: Option<Grantor>) -> bool {
         let mut table = self.0.lock();
         let Some(hash) = table.by_user_code.get(&plain(user_code)).copied() else { return false };
         let Some(device) = table.devices.get_mut(&hash) else { return false };
@@ -184,9 +191,9 @@ fn plain(typed: &str) -> String {
 #[cfg(test)]
 mod tests {
     use chappe_world::{Fake, FakeNet, World};
-    use ruma::{OwnedUserId, owned_user_id};
+    use ruma::owned_user_id;
 
-    use super::{DeviceCodes, INTERVAL, LIFETIME, Waiting, shown};
+    use super::{DeviceCodes, Grantor, INTERVAL, LIFETIME, Waiting, shown};
     use crate::scope::Scope;
 
     const CLIENT: [u8; 32] = [1; 32];
@@ -199,8 +206,8 @@ mod tests {
         (codes, world, device, user)
     }
 
-    fn alice() -> OwnedUserId {
-        owned_user_id!("@alice:a.test")
+    fn alice() -> Grantor {
+        Grantor { user: owned_user_id!("@alice:a.test"), password: None }
     }
 
     #[tokio::test]

@@ -127,9 +127,6 @@ impl IntoResponse for Error {
         let mut response = (self.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Self::InvalidClient(_) = self {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\""));
-        }
         if let Some(after) = retry_after {
             headers.insert(header::RETRY_AFTER, after);
         }

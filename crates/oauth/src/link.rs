@@ -4,12 +4,12 @@ use axum::{
     extract::RawQuery,
     response::{IntoResponse, Response},
 };
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 
 use crate::{
     authorize::{another_account, decision, known_device, whole_access},
     clients::client_id,
-    device_codes::Waiting,
+    device_codes::{Grantor, Waiting},
     error::Error,
     fields::Fields,
     login::{self, Goal},
@@ -27,7 +27,7 @@ pub(super) async fn show(visitor: Visitor, RawQuery(query): RawQuery) -> Respons
 
 pub(super) async fn decide(Posted { visitor, fields }: Posted) -> Response {
     let page = match fields.get("decision") {
-        Some(decision) => settle(&visitor, &fields, decision == "allow"),
+        Some(decision) => settle(&visitor, &fields, decision == "allow").await,
         None => look(&visitor, &fields).await,
     };
     page.unwrap_or_else(|error| visitor.problem(&error)).into_response()
@@ -46,13 +46,18 @@ async fn look(visitor: &Visitor, fields: &Fields) -> Result<Page, Error> {
     }
 }
 
-fn settle(visitor: &Visitor, fields: &Fields, allowed: bool) -> Result<Page, Error> {
+async fn settle(visitor: &Visitor, fields: &Fields, allowed: bool) -> Result<Page, Error> {
     let oauth = &visitor.oauth;
     let Some(user) = &visitor.user else {
         return Ok(login::page(visitor, &Goal::link(fields), "", None));
     };
     oauth.count("oauth user code", user.as_str(), oauth.config().rates.user_code)?;
-    let by = allowed.then(|| user.clone());
+    let by = if allowed {
+        let password = oauth.accounts().password_mark(user).await?;
+        Some(Grantor { user: user.clone(), password })
+    } else {
+        None
+    };
     if !oauth.devices().decide(oauth.world().now(), fields.need("user_code")?, by) {
         return Ok(ask(visitor, true));
     }

@@ -9,7 +9,12 @@ pub(super) async fn handler(Posted { visitor, fields }: Posted) -> Response {
         Ok(goal) => goal,
         Err(error) => return visitor.problem(&error).into_response(),
     };
-    if let Err(error) = visitor.oauth.close_browser(&visitor.cookie).await {
+    let oauth = &visitor.oauth;
+    let counted = oauth.count("oauth logout", &visitor.origin.subject(), oauth.config().rates.token);
+    if let Err(error) = counted {
+        return visitor.problem(&error).into_response();
+    }
+    if let Err(error) = oauth.close_browser(&visitor.cookie).await {
         return visitor.problem(&error).into_response();
     }
     onward(&goal.address(), Some(visitor.cookie_line("", Some(0))))

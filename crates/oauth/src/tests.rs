@@ -88,9 +88,10 @@ async fn a_code_is_good_for_a_minute_and_stored_as_a_hash() {
 async fn a_browser_is_logged_out_after_its_time() {
     let (oauth, alice) = server().await;
     let origin = Origin([127, 0, 0, 1].into());
-    assert_eq!(oauth.prove(origin, "alice", PASSWORD).await.unwrap(), alice);
+    let proved = oauth.prove(origin, "alice", PASSWORD).await.unwrap();
+    assert_eq!(proved.user, alice);
     tokio::time::pause();
-    let cookie = oauth.open_browser(&alice).await.unwrap();
+    let cookie = oauth.open_browser(&proved).await.unwrap();
     advance(Duration::from_secs(3599)).await;
     assert_eq!(oauth.browser_user(&cookie).await.unwrap(), Some(alice.clone()));
     advance(Duration::from_secs(1)).await;
@@ -104,7 +105,9 @@ async fn clients_that_nobody_uses_go_and_others_stay() {
     let registered = oauth.client(&used).await.unwrap();
     let code = oauth.code(&asked(&oauth, &used).await, &alice).await.unwrap();
     let (issued, _) = oauth.redeem(&registered, shown(&code)).await.unwrap();
-    let _cookie = oauth.open_browser(&alice).await.unwrap();
+    let origin = Origin([127, 0, 0, 1].into());
+    let proved = oauth.prove(origin, "alice", PASSWORD).await.unwrap();
+    let _cookie = oauth.open_browser(&proved).await.unwrap();
     tokio::time::pause();
     let a_day = Duration::from_hours(25);
     advance(Duration::from_hours(20)).await;

@@ -155,6 +155,7 @@ fn oauth(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         scope: text("s"),
         expires: 5,
         used_for: Some([3; 32]),
+        password: None,
     };
     let (owner, of) = (user.clone(), device.clone());
     let access = AccessToken { user: owner, device: of, expires: Some(9), replaces: None, oauth: true };

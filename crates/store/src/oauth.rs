@@ -46,6 +46,9 @@ pub struct Code {
     /// Once used: the family of the tokens that were given for it.
     #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
     pub used_for: Option<[u8; 32]>,
+    /// SHA-256 of the stored password when it was granted: another password ends the grant.
+    #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
+    pub password: Option<[u8; 32]>,
 }
 
 /// Somebody logged in to this server's pages with a browser.

@@ -7,7 +7,7 @@ use ruma::{DeviceId, UserId};
 
 use super::{Place, at};
 use crate::{
-    browser::NotIn,
+    browser::{NotIn, Proved},
     error::Error,
     fields::Fields,
     login::{self, Goal},
@@ -104,7 +104,8 @@ async fn change_password(visitor: &Visitor, user: &UserId, fields: &Fields) -> R
     // The new password ended what this browser was logged in by.
     let oauth = &visitor.oauth;
     oauth.close_browser(&visitor.cookie).await?;
-    let cookie = oauth.open_browser(user).await?;
+    let password = oauth.accounts().password_mark(user).await?.ok_or(Error::Internal)?;
+    let cookie = oauth.open_browser(&Proved { user: user.to_owned(), password }).await?;
     let mut body = visitor.html();
     body.say("<p>Votre mot de passe est changé.</p>", "<p>Your password is changed.</p>");
     super::overview::way(&mut body, "org.matrix.profile", None, "Votre compte", "Your account");
