@@ -2,6 +2,7 @@
 
 mod data;
 mod encryption;
+mod external;
 mod inbox;
 mod interactive;
 mod sessions;

@@ -4,7 +4,7 @@ use axum::{
     extract::RawQuery,
     response::{IntoResponse, Response},
 };
-use ruma::{OwnedUserId, UserId};
+use ruma::UserId;
 
 use crate::{
     authorize::{another_account, decision, known_device, whole_access},
