@@ -112,7 +112,7 @@ impl From<chappe_rooms::Error> for Error {
     fn from(error: chappe_rooms::Error) -> Self {
         use chappe_rooms::Error as E;
         Self(match &error {
-            E::Forbidden(_) => forbidden("M_FORBIDDEN", &error),
+            E::Forbidden(_) | E::Unasked(_) => forbidden("M_FORBIDDEN", &error),
             E::InviteBlocked => forbidden("M_INVITE_BLOCKED", &error),
             E::NoticeRoom => forbidden("M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", &error),
             E::NoGuests => forbidden("M_GUEST_ACCESS_FORBIDDEN", &error),
@@ -137,7 +137,6 @@ impl From<chappe_rooms::Error> for Error {
             E::UnableToGrantJoin => bad_request("M_UNABLE_TO_GRANT_JOIN", &error),
             E::Peer(peer) => relayed(peer),
             E::PolicyServer(peer) => policy_server(peer),
-            E::Unasked(_) => forbidden("M_FORBIDDEN", &error),
             E::Unreachable | E::HostilePeer(_) => {
                 chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
             }

@@ -79,10 +79,14 @@ fn each_text(value: &Value, name: &str, deeper: usize, each: &mut impl FnMut(&st
     match value {
         Value::String(text) => each(name, text),
         Value::Array(values) if deeper > 0 => {
-            values.iter().for_each(|value| each_text(value, name, deeper - 1, each));
+            for value in values {
+                each_text(value, name, deeper - 1, each);
+            }
         }
         Value::Object(fields) if deeper > 0 => {
-            fields.iter().for_each(|(name, value)| each_text(value, name, deeper - 1, each));
+            for (name, value) in fields {
+                each_text(value, name, deeper - 1, each);
+            }
         }
         _ => {}
     }

@@ -127,7 +127,7 @@ pub fn resolve(
     let unresolvable = |what: &str| Error::Unresolvable(what.to_owned());
     let version = match &rules.state_res {
         StateResolutionVersion::V1 => return Ok(first::resolve(rules, &conflict.states, fetch)),
-        StateResolutionVersion::V2(version) => version,
+        StateResolutionVersion::V2(version) => *version,
         _ => return Err(unresolvable("by an algorithm that is not known here")),
     };
     if owned_state::has_owners(rules) {
@@ -141,7 +141,7 @@ pub fn resolve(
 /// Runs the algorithm on the states, the auth difference and the conflicted subgraph.
 fn run<E: Event<Id = OwnedEventId> + Clone>(
     rules: &RoomVersionRules,
-    version: &StateResolutionV2Rules,
+    version: StateResolutionV2Rules,
     states: &[StateMap],
     (difference, subgraph): (EventIdSet<OwnedEventId>, EventIdSet<OwnedEventId>),
     fetch: impl Fn(&EventId) -> Option<E>,
@@ -150,7 +150,7 @@ fn run<E: Event<Id = OwnedEventId> + Clone>(
         states.iter().map(|state| state.clone().into_iter().collect()).collect();
     // Two chains whose difference is the given one.
     let chains = vec![difference, EventIdSet::new()];
-    state_res::resolve(&rules.authorization, version, &states, chains, fetch, |_| Some(subgraph.clone()))
+    state_res::resolve(&rules.authorization, &version, &states, chains, fetch, |_| Some(subgraph.clone()))
         .map(|state| state.into_iter().collect())
         .map_err(|error| Error::Unresolvable(error.to_string()))
 }

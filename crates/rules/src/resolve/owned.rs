@@ -36,7 +36,7 @@ fn bared((kind, key): StateKey) -> StateKey {
 /// As [`super::resolve`], for room versions with owned state.
 pub(super) fn resolve(
     rules: &RoomVersionRules,
-    version: &StateResolutionV2Rules,
+    version: StateResolutionV2Rules,
     conflict: &Conflict,
     fetch: impl Fn(&EventId) -> Option<Judged>,
 ) -> Result<StateMap, Error> {
