@@ -209,14 +209,14 @@ mod tests {
     use super::knows;
     use crate::registration::read_registrations;
 
-    const BRIDGE: &str = r##"
+    const BRIDGE: &str = "
 id: bridge
 url: null
 as_token: a
 hs_token: b
 sender_localpart: bot
 namespaces: { users: [], aliases: [], rooms: [] }
-"##;
+";
 
     #[tokio::test]
     async fn whom_a_large_bridge_does_not_meet_costs_one_look() {

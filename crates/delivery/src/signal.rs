@@ -141,7 +141,7 @@ pub(crate) struct Signal {
     /// The tags of the user's rooms.
     tags: Remembered<Arc<Tags>>,
     /// Children of spaces, as read at a position each.
-    spaces: Remembered<BTreeMap<RoomNid, (Position, Arc<BTreeSet<RoomKey>>)>>,
+    spaces: Remembered<Spaces>,
     /// The user's rooms in order, once a sliding sync has asked for them.
     pub(crate) shelf: Mutex<Option<Arc<Shelf>>>,
 }
@@ -169,6 +169,9 @@ impl<T> Remembered<T> {
         if as_of.0 >= self.touched.load(SeqCst) { read(value) } else { None }
     }
 }
+
+/// The children of spaces, each with the position at which that was so.
+type Spaces = BTreeMap<RoomNid, (Position, Arc<BTreeSet<RoomKey>>)>;
 
 /// The tags that a user has given to rooms.
 pub(crate) type Tags = HashMap<RoomNid, BTreeSet<String>>;

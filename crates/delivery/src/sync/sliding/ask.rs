@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
     time::Duration,
 };
 
@@ -203,6 +204,14 @@ pub(super) struct Combined {
 }
 
 const MEMBER: &str = "m.room.member";
+/// Parts of what is wanted of one room that are told apart when it changes.
+const MARKS: usize = 8;
+
+fn mark<T: Hash + ?Sized>(what: &T) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// Where the wanted state has to be looked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -218,11 +227,27 @@ pub(super) struct Places {
 }
 
 impl Combined {
-    /// A number that changes with the state that is wanted.
-    pub(super) fn mark(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.states.hash(&mut hasher);
-        hasher.finish()
+    /// A number for each part of what is wanted, or one for all of it if there are many. Marks are remembered where what
+    /// they stand for would be too much.
+    pub(super) fn marks(&self) -> Arc<[u64]> {
+        if self.states.len() > MARKS {
+            return Arc::new([mark(&self.states)]);
+        }
+        self.states.iter().map(mark).collect()
+    }
+
+    /// What is wanted beyond what these marks stand for.
+    pub(super) fn beyond(&self, marks: &[u64]) -> Self {
+        if *self.marks() == *marks {
+            return Self::default();
+        }
+        let is_news = |state: &&WantedState| !marks.contains(&mark(state));
+        Self { limit: self.limit, states: self.states.iter().filter(is_news).cloned().collect() }
+    }
+
+    /// Whether nothing is wanted.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.states.is_empty()
     }
 
     pub(super) fn add(&mut self, ask: &RoomAsk, most: usize) {

@@ -36,8 +36,8 @@ pub(crate) enum RoomKey {
 pub(super) struct Sent {
     /// Everything up to here.
     pub(super) up_to: Position,
-    /// The mark of the state that was asked for then.
-    pub(super) asked: u64,
+    /// The marks of the state that was asked for then.
+    pub(super) asked: Arc<[u64]>,
     /// Events of the timeline it has at least, if the room has so many.
     pub(super) timeline: usize,
     /// Membership events sent because they were needed, ascending.

@@ -29,8 +29,8 @@ const SPACES: usize = 50;
 pub(super) struct Relevant {
     pub(super) row: Row,
     pub(super) asked: Arc<Combined>,
-    /// The mark of the state that is asked for.
-    pub(super) mark: u64,
+    /// The marks of the state that is asked for.
+    pub(super) marks: Arc<[u64]>,
     /// The lists it is in, by place among their names.
     pub(super) lists: u128,
     /// Its id, if it is asked for by itself.
@@ -104,12 +104,12 @@ impl Turn<'_> {
             counts.insert(name.clone(), count);
         }
         self.add_subscriptions(rows, &mut chosen, &mut interesting).await?;
-        let mut shared: HashMap<Combined, (Arc<Combined>, u64)> = HashMap::new();
+        let mut shared: HashMap<Combined, (Arc<Combined>, Arc<[u64]>)> = HashMap::new();
         let rooms = chosen.into_iter().map(|(at, chosen)| {
-            let share = |asked: &Combined| (Arc::new(asked.clone()), asked.mark());
-            let (asked, mark) = shared.entry(chosen.asked).or_insert_with_key(share).clone();
+            let share = |asked: &Combined| (Arc::new(asked.clone()), asked.marks());
+            let (asked, marks) = shared.entry(chosen.asked).or_insert_with_key(share).clone();
             let (lists, by_itself) = (chosen.lists, chosen.by_itself);
-            Relevant { row: rows[at].clone(), asked, mark, lists, by_itself }
+            Relevant { row: rows[at].clone(), asked, marks, lists, by_itself }
         });
         Ok(Selection { rooms: rooms.collect(), counts, interesting })
     }

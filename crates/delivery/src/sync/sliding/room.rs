@@ -76,8 +76,6 @@ struct Course<'a> {
     /// Up to where the device knows the room.
     known: Option<Position>,
     asked: &'a Combined,
-    /// The mark of the state that is asked for.
-    mark: u64,
     sent: Option<&'a Sent>,
     end: StateRef,
     /// Whether the room's members have come since.
@@ -93,7 +91,7 @@ impl Turn<'_> {
                 || (row.membership() == Membership::Join
                     && (row.last > sent.up_to || self.may_have_read(&row.key, sent.up_to)))
                 || relevant.asked.limit > sent.timeline
-                || relevant.mark != sent.asked
+                || relevant.marks != sent.asked
                 || (!row.is_over() && self.direct.contains(&row.key) != sent.is_dm)
         })
     }
@@ -151,7 +149,7 @@ impl Turn<'_> {
     fn sent_now(&self, relevant: &Relevant, before: Option<&Sent>) -> Sent {
         Sent {
             up_to: self.work.next.position,
-            asked: relevant.mark,
+            asked: relevant.marks.clone(),
             is_dm: self.is_dm(relevant),
             ended: relevant.row.is_over(),
             timeline: relevant.asked.limit,
@@ -232,7 +230,7 @@ impl Turn<'_> {
         let mut slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
         // What the device may have of an earlier stay does not join on to this.
         slice.limited |= before.is_some() && known.is_none();
-        let course = Course { known, asked, mark: relevant.mark, sent, end: view.head.state, grown };
+        let course = Course { known, asked, sent, end: view.head.state, grown };
         let (changed, mut nums) = self.state(view, &course, (&slice, expanded)).await?;
         let mut now = self.sent_now(relevant, sent);
         let joins_on =
@@ -290,8 +288,11 @@ impl Turn<'_> {
         let changed = state::after(view, &stretch).await?;
         let mut nums = changed.clone();
         nums.retain(|key, _| course.asked.wants(key.event_type(), &key.state_key));
-        if course.sent.is_some_and(|sent| sent.asked != course.mark) {
-            nums.extend(wanted_state(view, course.asked, course.end).await?);
+        if let Some(sent) = course.sent {
+            let more = course.asked.beyond(&sent.asked);
+            if !more.is_nothing() {
+                nums.extend(wanted_state(view, &more, course.end).await?);
+            }
         }
         Ok((changed, nums))
     }
@@ -369,8 +370,7 @@ impl Turn<'_> {
                 let wanted = work.wanted(&self.personal.settings.ignored);
                 let slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
                 let sent = before.filter(|_| known.is_some());
-                let course =
-                    Course { known, asked, mark: relevant.mark, sent, end: leave.meta.after, grown: false };
+                let course = Course { known, asked, sent, end: leave.meta.after, grown: false };
                 let (_, nums) = self.state(view, &course, (&slice, false)).await?;
                 (slice, nums, known)
             }
