@@ -53,6 +53,11 @@ pub(crate) fn host(uri: &str, insecure: bool) -> Option<String> {
     if authority.contains('@') || !(secure || tried) {
         return None;
     }
+    // Written as it is understood: no parser has mended it.
+    let written = authority.split_once(':').map_or(authority, |(host, _)| host);
+    if !url.host_str()?.eq_ignore_ascii_case(written) {
+        return None;
+    }
     match url.host()? {
         Host::Domain(name) => {
             let fits = name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'.' || c == b'-');
