@@ -188,7 +188,9 @@ impl Accounts {
         let by_approval = proof.flows.iter().all(|flow| *flow == [AuthType::OAuth]);
         if by_approval && let Some(session) = sessions.same(now, operation) {
             return match sessions.finish(now, &session, operation, proof.flows) {
-                Ok(progress) => Ok(Verified { stages: progress.completed, email: None, registration_token: None }),
+                Ok(progress) => {
+                    Ok(Verified { stages: progress.completed, email: None, registration_token: None })
+                }
                 Err(progress) => Err(challenge(proof, &session, &progress, None)),
             };
         }

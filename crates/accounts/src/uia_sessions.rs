@@ -142,9 +142,8 @@ impl Sessions {
     /// than one thing: the user cannot tell them apart.
     pub(crate) fn approve(&self, now: u64, user: &UserId, device: &DeviceId) -> bool {
         let mut table = self.0.lock();
-        let of_device = |session: &Session| {
-            session.waits(now) && session.operation.device_of(user) == Some(device)
-        };
+        let of_device =
+            |session: &Session| session.waits(now) && session.operation.device_of(user) == Some(device);
         let mut waiting: Vec<&mut Session> =
             table.sessions.values_mut().filter(|session| of_device(session)).collect();
         let Some(wanted) = waiting.first().map(|session| session.operation.clone()) else { return false };

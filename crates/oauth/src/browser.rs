@@ -89,12 +89,7 @@ impl OAuth {
 
     /// Whose name (or e-mail address) and password these are. Counted as log-ins of the client API are; an unknown name takes
     /// as long as a wrong password and is told the same.
-    pub(crate) async fn prove(
-        &self,
-        origin: Origin,
-        name: &str,
-        password: &str,
-    ) -> Result<Proved, NotIn> {
+    pub(crate) async fn prove(&self, origin: Origin, name: &str, password: &str) -> Result<Proved, NotIn> {
         let counts = self.log_ins();
         self.count("login", &origin.subject(), counts.by_ip)?;
         let named = self.named(name).await?;

@@ -30,7 +30,7 @@ mod tests {
     fn golden_bytes() {
         let mut key = KeyWriter::default();
         owned_room_id!("!r:x.fr").write(&mut key);
-        assert_eq!(key.0, b"!r:x.fr\0");
+        assert_eq!(key.0, b"!r:x.fr\0\0");
         let block = Json(Block { by: owned_user_id!("@a:x.fr"), at: 7 });
         assert_eq!(String::from_utf8(block.to_bytes()).unwrap(), r#"{"by":"@a:x.fr","at":7}"#);
     }

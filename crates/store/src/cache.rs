@@ -84,7 +84,7 @@ impl Cache {
 
 impl Reader<'_> {
     /// Keeps in memory what this snapshot says, unless something was removed after it: it may have been this.
-    pub(crate) fn keep<K, V, W>(&self, cache: &sync::Cache<K, V, W>, key: K, value: V)
+    pub(crate) fn keep<K, V, W>(&self, cache: &sync::Cache<K, V, W>, key: &K, value: V)
     where
         K: Eq + Hash + Clone,
         V: Clone,
@@ -93,7 +93,7 @@ impl Reader<'_> {
         cache.insert(key.clone(), value);
         // Looked at last: whoever removes something says so first, then drops it from the cache.
         if self.position().0 < self.cache.removed.load(SeqCst) {
-            cache.remove(&key);
+            cache.remove(key);
         }
     }
 }

@@ -332,7 +332,7 @@ impl Reader<'_> {
             let rows = self.get_many::<EventIds>(&keys).await?;
             for (&i, row) in wanted.iter().zip(rows) {
                 if let Some(address) = row {
-                    self.keep(&self.cache.event_nums, ids[i].to_owned(), address);
+                    self.keep(&self.cache.event_nums, &ids[i].to_owned(), address);
                 }
                 found[i] = row;
             }
@@ -349,7 +349,7 @@ impl Reader<'_> {
         }
         let found = self.get::<EventIds>(&id.into()).await?;
         if let Some(address) = found {
-            self.keep(&self.cache.event_nums, id.to_owned(), address);
+            self.keep(&self.cache.event_nums, &id.to_owned(), address);
         }
         Ok(found)
     }
@@ -369,7 +369,7 @@ impl Reader<'_> {
             let rows = self.get_many::<EventPdus>(&keys).await?;
             for (&i, row) in wanted.iter().zip(rows) {
                 let pdu = Arc::new(row.ok_or(Error::Gone)?);
-                self.keep(&self.cache.pdus, (nid, nums[i]), pdu.clone());
+                self.keep(&self.cache.pdus, &(nid, nums[i]), pdu.clone());
                 found[i] = Some(pdu);
             }
         }
@@ -435,7 +435,7 @@ impl Reader<'_> {
             } else {
                 let (key, row) = rows.next().ok_or(Error::Gone)?;
                 let pdu = Arc::new(row.ok_or(Error::Gone)?);
-                self.keep(&self.cache.pdus, key, pdu.clone());
+                self.keep(&self.cache.pdus, &key, pdu.clone());
                 pdu
             };
             events.push((meta, pdu));

@@ -19,7 +19,7 @@ mod tests {
     fn golden_bytes() {
         let mut key = KeyWriter::default();
         owned_user_id!("@a:x.fr").write(&mut key);
-        assert_eq!(key.0, b"@a:x.fr\0");
+        assert_eq!(key.0, b"@a:x.fr\0\0");
         assert_eq!("!r:x.fr".to_owned().to_bytes(), b"!r:x.fr");
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus, PurgedIds},
     gaps::Gaps,
     members::{RoomMembers, RoomServers},
-    partial::PartialRooms,
+    partial::{LateEvents, PartialRooms, UnplacedDevices},
     receipts::{ReceiptOrder, Receipts},
     relations::{RelationCounts, Relations, Threads},
     rooms::{DoomedRooms, RoomIds, RoomNid},
@@ -75,6 +75,7 @@ impl Tx {
         self.delete_prefix::<Relations>(&nid).delete_prefix::<RelationCounts>(&nid);
         self.delete_prefix::<Threads>(&nid).delete_prefix::<Gaps>(&nid);
         self.delete_prefix::<Sticky>(&nid).delete::<PartialRooms>(&nid);
+        self.delete_prefix::<LateEvents>(&nid).delete_prefix::<UnplacedDevices>(&nid);
         self.delete_prefix::<DelayedSent>(&nid)
     }
 }

@@ -226,7 +226,7 @@ impl Reader<'_> {
         }
         let found = self.get::<RoomIds>(&room.to_owned()).await?;
         if let Some(nid) = found {
-            self.keep(&self.cache.room_nids, room.to_owned(), nid);
+            self.keep(&self.cache.room_nids, &room.to_owned(), nid);
         }
         Ok(found)
     }

@@ -23,8 +23,8 @@ pub(super) struct Expected<'a> {
     pub(super) acr: &'a [String],
     /// Milliseconds since 1970.
     pub(super) now: u64,
-    /// Whether the person must have proved just now who they are, where the provider says when they did.
-    pub(super) fresh: bool,
+    /// Since when the person must have proved who they are, in milliseconds since 1970.
+    pub(super) fresh: Option<u64>,
 }
 
 /// Judges an ID token; gives whom it is about.
@@ -40,9 +40,8 @@ pub(super) fn judge(claims: &Claims, expected: &Expected<'_>) -> Result<String, 
     if !expected.acr.is_empty() && !expected.acr.iter().any(|wanted| wanted == acr) {
         return Err(Flaw::Claim("acr"));
     }
-    if expected.fresh
-        && claims.contains_key("auth_time")
-        && seconds(claims, "auth_time").is_none_or(|at| at + OLDEST + LEEWAY < now)
+    if let Some(since) = expected.fresh
+        && seconds(claims, "auth_time").is_none_or(|at| at.saturating_add(LEEWAY) < since / 1000)
     {
         return Err(Flaw::Claim("auth_time"));
     }
@@ -149,6 +148,7 @@ mod tests {
     fn with(changes: Value) -> Claims {
         let mut right = claims(json!({
             "iss": "https://i", "aud": "c", "sub": "s", "nonce": "n", "exp": NOW + 60, "iat": NOW, "acr": "eidas1",
+            "auth_time": NOW,
         }));
         right.extend(claims(changes));
         right.retain(|_, value| !value.is_null());
@@ -158,7 +158,8 @@ mod tests {
     fn verdict(changes: Value) -> Result<String, Flaw> {
         let acr = ["eidas1".to_owned(), "eidas2".to_owned()];
         let (issuer, client_id, nonce) = ("https://i", "c", "n");
-        let expected = Expected { issuer, client_id, nonce, acr: &acr, now: NOW * 1000, fresh: true };
+        let expected =
+            Expected { issuer, client_id, nonce, acr: &acr, now: NOW * 1000, fresh: Some(NOW * 1000) };
         judge(&with(changes), &expected)
     }
 
@@ -171,7 +172,7 @@ mod tests {
             json!({ "exp": NOW - 59 }),
             json!({ "iat": 1_780_000_000.5 }),
             json!({ "iat": NOW + 59, "nbf": NOW + 59 }),
-            json!({ "auth_time": NOW - 600 }),
+            json!({ "auth_time": NOW - 60 }),
         ] {
             assert_eq!(verdict(right.clone()), Ok("s".to_owned()), "{right}");
         }
@@ -185,7 +186,7 @@ mod tests {
             ("iat", vec![json!(NOW + 61), json!(NOW - 661), json!(null), json!("now")]),
             ("nbf", vec![json!(NOW + 61), json!("later")]),
             ("acr", vec![json!("eidas0"), json!(null)]),
-            ("auth_time", vec![json!(NOW - 700), json!("yesterday")]),
+            ("auth_time", vec![json!(NOW - 61), json!("yesterday"), json!(null)]),
         ] {
             for value in wrong {
                 assert_eq!(verdict(json!({ claim: value })), Err(Flaw::Claim(claim)), "{claim} {value}");

@@ -183,7 +183,7 @@ impl Sso {
         }
         match pending.errand {
             Errand::Confirm { .. } => {
-                query.append_pair("prompt", "login");
+                query.append_pair("prompt", "login").append_pair("max_age", "0");
             }
             Errand::LogIn { .. } if manner.register && metadata.creates => {
                 query.append_pair("prompt", "create");
@@ -218,14 +218,17 @@ impl Sso {
             return Err(SsoError::Ended);
         }
         let provider = self.provider(&pending.provider)?;
-        if back.iss.as_ref().is_some_and(|issuer| *issuer != provider.config.issuer) {
+        // One provider of several could pass on what another one answered (RFC 9700, section 4.4).
+        let may_be_silent = self.providers().count() == 1 && !provider.metadata().await?.names_itself;
+        if !back.iss.as_ref().map_or(may_be_silent, |issuer| *issuer == provider.config.issuer) {
             return Err(SsoError::Ended);
         }
         if back.error.is_some() {
             return Err(SsoError::Cancelled);
         }
         let code = back.code.as_deref().filter(|code| (1..=LONGEST_PARAMETER).contains(&code.len()));
-        let fresh = matches!(pending.errand, Errand::Confirm { .. });
+        let departed = pending.ends.saturating_sub(LONGEST_MS);
+        let fresh = matches!(pending.errand, Errand::Confirm { .. }).then_some(departed);
         let question = Question {
             code: code.ok_or(SsoError::Cancelled)?,
             verifier: &pending.verifier,

@@ -108,9 +108,8 @@ impl Sso {
         if !config.accounts.reactivate {
             return Err(SsoError::Closed);
         }
-        if let Some(email) = person.email() {
-            self.identity().check_allowed(email).await?;
-        }
+        standing(&User { deactivated: None, ..record })?;
+        self.check_address(config, person).await?;
         self.accounts().reactivate(&user).await?;
         tracing::info!(%user, provider = config.id, "a closed account was opened again");
         if let Some(email) = person.email()
@@ -153,14 +152,19 @@ impl Sso {
         Ok(user)
     }
 
-    async fn make(&self, config: &ProviderConfig, person: &Person) -> Result<OwnedUserId, SsoError> {
+    /// Whether somebody with this address may have an account.
+    async fn check_address(&self, config: &ProviderConfig, person: &Person) -> Result<(), SsoError> {
         match &person.address {
-            Address::Believed(email) => self.identity().check_allowed(email).await?,
-            Address::NotVerified => return Err(SsoError::NotVerified),
-            Address::Invalid(error) => return Err(crate::Error::from(*error).into()),
-            Address::None if config.emails != EmailTrust::Ignored => return Err(SsoError::NoAddress),
-            Address::None => {}
+            Address::Believed(email) => Ok(self.identity().check_allowed(email).await?),
+            Address::NotVerified => Err(SsoError::NotVerified),
+            Address::Invalid(error) => Err(crate::Error::from(*error).into()),
+            Address::None if config.emails != EmailTrust::Ignored => Err(SsoError::NoAddress),
+            Address::None => Ok(()),
         }
+    }
+
+    async fn make(&self, config: &ProviderConfig, person: &Person) -> Result<OwnedUserId, SsoError> {
+        self.check_address(config, person).await?;
         let new = NewUser {
             email: person.email().map(Email::to_string),
             published: person.email().is_some() && self.service().binds_new_accounts(),
@@ -190,7 +194,7 @@ impl Naming {
                 ..new.clone()
             };
             match accounts.create_user(named).await {
-                Err(chappe_accounts::Error::UserInUse) => {}
+                Err(chappe_accounts::Error::UserInUse | chappe_accounts::Error::Reserved) => {}
                 other => return other,
             }
         }

@@ -55,6 +55,8 @@ struct Document {
     end_session_endpoint: Option<String>,
     #[serde(default)]
     prompt_values_supported: Vec<String>,
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
 }
 
 /// Where it is asked.
@@ -67,6 +69,8 @@ pub(super) struct Metadata {
     pub(super) end_session: Option<Url>,
     /// Whether people may be sent to it to get an account.
     pub(super) creates: bool,
+    /// Whether it says in its answers who gives them (RFC 9207).
+    pub(super) names_itself: bool,
 }
 
 /// What a token endpoint answers.
@@ -133,8 +137,8 @@ pub(super) struct Question<'a> {
     /// The secret of which the provider got a hash (RFC 7636).
     pub(super) verifier: &'a str,
     pub(super) nonce: &'a str,
-    /// Whether the person must have proved just now who they are.
-    pub(super) fresh: bool,
+    /// Since when the person must have proved who they are, in milliseconds since 1970; `None`: at any time.
+    pub(super) fresh: Option<u64>,
 }
 
 /// Whom the provider vouches for.
@@ -196,6 +200,7 @@ impl Provider {
             keys: endpoint(&document.jwks_uri)?,
             end_session: document.end_session_endpoint.as_ref().map(endpoint).transpose()?,
             creates: document.prompt_values_supported.iter().any(|value| value == "create"),
+            names_itself: document.authorization_response_iss_parameter_supported,
         })
     }
 
@@ -236,15 +241,14 @@ impl Provider {
         };
         let subject = claims::judge(&claims, &expected).map_err(flawed)?;
         claims::fits_access_token(&claims, algorithm, &tokens.access_token).map_err(flawed)?;
-        if let Some(more) = self.userinfo(&metadata, &tokens.access_token).await? {
+        if let Some(mut more) = self.userinfo(&metadata, &tokens.access_token).await? {
             let flawed = |flaw| ProviderError::Untrusted("userinfo", flaw);
             if claims::subject(&more).map_err(flawed)? != subject {
                 return Err(flawed(Flaw::Claim("sub")));
             }
-            if more.contains_key("email") {
-                // What was said of another address does not hold for this one.
-                claims.remove("email_verified");
-            }
+            // What is said of one address does not hold for another.
+            let said = if more.contains_key("email") { &mut claims } else { &mut more };
+            said.remove("email_verified");
             claims.extend(more);
         }
         Ok(Vouched { subject, claims, id_token: tokens.id_token })
