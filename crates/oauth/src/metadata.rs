@@ -185,7 +185,7 @@ mod tests {
     use super::Metadata;
     use crate::error::Error;
 
-    fn parse(change: Value) -> Result<Metadata, Error> {
+    fn parse(change: &Value) -> Result<Metadata, Error> {
         let mut written = json!({
             "client_name": "App", "client_uri": "https://example.com/", "application_type": "native",
             "redirect_uris": ["com.example:/"], "token_endpoint_auth_method": "none",
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_left_out() {
-        let metadata = parse(json!({
+        let metadata = parse(&json!({
             "grant_types": ["urn:ietf:params:oauth:grant-type:token-exchange", "refresh_token", "authorization_code"],
             "response_types": ["code", "id_token"], "contacts": ["a@example.com"], "client_name#fr": "Appli",
             "policy_uri": "https://www.example.com/policy",
@@ -218,7 +218,7 @@ mod tests {
     fn a_client_of_devices_needs_no_redirect() {
         let device = "urn:ietf:params:oauth:grant-type:device_code";
         let metadata =
-            parse(json!({ "redirect_uris": [], "grant_types": [device, "refresh_token"] })).unwrap();
+            parse(&json!({ "redirect_uris": [], "grant_types": [device, "refresh_token"] })).unwrap();
         assert!(metadata.may(device) && !metadata.may("authorization_code"));
     }
 
@@ -249,7 +249,7 @@ mod tests {
             (json!({ "redirect_uris": ["com.example:/", "https://evil.org/"] }), "invalid_redirect_uri"),
             (json!({ "application_type": "web" }), "invalid_redirect_uri"),
         ] {
-            assert_eq!(parse(change.clone()).unwrap_err().code(), code, "{change}");
+            assert_eq!(parse(&change).unwrap_err().code(), code, "{change}");
         }
     }
 }
