@@ -18,6 +18,9 @@ pub(crate) enum Error {
     /// There is no such client, or it proves who it is in a way that is not supported.
     #[error("{0}")]
     InvalidClient(&'static str),
+    /// The same, said in the header: the answer names what could be said there (RFC 6749, section 5.2).
+    #[error("{0}")]
+    InvalidClientHeader(&'static str),
     /// The code or token is not good for this, or no longer.
     #[error("{0}")]
     InvalidGrant(&'static str),
@@ -81,7 +84,7 @@ impl Error {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::InvalidRequest(_) | Self::Body(_) => "invalid_request",
-            Self::InvalidClient(_) => "invalid_client",
+            Self::InvalidClient(_) | Self::InvalidClientHeader(_) => "invalid_client",
             Self::InvalidGrant(_) => "invalid_grant",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
@@ -102,7 +105,7 @@ impl Error {
     /// Its HTTP status, where it is the answer to a request of a client.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::InvalidClient(_) => StatusCode::UNAUTHORIZED,
+            Self::InvalidClient(_) | Self::InvalidClientHeader(_) => StatusCode::UNAUTHORIZED,
             Self::Limited(error) | Self::Body(error) => error.status(),
             Self::Locked => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -127,6 +130,9 @@ impl IntoResponse for Error {
         let mut response = (self.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Self::InvalidClientHeader(_) = self {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\""));
+        }
         if let Some(after) = retry_after {
             headers.insert(header::RETRY_AFTER, after);
         }

@@ -122,6 +122,9 @@ async fn clients_that_nobody_uses_go_and_others_stay() {
     oauth.client(&used).await.unwrap();
 
     oauth.accounts().revoke(&issued.access_token).await.unwrap();
+    oauth.sweep().await.unwrap();
+    assert!(oauth.accounts().device(&alice, "A".into()).await.unwrap().is_some(), "an expired token");
+    oauth.accounts().revoke(&issued.refresh_token.unwrap()).await.unwrap();
     advance(a_day).await;
     oauth.sweep().await.unwrap();
     assert_eq!(oauth.client(&used).await.unwrap_err().code(), "invalid_client");

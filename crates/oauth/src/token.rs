@@ -58,10 +58,12 @@ pub(super) async fn handler(
 
 /// The client that calls. All are public: they say who they are, and nothing proves it.
 pub(crate) async fn caller(oauth: &OAuth, headers: &HeaderMap, fields: &Fields) -> Result<Registered> {
-    let proves = headers.contains_key(header::AUTHORIZATION)
-        || ["client_secret", "client_assertion"].iter().any(|name| fields.get(name).is_some());
-    if proves {
-        return Err(Error::InvalidClient("clients are public here: client_id in the body, and no secret"));
+    const PUBLIC: &str = "clients are public here: client_id in the body, and no secret";
+    if headers.contains_key(header::AUTHORIZATION) {
+        return Err(Error::InvalidClientHeader(PUBLIC));
+    }
+    if ["client_secret", "client_assertion"].iter().any(|name| fields.get(name).is_some()) {
+        return Err(Error::InvalidClient(PUBLIC));
     }
     oauth.client(fields.need("client_id")?).await
 }
