@@ -159,6 +159,51 @@ async fn a_new_identity_is_approved_for_one_request_of_one_device() {
 }
 
 #[tokio::test]
+async fn an_approval_is_not_for_keys_that_somebody_else_slipped_in() {
+    let home = home().await;
+    let alice = home.user("alice").await;
+    let client = Client::new(&home).await;
+    let phone = client.session("alice", "PHONE").await;
+    let upload = async |key: char| {
+        let key = format!("{}A", String::from(key).repeat(42));
+        let body = json!({ "master_key": master(&alice.id, &key) });
+        home.call(&phone.access, "POST", "/keys/device_signing/upload", body).await
+    };
+    upload('A').await.ok();
+    let asked = upload('B').await;
+    assert_eq!(upload('B').await.json["session"], asked.json["session"], "asking again opens nothing");
+    let mut browser = Browser::new(&home);
+    let question = browser.open(&at("cross_signing_reset"), "alice").await;
+    // Whoever stole the token of the phone asks for keys of their own.
+    assert_eq!(upload('C').await.status, 401);
+    let done = browser.submit(&question, "/account", &[("password", PASSWORD)]).await;
+    assert!(!done.html().contains("Approved"), "{}", done.html());
+    for key in ['B', 'C'] {
+        assert_eq!(upload(key).await.status, 401, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_only_asks_again_is_served_once_it_is_approved() {
+    let home = home().await;
+    let alice = home.user("alice").await;
+    let client = Client::new(&home).await;
+    let phone = client.session("alice", "PHONE").await;
+    let upload = async |key: char| {
+        let key = format!("{}A", String::from(key).repeat(42));
+        let body = json!({ "master_key": master(&alice.id, &key) });
+        home.call(&phone.access, "POST", "/keys/device_signing/upload", body).await
+    };
+    upload('A').await.ok();
+    assert_eq!(upload('B').await.status, 401);
+    let mut browser = Browser::new(&home);
+    let question = browser.open(&at("cross_signing_reset"), "alice").await;
+    browser.submit(&question, "/account", &[("password", PASSWORD)]).await;
+    upload('B').await.ok();
+    assert_eq!(upload('D').await.status, 401, "for these keys alone");
+}
+
+#[tokio::test]
 async fn sessions_of_clients_prove_nothing_with_passwords() {
     let home = home().await;
     let alice = home.user("alice").await;

@@ -6,17 +6,17 @@ use super::*;
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-async fn begin(client: &Client<'_>) -> Value {
+pub(super) async fn begin(client: &Client<'_>) -> Value {
     let scope = "urn:matrix:client:api:* urn:matrix:client:device:TV";
     client.post("/device", &[("client_id", &client.id), ("scope", scope)]).await.ok()
 }
 
-async fn poll(client: &Client<'_>, begun: &Value) -> Answer {
+pub(super) async fn poll(client: &Client<'_>, begun: &Value) -> Answer {
     let code = begun["device_code"].as_str().unwrap();
     client.post("/token", &[("grant_type", GRANT), ("client_id", &client.id), ("device_code", code)]).await
 }
 
-fn path(begun: &Value) -> String {
+pub(super) fn path(begun: &Value) -> String {
     let address = begun["verification_uri_complete"].as_str().unwrap();
     address.strip_prefix("http://a.test").unwrap().to_owned()
 }

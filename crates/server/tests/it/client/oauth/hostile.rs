@@ -248,3 +248,29 @@ async fn registrations_are_counted_and_bounded() {
         .oauth_error(429, "temporarily_unavailable");
     Client::with(&home, json!({ "client_name": "A" })).await;
 }
+
+#[tokio::test]
+async fn a_client_of_an_administrator_does_not_administer() {
+    let home = home().await;
+    let root = home.administrator("root").await;
+    let tokens = Client::new(&home).await.session("root", "PHONE").await;
+    let users = "/_synapse/admin/v2/users";
+    root.get(users).await.ok();
+    home.call(&tokens.access, "GET", users, Value::Null).await.refused(403, "M_FORBIDDEN");
+}
+
+#[tokio::test]
+async fn what_was_granted_ends_with_the_password() {
+    let home = home().await;
+    let alice = home.user("alice").await;
+    let client = Client::new(&home).await;
+    let mut browser = Browser::new(&home);
+    let back = client.let_in(&mut browser, "alice", &[]).await;
+    let begun = super::devices::begin(&client).await;
+    let consent = browser.get(&super::devices::path(&begun)).await;
+    browser.submit(&consent, "/link", &[("decision", "allow")]).await;
+    let new = json!({ "new_password": "another long one", "logout_devices": false });
+    alice.confirmed("POST", "/account/password", new).await.ok();
+    client.token_for(&parameter(&back, "code"), &[]).await.oauth_error(400, "invalid_grant");
+    super::devices::poll(&client, &begun).await.oauth_error(400, "invalid_grant");
+}

@@ -282,3 +282,26 @@ async fn steps_on_the_way_are_counted_by_address() {
     let approve = Request::post("/_matrix/client/unstable/chappe/oidc/approve");
     stage.browser().send(approve, String::new()).await.refused(429, "M_LIMIT_EXCEEDED");
 }
+
+/// One of them could have sent a victim to another one, and pass on what that one answers.
+#[tokio::test]
+async fn where_there_are_several_providers_each_says_who_it_is() {
+    let other = "\n[[sso.providers]]\nid = \"other\"\nname = \"Other\"\nissuer = \"https://other.test\"\nclient_id = \"c\"\n";
+    let sections = "[identity]\naddresses = \"any\"\n";
+    let stage = Stage::with(sections, &format!("emails = \"trusted\"\n{other}")).await;
+    let jean = person("s", "jean@x.fr");
+    for (said, comes_in) in [
+        (String::new(), false),
+        ("&iss=https%3A%2F%2Fother.test".to_owned(), false),
+        (format!("&iss={}", super::provider::ISSUER.replace(':', "%3A").replace('/', "%2F")), true),
+    ] {
+        let browser = stage.browser();
+        let back = stage.provider.log_in(&browser.depart(CLIENT).await, &jean);
+        let arrived = browser.get(&format!("{back}{said}")).await;
+        if comes_in {
+            super::token_in(&location(&arrived));
+        } else {
+            page(&arrived, StatusCode::BAD_REQUEST);
+        }
+    }
+}
