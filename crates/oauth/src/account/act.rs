@@ -72,9 +72,14 @@ async fn deactivate(visitor: &Visitor, user: &UserId, fields: &Fields) -> Result
 
 async fn reset(visitor: &Visitor, user: &UserId, fields: &Fields) -> Result<Page, Error> {
     let device = <&DeviceId>::from(fields.need("device_id")?);
-    visitor.oauth.accounts().approve(user, device);
-    let sentence =
-        visitor.say("C'est accordé. Revenez à votre application.", "Approved. Go back to your application.");
+    let sentence = if visitor.oauth.accounts().approve(user, device) {
+        visitor.say("C'est accordé. Revenez à votre application.", "Approved. Go back to your application.")
+    } else {
+        visitor.say(
+            "Rien n'est accordé : la session n'attend rien, ou demande plus d'une chose. Si ce n'était pas vous, terminez-la.",
+            "Nothing is granted: the session waits for nothing, or asks for more than one thing. If that was not you, end it.",
+        )
+    };
     at(visitor, user, Place::Reset, &Fields::default(), Some(sentence)).await
 }
 

@@ -266,11 +266,11 @@ async fn what_was_granted_ends_with_the_password() {
     let client = Client::new(&home).await;
     let mut browser = Browser::new(&home);
     let back = client.let_in(&mut browser, "alice", &[]).await;
-    let begun = super::devices::begin(&client).await;
-    let consent = browser.get(&super::devices::path(&begun)).await;
+    let begun = devices::begin(&client).await;
+    let consent = browser.get(&devices::path(&begun)).await;
     browser.submit(&consent, "/link", &[("decision", "allow")]).await;
     let new = json!({ "new_password": "another long one", "logout_devices": false });
     alice.confirmed("POST", "/account/password", new).await.ok();
     client.token_for(&parameter(&back, "code"), &[]).await.oauth_error(400, "invalid_grant");
-    super::devices::poll(&client, &begun).await.oauth_error(400, "invalid_grant");
+    devices::poll(&client, &begun).await.oauth_error(400, "invalid_grant");
 }
