@@ -158,17 +158,19 @@ async fn a_new_identity_is_approved_for_one_request_of_one_device() {
     assert_eq!(upload(&thief, third, Some(session)).await.status, 401, "approved for the other device alone");
 }
 
+/// Sends keys made of this letter as the identity of `user`, without a word of a session.
+async fn upload(home: &Home, tokens: &Tokens, user: &str, letter: char) -> Answer {
+    let key = format!("{}A", String::from(letter).repeat(42));
+    let body = json!({ "master_key": master(user, &key) });
+    home.call(&tokens.access, "POST", "/keys/device_signing/upload", body).await
+}
+
 #[tokio::test]
 async fn an_approval_is_not_for_keys_that_somebody_else_slipped_in() {
     let home = home().await;
     let alice = home.user("alice").await;
-    let client = Client::new(&home).await;
-    let phone = client.session("alice", "PHONE").await;
-    let upload = async |key: char| {
-        let key = format!("{}A", String::from(key).repeat(42));
-        let body = json!({ "master_key": master(&alice.id, &key) });
-        home.call(&phone.access, "POST", "/keys/device_signing/upload", body).await
-    };
+    let phone = Client::new(&home).await.session("alice", "PHONE").await;
+    let upload = async |letter| upload(&home, &phone, &alice.id, letter).await;
     upload('A').await.ok();
     let asked = upload('B').await;
     assert_eq!(upload('B').await.json["session"], asked.json["session"], "asking again opens nothing");
@@ -178,8 +180,8 @@ async fn an_approval_is_not_for_keys_that_somebody_else_slipped_in() {
     assert_eq!(upload('C').await.status, 401);
     let done = browser.submit(&question, "/account", &[("password", PASSWORD)]).await;
     assert!(!done.html().contains("Approved"), "{}", done.html());
-    for key in ['B', 'C'] {
-        assert_eq!(upload(key).await.status, 401, "{key}");
+    for letter in ['B', 'C'] {
+        assert_eq!(upload(letter).await.status, 401, "{letter}");
     }
 }
 
@@ -187,13 +189,8 @@ async fn an_approval_is_not_for_keys_that_somebody_else_slipped_in() {
 async fn a_client_that_only_asks_again_is_served_once_it_is_approved() {
     let home = home().await;
     let alice = home.user("alice").await;
-    let client = Client::new(&home).await;
-    let phone = client.session("alice", "PHONE").await;
-    let upload = async |key: char| {
-        let key = format!("{}A", String::from(key).repeat(42));
-        let body = json!({ "master_key": master(&alice.id, &key) });
-        home.call(&phone.access, "POST", "/keys/device_signing/upload", body).await
-    };
+    let phone = Client::new(&home).await.session("alice", "PHONE").await;
+    let upload = async |letter| upload(&home, &phone, &alice.id, letter).await;
     upload('A').await.ok();
     assert_eq!(upload('B').await.status, 401);
     let mut browser = Browser::new(&home);
