@@ -41,7 +41,45 @@ struct Known {
     chosen: Is,
     synced: Instant,
     local: bool,
+    /// Whether it follows from syncing, so that the user is attached while it holds.
+    by_sync: bool,
     changed: u64,
+}
+
+impl Known {
+    /// Whether there is anything to say of the user.
+    fn is_worth_telling(&self) -> bool {
+        self.now.state != Is::Offline || self.now.status_msg.is_some()
+    }
+}
+
+/// Everybody of whom something is known.
+#[derive(Default)]
+struct Users {
+    known: BTreeMap<OwnedUserId, Known>,
+    /// In the order of their last change.
+    order: BTreeMap<u64, OwnedUserId>,
+    /// Those worth telling who are not found among the attached users of their rooms.
+    apart: BTreeSet<OwnedUserId>,
+}
+
+impl Users {
+    fn put(&mut self, user: &UserId, known: Known) {
+        self.order.insert(known.changed, user.to_owned());
+        let attached = known.by_sync && known.now.state != Is::Offline;
+        if known.is_worth_telling() && !attached {
+            self.apart.insert(user.to_owned());
+        } else {
+            self.apart.remove(user);
+        }
+        if let Some(before) = self.known.insert(user.to_owned(), known) {
+            self.order.remove(&before.changed);
+        }
+    }
+
+    fn state(&self, user: &UserId) -> Option<PresenceState> {
+        self.known.get(user).map(|known| known.now.clone())
+    }
 }
 
 /// Who is there.
@@ -51,7 +89,7 @@ pub struct Presence {
     world: World,
     enabled: bool,
     idle: Duration,
-    users: Mutex<BTreeMap<OwnedUserId, Known>>,
+    users: Mutex<Users>,
     changes: broadcast::Sender<(OwnedUserId, PresenceState)>,
     news: broadcast::Sender<(OwnedUserId, PresenceState)>,
 }
@@ -71,7 +109,7 @@ impl Presence {
 
     /// What is known of a user; `None` when nothing is.
     pub fn of(&self, user: &UserId) -> Option<PresenceState> {
-        self.users.lock().get(user).map(|known| known.now.clone())
+        self.users.lock().state(user)
     }
 
     /// Changes of local users from now on: what other servers have to be told.
@@ -89,12 +127,12 @@ impl Presence {
         let now = self.world.instant();
         let currently_active = state == Is::Online;
         let presence = PresenceState { state, status_msg, last_active: now, currently_active };
-        self.set(user, presence, true).await
+        self.set(user, presence, (true, false)).await
     }
 
     /// Another server says how its user is.
     pub async fn set_remote(&self, user: &UserId, presence: PresenceState) -> Result<(), Error> {
-        self.set(user, presence, false).await
+        self.set(user, presence, (false, false)).await
     }
 
     /// A local user's device syncs, in this state.
@@ -105,7 +143,7 @@ impl Presence {
         let now = self.world.instant();
         let status_msg = {
             let mut users = self.users.lock();
-            match users.get_mut(user) {
+            match users.known.get_mut(user) {
                 Some(known) => {
                     known.synced = now;
                     if *state == Is::Online {
@@ -123,10 +161,15 @@ impl Presence {
         };
         let currently_active = *state == Is::Online;
         let presence = PresenceState { state: state.clone(), status_msg, last_active: now, currently_active };
-        self.set(user, presence, true).await
+        self.set(user, presence, (true, true)).await
     }
 
-    async fn set(&self, user: &UserId, now: PresenceState, local: bool) -> Result<(), Error> {
+    async fn set(
+        &self,
+        user: &UserId,
+        now: PresenceState,
+        (local, by_sync): (bool, bool),
+    ) -> Result<(), Error> {
         if self.enabled && !local {
             // Nobody listening is fine here as well.
             let _ = self.news.send((user.to_owned(), now.clone()));
@@ -138,8 +181,8 @@ impl Presence {
         let sequence = self.wake.next_fleeting();
         let chosen = now.state.clone();
         let synced = self.world.instant();
-        let known = Known { now: now.clone(), chosen, synced, local, changed: sequence };
-        self.users.lock().insert(user.to_owned(), known);
+        let known = Known { now: now.clone(), chosen, synced, local, by_sync, changed: sequence };
+        self.users.lock().put(user, known);
         self.announce(user, now, local, sequence).await
     }
 
@@ -169,17 +212,28 @@ impl Presence {
         rooms: &BTreeSet<RoomNid>,
         after: Option<u64>,
     ) -> Result<Vec<(OwnedUserId, Box<RawValue>)>, Error> {
+        // Whoever is attached is found by the rooms: never everybody who is there.
+        let mut near: BTreeSet<OwnedUserId> = BTreeSet::from([asker.to_owned()]);
+        if after.is_none() {
+            near.extend(
+                rooms.iter().flat_map(|nid| self.wake.in_room(*nid)).map(|signal| signal.user.clone()),
+            );
+        }
         let fresh: Vec<(OwnedUserId, PresenceState)> = {
             let users = self.users.lock();
-            let fresh = users.iter().filter(|(_, known)| match after {
-                Some(after) => known.changed > after,
-                None => known.now.state != Is::Offline || known.now.status_msg.is_some(),
-            });
-            fresh.map(|(user, known)| (user.clone(), known.now.clone())).collect()
+            let named: Vec<&OwnedUserId> = match after {
+                Some(after) => users.order.range(after.saturating_add(1)..).map(|(_, user)| user).collect(),
+                None => near.union(&users.apart).collect(),
+            };
+            let worth = |user: &&&OwnedUserId| {
+                after.is_some() || users.known.get(**user).is_some_and(Known::is_worth_telling)
+            };
+            let named = named.iter().filter(worth);
+            named.filter_map(|user| Some(((*user).clone(), users.state(user)?))).collect()
         };
         let mut events = Vec::new();
         for (user, now) in fresh {
-            if user == asker || self.shares(reader, &user, rooms).await? {
+            if near.contains(&user) || self.shares(reader, &user, rooms).await? {
                 let event = self.event(&user, &now);
                 events.push((user, event));
             }
@@ -242,9 +296,18 @@ impl Presence {
     }
 
     async fn look_through(&self) -> Result<(), Error> {
+        for (user, presence, sequence) in self.gone() {
+            self.announce(&user, presence, true, sequence).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes who has gone or fallen idle.
+    fn gone(&self) -> Vec<(OwnedUserId, PresenceState, u64)> {
         let now = self.world.instant();
+        let mut users = self.users.lock();
         let mut changed = Vec::new();
-        for (user, known) in self.users.lock().iter_mut().filter(|(_, known)| known.local) {
+        for (user, known) in users.known.iter().filter(|(_, known)| known.local) {
             let gone = now.saturating_duration_since(known.synced) > GONE;
             let idle = now.saturating_duration_since(known.now.last_active) > self.idle;
             let state = match known.now.state {
@@ -252,20 +315,24 @@ impl Presence {
                 Is::Online if idle => Is::Unavailable,
                 _ => continue,
             };
-            known.now.currently_active = false;
-            known.now.state = state;
-            known.changed = self.wake.next_fleeting();
-            changed.push((user.clone(), known.now.clone(), known.changed));
+            let now = PresenceState { state, currently_active: false, ..known.now.clone() };
+            let changed_at = self.wake.next_fleeting();
+            changed.push((
+                user.clone(),
+                Known { now, chosen: known.chosen.clone(), changed: changed_at, ..*known },
+            ));
         }
-        for (user, presence, sequence) in changed {
-            self.announce(&user, presence, true, sequence).await?;
+        let told = changed.iter().map(|(user, known)| (user.clone(), known.now.clone(), known.changed));
+        let told = told.collect();
+        for (user, known) in changed {
+            users.put(&user, known);
         }
-        Ok(())
+        told
     }
 }
 
 impl std::fmt::Debug for Presence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Presence of {} users", self.users.lock().len())
+        write!(f, "Presence of {} users", self.users.lock().known.len())
     }
 }

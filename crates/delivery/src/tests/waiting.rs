@@ -83,6 +83,27 @@ async fn presence_reaches_those_who_share_a_room() {
 }
 
 #[tokio::test]
+async fn a_first_sync_tells_who_is_there_in_the_rooms_of_the_user() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let (carol, dave) = (house.user("carol").await, house.user("dave").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    alice.sync(None).await;
+    dave.sync(None).await;
+    // Carol has left word and never syncs.
+    let said = Some("back on Monday".to_owned());
+    let offline = ruma::presence::PresenceState::Offline;
+    house.delivery.presence().set_local(&carol.id, offline, said).await.unwrap();
+    let told = values(&bob.sync(None).await.presence);
+    let of = |who: &str| told.iter().find(|event| event["sender"] == who).map(|event| &event["content"]);
+    assert_eq!(of(alice.id.as_str()).unwrap()["presence"], "online");
+    assert_eq!(of(carol.id.as_str()).unwrap()["status_msg"], "back on Monday");
+    assert!(of(dave.id.as_str()).is_none(), "who shares no room");
+}
+
+#[tokio::test]
 async fn deciding_that_nothing_happened_reads_nothing() {
     let house = House::new();
     let (alice, bob) = (house.user("alice").await, house.user("bob").await);
