@@ -110,6 +110,19 @@ impl Accounts {
         }
     }
 
+    /// Binds the caller's transaction, made with `reader`, to the password with this mark; false if it is another one.
+    pub async fn expect_password(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &UserId,
+        mark: Option<&[u8; 32]>,
+    ) -> Result<bool, Error> {
+        let stored = reader.get::<Passwords>(&user.to_owned()).await?;
+        tx.expect::<Passwords>(&user.to_owned(), stored.as_ref());
+        Ok(stored.map(|phc| sha256(&phc)).as_ref() == mark)
+    }
+
     /// What changes with the password of an account and tells nothing of it; `None` if it has none.
     pub async fn password_mark(&self, user: &UserId) -> Result<Option<[u8; 32]>, Error> {
         let stored = self.store().read().get::<Passwords>(&user.to_owned()).await?;

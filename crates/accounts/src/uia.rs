@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::{Accounts, Error, tokens::sha256, uia_sessions::Progress};
 
 /// What is to be done once authentication is through.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Operation {
     user: Option<OwnedUserId>,
     device: Option<OwnedDeviceId>,

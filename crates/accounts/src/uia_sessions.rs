@@ -66,8 +66,20 @@ impl Session {
 #[derive(Default)]
 struct Table {
     sessions: HashMap<String, Session>,
+    /// The last session of each operation.
+    last: HashMap<Operation, String>,
     /// In the order of opening, which is that of ending.
     order: VecDeque<(u64, String)>,
+}
+
+impl Table {
+    fn remove(&mut self, id: &str) -> Option<Session> {
+        let session = self.sessions.remove(id)?;
+        if self.last.get(&session.operation).is_some_and(|last| last == id) {
+            self.last.remove(&session.operation);
+        }
+        Some(session)
+    }
 }
 
 /// All of them.
@@ -85,12 +97,13 @@ impl Sessions {
                 break;
             }
             let oldest = oldest.clone();
-            table.sessions.remove(&oldest);
+            table.remove(&oldest);
             table.order.pop_front();
         }
         let session =
             Session { operation: operation.clone(), ends, failures: 0, progress: Progress::default() };
         table.sessions.insert(id.clone(), session);
+        table.last.insert(operation.clone(), id.clone());
         table.order.push_back((ends, id.clone()));
         id
     }
@@ -159,9 +172,8 @@ impl Sessions {
     /// A live session for the very same operation.
     pub(crate) fn same(&self, now: u64, operation: &Operation) -> Option<String> {
         let table = self.0.lock();
-        let mut same = table.sessions.iter();
-        same.find(|(_, session)| session.ends > now && session.operation == *operation)
-            .map(|(id, _)| id.clone())
+        let id = table.last.get(operation)?;
+        table.sessions.get(id).filter(|session| session.ends > now).map(|_| id.clone())
     }
 
     /// Notes a wrong proof; too many end the session.
@@ -171,7 +183,7 @@ impl Sessions {
         session.failures += 1;
         let progress = session.progress.clone();
         if session.failures >= PATIENCE {
-            table.sessions.remove(id);
+            table.remove(id);
         }
         progress
     }
@@ -191,7 +203,7 @@ impl Sessions {
         if !mine || !flows.iter().any(done) {
             return Err(session.progress.clone());
         }
-        Ok(table.sessions.remove(id).map(|session| session.progress).unwrap_or_default())
+        Ok(table.remove(id).map(|session| session.progress).unwrap_or_default())
     }
 
     /// Registrations under way with a token, one session aside.

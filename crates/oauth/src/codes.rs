@@ -73,11 +73,12 @@ impl OAuth {
             if !bound || code.expires <= now || !pkce::holds(&code.challenge, shown.verifier) {
                 return Err(REFUSED);
             }
-            if self.accounts().password_mark(&code.user).await? != code.password {
-                return Err(REFUSED);
-            }
             let grant = grant(client, &code.user, (code.device.clone(), code.scope.clone()));
             let mut tx = Tx::new();
+            let password = code.password.as_ref();
+            if !self.accounts().expect_password(&reader, &mut tx, &code.user, password).await? {
+                return Err(REFUSED);
+            }
             expect_client(&reader, &mut tx, &client.digest, now).await?;
             let (issued, family) = self.accounts().draft_oauth_log_in(&reader, &mut tx, &grant).await?;
             let used = Code { used_for: Some(family), ..code.clone() };
@@ -95,11 +96,19 @@ impl OAuth {
         Err(Error::busy())
     }
 
-    /// Logs a device in that a user has granted already.
-    pub(crate) async fn log_in(&self, client: &Registered, grant: &OAuthGrant) -> Result<Given> {
+    /// Logs a device in that a user has granted already, under the password with this mark.
+    pub(crate) async fn log_in(
+        &self,
+        client: &Registered,
+        grant: &OAuthGrant,
+        password: Option<&[u8; 32]>,
+    ) -> Result<Given> {
         for _ in 0..ATTEMPTS {
             let (reader, now) = (self.store().read(), self.world().now());
             let mut tx = Tx::new();
+            if !self.accounts().expect_password(&reader, &mut tx, &grant.user_id, password).await? {
+                return Err(Error::InvalidGrant("the password was changed since the user granted this"));
+            }
             expect_client(&reader, &mut tx, &client.digest, now).await?;
             let (issued, _) = self.accounts().draft_oauth_log_in(&reader, &mut tx, grant).await?;
             drop(reader);

@@ -93,8 +93,6 @@ async fn for_refresh_token(oauth: &OAuth, client: &Registered, fields: &Fields) 
 async fn for_device_code(oauth: &OAuth, client: &Registered, fields: &Fields) -> Result<Given> {
     let code = fields.need("device_code")?;
     let (by, scope) = oauth.devices().poll(oauth.world().now(), &client.digest, code)?;
-    if oauth.accounts().password_mark(&by.user).await? != by.password {
-        return Err(Error::InvalidGrant("the password was changed since the user granted this"));
-    }
-    oauth.log_in(client, &grant(client, &by.user, (scope.device, scope.text))).await
+    let grant = grant(client, &by.user, (scope.device, scope.text));
+    oauth.log_in(client, &grant, by.password.as_ref()).await
 }
