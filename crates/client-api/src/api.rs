@@ -5,10 +5,12 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use chappe_accounts::{Accounts, RemoteUsers};
 use chappe_appservices::Services;
+use chappe_calls::Calls;
 use chappe_delivery::Delivery;
 use chappe_identity::{Identity, IdentityService, Sso};
 use chappe_media::Media;
 use chappe_rooms::Rooms;
+use chappe_scanner::Scanner;
 use chappe_search::Search;
 use chappe_web::RateLimiter;
 use chappe_world::World;
@@ -33,6 +35,10 @@ pub struct Deps {
     pub services: Services,
     /// Media.
     pub media: Media,
+    /// Media, scanned before they are given out; none: there is nothing that scans.
+    pub scanner: Option<Scanner>,
+    /// Access to calls of many people; none: this server gives none.
+    pub calls: Option<Calls>,
     /// What was said and who is there.
     pub search: Search,
     /// Users of other servers.
@@ -91,6 +97,8 @@ parts! {
     Delivery: deps.delivery;
     Services: deps.services;
     Media: deps.media;
+    Option<Scanner>: deps.scanner;
+    Option<Calls>: deps.calls;
     Search: deps.search;
     Arc<dyn RemoteUsers>: deps.remote;
     Arc<Config>: config;

@@ -20,6 +20,9 @@ pub struct Config {
     /// follows from the section of OAuth.
     #[serde(skip)]
     pub account_page: Option<String>,
+    /// Whether this server itself gives access to a LiveKit server; it follows from the section of calls.
+    #[serde(skip)]
+    pub livekit: bool,
     /// Who may sign up.
     pub registration: Registration,
     /// Whether access tokens in the query string are taken (old clients; they end up in the logs of proxies).
@@ -34,6 +37,8 @@ pub struct Config {
     pub turn: Option<Turn>,
     /// Services that hand out access to a LiveKit server for calls of many people, by their URLs (MSC4195).
     pub livekit_services: Vec<String>,
+    /// Where clients get the style of maps for locations; empty: not told.
+    pub map_style_url: String,
     /// How often who may do what.
     pub rates: Rates,
     /// Whom the user directory shows.
@@ -46,6 +51,7 @@ impl Default for Config {
             public_base_url: String::new(),
             identity_service: false,
             account_page: None,
+            livekit: false,
             registration: Registration::default(),
             tokens_in_query: false,
             threepid_changes: true,
@@ -53,6 +59,7 @@ impl Default for Config {
             support_page: String::new(),
             turn: None,
             livekit_services: Vec::new(),
+            map_style_url: String::new(),
             rates: Rates::default(),
             user_directory: UserDirectory::default(),
         }

@@ -248,6 +248,22 @@ impl From<RemoteError> for Error {
     }
 }
 
+impl From<chappe_calls::Error> for Error {
+    fn from(error: chappe_calls::Error) -> Self {
+        use chappe_calls::Error as E;
+        Self(match &error {
+            E::Unauthorized => unauthorized("M_UNAUTHORIZED", &error),
+            E::HomeserverUnreachable => {
+                chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
+            }
+            E::Sfu(why) => {
+                tracing::error!(%why, "the SFU made no room");
+                chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
+            }
+        })
+    }
+}
+
 impl From<chappe_media::Error> for Error {
     fn from(error: chappe_media::Error) -> Self {
         use chappe_media::Error as E;
@@ -266,6 +282,11 @@ impl From<chappe_media::Error> for Error {
             E::NotAWebAddress(_) => with(StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
             E::PageFailed => with(StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
             E::RemoteFailed(_) => gateway(),
+            E::NotClean => with(StatusCode::FORBIDDEN, "MCS_MEDIA_NOT_CLEAN"),
+            E::NotInspected(why) => {
+                tracing::error!(%why, "a medium could not be inspected");
+                with(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN")
+            }
             E::Disk(_) | E::Store(_) => chappe_web::Error::internal(&error),
             E::Stopping => with(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
         })

@@ -16,7 +16,9 @@ mod error;
 mod events;
 mod initial_sync;
 mod keys;
+mod livekit;
 mod media;
+mod media_proxy;
 mod profile;
 mod push;
 mod rates;
@@ -69,9 +71,10 @@ pub fn routes() -> Routes<Api> {
         .and(reporting::routes())
         .and(thirdparty::routes())
         .and(appservice::routes())
+        .and(livekit::routes())
 }
 
 /// Uploads and downloads, which a listener may serve apart.
 pub fn media_routes() -> Routes<Api> {
-    media::routes()
+    media::routes().and(media_proxy::routes())
 }

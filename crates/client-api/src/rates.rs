@@ -36,6 +36,10 @@ pub struct Rates {
     pub upload: Rate,
     /// Media of other servers that one user, or one address without log-in, has this server fetch and keep.
     pub remote_media: Rate,
+    /// Files that one user, or one address without log-in, has this server scan.
+    pub scan: Rate,
+    /// Calls of many people that are entered from one address.
+    pub call: Rate,
     /// Web pages that one user has this server fetch for previews.
     pub preview: Rate,
 }
@@ -55,6 +59,8 @@ impl Default for Rates {
             search: Rate::new(5.0, 50),
             upload: Rate::new(2.0, 50),
             remote_media: Rate::new(2.0, 500),
+            scan: Rate::new(2.0, 500),
+            call: Rate::new(5.0, 300),
             preview: Rate::new(0.5, 60),
         }
     }

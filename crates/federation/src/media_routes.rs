@@ -111,13 +111,15 @@ fn pieces(file: File) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Sen
 
 fn refusal(error: MediaError) -> Refusal {
     Refusal(match error {
-        MediaError::NotFound | MediaError::NoThumbnail => Error::not_found("Media not found"),
+        MediaError::NotFound | MediaError::NoThumbnail | MediaError::NotClean => {
+            Error::not_found("Media not found")
+        }
         MediaError::NotYetUploaded => {
             let why = "The content has not been uploaded yet";
             Error::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", why)
         }
         MediaError::TooLarge => Error::too_large(),
-        MediaError::Stopping => Error::busy(),
+        MediaError::Stopping | MediaError::NotInspected(_) => Error::busy(),
         other => Error::internal(other),
     })
 }

@@ -27,6 +27,12 @@ pub enum Error {
     /// The upload broke off: 400 `M_UNKNOWN`.
     #[error("the upload broke off: {0}")]
     BrokeOff(String),
+    /// Something was found in it: 403 `MCS_MEDIA_NOT_CLEAN`.
+    #[error("the media is not clean")]
+    NotClean,
+    /// It could not be found out whether it is clean: 503 `M_UNKNOWN`.
+    #[error("the media could not be inspected")]
+    NotInspected(String),
     /// No thumbnail can be made of it: 400 `M_UNKNOWN`.
     #[error("no thumbnail can be made of this media")]
     NoThumbnail,

@@ -51,7 +51,12 @@ impl Media {
         wait: Duration,
     ) -> Result<Content, Error> {
         let medium = self.find(server, id, reach, wait).await?;
+        self.inspect(server, id, &medium).await?;
         self.saw(server, id);
+        self.open_content(medium).await
+    }
+
+    pub(crate) async fn open_content(&self, medium: Medium) -> Result<Content, Error> {
         let blob = medium.blob.as_deref().ok_or(Error::NotFound)?;
         let file = self.0.blobs.read(blob).await?;
         let Medium { content_type, filename, size, .. } = medium;

@@ -8,6 +8,7 @@ mod blobs;
 mod config;
 mod error;
 mod fetch;
+mod inspect;
 mod picture;
 mod places;
 mod preview;
@@ -31,6 +32,7 @@ pub use self::{
     config::{Config, Previews},
     error::Error,
     fetch::{Content, Reach},
+    inspect::Inspector,
     places::Place,
     preview::{Address, Properties, is_host_pattern},
     remote::{Pieces, RemoteContent, RemoteError, RemoteMedia},
@@ -51,6 +53,8 @@ pub struct Deps {
     pub directory: PathBuf,
     /// Media of other servers.
     pub remote: Arc<dyn RemoteMedia>,
+    /// Who looks at media before they are given out, if anybody.
+    pub inspector: Option<Arc<dyn Inspector>>,
 }
 
 /// The media of this server: a handle, clones share it.
@@ -65,6 +69,7 @@ struct Inner {
     server_name: OwnedServerName,
     blobs: Blobs,
     remote: Arc<dyn RemoteMedia>,
+    inspector: Option<Arc<dyn Inspector>>,
     config: Config,
     /// What is being fetched or made, so that it is done once.
     turns: Turns,
@@ -92,7 +97,7 @@ type Seen = Mutex<HashMap<(OwnedServerName, String), u64>>;
 impl Media {
     /// Opens the folder and removes what a crash left half-written.
     pub async fn open(deps: Deps, config: Config) -> Result<Self, Error> {
-        let Deps { store, world, server_name, directory, remote } = deps;
+        let Deps { store, world, server_name, directory, remote, inspector } = deps;
         let blobs = Blobs::open(directory).await?;
         let some = |count: usize| Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS));
         Ok(Self(Arc::new(Inner {
@@ -101,6 +106,7 @@ impl Media {
             server_name,
             blobs,
             remote,
+            inspector,
             turns: Turns::default(),
             making: some(config.thumbnails_at_once),
             seen: Seen::default(),

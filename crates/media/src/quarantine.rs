@@ -105,7 +105,7 @@ impl Media {
     }
 
     /// The hash of a medium's bytes, worked out and kept where that was not done when it came. None without bytes.
-    async fn hash_of(
+    pub(crate) async fn hash_of(
         &self,
         server: &ServerName,
         id: &str,

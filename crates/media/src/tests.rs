@@ -87,6 +87,7 @@ async fn media(folder: &tempfile::TempDir, remote: Arc<dyn RemoteMedia>, config:
         server_name: server_name!("a.test").to_owned(),
         directory: folder.path().to_owned(),
         remote,
+        inspector: None,
     };
     Media::open(deps, config).await.unwrap()
 }

@@ -90,6 +90,7 @@ impl Media {
         wait: Duration,
     ) -> Result<Content, Error> {
         let medium = self.find(server, id, reach, wait).await?;
+        self.inspect(server, id, &medium).await?;
         self.saw(server, id);
         let size = wanted.made();
         let key = |size: Wanted| (server.to_owned(), id.to_owned(), size.key());
@@ -101,11 +102,7 @@ impl Media {
         let blob = medium.blob.as_deref().ok_or(Error::NotFound)?;
         let mut tx = Tx::new();
         let made = match self.make(&medium, blob, size).await? {
-            Made::Same => {
-                let file = self.0.blobs.read(blob).await?;
-                let Medium { content_type, filename, size, .. } = medium;
-                return Ok(Content { content_type, filename, size, file });
-            }
+            Made::Same => return self.open_content(medium).await,
             Made::Moving(bytes) => self.keep(bytes, ImageFormat::WebP).await?,
             Made::Whole(format) => {
                 let content_type = format.to_mime_type().to_owned();

@@ -12,6 +12,7 @@ use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Jobs, SharedSecret};
 use chappe_appservices::{Link, Services};
+use chappe_calls::Calls;
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
 use chappe_identity::{
@@ -23,6 +24,7 @@ use chappe_media::Media;
 use chappe_oauth::OAuth;
 use chappe_rooms::Rooms;
 use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Plain};
+use chappe_scanner::{Examiner, ExaminerDeps, Scanner};
 use chappe_search::Search;
 use chappe_store::Store;
 use chappe_world::World;
@@ -52,6 +54,7 @@ pub struct House {
     federation: Federation,
     delivery: Delivery,
     media: Media,
+    examiner: Option<Examiner>,
     rooms: Rooms,
     services: Services,
     search: Search,
@@ -73,7 +76,8 @@ impl House {
         let network = ground.network(config).await?;
         let rooms = ground.rooms(config, &network);
         let delivery = ground.delivery(config, &rooms);
-        let media = ground.media(config, &network).await?;
+        let examiner = ground.examiner(config).await?;
+        let media = ground.media(config, &network, examiner.as_ref()).await?;
         let services = ground.services(&rooms, &delivery).await?;
         let search = ground.search(config, &rooms);
         let Ground { world, store, accounts, identity, .. } = &ground;
@@ -94,6 +98,7 @@ impl House {
             network,
             config: config.identity_api.clone(),
         });
+        let scanner = examiner.clone().map(|examiner| scanner(config, examiner, &media)).transpose()?;
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
@@ -104,6 +109,8 @@ impl House {
             delivery: delivery.clone(),
             services: services.clone(),
             media: media.clone(),
+            scanner,
+            calls: ground.calls(config, &federation)?,
             search: search.clone(),
             config: client_config(config),
         });
@@ -138,6 +145,7 @@ impl House {
             federation,
             delivery,
             media,
+            examiner,
             rooms,
             services,
             search,
@@ -212,7 +220,8 @@ impl House {
         if let Some(oauth) = self.oauth.clone() {
             self.world.spawn("oauth upkeep", keep_oauth(self.world.clone(), oauth));
         }
-        self.world.spawn("media upkeep", keep_media(self.world.clone(), self.media.clone()));
+        self.world
+            .spawn("media upkeep", keep_media(self.world.clone(), self.media.clone(), self.examiner.clone()));
     }
 
     /// What answers on a listener that serves `apis`.
@@ -407,13 +416,38 @@ impl Ground {
         Search::new(deps, config.search.clone())
     }
 
-    async fn media(&self, config: &Config, network: &Network) -> Result<Media> {
+    /// Access to the LiveKit server of the configuration, if there is one.
+    fn calls(&self, config: &Config, federation: &Federation) -> Result<Option<Calls>> {
+        let Some(livekit) = &config.livekit else { return Ok(None) };
+        let deps = chappe_calls::Deps {
+            world: self.world.clone(),
+            server: self.server.clone(),
+            homeservers: Arc::new(federation.clone()),
+            api_secret: secret(&livekit.api_secret_file)?,
+        };
+        Ok(Some(Calls::new(deps, livekit.clone())))
+    }
+
+    /// What scans files, if the configuration names something that does.
+    async fn examiner(&self, config: &Config) -> Result<Option<Examiner>> {
+        let deps = ExaminerDeps {
+            store: self.store.clone(),
+            world: self.world.clone(),
+            folder: config.scanner_dir(),
+        };
+        Examiner::open(deps, config.scanner.clone()).await.context("opening the scanner's folder")
+    }
+
+    async fn media(&self, config: &Config, network: &Network, examiner: Option<&Examiner>) -> Result<Media> {
         let deps = chappe_media::Deps {
             store: self.store.clone(),
             world: self.world.clone(),
             server_name: self.server.clone(),
             directory: config.media_dir(),
             remote: Arc::new(network.clone()),
+            inspector: examiner
+                .filter(|_| config.scanner.enforce)
+                .map(|examiner| Arc::new(examiner.clone()) as Arc<dyn chappe_media::Inspector>),
         };
         Media::open(deps, config.media.clone()).await.context("opening the media folder")
     }
@@ -434,8 +468,13 @@ async fn keep_oauth(world: World, oauth: OAuth) {
     }
 }
 
+fn scanner(config: &Config, examiner: Examiner, media: &Media) -> Result<Scanner> {
+    let file = config.scanner_key_file();
+    Scanner::open(examiner, media.clone(), &file).with_context(|| file.display().to_string())
+}
+
 /// Writes when media were last given out, and removes what nobody needs any more.
-async fn keep_media(world: World, media: Media) {
+async fn keep_media(world: World, media: Media, examiner: Option<Examiner>) {
     let (mut flush, mut tidy) = (world.interval(FLUSH), world.interval(TIDY));
     // A server that has just started has better things to do.
     tidy.tick().await;
@@ -447,6 +486,11 @@ async fn keep_media(world: World, media: Media) {
             _ = tidy.tick() => {
                 if let Err(error) = media.upkeep().await {
                     tracing::warn!(%error, "old previews and copies of media are not removed");
+                }
+                if let Some(examiner) = &examiner
+                    && let Err(error) = examiner.sweep().await
+                {
+                    tracing::warn!(%error, "old verdicts on media are not removed");
                 }
             }
         }
@@ -477,6 +521,7 @@ fn client_config(config: &Config) -> chappe_client_api::Config {
         .oauth
         .enabled
         .then(|| format!("{}{}", config.public_baseurl.trim_end_matches('/'), chappe_oauth::ACCOUNT_PATH));
+    client.livekit = config.livekit.is_some();
     client.identity_service = config.listeners.iter().any(|listener| listener.apis.contains(&Api::Identity));
     client
 }
@@ -518,12 +563,17 @@ pub(crate) fn provider_secrets(config: &SsoConfig) -> Result<BTreeMap<String, St
     let mut secrets = BTreeMap::new();
     for provider in &config.providers {
         let Some(file) = &provider.client_secret_file else { continue };
-        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        let secret = text.trim_end_matches(['\r', '\n']).to_owned();
-        ensure!(!secret.is_empty(), "{} is empty", file.display());
-        secrets.insert(provider.id.clone(), secret);
+        secrets.insert(provider.id.clone(), secret(file)?);
     }
     Ok(secrets)
+}
+
+/// What a file of a secret holds.
+fn secret(file: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let secret = text.trim_end_matches(['\r', '\n']).to_owned();
+    ensure!(!secret.is_empty(), "{} is empty", file.display());
+    Ok(secret)
 }
 
 pub(crate) fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {

@@ -51,6 +51,15 @@ pub struct Quarantine {
     pub at: u64,
 }
 
+/// What a scanner thought of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether it found nothing.
+    pub clean: bool,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: u64,
+}
+
 /// A thumbnail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thumbnail {
@@ -93,6 +102,10 @@ table! {
     UrlPreviews = URL_PREVIEWS: [u8; 32] => Json<UrlPreview>;
     /// `(asked at, SHA-256 of the address)` → media id of the picture, empty without one.
     PreviewsByAge = PREVIEWS_BY_AGE: (u64, [u8; 32]) => String;
+    /// SHA-256 → what a scanner thought of these bytes.
+    Verdicts = VERDICTS: [u8; 32] => Json<Verdict>;
+    /// `(scanned at, SHA-256)` → nothing.
+    VerdictsByAge = VERDICTS_BY_AGE: (u64, [u8; 32]) => ();
 }
 
 #[cfg(test)]
@@ -126,6 +139,8 @@ mod tests {
         assert_eq!(String::from_utf8(Json(held).to_bytes()).unwrap(), text);
         let quarantine = Json(Quarantine { by: user_id!("@c:b").to_owned(), at: 7 });
         assert_eq!(String::from_utf8(quarantine.to_bytes()).unwrap(), r#"{"by":"@c:b","at":7}"#);
+        let verdict = Json(Verdict { clean: true, at: 8 });
+        assert_eq!(String::from_utf8(verdict.to_bytes()).unwrap(), r#"{"clean":true,"at":8}"#);
         let thumbnail = Thumbnail { blob: "t".to_owned(), size: 2, content_type: "image/jpeg".to_owned() };
         let text = r#"{"blob":"t","size":2,"content_type":"image/jpeg"}"#;
         assert_eq!(String::from_utf8(Json(thumbnail).to_bytes()).unwrap(), text);

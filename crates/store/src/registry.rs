@@ -298,6 +298,10 @@ registry! {
     URL_PREVIEWS = 177, Point;
     /// The same by when it was asked, with the picture that was kept.
     PREVIEWS_BY_AGE = 178, Queue;
+    /// What a scanner thought of bytes, by their hash.
+    VERDICTS = 179, Point;
+    /// The same by when they were scanned.
+    VERDICTS_BY_AGE = 180, Queue;
 
     /// How each application service stands.
     SERVICE_HEADS = 210, Point;

@@ -66,6 +66,11 @@ impl Error {
         self.0.body.get("errcode").and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// The sentence for people, empty if the body has none.
+    pub fn sentence(&self) -> &str {
+        self.0.body.get("error").and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// 403 `M_FORBIDDEN`.
     pub fn forbidden(error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "M_FORBIDDEN", error)

@@ -1,4 +1,5 @@
-//! Time, randomness, task spawning, outbound HTTP and DNS: small traits, real ones, seeded fakes.
+//! Time, randomness, task spawning, outbound HTTP and DNS, daemons and commands of the operator: small traits, real ones,
+//! seeded fakes.
 //!
 //! Everything the server cannot know by itself comes through a [`World`]. [`World::real`] talks to the machine;
 //! [`World::fake`] is seeded, keeps tokio's (pausable) time and routes requests in process through a [`FakeNet`].
@@ -8,6 +9,7 @@ mod dns;
 mod fake;
 mod guard;
 pub mod http;
+mod operator;
 mod random;
 mod tasks;
 
@@ -19,6 +21,7 @@ pub use self::{
     fake::{Fake, FakeNet, Fate, Handler},
     guard::Guard,
     http::{Body, Destination, Error, Host, Http, Limits, Outbound, Request},
+    operator::{Duplex, Socket},
     tasks::{Ended, Stopped, Tasks},
 };
 

@@ -14,7 +14,7 @@ use super::headers::serve;
 use crate::{error::Result, rates::Limits, requester::Requester};
 
 /// How long a client waits at most for an upload that was announced.
-pub(super) const LONGEST: Duration = Duration::from_mins(1);
+pub(crate) const LONGEST: Duration = Duration::from_mins(1);
 
 pub(super) async fn handler(
     State(media): State<Media>,
@@ -40,7 +40,7 @@ pub(super) async fn named(
 
 /// Counts a medium that would have to be fetched and kept: nobody fills the disk with what other servers hold. The place
 /// is to be kept until it is there, and is none where nothing is fetched.
-pub(super) async fn may_fetch(
+pub(crate) async fn may_fetch(
     media: &Media,
     limits: &Limits,
     requester: &Requester,

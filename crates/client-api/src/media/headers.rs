@@ -48,7 +48,7 @@ const POLICY: &str = "sandbox; default-src 'none'; script-src 'none'; plugin-typ
 const PIECE: usize = 64 << 10;
 
 /// Gives a medium out; `filename` replaces the uploader's.
-pub(super) fn serve(content: Content, filename: Option<String>) -> Response {
+pub(crate) fn serve(content: Content, filename: Option<String>) -> Response {
     let kind = content.content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
     let plain = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let inline = INLINE.contains(&plain.as_str());

@@ -62,7 +62,7 @@ pub(super) async fn thumbnail(
 }
 
 /// How far to go for somebody who is not logged in.
-async fn reach(
+pub(crate) async fn reach(
     media: &Media,
     (limits, origin): (&Limits, Origin),
     (server, id): (&ServerName, &str),

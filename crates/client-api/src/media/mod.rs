@@ -13,6 +13,12 @@ mod upload;
 use chappe_web::Routes;
 use ruma::api::client::{authenticated_media as api, media as old};
 
+pub(crate) use self::{
+    download::{LONGEST, may_fetch},
+    headers::serve,
+    legacy::reach,
+    thumbnail::wanted,
+};
 use crate::Api;
 
 pub(crate) fn routes() -> Routes<Api> {

@@ -26,7 +26,7 @@ pub(super) async fn handler(
 }
 
 /// Those who do not say whether it may move get one that does not.
-pub(super) fn wanted(
+pub(crate) fn wanted(
     (width, height): (UInt, UInt),
     method: Option<&Asked>,
     animated: Option<bool>,

@@ -6,6 +6,7 @@ use axum::{Json, extract::State};
 use chappe_accounts::Accounts;
 use serde_json::{Value, json};
 
+use super::rtc_transports::transports;
 use crate::Config;
 
 /// Versions whose endpoints are answered.
@@ -39,7 +40,7 @@ pub(super) async fn handler(
             "org.matrix.msc3981": true,
             "org.matrix.msc4028": accounts.config().push_encrypted_events,
             "org.matrix.msc4140": true,
-            "org.matrix.msc4143": !config.livekit_services.is_empty(),
+            "org.matrix.msc4143": !transports(&config).is_empty(),
             "org.matrix.msc4151": true,
             "org.matrix.msc4155": true,
             "org.matrix.msc4222": true,

@@ -20,5 +20,12 @@ pub(super) async fn handler(State(config): State<Arc<Config>>) -> Result<Json<Va
     if !transports.is_empty() {
         told["org.matrix.msc4143.rtc_foci"] = json!(transports);
     }
+    if let Some(account) = &config.account_page {
+        let issuer = format!("{}/", config.public_base_url.trim_end_matches('/'));
+        told["org.matrix.msc2965.authentication"] = json!({ "issuer": issuer, "account": account });
+    }
+    if !config.map_style_url.is_empty() {
+        told["m.tile_server"] = json!({ "map_style_url": config.map_style_url });
+    }
     Ok(Json(told))
 }

@@ -158,6 +158,7 @@ async fn house(previews: Previews) -> House {
         server_name: server_name!("a.test").to_owned(),
         directory: folder.path().to_owned(),
         remote: Arc::new(NoServers),
+        inspector: None,
     };
     let config = Config { max_pixels: 1_000_000, previews, ..Config::default() };
     let (site, base) = Site::open("127.0.0.1").await;

@@ -78,6 +78,12 @@ pub struct Config {
     /// Uploads and thumbnails.
     #[serde(default)]
     pub media: chappe_media::Config,
+    /// Scanning media before they are given out.
+    #[serde(default)]
+    pub scanner: chappe_scanner::Config,
+    /// Access to a LiveKit server for calls of many people; absent: this server gives none.
+    #[serde(default)]
+    pub livekit: Option<chappe_calls::Config>,
     /// Finding what was said and who is there.
     #[serde(default)]
     pub search: chappe_search::Config,
@@ -161,6 +167,16 @@ impl Config {
     /// The folder of uploads and thumbnails.
     pub fn media_dir(&self) -> PathBuf {
         self.data_dir.join("media")
+    }
+
+    /// The folder of files that are being scanned by a command.
+    pub fn scanner_dir(&self) -> PathBuf {
+        self.data_dir.join("scanner")
+    }
+
+    /// The file with the key that clients encrypt for the content scanner.
+    pub fn scanner_key_file(&self) -> PathBuf {
+        self.data_dir.join("scanner.key")
     }
 
     /// The folder of the search index. It is built anew where it is missing.

@@ -26,6 +26,8 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     appservices(config, &mut found);
     mail(config, &mut found);
     previews(config, &mut found);
+    scanner(config, &mut found);
+    livekit(config, &mut found);
     for (key, sentence) in config.sso.problems(config.identity.profile) {
         found.need(false, &format!("sso.{key}"), sentence);
     }
@@ -125,6 +127,30 @@ fn previews(config: &Config, found: &mut Found) {
     found.need(kept, "media.previews.keep_days", "must be at least 1 and longer than `fresh_minutes`");
     let fetched = !config.media.fetch_without_login || config.media.serve_without_login;
     found.need(fetched, "media.fetch_without_login", "goes with `serve_without_login`");
+}
+
+fn scanner(config: &Config, found: &mut Found) {
+    let scanner = &config.scanner;
+    let (clamd, command) = (scanner.clamd.is_some(), !scanner.command.is_empty());
+    found.need(!clamd || !command, "scanner.command", "goes without `clamd`");
+    let lists = scanner.allowed_mimetypes.is_empty() || scanner.blocked_mimetypes.is_empty();
+    found.need(lists, "scanner.blocked_mimetypes", "goes without `allowed_mimetypes`");
+    found.need(!scanner.enforce || clamd || command, "scanner.enforce", "needs `clamd` or `command`");
+    found.need(scanner.at_once > 0, "scanner.at_once", "must be at least 1");
+    let seconds = scanner.timeout_seconds;
+    found.need((1..=600).contains(&seconds), "scanner.timeout_seconds", "must be between 1 and 600");
+    found.need(scanner.enforced_days > 0, "scanner.enforced_days", "must be at least 1");
+}
+
+fn livekit(config: &Config, found: &mut Found) {
+    let Some(livekit) = &config.livekit else { return };
+    let scheme = |text: &str, schemes: &[&str]| {
+        url::Url::parse(text).is_ok_and(|url| schemes.contains(&url.scheme()) && url.host().is_some())
+    };
+    found.need(scheme(&livekit.url, &["ws", "wss"]), "livekit.url", "must be a ws or wss URL");
+    let api = livekit.api_url.is_empty() || scheme(&livekit.api_url, &["http", "https"]);
+    found.need(api, "livekit.api_url", "must be an http or https URL");
+    found.need(!livekit.api_key.is_empty(), "livekit.api_key", "is empty");
 }
 
 fn listeners(config: &Config, found: &mut Found) {

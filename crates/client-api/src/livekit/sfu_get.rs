@@ -1,0 +1,29 @@
+//! `POST …/livekit/sfu/get`: access for a device, as older clients ask for it.
+
+use axum::{Json, extract::State};
+use chappe_calls::{Calls, Member};
+use chappe_web::{Origin, Payload};
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{OpenIdToken, answer};
+use crate::{error::Result, rates::Limits};
+
+#[derive(Deserialize)]
+pub(super) struct Body {
+    room: OwnedRoomId,
+    openid_token: OpenIdToken,
+    device_id: String,
+    delay_id: Option<Value>,
+}
+
+pub(super) async fn handler(
+    State(calls): State<Option<Calls>>,
+    State(limits): State<Limits>,
+    origin: Origin,
+    Payload(body): Payload<Body>,
+) -> Result<Json<Value>> {
+    let asked = (body.room.as_str(), Member::Device(&body.device_id));
+    answer(calls, (limits, origin), &body.openid_token, asked, body.delay_id.as_ref()).await
+}

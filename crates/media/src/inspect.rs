@@ -1,0 +1,46 @@
+//! Media are looked at before they are given out, where somebody is there to do it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chappe_store::media::Medium;
+use ruma::ServerName;
+use tokio::fs::File;
+
+use crate::{Content, Error, Media, Reach};
+
+/// Who looks at files.
+#[async_trait]
+pub trait Inspector: Send + Sync {
+    /// Whether a file may be given out, known by the SHA-256 of its bytes; why that could not be found out.
+    async fn is_clean(&self, sha256: &[u8; 32], file: &mut File, size: u64) -> Result<bool, String>;
+}
+
+impl Media {
+    /// A medium for somebody who looks at it by himself, as [`Media::content`] gives it otherwise, with the SHA-256 of its bytes.
+    pub async fn for_inspection(
+        &self,
+        server: &ServerName,
+        id: &str,
+        reach: Reach,
+        wait: Duration,
+    ) -> Result<(Content, [u8; 32]), Error> {
+        let medium = self.find(server, id, reach, wait).await?;
+        let sha256 = self.hash_of(server, id, &medium).await?.ok_or(Error::NotFound)?;
+        self.saw(server, id);
+        Ok((self.open_content(medium).await?, sha256))
+    }
+
+    /// Refuses what is not clean.
+    pub(crate) async fn inspect(&self, server: &ServerName, id: &str, medium: &Medium) -> Result<(), Error> {
+        let Some(inspector) = &self.0.inspector else { return Ok(()) };
+        let sha256 = self.hash_of(server, id, medium).await?.ok_or(Error::NotFound)?;
+        let _turn = self.turn(&format!("inspect {server}/{id}")).await;
+        let mut file = self.0.blobs.read(medium.blob.as_deref().ok_or(Error::NotFound)?).await?;
+        match inspector.is_clean(&sha256, &mut file, medium.size).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NotClean),
+            Err(why) => Err(Error::NotInspected(why)),
+        }
+    }
+}

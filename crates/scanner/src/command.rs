@@ -1,0 +1,69 @@
+//! A command that scans: it is given the path of a file in clear and says by its exit code what it thinks.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
+
+use chappe_world::World;
+use tokio::{
+    fs::{self, OpenOptions},
+    io::AsyncWriteExt,
+};
+
+use crate::{engine::Outcome, source::Source};
+
+/// The folder of files in clear. What a crash left there is removed when it is opened.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+/// A file in clear, removed when it is dropped.
+struct InClear(PathBuf);
+
+impl Drop for InClear {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(%error, "a file in clear could not be removed");
+        }
+    }
+}
+
+impl Folder {
+    pub(crate) async fn open(path: PathBuf) -> std::io::Result<Self> {
+        if fs::try_exists(&path).await? {
+            fs::remove_dir_all(&path).await?;
+        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).await?;
+        Ok(Self(path))
+    }
+
+    async fn in_clear(&self, world: &World, source: &mut Source<'_>) -> std::io::Result<InClear> {
+        let path = self.0.join(world.token(24));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).await?;
+        let in_clear = InClear(path);
+        source.rewind().await?;
+        while let Some(piece) = source.next().await? {
+            file.write_all(&piece).await?;
+        }
+        file.flush().await?;
+        Ok(in_clear)
+    }
+}
+
+/// Runs the command on a file; its exit code.
+pub(crate) async fn scan(
+    (world, folder): (&World, &Folder),
+    command: &[PathBuf],
+    source: &mut Source<'_>,
+) -> Result<Outcome, String> {
+    let file = folder.in_clear(world, source).await.map_err(|error| format!("a file in clear: {error}"))?;
+    let (program, arguments) = command.split_first().ok_or("there is no command")?;
+    let arguments: Vec<&OsStr> =
+        arguments.iter().map(PathBuf::as_path).chain([&*file.0]).map(Path::as_os_str).collect();
+    let ended = world.run(program, &arguments).await;
+    match ended.map_err(|error| format!("{}: {error}", program.display()))? {
+        Some(0) => Ok(Outcome::Clean),
+        Some(code) => Ok(Outcome::Exited(code)),
+        None => Err("the command was ended by a signal".to_owned()),
+    }
+}

@@ -1,0 +1,151 @@
+//! Files by the hash of their bytes: what is scanned where media are asked for beside the scanner's own endpoints is
+//! remembered on disk.
+
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use chappe_media::Inspector;
+use chappe_store::{
+    Direction, Json, Store, Tx,
+    media::{Verdict, Verdicts, VerdictsByAge},
+};
+use chappe_world::World;
+use tokio::fs::File;
+
+use crate::{
+    Config, Error,
+    engine::{Engine, Outcome},
+    source::Source,
+};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Verdicts that are removed in one go.
+const PAGE: usize = 500;
+
+/// What scans files: a handle, clones share it.
+#[derive(Clone)]
+pub struct Examiner(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    store: Store,
+    world: World,
+    config: Config,
+}
+
+/// What an [`Examiner`] is built from.
+pub struct ExaminerDeps {
+    /// The store.
+    pub store: Store,
+    /// The outside world.
+    pub world: World,
+    /// The folder of files in clear that a command is given; nothing else may be in it.
+    pub folder: PathBuf,
+}
+
+impl Examiner {
+    /// None where the configuration names nothing that scans. Removes files in clear that a crash left.
+    pub async fn open(deps: ExaminerDeps, config: Config) -> Result<Option<Self>, Error> {
+        let ExaminerDeps { store, world, folder } = deps;
+        let engine = Engine::open(world.clone(), folder, &config).await?;
+        Ok(engine.map(|engine| Self(Arc::new(Inner { engine, store, world, config }))))
+    }
+
+    /// Removes verdicts that are too old to count; meant to be called every few minutes.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let before = self.0.world.now().saturating_sub(self.kept_ms());
+        loop {
+            let reader = self.0.store.read();
+            let page = reader.scan::<VerdictsByAge>(&(), Direction::Forward, PAGE).await?;
+            let old: Vec<_> =
+                page.into_iter().map(|(key, ())| key).take_while(|(at, _)| *at < before).collect();
+            drop(reader);
+            let mut tx = Tx::new();
+            for (at, hash) in &old {
+                tx.delete::<VerdictsByAge>(&(*at, *hash)).delete::<Verdicts>(hash);
+            }
+            if old.is_empty() {
+                return Ok(());
+            }
+            self.0.store.commit(tx).await?;
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    /// Scans bytes whatever is known of them.
+    pub(crate) async fn scan(&self, source: &mut Source<'_>, size: u64) -> Result<Outcome, Error> {
+        self.0.engine.scan(source, size).await
+    }
+
+    /// Scans bytes in clear, unless it is known on disk what they are.
+    pub(crate) async fn scan_once(
+        &self,
+        sha256: &[u8; 32],
+        source: &mut Source<'_>,
+        size: u64,
+    ) -> Result<Outcome, Error> {
+        if !self.0.config.enforce {
+            return self.scan(source, size).await;
+        }
+        let before = self.verdict(sha256).await?;
+        let now = self.0.world.now();
+        if let Some(verdict) = before.filter(|verdict| verdict.at + self.kept_ms() > now) {
+            return Ok(if verdict.clean { Outcome::Clean } else { Outcome::Found(String::new()) });
+        }
+        let outcome = self.scan(source, size).await?;
+        if self.is_lasting(&outcome) {
+            let verdict = Verdict { clean: outcome == Outcome::Clean, at: now };
+            let mut tx = Tx::new();
+            if let Some(before) = &before {
+                tx.delete::<VerdictsByAge>(&(before.at, *sha256));
+            }
+            tx.expect::<Verdicts>(sha256, before.map(Json).as_ref()).put::<Verdicts>(sha256, &Json(verdict));
+            tx.put::<VerdictsByAge>(&(now, *sha256), &());
+            match self.0.store.commit(tx).await {
+                // Somebody else has just found the same.
+                Ok(_) | Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// What was thought of bytes in clear, however long ago.
+    pub(crate) async fn verdict(&self, sha256: &[u8; 32]) -> Result<Option<Verdict>, Error> {
+        Ok(self.0.store.read().get::<Verdicts>(sha256).await?.map(|Json(verdict)| verdict))
+    }
+
+    /// Whether an outcome says something about the file that will be so tomorrow.
+    pub(crate) fn is_lasting(&self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Clean | Outcome::Found(_) => true,
+            Outcome::Exited(code) => !self.0.config.passing_exit_codes.contains(code),
+            Outcome::TooLarge => false,
+        }
+    }
+
+    fn kept_ms(&self) -> u64 {
+        self.0.config.enforced_days.saturating_mul(DAY_MS)
+    }
+}
+
+#[async_trait]
+impl Inspector for Examiner {
+    async fn is_clean(&self, sha256: &[u8; 32], file: &mut File, size: u64) -> Result<bool, String> {
+        let outcome = self.scan_once(sha256, &mut Source::new(file, None), size).await;
+        outcome.map(|outcome| outcome == Outcome::Clean).map_err(|error| error.to_string())
+    }
+}
+
+impl std::fmt::Debug for Examiner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Examiner")
+    }
+}
