@@ -93,6 +93,16 @@ need_rust_sdk() {
 # What the lab makes its certificates with.
 need_lab() { command -v openssl >/dev/null || install_packages openssl; }
 
+# ClamAV's daemon; its signatures are the test's own.
+need_clamav() {
+  local path="$PATH:/usr/sbin:/sbin"
+  PATH="$path" command -v clamd >/dev/null || (install_packages clamav-daemon) || true
+  if ! PATH="$path" command -v clamd >/dev/null; then
+    echo "NOT RUN: clamd is not there and Debian's package clamav-daemon cannot be had." >&2
+    exit 3
+  fi
+}
+
 # Go, for Complement.
 need_go() {
   if ! command -v go >/dev/null; then

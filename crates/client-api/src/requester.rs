@@ -275,6 +275,12 @@ const GUESTS: &[(&str, &str)] = &[
     ("GET", "media/download/*/*"),
     ("GET", "media/download/*/*/*"),
     ("GET", "media/thumbnail/*/*"),
+    // The same by way of the content scanner.
+    ("GET", "download/*/*"),
+    ("GET", "thumbnail/*/*"),
+    ("GET", "scan/*/*"),
+    ("POST", "download_encrypted"),
+    ("POST", "scan_encrypted"),
 ];
 
 /// The refusal of what only whole accounts may do.

@@ -1,0 +1,280 @@
+//! Calls: relays, access to the SFU, proofs of who somebody is, what clients find.
+
+use std::{convert::Infallible, sync::Arc};
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
+use bytes::Bytes;
+use chappe_world::{FakeNet, World};
+use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
+use ring::{
+    digest::{SHA256, digest},
+    hmac,
+};
+use serde_json::{Value, json};
+
+use super::office::{Answer, Office};
+
+const SERVICE: &str = "/_matrix/client/unstable/chappe/livekit";
+const SECRET: &str = "a secret shared with the SFU";
+const LIVEKIT: &str = r#"
+[livekit]
+url = "wss://sfu.test"
+api_key = "chappe"
+api_secret_file = "SECRET_FILE"
+"#;
+
+/// The claims of a token, as a SFU checks it.
+fn claims(jwt: &str, world: &World) -> Value {
+    let (signed, signature) = jwt.rsplit_once('.').unwrap();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    hmac::verify(&key, signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+    let (head, body) = signed.split_once('.').unwrap();
+    let part = |text| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap();
+    assert_eq!(part(head), json!({ "alg": "HS256", "typ": "JWT" }));
+    let claims = part(body);
+    let now = world.now() / 1_000;
+    assert!(claims["nbf"].as_u64().unwrap() <= now && claims["exp"].as_u64().unwrap() > now, "{claims}");
+    assert!(claims["exp"].as_u64().unwrap() <= now + 3_600, "{claims}");
+    assert_eq!(claims["iss"], "chappe");
+    claims
+}
+
+/// A SFU that makes rooms for whoever has a token for that; their names.
+fn sfu(net: &FakeNet, world: &World) -> Arc<Mutex<Vec<String>>> {
+    let made = Arc::new(Mutex::new(Vec::new()));
+    let (rooms, at) = (made.clone(), world.clone());
+    let answer = move |request: http::Request<Full<Bytes>>| {
+        let (rooms, at) = (rooms.clone(), at.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            assert_eq!(parts.uri.path(), "/twirp/livekit.RoomService/CreateRoom");
+            let bearer = parts.headers["authorization"].to_str().unwrap();
+            let claims = claims(bearer.strip_prefix("Bearer ").unwrap(), &at);
+            assert_eq!(claims["video"], json!({ "roomCreate": true }));
+            let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
+            rooms.lock().push(body["name"].as_str().unwrap().to_owned());
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from("{}"))))
+        }
+    };
+    net.route("sfu.test", world, tower::service_fn(answer));
+    made
+}
+
+/// A server with access to the SFU.
+async fn office(net: &FakeNet, more: &str) -> Office {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let file = folder.path().join("livekit-secret");
+    std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    let section = LIVEKIT.replace("SECRET_FILE", &file.display().to_string());
+    Office::placed(folder, net, "a.test", &format!("{more}{section}")).await
+}
+
+fn legacy(openid: &Value) -> Value {
+    json!({ "room": "!r:a.test", "openid_token": openid, "device_id": "PHONE" })
+}
+
+fn slot(openid: &Value, user: &str) -> Value {
+    let member = json!({ "id": "m1", "claimed_user_id": user, "claimed_device_id": "PHONE" });
+    json!({ "room_id": "!r:a.test", "slot_id": "m.call#ROOM", "openid_token": openid, "member": member })
+}
+
+fn hashed(parts: &[&str]) -> String {
+    STANDARD_NO_PAD.encode(digest(&SHA256, json!(parts).to_string().as_bytes()))
+}
+
+async fn ask(office: &Office, path: &str, body: Value) -> Answer {
+    office.call("", "POST", &format!("{SERVICE}/{path}"), body).await
+}
+
+/// Whom a token is for and what it allows.
+#[track_caller]
+fn lets_in(answer: Answer, world: &World, identity: &str) {
+    let said = answer.ok();
+    assert_eq!(said["url"], "wss://sfu.test");
+    let claims = claims(said["jwt"].as_str().unwrap(), world);
+    assert_eq!(claims["sub"], identity);
+    let grant = json!({
+        "room": hashed(&["!r:a.test", "m.call#ROOM"]), "roomJoin": true,
+        "canPublish": true, "canSubscribe": true, "canUpdateOwnMetadata": true,
+    });
+    assert_eq!(claims["video"], grant, "and no room is made with it");
+}
+
+#[tokio::test]
+async fn row_91_credentials_for_the_relay() {
+    let turn = "[client.turn]\nuris = [\"turn:turn.test\"]\nsecret = \"shared\"\nlifetime_s = 600";
+    let a = Office::alone(turn).await;
+    let path = "/_matrix/client/v3/voip/turnServer";
+    a.call("", "GET", path, Value::Null).await.refused(401, "M_MISSING_TOKEN");
+    a.call("stranger", "GET", path, Value::Null).await.refused(401, "M_UNKNOWN_TOKEN");
+    let alice = a.agent("alice").await;
+    let said = alice.get(path).await.ok();
+    let (until, user) = said["username"].as_str().unwrap().split_once(':').unwrap();
+    assert_eq!((user, &said["uris"], &said["ttl"]), (&*alice.id, &json!(["turn:turn.test"]), &json!(600)));
+    assert_eq!(until.parse::<u64>().unwrap(), a.world.now() / 1_000 + 600);
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"shared");
+    let password = hmac::sign(&key, said["username"].as_str().unwrap().as_bytes());
+    assert_eq!(said["password"], STANDARD.encode(password));
+    let without = Office::alone("").await;
+    assert_eq!(without.agent("alice").await.get(path).await.ok(), json!({}));
+}
+
+#[tokio::test]
+async fn row_93_a_call_of_many_people() {
+    let net = FakeNet::new();
+    let a = office(&net, "[client]\nlivekit_services = [\"https://other.test/jwt\"]\n").await;
+    let b = Office::on(&net, "b.test", "").await;
+    let made = sfu(&net, &a.world);
+    let (alice, bob) = (a.agent("alice").await, b.agent("bob").await);
+    let own = format!("https://a.test{SERVICE}");
+    let told = json!([
+        { "type": "livekit", "livekit_service_url": own },
+        { "type": "livekit", "livekit_service_url": "https://other.test/jwt" },
+    ]);
+    let transports = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports";
+    assert_eq!(alice.get(transports).await.ok()["rtc_transports"], told);
+    a.call("", "GET", transports, Value::Null).await.refused(401, "M_MISSING_TOKEN");
+    let found = a.call("", "GET", "/.well-known/matrix/client", Value::Null).await.ok();
+    assert_eq!(found["org.matrix.msc4143.rtc_foci"], told);
+
+    // Users of other servers take part, and make no rooms.
+    let openid = bob.openid().await;
+    lets_in(ask(&a, "sfu/get", legacy(&openid)).await, &a.world, "@bob:b.test:PHONE");
+    let member = hashed(&["@bob:b.test", "PHONE", "m1"]);
+    lets_in(ask(&a, "get_token", slot(&openid, &bob.id)).await, &a.world, &member);
+    assert!(made.lock().is_empty());
+    let openid = alice.openid().await;
+    lets_in(ask(&a, "sfu/get", legacy(&openid)).await, &a.world, "@alice:a.test:PHONE");
+    let member = hashed(&["@alice:a.test", "PHONE", "m1"]);
+    let got = ask(&a, "get_token", slot(&openid, &alice.id)).await;
+    assert_eq!(got.headers["access-control-allow-origin"], "*");
+    lets_in(got, &a.world, &member);
+    assert_eq!(*made.lock(), vec![hashed(&["!r:a.test", "m.call#ROOM"]); 2]);
+}
+
+#[tokio::test]
+async fn row_93_members_of_calls_come_and_go_without_power() {
+    let a = Office::alone("").await;
+    let (alice, bob) = (a.agent("alice").await, a.agent("bob").await);
+    let kind = "org.matrix.msc3401.call.member";
+    let made = json!({
+        "preset": "public_chat", "power_level_content_override": { "events": { kind: 0 } },
+    });
+    let room = alice.post("/_matrix/client/v3/createRoom", made).await.ok();
+    let room = format!("rooms/{}", room["room_id"].as_str().unwrap());
+    bob.post(&format!("/_matrix/client/v3/{room}/join"), json!({})).await.ok();
+    let key = format!("_{}_PHONE", bob.id);
+    let member = json!({ "application": "m.call", "call_id": "", "device_id": "PHONE" });
+    let state = format!("/_matrix/client/v3/{room}/state/{kind}/{key}");
+    bob.put(&state, member).await.ok();
+    // Leaving, in case the client does not say any more that it is there.
+    let delayed = format!("{state}?org.matrix.msc4140.delay=60000");
+    let delay = bob.put(&delayed, json!({})).await.ok()["delay_id"].as_str().unwrap().to_owned();
+    let act = format!("/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay}");
+    bob.post(&act, json!({ "action": "restart" })).await.ok();
+    assert_eq!(alice.get(&state).await.ok()["device_id"], "PHONE");
+    bob.post(&act, json!({ "action": "send" })).await.ok();
+    assert_eq!(alice.get(&state).await.ok(), json!({}));
+}
+
+#[tokio::test]
+async fn row_93_nobody_is_let_in_who_does_not_prove_who_it_is() {
+    let net = FakeNet::new();
+    let a = office(&net, "").await;
+    let made = sfu(&net, &a.world);
+    let (alice, bob) = (a.agent("alice").await, a.agent("bob").await);
+    let openid = alice.openid().await;
+    let unauthorized = async |path: &str, body: Value| {
+        ask(&a, path, body).await.refused(401, "M_UNAUTHORIZED");
+    };
+    unauthorized("get_token", slot(&openid, &bob.id)).await;
+    for wrong in ["made up", &alice.token] {
+        let mut openid = openid.clone();
+        openid["access_token"] = json!(wrong);
+        unauthorized("sfu/get", legacy(&openid)).await;
+    }
+    // A server that speaks for others' users.
+    let liar = tower::service_fn(async |_: http::Request<Full<Bytes>>| {
+        let said = json!({ "sub": "@alice:a.test" }).to_string();
+        Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(said))))
+    });
+    net.route("liar.test", &a.world, liar);
+    let of = |server: &str| json!({ "access_token": "x", "matrix_server_name": server });
+    unauthorized("sfu/get", legacy(&of("liar.test"))).await;
+    ask(&a, "sfu/get", legacy(&of("nowhere.test"))).await.refused(502, "M_UNKNOWN");
+    for (path, body) in [
+        ("sfu/get", json!({})),
+        ("get_token", json!({})),
+        ("sfu/get", json!({ "room": "no room", "openid_token": openid, "device_id": "PHONE" })),
+        ("get_token", slot(&openid, "nobody")),
+    ] {
+        ask(&a, path, body).await.refused(400, "M_BAD_JSON");
+    }
+    let mut looked_after = legacy(&openid);
+    looked_after["delay_id"] = json!("d1");
+    ask(&a, "sfu/get", looked_after).await.refused(400, "M_BAD_JSON");
+    assert!(made.lock().is_empty());
+    net.unroute("sfu.test");
+    ask(&a, "sfu/get", legacy(&openid)).await.refused(502, "M_UNKNOWN");
+    let without = Office::on(&net, "c.test", "").await;
+    ask(&without, "sfu/get", legacy(&openid)).await.refused(404, "M_UNRECOGNIZED");
+}
+
+#[tokio::test]
+async fn row_93_access_to_calls_is_counted() {
+    let net = FakeNet::new();
+    let a = office(&net, "[client.rates]\ncall = { per_second = 0.001, burst = 2 }\n").await;
+    let of = json!({ "access_token": "x", "matrix_server_name": "a.test" });
+    for _ in 0..2 {
+        ask(&a, "sfu/get", legacy(&of)).await.refused(401, "M_UNAUTHORIZED");
+    }
+    ask(&a, "sfu/get", legacy(&of)).await.refused(429, "M_LIMIT_EXCEEDED");
+}
+
+#[tokio::test]
+async fn row_94_an_openid_token_says_who_somebody_is() {
+    let a = Office::alone("").await;
+    let (alice, bob) = (a.agent("alice").await, a.agent("bob").await);
+    let openid = alice.openid().await;
+    assert_eq!((&openid["token_type"], &openid["matrix_server_name"]), (&json!("Bearer"), &json!("a.test")));
+    assert!(openid["expires_in"].as_u64().unwrap() > 0);
+    let path = format!("/_matrix/client/v3/user/{}/openid/request_token", alice.id);
+    a.call("", "POST", &path, json!({})).await.refused(401, "M_MISSING_TOKEN");
+    bob.post(&path, json!({})).await.refused(403, "M_FORBIDDEN");
+    let info = |token: &str| format!("/_matrix/federation/v1/openid/userinfo?access_token={token}");
+    let said = a.call("", "GET", &info(openid["access_token"].as_str().unwrap()), Value::Null).await.ok();
+    assert_eq!(said, json!({ "sub": alice.id }));
+    for wrong in [&*alice.token, "made-up"] {
+        a.call("", "GET", &info(wrong), Value::Null).await.refused(401, "M_UNKNOWN_TOKEN");
+    }
+}
+
+#[tokio::test]
+async fn row_110_what_clients_and_servers_find() {
+    let maps = "https://openmaptiles.test/style.json";
+    let more = format!(
+        "[client]\nmap_style_url = \"{maps}\"\n[oauth]\nenabled = true\n[federation]\ndelegated_name = \"matrix.a.test:443\"\n"
+    );
+    let a = office(&FakeNet::new(), &more).await;
+    let found = a.call("", "GET", "/.well-known/matrix/client", Value::Null).await;
+    assert_eq!(found.headers["access-control-allow-origin"], "*");
+    let account = "https://a.test/_matrix/client/unstable/chappe/oauth/account";
+    let wanted = json!({
+        "m.homeserver": { "base_url": "https://a.test" },
+        "m.identity_server": { "base_url": "https://a.test" },
+        "m.tile_server": { "map_style_url": maps },
+        "org.matrix.msc2965.authentication": { "issuer": "https://a.test/", "account": account },
+        "org.matrix.msc4143.rtc_foci": [
+            { "type": "livekit", "livekit_service_url": format!("https://a.test{SERVICE}") },
+        ],
+    });
+    assert_eq!(found.ok(), wanted);
+    let metadata = a.call("", "GET", "/_matrix/client/v1/auth_metadata", Value::Null).await.ok();
+    assert_eq!(metadata["issuer"], wanted["org.matrix.msc2965.authentication"]["issuer"]);
+    let found = a.call("", "GET", "/.well-known/matrix/server", Value::Null).await.ok();
+    assert_eq!(found, json!({ "m.server": "matrix.a.test:443" }));
+}
