@@ -12,7 +12,6 @@ use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Jobs, SharedSecret};
 use chappe_appservices::{Link, Services};
-use chappe_calls::Calls;
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
 use chappe_identity::{
@@ -24,7 +23,7 @@ use chappe_media::Media;
 use chappe_oauth::OAuth;
 use chappe_rooms::Rooms;
 use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Plain};
-use chappe_scanner::{Examiner, ExaminerDeps, Scanner};
+use chappe_scanner::Examiner;
 use chappe_search::Search;
 use chappe_store::Store;
 use chappe_world::World;
@@ -32,6 +31,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use ruma::{OwnedServerName, OwnedServerSigningKeyId};
 
 use crate::{
+    beside,
     config::{Api, Config},
     fleeting, observe, registrations, signing_key,
 };
@@ -76,7 +76,7 @@ impl House {
         let network = ground.network(config).await?;
         let rooms = ground.rooms(config, &network);
         let delivery = ground.delivery(config, &rooms);
-        let examiner = ground.examiner(config).await?;
+        let examiner = beside::examiner(config, &ground.world, &ground.store).await?;
         let media = ground.media(config, &network, examiner.as_ref()).await?;
         let services = ground.services(&rooms, &delivery).await?;
         let search = ground.search(config, &rooms);
@@ -98,7 +98,6 @@ impl House {
             network,
             config: config.identity_api.clone(),
         });
-        let scanner = examiner.clone().map(|examiner| scanner(config, examiner, &media)).transpose()?;
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
@@ -109,8 +108,8 @@ impl House {
             delivery: delivery.clone(),
             services: services.clone(),
             media: media.clone(),
-            scanner,
-            calls: ground.calls(config, &federation)?,
+            scanner: beside::scanner(config, examiner.as_ref(), &media)?,
+            calls: beside::calls(config, world, &federation)?,
             search: search.clone(),
             config: client_config(config),
         });
@@ -124,16 +123,7 @@ impl House {
             servers_changed: servers_changed(world, &federation),
             started: world.now(),
         };
-        let admin = Admin::new(chappe_admin::Deps {
-            world: world.clone(),
-            store: store.clone(),
-            accounts: accounts.clone(),
-            allow_list: identity.allow_list().clone(),
-            map: identity.map().clone(),
-            servers: ground.servers.clone(),
-            places: config.places(),
-            running: Some(running),
-        });
+        let admin = ground.admin(config, running);
         Ok(Self {
             secret: shared_secret(&config.admin)?,
             metrics: observe::metrics_handle()?,
@@ -416,26 +406,17 @@ impl Ground {
         Search::new(deps, config.search.clone())
     }
 
-    /// Access to the LiveKit server of the configuration, if there is one.
-    fn calls(&self, config: &Config, federation: &Federation) -> Result<Option<Calls>> {
-        let Some(livekit) = &config.livekit else { return Ok(None) };
-        let deps = chappe_calls::Deps {
+    fn admin(&self, config: &Config, running: chappe_admin::Running) -> Admin {
+        Admin::new(chappe_admin::Deps {
             world: self.world.clone(),
-            server: self.server.clone(),
-            homeservers: Arc::new(federation.clone()),
-            api_secret: secret(&livekit.api_secret_file)?,
-        };
-        Ok(Some(Calls::new(deps, livekit.clone())))
-    }
-
-    /// What scans files, if the configuration names something that does.
-    async fn examiner(&self, config: &Config) -> Result<Option<Examiner>> {
-        let deps = ExaminerDeps {
             store: self.store.clone(),
-            world: self.world.clone(),
-            folder: config.scanner_dir(),
-        };
-        Examiner::open(deps, config.scanner.clone()).await.context("opening the scanner's folder")
+            accounts: self.accounts.clone(),
+            allow_list: self.identity.allow_list().clone(),
+            map: self.identity.map().clone(),
+            servers: self.servers.clone(),
+            places: config.places(),
+            running: Some(running),
+        })
     }
 
     async fn media(&self, config: &Config, network: &Network, examiner: Option<&Examiner>) -> Result<Media> {
@@ -445,9 +426,7 @@ impl Ground {
             server_name: self.server.clone(),
             directory: config.media_dir(),
             remote: Arc::new(network.clone()),
-            inspector: examiner
-                .filter(|_| config.scanner.enforce)
-                .map(|examiner| Arc::new(examiner.clone()) as Arc<dyn chappe_media::Inspector>),
+            inspector: beside::inspector(config, examiner),
         };
         Media::open(deps, config.media.clone()).await.context("opening the media folder")
     }
@@ -466,11 +445,6 @@ async fn keep_oauth(world: World, oauth: OAuth) {
             tracing::warn!(%error, "oauth upkeep");
         }
     }
-}
-
-fn scanner(config: &Config, examiner: Examiner, media: &Media) -> Result<Scanner> {
-    let file = config.scanner_key_file();
-    Scanner::open(examiner, media.clone(), &file).with_context(|| file.display().to_string())
 }
 
 /// Writes when media were last given out, and removes what nobody needs any more.
@@ -569,7 +543,7 @@ pub(crate) fn provider_secrets(config: &SsoConfig) -> Result<BTreeMap<String, St
 }
 
 /// What a file of a secret holds.
-fn secret(file: &Path) -> Result<String> {
+pub(crate) fn secret(file: &Path) -> Result<String> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let secret = text.trim_end_matches(['\r', '\n']).to_owned();
     ensure!(!secret.is_empty(), "{} is empty", file.display());

@@ -2,6 +2,7 @@
 
 mod admin_socket;
 mod assemble;
+mod beside;
 mod cli;
 pub mod config;
 mod connection;

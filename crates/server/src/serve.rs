@@ -148,6 +148,9 @@ pub(crate) fn rehearse(config: &Config) -> Result<()> {
     registrations::read(config)?;
     assemble::provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;
     assemble::shared_secret(&config.admin).context("`admin.registration_shared_secret_file`")?;
+    if let Some(livekit) = &config.livekit {
+        assemble::secret(&livekit.api_secret_file).context("`livekit.api_secret_file`")?;
+    }
     Ok(())
 }
 

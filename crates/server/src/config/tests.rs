@@ -128,6 +128,17 @@ fn all_inconsistencies_are_named_at_once() {
     );
     let said = sentence(SMALL, &[("CHAPPE__DELIVERY__TO_DEVICE_LIMIT", "0")]);
     assert!(said.contains("`delivery.to_device_limit`"), "{said}");
+    let both = "[scanner]\nclamd = \"/a\"\ncommand = [\"/b\"]\nallowed_mimetypes = [\"c\"]\nblocked_mimetypes = [\"d\"]\n";
+    let said = sentence(&format!("{SMALL}{both}"), &[]);
+    assert!(said.contains("`scanner.command`") && said.contains("`scanner.blocked_mimetypes`"), "{said}");
+    for (section, key) in [
+        ("[scanner]\nenforce = true\n", "scanner.enforce"),
+        ("[scanner]\nclamd = \"clamd\"\n", "scanner.clamd"),
+        ("[livekit]\nurl = \"https://a.fr\"\napi_key = \"k\"\napi_secret_file = \"/s\"\n", "livekit.url"),
+    ] {
+        let said = sentence(&format!("{SMALL}{section}"), &[]);
+        assert!(said.contains(&format!("`{key}`")), "{said}");
+    }
 }
 
 /// The example with everything that it comments out; without what it calls an example if `examples` is false.
@@ -139,6 +150,7 @@ fn uncommented(examples: bool) -> String {
         let is_example = rest.contains("# example");
         let is_section = [
             "[client.turn]",
+            "[livekit]",
             "[rooms.notices]",
             "[rooms.policy_server]",
             "[[sso.providers]]",
@@ -167,7 +179,8 @@ fn what_the_example_comments_out_is_the_default() {
 /// Asks the parser itself which keys there are, by writing one that is not, and looks each up in the example.
 #[test]
 fn the_example_names_every_key() {
-    let without_both = uncommented(true).replace("registration_shared_secret = ", "# ");
+    let without_both =
+        uncommented(true).replace("registration_shared_secret = ", "# ").replace("\ncommand = ", "\n# ");
     with(&without_both, &[]).unwrap();
     let documented: toml::Table = toml::from_str(&uncommented(true)).unwrap();
     let mut sections = vec![Vec::<String>::new()];

@@ -1,0 +1,48 @@
+//! What runs beside this server and is named by the configuration: what scans files, the SFU of calls.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use chappe_calls::Calls;
+use chappe_federation::Federation;
+use chappe_media::{Inspector, Media};
+use chappe_scanner::{Examiner, ExaminerDeps, Scanner};
+use chappe_store::Store;
+use chappe_world::World;
+
+use crate::{assemble::secret, config::Config};
+
+/// What scans files, if there is something.
+pub(crate) async fn examiner(config: &Config, world: &World, store: &Store) -> Result<Option<Examiner>> {
+    let deps = ExaminerDeps { store: store.clone(), world: world.clone(), folder: config.scanner_dir() };
+    Examiner::open(deps, config.scanner.clone()).await.context("opening the scanner's folder")
+}
+
+/// The same as what looks at all media, where that is wanted.
+pub(crate) fn inspector(config: &Config, examiner: Option<&Examiner>) -> Option<Arc<dyn Inspector>> {
+    let examiner = examiner.filter(|_| config.scanner.enforce)?;
+    Some(Arc::new(examiner.clone()))
+}
+
+/// The content scanner of clients.
+pub(crate) fn scanner(
+    config: &Config,
+    examiner: Option<&Examiner>,
+    media: &Media,
+) -> Result<Option<Scanner>> {
+    let file = config.scanner_key_file();
+    let open = |examiner: &Examiner| Scanner::open(examiner.clone(), media.clone(), &file);
+    examiner.map(open).transpose().with_context(|| file.display().to_string())
+}
+
+/// Access to the SFU, if there is one.
+pub(crate) fn calls(config: &Config, world: &World, federation: &Federation) -> Result<Option<Calls>> {
+    let Some(livekit) = &config.livekit else { return Ok(None) };
+    let deps = chappe_calls::Deps {
+        world: world.clone(),
+        server: config.server_name.clone(),
+        homeservers: Arc::new(federation.clone()),
+        api_secret: secret(&livekit.api_secret_file)?,
+    };
+    Ok(Some(Calls::new(deps, livekit.clone())))
+}
