@@ -47,7 +47,7 @@ struct Inner {
 }
 
 /// An OpenID token as its server gave it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Proof<'a> {
     /// The server that knows whose it is.
     pub server: &'a ServerName,
@@ -74,7 +74,6 @@ pub enum Member<'a> {
 }
 
 /// What lets somebody into a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// The URL of the SFU.
     pub url: String,

@@ -12,6 +12,7 @@ use std::{
 
 use aes::cipher::StreamCipher;
 use async_trait::async_trait;
+use base64::Engine as _;
 use bytes::Bytes;
 use chappe_kv::{Db, Memory};
 use chappe_media::{Media, Reach, RemoteContent, RemoteError, RemoteMedia, Upload};
@@ -188,7 +189,6 @@ impl House {
         let placeholder = self.scanner.read(body.to_string().as_bytes()).unwrap();
         placeholder.secrets.as_ref().unwrap().cipher().apply_keystream(&mut bytes);
         let target = self.upload(&bytes).await;
-        use base64::Engine as _;
         body["file"]["hashes"]["sha256"] = json!(super::attachment::BASE64.encode(digest(&SHA256, &bytes)));
         body["file"]["url"] = json!(format!("mxc://{}/{}", target.server, target.id));
         body

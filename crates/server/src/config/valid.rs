@@ -139,6 +139,8 @@ fn scanner(config: &Config, found: &mut Found) {
     found.need(scanner.at_once > 0, "scanner.at_once", "must be at least 1");
     let seconds = scanner.timeout_seconds;
     found.need((1..=600).contains(&seconds), "scanner.timeout_seconds", "must be between 1 and 600");
+    let year = scanner.verdict_minutes <= 525_600;
+    found.need(year, "scanner.verdict_minutes", "must be 525600 at most");
     found.need(scanner.enforced_days > 0, "scanner.enforced_days", "must be at least 1");
 }
 
