@@ -14,7 +14,6 @@ use chappe_scanner::Error;
 use chappe_web::{Auth, Routes};
 use http::Method;
 use ruma::OwnedServerName;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::refusal::Result;
@@ -34,12 +33,8 @@ pub(crate) fn routes() -> Routes<Api> {
         .at(get, &at("thumbnail/{server_name}/{media_id}"), auth, thumbnail::handler)
 }
 
-/// A medium in the path.
-#[derive(Deserialize)]
-struct Medium {
-    server_name: OwnedServerName,
-    media_id: String,
-}
+/// A medium in the path: its server and its id.
+type Medium = (OwnedServerName, String);
 
 /// A verdict for those who do not want the medium itself.
 fn said<T>(outcome: Result<T, Error>) -> Result<Json<Value>> {

@@ -19,10 +19,10 @@ pub(super) struct Asked {
 
 pub(super) async fn handler(
     asking: Asking,
-    Arguments(medium): Arguments<Medium>,
+    Arguments((server, id)): Arguments<Medium>,
     Parameters(asked): Parameters<Asked>,
 ) -> Result<Response> {
-    let target = Target::in_clear(&medium.server_name, &medium.media_id);
+    let target = Target::in_clear(&server, &id);
     let wanted = wanted((asked.width, asked.height), asked.method.as_ref(), asked.animated);
     let (reach, _place) = asking.reach(&target).await?;
     Ok(serve(asking.scanner.thumbnail(&target, wanted, reach, LONGEST).await?, None))

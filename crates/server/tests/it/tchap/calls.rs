@@ -207,12 +207,13 @@ async fn row_93_nobody_is_let_in_who_does_not_prove_who_it_is() {
     unauthorized("sfu/get", legacy(&of("liar.test"))).await;
     ask(&a, "sfu/get", legacy(&of("nowhere.test"))).await.refused(502, "M_UNKNOWN");
     for (path, body) in [
-        ("sfu/get", json!({})),
-        ("get_token", json!({})),
         ("sfu/get", json!({ "room": "no room", "openid_token": openid, "device_id": "PHONE" })),
         ("get_token", slot(&openid, "nobody")),
     ] {
         ask(&a, path, body).await.refused(400, "M_BAD_JSON");
+    }
+    for path in ["sfu/get", "get_token"] {
+        ask(&a, path, json!({})).await.refused(400, "M_MISSING_PARAM");
     }
     let mut looked_after = legacy(&openid);
     looked_after["delay_id"] = json!("d1");

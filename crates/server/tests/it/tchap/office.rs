@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Office {
     router: Router,
     pub(super) world: World,
-    pub(super) folder: Arc<TempDir>,
+    _folder: Arc<TempDir>,
 }
 
 /// Somebody logged in there.
@@ -92,7 +92,7 @@ passes = 1
         house.start();
         let router = house.router(&BTreeSet::from([Api::Client, Api::Media, Api::Federation, Api::Identity]));
         net.route(name, &world, router.clone());
-        Self { router, world, folder }
+        Self { router, world, _folder: folder }
     }
 
     /// Sends a request as it is.
