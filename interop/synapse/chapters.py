@@ -1,0 +1,91 @@
+"""The table of chapters, and the room versions in which each is told."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from . import devices, doors, finding, media, people, power, talking, upgrades
+from .pair import Pair
+
+VERSIONS = range(1, 13)
+# Where chapters are told for which the version means nothing.
+ANY = 11
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What two servers must manage together."""
+
+    name: str
+    tell: Callable[[Pair], Awaitable[None]]
+    versions: range = VERSIONS
+    cannot: Mapping[str, str] = field(default_factory=dict)
+    """Which guest in whose room cannot, and why."""
+
+
+def once(
+    name: str, tell: Callable[[Pair], Awaitable[None]], cannot: Mapping[str, str] | None = None
+) -> Chapter:
+    """A chapter for which the version means nothing."""
+    return Chapter(name, tell, range(ANY, ANY + 1), cannot or {})
+
+
+KNOCK = range(7, 13)
+RESTRICTED = range(8, 13)
+KNOCK_RESTRICTED = range(10, 13)
+CREATORS = range(12, 13)
+
+KNOCK_WITHDRAWN = {"synapse in a chappe room": "Synapse takes its user's knock back at home alone"}
+READ_ON = {
+    "synapse in a chappe room": "Synapse sorts the event before the date behind it, and leaves it out",
+}
+KNOCK_REFUSED = {
+    "synapse in a chappe room": "Synapse takes news of rooms that it is not in for its invited users alone",
+    "chappe in a synapse room": "Synapse sends news of a room to those who are in it, and to invited users' servers",
+}
+
+CHAPTERS = [
+    Chapter("join by alias, with the history", talking.join_by_alias),
+    Chapter("messages", talking.messages),
+    Chapter("redactions", talking.redactions),
+    Chapter("redaction by a moderator", talking.moderation),
+    Chapter("redacted state", talking.redacted_state),
+    Chapter("edits, reactions, threads, and their redaction", talking.edits),
+    once("jump to a date", talking.jump_to_date),
+    once("read on from a date", talking.around_date, READ_ON),
+    Chapter("state and power", power.states),
+    once("server ACL", power.server_acl),
+    Chapter("kick", doors.kick),
+    Chapter("invite", doors.invite),
+    Chapter("invite turned down", doors.refuse),
+    Chapter("invite withdrawn", doors.withdraw_invite),
+    Chapter("ban", doors.ban),
+    Chapter("invite after a ban", doors.invite_after_ban),
+    Chapter("leave", doors.leave),
+    Chapter("come back through the other server", doors.come_back),
+    Chapter("knock", doors.knock, KNOCK),
+    Chapter("knock turned down", doors.refuse_knock, KNOCK),
+    Chapter("knock withdrawn", doors.withdraw_knock, KNOCK, KNOCK_WITHDRAWN),
+    Chapter("told that a knock is turned down", doors.told_of_refused_knock, KNOCK, KNOCK_REFUSED),
+    Chapter("restricted join", doors.restricted, RESTRICTED),
+    Chapter("knock or restricted join", doors.knock_restricted, KNOCK_RESTRICTED),
+    Chapter("upgrade to the next version", upgrades.to_next, range(1, 12)),
+    Chapter("upgrade to version 12", upgrades.to_newest),
+    Chapter("upgrade by the guest", upgrades.by_guest),
+    Chapter("creators of both servers", upgrades.creators, CREATORS),
+    Chapter("trusted private chat", upgrades.trusted, CREATORS),
+    Chapter("space of both servers' rooms", finding.spaces),
+    Chapter("restricted room in a space", finding.restricted_in_space, RESTRICTED),
+    Chapter("summary of a room", finding.summary),
+    once("public rooms", finding.public_rooms),
+    once("display names", people.profiles),
+    once("other profile fields", people.profile_fields),
+    once("presence", people.presence),
+    once("typing", people.typing),
+    once("receipts", people.receipts),
+    once("device lists", devices.device_lists),
+    once("messages to devices", devices.to_device),
+    once("one-time keys", devices.one_time_keys),
+    once("cross-signing keys", devices.cross_signing),
+    once("media", media.download),
+    once("thumbnails", media.thumbnails),
+]
