@@ -13,11 +13,11 @@ from pathlib import Path
 from ..nio.__main__ import introduce
 from ..steps import Steps, arguments, conclude, work_folder
 from .authority import Authority
-from .chapters import CHAPTERS, VERSIONS
+from .chapters import CHAPTERS, FORMS, VERSIONS
 from .forks import Fork
 from .outages import Divided, outage, partition
 from .pair import Pair
-from .servers import KINDS, START_LIMIT, SecondChappe, Server
+from .servers import KINDS, START_LIMIT, SecondChappe, SecondSynapse, Server
 from .tale import Tale, together
 
 WHOLE_LIMIT = 900.0
@@ -42,7 +42,7 @@ class Matrix:
             return await together(chapters)
         await together([*chapters, *self.encrypted()])
         for down in (two, one):
-            await outage(down, self.pairs)
+            await outage(down, [pair for pair in self.pairs if int(pair.version) in FORMS])
         await partition((one, two), [(pair, Divided(pair)) for pair in self.pairs])
         await partition(self.servers, [(fork, fork) for fork in self.forks])
 
@@ -80,7 +80,8 @@ def turned(servers: list[Server], by: int) -> list[Server]:
 async def meet(folder: Path, kinds: list[str], versions: list[int], only: str) -> None:
     """Starts the servers, tells everything, stops them."""
     authority = Authority(folder)
-    servers = [KINDS[kind](folder, authority) for kind in [*kinds, SecondChappe.label]]
+    third = next(kind for kind in (SecondChappe.label, SecondSynapse.label) if kind not in kinds)
+    servers = [KINDS[kind](folder, authority) for kind in [*kinds, third]]
     matrix = Matrix(servers, versions, only)
     steps = Steps("servers")
     try:

@@ -3,9 +3,8 @@
 import asyncio
 import json
 import time
-from urllib.parse import quote
 
-from .watcher import Json, Watcher
+from .watcher import Json, Watcher, segment
 
 AGREE_LIMIT = 30.0
 # What a server adds for its clients, each in its way.
@@ -25,7 +24,7 @@ async def agree(room: str, *people: Watcher) -> None:
 
 async def view(person: Watcher, room: str) -> set[str]:
     """State events and joined members as one server gives them, each as canonical JSON."""
-    path = f"/rooms/{quote(room)}"
+    path = f"/rooms/{segment(room)}"
     state: list[Json] = await person.account.call("GET", f"{path}/state")  # type: ignore[assignment]
     members = await person.account.call("GET", f"{path}/joined_members")
     own = [{key: event[key] for key in event if key not in OWN} for event in state]

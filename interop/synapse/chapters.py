@@ -1,14 +1,16 @@
 """The table of chapters, and the room versions in which each is told."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 
 from . import devices, doors, finding, media, people, power, talking, upgrades
 from .pair import Pair
 
 VERSIONS = range(1, 13)
-# Where chapters are told for which the version means nothing.
-ANY = 11
+# One of each form of ids, redactions and state resolution: for what does not hang on more than that.
+FORMS = (1, 2, 3, 4, 11, 12)
+# For what does not hang on the version.
+ANY = (11,)
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Chapter:
 
     name: str
     tell: Callable[[Pair], Awaitable[None]]
-    versions: range = VERSIONS
+    versions: Container[int] = VERSIONS
     cannot: Mapping[str, str] = field(default_factory=dict)
     """Which guest in whose room cannot, and why."""
 
@@ -25,8 +27,8 @@ class Chapter:
 def once(
     name: str, tell: Callable[[Pair], Awaitable[None]], cannot: Mapping[str, str] | None = None
 ) -> Chapter:
-    """A chapter for which the version means nothing."""
-    return Chapter(name, tell, range(ANY, ANY + 1), cannot or {})
+    """A chapter that does not hang on the version."""
+    return Chapter(name, tell, ANY, cannot or {})
 
 
 KNOCK = range(7, 13)
@@ -45,11 +47,11 @@ KNOCK_REFUSED = {
 
 CHAPTERS = [
     Chapter("join by alias, with the history", talking.join_by_alias),
-    Chapter("messages", talking.messages),
+    Chapter("messages", talking.messages, FORMS),
     Chapter("redactions", talking.redactions),
     Chapter("redaction by a moderator", talking.moderation),
     Chapter("redacted state", talking.redacted_state),
-    Chapter("edits, reactions, threads, and their redaction", talking.edits),
+    Chapter("edits, reactions, threads, and their redaction", talking.edits, FORMS),
     once("jump to a date", talking.jump_to_date),
     once("read on from a date", talking.around_date, READ_ON),
     Chapter("state and power", power.states),
@@ -59,9 +61,9 @@ CHAPTERS = [
     Chapter("invite turned down", doors.refuse),
     Chapter("invite withdrawn", doors.withdraw_invite),
     Chapter("ban", doors.ban),
-    Chapter("invite after a ban", doors.invite_after_ban),
-    Chapter("leave", doors.leave),
-    Chapter("come back through the other server", doors.come_back),
+    Chapter("invite after a ban", doors.invite_after_ban, FORMS),
+    Chapter("leave", doors.leave, FORMS),
+    Chapter("come back through the other server", doors.come_back, FORMS),
     Chapter("knock", doors.knock, KNOCK),
     Chapter("knock turned down", doors.refuse_knock, KNOCK),
     Chapter("knock withdrawn", doors.withdraw_knock, KNOCK, KNOCK_WITHDRAWN),
@@ -70,12 +72,12 @@ CHAPTERS = [
     Chapter("knock or restricted join", doors.knock_restricted, KNOCK_RESTRICTED),
     Chapter("upgrade to the next version", upgrades.to_next, range(1, 12)),
     Chapter("upgrade to version 12", upgrades.to_newest),
-    Chapter("upgrade by the guest", upgrades.by_guest),
+    Chapter("upgrade by the guest", upgrades.by_guest, FORMS),
     Chapter("creators of both servers", upgrades.creators, CREATORS),
     Chapter("trusted private chat", upgrades.trusted, CREATORS),
-    Chapter("space of both servers' rooms", finding.spaces),
+    Chapter("space of both servers' rooms", finding.spaces, FORMS),
     Chapter("restricted room in a space", finding.restricted_in_space, RESTRICTED),
-    Chapter("summary of a room", finding.summary),
+    Chapter("summary of a room", finding.summary, FORMS),
     once("public rooms", finding.public_rooms),
     once("display names", people.profiles),
     once("other profile fields", people.profile_fields),

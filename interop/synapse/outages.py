@@ -122,11 +122,13 @@ class Divided:
         self.room = await shared_with_moderator(self.pair)
 
     async def meanwhile(self) -> None:
-        """Both set the topic, each something of its own; the host takes the power that the guest uses."""
+        """Both set the topic and say something unheard; the host takes the power that the guest uses."""
         host, guest, room = self.pair.host, self.pair.guest, self.room
-        for one, _ in self.pair.both():
+        for one, other in self.pair.both():
             await one.set_state(room, "m.room.topic", {"topic": f"set by {one.user_id}"})
-            await one.say(room, "does anybody hear me?")
+            said = await one.say(room, "does anybody hear me?")
+            await other.sync()
+            assert said not in [event["event_id"] for event in other.timeline[room]], "heard across the partition"
         await guest.set_state(room, "m.room.name", {"name": "set while the guest had the power"})
         await host.give_power(room, {guest.user_id: 0})
 

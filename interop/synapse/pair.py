@@ -6,6 +6,7 @@ from ..accounts import sign_up
 from .person import Person
 from .servers import Server
 from .tale import Tale
+from .watcher import segment
 
 
 class Pair(Tale):
@@ -31,9 +32,13 @@ class Pair(Tale):
         return await self.host.create(self.version, **options)
 
     async def enter(self, room_or_alias: str) -> str:
-        """The guest joins, and the host has seen it; gives the room's id."""
+        """The guest joins, the host has seen it, and the guest's server knows all members; gives the room's id.
+
+        The latter since a Synapse that is put out before that waits for them for ever, and with it its user's sync.
+        """
         room = await self.guest.join(room_or_alias, self.home)
         await self.host.until(lambda: self.host.member(room, self.guest.user_id) == "join")
+        await self.guest.account.call("GET", f"/rooms/{segment(room)}/members")
         return room
 
     async def share(self, **options: Any) -> str:

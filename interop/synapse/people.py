@@ -1,10 +1,9 @@
 """Chapters: who is there, what they are called, what they type and have read."""
 
 import secrets
-from urllib.parse import quote
 
 from .pair import Pair
-from .watcher import Json, Watcher
+from .watcher import Json, Watcher, segment
 
 
 async def profiles(pair: Pair) -> None:
@@ -12,7 +11,7 @@ async def profiles(pair: Pair) -> None:
     room = await pair.share()
     for changed, other in pair.both():
         name = f"Agent {secrets.token_hex(3)}"
-        path = f"/profile/{quote(changed.user_id)}/displayname"
+        path = f"/profile/{segment(changed.user_id)}/displayname"
         await changed.account.call("PUT", path, {"displayname": name})
         await other.membership(room, changed.user_id, "join", displayname=name)
         seen = await other.account.call("GET", path)
@@ -22,7 +21,7 @@ async def profiles(pair: Pair) -> None:
 async def profile_fields(pair: Pair) -> None:
     """Other fields of a profile are told across servers, alone and together, unless they were deleted."""
     for changed, other in pair.both():
-        whole = f"/profile/{quote(changed.user_id)}"
+        whole = f"/profile/{segment(changed.user_id)}"
         for field in ("m.tz", "org.example.gone"):
             await changed.account.call("PUT", f"{whole}/{field}", {field: "Europe/Paris"})
         await changed.account.call("DELETE", f"{whole}/org.example.gone")
@@ -37,7 +36,7 @@ async def presence(pair: Pair) -> None:
     await pair.share()
     for changed, other in pair.both():
         text = f"busy {secrets.token_hex(3)}"
-        path = f"/presence/{quote(changed.user_id)}/status"
+        path = f"/presence/{segment(changed.user_id)}/status"
         await changed.account.call("PUT", path, {"presence": "online", "status_msg": text})
         await other.until(lambda: other.presence.get(changed.user_id, {}).get("status_msg") == text)
         seen = await other.account.call("GET", path)
@@ -48,7 +47,7 @@ async def typing(pair: Pair) -> None:
     """Typing begins and ends."""
     room = await pair.share()
     for writer, reader in pair.both():
-        path = f"/rooms/{quote(room)}/typing/{quote(writer.user_id)}"
+        path = f"/rooms/{segment(room)}/typing/{segment(writer.user_id)}"
         for is_typing in (True, False):
             await writer.account.call("PUT", path, {"typing": is_typing, "timeout": 30_000})
             await reader.until(lambda: (writer.user_id in typists(reader, room)) == is_typing)
@@ -60,13 +59,13 @@ async def receipts(pair: Pair) -> None:
     for author, reader in pair.both():
         ids = [await author.say(room, str(n)) for n in range(3)]
         await reader.sees(room, ids[2])
-        path = f"/rooms/{quote(room)}/receipt"
-        await reader.account.call("POST", f"{path}/m.read.private/{quote(ids[2])}", {})
-        await reader.account.call("POST", f"{path}/m.read/{quote(ids[0])}", {"thread_id": "main"})
+        path = f"/rooms/{segment(room)}/receipt"
+        await reader.account.call("POST", f"{path}/m.read.private/{segment(ids[2])}", {})
+        await reader.account.call("POST", f"{path}/m.read/{segment(ids[0])}", {"thread_id": "main"})
         await author.until(lambda: read(author, room, ids[0], reader))
         receipt = read(author, room, ids[0], reader) or {}
         assert receipt.get("thread_id") == "main", f"the receipt came as {receipt}"
-        await reader.account.call("POST", f"{path}/m.read/{quote(ids[1])}", {})
+        await reader.account.call("POST", f"{path}/m.read/{segment(ids[1])}", {})
         await author.until(lambda: read(author, room, ids[1], reader))
         assert not read(author, room, ids[2], reader), "a private receipt was told"
 

@@ -1,11 +1,10 @@
 """A user who watches and acts."""
 
 from typing import Any
-from urllib.parse import quote
 
 from ..accounts import Account, Refused
 from .servers import Server
-from .watcher import Json, Watcher
+from .watcher import Json, Watcher, segment
 
 
 class Person(Watcher):
@@ -23,25 +22,25 @@ class Person(Watcher):
 
     async def join(self, room_or_alias: str, via: Server) -> str:
         """Joins through a server; gives the room's id."""
-        path = f"/join/{quote(room_or_alias)}"
+        path = f"/join/{segment(room_or_alias)}"
         return (await self.account.call("POST", path, {}, via=via.name))["room_id"]
 
     async def knock(self, room: str, via: Server, reason: str) -> None:
         """Knocks through a server."""
-        await self.account.call("POST", f"/knock/{quote(room)}", {"reason": reason}, via=via.name)
+        await self.account.call("POST", f"/knock/{segment(room)}", {"reason": reason}, via=via.name)
 
     async def leave(self, room: str) -> None:
         """Leaves, or turns an invitation down, or knocks no longer."""
-        await self.account.call("POST", f"/rooms/{quote(room)}/leave", {})
+        await self.account.call("POST", f"/rooms/{segment(room)}/leave", {})
 
     async def put(self, act: str, room: str, other: Watcher, **content: str) -> None:
         """Does `invite`, `kick`, `ban` or `unban` to another."""
         body = {"user_id": other.user_id} | content
-        await self.account.call("POST", f"/rooms/{quote(room)}/{act}", body)
+        await self.account.call("POST", f"/rooms/{segment(room)}/{act}", body)
 
     async def send(self, room: str, kind: str, content: Json) -> str:
         """Sends an event; gives its id."""
-        path = f"/rooms/{quote(room)}/send/{kind}/{self._transaction()}"
+        path = f"/rooms/{segment(room)}/send/{kind}/{self._transaction()}"
         return (await self.account.call("PUT", path, content))["event_id"]
 
     async def say(self, room: str, body: str) -> str:
@@ -50,12 +49,12 @@ class Person(Watcher):
 
     async def redact(self, room: str, event_id: str) -> str:
         """Redacts an event; gives the id of the redaction."""
-        path = f"/rooms/{quote(room)}/redact/{quote(event_id)}/{self._transaction()}"
+        path = f"/rooms/{segment(room)}/redact/{segment(event_id)}/{self._transaction()}"
         return (await self.account.call("PUT", path, {"reason": "a mistake"}))["event_id"]
 
     async def set_state(self, room: str, kind: str, content: Json, key: str = "") -> str:
         """Sets a state event; gives its id."""
-        path = f"/rooms/{quote(room)}/state/{kind}/{quote(key)}"
+        path = f"/rooms/{segment(room)}/state/{kind}/{segment(key)}"
         return (await self.account.call("PUT", path, content))["event_id"]
 
     async def give_power(self, room: str, levels: dict[str, int]) -> str:

@@ -1,11 +1,11 @@
 """Chapters: state, and who may set it."""
 
-from urllib.parse import quote
 
 from ..accounts import Refused
 from .agreement import agree
 from .pair import Pair
 from .person import refused
+from .watcher import segment
 
 
 async def states(pair: Pair) -> None:
@@ -33,7 +33,7 @@ async def server_acl(pair: Pair) -> None:
     await refused(guest.join(apart, pair.home))
     try:
         unheard = await guest.say(room, "not to be heard")
-        typing = f"/rooms/{quote(room)}/typing/{quote(guest.user_id)}"
+        typing = f"/rooms/{segment(room)}/typing/{segment(guest.user_id)}"
         await guest.account.call("PUT", typing, {"typing": True, "timeout": 30_000})
     except Refused:
         unheard = ""

@@ -1,12 +1,11 @@
 """Chapters: what is said in a room, and taken back."""
 
 import secrets
-from urllib.parse import quote
 
 from ..steps import until_answer
 from .pair import Pair
 from .person import Person, refused
-from .watcher import Json
+from .watcher import Json, segment
 
 CONTENT_REDACTS = 11
 MANY = 40
@@ -116,9 +115,9 @@ async def jump_to_date(pair: Pair) -> None:
 async def around_date(pair: Pair) -> None:
     """The guest reads on from what was found by its time."""
     room, ids = await far_back(pair)
-    path = f"/rooms/{quote(room)}/context/{quote(ids[2])}"
+    path = f"/rooms/{segment(room)}/context/{segment(ids[2])}"
     around = await pair.guest.account.call("GET", path, limit="4")
-    path = f"/rooms/{quote(room)}/messages"
+    path = f"/rooms/{segment(room)}/messages"
     before = await pair.guest.account.call("GET", path, dir="b", limit="2", **{"from": around["start"]})
     events = [*around["events_before"], *before["chunk"]]
     assert [event["event_id"] for event in events[:2]] == [ids[1], ids[0]], f"before it: {events}"
@@ -130,7 +129,7 @@ async def far_back(pair: Pair) -> tuple[str, list[str]]:
     ids = [await pair.host.say(room, str(n)) for n in range(MANY)]
     wanted = await pair.host.read(room, ids[2])
     await pair.enter(room)
-    path = f"/_matrix/client/v1/rooms/{quote(room)}/timestamp_to_event"
+    path = f"/_matrix/client/v1/rooms/{segment(room)}/timestamp_to_event"
     for direction in "fb":
         time = str(wanted["origin_server_ts"])
         found = await pair.guest.account.get(path, ts=time, dir=direction)
@@ -160,5 +159,5 @@ async def bundle(reader: Person, room: str, event_id: str) -> Json:
 
 async def relations(reader: Person, room: str, event_id: str, kind: str) -> list[str]:
     """The ids of what relates to an event in this way."""
-    path = f"/_matrix/client/v1/rooms/{quote(room)}/relations/{quote(event_id)}/{kind}"
+    path = f"/_matrix/client/v1/rooms/{segment(room)}/relations/{segment(event_id)}/{kind}"
     return [event["event_id"] for event in (await reader.account.get(path))["chunk"]]

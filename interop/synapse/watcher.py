@@ -93,7 +93,7 @@ class Watcher:
     async def state(self, room: str, kind: str, key: str = "") -> Json | None:
         """Reads a state event's content; None when there is none."""
         try:
-            return await self.account.call("GET", f"/rooms/{quote(room)}/state/{kind}/{quote(key)}")
+            return await self.account.call("GET", f"/rooms/{segment(room)}/state/{kind}/{segment(key)}")
         except Refused as refused:
             if refused.status == 404:
                 return None
@@ -101,10 +101,15 @@ class Watcher:
 
     async def read(self, room: str, event_id: str) -> Json:
         """Reads one event."""
-        return await self.account.call("GET", f"/rooms/{quote(room)}/event/{quote(event_id)}")
+        return await self.account.call("GET", f"/rooms/{segment(room)}/event/{segment(event_id)}")
 
     async def history(self, room: str) -> list[str]:
         """The texts of the room, newest first."""
-        path = f"/rooms/{quote(room)}/messages"
+        path = f"/rooms/{segment(room)}/messages"
         answer = await self.account.call("GET", path, dir="b", limit="100")
         return [event["content"]["body"] for event in answer["chunk"] if "body" in event["content"]]
+
+
+def segment(text: str) -> str:
+    """A part of a path; ids of events may have slashes."""
+    return quote(text, safe="")
