@@ -1,6 +1,6 @@
 """Chappe and Synapse, each the other's guest, on loopback with an authority of their own.
 
-python -m interop.synapse [--servers chappe synapse] [--versions 1 12] [--only WORDS] [--keep FOLDER]
+python -m interop.synapse [--servers chappe synapse] [--versions 1 12] [--only WORDS] [--table] [--keep FOLDER]
 CHAPPE_BIN names the binary.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from ..nio.__main__ import introduce
 from ..steps import Steps, arguments, conclude, work_folder
 from .authority import Authority
-from .chapters import CHAPTERS, FORMS, VERSIONS
+from .chapters import CHAPTERS, FORMS, VERSIONS, table
 from .forks import Fork
 from .outages import Divided, outage, partition
 from .pair import Pair
@@ -102,7 +102,11 @@ async def main() -> None:
     parser.add_argument("--servers", nargs=2, choices=sorted(KINDS), default=["chappe", "synapse"])
     parser.add_argument("--versions", nargs="+", type=int, choices=VERSIONS, default=VERSIONS)
     parser.add_argument("--only", default="", help="words of the chapters to be told, without outages")
+    parser.add_argument("--table", action="store_true", help="print the table of chapters and end")
     options = parser.parse_args()
+    if options.table:
+        print(table())
+        return
     async with asyncio.timeout(WHOLE_LIMIT):
         with work_folder("synapse", options.keep) as folder:
             await meet(folder, options.servers, options.versions, options.only)

@@ -12,21 +12,21 @@ FORMS = (1, 2, 3, 4, 11, 12)
 # For what does not hang on the version.
 ANY = (11,)
 
+Tell = Callable[[Pair], Awaitable[None]]
+
 
 @dataclass(frozen=True)
 class Chapter:
     """What two servers must manage together."""
 
     name: str
-    tell: Callable[[Pair], Awaitable[None]]
+    tell: Tell
     versions: Container[int] = VERSIONS
     cannot: Mapping[str, str] = field(default_factory=dict)
     """Which guest in whose room cannot, and why."""
 
 
-def once(
-    name: str, tell: Callable[[Pair], Awaitable[None]], cannot: Mapping[str, str] | None = None
-) -> Chapter:
+def once(name: str, tell: Tell, cannot: Mapping[str, str] | None = None) -> Chapter:
     """A chapter that does not hang on the version."""
     return Chapter(name, tell, ANY, cannot or {})
 
@@ -91,3 +91,14 @@ CHAPTERS = [
     once("media", media.download),
     once("thumbnails", media.thumbnails),
 ]
+
+
+def table() -> str:
+    """The chapters as they stand in docs/interoperation.md."""
+    lines = ["| chapter | room versions | what is told |", "|---|---|---|"]
+    for chapter in CHAPTERS:
+        told = [version for version in VERSIONS if version in chapter.versions]
+        through = f"{told[0]} to {told[-1]}" if len(told) == told[-1] - told[0] + 1 else ", ".join(map(str, told))
+        versions = "any" if chapter.versions is ANY else str(told[0]) if len(told) == 1 else through
+        lines.append(f"| {chapter.name} | {versions} | {chapter.tell.__doc__} |")
+    return "\n".join(lines)

@@ -77,6 +77,7 @@ class Server(ABC):
         """Asks the process to end and waits for it."""
         if self.process is None:
             return
+        self.wire.cut()
         self.process.terminate()
         try:
             await asyncio.to_thread(self.process.wait, STOP_LIMIT)
@@ -88,6 +89,7 @@ class Server(ABC):
 
     def kill(self) -> None:
         """Ends the process at once."""
+        self.wire.cut()
         if self.process is not None:
             self.process.kill()
             self.process.wait()

@@ -12,12 +12,12 @@ NEWEST = "12"
 
 
 async def to_next(pair: Pair) -> None:
-    """To the next version."""
+    """A tombstone here, a predecessor there; alias, power and bans move, and the guest follows."""
     await upgrade(pair, str(int(pair.version) + 1))
 
 
 async def to_newest(pair: Pair) -> None:
-    """To the newest version."""
+    """The same, across all differences between versions."""
     await upgrade(pair, NEWEST)
 
 
@@ -35,7 +35,7 @@ async def by_guest(pair: Pair) -> None:
 
 
 async def upgrade(pair: Pair, version: str) -> None:
-    """A tombstone here, a predecessor there; alias, power and bans move, and the guest follows."""
+    """The host upgrades, and everything moves."""
     local = f"story-{secrets.token_hex(4)}"
     alias = f"#{local}:{pair.home.name}"
     room = await pair.share(room_alias_name=local, name="Story")
