@@ -1,6 +1,7 @@
 """Chappe and Synapse, each the other's guest, on loopback with an authority of their own.
 
-python -m interop.synapse [--servers chappe synapse] [--versions 1 12] [--only WORDS] [--table] [--keep FOLDER]
+python -m interop.synapse [--servers chappe synapse] [--versions 1 12] [--only WORDS] [--keep FOLDER]
+python -m interop.synapse --table
 CHAPPE_BIN names the binary.
 """
 

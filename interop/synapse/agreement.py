@@ -34,5 +34,7 @@ async def view(person: Watcher, room: str) -> set[str]:
 def difference(people: tuple[Watcher, ...], views: list[set[str]]) -> str:
     """What not all have."""
     shared = set.intersection(*views)
-    lines = [f"  {person.user_id}: {sorted(seen - shared)}" for person, seen in zip(people, views, strict=True)]
+    lines = [
+        f"  {person.user_id}: {sorted(seen - shared)}" for person, seen in zip(people, views, strict=True)
+    ]
     return "\n".join(["the servers do not agree:", *lines])

@@ -42,7 +42,7 @@ READ_ON = {
 }
 KNOCK_REFUSED = {
     "synapse in a chappe room": "Synapse takes news of rooms that it is not in for its invited users alone",
-    "chappe in a synapse room": "Synapse sends news of a room to those who are in it, and to invited users' servers",
+    "chappe in a synapse room": "Synapse sends news of a room to servers in it and those of invited users",
 }
 
 CHAPTERS = [
@@ -98,7 +98,9 @@ def table() -> str:
     lines = ["| chapter | room versions | what is told |", "|---|---|---|"]
     for chapter in CHAPTERS:
         told = [version for version in VERSIONS if version in chapter.versions]
-        through = f"{told[0]} to {told[-1]}" if len(told) == told[-1] - told[0] + 1 else ", ".join(map(str, told))
+        through = (
+            f"{told[0]} to {told[-1]}" if len(told) == told[-1] - told[0] + 1 else ", ".join(map(str, told))
+        )
         versions = "any" if chapter.versions is ANY else str(told[0]) if len(told) == 1 else through
         lines.append(f"| {chapter.name} | {versions} | {chapter.tell.__doc__} |")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from signedjson.key import encode_verify_key_base64, generate_signing_key, get_verify_key
@@ -18,10 +19,7 @@ async def device_lists(pair: Pair) -> None:
     for owner, other in await met(pair):
         account = await log_in(owner.account.base, owner.user_id, owner.account.password)
         keys = await upload_keys(account)
-
-        def shown(seen: Json, owner: Person = owner, account: Account = account) -> Json | None:
-            return seen["device_keys"].get(owner.user_id, {}).get(account.device_id)
-
+        shown = partial(device_of, account)
         seen = await learns(other, owner, shown)
         assert seen["keys"] == keys["keys"], f"the other sees {seen}"
         await account.call("POST", "/logout", {})
@@ -32,14 +30,14 @@ async def to_device(pair: Pair) -> None:
     """A message for one device and one for all of them, each once."""
     for sender, receiver in pair.both():
         word = secrets.token_hex(6)
-        for device in (receiver.account.device_id, "*"):
-            await sender.to_devices("org.example.note", {receiver.user_id: {device: {"word": word + device}}})
-        told = lambda: [event for event in receiver.to_device if word in event["content"].get("word", "")]  # noqa: E731
-        await receiver.until(lambda: len(told()) >= 2)
+        own = receiver.account.device_id
+        for device in (own, "*"):
+            note = {"word": word, "for": device}
+            await sender.to_devices("org.example.note", {receiver.user_id: {device: note}})
+        while len(notes(receiver, sender, word)) < 2:
+            await receiver.sync()
         await receiver.sync()
-        words = [event["content"]["word"] for event in told()]
-        assert words == [word + receiver.account.device_id, f"{word}*"], f"received: {words}"
-        assert all(event["sender"] == sender.user_id for event in told())
+        assert notes(receiver, sender, word) == [own, "*"], f"received: {receiver.to_device}"
 
 
 async def one_time_keys(pair: Pair) -> None:
@@ -69,21 +67,35 @@ async def cross_signing(pair: Pair) -> None:
         password = {"type": "m.login.password", "password": owner.account.password, "identifier": identifier}
         body = {f"{kind}_key": key for kind, key in keys.items()} | {"auth": password}
         await owner.account.call("POST", "/keys/device_signing/upload", body)
-
-        def shown(seen: Json, keys: Json = keys, owner: Person = owner) -> bool:
-            found = {kind: seen.get(f"{kind}_keys", {}).get(owner.user_id, {}).get("keys") for kind in keys}
-            return found == {kind: key["keys"] for kind, key in keys.items()}
-
-        await learns(other, owner, shown)
+        public_keys = {kind: key["keys"] for kind, key in keys.items()}
+        await learns(other, owner, partial(shows, owner.user_id, public_keys))
         del device["signatures"]
-        signed = {owner.user_id: {owner.account.device_id: sign_json(device, owner.user_id, named(own))}}
-        await owner.account.call("POST", "/keys/signatures/upload", signed)
+        signed = {owner.account.device_id: sign_json(device, owner.user_id, named(own))}
+        await owner.account.call("POST", "/keys/signatures/upload", {owner.user_id: signed})
+        await learns(other, owner, partial(is_signed, owner.account, f"ed25519:{public(own)}"))
 
-        def vouched(seen: Json, owner: Person = owner, own: object = own) -> bool:
-            device = seen["device_keys"][owner.user_id][owner.account.device_id]
-            return f"ed25519:{public(own)}" in device["signatures"][owner.user_id]
 
-        await learns(other, owner, vouched)
+def device_of(account: Account, seen: Json) -> Json | None:
+    """A device, in an answer to a question for keys."""
+    return seen["device_keys"].get(account.user_id, {}).get(account.device_id)
+
+
+def shows(user_id: str, keys: dict[str, Json], seen: Json) -> bool:
+    """Whether these cross-signing keys are in the answer."""
+    found = {kind: seen.get(f"{kind}_keys", {}).get(user_id, {}).get("keys") for kind in keys}
+    return found == keys
+
+
+def is_signed(account: Account, key: str, seen: Json) -> bool:
+    """Whether the device has a signature of this key in the answer."""
+    device = device_of(account, seen) or {}
+    return key in device.get("signatures", {}).get(account.user_id, {})
+
+
+def notes(receiver: Person, sender: Person, word: str) -> list[str]:
+    """For which devices the notes with this word were that came."""
+    contents = [event["content"] for event in receiver.to_device if event["sender"] == sender.user_id]
+    return [content["for"] for content in contents if content.get("word") == word]
 
 
 async def met(pair: Pair) -> list[tuple[Person, Person]]:
@@ -95,7 +107,7 @@ async def met(pair: Pair) -> list[tuple[Person, Person]]:
 
 
 async def learns(other: Person, owner: Person, look: Callable[[Json], Any]) -> Any:
-    """Asks for keys whenever the server says that they changed, as clients do, until `look` finds something."""
+    """Asks for keys whenever they are said to have changed, as clients do, until `look` finds something."""
     while True:
         await other.until(lambda: owner.user_id in other.devices_changed)
         other.devices_changed.discard(owner.user_id)

@@ -18,7 +18,12 @@ async def spaces(pair: Pair) -> None:
     deep = await pair.create(name="deep", preset="public_chat")
     private = await pair.create(name="private", preset="private_chat")
     theirs = await pair.guest.create(pair.version, name="theirs", preset="public_chat")
-    links = [(top, inner, pair.home), (top, private, pair.home), (top, theirs, pair.away), (inner, deep, pair.home)]
+    links = [
+        (top, inner, pair.home),
+        (top, private, pair.home),
+        (top, theirs, pair.away),
+        (inner, deep, pair.home),
+    ]
     for parent, child, server in links:
         link = await pair.host.set_state(parent, "m.space.child", {"via": [server.name]}, child)
         if parent == top:
@@ -59,7 +64,9 @@ async def public_rooms(pair: Pair) -> None:
 
     listed = await until_answer(found)
     assert [room["room_id"] for room in listed] == [room], f"found was {listed}"
-    described(listed[0], name=f"Public {word}", num_joined_members=1, world_readable=False, guest_can_join=False)
+    described(
+        listed[0], name=f"Public {word}", num_joined_members=1, world_readable=False, guest_can_join=False
+    )
     whole = await account.call("GET", "/publicRooms", server=pair.home.name)
     ids = {found["room_id"] for found in whole["chunk"]}
     assert room in ids and hidden not in ids, f"the list is {whole}"
@@ -76,7 +83,9 @@ async def summary(pair: Pair) -> None:
         # Synapse names a room only some time after it was made.
         return summary if "name" in summary else None
 
-    described(await until_answer(found), room_id=room, num_joined_members=1, room_version=pair.version, **texts)
+    described(
+        await until_answer(found), room_id=room, num_joined_members=1, room_version=pair.version, **texts
+    )
 
 
 def described(room: Json, **wanted: Any) -> None:

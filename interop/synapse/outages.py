@@ -91,7 +91,9 @@ class CatchUp:
         await self.up.message(self.room, back, "I was away")
         for event_id in self.missed:
             await self.down.sees(self.room, event_id)
-        order = [event["event_id"] for event in self.down.timeline[self.room] if event["event_id"] in self.missed]
+        order = [
+            event["event_id"] for event in self.down.timeline[self.room] if event["event_id"] in self.missed
+        ]
         assert order == self.missed, f"came as {order}, sent as {self.missed}"
         await agree(self.room, self.up, self.down)
 
@@ -128,7 +130,9 @@ class Divided:
             await one.set_state(room, "m.room.topic", {"topic": f"set by {one.user_id}"})
             said = await one.say(room, "does anybody hear me?")
             await other.sync()
-            assert said not in [event["event_id"] for event in other.timeline[room]], "heard across the partition"
+            assert said not in [event["event_id"] for event in other.timeline[room]], (
+                "heard across the partition"
+            )
         await guest.set_state(room, "m.room.name", {"name": "set while the guest had the power"})
         await host.give_power(room, {guest.user_id: 0})
 

@@ -32,9 +32,9 @@ class Pair(Tale):
         return await self.host.create(self.version, **options)
 
     async def enter(self, room_or_alias: str) -> str:
-        """The guest joins, the host has seen it, and the guest's server knows all members; gives the room's id.
+        """The guest joins, the host has seen it, the guest's server knows all members; gives the room's id.
 
-        The latter since a Synapse that is put out before that waits for them for ever, and with it its user's sync.
+        The last since a Synapse that is put out before waits for them for ever, and with it its user's sync.
         """
         room = await self.guest.join(room_or_alias, self.home)
         await self.host.until(lambda: self.host.member(room, self.guest.user_id) == "join")

@@ -1,6 +1,5 @@
 """Chapters: state, and who may set it."""
 
-
 from ..accounts import Refused
 from .agreement import agree
 from .pair import Pair

@@ -16,10 +16,13 @@ from .wire import Wire
 START_LIMIT = 40.0
 STOP_LIMIT = 30.0
 SECRET = "interop"
-LIMITED = "request login_by_ip login_by_account registration message join invite search upload remote_media".split()
-UNLIMITED = "\n".join(f"{name} = {{ per_second = 0, burst = 0 }}" for name in LIMITED)
-FROM_PEERS = "requests invites invites_to_user key_lookups".split()
-UNLIMITED_FROM_PEERS = "\n".join(f"{name} = {{ per_second = 0, burst = 0 }}" for name in FROM_PEERS)
+CLIENTS = "request login_by_ip login_by_account registration message join invite search upload remote_media"
+PEERS = "requests invites invites_to_user key_lookups"
+
+
+def unlimited(names: str) -> str:
+    """Rates without a limit, for a configuration of Chappe."""
+    return "\n".join(f"{name} = {{ per_second = 0, burst = 0 }}" for name in names.split())
 
 
 def free_port() -> int:
@@ -30,7 +33,7 @@ def free_port() -> int:
 
 
 class Server(ABC):
-    """A homeserver named `HOST:PORT`: clients in clear on one port, federation by TLS on another, behind a wire."""
+    """A homeserver named `HOST:PORT`: clients in clear on one port; federation by TLS, behind a wire."""
 
     label: str
     host = "localhost"
@@ -122,7 +125,11 @@ class Synapse(Server):
             "type": "http",
             "resources": [{"names": ["client"]}],
         }
-        log = {"version": 1, "disable_existing_loggers": False, "handlers": {"console": {"class": "logging.StreamHandler"}}}
+        log = {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": {"console": {"class": "logging.StreamHandler"}},
+        }
         log["root"] = {"level": "INFO", "handlers": ["console"]}
         (self.folder / "log.yaml").write_text(json.dumps(log))
         many = {"per_second": 9999, "burst_count": 9999}
@@ -198,7 +205,7 @@ certificate_authorities = ["{self.authority.file}"]
 profile = "matrix"
 
 [client.rates]
-{UNLIMITED}
+{unlimited(CLIENTS)}
 
 [accounts.password]
 memory_kib = 64
@@ -210,7 +217,7 @@ backoff_min_ms = 500
 backoff_max = 2
 
 [federation.rates]
-{UNLIMITED_FROM_PEERS}
+{unlimited(PEERS)}
 
 [admin]
 registration_shared_secret = "{SECRET}"

@@ -17,9 +17,7 @@ class Tale:
         self.steps = Steps(f"version {version}, {label}")
         self.told: dict[str, bool] = {}
 
-    async def tell(
-        self, name: str, part: Callable[[], Awaitable[None]], limit: float = STEP_LIMIT
-    ) -> None:
+    async def tell(self, name: str, part: Callable[[], Awaitable[None]], limit: float = STEP_LIMIT) -> None:
         """Tells a chapter, or its next part unless an earlier one did not hold."""
         if not self.told.get(name, True):
             return

@@ -86,7 +86,10 @@ async def edits(pair: Pair) -> None:
     for author, reader in pair.both():
         event_id = await said(author, reader, room)
         content = {"msgtype": "m.text", "body": "better"}
-        edit = content | {"m.new_content": content, "m.relates_to": {"rel_type": "m.replace", "event_id": event_id}}
+        edit = content | {
+            "m.new_content": content,
+            "m.relates_to": {"rel_type": "m.replace", "event_id": event_id},
+        }
         reaction = {"m.relates_to": {"rel_type": "m.annotation", "event_id": event_id, "key": "👍"}}
         answer = content | {"m.relates_to": {"rel_type": "m.thread", "event_id": event_id}}
         sent = {
@@ -124,7 +127,7 @@ async def around_date(pair: Pair) -> None:
 
 
 async def far_back(pair: Pair) -> tuple[str, list[str]]:
-    """A room and what was said there before the guest came; the third of it the guest has found by its time."""
+    """A room and what was said there before the guest came, the third of it found by its time."""
     room = await pair.create(preset="public_chat")
     ids = [await pair.host.say(room, str(n)) for n in range(MANY)]
     wanted = await pair.host.read(room, ids[2])
