@@ -36,6 +36,10 @@ class Account:
         """Calls `/_matrix/client/v3` + path as this user."""
         return await call(self.base, method, "/_matrix/client/v3" + path, body, self.token, query)
 
+    async def get(self, path: str, **query: str) -> dict[str, Any]:
+        """Asks a path that is not below `v3`, as this user."""
+        return await call(self.base, "GET", path, None, self.token, query)
+
 
 async def call(
     base: str,

@@ -1,46 +1,116 @@
 """Chappe and Synapse, each the other's guest, on loopback with an authority of their own.
 
-python -m interop.synapse [--servers chappe synapse] [--keep FOLDER]
+python -m interop.synapse [--servers chappe synapse] [--versions 1 12] [--only WORDS] [--keep FOLDER]
+python -m interop.synapse --table
 CHAPPE_BIN names the binary.
 """
 
 import asyncio
+import sys
+from collections.abc import Awaitable, Iterator
+from functools import partial
 from pathlib import Path
 
 from ..nio.__main__ import introduce
 from ..steps import Steps, arguments, conclude, work_folder
 from .authority import Authority
-from .servers import KINDS, START_LIMIT, Server
-from .story import Story
+from .chapters import CHAPTERS, FORMS, VERSIONS, table
+from .forks import Fork
+from .outages import Divided, outage, partition
+from .pair import Pair
+from .servers import KINDS, START_LIMIT, SecondChappe, SecondSynapse, Server
+from .tale import Tale, together
 
 WHOLE_LIMIT = 900.0
 
 
-async def meet(folder: Path, kinds: list[str]) -> None:
-    """Starts both servers, tells every story in both directions, stops them."""
-    authority = Authority(folder)
-    one, two = (KINDS[kind](folder, authority) for kind in kinds)
-    try:
-        started = asyncio.gather(one.start(), two.start())
-        await Steps("servers").run("start", started, START_LIMIT)
+class Matrix:
+    """Every chapter in every room version, both ways."""
+
+    def __init__(self, servers: list[Server], versions: list[int], only: str) -> None:
+        self.servers, self.only = servers, only
+        one, two, _ = servers
+        ways = [(one, two), (two, one)]
+        self.pairs = [Pair(home, away, str(version)) for version in versions for home, away in ways]
+        self.forks = [Fork(turned(servers, version), str(version)) for version in versions]
+
+    async def tell(self) -> None:
+        """Chapters and encrypted conversations first, then what needs servers to be down."""
+        await together([pair.sign_up for pair in self.pairs])
+        one, two, _ = self.servers
+        chapters = [partial(self.chapters, pair) for pair in self.pairs]
+        if self.only:
+            return await together(chapters)
+        await together([*chapters, *self.encrypted()])
+        for down in (two, one):
+            await outage(down, [pair for pair in self.pairs if int(pair.version) in FORMS])
+        await partition((one, two), [(pair, Divided(pair)) for pair in self.pairs])
+        await partition(self.servers, [(fork, fork) for fork in self.forks])
+
+    async def chapters(self, pair: Pair) -> None:
+        """What holds in rooms of the pair's version."""
+        for chapter in CHAPTERS:
+            if int(pair.version) not in chapter.versions or self.only not in chapter.name:
+                continue
+            if why := chapter.cannot.get(pair.label):
+                print(f"{pair.steps.label}: not  {chapter.name}: {why}")
+            else:
+                await pair.tell(chapter.name, partial(chapter.tell, pair))
+
+    def encrypted(self) -> Iterator[partial[Awaitable[None]]]:
+        """The conversations of matrix-nio."""
+        one, two, _ = self.servers
         for home, away in [(one, two), (two, one)]:
             label = f"encrypted, {home.label} to {away.label}"
-            await introduce(label, home.base, away.base, home.registration)
-            await Story(home, away).tell()
-        await Steps("servers").run("stop", asyncio.gather(one.stop(), two.stop()))
+            yield partial(introduce, label, home.base, away.base, home.registration)
+
+    def failed(self) -> list[str]:
+        """What did not hold."""
+        tales: list[Tale] = [*self.pairs, *self.forks]
+        return [
+            f"{tale.steps.label}: {name}" for tale in tales for name, held in tale.told.items() if not held
+        ]
+
+
+def turned(servers: list[Server], by: int) -> list[Server]:
+    """The same servers, beginning with another."""
+    first = by % len(servers)
+    return servers[first:] + servers[:first]
+
+
+async def meet(folder: Path, kinds: list[str], versions: list[int], only: str) -> None:
+    """Starts the servers, tells everything, stops them."""
+    authority = Authority(folder)
+    third = next(kind for kind in (SecondChappe.label, SecondSynapse.label) if kind not in kinds)
+    servers = [KINDS[kind](folder, authority) for kind in [*kinds, third]]
+    matrix = Matrix(servers, versions, only)
+    steps = Steps("servers")
+    try:
+        await steps.run("start", asyncio.gather(*(server.start() for server in servers)), START_LIMIT)
+        await matrix.tell()
+        await steps.run("stop", asyncio.gather(*(server.stop() for server in servers)))
     finally:
-        one.kill()
-        two.kill()
+        for server in servers:
+            server.kill()
+    if failed := matrix.failed():
+        print("did not hold:", *failed, sep="\n  ")
+        sys.exit(1)
 
 
 async def main() -> None:
     """Reads the arguments."""
     parser = arguments(__doc__)
     parser.add_argument("--servers", nargs=2, choices=sorted(KINDS), default=["chappe", "synapse"])
+    parser.add_argument("--versions", nargs="+", type=int, choices=VERSIONS, default=VERSIONS)
+    parser.add_argument("--only", default="", help="words of the chapters to be told, without outages")
+    parser.add_argument("--table", action="store_true", help="print the table of chapters and end")
     options = parser.parse_args()
+    if options.table:
+        print(table())
+        return
     async with asyncio.timeout(WHOLE_LIMIT):
         with work_folder("synapse", options.keep) as folder:
-            await meet(folder, options.servers)
+            await meet(folder, options.servers, options.versions, options.only)
     print("synapse: all steps held")
 
 

@@ -11,12 +11,18 @@ from pathlib import Path
 
 from ..accounts import Refused, call
 from .authority import Authority
+from .wire import Wire
 
 START_LIMIT = 40.0
 STOP_LIMIT = 30.0
 SECRET = "interop"
-LIMITED = "request login_by_ip login_by_account registration message join invite search upload".split()
-UNLIMITED = "\n".join(f"{name} = {{ per_second = 0, burst = 0 }}" for name in LIMITED)
+CLIENTS = "request login_by_ip login_by_account registration message join invite search upload remote_media"
+PEERS = "requests invites invites_to_user key_lookups"
+
+
+def unlimited(names: str) -> str:
+    """Rates without a limit, for a configuration of Chappe."""
+    return "\n".join(f"{name} = {{ per_second = 0, burst = 0 }}" for name in names.split())
 
 
 def free_port() -> int:
@@ -27,16 +33,18 @@ def free_port() -> int:
 
 
 class Server(ABC):
-    """A homeserver named `localhost:PORT`: clients in clear on one port, federation by TLS on another."""
+    """A homeserver named `HOST:PORT`: clients in clear on one port; federation by TLS, behind a wire."""
 
     label: str
+    host = "localhost"
 
     def __init__(self, folder: Path, authority: Authority) -> None:
         self.folder = folder / self.label
         self.folder.mkdir()
         self.authority = authority
         self.client_port, self.federation_port = free_port(), free_port()
-        self.name = f"localhost:{self.federation_port}"
+        self.wire = Wire(free_port(), self.federation_port)
+        self.name = f"{self.host}:{self.wire.port}"
         self.base = f"http://127.0.0.1:{self.client_port}"
         self.registration = f"secret:{SECRET}"
         self.certificate, self.key = authority.issue(self.folder)
@@ -53,6 +61,7 @@ class Server(ABC):
 
     async def start(self) -> None:
         """Starts the process and waits until clients are answered."""
+        await self.wire.mend()
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder)
         async with asyncio.timeout(START_LIMIT):
@@ -71,6 +80,7 @@ class Server(ABC):
         """Asks the process to end and waits for it."""
         if self.process is None:
             return
+        self.wire.cut()
         self.process.terminate()
         try:
             await asyncio.to_thread(self.process.wait, STOP_LIMIT)
@@ -82,6 +92,7 @@ class Server(ABC):
 
     def kill(self) -> None:
         """Ends the process at once."""
+        self.wire.cut()
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -97,6 +108,8 @@ class Synapse(Server):
     """Synapse from PyPI, on SQLite."""
 
     label = "synapse"
+    # Not the name of Chappe with another port: server ACLs know no ports.
+    host = "127.0.0.1"
 
     def configure(self) -> None:
         federation = {
@@ -112,7 +125,11 @@ class Synapse(Server):
             "type": "http",
             "resources": [{"names": ["client"]}],
         }
-        log = {"version": 1, "handlers": {"console": {"class": "logging.StreamHandler"}}}
+        log = {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": {"console": {"class": "logging.StreamHandler"}},
+        }
         log["root"] = {"level": "INFO", "handlers": ["console"]}
         (self.folder / "log.yaml").write_text(json.dumps(log))
         many = {"per_second": 9999, "burst_count": 9999}
@@ -136,7 +153,14 @@ class Synapse(Server):
             "rc_message": many,
             "rc_login": {"address": many, "account": many, "failed_attempts": many},
             "rc_joins": {"local": many, "remote": many},
-            "rc_invites": {"per_room": many, "per_user": many},
+            "rc_joins_per_room": many,
+            "rc_invites": {"per_room": many, "per_user": many, "per_issuer": many},
+            "rc_room_creation": many,
+            "rc_presence": {"per_user": many},
+            "rc_federation": {"sleep_limit": 9999, "reject_limit": 9999, "concurrent": 99},
+            "room_list_publication_rules": [{"action": "allow"}],
+            "allow_public_rooms_over_federation": True,
+            "background_updates": {"sleep_enabled": False},
             # A peer that was down is tried again soon, as after a short outage.
             "federation": {"destination_min_retry_interval": "1s", "destination_max_retry_interval": "2s"},
         }
@@ -181,7 +205,7 @@ certificate_authorities = ["{self.authority.file}"]
 profile = "matrix"
 
 [client.rates]
-{UNLIMITED}
+{unlimited(CLIENTS)}
 
 [accounts.password]
 memory_kib = 64
@@ -191,6 +215,9 @@ passes = 1
 [federation]
 backoff_min_ms = 500
 backoff_max = 2
+
+[federation.rates]
+{unlimited(PEERS)}
 
 [admin]
 registration_shared_secret = "{SECRET}"

@@ -1,6 +1,7 @@
 """One user's view of a server through `/sync`, as plain JSON."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -11,44 +12,62 @@ from ..accounts import Account, Refused
 
 Json = dict[str, Any]
 
+FILTER = json.dumps({"room": {"timeline": {"limit": 100}}})
+
 
 class Watcher:
-    """Syncs when asked to wait for something, and remembers the rooms' events in order."""
+    """Syncs when asked to wait for something, and remembers what came."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
         self.user_id = account.user_id
         self.since: str | None = None
         self.timeline: dict[str, list[Json]] = {}
-        self.invited: set[str] = set()
-        self.sent = 0
+        self.section: dict[str, str] = {}
+        self.ephemeral: dict[str, list[Json]] = {}
+        self.presence: dict[str, Json] = {}
+        self.to_device: list[Json] = []
+        self.devices_changed: set[str] = set()
+        self.devices_left: set[str] = set()
 
     async def sync(self) -> None:
         """One turn of `/sync`; a server that is down is asked again later."""
-        query = {"timeout": "1000"} | ({"since": self.since} if self.since else {})
+        query = {"timeout": "1000", "filter": FILTER} | ({"since": self.since} if self.since else {})
         try:
             answer = await self.account.call("GET", "/sync", **query)
         except (aiohttp.ClientError, OSError):
             await asyncio.sleep(0.2)
             return
         self.since = answer["next_batch"]
-        rooms = answer.get("rooms", {})
-        self.invited |= set(rooms.get("invite", {}))
-        for section in ("join", "leave"):
-            for room, view in rooms.get(section, {}).items():
+        for section, rooms in answer.get("rooms", {}).items():
+            for room, view in rooms.items():
+                self.section[room] = section
                 self.timeline.setdefault(room, []).extend(view.get("timeline", {}).get("events", []))
+                self.ephemeral.setdefault(room, []).extend(view.get("ephemeral", {}).get("events", []))
+        for event in answer.get("presence", {}).get("events", []):
+            self.presence[event["sender"]] = event["content"]
+        self.to_device += answer.get("to_device", {}).get("events", [])
+        devices = answer.get("device_lists", {})
+        self.devices_changed |= set(devices.get("changed", []))
+        self.devices_left |= set(devices.get("left", []))
+
+    async def until(self, look: Callable[[], Any]) -> Any:
+        """Syncs until `look` gives something truthy, and gives that."""
+        while not (value := look()):
+            await self.sync()
+        return value
 
     async def event(self, room: str, matches: Callable[[Json], Any]) -> Json:
         """Waits for an event in the room's timeline."""
-        while True:
-            for event in self.timeline.get(room, []):
-                if matches(event):
-                    return event
-            await self.sync()
+        return await self.until(lambda: next(filter(matches, self.timeline.get(room, [])), None))
+
+    async def sees(self, room: str, event_id: str) -> Json:
+        """Waits for the event with this id."""
+        return await self.event(room, lambda event: event["event_id"] == event_id)
 
     async def message(self, room: str, event_id: str, body: str) -> None:
         """Waits for a message and compares its text."""
-        event = await self.event(room, lambda event: event["event_id"] == event_id)
+        event = await self.sees(room, event_id)
         assert event["content"].get("body") == body, f"sent {body!r}, received {event['content']}"
 
     async def membership(self, room: str, user_id: str, membership: str, **content: str) -> Json:
@@ -61,45 +80,36 @@ class Watcher:
 
         return await self.event(room, matches)
 
-    async def invitation(self, room: str) -> None:
-        """Waits to be invited."""
-        while room not in self.invited:
-            await self.sync()
+    def member(self, room: str, user_id: str) -> str | None:
+        """The last membership of somebody that came."""
+        is_it = ("m.room.member", user_id)
+        told = [e for e in self.timeline.get(room, []) if (e["type"], e.get("state_key")) == is_it]
+        return told[-1]["content"]["membership"] if told else None
 
-    async def say(self, room: str, body: str) -> str:
-        """Sends a text; gives its event id."""
-        self.sent += 1
-        path = f"/rooms/{quote(room)}/send/m.room.message/{self.user_id}-{self.sent}"
-        answer = await self.account.call("PUT", path, {"msgtype": "m.text", "body": body})
-        return answer["event_id"]
-
-    async def redact(self, room: str, event_id: str) -> str:
-        """Redacts an event."""
-        self.sent += 1
-        path = f"/rooms/{quote(room)}/redact/{quote(event_id)}/{self.user_id}-{self.sent}"
-        return (await self.account.call("PUT", path, {"reason": "a mistake"}))["event_id"]
-
-    async def set_state(self, room: str, kind: str, content: Json) -> str:
-        """Sets a state event with an empty key."""
-        path = f"/rooms/{quote(room)}/state/{kind}"
-        return (await self.account.call("PUT", path, content))["event_id"]
+    async def finds(self, room: str, section: str) -> None:
+        """Waits until the room stands under `join`, `invite`, `knock` or `leave`."""
+        await self.until(lambda: self.section.get(room) == section)
 
     async def state(self, room: str, kind: str, key: str = "") -> Json | None:
         """Reads a state event's content; None when there is none."""
         try:
-            return await self.account.call("GET", f"/rooms/{quote(room)}/state/{kind}/{quote(key)}")
+            return await self.account.call("GET", f"/rooms/{segment(room)}/state/{kind}/{segment(key)}")
         except Refused as refused:
             if refused.status == 404:
                 return None
             raise
 
-    async def content_of(self, room: str, event_id: str) -> Json:
-        """Reads one event's content."""
-        path = f"/rooms/{quote(room)}/event/{quote(event_id)}"
-        return (await self.account.call("GET", path))["content"]
+    async def read(self, room: str, event_id: str) -> Json:
+        """Reads one event."""
+        return await self.account.call("GET", f"/rooms/{segment(room)}/event/{segment(event_id)}")
 
     async def history(self, room: str) -> list[str]:
         """The texts of the room, newest first."""
-        path = f"/rooms/{quote(room)}/messages"
+        path = f"/rooms/{segment(room)}/messages"
         answer = await self.account.call("GET", path, dir="b", limit="100")
         return [event["content"]["body"] for event in answer["chunk"] if "body" in event["content"]]
+
+
+def segment(text: str) -> str:
+    """A part of a path; ids of events may have slashes."""
+    return quote(text, safe="")

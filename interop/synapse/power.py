@@ -1,0 +1,46 @@
+"""Chapters: state, and who may set it."""
+
+from ..accounts import Refused
+from .agreement import agree
+from .pair import Pair
+from .person import refused
+from .watcher import segment
+
+
+async def states(pair: Pair) -> None:
+    """The guest is given the power to set the topic, each sets it, and it is taken from the guest again."""
+    room = await pair.share()
+    await refused(pair.guest.set_state(room, "m.room.topic", {"topic": "not yet"}))
+    await pair.guest.sees(room, await pair.host.give_power(room, {pair.guest.user_id: 50}))
+    for author, reader in pair.both():
+        topic = {"topic": f"set by {author.user_id}"}
+        await reader.sees(room, await author.set_state(room, "m.room.topic", topic))
+        content = await reader.state(room, "m.room.topic") or {}
+        assert content.get("topic") == topic["topic"], f"the topic read is {content}"
+    await pair.guest.sees(room, await pair.host.give_power(room, {pair.guest.user_id: 0}))
+    await refused(pair.guest.set_state(room, "m.room.topic", {"topic": "no longer"}))
+    await agree(room, pair.host, pair.guest)
+
+
+async def server_acl(pair: Pair) -> None:
+    """A server that the room denies is not heard there, cannot join, and is heard again afterwards."""
+    room, elsewhere, apart = await pair.share(), await pair.share(), await pair.create(preset="public_chat")
+    host, guest = pair.host, pair.guest
+    denied = {"allow": ["*"], "deny": [pair.away.name.split(":")[0]], "allow_ip_literals": True}
+    await guest.sees(room, await host.set_state(room, "m.room.server_acl", denied))
+    await host.set_state(apart, "m.room.server_acl", denied)
+    await refused(guest.join(apart, pair.home))
+    try:
+        unheard = await guest.say(room, "not to be heard")
+        typing = f"/rooms/{segment(room)}/typing/{segment(guest.user_id)}"
+        await guest.account.call("PUT", typing, {"typing": True, "timeout": 30_000})
+    except Refused:
+        unheard = ""
+    # What is sent in order and comes afterwards shows that the other would have come.
+    await host.sees(elsewhere, await guest.say(elsewhere, "heard"))
+    await host.sync()
+    assert unheard not in [event["event_id"] for event in host.timeline[room]], "heard although denied"
+    assert not host.ephemeral.get(room), f"heard although denied: {host.ephemeral[room]}"
+    allowed = denied | {"deny": []}
+    await guest.sees(room, await host.set_state(room, "m.room.server_acl", allowed))
+    await host.message(room, await guest.say(room, "heard again"), "heard again")
