@@ -1,11 +1,12 @@
 //! `/_synapse/admin`: administration over HTTP in the form that Synapse documents, for the web consoles and bots that
-//! call it. One endpoint, one file; folders follow the URLs.
+//! call it; `/_chappe/admin` for what Synapse has no form of. One endpoint, one file; folders follow the URLs.
 //!
 //! Every route asks for the access token of a server administrator before anything else happens: [`admit`] stands in
 //! front of all of them. `docs/admin-api.md` lists what there is.
 
 mod admit;
 mod body;
+mod chappe;
 mod error;
 mod page;
 mod v1;
@@ -55,7 +56,7 @@ pub struct Api {
 
 /// Every endpoint; `register` with its shared secret is apart.
 pub fn routes() -> Routes<Api> {
-    Routes::new().and(v1::routes()).and(v2::routes()).and(v3::routes())
+    Routes::new().and(v1::routes()).and(v2::routes()).and(v3::routes()).and(chappe::routes())
 }
 
 /// The router: the routes behind the question who asks.

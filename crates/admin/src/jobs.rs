@@ -3,6 +3,7 @@
 //! A job's work says what is to be done and what has come of it so far. Every step may be done twice: whoever is
 //! interrupted begins the step anew.
 
+mod announce;
 mod delete_room;
 mod purge_history;
 mod redact_user;
@@ -20,7 +21,9 @@ use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
-pub(crate) use self::{delete_room::DeleteRoom, purge_history::PurgeHistory, redact_user::RedactUser};
+pub(crate) use self::{
+    announce::Announce, delete_room::DeleteRoom, purge_history::PurgeHistory, redact_user::RedactUser,
+};
 use crate::Error;
 
 /// How long it is known what became of a job, in milliseconds.
@@ -40,6 +43,8 @@ pub enum Work {
     PurgeHistory(PurgeHistory),
     /// Redact what somebody said.
     RedactUser(RedactUser),
+    /// Say something to everybody.
+    Announce(Announce),
 }
 
 /// Why a step was not done.
@@ -207,6 +212,7 @@ impl Jobs {
             Work::DeleteRoom(work) => work.run(&mut doing).await,
             Work::PurgeHistory(work) => work.run(&mut doing).await,
             Work::RedactUser(work) => work.run(&mut doing).await,
+            Work::Announce(work) => work.run(&mut doing).await,
         };
         match done {
             Ok(()) => doing.end(Progress::Complete, None).await?,

@@ -4,6 +4,7 @@
 //! command-line tool when the server is stopped and the database is free.
 
 mod api;
+mod audit;
 mod backup;
 mod config;
 mod error;
@@ -14,6 +15,7 @@ mod verb;
 
 pub use self::{
     api::{Api, router, routes},
+    audit::Audit,
     backup::{Note, Places, restore},
     config::Config,
     error::Error,
@@ -21,7 +23,7 @@ pub use self::{
     register::{SharedSecret, register_routes},
     run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
     verb::{
-        Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Notices, Reports, Rooms, Servers, Tokens,
-        Users, Verb,
+        Audit as AuditVerb, Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Notices, Reports, Rooms,
+        Servers, Tokens, Users, Verb,
     },
 };

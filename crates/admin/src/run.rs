@@ -1,5 +1,6 @@
 //! Running verbs: what each one does, whoever asks and however.
 
+mod audit;
 mod destinations;
 mod domains;
 mod jobs;
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(crate) use self::media::quarantine_room;
-use crate::{Error, Jobs, Note, Places, Verb, backup};
+use crate::{Audit, Error, Jobs, Note, Places, Verb, backup};
 
 /// Path of verbs on the admin socket.
 pub const RUN_PATH: &str = "/verb";
@@ -98,6 +99,10 @@ impl Deps {
         self.running.as_ref().ok_or_else(|| Error::Invalid(said.to_owned()))
     }
 
+    pub(crate) fn audit(&self) -> Audit {
+        Audit::new(self.world.clone(), self.store.clone())
+    }
+
     /// The name under which lists show what was done at the machine.
     pub(crate) fn operator(&self) -> OwnedUserId {
         operator(self.accounts.server_name())
@@ -116,8 +121,20 @@ impl Admin {
         Self { deps: Arc::new(deps) }
     }
 
-    /// Does what is asked.
+    /// Does what is asked, and keeps the audit log of it.
     pub async fn run(&self, verb: Verb) -> Result<Answer, Error> {
+        if verb.only_looks() {
+            return self.perform(verb).await;
+        }
+        let (audit, operator) = (self.deps.audit(), self.deps.operator());
+        let details = serde_json::to_value(&verb).map_err(|error| Error::Invalid(error.to_string()))?;
+        let asked = audit.asked(&operator, "chappe admin".to_owned(), details).await?;
+        let answer = self.perform(verb).await;
+        audit.answered(&operator, asked, answer.as_ref().err().map(ToString::to_string)).await;
+        answer
+    }
+
+    async fn perform(&self, verb: Verb) -> Result<Answer, Error> {
         match verb {
             Verb::Domains(verb) => domains::run(&self.deps, verb).await,
             Verb::Users(verb) => users::run(&self.deps, verb).await,
@@ -129,6 +146,7 @@ impl Admin {
             Verb::Reports(verb) => reports::run(&self.deps, verb).await,
             Verb::Notices(verb) => notices::run(&self.deps, verb).await,
             Verb::Jobs(verb) => jobs::run(&self.deps, verb).await,
+            Verb::Audit(verb) => audit::run(&self.deps, verb).await,
             Verb::Backup { folder } => self.backup(folder).await,
             Verb::Status => self.status().await,
         }

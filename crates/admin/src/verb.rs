@@ -40,6 +40,9 @@ pub enum Verb {
     /// Work that goes on in the background
     #[command(subcommand)]
     Jobs(Jobs),
+    /// What administrators did, and what came of it
+    #[command(subcommand)]
+    Audit(Audit),
     /// Copy database, media and signing key into a new folder, without a pause; `chappe restore` puts them back
     Backup {
         /// The folder to make; the server's user must be allowed to
@@ -420,6 +423,18 @@ pub enum Notices {
         #[arg(value_parser = said)]
         text: String,
     },
+    /// Say something to everybody, or to all whose address is of some domains, in the background
+    Announce {
+        /// Domain, *.domain or address; may be given several times
+        #[arg(long)]
+        to: Vec<String>,
+        /// File with the same as HTML, - for standard input
+        #[arg(long, value_name = "FILE", value_parser = contents)]
+        html: Option<String>,
+        /// What to say; - reads standard input
+        #[arg(value_parser = said)]
+        text: String,
+    },
 }
 
 /// `chappe admin jobs`.
@@ -428,6 +443,50 @@ pub enum Notices {
 pub enum Jobs {
     /// Show them, with what came of those that ended lately
     List,
+}
+
+/// `chappe admin audit`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audit {
+    /// Show entries, the newest first
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Only those older than the one with this number
+        #[arg(long)]
+        before: Option<u64>,
+    },
+    /// Check that no entry was changed or taken out, and print a mark to note elsewhere
+    Verify {
+        /// A mark noted earlier, which must still fit
+        #[arg(long, value_name = "NUMBER:HASH")]
+        noted: Option<String>,
+    },
+}
+
+impl Verb {
+    /// Whether this is only looked at by operators: it changes nothing and shows nothing of what users say.
+    pub(crate) fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Self::Domains(
+                Domains::List
+                    | Domains::Check { .. }
+                    | Domains::Map(MapVerb::List | MapVerb::Check { .. } | MapVerb::Export)
+            ) | Self::Users(Users::List { .. } | Users::Show { .. })
+                | Self::Rooms(Rooms::List { .. } | Rooms::Show { .. })
+                | Self::Servers(Servers::List)
+                | Self::Destinations(Destinations::List { .. })
+                | Self::Tokens(Tokens::List)
+                | Self::Media(Media::Show { .. })
+                | Self::Reports(Reports::List { .. })
+                | Self::Jobs(Jobs::List)
+                | Self::Audit(_)
+                | Self::Status
+        )
+    }
 }
 
 fn said(text: &str) -> Result<String, String> {

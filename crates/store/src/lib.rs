@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod accounts_data;
 pub mod accounts_keys;
 pub mod aliases;
+pub mod audit;
 mod auth_chain;
 pub mod blocks;
 mod cache;

@@ -29,6 +29,10 @@ registry! {
     JOBS = 11, Point;
     /// Where the server speaks to each user.
     NOTICE_ROOMS = 12, Point;
+    /// What administrators asked for, and what came of it.
+    AUDIT_ENTRIES = 13, Index;
+    /// How far that goes.
+    AUDIT_HEAD = 14, Point;
     /// Validations of e-mail addresses under way, by session id.
     VALIDATIONS = 130, Point;
     /// The same by what the client knows.

@@ -1,7 +1,7 @@
 //! Who may call: server administrators, by the access token of one of their devices. Asked once, in front of every route.
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, header, request::Parts};
 use ruma::UserId;
 
 use super::{Api, Error, Result};
+use crate::Audit;
 
 /// The administrator behind a request.
 #[derive(Clone, Debug)]
@@ -42,21 +43,44 @@ impl Administrator {
     }
 }
 
-/// Refuses whoever is no administrator: 401 without a good token, 403 without the right. Suspended ones may look.
-pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    match administrator(&api, request.method(), request.headers()).await {
-        Ok(administrator) => {
-            request.extensions_mut().insert(administrator);
-            next.run(request).await
-        }
-        Err(error) => error.into_response(),
+/// Refuses whoever is no administrator: 401 without a good token, 403 without the right. Suspended ones may look. What
+/// changes something, and what shows what users say, goes into the audit log.
+pub(super) async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response {
+    admitted(&api, request, next).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn admitted(api: &Api, mut request: Request, next: Next) -> Result<Response> {
+    let administrator = administrator(api, request.method(), request.headers()).await?;
+    request.extensions_mut().insert(administrator.clone());
+    if looks(request.method()) && !shows_what_users_say(&request) {
+        return Ok(next.run(request).await);
     }
+    let (parts, body) = request.into_parts();
+    let bytes = chappe_web::body_bytes(&parts, body).await?;
+    let details = serde_json::from_slice(&bytes).unwrap_or_default();
+    let action = format!("{} {}", parts.method, parts.uri.path());
+    let audit = Audit::new(api.world.clone(), api.store.clone());
+    let asked = audit.asked(administrator.user(), action, details).await?;
+    let response = next.run(Request::from_parts(parts, bytes.into())).await;
+    let error = (!response.status().is_success()).then(|| response.status().to_string());
+    audit.answered(administrator.user(), asked, error).await;
+    Ok(response)
+}
+
+fn looks(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn shows_what_users_say(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let last = |word: &str| route.contains(&format!("/{word}"));
+    ["messages", "context/", "fetch_event/", "state", "accountdata", "event_reports/"].into_iter().any(last)
 }
 
 async fn administrator(api: &Api, method: &Method, headers: &HeaderMap) -> Result<Administrator> {
     let requester = api.accounts.authenticate(token(headers)?).await?;
     requester.must_be_admin()?;
-    if !matches!(*method, Method::GET | Method::HEAD) {
+    if !looks(method) {
         requester.may_act()?;
     }
     Ok(Administrator(requester))

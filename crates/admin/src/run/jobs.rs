@@ -30,6 +30,7 @@ fn line(id: &str, job: &Job, work: &Work) -> String {
         }
         Work::PurgeHistory(work) => format!("purge history of {}, {} events", work.room, work.purged),
         Work::RedactUser(work) => format!("redact {}, {} events", work.user, work.redacted),
+        Work::Announce(work) => format!("announce, {} told, {} not", work.told, work.failed),
     };
     let why = job.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     format!("{id} {progress:8} {what}{why}")

@@ -199,3 +199,110 @@ async fn rooms_files_reports_and_notices_are_dealt_with_at_the_machine() {
     assert!(lab.admin(&["rooms", "delete", room]).await.unwrap_err().contains("not found"));
     lab.stop().await;
 }
+
+#[tokio::test]
+async fn what_administrators_do_is_written_down() {
+    let lab = Lab::start("[rooms.notices]\nuser = \"notices\"").await;
+    let http = lab.http();
+    let created = lab.admin(&["--json", "users", "create", "alice", "--admin"]).await.unwrap();
+    let created: Value = serde_json::from_str(&created).unwrap();
+    let password = created["password"].as_str().unwrap();
+    let (_, session) = http.post("/_matrix/client/v3/login", login("alice", password)).await;
+    let token = session["access_token"].as_str().unwrap();
+    let bob = "/_synapse/admin/v2/users/@bob:agent.example.gouv.fr";
+    let body = json!({ "password": "a secret of bob's", "displayname": "Bob" });
+    let (status, made) = http.call(Method::PUT, bob, Some(token), body).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let state = "/_synapse/admin/v1/rooms/!none:agent.example.gouv.fr/state";
+    assert_eq!(http.get(state, Some(token)).await.0, StatusCode::NOT_FOUND);
+    lab.admin(&["users", "lock", "nobody"]).await.unwrap_err();
+    // Nothing of these is worth an entry.
+    assert_eq!(http.get(bob, Some(token)).await.0, StatusCode::OK);
+    assert_eq!(http.call(Method::PUT, bob, None, json!({})).await.0, StatusCode::UNAUTHORIZED);
+    lab.admin(&["users", "list"]).await.unwrap();
+
+    let listed = lab.admin(&["audit", "list"]).await.unwrap();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 8, "{listed}");
+    assert!(lines[7].contains("@_operator:agent.example.gouv.fr chappe admin") && lines[7].contains("alice"));
+    assert!(
+        lines[5].contains(&format!("@alice:agent.example.gouv.fr PUT {bob}")) && lines[5].contains("Bob")
+    );
+    assert!(lines[4].ends_with("3 done"), "{listed}");
+    assert!(lines[3].contains(&format!("GET {state}")) && lines[2].contains("5 not done: 404"), "{listed}");
+    assert!(lines[0].contains("not done: @nobody:agent.example.gouv.fr not found"), "{listed}");
+    assert!(!listed.contains("secret of bob"), "{listed}");
+    let (_, shown) = http.get("/_chappe/admin/v1/audit?limit=1&before=4", Some(token)).await;
+    assert_eq!(shown["entries"][0]["number"], 3, "{shown}");
+    assert_eq!(http.get("/_chappe/admin/v1/audit", None).await.0, StatusCode::UNAUTHORIZED);
+
+    let said = lab.admin(&["audit", "verify"]).await.unwrap();
+    let mark = said.lines().nth(1).unwrap();
+    assert!(mark.starts_with("8:"), "{said}");
+    lab.admin(&["audit", "verify", "--noted", mark]).await.unwrap();
+    let other = format!("8:{}", "0".repeat(64));
+    let said = lab.admin(&["audit", "verify", "--noted", &other]).await.unwrap_err();
+    assert!(said.contains("entry 8 is not the one"), "{said}");
+    assert!(lab.admin(&["audit", "verify", "--noted", "8"]).await.is_err());
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn an_announcement_reaches_those_whom_it_concerns_once() {
+    let lab = Lab::start("[rooms.notices]\nuser = \"notices\"\nauto_join = true").await;
+    let http = lab.http();
+    let mut tokens = Vec::new();
+    for (name, address) in [("ann", "ann@a.gouv.fr"), ("ben", "ben@x.b.gouv.fr"), ("cat", "cat@c.fr")] {
+        let made = lab.admin(&["--json", "users", "create", name, "--admin"]).await.unwrap();
+        let made: Value = serde_json::from_str(&made).unwrap();
+        let password = made["password"].as_str().unwrap();
+        let (_, session) = http.post("/_matrix/client/v3/login", login(name, password)).await;
+        let token = session["access_token"].as_str().unwrap().to_owned();
+        let path = format!("/_synapse/admin/v2/users/@{name}:agent.example.gouv.fr");
+        let body = json!({ "threepids": [{ "medium": "email", "address": address }] });
+        assert_eq!(http.call(Method::PUT, &path, Some(&token), body).await.0, StatusCode::OK);
+        tokens.push(token);
+    }
+    let start = "/_chappe/admin/v1/announcements";
+    for bad in [
+        json!({ "content": { "msgtype": "m.text" } }),
+        json!({ "content": { "body": "x" }, "to": ["*"] }),
+        json!({ "to": ["a.gouv.fr"] }),
+    ] {
+        let (status, said) = http.call(Method::POST, start, Some(&tokens[0]), bad).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{said}");
+    }
+    let content = json!({ "msgtype": "m.text", "body": "works on Friday" });
+    let body = json!({ "content": content, "to": ["a.gouv.fr", "*.b.gouv.fr"] });
+    let (status, begun) = http.call(Method::POST, start, Some(&tokens[0]), body).await;
+    assert_eq!(status, StatusCode::OK, "{begun}");
+    let path = format!("{start}/{}", begun["announcement_id"].as_str().unwrap());
+    let progress = async || loop {
+        let (_, shown) = http.get(&path, Some(&tokens[0])).await;
+        if shown["status"] == "complete" {
+            return shown;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    let shown = tokio::time::timeout(std::time::Duration::from_secs(20), progress()).await.unwrap();
+    assert_eq!((&shown["told"], &shown["failed"]), (&json!(2), &json!(0)), "{shown}");
+    assert_eq!(http.get(&format!("{start}/nothing"), Some(&tokens[0])).await.0, StatusCode::NOT_FOUND);
+
+    let said = lab.admin(&["notices", "announce", "to all"]).await.unwrap();
+    let job = said.split_whitespace().last().unwrap();
+    let done = async || {
+        while !lab.admin(&["jobs", "list"]).await.unwrap().contains(&format!("{job} done")) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), done()).await.unwrap();
+    assert!(lab.admin(&["notices", "announce", "--to", "*", "x"]).await.is_err());
+    for (token, told) in tokens.iter().zip([2, 2, 1]) {
+        let (_, synced) = http.get("/_matrix/client/v3/sync", Some(token)).await;
+        let rooms = synced["rooms"]["join"].as_object().unwrap();
+        let events = rooms.values().flat_map(|room| room["timeline"]["events"].as_array().unwrap());
+        let said = events.filter(|event| event["type"] == "m.room.message").count();
+        assert_eq!(said, told, "{synced}");
+    }
+    lab.stop().await;
+}

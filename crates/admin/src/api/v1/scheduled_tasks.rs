@@ -48,5 +48,6 @@ fn named(work: &Work) -> (&'static str, String) {
         Work::DeleteRoom(work) => ("shutdown_and_purge_room", work.room.to_string()),
         Work::PurgeHistory(work) => ("purge_history", work.room.to_string()),
         Work::RedactUser(work) => ("redact_all_events", work.user.to_string()),
+        Work::Announce(work) => ("announce", work.to.join(" ")),
     }
 }

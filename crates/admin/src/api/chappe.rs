@@ -1,0 +1,13 @@
+//! `/_chappe/admin/v1`: what Synapse's admin API has no endpoints for.
+
+mod announcements;
+mod audit;
+
+use chappe_web::Routes;
+
+use super::Api;
+
+/// Every endpoint below `/_chappe/admin/v1`.
+pub(super) fn routes() -> Routes<Api> {
+    Routes::new().and(announcements::routes()).and(audit::routes())
+}
