@@ -144,22 +144,28 @@ impl Sender {
         if !has_come(&reader, nid, event, member).await? {
             return Ok(());
         }
-        if member.server_name() == self.0.network.server() {
-            self.introduce(member, &self.others_in(nid).await?).await
-        } else {
+        if member.server_name() != self.0.network.server() {
             self.0.arrivals.note(member, self.0.network.world().now());
-            self.send_sticky(nid, member.server_name()).await
+            return self.send_sticky(nid, member.server_name()).await;
         }
+        let others = self.others_in(nid).await?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        // Nobody has anything of who was never announced: it is first learned who is there.
+        if reader.room_head(nid).await?.partial && !self.is_announced(member).await? {
+            return Ok(());
+        }
+        self.introduce(member, &others).await
     }
 
     /// A room has all its members: servers that did not seem to be in it missed what happened to the devices of ours.
-    async fn catch_up_devices(&self, nid: RoomNid, servers: &[OwnedServerName]) -> Result<(), Error> {
-        if servers.is_empty() {
-            return Ok(());
-        }
+    async fn catch_up_devices(&self, nid: RoomNid, missed: &[OwnedServerName]) -> Result<(), Error> {
+        let others = self.others_in(nid).await?;
         let members = self.0.network.store().read().members(nid, Membership::Join).await?;
         for (user, _) in members {
             if user.server_name() == self.0.network.server() {
+                let servers = if self.is_announced(&user).await? { missed } else { &others };
                 self.introduce(&user, servers).await?;
             }
         }
