@@ -152,7 +152,7 @@ impl Sender {
         if others.is_empty() {
             return Ok(());
         }
-        // Nobody has anything of who was never announced: it is first learned who is there.
+        // While it is not known who is there, only those are introduced of whose devices somebody may have kept something.
         if reader.room_head(nid).await?.partial && !self.is_announced(member).await? {
             return Ok(());
         }
@@ -161,12 +161,13 @@ impl Sender {
 
     /// A room has all its members: servers that did not seem to be in it missed what happened to the devices of ours.
     async fn catch_up_devices(&self, nid: RoomNid, missed: &[OwnedServerName]) -> Result<(), Error> {
-        let others = self.others_in(nid).await?;
+        if missed.is_empty() {
+            return Ok(());
+        }
         let members = self.0.network.store().read().members(nid, Membership::Join).await?;
         for (user, _) in members {
-            if user.server_name() == self.0.network.server() {
-                let servers = if self.is_announced(&user).await? { missed } else { &others };
-                self.introduce(&user, servers).await?;
+            if user.server_name() == self.0.network.server() && self.is_announced(&user).await? {
+                self.introduce(&user, missed).await?;
             }
         }
         Ok(())

@@ -179,8 +179,14 @@ async fn what_was_wrongly_believed_is_taken_back() {
     let auth = ["m.room.create", "m.room.power_levels"].map(|kind| at(&earlier, kind, ""));
     let auth: Vec<OwnedEventId> = auth.into_iter().chain([at(&earlier, "m.room.member", BOB)]).collect();
     let join = at(&whole_state(&c, &id).await, "m.room.member", CAROL);
-    let lie =
-        Lie { sender: BOB, kind: "m.room.topic", key: Some(""), content: json!({"topic": "mine"}), prev: join, auth };
+    let lie = Lie {
+        sender: BOB,
+        kind: "m.room.topic",
+        key: Some(""),
+        content: json!({"topic": "mine"}),
+        prev: join,
+        auth,
+    };
     let lie = tell(&c, &id, lie).await;
     assert_eq!(status(&c, &id, &lie).await, Status::Accepted, "b.example says that Bob is there");
     assert_eq!(at(&whole_state(&c, &id).await, "m.room.topic", ""), lie);
@@ -389,7 +395,8 @@ async fn what_is_left_to_do_is_done_after_a_crash() {
     let join = at(&whole_state(&c, &id).await, "m.room.member", CAROL);
     let dan = "@dan:a.example";
     let content = json!({ "membership": "ban" });
-    tell(&c, &id, Lie { sender: BOB, kind: "m.room.member", key: Some(dan), content, prev: join, auth }).await;
+    tell(&c, &id, Lie { sender: BOB, kind: "m.room.member", key: Some(dan), content, prev: join, auth })
+        .await;
     a.join(&actor(dan), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
     let said = say(&a, dan, &id, "here I am").await;
     net.deliver().await;

@@ -85,7 +85,8 @@ struct User<'a> {
 impl User<'_> {
     async fn call(&self, method: Method, path: &str, body: Value) -> Value {
         let uri = format!("/_matrix/client/v3{path}");
-        let request = http::Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, &self.token);
+        let request =
+            http::Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, &self.token);
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let answer = self.place.router.clone().oneshot(request.body(body).unwrap());
         let (parts, body) = timeout(PATIENCE, answer).await.expect("an answer in time").unwrap().into_parts();
@@ -139,7 +140,8 @@ async fn whoever_joins_does_not_wait_for_the_members() {
     let there = Place::start(&net, "b.test", 2, open).await;
     let (alice, derek, rodolphe) =
         (here.user("alice").await, there.user("derek").await, there.user("rodolphe").await);
-    let made = derek.call(Method::POST, "/createRoom", json!({ "preset": "public_chat" })).await;
+    let create = json!({ "preset": "public_chat", "name": "Salon" });
+    let made = derek.call(Method::POST, "/createRoom", create).await;
     let room = made["room_id"].as_str().unwrap();
     rodolphe.call(Method::POST, &format!("/join/{room}"), json!({})).await;
     alice.call(Method::POST, &format!("/join/{room}?via=b.test"), json!({})).await;
