@@ -33,9 +33,6 @@ open = true
 [client.rates]
 $(printf '%s = { per_second = 0, burst = 0 }\n' request login_by_ip login_by_account registration message join invite search upload preview)
 
-[rooms]
-partial_joins = true
-
 [rooms.notices]
 user = "_server"
 

@@ -101,7 +101,11 @@ impl Typing {
     ) -> Result<bool, Error> {
         let reader = self.wake.store().read();
         let Some(nid) = reader.room_nid(id).await? else { return Ok(false) };
-        let joined = matches!(reader.membership(nid, user).await?, Some((Membership::Join, _)));
+        let joined = if local {
+            matches!(reader.membership(nid, user).await?, Some((Membership::Join, _)))
+        } else {
+            reader.may_be_joined(nid, user).await?
+        };
         if !joined && typing.is_some() {
             return Ok(false);
         }

@@ -35,7 +35,7 @@ impl RemoteMedia for Network {
         match self.get(server, &uri, max_bytes).await {
             Ok(answer) => self.read(answer, max_bytes).await,
             // Servers before specification 1.11 know only the older path.
-            Err(PeerError::Refused { status: 404, errcode, .. }) if errcode == "M_UNRECOGNIZED" => {
+            Err(error) if is_unknown_endpoint(&error) => {
                 let name = segment(server.as_str());
                 let uri = format!("/_matrix/media/v3/download/{name}/{id}?allow_remote=false");
                 let answer = self.get(server, &uri, max_bytes).await.map_err(|e| remote_error(&e))?;
@@ -45,6 +45,12 @@ impl RemoteMedia for Network {
             Err(error) => Err(remote_error(&error)),
         }
     }
+}
+
+/// Whether a refusal says nothing of the medium: it is that of a server without the endpoint, or has no Matrix error at all.
+fn is_unknown_endpoint(error: &PeerError) -> bool {
+    let says_nothing = |errcode: &str| errcode == "M_UNRECOGNIZED" || errcode == "M_UNKNOWN";
+    matches!(error, PeerError::Refused { status: 400 | 404 | 405, errcode, .. } if says_nothing(errcode))
 }
 
 fn remote_error(error: &PeerError) -> RemoteError {
@@ -128,5 +134,23 @@ impl Network {
         }
         let (head, body) = answer.into_parts();
         Ok(content(&head.headers, body, max_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_path_is_asked_where_nothing_was_said_of_the_medium() {
+        let refused = |status, errcode: &str| {
+            let errcode = errcode.to_owned();
+            is_unknown_endpoint(&PeerError::Refused { status, errcode, error: String::new() })
+        };
+        for status in [400, 404, 405] {
+            assert!(refused(status, "M_UNRECOGNIZED") && refused(status, "M_UNKNOWN"), "{status}");
+            assert!(!refused(status, "M_NOT_FOUND"), "{status}");
+        }
+        assert!(!refused(401, "M_UNKNOWN") && !refused(403, "M_UNKNOWN") && !refused(429, "M_UNKNOWN"));
     }
 }

@@ -147,6 +147,8 @@ impl Server {
             .join(&self.actor(user), room, vec![via.name.clone()], serde_json::Map::new())
             .await
             .unwrap();
+        // Its members follow behind.
+        self.rooms.joined_members(&self.actor(user), room).await.unwrap();
     }
 
     async fn say(&self, user: &str, room: &RoomId, text: &str) -> OwnedEventId {

@@ -48,7 +48,7 @@ impl Default for Config {
             missing_events_batch: 50,
             missing_events_limit: 500,
             join_state_limit: 500_000,
-            partial_joins: false,
+            partial_joins: true,
             join_timeout_seconds: 120,
             profile_rooms_limit: 10_000,
             backfill_servers: 5,

@@ -230,8 +230,13 @@ impl Rooms {
         said: Map<String, Value>,
     ) -> Result<()> {
         let desk = Desk::open(&self.0, room).await?;
-        let now = desk.reader.membership(desk.nid, target).await?.map(|(membership, _)| membership);
+        let mut now = desk.reader.membership(desk.nid, target).await?.map(|(membership, _)| membership);
+        let unsure = now.is_none() && desk.head.partial;
         drop(desk);
+        if unsure && matches!(change, Change::Kick | Change::Unban) {
+            let (view, _) = self.whole_view(actor, room).await?;
+            now = view.reader.membership(view.nid, target).await?.map(|(membership, _)| membership);
+        }
         let content = match change {
             Change::Invite => {
                 self.check_block(room).await?;

@@ -152,9 +152,7 @@ impl Rooms {
         }
         for _ in 0..ATTEMPTS {
             let Ok(view) = self.view_for(origin, room).await else { return Ok(()) };
-            let member = view.reader.membership(view.nid, receipt.user).await?;
-            let unknown = member.is_none() && view.head.partial;
-            if !unknown && !matches!(member, Some((chappe_store::Membership::Join, _))) {
+            if !view.reader.may_be_joined(view.nid, receipt.user).await? {
                 return Ok(());
             }
             let thread = receipt.thread.as_str().unwrap_or_default().to_owned();

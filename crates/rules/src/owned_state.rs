@@ -32,23 +32,25 @@ pub(crate) fn has_owners(rules: &RoomVersionRules) -> bool {
     matches!(rules.disposition, RoomVersionDisposition::Unstable)
 }
 
-/// Whether the sender may set this state: a user's is for the user, and for whoever has more power.
+/// Whether the sender may set this state: a user's is for the user, and for whoever has more power. A key that names nobody
+/// whom the state could belong to is malformed.
 pub(crate) fn check_owner(
     rules: &RoomVersionRules,
     pdu: &Pdu,
     state: impl Fn(&StateEventType, &str) -> Option<Pdu>,
 ) -> Result<(), Error> {
     let refused = |why: &str| Err(Error::Forbidden(why.to_owned()));
+    let malformed = |why: &str| Err(Error::Malformed(why.to_owned()));
     if !may_be_owned(pdu.kind()) {
         return Ok(());
     }
     let Some(key) = pdu.state_key() else { return Ok(()) };
     if !key.starts_with('@') {
-        return if key.len() > LONGEST_UNOWNED { refused("the state key is too long") } else { Ok(()) };
+        return if key.len() > LONGEST_UNOWNED { malformed("the state key is too long") } else { Ok(()) };
     }
-    let Some((owner, rest)) = split(key) else { return refused("the state key begins with no user id") };
+    let Some((owner, rest)) = split(key) else { return malformed("the state key begins with no user id") };
     if rest.len() > LONGEST_REST {
-        return refused("the state key is too long after the user id");
+        return malformed("the state key is too long after the user id");
     }
     if owner == pdu.sender() {
         return Ok(());
@@ -141,7 +143,7 @@ mod tests {
     use serde_json::json;
 
     use super::{V10, V11};
-    use crate::{Pdu, auth::allowed_by_state, laws::Room};
+    use crate::{Error, Pdu, auth::allowed_by_state, laws::Room};
 
     const ALICE: &str = "@alice:a.example";
     const BOB: &str = "@bob:b.example";
@@ -183,6 +185,16 @@ mod tests {
             assert!(!may(BOB, &format!("{BOB}_{}", long(256))));
             assert!(!may(BOB, &long(256)) && may(BOB, &long(255)));
             assert!(!may(BOB, "@carol:c.example_1"), "as much power is not more");
+        }
+    }
+
+    #[test]
+    fn a_key_that_names_nobody_is_malformed() {
+        let mut room = room(&V11);
+        for key in ["@oops", "@:b.example", "@alice:a.example@state_1"] {
+            let pdu = room.send(ALICE, "x.state", Some(key), &json!({}));
+            let said = allowed_by_state(&V11, &pdu, |kind, key| room.state_event(kind, key));
+            assert!(matches!(said, Err(Error::Malformed(_))), "{key}: {said:?}");
         }
     }
 

@@ -64,8 +64,7 @@ pub struct People {
 }
 
 impl Search {
-    /// People whose id or name has words that begin like all words of `term`, for the local user `asking`, who is not
-    /// among them.
+    /// People whose id or name has words that begin like all words of `term`, for the local user `asking`.
     ///
     /// One question to the index, then a few look-ups for each person shown.
     ///
@@ -92,7 +91,7 @@ impl Search {
             let names = self.ask(index.clone(), move |index| question.ask(index)).await?;
             let last = names.len() < page;
             let seen = Seen { inner: &self.0, reader: &reader, words: &asked, rooms: &rooms, circle };
-            for user in names.iter().filter(|user| *user != asking) {
+            for user in &names {
                 let Some(person) = seen.person(user).await? else { continue };
                 if found.results.len() == limit {
                     found.limited = true;

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{EventNum, Json, Reader, Tx, members::RoomServers, rooms::RoomNid, table, tx::Error};
+use crate::{EventNum, Json, Membership, Reader, Tx, members::RoomServers, rooms::RoomNid, table, tx::Error};
 
 /// What is still to be fetched of a room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,17 @@ impl Reader<'_> {
     pub async fn late_events(&self, nid: RoomNid) -> Result<Vec<EventNum>, Error> {
         let rows = self.scan_all::<LateEvents>(&nid).await?;
         Ok(rows.into_iter().map(|((_, num), ())| num).collect())
+    }
+
+    /// Whether a remote user is in a room or, where memberships are still to be fetched and theirs is not known, may well
+    /// be: somebody of their server is.
+    pub async fn may_be_joined(&self, nid: RoomNid, user: &UserId) -> Result<bool, Error> {
+        match self.membership(nid, user).await? {
+            Some((membership, _)) => Ok(membership == Membership::Join),
+            None => {
+                Ok(self.room_head(nid).await?.partial && self.server_joined(nid, user.server_name()).await?)
+            }
+        }
     }
 
     /// Remote users whose devices changed while it was not known whether they are in the room.

@@ -184,10 +184,7 @@ impl Work<'_> {
             needed.insert(self.request.user.clone());
         }
         let at = if self.request.state_after { stretch.end } else { stretch.start() };
-        let keys: Vec<StateKey> = needed.iter().map(|user| StateKey::new("m.room.member", user)).collect();
-        let found = place.view.reader.state_at(nid, at, &keys).await?;
-        let mut members: Vec<(OwnedUserId, EventNum)> =
-            needed.into_iter().zip(found).filter_map(|(user, num)| Some((user, num?))).collect();
+        let mut members = state::members_at(&place.view, at, needed, stretch.slice).await?;
         if let Some(device) = &self.request.device {
             let sent = &self.delivery.0.members_sent;
             let user = &self.request.user;

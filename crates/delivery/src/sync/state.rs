@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_rooms::View;
 use chappe_store::{EventNum, Position, StateRef, state::StateKey};
+use ruma::OwnedUserId;
 
 use super::timeline::Slice;
 use crate::Error;
@@ -75,6 +76,27 @@ pub(super) async fn state_seen(view: &View<'_>, seen: Position, slice: &Slice) -
             None => return Ok(StateRef::EMPTY),
         }
     }
+}
+
+/// The member events of some users in the state `at`. While members of the room are still to come, that of a sender whom
+/// this state does not know is the one that the sender's first event in the timeline rests on.
+pub(super) async fn members_at(
+    view: &View<'_>,
+    at: StateRef,
+    users: BTreeSet<OwnedUserId>,
+    slice: &Slice,
+) -> Result<Vec<(OwnedUserId, EventNum)>, Error> {
+    let keys: Vec<StateKey> = users.iter().map(|user| StateKey::new("m.room.member", user)).collect();
+    let found = view.reader.state_at(view.nid, at, &keys).await?;
+    let mut members = Vec::with_capacity(found.len());
+    for ((user, key), mut num) in users.into_iter().zip(keys).zip(found) {
+        let first = slice.events.iter().find(|seen| seen.event.pdu.sender() == user);
+        if let Some(first) = first.filter(|_| num.is_none() && view.head.partial) {
+            num = view.reader.state_at(view.nid, first.event.meta.before, &[key]).await?.pop().flatten();
+        }
+        members.extend(num.map(|num| (user, num)));
+    }
+    Ok(members)
 }
 
 /// State between what the device has and the start of the timeline, and what no event of the timeline tells.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ruma::user_id;
 use serde_json::json;
 
 use super::house::{House, gist, values};
@@ -56,6 +57,28 @@ async fn typing_begins_and_ends() {
     let delta = house.delivery.sync(&request).await.unwrap();
     assert_eq!(values(&delta.joined[&room].ephemeral)[0]["content"]["user_ids"], json!([]));
     let stranger = house.user("carol").await;
+    assert!(!typing.set_local(&room, &stranger.id, Some(LONG)).await.unwrap());
+}
+
+#[tokio::test]
+async fn those_whose_membership_is_still_to_come_are_seen_typing() {
+    let house = House::new();
+    let room = house.user("alice").await.room(&[]).await;
+    let typing = house.delivery.typing();
+    let (bob, carol) = (user_id!("@bob:b.example"), user_id!("@carol:c.example"));
+    assert!(!typing.set_remote(&room, bob, true).await.unwrap());
+    let reader = house.store.read();
+    let nid = reader.room_nid(&room).await.unwrap().unwrap();
+    let old = reader.room_head(nid).await.unwrap();
+    let mut tx = chappe_store::Tx::new();
+    tx.replace_head(nid, &old, &chappe_store::RoomHead { partial: true, ..old.clone() });
+    let servers = vec![bob.server_name().to_owned()];
+    let (prev, via) = (Vec::new(), bob.server_name().to_owned());
+    tx.begin_partial(nid, &chappe_store::partial::PartialRoom { join: 1, prev, via, servers });
+    house.store.commit(tx).await.unwrap();
+    assert!(typing.set_remote(&room, bob, true).await.unwrap());
+    assert!(!typing.set_remote(&room, carol, true).await.unwrap(), "nobody of c.example is in the room");
+    let stranger = house.user("dan").await;
     assert!(!typing.set_local(&room, &stranger.id, Some(LONG)).await.unwrap());
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chappe_accounts::{RemoteUpdate, Sending};
 use chappe_rooms::RemoteReceipt;
-use chappe_store::{Error, Membership, Reader, RoomNid, Tx};
+use chappe_store::{Error, Reader, RoomNid, Tx};
 use parking_lot::Mutex;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId,
@@ -152,11 +152,7 @@ impl Federation {
             return Ok(None);
         }
         let Some(nid) = reader.room_nid(room).await? else { return Ok(None) };
-        let heard = match reader.membership(nid, user).await? {
-            Some((membership, _)) => membership == Membership::Join,
-            // Whose membership is still to be fetched may well be in the room if their server is.
-            None => reader.room_head(nid).await?.partial && reader.server_joined(nid, origin).await?,
-        };
+        let heard = reader.may_be_joined(nid, user).await?;
         Ok((heard && gate::allows(reader, nid, origin).await?).then_some(nid))
     }
 

@@ -80,17 +80,23 @@ impl Sender {
         let Some(device) = first.or_else(|| Some(of_user.into_iter().next()?.device_id)) else {
             return Ok(());
         };
-        // Of devices of which nothing was ever told nobody can have kept anything.
-        if told.stream_id == 0 {
-            return Ok(());
-        }
+        let stream_id = told.stream_id.max(1);
         let mut tx = Tx::new();
         tx.expect::<AnnouncedDevices>(&user.to_owned(), kept.as_ref());
-        let item = OutboxItem::Device { user: user.to_owned(), device, stream_id: told.stream_id };
+        if stream_id != told.stream_id {
+            tx.put::<AnnouncedDevices>(&user.to_owned(), &Json(Announced { stream_id, ..told }));
+        }
+        let item = OutboxItem::Device { user: user.to_owned(), device, stream_id };
         for server in servers {
             tx.enqueue(server, &item);
         }
         self.0.network.store().commit(tx).await.map(drop)
+    }
+
+    /// Whether other servers were ever told of the user's devices. If not, none of them has keys.
+    pub(super) async fn is_announced(&self, user: &UserId) -> Result<bool, Error> {
+        let kept = self.0.network.store().read().get::<AnnouncedDevices>(&user.to_owned()).await?;
+        Ok(kept.is_some_and(|Json(told)| told.stream_id > 0))
     }
 
     /// Fingerprints of what there is now.

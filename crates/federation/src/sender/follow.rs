@@ -144,23 +144,30 @@ impl Sender {
         if !has_come(&reader, nid, event, member).await? {
             return Ok(());
         }
-        if member.server_name() == self.0.network.server() {
-            self.introduce(member, &self.others_in(nid).await?).await
-        } else {
+        if member.server_name() != self.0.network.server() {
             self.0.arrivals.note(member, self.0.network.world().now());
-            self.send_sticky(nid, member.server_name()).await
+            return self.send_sticky(nid, member.server_name()).await;
         }
+        let others = self.others_in(nid).await?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        // While it is not known who is there, only those are introduced of whose devices somebody may have kept something.
+        if reader.room_head(nid).await?.partial && !self.is_announced(member).await? {
+            return Ok(());
+        }
+        self.introduce(member, &others).await
     }
 
     /// A room has all its members: servers that did not seem to be in it missed what happened to the devices of ours.
-    async fn catch_up_devices(&self, nid: RoomNid, servers: &[OwnedServerName]) -> Result<(), Error> {
-        if servers.is_empty() {
+    async fn catch_up_devices(&self, nid: RoomNid, missed: &[OwnedServerName]) -> Result<(), Error> {
+        if missed.is_empty() {
             return Ok(());
         }
         let members = self.0.network.store().read().members(nid, Membership::Join).await?;
         for (user, _) in members {
-            if user.server_name() == self.0.network.server() {
-                self.introduce(&user, servers).await?;
+            if user.server_name() == self.0.network.server() && self.is_announced(&user).await? {
+                self.introduce(&user, missed).await?;
             }
         }
         Ok(())

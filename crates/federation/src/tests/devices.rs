@@ -1,6 +1,12 @@
 //! Device lists across servers: fetched, kept up to date, fetched again after a gap; to-device messages.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
 
 use chappe_accounts::{CrossSigningUpload, KeyUpload, LogIn, NewUser, Refreshing, RemoteUsers, Replace};
 use chappe_store::{Tx, accounts_keys::KeySignatures};
@@ -82,6 +88,32 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
         .await;
     device(&a, &alice, "FOUR").await;
     assert_eq!(query(&b, "bob", &alice).await, ["FOUR", "THREE", "TWO"], "not what was kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_is_announced_even_without_keys() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    let carol = user(&b, "carol").await;
+    let log_in = LogIn {
+        user_id: carol.clone(),
+        device_id: Some("BARE".into()),
+        device_name: None,
+        refreshing: Refreshing::No,
+    };
+    b.accounts.log_in(log_in).await.unwrap();
+    let told = Arc::new(AtomicBool::new(false));
+    let heard = told.clone();
+    net.judge(move |_, to, request| {
+        let body = String::from_utf8_lossy(request.body());
+        if to == "a.example" && body.contains("m.device_list_update") && body.contains("BARE") {
+            heard.store(true, SeqCst);
+        }
+        Fate::Deliver
+    });
+    b.join("carol", &room, &a).await;
+    eventually("the device is announced", async || told.load(SeqCst)).await;
+    assert_eq!(b.federation.announced(&carol).await.unwrap().stream_id, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,10 +62,14 @@ impl Complete {
             Some((at, _)) => StateBefore { at, committed: true },
             None => {
                 let before = desk.state_before(&placing.prev, &self.before).await?;
-                desk.with_claimed(before, &self.pdu).await?
+                let (settled, before) = desk.with_claimed(before, &self.pdu).await?;
+                desk = settled;
+                before
             }
         };
-        let verdict = self.verdict(&desk, before.at).await?;
+        let follows_all = desk.head.extremities.iter().all(|head| placing.prev.contains(head));
+        let goes_on = follows_all && self.before == Before::Prevs;
+        let verdict = self.verdict(&desk, before.at, goes_on).await?;
         Ok(Some(Judged { desk, placing, before, staged: staged.map(|(_, after)| after), verdict }))
     }
 
@@ -84,7 +88,8 @@ impl Complete {
         Ok(Placing { pdu: self.pdu.clone(), auth, prev, missing, stored, source: self.source })
     }
 
-    async fn verdict(&self, desk: &Desk<'_>, before: StateRef) -> Result<Verdict> {
+    /// `goes_on`: the event follows all that is here.
+    async fn verdict(&self, desk: &Desk<'_>, before: StateRef, goes_on: bool) -> Result<Verdict> {
         let (rules, pdu) = (desk.rules, &self.pdu);
         let Some(nums) = desk.nums(&events_needed(rules, pdu)).await?.into_iter().collect::<Option<Vec<_>>>()
         else {
@@ -106,7 +111,11 @@ impl Complete {
             for (key, found) in
                 held.0.into_iter().filter(|((kind, _), _)| *kind == StateEventType::RoomMember)
             {
-                now.0.entry(key).or_insert(found);
+                if goes_on {
+                    now.0.insert(key, found);
+                } else {
+                    now.0.entry(key).or_insert(found);
+                }
             }
         }
         if let Err(reason) = allowed_by_state(rules, pdu, |kind, key| now.get(kind, key)) {
@@ -154,25 +163,39 @@ impl Desk<'_> {
     }
 
     /// While memberships of the room are still being fetched, an event is taken at its word about those that are missing:
-    /// they are what it names among its auth events. Once the room is whole it is judged again.
-    async fn with_claimed(&mut self, before: StateBefore, pdu: &Pdu) -> Result<StateBefore> {
-        let Ok(mut needed) = state_needed(self.rules, pdu) else { return Ok(before) };
+    /// they are what it names among its auth events. Where it names another than is known, which may follow from what
+    /// was wrongly believed, the two are resolved like forks. Once the room is whole it is judged again.
+    async fn with_claimed(mut self, before: StateBefore, pdu: &Pdu) -> Result<(Self, StateBefore)> {
+        let Ok(mut needed) = state_needed(self.rules, pdu) else { return Ok((self, before)) };
         needed.retain(|(kind, _)| *kind == StateEventType::RoomMember);
         if !self.head.partial || needed.is_empty() {
-            return Ok(before);
+            return Ok((self, before));
         }
         let held = self.held_at(before.at, &needed).await?;
-        needed.retain(|key| !held.0.contains_key(key));
         let named: Vec<EventNum> = self.nums(pdu.auth_events()).await?.into_iter().flatten().collect();
-        let mut claimed = Vec::new();
+        let (mut missing, mut disputed) = (Vec::new(), Vec::new());
         for (num, judged) in named.iter().zip(self.judged(&named).await?) {
             let state = judged.pdu.state().map(|(kind, key)| (kind, key.to_owned()));
-            if let Some(key) = state.filter(|key| !judged.rejected && needed.contains(key)) {
-                claimed.push(StateChange { key: StateKey::new(key.0, &key.1), num: *num });
+            let Some(key) = state.filter(|key| !judged.rejected && needed.contains(key)) else { continue };
+            let change = StateChange { key: StateKey::new(&key.0, &key.1), num: *num };
+            match held.num(&key) {
+                None => missing.push(change),
+                Some(known) if known != *num => disputed.push(change),
+                Some(_) => {}
             }
         }
-        let at = self.state.branch(&self.reader, before.at, &claimed).await?;
-        Ok(StateBefore { at, committed: before.committed && at == before.at })
+        let at = self.state.branch(&self.reader, before.at, &missing).await?;
+        if disputed.is_empty() {
+            return Ok((self, StateBefore { at, committed: before.committed && at == before.at }));
+        }
+        let claimed = self.state.branch(&self.reader, at, &disputed).await?;
+        // Only what is on disk can be resolved.
+        let (inner, room) = (self.inner, self.room_id.clone());
+        inner.store.commit(self.seal()).await?;
+        let mut desk = Desk::open(inner, &room).await?;
+        let changes = desk.resolved_changes(&[at, claimed]).await?;
+        let before = desk.state.branch(&desk.reader, at, &changes).await?;
+        Ok((desk, StateBefore { at: before, committed: before == at }))
     }
 
     async fn state_of_prevs(&mut self, prev: &[EventNum]) -> Result<StateBefore> {

@@ -33,7 +33,8 @@ impl Inner {
     ) -> Result<()> {
         let template = self.peers.make_join(server, room, user, &known()).await?;
         let Made { pdu, version, rules } = self.make_member(&template, user, room, content)?;
-        let partial = self.config.partial_joins && !self.is_followed_room(room).await?;
+        // Of a room that this server follows already the state is not needed at all.
+        let partial = self.config.partial_joins;
         let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
         let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await?;
         let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());

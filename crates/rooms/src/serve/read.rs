@@ -30,14 +30,16 @@ impl Rooms {
         Ok(found.iter().map(|event| event.pdu.to_raw()).collect())
     }
 
-    /// `get_missing_events`, oldest first; redacted where `origin` may not see them.
+    /// `get_missing_events`, oldest first; redacted where `origin` may not see them. Also of a room that this server has
+    /// left: whoever gets the last leave may still need what is before it.
     pub async fn missing_events_for(
         &self,
         origin: &ServerName,
         room: &RoomId,
         gap: Gap,
     ) -> Result<Vec<Box<RawValue>>> {
-        let view = self.view_for(origin, room).await?;
+        let view = self.view(room).await?;
+        view.let_peer_in(origin).await?;
         let latest = view.known(&gap.latest).await?;
         let metas = view.reader.event_metas(view.nid, &latest).await?;
         let start: Vec<EventNum> = metas.into_iter().flat_map(|meta| meta.prev).collect();
@@ -94,12 +96,22 @@ impl Rooms {
     }
 }
 
+fn not_there() -> Error {
+    Error::Forbidden("your server is not in this room".to_owned())
+}
+
 impl View<'_> {
     async fn let_in(&self, rooms: &Rooms, origin: &ServerName) -> Result<()> {
-        let nobody = || Error::Forbidden("your server is not in this room".to_owned());
-        let ours = self.reader.server_joined(self.nid, rooms.server()).await?;
-        if !ours || !self.reader.server_joined(self.nid, origin).await? {
-            return Err(nobody());
+        if !self.reader.server_joined(self.nid, rooms.server()).await? {
+            return Err(not_there());
+        }
+        self.let_peer_in(origin).await
+    }
+
+    /// Refuses a server that is not in the room, as far as is known here, or may not be heard there.
+    async fn let_peer_in(&self, origin: &ServerName) -> Result<()> {
+        if !self.reader.server_joined(self.nid, origin).await? {
+            return Err(not_there());
         }
         match self.current(StateEventType::RoomServerAcl, "").await? {
             Some(acl) if !Acl::new(acl.pdu.content()).allows(origin) => {

@@ -50,6 +50,22 @@ async fn a_room_is_joined_and_talked_in_from_both_sides() {
 }
 
 #[tokio::test]
+async fn what_a_last_leave_rests_on_is_given_by_who_has_left() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    let c = net.server("c.example", 3);
+    c.join(&actor(CAROL), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+    say(&a, ALICE, &id, "not for b").await;
+    net.lose(&a, "b.example").await;
+    net.deliver().await;
+    c.leave(&actor(CAROL), &id, None).await.unwrap();
+    net.deliver().await;
+    assert_eq!(membership(&b, &id, CAROL).await, Some("leave"));
+    assert_eq!(bodies(&b, &id).await, ["not for b"]);
+}
+
+#[tokio::test]
 async fn older_history_is_fetched() {
     let net = Net::default();
     let (a, b, id) = joined(&net, "11").await;

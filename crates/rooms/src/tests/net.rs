@@ -54,6 +54,8 @@ pub(crate) struct Net {
     pub(super) twist_template: Arc<Mutex<Option<TwistTemplate>>>,
     /// Whether servers leave members out of what they answer to a join, if they are asked to.
     pub(super) partial_joins: Arc<Mutex<bool>>,
+    /// Whether servers refuse joins that ask for members.
+    pub(super) partial_only: Arc<Mutex<bool>>,
     /// Servers that do not say what the state at an event was.
     pub(super) silent: Arc<Mutex<HashSet<OwnedServerName>>>,
     /// How often a server was asked what the state at an event was.
@@ -71,7 +73,7 @@ impl Net {
 
     /// A new server on an engine.
     pub(crate) fn server_on(&self, name: &str, seed: u8, db: Db) -> Rooms {
-        self.server_with(name, seed, db, Config { partial_joins: true, ..Config::default() })
+        self.server_with(name, seed, db, Config::default())
     }
 
     /// A new server with a configuration.
@@ -218,6 +220,9 @@ impl Peers for Wire {
         pdu: Box<RawValue>,
         extent: Extent,
     ) -> Result<JoinAnswer, PeerError> {
+        if *self.net.partial_only.lock() && extent == Extent::Whole {
+            return Err(PeerError::Unreachable(to.to_owned()));
+        }
         let member = SignedMember { event_id: event.to_owned(), pdu };
         let extent = if *self.net.partial_joins.lock() { extent } else { Extent::Whole };
         let answer = self.to(to)?.accept_join(&self.from, room, member, extent).await.map_err(refused)?;

@@ -26,7 +26,7 @@ fn via(server: &str) -> Vec<OwnedServerName> {
 /// Alice's room on `a`, with Bob and Bert on `b`; `c` does not know it yet, and nobody tells states.
 async fn prepared(net: &Net) -> (Rooms, Rooms, OwnedRoomId) {
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let levels = json!({ "users": { ALICE: 100, BOB: 50 } });
+    let levels = json!({ "users": { ALICE: 100, BOB: 50, CAROL: 50 } });
     let power = json!({ "type": "m.room.power_levels", "content": levels });
     let body =
         json!({ "preset": "public_chat", "name": "Salon", "room_version": "11", "initial_state": [power] });
@@ -66,8 +66,9 @@ async fn complete(net: &Net, rooms: &Rooms, id: &RoomId) {
     assert!(!is_partial(rooms, id).await);
 }
 
-/// An event as `b` would make it, resting on what it likes.
+/// An event of a user of `b`, resting on what it likes.
 struct Lie<'a> {
+    sender: &'a str,
     kind: &'a str,
     key: Option<&'a str>,
     content: Value,
@@ -78,7 +79,7 @@ struct Lie<'a> {
 async fn tell(to: &Rooms, id: &RoomId, lie: Lie<'_>) -> OwnedEventId {
     let rules = &RoomVersionRules::V11;
     let mut event = json!({
-        "type": lie.kind, "sender": BOB, "room_id": id, "content": lie.content, "depth": 20,
+        "type": lie.kind, "sender": lie.sender, "room_id": id, "content": lie.content, "depth": 20,
         "origin_server_ts": 1_000, "prev_events": [lie.prev], "auth_events": lie.auth,
     });
     if let Some(key) = lie.key {
@@ -155,6 +156,18 @@ async fn questions_about_members_wait_and_those_of_strangers_are_refused_at_once
 }
 
 #[tokio::test(start_paused = true)]
+async fn somebody_who_is_not_known_yet_can_be_removed() {
+    let net = Net::default();
+    let (a, _, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    net.silent.lock().clear();
+    c.change(&actor(CAROL), &id, &user(BERT), crate::Change::Kick, None).await.unwrap();
+    net.deliver().await;
+    assert_eq!(membership(&a, &id, BERT).await, Some("leave"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_wrongly_believed_is_taken_back() {
     let net = Net::default();
     let (a, b, id) = prepared(&net).await;
@@ -166,8 +179,14 @@ async fn what_was_wrongly_believed_is_taken_back() {
     let auth = ["m.room.create", "m.room.power_levels"].map(|kind| at(&earlier, kind, ""));
     let auth: Vec<OwnedEventId> = auth.into_iter().chain([at(&earlier, "m.room.member", BOB)]).collect();
     let join = at(&whole_state(&c, &id).await, "m.room.member", CAROL);
-    let lie =
-        Lie { kind: "m.room.topic", key: Some(""), content: json!({"topic": "mine"}), prev: join, auth };
+    let lie = Lie {
+        sender: BOB,
+        kind: "m.room.topic",
+        key: Some(""),
+        content: json!({"topic": "mine"}),
+        prev: join,
+        auth,
+    };
     let lie = tell(&c, &id, lie).await;
     assert_eq!(status(&c, &id, &lie).await, Status::Accepted, "b.example says that Bob is there");
     assert_eq!(at(&whole_state(&c, &id).await, "m.room.topic", ""), lie);
@@ -198,7 +217,7 @@ async fn what_was_wrongly_refused_is_shown_late() {
     // Bob, who has left, bans Dan, who is in the room with a power of his own.
     let dan = "@dan:a.example";
     let content = json!({ "membership": "ban" });
-    let ban = Lie { kind: "m.room.member", key: Some(dan), content, prev: join, auth };
+    let ban = Lie { sender: BOB, kind: "m.room.member", key: Some(dan), content, prev: join, auth };
     let ban = tell(&c, &id, ban).await;
     assert_eq!(status(&c, &id, &ban).await, Status::Accepted);
     a.join(&actor(dan), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
@@ -255,6 +274,63 @@ async fn a_user_may_leave_and_come_back_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn members_are_not_asked_for_by_whoever_follows_the_room_already() {
+    let net = Net::default();
+    let (a, _, id) = prepared(&net).await;
+    *net.partial_only.lock() = true;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    c.join(&actor("@dan:c.example"), &id, via("a.example"), serde_json::Map::new()).await.unwrap();
+    c.leave(&actor(CAROL), &id, None).await.unwrap();
+    net.deliver().await;
+    joined(&net, &c, &id).await;
+    assert!(is_partial(&c, &id).await);
+    a.change(&actor(ALICE), &id, &user(CAROL), crate::Change::Ban, None).await.unwrap();
+    net.deliver().await;
+    let banned = c.join(&actor(CAROL), &id, via("a.example"), serde_json::Map::new()).await;
+    assert!(banned.is_err(), "{banned:?}");
+    complete(&net, &c, &id).await;
+    assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_wrongly_believed_out_is_heard_and_who_is_banned_is_not() {
+    let net = Net::default();
+    let (a, b, id) = prepared(&net).await;
+    b.join(&actor("@ben:b.example"), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+    let earlier = whole_state(&a, &id).await;
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    net.deliver().await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    let auth = |member: &str| {
+        let room = ["m.room.create", "m.room.power_levels"].map(|kind| at(&earlier, kind, ""));
+        room.into_iter().chain([at(&earlier, "m.room.member", member)]).collect()
+    };
+    let said = |sender, prev: &OwnedEventId| {
+        let content = json!({ "msgtype": "m.text", "body": "still here" });
+        Lie { sender, kind: "m.room.message", key: None, content, prev: prev.clone(), auth: auth(sender) }
+    };
+    // Bob, who has left, removes Bert.
+    let (key, content) = (Some(BERT), json!({ "membership": "leave" }));
+    let prev = at(&whole_state(&c, &id).await, "m.room.member", CAROL);
+    let kick = Lie { sender: BOB, kind: "m.room.member", key, content, prev, auth: auth(BOB) };
+    let kick = tell(&c, &id, kick).await;
+    assert_eq!(status(&c, &id, &kick).await, Status::Accepted);
+    let bert = tell(&c, &id, said(BERT, &kick)).await;
+    assert_eq!(status(&c, &id, &bert).await, Status::Accepted, "what is known of Bert may be wrong");
+    a.change(&actor(ALICE), &id, &user("@ben:b.example"), crate::Change::Ban, None).await.unwrap();
+    net.deliver().await;
+    let ban = at(&whole_state(&c, &id).await, "m.room.member", "@ben:b.example");
+    let ben = tell(&c, &id, said("@ben:b.example", &ban)).await;
+    assert_eq!(status(&c, &id, &ben).await, Status::Rejected, "a ban is not talked away");
+    complete(&net, &c, &id).await;
+    let statuses = [status(&c, &id, &kick).await, status(&c, &id, &bert).await, status(&c, &id, &ben).await];
+    assert_eq!(statuses, [Status::Rejected, Status::Accepted, Status::Rejected]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_room_that_everybody_here_has_left_is_given_up() {
     let net = Net::default();
     let (_, _, id) = prepared(&net).await;
@@ -300,7 +376,7 @@ async fn a_room_given_up_while_somebody_joins_comes_in_anew() {
     *net.twist.lock() = Some(std::sync::Arc::new(twist));
     c.join(&actor("@dan:c.example"), &id, via("a.example"), serde_json::Map::new()).await.unwrap();
     net.deliver().await;
-    assert!(!is_partial(&c, &id).await);
+    complete(&net, &c, &id).await;
     assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
 }
 
@@ -319,7 +395,8 @@ async fn what_is_left_to_do_is_done_after_a_crash() {
     let join = at(&whole_state(&c, &id).await, "m.room.member", CAROL);
     let dan = "@dan:a.example";
     let content = json!({ "membership": "ban" });
-    tell(&c, &id, Lie { kind: "m.room.member", key: Some(dan), content, prev: join, auth }).await;
+    tell(&c, &id, Lie { sender: BOB, kind: "m.room.member", key: Some(dan), content, prev: join, auth })
+        .await;
     a.join(&actor(dan), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
     let said = say(&a, dan, &id, "here I am").await;
     net.deliver().await;

@@ -203,7 +203,8 @@ async fn state_may_belong_to_users() {
     let path = |owner: &str, rest: &str| format!("/rooms/{room}/state/x.state/{owner}{rest}");
     bob.put(&path(&bob.id, "_phone"), json!({ "n": 1 })).await.ok();
     bob.put(&path(&bob.id, &format!("_{}", "x".repeat(255))), json!({})).await.ok();
-    bob.put(&path(&bob.id, &format!("_{}", "x".repeat(256))), json!({})).await.refused(403, "M_FORBIDDEN");
+    bob.put(&path(&bob.id, &format!("_{}", "x".repeat(256))), json!({})).await.refused(400, "M_BAD_JSON");
+    alice.put(&path("@nobody", ""), json!({})).await.refused(400, "M_BAD_JSON");
     bob.put(&path(&alice.id, "_phone"), json!({})).await.refused(403, "M_FORBIDDEN");
     alice.put(&path(&bob.id, "_phone"), json!({ "n": 2 })).await.ok();
     assert_eq!(alice.get(&path(&bob.id, "_phone")).await.ok()["n"], 2);
