@@ -140,6 +140,8 @@ fn uncommented(examples: bool) -> String {
         let is_section = [
             "[client.turn]",
             "[rooms.notices]",
+            "[rooms.access]",
+            "[rooms.access.domains]",
             "[rooms.policy_server]",
             "[[sso.providers]]",
             "[sso.providers.accounts]",
