@@ -9,13 +9,16 @@ use chappe_identity::{
 };
 use chappe_world::{Destination, Limits, Request};
 use http::{HeaderValue, Method, header};
-use ruma::{ClientSecret, OwnedUserId, SessionId, UserId};
+use ruma::{ClientSecret, OwnedServerName, OwnedUserId, SessionId, UserId};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use crate::Network;
 
 const EMAIL: &str = "email";
+/// Where it tells to everybody which homeserver serves an address; not of the specification.
+const INFO: &str = "/_matrix/identity/api/v1/info";
 /// The longest answer, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -59,7 +62,7 @@ impl Another {
             .map_err(|_| Error::Unauthorized("This is not an access token"))?;
         let body = body.map(Value::to_string).unwrap_or_default();
         let path = format!("/_matrix/identity/v2/{path}");
-        let (status, bytes) = self.send(method, &path, authorization, body).await?;
+        let (status, bytes) = self.send(method, &path, Some(authorization), body).await?;
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|_| Error::Unreachable);
         }
@@ -70,14 +73,17 @@ impl Another {
         &self,
         method: Method,
         path: &str,
-        authorization: HeaderValue,
+        authorization: Option<HeaderValue>,
         body: String,
     ) -> Result<(http::StatusCode, Bytes), Error> {
-        let http = http::Request::builder()
+        let mut http = http::Request::builder()
             .method(method)
             .uri(format!("https://{}{path}", self.at.host))
-            .header(header::AUTHORIZATION, authorization)
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(authorization) = authorization {
+            http = http.header(header::AUTHORIZATION, authorization);
+        }
+        let http = http
             .body(Bytes::from(body))
             .map_err(|_| Error::Invalid("id_server is a host name with an optional port"))?;
         let destination = if self.at.known {
@@ -138,6 +144,26 @@ impl IdentityServer for Another {
         Ok(found.mappings.remove(&asked))
     }
 
+    async fn homeserver_of(&self, address: &Email) -> Result<Option<OwnedServerName>, Error> {
+        #[derive(Deserialize)]
+        struct Info {
+            hs: OwnedServerName,
+        }
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("medium", EMAIL)
+            .append_pair("address", address.as_str())
+            .finish();
+        let (status, bytes) = self.send(Method::GET, &format!("{INFO}?{query}"), None, String::new()).await?;
+        match status {
+            http::StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => {
+                let info: Info = serde_json::from_slice(&bytes).map_err(|_| Error::Unreachable)?;
+                Ok(Some(info.hs))
+            }
+            _ => Err(refusal(status, &bytes)),
+        }
+    }
+
     async fn store_invite(&self, invitation: Invitation) -> Result<StoredInvite, Error> {
         #[derive(Deserialize)]
         struct Answer {
@@ -195,7 +221,7 @@ impl IdentityServer for Another {
         let authorization =
             self.network.authorization_for_identity_server(path, body.as_bytes(), &self.at.host);
         let authorization = authorization.ok_or(Error::Unreachable)?;
-        let (status, _) = self.send(Method::POST, path, authorization, body).await?;
+        let (status, _) = self.send(Method::POST, path, Some(authorization), body).await?;
         match status.as_u16() {
             200..=299 => Ok(true),
             // Too much at once is no answer to the question.

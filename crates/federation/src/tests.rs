@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use chappe_accounts::{Accounts, AccountsConfig};
 use chappe_rooms::{Actor, Deps, Draft, Rooms};
-use chappe_rules::{build::SigningKey, policy::Plain};
+use chappe_rules::build::SigningKey;
 use chappe_store::Store;
 use chappe_world::{Fake, FakeNet, Fate, World};
 use parking_lot::Mutex;
@@ -108,7 +108,6 @@ impl Server {
             world: world.clone(),
             server: name.clone(),
             key,
-            policy: Arc::new(Plain),
             weak_keys: Arc::default(),
             peers: Arc::new(network.clone()),
             services: Arc::new(chappe_rooms::NoServices),

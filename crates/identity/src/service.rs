@@ -92,6 +92,9 @@ pub trait IdentityServer: Send + Sync {
     /// Whose an address is.
     async fn lookup(&self, address: &Email) -> Result<Option<OwnedUserId>, Error>;
 
+    /// Which homeserver serves an address (`info`); `None`: it knows of none.
+    async fn homeserver_of(&self, address: &Email) -> Result<Option<OwnedServerName>, Error>;
+
     /// Keeps an invitation and mails it. [`Error::Bound`] when the address is somebody's.
     async fn store_invite(&self, invitation: Invitation) -> Result<StoredInvite, Error>;
 
@@ -243,6 +246,10 @@ impl IdentityService {
 impl IdentityServer for IdentityService {
     async fn lookup(&self, address: &Email) -> Result<Option<OwnedUserId>, Error> {
         Ok(self.association(address).await?.map(|association| association.user))
+    }
+
+    async fn homeserver_of(&self, address: &Email) -> Result<Option<OwnedServerName>, Error> {
+        Ok(self.info(address).await?.map(|info| info.hs))
     }
 
     async fn store_invite(&self, invitation: Invitation) -> Result<StoredInvite, Error> {

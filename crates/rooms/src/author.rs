@@ -4,7 +4,7 @@ use chappe_rules::{
     Pdu,
     auth::{StateKey as RuleKey, allowed_by_state, auth_types},
     build::{self, Place, Reference},
-    policy::{Bypass, Candidate, Door, Verdict},
+    policy::{Bypass, Candidate, Door},
 };
 use chappe_store::EventNum;
 use ruma::{
@@ -92,7 +92,9 @@ impl Desk<'_> {
         let auth_keys = auth_types(self.rules, &draft.kind, by.sender, draft.state_key.as_deref(), &raw)
             .map_err(refusal)?;
         let mut keys = auth_keys.clone();
-        keys.extend(self.inner.policy.state_needed(&candidate(by, &draft)));
+        if let Some(access) = &self.inner.config.access {
+            keys.extend(access.state_needed(&candidate(by, &draft)));
+        }
         if draft.kind != TimelineEventType::RoomCreate {
             keys.push(create_key());
         }
@@ -122,7 +124,7 @@ impl Desk<'_> {
         let auth: Vec<(EventNum, Pdu)> =
             prepared.auth_keys.iter().filter_map(|key| prepared.held.0.get(key).cloned()).collect();
         let (pdu, prev) = self.build(by, &prepared, &auth).await?;
-        self.judge_own(by, &pdu, &prepared)?;
+        self.judge_own(by, &pdu, &prepared).await?;
         let pdu = match asking {
             Asking::First => {
                 self.learn_of_no_policy_server(&prepared.held).await?;
@@ -165,7 +167,7 @@ impl Desk<'_> {
         Ok((pdu.map_err(refusal)?, prev))
     }
 
-    fn judge_own(&self, by: By<'_>, pdu: &Pdu, prepared: &Prepared) -> Result<()> {
+    async fn judge_own(&self, by: By<'_>, pdu: &Pdu, prepared: &Prepared) -> Result<()> {
         if *pdu.kind() == TimelineEventType::RoomCreate && !self.head.extremities.is_empty() {
             return Err(Error::Forbidden("a room is created once".to_owned()));
         }
@@ -174,43 +176,16 @@ impl Desk<'_> {
             (Door::Create, Error::Forbidden(reason)) => Error::InvalidRoomState(reason),
             (_, error) => error,
         })?;
-        self.ask_policy(by, &prepared.draft, &prepared.held)
-    }
-
-    /// Asks the access policy about a draft.
-    pub(crate) fn ask_policy(&self, by: By<'_>, draft: &build::Draft, held: &Held) -> Result<()> {
-        let state = |key: &RuleKey| held.get(&key.0, &key.1);
-        let origin = by.sender.server_name();
-        match self.inner.policy.allowed(&candidate(by, draft), &state, origin, by.door, by.bypass) {
-            Verdict::Allow => Ok(()),
-            Verdict::Refuse(reason) => Err(Error::Forbidden(reason)),
-        }
-    }
-
-    /// Asks the access policy about a received event, at the state `at`.
-    pub(crate) async fn policy_on(&self, pdu: &Pdu, at: chappe_store::StateRef, door: Door) -> Result<()> {
-        let object = pdu.to_object();
-        let content =
-            object.get("content").and_then(|content| content.as_object()).cloned().unwrap_or_default();
-        let draft = build::Draft {
-            kind: pdu.kind().clone(),
-            state_key: pdu.state_key().map(str::to_owned),
-            content,
-            redacts: None,
-            sticky_ms: None,
-        };
-        let by = By { sender: pdu.sender(), bypass: Bypass::None, door };
-        let needed = self.inner.policy.state_needed(&candidate(by, &draft));
-        let held = if needed.is_empty() { Held::default() } else { self.held_at(at, &needed).await? };
-        self.ask_policy(by, &draft, &held)
+        self.ask_access(by, &prepared.draft, &prepared.held).await
     }
 }
 
-fn candidate<'a>(by: By<'a>, draft: &'a build::Draft) -> Candidate<'a> {
+pub(crate) fn candidate<'a>(by: By<'a>, draft: &'a build::Draft) -> Candidate<'a> {
     Candidate {
         kind: &draft.kind,
         state_key: draft.state_key.as_deref(),
         sender: by.sender,
         content: &draft.content,
+        redacts: draft.redacts.as_deref(),
     }
 }

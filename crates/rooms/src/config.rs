@@ -1,5 +1,6 @@
 //! The `[rooms]` section of the configuration.
 
+use chappe_rules::access::Access;
 use ruma::RoomVersionId;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub queue_per_room: usize,
     /// What the server says to its users; none: nothing.
     pub notices: Option<crate::NoticesConfig>,
+    /// Who may meet whom in which room; none: whoever the rooms let in. Goes with the profile `agents`.
+    pub access: Option<Access>,
     /// What makes this server the policy server of rooms; none: it is none.
     pub policy_server: Option<crate::PolicyServerConfig>,
 }
@@ -56,6 +59,7 @@ impl Default for Config {
             delayed_events_seconds: 24 * 60 * 60,
             queue_per_room: 10_000,
             notices: None,
+            access: None,
             policy_server: None,
         }
     }

@@ -1,5 +1,6 @@
 //! `createRoom`: presets, initial state and invites in one commit.
 
+mod access;
 mod presets;
 
 use chappe_rules::policy::Door;
@@ -10,8 +11,8 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use self::presets::furnish;
 pub(crate) use self::presets::{Furniture, power_levels as default_power_levels, succession};
+use self::{access::Wanted, presets::furnish};
 use crate::{
     Actor, Draft, Error, Inner, Result, Rooms,
     author::By,
@@ -48,7 +49,12 @@ impl Rooms {
         let version = request.room_version.clone().unwrap_or_else(|| self.config().default_version.clone());
         let rules = rules_of(&version)?;
         self.check_request(&request)?;
-        let furniture = furnish(&actor.user, &request, &version, rules)?;
+        let mut furniture = furnish(&actor.user, &request, &version, rules)?;
+        if let Some(access) = self.0.access_for(actor) {
+            let wanted = Wanted::read(access, &actor.user, &request)?;
+            wanted.check_invited(&request.invite, 0)?;
+            wanted.furnish(&actor.user, rules, &mut furniture)?;
+        }
         let alias = request.room_alias_name.as_deref().map(|name| self.alias_named(name)).transpose()?;
         if let Some(alias) = &alias {
             self.check_reserved(actor, alias)?;
@@ -73,7 +79,7 @@ impl Rooms {
     fn check_request(&self, request: &Request) -> Result<()> {
         let config = self.config();
         if !request.invite_3pid.is_empty() {
-            // Addresses are invited by [`Rooms::invite_address`], once there is a room.
+            // Addresses are invited by [`Rooms::create_inviting`], once there is a room.
             return Err(Error::InvalidParam("addresses are not invited with the room".to_owned()));
         }
         if request.invite.len() > config.max_invites_at_creation {

@@ -240,6 +240,13 @@ impl<'s> Desk<'s> {
         Ok(held.get(&kind, key))
     }
 
+    /// Keys of members and invited addresses that events of this transaction have.
+    pub(crate) fn new_parties(&self) -> impl Iterator<Item = RuleKey> {
+        let kinds = [StateEventType::RoomMember, StateEventType::RoomThirdPartyInvite];
+        let states = self.fresh.values().filter_map(|pdu| pdu.state());
+        states.filter(move |(kind, _)| kinds.contains(kind)).map(|(kind, key)| (kind, key.to_owned()))
+    }
+
     /// Servers with a joined user, as this transaction leaves them.
     pub(crate) async fn servers(&self) -> Result<Vec<OwnedServerName>> {
         let mut counts: BTreeMap<OwnedServerName, i64> = self.moved.clone();

@@ -4,6 +4,7 @@
 //! [`Rooms::receive`] for transactions, and one function per federation handshake in `serve`. What this crate
 //! needs from other servers is [`Peers`].
 
+mod access;
 mod actor;
 mod author;
 mod config;
@@ -16,6 +17,7 @@ mod effects;
 mod error;
 mod farewell;
 mod inherit;
+mod last_admin;
 mod membership;
 mod notices;
 mod oversight;
@@ -46,7 +48,7 @@ mod wipe;
 use std::sync::Arc;
 
 use chappe_accounts::Accounts;
-use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Policy};
+use chappe_rules::{build::SigningKey, check::WeakKeys};
 use chappe_store::{RoomNid, StateRef, Store};
 use chappe_world::World;
 use quick_cache::sync::Cache;
@@ -107,8 +109,6 @@ pub struct Deps {
     pub server: OwnedServerName,
     /// Signs what is made here.
     pub key: Arc<SigningKey>,
-    /// This network's own rules.
-    pub policy: Arc<dyn Policy>,
     /// Signing keys that are known to everybody and refused.
     pub weak_keys: Arc<WeakKeys>,
     /// Other servers.
@@ -127,7 +127,6 @@ pub(crate) struct Inner {
     pub(crate) world: World,
     pub(crate) server: OwnedServerName,
     pub(crate) key: Arc<SigningKey>,
-    pub(crate) policy: Arc<dyn Policy>,
     pub(crate) weak_keys: Arc<WeakKeys>,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) services: Arc<dyn Queries>,
@@ -156,7 +155,7 @@ impl Rooms {
     /// The rooms of a server.
     pub fn new(deps: Deps, config: Config) -> Self {
         let judge = config.policy_server.as_ref().map(|config| serve::policy::Judge::new(config, &deps));
-        let Deps { store, accounts, world, server, key, policy, weak_keys, peers, services } = deps;
+        let Deps { store, accounts, world, server, key, weak_keys, peers, services } = deps;
         let (turns, servers, hopeless) =
             (turn::Turns::default(), Cache::new(10_000), receive::Hopeless::default());
         let inner = Inner {
@@ -165,7 +164,6 @@ impl Rooms {
             world,
             server,
             key,
-            policy,
             weak_keys,
             peers,
             services,

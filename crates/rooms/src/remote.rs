@@ -30,6 +30,7 @@ impl Rooms {
         via: Via,
         content: Map<String, Value>,
     ) -> Result<()> {
+        self.check_invited(actor, room).await?;
         let limit = std::time::Duration::from_secs(self.config().join_timeout_seconds);
         let (rooms, actor, room) = (self.clone(), actor.clone(), room.to_owned());
         // Goes on when the client hangs up: half a join would have to be done again.

@@ -11,7 +11,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Actor, Draft, Error, Result, Rooms,
+    Actor, Change, Draft, Error, Result, Rooms,
     create::{Furniture, Plan, Upgrade, default_power_levels, succession},
     desk::{Desk, rules_of},
 };
@@ -42,6 +42,8 @@ struct Old {
     bans: Vec<(OwnedUserId, Map<String, Value>)>,
     last: Option<ruma::OwnedEventId>,
     published: bool,
+    /// Externals who are in it: they enter the new one by invitation only.
+    externals: Vec<OwnedUserId>,
 }
 
 impl Rooms {
@@ -77,6 +79,7 @@ impl Rooms {
         let new = self.0.make_room(actor, &plan).await?;
         self.close_old(actor, room, &new).await?;
         self.move_aliases(actor, room, &new, &old).await?;
+        self.bring_externals(actor, old.externals, &new);
         self.inherit_settings(&actor.user, &new).await;
         Ok(new)
     }
@@ -110,7 +113,9 @@ impl Rooms {
         let pdus = desk.pdus(&nums).await?;
         let bans =
             bans.into_iter().zip(pdus).map(|((user, _), pdu)| (user, pdu.content_as().unwrap_or_default()));
+        let externals = desk.externals().await?;
         Ok(Old {
+            externals,
             carried: held.0.iter().map(|(key, (_, pdu))| draft(key, pdu)).collect(),
             power_levels: content(desk.current(StateEventType::RoomPowerLevels, "").await?)
                 .unwrap_or_default(),
@@ -120,6 +125,21 @@ impl Rooms {
             published: desk.reader.is_published(desk.nid).await?,
             create,
         })
+    }
+
+    /// Invites externals into the new room, behind: their servers may take their time.
+    fn bring_externals(&self, actor: &Actor, externals: Vec<OwnedUserId>, new: &RoomId) {
+        if externals.is_empty() {
+            return;
+        }
+        let (rooms, actor, new) = (self.clone(), actor.clone(), new.to_owned());
+        drop(self.0.world.spawn("externals of an upgraded room", async move {
+            for user in externals {
+                if let Err(error) = rooms.change(&actor, &new, &user, Change::Invite, None).await {
+                    tracing::warn!(room = %new, %user, %error, "an external is not invited into the upgraded room");
+                }
+            }
+        }));
     }
 
     /// Points from the old room to the new one, and lets only moderators speak in the old one.
@@ -177,6 +197,18 @@ impl Rooms {
             }
         }
         Ok(())
+    }
+}
+
+impl Desk<'_> {
+    /// The joined users of servers of externals.
+    async fn externals(&self) -> Result<Vec<OwnedUserId>> {
+        let Some(access) = &self.inner.config.access else { return Ok(Vec::new()) };
+        if !self.servers().await?.iter().any(|server| access.is_external(server)) {
+            return Ok(Vec::new());
+        }
+        let joined = self.reader.members(self.nid, Membership::Join).await?.into_iter();
+        Ok(joined.map(|(user, _)| user).filter(|user| access.is_external(user.server_name())).collect())
     }
 }
 

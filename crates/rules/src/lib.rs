@@ -1,8 +1,9 @@
 //! Pure Matrix: the same events in, the same answer out, on every machine. No I/O, no clock, no async.
 //!
 //! The order in which a received event meets these modules: [`pdu`] (format), [`check`] (signatures, hash),
-//! [`auth`] (authorization), [`policy`] (this network's own rules). An event made here goes through [`build`].
+//! [`auth`] (authorization), [`access`] (this network's own rules). An event made here goes through [`build`].
 
+pub mod access;
 pub mod acl;
 pub mod appservice;
 pub mod auth;

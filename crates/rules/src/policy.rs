@@ -1,6 +1,6 @@
-//! This network's own rules on top of Matrix: one question, asked at the same doors always.
+//! Where this network's own rules ([`crate::access`]) are asked, and about what.
 
-use ruma::{CanonicalJsonObject, ServerName, UserId, events::TimelineEventType};
+use ruma::{CanonicalJsonObject, EventId, UserId, events::TimelineEventType};
 
 use crate::{Pdu, auth::StateKey};
 
@@ -37,50 +37,36 @@ pub struct Candidate<'a> {
     pub sender: &'a UserId,
     /// Its content.
     pub content: &'a CanonicalJsonObject,
+    /// For a redaction: the target.
+    pub redacts: Option<&'a EventId>,
 }
 
-/// The answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Go on.
-    Allow,
-    /// Refused, with a sentence for the user.
-    Refuse(String),
+/// A state, by key: answers for the keys that are asked for beforehand.
+pub type State<'a> = &'a (dyn Fn(&StateKey) -> Option<Pdu> + Sync);
+
+/// Everything that the answer depends on.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The event.
+    pub candidate: Candidate<'a>,
+    /// The state before it.
+    pub state: State<'a>,
+    /// The members, whatever their membership, and the invited addresses of that state, all or so many that it makes no
+    /// difference; `None`: they are not known, and what depends on them is let through.
+    pub parties: Option<&'a [Pdu]>,
+    /// Whether the room is in this server's public directory.
+    pub listed: bool,
+    /// Where it is asked.
+    pub door: Door,
+    /// Who gets past.
+    pub bypass: Bypass,
 }
 
-/// A profile of rules.
-pub trait Policy: Send + Sync {
-    /// The state keys that judging `candidate` reads.
-    fn state_needed(&self, candidate: &Candidate<'_>) -> Vec<StateKey>;
-
-    /// Judges `candidate` at the state before it. `origin` is the server that it comes from.
-    fn allowed(
-        &self,
-        candidate: &Candidate<'_>,
-        state: &dyn Fn(&StateKey) -> Option<Pdu>,
-        origin: &ServerName,
-        door: Door,
-        bypass: Bypass,
-    ) -> Verdict;
-}
-
-/// A plain Matrix server: the authorization rules of the room version are all there is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Plain;
-
-impl Policy for Plain {
-    fn state_needed(&self, _: &Candidate<'_>) -> Vec<StateKey> {
-        Vec::new()
-    }
-
-    fn allowed(
-        &self,
-        _: &Candidate<'_>,
-        _: &dyn Fn(&StateKey) -> Option<Pdu>,
-        _: &ServerName,
-        _: Door,
-        _: Bypass,
-    ) -> Verdict {
-        Verdict::Allow
+impl std::fmt::Debug for Question<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Question")
+            .field("candidate", &self.candidate)
+            .field("door", &self.door)
+            .finish_non_exhaustive()
     }
 }

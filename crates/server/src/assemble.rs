@@ -15,14 +15,14 @@ use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
 use chappe_identity::{
-    Identity, IdentityService, MailConfig, MailSecrets, Post, ServerList, ServiceDeps, Site, Smtp, Sso,
-    SsoConfig, SsoDeps, Templates,
+    Identity, IdentityService, MailConfig, MailSecrets, Post, Profile, ServerList, ServiceDeps, Site, Smtp,
+    Sso, SsoConfig, SsoDeps, Templates,
 };
 use chappe_kv::Db;
 use chappe_media::Media;
 use chappe_oauth::OAuth;
 use chappe_rooms::Rooms;
-use chappe_rules::{build::SigningKey, check::WeakKeys, policy::Plain};
+use chappe_rules::{build::SigningKey, check::WeakKeys};
 use chappe_scanner::Examiner;
 use chappe_search::Search;
 use chappe_store::Store;
@@ -347,12 +347,15 @@ impl Ground {
             world: self.world.clone(),
             server: self.server.clone(),
             key: Arc::clone(&self.key),
-            policy: Arc::new(Plain),
             weak_keys: Arc::clone(&self.weak_keys),
             peers: Arc::new(network.clone()),
             services: Arc::new(self.link.clone()),
         };
-        Rooms::new(deps, config.rooms.clone())
+        let mut section = config.rooms.clone();
+        // The rules of the State's network go with its profile, whether or not there is something to say about them.
+        section.access =
+            (config.identity.profile == Profile::Agents).then(|| section.access.unwrap_or_default());
+        Rooms::new(deps, section)
     }
 
     /// This server as an authorization server; log-ins are counted together with those of the client API.

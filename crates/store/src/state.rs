@@ -210,6 +210,13 @@ impl Reader<'_> {
         Ok(rows.into_iter().filter_map(|((_, key), now)| Some((key, now.num.some()?))).collect())
     }
 
+    /// The state keys of one type that any state of the room has had, `limit` at most: current ones and others.
+    pub async fn keys_of_type(&self, nid: RoomNid, kind: &str, limit: usize) -> Result<Vec<String>, Error> {
+        let of_type = (nid, StateType(kind.to_owned()));
+        let rows = self.scan::<StateNow>(&of_type, Direction::Forward, limit).await?;
+        Ok(rows.into_iter().map(|((_, key), _)| key.state_key).collect())
+    }
+
     /// Numbers of state keys, in their order; a key the room never had has none. One round trip, none if cached.
     pub async fn state_key_ids(&self, nid: RoomNid, keys: &[StateKey]) -> Result<Vec<Option<KeyId>>, Error> {
         let mut found: Vec<_> = keys.iter().map(|key| self.cache.key_ids.get(&(nid, key.clone()))).collect();

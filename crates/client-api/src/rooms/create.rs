@@ -26,8 +26,6 @@ pub(super) async fn handler(
     for invited in &addresses {
         invites.push(address_invite(&service, &limits, &requester, invited).await?);
     }
-    let actor = requester.actor();
-    let room = rooms.create(&actor, request).await?;
-    rooms.invite_addresses(&actor, &room, &invites).await;
+    let room = rooms.create_inviting(&requester.actor(), request, &invites).await?;
     Ok(Ruma(Response::new(room)))
 }

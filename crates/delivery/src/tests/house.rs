@@ -9,7 +9,7 @@ use chappe_rooms::{
     Actor, AliasTarget, BoundInvite, Change, Draft, Extent, Gap, Invitation, JoinAnswer, KeysWanted,
     PeerError, Peers, Rooms, StateEvents, StateIds, Template,
 };
-use chappe_rules::{build::SigningKey, check::KeyRing, policy::Plain};
+use chappe_rules::{build::SigningKey, check::KeyRing};
 use chappe_store::{EventNum, LogEntry, Membership, Store, Tx, members::MemberChange};
 use chappe_world::{Fake, FakeNet, World};
 use ruma::{
@@ -203,7 +203,6 @@ impl House {
                 world: world.clone(),
                 server,
                 key: Arc::new(SigningKey::from_seed([1; 32], "k").unwrap()),
-                policy: Arc::new(Plain),
                 weak_keys: Arc::default(),
                 peers: Arc::new(Alone),
                 services: Arc::new(chappe_rooms::NoServices),

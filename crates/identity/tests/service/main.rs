@@ -79,6 +79,10 @@ impl IdentityServer for Another {
         Err(Error::Unreachable)
     }
 
+    async fn homeserver_of(&self, _: &Email) -> Result<Option<OwnedServerName>, Error> {
+        Err(Error::Unreachable)
+    }
+
     async fn store_invite(&self, _: Invitation) -> Result<StoredInvite, Error> {
         Err(Error::Unreachable)
     }

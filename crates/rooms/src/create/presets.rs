@@ -61,19 +61,20 @@ pub(super) fn furnish(
 }
 
 /// Replaces the draft of the same type and key, or appends.
-fn supersede(drafts: &mut Vec<Draft>, draft: Draft) {
+pub(super) fn supersede(drafts: &mut Vec<Draft>, draft: Draft) {
     match drafts.iter_mut().find(|d| d.kind == draft.kind && d.state_key == draft.state_key) {
         Some(place) => *place = draft,
         None => drafts.push(draft),
     }
 }
 
-fn state(kind: &str, content: Value) -> Draft {
+pub(super) fn state(kind: &str, content: Value) -> Draft {
     let Value::Object(content) = content else { unreachable!("contents here are object literals") };
     Draft::state(TimelineEventType::from(kind), "", content)
 }
 
-fn initial_state(request: &Request) -> Result<Vec<Draft>> {
+/// The events that a request gives.
+pub(super) fn initial_state(request: &Request) -> Result<Vec<Draft>> {
     request.initial_state.iter().map(|raw| initial_event(raw.json().get())).collect()
 }
 

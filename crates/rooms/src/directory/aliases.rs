@@ -209,9 +209,14 @@ impl Rooms {
         room: &RoomId,
         visibility: Visibility,
     ) -> Result<()> {
+        // Nobody opens the room to externals meanwhile.
+        let _turn = self.0.turn(room).await;
         let view = self.view(room).await?;
         if actor.standing != Standing::Administrator && !view.may_set_aliases(&actor.user).await? {
             return Err(Error::Forbidden("you may not list or unlist this room".to_owned()));
+        }
+        if visibility == Visibility::Public {
+            self.check_publishable(actor, room).await?;
         }
         let mut tx = Tx::new();
         match visibility {

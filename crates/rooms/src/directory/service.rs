@@ -32,6 +32,9 @@ impl Rooms {
         if !service.covers_room(room) && view.access(&actor.user).await.ok() != Some(Access::Joined) {
             return Err(Error::Forbidden("you must be in the room to list it".to_owned()));
         }
+        if visibility == Visibility::Public {
+            self.check_publishable(actor, room).await?;
+        }
         let key = (service.id.clone(), network.to_owned(), view.nid);
         drop(view);
         let mut tx = Tx::new();

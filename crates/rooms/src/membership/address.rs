@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use chappe_identity::{Email, Error as IdentityError, IdentityServer, Invitation, StoredInvite};
-use chappe_rules::policy::Door;
+use chappe_rules::{
+    access::{Refusal, Rule},
+    policy::Door,
+};
 use ruma::{RoomId, UserId, events::StateEventType};
 use serde_json::{Map, Value, json};
 
 use super::Change;
-use crate::{Actor, Draft, Error, Result, Rooms, author::By, desk::Desk, send::bypass_of};
+use crate::{Actor, Draft, Error, Result, Rooms, access::refused, author::By, desk::Desk, send::bypass_of};
 
 /// An invitation of an address.
 #[derive(Clone)]
@@ -25,6 +28,8 @@ impl Rooms {
     /// before it is clear that the actor may do this.
     pub async fn invite_address(&self, actor: &Actor, room: &RoomId, invite: &AddressInvite) -> Result<()> {
         self.check_may_invite_addresses(actor, room).await?;
+        let rule = Desk::open(&self.0, room).await?.room_rules().await?.rule;
+        self.check_home(actor, rule, invite).await?;
         let bound = match invite.server.lookup(&invite.address).await? {
             Some(user) => Some(user),
             None => match invite.server.store_invite(self.told(actor, room, invite).await?).await {
@@ -43,10 +48,24 @@ impl Rooms {
 
     /// Invites addresses into a room that was just made: whoever cannot be invited is left out, as if the client had tried
     /// itself.
-    pub async fn invite_addresses(&self, actor: &Actor, room: &RoomId, invites: &[AddressInvite]) {
+    pub(crate) async fn invite_addresses(&self, actor: &Actor, room: &RoomId, invites: &[AddressInvite]) {
         for invite in invites {
             if let Err(error) = self.invite_address(actor, room, invite).await {
                 tracing::info!(%room, %error, "an address was not invited into a new room");
+            }
+        }
+    }
+
+    /// Refuses the address of an external where the room is closed to externals. Whose home cannot be had is taken for one.
+    pub(crate) async fn check_home(&self, actor: &Actor, rule: Rule, invite: &AddressInvite) -> Result<()> {
+        let access = self.0.access_for(actor).filter(|access| !access.externals.is_empty());
+        let Some(access) = access.filter(|_| rule == Rule::Restricted) else { return Ok(()) };
+        match invite.server.homeserver_of(&invite.address).await {
+            Ok(Some(home)) if !access.is_external(&home) => Ok(()),
+            Ok(_) => Err(refused(Refusal::Closed)),
+            Err(error) => {
+                tracing::info!(%error, "the home of an invited address is not known");
+                Err(refused(Refusal::Closed))
             }
         }
     }

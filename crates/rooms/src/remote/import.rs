@@ -107,6 +107,7 @@ impl Inner {
         allowed_by_state(rules, &join, held).map_err(|error| {
             Error::HostilePeer(format!("the join is not allowed by the state sent: {error}"))
         })?;
+        self.ask_access_of_join(&join, &map).await?;
         let outliers = Outliers::from(chain.into_iter().chain(state).collect::<Vec<_>>());
         Ok(Import { join, outliers, state: map, partial })
     }

@@ -70,7 +70,7 @@ impl Rooms {
         let pdu = parse(desk.rules, room, &member.pdu)?;
         check_shape(origin, &pdu, member, membership)?;
         let pdu = if membership == Membership::Join { self.authorised(&desk, pdu).await? } else { pdu };
-        desk.policy_on(&pdu, desk.state.current(), Door::Offer).await?;
+        desk.ask_access_of(&pdu, desk.state.current(), Door::Offer).await?;
         let rules = desk.rules;
         drop(desk);
         let proven =

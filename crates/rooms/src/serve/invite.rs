@@ -1,14 +1,9 @@
 //! `invite` (v2): another server's user invites one of ours.
 
-use chappe_rules::{
-    Pdu,
-    auth::StateKey,
-    build::countersign,
-    policy::{Bypass, Candidate, Door, Verdict},
-};
+use chappe_rules::{Pdu, auth::StateKey, build::countersign, policy::Door};
 use chappe_store::{Membership, out_of_band::OutOfBand};
 use ruma::{
-    CanonicalJsonObject, EventId, RoomId, ServerName, UserId,
+    EventId, RoomId, ServerName, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
 };
@@ -47,9 +42,11 @@ impl Rooms {
         if here {
             let desk = Desk::open(&self.0, room).await?;
             allowed_by_acl(&desk, origin).await?;
-            desk.policy_on(&pdu, desk.state.current(), Door::Offer).await?;
+            desk.ask_access_of(&pdu, desk.state.current(), Door::Offer).await?;
         } else {
-            self.policy_on_invite(rules, origin, &pdu, &room_state)?;
+            let told: Vec<(StateKey, Pdu)> =
+                room_state.iter().filter_map(|raw| told_event(rules, room, raw)).collect();
+            self.0.ask_access_as_told(&pdu, &told).await?;
         }
         let proven =
             self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;
@@ -88,33 +85,9 @@ impl Rooms {
         }
         Ok(invited)
     }
-
-    /// The policy at what the inviting server tells of the room.
-    fn policy_on_invite(
-        &self,
-        rules: &RoomVersionRules,
-        origin: &ServerName,
-        pdu: &Pdu,
-        told: &[Box<RawValue>],
-    ) -> Result<()> {
-        let told: Vec<(StateKey, Pdu)> =
-            told.iter().filter_map(|raw| told_event(rules, pdu.room_id(), raw)).collect();
-        let state = |key: &StateKey| told.iter().find(|(told, _)| told == key).map(|(_, pdu)| pdu.clone());
-        let content: CanonicalJsonObject = pdu.content_as().unwrap_or_default();
-        let candidate = Candidate {
-            kind: pdu.kind(),
-            state_key: pdu.state_key(),
-            sender: pdu.sender(),
-            content: &content,
-        };
-        match self.0.policy.allowed(&candidate, &state, origin, Door::Offer, Bypass::None) {
-            Verdict::Allow => Ok(()),
-            Verdict::Refuse(reason) => Err(Error::Forbidden(reason)),
-        }
-    }
 }
 
-/// Stripped state in the form the policy reads; it is only as true as the inviting server is.
+/// Stripped state in the form the access rules read; it is only as true as the inviting server is.
 fn told_event(rules: &RoomVersionRules, room: &RoomId, raw: &RawValue) -> Option<(StateKey, Pdu)> {
     let mut event: Value = serde_json::from_str(raw.get()).ok()?;
     let kind = StateEventType::from(event.get("type")?.as_str()?);

@@ -100,7 +100,7 @@ impl Desk<'_> {
         let trial =
             build::build(&place, draft.clone(), &self.inner.server, &self.inner.key).map_err(refusal)?;
         allowed_by_state(self.rules, &trial, |kind, key| held.get(kind, key)).map_err(refusal)?;
-        self.ask_policy(by, &draft, &held)?;
+        self.ask_access(by, &draft, &held).await?;
         let event =
             to_raw_value(&build::template(&place, draft)).map_err(|e| Error::BadJson(e.to_string()))?;
         Ok(Template { room_version: Some(self.head.version.clone()), event })

@@ -11,7 +11,6 @@ use chappe_kv::{Db, Memory};
 use chappe_rules::{
     build::SigningKey,
     check::{KeyRing, ServerKey},
-    policy::Plain,
 };
 use chappe_store::{OutboxItem, RoomNid, Store, Tx, outbox::Outbox};
 use chappe_world::{Fake, FakeNet, World};
@@ -89,7 +88,6 @@ impl Net {
             world,
             server: server.clone(),
             key,
-            policy: Arc::new(Plain),
             weak_keys: Arc::default(),
             peers: Arc::new(Wire { from: server.clone(), net: self.clone() }),
             services: Arc::new(crate::NoServices),

@@ -152,6 +152,8 @@ fn uncommented(examples: bool) -> String {
             "[client.turn]",
             "[livekit]",
             "[rooms.notices]",
+            "[rooms.access]",
+            "[rooms.access.domains]",
             "[rooms.policy_server]",
             "[[sso.providers]]",
             "[sso.providers.accounts]",

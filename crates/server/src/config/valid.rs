@@ -63,6 +63,9 @@ fn general(config: &Config, found: &mut Found) {
     found.need(config.delivery.to_device_limit > 0, "delivery.to_device_limit", "must be at least 1");
     let version = &config.rooms.default_version;
     found.need(VERSIONS.contains(version), "rooms.default_version", "not one of the room versions 1 to 12");
+    let agents = config.identity.profile == chappe_identity::Profile::Agents;
+    let sentence = "goes with the profile `agents` of `identity`";
+    found.need(agents || config.rooms.access.is_none(), "rooms.access", sentence);
     if let Some(notices) = &config.rooms.notices {
         let id = ruma::UserId::parse(format!("@{}:{}", notices.user, config.server_name));
         let whole = id.is_ok_and(|id| id.validate_strict().is_ok());
