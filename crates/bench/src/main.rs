@@ -5,6 +5,8 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures and progress are for the terminal")]
 #![expect(clippy::disallowed_methods, reason = "a measuring program reads the clock and spawns its clients")]
 
+mod hosted;
+mod peer;
 mod report;
 mod scenarios;
 mod stats;

@@ -1,12 +1,16 @@
 //! The scenarios, one file each; every one starts its own server.
 
+mod bigjoin;
 mod delivery;
 mod disk;
+mod fanout;
 mod federation;
 mod idle;
 mod initial;
 mod memory;
 mod mixed;
+mod receive;
+mod resolution;
 mod sends;
 mod sliding;
 
@@ -55,6 +59,10 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("sliding", |setting| Box::pin(sliding::run(setting))),
     ("disk", |setting| Box::pin(disk::run(setting))),
     ("federation", |setting| Box::pin(federation::run(setting))),
+    ("bigjoin", |setting| Box::pin(bigjoin::run(setting))),
+    ("receive", |setting| Box::pin(receive::run(setting))),
+    ("fanout", |setting| Box::pin(fanout::run(setting))),
+    ("resolution", |setting| Box::pin(resolution::run(setting))),
     ("memory", |setting| Box::pin(memory::run(setting))),
     ("mixed", |setting| Box::pin(mixed::run(setting))),
 ];

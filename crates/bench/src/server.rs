@@ -43,12 +43,13 @@ impl Authority {
         Ok(Self { folder, issuer: rcgen::Issuer::new(params, key) })
     }
 
-    fn file(&self) -> PathBuf {
+    /// Its certificate.
+    pub fn file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
     /// Writes a certificate for `ip` and its key into `folder`.
-    fn issue(&self, ip: IpAddr, folder: &Path) -> Result<()> {
+    pub fn issue(&self, ip: IpAddr, folder: &Path) -> Result<()> {
         let params = rcgen::CertificateParams::new(vec![ip.to_string()])?;
         let key = rcgen::KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
@@ -190,6 +191,10 @@ max_connections_per_address = 0
 [accounts.password]
 memory_kib = 8
 passes = 1
+
+[federation.rates]
+requests = { per_second = 0, burst = 1 }
+key_lookups = { per_second = 0, burst = 1 }
 
 [client.registration]
 open = true

@@ -2,8 +2,11 @@
 
 mod devices;
 mod exchange;
+mod fuzz;
 mod hostile;
 mod keys;
+mod lies;
+mod peer;
 mod requests;
 
 use std::{

@@ -270,4 +270,24 @@ mod tests {
         let email: Email = serde_json::from_str("\"A@gouv.fr\"").unwrap();
         assert_eq!(serde_json::to_string(&email).unwrap(), "\"a@gouv.fr\"");
     }
+
+    #[test]
+    fn a_mutated_address_is_one_of_one_domain_or_refused() {
+        chappe_fuzz::Fuzz::of(env!("CARGO_MANIFEST_DIR"), "email").run(|bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            match Email::parse(&text) {
+                Ok(email) => {
+                    assert_eq!(email.as_str(), text.to_ascii_lowercase());
+                    assert_eq!(format!("{}@{}", email.local(), email.domain()), email.as_str());
+                    assert_eq!(text.matches('@').count(), 1);
+                    assert!(
+                        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"@._-+'=&".contains(&byte))
+                    );
+                    assert!(email.as_str().len() <= 254);
+                    "an address".to_owned()
+                }
+                Err(error) => error.to_string(),
+            }
+        });
+    }
 }

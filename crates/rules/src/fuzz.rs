@@ -1,5 +1,7 @@
 //! Whatever comes over the wire: the parsers answer, never panic, and what they let through is what it says it is.
 
+mod mutated;
+
 use proptest::prelude::*;
 use ruma::{ServerName, room_version_rules::RoomVersionRules};
 use serde_json::{Value, json, value::to_raw_value};

@@ -593,6 +593,25 @@ mod tests {
         store
     }
 
+    /// A hundred thousand events, each justified by the one before and nine further back.
+    #[tokio::test]
+    async fn a_long_and_wide_auth_chain_is_walked_once_and_takes_no_room() {
+        const LENGTH: u32 = 100_000;
+        let justify =
+            |num: u32| (0..10).filter_map(move |back| num.checked_sub(1 + 7 * back).filter(|num| *num > 0));
+        let auth: Vec<Vec<u32>> = (1..=LENGTH).map(|num| justify(num).collect()).collect();
+        let store = room_of(&auth).await;
+        let reader = store.read();
+        let last = EventNum(LENGTH);
+        assert_eq!(reader.auth_chain(RoomNid(1), &[last]).await.unwrap().len(), u64::from(LENGTH) - 1);
+        for num in LENGTH - 100..LENGTH {
+            let chain = reader.auth_chain(RoomNid(1), &[EventNum(num)]).await.unwrap();
+            assert_eq!(chain.len(), u64::from(num) - 1);
+        }
+        let kept = reader.cache.chains.weight();
+        assert!(kept < 4 << 20, "{kept} bytes for what is kept of chains");
+    }
+
     fn naive_chain(auth: &[Vec<u32>], of: u32) -> std::collections::BTreeSet<u32> {
         let direct = &auth[of as usize - 1];
         direct.iter().copied().chain(direct.iter().flat_map(|num| naive_chain(auth, *num))).collect()

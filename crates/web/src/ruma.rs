@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     response::{IntoResponse, Response},
 };
@@ -159,6 +159,9 @@ pub async fn body_bytes(parts: &Parts, body: Body) -> Result<Bytes, Error> {
     let defaults = Settings::default();
     let settings = parts.extensions.get::<Arc<Settings>>().map_or(&defaults, |settings| settings);
     let limit = parts.extensions.get::<BodyLimit>().map_or(settings.body_limit, |limit| limit.0);
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Error::too_large());
+    }
     let budget = parts.extensions.get::<Budget>().cloned().unwrap_or_default();
     let reading = read(Limited::new(body, limit), &budget);
     match tokio::time::timeout(Duration::from_secs(settings.body_timeout_s), reading).await {

@@ -15,6 +15,8 @@ use serde_json::json;
 
 use crate::{error::Result, requester::Requester};
 
+/// Devices of which keys are claimed in one request.
+const DEVICES: usize = 20_000;
 /// Servers asked for one request; the client hears that the others failed.
 const SERVERS: usize = 500;
 /// How long other servers may take altogether when the client names no time, and at most.
@@ -27,6 +29,9 @@ pub(super) async fn handler(
     _requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
+    if request.one_time_keys.values().map(BTreeMap::len).sum::<usize>() > DEVICES {
+        return Err(chappe_web::Error::too_large().into());
+    }
     let mut elsewhere: BTreeMap<OwnedServerName, Claim> = BTreeMap::new();
     let mut here = Claim::new();
     for (user, devices) in request.one_time_keys {

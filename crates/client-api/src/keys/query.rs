@@ -15,6 +15,8 @@ use serde_json::json;
 
 use crate::{error::Result, requester::Requester};
 
+/// Users asked about in one request.
+const USERS: usize = 20_000;
 /// Servers asked for one request; the client hears that the others failed.
 const SERVERS: usize = 500;
 /// How long other servers may take altogether when the client names no time, and at most.
@@ -29,6 +31,9 @@ pub(super) async fn handler(
     requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
+    if request.device_keys.len() > USERS {
+        return Err(chappe_web::Error::too_large().into());
+    }
     let mut response = Response::new();
     let mut elsewhere: BTreeMap<OwnedServerName, Devices> = BTreeMap::new();
     for (user, devices) in request.device_keys {

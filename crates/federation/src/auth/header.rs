@@ -173,6 +173,20 @@ mod tests {
         assert!(Claimed::parse(b"X-Matrix origin=\"\xff\"").is_err());
     }
 
+    #[test]
+    fn a_mutated_header_is_a_claim_or_an_error() {
+        chappe_fuzz::Fuzz::of(env!("CARGO_MANIFEST_DIR"), "x-matrix").run(|bytes| {
+            match Claimed::parse(bytes) {
+                Ok(claimed) => {
+                    assert!(names::is_strict(&claimed.origin) && claimed.key.starts_with("ed25519:"));
+                    assert!(bytes.len() <= super::MAX_BYTES);
+                    "a claim"
+                }
+                Err(error) => error,
+            }
+        });
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
 

@@ -99,3 +99,48 @@ async fn an_endless_page_is_no_delegation() {
     page(&net, "long.example", 200, long);
     assert_eq!(found(&discovery(&net), "long.example").await.0, "long.example");
 }
+
+#[test]
+fn a_mutated_page_delegates_to_a_host_or_to_nobody() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    chappe_fuzz::Fuzz::of(env!("CARGO_MANIFEST_DIR"), "well-known").run(|bytes| {
+        let (net, body) = (FakeNet::new(), Bytes::copy_from_slice(bytes));
+        let answer = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
+            let body = body.clone();
+            async move { Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(body))) }
+        });
+        net.route("wk.example", &World::fake(Fake::new("wk.example", 9, &net)), answer);
+        let target = runtime.block_on(discovery(&net).target(ruma::server_name!("wk.example")));
+        match target {
+            Ok(target) => {
+                for host in &target.hosts {
+                    assert!(names::strict(&host.header).is_some(), "{host:?}");
+                }
+                format!("{}", target.hosts.len())
+            }
+            Err(error) => error.to_string(),
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn delegations_and_services_that_lead_back_end() {
+    let net = FakeNet::new();
+    page(&net, "one.example", 200, r#"{"m.server":"two.example"}"#);
+    page(&net, "two.example", 200, r#"{"m.server":"one.example"}"#);
+    page(&net, "self.example", 200, r#"{"m.server":"self.example"}"#);
+    page(&net, "inside.example", 200, r#"{"m.server":"10.0.0.1:80"}"#);
+    net.set_services("_matrix-fed._tcp.two.example", vec![service("one.example", 1)]);
+    net.set_services("_matrix-fed._tcp.one.example", vec![service("two.example", 2)]);
+    let discovery = discovery(&net);
+    for (name, connect) in [
+        ("one.example", "one.example"),
+        ("two.example", "two.example"),
+        ("self.example", "self.example"),
+        // Whether it may be connected to is the guard's to say, at the moment of connecting.
+        ("inside.example", "10.0.0.1"),
+    ] {
+        assert_eq!(found(&discovery, name).await.0, connect, "{name}");
+    }
+}

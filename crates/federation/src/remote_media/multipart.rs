@@ -194,4 +194,28 @@ mod tests {
         assert_eq!(boundary("multipart/form-data; boundary=abc"), None);
         assert_eq!(boundary(&format!("multipart/mixed; boundary={}", "a".repeat(71))), None);
     }
+
+    #[test]
+    fn mutated_bodies_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        chappe_fuzz::Fuzz::of(env!("CARGO_MANIFEST_DIR"), "multipart").run(|bytes| {
+            let Some(end) = find(bytes, b"\r\n\r\n") else { return "no content type".to_owned() };
+            let (kind, body) = (String::from_utf8_lossy(&bytes[..end]), &bytes[end + 4..]);
+            let Some(boundary) = boundary(&kind) else { return "no boundary".to_owned() };
+            let pieces = body.chunks(7).map(|piece| Ok::<_, Infallible>(Bytes::copy_from_slice(piece)));
+            let mut parts = Parts::new(futures_util::stream::iter(pieces.collect::<Vec<_>>()), &boundary);
+            let mut length = 0;
+            let ended: Result<(), String> = runtime.block_on(async {
+                for _ in 0..=body.len() {
+                    parts.next_part().await?;
+                    while let Some(piece) = parts.piece().await? {
+                        length += piece.len();
+                    }
+                }
+                Ok(())
+            });
+            assert!(length <= body.len());
+            ended.expect_err("parts without end")
+        });
+    }
 }

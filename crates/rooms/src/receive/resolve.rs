@@ -7,7 +7,7 @@ use chappe_rules::{
     resolve::{Conflict, StateMap, relevant_keys, resolve},
 };
 use chappe_store::{EventNum, KeyId, StateChange, StateRef, state::StateKey};
-use ruma::{EventId, OwnedEventId};
+use ruma::{EventId, OwnedEventId, events::TimelineEventType};
 
 use crate::{
     Error, Result,
@@ -84,7 +84,7 @@ impl Desk<'_> {
             roaring::RoaringBitmap::new()
         };
         let full: Vec<EventNum> = (&(&in_conflict | &difference) | &subgraph).iter().map(EventNum).collect();
-        let mut known = self.with_chains(&full).await?;
+        let mut known = self.with_support(&full).await?;
         let pdus: Vec<_> = known.values().map(|(_, judged)| judged.pdu.clone()).collect();
         let states = self.reduced_states(refs, keys, conflicted, &pdus, &mut known).await?;
         let ids = |nums: &roaring::RoaringBitmap| {
@@ -102,14 +102,25 @@ impl Desk<'_> {
         Ok(resolved.into_iter().filter_map(num).collect())
     }
 
-    /// Events with everything in their auth chains, by id.
-    async fn with_chains(&self, nums: &[EventNum]) -> Result<HashMap<OwnedEventId, (EventNum, Judged)>> {
-        let mut all = self.reader.auth_chain(self.nid, nums).await?;
-        all.extend(nums.iter().map(|num| num.0));
-        let all: Vec<EventNum> = all.iter().map(EventNum).collect();
-        let judged = self.judged(&all).await?;
-        let by_id = |(num, judged): (EventNum, Judged)| (judged.pdu.event_id().to_owned(), (num, judged));
-        Ok(all.into_iter().zip(judged).map(by_id).collect())
+    /// Events with what resolving reads of their past, by id: what they name, and the power levels before those, back to the
+    /// first. Not all of their auth chains, which a member makes as long as it likes.
+    async fn with_support(&self, nums: &[EventNum]) -> Result<HashMap<OwnedEventId, (EventNum, Judged)>> {
+        let mut known = HashMap::new();
+        let mut seen: roaring::RoaringBitmap = nums.iter().map(|num| num.0).collect();
+        let (mut now, mut first) = (nums.to_vec(), true);
+        while !now.is_empty() {
+            let auth = self.reader.auth_events(self.nid, &now).await?;
+            let judged = self.judged(&now).await?;
+            let mut next = Vec::new();
+            for ((num, judged), auth) in now.into_iter().zip(judged).zip(auth) {
+                if first || *judged.pdu.kind() == TimelineEventType::RoomPowerLevels {
+                    next.extend(auth.iter().copied().filter(|auth| seen.insert(auth.0)));
+                }
+                known.insert(judged.pdu.event_id().to_owned(), (num, judged));
+            }
+            (now, first) = (next, false);
+        }
+        Ok(known)
     }
 
     /// The states reduced to the conflicted keys and those that authorization reads.
@@ -127,7 +138,7 @@ impl Desk<'_> {
         let first = refs.first().copied().unwrap_or(StateRef::EMPTY);
         let held = self.held_at(first, &relevant).await?;
         let common: Vec<EventNum> = held.0.values().map(|(num, _)| *num).collect();
-        known.extend(self.with_chains(&common).await?);
+        known.extend(self.with_support(&common).await?);
         let names: HashMap<EventNum, OwnedEventId> =
             known.iter().map(|(id, (num, _))| (*num, id.clone())).collect();
         let mut states = Vec::with_capacity(refs.len());
@@ -142,5 +153,32 @@ impl Desk<'_> {
             states.push(state);
         }
         Ok(states)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::events::StateEventType;
+    use serde_json::json;
+
+    use super::Desk;
+    use crate::testing::{Town, actor};
+
+    #[tokio::test]
+    async fn a_member_with_a_long_past_costs_no_more_than_others() {
+        let (town, alice) = (Town::new(), actor("alice"));
+        let room = town.room(&alice, json!({ "preset": "public_chat" })).await;
+        for n in 0..300 {
+            let named = json!({ "membership": "join", "displayname": n.to_string() });
+            town.set(&alice, &room, "m.room.member", alice.user.as_str(), named).await;
+        }
+        let view = town.rooms.view(&room).await.unwrap();
+        let member = view.current(StateEventType::RoomMember, alice.user.as_str()).await.unwrap().unwrap();
+        let desk = Desk::open(&town.rooms.0, &room).await.unwrap();
+        let nums = desk.nums(&[member.pdu.event_id().to_owned()]).await.unwrap();
+        let nums: Vec<_> = nums.into_iter().flatten().collect();
+        assert!(desk.reader.auth_chain(desk.nid, &nums).await.unwrap().len() >= 300);
+        let known = desk.with_support(&nums).await.unwrap();
+        assert!(known.len() < 10, "{} events are read", known.len());
     }
 }

@@ -57,3 +57,22 @@ async fn one_address_cannot_take_all_connections() {
     drop(kept);
     lab.stop().await;
 }
+
+#[tokio::test]
+async fn nobody_waits_for_a_body_that_is_too_long_or_does_not_come() {
+    let lab = Lab::start("[http]\nbody_timeout_s = 1").await;
+    let address = lab.server.addresses()[0];
+    let ask = async |method: &str, path: &str, length: u64| {
+        let mut stream = connect(address).await;
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        timeout(Duration::from_secs(20), stream.read_exact(&mut status)).await.unwrap().unwrap();
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    let login = "/_matrix/client/v3/login";
+    assert_eq!(ask("POST", login, 1 << 30).await, "413");
+    assert_eq!(ask("PUT", "/_matrix/federation/v1/send/1", 1 << 30).await, "401", "before anything is read");
+    assert_eq!(ask("POST", login, 100).await, "408");
+    lab.stop().await;
+}

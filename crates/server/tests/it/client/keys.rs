@@ -96,3 +96,16 @@ async fn keys_of_the_wrong_user_are_refused() {
     let asked = bob.post("/keys/query", json!({ "device_keys": { alice.id.clone(): [] } })).await.ok();
     assert_eq!(asked["device_keys"][&alice.id], json!({}));
 }
+
+#[tokio::test]
+async fn questions_about_too_many_keys_are_refused() {
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let users: serde_json::Map<String, Value> =
+        (0..20_001).map(|n| (format!("@u{n}:x.example"), json!([]))).collect();
+    assert_eq!(alice.post("/keys/query", json!({ "device_keys": users })).await.status.as_u16(), 413);
+    let devices: serde_json::Map<String, Value> =
+        (0..20_001).map(|n| (format!("D{n}"), json!("signed_curve25519"))).collect();
+    let claim = json!({ "one_time_keys": { alice.id.clone(): devices } });
+    assert_eq!(alice.post("/keys/claim", claim).await.status.as_u16(), 413);
+}

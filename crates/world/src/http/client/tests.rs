@@ -54,6 +54,20 @@ async fn an_answer_is_read_and_a_long_one_refused() {
 }
 
 #[tokio::test]
+async fn a_wrong_length_is_no_answer() {
+    let short = b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\nconnection: close\r\n\r\nhello".to_vec();
+    let twice = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 2\r\n\r\nhello".to_vec();
+    let text = b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\nhello".to_vec();
+    let huge = b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\nhello".to_vec();
+    let port = serve(vec![short, twice, text, huge]).await;
+    let world = world();
+    for what in ["short", "two", "a text", "a gigabyte"] {
+        let answer = world.send(get(format!("http://127.0.0.1:{port}/"), 100, 0)).await;
+        assert!(answer.is_err(), "{what}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_inside_is_refused_and_an_endless_one_ends() {
     let to = |url: &str| {
         format!("HTTP/1.1 302 Found\r\nlocation: {url}\r\nconnection: close\r\n\r\n").into_bytes()
