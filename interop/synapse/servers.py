@@ -192,6 +192,9 @@ passes = 1
 backoff_min_ms = 500
 backoff_max = 2
 
+[oauth]
+enabled = true
+
 [admin]
 registration_shared_secret = "{SECRET}"
 """)
