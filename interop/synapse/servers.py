@@ -219,6 +219,9 @@ backoff_max = 2
 [federation.rates]
 {unlimited(PEERS)}
 
+[oauth]
+enabled = true
+
 [admin]
 registration_shared_secret = "{SECRET}"
 """)

@@ -6,7 +6,7 @@
 use chappe_store::{
     Json, Reader, Tx,
     accounts::{AccessTokens, DeviceTokens, Devices, OAuthLogIn, Passwords, RefreshTokens},
-    oauth::{TokenFamilies, TokenFamily},
+    oauth::{LogOuts, TokenFamilies, TokenFamily},
 };
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 
@@ -110,24 +110,36 @@ impl Accounts {
         }
     }
 
-    /// Binds the caller's transaction, made with `reader`, to the password with this mark; false if it is another one.
-    pub async fn expect_password(
+    /// Binds the caller's transaction, made with `reader`, to this mark (see [`Accounts::log_in_mark`]); false if it is
+    /// another one.
+    pub async fn expect_log_in_mark(
         &self,
         reader: &Reader<'_>,
         tx: &mut Tx,
         user: &UserId,
         mark: Option<&[u8; 32]>,
     ) -> Result<bool, Error> {
-        let stored = reader.get::<Passwords>(&user.to_owned()).await?;
-        tx.expect::<Passwords>(&user.to_owned(), stored.as_ref());
-        Ok(stored.map(|phc| sha256(&phc)).as_ref() == mark)
+        let (password, log_outs) = hung_on(reader, user).await?;
+        tx.expect::<Passwords>(&user.to_owned(), password.as_ref());
+        tx.expect::<LogOuts>(&user.to_owned(), log_outs.as_ref());
+        Ok(Some(&mark_of(password.as_deref(), log_outs)) == mark)
     }
 
-    /// What changes with the password of an account and tells nothing of it; `None` if it has none.
-    pub async fn password_mark(&self, user: &UserId) -> Result<Option<[u8; 32]>, Error> {
-        let stored = self.store().read().get::<Passwords>(&user.to_owned()).await?;
-        Ok(stored.map(|phc| sha256(&phc)))
+    /// What log-ins of browsers and grants hang on: it changes with the password, and when everything of the user is logged
+    /// out at once. It tells nothing of the password.
+    pub async fn log_in_mark(&self, user: &UserId) -> Result<[u8; 32], Error> {
+        let (password, log_outs) = hung_on(&self.store().read(), user).await?;
+        Ok(mark_of(password.as_deref(), log_outs))
     }
+}
+
+async fn hung_on(reader: &Reader<'_>, user: &UserId) -> Result<(Option<String>, Option<i64>), Error> {
+    let user = user.to_owned();
+    Ok((reader.get::<Passwords>(&user).await?, reader.get::<LogOuts>(&user).await?))
+}
+
+fn mark_of(password: Option<&str>, log_outs: Option<i64>) -> [u8; 32] {
+    sha256(&format!("{} {}", log_outs.unwrap_or(0), password.unwrap_or_default()))
 }
 
 /// How refresh tokens name their family.

@@ -6,7 +6,7 @@ use chappe_store::{
         AccessToken, AccessTokens, Device, DeviceTokens, Devices, OAuthLogIn, RefreshToken, RefreshTokens,
         User, Users,
     },
-    oauth::TokenFamilies,
+    oauth::{LogOuts, TokenFamilies},
 };
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
@@ -269,11 +269,37 @@ impl Accounts {
         self.delete_devices(user, &[device.to_owned()]).await
     }
 
-    /// Ends all devices of a user; gives those that were.
+    /// Ends all devices of a user, their log-ins in browsers and what was granted in those; gives the devices that were.
     pub async fn log_out_all(&self, user: &UserId) -> Result<Vec<OwnedDeviceId>, Error> {
-        let devices = self.device_ids(&self.store().read(), user).await?;
-        self.delete_devices(user, &devices).await?;
-        Ok(devices)
+        self.log_out_everywhere(user, None).await
+    }
+
+    /// Ends devices as an administrator does: the user's log-ins in browsers, with which they could make others, end too.
+    pub async fn shut_out(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<(), Error> {
+        self.log_out_everywhere(user, Some(devices)).await.map(drop)
+    }
+
+    /// Ends all devices, or those named, and everything that hangs on [`Accounts::log_in_mark`].
+    async fn log_out_everywhere(
+        &self,
+        user: &UserId,
+        named: Option<&[OwnedDeviceId]>,
+    ) -> Result<Vec<OwnedDeviceId>, Error> {
+        let done = retry!({
+            let reader = self.store().read();
+            let devices = match named {
+                Some(named) => named.to_vec(),
+                None => self.device_ids(&reader, user).await?,
+            };
+            let mut tx = Tx::new();
+            self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
+            tx.add::<LogOuts>(&user.to_owned(), 1);
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(devices)
+        });
+        self.inner.cache.forget(user);
+        done
     }
 
     /// Makes all tokens of a user expire and keeps the devices: their clients log in again softly.

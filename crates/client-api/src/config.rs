@@ -1,5 +1,6 @@
 //! Configuration of the client API.
 
+use chappe_identity::Registration;
 use ruma::OwnedUserId;
 use serde::Deserialize;
 
@@ -75,28 +76,6 @@ pub enum UserDirectory {
     Shared,
     /// All users of this server besides.
     Everybody,
-}
-
-/// The section `[client.registration]`. Everything is off: an operator opens what is meant to be open.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the configuration by itself")]
-pub struct Registration {
-    /// With an e-mail address that `identity` allows.
-    pub email: bool,
-    /// With a token that an administrator made. Together with `email`: both are asked for.
-    pub token: bool,
-    /// By anybody, without any proof: for tests.
-    pub open: bool,
-    /// Guests.
-    pub guests: bool,
-}
-
-impl Registration {
-    /// Whether anybody at all can sign up.
-    pub fn is_possible(&self) -> bool {
-        self.email || self.token || self.open
-    }
 }
 
 /// A contact of `/.well-known/matrix/support`.

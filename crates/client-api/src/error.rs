@@ -72,6 +72,17 @@ impl From<chappe_accounts::Error> for Error {
     }
 }
 
+impl From<chappe_identity::SignUpError> for Error {
+    fn from(error: chappe_identity::SignUpError) -> Self {
+        use chappe_identity::SignUpError as E;
+        match error {
+            E::Identity(error) => error.into(),
+            E::Accounts(error) => error.into(),
+            error => chappe_web::Error::internal(error).into(),
+        }
+    }
+}
+
 impl From<chappe_identity::Error> for Error {
     fn from(error: chappe_identity::Error) -> Self {
         use chappe_identity::Error as E;

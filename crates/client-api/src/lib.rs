@@ -40,7 +40,7 @@ use chappe_web::Routes;
 
 pub use self::{
     api::{Api, Deps},
-    config::{Config, Registration, SupportContact, Turn, UserDirectory},
+    config::{Config, SupportContact, Turn, UserDirectory},
     error::Error,
     rates::Rates,
 };

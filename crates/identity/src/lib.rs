@@ -14,6 +14,7 @@ mod oidc;
 mod rule;
 mod servers;
 mod service;
+mod sign_up;
 mod stage;
 mod templates;
 mod texts;
@@ -40,9 +41,9 @@ pub use self::{
     map::{InvalidMap, InvalidPattern, Map, MapBook, MapEntry, Whom},
     oidc::{
         Algorithm, Arrival, ClientAuth, ClientUrl, Cookie, Departure, EmailFallback, EmailTrust, Errand,
-        Flaw, InvalidClientUrl, Manner, NewAccounts, ProviderConfig, ProviderError, Return, SSO_APPROVE_PATH,
-        SSO_CALLBACK_PATH, SSO_LOGGED_OUT_PATH, SSO_LOGOUT_PATH, Sso, SsoConfig, SsoDeps, SsoError, SsoPage,
-        Userinfo, sso_page,
+        Flaw, InvalidClientUrl, Manner, NewAccounts, Pass, ProviderConfig, ProviderError, Return,
+        SSO_APPROVE_PATH, SSO_CALLBACK_PATH, SSO_LOGGED_OUT_PATH, SSO_LOGOUT_PATH, Sso, SsoConfig, SsoDeps,
+        SsoError, SsoPage, Userinfo, sso_page,
     },
     rule::{InvalidRule, Rule, Rules},
     servers::{ListedServer, ServerList, is_server_pattern},
@@ -51,6 +52,7 @@ pub use self::{
         InternalInfo, Invitation, MESSAGE_PATH, Message, OpenIdToken, PublicKey, ServiceDeps,
         SignedAssociation, StoredInvite, lookup_hash,
     },
+    sign_up::{Registration, SignUp, SignUpError},
     stage::Stage,
     templates::{InvalidTemplate, Templates},
     texts::{Page, page},

@@ -27,7 +27,7 @@ use self::{
 pub use self::{
     client_url::{ClientUrl, InvalidClientUrl},
     config::{ClientAuth, EmailFallback, EmailTrust, NewAccounts, ProviderConfig, SsoConfig, Userinfo},
-    flow::{Arrival, Cookie, Departure, Errand, Manner, Return},
+    flow::{Arrival, Cookie, Departure, Errand, Manner, Pass, Return},
     jose::{Algorithm, Flaw},
     pages::{SsoPage, sso_page},
     provider::ProviderError,
@@ -59,6 +59,9 @@ pub enum SsoError {
     /// The log-in was not begun in this browser, or took too long, or was ended before.
     #[error("this log-in has ended")]
     Ended,
+    /// What the browser would have to keep meanwhile is more than browsers keep.
+    #[error("the request is too long to be kept by the browser")]
+    TooLong,
     /// The person or the provider broke off.
     #[error("the identity provider gave no code")]
     Cancelled,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chappe_accounts::Accounts;
-use chappe_identity::Identity;
+use chappe_identity::{Identity, IdentityService, Registration, Sso};
 use chappe_store::Store;
 use chappe_web::{Rate, RateLimiter};
 use chappe_world::World;
@@ -29,7 +29,11 @@ pub struct Deps {
     /// Accounts.
     pub accounts: Accounts,
     /// Addresses, and how this server is known from outside.
-    pub identity: Identity,
+    pub service: IdentityService,
+    /// Identity providers by which people log in to the pages.
+    pub sso: Sso,
+    /// Who may sign up, here as over the client API.
+    pub registration: Registration,
     /// Counts log-ins together with the client API.
     pub log_ins: LogInCounts,
     /// Makes a closed account leave its rooms.
@@ -38,7 +42,7 @@ pub struct Deps {
     pub config: Config,
 }
 
-/// How passwords are counted: as those of the client API, in the same buckets.
+/// How log-ins and new accounts are counted: as those of the client API, in the same buckets.
 #[derive(Clone, Debug)]
 pub struct LogInCounts {
     /// The buckets.
@@ -47,6 +51,8 @@ pub struct LogInCounts {
     pub by_ip: Rate,
     /// Log-ins to one account.
     pub by_account: Rate,
+    /// Registrations from one address.
+    pub sign_ups: Rate,
 }
 
 /// This server as an authorization server: a handle, clones share it. The state of its router.
@@ -64,7 +70,7 @@ struct Inner {
 impl OAuth {
     /// Ties everything together.
     pub fn new(deps: Deps) -> Self {
-        let base = deps.identity.site().public_baseurl.trim_end_matches('/').to_owned();
+        let base = deps.service.identity().site().public_baseurl.trim_end_matches('/').to_owned();
         let secure = !is_loopback(&base);
         Self(Arc::new(Inner { deps, devices: DeviceCodes::default(), base, secure }))
     }
@@ -82,7 +88,19 @@ impl OAuth {
     }
 
     pub(crate) fn identity(&self) -> &Identity {
-        &self.0.deps.identity
+        self.service().identity()
+    }
+
+    pub(crate) fn service(&self) -> &IdentityService {
+        &self.0.deps.service
+    }
+
+    pub(crate) fn registration(&self) -> &Registration {
+        &self.0.deps.registration
+    }
+
+    pub(crate) fn sso(&self) -> &Sso {
+        &self.0.deps.sso
     }
 
     pub(crate) fn log_ins(&self) -> &LogInCounts {

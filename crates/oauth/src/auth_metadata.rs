@@ -8,7 +8,7 @@ use crate::{OAuth, account, metadata::GRANTS};
 
 pub(super) async fn handler(State(oauth): State<OAuth>) -> impl IntoResponse {
     let account = oauth.url("/account");
-    let metadata = json!({
+    let mut metadata = json!({
         "issuer": oauth.issuer(),
         "authorization_endpoint": oauth.url("/authorize"),
         "token_endpoint": oauth.url("/token"),
@@ -28,5 +28,8 @@ pub(super) async fn handler(State(oauth): State<OAuth>) -> impl IntoResponse {
         "org.matrix.msc4191.account_management_uri": account,
         "org.matrix.msc4191.account_management_actions_supported": account::ACTIONS,
     });
+    if oauth.makes_accounts() {
+        metadata["prompt_values_supported"] = json!(["create"]);
+    }
     ([(header::CACHE_CONTROL, "public, max-age=600")], Json(metadata))
 }

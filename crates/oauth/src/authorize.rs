@@ -14,6 +14,7 @@ use crate::{
     page::{Page, onward},
     redirect,
     request::{Authorization, Refused},
+    sign_up,
     visitor::{Posted, Visitor},
 };
 
@@ -26,9 +27,13 @@ pub(super) async fn show(visitor: Visitor, RawQuery(query): RawQuery) -> Respons
         Ok(authorization) => authorization,
         Err(refused) => return refusal(&visitor, refused).into_response(),
     };
-    let anew = matches!(fields.get("prompt"), Some("login" | "create" | "select_account"));
+    let prompt = fields.get("prompt");
+    let anew = matches!(prompt, Some("login" | "create" | "select_account"));
     let page = match &visitor.user {
         Some(user) if !anew => consent(&visitor, user, &authorization, &fields).await,
+        _ if prompt == Some("create") && visitor.oauth.makes_accounts() => {
+            Ok(sign_up::page(&visitor, &Goal::new("authorize", &fields), &Fields::default(), None))
+        }
         _ => Ok(login::page(&visitor, &Goal::new("authorize", &fields), &login::hint(&fields), None)),
     };
     page.unwrap_or_else(|error| visitor.problem(&error)).into_response()

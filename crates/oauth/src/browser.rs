@@ -18,13 +18,21 @@ use crate::{
 /// Characters of a cookie.
 pub(crate) const COOKIE_LENGTH: usize = 43;
 
-/// Somebody who has proved a password.
+/// Somebody who has proved who they are.
 #[derive(Clone, Debug)]
 pub(crate) struct Proved {
     /// Who.
     pub(crate) user: OwnedUserId,
-    /// What changes with the password.
-    pub(crate) password: [u8; 32],
+    /// What their log-ins hung on before they did.
+    pub(crate) mark: [u8; 32],
+}
+
+/// Who is logged in with a browser.
+#[derive(Clone, Debug)]
+pub(crate) struct LoggedIn {
+    pub(crate) user: OwnedUserId,
+    /// Whether an identity provider has just said so once more.
+    pub(crate) proved: bool,
 }
 
 /// Why a password was not taken.
@@ -50,25 +58,30 @@ impl OAuth {
         self.log_ins().limiter.check(action, subject, rate).map_err(Error::Limited)
     }
 
-    /// Who is logged in by a cookie: nobody whose account is closed or locked, or whose password is another one by now.
-    pub(crate) async fn browser_user(&self, cookie: &str) -> Result<Option<OwnedUserId>> {
+    /// Who is logged in by a cookie: nobody whose account is closed or locked, or whose log-ins have ended since.
+    pub(crate) async fn browser_user(&self, cookie: &str) -> Result<Option<LoggedIn>> {
         let Some(Json(row)) = self.store().read().get::<BrowserSessions>(&sha256(cookie)).await? else {
             return Ok(None);
         };
-        if row.expires <= self.world().now() || !self.is_open(&row.user).await? {
+        let now = self.world().now();
+        if row.expires <= now || !self.is_open(&row.user).await? {
             return Ok(None);
         }
-        let password = self.accounts().password_mark(&row.user).await?;
-        Ok((password == Some(row.password)).then_some(row.user))
+        let mark = self.accounts().log_in_mark(&row.user).await?;
+        let proved = row.proved_until.is_some_and(|until| until > now);
+        Ok((mark == row.mark).then_some(LoggedIn { user: row.user, proved }))
     }
 
-    /// Logs a browser in whose user proved the password with this mark; gives its cookie.
-    pub(crate) async fn open_browser(&self, Proved { user, password }: &Proved) -> Result<String> {
-        let password = *password;
+    /// Logs the browser of somebody in who proved who they are; gives its cookie. For so many milliseconds it needs no other
+    /// proof.
+    pub(crate) async fn open_browser(&self, proved: Proved, proof: Option<u64>) -> Result<String> {
+        let Proved { user, mark } = proved;
         let cookie = self.world().token(COOKIE_LENGTH);
         let lifetime = self.config().browser_session_seconds.saturating_mul(1000);
-        let (hash, expires) = (sha256(&cookie), self.world().now().saturating_add(lifetime));
-        let row = BrowserSession { user: user.clone(), password, expires };
+        let (hash, now) = (sha256(&cookie), self.world().now());
+        let expires = now.saturating_add(lifetime);
+        let proved_until = proof.map(|proof| now.saturating_add(proof));
+        let row = BrowserSession { user, mark, expires, proved_until };
         let mut tx = Tx::new();
         tx.put::<BrowserSessions>(&hash, &Json(row));
         tx.put::<OAuthExpiries>(&(expires, BrowserSessions::INFO.number, hash), &());
@@ -103,14 +116,13 @@ impl OAuth {
                 .map_err(|_| Error::Internal)?,
         };
         // Read before: if the password is changed while this one is looked at, it opens nothing.
-        let mark = self.accounts().password_mark(&user).await?;
+        let mark = self.accounts().log_in_mark(&user).await?;
         match self.accounts().verify_password(&user, password).await {
             Ok(()) => {}
             Err(Refusal::Forbidden(_)) => return Err(NotIn::Wrong),
             Err(error) => return Err(error.into()),
         }
-        let password = mark.ok_or(NotIn::Wrong)?;
-        if self.is_open(&user).await? { Ok(Proved { user, password }) } else { Err(NotIn::Locked) }
+        if self.is_open(&user).await? { Ok(Proved { user, mark }) } else { Err(NotIn::Locked) }
     }
 
     /// Whom a name means.

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chappe_store::{
     Direction, Json, Reader, Table, Tx,
-    oauth::{Client, ClientDevices, Clients, OAuthCounts, OAuthExpiries},
+    oauth::{Client, ClientDevices, Clients, IdleClients, OAuthCounts, OAuthExpiries},
 };
 
 use crate::{
@@ -14,8 +14,10 @@ use crate::{
     secrets::sha256,
 };
 
-/// A client's note of its last use is not renewed more often, in milliseconds.
-const FRESH: u64 = 3_600_000;
+/// A client's note of its last use is not renewed more often, and none gives way that was used since, in milliseconds.
+const FRESH: u64 = 600_000;
+/// Clients looked at to find one that gives way to a new one.
+const LOOKED_AT: usize = 100;
 
 /// The name of the count of clients.
 const COUNT: &str = "clients";
@@ -43,12 +45,19 @@ impl OAuth {
                 }
             } else {
                 let count = reader.get::<OAuthCounts>(&COUNT.to_owned()).await?.unwrap_or(0);
-                if count >= i64::from(self.config().max_clients) {
-                    tracing::warn!("too many OAuth clients are registered: a new one is turned away");
-                    return Err(Error::busy());
+                let full = count >= i64::from(self.config().max_clients);
+                if full && !give_way(&reader, &mut tx, now.saturating_sub(FRESH)).await? {
+                    if tx.is_empty() {
+                        tracing::warn!("too many OAuth clients are registered: a new one is turned away");
+                        return Err(Error::busy());
+                    }
+                    drop(reader);
+                    self.store().commit(tx).await?;
+                    continue;
                 }
                 let row = Json(Client { metadata: document.clone(), used: now });
                 tx.expect_absent::<Clients>(&digest).put::<Clients>(&digest, &row);
+                tx.put::<IdleClients>(&(now, digest), &());
                 tx.add::<OAuthCounts>(&COUNT.to_owned(), 1);
                 let look = now.saturating_add(self.client_lifetime());
                 tx.put::<OAuthExpiries>(&(look, Clients::INFO.number, digest), &());
@@ -84,8 +93,7 @@ impl OAuth {
                 let look = if ends > now { ends } else { now.saturating_add(self.client_lifetime()) };
                 tx.put::<OAuthExpiries>(&(look, Clients::INFO.number, *digest), &());
             } else {
-                tx.expect::<Clients>(digest, Some(&row)).delete::<Clients>(digest);
-                tx.add::<OAuthCounts>(&COUNT.to_owned(), -1);
+                draft_end(&mut tx, digest, &row);
             }
         }
         drop(reader);
@@ -119,7 +127,33 @@ fn touch(tx: &mut Tx, digest: &[u8; 32], row: &Json<Client>, now: u64) {
     if now.saturating_sub(row.0.used) >= FRESH {
         let used = Client { used: now, ..row.0.clone() };
         tx.expect::<Clients>(digest, Some(row)).put::<Clients>(digest, &Json(used));
+        tx.delete::<IdleClients>(&(row.0.used, *digest)).put::<IdleClients>(&(now, *digest), &());
     }
+}
+
+/// Removes the client that was last used longest ago, before that time, and that nobody is logged in with. False if there is
+/// none among the first; those that are in use leave the order until they are used again.
+async fn give_way(reader: &Reader<'_>, tx: &mut Tx, before: u64) -> Result<bool> {
+    for ((used, digest), ()) in reader.scan::<IdleClients>(&(), Direction::Forward, LOOKED_AT).await? {
+        if used > before {
+            break;
+        }
+        let idle = reader.scan::<ClientDevices>(&digest, Direction::Forward, 1).await?.is_empty();
+        match reader.get::<Clients>(&digest).await? {
+            Some(row) if idle && row.0.used == used => {
+                draft_end(tx, &digest, &row);
+                return Ok(true);
+            }
+            _ => tx.delete::<IdleClients>(&(used, digest)),
+        };
+    }
+    Ok(false)
+}
+
+fn draft_end(tx: &mut Tx, digest: &[u8; 32], row: &Json<Client>) {
+    tx.expect::<Clients>(digest, Some(row)).delete::<Clients>(digest);
+    tx.delete::<IdleClients>(&(row.0.used, *digest));
+    tx.add::<OAuthCounts>(&COUNT.to_owned(), -1);
 }
 
 /// A client's id: its digest in base64url.

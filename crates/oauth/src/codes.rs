@@ -47,7 +47,7 @@ impl OAuth {
             scope: authorization.scope.text.clone(),
             expires: now.saturating_add(LIFETIME),
             used_for: None,
-            password: self.accounts().password_mark(user).await?,
+            mark: Some(self.accounts().log_in_mark(user).await?),
         };
         let hash = sha256(&code);
         let mut tx = Tx::new();
@@ -75,8 +75,8 @@ impl OAuth {
             }
             let grant = grant(client, &code.user, (code.device.clone(), code.scope.clone()));
             let mut tx = Tx::new();
-            let password = code.password.as_ref();
-            if !self.accounts().expect_password(&reader, &mut tx, &code.user, password).await? {
+            let mark = code.mark.as_ref();
+            if !self.accounts().expect_log_in_mark(&reader, &mut tx, &code.user, mark).await? {
                 return Err(REFUSED);
             }
             expect_client(&reader, &mut tx, &client.digest, now).await?;
@@ -96,18 +96,18 @@ impl OAuth {
         Err(Error::busy())
     }
 
-    /// Logs a device in that a user has granted already, under the password with this mark.
+    /// Logs a device in that a user has granted already, when their log-ins hung on this mark.
     pub(crate) async fn log_in(
         &self,
         client: &Registered,
         grant: &OAuthGrant,
-        password: Option<&[u8; 32]>,
+        mark: &[u8; 32],
     ) -> Result<Given> {
         for _ in 0..ATTEMPTS {
             let (reader, now) = (self.store().read(), self.world().now());
             let mut tx = Tx::new();
-            if !self.accounts().expect_password(&reader, &mut tx, &grant.user_id, password).await? {
-                return Err(Error::InvalidGrant("the password was changed since the user granted this"));
+            if !self.accounts().expect_log_in_mark(&reader, &mut tx, &grant.user_id, Some(mark)).await? {
+                return Err(Error::InvalidGrant("the user was logged out since they granted this"));
             }
             expect_client(&reader, &mut tx, &client.digest, now).await?;
             let (issued, _) = self.accounts().draft_oauth_log_in(&reader, &mut tx, grant).await?;

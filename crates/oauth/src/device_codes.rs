@@ -28,11 +28,11 @@ const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 /// Characters of a user code: 34 bits, guesses are counted.
 const LENGTH: usize = 8;
 
-/// Who granted, and what changes with their password: another password ends the grant.
+/// Who granted, and what their log-ins hung on then: once that is something else, the grant has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grantor {
     pub(crate) user: OwnedUserId,
-    pub(crate) password: Option<[u8; 32]>,
+    pub(crate) mark: [u8; 32],
 }
 
 /// What has been decided.
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn alice() -> Grantor {
-        Grantor { user: owned_user_id!("@alice:a.test"), password: None }
+        Grantor { user: owned_user_id!("@alice:a.test"), mark: [1; 32] }
     }
 
     #[tokio::test]

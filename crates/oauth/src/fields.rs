@@ -42,6 +42,11 @@ impl Fields {
         self.get(name).ok_or_else(|| Error::InvalidRequest(format!("{name} is missing").into()))
     }
 
+    /// Adds a parameter, or changes it.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_owned(), value.to_owned());
+    }
+
     /// All of them in the form of a query, those named aside.
     pub(crate) fn query(&self, aside: &[&str]) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());

@@ -29,6 +29,8 @@ mod request;
 mod revoke;
 mod scope;
 mod secrets;
+mod sign_up;
+mod sso;
 mod style;
 mod sweep;
 mod token;
@@ -56,6 +58,10 @@ pub fn routes() -> Routes<OAuth> {
         .at(&Method::GET, &at("/authorize"), Auth::None, authorize::show)
         .at(&Method::POST, &at("/authorize"), Auth::None, authorize::decide)
         .at(&Method::POST, &at("/login"), Auth::None, login::handler)
+        .at(&Method::GET, &at("/sign_up"), Auth::None, sign_up::show)
+        .at(&Method::POST, &at("/sign_up"), Auth::None, sign_up::handler)
+        .at(&Method::GET, &at("/sso"), Auth::None, sso::depart)
+        .at(&Method::GET, &at("/sso/done"), Auth::None, sso::arrive)
         .at(&Method::POST, &at("/logout"), Auth::None, logout::handler)
         .at(&Method::GET, &at("/link"), Auth::None, link::show)
         .at(&Method::POST, &at("/link"), Auth::None, link::decide)

@@ -53,8 +53,8 @@ async fn settle(visitor: &Visitor, fields: &Fields, allowed: bool) -> Result<Pag
     };
     oauth.count("oauth user code", user.as_str(), oauth.config().rates.user_code)?;
     let by = if allowed {
-        let password = oauth.accounts().password_mark(user).await?;
-        Some(Grantor { user: user.clone(), password })
+        let mark = oauth.accounts().log_in_mark(user).await?;
+        Some(Grantor { user: user.clone(), mark })
     } else {
         None
     };

@@ -10,6 +10,8 @@ use crate::{
     error::Error,
     fields::Fields,
     page::{Page, onward},
+    sign_up,
+    sso::{self, Why},
     visitor::{Posted, Visitor},
 };
 
@@ -54,6 +56,12 @@ impl Goal {
         format!("{BASE}/{}?{}", self.page, self.query)
     }
 
+    /// As parameters of a link to a page that leads there.
+    pub(crate) fn parameters(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("to", self.page).append_pair("query", &self.query).finish()
+    }
+
     /// As fields of a form.
     pub(crate) fn hide(&self, body: &mut crate::html::Html) {
         body.hidden("to", self.page).hidden("query", &self.query);
@@ -83,7 +91,7 @@ async fn enter(visitor: &Visitor, name: &str, password: &str) -> Result<String, 
     let oauth = &visitor.oauth;
     let user = oauth.prove(visitor.origin, name, password).await?;
     oauth.close_browser(&visitor.cookie).await?;
-    let cookie = oauth.open_browser(&user).await?;
+    let cookie = oauth.open_browser(user, None).await?;
     Ok(visitor.cookie_line(&cookie, Some(oauth.config().browser_session_seconds)))
 }
 
@@ -110,6 +118,11 @@ pub(crate) fn page(visitor: &Visitor, goal: &Goal, name: &str, refusal: Option<&
     body.raw(" spellcheck=\"false\" value=\"").text(name).raw("\"></label><label>");
     body.say("Mot de passe", "Password").password("password", "current-password").raw("</label>");
     body.raw("<button class=\"main\">").say("Se connecter", "Log in").raw("</button></form>");
+    let providers: Vec<_> = visitor.oauth.sso().providers().collect();
+    sso::links(&mut body, goal, &providers, Why::LogIn);
+    if visitor.oauth.makes_accounts() {
+        sign_up::link(&mut body, goal);
+    }
     visitor.page(visitor.say("Connexion", "Log in"), &body)
 }
 

@@ -13,6 +13,7 @@ label{display:block;margin:1rem 0}\
 label.check{display:flex;gap:.5rem;align-items:baseline}\
 input:not([type=checkbox]){display:block;box-sizing:border-box;width:100%;padding:.5rem;font:inherit;border:1px solid var(--line)}\
 button{font:inherit;padding:.5rem 1rem;margin:.5rem .5rem .5rem 0;border:1px solid var(--strong);background:none;color:inherit;cursor:pointer}\
+a.button{display:inline-block;padding:.5rem 1rem;border:1px solid var(--strong);color:inherit;text-decoration:none}\
 button.main{background:var(--strong);color:Canvas}\
 .notice{border-left:.25rem solid var(--strong);padding:.25rem 1rem}\
 .code{font:1.5rem monospace;letter-spacing:.1em}\

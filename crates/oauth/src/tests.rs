@@ -1,15 +1,20 @@
 //! What ends with time, on the memory engine in a fake world.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use chappe_accounts::{Accounts, AccountsConfig, NewUser};
-use chappe_identity::{Config as IdentityConfig, Identity, Site};
+use chappe_identity::{
+    Config as IdentityConfig, Elsewhere, HomeserverError, Homeservers, Identity, IdentityServer,
+    IdentityService, Registration, ServiceDeps, Site, Sso, SsoConfig, SsoDeps,
+};
 use chappe_kv::{Db, Memory};
+use chappe_rules::build::SigningKey;
 use chappe_store::{Direction, Store, oauth::OAuthExpiries};
 use chappe_web::{Origin, Rate, RateLimiter};
 use chappe_world::{Fake, FakeNet, World};
-use ruma::{OwnedUserId, owned_server_name};
-use serde_json::json;
+use ruma::{OwnedUserId, ServerName, UserId, owned_server_name};
+use serde_json::{Value, json};
 use tokio::time::advance;
 
 use crate::{
@@ -36,19 +41,57 @@ async fn server() -> (OAuth, OwnedUserId) {
         ..NewUser::default()
     };
     let alice = accounts.create_user(new).await.unwrap();
-    let log_ins =
-        LogInCounts { limiter: RateLimiter::default(), by_ip: Rate::UNLIMITED, by_account: Rate::UNLIMITED };
-    let leave_rooms = Arc::new(|_| {});
-    let config = Config { enabled: true, ..Config::default() };
-    let deps = Deps { store, world, accounts, identity, log_ins, leave_rooms, config };
+    let key = Arc::new(SigningKey::from_seed([3; 32], "k").unwrap());
+    let service = IdentityService::new(ServiceDeps { identity, key, homeservers: Arc::new(Alone) });
+    let sso = Sso::new(SsoDeps {
+        world: world.clone(),
+        accounts: accounts.clone(),
+        service: service.clone(),
+        config: SsoConfig::default(),
+        secrets: BTreeMap::new(),
+    });
+    let log_ins = LogInCounts {
+        limiter: RateLimiter::default(),
+        by_ip: Rate::UNLIMITED,
+        by_account: Rate::UNLIMITED,
+        sign_ups: Rate::UNLIMITED,
+    };
+    let (leave_rooms, registration) = (Arc::new(|_| {}), Registration::default());
+    let config = Config { enabled: true, max_clients: 3, ..Config::default() };
+    let deps = Deps { store, world, accounts, service, sso, registration, log_ins, leave_rooms, config };
     (OAuth::new(deps), alice)
 }
 
-async fn client(oauth: &OAuth, name: &str) -> String {
+/// Nobody is there.
+struct Alone;
+
+#[async_trait]
+impl Homeservers for Alone {
+    async fn openid_user(&self, _: &ServerName, _: &str) -> Result<OwnedUserId, HomeserverError> {
+        Err(HomeserverError::Unreachable)
+    }
+
+    async fn onbind(&self, _: &UserId, _: Value) -> Result<(), HomeserverError> {
+        Err(HomeserverError::Unreachable)
+    }
+
+    async fn tell(&self, _: &ServerName, _: Value) -> Result<(), HomeserverError> {
+        Err(HomeserverError::Unreachable)
+    }
+
+    fn identity_server(&self, _: Elsewhere) -> Arc<dyn IdentityServer> {
+        panic!("nobody is asked here")
+    }
+}
+
+fn written(name: &str) -> Metadata {
     let written = json!({ "client_uri": "https://example.com/", "client_name": name,
         "application_type": "native", "redirect_uris": ["com.example:/"] });
-    let metadata = Metadata::parse(written.as_object().unwrap(), false).unwrap();
-    oauth.register(&metadata).await.unwrap()
+    Metadata::parse(written.as_object().unwrap(), false).unwrap()
+}
+
+async fn client(oauth: &OAuth, name: &str) -> String {
+    oauth.register(&written(name)).await.unwrap()
 }
 
 async fn asked(oauth: &OAuth, client: &str) -> Authorization {
@@ -91,11 +134,41 @@ async fn a_browser_is_logged_out_after_its_time() {
     let proved = oauth.prove(origin, "alice", PASSWORD).await.unwrap();
     assert_eq!(proved.user, alice);
     tokio::time::pause();
-    let cookie = oauth.open_browser(&proved).await.unwrap();
-    advance(Duration::from_secs(3599)).await;
-    assert_eq!(oauth.browser_user(&cookie).await.unwrap(), Some(alice.clone()));
+    let cookie = oauth.open_browser(proved, Some(300_000)).await.unwrap();
+    let looked = async || oauth.browser_user(&cookie).await.unwrap();
+    assert!(looked().await.unwrap().proved);
+    advance(Duration::from_mins(5)).await;
+    assert!(!looked().await.unwrap().proved, "an old proof is none");
+    advance(Duration::from_secs(3299)).await;
+    assert_eq!(looked().await.unwrap().user, alice);
     advance(Duration::from_secs(1)).await;
-    assert_eq!(oauth.browser_user(&cookie).await.unwrap(), None);
+    assert!(looked().await.is_none());
+}
+
+#[tokio::test]
+async fn the_client_that_was_unused_for_longest_gives_way() {
+    let (oauth, alice) = server().await;
+    tokio::time::pause();
+    let used = client(&oauth, "Used").await;
+    let code = oauth.code(&asked(&oauth, &used).await, &alice).await.unwrap();
+    oauth.redeem(&oauth.client(&used).await.unwrap(), shown(&code)).await.unwrap();
+    let old = client(&oauth, "Old").await;
+    advance(Duration::from_secs(1)).await;
+    let young = client(&oauth, "Young").await;
+    let registered = async |name: &str| oauth.register(&written(name)).await;
+    assert_eq!(registered("Early").await.unwrap_err().code(), "temporarily_unavailable");
+    advance(Duration::from_mins(10)).await;
+    registered("New").await.unwrap();
+    assert_eq!(oauth.client(&old).await.unwrap_err().code(), "invalid_client");
+    for there in [&used, &young] {
+        oauth.client(there).await.unwrap();
+    }
+    registered("Newer").await.unwrap();
+    assert_eq!(oauth.client(&young).await.unwrap_err().code(), "invalid_client");
+    oauth.client(&used).await.unwrap();
+    let counts =
+        oauth.store().read().scan::<chappe_store::oauth::OAuthCounts>(&(), Direction::Forward, 9).await;
+    assert_eq!(counts.unwrap(), [("clients".to_owned(), 3)]);
 }
 
 #[tokio::test]
@@ -107,7 +180,7 @@ async fn clients_that_nobody_uses_go_and_others_stay() {
     let (issued, _) = oauth.redeem(&registered, shown(&code)).await.unwrap();
     let origin = Origin([127, 0, 0, 1].into());
     let proved = oauth.prove(origin, "alice", PASSWORD).await.unwrap();
-    let _cookie = oauth.open_browser(&proved).await.unwrap();
+    let _cookie = oauth.open_browser(proved, None).await.unwrap();
     tokio::time::pause();
     let a_day = Duration::from_hours(25);
     advance(Duration::from_hours(20)).await;

@@ -94,5 +94,5 @@ async fn for_device_code(oauth: &OAuth, client: &Registered, fields: &Fields) ->
     let code = fields.need("device_code")?;
     let (by, scope) = oauth.devices().poll(oauth.world().now(), &client.digest, code)?;
     let grant = grant(client, &by.user, (scope.device, scope.text));
-    oauth.log_in(client, &grant, by.password.as_ref()).await
+    oauth.log_in(client, &grant, &by.mark).await
 }

@@ -11,7 +11,7 @@ use ruma::OwnedUserId;
 
 use crate::{
     OAuth,
-    browser::COOKIE_LENGTH,
+    browser::{COOKIE_LENGTH, LoggedIn},
     error::Error,
     fields::Fields,
     html::{Html, say},
@@ -30,6 +30,8 @@ pub(crate) struct Visitor {
     pub(crate) origin: Origin,
     /// Who, if logged in.
     pub(crate) user: Option<OwnedUserId>,
+    /// Whether an identity provider has just said so once more.
+    pub(crate) proved: bool,
     /// What the browser is known by, logged in or not.
     pub(crate) cookie: String,
     /// Whether the cookie is one that the browser does not have yet.
@@ -47,10 +49,12 @@ impl FromRequestParts<OAuth> for Visitor {
         let known = cookie(&parts.headers, oauth.is_secure());
         let fresh = known.is_none();
         let cookie = known.unwrap_or_else(|| oauth.world().token(COOKIE_LENGTH));
-        let mut visitor = Self { oauth: oauth.clone(), language, origin, user: None, cookie, fresh };
+        let oauth = oauth.clone();
+        let mut visitor = Self { oauth, language, origin, user: None, proved: false, cookie, fresh };
         if !fresh {
-            match oauth.browser_user(&visitor.cookie).await {
-                Ok(user) => visitor.user = user,
+            match visitor.oauth.browser_user(&visitor.cookie).await {
+                Ok(Some(LoggedIn { user, proved })) => (visitor.user, visitor.proved) = (Some(user), proved),
+                Ok(None) => {}
                 Err(error) => return Err(visitor.problem(&error).into_response()),
             }
         }
@@ -124,12 +128,16 @@ impl Visitor {
 
 /// The cookie of a browser, if it looks like one of ours.
 fn cookie(headers: &HeaderMap, secure: bool) -> Option<String> {
-    let wanted = if secure { SECURE_COOKIE } else { PLAIN_COOKIE };
-    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, value) = pairs.find(|(name, _)| *name == wanted)?;
+    let value = cookie_named(headers, if secure { SECURE_COOKIE } else { PLAIN_COOKIE })?;
     let fits = value.len() == COOKIE_LENGTH && value.bytes().all(|c| c.is_ascii_alphanumeric());
     fits.then(|| value.to_owned())
+}
+
+/// The cookie of that name; a browser sends several in one header.
+pub(crate) fn cookie_named<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
 }
 
 /// A form that this server showed to the browser that sends it.

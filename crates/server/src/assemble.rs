@@ -102,7 +102,7 @@ impl House {
             world: world.clone(),
             accounts: accounts.clone(),
             service: service.clone(),
-            sso,
+            sso: sso.clone(),
             rooms: rooms.clone(),
             remote: Arc::new(federation.clone()),
             delivery: delivery.clone(),
@@ -113,7 +113,7 @@ impl House {
             search: search.clone(),
             config: client_config(config),
         });
-        let oauth = config.oauth.enabled.then(|| ground.oauth(config, &rooms, &client));
+        let oauth = config.oauth.enabled.then(|| ground.oauth(config, &rooms, &client, (&service, sso)));
         let jobs = Jobs::new(world.clone(), store.clone(), accounts.clone(), rooms.clone());
         let running = chappe_admin::Running {
             rooms: rooms.clone(),
@@ -359,19 +359,28 @@ impl Ground {
     }
 
     /// This server as an authorization server; log-ins are counted together with those of the client API.
-    fn oauth(&self, config: &Config, rooms: &Rooms, client: &chappe_client_api::Api) -> OAuth {
+    fn oauth(
+        &self,
+        config: &Config,
+        rooms: &Rooms,
+        client: &chappe_client_api::Api,
+        (service, sso): (&IdentityService, Sso),
+    ) -> OAuth {
         let rates = &config.client.rates;
         let log_ins = chappe_oauth::LogInCounts {
             limiter: client.limiter().clone(),
             by_ip: rates.login_by_ip,
             by_account: rates.login_by_account,
+            sign_ups: rates.registration,
         };
         let rooms = rooms.clone();
         OAuth::new(chappe_oauth::Deps {
             store: self.store.clone(),
             world: self.world.clone(),
             accounts: self.accounts.clone(),
-            identity: self.identity.clone(),
+            service: service.clone(),
+            sso,
+            registration: config.client.registration.clone(),
             log_ins,
             leave_rooms: Arc::new(move |user| rooms.leave_all(user)),
             config: config.oauth.clone(),

@@ -24,8 +24,8 @@ use crate::{
     },
     golden::row,
     oauth::{
-        BrowserSession, BrowserSessions, Client, ClientDevices, Clients, Code, Codes, OAuthCounts,
-        OAuthExpiries, TokenFamilies, TokenFamily,
+        BrowserSession, BrowserSessions, Client, ClientDevices, Clients, Code, Codes, IdleClients, LogOuts,
+        OAuthCounts, OAuthExpiries, TokenFamilies, TokenFamily,
     },
     registry,
 };
@@ -155,13 +155,13 @@ fn oauth(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         scope: text("s"),
         expires: 5,
         used_for: Some([3; 32]),
-        password: None,
+        mark: None,
     };
     let (owner, of) = (user.clone(), device.clone());
     let access = AccessToken { user: owner, device: of, expires: Some(9), replaces: None, oauth: true };
     let log_in = Some(OAuthLogIn { client: [4; 32], scope: text("s") });
     let phone = Device { created: 4, revision: 2, oauth: log_in, ..Device::default() };
-    let session = BrowserSession { user: user.clone(), password: [4; 32], expires: 6 };
+    let session = BrowserSession { user: user.clone(), mark: [4; 32], expires: 6, proved_until: None };
     vec![
         row::<AccessTokens>(hash, Json(access)),
         row::<Devices>((user.clone(), device.clone()), Json(phone)),
@@ -172,6 +172,8 @@ fn oauth(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         row::<BrowserSessions>(hash, Json(session)),
         row::<OAuthExpiries>((9, 110, hash), ()),
         row::<OAuthCounts>(text("clients"), 2),
+        row::<LogOuts>(user.clone(), 2),
+        row::<IdleClients>((9, hash), ()),
     ]
 }
 

@@ -46,9 +46,14 @@ pub struct Code {
     /// Once used: the family of the tokens that were given for it.
     #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
     pub used_for: Option<[u8; 32]>,
-    /// SHA-256 of the stored password when it was granted: another password ends the grant.
-    #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
-    pub password: Option<[u8; 32]>,
+    /// What the user's log-ins hung on when it was granted: once that is something else, the grant has ended.
+    #[serde(
+        default,
+        rename = "password",
+        with = "crate::hex32::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub mark: Option<[u8; 32]>,
 }
 
 /// Somebody logged in to this server's pages with a browser.
@@ -56,11 +61,14 @@ pub struct Code {
 pub struct BrowserSession {
     /// Who.
     pub user: OwnedUserId,
-    /// SHA-256 of the stored password: another password ends the session.
-    #[serde(with = "crate::hex32")]
-    pub password: [u8; 32],
+    /// What the user's log-ins hung on: once that is something else, the session has ended.
+    #[serde(rename = "password", with = "crate::hex32")]
+    pub mark: [u8; 32],
     /// End of validity, in milliseconds since 1970.
     pub expires: u64,
+    /// Until when it does without another proof of who the user is, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved_until: Option<u64>,
 }
 
 table! {
@@ -78,4 +86,8 @@ table! {
     OAuthExpiries = OAUTH_EXPIRIES: (u64, u8, [u8; 32]) => ();
     /// Name → number.
     OAuthCounts = OAUTH_COUNTS: String => i64;
+    /// User → how often all devices and browsers were logged out at once.
+    LogOuts = LOG_OUTS: OwnedUserId => i64;
+    /// `(last use in milliseconds since 1970, client)` → nothing.
+    IdleClients = OAUTH_IDLE_CLIENTS: (u64, [u8; 32]) => ();
 }

@@ -271,6 +271,10 @@ registry! {
     EXTERNAL_IDS = 120, Point;
     /// The same by user.
     EXTERNAL_IDS_OF = 121, Index;
+    /// How often each user was logged out everywhere.
+    LOG_OUTS = 122, Point;
+    /// OAuth clients that nobody is known to be logged in with, by their last use.
+    OAUTH_IDLE_CLIENTS = 123, Queue;
 
     // Delivery.
     /// Threads that users follow.

@@ -1,4 +1,4 @@
-//! What Element X does, on matrix-rust-sdk: sliding sync, timelines, encryption, media, threads, verification, recovery.
+//! What Element X does, on matrix-rust-sdk: sliding sync, timelines, encryption, media, threads, verification, recovery, OAuth.
 //!
 //! ```text
 //! chappe-interop-rust http://ALICE:PASSWORD@HOST:PORT http://BOB:PASSWORD@HOST:PORT
@@ -10,6 +10,7 @@
 
 mod list;
 mod media;
+mod oauth;
 mod person;
 mod recovery;
 mod steps;
@@ -83,5 +84,6 @@ async fn story() -> Result<()> {
     for device in [third, bob] {
         step("log out", device.log_out()).await?;
     }
+    step("OAuth: pages, refresh, account, log out", oauth::whole_way(&alice_at)).await?;
     Ok(())
 }

@@ -3,22 +3,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use chappe_accounts::{Accounts, LogIn, NewUser, Operation, Proof, UserKind, Verified};
-use chappe_identity::{Email, IdentityService, Purpose};
+use chappe_accounts::{Accounts, LogIn, NewUser, UserKind};
+use chappe_identity::{IdentityService, SignUp};
 use chappe_web::{Origin, Ruma};
-use ruma::{
-    OwnedUserId,
-    api::client::{
-        account::register::{
-            LoginType, RegistrationKind,
-            v3::{Request, Response},
-        },
-        uiaa::AuthType,
-    },
+use ruma::api::client::account::register::{
+    LoginType, RegistrationKind,
+    v3::{Request, Response},
 };
 
 use crate::{
-    Config, Registration,
+    Config,
     error::Result,
     rates::Limits,
     requester::Serving,
@@ -49,7 +43,9 @@ pub(super) async fn handler(
             accounts.create_user(NewUser { kind: UserKind::Guest, ..NewUser::default() }).await?
         }
         (RegistrationKind::User, _) if config.registration.is_possible() => {
-            sign_up(&accounts, &service, &config.registration, &request).await?
+            let (username, password) = (request.username.as_deref(), request.password.as_deref());
+            let wanted = SignUp { username, password, auth: request.auth.as_ref() };
+            service.sign_up(&accounts, &config.registration, wanted).await?
         }
         _ => return Err(closed().into()),
     };
@@ -64,68 +60,6 @@ pub(super) async fn handler(
         response.refresh_token = issued.refresh_token;
     }
     Ok(Ruma(response))
-}
-
-async fn sign_up(
-    accounts: &Accounts,
-    service: &IdentityService,
-    registration: &Registration,
-    request: &Request,
-) -> Result<OwnedUserId> {
-    let identity = service.identity();
-    // Tell at once what can never work, before anybody types an address or waits for a mail.
-    let named_by_address = registration.email && identity.names_accounts();
-    let name = request.username.as_deref().filter(|_| !named_by_address);
-    if let Some(name) = name {
-        accounts.check_available(name, UserKind::User).await?;
-    }
-    if let Some(password) = &request.password {
-        accounts.check_password(password)?;
-    }
-    // Not bound to the body: clients ask for the flows with an empty request, or name the account last.
-    let operation = Operation::new("POST", "/register");
-    let (stage, flows) = (identity.stage(Purpose::Registration), flows(registration));
-    let proof = Proof { auth: request.auth.as_ref(), flows: &flows, email: Some(&stage), params: None };
-    let verified = accounts.authorize(&operation, proof).await?;
-    let new = NewUser {
-        localpart: name.map(str::to_owned),
-        password: request.password.clone(),
-        email: verified.email.clone(),
-        published: verified.email.is_some() && service.binds_new_accounts(),
-        registration_token: verified.registration_token.clone(),
-        ..NewUser::default()
-    };
-    let user = match proved_address(&verified).filter(|_| named_by_address) {
-        // The names follow from the address: the first that is free (profile `agents`).
-        Some(email) => identity.naming(&email)?.create(accounts, new).await?,
-        None => accounts.create_user(new).await?,
-    };
-    // What waited for the address finds its way now.
-    service.wake();
-    Ok(user)
-}
-
-/// The flows that lead to an account, best first.
-fn flows(registration: &Registration) -> Vec<Vec<AuthType>> {
-    let mut proofs = Vec::new();
-    if registration.token {
-        proofs.push(AuthType::RegistrationToken);
-    }
-    if registration.email {
-        proofs.push(AuthType::EmailIdentity);
-    }
-    let mut flows = Vec::new();
-    if !proofs.is_empty() {
-        flows.push(proofs);
-    }
-    if registration.open {
-        flows.push(vec![AuthType::Dummy]);
-    }
-    flows
-}
-
-fn proved_address(verified: &Verified) -> Option<Email> {
-    verified.email.as_deref().and_then(|address| Email::parse(address).ok())
 }
 
 fn closed() -> chappe_web::Error {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ClientUrl, Sso, SsoError,
+    leave::LONGEST_COOKIE,
     people::standing,
     provider::{Provider, Question},
     seal::same,
@@ -24,6 +25,10 @@ const LONGEST_PARAMETER: usize = 4096;
 const COOKIE: &str = "cookie";
 /// What an approval's seal is for.
 const TICKET: &str = "ticket";
+/// How long a browser may take from the callback to the page that it wanted, in milliseconds.
+const PASS_MS: u64 = 60_000;
+/// What a pass's seal is for.
+const PASS: &str = "pass";
 /// Letters of the state that are in the cookie's name, so that several log-ins of one browser do not meet.
 const NAMED: usize = 8;
 
@@ -40,6 +45,20 @@ pub enum Errand {
         /// The session.
         session: String,
     },
+    /// To use pages of this server.
+    Browse {
+        /// Path and query of the page that takes them in.
+        page: String,
+        /// Who has to prove once more who they are; anybody may log in where this is not said.
+        user: Option<OwnedUserId>,
+    },
+}
+
+impl Errand {
+    /// Whether the provider has to ask anew, however long somebody is logged in there.
+    fn is_proof(&self) -> bool {
+        matches!(self, Self::Confirm { .. } | Self::Browse { user: Some(_), .. })
+    }
 }
 
 /// How somebody is sent to the provider.
@@ -109,6 +128,29 @@ pub enum Arrival {
         /// With it, agreeing is [`Sso::approve`].
         ticket: String,
     },
+    /// A user goes on to a page of this server.
+    Browsing {
+        /// Path and query of the page.
+        page: String,
+        /// What the browser shows there, once: see [`Sso::admit`].
+        pass: Cookie,
+        /// What the browser keeps to end its session with the provider later.
+        session: Option<Cookie>,
+    },
+}
+
+/// Who may use pages of this server with the browser that shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pass {
+    /// Who.
+    pub user: OwnedUserId,
+    /// What their log-ins hung on ([`chappe_accounts::Accounts::log_in_mark`]).
+    pub mark: [u8; 32],
+    /// Whether they were asked for, and have proved who they are just now.
+    pub proved: bool,
+    /// Told apart by this.
+    id: String,
+    ends: u64,
 }
 
 /// What the browser keeps: everything about a log-in on its way.
@@ -150,6 +192,9 @@ impl Sso {
         };
         let location = self.location(provider, &pending, manner).await?;
         let value = self.seal().close(COOKIE, &pending).ok_or(SsoError::Ended)?;
+        if value.len() > LONGEST_COOKIE {
+            return Err(SsoError::TooLong);
+        }
         let cookie = Cookie { name: self.cookie_name(&pending.state), value, seconds: LONGEST_MS / 1000 };
         Ok(Departure { location, cookie })
     }
@@ -181,14 +226,10 @@ impl Sso {
         if let Some(hint) = &manner.login_hint {
             query.append_pair("login_hint", hint.as_str());
         }
-        match pending.errand {
-            Errand::Confirm { .. } => {
-                query.append_pair("prompt", "login").append_pair("max_age", "0");
-            }
-            Errand::LogIn { .. } if manner.register && metadata.creates => {
-                query.append_pair("prompt", "create");
-            }
-            Errand::LogIn { .. } => {}
+        if pending.errand.is_proof() {
+            query.append_pair("prompt", "login").append_pair("max_age", "0");
+        } else if manner.register && metadata.creates {
+            query.append_pair("prompt", "create");
         }
         drop(query);
         Ok(location.into())
@@ -228,7 +269,7 @@ impl Sso {
         }
         let code = back.code.as_deref().filter(|code| (1..=LONGEST_PARAMETER).contains(&code.len()));
         let departed = pending.ends.saturating_sub(LONGEST_MS);
-        let fresh = matches!(pending.errand, Errand::Confirm { .. }).then_some(departed);
+        let fresh = pending.errand.is_proof().then_some(departed);
         let question = Question {
             code: code.ok_or(SsoError::Cancelled)?,
             verifier: &pending.verifier,
@@ -249,7 +290,43 @@ impl Sso {
                 standing(&self.accounts().user(&user).await?.ok_or(SsoError::NotLinked)?)?;
                 self.confirmed(session, user)
             }
+            Errand::Browse { page, user: asked } => {
+                let session = self.session(provider, &vouched.id_token);
+                let (user, proved) = match asked {
+                    Some(asked) if self.linked(provider, &vouched).await? != asked => {
+                        return Err(SsoError::NotLinked);
+                    }
+                    Some(asked) => (asked, true),
+                    None => (self.account(provider, vouched).await?, false),
+                };
+                standing(&self.accounts().user(&user).await?.ok_or(SsoError::NotLinked)?)?;
+                let pass = self.pass(user, proved).await?;
+                Ok(Arrival::Browsing { page, pass, session })
+            }
         }
+    }
+
+    async fn pass(&self, user: OwnedUserId, proved: bool) -> Result<Cookie, SsoError> {
+        let mark = self.accounts().log_in_mark(&user).await?;
+        let (id, ends) = (self.world().token(43), self.world().now() + PASS_MS);
+        let pass = Pass { user, mark, proved, id, ends };
+        let value = self.seal().close(PASS, &pass).ok_or(SsoError::Ended)?;
+        Ok(Cookie { name: self.pass_cookie_name(), value, seconds: PASS_MS / 1000 })
+    }
+
+    /// The cookie that holds a pass.
+    pub fn pass_cookie_name(&self) -> String {
+        self.cookie_name_for("pass", "")
+    }
+
+    /// Takes in the browser that shows a pass. Once.
+    pub fn admit(&self, pass: &str) -> Result<Pass, SsoError> {
+        let open: Pass = self.seal().open(PASS, pass).ok_or(SsoError::Ended)?;
+        let now = self.world().now();
+        if open.ends <= now || !self.used().first(&open.id, open.ends, now) {
+            return Err(SsoError::Ended);
+        }
+        Ok(open)
     }
 
     fn confirmed(&self, session: String, user: OwnedUserId) -> Result<Arrival, SsoError> {

@@ -7,7 +7,7 @@ use super::{Cookie, SSO_LOGGED_OUT_PATH, Sso, SsoError, flow::Departure, provide
 /// How long a browser keeps what names its session, in seconds: as long as sessions with ProConnect last.
 const KEPT: u64 = 12 * 3600;
 /// Bytes of a cookie that browsers take.
-const LONGEST_COOKIE: usize = 3800;
+pub(super) const LONGEST_COOKIE: usize = 3800;
 /// What the seal is for.
 const SESSION: &str = "session";
 

@@ -160,6 +160,10 @@ fn reason(error: &SsoError, language: Language) -> String {
             "Cette connexion a expiré ou n'a pas commencé dans ce navigateur. Recommencez depuis votre application.",
             "This log-in has expired or was not begun in this browser. Please begin again in your application.",
         ),
+        SsoError::TooLong => (
+            "La demande de votre application est trop longue.",
+            "The request of your application is too long.",
+        ),
         SsoError::Cancelled => (
             "La connexion a été interrompue. Recommencez depuis votre application.",
             "The log-in was broken off. Please begin again in your application.",

@@ -1,4 +1,4 @@
-//! What people do to their account, after they have shown their password once more.
+//! What people do to their account, after they have shown once more who they are.
 
 use axum::response::{IntoResponse, Response};
 use chappe_accounts::{Erase, Error as Refusal, OtherDevices};
@@ -32,6 +32,10 @@ async fn attempt(visitor: &Visitor, user: &UserId, fields: &Fields) -> Result<Pa
         "reset" => Place::Reset,
         _ => return Err(Error::request("there is nothing of this name to do")),
     };
+    // A password is changed only by whoever knows the one before.
+    if visitor.proved && place != Place::Overview {
+        return perform(visitor, user, place, fields).await;
+    }
     let password = fields.get("password").unwrap_or_default();
     match visitor.oauth.prove(visitor.origin, user.as_str(), password).await {
         Ok(_) => {}
@@ -43,6 +47,10 @@ async fn attempt(visitor: &Visitor, user: &UserId, fields: &Fields) -> Result<Pa
             return Ok(page);
         }
     }
+    perform(visitor, user, place, fields).await
+}
+
+async fn perform(visitor: &Visitor, user: &UserId, place: Place, fields: &Fields) -> Result<Page, Error> {
     match place {
         Place::EndDevice => end_device(visitor, user, fields).await,
         Place::Deactivate => deactivate(visitor, user, fields).await,
@@ -109,8 +117,8 @@ async fn change_password(visitor: &Visitor, user: &UserId, fields: &Fields) -> R
     // The new password ended what this browser was logged in by.
     let oauth = &visitor.oauth;
     oauth.close_browser(&visitor.cookie).await?;
-    let password = oauth.accounts().password_mark(user).await?.ok_or(Error::Internal)?;
-    let cookie = oauth.open_browser(&Proved { user: user.to_owned(), password }).await?;
+    let mark = oauth.accounts().log_in_mark(user).await?;
+    let cookie = oauth.open_browser(Proved { user: user.to_owned(), mark }, None).await?;
     let mut body = visitor.html();
     body.say("<p>Votre mot de passe est changé.</p>", "<p>Your password is changed.</p>");
     super::overview::way(&mut body, "org.matrix.profile", None, "Votre compte", "Your account");

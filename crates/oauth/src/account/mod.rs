@@ -80,8 +80,8 @@ async fn at(
     };
     match (place, device) {
         (Place::Device, Some(device)) => Ok(overview::device(visitor, &device)),
-        (Place::EndDevice, Some(device)) => Ok(questions::end_device(visitor, &device, notice)),
-        (Place::Deactivate, _) => Ok(questions::deactivate(visitor, user, notice)),
+        (Place::EndDevice, Some(device)) => questions::end_device(visitor, user, &device, notice).await,
+        (Place::Deactivate, _) => questions::deactivate(visitor, user, notice).await,
         (Place::Reset, _) => questions::reset(visitor, user, notice).await,
         (Place::Overview | Place::Device | Place::EndDevice, _) => {
             overview::page(visitor, user, notice).await

@@ -43,7 +43,9 @@ pub(super) async fn page(
         body.raw("</li>");
     }
     body.raw("</ul>");
-    password(visitor, &mut body);
+    if accounts.has_password(user).await? {
+        password(visitor, &mut body);
+    }
     body.raw("<h2>").say("Fermer le compte", "Close the account").raw("</h2>");
     way(&mut body, "org.matrix.account_deactivate", None, "Fermer le compte…", "Close the account…");
     body.form("/logout", &visitor.proof());

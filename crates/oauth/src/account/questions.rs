@@ -1,28 +1,60 @@
-//! What is asked once more before it is done, with the password: a link may have been made by anybody.
+//! What is asked once more before it is done, with a proof of who asks: a link may have been made by anybody.
 
 use chappe_accounts::DeviceInfo;
 use ruma::UserId;
 
 use super::overview::{describe, way};
-use crate::{error::Error, html::Html, page::Page, visitor::Visitor};
+use crate::{
+    error::Error,
+    fields::Fields,
+    html::Html,
+    login::Goal,
+    page::Page,
+    sso::{self, Why},
+    visitor::Visitor,
+};
+
+/// Something to be done.
+struct Question<'a> {
+    /// What the form calls it, and the action that leads here.
+    what: (&'static str, &'static str),
+    device: Option<&'a str>,
+    /// What the button says, in French and English.
+    button: (&'static str, &'static str),
+    /// A choice besides: its name, and what is said of it.
+    choice: Option<(&'static str, &'static str, &'static str)>,
+}
 
 /// Whether a session is to end.
-pub(super) fn end_device(visitor: &Visitor, device: &DeviceInfo, notice: Option<&'static str>) -> Page {
+pub(super) async fn end_device(
+    visitor: &Visitor,
+    user: &UserId,
+    device: &DeviceInfo,
+    notice: Option<&'static str>,
+) -> Result<Page, Error> {
     let mut body = visitor.html();
     body.say(
         "<p>Cette session sera terminée et son appareil déconnecté :</p>",
         "<p>This session will end, its device will be logged out:</p>",
     );
     describe(&mut body, device);
-    let id = device.device_id.as_str();
-    ask(visitor, &mut body, ("end_device", Some(id)), notice);
-    body.say("Terminer la session", "End the session").raw("</button></form>");
+    let question = Question {
+        what: ("end_device", "org.matrix.device_delete"),
+        device: Some(device.device_id.as_str()),
+        button: ("Terminer la session", "End the session"),
+        choice: None,
+    };
+    ask(visitor, user, &mut body, &question, notice).await?;
     back(&mut body);
-    visitor.page(visitor.say("Terminer une session", "End a session"), &body)
+    Ok(visitor.page(visitor.say("Terminer une session", "End a session"), &body))
 }
 
 /// Whether the account is to be closed.
-pub(super) fn deactivate(visitor: &Visitor, user: &UserId, notice: Option<&'static str>) -> Page {
+pub(super) async fn deactivate(
+    visitor: &Visitor,
+    user: &UserId,
+    notice: Option<&'static str>,
+) -> Result<Page, Error> {
     let mut body = visitor.html();
     body.say("<p>Le compte ", "<p>The account ").raw("<b>").text(user.as_str()).raw("</b> ");
     body.say(
@@ -30,13 +62,15 @@ pub(super) fn deactivate(visitor: &Visitor, user: &UserId, notice: Option<&'stat
          pourra plus être utilisé.</p>",
         "will be closed for good: all its sessions end, it leaves its rooms, and its user id cannot be used again.</p>",
     );
-    ask(visitor, &mut body, ("deactivate", None), notice);
-    body.say("Fermer le compte", "Close the account").raw("</button><label class=\"check\">");
-    body.raw("<input type=\"checkbox\" name=\"erase\" value=\"yes\">");
-    body.say("Oublier aussi mon nom et mes données", "Forget my name and my data as well");
-    body.raw("</label></form>");
+    let question = Question {
+        what: ("deactivate", "org.matrix.account_deactivate"),
+        device: None,
+        button: ("Fermer le compte", "Close the account"),
+        choice: Some(("erase", "Oublier aussi mon nom et mes données", "Forget my name and my data as well")),
+    };
+    ask(visitor, user, &mut body, &question, notice).await?;
     back(&mut body);
-    visitor.page(visitor.say("Fermer le compte", "Close the account"), &body)
+    Ok(visitor.page(visitor.say("Fermer le compte", "Close the account"), &body))
 }
 
 /// Whether applications that wait for it may replace the identity.
@@ -66,29 +100,59 @@ pub(super) async fn reset(
              Accept only if you have just asked for it yourself.</p>",
         );
         describe(&mut body, &device);
-        ask(visitor, &mut body, ("reset", Some(id.as_str())), notice);
-        body.say("Réinitialiser mon identité", "Reset my identity").raw("</button></form>");
+        let question = Question {
+            what: ("reset", "org.matrix.cross_signing_reset"),
+            device: Some(id.as_str()),
+            button: ("Réinitialiser mon identité", "Reset my identity"),
+            choice: None,
+        };
+        ask(visitor, user, &mut body, &question, notice).await?;
     }
     back(&mut body);
     Ok(visitor.page(visitor.say("Identité cryptographique", "Cryptographic identity"), &body))
 }
 
-/// A form that asks for the password, up to the words on its button.
-fn ask(
+/// The form that does it: with the password, or once an identity provider has said anew who this is.
+async fn ask(
     visitor: &Visitor,
+    user: &UserId,
     body: &mut Html,
-    (what, device): (&'static str, Option<&str>),
+    question: &Question<'_>,
     notice: Option<&'static str>,
-) {
+) -> Result<(), Error> {
     if let Some(notice) = notice {
         body.notice(notice);
     }
-    body.form("/account", &visitor.proof()).hidden("do", what);
-    if let Some(device) = device {
-        body.hidden("device_id", device);
+    let (what, action) = question.what;
+    let by_password = !visitor.proved && visitor.oauth.accounts().has_password(user).await?;
+    if visitor.proved || by_password {
+        body.form("/account", &visitor.proof()).hidden("do", what);
+        if let Some(device) = question.device {
+            body.hidden("device_id", device);
+        }
+        if by_password {
+            body.raw("<label>").say("Votre mot de passe", "Your password");
+            body.password("password", "current-password").raw("</label>");
+        }
+        body.raw("<button class=\"main\">").say(question.button.0, question.button.1).raw("</button>");
+        if let Some((name, french, english)) = question.choice {
+            body.raw("<label class=\"check\"><input type=\"checkbox\" value=\"yes\" name=\"")
+                .raw(name)
+                .raw("\">");
+            body.say(french, english).raw("</label>");
+        }
+        body.raw("</form>");
     }
-    body.raw("<label>").say("Votre mot de passe", "Your password").password("password", "current-password");
-    body.raw("</label><button class=\"main\">");
+    if !visitor.proved {
+        let mut here = Fields::default();
+        here.set("action", action);
+        if let Some(device) = question.device {
+            here.set("device_id", device);
+        }
+        let providers = visitor.oauth.sso().providers_of(user).await?;
+        sso::links(body, &Goal::new("account", &here), &providers, Why::Prove);
+    }
+    Ok(())
 }
 
 fn back(body: &mut Html) {

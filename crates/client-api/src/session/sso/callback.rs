@@ -45,6 +45,14 @@ pub(super) async fn handler(
             let page = SsoPage::Approve { user, operation, ticket: &ticket };
             html(&identity, language, StatusCode::OK, &page).into_response()
         }
+        Ok(Arrival::Browsing { page, pass, session }) => {
+            let mut response = away(&page);
+            set_cookie(&mut response, &pass);
+            if let Some(session) = &session {
+                set_cookie(&mut response, session);
+            }
+            response
+        }
         Err(error) => failed(&identity, language, &error).into_response(),
     };
     set_cookie(&mut response, &gone);

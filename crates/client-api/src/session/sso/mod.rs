@@ -43,7 +43,7 @@ fn html(identity: &Identity, language: Language, status: StatusCode, page: &SsoP
 /// The page that says why nobody was let in.
 fn failed(identity: &Identity, language: Language, error: &SsoError) -> Page {
     let status = match error {
-        SsoError::Ended | SsoError::Client(_) => StatusCode::BAD_REQUEST,
+        SsoError::Ended | SsoError::TooLong | SsoError::Client(_) => StatusCode::BAD_REQUEST,
         SsoError::NoProvider => StatusCode::NOT_FOUND,
         SsoError::Provider(_) => StatusCode::BAD_GATEWAY,
         SsoError::Accounts(chappe_accounts::Error::Store(_))

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::home::{Home, User};
 
-const DEVICE: &str = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device";
+pub(super) const DEVICE: &str = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device";
 
 /// What puts a device to sleep.
-fn asleep(user: &User<'_>, device: &str) -> Value {
+pub(super) fn asleep(user: &User<'_>, device: &str) -> Value {
     let key = "A".repeat(43);
     json!({
         "device_id": device,

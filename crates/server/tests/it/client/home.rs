@@ -86,6 +86,13 @@ impl Home {
         Self::placed(&folder, &Db::new(Memory::default()), &FakeNet::new(), &text).await
     }
 
+    /// A server with other lines in the section `client.registration`, and more in front.
+    pub(super) async fn with_registration(lines: &str, more: &str) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let text = CONFIGURATION.replace("open = true\nguests = true", lines);
+        Self::placed(&folder, &Db::new(Memory::default()), &FakeNet::new(), &format!("{more}\n{text}")).await
+    }
+
     /// A server on a folder and a database that may have been another one's before.
     pub(super) async fn again(folder: &Arc<TempDir>, db: &Db, more: &str) -> Self {
         Self::placed(folder, db, &FakeNet::new(), &format!("{more}\n{CONFIGURATION}")).await

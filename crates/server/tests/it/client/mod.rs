@@ -18,5 +18,7 @@ mod rooms;
 mod search;
 mod sliding;
 mod sso;
+mod strangers;
 mod table;
 mod unstable;
+mod visibility;

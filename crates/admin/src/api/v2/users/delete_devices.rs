@@ -19,6 +19,6 @@ pub(super) async fn handler(
     Body(request): Body<Request>,
 ) -> Result<Json<Value>> {
     api.account(&user).await?;
-    api.accounts.delete_devices(&user, &request.devices).await?;
+    api.accounts.shut_out(&user, &request.devices).await?;
     Ok(Json(json!({})))
 }

@@ -23,6 +23,10 @@ async fn forms_are_taken_only_from_the_browser_they_were_shown_to() {
             ("/logout", vec![("to", "account")]),
             ("/link", vec![("user_code", "BBBBBBBB"), ("decision", "allow")]),
             ("/account", vec![("do", "deactivate"), ("password", PASSWORD)]),
+            (
+                "/sign_up",
+                vec![("to", "account"), ("name", "eve"), ("password", PASSWORD), ("again", PASSWORD)],
+            ),
         ] {
             let mut fields = fields;
             fields.push(("csrf", proof));

@@ -201,6 +201,29 @@ async fn whatever_ends_a_device_ends_it_for_its_client() {
 }
 
 #[tokio::test]
+async fn whoever_is_logged_out_everywhere_is_logged_out_of_the_pages() {
+    let home = home().await;
+    let (admin, alice) = (home.administrator("admin").await, home.user("alice").await);
+    let client = Client::new(&home).await;
+    let again = json!({ "type": "m.login.password", "user": "alice", "password": PASSWORD });
+    for by_admin in [false, true] {
+        let mut browser = Browser::new(&home);
+        let code = parameter(&client.let_in(&mut browser, "alice", &[]).await, "code");
+        let page = async |browser: &mut Browser<'_>| browser.get(&format!("{BASE}/account")).await.html();
+        assert!(page(&mut browser).await.contains("Your sessions"));
+        if by_admin {
+            let mine = home.call("", "POST", "/login", again.clone()).await.ok();
+            let end = json!({ "devices": [mine["device_id"]] });
+            admin.post("/_synapse/admin/v2/users/@alice:a.test/delete_devices", end).await.ok();
+        } else {
+            alice.post("/logout/all", json!({})).await.ok();
+        }
+        assert!(!page(&mut browser).await.contains("Your sessions"), "{by_admin}");
+        client.token_for(&code, &[]).await.oauth_error(400, "invalid_grant");
+    }
+}
+
+#[tokio::test]
 async fn bodies_of_another_kind_or_size_are_refused() {
     let home = home().await;
     let client = Client::new(&home).await;
@@ -243,6 +266,7 @@ async fn registrations_are_counted_and_bounded() {
     for name in ["A", "B"] {
         Client::with(&home, json!({ "client_name": name })).await;
     }
+    // None that was just used gives way.
     register(&home, metadata(&json!({ "client_name": "C" })))
         .await
         .oauth_error(429, "temporarily_unavailable");

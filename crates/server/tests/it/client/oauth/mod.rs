@@ -4,6 +4,7 @@ mod account;
 mod devices;
 mod forms;
 mod hostile;
+mod sign_up;
 mod story;
 
 use axum::body::Body;
@@ -13,7 +14,7 @@ use url::form_urlencoded;
 
 use super::home::{Answer, Home, PASSWORD};
 
-const BASE: &str = "/_matrix/client/unstable/chappe/oauth";
+pub(super) const BASE: &str = "/_matrix/client/unstable/chappe/oauth";
 const COOKIE: &str = "__Host-chappe-oauth";
 const BACK: &str = "com.example.app:/callback";
 const ISSUER: &str = "http://a.test/";
@@ -48,7 +49,7 @@ impl Answer {
     }
 }
 
-fn encoded(fields: &[(&str, &str)]) -> String {
+pub(super) fn encoded(fields: &[(&str, &str)]) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
 }
 
@@ -58,14 +59,14 @@ fn query_of(address: &str) -> Vec<(String, String)> {
 }
 
 #[track_caller]
-fn parameter(address: &str, name: &str) -> String {
+pub(super) fn parameter(address: &str, name: &str) -> String {
     let found = query_of(address).into_iter().find(|(key, _)| key == name);
     assert!(found.is_some(), "no {name} in {address}");
     found.unwrap_or_default().1
 }
 
 /// The hidden fields of the form of a page that is posted to `action`.
-fn hidden(page: &str, action: &str) -> Vec<(String, String)> {
+pub(super) fn hidden(page: &str, action: &str) -> Vec<(String, String)> {
     let begin = format!("<form method=\"post\" action=\"{BASE}{action}\">");
     assert!(page.contains(&begin), "no form for {action} in {page}");
     let (_, form) = page.split_once(&begin).unwrap_or_default();
@@ -142,7 +143,7 @@ impl<'a> Browser<'a> {
 }
 
 /// A registered client.
-struct Client<'a> {
+pub(super) struct Client<'a> {
     home: &'a Home,
     id: String,
 }
@@ -165,7 +166,7 @@ async fn register(home: &Home, metadata: Value) -> Answer {
 }
 
 impl<'a> Client<'a> {
-    async fn new(home: &'a Home) -> Self {
+    pub(super) async fn new(home: &'a Home) -> Self {
         Self::with(home, json!({})).await
     }
 
@@ -176,7 +177,7 @@ impl<'a> Client<'a> {
     }
 
     /// The address that the client opens in a browser; `change` replaces parameters, or with an empty value removes them.
-    fn address(&self, change: &[(&str, &str)]) -> String {
+    pub(super) fn address(&self, change: &[(&str, &str)]) -> String {
         let usual = [
             ("response_type", "code"),
             ("client_id", &self.id),
@@ -207,7 +208,7 @@ impl<'a> Client<'a> {
         self.home.send(request.body(Body::from(encoded(fields))).unwrap()).await
     }
 
-    async fn token_for(&self, code: &str, change: &[(&str, &str)]) -> Answer {
+    pub(super) async fn token_for(&self, code: &str, change: &[(&str, &str)]) -> Answer {
         let usual = [
             ("grant_type", "authorization_code"),
             ("client_id", self.id.as_str()),

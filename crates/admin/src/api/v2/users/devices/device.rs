@@ -44,6 +44,6 @@ pub(in crate::api::v2::users) async fn delete(
     Arguments((user, device)): Arguments<(OwnedUserId, OwnedDeviceId)>,
 ) -> Result<Json<Value>> {
     api.account(&user).await?;
-    api.accounts.delete_devices(&user, &[device]).await?;
+    api.accounts.shut_out(&user, &[device]).await?;
     Ok(Json(json!({})))
 }
