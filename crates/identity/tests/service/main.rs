@@ -26,8 +26,8 @@ use chappe_store::Store;
 use chappe_world::{Fake, FakeNet, World};
 use parking_lot::Mutex;
 use ruma::{
-    ClientSecret, OwnedClientSecret, OwnedSessionId, OwnedUserId, ServerName, SessionId, UserId,
-    owned_room_id, user_id,
+    ClientSecret, OwnedClientSecret, OwnedServerName, OwnedSessionId, OwnedUserId, ServerName, SessionId,
+    UserId, owned_room_id, user_id,
 };
 use serde_json::{Map, Value, json};
 
