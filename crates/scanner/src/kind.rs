@@ -44,7 +44,7 @@ mod tests {
     fn kinds_are_told_by_what_is_in_a_file() {
         for (head, wanted) in [
             (&b"MZ\x90\0\x03\0\0\0"[..], "application/vnd.microsoft.portable-executable"),
-            (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "application/x-executable"),
+            (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "application/x-executable"),
             (b"\x89PNG\r\n\x1a\n", "image/png"),
             (b"%PDF-1.7", "application/pdf"),
             ("bonjour, c'est l'été".as_bytes(), "text/plain"),
