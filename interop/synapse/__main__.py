@@ -18,7 +18,7 @@ from .chapters import CHAPTERS, FORMS, VERSIONS, table
 from .forks import Fork
 from .outages import Divided, outage, partition
 from .pair import Pair
-from .servers import KINDS, START_LIMIT, PartialChappe, SecondChappe, Server
+from .servers import KINDS, START_LIMIT, SecondChappe, SecondSynapse, Server
 from .tale import Tale, together
 
 WHOLE_LIMIT = 900.0
@@ -81,7 +81,7 @@ def turned(servers: list[Server], by: int) -> list[Server]:
 async def meet(folder: Path, kinds: list[str], versions: list[int], only: str) -> None:
     """Starts the servers, tells everything, stops them."""
     authority = Authority(folder)
-    third = next(kind for kind in (PartialChappe.label, SecondChappe.label) if kind not in kinds)
+    third = next(kind for kind in (SecondChappe.label, SecondSynapse.label) if kind not in kinds)
     servers = [KINDS[kind](folder, authority) for kind in [*kinds, third]]
     matrix = Matrix(servers, versions, only)
     steps = Steps("servers")

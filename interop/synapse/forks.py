@@ -34,7 +34,7 @@ class Fork(Tale):
         given = await creator.give_power(self.room, {second.user_id: 90, third.user_id: 80})
         for somebody in [*self.rulers, *self.members]:
             await somebody.sees(self.room, given)
-        # Who joined with partial state knows all members now.
+        # Nobody lacks anybody before the lines are cut.
         await agree(self.room, *self.rulers)
 
     async def meanwhile(self) -> None:
