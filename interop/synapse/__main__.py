@@ -52,7 +52,7 @@ class Matrix:
         for chapter in CHAPTERS:
             if int(pair.version) not in chapter.versions or self.only not in chapter.name:
                 continue
-            if why := chapter.cannot.get(pair.label):
+            if why := chapter.cannot.get(pair.kind):
                 print(f"{pair.steps.label}: not  {chapter.name}: {why}")
             else:
                 await pair.tell(chapter.name, partial(chapter.tell, pair))

@@ -23,7 +23,7 @@ class Chapter:
     tell: Tell
     versions: Container[int] = VERSIONS
     cannot: Mapping[str, str] = field(default_factory=dict)
-    """Which guest in whose room cannot, and why."""
+    """The kind of pair that cannot, and why."""
 
 
 def once(name: str, tell: Tell, cannot: Mapping[str, str] | None = None) -> Chapter:

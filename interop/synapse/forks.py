@@ -34,6 +34,8 @@ class Fork(Tale):
         given = await creator.give_power(self.room, {second.user_id: 90, third.user_id: 80})
         for somebody in [*self.rulers, *self.members]:
             await somebody.sees(self.room, given)
+        # Nobody lacks anybody before the lines are cut.
+        await agree(self.room, *self.rulers)
 
     async def meanwhile(self) -> None:
         """Bans and power against each other, and members who go on."""

@@ -15,6 +15,7 @@ class Pair(Tale):
     def __init__(self, home: Server, away: Server, version: str) -> None:
         super().__init__(f"{away.label} in a {home.label} room", version)
         self.home, self.away = home, away
+        self.kind = f"{away.software} in a {home.software} room"
         self.host: Person
         self.guest: Person
 

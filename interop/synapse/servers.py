@@ -36,6 +36,7 @@ class Server(ABC):
     """A homeserver named `HOST:PORT`: clients in clear on one port; federation by TLS, behind a wire."""
 
     label: str
+    software: str
     host = "localhost"
 
     def __init__(self, folder: Path, authority: Authority) -> None:
@@ -107,7 +108,7 @@ class Server(ABC):
 class Synapse(Server):
     """Synapse from PyPI, on SQLite."""
 
-    label = "synapse"
+    label = software = "synapse"
     # Not the name of Chappe with another port: server ACLs know no ports.
     host = "127.0.0.1"
 
@@ -180,7 +181,7 @@ class SecondSynapse(Synapse):
 class Chappe(Server):
     """The binary named by CHAPPE_BIN."""
 
-    label = "chappe"
+    label = software = "chappe"
 
     def configure(self) -> None:
         (self.folder / "chappe.toml").write_text(f"""
@@ -236,4 +237,16 @@ class SecondChappe(Chappe):
     label = "chappe-2"
 
 
-KINDS: dict[str, type[Server]] = {kind.label: kind for kind in (Synapse, SecondSynapse, Chappe, SecondChappe)}
+class PartialChappe(Chappe):
+    """A Chappe that is in a room before its members are (MSC3706)."""
+
+    label = "chappe-partial"
+
+    def configure(self) -> None:
+        super().configure()
+        with (self.folder / "chappe.toml").open("a") as configuration:
+            configuration.write("\n[rooms]\npartial_joins = true\n")
+
+
+ALL: list[type[Server]] = [Synapse, SecondSynapse, Chappe, SecondChappe, PartialChappe]
+KINDS = {kind.label: kind for kind in ALL}
