@@ -64,7 +64,8 @@ pub struct People {
 }
 
 impl Search {
-    /// People whose id or name has words that begin like all words of `term`, for the local user `asking`.
+    /// People whose id or name has words that begin like all words of `term`, for the local user `asking`, who is
+    /// found like others in rooms that are open to everybody.
     ///
     /// One question to the index, then a few look-ups for each person shown.
     ///
@@ -90,7 +91,7 @@ impl Search {
                 Question { words: asked.clone(), rooms: rooms.clone(), circle, offset, limit: page };
             let names = self.ask(index.clone(), move |index| question.ask(index)).await?;
             let last = names.len() < page;
-            let seen = Seen { inner: &self.0, reader: &reader, words: &asked, rooms: &rooms, circle };
+            let seen = Seen { inner: &self.0, reader: &reader, asking, words: &asked, rooms: &rooms, circle };
             for user in &names {
                 let Some(person) = seen.person(user).await? else { continue };
                 if found.results.len() == limit {
@@ -227,6 +228,7 @@ impl Question {
 struct Seen<'a> {
     inner: &'a Inner,
     reader: &'a Reader<'a>,
+    asking: &'a UserId,
     words: &'a [String],
     rooms: &'a BTreeSet<RoomNid>,
     circle: Circle,
@@ -240,7 +242,7 @@ impl Seen<'_> {
         if local && !is_there(self.reader, user).await? {
             return Ok(None);
         }
-        let everybody = local && self.circle == Circle::Everybody;
+        let everybody = local && self.circle == Circle::Everybody && user != self.asking;
         let place = if everybody { None } else { self.meeting_place(user).await? };
         if place.is_none() && !everybody {
             return Ok(None);
@@ -261,10 +263,10 @@ impl Seen<'_> {
         Ok(meant.then(|| Person { user: user.to_owned(), display_name, avatar_url }))
     }
 
-    /// A room that both are joined to, or one that anybody may enter or look into.
+    /// A room that both are joined to, or one that anybody may enter or look into. Oneself one meets in the latter alone.
     async fn meeting_place(&self, user: &UserId) -> Result<Option<RoomNid>, Error> {
         let theirs = rooms_of(self.inner, self.reader, user).await?;
-        if let Some(shared) = theirs.intersection(self.rooms).next() {
+        if let Some(shared) = theirs.intersection(self.rooms).next().filter(|_| user != self.asking) {
             return Ok(Some(*shared));
         }
         let theirs: Vec<RoomNid> = theirs.into_iter().take(ROOMS).collect();
