@@ -267,6 +267,16 @@ registry! {
     EXTERNAL_IDS = 120, Point;
     /// The same by user.
     EXTERNAL_IDS_OF = 121, Index;
+    /// Accounts by when their end is to be looked at.
+    RENEWALS_DUE = 125, Queue;
+    /// How the end of each account is dealt with.
+    RENEWALS = 126, Point;
+    /// Links that renew accounts, by hash.
+    RENEWAL_LINKS = 127, Point;
+    /// How far giving ends to accounts that had none has come.
+    ENROLMENTS = 128, Point;
+    /// Whose an address was when the account was closed.
+    FORMER_OWNERS = 129, Point;
 
     // Delivery.
     /// Threads that users follow.

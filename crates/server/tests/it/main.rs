@@ -13,4 +13,5 @@ mod life;
 mod push;
 mod round_trips;
 mod sign_up;
+mod tchap;
 mod tls;
