@@ -129,18 +129,7 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
             outro: "To find it, create an account with this address, or add it to your account. \
                     If you do not know this person, do nothing.",
         },
-        (Occasion::Ending, Language::Fr) => Sentences {
-            subject: "Votre compte arrive à expiration",
-            intro: "Confirmez que vous avez encore besoin du compte de",
-            button: "Renouveler mon compte",
-            outro: "Rien n'est perdu : vos appareils, vos salons et vos messages vous attendent.",
-        },
-        (Occasion::Ending, Language::En) => Sentences {
-            subject: "Your account is about to expire",
-            intro: "Confirm that you still need the account of",
-            button: "Renew my account",
-            outro: "Nothing is lost: your devices, your rooms and your messages wait for you.",
-        },
+        (Occasion::Ending, language) => before_an_end(language),
         (Occasion::AlreadyRegistered, Language::Fr) => Sentences {
             subject: "Vous avez déjà un compte",
             intro: "Quelqu'un, sans doute vous, a voulu créer un compte alors qu'il en existe un pour",
@@ -152,6 +141,23 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
             intro: "Someone, most likely you, wanted to create an account, but there is one for",
             button: "",
             outro: "Log in with your password, or ask for a new one if you forgot it.",
+        },
+    }
+}
+
+fn before_an_end(language: Language) -> Sentences {
+    match language {
+        Language::Fr => Sentences {
+            subject: "Votre compte arrive à expiration",
+            intro: "Confirmez que vous avez encore besoin du compte de",
+            button: "Renouveler mon compte",
+            outro: "Rien n'est perdu : vos appareils, vos salons et vos messages vous attendent.",
+        },
+        Language::En => Sentences {
+            subject: "Your account is about to expire",
+            intro: "Confirm that you still need the account of",
+            button: "Renew my account",
+            outro: "Nothing is lost: your devices, your rooms and your messages wait for you.",
         },
     }
 }

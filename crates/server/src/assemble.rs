@@ -90,11 +90,9 @@ impl House {
             homeservers: Arc::new(federation.clone()),
         });
         let sso = ground.sso(config, &service)?;
-        let identity_api = chappe_identity_api::Api::new(chappe_identity_api::Deps {
-            service: service.clone(),
-            network,
-            config: config.identity_api.clone(),
-        });
+        let section = config.identity_api.clone();
+        let deps = chappe_identity_api::Deps { service: service.clone(), network, config: section };
+        let identity_api = chappe_identity_api::Api::new(deps);
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
