@@ -11,7 +11,7 @@ use chappe_store::{
 };
 use ruma::{DeviceId, OwnedUserId, UserId};
 
-use crate::{Accounts, Error, NewUser, Requester, tokens::sha256};
+use crate::{Accounts, Error, NewUser, Requester, requester::Admission, tokens::sha256};
 
 /// The application services, and which token is whose.
 #[derive(Default)]
@@ -45,7 +45,7 @@ impl Accounts {
 
     /// An application service as one of its users, its own by default, and as one of that user's devices.
     /// [`Error::Forbidden`] for users that are not its, or not there; [`Error::UnknownDevice`]; [`Error::Deactivated`];
-    /// [`Error::Locked`]. It is never a server administrator, whoever it acts as.
+    /// [`Error::Locked`]; [`Error::Expired`]. It is never a server administrator, whoever it acts as.
     pub async fn masquerade(
         &self,
         service: &Arc<Registration>,
@@ -56,6 +56,7 @@ impl Accounts {
         if !service.covers_user(&user) {
             return Err(Error::Forbidden("this application service cannot act as this user"));
         }
+        let version = self.inner.cache.version(&user);
         let reader = self.store().read();
         let Some(Json(record)) = reader.get::<Users>(&user).await? else {
             return Err(Error::Forbidden("this application service has not registered this user"));
@@ -66,6 +67,7 @@ impl Accounts {
         if record.locked {
             return Err(Error::Locked);
         }
+        self.check_end(&user, &record).await?;
         if let Some(device) = device {
             let found = reader.get::<Devices>(&(user.clone(), device.to_owned())).await?;
             if found.is_none_or(|Json(found)| found.dehydrated) {
@@ -80,6 +82,7 @@ impl Accounts {
             suspended: record.suspended,
             oauth: false,
             appservice: Some(service.clone()),
+            admission: Admission { version, until: self.end_of(&record) },
         })
     }
 

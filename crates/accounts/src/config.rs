@@ -13,6 +13,8 @@ pub struct AccountsConfig {
     pub tokens: TokenConfig,
     /// How much one account may keep.
     pub limits: LimitsConfig,
+    /// How long accounts are good for.
+    pub validity: ValidityConfig,
     /// Localparts nobody may register, beside those that are always reserved.
     pub reserved_names: Vec<String>,
     /// Whether somebody whose name stands in the text of an event counts as mentioned where the event does not say who is.
@@ -35,8 +37,28 @@ pub struct PasswordConfig {
     pub at_once: usize,
     /// Hashes that may wait for their turn; beyond, clients are asked to come back later.
     pub waiting: usize,
+    /// What stands behind each password in the bcrypt hashes that were imported from another server.
+    pub bcrypt_pepper: Pepper,
     /// What a new password must look like.
     pub policy: PasswordPolicy,
+}
+
+/// A secret that is mixed into passwords.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Pepper(String);
+
+impl Pepper {
+    /// The secret.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pepper")
+    }
 }
 
 impl Default for PasswordConfig {
@@ -47,6 +69,7 @@ impl Default for PasswordConfig {
             lanes: 1,
             at_once: 2,
             waiting: 200,
+            bcrypt_pepper: Pepper::default(),
             policy: PasswordPolicy::default(),
         }
     }
@@ -163,5 +186,47 @@ impl Default for LimitsConfig {
             backup_versions: 50,
             backup_keys: 1_000_000,
         }
+    }
+}
+
+/// The section `[accounts.validity]`: after how long an account ends unless its user says that it is still needed. Guests,
+/// users of application services and the server itself have no end.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValidityConfig {
+    /// Days from the making of an account to its end, and from each renewal; 0: accounts have no end.
+    pub days: u32,
+    /// How many days before the end mails go out, one for each.
+    pub mail_days_before: Vec<u32>,
+    /// Whether mails hold a link; otherwise a code that users type into their client.
+    pub links: bool,
+    /// Days after which an account that has ended is closed, without being erased; 0: never.
+    pub close_after_days: u32,
+    /// Who has no end: patterns with `*` and `?` of user ids, if they begin with `@`, or of e-mail addresses.
+    pub exempt: Vec<String>,
+}
+
+impl Default for ValidityConfig {
+    fn default() -> Self {
+        Self {
+            days: 0,
+            mail_days_before: vec![60, 30, 15],
+            links: true,
+            close_after_days: 0,
+            exempt: Vec::new(),
+        }
+    }
+}
+
+impl ValidityConfig {
+    /// Whether accounts can live by it; the sentence says why not.
+    pub fn check(&self) -> Result<(), String> {
+        if self.days > 0 && self.mail_days_before.iter().any(|before| *before >= self.days) {
+            return Err("mail_days_before must be less than days".to_owned());
+        }
+        if self.mail_days_before.len() > 20 {
+            return Err("at most 20 mails go out before an end".to_owned());
+        }
+        Ok(())
     }
 }

@@ -65,6 +65,9 @@ pub enum Error {
     /// The account is locked: 401 `M_USER_LOCKED`, soft logout.
     #[error("this account has been locked")]
     Locked,
+    /// The account has ended until it is renewed: 403 `ORG_MATRIX_EXPIRED_ACCOUNT`. Nothing is lost.
+    #[error("this account has expired")]
+    Expired,
     /// The user has no such device to act as: 400 `M_UNKNOWN_DEVICE`.
     #[error("this user has no such device")]
     UnknownDevice,

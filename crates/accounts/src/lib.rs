@@ -33,6 +33,7 @@ mod tokens;
 mod uia;
 mod uia_sessions;
 mod users;
+mod validity;
 
 pub use chappe_store::accounts::{
     Deactivation, Device, OAuthLogIn, OneOffPurpose, RegistrationToken, Seen, User, UserKind,
@@ -42,7 +43,9 @@ pub use self::{
     account_data::{AccountDataItem, Scope},
     accounts::Accounts,
     backup::{BackupInfo, BackupKeysChange, BackupKeysMap},
-    config::{AccountsConfig, LimitsConfig, PasswordConfig, PasswordPolicy, TokenConfig},
+    config::{
+        AccountsConfig, LimitsConfig, PasswordConfig, PasswordPolicy, Pepper, TokenConfig, ValidityConfig,
+    },
     dehydrated::{DehydratedMessages, Dehydrating},
     devices::DeviceInfo,
     error::{Error, Weakness},
@@ -63,6 +66,7 @@ pub use self::{
     tokens::{Issued, LogIn, Refreshing},
     uia::{EmailStage, Operation, Proof, UiaSession, Verified},
     users::{Erase, NewUser, OtherDevices, UserFilter},
+    validity::{Duty, Reminder, RenewalSecret, Renewed, Validity},
 };
 
 #[cfg(test)]

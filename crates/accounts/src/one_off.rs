@@ -4,6 +4,7 @@ use chappe_store::{
     Json, Table, Tx,
     accounts::{Expiries, OneOffPurpose, OneOffToken, OneOffTokens, Users},
     accounts_keys::ToDeviceTxns,
+    validity::RenewalLinks,
 };
 use ruma::{OwnedUserId, UserId};
 
@@ -51,7 +52,8 @@ impl Accounts {
             return Err(UNKNOWN);
         }
         let Json(user) = reader.get::<Users>(&row.user).await?.ok_or(UNKNOWN)?;
-        if user.deactivated.is_some() || user.locked { Err(UNKNOWN) } else { Ok(row.user) }
+        let closed = user.deactivated.is_some() || user.locked || self.has_ended(&row.user, &user).await?;
+        if closed { Err(UNKNOWN) } else { Ok(row.user) }
     }
 
     async fn one_off(
@@ -86,6 +88,7 @@ impl Accounts {
             for (key, ()) in &rows {
                 match key.1 {
                     n if n == OneOffTokens::INFO.number => tx.delete::<OneOffTokens>(&key.2),
+                    n if n == RenewalLinks::INFO.number => tx.delete::<RenewalLinks>(&key.2),
                     n if n == ToDeviceTxns::INFO.number => tx.delete::<ToDeviceTxns>(&key.2),
                     _ => &mut tx,
                 }

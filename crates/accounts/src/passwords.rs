@@ -1,4 +1,5 @@
-//! Passwords: argon2id, off the async threads, a bounded number at a time.
+//! Passwords: argon2id, off the async threads, a bounded number at a time. Bcrypt hashes of another server are verified, and
+//! replaced when their users log in.
 
 use argon2::{
     Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version,
@@ -7,12 +8,16 @@ use argon2::{
 use chappe_store::{Tx, accounts::Passwords};
 use ruma::UserId;
 use tokio::sync::SemaphorePermit;
+use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 use crate::{Accounts, Error, PasswordPolicy, Weakness};
 
 /// The longest password that is looked at, in bytes.
 const LONGEST: usize = 512;
+
+/// The highest cost of an imported hash: about two seconds.
+const MOST_BCRYPT: u32 = 15;
 
 const REFUSED: Error = Error::Forbidden("Invalid username or password");
 
@@ -32,6 +37,28 @@ fn weakness(policy: &PasswordPolicy, password: &str) -> Option<Weakness> {
     } else {
         None
     }
+}
+
+/// Whether a text is a hash that this server can verify: bcrypt of a cost that can be borne, or argon2.
+pub(crate) fn is_hash(text: &str) -> bool {
+    if is_bcrypt(text) {
+        let parts: Vec<&str> = text.split('$').collect();
+        let [_, "2a" | "2b" | "2y", cost, rest] = parts[..] else { return false };
+        return cost.len() == 2
+            && rest.len() == 53
+            && cost.parse().is_ok_and(|cost| (4..=MOST_BCRYPT).contains(&cost));
+    }
+    PasswordHash::new(text).is_ok_and(|hash| Algorithm::try_from(hash.algorithm).is_ok())
+}
+
+fn is_bcrypt(hash: &str) -> bool {
+    hash.starts_with("$2")
+}
+
+/// Whether a password fits a bcrypt hash, as Synapse makes it: normalised, and with the pepper behind.
+fn fits_bcrypt(password: &str, pepper: &str, hash: &str) -> bool {
+    let peppered = Zeroizing::new(password.nfkc().chain(pepper.chars()).collect::<String>());
+    bcrypt::verify(peppered.as_bytes(), hash).unwrap_or(false)
 }
 
 impl Accounts {
@@ -64,7 +91,11 @@ impl Accounts {
             None => self.decoy()?,
         };
         let given = Zeroizing::new(password.to_owned());
+        let pepper = self.config().password.bcrypt_pepper.clone();
         let check = move || {
+            if is_bcrypt(&phc) {
+                return fits_bcrypt(&given, pepper.reveal(), &phc);
+            }
             let Ok(hash) = PasswordHash::new(&phc) else { return false };
             Argon2::default().verify_password(given.as_bytes(), &hash).is_ok()
         };
@@ -144,7 +175,7 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use super::{PasswordPolicy, Weakness, weakness};
+    use super::{PasswordPolicy, Weakness, fits_bcrypt, is_hash, weakness};
 
     #[test]
     fn weaknesses_are_told_in_their_order() {
@@ -166,6 +197,17 @@ mod tests {
             ("Abcdef1é", None),
         ] {
             assert_eq!(weakness(&policy, password), expected, "{password}");
+        }
+    }
+
+    #[test]
+    fn hashes_of_another_server_are_told_from_other_texts() {
+        let hash = bcrypt::hash("pass\u{212b}pepper".replace('\u{212b}', "\u{c5}"), 4).unwrap();
+        assert!(is_hash(&hash) && fits_bcrypt("pass\u{212b}", "pepper", &hash), "normalised");
+        assert!(!fits_bcrypt("pass", "pepper", &hash) && !fits_bcrypt("pass\u{212b}", "", &hash));
+        assert!(is_hash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"));
+        for bad in ["", "secret", "$2b$31$", &hash.replace("$04$", "$20$"), "$1$x$y", "$2x$04$"] {
+            assert!(!is_hash(bad), "{bad}");
         }
     }
 }

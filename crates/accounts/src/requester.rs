@@ -25,6 +25,17 @@ pub struct Requester {
     pub oauth: bool,
     /// The application service that acts as the user.
     pub appservice: Option<Arc<Registration>>,
+    /// On what terms it was let in.
+    pub admission: Admission,
+}
+
+/// On what terms a requester was let in, for requests that take long: see [`crate::Accounts::still_admits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Of what was known of the user then.
+    pub(crate) version: u64,
+    /// When the account ends, in milliseconds since 1970.
+    pub(crate) until: Option<u64>,
 }
 
 impl Requester {

@@ -3,9 +3,11 @@
 mod data;
 mod encryption;
 mod external;
+mod imported;
 mod inbox;
 mod interactive;
 mod sessions;
+mod validity;
 mod yielding;
 
 use chappe_kv::{Db, Memory};

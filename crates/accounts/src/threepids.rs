@@ -150,22 +150,25 @@ impl Accounts {
         })
     }
 
-    /// Unbinds all addresses of a user, in the identity service of this server too.
+    /// Unbinds all addresses of a user, in the identity service of this server too; gives them.
     pub(crate) async fn draft_threepid_ends(
         &self,
         reader: &Reader<'_>,
         tx: &mut Tx,
         user: &UserId,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<(String, String)>, Error> {
         let rows = reader.scan::<Threepids>(&user.to_owned(), Direction::Forward, usize::MAX).await?;
+        let mut addresses = Vec::new();
         for (key, row) in rows {
             tx.expect::<Threepids>(&key, Some(&row)).delete::<Threepids>(&key);
-            tx.delete::<ThreepidOwners>(&(key.1, key.2));
+            let address = (key.1, key.2);
+            tx.delete::<ThreepidOwners>(&address);
+            addresses.push(address);
         }
         for (key, ()) in reader.scan_all::<AssociationsOf>(&user.to_owned()).await? {
             self.draft_association_end(reader, tx, (user, &(key.1, key.2))).await?;
         }
-        Ok(())
+        Ok(addresses)
     }
 
     /// Has the identity service of this server forget that an address is a user's, if it says so.

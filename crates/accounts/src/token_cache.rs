@@ -20,6 +20,7 @@ const ENTRIES: usize = 200_000;
 pub(crate) struct Entry {
     pub(crate) requester: Requester,
     pub(crate) locked: bool,
+    /// When the token or the account ends.
     pub(crate) expires: Option<u64>,
     /// Of the user's slot, before the store was read.
     pub(crate) version: u64,
@@ -63,11 +64,9 @@ impl TokenCache {
         None
     }
 
-    /// Keeps an entry; says whether its account is locked.
-    pub(crate) fn keep(&self, hash: [u8; 32], entry: Entry) -> bool {
-        let locked = entry.locked;
+    /// Keeps an entry.
+    pub(crate) fn keep(&self, hash: [u8; 32], entry: Entry) {
         self.entries.insert(hash, Arc::new(entry));
-        locked
     }
 
     /// Voids what is kept of a user; to be called after the commit of a change.

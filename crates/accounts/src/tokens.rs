@@ -11,7 +11,8 @@ use chappe_store::{
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use crate::{
-    Accounts, Error, Requester, devices::Arrival, oauth::families, retry::retry, token_cache::Entry,
+    Accounts, Error, Requester, devices::Arrival, oauth::families, requester::Admission, retry::retry,
+    token_cache::Entry,
 };
 
 /// Whether a client can refresh its access token.
@@ -68,8 +69,22 @@ pub(crate) fn sha256(text: &str) -> [u8; 32] {
     hash
 }
 
+/// What a token is shown for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Errand {
+    Anything,
+    Leaving,
+    Renewing,
+}
+
+impl Errand {
+    fn admit(self, entry: &Entry) -> Result<Requester, Error> {
+        if entry.locked && self != Self::Leaving { Err(Error::Locked) } else { Ok(entry.requester.clone()) }
+    }
+}
+
 /// A standing that refuses every request but logging out.
-fn refusal(user: &User) -> Option<Error> {
+pub(crate) fn refusal(user: &User) -> Option<Error> {
     if user.deactivated.is_some() {
         Some(Error::Deactivated)
     } else if user.locked {
@@ -89,22 +104,39 @@ pub(crate) struct Pair {
 }
 
 impl Accounts {
-    /// Who an access token stands for. [`Error::UnknownToken`], [`Error::Locked`], [`Error::Deactivated`].
+    /// Who an access token stands for. [`Error::UnknownToken`], [`Error::Locked`], [`Error::Expired`],
+    /// [`Error::Deactivated`].
     pub async fn authenticate(&self, token: &str) -> Result<Requester, Error> {
-        let (requester, locked) = self.look_up(token).await?;
-        if locked { Err(Error::Locked) } else { Ok(requester) }
+        self.look_up(token, Errand::Anything).await
     }
 
-    /// As [`Accounts::authenticate`], for the requests that a locked account may still make: logging out.
-    pub async fn authenticate_locked(&self, token: &str) -> Result<Requester, Error> {
-        Ok(self.look_up(token).await?.0)
+    /// As [`Accounts::authenticate`], for the requests that a locked account or one that has ended may still make: logging
+    /// out.
+    pub async fn authenticate_leaving(&self, token: &str) -> Result<Requester, Error> {
+        self.look_up(token, Errand::Leaving).await
     }
 
-    async fn look_up(&self, token: &str) -> Result<(Requester, bool), Error> {
+    /// As [`Accounts::authenticate`], for renewing an account that has ended: by a token too that ended since, as it
+    /// could not be refreshed.
+    pub async fn authenticate_renewing(&self, token: &str) -> Result<Requester, Error> {
+        self.look_up(token, Errand::Renewing).await
+    }
+
+    /// Says whether a requester who was let in a while ago would be let in now: for requests that wait.
+    pub async fn still_admits(&self, requester: &Requester) -> Result<(), Error> {
+        let (user, admission) = (&requester.user_id, requester.admission);
+        let ended = admission.until.is_some_and(|at| at <= self.world().now());
+        if !ended && admission.version == self.inner.cache.version(user) {
+            return Ok(());
+        }
+        self.standing(user).await
+    }
+
+    async fn look_up(&self, token: &str, errand: Errand) -> Result<Requester, Error> {
         let hash = sha256(token);
         let now = self.world().now();
         if let Some(entry) = self.inner.cache.find(&hash, now) {
-            return Ok((entry.requester.clone(), entry.locked));
+            return errand.admit(&entry);
         }
         let Some(Json(row)) = self.store().read().get::<AccessTokens>(&hash).await? else { return Err(GONE) };
         // The version is taken before the reads that count, so that a change in between makes the entry void.
@@ -113,15 +145,21 @@ impl Accounts {
         let Some(Json(row)) = reader.get::<AccessTokens>(&hash).await? else { return Err(GONE) };
         let Some(Json(user)) = reader.get::<Users>(&row.user).await? else { return Err(GONE) };
         drop(reader);
-        if row.expires.is_some_and(|at| at <= now) {
-            return Err(Error::UnknownToken { soft_logout: true });
-        }
         if user.deactivated.is_some() {
             return Err(Error::Deactivated);
         }
-        if row.replaces.is_some() {
+        let over = self.has_ended(&row.user, &user).await?;
+        if over && errand == Errand::Anything && !user.locked {
+            return Err(Error::Expired);
+        }
+        let renews = errand == Errand::Renewing && over;
+        if row.expires.is_some_and(|at| at <= now) && !renews {
+            return Err(Error::UnknownToken { soft_logout: true });
+        }
+        if row.replaces.is_some() && !over {
             self.finish_rotation(&hash).await?;
         }
+        let until = self.end_of(&user);
         let requester = Requester {
             user_id: row.user,
             device_id: Some(row.device),
@@ -131,9 +169,15 @@ impl Accounts {
             suspended: user.suspended,
             oauth: row.oauth,
             appservice: None,
+            admission: Admission { version, until },
         };
-        let entry = Entry { requester, locked: user.locked, expires: row.expires, version };
-        Ok((entry.requester.clone(), self.inner.cache.keep(hash, entry)))
+        let expires = [row.expires, until].into_iter().flatten().min();
+        let entry = Entry { requester, locked: user.locked, expires, version };
+        let admitted = errand.admit(&entry);
+        if !over {
+            self.inner.cache.keep(hash, entry);
+        }
+        admitted
     }
 
     /// Logs a device in. [`Error::Deactivated`], [`Error::Locked`], [`Error::NotFound`] without that user,
@@ -215,6 +259,7 @@ impl Accounts {
             if let Some(refusal) = refusal(&record) {
                 return Err(refusal);
             }
+            self.check_end(&user, &record).await?;
             let mut tx = Tx::new();
             tx.expect::<Users>(&user, Some(&Json(record)));
             let oauth = bump_device(&reader, &mut tx, &user, &old.device).await?.oauth;

@@ -3,15 +3,15 @@
 use chappe_store::{
     Json, LogEntry, Reader, Tx,
     accounts::{
-        Deactivation, Departures, Passwords, RegistrationTokens, Threepid, ThreepidOwners, Threepids, User,
-        UserKind, Users,
+        Deactivation, Departures, FormerOwners, Passwords, RegistrationTokens, Threepid, ThreepidOwners,
+        Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     identity_service::WantedBindings,
 };
-use ruma::{DeviceId, OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedUserId, UserId, thirdparty::Medium};
 
-use crate::{Accounts, Error, ExternalAccount, retry::retry};
+use crate::{Accounts, Error, ExternalAccount, passwords::is_hash, retry::retry};
 
 /// A user to be made.
 #[derive(Clone, Default)]
@@ -24,6 +24,8 @@ pub struct NewUser {
     pub admin: bool,
     /// Its password, checked against the policy; `None`: no log-in by password.
     pub password: Option<String>,
+    /// The hash of its password, from another server: argon2, or bcrypt with the pepper of the configuration.
+    pub password_hash: Option<String>,
     /// First display name.
     pub displayname: Option<String>,
     /// E-mail address (already parsed and proved) to bind.
@@ -82,13 +84,7 @@ impl Accounts {
             None => self.world().token(16).to_ascii_lowercase(),
         };
         let user = self.check_available(&localpart, new.kind).await?;
-        let hash = match &new.password {
-            Some(password) => {
-                self.check_password(password)?;
-                Some(self.hash_password(password).await?)
-            }
-            None => None,
-        };
+        let hash = self.new_hash(&new).await?;
         retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
@@ -100,6 +96,52 @@ impl Accounts {
             self.store().commit(tx).await?;
             Ok(user.clone())
         })
+    }
+
+    /// What is kept of a new account's password.
+    async fn new_hash(&self, new: &NewUser) -> Result<Option<String>, Error> {
+        match (&new.password, &new.password_hash) {
+            (Some(password), _) => {
+                self.check_password(password)?;
+                Ok(Some(self.hash_password(password).await?))
+            }
+            (None, Some(hash)) if !is_hash(hash) => Err(Error::invalid("not a hash of bcrypt or argon2")),
+            (None, hash) => Ok(hash.clone()),
+        }
+    }
+
+    /// The account that had an address when it was closed, unless it was erased.
+    pub async fn former_owner(&self, medium: &Medium, address: &str) -> Result<Option<OwnedUserId>, Error> {
+        let key = (medium.to_string(), address.to_owned());
+        let owner = self.store().read().get::<FormerOwners>(&key).await?;
+        Ok(owner.and_then(|owner| UserId::parse(owner).ok()))
+    }
+
+    /// Opens the closed account again that had the new one's address, with the new one's password and addresses, for whoever
+    /// proved the address. `None` if there is none. Whatever else it was stays: its name, a lock.
+    pub async fn reopen(&self, new: &NewUser) -> Result<Option<OwnedUserId>, Error> {
+        let Some(address) = &new.email else { return Ok(None) };
+        let Some(user) = self.former_owner(&Medium::Email, address).await? else { return Ok(None) };
+        let hash = self.new_hash(new).await?;
+        let done = retry!({
+            let reader = self.store().read();
+            let found = reader.get::<Users>(&user).await?;
+            if found.is_none_or(|Json(found)| found.deactivated.is_none_or(|closed| closed.erase)) {
+                return Ok(None);
+            }
+            let mut tx = Tx::new();
+            self.draft_reopening(&reader, &mut tx, &user).await?;
+            self.draft_bindings(&reader, &mut tx, &user, new).await?;
+            match &hash {
+                Some(hash) => tx.put::<Passwords>(&user, hash),
+                None => tx.delete::<Passwords>(&user),
+            };
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(Some(user.clone()))
+        });
+        self.inner.cache.forget(&user);
+        done
     }
 
     async fn draft_user(
@@ -117,16 +159,32 @@ impl Accounts {
             created: self.world().now(),
             admin: new.admin,
             appservice: new.appservice.clone(),
+            ends: self.first_end(new.kind),
             ..User::default()
         };
+        if let Some(ends) = record.ends {
+            self.draft_end(reader, tx, user, (ends, None)).await?;
+        }
         tx.expect_absent::<Users>(user).put::<Users>(user, &Json(record));
         if let Some(name) = &new.displayname {
             let value = serde_json::Value::from(name.as_str()).to_string();
             tx.put::<Profiles>(&(user.clone(), "displayname".to_owned()), &value.into_bytes());
         }
         tx.log(LogEntry::Profile { user: user.clone() });
+        self.draft_bindings(reader, tx, user, new).await
+    }
+
+    /// What binds a new account to the world: its address, its account with an identity provider, the token it used.
+    async fn draft_bindings(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &OwnedUserId,
+        new: &NewUser,
+    ) -> Result<(), Error> {
         if let Some(address) = &new.email {
             let owner = ("email".to_owned(), address.clone());
+            tx.delete::<FormerOwners>(&owner);
             if reader.get::<ThreepidOwners>(&owner).await?.is_some() {
                 return Err(Error::ThreepidInUse);
             }
@@ -237,16 +295,21 @@ impl Accounts {
             let mut record = old.clone();
             let before = old.deactivated.clone();
             let at = before.as_ref().map_or(self.world().now(), |closed| closed.at);
-            let erase = erase == Erase::Yes || before.is_some_and(|closed| closed.erase);
-            record.deactivated = Some(Deactivation { at, erase });
+            let erase = erase == Erase::Yes || before.as_ref().is_some_and(|closed| closed.erase);
+            let mut addresses = before.map(|closed| closed.addresses).unwrap_or_default();
+            addresses.extend(self.draft_threepid_ends(&reader, &mut tx, user).await?);
+            draft_former_owner(&mut tx, user, &addresses, erase);
+            addresses.retain(|_| !erase);
+            record.deactivated = Some(Deactivation { at, erase, addresses });
             record.revision += 1;
             record.admin = false;
+            record.ends = None;
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
             tx.delete::<Passwords>(&key).put::<Departures>(&key, &self.world().now());
             let devices = self.device_ids(&reader, user).await?;
             self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
-            self.draft_threepid_ends(&reader, &mut tx, user).await?;
             self.draft_identity_ends(&reader, &mut tx, user).await?;
+            self.draft_no_end(&reader, &mut tx, &key).await?;
             self.draft_pusher_ends(&reader, &mut tx, user, |_| true).await?;
             if erase {
                 self.draft_external_ends(&reader, &mut tx, user).await?;
@@ -266,8 +329,36 @@ impl Accounts {
 
     /// Opens a closed account again; a password is set separately.
     pub async fn reactivate(&self, user: &UserId) -> Result<(), Error> {
-        self.departed(user).await?;
-        self.update_user(user, |record| record.deactivated = None).await.map(drop)
+        let done = retry!({
+            let reader = self.store().read();
+            let mut tx = Tx::new();
+            self.draft_reopening(&reader, &mut tx, &user.to_owned()).await?;
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        });
+        self.inner.cache.forget(user);
+        done
+    }
+
+    /// Opens an account, closed or not, for another period.
+    async fn draft_reopening(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &OwnedUserId,
+    ) -> Result<User, Error> {
+        let Json(old) = reader.get::<Users>(user).await?.ok_or(Error::NotFound("user"))?;
+        let mut record = User { deactivated: None, revision: old.revision + 1, ..old.clone() };
+        let addresses = old.deactivated.as_ref().map(|closed| closed.addresses.as_slice());
+        draft_former_owner(tx, user, addresses.unwrap_or_default(), true);
+        record.ends = self.first_end(record.kind);
+        if let Some(ends) = record.ends {
+            self.draft_end(reader, tx, user, (ends, None)).await?;
+        }
+        tx.expect::<Users>(user, Some(&Json(old))).put::<Users>(user, &Json(record.clone()));
+        tx.delete::<Departures>(user).log(LogEntry::Profile { user: user.clone() });
+        Ok(record)
     }
 
     /// Closed accounts whose rooms are still to be left, and since when (milliseconds since 1970).
@@ -337,6 +428,17 @@ impl Accounts {
         });
         self.inner.cache.forget(user);
         done
+    }
+}
+
+/// Remembers whose some addresses were, or forgets it.
+fn draft_former_owner(tx: &mut Tx, user: &UserId, addresses: &[(String, String)], forget: bool) {
+    for address in addresses {
+        if forget {
+            tx.delete::<FormerOwners>(address);
+        } else {
+            tx.put::<FormerOwners>(address, &user.to_string());
+        }
     }
 }
 

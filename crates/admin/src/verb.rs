@@ -189,6 +189,13 @@ pub enum Users {
         #[arg(long)]
         display_name: Option<String>,
     },
+    /// Make the accounts of a CSV file whose first line names its columns: user, and if wanted display_name, email,
+    /// password_hash (argon2, or bcrypt with the pepper of the configuration); - reads standard input
+    Import {
+        /// The file
+        #[arg(value_name = "FILE", value_parser = contents)]
+        text: String,
+    },
     /// Set a new password and log all devices out; it is drawn and shown unless one is given
     ResetPassword {
         /// User name or user id
@@ -221,6 +228,20 @@ pub enum Users {
         issuer: String,
         /// Who it is there; all of that provider unless given
         subject: Option<String>,
+    },
+    /// Say when an account ends, or with an option set it; what was mailed before renews it no more
+    Validity {
+        /// User name or user id
+        user: String,
+        /// Let it end so many days from now; 0 is now
+        #[arg(long)]
+        days: Option<u32>,
+        /// Give it another whole period
+        #[arg(long, conflicts_with = "days")]
+        renew: bool,
+        /// Send no mails before the end
+        #[arg(long)]
+        quiet: bool,
     },
     /// Refuse every request of an account until it is unlocked
     Lock {

@@ -7,7 +7,7 @@ use chappe_accounts::{Accounts, RemoteUsers};
 use chappe_appservices::Services;
 use chappe_calls::Calls;
 use chappe_delivery::Delivery;
-use chappe_identity::{Identity, IdentityService, Sso};
+use chappe_identity::{Identity, IdentityService, Renewals, Sso};
 use chappe_media::Media;
 use chappe_rooms::Rooms;
 use chappe_scanner::Scanner;
@@ -108,5 +108,11 @@ parts! {
 impl FromRef<Api> for Identity {
     fn from_ref(api: &Api) -> Self {
         api.0.deps.service.identity().clone()
+    }
+}
+
+impl FromRef<Api> for Renewals {
+    fn from_ref(api: &Api) -> Self {
+        Self::new(FromRef::from_ref(api), FromRef::from_ref(api))
     }
 }

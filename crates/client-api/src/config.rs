@@ -30,6 +30,8 @@ pub struct Config {
     pub tokens_in_query: bool,
     /// Whether users may delete and add e-mail addresses by themselves.
     pub threepid_changes: bool,
+    /// Whether users may choose their display name, in their profile or in a room; administrators may anyway.
+    pub displayname_changes: bool,
     /// Whom users may turn to (`/.well-known/matrix/support`).
     pub support_contacts: Vec<SupportContact>,
     /// A page with help (`/.well-known/matrix/support`); empty: none.
@@ -56,6 +58,7 @@ impl Default for Config {
             registration: Registration::default(),
             tokens_in_query: false,
             threepid_changes: true,
+            displayname_changes: true,
             support_contacts: Vec::new(),
             support_page: String::new(),
             turn: None,

@@ -46,6 +46,7 @@ impl From<chappe_accounts::Error> for Error {
                 unauthorized("M_UNKNOWN_TOKEN", &error).with("soft_logout", *soft_logout)
             }
             E::Deactivated => forbidden("M_USER_DEACTIVATED", &error),
+            E::Expired => forbidden("ORG_MATRIX_EXPIRED_ACCOUNT", &error),
             E::Locked => unauthorized("M_USER_LOCKED", &error).with("soft_logout", true),
             E::UnknownDevice => bad_request("M_UNKNOWN_DEVICE", &error),
             E::Suspended => forbidden("M_USER_SUSPENDED", &error),
@@ -95,6 +96,7 @@ impl From<chappe_identity::Error> for Error {
             E::BindingNotPermitted => bad_request("M_BINDING_NOT_PERMITTED", &error),
             // Not 401: a client would take it for its own session.
             E::Unauthorized(_) | E::MayNotInvite => forbidden("M_FORBIDDEN", &error),
+            E::Expired => forbidden("ORG_MATRIX_EXPIRED_ACCOUNT", &error),
             E::TermsNotSigned => forbidden("M_TERMS_NOT_SIGNED", &error),
             E::NotTrusted => forbidden("M_SERVER_NOT_TRUSTED", &error),
             E::Elsewhere { errcode, .. } => bad_request(errcode, &error),
@@ -116,6 +118,16 @@ impl From<chappe_identity::Error> for Error {
             E::NameTooLong => bad_request("M_INVALID_USERNAME", &error),
             other => chappe_web::Error::internal(other),
         })
+    }
+}
+
+impl From<chappe_identity::RenewalError> for Error {
+    fn from(error: chappe_identity::RenewalError) -> Self {
+        use chappe_identity::RenewalError as E;
+        match error {
+            E::Accounts(error) => error.into(),
+            E::Identity(error) => error.into(),
+        }
     }
 }
 

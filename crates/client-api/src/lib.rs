@@ -4,6 +4,7 @@
 //! [`media_routes`] are the whole table; `no-auth.txt` beside this crate lists the endpoints that answer without an access token.
 
 mod account;
+mod account_validity;
 mod admin;
 mod api;
 mod appservice;
@@ -51,6 +52,7 @@ pub fn routes() -> Routes<Api> {
         .and(server::routes())
         .and(session::routes())
         .and(account::routes())
+        .and(account_validity::routes())
         .and(admin::routes())
         .and(devices::routes())
         .and(keys::routes())

@@ -26,9 +26,13 @@ pub(crate) struct Acting(Requester);
 #[derive(Clone, Debug)]
 pub(crate) struct Anybody(pub(crate) Option<Requester>);
 
-/// As [`Requester`], for the requests a locked account may still make: logging out.
+/// As [`Requester`], for the requests that a locked account or one that has ended may still make: logging out.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaving(pub(crate) Requester);
+
+/// As [`Requester`], for renewing an account that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewing(pub(crate) Requester);
 
 impl Deref for Requester {
     type Target = chappe_accounts::Requester;
@@ -142,8 +146,19 @@ impl FromRequestParts<Api> for Leaving {
         let accounts = Accounts::from_ref(api);
         Ok(Self(match masquerade(parts, api, &accounts, &token).await? {
             Some(requester) => requester,
-            None => Requester(accounts.authenticate_locked(&token).await?),
+            None => Requester(accounts.authenticate_leaving(&token).await?),
         }))
+    }
+}
+
+impl FromRequestParts<Api> for Renewing {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
+        let token = token(parts, api)?.ok_or_else(chappe_web::Error::missing_token)?;
+        let requester = Requester(Accounts::from_ref(api).authenticate_renewing(&token).await?);
+        Limits::from_ref(api).user("request", &requester, |rates| rates.request)?;
+        Ok(Self(requester))
     }
 }
 

@@ -286,11 +286,20 @@ impl Push {
         let before = self.users.get(user).and_then(|listener| listener.unread.as_ref()).map(BTreeSet::len);
         let now = self.badge(reader, user, Some(nid)).await?;
         if before != Some(now)
+            && self.may_hear(user).await?
             && let Some(listener) = self.users.get(user)
         {
             self.gateway.send(user, &listener.pushers, &Notification::badge(now));
         }
         Ok(())
+    }
+
+    /// Whether a user's account is open, not locked, and has not ended.
+    async fn may_hear(&self, user: &UserId) -> Result<bool, Error> {
+        match self.delivery.0.accounts.standing(user).await {
+            Err(chappe_accounts::Error::Store(error)) => Err(error.into()),
+            standing => Ok(standing.is_ok()),
+        }
     }
 
     async fn settings(&mut self, reader: &Reader<'_>, user: &UserId) -> Result<Arc<Settings>, Error> {
@@ -312,7 +321,7 @@ impl Push {
             return Ok(());
         }
         let attention = self.attention(reader, user, &settings, heard).await?;
-        if !attention.notify {
+        if !attention.notify || !self.may_hear(user).await? {
             return Ok(());
         }
         let unread = self.badge(reader, user, heard.nid).await?;

@@ -40,6 +40,7 @@ impl From<chappe_identity::Error> for Error {
             E::NotFound(_) => chappe_web::Error::not_found(error.to_string()),
             E::Unauthorized(_) => with(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"),
             E::NotTrusted | E::MayNotInvite => with(StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+            E::Expired => with(StatusCode::FORBIDDEN, "ORG_MATRIX_EXPIRED_ACCOUNT"),
             E::TermsNotSigned => with(StatusCode::FORBIDDEN, "M_TERMS_NOT_SIGNED"),
             E::TooMany { retry_after } => chappe_web::Error::limit_exceeded(*retry_after),
             E::TooManyInvites => with(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),

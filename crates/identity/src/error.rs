@@ -90,6 +90,9 @@ pub enum Error {
     /// The access token of the identity service is missing, unknown or somebody else's. `M_UNAUTHORIZED`, 401 or 403.
     #[error("{0}")]
     Unauthorized(&'static str),
+    /// The account of this server's user has ended until it is renewed. `ORG_MATRIX_EXPIRED_ACCOUNT`, 403.
+    #[error("this account has expired")]
+    Expired,
     /// The identity service's policies are not accepted yet. `M_TERMS_NOT_SIGNED`, 403.
     #[error("Please accept the policies of this service first.")]
     TermsNotSigned,

@@ -6,11 +6,13 @@
 pub mod agents;
 mod allow_list;
 mod config;
+mod dates;
 mod email;
 mod error;
 mod mail;
 mod map;
 mod oidc;
+mod renewal;
 mod rule;
 mod servers;
 mod service;
@@ -35,6 +37,7 @@ use self::throttle::Throttle;
 pub use self::{
     allow_list::{AllowList, Imported, ListedRule},
     config::{Addresses, Config, Language, MailConfig, Policy, PolicyText, Profile, Security, ServiceConfig},
+    dates::moment,
     email::{Email, InvalidEmail},
     error::Error,
     mail::{Mail, MailError, MailSecrets, Mailer, Smtp},
@@ -45,6 +48,7 @@ pub use self::{
         SSO_APPROVE_PATH, SSO_CALLBACK_PATH, SSO_LOGGED_OUT_PATH, SSO_LOGOUT_PATH, Sso, SsoConfig, SsoDeps,
         SsoError, SsoPage, Userinfo, sso_page,
     },
+    renewal::{RENEW_PATH, RenewalError, Renewals},
     rule::{InvalidRule, Rule, Rules},
     servers::{ListedServer, ServerList, is_server_pattern},
     service::{

@@ -17,6 +17,7 @@ use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD_NO_PAD},
 };
+use chappe_accounts::Accounts;
 use chappe_rules::build::SigningKey;
 use chappe_store::Store;
 use chappe_world::World;
@@ -113,6 +114,8 @@ pub const MESSAGE_PATH: &str = "/_matrix/federation/unstable/chappe/identity";
 pub struct ServiceDeps {
     /// Who may join.
     pub identity: Identity,
+    /// Users of this server.
+    pub accounts: Accounts,
     /// This server's key: the identity service signs with one that follows from it.
     pub key: Arc<SigningKey>,
     /// Homeservers.
@@ -127,6 +130,7 @@ pub struct IdentityService {
 
 struct Inner {
     identity: Identity,
+    accounts: Accounts,
     key: SigningKey,
     homeservers: Arc<dyn Homeservers>,
     per_sender: Throttle<OwnedUserId>,
@@ -139,11 +143,11 @@ struct Inner {
 impl IdentityService {
     /// The identity service, not yet at work.
     pub fn new(deps: ServiceDeps) -> Self {
-        let ServiceDeps { identity, key, homeservers } = deps;
+        let ServiceDeps { identity, accounts, key, homeservers } = deps;
         let per_sender = Throttle::new(identity.inner.config.service.invites_per_sender);
         let key = key.derived("identity service");
         let (greeted, work) = (Mutex::default(), Notify::new());
-        Self { inner: Arc::new(Inner { identity, key, homeservers, per_sender, greeted, work }) }
+        Self { inner: Arc::new(Inner { identity, accounts, key, homeservers, per_sender, greeted, work }) }
     }
 
     /// Who may join, and validations of addresses.

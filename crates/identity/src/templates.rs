@@ -10,16 +10,21 @@ use crate::{
 };
 
 /// Mails by the names that their files have.
-const MAILS: [(&str, Occasion); 6] = [
+const MAILS: [(&str, Occasion); 7] = [
     ("registration", Occasion::Confirm(Purpose::Registration)),
     ("password_reset", Occasion::Confirm(Purpose::PasswordReset)),
     ("add_to_account", Occasion::Confirm(Purpose::AddToAccount)),
     ("bind", Occasion::Confirm(Purpose::Bind)),
     ("already_registered", Occasion::AlreadyRegistered),
     ("invite", Occasion::Invite),
+    ("notice_expiry", Occasion::Ending),
 ];
-/// What may stand between double braces.
-const NAMES: [&str; 5] = ["service", "address", "link", "inviter", "room"];
+/// Pages by the names that their files have.
+const PAGES: [&str; 3] = ["account_renewed", "account_previously_renewed", "invalid_token"];
+/// What may stand between double braces of a mail.
+const NAMES: [&str; 8] = ["service", "address", "link", "inviter", "room", "date", "days", "code"];
+/// What may stand between those of a page.
+const PAGE_NAMES: [&str; 2] = ["service", "date"];
 /// What the first line of a text begins with.
 const SUBJECT: &str = "Subject:";
 
@@ -41,13 +46,18 @@ struct Template {
     html: String,
 }
 
-/// The mails that were written anew, by name and language; the others are the built-in ones.
+/// The mails and pages that were written anew, by name and language; the others are the built-in ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Templates(BTreeMap<(&'static str, &'static str), Template>);
+pub struct Templates {
+    mails: BTreeMap<(&'static str, &'static str), Template>,
+    pages: BTreeMap<(&'static str, &'static str), String>,
+}
 
 impl Templates {
     /// From files by their names: `invite.fr.txt`, whose first line is `Subject: …`, and `invite.fr.html`. Both are needed
-    /// for a mail. `{{service}}`, `{{address}}`, `{{link}}`, `{{inviter}}` and `{{room}}` are replaced.
+    /// for a mail; a page, such as `account_renewed.fr.html`, has no text. What stands between double braces is replaced:
+    /// `{{service}}`, `{{address}}`, `{{link}}`, `{{inviter}}`, `{{room}}`, `{{date}}`, `{{days}}` and `{{code}}` in mails,
+    /// `{{service}}` and `{{date}}` in pages.
     pub fn new(files: &BTreeMap<String, String>) -> Result<Self, InvalidTemplate> {
         let mut known: BTreeMap<String, (&'static str, &'static str)> = BTreeMap::new();
         for (name, _) in MAILS {
@@ -55,10 +65,15 @@ impl Templates {
                 known.insert(format!("{name}.{}", code(language)), (name, code(language)));
             }
         }
-        let mut templates = BTreeMap::new();
-        for file in files.keys() {
+        let (mut mails, mut pages) = (BTreeMap::new(), BTreeMap::new());
+        for (file, content) in files {
             let refused = |why| InvalidTemplate { file: file.clone(), why };
             let (stem, _) = file.rsplit_once('.').ok_or(refused("not the name of a mail"))?;
+            if let Some(key) = page_of(file) {
+                check(content, &PAGE_NAMES).map_err(refused)?;
+                pages.insert(key, content.clone());
+                continue;
+            }
             let key = *known.get(stem).ok_or(refused("not the name of a mail"))?;
             let text = files.get(&format!("{stem}.txt")).ok_or(refused("the text beside it is missing"))?;
             let html = files.get(&format!("{stem}.html")).ok_or(refused("the HTML beside it is missing"))?;
@@ -66,34 +81,74 @@ impl Templates {
                 text.split_once('\n').ok_or(refused("the text has no line with its subject"))?;
             let subject = head.strip_prefix(SUBJECT).ok_or(refused("the text begins with `Subject:`"))?;
             for part in [subject, text, html] {
-                check(part).map_err(refused)?;
+                check(part, &NAMES).map_err(refused)?;
             }
             let (subject, text) = (subject.trim().to_owned(), text.trim_start_matches('\n').to_owned());
-            templates.insert(key, Template { subject, text, html: html.clone() });
+            mails.insert(key, Template { subject, text, html: html.clone() });
         }
-        Ok(Self(templates))
+        Ok(Self { mails, pages })
+    }
+
+    /// A page by its name, if the operator has written it in this language.
+    pub(crate) fn page(
+        &self,
+        name: &'static str,
+        language: Language,
+        service: &str,
+        date: &str,
+    ) -> Option<String> {
+        let template = self.pages.get(&(name, code(language)))?;
+        let value = |name: &str| escaped(if name == "date" { date } else { service });
+        Some(filled(template, value))
     }
 
     /// The mail, by the operator's template in the wanted language if there is one.
     pub(crate) fn write(&self, letter: &Letter<'_>) -> Written {
         let name = MAILS.iter().find(|(_, occasion)| *occasion == letter.occasion).map(|(name, _)| *name);
-        let template = name.and_then(|name| self.0.get(&(name, code(letter.language))));
+        let template = name.and_then(|name| self.mails.get(&(name, code(letter.language))));
         let Some(template) = template else { return texts::mail(letter) };
+        let plain = |name: &str| value(letter, name);
         Written {
-            subject: filled(&template.subject, letter, str::to_owned),
-            text: filled(&template.text, letter, str::to_owned),
-            html: filled(&template.html, letter, escaped),
+            subject: filled(&template.subject, plain),
+            text: filled(&template.text, plain),
+            html: filled(&template.html, |name| escaped(&value(letter, name))),
         }
     }
 }
 
+/// The page that a file is.
+fn page_of(file: &str) -> Option<(&'static str, &'static str)> {
+    let named = |name: &'static str| {
+        let languages = [Language::Fr, Language::En].map(code);
+        let language = languages.into_iter().find(|language| file == format!("{name}.{language}.html"))?;
+        Some((name, language))
+    };
+    PAGES.into_iter().find_map(named)
+}
+
+/// What a name in a mail stands for.
+fn value(letter: &Letter<'_>, name: &str) -> String {
+    let ending = |said: fn(&texts::Ending) -> String| letter.ending.map(said).unwrap_or_default();
+    match name {
+        "service" => letter.service.to_owned(),
+        "address" => letter.to.to_string(),
+        "link" => letter.link.to_owned(),
+        "inviter" => letter.inviter.to_owned(),
+        "room" => letter.room.to_owned(),
+        "date" => ending(|ending| ending.date.clone()),
+        "days" => ending(|ending| ending.days.to_string()),
+        "code" => ending(|ending| ending.code.clone()),
+        _ => String::new(),
+    }
+}
+
 /// Refuses a template that names what there is not.
-fn check(template: &str) -> Result<(), &'static str> {
+fn check(template: &str, names: &[&str]) -> Result<(), &'static str> {
     let mut rest = template;
     while let Some((_, after)) = rest.split_once("{{") {
         let (name, after) = after.split_once("}}").ok_or("`{{` without `}}`")?;
-        if !NAMES.contains(&name.trim()) {
-            return Err("only service, address, link, inviter and room may stand between braces");
+        if !names.contains(&name.trim()) {
+            return Err("there is nothing of the name between braces");
         }
         rest = after;
     }
@@ -101,20 +156,13 @@ fn check(template: &str) -> Result<(), &'static str> {
 }
 
 /// One pass from left to right: what a value holds is never taken for a name.
-fn filled(template: &str, letter: &Letter<'_>, shown: impl Fn(&str) -> String) -> String {
+fn filled(template: &str, value: impl Fn(&str) -> String) -> String {
     let mut text = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
         text.push_str(before);
         let (name, after) = after.split_once("}}").unwrap_or((after, ""));
-        text.push_str(&shown(match name.trim() {
-            "service" => letter.service,
-            "address" => letter.to.as_str(),
-            "link" => letter.link,
-            "inviter" => letter.inviter,
-            "room" => letter.room,
-            _ => "",
-        }));
+        text.push_str(&value(name.trim()));
         rest = after;
     }
     text.push_str(rest);
@@ -151,6 +199,7 @@ mod tests {
             link: "https://x.fr/?a=1&b=\"",
             inviter: "<b>{{link}}</b>",
             room: "Salon",
+            ending: None,
         };
         let written = templates.write(&letter);
         assert_eq!(written.subject, "Chappe : venez");

@@ -15,6 +15,19 @@ pub(crate) enum Occasion {
     AlreadyRegistered,
     /// Somebody invites the address into a room.
     Invite,
+    /// The account ends unless it is renewed.
+    Ending,
+}
+
+/// The end of an account, in words.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    /// When.
+    pub(crate) date: String,
+    /// In how many days; 0 if it has ended.
+    pub(crate) days: u64,
+    /// What renews it if no link does; empty otherwise.
+    pub(crate) code: String,
 }
 
 /// All that a mail is made from.
@@ -32,6 +45,8 @@ pub(crate) struct Letter<'a> {
     pub(crate) inviter: &'a str,
     /// Into which room, in words; empty for one without a name.
     pub(crate) room: &'a str,
+    /// When the account ends.
+    pub(crate) ending: Option<&'a Ending>,
 }
 
 /// Subject, text and HTML of a mail.
@@ -114,6 +129,7 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
             outro: "To find it, create an account with this address, or add it to your account. \
                     If you do not know this person, do nothing.",
         },
+        (Occasion::Ending, language) => before_an_end(language),
         (Occasion::AlreadyRegistered, Language::Fr) => Sentences {
             subject: "Vous avez déjà un compte",
             intro: "Quelqu'un, sans doute vous, a voulu créer un compte alors qu'il en existe un pour",
@@ -129,15 +145,50 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
     }
 }
 
-/// Who invites, in words of one language; nothing for other mails.
-fn invitation(letter: &Letter<'_>, language: Language) -> String {
+fn before_an_end(language: Language) -> Sentences {
+    match language {
+        Language::Fr => Sentences {
+            subject: "Votre compte arrive à expiration",
+            intro: "Confirmez que vous avez encore besoin du compte de",
+            button: "Renouveler mon compte",
+            outro: "Rien n'est perdu : vos appareils, vos salons et vos messages vous attendent.",
+        },
+        Language::En => Sentences {
+            subject: "Your account is about to expire",
+            intro: "Confirm that you still need the account of",
+            button: "Renew my account",
+            outro: "Nothing is lost: your devices, your rooms and your messages wait for you.",
+        },
+    }
+}
+
+/// What comes first, in words of one language: who invites, or when the account ends; nothing for other mails.
+fn news(letter: &Letter<'_>, language: Language) -> String {
     let Letter { inviter, room, .. } = letter;
+    if let Some(Ending { date, days, .. }) = letter.ending {
+        return match (language, days) {
+            (Language::Fr, 0) => format!("Votre compte a expiré le {date}."),
+            (Language::Fr, _) => format!("Votre compte expire dans {days} jour(s), le {date}."),
+            (Language::En, 0) => format!("Your account expired on {date}."),
+            (Language::En, _) => format!("Your account expires in {days} day(s), on {date}."),
+        };
+    }
     match (letter.occasion, language, room.is_empty()) {
         (Occasion::Invite, Language::Fr, false) => format!("{inviter} vous invite dans « {room} »."),
         (Occasion::Invite, Language::Fr, true) => format!("{inviter} vous invite à une conversation."),
         (Occasion::Invite, Language::En, false) => format!("{inviter} invites you to \"{room}\"."),
         (Occasion::Invite, Language::En, true) => format!("{inviter} invites you to a conversation."),
         _ => String::new(),
+    }
+}
+
+/// The code that renews the account, in words of one language; nothing for other mails.
+fn code_line(letter: &Letter<'_>, language: Language) -> String {
+    let code = letter.ending.map_or("", |ending| ending.code.as_str());
+    match language {
+        _ if code.is_empty() => String::new(),
+        Language::Fr => format!("Code à saisir dans votre application : {code}"),
+        Language::En => format!("Code to type into your application: {code}"),
     }
 }
 
@@ -151,13 +202,16 @@ pub(crate) fn mail(letter: &Letter<'_>) -> Written {
         // Writing to a String cannot fail.
         let _ = write!(text, "{service}\n\n");
         let _ = write!(html, "<h2>{service_html}</h2>");
-        let invitation = invitation(letter, language);
-        if !invitation.is_empty() {
-            let _ = write!(text, "{invitation}\n\n");
-            let _ = write!(html, "<p>{}</p>", escaped(&invitation));
-        }
+        let paragraph = |text: &mut String, html: &mut String, said: &str| {
+            if !said.is_empty() {
+                let _ = write!(text, "{said}\n\n");
+                let _ = write!(html, "<p>{}</p>", escaped(said));
+            }
+        };
+        paragraph(&mut text, &mut html, &news(letter, language));
         let _ = write!(text, "{} {to}.\n\n", say.intro);
         let _ = write!(html, "<p>{} <b>{to_html}</b>.</p>", say.intro);
+        paragraph(&mut text, &mut html, &code_line(letter, language));
         if !link.is_empty() {
             let link_html = escaped(link);
             let _ = write!(text, "{} :\n{link}\n\n", say.button);
@@ -200,6 +254,15 @@ pub enum Page<'a> {
     },
     /// The link is wrong or old.
     Failed,
+    /// The account has another period.
+    Renewed {
+        /// When it ends, in words.
+        date: &'a str,
+    },
+    /// The link has renewed the account before.
+    RenewedBefore,
+    /// The link or code renews nothing.
+    NotRenewed,
 }
 
 /// A whole HTML page, without scripts or anything loaded from elsewhere.
@@ -232,6 +295,24 @@ pub fn page(page: &Page<'_>, language: Language, service: &str) -> String {
                 format!("<p><a href=\"{}\">{}</a></p>", escaped(link), say("Continuer", "Go on"))
             });
             format!("<p>{done}</p>{go_on}")
+        }
+        Page::Renewed { date } => {
+            let done = say("Votre compte est renouvelé jusqu'au", "Your account is renewed until");
+            format!("<p>{done} {}.</p>", escaped(date))
+        }
+        Page::RenewedBefore => {
+            let before = say(
+                "Ce lien a déjà servi : votre compte a été renouvelé.",
+                "This link was used before: your account has been renewed.",
+            );
+            format!("<p>{before}</p>")
+        }
+        Page::NotRenewed => {
+            let failed = say(
+                "Ce lien ou ce code n'est pas valable. Demandez un nouveau message depuis votre application.",
+                "This link or code is not valid. Please ask for another mail in your application.",
+            );
+            format!("<p>{failed}</p>")
         }
         Page::Failed => {
             let failed = say(
@@ -285,7 +366,7 @@ mod tests {
     use crate::{Email, Language};
 
     fn letter<'a>(occasion: Occasion, service: &'a str, to: &'a Email, link: &'a str) -> Letter<'a> {
-        Letter { occasion, language: Language::En, service, to, link, inviter: "", room: "" }
+        Letter { occasion, language: Language::En, service, to, link, inviter: "", room: "", ending: None }
     }
 
     #[test]

@@ -207,7 +207,7 @@ impl Identity {
     ) -> Result<(), Error> {
         self.take_address(address)?;
         let link = match occasion {
-            Occasion::AlreadyRegistered | Occasion::Invite => None,
+            Occasion::AlreadyRegistered | Occasion::Invite | Occasion::Ending => None,
             Occasion::Confirm(_) => {
                 let token = self.inner.world.token(32);
                 self.change(sid, |validation| {
@@ -227,6 +227,7 @@ impl Identity {
             link: link.as_deref().unwrap_or_default(),
             inviter: "",
             room: "",
+            ending: None,
         });
         self.post(address, written).await
     }

@@ -60,6 +60,9 @@ pub(crate) enum Error {
     /// The account is locked: nothing is lost, and clients must not take it for logged out, as they do at 4xx.
     #[error("this account is locked")]
     Locked,
+    /// The account has ended until it is renewed: nothing is lost, and clients must not take it for logged out.
+    #[error("this account has expired")]
+    Expired,
     /// Come back later.
     #[error("too many requests")]
     Limited(chappe_web::Error),
@@ -97,7 +100,7 @@ impl Error {
             Self::AuthorizationPending => "authorization_pending",
             Self::SlowDown => "slow_down",
             Self::ExpiredToken => "expired_token",
-            Self::Locked | Self::Limited(_) => "temporarily_unavailable",
+            Self::Locked | Self::Expired | Self::Limited(_) => "temporarily_unavailable",
             Self::Internal => "server_error",
         }
     }
@@ -107,7 +110,7 @@ impl Error {
         match self {
             Self::InvalidClient(_) | Self::InvalidClientHeader(_) => StatusCode::UNAUTHORIZED,
             Self::Limited(error) | Self::Body(error) => error.status(),
-            Self::Locked => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Locked | Self::Expired => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -116,7 +119,7 @@ impl Error {
     /// What `Retry-After` says.
     pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Self::Locked => Some(HeaderValue::from_static("60")),
+            Self::Locked | Self::Expired => Some(HeaderValue::from_static("60")),
             Self::Limited(error) => error.clone().into_response().headers().get(header::RETRY_AFTER).cloned(),
             _ => None,
         }
@@ -147,6 +150,7 @@ impl From<chappe_accounts::Error> for Error {
             E::UnknownToken { .. } => Self::InvalidGrant("unknown or expired token"),
             E::Deactivated | E::NotFound(_) => Self::InvalidGrant("this account is closed"),
             E::Locked => Self::Locked,
+            E::Expired => Self::Expired,
             E::TooMany(_) => Self::InvalidGrant("this account has too many devices"),
             E::Busy => Self::busy(),
             error => {

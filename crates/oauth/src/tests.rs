@@ -42,7 +42,8 @@ async fn server() -> (OAuth, OwnedUserId) {
     };
     let alice = accounts.create_user(new).await.unwrap();
     let key = Arc::new(SigningKey::from_seed([3; 32], "k").unwrap());
-    let service = IdentityService::new(ServiceDeps { identity, key, homeservers: Arc::new(Alone) });
+    let deps = ServiceDeps { identity, accounts: accounts.clone(), key, homeservers: Arc::new(Alone) };
+    let service = IdentityService::new(deps);
     let sso = Sso::new(SsoDeps {
         world: world.clone(),
         accounts: accounts.clone(),

@@ -6,7 +6,7 @@ use chappe_accounts::Accounts;
 use chappe_rooms::Profile;
 use chappe_store::{
     EventNum, Json, Membership, Reader, RoomNid,
-    accounts::{UserKind, Users},
+    accounts::{User, UserKind, Users},
     members::{OpenRooms, RoomMembers},
 };
 use ruma::{OwnedUserId, UserId};
@@ -127,10 +127,10 @@ fn is_local(accounts: &Accounts, user: &UserId) -> bool {
     user.server_name() == accounts.server_name()
 }
 
-/// Whether a local account is somebody's, and open.
-async fn is_there(reader: &Reader<'_>, user: &UserId) -> Result<bool, Error> {
-    let account = reader.get::<Users>(&user.to_owned()).await?;
-    Ok(account.is_some_and(|Json(user)| user.deactivated.is_none() && user.kind != UserKind::Guest))
+/// A local account that is somebody's, and open.
+async fn open_account(reader: &Reader<'_>, user: &UserId) -> Result<Option<User>, Error> {
+    let account = reader.get::<Users>(&user.to_owned()).await?.map(|Json(user)| user);
+    Ok(account.filter(|user| user.deactivated.is_none() && user.kind != UserKind::Guest))
 }
 
 /// What a room calls one of its members.
@@ -157,7 +157,7 @@ pub(crate) async fn op(
 ) -> Result<Op, Error> {
     let local = is_local(&inner.deps.accounts, user);
     let rooms = rooms_of(inner, reader, user).await?;
-    let gone = if local { !is_there(reader, user).await? } else { rooms.is_empty() };
+    let gone = if local { open_account(reader, user).await?.is_none() } else { rooms.is_empty() };
     if gone {
         return Ok(Op::Nobody(user.to_string()));
     }
@@ -238,8 +238,10 @@ impl Seen<'_> {
     /// The person as the one who asks may see them, if the name that is shown then is one that was asked for: what
     /// somebody is called in a closed room is not told, not even by being found.
     async fn person(&self, user: &UserId) -> Result<Option<Person>, Error> {
-        let local = is_local(&self.inner.deps.accounts, user);
-        if local && !is_there(self.reader, user).await? {
+        let accounts = &self.inner.deps.accounts;
+        let local = is_local(accounts, user);
+        // Whoever has ended stays in the index: nothing tells it when they are back.
+        if local && open_account(self.reader, user).await?.is_none_or(|user| accounts.is_over(&user)) {
             return Ok(None);
         }
         let everybody = local && self.circle == Circle::Everybody && user != self.asking;

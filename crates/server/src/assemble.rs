@@ -15,8 +15,8 @@ use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
 use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
 use chappe_identity::{
-    Identity, IdentityService, MailConfig, MailSecrets, Post, Profile, ServerList, ServiceDeps, Site, Smtp,
-    Sso, SsoConfig, SsoDeps, Templates,
+    Identity, IdentityService, MailConfig, MailSecrets, Post, Profile, Renewals, ServerList, ServiceDeps,
+    Site, Smtp, Sso, SsoConfig, SsoDeps, Templates,
 };
 use chappe_kv::Db;
 use chappe_media::Media;
@@ -89,15 +89,14 @@ impl House {
         });
         let service = IdentityService::new(ServiceDeps {
             identity: identity.clone(),
+            accounts: accounts.clone(),
             key: Arc::clone(&ground.key),
             homeservers: Arc::new(federation.clone()),
         });
         let sso = ground.sso(config, &service)?;
-        let identity_api = chappe_identity_api::Api::new(chappe_identity_api::Deps {
-            service: service.clone(),
-            network,
-            config: config.identity_api.clone(),
-        });
+        let section = config.identity_api.clone();
+        let deps = chappe_identity_api::Deps { service: service.clone(), network, config: section };
+        let identity_api = chappe_identity_api::Api::new(deps);
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
@@ -178,6 +177,8 @@ impl House {
         self.world.spawn("jobs of administrators", self.jobs.clone().run());
         let service = self.service.clone();
         self.world.spawn("identity service", async move { service.run().await });
+        let renewals = Renewals::new(self.service.identity().clone(), self.accounts.clone());
+        self.world.spawn("ends of accounts", async move { renewals.run().await });
         let rooms = self.rooms.clone();
         self.world.spawn("delayed events", async move { rooms.run_delayed().await });
         let rooms = self.rooms.clone();

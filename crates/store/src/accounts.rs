@@ -29,6 +29,9 @@ pub struct Deactivation {
     /// Whether the user asked to be forgotten.
     #[serde(default)]
     pub erase: bool,
+    /// Media and addresses that it had, unless it is erased: whoever proves one of them may have it opened again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<(String, String)>,
 }
 
 /// A local user: the head record of the account.
@@ -56,6 +59,9 @@ pub struct User {
     /// What administrators say of it, for their own order: `bot` or `support`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_type: Option<String>,
+    /// When the account ends unless its user renews it, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<u64>,
     /// Number of times the head was replaced, so that each writer makes another value.
     #[serde(default)]
     pub revision: u64,
@@ -252,6 +258,8 @@ table! {
     Threepids = THREEPIDS: (OwnedUserId, String, String) => Json<Threepid>;
     /// `(medium, address)` → user.
     ThreepidOwners = THREEPID_OWNERS: (String, String) => String;
+    /// `(medium, address)` → user whose it was when the account was closed, unless that was erased.
+    FormerOwners = FORMER_OWNERS: (String, String) => String;
     /// `(issuer, subject)` → whose.
     ExternalIds = EXTERNAL_IDS: (String, String) => Json<ExternalId>;
     /// `(user, issuer, subject)` → nothing.

@@ -10,10 +10,10 @@ use crate::{
     Json, Value,
     accounts::{
         AccessToken, AccessTokens, Deactivation, Departures, Device, DeviceSeen, DeviceTokens, Devices,
-        Expiries, ExternalId, ExternalIds, ExternalIdsOf, OAuthLogIn, OneOffPurpose, OneOffToken,
-        OneOffTokens, Passwords, Positioned, Pusher, PusherOwners, Pushers, RefreshToken, RefreshTokens,
-        RegistrationToken, RegistrationTokens, Seen, Threepid, ThreepidOwners, Threepids, User, UserKind,
-        Users,
+        Expiries, ExternalId, ExternalIds, ExternalIdsOf, FormerOwners, OAuthLogIn, OneOffPurpose,
+        OneOffToken, OneOffTokens, Passwords, Positioned, Pusher, PusherOwners, Pushers, RefreshToken,
+        RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid, ThreepidOwners, Threepids,
+        User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     accounts_keys::{
@@ -28,6 +28,9 @@ use crate::{
         OAuthCounts, OAuthExpiries, TokenFamilies, TokenFamily,
     },
     registry,
+    validity::{
+        Enrolment, Enrolments, Renewal, RenewalCode, RenewalLink, RenewalLinks, Renewals, RenewalsDue,
+    },
 };
 
 fn text(text: &str) -> String {
@@ -61,9 +64,14 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         admin: true,
         locked: true,
         suspended: true,
-        deactivated: Some(Deactivation { at: 6, erase: true }),
+        deactivated: Some(Deactivation {
+            at: 6,
+            erase: true,
+            addresses: vec![(text("email"), text("a@x.fr"))],
+        }),
         appservice: Some(text("irc")),
         user_type: None,
+        ends: Some(8),
         revision: 7,
     };
     let one_off = OneOffToken { purpose: OneOffPurpose::LogIn, user: user.clone(), expires: 9 };
@@ -177,11 +185,32 @@ fn oauth(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     ]
 }
 
+fn validity(user: &OwnedUserId) -> Vec<(u8, String)> {
+    let code = RenewalCode { hash: [8; 32], failures: 1, used: true };
+    let renewal = Renewal {
+        due: 4,
+        told: Some(5),
+        ended: Some(6),
+        quiet: true,
+        links: vec![[7; 32]],
+        code: Some(code),
+    };
+    let link = RenewalLink { user: user.clone(), expires: 9, used: true };
+    vec![
+        row::<RenewalsDue>((4, user.clone()), ()),
+        row::<Renewals>(user.clone(), Json(renewal)),
+        row::<FormerOwners>((text("email"), text("a@x.fr")), user.to_string()),
+        row::<RenewalLinks>([7; 32], Json(link)),
+        row::<Enrolments>(text("e"), Json(Enrolment { after: text("@a:x.fr"), done: true })),
+    ]
+}
+
 fn rows() -> Vec<(u8, String)> {
     let (user, device) = (owned_user_id!("@a:x.fr"), OwnedDeviceId::from("D"));
     let mut rows = people(&user, &device);
     rows.extend(keys(&user, &device));
     rows.extend(oauth(&user, &device));
+    rows.extend(validity(&user));
     rows
 }
 

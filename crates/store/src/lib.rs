@@ -52,6 +52,7 @@ pub mod thread_subscriptions;
 pub mod timeline;
 pub mod transactions;
 mod tx;
+pub mod validity;
 mod value;
 
 pub use chappe_kv::{Direction, Position, following};

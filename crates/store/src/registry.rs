@@ -275,6 +275,16 @@ registry! {
     LOG_OUTS = 122, Point;
     /// OAuth clients that nobody is known to be logged in with, by their last use.
     OAUTH_IDLE_CLIENTS = 123, Queue;
+    /// Accounts by when their end is to be looked at.
+    RENEWALS_DUE = 125, Queue;
+    /// How the end of each account is dealt with.
+    RENEWALS = 126, Point;
+    /// Links that renew accounts, by hash.
+    RENEWAL_LINKS = 127, Point;
+    /// How far giving ends to accounts that had none has come.
+    ENROLMENTS = 128, Point;
+    /// Whose an address was when the account was closed.
+    FORMER_OWNERS = 129, Point;
 
     // Delivery.
     /// Threads that users follow.

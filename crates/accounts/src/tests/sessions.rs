@@ -158,7 +158,7 @@ async fn tokens_end_at_once_though_they_were_cached() {
     assert!(matches!(accounts.authenticate(&token).await.unwrap().may_act(), Err(Error::Suspended)));
     accounts.update_user(&alice, |record| record.locked = true).await.unwrap();
     assert!(matches!(accounts.authenticate(&token).await, Err(Error::Locked)));
-    accounts.authenticate_locked(&token).await.unwrap();
+    accounts.authenticate_leaving(&token).await.unwrap();
     accounts.update_user(&alice, |record| record.locked = false).await.unwrap();
     accounts.authenticate(&token).await.unwrap();
 

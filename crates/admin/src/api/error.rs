@@ -41,6 +41,7 @@ impl From<chappe_accounts::Error> for Error {
             E::UnknownToken { soft_logout } => {
                 refusal(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", &error).with("soft_logout", *soft_logout)
             }
+            E::Expired => refusal(StatusCode::FORBIDDEN, "ORG_MATRIX_EXPIRED_ACCOUNT", &error),
             E::Locked => refusal(StatusCode::UNAUTHORIZED, "M_USER_LOCKED", &error).with("soft_logout", true),
             E::UserInUse => bad_request("M_USER_IN_USE", &error),
             E::InvalidUsername(_) => bad_request("M_INVALID_USERNAME", &error),

@@ -1,6 +1,9 @@
 //! `users`: accounts of this server.
 
+mod import;
+
 use chappe_accounts::{Erase, ExternalLink, NewUser, OtherDevices, User, UserFilter};
+use chappe_identity::moment;
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
 
@@ -9,6 +12,7 @@ use crate::{Error, Users};
 
 /// Characters of a drawn password: about 119 bits.
 const DRAWN: usize = 20;
+const DAY_MS: u64 = 86_400_000;
 
 pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
     match verb {
@@ -33,6 +37,7 @@ pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
             let id = deps.accounts.create_user(new).await?;
             Ok(with_password(format!("{id} created"), &id, &password, drawn))
         }
+        Users::Import { text } => import::run(deps, &text).await,
         Users::ResetPassword { user, password } => {
             let id = existing(deps, &user).await?;
             let (password, drawn) = password_or_drawn(deps, password);
@@ -54,15 +59,41 @@ pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
         Users::Unlink { user, issuer, subject } => {
             unlink(deps, &existing(deps, &user).await?, &issuer, subject.as_deref()).await
         }
+        Users::Validity { user, days, renew, quiet } => {
+            let id = existing(deps, &user).await?;
+            let days = days.map(|days| deps.world.now() + u64::from(days) * DAY_MS);
+            if renew || days.is_some() {
+                deps.accounts.say_end(&id, days, Some(!quiet)).await?;
+            } else if quiet {
+                return Err(Error::Invalid("--quiet goes with --days or --renew".to_owned()));
+            }
+            validity(deps, &id).await
+        }
         Users::Lock { user } => lock(deps, &user, true).await,
         Users::Unlock { user } => lock(deps, &user, false).await,
     }
+}
+
+async fn validity(deps: &Deps, id: &UserId) -> Result<Answer, Error> {
+    let validity = deps.accounts.validity(id).await?;
+    let said = match validity.ends {
+        None => format!("{id} has no end"),
+        Some(ends) if validity.over => format!("{id} ended on {}", moment(ends)),
+        Some(ends) => format!("{id} ends on {}", moment(ends)),
+    };
+    let data = json!({
+        "user_id": id, "expiration_ts": validity.ends, "expired": validity.over, "mails": validity.mails,
+    });
+    Ok(Answer::line(said, data))
 }
 
 async fn show(deps: &Deps, id: &UserId) -> Result<Answer, Error> {
     let user = deps.accounts.user(id).await?.ok_or_else(|| Error::NotFound(id.to_string()))?;
     let mut lines = vec![format!("{id}: {}", state(&user))];
     let mut shown = data(id, &user);
+    let validity = deps.accounts.validity(id).await?;
+    lines.extend(validity.ends.map(|ends| format!("ends     {}", moment(ends))));
+    shown["expiration_ts"] = json!(validity.ends);
     let addresses = deps.accounts.threepids(id).await?;
     lines.extend(addresses.iter().map(|bound| format!("address  {}", bound.address)));
     shown["addresses"] = addresses.iter().map(|bound| json!(bound.address)).collect();

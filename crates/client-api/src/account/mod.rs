@@ -5,6 +5,7 @@ mod confirm_email;
 mod deactivate;
 mod openid;
 mod password;
+mod password_policy;
 mod register;
 mod request_msisdn;
 mod request_token;
@@ -54,6 +55,8 @@ fn whole() -> Routes<Api> {
         .on::<api::request_openid_token::v3::Request, _>(openid::handler)
         .at(&Method::POST, "/_matrix/client/v3/account/3pid", Auth::Token, threepid_post::handler)
         .at(&Method::POST, "/_matrix/client/r0/account/3pid", Auth::Token, threepid_post::handler)
+        .at(&Method::GET, "/_matrix/client/v3/password_policy", Auth::None, password_policy::handler)
+        .at(&Method::GET, "/_matrix/client/r0/password_policy", Auth::None, password_policy::handler)
         .at(&Method::GET, chappe_identity::CONFIRM_PATH, Auth::None, confirm_email::show)
         .at(&Method::POST, chappe_identity::CONFIRM_PATH, Auth::None, confirm_email::confirm)
 }

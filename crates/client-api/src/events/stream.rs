@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
+use chappe_accounts::Accounts;
 use chappe_delivery::{Delivery, Delta, SyncRequest, SyncToken, Timeline};
 use chappe_rooms::{PageRequest, Rooms};
 use chappe_web::Parameters;
@@ -50,6 +51,7 @@ pub(super) async fn handler(
     State(delivery): State<Delivery>,
     State(rooms): State<Rooms>,
     State(limits): State<Limits>,
+    State(accounts): State<Accounts>,
     requester: Requester,
     Parameters(query): Parameters<Query>,
 ) -> Result<Json<Answer>> {
@@ -61,6 +63,7 @@ pub(super) async fn handler(
     let timeout = query.timeout.map_or(USUAL, Duration::from_millis);
     if let Some(room) = query.room_id {
         let peeked = delivery.peek(&requester.actor(), &room, Some(from), timeout).await?;
+        accounts.still_admits(&requester).await?;
         let (start, end) = (from.to_string(), peeked.next.to_string());
         return Ok(Json(Answer { start, end, chunk: peeked.events }));
     }
@@ -80,6 +83,7 @@ pub(super) async fn handler(
         timeout,
     };
     let delta = delivery.sync(&wanted).await?;
+    accounts.still_admits(&requester).await?;
     let end = delta.next.to_string();
     let chunk = chunk(&rooms, &requester, from, delta).await?;
     Ok(Json(Answer { start: from.to_string(), end, chunk }))

@@ -13,6 +13,7 @@ use ruma::api::client::profile::{delete_profile_field, get_profile_field, set_pr
 use serde_json::{Map, Value, json};
 
 use crate::{
+    Config,
     error::Result,
     rates::Limits,
     requester::{Acting, Anybody, not_for_guests},
@@ -44,6 +45,7 @@ pub(super) async fn show(
 pub(super) async fn set(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
+    State(config): State<Arc<Config>>,
     requester: Acting,
     path: RawPathParams,
     WithBody(request, body): WithBody<SetField>,
@@ -53,29 +55,40 @@ pub(super) async fn set(
     let value = body.get(field).ok_or_else(|| chappe_web::Error::missing_param(field.to_owned()))?;
     // An empty picture is how clients take it away.
     let value = Some(value).filter(|value| !(field == "avatar_url" && value.as_str() == Some("")));
-    change(&accounts, &rooms, &requester, field, value).await
+    change((&accounts, &rooms, &config), &requester, field, value).await
 }
 
 pub(super) async fn delete(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
+    State(config): State<Arc<Config>>,
     requester: Acting,
     Ruma(request): Ruma<delete_profile_field::v3::Request>,
 ) -> Result<Json<Value>> {
     requester.must_be(&request.user_id)?;
-    change(&accounts, &rooms, &requester, request.field.as_str(), None).await
+    change((&accounts, &rooms, &config), &requester, request.field.as_str(), None).await
 }
 
 type SetField = set_profile_field::v3::Request;
 
+/// Refuses users who may not choose their name.
+pub(crate) fn may_be_renamed(config: &Config, requester: &Acting) -> Result<()> {
+    if config.displayname_changes || requester.admin {
+        return Ok(());
+    }
+    Err(chappe_web::Error::forbidden("Changing display name is disabled on this server").into())
+}
+
 /// Name and picture are shown in rooms, which have to be told.
 async fn change(
-    accounts: &Accounts,
-    rooms: &Rooms,
+    (accounts, rooms, config): (&Accounts, &Rooms, &Config),
     requester: &Acting,
     field: &str,
     value: Option<&Value>,
 ) -> Result<Json<Value>> {
+    if field == "displayname" {
+        may_be_renamed(config, requester)?;
+    }
     if requester.is_guest() && field != "displayname" {
         return Err(not_for_guests().into());
     }

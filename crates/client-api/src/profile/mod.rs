@@ -6,6 +6,7 @@ mod whole;
 use chappe_web::Routes;
 use ruma::api::client::profile as api;
 
+pub(crate) use self::field::may_be_renamed;
 use crate::Api;
 
 pub(crate) fn routes() -> Routes<Api> {

@@ -1,6 +1,9 @@
 //! `GET` and `PUT /rooms/{roomId}/state/{eventType}[/{stateKey}]`: one piece of the state.
 
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
+use chappe_accounts::Accounts;
 use chappe_rooms::{Draft, Rooms};
 use chappe_web::{Parameters, Ruma};
 use ruma::{
@@ -10,12 +13,14 @@ use ruma::{
     },
     events::TimelineEventType,
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::content;
 use crate::{
+    Config,
     delayed::Delay,
     error::Result,
+    profile::may_be_renamed,
     rates::Limits,
     requester::{Acting, Requester},
 };
@@ -32,8 +37,11 @@ pub(super) async fn show(
     }))
 }
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn set(
     State(rooms): State<Rooms>,
+    State(accounts): State<Accounts>,
+    State(config): State<Arc<Config>>,
     State(limits): State<Limits>,
     requester: Acting,
     Parameters(delay): Parameters<Delay>,
@@ -41,8 +49,28 @@ pub(super) async fn set(
 ) -> Result<Json<Value>> {
     limits.user("message", &requester, |rates| rates.message)?;
     let kind = TimelineEventType::from(request.event_type);
-    let mut draft = Draft::state(kind, request.state_key, content(request.body.json())?);
+    let content = content(request.body.json())?;
+    if kind == TimelineEventType::RoomMember && request.state_key == requester.user().as_str() {
+        must_be_own_name(&accounts, &config, &requester, &content).await?;
+    }
+    let mut draft = Draft::state(kind, request.state_key, content);
     // Services say when something happened on their side (application service API, "Timestamp massaging").
     draft.timestamp = requester.appservice().and(request.timestamp);
     delay.send(&rooms, &requester, &request.room_id, draft, None).await
+}
+
+/// Refuses a name for one room alone where users do not choose theirs.
+async fn must_be_own_name(
+    accounts: &Accounts,
+    config: &Config,
+    requester: &Acting,
+    content: &Map<String, Value>,
+) -> Result<()> {
+    let profile = accounts.profile(&accounts.read(), requester.user()).await?;
+    match content.get("displayname") {
+        Some(Value::String(name)) if Some(&**name) != profile.displayname() => {
+            may_be_renamed(config, requester)
+        }
+        _ => Ok(()),
+    }
 }

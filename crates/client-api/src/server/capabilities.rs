@@ -19,6 +19,7 @@ pub(super) async fn handler(
     let delays = rooms.config();
     // What asks for a password is done on the account page by users of OAuth clients.
     let by_password = !requester.oauth;
+    let named = config.displayname_changes;
     Json(json!({ "capabilities": {
         "org.matrix.msc4140.delayed_events": {
             "max_delay_ms": delays.delayed_events_seconds * 1_000,
@@ -26,10 +27,10 @@ pub(super) async fn handler(
         },
         "m.change_password": { "enabled": by_password },
         "m.room_versions": { "default": rooms.config().default_version, "available": available },
-        "m.set_displayname": { "enabled": true },
+        "m.set_displayname": { "enabled": named },
         "m.set_avatar_url": { "enabled": true },
         "m.3pid_changes": { "enabled": config.threepid_changes && by_password },
         "m.get_login_token": { "enabled": by_password },
-        "m.profile_fields": { "enabled": true },
+        "m.profile_fields": { "enabled": true, "disallowed": if named { &[][..] } else { &["displayname"] } },
     }}))
 }

@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
+use chappe_accounts::Accounts;
 use chappe_delivery::Delivery;
 use chappe_web::{Parameters, body_bytes};
 
@@ -18,6 +19,7 @@ mod body;
 
 pub(super) async fn handler(
     State(delivery): State<Delivery>,
+    State(accounts): State<Accounts>,
     requester: Requester,
     Parameters(query): Parameters<Query>,
     request: Request,
@@ -29,5 +31,7 @@ pub(super) async fn handler(
         serde_json::from_slice(bytes).map_err(|error| chappe_web::Error::unreadable_json(&error))?;
     let txn_id = body.txn_id.clone();
     let request = body.request(query, requester.user(), requester.device_id.as_deref())?;
-    Ok(Json(Answer::new(delivery.sliding_sync(&request).await?, txn_id)))
+    let answer = delivery.sliding_sync(&request).await?;
+    accounts.still_admits(&requester).await?;
+    Ok(Json(Answer::new(answer, txn_id)))
 }

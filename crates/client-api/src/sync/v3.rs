@@ -48,7 +48,9 @@ pub(super) async fn handler(
     let apart = wanted.filter.room.timeline.unread_thread_notifications;
     let threads = if apart { Threads::Apart } else { Threads::Included };
     let naming = if request.use_state_after { Naming::Stable } else { Naming::Early };
-    Ok(Json(answer(delivery.sync(&wanted).await?, Style { threads, naming })))
+    let delta = delivery.sync(&wanted).await?;
+    accounts.still_admits(&requester).await?;
+    Ok(Json(answer(delta, Style { threads, naming })))
 }
 
 /// Parameters from before they were part of the specification.

@@ -171,6 +171,11 @@ impl Sso {
             external: Some(person.account.clone()),
             ..NewUser::default()
         };
+        if let Some(email) = person.email().filter(|_| !config.accounts.reactivate)
+            && self.accounts().former_owner(&Medium::Email, email.as_str()).await?.is_some()
+        {
+            return Err(SsoError::Closed);
+        }
         let naming = naming(self.identity(), config, person)?;
         let user = naming.create(self.accounts(), new).await?;
         tracing::info!(%user, provider = config.id, "an account was made by an identity provider");
@@ -181,12 +186,17 @@ impl Sso {
 }
 
 impl Naming {
-    /// Makes the account under the first of the names that was never used, not even by an account that is closed now.
+    /// Makes the account under the first of the names that was never used, not even by an account that is closed now. The
+    /// closed account that had the address is opened again instead.
     pub async fn create(
         &self,
         accounts: &Accounts,
         new: NewUser,
     ) -> Result<OwnedUserId, chappe_accounts::Error> {
+        if let Some(user) = accounts.reopen(&new).await? {
+            tracing::info!(%user, "a closed account was opened again by its address");
+            return Ok(user);
+        }
         for user in &self.user_ids {
             let named = NewUser {
                 localpart: Some(user.localpart().to_owned()),

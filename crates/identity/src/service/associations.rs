@@ -368,6 +368,7 @@ mod tests {
     use std::sync::Arc;
 
     use async_trait::async_trait;
+    use chappe_accounts::{Accounts, AccountsConfig};
     use chappe_kv::{Db, Memory};
     use chappe_rules::build::SigningKey;
     use chappe_store::{Store, Tx, accounts::ThreepidOwners, identity_service::WantedBindings};
@@ -411,9 +412,12 @@ mod tests {
             server_name: "a.example".try_into().unwrap(),
             public_baseurl: "https://a.example".to_owned(),
         };
+        let accounts =
+            Accounts::new(store.clone(), world.clone(), site.server_name.clone(), AccountsConfig::default());
         let identity = Identity::new(store.clone(), world, None, Config::default(), site).await.unwrap();
         let key = Arc::new(SigningKey::from_seed([3; 32], "k").unwrap());
-        let service = IdentityService::new(ServiceDeps { identity, key, homeservers: Arc::new(Alone) });
+        let homeservers = Arc::new(Alone);
+        let service = IdentityService::new(ServiceDeps { identity, accounts, key, homeservers });
         let (carol, address) = (user_id!("@carol:a.example"), Email::parse("carol@a.fr").unwrap());
         let wanted = (EMAIL.to_owned(), address.to_string(), carol.to_owned());
         let owner = (wanted.0.clone(), wanted.1.clone());

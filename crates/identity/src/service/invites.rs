@@ -214,6 +214,7 @@ impl IdentityService {
             link: &link,
             inviter: &inviter,
             room: &unlinked(told("room_name")),
+            ending: None,
         });
         identity.post(&invitation.address, written).await
     }

@@ -2,7 +2,6 @@
 
 use chappe_store::{
     Json, Tx,
-    accounts::{User, Users},
     identity_service::{ServiceToken, ServiceTokens, ServiceUser, ServiceUsers},
 };
 use ruma::{OwnedServerName, OwnedUserId, UserId};
@@ -61,16 +60,17 @@ impl IdentityService {
     }
 
     /// Whose an access token is, policies accepted or not. Those of this server's users are worth nothing while the account
-    /// is locked; how it is with others, their servers know.
+    /// is locked, [`Error::Expired`] once it has ended; how it is with others, their servers know.
     pub async fn member(&self, token: &str) -> Result<OwnedUserId, Error> {
         const UNKNOWN: Error = Error::Unauthorized("Unrecognised access token");
         let reader = self.store().read();
         let Json(kept) = reader.get::<ServiceTokens>(&sha256(token.as_bytes())).await?.ok_or(UNKNOWN)?;
         if kept.user.server_name() == self.server() {
-            let account = reader.get::<Users>(&kept.user).await?;
-            let open = |Json(user): Json<User>| user.deactivated.is_none() && !user.locked;
-            if !account.is_some_and(open) {
-                return Err(UNKNOWN);
+            use chappe_accounts::Error as E;
+            match self.inner.accounts.standing(&kept.user).await {
+                Err(E::Expired) => return Err(Error::Expired),
+                Err(E::Store(error)) => return Err(error.into()),
+                other => other.map_err(|_| UNKNOWN)?,
             }
         }
         Ok(kept.user)

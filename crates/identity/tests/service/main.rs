@@ -150,7 +150,9 @@ impl Lab {
         let identity = Identity::new(store.clone(), world.clone(), post, config, site).await.unwrap();
         let accounts = Accounts::new(store, world, SERVER.try_into().unwrap(), AccountsConfig::default());
         let key = Arc::new(SigningKey::from_seed([3; 32], "k").unwrap());
-        let service = IdentityService::new(ServiceDeps { identity, key, homeservers: homeservers.clone() });
+        let deps =
+            ServiceDeps { identity, accounts: accounts.clone(), key, homeservers: homeservers.clone() };
+        let service = IdentityService::new(deps);
         Self { service, accounts, mailer, homeservers, secret: "secret-1".try_into().unwrap() }
     }
 

@@ -1,16 +1,10 @@
 //! What an account is: profile, addresses, sessions, password.
 
 use chappe_accounts::DeviceInfo;
+use chappe_identity::moment;
 use ruma::UserId;
 
-use crate::{
-    error::Error,
-    fields::Fields,
-    html::{Html, moment},
-    login::Goal,
-    page::Page,
-    visitor::Visitor,
-};
+use crate::{error::Error, fields::Fields, html::Html, login::Goal, page::Page, visitor::Visitor};
 
 /// Everything on one page.
 pub(super) async fn page(

@@ -183,6 +183,9 @@ fn listeners(config: &Config, found: &mut Found) {
 fn accounts(config: &Config, found: &mut Found) {
     let password = &config.accounts.password;
     found.refuse("accounts.password", password.check_cost());
+    found.refuse("accounts.validity", config.accounts.validity.check());
+    let mailed = config.accounts.validity.days == 0 || config.mail.is_some();
+    found.need(mailed, "accounts.validity.days", "needs the section `mail`");
     found.need(password.at_once > 0, "accounts.password.at_once", "must be at least 1");
     found.need(
         password.waiting >= password.at_once,

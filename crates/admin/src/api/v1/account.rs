@@ -4,6 +4,7 @@ mod deactivate;
 mod reset_password;
 mod suspend;
 mod username_available;
+mod validity;
 mod whois;
 
 use chappe_web::Routes;
@@ -19,5 +20,6 @@ pub(super) fn routes() -> Routes<Api> {
         .post("/_synapse/admin/v1/reset_password/{user_id}", reset_password::handler)
         .put("/_synapse/admin/v1/suspend/{user_id}", suspend::handler)
         .get("/_synapse/admin/v1/username_available", username_available::handler)
+        .post("/_synapse/admin/v1/account_validity/validity", validity::handler)
         .get("/_synapse/admin/v1/whois/{user_id}", whois::handler)
 }

@@ -1,15 +1,18 @@
 //! The State's network, as `docs/tchap.md` lists it: servers of agents, one of externals, and servers without rules. Each
 //! test is named after its row.
 
+mod accounts;
 mod calls;
 mod clamd;
 mod creation;
 mod forged;
 mod last_admin;
+mod ministry;
 mod office;
 mod people;
 mod rules;
 mod scanner;
+mod validity;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -40,6 +40,7 @@ async fn whole(api: &Api, user: &UserId) -> Result<Value> {
     let mut shown = record(user.as_str(), &found);
     shown["displayname"] = json!(profile.displayname());
     shown["avatar_url"] = json!(profile.avatar_url());
+    shown["expiration_ts"] = json!(api.accounts.validity(user).await?.ends);
     shown["last_seen_ts"] = json!(seen);
     shown["threepids"] = addresses.iter().map(address).collect();
     let link = |link: &ExternalLink| json!({ "auth_provider": link.account.issuer, "external_id": link.account.subject });

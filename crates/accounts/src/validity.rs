@@ -1,0 +1,480 @@
+//! How long accounts are good for: their end, the mails before it, renewal, and the closing of those that nobody renewed.
+//!
+//! The end stands in the head record, so that admitting a requester reads nothing more. What is to be done about it
+//! is found in a table ordered by time. A mail is noted before it goes out: a crash loses one rather than sending two.
+
+use chappe_rules::glob::{Glob, folded};
+use chappe_store::{
+    Json, Reader, Table, Tx,
+    accounts::{Expiries, Threepids, User, UserKind, Users},
+    validity::{
+        Enrolment, Enrolments, Renewal, RenewalCode, RenewalLink, RenewalLinks, Renewals, RenewalsDue,
+    },
+};
+use ruma::{OwnedUserId, UserId};
+
+use crate::{
+    Accounts, Error,
+    retry::retry,
+    tokens::{refusal, sha256},
+    users::beyond,
+};
+
+const DAY_MS: u64 = 86_400_000;
+/// Links of one account that are good at a time.
+const LINKS: usize = 10;
+/// Wrong codes after which a code is dead.
+const FAILURES: u32 = 10;
+/// When a mail that did not go out is tried again.
+const AGAIN_MS: u64 = 900_000;
+/// How often an account that has ended and is never closed is looked at.
+const SELDOM_MS: u64 = 30 * DAY_MS;
+/// Accounts that get their end in one commit.
+const ENROLLED_AT_ONCE: usize = 200;
+/// The name of the one row.
+const ENROLMENT: &str = "accounts";
+
+/// How long an account is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// When it ends, in milliseconds since 1970; `None`: never.
+    pub ends: Option<u64>,
+    /// Whether it has ended.
+    pub over: bool,
+    /// Whether mails go out before the end.
+    pub mails: bool,
+}
+
+/// What renews an account.
+#[derive(Clone, PartialEq, Eq)]
+pub enum RenewalSecret {
+    /// The token of a link: 43 random letters and digits.
+    Link(String),
+    /// A code of 8 digits, good together with an access token of the account.
+    Code(String),
+}
+
+/// A mail that is to go out. What renews the account is kept as a hash only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Reminder {
+    /// When the account ends or ended, in milliseconds since 1970.
+    pub ends: u64,
+    /// What renews it.
+    pub secret: RenewalSecret,
+    /// The mail that was noted as sent before this one, and what is noted of this one.
+    told: (Option<u64>, Option<u64>),
+}
+
+/// What is to be done about an account now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Nothing more.
+    Done,
+    /// Mail its user; this is noted already.
+    Mail(Reminder),
+    /// Close it: nobody has renewed it.
+    Close,
+}
+
+/// What became of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// The account ends then, in milliseconds since 1970.
+    Until(u64),
+    /// This has renewed the account before; nothing was done.
+    Before,
+}
+
+impl std::fmt::Debug for RenewalSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RenewalSecret")
+    }
+}
+
+impl std::fmt::Debug for Reminder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reminder").field("ends", &self.ends).finish_non_exhaustive()
+    }
+}
+
+impl Accounts {
+    /// Whether accounts end.
+    pub fn accounts_end(&self) -> bool {
+        self.config().validity.days > 0
+    }
+
+    fn period(&self) -> u64 {
+        u64::from(self.config().validity.days) * DAY_MS
+    }
+
+    /// When an account ends that is made or opened again now.
+    pub(crate) fn first_end(&self, kind: UserKind) -> Option<u64> {
+        (self.accounts_end() && kind == UserKind::User).then(|| self.world().now() + self.period())
+    }
+
+    /// When an account ends.
+    pub(crate) fn end_of(&self, user: &User) -> Option<u64> {
+        user.ends.filter(|_| self.accounts_end())
+    }
+
+    /// Whether an account has ended as its record says, exempt or not.
+    pub fn is_over(&self, user: &User) -> bool {
+        self.end_of(user).is_some_and(|at| at <= self.world().now())
+    }
+
+    /// Whether an account has ended. One that is exempt since gets another period.
+    pub(crate) async fn has_ended(&self, id: &UserId, user: &User) -> Result<bool, Error> {
+        if !self.is_over(user) {
+            return Ok(false);
+        }
+        if !self.is_exempt(&self.store().read(), id).await? {
+            return Ok(true);
+        }
+        self.renew(id).await.map(|_| false)
+    }
+
+    /// [`Error::Expired`] for an account that has ended.
+    pub(crate) async fn check_end(&self, id: &UserId, user: &User) -> Result<(), Error> {
+        if self.has_ended(id, user).await? { Err(Error::Expired) } else { Ok(()) }
+    }
+
+    /// Whether a local account may do anything: [`Error::NotFound`], [`Error::Deactivated`], [`Error::Locked`],
+    /// [`Error::Expired`] if not.
+    pub async fn standing(&self, user: &UserId) -> Result<(), Error> {
+        let record = self.user(user).await?.ok_or(Error::NotFound("user"))?;
+        refusal(&record).map_or(Ok(()), Err)?;
+        self.check_end(user, &record).await
+    }
+
+    async fn is_exempt(&self, reader: &Reader<'_>, user: &UserId) -> Result<bool, Error> {
+        let exempt = &self.config().validity.exempt;
+        let any = |of_users: bool, text: &str| {
+            let mut patterns = exempt.iter().filter(|pattern| pattern.starts_with('@') == of_users);
+            patterns.any(|pattern| Glob::new(pattern).matches(&folded(text)))
+        };
+        if any(true, user.as_str()) {
+            return Ok(true);
+        }
+        if exempt.iter().all(|pattern| pattern.starts_with('@')) {
+            return Ok(false);
+        }
+        let addresses = reader.scan_all::<Threepids>(&user.to_owned()).await?;
+        Ok(addresses.iter().any(|((_, _, address), _)| any(false, address)))
+    }
+
+    /// How long an account is good for. [`Error::NotFound`].
+    pub async fn validity(&self, user: &UserId) -> Result<Validity, Error> {
+        let reader = self.store().read();
+        let Json(record) = reader.get::<Users>(&user.to_owned()).await?.ok_or(Error::NotFound("user"))?;
+        let row = reader.get::<Renewals>(&user.to_owned()).await?;
+        let mails = row.is_some_and(|Json(row)| !row.quiet);
+        let ends = if self.is_exempt(&reader, user).await? { None } else { self.end_of(&record) };
+        Ok(Validity { ends, over: ends.is_some_and(|at| at <= self.world().now()), mails })
+    }
+
+    /// Has an account end at `ends` (milliseconds since 1970); `mails` says whether mails go out before. What was mailed
+    /// until now renews nothing more. [`Error::NotFound`], [`Error::Deactivated`]; [`Error::Invalid`] for accounts that
+    /// never end.
+    pub async fn set_end(&self, user: &UserId, ends: u64, mails: Option<bool>) -> Result<(), Error> {
+        let done = retry!({
+            let reader = self.store().read();
+            let key = user.to_owned();
+            let Json(old) = reader.get::<Users>(&key).await?.ok_or(Error::NotFound("user"))?;
+            if old.deactivated.is_some() {
+                return Err(Error::Deactivated);
+            }
+            if !self.accounts_end() || old.kind != UserKind::User {
+                return Err(Error::invalid("this account has no end"));
+            }
+            let mut tx = Tx::new();
+            let record = User { ends: Some(ends), revision: old.revision + 1, ..old.clone() };
+            tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
+            self.draft_end(&reader, &mut tx, &key, (ends, mails)).await?;
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        });
+        self.inner.cache.forget(user);
+        done
+    }
+
+    /// Gives an account another period from now on, unless it has longer already; gives its end.
+    pub async fn renew(&self, user: &UserId) -> Result<u64, Error> {
+        let known = self.user(user).await?.and_then(|record| record.ends).unwrap_or_default();
+        let ends = known.max(self.world().now() + self.period());
+        self.set_end(user, ends, None).await?;
+        Ok(ends)
+    }
+
+    /// As [`Accounts::set_end`], from now on for another period if no end is said; gives the end.
+    pub async fn say_end(&self, user: &UserId, ends: Option<u64>, mails: Option<bool>) -> Result<u64, Error> {
+        let ends = ends.unwrap_or_else(|| self.world().now() + self.period());
+        self.set_end(user, ends, mails).await?;
+        Ok(ends)
+    }
+
+    /// What a new end writes beside the head record, which has to be replaced in the same batch.
+    pub(crate) async fn draft_end(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &OwnedUserId,
+        (ends, mails): (u64, Option<bool>),
+    ) -> Result<(), Error> {
+        let old = reader.get::<Renewals>(user).await?;
+        let mut row = Renewal { quiet: mails == Some(false), ..Renewal::default() };
+        row.due = self.next_look(ends, &row);
+        if let Some(Json(old)) = &old {
+            row.quiet = mails.map_or(old.quiet, |mails| !mails);
+            row.code = old.code.clone().map(|code| RenewalCode { used: true, ..code });
+            for hash in &old.links {
+                if let Some(Json(link)) = reader.get::<RenewalLinks>(hash).await? {
+                    tx.put::<RenewalLinks>(hash, &Json(RenewalLink { used: true, ..link }));
+                }
+            }
+        }
+        draft_row(tx, user, old, row);
+        Ok(())
+    }
+
+    /// Has an account end never more, and nothing that was mailed renew it.
+    pub(crate) async fn draft_no_end(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &OwnedUserId,
+    ) -> Result<(), Error> {
+        let Some(old) = reader.get::<Renewals>(user).await? else { return Ok(()) };
+        for hash in &old.0.links {
+            tx.delete::<RenewalLinks>(hash);
+        }
+        tx.delete::<RenewalsDue>(&(old.0.due, user.clone()));
+        tx.expect::<Renewals>(user, Some(&old)).delete::<Renewals>(user);
+        Ok(())
+    }
+
+    /// The distances from the end at which mails go out, in milliseconds.
+    fn distances(&self) -> impl Iterator<Item = u64> {
+        self.config().validity.mail_days_before.iter().map(|days| u64::from(*days) * DAY_MS)
+    }
+
+    /// When an account that ends at `ends` is to be looked at next.
+    fn next_look(&self, ends: u64, row: &Renewal) -> u64 {
+        if let Some(ended) = row.ended {
+            return match u64::from(self.config().validity.close_after_days) {
+                0 => self.world().now() + SELDOM_MS,
+                days => ended + days * DAY_MS,
+            };
+        }
+        let left = self.distances().filter(|distance| row.told.is_none_or(|told| *distance < told));
+        ends.saturating_sub(left.max().unwrap_or_default())
+    }
+
+    /// Up to `limit` accounts that are to be looked at by now, after `after`.
+    pub async fn ends_due(
+        &self,
+        after: Option<&(u64, OwnedUserId)>,
+        limit: usize,
+    ) -> Result<Vec<(u64, OwnedUserId)>, Error> {
+        let from = after.map_or((0, String::new()), |(at, user)| (*at, beyond(user)));
+        let rows = self.store().read().scan_from::<RenewalsDue>(&(), &from, limit).await?;
+        let now = self.world().now();
+        Ok(rows.into_iter().map(|(key, ())| key).take_while(|(at, _)| *at <= now).collect())
+    }
+
+    /// Looks at an account whose time has come. Of several mails that should have gone out meanwhile, as after a stop or a
+    /// jump of the clock, only the last one does.
+    pub async fn look_at_end(&self, user: &UserId) -> Result<Duty, Error> {
+        let key = user.to_owned();
+        retry!({
+            let reader = self.store().read();
+            let now = self.world().now();
+            let Some(row) = reader.get::<Renewals>(&key).await? else { return Ok(Duty::Done) };
+            let record = reader.get::<Users>(&key).await?.map(|Json(record)| record);
+            let Some(ends) = record.and_then(|record| record.ends).filter(|_| row.0.due <= now) else {
+                return Ok(Duty::Done);
+            };
+            if self.is_exempt(&reader, user).await? {
+                self.renew(user).await?;
+                return Ok(Duty::Done);
+            }
+            let close_after = u64::from(self.config().validity.close_after_days) * DAY_MS;
+            if row.0.ended.is_some_and(|ended| close_after > 0 && ended + close_after <= now) {
+                return Ok(Duty::Close);
+            }
+            let mut new = row.0.clone();
+            if ends <= now {
+                new.ended.get_or_insert(now);
+            }
+            let fresh = |distance: &u64| row.0.told.is_none_or(|told| *distance < told);
+            let passed = |distance: &u64| ends.saturating_sub(*distance) <= now;
+            let distance = self.distances().filter(|distance| fresh(distance) && passed(distance)).min();
+            new.told = distance.or(new.told);
+            new.due = self.next_look(ends, &new);
+            let mut tx = Tx::new();
+            let secret =
+                (distance.is_some() && !new.quiet).then(|| self.draw_renewal(user, &mut tx, &mut new));
+            let told = (row.0.told, new.told);
+            draft_row(&mut tx, &key, Some(row), new);
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(secret.map_or(Duty::Done, |secret| Duty::Mail(Reminder { ends, secret, told })))
+        })
+    }
+
+    /// Takes back that a mail went out, unless the account was renewed meanwhile: it is tried again in a while.
+    pub async fn mail_failed(&self, user: &UserId, mail: &Reminder) -> Result<(), Error> {
+        let key = user.to_owned();
+        retry!({
+            let Some(row) = self.store().read().get::<Renewals>(&key).await? else { return Ok(()) };
+            let (before, noted) = mail.told;
+            if row.0.told != noted {
+                return Ok(());
+            }
+            let due = self.world().now() + AGAIN_MS;
+            let new = Renewal { told: before, due, ..row.0.clone() };
+            let mut tx = Tx::new();
+            draft_row(&mut tx, &key, Some(row), new);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
+    /// Makes something that renews an account whose user asks for a mail. [`Error::Invalid`] for accounts that never end.
+    pub async fn renewal(&self, user: &UserId) -> Result<Reminder, Error> {
+        let key = user.to_owned();
+        retry!({
+            let reader = self.store().read();
+            let record = reader.get::<Users>(&key).await?.map(|Json(record)| record);
+            let ends = record.and_then(|record| self.end_of(&record));
+            let (Some(ends), Some(row)) = (ends, reader.get::<Renewals>(&key).await?) else {
+                return Err(Error::invalid("this account has no end"));
+            };
+            let mut new = row.0.clone();
+            let mut tx = Tx::new();
+            let secret = self.draw_renewal(user, &mut tx, &mut new);
+            let told = (row.0.told, row.0.told);
+            draft_row(&mut tx, &key, Some(row), new);
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(Reminder { ends, secret, told })
+        })
+    }
+
+    /// Draws a link or a code. A code ends the one before.
+    fn draw_renewal(&self, user: &UserId, tx: &mut Tx, row: &mut Renewal) -> RenewalSecret {
+        if !self.config().validity.links {
+            let code = format!("{:08}", self.world().below(100_000_000));
+            row.code = Some(RenewalCode { hash: code_hash(user, &code), failures: 0, used: false });
+            return RenewalSecret::Code(code);
+        }
+        while row.links.len() >= LINKS {
+            tx.delete::<RenewalLinks>(&row.links.remove(0));
+        }
+        let token = self.world().token(43);
+        let (hash, expires) = (sha256(&token), self.world().now() + self.period());
+        row.links.push(hash);
+        let link = RenewalLink { user: user.to_owned(), expires, used: false };
+        tx.put::<RenewalLinks>(&hash, &Json(link));
+        tx.put::<Expiries>(&(expires, RenewalLinks::INFO.number, hash), &());
+        RenewalSecret::Link(token)
+    }
+
+    /// Renews the account that a link's token is for. [`Error::NotFound`] for others.
+    pub async fn renew_by_link(&self, token: &str) -> Result<Renewed, Error> {
+        let link = self.store().read().get::<RenewalLinks>(&sha256(token)).await?;
+        let Some(Json(link)) = link.filter(|Json(link)| self.world().now() < link.expires) else {
+            return Err(Error::NotFound("renewal"));
+        };
+        if link.used {
+            return Ok(Renewed::Before);
+        }
+        self.renew(&link.user).await.map(Renewed::Until)
+    }
+
+    /// Renews a user's account by the code that was mailed last. [`Error::NotFound`] for wrong ones, of which each code
+    /// bears ten.
+    pub async fn renew_by_code(&self, user: &UserId, code: &str) -> Result<Renewed, Error> {
+        const WRONG: Error = Error::NotFound("renewal");
+        let key = user.to_owned();
+        let used = retry!({
+            let row = self.store().read().get::<Renewals>(&key).await?.ok_or(WRONG)?;
+            let mut known = row.0.code.clone().filter(|known| known.failures < FAILURES).ok_or(WRONG)?;
+            if known.hash == code_hash(user, code) {
+                return Ok(Some(known.used));
+            }
+            known.failures += 1;
+            let new = Renewal { code: Some(known), ..row.0.clone() };
+            let mut tx = Tx::new();
+            draft_row(&mut tx, &key, Some(row), new);
+            self.store().commit(tx).await?;
+            Ok(None)
+        })?;
+        match used {
+            None => Err(WRONG),
+            Some(true) => Ok(Renewed::Before),
+            Some(false) => self.renew(user).await.map(Renewed::Until),
+        }
+    }
+
+    /// Gives an end to some accounts that have none, or one that passed while accounts did not end: up to a tenth of the
+    /// period before it is over, so that not all of them ask at once. Says whether there may be more.
+    pub async fn enrol_some(&self) -> Result<bool, Error> {
+        let name = ENROLMENT.to_owned();
+        retry!({
+            let reader = self.store().read();
+            let known = reader.get::<Enrolments>(&name).await?;
+            let Json(progress) = known.clone().unwrap_or_default();
+            if progress.done {
+                return Ok(false);
+            }
+            let page = reader.scan_from::<Users>(&(), &progress.after, ENROLLED_AT_ONCE).await?;
+            let done = page.len() < ENROLLED_AT_ONCE;
+            let after = page.last().map_or(progress.after, |(user, _)| beyond(user));
+            let mut tx = Tx::new();
+            let mut enrolled = Vec::new();
+            let now = self.world().now();
+            for (user, Json(old)) in page {
+                let has_one = old.ends.is_some_and(|at| at > now);
+                if has_one || old.deactivated.is_some() || old.kind != UserKind::User {
+                    continue;
+                }
+                let ends = now + self.period() - self.world().below(self.period() / 10);
+                let record = User { ends: Some(ends), revision: old.revision + 1, ..old.clone() };
+                tx.expect::<Users>(&user, Some(&Json(old))).put::<Users>(&user, &Json(record));
+                self.draft_end(&reader, &mut tx, &user, (ends, None)).await?;
+                enrolled.push(user);
+            }
+            tx.expect::<Enrolments>(&name, known.as_ref());
+            tx.put::<Enrolments>(&name, &Json(Enrolment { after, done }));
+            drop(reader);
+            self.store().commit(tx).await?;
+            enrolled.iter().for_each(|user| self.inner.cache.forget(user));
+            Ok(!done)
+        })
+    }
+
+    /// Notes that accounts do not end: should they again, those whose end has passed by then get another one.
+    pub async fn end_enrolment(&self) -> Result<(), Error> {
+        let name = ENROLMENT.to_owned();
+        if self.store().read().get::<Enrolments>(&name).await?.is_some() {
+            let mut tx = Tx::new();
+            tx.delete::<Enrolments>(&name);
+            self.store().commit(tx).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces how an account's end is dealt with, and its place in the order of time.
+fn draft_row(tx: &mut Tx, user: &OwnedUserId, old: Option<Json<Renewal>>, new: Renewal) {
+    if let Some(Json(old)) = &old {
+        tx.delete::<RenewalsDue>(&(old.due, user.clone()));
+    }
+    tx.put::<RenewalsDue>(&(new.due, user.clone()), &());
+    tx.expect::<Renewals>(user, old.as_ref()).put::<Renewals>(user, &Json(new));
+}
+
+fn code_hash(user: &UserId, code: &str) -> [u8; 32] {
+    sha256(&format!("{user}\0{code}"))
+}
