@@ -31,6 +31,8 @@ class Fork(Tale):
         self.room = await creator.create(self.version, **options)
         for somebody in [second, third, *self.members]:
             await somebody.join(self.room, creator.server)
+            # A Synapse with partial state does not tell those who came after it: what follows refers to the join.
+            await creator.membership(self.room, somebody.user_id, "join")
         given = await creator.give_power(self.room, {second.user_id: 90, third.user_id: 80})
         for somebody in [*self.rulers, *self.members]:
             await somebody.sees(self.room, given)
