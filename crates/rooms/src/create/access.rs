@@ -41,7 +41,7 @@ impl<'a> Wanted<'a> {
         }
         let initial = presets::initial_state(request)?;
         let said = given(&initial, RULES).map(|draft| draft.content.clone());
-        let rules = said.clone().map_or_else(|| Ok(by_default(request)), |said| read_rules(said))?;
+        let rules = said.clone().map_or_else(|| Ok(by_default(request)), read_rules)?;
         let mut wanted = Self { access, request, initial, rules };
         wanted.check_rules(&said.unwrap_or_default())?;
         wanted.rules.public = request.visibility == Visibility::Public;

@@ -15,6 +15,7 @@ use crate::policy::{Door, Question};
 /// The section `[rooms.access.domains]`, with the names that its options have elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option that operators know by itself")]
 pub struct DomainRules {
     /// By the server of who invites: the servers whose users may be invited.
     pub domain_mapping: BTreeMap<OwnedServerName, Vec<OwnedServerName>>,

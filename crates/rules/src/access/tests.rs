@@ -66,7 +66,7 @@ impl Lab {
         let state = |key: &StateKey| self.room.state_event(&key.0, &key.1);
         let kinds = ["m.room.member", "m.room.third_party_invite"];
         let keys = self.room.state.keys().filter(|(kind, _)| kinds.contains(&kind.to_string().as_str()));
-        let parties: Vec<Pdu> = keys.filter_map(|key| state(key)).collect();
+        let parties: Vec<Pdu> = keys.filter_map(state).collect();
         let needed = self.access.needs_parties(&candidate, &state);
         let keys = self.access.state_needed(&candidate);
         // Nothing may be read that was not asked for.
@@ -407,12 +407,11 @@ fn row_61_rules_are_not_emptied_by_redaction() {
 fn row_66_domain_rules() {
     let (own, other) = (owned_server_name!("a.fr"), owned_server_name!("b.fr"));
     let mut lab = Lab::rule("unrestricted");
-    let domains = super::DomainRules {
+    lab.access.domains = super::DomainRules {
         domain_mapping: [(own.clone(), vec![own, other])].into(),
         can_invite_if_not_in_domain_mapping: false,
         ..super::DomainRules::default()
     };
-    lab.access.domains = domains.clone();
     for (sender, user, answer) in [
         (AGENT, "@x:a.fr", Ok(())),
         (AGENT, COLLEAGUE, Ok(())),

@@ -193,7 +193,11 @@ impl User<'_> {
     }
 
     async fn membership(&self, room: &str, user: &str) -> Option<String> {
-        let said = self.state(room, &format!("m.room.member/{user}").replace("//", "/")).await?;
+        let path = format!("/rooms/{room}/state/m.room.member/{user}");
+        let (status, said) = self.call("GET", &path, Value::Null).await;
+        if status != StatusCode::OK {
+            return None;
+        }
         said["membership"].as_str().map(str::to_owned)
     }
 
