@@ -1,5 +1,7 @@
 //! Rows 16 to 29: names, passwords, and accounts that come back.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -24,7 +26,9 @@ fn log_in(user: &str, password: &str) -> Value {
 
 /// Has an address proved by mail; what proves it.
 async fn prove(server: &mut Ministry, path: &str, address: &str) -> Value {
-    let secret = "a-secret-of-the-client";
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // As a client does: another secret each time, so that no earlier proof is meant.
+    let secret = format!("a-secret-of-the-client-{}", ASKED.fetch_add(1, Relaxed));
     let wanted = json!({ "client_secret": secret, "email": address, "send_attempt": 1 });
     let asked = server.call("", "POST", path, wanted).await.ok();
     let mail = server.mail().await;

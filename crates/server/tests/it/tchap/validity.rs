@@ -282,6 +282,8 @@ async fn row_81_who_is_exempt_has_no_end() {
 async fn row_82_an_account_that_nobody_renews_is_closed_and_not_erased() {
     let mut server = Ministry::alone(VALIDITY).await;
     let alice = server.agent("alice").await;
+    let name = format!("/profile/{}/displayname", alice.id);
+    server.call(&alice.token, "PUT", &name, json!({ "displayname": "alice" })).await.ok();
     server.again(days(101), |text| text).await;
     let link = secret(&server.mail().await.text);
     profile(&server, &alice).await.refused(403, EXPIRED);
