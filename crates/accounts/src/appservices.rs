@@ -78,6 +78,7 @@ impl Accounts {
             kind: record.kind,
             admin: false,
             suspended: record.suspended,
+            rate: record.rate,
             oauth: false,
             appservice: Some(service.clone()),
         })

@@ -35,7 +35,7 @@ mod uia_sessions;
 mod users;
 
 pub use chappe_store::accounts::{
-    Deactivation, Device, OAuthLogIn, OneOffPurpose, RegistrationToken, Seen, User, UserKind,
+    Deactivation, Device, OAuthLogIn, OneOffPurpose, OwnRate, RegistrationToken, Seen, User, UserKind,
 };
 
 pub use self::{

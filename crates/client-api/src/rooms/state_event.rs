@@ -39,7 +39,7 @@ pub(super) async fn set(
     Parameters(delay): Parameters<Delay>,
     Ruma(request): Ruma<send_state_event::v3::Request>,
 ) -> Result<Json<Value>> {
-    limits.user("message", &requester, |rates| rates.message)?;
+    limits.message(&requester)?;
     let kind = TimelineEventType::from(request.event_type);
     let mut draft = Draft::state(kind, request.state_key, content(request.body.json())?);
     // Services say when something happened on their side (application service API, "Timestamp massaging").
