@@ -80,6 +80,7 @@ impl Accounts {
             kind: record.kind,
             admin: false,
             suspended: record.suspended,
+            rate: record.rate,
             oauth: false,
             appservice: Some(service.clone()),
             admission: Admission { version, until: self.end_of(&record) },

@@ -36,7 +36,7 @@ mod users;
 mod validity;
 
 pub use chappe_store::accounts::{
-    Deactivation, Device, OAuthLogIn, OneOffPurpose, RegistrationToken, Seen, User, UserKind,
+    Deactivation, Device, OAuthLogIn, OneOffPurpose, OwnRate, RegistrationToken, Seen, User, UserKind,
 };
 
 pub use self::{

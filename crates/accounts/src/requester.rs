@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chappe_rules::appservice::Registration;
-use chappe_store::accounts::UserKind;
+use chappe_store::accounts::{OwnRate, UserKind};
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
 
 use crate::Error;
@@ -23,6 +23,8 @@ pub struct Requester {
     pub suspended: bool,
     /// Whether the token is one that an OAuth client got: such sessions prove nothing with passwords.
     pub oauth: bool,
+    /// How often the user may ask, where an administrator has said so.
+    pub rate: Option<OwnRate>,
     /// The application service that acts as the user.
     pub appservice: Option<Arc<Registration>>,
     /// On what terms it was let in.

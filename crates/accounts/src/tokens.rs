@@ -167,6 +167,7 @@ impl Accounts {
             // A client that anybody may register does not get the server with its user's word.
             admin: user.admin && !row.oauth,
             suspended: user.suspended,
+            rate: user.rate,
             oauth: row.oauth,
             appservice: None,
             admission: Admission { version, until },

@@ -66,6 +66,9 @@ impl Default for Rates {
     }
 }
 
+/// What messages are counted as.
+const MESSAGE: &str = "message";
+
 /// Counts what is done, by the rates of the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -100,7 +103,16 @@ impl Limits {
         if !requester.is_counted() {
             return Ok(());
         }
-        self.limiter.check(action, requester.user().as_str(), rate(&self.config.rates))
+        let rate = match requester.rate {
+            Some(own) if action == MESSAGE => Rate::new(own.per_second.into(), own.burst),
+            _ => rate(&self.config.rates),
+        };
+        self.limiter.check(action, requester.user().as_str(), rate)
+    }
+
+    /// Counts a message of a user.
+    pub(crate) fn message(&self, requester: &Requester) -> Result<(), Error> {
+        self.user(MESSAGE, requester, |rates| rates.message)
     }
 
     /// Counts a question that other servers may have to answer: by user, or by address where nobody is logged in.

@@ -80,9 +80,13 @@ impl Requester {
         self.0.appservice.as_ref()
     }
 
-    /// Whether what this requester does is counted: all but what services do as themselves, or as anybody if their
-    /// registration says so (application service API, "Registration", `rate_limited`).
+    /// Whether what this requester does is counted: all but what users do whom an administrator has freed of it, and what
+    /// services do as themselves, or as anybody if their registration says so (application service API, "Registration",
+    /// `rate_limited`).
     pub(crate) fn is_counted(&self) -> bool {
+        if self.0.rate.is_some_and(|rate| rate.per_second == 0) {
+            return false;
+        }
         self.appservice().is_none_or(|service| service.rate_limited && self.0.user_id != service.sender)
     }
 

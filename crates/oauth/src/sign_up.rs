@@ -10,7 +10,7 @@ use chappe_accounts::Error as Refusal;
 use chappe_identity::{Purpose, SignUp, SignUpError, TokenRequest};
 use http::StatusCode;
 use ruma::{ClientSecret, OwnedUserId, api::client::uiaa::AuthData};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     OAuth,
@@ -131,9 +131,10 @@ async fn enter(visitor: &Visitor, goal: &Goal, fields: &Fields) -> Result<Respon
 /// Shows the proofs one after the other, as a client does.
 async fn sign_up(oauth: &OAuth, fields: &Fields, password: &str) -> Result<OwnedUserId, Wrong> {
     let mut session = None;
-    for (kind, said) in proofs(oauth, fields) {
-        let auth = AuthData::new(kind, session.take(), said);
-        let auth = auth.map_err(|_| Error::request("a proof is not in the form of one"))?;
+    for mut said in proofs(oauth, fields) {
+        said["session"] = json!(session.take());
+        let auth: AuthData =
+            serde_json::from_value(said).map_err(|_| Error::request("a proof is not in the form of one"))?;
         let wanted = SignUp { username: fields.get("name"), password: Some(password), auth: Some(&auth) };
         match oauth.service().sign_up(oauth.accounts(), oauth.registration(), wanted).await {
             Ok(user) => return Ok(user),
@@ -149,20 +150,19 @@ async fn sign_up(oauth: &OAuth, fields: &Fields, password: &str) -> Result<Owned
 }
 
 /// What the configuration asks for, in its order.
-fn proofs(oauth: &OAuth, fields: &Fields) -> Vec<(&'static str, Map<String, Value>)> {
+fn proofs(oauth: &OAuth, fields: &Fields) -> Vec<Value> {
     let registration = oauth.registration();
     if registration.open {
-        return vec![("m.login.dummy", Map::new())];
+        return vec![json!({ "type": "m.login.dummy" })];
     }
     let said = |name: &str| fields.get(name).unwrap_or_default();
     let mut proofs = Vec::new();
     if registration.token {
-        let token = json!(said("token").trim());
-        proofs.push(("m.login.registration_token", Map::from_iter([("token".to_owned(), token)])));
+        proofs.push(json!({ "type": "m.login.registration_token", "token": said("token").trim() }));
     }
     if registration.email {
         let credentials = json!({ "sid": said("sid"), "client_secret": said("client_secret") });
-        proofs.push(("m.login.email.identity", Map::from_iter([("threepid_creds".to_owned(), credentials)])));
+        proofs.push(json!({ "type": "m.login.email.identity", "threepid_creds": credentials }));
     }
     proofs
 }

@@ -62,9 +62,21 @@ pub struct User {
     /// When the account ends unless its user renews it, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<u64>,
+    /// How often it may ask, where an administrator has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<OwnRate>,
     /// Number of times the head was replaced, so that each writer makes another value.
     #[serde(default)]
     pub revision: u64,
+}
+
+/// How often one user may send messages, instead of what the configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnRate {
+    /// Messages a second in the long run; 0: nothing that the user does is counted.
+    pub per_second: u32,
+    /// Messages at once.
+    pub burst: u32,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]

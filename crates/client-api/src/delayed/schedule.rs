@@ -56,7 +56,7 @@ pub(super) async fn handler(
     Parameters(delay): Parameters<Delay>,
     body: axum::body::Bytes,
 ) -> Result<Json<Value>> {
-    limits.user("message", &requester, |rates| rates.message)?;
+    limits.message(&requester)?;
     let body: Body =
         serde_json::from_slice(&body).map_err(|error| chappe_web::Error::unreadable_json(&error))?;
     let kind = TimelineEventType::from(kind);

@@ -43,7 +43,7 @@ use ruma::{
 use serde_json::{Map, Value, value::RawValue};
 
 pub(crate) use self::{send::redaction, thread_subscriptions::Changes as SubscriptionChanges};
-use crate::{Api, error::Result};
+use crate::{Api, error::Result, events::VERSIONS};
 
 /// Where threads are followed while MSC4306 is not part of the specification, and where they are listed (MSC4308).
 const SUBSCRIPTION: &str =
@@ -73,8 +73,20 @@ fn membership() -> Routes<Api> {
         .on::<r::upgrade_room::v3::Request, _>(upgrade::handler)
 }
 
+/// What bots still send as they did before there were transactions.
+fn once() -> Routes<Api> {
+    let mut routes = Routes::new();
+    for version in VERSIONS {
+        let room = format!("/_matrix/client/{version}/rooms/{{room_id}}");
+        routes = routes
+            .at(&Method::POST, &format!("{room}/send/{{event_type}}"), Auth::Token, send::once)
+            .at(&Method::POST, &format!("{room}/redact/{{event_id}}"), Auth::Token, redact::once);
+    }
+    routes
+}
+
 fn history() -> Routes<Api> {
-    Routes::new()
+    once()
         .on::<msg::send_message_event::v3::Request, _>(send::handler)
         .on::<redact_event::v3::Request, _>(redact::handler)
         .on::<msg::get_message_events::v3::Request, _>(messages::handler)

@@ -2,9 +2,12 @@
 
 use axum::extract::State;
 use chappe_rooms::{Draft, Rooms};
-use chappe_web::{Ruma, WithBody};
-use ruma::api::client::redact::redact_event::v3::{Request, Response};
-use serde_json::Value;
+use chappe_web::{Arguments, Payload, Ruma, WithBody};
+use ruma::{
+    OwnedEventId, OwnedRoomId,
+    api::client::redact::redact_event::v3::{Request, Response},
+};
+use serde_json::{Map, Value};
 
 use crate::{error::Result, rates::Limits, requester::Requester};
 
@@ -14,10 +17,25 @@ pub(super) async fn handler(
     requester: Requester,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
-    limits.user("message", &requester, |rates| rates.message)?;
+    limits.message(&requester)?;
     let mut draft = Draft::redaction(&request.event_id, request.reason.as_deref());
     draft.with_relations = related(&body)?;
     let sent = rooms.send(&requester.actor(), &request.room_id, draft, Some(request.txn_id)).await?;
+    Ok(Ruma(Response::new(sent)))
+}
+
+/// `POST /rooms/{roomId}/redact/{eventId}`, without a transaction.
+pub(super) async fn once(
+    State(rooms): State<Rooms>,
+    State(limits): State<Limits>,
+    requester: Requester,
+    Arguments((room, event)): Arguments<(OwnedRoomId, OwnedEventId)>,
+    Payload(body): Payload<Map<String, Value>>,
+) -> Result<Ruma<Response>> {
+    limits.message(&requester)?;
+    let mut draft = Draft::redaction(&event, body.get("reason").and_then(Value::as_str));
+    draft.with_relations = related(&Value::Object(body))?;
+    let sent = rooms.send(&requester.actor(), &room, draft, None).await?;
     Ok(Ruma(Response::new(sent)))
 }
 

@@ -2,12 +2,13 @@
 
 use axum::{Json, extract::State};
 use chappe_rooms::{Draft, Rooms};
-use chappe_web::{Parameters, Ruma};
+use chappe_web::{Arguments, Parameters, Payload, Ruma};
 use ruma::{
+    OwnedRoomId,
     api::client::message::send_message_event::v3::Request,
     events::{MessageLikeEventType, TimelineEventType},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::content;
 use crate::{delayed::Delay, error::Result, rates::Limits, requester::Requester};
@@ -19,18 +20,40 @@ pub(super) async fn handler(
     Parameters(delay): Parameters<Delay>,
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
-    let content = content(request.body.json())?;
-    let mut draft = match request.event_type {
-        MessageLikeEventType::RoomRedaction => redaction(&content)?,
-        kind => Draft::message(TimelineEventType::from(kind), content),
-    };
+    let mut draft = draft(request.event_type, request.body.json())?;
     draft.timestamp = requester.appservice().and(request.timestamp);
-    // A suspended user may take back what it said and nothing else (client-server API, "Account suspension").
+    may_send(&limits, &requester, &draft)?;
+    delay.send(&rooms, &requester, &request.room_id, draft, Some(request.txn_id)).await
+}
+
+/// `POST /rooms/{roomId}/send/{eventType}`, without a transaction: what is sent again is said twice.
+pub(super) async fn once(
+    State(rooms): State<Rooms>,
+    State(limits): State<Limits>,
+    requester: Requester,
+    Parameters(delay): Parameters<Delay>,
+    Arguments((room, kind)): Arguments<(OwnedRoomId, MessageLikeEventType)>,
+    Payload(body): Payload<Box<RawValue>>,
+) -> Result<Json<Value>> {
+    let draft = draft(kind, &body)?;
+    may_send(&limits, &requester, &draft)?;
+    delay.send(&rooms, &requester, &room, draft, None).await
+}
+
+fn draft(kind: MessageLikeEventType, json: &RawValue) -> Result<Draft> {
+    let content = content(json)?;
+    match kind {
+        MessageLikeEventType::RoomRedaction => redaction(&content),
+        kind => Ok(Draft::message(TimelineEventType::from(kind), content)),
+    }
+}
+
+/// A suspended user may take back what it said and nothing else (client-server API, "Account suspension").
+fn may_send(limits: &Limits, requester: &Requester, draft: &Draft) -> Result<()> {
     if draft.redacts.is_none() {
         requester.may_act()?;
     }
-    limits.user("message", &requester, |rates| rates.message)?;
-    delay.send(&rooms, &requester, &request.room_id, draft, Some(request.txn_id)).await
+    Ok(limits.message(requester)?)
 }
 
 /// A redaction that is sent like a message names its target in the content.

@@ -47,7 +47,7 @@ pub(super) async fn set(
     Parameters(delay): Parameters<Delay>,
     Ruma(request): Ruma<send_state_event::v3::Request>,
 ) -> Result<Json<Value>> {
-    limits.user("message", &requester, |rates| rates.message)?;
+    limits.message(&requester)?;
     let kind = TimelineEventType::from(request.event_type);
     let content = content(request.body.json())?;
     if kind == TimelineEventType::RoomMember && request.state_key == requester.user().as_str() {

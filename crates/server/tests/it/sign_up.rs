@@ -125,3 +125,50 @@ async fn a_collision_gives_nobody_the_account_of_another() {
     assert_eq!(ids, ["@ab-x.fr:agent.example.gouv.fr", "@ab-x.fr1:agent.example.gouv.fr"]);
     lab.stop().await;
 }
+
+/// The value of a hidden field of a page.
+fn hidden(page: &str, name: &str) -> String {
+    let (_, rest) = page.split_once(&format!("name=\"{name}\" value=\"")).expect(page);
+    rest.split('"').next().unwrap().replace("&amp;", "&")
+}
+
+#[tokio::test]
+async fn an_agent_signs_up_on_a_page_once_the_address_is_proved() {
+    let mut lab = Lab::start("[oauth]\nenabled = true").await;
+    lab.admin(&["domains", "add", "*.gouv.fr"]).await.unwrap();
+    let http = lab.http();
+    let cookie = format!("__Host-chappe-oauth={}", "c".repeat(43));
+    let base = "/_matrix/client/unstable/chappe/oauth/sign_up";
+    let (_, page) = http
+        .raw(Request::get(http.uri(&format!("{base}?to=account"))).header("cookie", &cookie), String::new())
+        .await;
+    let proof = hidden(&page, "csrf");
+    let post = async |more: &[(&str, &str)]| {
+        let request = Request::post(http.uri(base))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::COOKIE, &cookie);
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("csrf", &proof).append_pair("to", "account").extend_pairs(more);
+        http.raw(request, form.finish()).await
+    };
+    for refused in ["jean@elsewhere.fr", "jean@evil.tld@dinum.gouv.fr"] {
+        assert_eq!(post(&[("email", refused)]).await.0, StatusCode::FORBIDDEN, "{refused}");
+    }
+    assert!(!lab.has_mail());
+    let (status, page) = post(&[("email", "jean.martin@dinum.gouv.fr")]).await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+    let mail = lab.mail().await;
+    let (sid, secret) = (hidden(&page, "sid"), hidden(&page, "client_secret"));
+    let password = "correct horse battery";
+    let rest = [("sid", &*sid), ("client_secret", &*secret), ("password", password), ("again", password)];
+    let (early, page) = post(&rest).await;
+    assert_eq!(early, StatusCode::FORBIDDEN, "not confirmed yet: {page}");
+    confirm(&http, &link(&mail)).await;
+    let (status, page) = post(&rest).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+    let log_in =
+        json!({ "type": "m.login.password", "user": "jean.martin-dinum.gouv.fr", "password": password });
+    let (status, said) = http.post("/_matrix/client/v3/login", log_in).await;
+    assert_eq!(status, StatusCode::OK, "{said}");
+    lab.stop().await;
+}

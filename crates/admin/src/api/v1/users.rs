@@ -6,6 +6,7 @@ mod find;
 mod joined_rooms;
 mod login;
 mod memberships;
+mod override_ratelimit;
 mod pushers;
 
 use chappe_web::Routes;
@@ -23,6 +24,9 @@ pub(super) fn routes() -> Routes<Api> {
         .get("/_synapse/admin/v1/users/{user_id}/joined_rooms", joined_rooms::handler)
         .post("/_synapse/admin/v1/users/{user_id}/login", login::handler)
         .get("/_synapse/admin/v1/users/{user_id}/memberships", memberships::handler)
+        .get("/_synapse/admin/v1/users/{user_id}/override_ratelimit", override_ratelimit::show)
+        .post("/_synapse/admin/v1/users/{user_id}/override_ratelimit", override_ratelimit::set)
+        .delete("/_synapse/admin/v1/users/{user_id}/override_ratelimit", override_ratelimit::remove)
         .get("/_synapse/admin/v1/users/{user_id}/pushers", pushers::handler)
         .get("/_synapse/admin/v1/threepid/{medium}/users/{address}", find::by_threepid)
         .get("/_synapse/admin/v1/auth_providers/{provider}/users/{external_id}", find::by_external_id)

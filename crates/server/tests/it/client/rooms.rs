@@ -199,3 +199,26 @@ async fn typing_is_seen_and_people_are_found() {
     eve.room(json!({ "visibility": "public" })).await;
     assert_eq!(found("eve").await, [json!(eve.id)]);
 }
+
+#[tokio::test]
+async fn without_a_transaction_what_is_sent_again_is_said_twice() {
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let room = alice.room(json!({})).await;
+    let send = format!("/rooms/{room}/send/m.room.message");
+    let mut sent = Vec::new();
+    for path in [send.clone(), format!("/_matrix/client/r0{send}")] {
+        let said = alice.post(&path, json!({ "msgtype": "m.text", "body": "twice" })).await.ok();
+        sent.push(said["event_id"].as_str().unwrap().to_owned());
+    }
+    assert_ne!(sent[0], sent[1]);
+    alice
+        .post(&format!("/rooms/{room}/redact/{}", sent[0]), json!({ "reason": "once is enough" }))
+        .await
+        .ok();
+    for (event, body) in [(&sent[0], Value::Null), (&sent[1], json!("twice"))] {
+        let found = alice.get(&format!("/rooms/{room}/event/{event}")).await.ok();
+        assert_eq!(found["content"].get("body").cloned().unwrap_or_default(), body);
+    }
+    alice.post(&send, json!([])).await.refused(400, "M_BAD_JSON");
+}

@@ -167,7 +167,7 @@ impl Names {
             "devices": [self.device], "messages": {}, "topic": "x", "body": "x", "msgtype": "m.text",
             "displayname": "x", "presence": "online", "typing": true, "timeout": 1000, "visibility": "public",
             "new_version": "11", "m.fully_read": self.event, "m.read": self.event, "reason": "x",
-            "locked": true, "suspended": true, "delay": 1000, "content": { "topic": "x" },
+            "locked": true, "suspended": true, "delay_ms": 1000, "content": { "topic": "x" },
         })
     }
 
@@ -238,7 +238,7 @@ impl<'a> Stage<'a> {
         let thread = format!("{unstable}/io.element.msc4306/rooms/{room}/thread/{event}/subscription");
         alice.put(&thread, json!({})).await.ok();
         let later = format!("{unstable}/org.matrix.msc4140/rooms/{room}/delayed_event/m.room.message/3");
-        let content = json!({ "delay": 3_600_000, "content": { "msgtype": "m.text", "body": HIDDEN } });
+        let content = json!({ "delay_ms": 3_600_000, "content": { "msgtype": "m.text", "body": HIDDEN } });
         alice.put(&later, content).await.ok();
     }
 

@@ -253,3 +253,34 @@ async fn the_server_tells_of_itself_and_of_others() {
         .refused(404, "M_NOT_FOUND");
     assert_eq!(admin.get(&at("/v1/scheduled_tasks")).await.ok(), json!({ "scheduled_tasks": [] }));
 }
+
+#[tokio::test]
+async fn an_administrator_says_how_often_somebody_may_ask() {
+    let home = Home::with("client.rates.message = { per_second = 0.0001, burst = 1 }").await;
+    let (admin, bot) = (home.administrator("admin1").await, home.user("bot").await);
+    let path = at(&format!("/v1/users/{}/override_ratelimit", bot.id));
+    assert_eq!(admin.get(&path).await.ok(), json!({}));
+    bot.post(&path, json!({})).await.refused(403, "M_FORBIDDEN");
+    admin
+        .post(&at("/v1/users/@nobody:a.test/override_ratelimit"), json!({}))
+        .await
+        .refused(404, "M_NOT_FOUND");
+    admin.post(&path, json!({ "messages_per_second": -1 })).await.refused(400, "M_BAD_JSON");
+    let room = bot.room(json!({})).await;
+    let say = async |n: u32| {
+        let path = format!("/rooms/{room}/send/m.room.message/{n}");
+        bot.put(&path, json!({ "msgtype": "m.text", "body": "x" })).await.status.as_u16()
+    };
+    assert_eq!((say(1).await, say(2).await), (200, 429));
+    let own = json!({ "messages_per_second": 1_000_000, "burst_count": 3 });
+    assert_eq!(admin.post(&path, own.clone()).await.ok(), own);
+    assert_eq!(admin.get(&path).await.ok(), own);
+    assert_eq!((say(10).await, say(11).await, say(12).await), (200, 200, 200));
+    admin.post(&path, json!({})).await.ok();
+    for n in 20..30 {
+        assert_eq!(say(n).await, 200);
+    }
+    assert_eq!(admin.delete(&path).await.ok(), json!({}));
+    say(40).await;
+    assert_eq!(say(41).await, 429, "as the configuration says");
+}
