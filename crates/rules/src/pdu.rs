@@ -6,7 +6,7 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
     OwnedUserId, RoomId, UInt, UserId,
     events::{StateEventType, TimelineEventType},
-    room_version_rules::{EventIdFormatVersion, RoomVersionRules},
+    room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
     signatures::reference_hash,
     state_res::{Event, check_pdu_format},
 };
@@ -127,8 +127,8 @@ impl Pdu {
             sender: user_id(text(object, "sender")?)?,
             state_key: object.get("state_key").and_then(|key| key.as_str()).map(str::to_owned),
             content: to_raw_value(content).expect("canonical JSON has string keys and plain values"),
-            prev_events: event_ids(object, "prev_events")?,
-            auth_events: event_ids(object, "auth_events")?,
+            prev_events: event_ids(rules, object, "prev_events")?,
+            auth_events: event_ids(rules, object, "auth_events")?,
             depth,
             origin_server_ts: MilliSecondsSinceUnixEpoch(timestamp),
             json: json::canonical(object).into(),
@@ -529,12 +529,17 @@ pub(crate) fn room_of_create(event_id: &EventId) -> Result<OwnedRoomId, Error> {
     room_id(&format!("!{}", &event_id.as_str()[1..]))
 }
 
-fn event_ids(object: &CanonicalJsonObject, field: &str) -> Result<Vec<OwnedEventId>, Error> {
+fn event_ids(
+    rules: &RoomVersionRules,
+    object: &CanonicalJsonObject,
+    field: &str,
+) -> Result<Vec<OwnedEventId>, Error> {
+    // Room versions 1 and 2 pair the id with its hashes.
+    let paired = rules.events_reference_format == EventsReferenceFormatVersion::V1;
     let list = object.get(field).and_then(|list| list.as_array()).unwrap_or_default();
     let id = |value: &CanonicalJsonValue| match value {
         CanonicalJsonValue::String(id) => event_id(id),
-        // Room versions 1 and 2 pair the id with its hashes.
-        CanonicalJsonValue::Array(pair) => match pair.first() {
+        CanonicalJsonValue::Array(pair) if paired && pair.len() == 2 => match pair.first() {
             Some(CanonicalJsonValue::String(id)) => event_id(id),
             _ => Err(Error::Malformed(format!("{field} holds something else than event ids"))),
         },

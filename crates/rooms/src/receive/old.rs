@@ -55,7 +55,10 @@ impl Inner {
         gap: &gaps::Gap,
         limit: u16,
     ) -> Result<usize> {
-        let raws = self.peers.backfill(server, room, &gap.missing, limit.min(100)).await?;
+        let limit = limit.min(100);
+        let mut raws = self.peers.backfill(server, room, &gap.missing, limit).await?;
+        // Checking has keys of every sender's server looked for.
+        raws.truncate(limit.into());
         let rules = Desk::open(self, room).await?.rules;
         let proven = self.check_raws(rules, room, &raws).await.into_iter();
         let found = proven.map(|proven| (proven.pdu().event_id().to_owned(), proven)).collect();
