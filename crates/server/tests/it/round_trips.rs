@@ -27,9 +27,11 @@ struct Host {
 impl Host {
     async fn new(name: &str, net: &FakeNet) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        // How often members that follow behind are asked for depends on the moment.
         let text = include_str!("../simulation/host.toml")
             .replace("{name}", name)
-            .replace("{data}", &folder.path().display().to_string());
+            .replace("{data}", &folder.path().display().to_string())
+            + "[rooms]\npartial_joins = false\n";
         let config = config::parse("host.toml", &text, std::iter::empty()).unwrap();
         let world = World::fake(Fake::new(name, 1, net));
         let trips = Arc::new(RoundTrips::default());

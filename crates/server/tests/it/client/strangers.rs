@@ -74,7 +74,7 @@ fn shape(path: &str) -> String {
         [proposal, rest @ ..] if *version == "unstable" && proposal.contains('.') => rest,
         rest => rest,
     };
-    if *api == "media" { format!("media/{}", rest.join("/")) } else { rest.join("/") }
+    if *api == "client" { rest.join("/") } else { format!("{api}/{}", rest.join("/")) }
 }
 
 /// All endpoints: what the list says of them under, and method and path.
