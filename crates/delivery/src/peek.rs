@@ -119,7 +119,7 @@ impl Delivery {
 
     /// The room, if the user may ask about it at all.
     async fn looked_into(&self, actor: &Actor, room: &RoomId) -> Result<View<'_>, Error> {
-        let refusal = || chappe_rooms::Error::Forbidden("you may not look into this room".to_owned());
+        let refusal = || chappe_rooms::Error::Forbidden("you are not a member of this room".to_owned());
         let view = match self.0.rooms.view(room).await {
             Err(chappe_rooms::Error::NotFound(_)) => return Err(refusal().into()),
             view => view?,

@@ -42,7 +42,7 @@ impl Rooms {
         room: &RoomId,
         root: &EventId,
     ) -> Result<Option<bool>> {
-        let view = self.view(room).await.map_err(|_| Error::NotFound("thread"))?;
+        let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
         view.seen_by(user, root).await?;
         let found = view.reader.thread_subscription(user, view.nid, root).await?;
         Ok(found.filter(|found| found.value.subscribed).map(|found| found.value.automatic))
@@ -59,7 +59,7 @@ impl Rooms {
         cause: Option<&EventId>,
     ) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let view = self.view(room).await.map_err(|_| Error::NotFound("thread"))?;
+            let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
             view.seen_by(user, root).await?;
             let cause = match cause {
                 None => None,
@@ -92,7 +92,7 @@ impl Rooms {
     /// The user no longer follows a thread. [`Error::NotFound`] if the user may not see the root.
     pub async fn unsubscribe_from_thread(&self, user: &UserId, room: &RoomId, root: &EventId) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let view = self.view(room).await.map_err(|_| Error::NotFound("thread"))?;
+            let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
             view.seen_by(user, root).await?;
             let old = view.reader.thread_subscription(user, view.nid, root).await?;
             let Some(old) = old.filter(|old| old.value.subscribed) else { return Ok(()) };

@@ -72,6 +72,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         appservice: Some(text("irc")),
         user_type: None,
         ends: Some(8),
+        rate: None,
         revision: 7,
     };
     let one_off = OneOffToken { purpose: OneOffPurpose::LogIn, user: user.clone(), expires: 9 };
