@@ -66,7 +66,7 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
     let asked = super::count(&net, "/_matrix/federation/v1/user");
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
-    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 0, "a list that is followed was asked for");
+    assert_eq!(asked.load(SeqCst), 0, "a list that is followed was asked for");
 
     device(&a, &alice, "TWO").await;
     eventually("the new device is known", async || known(&b, &alice).await == ["ONE", "TWO"]).await;
@@ -165,7 +165,7 @@ async fn to_device_messages_arrive_once_and_never_in_a_foreign_name() {
     let count = std::sync::atomic::AtomicUsize::new(0);
     net.judge(move |from, _, request| {
         let send = from == "a.example" && request.uri().path().starts_with("/_matrix/federation/v1/send/");
-        if send && count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+        if send && count.fetch_add(1, SeqCst) == 0 {
             return Fate::LoseAnswer;
         }
         Fate::Deliver
