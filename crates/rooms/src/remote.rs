@@ -41,7 +41,7 @@ impl Rooms {
             Ok(())
         };
         let world = self.0.world.clone();
-        let bounded = async move { world.timeout(limit, work).await };
+        let bounded = async move { Box::pin(world.timeout(limit, work)).await };
         self.0.world.spawn("remote join", bounded).await.ok().flatten().unwrap_or(Err(Error::Unreachable))
     }
 
