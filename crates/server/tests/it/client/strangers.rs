@@ -352,7 +352,7 @@ async fn ask(stage: &Stage<'_>, line: &Line, (method, path): (&str, &str), n: us
             let filled = names.fill(&path.replace("{txn_id}", &txn));
             let query = line.query.replace("{room}", &names.room).replace("{version}", &names.version);
             let query = query.replace("{user}", &names.user).replace("{event}", &names.event);
-            let body = if method == "GET" { Value::Null } else { names.body_for(path) };
+            let body = if method == "GET" { Value::Null } else { names.body_for(&path) };
             other.call(method, &format!("{filled}?{query}"), body).await
         };
         // Where user and room are named, everybody asks as Alice, which nobody is, and as themselves.
