@@ -4,6 +4,7 @@ mod destinations;
 mod domains;
 mod jobs;
 mod media;
+mod network;
 mod notices;
 mod reports;
 mod rooms;
@@ -44,6 +45,8 @@ pub struct Deps {
     pub map: MapBook,
     /// Which servers may take part.
     pub servers: ServerList,
+    /// The list of the network, if one is followed.
+    pub list: Option<chappe_federation::ListBook>,
     /// What else belongs to the server.
     pub places: Places,
     /// What there is only in a running server.
@@ -123,6 +126,7 @@ impl Admin {
             Verb::Users(verb) => users::run(&self.deps, verb).await,
             Verb::Rooms(verb) => rooms::run(&self.deps, verb).await,
             Verb::Servers(verb) => servers::run(&self.deps, verb).await,
+            Verb::Network(verb) => network::run(&self.deps, verb).await,
             Verb::Destinations(verb) => destinations::run(&self.deps, verb).await,
             Verb::Tokens(verb) => tokens::run(&self.deps, verb).await,
             Verb::Media(verb) => media::run(&self.deps, verb).await,

@@ -22,6 +22,9 @@ pub enum Verb {
     /// Servers that may take part, when federation is closed
     #[command(subcommand)]
     Servers(Servers),
+    /// The signed list of the network's servers
+    #[command(skip)]
+    Network(Network),
     /// Servers that something waits for or that were not reached
     #[command(subcommand)]
     Destinations(Destinations),
@@ -302,6 +305,28 @@ pub enum Servers {
     },
     /// Show the list
     List,
+}
+
+/// What of `chappe admin network` a server does; the rest is [`crate::ListFile`].
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Show the list that is followed, and whether it is good
+    Show,
+    /// Show what a list would change: - before what is so now, + before what would be
+    Diff {
+        /// The list, signed or not; - reads standard input
+        #[arg(value_name = "FILE", value_parser = contents)]
+        text: String,
+    },
+    /// Follow a signed list, and publish it to the others; - reads standard input
+    Apply {
+        /// The list
+        #[arg(value_name = "FILE", value_parser = contents)]
+        text: String,
+    },
+    /// Ask the publishers for the list now
+    Fetch,
 }
 
 /// `chappe admin destinations`.

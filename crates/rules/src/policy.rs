@@ -62,6 +62,12 @@ pub trait Policy: Send + Sync {
         door: Door,
         bypass: Bypass,
     ) -> Verdict;
+
+    /// Whether a server takes part in the network: a room with members elsewhere is not entered, and who is elsewhere is not
+    /// shown to be invited.
+    fn takes_part(&self, _: &ServerName) -> bool {
+        true
+    }
 }
 
 /// A plain Matrix server: the authorization rules of the room version are all there is.

@@ -238,7 +238,8 @@ impl Seen<'_> {
     /// somebody is called in a closed room is not told, not even by being found.
     async fn person(&self, user: &UserId) -> Result<Option<Person>, Error> {
         let local = is_local(&self.inner.deps.accounts, user);
-        if local && !is_there(self.reader, user).await? {
+        let outside = !self.inner.deps.rooms.takes_part(user.server_name());
+        if outside || local && !is_there(self.reader, user).await? {
             return Ok(None);
         }
         let everybody = local && self.circle == Circle::Everybody;

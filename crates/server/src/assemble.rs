@@ -13,7 +13,10 @@ use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Jobs, SharedSecret};
 use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
-use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
+use chappe_federation::{
+    Federation, FederationDeps, ListBook, ListDeps, MediaState, MembersOnly, Network, NetworkDeps, OldKey,
+    weak_keys,
+};
 use chappe_identity::{
     Identity, IdentityService, MailConfig, MailSecrets, Post, ServerList, ServiceDeps, Site, Smtp, Sso,
     SsoConfig, SsoDeps, Templates,
@@ -71,6 +74,7 @@ impl House {
     pub async fn build(config: &Config, world: World, db: Db) -> Result<Self> {
         let ground = Ground::lay(config, world, db).await?;
         let network = ground.network(config).await?;
+        let list = ground.list(config, &network).await?;
         let rooms = ground.rooms(config, &network);
         let delivery = ground.delivery(config, &rooms);
         let media = ground.media(config, &network).await?;
@@ -82,6 +86,7 @@ impl House {
             rooms: rooms.clone(),
             accounts: accounts.clone(),
             activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
+            list: list.clone(),
         });
         let service = IdentityService::new(ServiceDeps {
             identity: identity.clone(),
@@ -124,6 +129,7 @@ impl House {
             allow_list: identity.allow_list().clone(),
             map: identity.map().clone(),
             servers: ground.servers.clone(),
+            list,
             places: config.places(),
             running: Some(running),
         });
@@ -147,6 +153,11 @@ impl House {
             oauth,
             identity_api,
         })
+    }
+
+    /// The list of the network, if one is followed.
+    pub fn network_list(&self) -> Option<&ListBook> {
+        self.federation.list()
     }
 
     /// Starts what runs beside requests.
@@ -240,6 +251,7 @@ impl House {
                 handle: self.metrics.clone(),
                 store: self.store.clone(),
                 delivery: self.delivery.clone(),
+                list: self.federation.list().cloned(),
             }),
             Api::Health => observe::health_routes(self.store.clone()),
         }
@@ -329,6 +341,20 @@ impl Ground {
         Ok(network)
     }
 
+    /// The list of the network, applied as far as it is here.
+    async fn list(&self, config: &Config, network: &Network) -> Result<Option<ListBook>> {
+        let Some(section) = config.federation.network.clone() else { return Ok(None) };
+        let deps = ListDeps {
+            world: self.world.clone(),
+            store: self.store.clone(),
+            server: self.server.clone(),
+            config: section,
+            network: Some(network.clone()),
+            map: self.identity.map().clone(),
+        };
+        Ok(Some(ListBook::open(deps).await.context("the list of the network")?))
+    }
+
     fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {
         let deps = SsoDeps {
             world: self.world.clone(),
@@ -347,7 +373,7 @@ impl Ground {
             world: self.world.clone(),
             server: self.server.clone(),
             key: Arc::clone(&self.key),
-            policy: Arc::new(Plain),
+            policy: Arc::new(MembersOnly::new(network, Arc::new(Plain))),
             weak_keys: Arc::clone(&self.weak_keys),
             peers: Arc::new(network.clone()),
             services: Arc::new(self.link.clone()),
