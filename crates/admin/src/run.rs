@@ -165,14 +165,19 @@ impl Admin {
         let state = up.map_or_else(|| "stopped".to_owned(), |seconds| format!("running for {seconds} s"));
         let version = env!("CARGO_PKG_VERSION");
         let server = deps.accounts.server_name();
-        let lines = vec![
+        let open = deps.list.as_ref().map(|list| list.status().open);
+        let mut lines = vec![
             format!("server      {server}, chappe {version}, {state}"),
             format!("commits     {position}"),
             format!("allow-list  {rules} rules"),
         ];
+        lines.extend(open.map(|open| {
+            let said = if open { "open" } else { "closed: its list is missing or has expired" };
+            format!("network     {said}")
+        }));
         let data = json!({
             "server_name": server, "version": version, "running_seconds": up,
-            "position": position, "allow_rules": rules,
+            "position": position, "allow_rules": rules, "network_open": open,
         });
         Ok(Answer { lines, data })
     }

@@ -77,10 +77,13 @@ impl AllowList {
 
     /// Whether this server talks with `server`.
     pub fn permits(&self, server: &ServerName) -> bool {
+        let (patterns, members) = (self.0.patterns.read(), self.0.members.read());
+        if patterns.is_none() && members.is_none() {
+            return true;
+        }
         let name = server.as_str().to_ascii_lowercase();
         let listed = |Patterns(patterns): &Patterns| patterns.iter().any(|pattern| pattern.matches(&name));
-        self.0.patterns.read().as_ref().is_none_or(listed)
-            && self.0.members.read().as_ref().is_none_or(|members| members.contains(&name))
+        patterns.as_ref().is_none_or(listed) && members.as_ref().is_none_or(|members| members.contains(&name))
     }
 }
 

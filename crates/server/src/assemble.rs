@@ -122,17 +122,7 @@ impl House {
             servers_changed: servers_changed(world, &federation),
             started: world.now(),
         };
-        let admin = Admin::new(chappe_admin::Deps {
-            world: world.clone(),
-            store: store.clone(),
-            accounts: accounts.clone(),
-            allow_list: identity.allow_list().clone(),
-            map: identity.map().clone(),
-            servers: ground.servers.clone(),
-            list,
-            places: config.places(),
-            running: Some(running),
-        });
+        let admin = ground.admin(config, list, running);
         Ok(Self {
             secret: shared_secret(&config.admin)?,
             metrics: observe::metrics_handle()?,
@@ -353,6 +343,20 @@ impl Ground {
             map: self.identity.map().clone(),
         };
         Ok(Some(ListBook::open(deps).await.context("the list of the network")?))
+    }
+
+    fn admin(&self, config: &Config, list: Option<ListBook>, running: chappe_admin::Running) -> Admin {
+        Admin::new(chappe_admin::Deps {
+            world: self.world.clone(),
+            store: self.store.clone(),
+            accounts: self.accounts.clone(),
+            allow_list: self.identity.allow_list().clone(),
+            map: self.identity.map().clone(),
+            servers: self.servers.clone(),
+            list,
+            places: config.places(),
+            running: Some(running),
+        })
     }
 
     fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {

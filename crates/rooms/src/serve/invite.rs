@@ -50,7 +50,7 @@ impl Rooms {
             desk.policy_on(&pdu, desk.state.current(), Door::Offer).await?;
         } else {
             self.policy_on_invite(rules, origin, &pdu, &room_state)?;
-            self.0.check_insiders(&room_state, &[])?;
+            self.0.check_insiders(&invitation.room_state, &[])?;
         }
         let proven =
             self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;

@@ -182,8 +182,8 @@ fn federation(config: &Config, found: &mut Found) {
     for (server, id, key) in
         pinned.flat_map(|(server, keys)| keys.iter().map(move |(id, key)| (server, id, key)))
     {
-        let place = format!("federation.pinned_keys.{server}.{id}");
-        found.need(whole(key.text()), &place, "not an ed25519 public key in base64");
+        let sentence = format!("{id} of {server} is not an ed25519 public key in base64");
+        found.need(whole(key.text()), "federation.pinned_keys", &sentence);
     }
     let Some(network) = &config.federation.network else { return };
     let roots = &network.trust_roots;
