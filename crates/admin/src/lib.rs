@@ -9,6 +9,7 @@ mod backup;
 mod config;
 mod error;
 mod jobs;
+mod network_file;
 mod register;
 mod run;
 mod verb;
@@ -20,10 +21,11 @@ pub use self::{
     config::Config,
     error::Error,
     jobs::Jobs,
+    network_file::ListFile,
     register::{SharedSecret, register_routes},
     run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
     verb::{
-        Audit as AuditVerb, Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Notices, Reports, Rooms,
-        Servers, Tokens, Users, Verb,
+        Audit as AuditVerb, Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Network, Notices,
+        Reports, Rooms, Servers, Tokens, Users, Verb,
     },
 };

@@ -5,6 +5,7 @@ mod destinations;
 mod domains;
 mod jobs;
 mod media;
+mod network;
 mod notices;
 mod reports;
 mod rooms;
@@ -45,6 +46,8 @@ pub struct Deps {
     pub map: MapBook,
     /// Which servers may take part.
     pub servers: ServerList,
+    /// The list of the network, if one is followed.
+    pub list: Option<chappe_federation::ListBook>,
     /// What else belongs to the server.
     pub places: Places,
     /// What there is only in a running server.
@@ -140,6 +143,7 @@ impl Admin {
             Verb::Users(verb) => users::run(&self.deps, verb).await,
             Verb::Rooms(verb) => rooms::run(&self.deps, verb).await,
             Verb::Servers(verb) => servers::run(&self.deps, verb).await,
+            Verb::Network(verb) => network::run(&self.deps, verb).await,
             Verb::Destinations(verb) => destinations::run(&self.deps, verb).await,
             Verb::Tokens(verb) => tokens::run(&self.deps, verb).await,
             Verb::Media(verb) => media::run(&self.deps, verb).await,
@@ -179,14 +183,19 @@ impl Admin {
         let state = up.map_or_else(|| "stopped".to_owned(), |seconds| format!("running for {seconds} s"));
         let version = env!("CARGO_PKG_VERSION");
         let server = deps.accounts.server_name();
-        let lines = vec![
+        let open = deps.list.as_ref().map(|list| list.status().open);
+        let mut lines = vec![
             format!("server      {server}, chappe {version}, {state}"),
             format!("commits     {position}"),
             format!("allow-list  {rules} rules"),
         ];
+        lines.extend(open.map(|open| {
+            let said = if open { "open" } else { "closed: its list is missing or has expired" };
+            format!("network     {said}")
+        }));
         let data = json!({
             "server_name": server, "version": version, "running_seconds": up,
-            "position": position, "allow_rules": rules,
+            "position": position, "allow_rules": rules, "network_open": open,
         });
         Ok(Answer { lines, data })
     }

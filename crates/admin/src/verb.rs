@@ -22,6 +22,9 @@ pub enum Verb {
     /// Servers that may take part, when federation is closed
     #[command(subcommand)]
     Servers(Servers),
+    /// The signed list of the network's servers
+    #[command(skip)]
+    Network(Network),
     /// Servers that something waits for or that were not reached
     #[command(subcommand)]
     Destinations(Destinations),
@@ -328,6 +331,28 @@ pub enum Servers {
     List,
 }
 
+/// What of `chappe admin network` a server does; the rest is [`crate::ListFile`].
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Show the list that is followed, and whether it is good
+    Show,
+    /// Show what a list would change: - before what is so now, + before what would be
+    Diff {
+        /// The list, signed or not; - reads standard input
+        #[arg(value_name = "FILE", value_parser = contents)]
+        text: String,
+    },
+    /// Follow a signed list, and publish it to the others; - reads standard input
+    Apply {
+        /// The list
+        #[arg(value_name = "FILE", value_parser = contents)]
+        text: String,
+    },
+    /// Ask the publishers for the list now
+    Fetch,
+}
+
 /// `chappe admin destinations`.
 #[derive(Subcommand, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -499,6 +524,7 @@ impl Verb {
             ) | Self::Users(Users::List { .. } | Users::Show { .. })
                 | Self::Rooms(Rooms::List { .. } | Rooms::Show { .. })
                 | Self::Servers(Servers::List)
+                | Self::Network(Network::Show | Network::Diff { .. })
                 | Self::Destinations(Destinations::List { .. })
                 | Self::Tokens(Tokens::List)
                 | Self::Media(Media::Show { .. })

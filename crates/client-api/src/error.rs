@@ -135,7 +135,7 @@ impl From<chappe_rooms::Error> for Error {
     fn from(error: chappe_rooms::Error) -> Self {
         use chappe_rooms::Error as E;
         Self(match &error {
-            E::Forbidden(_) | E::Unasked(_) => forbidden("M_FORBIDDEN", &error),
+            E::Forbidden(_) | E::Outsiders(_) | E::Unasked(_) => forbidden("M_FORBIDDEN", &error),
             E::InviteBlocked => forbidden("M_INVITE_BLOCKED", &error),
             E::NoticeRoom => forbidden("M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", &error),
             E::NoGuests => forbidden("M_GUEST_ACCESS_FORBIDDEN", &error),

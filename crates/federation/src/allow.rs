@@ -1,6 +1,8 @@
 //! Which servers this one talks with: everybody, or those on a list that can be changed while running.
+//!
+//! There may be two lists, the operator's and the network's. A server must be on both: neither opens what the other closes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use parking_lot::RwLock;
 use ruma::ServerName;
@@ -13,6 +15,8 @@ pub struct AllowList(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     patterns: RwLock<Option<Patterns>>,
+    /// The servers of the network, in lower case; empty where the network is closed.
+    members: RwLock<Option<BTreeSet<String>>>,
     changes: watch::Sender<u64>,
 }
 
@@ -59,17 +63,27 @@ impl AllowList {
         self.0.changes.send_modify(|count| *count += 1);
     }
 
-    /// Tells when the list was replaced.
+    /// Lets in, of those that the operator's list lets in, the servers of the network alone.
+    pub(crate) fn follow_network<'a>(&self, members: impl Iterator<Item = &'a ServerName>) {
+        let members = members.map(|server| server.as_str().to_ascii_lowercase()).collect();
+        *self.0.members.write() = Some(members);
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Tells when a list was replaced.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
     }
 
     /// Whether this server talks with `server`.
     pub fn permits(&self, server: &ServerName) -> bool {
-        let list = self.0.patterns.read();
-        let Some(Patterns(patterns)) = list.as_ref() else { return true };
+        let (patterns, members) = (self.0.patterns.read(), self.0.members.read());
+        if patterns.is_none() && members.is_none() {
+            return true;
+        }
         let name = server.as_str().to_ascii_lowercase();
-        patterns.iter().any(|pattern| pattern.matches(&name))
+        let listed = |Patterns(patterns): &Patterns| patterns.iter().any(|pattern| pattern.matches(&name));
+        patterns.as_ref().is_none_or(listed) && members.as_ref().is_none_or(|members| members.contains(&name))
     }
 }
 
@@ -89,6 +103,18 @@ mod tests {
         for refused in ["example.org", "evilexample.org", "agent.dinum.tchap.gouv.fr.evil.org", "h", "h:1"] {
             assert!(!list.permits(&ruma::OwnedServerName::try_from(refused).unwrap()), "{refused}");
         }
+    }
+
+    #[test]
+    fn neither_list_opens_what_the_other_closes() {
+        let list = AllowList::new(Some(&["*.example.org".to_owned()]));
+        let names = ["a.example.org", "B.example.org", "c.example"].map(|name| name.try_into().unwrap());
+        list.follow_network(names.iter().map(|name: &ruma::OwnedServerName| &**name));
+        assert!(list.permits(server_name!("A.example.org")) && list.permits(server_name!("b.example.org")));
+        assert!(!list.permits(server_name!("c.example")), "not on the operator's list");
+        assert!(!list.permits(server_name!("d.example.org")), "not on the network's list");
+        list.follow_network(std::iter::empty());
+        assert!(!list.permits(server_name!("a.example.org")));
     }
 
     #[test]

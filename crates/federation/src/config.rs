@@ -21,7 +21,9 @@ pub struct Config {
     pub old_keys: BTreeMap<OwnedServerSigningKeyId, OldKey>,
     /// Servers whose keys are these and no others, in base64 by key id: they are never asked for their keys, nor is anybody
     /// else, and what another key of theirs has signed is not believed.
-    pub pinned_keys: BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, String>>,
+    pub pinned_keys: BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, PinnedKey>>,
+    /// The network whose signed list of servers is followed. With it, nobody who is not on a valid list is talked with.
+    pub network: Option<NetworkConfig>,
     /// How long published keys may be relied on.
     pub key_validity: u64,
     /// Wait after the first failure of a destination, in milliseconds; it doubles with each further one.
@@ -46,6 +48,28 @@ pub struct Config {
     pub rates: Rates,
 }
 
+/// The section `[federation.network]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// What the network is called, as its list says it.
+    pub name: OwnedServerName,
+    /// Whose signature makes a list: ed25519 public keys in base64 by key id. One of them is enough.
+    pub trust_roots: BTreeMap<OwnedServerSigningKeyId, String>,
+    /// Servers that are asked for the list, this one passed over. Without any, the list is brought by the operator.
+    #[serde(default)]
+    pub publishers: Vec<OwnedServerName>,
+    /// How often they are asked.
+    #[serde(default = "NetworkConfig::an_hour")]
+    pub fetch_seconds: u64,
+}
+
+impl NetworkConfig {
+    fn an_hour() -> u64 {
+        3600
+    }
+}
+
 /// The section `[federation.rates]`; each entry is `{ per_second, burst }`, and 0 per second is unlimited.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -62,6 +86,8 @@ pub struct Rates {
     pub bound: Rate,
     /// Invites that such news have this server ask one other server for.
     pub bound_invites: Rate,
+    /// The network's list, asked for by one address.
+    pub network_list: Rate,
 }
 
 impl Default for Rates {
@@ -73,6 +99,26 @@ impl Default for Rates {
             key_lookups: Rate::new(2.0, 60),
             bound: Rate::new(0.5, 100),
             bound_invites: Rate::new(0.2, 100),
+            network_list: Rate::new(1.0, 60),
+        }
+    }
+}
+
+/// A key that is believed because it was written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PinnedKey {
+    /// The public key, in base64, of a server that signs with it.
+    Current(String),
+    /// One that the server signed with before.
+    Old(OldKey),
+}
+
+impl PinnedKey {
+    /// The public key, in base64.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Current(key) | Self::Old(OldKey { key, .. }) => key,
         }
     }
 }
@@ -95,6 +141,7 @@ impl Default for Config {
             delegated_name: None,
             old_keys: BTreeMap::new(),
             pinned_keys: BTreeMap::new(),
+            network: None,
             key_validity: 24 * 3600,
             backoff_min_ms: 10_000,
             backoff_max: 24 * 3600,

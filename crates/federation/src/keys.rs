@@ -1,6 +1,7 @@
 //! Signing keys of servers: publishing our own, finding those of others.
 
 mod document;
+mod pins;
 mod ring;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::{Config, OldKey};
 
 pub(crate) use self::document::Document;
 pub use self::ring::KeyRing;
+pub(crate) use self::{document::signed_by, pins::Pins};
 
 /// A published key is relied on for this long at most, in milliseconds (server-server API, "Publishing keys").
 const LONGEST_TRUST: u64 = 7 * 24 * 3_600_000;
@@ -32,6 +34,11 @@ const KNOWN_WEAK: [&str; 2] =
 /// The keys that nobody can prove anything with.
 pub fn weak_keys() -> WeakKeys {
     KNOWN_WEAK.iter().filter_map(|key| public_key(key)).collect()
+}
+
+/// Whether a text is an ed25519 public key in base64 that is not the whole world's.
+pub fn is_public_key(text: &str) -> bool {
+    public_key(text).is_some_and(|key| !weak_keys().contains(&key))
 }
 
 /// The 32 bytes of an ed25519 public key in base64.

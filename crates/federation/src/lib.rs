@@ -20,6 +20,7 @@ mod keys;
 mod link;
 mod media_routes;
 mod network;
+mod network_list;
 mod peers;
 mod refusal;
 mod remote_media;
@@ -37,12 +38,16 @@ use ruma::{RoomId, ServerName, UserId};
 pub use self::{
     allow::AllowList,
     auth::Origin,
-    config::{Config, OldKey, Rates},
+    config::{Config, NetworkConfig, OldKey, PinnedKey, Rates},
     destinations::{Destination, all_destinations, destinations},
     fleeting::RemoteActivity,
-    keys::{KeyRing, weak_keys},
+    keys::{KeyRing, is_public_key, weak_keys},
     media_routes::{MediaState, media_routes},
     network::{Network, NetworkDeps},
+    network_list::{
+        Applied, Held, InvalidList, ListBook, ListDeps, ListError, ListStatus, Member, NetworkList,
+        VerifyKey, cosign,
+    },
     routes::routes,
     sender::PresenceNews,
 };
@@ -57,6 +62,8 @@ pub struct FederationDeps {
     pub accounts: Accounts,
     /// Where typing and presence of remote users go.
     pub activity: Arc<dyn RemoteActivity>,
+    /// The list of the network, if one is followed.
+    pub list: Option<ListBook>,
 }
 
 impl std::fmt::Debug for FederationDeps {
@@ -78,21 +85,27 @@ struct Inner {
     devices: devices::Devices,
     profiles: remote_users::Profiles,
     fleeting: Arc<dyn RemoteActivity>,
+    list: Option<ListBook>,
 }
 
 impl Federation {
     /// The inbound half and the senders, not yet at work.
     pub fn new(deps: FederationDeps) -> Self {
-        let FederationDeps { network, rooms, accounts, activity: fleeting } = deps;
+        let FederationDeps { network, rooms, accounts, activity: fleeting, list } = deps;
         let sender = sender::Sender::new(network.clone(), accounts.clone());
         let inbound = inbound::Inbound::new(network.config().concurrent_rooms);
         let (devices, profiles) = (devices::Devices::default(), remote_users::Profiles::default());
-        Self(Arc::new(Inner { network, rooms, accounts, sender, inbound, devices, profiles, fleeting }))
+        Self(Arc::new(Inner { network, rooms, accounts, sender, inbound, devices, profiles, fleeting, list }))
     }
 
     /// The outbound half.
     pub fn network(&self) -> &Network {
         &self.0.network
+    }
+
+    /// The list of the network, if one is followed.
+    pub fn list(&self) -> Option<&ListBook> {
+        self.0.list.as_ref()
     }
 
     pub(crate) fn rooms(&self) -> &Rooms {
@@ -122,6 +135,9 @@ impl Federation {
         self.0.sender.start();
         let world = self.network().world();
         world.spawn("device lists", self.clone().keep_devices());
+        if let Some(list) = self.0.list.clone() {
+            world.spawn("network list", list.follow());
+        }
         let resuming = self.clone();
         world.spawn("received before", async move {
             if let Err(error) = resuming.resume().await {

@@ -21,7 +21,7 @@ use crate::{
     auth::{Addressee, Signed, sign},
     backoff::Backoff,
     discovery::Discovery,
-    keys::own_document,
+    keys::{Pins, own_document},
     link::{Link, LinkError},
 };
 
@@ -59,6 +59,7 @@ struct Inner {
     config: Config,
     allowed: AllowList,
     link: Link,
+    pins: Pins,
     keys: KeyRing,
     backoff: Backoff,
     limiter: RateLimiter,
@@ -81,7 +82,8 @@ impl Network {
         let NetworkDeps { world, store, server, key } = deps;
         let allowed = AllowList::new(config.allow.as_deref());
         let link = Link { world: world.clone(), discovery: Discovery::new(world.clone(), &config) };
-        let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), &config);
+        let pins = Pins::new(&config.pinned_keys);
+        let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), pins.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
         let (joins, states) = (Semaphore::new(LONG_AT_ONCE), Semaphore::new(LONG_AT_ONCE));
         let limiter = RateLimiter::default();
@@ -93,6 +95,7 @@ impl Network {
             config,
             allowed,
             link,
+            pins,
             keys,
             backoff,
             limiter,
@@ -114,6 +117,14 @@ impl Network {
     /// The keys of other servers.
     pub fn keys(&self) -> &KeyRing {
         &self.0.keys
+    }
+
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.0.pins
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.0.link
     }
 
     pub(crate) fn backoff(&self) -> &Backoff {

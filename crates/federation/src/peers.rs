@@ -42,6 +42,10 @@ type Answer<T> = Result<T, PeerError>;
 
 #[async_trait]
 impl Peers for Network {
+    fn takes_part(&self, server: &ServerName) -> bool {
+        self.allowed().permits(server)
+    }
+
     async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> Known {
         let mut wanted = wanted.clone();
         let ours = wanted.remove(self.server()).is_some();

@@ -64,6 +64,7 @@ impl From<RoomError> for Refusal {
         let bad = |errcode: &str, why: String| Error::new(StatusCode::BAD_REQUEST, errcode, why);
         Self(match error {
             RoomError::Forbidden(why) => Error::forbidden(why),
+            error @ RoomError::Outsiders(_) => Error::forbidden(error.to_string()),
             RoomError::NotFound(what) => Error::not_found(format!("There is no such {what}")),
             RoomError::BadJson(why) => Error::bad_json(why),
             RoomError::InvalidParam(why) => Error::invalid_param(why),

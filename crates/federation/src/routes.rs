@@ -2,6 +2,7 @@
 
 mod federation;
 mod key;
+mod network_list;
 mod policy;
 mod well_known;
 
@@ -14,7 +15,7 @@ use self::{
     federation::{v1, v2},
     key::v2 as key_v2,
 };
-use crate::Federation;
+use crate::{Federation, network_list::LIST_PATH};
 
 /// Bytes of a transaction, and of the other requests that carry whole events.
 const LARGE: usize = 16 << 20;
@@ -33,6 +34,7 @@ fn keys() -> Routes<Federation> {
         .on::<api::discovery::get_remote_server_keys_batch::v2::Request, _>(key_v2::query::batch)
         .on::<api::discovery::get_server_version::v1::Request, _>(v1::version::handler)
         .at(&Method::GET, "/.well-known/matrix/server", Auth::None, well_known::handler)
+        .at(&Method::GET, LIST_PATH, Auth::None, network_list::handler)
 }
 
 fn transactions() -> Routes<Federation> {

@@ -122,6 +122,7 @@ impl Server {
             rooms: rooms.clone(),
             accounts: accounts.clone(),
             activity: shown.clone(),
+            list: None,
         });
         let router =
             chappe_web::finish(routes().into_router(), Arc::default()).with_state(federation.clone());

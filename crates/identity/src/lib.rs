@@ -41,7 +41,7 @@ pub use self::{
     email::{Email, InvalidEmail},
     error::Error,
     mail::{Mail, MailError, MailSecrets, Mailer, Smtp},
-    map::{InvalidMap, InvalidPattern, Map, MapBook, MapEntry, Whom},
+    map::{InvalidMap, InvalidPattern, Map, MapBook, MapEntry, MapLayer, Whom},
     oidc::{
         Algorithm, Arrival, ClientAuth, ClientUrl, Cookie, Departure, EmailFallback, EmailTrust, Errand,
         Flaw, InvalidClientUrl, Manner, NewAccounts, Pass, ProviderConfig, ProviderError, Return,

@@ -1,12 +1,16 @@
 //! The map: which homeserver serves an address; pure.
 //!
 //! The most precise rule wins: the address itself, its domain, the nearest domain above it, then the patterns in their
-//! order, then what is said for all.
+//! order, then what is said for all. What the signed list of the network says is asked first, with all of its lines, and this
+//! server's own lines only where it says nothing.
 
 mod book;
 mod file;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chappe_store::identity_service::{MapPattern, MapTarget};
 use regex::bytes::{Regex, RegexBuilder};
@@ -16,7 +20,7 @@ pub use self::{
     book::{MapBook, MapEntry},
     file::InvalidMap,
 };
-use crate::{Email, InvalidRule, Rule};
+use crate::{Email, Error, InvalidRule, Rule};
 
 /// What stands for all addresses.
 const ALL: &str = "*";
@@ -72,14 +76,36 @@ struct Pattern {
     target: MapTarget,
 }
 
-/// Where addresses belong.
+/// Lines of a map, ready to be asked.
 #[derive(Clone, Debug, Default)]
-pub struct Map {
+pub struct MapLayer {
     entries: BTreeMap<String, MapTarget>,
     patterns: Vec<Pattern>,
 }
 
-impl Map {
+/// Where addresses belong: what the network says, and where it says nothing, what this server's operators say.
+#[derive(Clone, Debug, Default)]
+pub struct Map {
+    network: Arc<MapLayer>,
+    local: MapLayer,
+}
+
+impl MapLayer {
+    /// What a network says of addresses: by address, domain, `*.` and a domain, or `*` for all; and by patterns in their
+    /// order. All of it is right or nothing is taken.
+    pub fn read(entries: &BTreeMap<String, MapTarget>, patterns: &[MapPattern]) -> Result<Self, Error> {
+        if entries.len() > MOST_ENTRIES || patterns.len() > MOST_PATTERNS {
+            return Err(Error::MapTooLarge);
+        }
+        for key in entries.keys() {
+            let whom: Whom = key.parse().map_err(|_| InvalidMap::Address(key.clone()))?;
+            if whom.to_string() != *key {
+                return Err(InvalidMap::Address(key.clone()).into());
+            }
+        }
+        Ok(Self::new(entries.clone(), patterns.to_vec()).map_err(InvalidMap::from)?)
+    }
+
     fn new(
         entries: impl IntoIterator<Item = (String, MapTarget)>,
         patterns: impl IntoIterator<Item = MapPattern>,
@@ -91,13 +117,40 @@ impl Map {
         Ok(Self { entries: entries.into_iter().collect(), patterns: compiled.collect::<Result<_, _>>()? })
     }
 
-    /// Whether nothing is mapped: the server knows no network but itself.
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.patterns.is_empty()
     }
 
     fn targets(&self) -> impl Iterator<Item = &MapTarget> {
         self.entries.values().chain(self.patterns.iter().map(|pattern| &pattern.target))
+    }
+
+    fn target(&self, email: &Email) -> Option<(&MapTarget, &str)> {
+        let named = |key: &str| self.entries.get_key_value(key).map(|(key, target)| (target, key.as_str()));
+        if let Some(found) = named(email.as_str()).or_else(|| named(email.domain())) {
+            return Some(found);
+        }
+        let mut rest = email.domain();
+        while let Some((_, parent)) = rest.split_once('.') {
+            if let Some(found) = named(&format!("*.{parent}")) {
+                return Some(found);
+            }
+            rest = parent;
+        }
+        let address = email.as_str().as_bytes();
+        let pattern = self.patterns.iter().find(|pattern| pattern.regex.is_match(address));
+        pattern.map(|pattern| (&pattern.target, pattern.text.as_str())).or_else(|| named(ALL))
+    }
+}
+
+impl Map {
+    /// Whether nothing is mapped: the server knows no network but itself.
+    pub fn is_empty(&self) -> bool {
+        self.network.is_empty() && self.local.is_empty()
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &MapTarget> {
+        self.network.targets().chain(self.local.targets())
     }
 
     /// The homeservers that it names: those of the network.
@@ -119,20 +172,7 @@ impl Map {
 
     /// Where an address belongs, and by which entry or pattern.
     pub fn target(&self, email: &Email) -> Option<(&MapTarget, &str)> {
-        let named = |key: &str| self.entries.get_key_value(key).map(|(key, target)| (target, key.as_str()));
-        if let Some(found) = named(email.as_str()).or_else(|| named(email.domain())) {
-            return Some(found);
-        }
-        let mut rest = email.domain();
-        while let Some((_, parent)) = rest.split_once('.') {
-            if let Some(found) = named(&format!("*.{parent}")) {
-                return Some(found);
-            }
-            rest = parent;
-        }
-        let address = email.as_str().as_bytes();
-        let pattern = self.patterns.iter().find(|pattern| pattern.regex.is_match(address));
-        pattern.map(|pattern| (&pattern.target, pattern.text.as_str())).or_else(|| named(ALL))
+        self.network.target(email).or_else(|| self.local.target(email))
     }
 }
 
@@ -161,7 +201,7 @@ mod tests {
     use chappe_store::identity_service::{MapPattern, MapTarget};
     use ruma::ServerName;
 
-    use super::{Map, compile};
+    use super::{Map, MapLayer, compile};
     use crate::Email;
 
     fn to(hs: &str) -> MapTarget {
@@ -172,7 +212,7 @@ mod tests {
         let entries = entries.iter().map(|(rule, hs)| ((*rule).to_owned(), to(hs)));
         let patterns =
             patterns.iter().map(|(regex, hs)| MapPattern { regex: (*regex).to_owned(), target: to(hs) });
-        Map::new(entries, patterns).unwrap()
+        Map { local: MapLayer::new(entries, patterns).unwrap(), ..Map::default() }
     }
 
     fn hs(map: &Map, address: &str) -> Option<String> {
@@ -223,6 +263,23 @@ mod tests {
             ("a@lower.example", Some("upper.fr")),
         ] {
             assert_eq!(hs(&map, address).as_deref(), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn the_network_is_asked_first_whatever_is_said_here() {
+        let entries = [("*.x.fr".to_owned(), to("network.fr"))].into();
+        let network = MapLayer::read(&entries, &[]).unwrap().into();
+        let map = Map { network, ..map(&[("jean@a.x.fr", "local.fr"), ("y.fr", "local.fr")], &[]) };
+        assert_eq!(
+            hs(&map, "jean@a.x.fr").as_deref(),
+            Some("network.fr"),
+            "however precise the local line is"
+        );
+        assert_eq!(hs(&map, "jean@y.fr").as_deref(), Some("local.fr"));
+        assert_eq!(map.servers().len(), 2);
+        for wrong in ["X.fr", "a@b@c.fr", "**.fr", ""] {
+            assert!(MapLayer::read(&[(wrong.to_owned(), to("a.fr"))].into(), &[]).is_err(), "{wrong}");
         }
     }
 

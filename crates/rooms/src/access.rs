@@ -8,11 +8,12 @@ use chappe_rules::{
     access::{Access, RULES, Refusal, RoomRules, Rule},
     auth::StateKey as RuleKey,
     build,
+    outsiders::outsider,
     policy::{Bypass, Candidate, Door, Question, State},
 };
 use chappe_store::{Membership, StateRef};
 use ruma::{
-    CanonicalJsonObject, OwnedUserId, RoomId,
+    CanonicalJsonObject, OwnedUserId, RoomId, ServerName,
     events::{StateEventType, TimelineEventType},
 };
 
@@ -34,14 +35,17 @@ impl Desk<'_> {
     /// Asks about a draft at the current state, of which `held` has what the rules read.
     pub(crate) async fn ask_access(&self, by: By<'_>, draft: &build::Draft, held: &Held) -> Result<()> {
         let state = |key: &RuleKey| held.get(&key.0, &key.1);
-        self.ask(candidate(by, draft), &state, self.state.current(), (by.door, by.bypass)).await
+        let candidate = candidate(by, draft);
+        self.inner.refuse_outsiders(&candidate)?;
+        self.ask(candidate, &state, self.state.current(), (by.door, by.bypass)).await
     }
 
     /// Asks about another server's event at the state `at`.
     pub(crate) async fn ask_access_of(&self, pdu: &Pdu, at: StateRef, door: Door) -> Result<()> {
-        let Some(access) = &self.inner.config.access else { return Ok(()) };
         let content = pdu.content_as().unwrap_or_default();
         let candidate = candidate_of(pdu, &content);
+        self.inner.refuse_outsiders(&candidate)?;
+        let Some(access) = &self.inner.config.access else { return Ok(()) };
         let held = self.held_at(at, &access.state_needed(&candidate)).await?;
         let state = |key: &RuleKey| held.get(&key.0, &key.1);
         self.ask(candidate, &state, at, (door, Bypass::None)).await
@@ -86,10 +90,11 @@ impl Inner {
     /// Asks about an invite into a room that this server is not in, by what it was told of the room. Where that does not
     /// say the room's rule, whoever lets the user in will judge by it.
     pub(crate) async fn ask_access_as_told(&self, invite: &Pdu, told: &[(RuleKey, Pdu)]) -> Result<()> {
-        let Some(access) = &self.config.access else { return Ok(()) };
         let state = |key: &RuleKey| told.iter().find(|(told, _)| told == key).map(|(_, pdu)| pdu.clone());
         let content = invite.content_as().unwrap_or_default();
         let candidate = candidate_of(invite, &content);
+        self.refuse_outsiders(&candidate)?;
+        let Some(access) = &self.config.access else { return Ok(()) };
         let (door, bypass) = (Door::Offer, Bypass::None);
         let question = Question { candidate, state: &state, parties: None, listed: false, door, bypass };
         if state(&rules_key()).is_some() {
@@ -111,6 +116,18 @@ impl Inner {
         let (door, bypass, parties) = (Door::Received, Bypass::None, Some(&*parties));
         let question = Question { candidate, state: &get, parties, listed: false, door, bypass };
         self.ask(access, &question).await
+    }
+
+    /// Whether this server has to do with another one, or is it.
+    pub(crate) fn takes_part(&self, server: &ServerName) -> bool {
+        *server == self.server || self.peers.takes_part(server)
+    }
+
+    /// Nobody outside the network says or becomes anything here, whoever is exempt from its rules.
+    fn refuse_outsiders(&self, candidate: &Candidate<'_>) -> Result<()> {
+        let outsider = outsider(candidate, &|server| self.takes_part(server));
+        let refused = |user| Error::Forbidden(format!("{user} is not of a server that this one talks with"));
+        outsider.map(refused).map_or(Ok(()), Err)
     }
 
     async fn ask(&self, access: &Access, question: &Question<'_>) -> Result<()> {

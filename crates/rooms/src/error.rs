@@ -13,6 +13,9 @@ pub enum Error {
     /// The invited user does not want invites by this one: `M_INVITE_BLOCKED`.
     #[error("this user does not take invites from you")]
     InviteBlocked,
+    /// The room has members on servers that this one does not talk with: `M_FORBIDDEN`.
+    #[error("this room has members on servers that this one does not talk with, such as {0}")]
+    Outsiders(ruma::OwnedServerName),
     /// The room does not let guests in: `M_GUEST_ACCESS_FORBIDDEN`.
     #[error("this room does not let guests in")]
     NoGuests,

@@ -186,6 +186,11 @@ impl Rooms {
         &self.0.server
     }
 
+    /// Whether this server has to do with another one, or is it.
+    pub fn takes_part(&self, server: &ServerName) -> bool {
+        self.0.takes_part(server)
+    }
+
     /// The section this was built with.
     pub fn config(&self) -> &Config {
         &self.0.config

@@ -139,6 +139,12 @@ pub struct AliasTarget {
 /// Other servers. All calls may fail with [`PeerError`]; none retries for longer than a client would wait.
 #[async_trait]
 pub trait Peers: Send + Sync {
+    /// Whether another server is of the network that this one talks with: a room with members elsewhere is not entered, and
+    /// nobody elsewhere says or becomes anything here.
+    fn takes_part(&self, _: &ServerName) -> bool {
+        true
+    }
+
     /// The keys among `wanted` that could be had; missing ones are left out. A key known to have expired before `at`
     /// (the latest `origin_server_ts` of the events to check) is fetched again first.
     async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> KeyRing;

@@ -3,6 +3,7 @@
 mod follow;
 mod handshake;
 mod import;
+mod insiders;
 
 use chappe_rules::{Pdu, policy::Door};
 use chappe_store::{At, Json, Membership, Tx, out_of_band::OutOfBand};
@@ -222,7 +223,7 @@ where
     for server in servers {
         match ask(server).await {
             Ok(done) => return Ok(done),
-            Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
+            Err(error @ (Error::Store(_) | Error::Retry | Error::Outsiders(_))) => return Err(error),
             Err(error) => {
                 tracing::info!(%server, %error, "server did not help");
                 if weight(&error) > weight(&worst) {

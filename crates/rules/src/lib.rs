@@ -15,6 +15,7 @@ mod error;
 pub mod glob;
 pub mod json;
 pub mod names;
+pub mod outsiders;
 mod owned_state;
 pub mod pdu;
 pub mod policy;

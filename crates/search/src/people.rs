@@ -241,7 +241,8 @@ impl Seen<'_> {
         let accounts = &self.inner.deps.accounts;
         let local = is_local(accounts, user);
         // Whoever has ended stays in the index: nothing tells it when they are back.
-        if local && open_account(self.reader, user).await?.is_none_or(|user| accounts.is_over(&user)) {
+        let gone = local && open_account(self.reader, user).await?.is_none_or(|user| accounts.is_over(&user));
+        if gone || !self.inner.deps.rooms.takes_part(user.server_name()) {
             return Ok(None);
         }
         let everybody = local && self.circle == Circle::Everybody && user != self.asking;

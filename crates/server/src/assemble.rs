@@ -13,7 +13,9 @@ use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Jobs, SharedSecret};
 use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
-use chappe_federation::{Federation, FederationDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys};
+use chappe_federation::{
+    Federation, FederationDeps, ListBook, ListDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys,
+};
 use chappe_identity::{
     Identity, IdentityService, MailConfig, MailSecrets, Post, Profile, Renewals, ServerList, ServiceDeps,
     Site, Smtp, Sso, SsoConfig, SsoDeps, Templates,
@@ -74,6 +76,7 @@ impl House {
     pub async fn build(config: &Config, world: World, db: Db) -> Result<Self> {
         let ground = Ground::lay(config, world, db).await?;
         let network = ground.network(config).await?;
+        let list = ground.list(config, &network).await?;
         let rooms = ground.rooms(config, &network);
         let delivery = ground.delivery(config, &rooms);
         let examiner = beside::examiner(config, &ground.world, &ground.store).await?;
@@ -86,6 +89,7 @@ impl House {
             rooms: rooms.clone(),
             accounts: accounts.clone(),
             activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
+            list: list.clone(),
         });
         let service = IdentityService::new(ServiceDeps {
             identity: identity.clone(),
@@ -122,7 +126,7 @@ impl House {
             servers_changed: servers_changed(world, &federation),
             started: world.now(),
         };
-        let admin = ground.admin(config, running);
+        let admin = ground.admin(config, list, running);
         Ok(Self {
             secret: shared_secret(&config.admin)?,
             metrics: observe::metrics_handle()?,
@@ -144,6 +148,11 @@ impl House {
             oauth,
             identity_api,
         })
+    }
+
+    /// The list of the network, if one is followed.
+    pub fn network_list(&self) -> Option<&ListBook> {
+        self.federation.list()
     }
 
     /// Starts what runs beside requests.
@@ -240,6 +249,7 @@ impl House {
                 handle: self.metrics.clone(),
                 store: self.store.clone(),
                 delivery: self.delivery.clone(),
+                list: self.federation.list().cloned(),
             }),
             Api::Health => observe::health_routes(self.store.clone()),
         }
@@ -330,6 +340,34 @@ impl Ground {
         Ok(network)
     }
 
+    /// The list of the network, applied as far as it is here.
+    async fn list(&self, config: &Config, network: &Network) -> Result<Option<ListBook>> {
+        let Some(section) = config.federation.network.clone() else { return Ok(None) };
+        let deps = ListDeps {
+            world: self.world.clone(),
+            store: self.store.clone(),
+            server: self.server.clone(),
+            config: section,
+            network: Some(network.clone()),
+            map: self.identity.map().clone(),
+        };
+        Ok(Some(ListBook::open(deps).await.context("the list of the network")?))
+    }
+
+    fn admin(&self, config: &Config, list: Option<ListBook>, running: chappe_admin::Running) -> Admin {
+        Admin::new(chappe_admin::Deps {
+            world: self.world.clone(),
+            store: self.store.clone(),
+            accounts: self.accounts.clone(),
+            allow_list: self.identity.allow_list().clone(),
+            map: self.identity.map().clone(),
+            servers: self.servers.clone(),
+            list,
+            places: config.places(),
+            running: Some(running),
+        })
+    }
+
     fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {
         let deps = SsoDeps {
             world: self.world.clone(),
@@ -418,19 +456,6 @@ impl Ground {
             folder: config.search_dir(),
         };
         Search::new(deps, config.search.clone())
-    }
-
-    fn admin(&self, config: &Config, running: chappe_admin::Running) -> Admin {
-        Admin::new(chappe_admin::Deps {
-            world: self.world.clone(),
-            store: self.store.clone(),
-            accounts: self.accounts.clone(),
-            allow_list: self.identity.allow_list().clone(),
-            map: self.identity.map().clone(),
-            servers: self.servers.clone(),
-            places: config.places(),
-            running: Some(running),
-        })
     }
 
     async fn media(&self, config: &Config, network: &Network, examiner: Option<&Examiner>) -> Result<Media> {

@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use chappe_accounts::Accounts;
-use chappe_admin::{Admin, Answer, Deps, Verb};
+use chappe_admin::{Admin, Answer, Deps, ListFile, Network, Verb};
+use chappe_federation::{ListBook, ListDeps};
 use chappe_identity::{AllowList, MapBook, ServerList};
 use chappe_store::Store;
 use chappe_world::World;
@@ -81,6 +82,9 @@ enum AdminVerb {
     /// The key that signs for this server
     #[command(subcommand)]
     SigningKey(SigningKeyVerb),
+    /// The signed list of the network's servers: made and signed as a file, followed by servers
+    #[command(subcommand)]
+    Network(NetworkVerb),
     #[command(flatten)]
     Other(Verb),
 }
@@ -89,6 +93,14 @@ enum AdminVerb {
 enum SigningKeyVerb {
     /// Make another key, which signs from the next start of the server on; the present one stays known for old events
     Rotate,
+}
+
+#[derive(Subcommand)]
+enum NetworkVerb {
+    #[command(flatten)]
+    File(ListFile),
+    #[command(flatten)]
+    Server(Network),
 }
 
 #[derive(Subcommand)]
@@ -142,12 +154,14 @@ impl Cli {
                 }
                 say(&format!("{id} signs from the next start on: restart the server, and make a backup"))
             }
+            Command::Admin { json, verb: AdminVerb::Network(NetworkVerb::File(verb)) } => {
+                answer(&verb.run(&bare_world()?)?, json)
+            }
+            Command::Admin { json, verb: AdminVerb::Network(NetworkVerb::Server(verb)) } => {
+                answer(&administer(&place.load()?, Verb::Network(verb)).await?, json)
+            }
             Command::Admin { json, verb: AdminVerb::Other(verb) } => {
-                let answer = administer(&place.load()?, verb).await?;
-                if json {
-                    return say(&serde_json::to_string_pretty(&answer.data)?);
-                }
-                say(&answer.lines.join("\n"))
+                answer(&administer(&place.load()?, verb).await?, json)
             }
             Command::Restore { folder } => {
                 let config = place.load()?;
@@ -185,6 +199,13 @@ impl Place {
     }
 }
 
+fn answer(answer: &Answer, json: bool) -> Result<()> {
+    if json {
+        return say(&serde_json::to_string_pretty(&answer.data)?);
+    }
+    say(&answer.lines.join("\n"))
+}
+
 /// A line for each route of the tables that listeners are made of.
 fn routes() -> String {
     let (client, federation) = (chappe_client_api::routes(), chappe_federation::routes());
@@ -214,10 +235,20 @@ async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
     let world = bare_world()?;
     let store = Store::open(serve::open_database(config)?).await.context("opening the store")?;
     let server = config.server_name.clone();
+    let map = MapBook::open(store.clone()).await?;
+    let list = match config.federation.network.clone() {
+        Some(network) => {
+            let (world, store, map) = (world.clone(), store.clone(), map.clone());
+            let deps = ListDeps { world, store, server: server.clone(), config: network, network: None, map };
+            Some(ListBook::open(deps).await?)
+        }
+        None => None,
+    };
     let deps = Deps {
         accounts: Accounts::new(store.clone(), world.clone(), server, config.accounts.clone()),
         allow_list: AllowList::open(store.clone(), world.clone()).await?,
-        map: MapBook::open(store.clone()).await?,
+        map,
+        list,
         servers: ServerList::new(store.clone(), world.clone(), config.federation.allow.clone()),
         store,
         world,

@@ -11,6 +11,7 @@ use axum::{
     routing::get,
 };
 use chappe_delivery::Delivery;
+use chappe_federation::ListBook;
 use chappe_store::{Store, identity::AllowRules};
 use http::{Method, StatusCode, header};
 use metrics::{Gauge, counter, gauge, histogram};
@@ -132,6 +133,7 @@ pub(crate) struct Gauges {
     pub(crate) handle: PrometheusHandle,
     pub(crate) store: Store,
     pub(crate) delivery: Delivery,
+    pub(crate) list: Option<ListBook>,
 }
 
 impl Gauges {
@@ -150,6 +152,13 @@ impl Gauges {
             after = Some(next);
         }
         gauge!("chappe_outbox_destinations").set(waiting as f64);
+        if let Some(status) = self.list.as_ref().map(ListBook::status) {
+            let (list, open) = (status.held.as_ref().map(|held| &held.list), status.open);
+            gauge!("chappe_network_open").set(f64::from(u8::from(open)));
+            gauge!("chappe_network_list_sequence").set(list.map_or(0, |list| list.sequence) as f64);
+            let ends = list.map_or(0, |list| list.expires_at) as f64;
+            gauge!("chappe_network_list_expires_seconds").set(ends / 1000.0);
+        }
         Ok(())
     }
 }

@@ -30,6 +30,7 @@ mod log_tail;
 pub mod media;
 pub mod members;
 mod migrate;
+pub mod network_list;
 pub mod notices;
 pub mod oauth;
 pub mod out_of_band;

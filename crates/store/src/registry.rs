@@ -85,6 +85,8 @@ registry! {
     KEY_DOCUMENTS = 155, Bulk;
     /// What other servers were told of local users' devices.
     ANNOUNCED_DEVICES = 156, Bulk;
+    /// The signed list of a network's servers, by the network's name.
+    NETWORK_LISTS = 159, Point;
     /// Room id → room number.
     ROOM_IDS = 20, Point;
     /// Room number → room id.

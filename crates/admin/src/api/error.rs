@@ -63,7 +63,7 @@ impl From<chappe_rooms::Error> for Error {
         use chappe_rooms::Error as E;
         Self(match &error {
             E::NotFound(_) => chappe_web::Error::not_found(error.to_string()),
-            E::Forbidden(_) | E::InviteBlocked | E::NoGuests | E::NoticeRoom => {
+            E::Forbidden(_) | E::Outsiders(_) | E::InviteBlocked | E::NoGuests | E::NoticeRoom => {
                 refusal(StatusCode::FORBIDDEN, "M_FORBIDDEN", &error)
             }
             E::BadJson(_) => bad_request("M_BAD_JSON", &error),

@@ -23,6 +23,9 @@ pub(super) async fn run(deps: &Deps, verb: Servers) -> Result<Answer, Error> {
             Ok(Answer::line(format!("{server} no longer allowed"), json!({ "server": server })))
         }
         Servers::List => match deps.servers.list().await? {
+            None if deps.list.is_some() => {
+                Ok(Answer::line("every server of the network's list may take part", json!(null)))
+            }
             None => Ok(Answer::line("federation is open to every server", json!(null))),
             Some(listed) => {
                 let line = |server: &chappe_identity::ListedServer| {

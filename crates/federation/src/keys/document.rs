@@ -89,7 +89,7 @@ fn millis(value: Option<&CanonicalJsonValue>) -> Option<u64> {
 }
 
 /// Whether the document carries a right signature of this very key.
-fn signed_by(object: &CanonicalJsonObject, server: &ServerName, id: &str, key: [u8; 32]) -> bool {
+pub(crate) fn signed_by(object: &CanonicalJsonObject, server: &ServerName, id: &str, key: [u8; 32]) -> bool {
     if !key_ids(object, server).contains(id) {
         return false;
     }

@@ -20,11 +20,11 @@ use futures_util::{
 };
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{CanonicalJsonValue, OwnedServerName, OwnedServerSigningKeyId, ServerName};
+use ruma::{CanonicalJsonValue, OwnedServerName, ServerName};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::{Document, public_key, time, weak_keys};
+use super::{Document, Pins, public_key, time, weak_keys};
 use crate::{AllowList, Config, link::Link};
 
 /// A key document and a notary's answer are at most this long, in bytes.
@@ -50,8 +50,7 @@ struct Inner {
     notaries: Vec<OwnedServerName>,
     timeout: Duration,
     weak: WeakKeys,
-    /// Keys that the configuration says, by server.
-    pinned: BTreeMap<OwnedServerName, BTreeMap<String, ServerKey>>,
+    pins: Pins,
     under_way: Mutex<HashMap<OwnedServerName, Fetch>>,
     pauses: Cache<OwnedServerName, Pause>,
     places: Semaphore,
@@ -64,7 +63,7 @@ struct Pause {
 }
 
 impl KeyRing {
-    pub(crate) fn new(store: Store, link: Link, allowed: AllowList, config: &Config) -> Self {
+    pub(crate) fn new(store: Store, link: Link, allowed: AllowList, pins: Pins, config: &Config) -> Self {
         let inner = Inner {
             world: link.world.clone(),
             store,
@@ -73,7 +72,7 @@ impl KeyRing {
             notaries: config.notaries.clone(),
             timeout: config.timeout(),
             weak: weak_keys(),
-            pinned: config.pinned_keys.iter().map(|(server, keys)| (server.clone(), pinned(keys))).collect(),
+            pins,
             under_way: Mutex::default(),
             pauses: Cache::new(20_000),
             places: Semaphore::new(FETCHES),
@@ -144,8 +143,8 @@ impl KeyRing {
     }
 
     async fn known(&self, server: &ServerName, id: &str) -> Result<Option<ServerKey>, Error> {
-        if let Some(pinned) = self.0.pinned.get(server) {
-            return Ok(pinned.get(id).cloned());
+        if let Some(mut pinned) = self.0.pins.of(server) {
+            return Ok(pinned.remove(id));
         }
         let key = self.0.store.read().get::<ServerKeys>(&(server.to_owned(), id.to_owned())).await?;
         Ok(key.map(|Json(key)| key))
@@ -157,12 +156,12 @@ impl KeyRing {
 
     /// Fetches the keys of a server unless that was done just now; whoever asks meanwhile waits for the same fetch.
     async fn fetch(&self, server: &ServerName) {
-        if self.0.pinned.contains_key(server) {
+        let nobody_to_ask = self.0.notaries.is_empty() && !self.0.allowed.permits(server);
+        if nobody_to_ask || self.0.pins.of(server).is_some() {
             return;
         }
         let now = self.0.world.now();
-        if !self.0.allowed.permits(server) || self.0.pauses.get(server).is_some_and(|pause| pause.until > now)
-        {
+        if self.0.pauses.get(server).is_some_and(|pause| pause.until > now) {
             return;
         }
         let fetch = {
@@ -194,11 +193,16 @@ impl KeyRing {
     }
 
     async fn fetch_anywhere(&self, server: &ServerName) -> Result<(), String> {
-        let mut error = match self.fetch_direct(server).await {
-            Ok(document) => return self.keep(document).await,
-            Err(error) => error,
-        };
-        for notary in self.0.notaries.iter().filter(|notary| *notary != server) {
+        // What a server signed that is not talked with, or no more, still stands in rooms: notaries may know its keys.
+        let mut error = "it is not talked with".to_owned();
+        if self.0.allowed.permits(server) {
+            match self.fetch_direct(server).await {
+                Ok(document) => return self.keep(document).await,
+                Err(other) => error = other,
+            }
+        }
+        let permitted = |notary: &&OwnedServerName| *notary != server && self.0.allowed.permits(notary);
+        for notary in self.0.notaries.iter().filter(permitted) {
             match self.fetch_from(notary, server).await {
                 Ok(document) => return self.keep(document).await,
                 Err(other) => error = format!("{error}; {notary}: {other}"),
@@ -284,11 +288,6 @@ impl KeyRing {
         let rows = self.0.store.read().scan::<ServerKeys>(&server.to_owned(), Direction::Forward, 100).await;
         rows.unwrap_or_default().into_iter().map(|((_, id), _)| id).collect()
     }
-}
-
-fn pinned(keys: &BTreeMap<OwnedServerSigningKeyId, String>) -> BTreeMap<String, ServerKey> {
-    let key = |key: &String| ServerKey { key: key.clone(), valid_until: u64::MAX, old: false };
-    keys.iter().map(|(id, text)| (id.to_string(), key(text))).collect()
 }
 
 impl std::fmt::Debug for KeyRing {

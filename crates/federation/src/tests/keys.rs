@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use ruma::server_name;
 
 use super::{Server, config, count};
-use crate::Config;
+use crate::{Config, PinnedKey};
 
 fn wanted(server: &str, id: &str) -> BTreeMap<ruma::OwnedServerName, BTreeSet<String>> {
     BTreeMap::from([(server.try_into().unwrap(), BTreeSet::from([id.to_owned()]))])
@@ -81,7 +81,7 @@ async fn pinned_keys_count_alone_and_nobody_is_asked() {
         let public = super::key(seed).public_key();
         ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(public).encode()
     };
-    let pinned = BTreeMap::from([("ed25519:k9".try_into().unwrap(), text(9))]);
+    let pinned = BTreeMap::from([("ed25519:k9".try_into().unwrap(), PinnedKey::Current(text(9)))]);
     let pinned_keys = BTreeMap::from([(a.name.clone(), pinned)]);
     let b = Server::start(&net, "b.example", 2, Config { pinned_keys, ..config() });
     let ring = b.network.keys();

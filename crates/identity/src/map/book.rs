@@ -10,7 +10,7 @@ use chappe_store::{
 use tokio::sync::Mutex;
 
 use super::{
-    MOST_ENTRIES, MOST_PATTERNS, Map, Whom, compile,
+    MOST_ENTRIES, MOST_PATTERNS, Map, MapLayer, Whom, compile,
     file::{read, write},
 };
 use crate::Error;
@@ -25,6 +25,8 @@ const TRIES: usize = 20;
 pub struct MapBook {
     store: Store,
     map: Arc<ArcSwap<Map>>,
+    /// What the signed list of the network says; it is kept with the list and not here.
+    network: Arc<ArcSwap<MapLayer>>,
     /// Held while the snapshot is made, so that an older one never replaces a newer one.
     refreshing: Arc<Mutex<()>>,
 }
@@ -48,7 +50,7 @@ pub(super) struct Contents {
 impl MapBook {
     /// Reads the map from the store.
     pub async fn open(store: Store) -> Result<Self, Error> {
-        let book = Self { store, map: Arc::default(), refreshing: Arc::default() };
+        let book = Self { store, map: Arc::default(), network: Arc::default(), refreshing: Arc::default() };
         book.refresh().await?;
         Ok(book)
     }
@@ -142,8 +144,15 @@ impl MapBook {
     pub async fn refresh(&self) -> Result<(), Error> {
         let _alone = self.refreshing.lock().await;
         let (contents, _) = self.contents().await?;
-        self.map.store(Arc::new(Map::new(contents.entries, contents.patterns)?));
+        let local = MapLayer::new(contents.entries, contents.patterns)?;
+        self.map.store(Arc::new(Map { network: self.network.load_full(), local }));
         Ok(())
+    }
+
+    /// Takes what the network says of addresses in place of what it said before.
+    pub async fn follow_network(&self, says: MapLayer) -> Result<(), Error> {
+        self.network.store(Arc::new(says));
+        self.refresh().await
     }
 
     async fn contents(&self) -> Result<(Contents, Option<Vec<u8>>), Error> {

@@ -201,7 +201,7 @@ fn shown(target: &MapTarget) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Map, read, write};
+    use super::{super::MapLayer, read, write};
     use crate::Email;
 
     const FILE: &str = r"
@@ -215,9 +215,9 @@ medium:
       - '.*': {hs: agent.externe.tchap.gouv.fr, requires_invite: true}
 ";
 
-    fn compiled(text: &str) -> Map {
+    fn compiled(text: &str) -> MapLayer {
         let contents = read(text).unwrap();
-        Map::new(contents.entries, contents.patterns).unwrap()
+        MapLayer::new(contents.entries, contents.patterns).unwrap()
     }
 
     #[test]
@@ -247,7 +247,7 @@ medium:
             contents.entries.push((key.to_owned(), target(hs)));
         }
         contents.patterns.pop();
-        let before = Map::new(contents.entries.clone(), contents.patterns.clone()).unwrap();
+        let before = MapLayer::new(contents.entries.clone(), contents.patterns.clone()).unwrap();
         let after = compiled(&write(&contents));
         for address in [
             "a@gouv.fr",
@@ -260,7 +260,7 @@ medium:
             "john.doe@example.fr",
         ] {
             let email = Email::parse(address).unwrap();
-            let hs = |map: &Map| map.target(&email).map(|(target, _)| target.hs.clone());
+            let hs = |map: &MapLayer| map.target(&email).map(|(target, _)| target.hs.clone());
             assert_eq!(hs(&before), hs(&after), "{address}");
         }
     }

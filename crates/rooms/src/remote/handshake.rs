@@ -11,7 +11,7 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedServerName, RoomId, RoomVersionId, UserId,
     canonical_json::try_from_json_map, events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::same_event;
 use crate::{Error, Extent, Inner, Result, Template, desk::rules_of, stripped::sanitized};
@@ -46,7 +46,17 @@ impl Inner {
         if answer.members_omitted && !partial {
             return Err(Error::HostilePeer("memberships were left out, which was not asked for".to_owned()));
         }
-        let comes_in = self.import_join(server, &version, rules, pdu, answer).await?;
+        let comes_in = match self.import_join(server, &version, rules, pdu, answer).await {
+            Err(error @ Error::Outsiders(_)) => {
+                // The others believe that the user is in.
+                let content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
+                if let Err(error) = self.leave_through(server, user, room, &content).await {
+                    tracing::warn!(%room, %user, %error, "a room with outsiders could not be left at once");
+                }
+                return Err(error);
+            }
+            comes_in => comes_in?,
+        };
         if comes_in || self.follow_join(server, rules, join).await? { Ok(()) } else { Err(Error::Retry) }
     }
 

@@ -61,6 +61,7 @@ impl Inner {
         ours: Pdu,
         answer: JoinAnswer,
     ) -> Result<bool> {
+        self.check_insiders(&answer.state, answer.servers_in_room.as_deref().unwrap_or_default())?;
         let import = self.validate(rules, version, ours, answer).await?;
         let room = import.join.room_id().to_owned();
         let _turn = self.turn(&room).await;

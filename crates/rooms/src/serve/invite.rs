@@ -47,6 +47,7 @@ impl Rooms {
             let told: Vec<(StateKey, Pdu)> =
                 room_state.iter().filter_map(|raw| told_event(rules, room, raw)).collect();
             self.0.ask_access_as_told(&pdu, &told).await?;
+            self.0.check_insiders(&invitation.room_state, &[])?;
         }
         let proven =
             self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;

@@ -211,6 +211,19 @@ fn federation(config: &Config, found: &mut Found) {
             "neither a server name nor `*.` and a domain",
         );
     }
+    let whole = |text: &str| chappe_federation::is_public_key(text);
+    let pinned = config.federation.pinned_keys.iter();
+    for (server, id, key) in
+        pinned.flat_map(|(server, keys)| keys.iter().map(move |(id, key)| (server, id, key)))
+    {
+        let sentence = format!("{id} of {server} is not an ed25519 public key in base64");
+        found.need(whole(key.text()), "federation.pinned_keys", &sentence);
+    }
+    let Some(network) = &config.federation.network else { return };
+    let roots = &network.trust_roots;
+    let right = !roots.is_empty() && roots.values().all(|key| whole(key));
+    found.need(right, "federation.network.trust_roots", "needs ed25519 public keys in base64");
+    found.need(network.fetch_seconds >= 60, "federation.network.fetch_seconds", "must be at least 60");
 }
 
 fn appservices(config: &Config, found: &mut Found) {

@@ -10,6 +10,7 @@ mod hostile;
 mod identity;
 mod lab;
 mod life;
+mod network;
 mod partial;
 mod push;
 mod round_trips;

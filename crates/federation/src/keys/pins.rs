@@ -1,0 +1,58 @@
+//! Keys that were written down: those of a server that has any are believed alone, and nobody is asked for others.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chappe_store::server_keys::ServerKey;
+use parking_lot::RwLock;
+use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName};
+
+use crate::{OldKey, PinnedKey};
+
+/// The keys of one server, by id.
+pub(crate) type Pinned = BTreeMap<OwnedServerSigningKeyId, PinnedKey>;
+
+/// Server name in lower case, since `B.example` is reached where `b.example` is → its keys.
+type ByServer = BTreeMap<String, BTreeMap<String, ServerKey>>;
+
+/// Pinned keys: a handle, clones share it. What the configuration says of a server counts, then what the network's list says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pins(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    configured: ByServer,
+    listed: RwLock<ByServer>,
+}
+
+impl Pins {
+    pub(crate) fn new(configured: &BTreeMap<OwnedServerName, Pinned>) -> Self {
+        let configured = by_server(configured.iter().map(|(server, keys)| (&**server, keys.clone())));
+        Self(Arc::new(Inner { configured, listed: RwLock::default() }))
+    }
+
+    /// Takes what the network's list says in place of what it said before.
+    pub(crate) fn follow_network<'a>(&self, listed: impl Iterator<Item = (&'a ServerName, Pinned)>) {
+        *self.0.listed.write() = by_server(listed);
+    }
+
+    /// The keys of a server; `None` where none were written down.
+    pub(crate) fn of(&self, server: &ServerName) -> Option<BTreeMap<String, ServerKey>> {
+        let name = server.as_str().to_ascii_lowercase();
+        self.0.configured.get(&name).cloned().or_else(|| self.0.listed.read().get(&name).cloned())
+    }
+}
+
+fn by_server<'a>(keys: impl Iterator<Item = (&'a ServerName, Pinned)>) -> ByServer {
+    let kept = keys.filter(|(_, keys)| !keys.is_empty()).map(|(server, keys)| {
+        let keys = keys.into_iter().map(|(id, key)| (id.to_string(), kept(key)));
+        (server.as_str().to_ascii_lowercase(), keys.collect())
+    });
+    kept.collect()
+}
+
+fn kept(key: PinnedKey) -> ServerKey {
+    match key {
+        PinnedKey::Current(key) => ServerKey { key, valid_until: u64::MAX, old: false },
+        PinnedKey::Old(OldKey { key, expired_ts }) => ServerKey { key, valid_until: expired_ts, old: true },
+    }
+}

@@ -1,0 +1,161 @@
+//! Lists that are applied, replayed, expired, and a clock that jumps.
+
+use std::collections::BTreeMap;
+
+use chappe_identity::Email;
+use chappe_rules::build::SigningKey;
+use chappe_world::{Fake, FakeNet};
+use ruma::server_name;
+use serde_json::json;
+
+use super::*;
+use crate::{Config, NetworkDeps};
+
+const HOUR: u64 = 3_600_000;
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed([seed; 32], &format!("root_{seed}")).unwrap()
+}
+
+/// A server that follows a network, in a world whose wall clock shows `now`.
+struct Place {
+    book: ListBook,
+    network: Network,
+    map: MapBook,
+    now: u64,
+}
+
+async fn place(store: &Store, now: u64, roots: &[u8]) -> Place {
+    let world = World::fake(Fake { epoch_ms: now, ..Fake::new("us.example", 1, &FakeNet::new()) });
+    let server = server_name!("us.example").to_owned();
+    let deps = NetworkDeps {
+        world: world.clone(),
+        store: store.clone(),
+        server: server.clone(),
+        key: Arc::new(key(7)),
+    };
+    let network = Network::new(deps, Config::default());
+    let map = MapBook::open(store.clone()).await.unwrap();
+    let roots = roots.iter().map(|seed| key(*seed));
+    let config = NetworkConfig {
+        name: server_name!("net.example").to_owned(),
+        trust_roots: roots.map(|key| (key.id().try_into().unwrap(), key.public_base64())).collect(),
+        publishers: Vec::new(),
+        fetch_seconds: 60,
+    };
+    let (store, list_map) = (store.clone(), map.clone());
+    let deps = ListDeps { world, store, server, config, network: Some(network.clone()), map: list_map };
+    Place { book: ListBook::open(deps).await.unwrap(), network, map, now }
+}
+
+impl Place {
+    fn permits(&self, server: &str) -> bool {
+        self.network.allowed().permits(&OwnedServerName::try_from(server).unwrap())
+    }
+
+    /// List number `sequence` with one other server, signed now, good for `hours`.
+    fn list(&self, sequence: u64, server: &str, hours: u64) -> String {
+        list(sequence, server).sign(&key(1), self.now, self.now + hours * HOUR).unwrap()
+    }
+}
+
+fn list(sequence: u64, server: &str) -> NetworkList {
+    let pinned = json!({ "verify_keys": { "ed25519:1": { "key": key(9).public_base64() } } });
+    let servers = BTreeMap::from([(server, pinned), ("us.example", json!({}))]);
+    let whole = json!({
+        "network": "net.example", "sequence": sequence - 1, "issued_at": 0, "expires_at": 0, "servers": servers,
+        "addresses": { "x.fr": { "hs": server } },
+    });
+    NetworkList::read(whole.to_string().as_bytes()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_list_the_network_is_closed_and_a_list_opens_it() {
+    let store = crate::tests::memory();
+    let place = place(&store, 1_000 * HOUR, &[1]).await;
+    assert!(!place.permits("a.example"), "there is no list yet");
+    assert_eq!(place.book.apply(place.list(1, "a.example", 5).as_bytes()).await.unwrap(), Applied::New);
+    assert!(place.permits("a.example") && !place.permits("b.example"));
+    let pins = place.network.pins().of(server_name!("A.example")).unwrap();
+    assert_eq!(pins["ed25519:1"].key, key(9).public_base64());
+    let belongs = |map: &MapBook| {
+        let email = Email::parse("jean@x.fr").unwrap();
+        map.map().target(&email).map(|(target, _)| target.hs.to_string())
+    };
+    assert_eq!(belongs(&place.map).as_deref(), Some("a.example"));
+
+    assert_eq!(place.book.apply(place.list(2, "b.example", 5).as_bytes()).await.unwrap(), Applied::New);
+    assert!(place.permits("b.example") && !place.permits("a.example"));
+    assert!(place.network.pins().of(server_name!("a.example")).is_none());
+    assert_eq!(belongs(&place.map).as_deref(), Some("b.example"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forged_replayed_expired_or_from_the_future_changes_nothing() {
+    let store = crate::tests::memory();
+    let place = place(&store, 1_000 * HOUR, &[1]).await;
+    let held = place.list(5, "a.example", 5);
+    place.book.apply(held.as_bytes()).await.unwrap();
+    let forged = list(6, "evil.example").sign(&key(2), place.now, place.now + HOUR).unwrap();
+    let expired = list(6, "evil.example").sign(&key(1), place.now - 2 * HOUR, place.now).unwrap();
+    let future = list(6, "evil.example").sign(&key(1), place.now + 2 * HOUR, place.now + 9 * HOUR).unwrap();
+    for wrong in [
+        forged,
+        expired,
+        future,
+        place.list(4, "evil.example", 5),
+        place.list(5, "evil.example", 5),
+        place.list(6, "evil.example", 5).replace("evil.example", "worse.example"),
+        "{}".to_owned(),
+    ] {
+        assert!(place.book.apply(wrong.as_bytes()).await.is_err(), "{wrong}");
+        assert!(place.permits("a.example") && !place.permits("evil.example"));
+    }
+    assert_eq!(place.book.apply(held.as_bytes()).await.unwrap(), Applied::Known);
+    assert_eq!(place.book.status().held.unwrap().list.sequence, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_good_list_is_kept_over_a_restart_until_it_expires() {
+    let store = crate::tests::memory();
+    let first = place(&store, 1_000 * HOUR, &[1]).await;
+    first.book.apply(first.list(3, "a.example", 5).as_bytes()).await.unwrap();
+
+    let again = place(&store, 1_004 * HOUR, &[1, 2]).await;
+    assert!(again.permits("a.example") && again.book.status().open);
+
+    // The clock jumps behind the end, and back.
+    let late = place(&store, 1_005 * HOUR, &[1]).await;
+    assert!(!late.permits("a.example") && !late.book.status().open);
+    assert!(late.network.pins().of(server_name!("a.example")).is_some(), "what is pinned stays so");
+    assert!(!late.map.map().is_empty(), "addresses still belong where they did");
+    let older = late.list(2, "b.example", 5);
+    assert!(
+        matches!(late.book.apply(older.as_bytes()).await, Err(ListError::Older { .. })),
+        "though the held one is over"
+    );
+    late.book.apply(late.list(4, "b.example", 5).as_bytes()).await.unwrap();
+    assert!(late.permits("b.example"));
+    let back = place(&store, 1_000 * HOUR, &[1]).await;
+    assert!(back.permits("b.example"), "a list that was good when it was applied is not too new now");
+
+    let other_root = place(&store, 1_005 * HOUR, &[2]).await;
+    assert!(!other_root.permits("b.example"), "a root that is trusted no more takes its list with it");
+    let next = list(5, "c.example").sign(&key(2), other_root.now, other_root.now + HOUR).unwrap();
+    other_root.book.apply(next.as_bytes()).await.unwrap();
+    assert!(other_root.permits("c.example"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_network_closes_at_the_moment_the_list_expires() {
+    let store = crate::tests::memory();
+    let place = place(&store, 1_000 * HOUR, &[1]).await;
+    place.book.apply(place.list(1, "a.example", 5).as_bytes()).await.unwrap();
+    let world = place.book.0.deps.world.clone();
+    let following = world.spawn("network list", place.book.clone().follow());
+    world.sleep(Duration::from_hours(5) - LOOK).await;
+    assert!(place.permits("a.example"));
+    world.sleep(2 * LOOK).await;
+    assert!(!place.permits("a.example") && !place.book.status().open);
+    drop(following);
+}
