@@ -31,10 +31,27 @@ impl Inner {
         room: &RoomId,
         content: &Map<String, Value>,
     ) -> Result<()> {
+        match self.try_join_through(server, user, room, content).await {
+            // What the room is to this server changed while the answer came.
+            Err(Error::Retry) => self.try_join_through(server, user, room, content).await,
+            done => done,
+        }
+    }
+
+    async fn try_join_through(
+        &self,
+        server: &OwnedServerName,
+        user: &UserId,
+        room: &RoomId,
+        content: &Map<String, Value>,
+    ) -> Result<()> {
         let template = self.peers.make_join(server, room, user, &known()).await?;
         let Made { pdu, version, rules } = self.make_member(&template, user, room, content)?;
-        // Of a room that this server follows already the state is not needed at all.
-        let partial = self.config.partial_joins;
+        // Of a room that is followed already the state is not needed at all. One that was left comes in with all members:
+        // it may have been left before they came, and what is here of it rests on that.
+        let is_new = self.store.read().room_nid(room).await?.is_none();
+        let followed = !is_new && self.is_followed_room(room).await?;
+        let partial = self.config.partial_joins && (followed || is_new);
         let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
         let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await?;
         let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());
@@ -45,6 +62,9 @@ impl Inner {
         }
         if answer.members_omitted && !partial {
             return Err(Error::HostilePeer("memberships were left out, which was not asked for".to_owned()));
+        }
+        if answer.members_omitted && followed {
+            return Err(Error::Retry);
         }
         let comes_in = match self.import_join(server, &version, rules, pdu, answer).await {
             Err(error @ Error::Outsiders(_)) => {
