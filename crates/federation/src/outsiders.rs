@@ -72,3 +72,49 @@ impl std::fmt::Debug for MembersOnly {
         write!(f, "MembersOnly of {}", self.server)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chappe_rules::policy::Plain;
+    use ruma::{CanonicalJsonObject, server_name};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn refused(kind: &str, sender: &str, state_key: &str, content: Value) -> bool {
+        let policy = MembersOnly {
+            policy: Arc::new(Plain),
+            allowed: AllowList::new(Some(&["m.example".to_owned()])),
+            server: server_name!("us.example").to_owned(),
+        };
+        let content: CanonicalJsonObject = serde_json::from_value(content).unwrap();
+        let (kind, sender) = (TimelineEventType::from(kind), UserId::parse(sender).unwrap());
+        let candidate =
+            Candidate { kind: &kind, state_key: Some(state_key), sender: &sender, content: &content };
+        let origin = sender.server_name();
+        policy.allowed(&candidate, &|_| None, origin, Door::Received, Bypass::ServerAdmin) != Verdict::Allow
+    }
+
+    #[test]
+    fn outsiders_say_nothing_and_are_brought_in_by_nobody() {
+        let is = |membership: &str| json!({ "membership": membership });
+        let member = "m.room.member";
+        for (sender, user, content, expected) in [
+            ("@a:us.example", "@b:m.example", is("invite"), false),
+            ("@a:m.example", "@b:us.example", is("invite"), false),
+            ("@a:m.example", "@x:x.example", is("invite"), true),
+            ("@a:us.example", "@x:x.example", is("invite"), true),
+            ("@x:x.example", "@a:us.example", is("invite"), true),
+            ("@x:x.example", "@x:x.example", is("join"), true),
+            ("@x:x.example", "@x:x.example", is("leave"), true),
+            ("@a:m.example", "@x:x.example", is("ban"), false),
+            ("@a:m.example", "@x:x.example", is("leave"), false),
+        ] {
+            assert_eq!(refused(member, sender, user, content.clone()), expected, "{sender} {user} {content}");
+        }
+        let by = json!({ "membership": "join", "join_authorised_via_users_server": "@x:x.example" });
+        assert!(refused(member, "@a:m.example", "@a:m.example", by));
+        assert!(refused("m.room.message", "@x:x.example", "", json!({})));
+        assert!(!refused("m.room.topic", "@a:m.example", "", json!({ "topic": "@x:x.example" })));
+    }
+}
