@@ -116,20 +116,20 @@ fn sign(file: &Path, key: &Path, days: Option<u64>, world: &World) -> Result<Ans
     let signer = SigningKey::from_line(&secret)
         .map_err(|error| Error::Invalid(format!("{}: {error}", key.display())))?;
     let list = read(file)?;
-    list.check(&weak_keys()).map_err(invalid)?;
+    list.check(&weak_keys()).map_err(|error| invalid(&error))?;
     let now = world.now();
     let signed = match days {
         Some(days) => list.sign(&signer, now, now.saturating_add(days * DAY)),
         None => cosign(&std::fs::read(file).map_err(at(file))?, &signer),
     };
-    let signed = signed.map_err(invalid)?;
+    let signed = signed.map_err(|error| invalid(&error))?;
     write(file, &signed, Fresh::Replace)?;
     Ok(said(file, &read(file)?, &format!("signed by {}", signer.id())))
 }
 
 fn make_key(file: &Path, world: &World) -> Result<Answer, Error> {
     let version = format!("root_{}", world.token(6));
-    let key = SigningKey::from_seed(world.bytes(), &version).map_err(invalid)?;
+    let key = SigningKey::from_seed(world.bytes(), &version).map_err(|error| invalid(&error))?;
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     let written = opened.and_then(|mut opened| {
         writeln!(opened, "{}", key.to_line().trim_end())?;
@@ -146,7 +146,7 @@ fn make_key(file: &Path, world: &World) -> Result<Answer, Error> {
 }
 
 fn save(file: &Path, list: &NetworkList, what: &str) -> Result<Answer, Error> {
-    list.check(&weak_keys()).map_err(invalid)?;
+    list.check(&weak_keys()).map_err(|error| invalid(&error))?;
     write(file, &list.unsigned(), Fresh::Replace)?;
     Ok(said(file, list, &format!("{what}: sign it")))
 }
@@ -161,7 +161,7 @@ fn said(file: &Path, list: &NetworkList, what: &str) -> Answer {
 }
 
 fn read(file: &Path) -> Result<NetworkList, Error> {
-    NetworkList::read(&std::fs::read(file).map_err(at(file))?).map_err(invalid)
+    NetworkList::read(&std::fs::read(file).map_err(at(file))?).map_err(|error| invalid(&error))
 }
 
 /// Whether a file may be there already.
@@ -190,7 +190,7 @@ fn at(file: &Path) -> impl FnOnce(std::io::Error) -> Error {
     |error| Error::File { place, error }
 }
 
-fn invalid(error: impl std::fmt::Display) -> Error {
+fn invalid(error: &dyn std::fmt::Display) -> Error {
     Error::Invalid(error.to_string())
 }
 

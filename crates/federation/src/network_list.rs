@@ -107,7 +107,7 @@ impl Member {
             return Err("has too many keys".to_owned());
         }
         for (id, pinned) in self.pinned() {
-            if !public_key(pinned.text()).is_some_and(|key| !weak.contains(&key)) {
+            if public_key(pinned.text()).is_none_or(|key| weak.contains(&key)) {
                 return Err(format!("{id} is no key, or one that the whole world has"));
             }
         }
@@ -260,14 +260,14 @@ mod tests {
         }
     }
 
-    fn list(value: serde_json::Value) -> NetworkList {
+    fn list(value: &serde_json::Value) -> NetworkList {
         let mut whole = json!({ "network": "net.example", "sequence": 3, "issued_at": 0, "expires_at": 0, "servers": {} });
         whole.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
         NetworkList::read(whole.to_string().as_bytes()).unwrap()
     }
 
     fn good() -> NetworkList {
-        list(json!({
+        list(&json!({
             "servers": { "a.example": { "verify_keys": { "ed25519:1": { "key": key(9).public_base64() } } }, "b.example": {} },
             "addresses": { "x.fr": { "hs": "a.example" }, "*": { "hs": "b.example", "requires_invite": true } },
             "patterns": [{ "regex": ".*@y.fr", "target": { "hs": "a.example", "shadow_hs": "b.example" } }],
@@ -334,7 +334,7 @@ mod tests {
                 json!({ "old_verify_keys": { "ed25519:1": { "key": key(9).public_base64(), "expired_ts": 1 } } }),
             ),
         ] {
-            let signed = list(wrong.clone()).sign(&key(1), 5, 10).unwrap();
+            let signed = list(&wrong).sign(&key(1), 5, 10).unwrap();
             assert!(matches!(verify(&signed, &[1]), Err(InvalidList::Malformed(_))), "{wrong}");
         }
         for text in ["", "[]", "{}", r#"{"network":"net.example","sequence":1.0}"#] {

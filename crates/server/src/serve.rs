@@ -140,10 +140,12 @@ pub(crate) async fn serve(config: &Config) -> Result<()> {
 pub(crate) fn rehearse(config: &Config) -> Result<()> {
     for (index, listener) in config.listeners.iter().enumerate() {
         if let Some(tls) = &listener.tls {
-            Certificate::read(tls).with_context(|| format!("`listeners.{index}.tls`"))?;
+            Certificate::read(tls)
+                .and_then(|certificate| certificate.acceptor())
+                .with_context(|| format!("`listeners.{index}.tls`"))?;
         }
     }
-    World::real(&config.outbound).context("`outbound.certificate_authorities`")?;
+    World::real(&config.outbound).context("`outbound`")?;
     config.mail.as_ref().map(assemble::post).transpose().context("`mail`")?;
     registrations::read(config)?;
     assemble::provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;

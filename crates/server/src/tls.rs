@@ -1,14 +1,14 @@
 //! Certificates of our own listeners, read again on demand.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use parking_lot::RwLock;
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 use tokio_rustls::TlsAcceptor;
@@ -41,13 +41,27 @@ impl Certificate {
     /// Accepts TLS connections with whatever certificate is current.
     pub(crate) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor> {
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as _;
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
-            .context("TLS versions")?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
+            .context("TLS versions")?;
+        let builder = match &self.files.client_authorities {
+            None => builder.with_no_client_auth(),
+            Some(file) => builder.with_client_cert_verifier(self.verifier(file)?),
+        };
+        let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// Lets in who shows a certificate of one of these authorities.
+    fn verifier(&self, file: &Path) -> Result<Arc<dyn ClientCertVerifier>> {
+        let place = || file.display().to_string();
+        let mut roots = RootCertStore::empty();
+        for authority in CertificateDer::pem_file_iter(file).with_context(place)? {
+            roots.add(authority.with_context(place)?).with_context(place)?;
+        }
+        let provider = Arc::clone(&self.provider);
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().with_context(place)
     }
 }
 
@@ -84,7 +98,11 @@ mod tests {
     #[test]
     fn a_reload_takes_the_new_certificate_and_keeps_the_old_one_when_it_is_wrong() {
         let dir = tempfile::tempdir().unwrap();
-        let files = TlsFiles { certificate: dir.path().join("c.pem"), key: dir.path().join("k.pem") };
+        let files = TlsFiles {
+            certificate: dir.path().join("c.pem"),
+            key: dir.path().join("k.pem"),
+            client_authorities: None,
+        };
         assert!(Certificate::read(&files).unwrap_err().to_string().contains("c.pem"));
         let first = write(&files);
         let certificate = Certificate::read(&files).unwrap();
@@ -96,7 +114,7 @@ mod tests {
         certificate.reload().unwrap();
         assert_eq!(current(), second);
 
-        let other = TlsFiles { certificate: files.certificate.clone(), key: dir.path().join("other.pem") };
+        let other = TlsFiles { key: dir.path().join("other.pem"), ..files.clone() };
         write(&other);
         assert!(certificate.reload().is_err(), "certificate and key of different pairs");
         assert_eq!(current(), second);

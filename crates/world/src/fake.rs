@@ -173,10 +173,8 @@ impl Http for Wire {
     async fn stream(&self, request: Request) -> Result<http::Response<Body>, Error> {
         let (limits, deadline) = (request.limits, Instant::now() + request.limits.deadline);
         let to = match &request.destination {
-            Destination::Url { .. } | Destination::Foreign { .. } | Destination::Web { .. } => {
-                request.http.uri().host().unwrap_or_default().to_owned()
-            }
             Destination::Host(host) => host.connect.clone(),
+            _ => request.http.uri().host().unwrap_or_default().to_owned(),
         };
         let deliver = self.deliver(&to, request.http, deadline);
         let answer = tokio::time::timeout_at(deadline, deliver).await.map_err(|_| Error::Timeout)??;

@@ -20,7 +20,7 @@ pub use self::{
     dns::{Dns, DnsError, Service},
     fake::{Fake, FakeNet, Fate, Handler},
     guard::Guard,
-    http::{Body, Destination, Error, Host, Http, Limits, Outbound, Request},
+    http::{Body, ClientCertificate, Destination, Error, Host, Http, Limits, Outbound, Request},
     operator::{Duplex, Socket},
     tasks::{Ended, Stopped, Tasks},
 };
@@ -50,6 +50,17 @@ pub enum SetupError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The certificate to show to other servers cannot be used.
+    #[error("client certificate {file}: {reason}")]
+    Certificate {
+        /// The file as configured.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The proxy cannot be used.
+    #[error("proxy {0}: write http://host:port")]
+    Proxy(String),
 }
 
 impl World {

@@ -64,7 +64,7 @@ fn show(book: &ListBook, now: u64) -> Answer {
         }
     });
     if let Some((at, outcome)) = &status.asked {
-        let said = outcome.as_ref().map_or_else(|error| error.as_str(), |()| "well");
+        let said = outcome.as_ref().map_or_else(String::as_str, |()| "well");
         lines.push(format!("asked     {} min ago: {said}", now.saturating_sub(*at) / 60_000));
     }
     let list = status.held.as_ref().map(|held| &held.list);

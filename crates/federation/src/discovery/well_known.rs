@@ -43,7 +43,7 @@ pub(super) async fn ask(world: &World, host: &str, lifetimes: &Lifetimes) -> Res
         .body(Bytes::new())
         .map_err(|error| error.to_string())?;
     let limits = Limits { max_bytes: MAX_BYTES, deadline: Duration::from_secs(10) };
-    let request = Request { destination: Destination::Url { redirects: REDIRECTS }, http, limits };
+    let request = Request { destination: Destination::Peer { redirects: REDIRECTS }, http, limits };
     let answer = world.send(request).await.map_err(|error| error.to_string())?;
     if answer.status() != http::StatusCode::OK {
         return Err(format!("status {}", answer.status()));

@@ -56,3 +56,37 @@ fn kept(key: PinnedKey) -> ServerKey {
         PinnedKey::Old(OldKey { key, expired_ts }) => ServerKey { key, valid_until: expired_ts, old: true },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ruma::server_name;
+
+    use super::*;
+
+    #[test]
+    fn the_configuration_counts_before_the_list_and_old_keys_have_an_end() {
+        let keys = |id: &str, key: PinnedKey| Pinned::from([(id.try_into().unwrap(), key)]);
+        let old = PinnedKey::Old(OldKey { key: "b".to_owned(), expired_ts: 7 });
+        let configured =
+            [(server_name!("a.example").to_owned(), keys("ed25519:1", PinnedKey::Current("a".to_owned())))];
+        let pins = Pins::new(&configured.into());
+        let listed = [
+            (server_name!("a.example"), keys("ed25519:2", old.clone())),
+            (server_name!("b.example"), keys("ed25519:2", old)),
+            (server_name!("c.example"), Pinned::new()),
+        ];
+        pins.follow_network(listed.into_iter());
+        assert_eq!(
+            pins.of(server_name!("A.example")).unwrap().into_keys().collect::<Vec<_>>(),
+            ["ed25519:1"]
+        );
+        let kept = pins.of(server_name!("b.example")).unwrap();
+        assert!(kept["ed25519:2"].old && kept["ed25519:2"].valid_until == 7);
+        assert!(
+            pins.of(server_name!("c.example")).is_none(),
+            "a server without keys is believed as any other"
+        );
+        pins.follow_network(std::iter::empty());
+        assert!(pins.of(server_name!("b.example")).is_none());
+    }
+}

@@ -25,7 +25,7 @@ impl Inner {
     /// not take part in the network. The state is read as it came: whoever made it up made us stay out, and no more.
     pub(crate) fn check_insiders(&self, state: &[Box<RawValue>], servers: &[String]) -> Result<()> {
         let stranger = |server: &ServerName| (!self.takes_part(server)).then(|| server.to_owned());
-        let named = servers.iter().filter_map(|name| stranger(&ServerName::parse(name).ok()?)).next();
+        let named = servers.iter().find_map(|name| stranger(&ServerName::parse(name).ok()?));
         let found = named.or_else(|| {
             let mut users = state.iter().filter_map(|raw| member(raw));
             users.find_map(|user| stranger(user.server_name()))

@@ -1,6 +1,6 @@
 //! The real client: hyper over rustls, every answer within its limits, redirects under the guard.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,14 +9,18 @@ use http::{HeaderValue, Method, Uri, Version, header};
 use http_body_util::{BodyStream, Full};
 use hyper::body::Incoming;
 use ipnet::IpNet;
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::{
-    Body, Destination, Error, Host, Http, Outbound, Request,
-    pool::{Connection, Key, Plain, Pool},
+    Body, ClientCertificate, Destination, Error, Host, Http, Outbound, Request,
+    pool::{Connection, Key, Plain, Pool, Ways},
+    proxy::Proxy,
 };
 use crate::{Dns, Guard, SetupError, Tasks};
 
@@ -26,11 +30,19 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(outbound: &Outbound, dns: Arc<dyn Dns>, tasks: &Tasks) -> Result<Self, SetupError> {
-        let guard = Guard::new(outbound.allowed_ranges.clone());
-        let tls = TlsConnector::from(Arc::new(tls(outbound)?));
+        let roots = Arc::new(roots(outbound)?);
+        let connector = |certificate: Option<&ClientCertificate>| {
+            tls(Arc::clone(&roots), certificate).map(|config| TlsConnector::from(Arc::new(config)))
+        };
+        let ways = Ways {
+            guard: Guard::new(outbound.allowed_ranges.clone()),
+            tls: connector(None)?,
+            peer_tls: connector(outbound.client_certificate.as_ref())?,
+            proxy: outbound.proxy.as_deref().map(Proxy::read).transpose()?,
+        };
         let timeouts =
             (Duration::from_secs(outbound.connect_timeout_s), Duration::from_secs(outbound.idle_timeout_s));
-        Ok(Self { pool: Pool::new(dns, guard, tls, tasks, timeouts) })
+        Ok(Self { pool: Pool::new(dns, ways, tasks, timeouts) })
     }
 
     /// One exchange, no redirects.
@@ -82,11 +94,11 @@ impl Client {
         &self,
         url: Uri,
         mut request: Request,
-        (redirects, instead): (u8, Option<Arc<[IpNet]>>),
+        (redirects, way): (u8, Way),
     ) -> Result<(Parts, Incoming, Back), Error> {
         let mut url = Url::parse(&url.to_string()).map_err(|e| Error::Invalid(e.to_string()))?;
         for _ in 0..=redirects {
-            let (key, authority) = target(&url, instead.clone())?;
+            let (key, authority) = target(&url, way.clone())?;
             *request.http.uri_mut() = path_of(&url)?;
             request.http.headers_mut().insert(header::HOST, header_value(&authority)?);
             let (parts, body, back) = self.exchange(key, &request.http).await?;
@@ -104,6 +116,19 @@ impl Client {
     }
 }
 
+/// What of a URL's destination makes a connection another one.
+#[derive(Clone, Default)]
+struct Way {
+    instead: Option<Arc<[IpNet]>>,
+    peer: bool,
+}
+
+impl Way {
+    fn to(ranges: Arc<[IpNet]>) -> Self {
+        Self { instead: Some(ranges), peer: false }
+    }
+}
+
 type Parts = http::response::Parts;
 /// Where an HTTP/1 connection goes when its answer has been read.
 type Back = Option<(Arc<Pool>, Key, Plain)>;
@@ -116,15 +141,19 @@ impl Http for Client {
             match request.destination.clone() {
                 Destination::Url { redirects } => {
                     let url = request.http.uri().clone();
-                    self.follow(url, request, (redirects, None)).await
+                    self.follow(url, request, (redirects, Way::default())).await
+                }
+                Destination::Peer { redirects } => {
+                    let url = request.http.uri().clone();
+                    self.follow(url, request, (redirects, Way { peer: true, instead: None })).await
                 }
                 Destination::Foreign { redirects } => {
                     let url = request.http.uri().clone();
-                    self.follow(url, request, (redirects, Some(Arc::default()))).await
+                    self.follow(url, request, (redirects, Way::to(Arc::default()))).await
                 }
                 Destination::Web { ranges } => {
                     let url = request.http.uri().clone();
-                    self.follow(url, request, (0, Some(ranges))).await
+                    self.follow(url, request, (0, Way::to(ranges))).await
                 }
                 Destination::Host(host) => {
                     let mut http = request.http;
@@ -160,11 +189,11 @@ fn pieces(incoming: Incoming, back: Back) -> impl Stream<Item = Result<Bytes, Er
 }
 
 fn key_of(host: Host) -> Key {
-    Key { connect: host.connect, port: host.port, tls_name: Some(host.tls_name), instead: None }
+    Key { connect: host.connect, port: host.port, tls_name: Some(host.tls_name), instead: None, peer: true }
 }
 
 /// The connection and the `Host` header that a URL asks for.
-fn target(url: &Url, instead: Option<Arc<[IpNet]>>) -> Result<(Key, String), Error> {
+fn target(url: &Url, Way { instead, peer }: Way) -> Result<(Key, String), Error> {
     let invalid = || Error::Invalid("a URL with http or https and a host is needed".to_owned());
     let tls = match url.scheme() {
         "http" => false,
@@ -175,7 +204,7 @@ fn target(url: &Url, instead: Option<Arc<[IpNet]>>) -> Result<(Key, String), Err
         (url.host_str().ok_or_else(invalid)?, url.port_or_known_default().ok_or_else(invalid)?);
     let connect = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok((Key { tls_name: tls.then(|| connect.clone()), connect, port, instead }, authority))
+    Ok((Key { tls_name: tls.then(|| connect.clone()), connect, port, instead, peer }, authority))
 }
 
 fn path_of(url: &Url) -> Result<Uri, Error> {
@@ -221,7 +250,7 @@ fn for_http2(request: &http::Request<Bytes>, key: &Key) -> Result<http::Request<
     Ok(http2)
 }
 
-fn tls(outbound: &Outbound) -> Result<ClientConfig, SetupError> {
+fn roots(outbound: &Outbound) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
     if outbound.system_authorities {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -234,12 +263,34 @@ fn tls(outbound: &Outbound) -> Result<ClientConfig, SetupError> {
             roots.add(certificate).map_err(|e| fail(e.to_string()))?;
         }
     }
+    Ok(roots)
+}
+
+fn tls(
+    roots: Arc<RootCertStore>,
+    certificate: Option<&ClientCertificate>,
+) -> Result<ClientConfig, SetupError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring offers the protocol versions that are compiled in")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let fail = |file: &Path, reason: String| SetupError::Certificate {
+                file: file.display().to_string(),
+                reason,
+            };
+            let chain: Result<Vec<_>, _> =
+                CertificateDer::pem_file_iter(&files.certificate).and_then(Iterator::collect);
+            let chain = chain.map_err(|error| fail(&files.certificate, error.to_string()))?;
+            let key = PrivateKeyDer::from_pem_file(&files.key)
+                .map_err(|error| fail(&files.key, error.to_string()))?;
+            let own = builder.with_client_auth_cert(chain, key);
+            own.map_err(|error| fail(&files.certificate, error.to_string()))?
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

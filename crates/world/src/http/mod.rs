@@ -3,6 +3,7 @@
 mod body;
 mod client;
 mod pool;
+mod proxy;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,6 +26,10 @@ pub struct Outbound {
     pub certificate_authorities: Vec<PathBuf>,
     /// Whether the system's certificate authorities are trusted at all.
     pub system_authorities: bool,
+    /// What other servers see when they ask for a certificate.
+    pub client_certificate: Option<ClientCertificate>,
+    /// `http://host:port` of a proxy through which other servers are reached (`CONNECT`): it looks their names up.
+    pub proxy: Option<String>,
     /// Seconds until a connection must stand.
     pub connect_timeout_s: u64,
     /// Seconds after which an unused connection is closed.
@@ -37,10 +42,22 @@ impl Default for Outbound {
             allowed_ranges: Vec::new(),
             certificate_authorities: Vec::new(),
             system_authorities: true,
+            client_certificate: None,
+            proxy: None,
             connect_timeout_s: 10,
             idle_timeout_s: 60,
         }
     }
+}
+
+/// A certificate of this server's own, in PEM files that are read at the start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificate {
+    /// The certificate, followed by its chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Where a request goes.
@@ -49,6 +66,11 @@ pub enum Destination {
     /// To the host of the request's own absolute `http:` or `https:` URI; up to so many redirects are followed, each
     /// under the same guard.
     Url {
+        /// Redirects to follow, 0 for none.
+        redirects: u8,
+    },
+    /// As [`Destination::Url`], on the way to another server, whose proxy and certificate are used.
+    Peer {
         /// Redirects to follow, 0 for none.
         redirects: u8,
     },
@@ -64,7 +86,7 @@ pub enum Destination {
         /// Address ranges inside the own network that may be connected to; those of [`Outbound`] do not count.
         ranges: Arc<[IpNet]>,
     },
-    /// To a host that the caller has found out, always over TLS; the request's URI gives the path alone.
+    /// To another server at a host that the caller has found out, always over TLS; the request's URI gives the path alone.
     Host(Host),
 }
 

@@ -9,15 +9,25 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::client::conn::{http1, http2};
+use hyper::{
+    client::conn::{http1, http2},
+    upgrade::Upgraded,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Instant,
+};
 use tokio_rustls::TlsConnector;
 
-use super::Error;
+use super::{
+    Error,
+    proxy::{Proxy, may_lead_to},
+};
 use crate::{Dns, Guard, Tasks};
 
 /// What makes two requests able to share a connection.
@@ -29,7 +39,23 @@ pub(super) struct Key {
     pub(super) tls_name: Option<String>,
     /// Ranges that count instead of those of the configuration.
     pub(super) instead: Option<Arc<[IpNet]>>,
+    /// Whether it is another server, which is reached through the proxy and may ask for a certificate.
+    pub(super) peer: bool,
 }
+
+/// How connections are made.
+pub(super) struct Ways {
+    pub(super) guard: Guard,
+    pub(super) tls: TlsConnector,
+    /// With this server's own certificate.
+    pub(super) peer_tls: TlsConnector,
+    pub(super) proxy: Option<Proxy>,
+}
+
+/// A connection without TLS, straight or through the proxy.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 pub(super) type Plain = http1::SendRequest<Full<Bytes>>;
 pub(super) type Multiplexed = http2::SendRequest<Full<Bytes>>;
@@ -48,8 +74,7 @@ struct Slot {
 
 pub(super) struct Pool {
     pub(super) dns: Arc<dyn Dns>,
-    pub(super) guard: Guard,
-    pub(super) tls: TlsConnector,
+    ways: Ways,
     pub(super) tasks: Tasks,
     pub(super) connect_timeout: Duration,
     pub(super) idle_timeout: Duration,
@@ -62,15 +87,13 @@ const IDLE_PER_HOST: usize = 8;
 impl Pool {
     pub(super) fn new(
         dns: Arc<dyn Dns>,
-        guard: Guard,
-        tls: TlsConnector,
+        ways: Ways,
         tasks: &Tasks,
         (connect_timeout, idle_timeout): (Duration, Duration),
     ) -> Arc<Self> {
         let pool = Arc::new(Self {
             dns,
-            guard,
-            tls,
+            ways,
             tasks: tasks.clone(),
             connect_timeout,
             idle_timeout,
@@ -143,11 +166,15 @@ impl Pool {
     }
 
     async fn dial(&self, key: &Key) -> Result<Connection, Error> {
-        let tcp = self.tcp(key).await?;
+        let tcp: Box<dyn Wire> = match self.ways.proxy.as_ref().filter(|_| key.peer) {
+            Some(proxy) => Box::new(self.tunnel(proxy, key).await?),
+            None => Box::new(self.tcp(key).await?),
+        };
         let Some(tls_name) = &key.tls_name else { return self.one(tcp).await };
         let name = ServerName::try_from(tls_name.clone())
             .map_err(|_| Error::Invalid(format!("{tls_name} is no server name")))?;
-        let tls = self.tls.connect(name, tcp).await.map_err(|e| unreachable(&key.connect, &e))?;
+        let connector = if key.peer { &self.ways.peer_tls } else { &self.ways.tls };
+        let tls = connector.connect(name, tcp).await.map_err(|e| unreachable(&key.connect, &e))?;
         if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
             return self.one(tls).await;
         }
@@ -169,7 +196,7 @@ impl Pool {
 
     async fn one<S>(&self, stream: S) -> Result<Connection, Error>
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (one, driver) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| Error::Unreachable(e.to_string()))?;
@@ -177,31 +204,47 @@ impl Pool {
         Ok(Connection::One(one))
     }
 
+    async fn tunnel(&self, proxy: &Proxy, key: &Key) -> Result<TokioIo<Upgraded>, Error> {
+        if !may_lead_to(&key.connect, &self.ways.guard) {
+            return Err(Error::Refused(key.connect.clone()));
+        }
+        let tcp = first(&self.addresses(&proxy.host).await?, (&proxy.host, proxy.port)).await?;
+        proxy.tunnel(tcp, (&key.connect, key.port), &self.tasks).await
+    }
+
     /// Connects to the first permitted address that answers.
     async fn tcp(&self, key: &Key) -> Result<TcpStream, Error> {
-        let found = match key.connect.parse::<IpAddr>() {
-            Ok(address) => vec![address],
-            Err(_) => self.dns.addresses(&key.connect).await.map_err(|e| unreachable(&key.connect, &e))?,
-        };
+        let found = self.addresses(&key.connect).await?;
         let instead = key.instead.as_ref().map(|ranges| Guard::new(ranges.to_vec()));
-        let guard = instead.as_ref().unwrap_or(&self.guard);
+        let guard = instead.as_ref().unwrap_or(&self.ways.guard);
         let permitted: Vec<IpAddr> = found.into_iter().filter(|a| guard.permits(*a)).collect();
         if permitted.is_empty() {
             return Err(Error::Refused(key.connect.clone()));
         }
-        let mut last = None;
-        for address in permitted {
-            #[expect(clippy::disallowed_methods, reason = "this is where connections are made")]
-            match TcpStream::connect(SocketAddr::new(address, key.port)).await {
-                Ok(stream) => {
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Err(error) => last = Some(unreachable(&key.connect, &error)),
-            }
-        }
-        Err(last.unwrap_or(Error::Timeout))
+        first(&permitted, (&key.connect, key.port)).await
     }
+
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
+        match host.parse::<IpAddr>() {
+            Ok(address) => Ok(vec![address]),
+            Err(_) => self.dns.addresses(host).await.map_err(|e| unreachable(host, &e)),
+        }
+    }
+}
+
+async fn first(addresses: &[IpAddr], (host, port): (&str, u16)) -> Result<TcpStream, Error> {
+    let mut last = None;
+    for address in addresses {
+        #[expect(clippy::disallowed_methods, reason = "this is where connections are made")]
+        match TcpStream::connect(SocketAddr::new(*address, port)).await {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = Some(unreachable(host, &error)),
+        }
+    }
+    Err(last.unwrap_or(Error::Timeout))
 }
 
 fn unreachable(host: &str, error: &dyn std::fmt::Display) -> Error {

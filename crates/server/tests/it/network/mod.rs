@@ -150,5 +150,5 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    panic!("never: {what}");
+    assert!(holds().await, "never: {what}");
 }
