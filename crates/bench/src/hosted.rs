@@ -91,6 +91,7 @@ struct Made<'a> {
 
 impl Made<'_> {
     /// Adds a state event, members as their own senders; its id.
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     fn add(&mut self, kind: &str, key: &str, content: Value, auth: &[&String]) -> Result<String> {
         let sender = if kind == "m.room.member" { key } else { self.founder };
         let depth = self.last.as_ref().map_or(1, |(_, depth)| depth + 1);

@@ -144,6 +144,7 @@ impl Peer {
 
 impl Seat {
     /// An event after the user's newest one.
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub(crate) fn event(&self, kind: &str, key: Option<&str>, content: Value) -> Value {
         let mut event = json!({
             "room_id": self.room, "sender": self.user, "type": kind, "content": content, "depth": self.depth + 1,

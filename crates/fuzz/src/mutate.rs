@@ -181,7 +181,7 @@ fn paths(value: &Value, at: &mut String, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(key, inner)| enter(key, inner)),
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(index, inner)| enter(&index.to_string(), inner))
+            list.iter().enumerate().for_each(|(index, inner)| enter(&index.to_string(), inner));
         }
         _ => {}
     }

@@ -85,7 +85,7 @@ async fn collect(
 ) -> Result<Samples> {
     let mut samples = Samples::default();
     while samples.len() < count {
-        let next = tokio::time::timeout(Duration::from_secs(60), arrivals.recv()).await;
+        let next = tokio::time::timeout(Duration::from_mins(1), arrivals.recv()).await;
         let (text, at) =
             next.with_context(|| format!("{} of {count} arrived", samples.len()))?.context("closed")?;
         if let Some(due) = due.get(&text) {

@@ -70,11 +70,13 @@ async fn news(a: &Server, (evil, seat): (&Peer, &Seat), txn: &str, prev: &str) -
     taken
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as an answer is")]
 fn body(value: &Value) -> Option<Body> {
     Some(Body::from(value.to_string()))
 }
 
 /// Never ends; counts the bytes that were taken.
+#[expect(clippy::unnecessary_wraps, reason = "as an answer is")]
 fn endless(taken: &Arc<AtomicUsize>) -> Option<Body> {
     let taken = Arc::clone(taken);
     let piece = Bytes::from(vec![b' '; 1 << 20]);

@@ -135,6 +135,7 @@ impl Peer {
     }
 
     /// Hashes and signs an event.
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub(super) fn sign(&self, rules: &RoomVersionRules, event: Value) -> Pdu {
         let signed = self.signed(rules, &event).unwrap();
         Pdu::parse(rules, signed.to_string().as_bytes()).unwrap()
@@ -174,7 +175,7 @@ impl Peer {
             rules,
             join: pdu.event_id().to_owned(),
             depth,
-            auth: without_join_rules(&answer["state"], auth, id),
+            auth: without_join_rules(&answer["state"], &auth, id),
             state: answer["state"].as_array().unwrap().iter().map(id).collect(),
         }
     }
@@ -200,6 +201,7 @@ impl Peer {
 
 impl Seat {
     /// An event of the user, to be changed and signed.
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub(super) fn event(&self, kind: &str, content: Value, prev: &[&str], depth: u64) -> Value {
         let paired = self.rules.event_id_format == ruma::room_version_rules::EventIdFormatVersion::V1;
         let prev: Vec<Value> = prev.iter().map(|id| reference(paired, id)).collect();
@@ -219,7 +221,7 @@ fn reference(paired: bool, id: &str) -> Value {
     if paired { json!([id, { "sha256": "AAAA" }]) } else { json!(id) }
 }
 
-fn without_join_rules(state: &Value, auth: Value, id: impl Fn(&Value) -> OwnedEventId) -> Value {
+fn without_join_rules(state: &Value, auth: &Value, id: impl Fn(&Value) -> OwnedEventId) -> Value {
     let rules = state.as_array().unwrap().iter().find(|event| event["type"] == "m.room.join_rules").map(id);
     let is_rules = |entry: &Value| {
         let named = entry.as_array().map_or(entry, |pair| &pair[0]);
