@@ -233,7 +233,7 @@ impl Accounts {
                 }
             }
         }
-        draft_row(tx, user, old, row);
+        draft_row(tx, user, old.as_ref(), row);
         Ok(())
     }
 
@@ -315,7 +315,7 @@ impl Accounts {
             let secret =
                 (distance.is_some() && !new.quiet).then(|| self.draw_renewal(user, &mut tx, &mut new));
             let told = (row.0.told, new.told);
-            draft_row(&mut tx, &key, Some(row), new);
+            draft_row(&mut tx, &key, Some(&row), new);
             drop(reader);
             self.store().commit(tx).await?;
             Ok(secret.map_or(Duty::Done, |secret| Duty::Mail(Reminder { ends, secret, told })))
@@ -334,7 +334,7 @@ impl Accounts {
             let due = self.world().now() + AGAIN_MS;
             let new = Renewal { told: before, due, ..row.0.clone() };
             let mut tx = Tx::new();
-            draft_row(&mut tx, &key, Some(row), new);
+            draft_row(&mut tx, &key, Some(&row), new);
             self.store().commit(tx).await?;
             Ok(())
         })
@@ -354,7 +354,7 @@ impl Accounts {
             let mut tx = Tx::new();
             let secret = self.draw_renewal(user, &mut tx, &mut new);
             let told = (row.0.told, row.0.told);
-            draft_row(&mut tx, &key, Some(row), new);
+            draft_row(&mut tx, &key, Some(&row), new);
             drop(reader);
             self.store().commit(tx).await?;
             Ok(Reminder { ends, secret, told })
@@ -406,7 +406,7 @@ impl Accounts {
             known.failures += 1;
             let new = Renewal { code: Some(known), ..row.0.clone() };
             let mut tx = Tx::new();
-            draft_row(&mut tx, &key, Some(row), new);
+            draft_row(&mut tx, &key, Some(&row), new);
             self.store().commit(tx).await?;
             Ok(None)
         })?;
@@ -449,7 +449,9 @@ impl Accounts {
             tx.put::<Enrolments>(&name, &Json(Enrolment { after, done }));
             drop(reader);
             self.store().commit(tx).await?;
-            enrolled.iter().for_each(|user| self.inner.cache.forget(user));
+            for user in &enrolled {
+                self.inner.cache.forget(user);
+            }
             Ok(!done)
         })
     }
@@ -467,12 +469,12 @@ impl Accounts {
 }
 
 /// Replaces how an account's end is dealt with, and its place in the order of time.
-fn draft_row(tx: &mut Tx, user: &OwnedUserId, old: Option<Json<Renewal>>, new: Renewal) {
-    if let Some(Json(old)) = &old {
+fn draft_row(tx: &mut Tx, user: &OwnedUserId, old: Option<&Json<Renewal>>, new: Renewal) {
+    if let Some(Json(old)) = old {
         tx.delete::<RenewalsDue>(&(old.due, user.clone()));
     }
     tx.put::<RenewalsDue>(&(new.due, user.clone()), &());
-    tx.expect::<Renewals>(user, old.as_ref()).put::<Renewals>(user, &Json(new));
+    tx.expect::<Renewals>(user, old).put::<Renewals>(user, &Json(new));
 }
 
 fn code_hash(user: &UserId, code: &str) -> [u8; 32] {

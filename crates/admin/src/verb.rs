@@ -192,8 +192,8 @@ pub enum Users {
         #[arg(long)]
         display_name: Option<String>,
     },
-    /// Make the accounts of a CSV file whose first line names its columns: user, and if wanted display_name, email,
-    /// password_hash (argon2, or bcrypt with the pepper of the configuration); - reads standard input
+    /// Make the accounts of a CSV file whose first line names its columns: user, and if wanted `display_name`, email,
+    /// `password_hash` (argon2, or bcrypt with the pepper of the configuration); - reads standard input
     Import {
         /// The file
         #[arg(value_name = "FILE", value_parser = contents)]

@@ -9,6 +9,7 @@ use crate::Rates;
 /// The section `[client]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a configuration, each for itself")]
 pub struct Config {
     /// The URL under which clients reach this server, handed to them by well-known and log-in; empty: not told. An
     /// operator says it once for all, outside this section.

@@ -21,9 +21,10 @@ pub(crate) async fn scan(world: &World, at: &Socket, source: &mut Source<'_>) ->
     let answer = String::from_utf8_lossy(&answer);
     let answer = answer.split('\0').next().unwrap_or_default().trim();
     match (outcome(answer), sent, heard) {
-        (Some(Outcome::Clean), Err(error), _) => Err(format!("clamd hung up: {error}")),
+        (Some(Outcome::Clean) | None, Err(error), _) | (None, _, Err(error)) => {
+            Err(format!("clamd hung up: {error}"))
+        }
         (Some(outcome), ..) => Ok(outcome),
-        (None, Err(error), _) | (None, _, Err(error)) => Err(format!("clamd hung up: {error}")),
         (None, Ok(()), Ok(_)) => Err(format!("clamd said {answer:?}")),
     }
 }

@@ -14,7 +14,6 @@ pub(super) struct Parameters {
     token: String,
 }
 
-#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(renewals): State<Renewals>,
     State(accounts): State<Accounts>,

@@ -22,8 +22,10 @@ pub(super) struct Body {
 #[derive(Deserialize)]
 struct Claimed {
     id: String,
-    claimed_user_id: OwnedUserId,
-    claimed_device_id: String,
+    #[serde(rename = "claimed_user_id")]
+    user: OwnedUserId,
+    #[serde(rename = "claimed_device_id")]
+    device: String,
 }
 
 pub(super) async fn handler(
@@ -32,7 +34,7 @@ pub(super) async fn handler(
     origin: Origin,
     Payload(body): Payload<Body>,
 ) -> Result<Json<Value>> {
-    let Claimed { id, claimed_user_id: user, claimed_device_id: device } = &body.member;
+    let Claimed { id, user, device } = &body.member;
     if [&body.slot_id, id, device].iter().any(|field| field.is_empty()) {
         return Err(chappe_web::Error::bad_json("`slot_id`, `member.id` or the device is empty").into());
     }

@@ -95,7 +95,7 @@ impl<'a> Wanted<'a> {
     /// Whether the server has the room encrypted, whatever the request says.
     fn is_encrypted(&self) -> bool {
         let private = presets::preset(self.request) == RoomPreset::PrivateChat;
-        !self.is_open() && !(private && self.rules.force_unencrypted)
+        !(self.is_open() || private && self.rules.force_unencrypted)
     }
 
     /// Adds to the furniture of the room what the request does not say and the network wants.
@@ -174,7 +174,7 @@ impl<'a> Wanted<'a> {
         for (field, value) in said {
             match (levels.get_mut(&field), value) {
                 (Some(Value::Object(events)), Value::Object(said)) if field == "events" => {
-                    events.extend(said)
+                    events.extend(said);
                 }
                 (_, value) => drop(levels.insert(field, value)),
             }

@@ -260,7 +260,7 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    assert!(timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
 }
 
 fn text(value: &Value) -> String {
