@@ -49,8 +49,8 @@ impl Inner {
         let Made { pdu, version, rules } = self.make_member(&template, user, room, content)?;
         // Of a room that is followed already the state is not needed at all. One that was left comes in with all members:
         // it may have been left before they came, and what is here of it rests on that.
-        let followed = self.is_followed_room(room).await?;
         let is_new = self.store.read().room_nid(room).await?.is_none();
+        let followed = !is_new && self.is_followed_room(room).await?;
         let partial = self.config.partial_joins && (followed || is_new);
         let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
         let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await?;
