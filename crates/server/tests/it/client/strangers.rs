@@ -52,7 +52,7 @@ struct Line {
 fn list() -> BTreeMap<String, Line> {
     let line = |line: &'static str| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [rule, method, address] = words[..] else { panic!("{line}") };
+        let [rule, method, address] = words[..] else { unreachable!("{line}") };
         let rule = match rule {
             "closed" => Rule::Closed,
             "refused" => Rule::Refused,
@@ -62,7 +62,7 @@ fn list() -> BTreeMap<String, Line> {
             "own" => Rule::Own,
             "open" => Rule::Open,
             "nothing" => Rule::Nothing,
-            other => panic!("{other}"),
+            other => unreachable!("{other}"),
         };
         let (path, query) = address.split_once('?').unwrap_or((address, ""));
         (format!("{method} {path}"), Line { rule, query })
@@ -285,7 +285,7 @@ impl<'a> Stage<'a> {
         alice.put(&format!("/room_keys/keys/{room}/x?version={version}"), session).await.ok();
         alice.put(dehydrated::DEVICE, dehydrated::asleep(alice, HIDDEN)).await.ok();
         let medium = alice.post("/_matrix/media/v1/create", json!({})).await.ok();
-        self.names.media = text(&medium["content_uri"]).rsplit('/').next().unwrap().to_owned();
+        text(&medium["content_uri"]).rsplit('/').next().unwrap().clone_into(&mut self.names.media);
         (self.names.filter, self.names.version) = (filter, version);
     }
 
@@ -368,9 +368,8 @@ async fn ask(stage: &Stage<'_>, line: &Line, (method, path): (&str, &str), n: us
             let expected = match line.rule {
                 _ if both && !itself => is_refusal(&answer),
                 Rule::Closed | Rule::Refused => is_refusal(&answer),
-                Rule::Enter => index > 0 || is_refusal(&answer),
                 Rule::Invited => index == 3 || is_refusal(&answer),
-                Rule::Past => index > 0 || is_refusal(&answer),
+                Rule::Enter | Rule::Past => index > 0 || is_refusal(&answer),
                 Rule::Own | Rule::Open | Rule::Nothing => !answer.status.is_server_error(),
             };
             let may_know = index == 3 && line.rule == Rule::Invited;
