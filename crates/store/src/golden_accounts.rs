@@ -64,6 +64,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         deactivated: Some(Deactivation { at: 6, erase: true }),
         appservice: Some(text("irc")),
         user_type: None,
+        rate: None,
         revision: 7,
     };
     let one_off = OneOffToken { purpose: OneOffPurpose::LogIn, user: user.clone(), expires: 9 };
