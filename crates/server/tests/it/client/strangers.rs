@@ -53,8 +53,8 @@ struct Line {
 
 fn list() -> BTreeMap<String, Line> {
     let line = |line: &'static str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [rule, method, address] = words[..] else { panic!("{line}") };
+        let (rule, rest) = line.split_once(' ').unwrap();
+        let (method, address) = rest.split_once(' ').unwrap();
         let rule = match rule {
             "closed" => Rule::Closed,
             "refused" => Rule::Refused,
@@ -64,7 +64,7 @@ fn list() -> BTreeMap<String, Line> {
             "own" => Rule::Own,
             "open" => Rule::Open,
             "nothing" => Rule::Nothing,
-            other => panic!("{other}"),
+            other => unreachable!("{other}"),
         };
         let (path, query) = address.split_once('?').unwrap_or((address, ""));
         (format!("{method} {path}"), Line { rule, query })
@@ -287,7 +287,8 @@ impl<'a> Stage<'a> {
         alice.put(&format!("/room_keys/keys/{room}/x?version={version}"), session).await.ok();
         alice.put(dehydrated::DEVICE, dehydrated::asleep(alice, HIDDEN)).await.ok();
         let medium = alice.post("/_matrix/media/v1/create", json!({})).await.ok();
-        self.names.media = text(&medium["content_uri"]).rsplit('/').next().unwrap().to_owned();
+        let address = text(&medium["content_uri"]);
+        self.names.media = address.rsplit('/').next().map(str::to_owned).unwrap();
         (self.names.filter, self.names.version) = (filter, version);
     }
 
@@ -366,9 +367,8 @@ async fn ask(stage: &Stage<'_>, line: &Line, (method, path): (&str, &str), n: us
             let expected = match line.rule {
                 _ if both && !itself => is_refusal(&answer),
                 Rule::Closed | Rule::Refused => is_refusal(&answer),
-                Rule::Enter => index > 0 || is_refusal(&answer),
                 Rule::Invited => index == 3 || is_refusal(&answer),
-                Rule::Past => index > 0 || is_refusal(&answer),
+                Rule::Enter | Rule::Past => index > 0 || is_refusal(&answer),
                 Rule::Own | Rule::Open | Rule::Nothing => !answer.status.is_server_error(),
             };
             if !expected || said.contains(HIDDEN) || (index < 3 && said.contains(NAME)) {
