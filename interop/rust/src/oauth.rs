@@ -15,7 +15,9 @@ use matrix_sdk::{
     },
 };
 
-/// Where a program listens on the machine of its user.
+/// Where a program listens on the machine of its user, whatever port it gets there.
+const REGISTERED: &str = "http://127.0.0.1/callback";
+/// The same at one time.
 const REDIRECT: &str = "http://127.0.0.1:41337/callback";
 
 /// A browser, as far as pages without scripts need one.
@@ -95,7 +97,7 @@ fn plain(text: &str) -> String {
 }
 
 fn metadata() -> Result<Raw<ClientMetadata>> {
-    let redirect_uris = vec![Url::parse(REDIRECT)?];
+    let redirect_uris = vec![Url::parse(REGISTERED)?];
     let grants = vec![OAuthGrantType::AuthorizationCode { redirect_uris }, OAuthGrantType::DeviceCode];
     let home = Localized::new(Url::parse("https://example.com/")?, []);
     let named = ClientMetadata::new(ApplicationType::Native, grants, home);
