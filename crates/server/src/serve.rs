@@ -145,7 +145,10 @@ pub(crate) fn rehearse(config: &Config) -> Result<()> {
                 .with_context(|| format!("`listeners.{index}.tls`"))?;
         }
     }
-    World::real(&config.outbound).context("`outbound`")?;
+    World::real(&config.outbound).map_err(|error| {
+        let key = format!("`outbound.{}`", error.key());
+        anyhow::Error::from(error).context(key)
+    })?;
     config.mail.as_ref().map(assemble::post).transpose().context("`mail`")?;
     registrations::read(config)?;
     assemble::provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;

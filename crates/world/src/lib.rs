@@ -63,6 +63,17 @@ pub enum SetupError {
     Proxy(String),
 }
 
+impl SetupError {
+    /// The key of [`Outbound`] that is wrong.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Authority { .. } => "certificate_authorities",
+            Self::Certificate { .. } => "client_certificate",
+            Self::Proxy(_) => "proxy",
+        }
+    }
+}
+
 impl World {
     /// The machine: system clock, system randomness, the network as `outbound` allows it.
     pub fn real(outbound: &Outbound) -> Result<Self, SetupError> {

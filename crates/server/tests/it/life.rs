@@ -131,7 +131,12 @@ async fn files_that_the_configuration_names_are_looked_at() {
     let text = "server_name = \"hs1\"\ndata_dir = \"/tmp/x\"\npublic_baseurl = \"http://x\"\n[[listeners]]\nport = 8008\napis = [\"client\", \"admin\"]\n";
     for (more, key) in [
         ("tls = { certificate = \"/no/such.pem\", key = \"/no/such.key\" }\n", "listeners.0.tls"),
-        ("[outbound]\ncertificate_authorities = [\"/no/such.pem\"]\n", "outbound"),
+        ("[outbound]\ncertificate_authorities = [\"/no/such.pem\"]\n", "outbound.certificate_authorities"),
+        (
+            "[outbound]\nclient_certificate = { certificate = \"/no/such.pem\", key = \"/no/such.key\" }\n",
+            "outbound.client_certificate",
+        ),
+        ("[outbound]\nproxy = \"https://no/such\"\n", "outbound.proxy"),
         ("[mail]\nhost = \"h\"\nfrom = \"a@b.fr\"\nusername = \"u\"\npassword_file = \"/no/such\"\n", "mail"),
         (
             "[admin]\nregistration_shared_secret_file = \"/no/such\"\n",
