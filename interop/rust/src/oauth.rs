@@ -7,15 +7,13 @@ use matrix_sdk::{
     authentication::oauth::registration::{ApplicationType, ClientMetadata, Localized, OAuthGrantType},
     reqwest::{self, Url, header, redirect::Policy},
     ruma::{
-        api::{
-            client::discovery::get_authorization_server_metadata::v1::AccountManagementActionData,
-            error::ErrorKind,
-        },
+        api::client::discovery::get_authorization_server_metadata::v1::AccountManagementActionData,
         serde::Raw,
     },
 };
 
-/// Where a program listens on the machine of its user.
+/// Where a program says that it listens on the machine of its user, and where it does.
+const REGISTERED: &str = "http://127.0.0.1/callback";
 const REDIRECT: &str = "http://127.0.0.1:41337/callback";
 
 /// A browser, as far as pages without scripts need one.
@@ -95,7 +93,7 @@ fn plain(text: &str) -> String {
 }
 
 fn metadata() -> Result<Raw<ClientMetadata>> {
-    let redirect_uris = vec![Url::parse(REDIRECT)?];
+    let redirect_uris = vec![Url::parse(REGISTERED)?];
     let grants = vec![OAuthGrantType::AuthorizationCode { redirect_uris }, OAuthGrantType::DeviceCode];
     let home = Localized::new(Url::parse("https://example.com/")?, []);
     let named = ClientMetadata::new(ApplicationType::Native, grants, home);
@@ -136,8 +134,13 @@ pub(crate) async fn whole_way(at: &Url) -> Result<()> {
     let shown = browser.go(account, None).await?;
     ensure!(shown.html.contains(device.as_str()), "{}", shown.html);
 
-    oauth.logout().await?;
-    let error = client.whoami().await.err().context("the token still works")?;
-    ensure!(matches!(error.client_api_error_kind(), Some(ErrorKind::UnknownToken { .. })), "{error}");
+    // What `logout` does; the SDK refuses to do it without TLS, which these tests leave out.
+    let mut form = server.revocation_endpoint.clone();
+    let id = oauth.client_id().context("no client")?.as_str().to_owned();
+    form.query_pairs_mut().append_pair("token", &after.access_token).append_pair("client_id", &id);
+    browser.go(server.revocation_endpoint, form.query().map(str::to_owned)).await?;
+    // Neither token is worth anything: the SDK tries to refresh the one with the other.
+    let error = client.whoami().await.err().context("the session still works")?.to_string();
+    ensure!(error.contains("invalid_grant"), "{error}");
     Ok(())
 }
