@@ -10,13 +10,13 @@ mod follow;
 mod lanes;
 mod transaction;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chappe_accounts::Accounts;
 use chappe_rooms::PeerError;
 use chappe_store::{Error, Tx, following, outbox::Outbox};
 use ruma::{OwnedServerName, ServerName, UserId};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::fleeting::PresenceNews;
 use self::{
@@ -28,6 +28,8 @@ use crate::Network;
 
 /// The queue of a destination that stays away is shortened at so many times the length at which it is when it is back.
 const LONG_QUEUE: usize = 10;
+/// How long a destination that answered last time keeps its place without an answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Keeps other servers up to date: a handle, clones share it.
 #[derive(Clone)]
@@ -42,6 +44,9 @@ struct Inner {
     healthy: Semaphore,
     failing: Semaphore,
 }
+
+/// A place among those that are served, and how long it is kept without an answer; without end where there is no patience.
+type Place<'a> = (SemaphorePermit<'a>, Option<Duration>);
 
 /// What a worker does next.
 enum Step {
@@ -139,7 +144,7 @@ impl Sender {
         }
         let state = network.backoff().state(destination).await?;
         let places = if state.failures == 0 { &self.0.healthy } else { &self.0.failing };
-        let Ok(_place) = places.acquire().await else { return Ok(Step::Rest) };
+        let Ok(place) = places.acquire().await else { return Ok(Step::Rest) };
         if state.tried.is_none() && network.backoff().was_away(destination) {
             self.shorten(destination, network.config().catch_up_after).await?;
         }
@@ -151,7 +156,8 @@ impl Sender {
             }
             return Ok(Step::Rest);
         };
-        self.attempt(destination, batch, width).await
+        let patience = (state.failures == 0).then_some(PATIENCE);
+        self.attempt(destination, batch, width, (place, patience)).await
     }
 
     async fn attempt(
@@ -159,10 +165,11 @@ impl Sender {
         destination: &ServerName,
         batch: Batch,
         width: &mut Width,
+        place: Place<'_>,
     ) -> Result<Step, Error> {
         let network = &self.0.network;
         let tried = batch.last();
-        match self.transmit(destination, &batch).await {
+        match self.transmit_in(place, destination, &batch).await {
             Ok(()) => {
                 *width = width.after_success();
                 self.done(&batch).await?;
@@ -190,6 +197,25 @@ impl Sender {
         }
     }
 
+    /// Transmits, and gives the place away to others once the patience is over: many that fall silent at the same time
+    /// must not keep all places until their time is up.
+    async fn transmit_in(
+        &self,
+        (place, patience): Place<'_>,
+        destination: &ServerName,
+        batch: &Batch,
+    ) -> Result<(), PeerError> {
+        let mut transmitting = std::pin::pin!(self.transmit(destination, batch));
+        if let Some(patience) = patience {
+            tokio::select! {
+                biased;
+                done = &mut transmitting => return done,
+                () = self.0.network.world().sleep(patience) => drop(place),
+            }
+        }
+        transmitting.await
+    }
+
     /// What was delivered leaves the queue.
     async fn done(&self, batch: &Batch) -> Result<(), Error> {
         if batch.rows.is_empty() {
@@ -213,7 +239,7 @@ impl Sender {
             let next = self.0.lanes.next_due().unwrap_or(u64::MAX);
             let wait = next.saturating_sub(world.now()).min(3_600_000);
             tokio::select! {
-                () = world.sleep(std::time::Duration::from_millis(wait)) => {}
+                () = world.sleep(Duration::from_millis(wait)) => {}
                 () = changed => {}
                 () = world.stopping() => {}
             }
