@@ -6,6 +6,7 @@
 mod account_data;
 mod accounts;
 mod appservices;
+mod audit;
 mod backup;
 mod config;
 mod dehydrated;
@@ -42,6 +43,7 @@ pub use chappe_store::accounts::{
 pub use self::{
     account_data::{AccountDataItem, Scope},
     accounts::Accounts,
+    audit::{Audit, Verdict},
     backup::{BackupInfo, BackupKeysChange, BackupKeysMap},
     config::{
         AccountsConfig, LimitsConfig, PasswordConfig, PasswordPolicy, Pepper, TokenConfig, ValidityConfig,

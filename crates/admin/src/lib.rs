@@ -4,7 +4,6 @@
 //! command-line tool when the server is stopped and the database is free.
 
 mod api;
-mod audit;
 mod backup;
 mod config;
 mod error;
@@ -16,7 +15,6 @@ mod verb;
 
 pub use self::{
     api::{Api, router, routes},
-    audit::Audit,
     backup::{Note, Places, restore},
     config::Config,
     error::Error,

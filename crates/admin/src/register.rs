@@ -13,7 +13,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{Audit, run::operator};
+use crate::run::operator;
 
 /// How long a nonce can be used.
 const NONCE_MS: u64 = 60_000;
@@ -38,16 +38,15 @@ impl SharedSecret {
 struct Desk {
     accounts: Accounts,
     world: World,
-    audit: Audit,
     key: Arc<hmac::Key>,
     /// Nonce → when it ends.
     nonces: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 /// The route, for those listeners that serve `admin`.
-pub fn register_routes(accounts: Accounts, world: World, audit: Audit, secret: &SharedSecret) -> Router {
+pub fn register_routes(accounts: Accounts, world: World, secret: &SharedSecret) -> Router {
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.0.as_bytes());
-    let desk = Desk { accounts, world, audit, key: Arc::new(key), nonces: Arc::default() };
+    let desk = Desk { accounts, world, key: Arc::new(key), nonces: Arc::default() };
     Router::new().route(PATH, get(nonce).post(register)).with_state(desk)
 }
 
@@ -107,10 +106,11 @@ async fn register(State(desk): State<Desk>, body: Bytes) -> Result<Json<Register
     }
     let operator = operator(desk.accounts.server_name());
     let details = json!({ "username": registration.username, "admin": registration.admin });
-    let asked = desk.audit.asked(&operator, format!("POST {PATH}"), details).await;
+    let audit = desk.accounts.audit();
+    let asked = audit.asked(&operator, format!("POST {PATH}"), details).await;
     let asked = asked.map_err(|error| Error::internal(error.to_string()))?;
     let registered = create(&desk, registration).await;
-    desk.audit.answered(&operator, asked, registered.as_ref().err().map(ToString::to_string)).await;
+    audit.answered(&operator, asked, registered.as_ref().err().map(ToString::to_string)).await;
     registered
 }
 

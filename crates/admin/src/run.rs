@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(crate) use self::media::quarantine_room;
-use crate::{Audit, Error, Jobs, Note, Places, Verb, backup};
+use crate::{Error, Jobs, Note, Places, Verb, backup};
 
 /// Path of verbs on the admin socket.
 pub const RUN_PATH: &str = "/verb";
@@ -102,10 +102,6 @@ impl Deps {
         self.running.as_ref().ok_or_else(|| Error::Invalid(said.to_owned()))
     }
 
-    pub(crate) fn audit(&self) -> Audit {
-        Audit::new(self.world.clone(), self.store.clone())
-    }
-
     /// The name under which lists show what was done at the machine.
     pub(crate) fn operator(&self) -> OwnedUserId {
         operator(self.accounts.server_name())
@@ -129,12 +125,9 @@ impl Admin {
         if verb.only_looks() {
             return self.perform(verb).await;
         }
-        let (audit, operator) = (self.deps.audit(), self.deps.operator());
         let details = serde_json::to_value(&verb).map_err(|error| Error::Invalid(error.to_string()))?;
-        let asked = audit.asked(&operator, "chappe admin".to_owned(), details).await?;
-        let answer = self.perform(verb).await;
-        audit.answered(&operator, asked, answer.as_ref().err().map(ToString::to_string)).await;
-        answer
+        let what = ("chappe admin".to_owned(), details);
+        self.deps.accounts.audit().around(&self.deps.operator(), what, Box::pin(self.perform(verb))).await
     }
 
     async fn perform(&self, verb: Verb) -> Result<Answer, Error> {

@@ -285,8 +285,7 @@ impl House {
             jobs: self.jobs.clone(),
         });
         let Some(secret) = &self.secret else { return router };
-        let audit = chappe_admin::Audit::new(self.world.clone(), self.store.clone());
-        router.merge(chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), audit, secret))
+        router.merge(chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret))
     }
 }
 

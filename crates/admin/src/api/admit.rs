@@ -11,7 +11,6 @@ use http::{HeaderMap, Method, header, request::Parts};
 use ruma::UserId;
 
 use super::{Api, Error, Result};
-use crate::Audit;
 
 /// The administrator behind a request.
 #[derive(Clone, Debug)]
@@ -59,7 +58,7 @@ async fn admitted(api: &Api, mut request: Request, next: Next) -> Result<Respons
     let bytes = chappe_web::body_bytes(&parts, body).await?;
     let details = serde_json::from_slice(&bytes).unwrap_or_default();
     let action = format!("{} {}", parts.method, parts.uri.path());
-    let audit = Audit::new(api.world.clone(), api.store.clone());
+    let audit = api.accounts.audit();
     let asked = audit.asked(administrator.user(), action, details).await?;
     let response = next.run(Request::from_parts(parts, bytes.into())).await;
     let error = (!response.status().is_success()).then(|| response.status().to_string());

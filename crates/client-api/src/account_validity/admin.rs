@@ -28,6 +28,12 @@ pub(super) async fn handler(
     requester.must_be_admin()?;
     must_be_on(&renewals)?;
     let Payload(body) = body?;
-    let ends = accounts.say_end(&body.user_id, body.expiration_ts, body.enable_renewal_emails).await?;
+    let details = json!({
+        "user_id": body.user_id, "expiration_ts": body.expiration_ts,
+        "enable_renewal_emails": body.enable_renewal_emails,
+    });
+    let what = ("POST /_synapse/client/email_account_validity/admin".to_owned(), details);
+    let change = accounts.say_end(&body.user_id, body.expiration_ts, body.enable_renewal_emails);
+    let ends = accounts.audit().around(requester.user(), what, change).await?;
     Ok(Json(json!({ "expiration_ts": ends })))
 }

@@ -4,8 +4,9 @@ use axum::extract::State;
 use chappe_accounts::Accounts;
 use chappe_web::Ruma;
 use ruma::api::client::admin::{is_user_locked, lock_user};
+use serde_json::json;
 
-use super::{not_oneself, open_account};
+use super::{not_oneself, noted, open_account};
 use crate::{error::Result, requester::Requester};
 
 pub(super) async fn show(
@@ -26,6 +27,8 @@ pub(super) async fn set(
     requester.must_be_admin()?;
     not_oneself(requester.user(), &request.user_id)?;
     open_account(&accounts, &request.user_id).await?;
-    let user = accounts.update_user(&request.user_id, |user| user.locked = request.locked).await?;
+    let what = noted("lock", &request.user_id, json!({ "locked": request.locked }));
+    let change = accounts.update_user(&request.user_id, |user| user.locked = request.locked);
+    let user = accounts.audit().around(requester.user(), what, change).await?;
     Ok(Ruma(lock_user::v1::Response::new(user.locked)))
 }

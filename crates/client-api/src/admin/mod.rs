@@ -7,6 +7,7 @@ mod whois;
 use chappe_accounts::{Accounts, User};
 use chappe_web::Routes;
 use ruma::{UserId, api::client::admin as api};
+use serde_json::Value;
 
 use crate::{Api, error::Result};
 
@@ -26,6 +27,11 @@ async fn open_account(accounts: &Accounts, user: &UserId) -> Result<User> {
     }
     let found = accounts.user(user).await?.filter(|user| user.deactivated.is_none());
     Ok(found.ok_or_else(|| chappe_web::Error::not_found("No such user"))?)
+}
+
+/// What the audit log says of a change.
+fn noted(what: &str, user: &UserId, details: Value) -> (String, Value) {
+    (format!("PUT /_matrix/client/v1/admin/{what}/{user}"), details)
 }
 
 /// Refuses what administrators must not do to themselves.

@@ -5,10 +5,7 @@ use chappe_web::{Parameters, Routes};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{
-    Audit,
-    api::{Api, Page, Result, v1::Place as _},
-};
+use crate::api::{Api, Page, Result, v1::Place as _};
 
 pub(super) fn routes() -> Routes<Api> {
     Routes::new().get("/_chappe/admin/v1/audit", list)
@@ -24,7 +21,6 @@ async fn list(
     Parameters(page): Parameters<Page>,
     Parameters(query): Parameters<Query>,
 ) -> Result<Json<Value>> {
-    let audit = Audit::new(api.world.clone(), api.store.clone());
-    let entries = audit.list(query.before.unwrap_or(u64::MAX), page.limit()).await?;
+    let entries = api.accounts.audit().list(query.before.unwrap_or(u64::MAX), page.limit()).await?;
     Ok(Json(json!({ "entries": entries })))
 }

@@ -13,7 +13,7 @@ use ring::digest::{SHA256, digest};
 use ruma::UserId;
 use serde_json::Value;
 
-use crate::Error;
+use crate::{Accounts, Error};
 
 /// Characters of a text that are kept of what was asked for.
 const TEXT_KEPT: usize = 500;
@@ -33,26 +33,42 @@ pub struct Audit {
 
 /// What a check of the whole log found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Every entry is bound to the one before, up to this one.
     Whole(AuditMark),
     /// This entry is missing, cannot be read, or is not the one that the next entry or the mark was bound to.
     Broken(u64),
 }
 
+impl Accounts {
+    /// The log of what administrators do.
+    pub fn audit(&self) -> Audit {
+        Audit { world: self.world().clone(), store: self.store().clone() }
+    }
+}
+
 impl Audit {
-    /// The log of a store.
-    pub fn new(world: World, store: Store) -> Self {
-        Self { world, store }
+    /// Writes down that `by` asks for something, does it, and writes down what came of it. It is not done if it cannot be
+    /// written down.
+    pub async fn around<T, E: From<Error> + std::fmt::Display>(
+        &self,
+        by: &UserId,
+        (action, details): (String, Value),
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let asked = self.asked(by, action, details).await?;
+        let done = work.await;
+        self.answered(by, asked, done.as_ref().err().map(ToString::to_string)).await;
+        done
     }
 
     /// Writes down that `by` asks for something; gives the entry's number. Secrets in `details` are left out here.
-    pub(crate) async fn asked(&self, by: &UserId, action: String, details: Value) -> Result<u64, Error> {
+    pub async fn asked(&self, by: &UserId, action: String, details: Value) -> Result<u64, Error> {
         self.append(by, &Audited::Asked { action, details: without_secrets(details) }).await
     }
 
     /// Writes down what came of it. It has been done by then: a failure is logged.
-    pub(crate) async fn answered(&self, by: &UserId, asked: u64, error: Option<String>) {
+    pub async fn answered(&self, by: &UserId, asked: u64, error: Option<String>) {
         let error = error.map(cut);
         if let Err(error) = self.append(by, &Audited::Answered { asked, error }).await {
             tracing::error!(asked, %error, "the audit log lacks what came of an action");
@@ -74,7 +90,7 @@ impl Audit {
             tx.put::<AuditEntries>(&number, &text).put::<AuditHead>(&(), &Json(mark));
             match self.store.commit(tx).await {
                 Ok(_) => {
-                    tracing::info!(mark = %shown(&mark), %by, "audit");
+                    tracing::info!(mark = %Self::written(&mark), %by, "audit");
                     return Ok(number);
                 }
                 Err(chappe_store::Error::Conflict) => {}
@@ -85,7 +101,7 @@ impl Audit {
     }
 
     /// Up to `limit` entries below `before`, the newest first.
-    pub(crate) async fn list(&self, before: u64, limit: usize) -> Result<Vec<AuditEntry>, Error> {
+    pub async fn list(&self, before: u64, limit: usize) -> Result<Vec<AuditEntry>, Error> {
         let rows = self.store.read().scan_back::<AuditEntries>(&(), &before, limit).await?;
         let read = |(_, text): (u64, String)| serde_json::from_str(&text);
         let entries: Result<_, _> = rows.into_iter().map(read).collect();
@@ -93,7 +109,7 @@ impl Audit {
     }
 
     /// Looks at every entry, and at whether `known`, noted at some time, is among them.
-    pub(crate) async fn verify(&self, known: Option<AuditMark>) -> Result<Verdict, Error> {
+    pub async fn verify(&self, known: Option<AuditMark>) -> Result<Verdict, Error> {
         let reader = self.store.read();
         let head = reader.get::<AuditHead>(&()).await?.map_or_else(AuditMark::default, |Json(mark)| mark);
         let mut last = AuditMark::default();
@@ -125,17 +141,18 @@ impl Audit {
     }
 }
 
-/// A mark as operators note it: `NUMBER:HASH`.
-pub(crate) fn shown(mark: &AuditMark) -> String {
-    format!("{}:{}", mark.number, hex(&mark.hash))
-}
+impl Audit {
+    /// A mark as operators note it: `NUMBER:HASH`.
+    pub fn written(mark: &AuditMark) -> String {
+        format!("{}:{}", mark.number, hex(&mark.hash))
+    }
 
-/// Reads what [`shown`] gave.
-pub(crate) fn read_mark(text: &str) -> Result<AuditMark, Error> {
-    let wrong = || Error::Invalid(format!("{text} is no mark: NUMBER:HASH"));
-    let (number, hash) = text.split_once(':').ok_or_else(wrong)?;
-    let mark = serde_json::json!({ "number": number.parse::<u64>().map_err(|_| wrong())?, "hash": hash });
-    serde_json::from_value(mark).map_err(|_| wrong())
+    /// Reads what [`Audit::written`] gave; nothing where it is no mark.
+    pub fn read_mark(text: &str) -> Option<AuditMark> {
+        let (number, hash) = text.split_once(':')?;
+        let mark = serde_json::json!({ "number": number.parse::<u64>().ok()?, "hash": hash });
+        serde_json::from_value(mark).ok()
+    }
 }
 
 fn hash_of(text: &str) -> [u8; 32] {
@@ -200,7 +217,7 @@ mod tests {
 
     fn log() -> Audit {
         let world = World::fake(Fake::new("hs", 1, &FakeNet::default()));
-        Audit::new(world, Store::new(Db::new(Memory::default())))
+        Audit { world, store: Store::new(Db::new(Memory::default())) }
     }
 
     #[test]
@@ -229,7 +246,7 @@ mod tests {
         }
         let Verdict::Whole(mark) = log.verify(None).await.unwrap() else { panic!("it is whole") };
         assert_eq!(mark.number, 6);
-        assert_eq!(read_mark(&shown(&mark)).unwrap(), mark);
+        assert_eq!(Audit::read_mark(&Audit::written(&mark)).unwrap(), mark);
         assert_eq!(log.verify(Some(mark)).await.unwrap(), Verdict::Whole(mark));
         let text = |n: u64| {
             let store = log.store.clone();
