@@ -171,15 +171,20 @@ impl Accounts {
         Ok(())
     }
 
-    /// Forgets by which accounts a user logged in.
+    /// Forgets by which accounts a user logged in, but for one.
     pub(crate) async fn draft_external_ends(
         &self,
         reader: &Reader<'_>,
         tx: &mut Tx,
         user: &UserId,
+        spared: Option<&ExternalAccount>,
     ) -> Result<(), Error> {
+        let spared = spared.map(ExternalAccount::key);
         for (key, ()) in reader.scan_all::<ExternalIdsOf>(&user.to_owned()).await? {
             let place = (key.1.clone(), key.2.clone());
+            if spared.as_ref() == Some(&place) {
+                continue;
+            }
             let row = reader.get::<ExternalIds>(&place).await?;
             if row.as_ref().is_some_and(|Json(row)| row.user == *user) {
                 tx.expect::<ExternalIds>(&place, row.as_ref()).delete::<ExternalIds>(&place);

@@ -18,6 +18,10 @@ const LONGEST: usize = 512;
 
 /// The highest cost of an imported hash: about two seconds.
 const MOST_BCRYPT: u32 = 15;
+/// Memory, passes and lanes of a hash of argon2 that was made elsewhere.
+const MOST_KIB: u32 = 256 << 10;
+const MOST_PASSES: u32 = 16;
+const MOST_LANES: u32 = 16;
 
 const REFUSED: Error = Error::Forbidden("Invalid username or password");
 
@@ -39,7 +43,7 @@ fn weakness(policy: &PasswordPolicy, password: &str) -> Option<Weakness> {
     }
 }
 
-/// Whether a text is a hash that this server can verify: bcrypt of a cost that can be borne, or argon2.
+/// Whether a text is a hash that this server can verify: bcrypt or argon2, of a cost that can be borne.
 pub(crate) fn is_hash(text: &str) -> bool {
     if is_bcrypt(text) {
         let parts: Vec<&str> = text.split('$').collect();
@@ -48,7 +52,12 @@ pub(crate) fn is_hash(text: &str) -> bool {
             && rest.len() == 53
             && cost.parse().is_ok_and(|cost| (4..=MOST_BCRYPT).contains(&cost));
     }
-    PasswordHash::new(text).is_ok_and(|hash| Algorithm::try_from(hash.algorithm).is_ok())
+    PasswordHash::new(text).is_ok_and(|hash| {
+        let borne = Params::try_from(&hash).is_ok_and(|params| {
+            params.m_cost() <= MOST_KIB && params.t_cost() <= MOST_PASSES && params.p_cost() <= MOST_LANES
+        });
+        borne && Algorithm::try_from(hash.algorithm).is_ok()
+    })
 }
 
 fn is_bcrypt(hash: &str) -> bool {
@@ -206,6 +215,9 @@ mod tests {
         assert!(is_hash(&hash) && fits_bcrypt("pass\u{212b}", "pepper", &hash), "normalised");
         assert!(!fits_bcrypt("pass", "pepper", &hash) && !fits_bcrypt("pass\u{212b}", "", &hash));
         assert!(is_hash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"));
+        let costly = ["m=4194304,t=1,p=1", "m=8,t=4294967295,p=1"]
+            .map(|cost| format!("$argon2id$v=19${cost}$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"));
+        assert!(!costly.iter().any(|hash| is_hash(hash)), "more than can be borne");
         for bad in ["", "secret", "$2b$31$", &hash.replace("$04$", "$20$"), "$1$x$y", "$2x$04$"] {
             assert!(!is_hash(bad), "{bad}");
         }

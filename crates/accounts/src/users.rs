@@ -8,6 +8,7 @@ use chappe_store::{
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     identity_service::WantedBindings,
+    oauth::LogOuts,
 };
 use ruma::{DeviceId, OwnedUserId, UserId, thirdparty::Medium};
 
@@ -118,7 +119,8 @@ impl Accounts {
     }
 
     /// Opens the closed account again that had the new one's address, with the new one's password and addresses, for whoever
-    /// proved the address. `None` if there is none. Whatever else it was stays: its name, a lock.
+    /// proved the address. `None` if there is none; a locked or suspended one stays closed. Its name stays. Nobody else
+    /// comes in any more as before: the address may be another person's now.
     pub async fn reopen(&self, new: &NewUser) -> Result<Option<OwnedUserId>, Error> {
         let Some(address) = &new.email else { return Ok(None) };
         let Some(user) = self.former_owner(&Medium::Email, address).await? else { return Ok(None) };
@@ -126,10 +128,18 @@ impl Accounts {
         let done = retry!({
             let reader = self.store().read();
             let found = reader.get::<Users>(&user).await?;
-            if found.is_none_or(|Json(found)| found.deactivated.is_none_or(|closed| closed.erase)) {
+            let Some(Json(found)) = found else { return Ok(None) };
+            if found.deactivated.is_none_or(|closed| closed.erase) {
                 return Ok(None);
             }
+            if found.locked {
+                return Err(Error::Locked);
+            }
+            if found.suspended {
+                return Err(Error::Suspended);
+            }
             let mut tx = Tx::new();
+            self.draft_external_ends(&reader, &mut tx, &user, new.external.as_ref()).await?;
             self.draft_reopening(&reader, &mut tx, &user).await?;
             self.draft_bindings(&reader, &mut tx, &user, new).await?;
             match &hash {
@@ -306,13 +316,15 @@ impl Accounts {
             record.ends = None;
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
             tx.delete::<Passwords>(&key).put::<Departures>(&key, &self.world().now());
+            // Browsers of those without a password, too: they would be logged in again once the account is opened.
+            tx.add::<LogOuts>(&key, 1);
             let devices = self.device_ids(&reader, user).await?;
             self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
             self.draft_identity_ends(&reader, &mut tx, user).await?;
             self.draft_no_end(&reader, &mut tx, &key).await?;
             self.draft_pusher_ends(&reader, &mut tx, user, |_| true).await?;
             if erase {
-                self.draft_external_ends(&reader, &mut tx, user).await?;
+                self.draft_external_ends(&reader, &mut tx, user, None).await?;
                 tx.delete_prefix::<Profiles>(&key);
                 tx.delete_prefix::<AccountData>(&key).delete_prefix::<AccountDataChanges>(&key);
                 tx.delete::<AccountDataCounts>(&key).delete_prefix::<Filters>(&key);

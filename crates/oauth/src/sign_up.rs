@@ -149,7 +149,7 @@ async fn sign_up(oauth: &OAuth, fields: &Fields, password: &str) -> Result<Owned
     Err(sentence(Refusal::Forbidden("registration is not open")))
 }
 
-/// What the configuration asks for, in its order.
+/// What the configuration asks for.
 fn proofs(oauth: &OAuth, fields: &Fields) -> Vec<Value> {
     let registration = oauth.registration();
     if registration.open {
@@ -157,12 +157,13 @@ fn proofs(oauth: &OAuth, fields: &Fields) -> Vec<Value> {
     }
     let said = |name: &str| fields.get(name).unwrap_or_default();
     let mut proofs = Vec::new();
-    if registration.token {
-        proofs.push(json!({ "type": "m.login.registration_token", "token": said("token").trim() }));
-    }
     if registration.email {
         let credentials = json!({ "sid": said("sid"), "client_secret": said("client_secret") });
         proofs.push(json!({ "type": "m.login.email.identity", "threepid_creds": credentials }));
+    }
+    // Last: a token that was shown is taken for as long as the rest may follow.
+    if registration.token {
+        proofs.push(json!({ "type": "m.login.registration_token", "token": said("token").trim() }));
     }
     proofs
 }

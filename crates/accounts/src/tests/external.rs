@@ -83,3 +83,26 @@ async fn a_session_is_completed_elsewhere_by_its_user_alone() {
     assert_eq!(step(Some(json!({ "session": session }))).await.unwrap().stages, [AuthType::Sso]);
     assert!(accounts.uia_session(&session).is_none(), "it is used up");
 }
+
+#[tokio::test]
+async fn who_opens_an_account_again_by_its_address_is_alone_in_it() {
+    let accounts = server();
+    let (old, new) = (at("https://idp.x", "old"), at("https://idp.x", "new"));
+    let person = |external: &ExternalAccount| NewUser {
+        localpart: Some("ana".to_owned()),
+        email: Some("ana@x.fr".to_owned()),
+        external: Some(external.clone()),
+        ..NewUser::default()
+    };
+    let ana = accounts.create_user(person(&old)).await.unwrap();
+    accounts.deactivate(&ana, Erase::No).await.unwrap();
+    assert_eq!(whose(&accounts, &old).await, Some(ana.clone()), "whoever comes back is told");
+    accounts.update_user(&ana, |user| user.locked = true).await.unwrap();
+    assert!(matches!(accounts.reopen(&person(&new)).await, Err(Error::Locked)));
+    accounts.update_user(&ana, |user| user.locked = false).await.unwrap();
+    assert_eq!(accounts.reopen(&person(&new)).await.unwrap(), Some(ana.clone()));
+    assert_eq!((whose(&accounts, &old).await, whose(&accounts, &new).await), (None, Some(ana.clone())));
+    accounts.deactivate(&ana, Erase::No).await.unwrap();
+    assert_eq!(accounts.reopen(&person(&new)).await.unwrap(), Some(ana.clone()));
+    assert_eq!(whose(&accounts, &new).await, Some(ana), "the same person comes in as before");
+}

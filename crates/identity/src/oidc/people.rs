@@ -171,7 +171,9 @@ impl Sso {
             external: Some(person.account.clone()),
             ..NewUser::default()
         };
-        if let Some(email) = person.email().filter(|_| !config.accounts.reactivate)
+        // Whose word opens no account opens no closed one either.
+        let may_reopen = config.accounts.reactivate && config.link_by_email;
+        if let Some(email) = person.email().filter(|_| !may_reopen)
             && self.accounts().former_owner(&Medium::Email, email.as_str()).await?.is_some()
         {
             return Err(SsoError::Closed);
