@@ -68,7 +68,8 @@ impl Desk<'_> {
 
     /// The room, if `leaver` is its only administrator and somebody else is there.
     async fn left_by_last<'a>(&self, access: &'a Access, leaver: &'a UserId) -> Result<Option<Left<'a>>> {
-        if self.head.joined + self.head.invited < 2 {
+        // Of members that are still to come nobody knows whether one is an administrator.
+        if self.head.joined + self.head.invited < 2 || self.head.partial {
             return Ok(None);
         }
         let levels = (StateEventType::RoomPowerLevels, String::new());

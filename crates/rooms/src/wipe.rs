@@ -4,7 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chappe_rules::{Pdu, power::Power};
+use chappe_rules::{
+    Pdu,
+    access::{RETENTION, RULES},
+    power::Power,
+};
 use chappe_store::{EventMeta, EventNum, LogEntry, Membership, StateRef, timeline::TimelineRow};
 use ruma::{
     OwnedUserId, UserId,
@@ -71,6 +75,7 @@ impl Desk<'_> {
             let spared = pdu.sender() != target
                 || stay.contains(&row.num)
                 || *pdu.kind() == TimelineEventType::RoomCreate
+                || desk.is_lasting(pdu)
                 || meta.redacted_by.some().is_some()
                 || desk.redacted.contains(&row.num);
             if spared || redacted.len() >= MOST {
@@ -137,9 +142,19 @@ impl Desk<'_> {
         Ok(wipes)
     }
 
+    /// Emptied, these would say something else about the room, see [`chappe_rules::access`].
+    fn is_lasting(&self, pdu: &Pdu) -> bool {
+        let kind = pdu.kind().to_string();
+        self.inner.config.access.is_some()
+            && pdu.state_key().is_some()
+            && (kind == RULES || kind == RETENTION)
+    }
+
     /// The event among [`Wipes`] by which an event is redacted.
     pub(crate) async fn wiped_by(&self, wipes: &Wipes, pdu: &Pdu, before: StateRef) -> Result<EventNum> {
-        let Some(wipe) = wipes.0.get(pdu.sender()) else { return Ok(EventNum::NONE) };
+        let Some(wipe) = wipes.0.get(pdu.sender()).filter(|_| !self.is_lasting(pdu)) else {
+            return Ok(EventNum::NONE);
+        };
         let key = (StateEventType::RoomMember, pdu.sender().to_string());
         let then = self.held_at(before, std::slice::from_ref(&key)).await?;
         let said_then = then.num(&key).is_some_and(|member| wipe.stay.contains(&member));

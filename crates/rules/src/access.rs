@@ -88,7 +88,7 @@ impl Question<'_> {
 impl Access {
     /// Whether a server is one of externals.
     pub fn is_external(&self, server: &ServerName) -> bool {
-        self.externals.iter().any(|external| external == server)
+        self.externals.iter().any(|external| is_same(external, server))
     }
 
     /// Whether no rule binds a user on any server.
@@ -155,6 +155,9 @@ impl Access {
         let target = candidate.state_key.filter(|_| *candidate.kind == TimelineEventType::RoomMember);
         let Some(target) = target else { return users };
         users.extend(UserId::parse(target).ok());
+        if text(candidate.content, "membership") != Some("join") {
+            return users;
+        }
         let now = state(&(StateEventType::RoomMember, target.to_owned()));
         let invite = now.filter(|now| text(&content(Some(now.clone())), "membership") == Some("invite"));
         users.extend(invite.map(|invite| invite.sender().to_owned()));
@@ -226,6 +229,11 @@ impl Access {
             Err(Refusal::Retention)
         }
     }
+}
+
+/// Whether two names are one server's: it is reached under either.
+fn is_same(one: &ServerName, other: &ServerName) -> bool {
+    one.as_str().eq_ignore_ascii_case(other.as_str())
 }
 
 /// Levels of old room versions may be texts.

@@ -229,9 +229,9 @@ impl Pdu {
         self.0.origin_server_ts
     }
 
-    /// For a redaction event: what it redacts, wherever the room version puts it.
+    /// For a redaction event: what it redacts, wherever the room version puts it. State redacts nothing, whatever its type.
     pub fn redacts(&self) -> Option<&EventId> {
-        self.0.redacts.as_deref()
+        self.0.redacts.as_deref().filter(|_| self.state_key().is_none())
     }
 
     /// For how long every device in the room gets the event whatever its timeline limit, in milliseconds (MSC4354).

@@ -82,4 +82,15 @@ mod tests {
             assert!(!applies(rules, &admin, &elsewhere, &power));
         }
     }
+
+    #[test]
+    fn state_redacts_nothing_whatever_its_type() {
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        let target = room.say("@b:b.example", "said");
+        let content = serde_json::json!({ "redacts": target.event_id() });
+        let state = room.send("@a:a.example", "m.room.redaction", Some("x"), &content);
+        assert!(
+            state.redacts().is_none() && !applies(&RoomVersionRules::V11, &state, &target, &room.power())
+        );
+    }
 }

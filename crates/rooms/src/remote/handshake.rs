@@ -67,11 +67,11 @@ impl Inner {
             return Err(Error::Retry);
         }
         let comes_in = match self.import_join(server, &version, rules, pdu, answer).await {
-            Err(error @ Error::Outsiders(_)) => {
-                // The others believe that the user is in.
+            // The others believe that the user is in.
+            Err(error @ (Error::Outsiders(_) | Error::Forbidden(_))) => {
                 let content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
                 if let Err(error) = self.leave_through(server, user, room, &content).await {
-                    tracing::warn!(%room, %user, %error, "a room with outsiders could not be left at once");
+                    tracing::warn!(%room, %user, %error, "a room that is not entered could not be left at once");
                 }
                 return Err(error);
             }

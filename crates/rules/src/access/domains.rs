@@ -9,7 +9,7 @@ use ruma::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, is_decided_here, only};
+use super::{Refusal, is_decided_here, is_same, only};
 use crate::policy::{Door, Question};
 
 /// The section `[rooms.access.domains]`, with the names that its options have elsewhere.
@@ -52,7 +52,7 @@ impl DomainRules {
 
     /// Whether users of a server are kept out of rooms of the public directory.
     pub fn keeps_from_published(&self, server: &ServerName) -> bool {
-        self.domains_prevented_from_being_invited_to_published_rooms.iter().any(|kept| kept == server)
+        self.domains_prevented_from_being_invited_to_published_rooms.iter().any(|kept| is_same(kept, server))
     }
 
     /// An invite of a user, or of an address that is nobody's.
@@ -71,8 +71,10 @@ impl DomainRules {
         let Some(invited) = invited else {
             return if self.can_invite_by_third_party_id { Ok(()) } else { Err(Refusal::InviteAddress) };
         };
-        let allowed = match self.domain_mapping.get(question.candidate.sender.server_name()) {
-            Some(servers) => servers.iter().any(|server| server == invited.server_name()),
+        let sender = question.candidate.sender.server_name();
+        let mapped = self.domain_mapping.iter().find(|(server, _)| is_same(server, sender));
+        let allowed = match mapped {
+            Some((_, servers)) => servers.iter().any(|server| is_same(server, invited.server_name())),
             None => self.can_invite_if_not_in_domain_mapping,
         };
         let kept_out = question.listed && self.keeps_from_published(invited.server_name());

@@ -244,6 +244,7 @@ fn rows_48_49_no_external_enters_a_restricted_room() {
     for rules in [json!({ "rule": "restricted" }), Value::Null, json!({ "rule": "nonsense" })] {
         let mut lab = Lab::new(&rules);
         assert_eq!(lab.ask_member(AGENT, EXTERNAL, "invite"), Err(Refusal::Closed), "{rules}");
+        assert_eq!(lab.ask_member(AGENT, "@partner:E.FR", "invite"), Err(Refusal::Closed), "the same server");
         assert_eq!(lab.ask_member(EXTERNAL, EXTERNAL, "knock"), Err(Refusal::Closed));
         for membership in ["leave", "ban"] {
             assert_eq!(lab.ask_member(AGENT, EXTERNAL, membership), Ok(()), "{membership}");
