@@ -120,11 +120,25 @@ fn sign(file: &Path, key: &Path, days: Option<u64>, world: &World) -> Result<Ans
     let now = world.now();
     let signed = match days {
         Some(days) => list.sign(&signer, now, now.saturating_add(days * DAY)),
-        None => cosign(&std::fs::read(file).map_err(at(file))?, &signer),
+        None => {
+            let bytes = std::fs::read(file).map_err(at(file))?;
+            if !is_signed(&bytes) {
+                return Err(Error::Invalid(
+                    "nobody has signed this list yet: sign it without --also".to_owned(),
+                ));
+            }
+            cosign(&bytes, &signer)
+        }
     };
     let signed = signed.map_err(|error| invalid(&error))?;
     write(file, &signed, Fresh::Replace)?;
     Ok(said(file, &read(file)?, &format!("signed by {}", signer.id())))
+}
+
+/// A list that was changed is signed anew, with another number.
+fn is_signed(list: &[u8]) -> bool {
+    let read = serde_json::from_slice::<serde_json::Value>(list).unwrap_or_default();
+    read["signatures"].as_object().is_some_and(|servers| !servers.is_empty())
 }
 
 fn make_key(file: &Path, world: &World) -> Result<Answer, Error> {

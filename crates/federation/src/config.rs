@@ -34,7 +34,8 @@ pub struct Config {
     pub timeout: u64,
     /// Time for requests that make the other server work hard: transactions, joins, media.
     pub long_timeout: u64,
-    /// Transactions on their way at once, over all destinations.
+    /// Transactions on their way at once, over all destinations that answer within a second; eight times as many beside
+    /// for those that take longer, a quarter for those that did not answer last time.
     pub concurrent_sends: usize,
     /// Rooms of received transactions worked on at once.
     pub concurrent_rooms: usize,

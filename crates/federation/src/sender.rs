@@ -28,8 +28,10 @@ use crate::Network;
 
 /// The queue of a destination that stays away is shortened at so many times the length at which it is when it is back.
 const LONG_QUEUE: usize = 10;
-/// How long a destination that answered last time keeps its place without an answer.
+/// How long a destination that answered last time keeps its place without an answer, if there is one among the slow.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// As many times the places of those who answered last time are there for those of them who are slow.
+const SLOW: usize = 8;
 
 /// Keeps other servers up to date: a handle, clones share it.
 #[derive(Clone)]
@@ -43,6 +45,8 @@ struct Inner {
     /// Places for destinations that answered last time, and for those that did not: the dead never hold up the living.
     healthy: Semaphore,
     failing: Semaphore,
+    /// Places for those who answered last time and take long now.
+    slow: Semaphore,
 }
 
 /// A place among those that are served, and how long it is kept without an answer; without end where there is no patience.
@@ -62,8 +66,9 @@ impl Sender {
     pub(crate) fn new(network: Network, accounts: Accounts) -> Self {
         let places = network.config().concurrent_sends.max(2);
         let (healthy, failing) = (Semaphore::new(places), Semaphore::new((places / 4).max(1)));
+        let slow = Semaphore::new(places.saturating_mul(SLOW).min(Semaphore::MAX_PERMITS));
         let (lanes, arrivals) = (Lanes::default(), Arrivals::default());
-        Self(Arc::new(Inner { network, accounts, lanes, arrivals, healthy, failing }))
+        Self(Arc::new(Inner { network, accounts, lanes, arrivals, healthy, failing, slow }))
     }
 
     /// Starts following the log and serving what waits.
@@ -197,8 +202,8 @@ impl Sender {
         }
     }
 
-    /// Transmits, and gives the place away to others once the patience is over: many that fall silent at the same time
-    /// must not keep all places until their time is up.
+    /// Transmits, and gives the place away for one among the slow once the patience is over: many that fall silent at the
+    /// same time must not keep all places until their time is up.
     async fn transmit_in(
         &self,
         (place, patience): Place<'_>,
@@ -206,13 +211,13 @@ impl Sender {
         batch: &Batch,
     ) -> Result<(), PeerError> {
         let mut transmitting = std::pin::pin!(self.transmit(destination, batch));
-        if let Some(patience) = patience {
-            tokio::select! {
-                biased;
-                done = &mut transmitting => return done,
-                () = self.0.network.world().sleep(patience) => drop(place),
-            }
+        let Some(patience) = patience else { return transmitting.await };
+        tokio::select! {
+            biased;
+            done = &mut transmitting => return done,
+            () = self.0.network.world().sleep(patience) => {}
         }
+        let _place = self.0.slow.try_acquire().unwrap_or(place);
         transmitting.await
     }
 

@@ -16,7 +16,7 @@ use chappe_store::{
 use chappe_world::{Limits, World};
 use http::StatusCode;
 use parking_lot::RwLock;
-use ruma::{OwnedServerName, ServerName};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName};
 use tokio::sync::Mutex;
 
 use super::{InvalidList, MAX_BYTES, NetworkList};
@@ -171,8 +171,18 @@ impl ListBook {
         }
         let held = self.stored().await?;
         match &held {
-            Some(Json(held)) if same_list(held, &list) => {
-                // Trust roots that sign as well are no other list.
+            Some(Json(old)) if same_list(old, &list) => {
+                // Trust roots that sign as well are no other list; what was signed stays signed.
+                let text = cosigned(&old.text, &text);
+                if text != old.text {
+                    let mut tx = Tx::new();
+                    tx.expect::<NetworkLists>(&deps.config.name, held.as_ref());
+                    tx.put::<NetworkLists>(
+                        &deps.config.name,
+                        &Json(HeldList { text: text.clone(), ..old.clone() }),
+                    );
+                    deps.store.commit(tx).await?;
+                }
                 self.enact(Held { list, text }, layer).await?;
                 return Ok(Applied::Known);
             }
@@ -271,9 +281,9 @@ impl ListBook {
         self.0
             .pins
             .follow_network(held.list.servers.iter().map(|(server, member)| (&**server, member.pinned())));
-        self.0.deps.map.follow_network(layer).await?;
+        // Who is let in comes first: whatever becomes of the rest, nobody stays who was taken off.
         self.judge(&held);
-        Ok(())
+        Ok(self.0.deps.map.follow_network(layer).await?)
     }
 
     /// Lets the servers of the list in, or nobody if it has expired.
@@ -299,6 +309,21 @@ impl ListBook {
     async fn stored(&self) -> Result<Option<Json<HeldList>>, chappe_store::Error> {
         self.0.deps.store.read().get::<NetworkLists>(&self.config().name).await
     }
+}
+
+/// A list with the signatures of two texts of it.
+fn cosigned(old: &str, new: &str) -> String {
+    let read = |text: &str| serde_json::from_str::<CanonicalJsonObject>(text).ok();
+    let (Some(mut old), Some(new)) = (read(old), read(new)) else { return new.to_owned() };
+    for (name, theirs) in new.get("signatures").and_then(CanonicalJsonValue::as_object).into_iter().flatten()
+    {
+        let ours = old.get_mut("signatures").and_then(CanonicalJsonValue::as_object_mut);
+        let Some(ours) = ours.and_then(|servers| servers.get_mut(name)?.as_object_mut()) else { continue };
+        for (key, signature) in theirs.as_object().into_iter().flatten() {
+            ours.entry(key.clone()).or_insert_with(|| signature.clone());
+        }
+    }
+    CanonicalJsonValue::Object(old).to_string()
 }
 
 fn same_list(held: &HeldList, list: &NetworkList) -> bool {
