@@ -50,14 +50,23 @@ impl Target {
         let body: Body = serde_json::from_slice(body).map_err(malformed)?;
         let file = match (body.file, body.encrypted_body) {
             (Some(file), None) => file,
-            (None, Some(sealed)) => {
-                serde_json::from_slice::<Opened>(&key.open(&sealed)?).map_err(malformed)?.file
-            }
+            (None, Some(sealed)) => return Self::sealed(&sealed, key).map_err(|_| Error::BadDecryption),
             _ => return Err(Error::Malformed("either `file` or `encrypted_body` is needed".to_owned())),
         };
+        Self::of(&file)
+    }
+
+    /// Whatever is wrong below the encryption is one and the same error: it does not prove who has encrypted, and whoever
+    /// has changed a recorded body must not learn how far it was read.
+    fn sealed(sealed: &Sealed, key: &ScannerKey) -> Result<Self, Error> {
+        let opened = serde_json::from_slice::<Opened>(&key.open(sealed)?).map_err(malformed)?;
+        Self::of(&opened.file)
+    }
+
+    fn of(file: &EncryptedFile) -> Result<Self, Error> {
         let parts = file.url.parts().map_err(|error| Error::Malformed(error.to_string()))?;
         let (server, id) = (parts.0.to_owned(), parts.1.to_owned());
-        Ok(Self { server, id, secrets: Some(Secrets::try_from(&file)?) })
+        Ok(Self { server, id, secrets: Some(Secrets::try_from(file)?) })
     }
 
     /// What tells this from anything else that can be asked for.
