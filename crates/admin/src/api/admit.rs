@@ -1,7 +1,7 @@
 //! Who may call: server administrators, by the access token of one of their devices. Asked once, in front of every route.
 
 use axum::{
-    extract::{FromRequestParts, MatchedPath, Request, State},
+    extract::{FromRequestParts, MatchedPath, Query, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -9,6 +9,7 @@ use chappe_accounts::Requester;
 use chappe_rooms::{Actor, Standing};
 use http::{HeaderMap, Method, header, request::Parts};
 use ruma::UserId;
+use serde_json::{Map, Value, json};
 
 use super::{Api, Error, Result};
 
@@ -56,14 +57,26 @@ async fn admitted(api: &Api, mut request: Request, next: Next) -> Result<Respons
     }
     let (parts, body) = request.into_parts();
     let bytes = chappe_web::body_bytes(&parts, body).await?;
-    let details = serde_json::from_slice(&bytes).unwrap_or_default();
-    let action = format!("{} {}", parts.method, parts.uri.path());
+    let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let details = json!({ "query": query(&parts), "body": body });
+    let action = format!("{} {}", parts.method, place(&parts));
     let audit = api.accounts.audit();
     let asked = audit.asked(administrator.user(), action, details).await?;
     let response = next.run(Request::from_parts(parts, bytes.into())).await;
     let error = (!response.status().is_success()).then(|| response.status().to_string());
     audit.answered(administrator.user(), asked, error).await;
     Ok(response)
+}
+
+/// The path, or its pattern where a part of it is a secret.
+fn place(parts: &Parts) -> &str {
+    let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if route.contains("{token}") { route } else { parts.uri.path() }
+}
+
+fn query(parts: &Parts) -> Map<String, Value> {
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|query| query.0);
+    pairs.unwrap_or_default().into_iter().map(|(name, value)| (name, value.into())).collect()
 }
 
 fn looks(method: &Method) -> bool {

@@ -2,7 +2,7 @@
 
 use chappe_accounts::{UserFilter, UserKind};
 use chappe_identity::{Email, InvalidRule, Rule, Rules};
-use chappe_rooms::Notice;
+use chappe_rooms::{Notice, Rooms};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,11 @@ pub struct Announce {
 }
 
 impl Announce {
-    /// A message, once it is clear to whom.
-    pub(crate) fn new(to: Vec<String>, content: Map<String, Value>) -> Result<Self, Error> {
+    /// A message, once it is clear to whom, and that the server speaks at all.
+    pub(crate) fn new(rooms: &Rooms, to: Vec<String>, content: Map<String, Value>) -> Result<Self, Error> {
+        if rooms.config().notices.is_none() {
+            return Err(Error::Invalid("server notices are not configured on this server".to_owned()));
+        }
         rules(&to).map_err(|error| Error::Invalid(error.to_string()))?;
         Ok(Self { to, content, after: None, told: 0, failed: 0 })
     }

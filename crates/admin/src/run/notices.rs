@@ -20,7 +20,7 @@ pub(super) async fn run(deps: &Deps, verb: Notices) -> Result<Answer, Error> {
             Ok(Answer::line(format!("said to {user}"), json!({ "user_id": user, "event_id": event })))
         }
         Notices::Announce { to, html, text } => {
-            let work = Announce::new(to, message(text, html))?;
+            let work = Announce::new(&running.rooms, to, message(text, html))?;
             let id = running.jobs.start(None, &Work::Announce(work)).await?;
             Ok(Answer::line(format!("goes on in the background as job {id}"), json!({ "id": id })))
         }

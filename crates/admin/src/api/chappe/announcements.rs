@@ -32,7 +32,7 @@ async fn start(
     if !request.content.get("body").is_some_and(Value::is_string) {
         return Err(chappe_web::Error::invalid_param("content needs a body").into());
     }
-    let work = Announce::new(request.to, request.content)?;
+    let work = Announce::new(&api.rooms, request.to, request.content)?;
     let by = Some(administrator.user().to_owned());
     let id = api.jobs.start(by, &Work::Announce(work)).await?;
     Ok(Json(json!({ "announcement_id": id })))
