@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use chappe_calls::{Calls, Member};
+use chappe_rooms::Rooms;
 use chappe_web::{Origin, Payload};
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
@@ -30,6 +31,7 @@ struct Claimed {
 
 pub(super) async fn handler(
     State(calls): State<Option<Calls>>,
+    State(rooms): State<Rooms>,
     State(limits): State<Limits>,
     origin: Origin,
     Payload(body): Payload<Body>,
@@ -39,6 +41,6 @@ pub(super) async fn handler(
         return Err(chappe_web::Error::bad_json("`slot_id`, `member.id` or the device is empty").into());
     }
     let member = Member::Slot { slot: &body.slot_id, user, device, id };
-    let asked = (body.room_id.as_str(), member);
-    answer(calls, (limits, origin), &body.openid_token, asked, body.delay_id.as_ref()).await
+    let asked = (&*body.room_id, member);
+    answer((calls, rooms), (limits, origin), &body.openid_token, asked, body.delay_id.as_ref()).await
 }

@@ -6,9 +6,10 @@ mod sfu_get;
 
 use axum::Json;
 use chappe_calls::{Access, Calls, Member, Proof};
+use chappe_rooms::Rooms;
 use chappe_web::{Auth, Origin, Routes};
 use http::Method;
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, RoomId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -34,10 +35,10 @@ struct OpenIdToken {
 
 /// What both endpoints do. `delayed` is the event that the client wants somebody else to look after.
 async fn answer(
-    calls: Option<Calls>,
+    (calls, rooms): (Option<Calls>, Rooms),
     (limits, origin): (Limits, Origin),
     openid: &OpenIdToken,
-    (room, member): (&str, Member<'_>),
+    (room, member): (&RoomId, Member<'_>),
     delayed: Option<&Value>,
 ) -> Result<Json<Value>> {
     let calls = calls.ok_or_else(chappe_web::Error::unrecognized)?;
@@ -47,6 +48,8 @@ async fn answer(
         return Err(chappe_web::Error::bad_json("Delayed events are not looked after here").into());
     }
     let proof = Proof { server: &openid.matrix_server_name, token: &openid.access_token };
-    let Access { url, jwt } = calls.access(proof, room, member).await?;
+    let user = calls.prove(proof).await?;
+    rooms.check_joined(&user, room).await?;
+    let Access { url, jwt } = calls.access(&user, room.as_str(), member).await?;
     Ok(Json(json!({ "url": url, "jwt": jwt })))
 }

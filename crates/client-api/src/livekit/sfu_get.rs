@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use chappe_calls::{Calls, Member};
+use chappe_rooms::Rooms;
 use chappe_web::{Origin, Payload};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
@@ -20,10 +21,14 @@ pub(super) struct Body {
 
 pub(super) async fn handler(
     State(calls): State<Option<Calls>>,
+    State(rooms): State<Rooms>,
     State(limits): State<Limits>,
     origin: Origin,
     Payload(body): Payload<Body>,
 ) -> Result<Json<Value>> {
-    let asked = (body.room.as_str(), Member::Device(&body.device_id));
-    answer(calls, (limits, origin), &body.openid_token, asked, body.delay_id.as_ref()).await
+    if body.device_id.is_empty() || body.device_id.contains(':') {
+        return Err(chappe_web::Error::bad_json("`device_id` is empty or has a colon").into());
+    }
+    let asked = (&*body.room, Member::Device(&body.device_id));
+    answer((calls, rooms), (limits, origin), &body.openid_token, asked, body.delay_id.as_ref()).await
 }

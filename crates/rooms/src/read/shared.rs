@@ -3,7 +3,7 @@
 use chappe_store::Membership;
 use ruma::{OwnedRoomId, RoomId, UserId};
 
-use crate::{Result, Rooms};
+use crate::{Error, Result, Rooms};
 
 impl Rooms {
     /// The rooms that the local user `local` and `other` are both joined to.
@@ -25,6 +25,16 @@ impl Rooms {
         let reader = self.0.store.read();
         let Some(nid) = reader.room_nid(room).await? else { return Ok(None) };
         Ok(reader.user_room(local, nid).await?.map(|own| own.value.membership.as_str()))
+    }
+
+    /// Refuses whoever is not joined to a room, or cannot be for all that is known of a room whose members are still to come.
+    pub async fn check_joined(&self, user: &UserId, room: &RoomId) -> Result<()> {
+        let reader = self.0.store.read();
+        let joined = match reader.room_nid(room).await? {
+            Some(nid) => reader.may_be_joined(nid, user).await?,
+            None => false,
+        };
+        if joined { Ok(()) } else { Err(Error::Forbidden("you are not in this room".to_owned())) }
     }
 
     /// Whether the local user `local` and `other` are joined to a room together.

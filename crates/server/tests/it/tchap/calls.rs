@@ -16,7 +16,7 @@ use ring::{
 };
 use serde_json::{Value, json};
 
-use super::office::{Answer, Office};
+use super::office::{Agent, Answer, Office};
 
 const SERVICE: &str = "/_matrix/client/unstable/chappe/livekit";
 const SECRET: &str = "a secret shared with the SFU";
@@ -73,17 +73,23 @@ async fn office(net: &FakeNet, more: &str) -> Office {
     Office::placed(folder, net, "a.test", &format!("{more}{section}")).await
 }
 
-fn legacy(openid: &Value) -> Value {
-    json!({ "room": "!r:a.test", "openid_token": openid, "device_id": "PHONE" })
+fn legacy(openid: &Value, room: &str) -> Value {
+    json!({ "room": room, "openid_token": openid, "device_id": "PHONE" })
 }
 
-fn slot(openid: &Value, user: &str) -> Value {
+fn slot(openid: &Value, user: &str, room: &str) -> Value {
     let member = json!({ "id": "m1", "claimed_user_id": user, "claimed_device_id": "PHONE" });
-    json!({ "room_id": "!r:a.test", "slot_id": "m.call#ROOM", "openid_token": openid, "member": member })
+    json!({ "room_id": room, "slot_id": "m.call#ROOM", "openid_token": openid, "member": member })
 }
 
 fn hashed(parts: &[&str]) -> String {
     STANDARD_NO_PAD.encode(digest(&SHA256, json!(parts).to_string().as_bytes()))
+}
+
+/// A room that anybody may enter.
+async fn room(host: &Agent<'_>) -> String {
+    let made = host.post("/_matrix/client/v3/createRoom", json!({ "preset": "public_chat" })).await.ok();
+    made["room_id"].as_str().unwrap().to_owned()
 }
 
 async fn ask(office: &Office, path: &str, body: Value) -> Answer {
@@ -92,13 +98,13 @@ async fn ask(office: &Office, path: &str, body: Value) -> Answer {
 
 /// Whom a token is for and what it allows.
 #[track_caller]
-fn lets_in(answer: Answer, world: &World, identity: &str) {
+fn lets_in(answer: Answer, (world, room): (&World, &str), identity: &str) {
     let said = answer.ok();
     assert_eq!(said["url"], "wss://sfu.test");
     let claims = claims(said["jwt"].as_str().unwrap(), world);
     assert_eq!(claims["sub"], identity);
     let grant = json!({
-        "room": hashed(&["!r:a.test", "m.call#ROOM"]), "roomJoin": true,
+        "room": hashed(&[room, "m.call#ROOM"]), "roomJoin": true,
         "canPublish": true, "canSubscribe": true, "canUpdateOwnMetadata": true,
     });
     assert_eq!(claims["video"], grant, "and no room is made with it");
@@ -130,6 +136,9 @@ async fn row_93_a_call_of_many_people() {
     let b = Office::on(&net, "b.test", "").await;
     let made = sfu(&net, &a.world);
     let (alice, bob) = (a.agent("alice").await, b.agent("bob").await);
+    let room = room(&alice).await;
+    let room = &*room;
+    bob.post(&format!("/_matrix/client/v3/join/{room}?server_name=a.test"), json!({})).await.ok();
     let own = format!("https://a.test{SERVICE}");
     let told = json!([
         { "type": "livekit", "livekit_service_url": own },
@@ -143,17 +152,17 @@ async fn row_93_a_call_of_many_people() {
 
     // Users of other servers take part, and make no rooms.
     let openid = bob.openid().await;
-    lets_in(ask(&a, "sfu/get", legacy(&openid)).await, &a.world, "@bob:b.test:PHONE");
+    lets_in(ask(&a, "sfu/get", legacy(&openid, room)).await, (&a.world, room), "@bob:b.test:PHONE");
     let member = hashed(&["@bob:b.test", "PHONE", "m1"]);
-    lets_in(ask(&a, "get_token", slot(&openid, &bob.id)).await, &a.world, &member);
+    lets_in(ask(&a, "get_token", slot(&openid, &bob.id, room)).await, (&a.world, room), &member);
     assert!(made.lock().is_empty());
     let openid = alice.openid().await;
-    lets_in(ask(&a, "sfu/get", legacy(&openid)).await, &a.world, "@alice:a.test:PHONE");
+    lets_in(ask(&a, "sfu/get", legacy(&openid, room)).await, (&a.world, room), "@alice:a.test:PHONE");
     let member = hashed(&["@alice:a.test", "PHONE", "m1"]);
-    let got = ask(&a, "get_token", slot(&openid, &alice.id)).await;
+    let got = ask(&a, "get_token", slot(&openid, &alice.id, room)).await;
     assert_eq!(got.headers["access-control-allow-origin"], "*");
-    lets_in(got, &a.world, &member);
-    assert_eq!(*made.lock(), vec![hashed(&["!r:a.test", "m.call#ROOM"]); 2]);
+    lets_in(got, (&a.world, room), &member);
+    assert_eq!(*made.lock(), vec![hashed(&[room, "m.call#ROOM"]); 2]);
 }
 
 #[tokio::test]
@@ -187,15 +196,25 @@ async fn row_93_nobody_is_let_in_who_does_not_prove_who_it_is() {
     let a = office(&net, "").await;
     let made = sfu(&net, &a.world);
     let (alice, bob) = (a.agent("alice").await, a.agent("bob").await);
+    let room = room(&alice).await;
+    let room = &*room;
     let openid = alice.openid().await;
+    // Who is not in the room, or not any more, or in a room that nobody knows.
+    for body in [legacy(&bob.openid().await, room), legacy(&openid, "!elsewhere:a.test")] {
+        ask(&a, "sfu/get", body).await.refused(403, "M_FORBIDDEN");
+    }
+    bob.post(&format!("/_matrix/client/v3/join/{room}"), json!({})).await.ok();
+    let ban = json!({ "user_id": bob.id });
+    alice.post(&format!("/_matrix/client/v3/rooms/{room}/ban"), ban).await.ok();
+    ask(&a, "get_token", slot(&bob.openid().await, &bob.id, room)).await.refused(403, "M_FORBIDDEN");
     let unauthorized = async |path: &str, body: Value| {
         ask(&a, path, body).await.refused(401, "M_UNAUTHORIZED");
     };
-    unauthorized("get_token", slot(&openid, &bob.id)).await;
+    unauthorized("get_token", slot(&openid, &bob.id, room)).await;
     for wrong in ["made up", &alice.token] {
         let mut openid = openid.clone();
         openid["access_token"] = json!(wrong);
-        unauthorized("sfu/get", legacy(&openid)).await;
+        unauthorized("sfu/get", legacy(&openid, room)).await;
     }
     // A server that speaks for others' users.
     let liar = tower::service_fn(async |_: http::Request<Full<Bytes>>| {
@@ -204,25 +223,26 @@ async fn row_93_nobody_is_let_in_who_does_not_prove_who_it_is() {
     });
     net.route("liar.test", &a.world, liar);
     let of = |server: &str| json!({ "access_token": "x", "matrix_server_name": server });
-    unauthorized("sfu/get", legacy(&of("liar.test"))).await;
-    ask(&a, "sfu/get", legacy(&of("nowhere.test"))).await.refused(502, "M_UNKNOWN");
+    unauthorized("sfu/get", legacy(&of("liar.test"), room)).await;
+    ask(&a, "sfu/get", legacy(&of("nowhere.test"), room)).await.refused(502, "M_UNKNOWN");
     for (path, body) in [
+        ("sfu/get", json!({ "room": room, "openid_token": openid, "device_id": "8448:PHONE" })),
         ("sfu/get", json!({ "room": "no room", "openid_token": openid, "device_id": "PHONE" })),
-        ("get_token", slot(&openid, "nobody")),
+        ("get_token", slot(&openid, "nobody", room)),
     ] {
         ask(&a, path, body).await.refused(400, "M_BAD_JSON");
     }
     for path in ["sfu/get", "get_token"] {
         ask(&a, path, json!({})).await.refused(400, "M_MISSING_PARAM");
     }
-    let mut looked_after = legacy(&openid);
+    let mut looked_after = legacy(&openid, room);
     looked_after["delay_id"] = json!("d1");
     ask(&a, "sfu/get", looked_after).await.refused(400, "M_BAD_JSON");
     assert!(made.lock().is_empty());
     net.unroute("sfu.test");
-    ask(&a, "sfu/get", legacy(&openid)).await.refused(502, "M_UNKNOWN");
+    ask(&a, "sfu/get", legacy(&openid, room)).await.refused(502, "M_UNKNOWN");
     let without = Office::on(&net, "c.test", "").await;
-    ask(&without, "sfu/get", legacy(&openid)).await.refused(404, "M_UNRECOGNIZED");
+    ask(&without, "sfu/get", legacy(&openid, room)).await.refused(404, "M_UNRECOGNIZED");
 }
 
 #[tokio::test]
@@ -231,9 +251,9 @@ async fn row_93_access_to_calls_is_counted() {
     let a = office(&net, "[client.rates]\ncall = { per_second = 0.001, burst = 2 }\n").await;
     let of = json!({ "access_token": "x", "matrix_server_name": "a.test" });
     for _ in 0..2 {
-        ask(&a, "sfu/get", legacy(&of)).await.refused(401, "M_UNAUTHORIZED");
+        ask(&a, "sfu/get", legacy(&of, "!r:a.test")).await.refused(401, "M_UNAUTHORIZED");
     }
-    ask(&a, "sfu/get", legacy(&of)).await.refused(429, "M_LIMIT_EXCEEDED");
+    ask(&a, "sfu/get", legacy(&of, "!r:a.test")).await.refused(429, "M_LIMIT_EXCEEDED");
 }
 
 #[tokio::test]
