@@ -75,6 +75,8 @@ impl Renewals {
         Ok(emails.filter_map(|bound| Email::parse(&bound.address).ok()).collect())
     }
 
+    /// Mails every address; fails only where none of them could be, so that one that is gone does not have the others
+    /// mailed again and again.
     async fn mail(&self, addresses: &[Email], reminder: &Reminder) -> Result<(), Error> {
         let identity = &self.identity;
         let site = identity.site().public_baseurl.trim_end_matches('/');
@@ -84,6 +86,7 @@ impl Renewals {
         };
         let left = reminder.ends.saturating_sub(identity.inner.world.now());
         let ending = Ending { date: moment(reminder.ends), days: left.div_ceil(DAY_MS), code };
+        let (mut sent, mut failed) = (false, None);
         for to in addresses {
             let written = identity.inner.templates.write(&Letter {
                 occasion: Occasion::Ending,
@@ -95,9 +98,12 @@ impl Renewals {
                 room: "",
                 ending: Some(&ending),
             });
-            identity.post(to, written).await?;
+            match identity.post(to, written).await {
+                Ok(()) => sent = true,
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(())
+        failed.filter(|_| !sent).map_or(Ok(()), Err)
     }
 
     /// The page that says what became of a renewal.

@@ -1,7 +1,7 @@
 //! Files by the hash of their bytes: what is scanned where media are asked for beside the scanner's own endpoints is
 //! remembered on disk.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chappe_media::Inspector;
@@ -10,7 +10,8 @@ use chappe_store::{
     media::{Verdict, Verdicts, VerdictsByAge},
 };
 use chappe_world::World;
-use tokio::fs::File;
+use quick_cache::sync::Cache;
+use tokio::{fs::File, time::Instant};
 
 use crate::{
     Config, Error,
@@ -19,6 +20,10 @@ use crate::{
 };
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How long a file whose scan came to nothing is left alone.
+const TROUBLE: Duration = Duration::from_secs(30);
+/// Such files that are remembered.
+const TROUBLES: usize = 10_000;
 /// Verdicts that are removed in one go.
 const PAGE: usize = 500;
 
@@ -31,6 +36,9 @@ struct Inner {
     store: Store,
     world: World,
     config: Config,
+    /// Files whose scan came to nothing, until when nobody tries again, and whether they are too large: whoever asks for one
+    /// over and over keeps no place from others.
+    troubles: Cache<[u8; 32], (Instant, bool)>,
 }
 
 /// What an [`Examiner`] is built from.
@@ -48,7 +56,9 @@ impl Examiner {
     pub async fn open(deps: ExaminerDeps, config: Config) -> Result<Option<Self>, Error> {
         let ExaminerDeps { store, world, folder } = deps;
         let engine = Engine::open(world.clone(), folder, &config).await?;
-        Ok(engine.map(|engine| Self(Arc::new(Inner { engine, store, world, config }))))
+        Ok(engine.map(|engine| {
+            Self(Arc::new(Inner { engine, store, world, config, troubles: Cache::new(TROUBLES) }))
+        }))
     }
 
     /// Removes verdicts that are too old to count; meant to be called every few minutes.
@@ -99,7 +109,18 @@ impl Examiner {
         if let Some(verdict) = before.filter(|verdict| verdict.at + self.kept_ms() > now) {
             return Ok(if verdict.clean { Outcome::Clean } else { Outcome::Found(String::new()) });
         }
-        let outcome = self.scan(source, size).await?;
+        if let Some((until, too_large)) = self.0.troubles.get(sha256)
+            && until > self.0.world.instant()
+        {
+            let said = "the last scan failed a moment ago".to_owned();
+            return if too_large { Ok(Outcome::TooLarge) } else { Err(Error::Engine(said)) };
+        }
+        let outcome = self.scan(source, size).await;
+        if !matches!(&outcome, Ok(outcome) if self.is_lasting(outcome)) {
+            let too_large = matches!(outcome, Ok(Outcome::TooLarge));
+            self.0.troubles.insert(*sha256, (self.0.world.instant() + TROUBLE, too_large));
+        }
+        let outcome = outcome?;
         if self.is_lasting(&outcome) {
             let verdict = Verdict { clean: outcome == Outcome::Clean, at: now };
             let mut tx = Tx::new();

@@ -186,7 +186,8 @@ impl ListBook {
                 self.enact(Held { list, text }, layer).await?;
                 return Ok(Applied::Known);
             }
-            Some(Json(held)) if held.sequence >= list.sequence => {
+            // A list behind which no trust root stands any more has no say, or a stolen root could end the network.
+            Some(Json(held)) if held.sequence >= list.sequence && self.stands(held) => {
                 return Err(ListError::Older { given: list.sequence, held: held.sequence });
             }
             _ => {}
@@ -304,6 +305,11 @@ impl ListBook {
     fn close(&self) {
         self.0.allowed.follow_network(std::iter::empty());
         self.0.state.write().open = false;
+    }
+
+    /// Whether the trust roots of the configuration stand behind a list.
+    fn stands(&self, held: &HeldList) -> bool {
+        NetworkList::verify(held.text.as_bytes(), self.config(), &self.0.weak).is_ok()
     }
 
     async fn stored(&self) -> Result<Option<Json<HeldList>>, chappe_store::Error> {
