@@ -1,6 +1,8 @@
 //! Events that are sent later (MSC4140): scheduled, looked at, restarted, sent at once, cancelled; and the worker that sends
 //! them at their time. A delayed event and the event it becomes change in one commit, so it is sent once.
 
+mod lanes;
+
 use std::time::Duration;
 
 use chappe_store::{
@@ -11,6 +13,7 @@ use chappe_store::{
 use ruma::{OwnedEventId, RoomId, UserId, events::TimelineEventType};
 use serde_json::{Map, Value, value::to_raw_value};
 
+use self::lanes::Lanes;
 use crate::{
     Access, Actor, Draft, Error, Result, Rooms, Standing, Transaction,
     author::{Authored, canonical},
@@ -21,7 +24,7 @@ use crate::{
 
 /// How long it is kept what became of a delayed event.
 const KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
-/// Events sent between two looks at the clock.
+/// Ended events forgotten in one commit.
 const AT_ONCE: usize = 100;
 /// Bytes of content that may wait.
 const MOST_BYTES: usize = 60_000;
@@ -212,8 +215,9 @@ impl Rooms {
     /// Sends delayed events at their time, until the server stops. One task of a server runs this.
     pub async fn run_delayed(&self) {
         let world = &self.0.world;
+        let mut lanes = Lanes::new(self);
         loop {
-            let pause = match self.send_due().await {
+            let pause = match lanes.take().await {
                 Ok(Some(due)) => Duration::from_millis(due.saturating_sub(world.now())).min(NAP),
                 Ok(None) => NAP,
                 Err(error) => {
@@ -221,36 +225,42 @@ impl Rooms {
                     PAUSE
                 }
             };
-            tokio::select! {
-                () = world.stopping() => return,
-                () = world.sleep(pause) => {}
-                () = self.0.delayed.notified() => {}
+            let soon = world.sleep(pause);
+            tokio::pin!(soon);
+            loop {
+                tokio::select! {
+                    () = world.stopping() => return,
+                    () = &mut soon => break,
+                    () = self.0.delayed.notified() => break,
+                    true = lanes.next() => if lanes.have_room() { break },
+                }
             }
         }
     }
 
-    /// Sends what is due, in the order in which it is. Gives when the next one is.
-    pub async fn send_due(&self) -> Result<Option<u64>> {
-        loop {
-            let next = self.0.store.read().next_delayed(AT_ONCE).await?;
-            let now = self.0.world.now();
-            let Some((first, _)) = next.first().filter(|_| !self.0.world.is_stopping()) else {
-                return Ok(None);
-            };
-            if *first > now {
-                return Ok(Some(*first));
+    /// Sends one that is due; it ends where that is refused, and goes on waiting where it could not be decided.
+    async fn send_or_end(&self, id: &str) {
+        let sent = match self.send_delayed(id).await {
+            Ok(_) | Err(Error::Ended | Error::NotFound("delayed event")) => Ok(()),
+            Err(error @ (Error::Retry | Error::Store(_))) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a delayed event was refused");
+                self.end_unsent(id, Some((errcode(&error).to_owned(), error.to_string()))).await
             }
-            for (_, id) in next.iter().take_while(|(due, _)| *due <= now) {
-                match self.send_delayed(id).await {
-                    Ok(_) | Err(Error::Ended | Error::NotFound("delayed event")) => {}
-                    Err(error @ (Error::Retry | Error::Store(_))) => return Err(error),
-                    Err(error) => {
-                        tracing::debug!(%error, "a delayed event was refused");
-                        self.end_unsent(id, Some((errcode(&error).to_owned(), error.to_string()))).await?;
-                    }
-                }
-            }
+        };
+        if let Err(error) = sent {
+            tracing::warn!(%error, "a delayed event was not sent");
+            self.0.world.sleep(PAUSE).await;
         }
+    }
+
+    /// Sends all that is due. Gives when the next one is.
+    #[cfg(test)]
+    pub(crate) async fn send_due(&self) -> Result<Option<u64>> {
+        let mut lanes = Lanes::new(self);
+        let next = lanes.take().await?;
+        while lanes.next().await {}
+        Ok(next)
     }
 
     pub(crate) async fn sweep_delayed(&self) -> Result<usize> {

@@ -2,7 +2,7 @@
 
 use chappe_rules::{Pdu, power::Power, redact};
 use chappe_store::{
-    Direction, EventMeta, EventNum, StateRef,
+    Direction, EventMeta, EventNum, StateRef, Status,
     events::EventIdKey,
     relations::{Child, Relation},
 };
@@ -118,15 +118,16 @@ impl Desk<'_> {
     /// Redacts what relates to an event that `draft` redacts, as far as the draft asks for it and the sender may.
     pub(crate) async fn redact_related(&mut self, by: By<'_>, draft: &Draft) -> Result<()> {
         let (Some(target), [_, ..]) = (&draft.redacts, &draft.with_relations[..]) else { return Ok(()) };
-        let wanted =
-            |rel_type: &String| draft.with_relations.iter().any(|with| with == "*" || with == rel_type);
-        let related = self.reader.all_related(self.nid, target).await?;
-        let nums: Vec<EventNum> = related
-            .into_iter()
-            .filter(|(rel_type, ..)| wanted(rel_type))
-            .map(|(_, _, child)| child.num)
-            .take(MOST_REDACTED)
-            .collect();
+        let mut nums = Vec::new();
+        for rel_type in self.reader.relation_types(self.nid, target, MOST_REDACTED).await? {
+            if draft.with_relations.iter().any(|with| with == "*" || *with == rel_type) {
+                let from = (&**target, &*rel_type);
+                let related =
+                    self.reader.related(self.nid, from, Direction::Forward, None, MOST_REDACTED).await?;
+                nums.extend(related.into_iter().map(|(_, child)| child.num));
+            }
+        }
+        nums.truncate(MOST_REDACTED);
         for pdu in self.pdus(&nums).await? {
             let event = pdu.event_id().to_owned();
             if self.check_redaction(by.sender, &event).await.is_ok() {
@@ -171,7 +172,9 @@ impl Desk<'_> {
 
     /// Takes back what [`Desk::index`] did for an event that loses its place.
     pub(crate) async fn unindex(&mut self, pdu: &Pdu, num: EventNum, meta: &EventMeta) -> Result<()> {
-        if let Some(relation) = meta.ordinal.and_then(|ordinal| relation_row(pdu, num, ordinal)) {
+        // What was redacted has lost its relation already.
+        let relation = meta.ordinal.filter(|_| meta.redacted_by.some().is_none());
+        if let Some(relation) = relation.and_then(|ordinal| relation_row(pdu, num, ordinal)) {
             self.tx.delete_relation(self.nid, &relation);
         }
         self.unwipe(pdu, num, meta.before).await?;
@@ -181,8 +184,19 @@ impl Desk<'_> {
         let Some(target) = self.reader.event_num(self.nid, target).await? else { return Ok(()) };
         let mut meta = self.reader.event_meta(self.nid, target).await?;
         if meta.redacted_by == num {
-            meta.redacted_by = EventNum::NONE;
-            self.tx.update_event(self.nid, target, &meta);
+            self.unredact(target, &mut meta).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows an event again whose redaction is taken back, with what it relates to.
+    pub(crate) async fn unredact(&mut self, num: EventNum, meta: &mut EventMeta) -> Result<()> {
+        meta.redacted_by = EventNum::NONE;
+        self.tx.update_event(self.nid, num, meta);
+        let Some(ordinal) = meta.ordinal.filter(|_| meta.status == Status::Accepted) else { return Ok(()) };
+        let relation = self.pdus(&[num]).await?.first().and_then(|pdu| relation_row(pdu, num, ordinal));
+        if let Some(relation) = relation {
+            self.tx.put_relation(self.nid, &relation);
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ use std::sync::Arc;
 
 use chappe_accounts::Accounts;
 use chappe_rules::{build::SigningKey, check::WeakKeys};
-use chappe_store::{RoomNid, StateRef, Store};
+use chappe_store::{RoomNid, StateChange, StateRef, Store};
 use chappe_world::World;
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
@@ -134,6 +134,10 @@ pub(crate) struct Inner {
     pub(crate) turns: turn::Turns,
     /// Wakes the worker that sends delayed events: there is one more, or one less.
     pub(crate) delayed: tokio::sync::Notify,
+    /// Rooms whose heads are to be brought together.
+    pub(crate) crowded: oversight::heads::Crowded,
+    /// What resolving committed versions of a room's state came to.
+    pub(crate) resolved: Cache<(RoomNid, Vec<StateRef>), Arc<Vec<StateChange>>>,
     /// Servers with joined users at a committed version of a room's state.
     pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
     /// Events that could not be completed: not tried again for a while.
@@ -170,6 +174,8 @@ impl Rooms {
             config,
             turns,
             delayed: tokio::sync::Notify::new(),
+            crowded: oversight::heads::Crowded::default(),
+            resolved: Cache::new(1_000),
             servers,
             hopeless,
             partial: partial::Partial::default(),

@@ -2,7 +2,7 @@
 
 mod blocks;
 mod evict;
-mod heads;
+pub(crate) mod heads;
 mod history;
 mod listing;
 mod power;

@@ -19,6 +19,10 @@ const LONGEST: u64 = 100;
 const USUAL: u64 = 20;
 /// Related events looked at for one page at most.
 const LOOKED_AT: usize = 5_000;
+/// Relation types of one event that are looked at.
+const TYPES: usize = 50;
+/// Threads looked at for one page at most.
+const THREADS: usize = 200;
 /// Events whose own relations are followed, at each depth, at most.
 const PARENTS: usize = 500;
 /// How deep `recurse` goes.
@@ -129,8 +133,8 @@ impl Rooms {
             threads.retain(|(_, at)| (at.position, at.value) < from);
         }
         let (mut seen, mut last) = (Vec::new(), None);
-        for (root, at) in threads {
-            if seen.len() == limit {
+        for (looked_at, (root, at)) in threads.into_iter().enumerate() {
+            if seen.len() == limit || looked_at == THREADS {
                 let next_batch =
                     last.map(|(position, num): (Position, EventNum)| format!("th{position}_{}", num.0));
                 let chunk = view.render(actor, &seen, Form::Full, Bundle::All).await?;
@@ -160,12 +164,15 @@ impl View<'_> {
             depth += 1;
             let mut children = Vec::new();
             for parent in &parents {
+                if found.len() + children.len() >= LOOKED_AT {
+                    break;
+                }
                 children.extend(self.children(parent, request, depth == 1).await?);
             }
-            let nums: Vec<EventNum> = children.iter().map(|(_, child)| child.num).collect();
             parents = if depth < deepest {
+                let nums: Vec<EventNum> = children.iter().take(PARENTS).map(|(_, child)| child.num).collect();
                 let events = self.reader.pdus(self.nid, &nums).await?;
-                events.into_iter().take(PARENTS).map(|event| event.event_id.clone()).collect()
+                events.into_iter().map(|event| event.event_id.clone()).collect()
             } else {
                 Vec::new()
             };
@@ -186,19 +193,26 @@ impl View<'_> {
         request: &RelationsRequest<'_>,
         direct: bool,
     ) -> Result<Vec<(i64, Child)>> {
-        let Some(rel_type) = request.rel_type.filter(|_| direct) else {
-            let all = self.reader.all_related(self.nid, parent).await?;
-            return Ok(all.into_iter().map(|(_, ordinal, child)| (ordinal, child)).collect());
+        let types = match request.rel_type.filter(|_| direct) {
+            Some(rel_type) => vec![rel_type.to_owned()],
+            None => self.reader.relation_types(self.nid, parent, TYPES).await?,
         };
         let direction = match request.direction {
             Direction::Backward => chappe_store::Direction::Backward,
             Direction::Forward => chappe_store::Direction::Forward,
         };
-        let from = match request.from {
+        // What relates to related events may lie on the other side of the token than they do.
+        let from = match request.from.filter(|_| request.recurse == Recurse::No) {
             Some(token) => Some(self.place(token).await?.0),
             None => None,
         };
-        Ok(self.reader.related(self.nid, (parent, rel_type), direction, from, LOOKED_AT).await?)
+        let mut found = Vec::new();
+        for rel_type in types {
+            found.extend(
+                self.reader.related(self.nid, (parent, &rel_type), direction, from, LOOKED_AT).await?,
+            );
+        }
+        Ok(found)
     }
 
     /// Sorts what was found and keeps what lies between the tokens.

@@ -135,8 +135,8 @@ impl Rooms {
         let mut budget = Budget { events: 0, states: 0, fill: false };
         let complete = checked.complete_as(&self.0, &mut budget, Source::Here).await?;
         match self.0.settle(&complete).await? {
-            Some(crate::receive::Verdict::Accepted) | None => Ok(ours.event_id().to_owned()),
-            Some(_) => Err(Error::Forbidden("the room changed while the user was invited".to_owned())),
+            crate::receive::Verdict::Accepted => Ok(ours.event_id().to_owned()),
+            _ => Err(Error::Forbidden("the room changed while the user was invited".to_owned())),
         }
     }
 

@@ -116,6 +116,10 @@ impl Rooms {
     }
 }
 
+/// Memberships at earlier states that are looked at for one question of another server, at most. What that leaves open is
+/// not seen: a server with very many users is told less of what was before their time.
+const MOST_LOOKS: usize = 20_000;
+
 fn member_key(user: &UserId) -> StateKey {
     StateKey::new(StateEventType::RoomMember, user)
 }
@@ -262,6 +266,7 @@ impl View<'_> {
         }
         let mut known: BTreeMap<StateRef, bool> = BTreeMap::new();
         let mut users = None;
+        let mut looks = MOST_LOOKS;
         let mut sees = Vec::with_capacity(events.len());
         for event in events {
             if matches!(event.meta.status, Status::Rejected | Status::Outlier) {
@@ -271,7 +276,7 @@ impl View<'_> {
             let before = event.meta.before;
             let allowed = match known.get(&before) {
                 Some(allowed) => *allowed,
-                None => self.server_sees_state(server, &mut users, before).await?,
+                None => self.server_sees_state(server, (&mut users, &mut looks), before).await?,
             };
             known.insert(before, allowed);
             let own = event.pdu.sender().server_name() == server;
@@ -301,11 +306,12 @@ impl View<'_> {
         Ok(told)
     }
 
-    /// `users` are the server's users with any membership now, found once where the visibility asks for them.
+    /// `users` are the server's users with any membership now, found once where the visibility asks for them; `looks` is at
+    /// how many of them may still be looked.
     async fn server_sees_state(
         &self,
         server: &ServerName,
-        users: &mut Option<Vec<StateKey>>,
+        (users, looks): (&mut Option<Vec<StateKey>>, &mut usize),
         at: StateRef,
     ) -> Result<bool> {
         let said = self.state_event_at(at, StateEventType::RoomHistoryVisibility, "").await?;
@@ -318,6 +324,10 @@ impl View<'_> {
             None => users.insert(self.users_of(server).await?),
         };
         for some in users.chunks(20) {
+            if *looks < some.len() {
+                return Ok(false);
+            }
+            *looks -= some.len();
             let members = self.state_events_at(at, some).await?;
             let memberships = members.iter().flatten().map(|event| membership(Some(&event.pdu)));
             if server_may_see(&visibility, memberships) {

@@ -101,16 +101,18 @@ impl Desk<'_> {
         let Some(target) = target_of(pdu) else { return Ok(()) };
         let Some(stay) = self.ended_stay(pdu, &target, before).await? else { return Ok(()) };
         let mut back = Vec::new();
-        self.walk_back(&stay, |desk, row, _, mut meta| {
+        self.walk_back(&stay, |_, row, _, meta| {
             if meta.redacted_by == num {
-                back.push(row.num.0);
-                meta.redacted_by = EventNum::NONE;
-                desk.tx.update_event(desk.nid, row.num, &meta);
+                back.push((row.num, meta));
             }
         })
         .await?;
+        for (num, meta) in &mut back {
+            self.unredact(*num, meta).await?;
+        }
         if !back.is_empty() {
-            self.tx.log(LogEntry::Purged { room: self.nid.0, events: back });
+            let events = back.into_iter().map(|(num, _)| num.0).collect();
+            self.tx.log(LogEntry::Purged { room: self.nid.0, events });
         }
         Ok(())
     }

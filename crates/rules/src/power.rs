@@ -36,6 +36,12 @@ impl Power {
         &self.creators
     }
 
+    /// Everybody who is above others by name: the creators, and whoever has a level of their own.
+    pub fn named(&self) -> BTreeSet<OwnedUserId> {
+        let levels = self.levels.as_ref().and_then(|levels| levels.users(&self.rules).ok().flatten());
+        levels.into_iter().flatten().map(|(user, _)| user).chain(&self.creators).cloned().collect()
+    }
+
     /// The level of a user; creators of rooms of version 12 and later are above every number.
     pub fn of(&self, user: &UserId) -> UserPowerLevel {
         let creator = self.creators.contains(user);

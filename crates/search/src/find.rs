@@ -8,7 +8,7 @@ use std::{
 };
 
 use chappe_rooms::{Actor, Bundle, Form, Profile, Seen, View, passes};
-use chappe_store::{EventNum, RoomNid, state::StateKey};
+use chappe_store::{RoomNid, state::StateKey};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, api::client::filter::RoomEventFilter, events::StateEventType,
 };
@@ -339,15 +339,7 @@ async fn state(view: &View<'_>, actor: &Actor, shown: &[Seen]) -> Result<Option<
         Err(chappe_rooms::Error::Forbidden(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let senders: BTreeSet<OwnedUserId> =
-        shown.iter().map(|seen| seen.event.pdu.sender().to_owned()).collect();
-    let keys: Vec<StateKey> =
-        senders.iter().map(|user| StateKey::new(StateEventType::RoomMember, user)).collect();
-    let mut nums: Vec<EventNum> =
-        view.reader.state_without_members(view.nid, at).await?.into_iter().map(|(_, num)| num).collect();
-    let members = view.state_events_at(at, &keys).await?;
-    nums.extend(members.into_iter().flatten().map(|member| member.num));
-    Ok(Some(view.render_state(&view.load(&nums).await?, Form::Full)?))
+    Ok(Some(view.render_state(&view.state_for(at, shown).await?, Form::Full)?))
 }
 
 /// The words of the hits that are meant, as they stand there.

@@ -191,6 +191,8 @@ impl House {
         let rooms = self.rooms.clone();
         self.world.spawn("delayed events", async move { rooms.run_delayed().await });
         let rooms = self.rooms.clone();
+        self.world.spawn("heads of rooms", async move { rooms.run_heads().await });
+        let rooms = self.rooms.clone();
         self.world.spawn("rooms without members", async move {
             if let Err(error) = rooms.resume_partial().await {
                 tracing::error!(%error, "the members of rooms that were joined before are not fetched");

@@ -223,6 +223,27 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(|((_, _, user), num)| (user, num)).collect())
     }
 
+    /// The first user with a membership of whom something holds: no more members are read than it takes.
+    pub async fn find_member(
+        &self,
+        nid: RoomNid,
+        membership: Membership,
+        holds: impl Fn(&UserId) -> bool,
+    ) -> Result<Option<OwnedUserId>, Error> {
+        const PAGE: usize = 200;
+        let mut page = self.some_members(nid, membership, PAGE).await?;
+        loop {
+            let last = page.last().map(|(user, _)| user.clone());
+            if let Some((user, _)) = page.into_iter().find(|(user, _)| holds(user)) {
+                return Ok(Some(user));
+            }
+            let Some(last) = last else { return Ok(None) };
+            let from = (nid, membership, last);
+            let rows = self.scan_from::<RoomMembers>(&(nid, membership), &from, PAGE + 1).await?;
+            page = rows.into_iter().skip(1).map(|((_, _, user), num)| (user, num)).collect();
+        }
+    }
+
     /// The first `limit` users with a membership.
     pub async fn some_members(
         &self,

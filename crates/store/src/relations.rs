@@ -101,14 +101,16 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(|((_, _, _, ordinal), child)| (ordinal, child)).collect())
     }
 
-    /// All related events of every type: `(relation type, ordinal, child)`.
-    pub async fn all_related(
+    /// The types of up to `limit` relations that an event has.
+    pub async fn relation_types(
         &self,
         nid: RoomNid,
         parent: &EventId,
-    ) -> Result<Vec<(String, i64, Child)>, Error> {
-        let rows = self.scan_all::<Relations>(&(nid, EventIdKey::from(parent))).await?;
-        Ok(rows.into_iter().map(|((_, _, rel, ordinal), child)| (rel, ordinal, child)).collect())
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
+        let prefix = (nid, EventIdKey::from(parent));
+        let rows = self.scan::<RelationCounts>(&prefix, Direction::Forward, limit).await?;
+        Ok(rows.into_iter().filter(|(_, count)| *count > 0).map(|((_, _, rel), _)| rel).collect())
     }
 
     /// The threads of a room with their latest replies, the most recently answered first.

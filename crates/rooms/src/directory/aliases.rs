@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chappe_rules::power::Power;
 use chappe_store::{Tx, aliases::Alias};
+use futures_util::future::join_all;
 use ruma::{
     OwnedRoomAliasId, OwnedServerName, RoomAliasId, RoomId, UserId,
     events::{StateEventType, TimelineEventType, room::power_levels::UserPowerLevel},
@@ -171,7 +172,7 @@ impl Rooms {
         content: &Map<String, Value>,
     ) -> Result<()> {
         let view = self.view(room).await?;
-        if view.access(&actor.user).await.ok() != Some(Access::Joined) {
+        if !view.may_set_aliases(&actor.user).await? {
             // Nobody is asked anything for a sender whom the rules refuse anyway.
             return Ok(());
         }
@@ -184,12 +185,12 @@ impl Rooms {
         if new.len() > NEW_ALIASES {
             return Err(Error::InvalidParam("too many new aliases".to_owned()));
         }
-        for alias in new {
-            let target = self.resolve_alias(alias).await;
-            if target.is_ok_and(|target| target.room_id == room) {
-                continue;
+        // Side by side: each may take a server as long as it likes.
+        let targets = join_all(new.iter().map(|alias| self.resolve_alias(alias))).await;
+        for (alias, target) in new.into_iter().zip(targets) {
+            if !target.is_ok_and(|target| target.room_id == room) {
+                return Err(Error::BadAlias(alias.clone()));
             }
-            return Err(Error::BadAlias(alias.clone()));
         }
         Ok(())
     }

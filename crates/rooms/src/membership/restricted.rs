@@ -84,8 +84,13 @@ impl Rooms {
     pub(crate) async fn who_may_invite(&self, desk: &Desk<'_>) -> Result<Option<OwnedUserId>> {
         let Some(power) = desk.power_at(desk.state.current()).await? else { return Ok(None) };
         let needed = UserPowerLevel::Int(power.to_invite());
-        let members = desk.reader.members(desk.nid, Membership::Join).await?;
-        let mut ours = members.into_iter().map(|(user, _)| user);
-        Ok(ours.find(|user| user.server_name() == self.server() && power.of(user) >= needed))
+        let may = |user: &UserId| user.server_name() == self.server() && power.of(user) >= needed;
+        // Those with a level of their own are few, the members may be many.
+        for user in power.named().into_iter().filter(|user| may(user)) {
+            if matches!(desk.reader.membership(desk.nid, &user).await?, Some((Membership::Join, _))) {
+                return Ok(Some(user));
+            }
+        }
+        Ok(desk.reader.find_member(desk.nid, Membership::Join, may).await?)
     }
 }

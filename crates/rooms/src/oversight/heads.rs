@@ -1,6 +1,9 @@
 //! The heads of a room: events that nothing follows yet. Many of them make every new event dear.
 
-use ruma::{OwnedEventId, RoomId, events::TimelineEventType};
+use std::{collections::BTreeSet, time::Duration};
+
+use parking_lot::Mutex;
+use ruma::{OwnedEventId, OwnedRoomId, RoomId, events::TimelineEventType};
 use serde_json::Map;
 
 use crate::{Actor, Draft, Error, Result, Rooms, read::view::Event};
@@ -9,6 +12,29 @@ use crate::{Actor, Draft, Error, Result, Rooms, read::view::Event};
 const DUMMY: &str = "org.matrix.dummy_event";
 /// Events sent to bring the heads together, at most.
 const MOST: usize = 20;
+
+/// From so many heads on a user of this server brings them together unasked.
+pub(crate) const MANY: usize = 10;
+/// Rooms that are remembered for that.
+const ROOMS: usize = 10_000;
+/// Longest time that one room gets.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Rooms with many heads.
+#[derive(Default)]
+pub(crate) struct Crowded {
+    rooms: Mutex<BTreeSet<OwnedRoomId>>,
+    news: tokio::sync::Notify,
+}
+
+impl Crowded {
+    pub(crate) fn add(&self, room: &RoomId) {
+        let mut rooms = self.rooms.lock();
+        if rooms.len() < ROOMS && rooms.insert(room.to_owned()) {
+            self.news.notify_one();
+        }
+    }
+}
 
 /// An event that nothing follows yet.
 #[derive(Clone, Debug)]
@@ -50,6 +76,25 @@ impl Rooms {
             now = after;
         }
         Ok(before.saturating_sub(now))
+    }
+
+    /// Brings the heads of rooms together that have many, as they come to have them, until the server stops. One task of a
+    /// server runs this.
+    pub async fn run_heads(&self) {
+        let (world, crowded) = (&self.0.world, &self.0.crowded);
+        loop {
+            tokio::select! {
+                () = world.stopping() => return,
+                () = crowded.news.notified() => {}
+            }
+            while let Some(room) = { crowded.rooms.lock().pop_first() } {
+                match world.timeout(PATIENCE, self.merge_heads(&room)).await {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => tracing::debug!(%room, %error, "the heads stay as they are"),
+                    None => tracing::info!(%room, "the heads could not be brought together in time"),
+                }
+            }
+        }
     }
 
     async fn say_nothing(&self, room: &RoomId) -> Result<()> {

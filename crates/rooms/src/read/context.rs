@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use chappe_rules::client::Form;
+use chappe_store::{StateRef, state::StateKey};
 use ruma::{
     EventId, RoomId, UserId,
     api::{Direction, client::filter::RoomEventFilter},
+    events::StateEventType,
 };
 use serde_json::value::RawValue;
 
@@ -113,12 +115,22 @@ impl View<'_> {
         shown: &[Seen],
         filter: &RoomEventFilter,
     ) -> Result<Vec<Event>> {
-        let mut state = self.reader.full_state(self.nid, last.meta.after).await?;
+        let at = last.meta.after;
         if wants_lazy_members(filter) {
-            let senders: BTreeSet<&str> = shown.iter().map(|seen| seen.event.pdu.sender().as_str()).collect();
-            state.retain(|(key, _)| key.event_type() != "m.room.member" || senders.contains(&*key.state_key));
+            return self.state_for(at, shown).await;
         }
-        let nums: Vec<_> = state.into_iter().map(|(_, num)| num).collect();
-        self.load(&nums).await
+        let state = self.reader.full_state(self.nid, at).await?;
+        self.load(&state.into_iter().map(|(_, num)| num).collect::<Vec<_>>()).await
+    }
+
+    /// A state, of its members those who said what is shown. What it costs does not grow with the members.
+    pub async fn state_for(&self, at: StateRef, shown: &[Seen]) -> Result<Vec<Event>> {
+        let senders: BTreeSet<&UserId> = shown.iter().map(|seen| seen.event.pdu.sender()).collect();
+        let keys: Vec<StateKey> =
+            senders.into_iter().map(|user| StateKey::new(StateEventType::RoomMember, user)).collect();
+        let rest = self.reader.state_without_members(self.nid, at).await?;
+        let mut state = self.load(&rest.into_iter().map(|(_, num)| num).collect::<Vec<_>>()).await?;
+        state.extend(self.state_events_at(at, &keys).await?.into_iter().flatten());
+        Ok(state)
     }
 }

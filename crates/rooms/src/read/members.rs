@@ -47,7 +47,7 @@ impl Rooms {
     ) -> Result<Vec<Box<RawValue>>> {
         let (view, access) = self.whole_view(actor, room).await?;
         let at = match request.at {
-            Some(token) => view.state_before(token, access).await?,
+            Some(token) => view.state_before(&actor.user, token, access).await?,
             None => access.state(view.head.state),
         };
         let nums = view.member_nums(at, request.membership.as_ref()).await?;
@@ -92,20 +92,35 @@ impl Rooms {
     }
 }
 
+fn no_history() -> Error {
+    Error::Forbidden("you may not see what the room was like then".to_owned())
+}
+
 impl View<'_> {
-    /// The state just before the place a token stands for, no later than the user may see.
-    async fn state_before(&self, token: &str, access: Access) -> Result<StateRef> {
+    /// The state just before the place a token stands for, no later and no earlier than the user may see.
+    async fn state_before(&self, user: &UserId, token: &str, access: Access) -> Result<StateRef> {
         let place = self.place(token).await?.0;
         if place >= access.end().min(self.head.next_live) {
             return Ok(access.state(self.head.state));
         }
         if let Some(before) = self.reader.timeline_back(self.nid, place, 1).await?.first() {
-            return Ok(self.reader.event_meta(self.nid, before.num).await?.after);
+            let event = self.load_one(before.num).await?;
+            let after = event.meta.after;
+            if !self.visible(user, vec![event]).await?.is_empty() {
+                return Ok(after);
+            }
+            // Before their time here; this is where it began, as far as is known.
+            let (_, own) = self.reader.membership(self.nid, user).await?.ok_or_else(no_history)?;
+            return Ok(self.reader.event_meta(self.nid, own).await?.after);
         }
         // At the very beginning: a room made here has nobody before its creator's join, one joined elsewhere has.
         let first = self.reader.timeline_forward(self.nid, place, 2).await?;
         let nums: Vec<EventNum> = first.iter().map(|row| row.num).collect();
         let metas = self.reader.event_metas(self.nid, &nums).await?;
+        let seen = self.visible(user, self.load(&nums).await?).await?;
+        if seen.is_empty() {
+            return Err(no_history());
+        }
         let before = metas.first().ok_or(Error::NotFound("event at this token"))?.before;
         let joined = metas.last().map_or(before, |creator| creator.after);
         Ok(if before == StateRef::EMPTY { joined } else { before })

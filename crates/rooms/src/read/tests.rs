@@ -326,3 +326,32 @@ async fn the_common_form_is_rendered_once() {
         assert_eq!(rendered["event_id"], event.as_str());
     }
 }
+
+#[tokio::test]
+async fn who_was_there_before_ones_time_is_not_told_where_history_is_hidden() {
+    let town = Town::new();
+    let (anna, bob, carl) = (actor("anna"), actor("bob"), actor("carl"));
+    let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
+    let hidden = json!({ "history_visibility": "joined" });
+    town.set(&anna, &room, "m.room.history_visibility", "", hidden).await;
+    town.join(&carl, &room).await;
+    town.rooms.leave(&carl, &room, Some("a private matter".to_owned())).await.unwrap();
+    town.say(&anna, &room, json!({ "body": "then" })).await;
+    let filter = RoomEventFilter::default();
+    let then = page(&town, &anna, &room, back(None, 1, &filter)).await.end.unwrap();
+    town.join(&bob, &room).await;
+    let joined = async |who: &Actor, at: &str| {
+        let request = MembersRequest { at: Some(at), ..MembersRequest::default() };
+        let members = town.rooms.members(who, &room, &request).await.unwrap();
+        let members: Vec<Value> = members.iter().map(|event| value(event)).collect();
+        let is_in = |event: &&Value| event["content"]["membership"] == "join";
+        members
+            .iter()
+            .filter(is_in)
+            .map(|event| event["state_key"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(joined(&anna, &then).await, [anna.user.as_str()]);
+    // As it was when he came.
+    assert_eq!(joined(&bob, &then).await, [anna.user.as_str(), bob.user.as_str()]);
+}

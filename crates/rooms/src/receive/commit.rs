@@ -6,7 +6,7 @@ use super::{
     Complete,
     judge::{Judged, Verdict},
 };
-use crate::{Error, Inner, Result, desk::Desk, turn::ATTEMPTS};
+use crate::{Error, Inner, Result, desk::Desk, oversight::heads::MANY, turn::ATTEMPTS};
 
 /// What one commit came to.
 pub(super) enum Step {
@@ -17,30 +17,43 @@ pub(super) enum Step {
 }
 
 impl Inner {
-    /// Judges an event and gives it its place; tried again when another writer was first. Gives what the rules said,
-    /// `None` if it had its place already.
-    pub(crate) async fn settle(&self, complete: &Complete) -> Result<Option<Verdict>> {
+    /// Judges an event and gives it its place; tried again when another writer was first. Gives what the rules said, now
+    /// or when the event first came.
+    pub(crate) async fn settle(&self, complete: &Complete) -> Result<Verdict> {
         let _turn = self.turn(&complete.room).await;
         self.settle_in_turn(complete).await
     }
 
     /// As [`Inner::settle`], for whoever holds the room's turn.
-    pub(crate) async fn settle_in_turn(&self, complete: &Complete) -> Result<Option<Verdict>> {
+    pub(crate) async fn settle_in_turn(&self, complete: &Complete) -> Result<Verdict> {
         for _ in 0..ATTEMPTS {
             let desk = Desk::open(self, &complete.room).await?;
-            let Some(judged) = complete.judge(desk).await? else { return Ok(None) };
+            let Some(judged) = complete.judge(desk).await? else { return self.said_before(complete).await };
             match judged.commit().await {
                 Ok(Step::Done(verdict)) => {
                     if verdict != Verdict::Accepted {
                         tracing::info!(event = %complete.pdu.event_id(), ?verdict, "received event not followed");
                     }
-                    return Ok(Some(verdict));
+                    return Ok(verdict);
                 }
                 Ok(Step::Staged) | Err(Error::Retry) => {}
                 Err(error) => return Err(error),
             }
         }
         Err(Error::Retry)
+    }
+
+    /// What was said of an event that has been judged. Whoever sends it again is told no more than the first time.
+    async fn said_before(&self, complete: &Complete) -> Result<Verdict> {
+        let desk = Desk::open(self, &complete.room).await?;
+        let num = desk.own_num(&complete.pdu).await?.ok_or(Error::Retry)?;
+        let refused = || "the event was refused before".to_owned();
+        match desk.reader.event_meta(desk.nid, num).await?.status {
+            Status::Accepted => Ok(Verdict::Accepted),
+            Status::SoftFailed => Ok(Verdict::SoftFailed(refused())),
+            Status::Rejected => Ok(Verdict::Rejected(refused())),
+            Status::Outlier => Err(Error::Retry),
+        }
     }
 }
 
@@ -148,6 +161,9 @@ impl Judged<'_> {
         if !followed {
             desk.head.extremities.push(num);
             desk.head.depth = desk.head.depth.max(placing.pdu.depth());
+            if desk.head.extremities.len() > MANY {
+                desk.inner.crowded.add(&desk.room_id);
+            }
         }
         desk.changes_to_states(&refs).await
     }

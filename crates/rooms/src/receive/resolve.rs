@@ -1,6 +1,9 @@
 //! One state out of several: only what conflicts is looked at.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use chappe_rules::{
     pdu::Judged,
@@ -13,6 +16,9 @@ use crate::{
     Error, Result,
     desk::{Desk, rule_key, store_key},
 };
+
+/// Changes of a resolution that is remembered, at most.
+const REMEMBERED: usize = 1_000;
 
 /// The conflicted keys: for each, its event in each of the states.
 type Conflicted = BTreeMap<KeyId, Vec<EventNum>>;
@@ -32,8 +38,25 @@ impl Desk<'_> {
         Ok(target.into_iter().map(|(key, num)| StateChange { key, num }).collect())
     }
 
-    /// What makes the first of several committed states their resolution.
+    /// What makes the first of several committed states their resolution. Remembered: while a room has the same heads, each
+    /// message that comes on one of them asks again.
     pub(super) async fn resolved_changes(&self, refs: &[StateRef]) -> Result<Vec<StateChange>> {
+        // Until the members of a room are known, what was rejected may yet be allowed.
+        if refs.len() < 2 || self.head.partial {
+            return self.resolve_changes(refs).await;
+        }
+        let asked = (self.nid, refs.to_vec());
+        if let Some(known) = self.inner.resolved.get(&asked) {
+            return Ok(known.to_vec());
+        }
+        let changes = self.resolve_changes(refs).await?;
+        if changes.len() <= REMEMBERED {
+            self.inner.resolved.insert(asked, Arc::new(changes.clone()));
+        }
+        Ok(changes)
+    }
+
+    async fn resolve_changes(&self, refs: &[StateRef]) -> Result<Vec<StateChange>> {
         let conflicted = self.conflicted(refs).await?;
         if conflicted.is_empty() {
             return Ok(Vec::new());

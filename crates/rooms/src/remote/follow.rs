@@ -42,8 +42,8 @@ impl Inner {
             return Ok(false);
         }
         match self.settle_in_turn(&complete).await? {
-            Some(Verdict::Accepted) | None => Ok(true),
-            Some(Verdict::SoftFailed(reason) | Verdict::Rejected(reason)) => Err(Error::Forbidden(reason)),
+            Verdict::Accepted => Ok(true),
+            Verdict::SoftFailed(reason) | Verdict::Rejected(reason) => Err(Error::Forbidden(reason)),
         }
     }
 }

@@ -84,8 +84,8 @@ impl Rooms {
         let complete = checked.complete_as(&self.0, &mut nothing, Source::PassedOn).await?;
         let complete = self.0.with_opinion(complete).await;
         match self.0.settle(&complete).await? {
-            Some(Verdict::Accepted) | None => Ok(pdu),
-            Some(Verdict::SoftFailed(reason) | Verdict::Rejected(reason)) => Err(Error::Forbidden(reason)),
+            Verdict::Accepted => Ok(pdu),
+            Verdict::SoftFailed(reason) | Verdict::Rejected(reason) => Err(Error::Forbidden(reason)),
         }
     }
 

@@ -13,7 +13,11 @@ const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:a.example";
 
 async fn server() -> Rooms {
-    let rooms = Net::default().server("a.example", 1);
+    server_on(&Net::default()).await
+}
+
+async fn server_on(net: &Net) -> Rooms {
+    let rooms = net.server("a.example", 1);
     for name in ["alice", "bob"] {
         let new = NewUser { localpart: Some(name.to_owned()), ..NewUser::default() };
         rooms.0.accounts.create_user(new).await.unwrap();
@@ -152,6 +156,34 @@ async fn the_worker_wakes_for_what_is_due() {
         }
     };
     assert!(world.timeout(Duration::from_secs(2), sent).await.is_some());
+    assert!(world.shut_down(Duration::from_secs(1)).await.is_empty());
+    drop(worker);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_takes_long_holds_up_nobody_else() {
+    let net = Net::default();
+    let rooms = server_on(&net).await;
+    net.silent.lock().insert("silent.example".try_into().unwrap());
+    let (alices, bobs) = (room(&rooms, ALICE, json!({})).await, room(&rooms, BOB, json!({})).await);
+    for number in 0..20 {
+        let alias = json!({ "alias": format!("#{number}:silent.example") });
+        let draft = state("m.room.canonical_alias", "", &alias);
+        rooms.schedule(&actor(ALICE), &alices, draft, 500, None).await.unwrap();
+    }
+    rooms.schedule(&actor(BOB), &bobs, text("soon"), 700, None).await.unwrap();
+    let world = rooms.0.world.clone();
+    let worker = {
+        let rooms = rooms.clone();
+        world.spawn("delayed events", async move { rooms.run_delayed().await })
+    };
+    let sent = async {
+        while !rooms.all_delayed(&user(BOB)).await.unwrap().is_empty() {
+            world.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(world.timeout(Duration::from_secs(2), sent).await.is_some());
+    assert_eq!(rooms.all_delayed(&user(ALICE)).await.unwrap().len(), 20);
     assert!(world.shut_down(Duration::from_secs(1)).await.is_empty());
     drop(worker);
 }

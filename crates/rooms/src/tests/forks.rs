@@ -1,10 +1,18 @@
 //! Forks: what becomes a head and what does not, and states with holes.
 
+use std::time::Duration;
+
 use chappe_store::{EventNum, Status};
-use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, server_name};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName,
+    room_version_rules::RoomVersionRules, server_name,
+};
 use serde_json::{json, value::RawValue};
 
-use super::net::{Net, actor, bodies, room, say, state, user, whole_state};
+use super::{
+    malformed::signed_in,
+    net::{Net, actor, bodies, room, say, state, user, whole_state},
+};
 use crate::{Change, Rooms};
 
 const ALICE: &str = "@alice:a.example";
@@ -96,6 +104,41 @@ async fn a_gap_is_followed_back_to_what_is_known() {
     assert!(hand(&said[299], &id, (&a, server_name!("a.example")), &b).await);
     assert_eq!(heads(&b, &id).await, said[299..]);
     assert_eq!(bodies(&b, &id).await.len(), 300);
+}
+
+#[tokio::test]
+async fn many_heads_are_brought_together_unasked() {
+    let net = Net::default();
+    let a = net.server("a.example", 1);
+    let b = net.server("b.example", 2);
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let said = say(&b, BOB, &id, "one of many").await;
+    let said = raw(&b, &id, &said).await;
+    let forks: Vec<Box<RawValue>> = (0..30)
+        .map(|number| {
+            let mut event: CanonicalJsonObject = serde_json::from_str(said.get()).unwrap();
+            let content =
+                CanonicalJsonObject::from([("body".to_owned(), CanonicalJsonValue::Integer(number.into()))]);
+            event.insert("content".to_owned(), CanonicalJsonValue::Object(content));
+            signed_in(&RoomVersionRules::V11, event)
+        })
+        .collect();
+    let world = a.0.world.clone();
+    let worker = {
+        let a = a.clone();
+        world.spawn("heads", async move { a.run_heads().await })
+    };
+    let taken = a.receive(server_name!("b.example"), forks).await;
+    assert!(taken.iter().all(|outcome| outcome.result.is_ok()));
+    let together = async {
+        while heads(&a, &id).await.len() > 10 {
+            world.sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(world.timeout(Duration::from_secs(10), together).await.is_some());
+    assert!(world.shut_down(Duration::from_secs(1)).await.is_empty());
+    drop(worker);
 }
 
 #[tokio::test]

@@ -133,6 +133,25 @@ async fn only_the_right_membership_of_ones_own_user_is_accepted() {
 }
 
 #[tokio::test]
+async fn a_refused_join_is_refused_again() {
+    let net = Net::default();
+    let (a, _b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
+    let id = room(&a, ALICE, json!({ "initial_state": [rule], "room_version": "11" })).await;
+    let origin = server_name!("b.example");
+    let template = a.make_knock(origin, &id, &user(BOB), crate::VERSIONS).await.unwrap();
+    let join = with_field(&template.event, |event| event["content"] = json!({ "membership": "join" }));
+    let rules = &RoomVersionRules::V11;
+    let join = signed_in(rules, serde_json::from_str(join.get()).unwrap());
+    let event_id = Pdu::parse(rules, join.get().as_bytes()).unwrap().event_id().to_owned();
+    let member = SignedMember { event_id, pdu: join };
+    for _ in 0..2 {
+        let answer = a.accept_join(origin, &id, member.clone(), Extent::Whole).await;
+        assert!(matches!(answer, Err(Error::Forbidden(_))), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn strangers_and_those_who_left_read_nothing() {
     let net = Net::default();
     let (a, b, id) = open_room(&net).await;
