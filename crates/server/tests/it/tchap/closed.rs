@@ -1,4 +1,4 @@
-//! Rows 102 and 103, and what strangers try (attack families 25, 26, 32 and 40): who is not of the network is nobody here.
+//! Rows 102 and 103, and what strangers try (attack families 25, 26, 31, 32 and 40): who is not of the network is nobody here.
 
 use chappe_world::FakeNet;
 use http::StatusCode;

@@ -1,5 +1,5 @@
 //! The State's network, as `docs/tchap.md` lists it: servers of agents, one of externals, and servers without rules. Each
-//! test is named after its row.
+//! test is named after its row, or after its family of attacks (`docs/security.md`).
 
 mod accounts;
 mod calls;
