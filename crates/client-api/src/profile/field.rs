@@ -42,6 +42,7 @@ pub(super) async fn show(
     Ok(Json(Value::Object(answer)))
 }
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn set(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
