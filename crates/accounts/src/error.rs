@@ -98,6 +98,12 @@ pub enum Error {
     /// Send less: 413 `M_TOO_LARGE`.
     #[error("{0} too large")]
     TooLarge(&'static str),
+    /// A name of a profile field is too long: 400 `M_KEY_TOO_LARGE`.
+    #[error("the name of a profile field has at most 255 bytes")]
+    FieldNameTooLarge,
+    /// A profile would be too large: 400 `M_PROFILE_TOO_LARGE`.
+    #[error("a profile has at most 64 KiB")]
+    ProfileTooLarge,
     /// One account cannot keep more: remove some, 400 `M_RESOURCE_LIMIT_EXCEEDED`-like (`M_LIMIT_EXCEEDED` without retry).
     #[error("too many {0}")]
     TooMany(&'static str),

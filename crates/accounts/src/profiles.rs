@@ -81,7 +81,7 @@ impl Accounts {
                 Some(value) => {
                     profile.fields.insert(field.to_owned(), value.clone());
                     if profile.size() > PROFILE_BYTES {
-                        return Err(Error::TooLarge("profile"));
+                        return Err(Error::ProfileTooLarge);
                     }
                     tx.put::<Profiles>(&row, &value.to_string().into_bytes());
                 }
@@ -99,7 +99,7 @@ impl Accounts {
 
 fn check_field(field: &str, value: Option<&Value>) -> Result<(), Error> {
     if field.len() > NAME_BYTES {
-        return Err(Error::TooLarge("profile field name"));
+        return Err(Error::FieldNameTooLarge);
     }
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
     if !field.starts_with(|c: char| c.is_ascii_lowercase()) || !field.chars().all(fits) {

@@ -27,7 +27,7 @@ use ruma::UserId;
 use crate::Jobs;
 
 pub(crate) use self::{
-    admit::Administrator,
+    admit::{Administrator, Paths},
     body::Body,
     error::{Error, Result},
     page::{Dir, Page},
@@ -61,8 +61,9 @@ pub fn routes() -> Routes<Api> {
 
 /// The router: the routes behind the question who asks.
 pub fn router(api: Api) -> Router {
-    let admit = from_fn_with_state(api.clone(), admit::admit);
-    routes().into_router().route_layer(admit).with_state(api)
+    let routes = routes();
+    let admit = from_fn_with_state((api.clone(), Paths::of(&routes)), admit::admit);
+    routes.into_router().route_layer(admit).with_state(api)
 }
 
 impl Api {

@@ -209,6 +209,11 @@ pub enum Users {
         #[arg(long = "password-file", value_name = "FILE", value_parser = first_line)]
         password: Option<String>,
     },
+    /// End all devices of an account and its log-ins in browsers
+    LogOut {
+        /// User name or user id
+        user: String,
+    },
     /// Close an account for good
     Deactivate {
         /// User name or user id

@@ -60,6 +60,8 @@ impl From<chappe_accounts::Error> for Error {
             E::TooLarge(_) => {
                 chappe_web::Error::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error.to_string())
             }
+            E::FieldNameTooLarge => bad_request("M_KEY_TOO_LARGE", &error),
+            E::ProfileTooLarge => bad_request("M_PROFILE_TOO_LARGE", &error),
             E::TooMany(_) => bad_request("M_LIMIT_EXCEEDED", &error),
             E::ThreepidInUse => bad_request("M_THREEPID_IN_USE", &error),
             E::AddressDenied(_) => forbidden("M_THREEPID_DENIED", &error),

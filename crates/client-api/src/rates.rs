@@ -24,6 +24,8 @@ pub struct Rates {
     pub registration: Rate,
     /// Events sent by one user.
     pub message: Rate,
+    /// Changes of name and picture by one user: all of the user's rooms are told of each.
+    pub profile: Rate,
     /// Joins, knocks and room creations of one user.
     pub join: Rate,
     /// Invites by one user.
@@ -53,6 +55,7 @@ impl Default for Rates {
             sso: Rate::new(1.0, 60),
             registration: Rate::new(0.2, 10),
             message: Rate::new(10.0, 100),
+            profile: Rate::new(0.02, 10),
             join: Rate::new(0.5, 30),
             invite: Rate::new(0.5, 50),
             address_invite: Rate::new(0.2, 10),

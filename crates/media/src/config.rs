@@ -15,7 +15,7 @@ pub struct Config {
     pub remote_at_once: usize,
     /// The same, from one server.
     pub remote_at_once_per_server: usize,
-    /// The same, for one user.
+    /// The same, for one user, together with media that have to be scanned before they are given out.
     pub remote_at_once_per_user: usize,
     /// Days after which a medium of another server that nobody asked for is removed here; 0: never.
     pub remote_unused_days: u64,

@@ -173,7 +173,7 @@ impl Media {
 }
 
 /// Media ids are opaque, but only these characters are legal (client-server API, "Matrix Content (`mxc://`) URIs").
-fn is_media_id(id: &str) -> bool {
+pub(crate) fn is_media_id(id: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     !id.is_empty() && id.len() <= 255 && id.bytes().all(legal)
 }

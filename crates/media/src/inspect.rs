@@ -7,13 +7,15 @@ use chappe_store::media::Medium;
 use ruma::ServerName;
 use tokio::fs::File;
 
-use crate::{Content, Error, Media, Reach};
+use crate::{Content, Error, Media, Reach, fetch::is_media_id};
 
 /// Who looks at files.
 #[async_trait]
 pub trait Inspector: Send + Sync {
     /// Whether a file may be given out, known by the SHA-256 of its bytes; why that could not be found out.
     async fn is_clean(&self, sha256: &[u8; 32], file: &mut File, size: u64) -> Result<bool, String>;
+    /// Whether that can be said of a file without looking at it.
+    async fn is_known(&self, sha256: &[u8; 32]) -> Result<bool, String>;
 }
 
 impl Media {
@@ -29,6 +31,22 @@ impl Media {
         let sha256 = self.hash_of(server, id, &medium).await?.ok_or(Error::NotFound)?;
         self.saw(server, id);
         Ok((self.open_content(medium).await?, sha256))
+    }
+
+    /// Whether nobody has to look at a medium before it is given out or refused. At what has to be fetched first somebody
+    /// has to.
+    pub async fn is_inspected(&self, server: &ServerName, id: &str) -> Result<bool, Error> {
+        let Some(inspector) = &self.0.inspector else { return Ok(true) };
+        if !is_media_id(id) {
+            return Ok(true);
+        }
+        match self.known(server, id).await? {
+            None => Ok(self.is_local(server)),
+            Some(Medium { sha256: Some(sha256), .. }) => {
+                inspector.is_known(&sha256).await.map_err(Error::NotInspected)
+            }
+            Some(_) => Ok(false),
+        }
     }
 
     /// Refuses what is not clean.

@@ -106,12 +106,10 @@ impl Examiner {
         }
         let before = self.verdict(sha256).await?;
         let now = self.0.world.now();
-        if let Some(verdict) = before.filter(|verdict| verdict.at + self.kept_ms() > now) {
+        if let Some(verdict) = before.filter(|verdict| self.counts(verdict)) {
             return Ok(if verdict.clean { Outcome::Clean } else { Outcome::Found(String::new()) });
         }
-        if let Some((until, too_large)) = self.0.troubles.get(sha256)
-            && until > self.0.world.instant()
-        {
+        if let Some(too_large) = self.trouble(sha256) {
             let said = "the last scan failed a moment ago".to_owned();
             return if too_large { Ok(Outcome::TooLarge) } else { Err(Error::Engine(said)) };
         }
@@ -143,6 +141,16 @@ impl Examiner {
         Ok(self.0.store.read().get::<Verdicts>(sha256).await?.map(|Json(verdict)| verdict))
     }
 
+    fn counts(&self, verdict: &Verdict) -> bool {
+        verdict.at + self.kept_ms() > self.0.world.now()
+    }
+
+    /// Whether a scan of these bytes has just come to nothing, and if so because they are too many.
+    fn trouble(&self, sha256: &[u8; 32]) -> Option<bool> {
+        let (until, too_large) = self.0.troubles.get(sha256)?;
+        (until > self.0.world.instant()).then_some(too_large)
+    }
+
     /// Whether an outcome says something about the file that will be so tomorrow.
     pub(crate) fn is_lasting(&self, outcome: &Outcome) -> bool {
         match outcome {
@@ -162,6 +170,11 @@ impl Inspector for Examiner {
     async fn is_clean(&self, sha256: &[u8; 32], file: &mut File, size: u64) -> Result<bool, String> {
         let outcome = self.scan_once(sha256, &mut Source::new(file, None), size).await;
         outcome.map(|outcome| outcome == Outcome::Clean).map_err(|error| error.to_string())
+    }
+
+    async fn is_known(&self, sha256: &[u8; 32]) -> Result<bool, String> {
+        let verdict = self.verdict(sha256).await.map_err(|error| error.to_string())?;
+        Ok(verdict.is_some_and(|verdict| self.counts(&verdict)) || self.trouble(sha256).is_some())
     }
 }
 

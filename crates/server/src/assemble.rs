@@ -60,7 +60,8 @@ pub struct House {
     rooms: Rooms,
     services: Services,
     search: Search,
-    pub(crate) admin: Admin,
+    /// The verbs of the operator.
+    pub admin: Admin,
     jobs: Jobs,
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,

@@ -40,6 +40,13 @@ pub struct Route {
     pub auth: Auth,
 }
 
+impl Route {
+    /// The path as the router knows it and `MatchedPath` shows it: parameters are numbered there.
+    pub fn pattern(&self) -> String {
+        numbered(&self.path)
+    }
+}
+
 /// Endpoints with their handlers.
 #[derive(Clone, Debug)]
 pub struct Routes<S> {

@@ -200,8 +200,8 @@ async fn a_profile_has_fields_and_a_size() {
     set("org.example.team", json!({ "name": "x" })).await.unwrap();
     assert!(matches!(set("displayname", json!(1)).await, Err(Error::Invalid(_))));
     assert!(matches!(set("Bad Name", json!(1)).await, Err(Error::Invalid(_))));
-    assert!(matches!(set(&"x".repeat(256), json!(1)).await, Err(Error::TooLarge(_))));
-    assert!(matches!(set("large", json!("x".repeat(65_536))).await, Err(Error::TooLarge(_))));
+    assert!(matches!(set(&"x".repeat(256), json!(1)).await, Err(Error::FieldNameTooLarge)));
+    assert!(matches!(set("large", json!("x".repeat(65_536))).await, Err(Error::ProfileTooLarge)));
     let profile = accounts.profile(&accounts.store().read(), &alice).await.unwrap();
     assert_eq!((profile.displayname(), profile.avatar_url()), (Some("Alice"), Some("mxc://hs1/a")));
     assert_eq!(profile.fields.len(), 3);

@@ -2,6 +2,7 @@
 
 mod announcements;
 mod audit;
+mod users;
 
 use chappe_web::Routes;
 
@@ -9,5 +10,5 @@ use super::Api;
 
 /// Every endpoint below `/_chappe/admin/v1`.
 pub(super) fn routes() -> Routes<Api> {
-    Routes::new().and(announcements::routes()).and(audit::routes())
+    Routes::new().and(announcements::routes()).and(audit::routes()).and(users::routes())
 }

@@ -49,6 +49,12 @@ pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
                 drawn,
             ))
         }
+        Users::LogOut { user } => {
+            let id = existing(deps, &user).await?;
+            let devices = deps.accounts.log_out_all(&id).await?;
+            let said = format!("{id} is logged out everywhere: {} devices", devices.len());
+            Ok(Answer::line(said, json!({ "user_id": id, "devices": devices })))
+        }
         Users::Deactivate { user, erase } => deactivate(deps, &existing(deps, &user).await?, erase).await,
         Users::Admin { user, revoke } => {
             let id = existing(deps, &user).await?;

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use chappe_accounts::{Accounts, Operation, OtherDevices, Proof};
-use chappe_identity::{Email, Identity, Purpose};
+use chappe_identity::{Identity, Purpose};
 use chappe_web::{Origin, Ruma, WithBody};
 use ruma::{
     OwnedUserId,
@@ -59,11 +59,14 @@ async fn owner_of_mail(
     let stage = identity.stage(Purpose::PasswordReset);
     let flows = [vec![AuthType::EmailIdentity]];
     let proof = Proof { auth, flows: &flows, email: Some(&stage), params: None };
-    let verified = accounts.authorize(&operation, proof).await?;
-    let email = verified.email.as_deref().and_then(|email| Email::parse(email).ok());
-    let owner = match &email {
-        Some(email) => identity.owner(email).await?,
-        None => None,
-    };
+    accounts.authorize(&operation, proof).await?;
+    let no_proof = || chappe_web::Error::forbidden("No address was proved");
+    let Some(AuthData::EmailIdentity(said)) = auth else { return Err(no_proof().into()) };
+    let credentials = &said.thirdparty_id_creds;
+    let validated =
+        identity.validated(Purpose::PasswordReset, &credentials.sid, &credentials.client_secret).await?;
+    let owner = identity.owner(&validated.address).await?;
+    // Once: what was mailed is worth nothing afterwards.
+    identity.spend(validated).await?;
     Ok(owner.ok_or_else(|| chappe_web::Error::forbidden("No account has this address"))?)
 }

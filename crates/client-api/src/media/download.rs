@@ -23,7 +23,7 @@ pub(super) async fn handler(
     Ruma(request): Ruma<get_content::v1::Request>,
 ) -> Result<Response> {
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
-    let _place = may_fetch(&media, &limits, &requester, (server, id)).await?;
+    let _place = may_have(&media, &limits, &requester, (server, id)).await?;
     Ok(serve(media.content(server, id, Reach::Anywhere, wait).await?, None))
 }
 
@@ -34,8 +34,27 @@ pub(super) async fn named(
     Ruma(request): Ruma<get_content_as_filename::v1::Request>,
 ) -> Result<Response> {
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
-    let _place = may_fetch(&media, &limits, &requester, (server, id)).await?;
+    let _place = may_have(&media, &limits, &requester, (server, id)).await?;
     Ok(serve(media.content(server, id, Reach::Anywhere, wait).await?, Some(request.filename)))
+}
+
+/// Counts what it costs to give a medium out: fetching it, and having it scanned where nothing leaves before. The place is to
+/// be kept until it is there, and is none where nothing has to be done.
+pub(super) async fn may_have(
+    media: &Media,
+    limits: &Limits,
+    requester: &Requester,
+    medium: (&ServerName, &str),
+) -> Result<Option<Place>> {
+    let place = may_fetch(media, limits, requester, medium).await?;
+    if media.is_inspected(medium.0, medium.1).await? {
+        return Ok(place);
+    }
+    limits.user("scan", requester, |rates| rates.scan)?;
+    match place {
+        None => Ok(Some(media.place_for(requester.user()).await?)),
+        taken => Ok(taken),
+    }
 }
 
 /// Counts a medium that would have to be fetched and kept: nobody fills the disk with what other servers hold. The place

@@ -24,7 +24,7 @@ pub(super) async fn download(
     Ruma(request): Ruma<get_content::v3::Request>,
 ) -> Result<Response> {
     let medium = (&*request.server_name, &*request.media_id);
-    let reach = reach(&media, (&limits, origin), medium, request.allow_remote).await?;
+    let reach = may_have(&media, (&limits, origin), medium, request.allow_remote).await?;
     whole(&media, medium, None, (reach, request.timeout_ms)).await
 }
 
@@ -35,7 +35,7 @@ pub(super) async fn named(
     Ruma(request): Ruma<get_content_as_filename::v3::Request>,
 ) -> Result<Response> {
     let medium = (&*request.server_name, &*request.media_id);
-    let reach = reach(&media, (&limits, origin), medium, request.allow_remote).await?;
+    let reach = may_have(&media, (&limits, origin), medium, request.allow_remote).await?;
     whole(&media, medium, Some(request.filename), (reach, request.timeout_ms)).await
 }
 
@@ -57,8 +57,22 @@ pub(super) async fn thumbnail(
 ) -> Result<Response> {
     let wanted = wanted((request.width, request.height), request.method.as_ref(), request.animated);
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
-    let reach = reach(&media, (&limits, origin), (server, id), request.allow_remote).await?;
+    let reach = may_have(&media, (&limits, origin), (server, id), request.allow_remote).await?;
     Ok(serve(media.thumbnail(server, id, wanted, reach, wait).await?, None))
+}
+
+/// How far to go for somebody who is not logged in, after counting what has to be scanned before it is given out.
+async fn may_have(
+    media: &Media,
+    (limits, origin): (&Limits, Origin),
+    medium: (&ServerName, &str),
+    allow_remote: bool,
+) -> Result<Reach> {
+    let reach = reach(media, (limits, origin), medium, allow_remote).await?;
+    if !media.is_inspected(medium.0, medium.1).await? {
+        limits.ip("scan", origin, |rates| rates.scan)?;
+    }
+    Ok(reach)
 }
 
 /// How far to go for somebody who is not logged in.

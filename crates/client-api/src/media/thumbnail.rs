@@ -8,7 +8,7 @@ use ruma::{
 };
 
 use super::{
-    download::{LONGEST, may_fetch},
+    download::{LONGEST, may_have},
     headers::serve,
 };
 use crate::{error::Result, rates::Limits, requester::Requester};
@@ -21,7 +21,7 @@ pub(super) async fn handler(
 ) -> Result<Response> {
     let wanted = wanted((request.width, request.height), request.method.as_ref(), request.animated);
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
-    let _place = may_fetch(&media, &limits, &requester, (server, id)).await?;
+    let _place = may_have(&media, &limits, &requester, (server, id)).await?;
     Ok(serve(media.thumbnail(server, id, wanted, Reach::Anywhere, wait).await?, None))
 }
 

@@ -46,7 +46,7 @@ impl Asking {
     /// Counts what has to be fetched and scanned. The place is to be kept until it is there.
     pub(super) async fn reach(&self, target: &Target) -> Result<(Reach, Option<Place>)> {
         let medium = (target.server(), target.id());
-        let far = match &self.who {
+        let (reach, mut place) = match &self.who {
             Who::User(requester) => {
                 let place = may_fetch(&self.media, &self.limits, requester, medium).await?;
                 (Reach::Anywhere, place)
@@ -55,10 +55,15 @@ impl Asking {
         };
         if !self.scanner.is_known(target) {
             match &self.who {
-                Who::User(requester) => self.limits.user("scan", requester, |rates| rates.scan)?,
+                Who::User(requester) => {
+                    self.limits.user("scan", requester, |rates| rates.scan)?;
+                    if place.is_none() {
+                        place = Some(self.media.place_for(requester.user()).await?);
+                    }
+                }
                 Who::Nobody(origin) => self.limits.ip("scan", *origin, |rates| rates.scan)?,
             }
         }
-        Ok(far)
+        Ok((reach, place))
     }
 }

@@ -42,10 +42,12 @@ pub(super) async fn show(
     Ok(Json(Value::Object(answer)))
 }
 
+#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn set(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
     State(config): State<Arc<Config>>,
+    State(limits): State<Limits>,
     requester: Acting,
     path: RawPathParams,
     WithBody(request, body): WithBody<SetField>,
@@ -55,18 +57,19 @@ pub(super) async fn set(
     let value = body.get(field).ok_or_else(|| chappe_web::Error::missing_param(field.to_owned()))?;
     // An empty picture is how clients take it away.
     let value = Some(value).filter(|value| !(field == "avatar_url" && value.as_str() == Some("")));
-    change((&accounts, &rooms, &config), &requester, field, value).await
+    change((&accounts, &rooms, &config), (&limits, &requester), field, value).await
 }
 
 pub(super) async fn delete(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
     State(config): State<Arc<Config>>,
+    State(limits): State<Limits>,
     requester: Acting,
     Ruma(request): Ruma<delete_profile_field::v3::Request>,
 ) -> Result<Json<Value>> {
     requester.must_be(&request.user_id)?;
-    change((&accounts, &rooms, &config), &requester, request.field.as_str(), None).await
+    change((&accounts, &rooms, &config), (&limits, &requester), request.field.as_str(), None).await
 }
 
 type SetField = set_profile_field::v3::Request;
@@ -82,7 +85,7 @@ pub(crate) fn may_be_renamed(config: &Config, requester: &Acting) -> Result<()> 
 /// Name and picture are shown in rooms, which have to be told.
 async fn change(
     (accounts, rooms, config): (&Accounts, &Rooms, &Config),
-    requester: &Acting,
+    (limits, requester): (&Limits, &Acting),
     field: &str,
     value: Option<&Value>,
 ) -> Result<Json<Value>> {
@@ -92,8 +95,12 @@ async fn change(
     if requester.is_guest() && field != "displayname" {
         return Err(not_for_guests().into());
     }
+    let is_told = matches!(field, "displayname" | "avatar_url");
+    if is_told {
+        limits.user("profile", requester, |rates| rates.profile)?;
+    }
     accounts.set_profile_field(requester.user(), field, value).await?;
-    if matches!(field, "displayname" | "avatar_url") {
+    if is_told {
         rooms.announce_profile(requester.user().to_owned());
     }
     Ok(Json(json!({})))

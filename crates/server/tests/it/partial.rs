@@ -1,25 +1,19 @@
 //! A room of another server that is joined before its members are here: what works meanwhile, and what comes then.
 
-use std::{collections::BTreeSet, time::Duration};
-
-use axum::{Router, body::Body, extract::Request, middleware};
+use axum::{Router, extract::Request, middleware};
 use chappe_kv::{Db, Memory};
-use chappe_server::{
-    House,
-    config::{self, Api},
-};
+use chappe_server::config::Api;
 use chappe_world::{Fake, FakeNet, World};
-use http::{Method, header};
-use http_body_util::BodyExt;
+use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tower::ServiceExt;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::host::{self, PATIENCE};
+
 const EAGER: &str = "{}";
 const LAZY: &str = "%7B%22room%22:%7B%22state%22:%7B%22lazy_load_members%22:true%7D%7D%7D";
 
@@ -32,27 +26,10 @@ impl Place {
     /// A server that does not say who is in its rooms before `open` is true.
     async fn start(net: &FakeNet, name: &str, seed: u64, open: watch::Receiver<bool>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let text = format!(
-            r#"
-server_name = "{name}"
-public_baseurl = "https://{name}"
-data_dir = {:?}
-[[listeners]]
-port = 0
-apis = ["client"]
-[client.registration]
-open = true
-[accounts.password]
-memory_kib = 64
-passes = 1
-"#,
-            folder.path().display().to_string()
-        );
-        let config = config::parse("test", &text, std::iter::empty()).unwrap();
+        let text = host::configuration(name, folder.path(), "");
         let world = World::fake(Fake::new(name, seed, net));
-        let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
-        house.start();
-        let router = house.router(&BTreeSet::from([Api::Client, Api::Federation]));
+        let apis = [Api::Client, Api::Federation];
+        let (_, router) = host::build(&text, &world, &Db::new(Memory::default()), &apis).await;
         let gate = middleware::from_fn(move |request: Request, next: middleware::Next| {
             let mut open = open.clone();
             async move {
@@ -67,12 +44,9 @@ passes = 1
     }
 
     async fn user(&self, name: &str) -> User<'_> {
-        let nobody = User { place: self, id: String::new(), token: String::new() };
-        let auth = json!({ "type": "m.login.dummy" });
-        let body = json!({ "username": name, "password": "correct horse battery", "auth": auth });
-        let said = nobody.call(Method::POST, "/register", body).await;
+        let said = host::sign_up(&self.router, name).await;
         let text = |key: &str| said[key].as_str().unwrap().to_owned();
-        User { place: self, id: text("user_id"), token: format!("Bearer {}", text("access_token")) }
+        User { place: self, id: text("user_id"), token: text("access_token") }
     }
 }
 
@@ -84,15 +58,9 @@ struct User<'a> {
 
 impl User<'_> {
     async fn call(&self, method: Method, path: &str, body: Value) -> Value {
-        let uri = format!("/_matrix/client/v3{path}");
-        let request =
-            http::Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, &self.token);
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let answer = self.place.router.clone().oneshot(request.body(body).unwrap());
-        let (parts, body) = timeout(PATIENCE, answer).await.expect("an answer in time").unwrap().into_parts();
-        let said = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
-        assert!(parts.status.is_success(), "{path}: {said}");
-        said
+        let answer = host::call(&self.place.router, &self.token, (method.as_str(), path), body).await;
+        assert!(answer.status.is_success(), "{path}: {}", answer.text);
+        answer.json
     }
 
     async fn say(&self, room: &str, text: &str) -> String {
@@ -115,7 +83,7 @@ impl User<'_> {
                 if holds(&seen) {
                     return seen;
                 }
-                sleep(Duration::from_millis(50)).await;
+                sleep(std::time::Duration::from_millis(50)).await;
             }
         };
         timeout(PATIENCE, looking).await.expect("seen in time")

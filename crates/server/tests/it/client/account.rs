@@ -156,6 +156,35 @@ async fn profiles_are_shown_and_reach_rooms() {
 }
 
 #[tokio::test]
+async fn family_36_a_profile_has_a_size_and_its_changes_a_number() {
+    let home = Home::with("client.rates.profile = { per_second = 0.001, burst = 3 }").await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let set = async |field: &str, value: Value| {
+        alice.put(&format!("/profile/{}/{field}", alice.id), json!({ field: value })).await
+    };
+    let longest = "k".repeat(255);
+    set(&longest, json!("x")).await.ok();
+    set(&"k".repeat(256), json!("x")).await.refused(400, "M_KEY_TOO_LARGE");
+    set("org.example.half", json!("x".repeat(32_000))).await.ok();
+    set("org.example.rest", json!("x".repeat(34_000))).await.refused(400, "M_PROFILE_TOO_LARGE");
+    let path = format!("/profile/{}/org.example.half", alice.id);
+    bob.put(&path, json!({ "org.example.half": "mine" })).await.refused(403, "M_FORBIDDEN");
+    // All rooms are told of a name and of a picture.
+    for n in 0..3 {
+        let field = if n == 1 { "avatar_url" } else { "displayname" };
+        set(field, json!(format!("mxc://a.test/{n}"))).await.ok();
+    }
+    for field in ["displayname", "avatar_url"] {
+        set(field, json!("mxc://a.test/4")).await.refused(429, "M_LIMIT_EXCEEDED");
+        let path = format!("/profile/{}/{field}", alice.id);
+        alice.delete(&path).await.refused(429, "M_LIMIT_EXCEEDED");
+    }
+    set("org.example.half", json!("nobody is told")).await.ok();
+    let shown = bob.get(&format!("/profile/{}", alice.id)).await.ok();
+    assert_eq!(shown["displayname"], "mxc://a.test/2");
+}
+
+#[tokio::test]
 async fn push_rules_can_be_changed() {
     let home = Home::new().await;
     let alice = home.user("alice").await;

@@ -1,20 +1,18 @@
 //! A server in the process, and users on it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use chappe_accounts::Accounts;
 use chappe_kv::{Db, Memory};
-use chappe_server::{
-    House,
-    config::{self, Api},
-};
+use chappe_server::config::Api;
 use chappe_world::{Fake, FakeNet, World};
-use http::{HeaderMap, Request, StatusCode, header};
-use http_body_util::BodyExt;
+use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tower::ServiceExt;
+
+use crate::host;
+pub(super) use crate::host::{Answer, PASSWORD};
 
 const CONFIGURATION: &str = r#"
 server_name = "a.test"
@@ -32,9 +30,6 @@ passes = 1
 allow = []
 "#;
 
-/// The password of everybody.
-pub(super) const PASSWORD: &str = "correct horse battery";
-
 /// A server in the process.
 pub(super) struct Home {
     router: Router,
@@ -42,29 +37,6 @@ pub(super) struct Home {
     pub(super) world: World,
     pub(super) net: FakeNet,
     _folder: Arc<TempDir>,
-}
-
-/// What came back.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) bytes: Vec<u8>,
-    pub(super) json: Value,
-}
-
-impl Answer {
-    /// The body of a success.
-    #[track_caller]
-    pub(super) fn ok(self) -> Value {
-        assert_eq!(self.status, StatusCode::OK, "{}", self.json);
-        self.json
-    }
-
-    /// The status and error code of a refusal.
-    #[track_caller]
-    pub(super) fn refused(self, status: u16, errcode: &str) {
-        assert_eq!((self.status.as_u16(), &self.json["errcode"]), (status, &json!(errcode)), "{}", self.json);
-    }
 }
 
 impl Home {
@@ -107,11 +79,8 @@ impl Home {
 
     async fn placed(folder: &Arc<TempDir>, db: &Db, net: &FakeNet, text: &str) -> Self {
         let data = format!("data_dir = {:?}\n{text}", folder.path().display().to_string());
-        let config = config::parse("test", &data, std::iter::empty()).unwrap();
         let world = World::fake(Fake::new("a.test", 1, net));
-        let house = House::build(&config, world.clone(), db.clone()).await.unwrap();
-        house.start();
-        let router = house.router(&BTreeSet::from([Api::Client, Api::Media, Api::Admin]));
+        let (house, router) = host::build(&data, &world, db, &[Api::Client, Api::Media, Api::Admin]).await;
         Self { router, accounts: house.accounts.clone(), world, net: net.clone(), _folder: folder.clone() }
     }
 
@@ -123,24 +92,12 @@ impl Home {
 
     /// Sends a request as it is.
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
-        let answer = self.router.clone().oneshot(request);
-        let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("an answer in time");
-        let (parts, body) = answer.unwrap().into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes().to_vec();
-        let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, bytes, json }
+        host::send(&self.router, request).await
     }
 
     /// A request below `/_matrix/client/v3`, or anywhere with a full path.
     pub(super) async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
-        let whole = path.starts_with("/_") || path.starts_with("/.");
-        let path = if whole { path.to_owned() } else { format!("/_matrix/client/v3{path}") };
-        let mut request = Request::builder().method(method).uri(path);
-        if !token.is_empty() {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        self.send(request.body(body).unwrap()).await
+        host::call(&self.router, token, (method, path), body).await
     }
 
     /// Makes somebody a server administrator.
@@ -158,8 +115,7 @@ impl Home {
 
     /// Signs somebody up.
     pub(super) async fn user(&self, name: &str) -> User<'_> {
-        let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
-        let said = self.call("", "POST", "/register", body).await.ok();
+        let said = host::sign_up(&self.router, name).await;
         let text = |field: &str| said[field].as_str().unwrap().to_owned();
         User { home: self, id: text("user_id"), device: text("device_id"), token: text("access_token") }
     }

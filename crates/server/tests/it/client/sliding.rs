@@ -1,5 +1,7 @@
 //! Sliding sync, thread subscriptions and sticky events over HTTP.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::home::Home;
@@ -60,6 +62,43 @@ async fn a_room_list_is_filled_and_goes_on() {
     go_on(&first["pos"], room_list()).await.refused(400, "M_UNKNOWN_POS");
     let body = json!({ "pos": third["pos"], "conn_id": "room-list", "txn_id": "t" });
     assert_eq!(alice.post(SYNC, body).await.ok()["txn_id"], "t", "the last proposal has it in the body");
+}
+
+#[tokio::test]
+async fn row_100_an_account_of_a_thousand_rooms_has_its_list_at_once() {
+    const ROOMS: usize = 1_000;
+    let home = Home::with("client.rates.join = { per_second = 0.0, burst = 0 }").await;
+    let alice = home.user("alice").await;
+    let mut rooms = Vec::new();
+    for n in 0..ROOMS {
+        rooms.push(alice.room(json!({ "name": format!("Room {n}") })).await);
+    }
+    let ask = async |pos: &Value, last: usize| {
+        let mut body = room_list();
+        body["lists"]["all_rooms"]["ranges"] = json!([[0, last]]);
+        let pos = pos.as_str().map_or_else(String::new, |pos| format!("&pos={pos}"));
+        alice.post(&format!("{SYNC}?timeout=0{pos}"), body).await.ok()
+    };
+    let first = ask(&Value::Null, 19).await;
+    assert_eq!(first["lists"]["all_rooms"]["count"], ROOMS);
+    let mut told: BTreeSet<String> = first["rooms"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(told, rooms[ROOMS - 20..].iter().cloned().collect(), "the newest come first");
+    // The window grows until all of them are there, each told once.
+    let mut pos = first["pos"].clone();
+    while told.len() < ROOMS {
+        let more = ask(&pos, ROOMS - 1).await;
+        let fresh: Vec<String> = more["rooms"].as_object().unwrap().keys().cloned().collect();
+        assert!(!fresh.is_empty(), "{} rooms are there and no more come", told.len());
+        for room in fresh {
+            assert_eq!(more["rooms"][&room]["initial"], true);
+            assert!(told.insert(room), "told twice");
+        }
+        pos = more["pos"].clone();
+    }
+    alice.say(&rooms[0], "1", "the oldest one").await;
+    let next = ask(&pos, 19).await;
+    let moved: Vec<&String> = next["rooms"].as_object().unwrap().keys().collect();
+    assert_eq!(moved, [&rooms[0]], "what moved, and nothing else");
 }
 
 #[tokio::test]

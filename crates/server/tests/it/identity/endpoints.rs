@@ -120,7 +120,7 @@ async fn asked(http: &Http, token: Option<&str>, base: &str, body: Value) -> (St
 }
 
 #[tokio::test]
-async fn an_address_is_validated_bound_found_and_unbound() {
+async fn row_104_an_address_is_validated_bound_found_and_unbound() {
     let (mut lab, user, token) = lab("").await;
     let (http, with) = (lab.http(), Some(token.as_str()));
     let wanted = json!({ "client_secret": SECRET, "email": "Jean@Home.example", "send_attempt": 1,
@@ -275,7 +275,7 @@ texts = { fr = { name = "Conditions", url = "https://x.fr/cgu-fr-1" }, en = { na
 "#;
 
 #[tokio::test]
-async fn policies_come_first() {
+async fn row_104_policies_come_first() {
     let (lab, _, token) = lab(TERMS).await;
     let (http, with) = (lab.http(), Some(token.as_str()));
     for path in ["/account", "/hash_details"] {

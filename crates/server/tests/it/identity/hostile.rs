@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::{V2, member, text};
 use crate::{
-    lab::Lab,
+    lab::{Http, Lab},
     sign_up::{REQUEST, sign_up, wanted},
 };
 
-/// What two programs could read as two addresses, or one as another's (attack family 31).
+/// What two programs could read as two addresses, or one as another's (attack family 31; `docs/tchap.md`, row 12).
 const NO_ADDRESSES: &[&str] = &[
     "a@evil.example@dinum.gouv.fr",
     "fs0c131y@protonmail.com@presidence@elysee.fr",
@@ -19,7 +19,14 @@ const NO_ADDRESSES: &[&str] = &[
     "a@dinum.gouv.fr\n",
     "a@dinum.gouv.fr\r\nBcc: eve@evil.example",
     "a@dinum.gouv.fr,b@evil.example",
+    "a@dinum.gouv.fr;b@evil.example",
+    "a@dinum.gouv.fr\0",
+    "a\t@dinum.gouv.fr",
+    "\ra@dinum.gouv.fr",
+    "evil.example!a@dinum.gouv.fr",
+    "a@[192.0.2.1]",
     " a@dinum.gouv.fr",
+    "a@dinum.gouv.fr ",
     "a@dinum.gouv.fr.",
     "a@d\u{131}num.gouv.fr",
     "a\u{ff20}dinum.gouv.fr",
@@ -33,20 +40,42 @@ fn encoded(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn no_endpoint_takes_for_an_address_what_is_none() {
-    let mut lab = Lab::start("[identity_api.rates]\ninfo = { per_second = 0.0, burst = 0 }").await;
-    let http = lab.http();
+async fn row_12_no_endpoint_takes_for_an_address_what_is_none() {
+    let more = r#"
+[[listeners]]
+port = 0
+apis = ["identity_internal"]
+[identity_api.rates]
+info = { per_second = 0.0, burst = 0 }
+[client.rates]
+address_invite = { per_second = 0.0, burst = 0 }
+"#;
+    let mut lab = Lab::start(more).await;
+    let (http, inside) = (lab.http(), Http::to(lab.server.addresses()[1]));
     lab.admin(&["domains", "map", "add-pattern", r".*@(.*\.|)dinum\.gouv\.fr", "agent.example.gouv.fr"])
         .await
         .unwrap();
     let user = sign_up(&mut lab, "jean@dinum.gouv.fr").await;
     let (user, token) = (text(&user["user_id"]), text(&user["access_token"]));
     let id_token = member(&http, &user, &token).await;
-    for address in NO_ADDRESSES {
-        let info = format!("/_matrix/identity/api/v1/info?medium=email&address={}", encoded(address));
-        let (status, said) = http.get(&info, None).await;
-        assert_eq!((status.as_u16(), &said["errcode"]), (400, &json!("M_INVALID_EMAIL")), "{address:?}");
-        let (status, said) = http.post(REQUEST, wanted(address, 1)).await;
+    let room = json!({ "preset": "private_chat" });
+    let (_, made) = http.call(Method::POST, "/_matrix/client/v3/createRoom", Some(&token), room).await;
+    let into_room = format!("/_matrix/client/v3/rooms/{}/invite", text(&made["room_id"]));
+    let too_long = format!("{}@dinum.gouv.fr", "a".repeat(250));
+    for address in NO_ADDRESSES.iter().copied().chain([&*too_long]) {
+        for (server, kind) in [(&http, "info"), (&inside, "internal-info")] {
+            let question =
+                format!("/_matrix/identity/api/v1/{kind}?medium=email&address={}", encoded(address));
+            let (status, said) = server.get(&question, None).await;
+            assert_eq!((status.as_u16(), &said["errcode"]), (400, &json!("M_INVALID_EMAIL")), "{address:?}");
+        }
+        for path in [REQUEST, "/_matrix/client/v3/account/password/email/requestToken"] {
+            let (status, said) = http.post(path, wanted(address, 1)).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{address:?}: {said}");
+        }
+        let invite = json!({ "id_server": "matrix.example.gouv.fr", "id_access_token": id_token,
+            "medium": "email", "address": address });
+        let (status, said) = http.call(Method::POST, &into_room, Some(&token), invite).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{address:?}: {said}");
         let (status, said) = http
             .call(

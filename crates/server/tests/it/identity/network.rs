@@ -1,25 +1,16 @@
 //! Two servers: an identity service here, a user there, and what crosses between them.
 
-use std::{collections::BTreeSet, time::Duration};
-
-use axum::{Router, body::Body};
+use axum::Router;
 use chappe_kv::{Db, Memory};
-use chappe_server::{
-    House,
-    config::{self, Api},
-    mail_sink,
-};
+use chappe_server::config::Api;
 use chappe_world::{Fake, FakeNet, World};
-use http::{Request, StatusCode, header};
-use http_body_util::BodyExt;
+use http::{StatusCode, header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
-use tower::ServiceExt;
 
 use super::{V2, text};
+use crate::host::{self, Mails};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const SECRET: &str = "a-secret-of-the-client";
 
 /// A server on a network of its own kind, with real mail.
@@ -27,8 +18,7 @@ struct Place {
     name: &'static str,
     router: Router,
     world: World,
-    mails: mpsc::Receiver<mail_sink::Received>,
-    sink: JoinHandle<()>,
+    mails: Mails,
     _folder: TempDir,
 }
 
@@ -37,54 +27,23 @@ impl Place {
         Self::start_with(net, name, seed, "").await
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a test's own mail sink")]
     async fn start_with(net: &FakeNet, name: &'static str, seed: u64, more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (sender, mails) = mpsc::channel(16);
-        let sink = tokio::spawn(mail_sink::receive(listener, sender));
-        let text = format!(
-            r#"
-server_name = "{name}"
-public_baseurl = "https://{name}"
-data_dir = {:?}
-[[listeners]]
-port = 0
-apis = ["client"]
-[mail]
-host = "127.0.0.1"
-port = {port}
-security = "plain"
-from = "no-reply@{name}"
-[client.registration]
-open = true
-[accounts.password]
-memory_kib = 64
-passes = 1
-{more}
-"#,
-            folder.path().display().to_string()
-        );
-        let config = config::parse("test", &text, std::iter::empty()).unwrap();
+        let (folder, mails) = (tempfile::tempdir().unwrap(), Mails::start().await);
+        let text = host::configuration(name, folder.path(), &format!("{}{more}", mails.section(name)));
         let world = World::fake(Fake::new(name, seed, net));
-        let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
-        house.start();
-        let router = house.router(&BTreeSet::from([Api::Client, Api::Federation, Api::Identity]));
+        let apis = [Api::Client, Api::Federation, Api::Identity];
+        let (_, router) = host::build(&text, &world, &Db::new(Memory::default()), &apis).await;
         net.route(name, &world, router.clone());
-        Self { name, router, world, mails, sink, _folder: folder }
+        Self { name, router, world, mails, _folder: folder }
     }
 
     async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request = host::request("", (method, path), body);
         if !token.is_empty() {
-            request = request.header(header::AUTHORIZATION, token);
+            request.headers_mut().insert(header::AUTHORIZATION, token.parse().unwrap());
         }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let answer = timeout(PATIENCE, self.router.clone().oneshot(request.body(body).unwrap())).await;
-        let (parts, body) = answer.expect("an answer in time").unwrap().into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        (parts.status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        let answer = host::send(&self.router, request).await;
+        (answer.status, answer.json)
     }
 
     async fn ok(&self, token: &str, method: &str, path: &str, body: Value) -> Value {
@@ -95,8 +54,7 @@ passes = 1
 
     /// Signs somebody up; gives user id and `Authorization` header.
     async fn user(&self, name: &str) -> (String, String) {
-        let body = json!({ "username": name, "password": "correct horse battery", "auth": { "type": "m.login.dummy" } });
-        let said = self.ok("", "POST", "/_matrix/client/v3/register", body).await;
+        let said = host::sign_up(&self.router, name).await;
         (text(&said["user_id"]), format!("Bearer {}", text(&said["access_token"])))
     }
 
@@ -112,7 +70,7 @@ passes = 1
         let wanted = json!({ "client_secret": SECRET, "email": address, "send_attempt": 1 });
         let bearer = format!("Bearer {id_token}");
         let asked = self.ok(&bearer, "POST", &format!("{V2}/validate/email/requestToken"), wanted).await;
-        let mail = timeout(PATIENCE, self.mails.recv()).await.expect("a mail in time").unwrap();
+        let mail = self.mails.next().await;
         let (_, token) = mail.text.split_once("token=").unwrap();
         let token = token.split('&').next().unwrap();
         let submit = json!({ "sid": asked["sid"], "client_secret": SECRET, "token": token });
@@ -147,7 +105,6 @@ passes = 1
 impl Drop for Place {
     fn drop(&mut self) {
         self.world.kill();
-        self.sink.abort();
     }
 }
 
@@ -159,7 +116,7 @@ async fn two() -> (Place, Place) {
 /// Alice of `a.test` invites an address; Bob of `b.test` proves at the identity service of `a.test` that it is his: the
 /// invite finds him at his own server.
 #[tokio::test]
-async fn an_invitation_finds_its_way_to_a_user_of_another_server() {
+async fn row_107_an_invitation_finds_its_way_to_a_user_of_another_server() {
     let (mut a, b) = two().await;
     let (alice, alice_token) = a.user("alice").await;
     let (bob, bob_token) = b.user("bob").await;
@@ -169,7 +126,7 @@ async fn an_invitation_finds_its_way_to_a_user_of_another_server() {
     let room = text(&made["room_id"]);
     let invite = json!({ "id_server": "a.test", "id_access_token": alice_id, "medium": "email", "address": "bob@x.fr" });
     a.ok(&alice_token, "POST", &format!("/_matrix/client/v3/rooms/{room}/invite"), invite).await;
-    let mail = timeout(PATIENCE, a.mails.recv()).await.expect("a mail in time").unwrap();
+    let mail = a.mails.next().await;
     assert_eq!(mail.to, ["bob@x.fr"]);
 
     let sid = a.validate(&bob_id, "bob@x.fr").await;
@@ -195,7 +152,7 @@ async fn an_invitation_finds_its_way_to_a_user_of_another_server() {
     // And of one that is nobody's: the other identity service mails it, the room is told.
     let invite = json!({ "id_server": "a.test", "id_access_token": carol_id, "medium": "email", "address": "max@x.fr" });
     b.ok(&carol_token, "POST", &format!("/_matrix/client/v3/rooms/{room}/invite"), invite).await;
-    assert_eq!(timeout(PATIENCE, a.mails.recv()).await.unwrap().unwrap().to, ["max@x.fr"]);
+    assert_eq!(a.mails.next().await.to, ["max@x.fr"]);
     let state =
         b.ok(&carol_token, "GET", &format!("/_matrix/client/v3/rooms/{room}/state"), Value::Null).await;
     let told =

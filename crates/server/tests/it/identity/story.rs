@@ -40,7 +40,7 @@ async fn invited(http: &Http, token: &str, room: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_partner_who_is_invited_by_mail_signs_up_and_joins() {
+async fn rows_4_5_8_9_a_partner_who_is_invited_by_mail_signs_up_and_joins() {
     let mut lab = Lab::start(INSIDE).await;
     let (http, inside) = (lab.http(), Http::to(lab.server.addresses()[1]));
     lab.admin(&["domains", "map", "add", "dinum.gouv.fr", SERVER]).await.unwrap();

@@ -4,22 +4,19 @@ mod list;
 mod outsiders;
 mod verbs;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use axum::{Router, body::Body};
+use axum::Router;
 use chappe_federation::NetworkList;
 use chappe_kv::{Db, Memory};
 use chappe_rules::build::SigningKey;
-use chappe_server::{
-    House,
-    config::{self, Api},
-};
+use chappe_server::{House, config::Api};
 use chappe_world::{Fake, FakeNet, World};
-use http::{Request, StatusCode, header};
-use http_body_util::BodyExt;
+use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tower::ServiceExt;
+
+use crate::host::{self, PASSWORD};
 
 const HOUR: u64 = 3_600_000;
 
@@ -57,42 +54,18 @@ struct Place {
 impl Place {
     async fn start(net: &FakeNet, name: &str, seed: u64, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let text = format!(
-            r#"
-server_name = "{name}"
-public_baseurl = "https://{name}"
-data_dir = {:?}
-[[listeners]]
-port = 0
-apis = ["client"]
-[client.registration]
-open = true
-[accounts.password]
-memory_kib = 64
-passes = 1
-{more}
-"#,
-            folder.path().display().to_string()
-        );
-        let config = config::parse("test", &text, std::iter::empty()).unwrap();
+        let text = host::configuration(name, folder.path(), more);
         let world = World::fake(Fake::new(name, seed, net));
-        let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
-        house.start();
-        let router = house.router(&BTreeSet::from([Api::Client, Api::Federation, Api::Metrics]));
+        let apis = [Api::Client, Api::Federation, Api::Metrics];
+        let (house, router) = host::build(&text, &world, &Db::new(Memory::default()), &apis).await;
         net.route(name, &world, router.clone());
         Self { house, router, world, _folder: folder }
     }
 
     async fn raw(&self, token: &str, method: &str, path: &str, body: Value) -> (u16, String) {
-        let mut request = Request::builder().method(method).uri(path);
-        if !token.is_empty() {
-            request = request.header(header::AUTHORIZATION, token);
-        }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let answer = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let (parts, body) = answer.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        (parts.status.as_u16(), String::from_utf8_lossy(&bytes).into_owned())
+        // The time of these tests is not that of the world.
+        let answer = host::send_and_wait(&self.router, host::request(token, (method, path), body)).await;
+        (answer.status.as_u16(), answer.text)
     }
 
     async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
@@ -106,13 +79,11 @@ passes = 1
         said
     }
 
-    /// Signs somebody up; gives the `Authorization` header.
+    /// Signs somebody up; gives the access token.
     async fn user(&self, name: &str) -> String {
-        let body = json!({
-            "username": name, "password": "correct horse battery", "auth": { "type": "m.login.dummy" },
-        });
-        let said = self.ok("", "POST", "/_matrix/client/v3/register", body).await;
-        format!("Bearer {}", said["access_token"].as_str().unwrap())
+        let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
+        let said = self.ok("", "POST", "/register", body).await;
+        said["access_token"].as_str().unwrap().to_owned()
     }
 
     async fn room(&self, token: &str) -> String {

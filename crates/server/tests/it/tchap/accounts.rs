@@ -25,14 +25,14 @@ fn log_in(user: &str, password: &str) -> Value {
 }
 
 /// Has an address proved by mail; what proves it.
-async fn prove(server: &mut Ministry, path: &str, address: &str) -> Value {
+pub(super) async fn prove(server: &mut Ministry, path: &str, address: &str) -> Value {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     // As a client does: another secret each time, so that no earlier proof is meant.
     let secret = format!("a-secret-of-the-client-{}", ASKED.fetch_add(1, Relaxed));
     let wanted = json!({ "client_secret": secret, "email": address, "send_attempt": 1 });
     let asked = server.call("", "POST", path, wanted).await.ok();
     let mail = server.mail().await;
-    let (_, link) = mail.text.split_once("https://a.gouv.fr").unwrap();
+    let (_, link) = mail.text.split_once(&format!("https://{}", server.name)).unwrap();
     let (path, query) = link.split_whitespace().next().unwrap().split_once('?').unwrap();
     let form = query.split('&').map(|pair| pair.split_once('=').unwrap());
     let form: Value =
@@ -42,7 +42,7 @@ async fn prove(server: &mut Ministry, path: &str, address: &str) -> Value {
 }
 
 /// Registers by mail.
-async fn register(server: &mut Ministry, address: &str, password: &str) -> (String, Agent) {
+pub(super) async fn register(server: &mut Ministry, address: &str, password: &str) -> (String, Agent) {
     let proof = prove(server, "/register/email/requestToken", address).await;
     let first = server.call("", "POST", "/register", json!({ "password": password })).await;
     let auth = json!({ "type": "m.login.email.identity", "session": first.json["session"], "threepid_creds": proof });

@@ -1,46 +1,35 @@
 //! A server in the process with real mail, whose clock tests turn forward and which they stop and start again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use axum::{Router, body::Body};
+use axum::Router;
 use chappe_accounts::Accounts;
+use chappe_admin::Verb;
 use chappe_kv::{Db, Memory};
-use chappe_server::{
-    House,
-    config::{self, Api},
-    mail_sink::{self, Received},
-};
+use chappe_server::{House, config::Api, mail_sink::Received};
 use chappe_world::{Fake, FakeNet, World};
-use http::{Request, StatusCode, header};
-use http_body_util::BodyExt;
+use clap::Parser;
 use ruma::{OwnedUserId, UserId, thirdparty::Medium};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    net::TcpListener,
-    sync::mpsc,
-    task::JoinHandle,
-    time::{advance, pause, resume, timeout},
-};
-use tower::ServiceExt;
+use tokio::time::{advance, pause, resume};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a mail is waited for that must not come.
-const QUIET: Duration = Duration::from_millis(300);
+use crate::host::{self, Mails};
+pub(super) use crate::host::{Answer, PASSWORD};
+
 pub(super) const DAY: Duration = Duration::from_hours(24);
-pub(super) const PASSWORD: &str = "correct horse battery";
 
 /// A server of the network.
 pub(super) struct Ministry {
+    pub(super) house: House,
     router: Router,
     pub(super) accounts: Accounts,
     pub(super) world: World,
     net: FakeNet,
-    name: &'static str,
+    pub(super) name: &'static str,
     text: String,
     db: Db,
-    mails: mpsc::Receiver<Received>,
-    sink: JoinHandle<()>,
+    mails: Mails,
     _folder: TempDir,
 }
 
@@ -51,28 +40,6 @@ pub(super) struct Agent {
     pub(super) token: String,
 }
 
-/// What came back.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) text: String,
-    pub(super) json: Value,
-}
-
-impl Answer {
-    /// The body of a success.
-    #[track_caller]
-    pub(super) fn ok(self) -> Value {
-        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
-        self.json
-    }
-
-    /// The status and error code of a refusal.
-    #[track_caller]
-    pub(super) fn refused(self, status: u16, errcode: &str) {
-        assert_eq!((self.status.as_u16(), &self.json["errcode"]), (status, &json!(errcode)), "{}", self.text);
-    }
-}
-
 impl Ministry {
     /// A server alone in the world, with more lines of configuration.
     pub(super) async fn alone(more: &str) -> Self {
@@ -80,42 +47,17 @@ impl Ministry {
     }
 
     /// A server on a network.
-    #[expect(clippy::disallowed_methods, reason = "a test's own mail sink")]
     pub(super) async fn on(net: &FakeNet, name: &'static str, more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (sender, mails) = mpsc::channel(64);
-        let sink = tokio::spawn(mail_sink::receive(listener, sender));
-        let open = "[client.registration]\nopen = true";
-        let registration = if more.contains("[client.registration]") { "" } else { open };
-        let text = format!(
-            r#"
-server_name = "{name}"
-public_baseurl = "https://{name}"
-data_dir = {:?}
-[[listeners]]
-port = 0
-apis = ["client"]
-[mail]
-host = "127.0.0.1"
-port = {port}
-security = "plain"
-from = "no-reply@{name}"
-{registration}
-[accounts.password]
-memory_kib = 64
-passes = 1
-{more}
-"#,
-            folder.path().display().to_string()
-        );
-        let (db, world) = (Db::new(Memory::default()), World::fake(Fake::new(name, 1, net)));
-        let (router, accounts) = begin(&text, &world, &db, (net, name)).await;
+        let (folder, mails) = (tempfile::tempdir().unwrap(), Mails::start().await);
+        let text = host::configuration(name, folder.path(), &format!("{}{more}", mails.section(name)));
+        let seed = name.bytes().map(u64::from).sum();
+        let (db, world) = (Db::new(Memory::default()), World::fake(Fake::new(name, seed, net)));
+        let (house, router) = begin(&text, &world, &db, (net, name)).await;
+        let accounts = house.accounts.clone();
         // Before anybody is there: accounts that are made from now on have their end from the beginning.
         while accounts.accounts_end() && accounts.enrol_some().await.unwrap() {}
         let net = net.clone();
-        Self { router, accounts, world, net, name, text, db, mails, sink, _folder: folder }
+        Self { house, router, accounts, world, net, name, text, db, mails, _folder: folder }
     }
 
     /// Ends the server as a crash does and starts it again on the same disk, so much later, after `change` of what is
@@ -126,7 +68,8 @@ passes = 1
         let mut fake = Fake::new(self.name, self.world.random(), &self.net);
         fake.epoch_ms = self.world.now() + millis(later);
         self.world = World::fake(fake);
-        (self.router, self.accounts) = begin(&self.text, &self.world, &self.db, (&self.net, self.name)).await;
+        (self.house, self.router) = begin(&self.text, &self.world, &self.db, (&self.net, self.name)).await;
+        self.accounts = self.house.accounts.clone();
     }
 
     /// Turns the clock forward; what is due then happens beside.
@@ -138,23 +81,37 @@ passes = 1
 
     /// Sends a request.
     pub(super) async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
-        let path = if path.starts_with("/_") { path.to_owned() } else { format!("/_matrix/client/v3{path}") };
-        let mut request = Request::builder().method(method).uri(path);
-        if !token.is_empty() {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        host::call(&self.router, token, (method, path), body).await
+    }
+
+    /// Asks what the network's own servers alone may ask.
+    pub(super) async fn inside(&self, method: &str, path: &str, body: Value) -> Answer {
+        let router = self.house.router(&[Api::IdentityInternal].into());
+        host::call(&router, "", (method, path), body).await
+    }
+
+    /// Has the operator do something; what `chappe admin` would print.
+    pub(super) async fn verb(&self, line: &[&str]) -> Result<String, chappe_admin::Error> {
+        #[derive(Parser)]
+        struct Line {
+            #[command(subcommand)]
+            verb: Verb,
         }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let answer = timeout(PATIENCE, self.router.clone().oneshot(request.body(body).unwrap())).await;
-        let (parts, body) = answer.expect("an answer in time").unwrap().into_parts();
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status: parts.status, text, json }
+        let line = Line::try_parse_from(std::iter::once(&"admin").chain(line)).unwrap();
+        Ok(self.house.admin.run(line.verb).await?.lines.join("\n"))
+    }
+
+    /// The token of somebody for the identity service of this server.
+    pub(super) async fn member(&self, agent: &Agent) -> String {
+        let path = format!("/user/{}/openid/request_token", agent.id);
+        let openid = self.call(&agent.token, "POST", &path, json!({})).await.ok();
+        let said = self.call("", "POST", "/_matrix/identity/v2/account/register", openid).await.ok();
+        said["token"].as_str().unwrap().to_owned()
     }
 
     /// Signs somebody up, with an address.
     pub(super) async fn agent(&self, name: &str) -> Agent {
-        let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
-        let said = self.call("", "POST", "/register", body).await.ok();
+        let said = host::sign_up(&self.router, name).await;
         let id = UserId::parse(said["user_id"].as_str().unwrap()).unwrap();
         let address = format!("{name}@{}", self.name);
         self.accounts.add_threepid(&id, &Medium::Email, &address, 1).await.unwrap();
@@ -170,31 +127,26 @@ passes = 1
 
     /// The next mail.
     pub(super) async fn mail(&mut self) -> Received {
-        timeout(PATIENCE, self.mails.recv()).await.expect("a mail in time").unwrap()
+        self.mails.next().await
     }
 
     /// Holds that no mail comes.
     pub(super) async fn no_mail(&mut self) {
-        let came = timeout(QUIET, self.mails.recv()).await;
-        assert!(came.is_err(), "{came:?}");
+        self.mails.none().await;
     }
 }
 
 impl Drop for Ministry {
     fn drop(&mut self) {
         self.world.kill();
-        self.sink.abort();
     }
 }
 
-async fn begin(text: &str, world: &World, db: &Db, (net, name): (&FakeNet, &str)) -> (Router, Accounts) {
-    let config = config::parse("test", text, std::iter::empty()).unwrap();
-    let house = House::build(&config, world.clone(), db.clone()).await.unwrap();
-    house.start();
+async fn begin(text: &str, world: &World, db: &Db, (net, name): (&FakeNet, &str)) -> (House, Router) {
     let apis = [Api::Client, Api::Media, Api::Federation, Api::Identity, Api::Admin];
-    let router = house.router(&BTreeSet::from(apis));
+    let (house, router) = host::build(text, world, db, &apis).await;
     net.route(name, world, router.clone());
-    (router, house.accounts.clone())
+    (house, router)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,9 +1,10 @@
 //! The State's network, as `docs/tchap.md` lists it: servers of agents, one of externals, and servers without rules. Each
-//! test is named after its row.
+//! test is named after its row, or after its family of attacks (`docs/security.md`).
 
 mod accounts;
 mod calls;
 mod clamd;
+mod closed;
 mod creation;
 mod forged;
 mod last_admin;
@@ -12,28 +13,25 @@ mod office;
 mod people;
 mod rules;
 mod scanner;
+mod sign_up;
+mod story;
 mod validity;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use axum::{Router, body::Body};
+use axum::Router;
 use chappe_accounts::Accounts;
 use chappe_identity::IdentityService;
 use chappe_kv::{Db, Memory};
-use chappe_server::{
-    House,
-    config::{self, Api},
-    mail_sink,
-};
+use chappe_server::config::Api;
 use chappe_world::{Fake, FakeNet, World};
-use http::{Request, StatusCode, header};
-use http_body_util::BodyExt;
+use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
-use tower::ServiceExt;
+use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::host::{self, Mails, PATIENCE};
+
 const RULES: &str = "im.vector.room.access_rules";
 /// What every server of the network says.
 const NETWORK: &str = r#"
@@ -50,8 +48,7 @@ struct Place {
     world: World,
     accounts: Accounts,
     service: IdentityService,
-    mails: mpsc::Receiver<mail_sink::Received>,
-    sink: JoinHandle<()>,
+    mails: Mails,
     _folder: TempDir,
 }
 
@@ -78,63 +75,30 @@ async fn network() -> (Place, Place, Place) {
 }
 
 impl Place {
-    #[expect(clippy::disallowed_methods, reason = "a test's own mail sink")]
     async fn start(net: &FakeNet, name: &str, more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (sender, mails) = mpsc::channel(16);
-        let sink = tokio::spawn(mail_sink::receive(listener, sender));
-        let text = format!(
-            r#"
-server_name = "{name}"
-public_baseurl = "https://{name}"
-data_dir = {:?}
-[[listeners]]
-port = 0
-apis = ["client"]
-[mail]
-host = "127.0.0.1"
-port = {port}
-security = "plain"
-from = "no-reply@{name}"
-[client.registration]
-open = true
-[accounts.password]
-memory_kib = 64
-passes = 1
-{more}
-"#,
-            folder.path().display().to_string()
-        );
-        let config = config::parse("test", &text, std::iter::empty()).unwrap();
+        let (folder, mails) = (tempfile::tempdir().unwrap(), Mails::start().await);
+        let text = host::configuration(name, folder.path(), &format!("{}{more}", mails.section(name)));
         let world = World::fake(Fake::new(name, 1, net));
-        let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
-        house.start();
-        let router = house.router(&BTreeSet::from([Api::Client, Api::Federation, Api::Identity]));
+        let apis = [Api::Client, Api::Federation, Api::Identity];
+        let (house, router) = host::build(&text, &world, &Db::new(Memory::default()), &apis).await;
         net.route(name, &world, router.clone());
-        let (accounts, service) = (house.accounts.clone(), house.service.clone());
-        Self { router, world, accounts, service, mails, sink, _folder: folder }
+        Self {
+            router,
+            world,
+            accounts: house.accounts.clone(),
+            service: house.service,
+            mails,
+            _folder: folder,
+        }
     }
 
     async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
-        let path = if path.starts_with("/_") { path.to_owned() } else { format!("/_matrix/client/v3{path}") };
-        let mut request = Request::builder().method(method).uri(path.replace('#', "%23"));
-        if !token.is_empty() {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let answer = timeout(PATIENCE, self.router.clone().oneshot(request.body(body).unwrap())).await;
-        let (parts, body) = answer.expect("an answer in time").unwrap().into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        (parts.status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        let answer = host::call(&self.router, token, (method, path), body).await;
+        (answer.status, answer.json)
     }
 
     async fn user(&self, name: &str) -> User<'_> {
-        let auth = json!({ "type": "m.login.dummy" });
-        let body = json!({ "username": name, "password": "correct horse battery", "auth": auth });
-        let (status, said) = self.call("", "POST", "/register", body).await;
-        assert_eq!(status, StatusCode::OK, "{said}");
+        let said = host::sign_up(&self.router, name).await;
         User { place: self, id: text(&said["user_id"]), token: text(&said["access_token"]) }
     }
 
@@ -150,7 +114,6 @@ passes = 1
 impl Drop for Place {
     fn drop(&mut self) {
         self.world.kill();
-        self.sink.abort();
     }
 }
 

@@ -1,22 +1,17 @@
 //! Servers in the process that talk with each other.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{Router, body::Body};
 use chappe_kv::{Db, Memory};
-use chappe_server::{
-    House,
-    config::{self, Api},
-};
+use chappe_server::config::Api;
 use chappe_world::{Fake, FakeNet, World};
-use http::{HeaderMap, Request, StatusCode, header};
-use http_body_util::BodyExt;
+use http::{Request, header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tower::ServiceExt;
 
-/// Longest wait for anything in these tests.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::host;
+pub(super) use crate::host::Answer;
 
 /// A server.
 pub(super) struct Office {
@@ -32,29 +27,6 @@ pub(super) struct Agent<'a> {
     pub(super) token: String,
 }
 
-/// What came back.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) bytes: Vec<u8>,
-    pub(super) json: Value,
-}
-
-impl Answer {
-    /// The body of a success.
-    #[track_caller]
-    pub(super) fn ok(self) -> Value {
-        assert_eq!(self.status, StatusCode::OK, "{}", self.json);
-        self.json
-    }
-
-    /// The status and error code of a refusal.
-    #[track_caller]
-    pub(super) fn refused(self, status: u16, errcode: &str) {
-        assert_eq!((self.status.as_u16(), &self.json["errcode"]), (status, &json!(errcode)), "{}", self.json);
-    }
-}
-
 impl Office {
     /// A server alone in the world, with more lines of configuration.
     pub(super) async fn alone(more: &str) -> Self {
@@ -68,57 +40,27 @@ impl Office {
 
     /// A server in a folder that may have been another one's, or hold files of the test.
     pub(super) async fn placed(folder: Arc<TempDir>, net: &FakeNet, name: &str, more: &str) -> Self {
-        let text = format!(
-            r#"
-server_name = "{name}"
-public_baseurl = "https://{name}"
-data_dir = {:?}
-[[listeners]]
-port = 0
-apis = ["client", "media", "federation", "identity"]
-[client.registration]
-open = true
-[accounts.password]
-memory_kib = 64
-passes = 1
-{more}
-"#,
-            folder.path().display().to_string()
-        );
-        let config = config::parse("test", &text, std::iter::empty()).unwrap();
+        let text = host::configuration(name, folder.path(), more);
         let seed = name.bytes().map(u64::from).sum();
         let world = World::fake(Fake::new(name, seed, net));
-        let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
-        house.start();
-        let router = house.router(&BTreeSet::from([Api::Client, Api::Media, Api::Federation, Api::Identity]));
+        let apis = [Api::Client, Api::Media, Api::Federation, Api::Identity];
+        let (_, router) = host::build(&text, &world, &Db::new(Memory::default()), &apis).await;
         net.route(name, &world, router.clone());
         Self { router, world, _folder: folder }
     }
 
     /// Sends a request as it is.
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
-        let answer = tokio::time::timeout(PATIENCE, self.router.clone().oneshot(request)).await;
-        let (parts, body) = answer.expect("an answer in time").unwrap().into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes().to_vec();
-        let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, bytes, json }
+        host::send(&self.router, request).await
     }
 
     pub(super) async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
-        let mut request = Request::builder().method(method).uri(path);
-        if !token.is_empty() {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        self.send(request.body(body).unwrap()).await
+        host::call(&self.router, token, (method, path), body).await
     }
 
     /// Signs somebody up.
     pub(super) async fn agent(&self, name: &str) -> Agent<'_> {
-        let body = json!({
-            "username": name, "password": "correct horse battery", "auth": { "type": "m.login.dummy" },
-        });
-        let said = self.call("", "POST", "/_matrix/client/v3/register", body).await.ok();
+        let said = host::sign_up(&self.router, name).await;
         let text = |field: &str| said[field].as_str().unwrap().to_owned();
         Agent { office: self, id: text("user_id"), token: text("access_token") }
     }

@@ -240,6 +240,33 @@ async fn where_it_is_enforced_nobody_gets_around_the_scanner() {
 }
 
 #[tokio::test]
+async fn what_has_to_be_scanned_is_counted_by_user_at_every_door() {
+    let clamd = Clamd::start().await;
+    let rate = "\n[client.rates]\nscan = { per_second = 0.001, burst = 2 }";
+    let a = Office::alone(&clamd.section(&format!("enforce = true{rate}"))).await;
+    let (alice, bob) = (a.agent("alice").await, a.agent("bob").await);
+    let mut files = Vec::new();
+    for text in ["one", "two", "three"] {
+        files.push(alice.upload(text.as_bytes()).await);
+    }
+    let media = "/_matrix/client/v1/media";
+    alice.get(&format!("{media}/download/{}", files[0])).await.ok();
+    assert_eq!(alice.get(&format!("{PROXY}/scan/{}", files[1])).await.ok()["clean"], true);
+    for path in [
+        format!("{media}/download/{}", files[2]),
+        format!("{media}/download/{}/x.txt", files[2]),
+        format!("{media}/thumbnail/{}?{SCALED}", files[2]),
+    ] {
+        alice.get(&path).await.refused(429, "M_LIMIT_EXCEEDED");
+    }
+    assert_eq!(alice.get(&format!("{PROXY}/download/{}", files[2])).await.status, 429);
+    // What is known costs nothing, whoever had it scanned.
+    alice.get(&format!("{media}/download/{}", files[1])).await.ok();
+    bob.get(&format!("{media}/download/{}", files[2])).await.ok();
+    alice.get(&format!("{media}/download/{}", files[2])).await.ok();
+}
+
+#[tokio::test]
 async fn without_anything_that_scans_there_is_no_scanner() {
     let a = Office::alone("").await;
     let alice = a.agent("alice").await;

@@ -186,10 +186,14 @@ async fn registration_tokens_have_a_life() {
     admin.delete(&one).await.ok();
     admin.get(&one).await.refused(404, "M_NOT_FOUND");
     admin.put(&one, json!({})).await.refused(404, "M_NOT_FOUND");
+    // Whoever reads the audit log does not learn them.
+    let written = admin.get("/_chappe/admin/v1/audit?limit=100").await.ok().to_string();
+    assert!(written.contains("DELETE /_synapse/admin/v1/registration_tokens/{token}"), "{written}");
+    assert!(!written.contains("abcd"), "{written}");
 }
 
 #[tokio::test]
-async fn reports_are_shown_with_the_event_and_dealt_with() {
+async fn row_109_reports_are_shown_with_the_event_and_dealt_with() {
     let home = Home::new().await;
     let (admin, bob) = (home.administrator("admin1").await, home.user("bob").await);
     let room = bob.room(json!({ "name": "Den" })).await;

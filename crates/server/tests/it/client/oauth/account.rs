@@ -223,3 +223,35 @@ async fn sessions_of_clients_prove_nothing_with_passwords() {
     home.call(&tokens.access, "POST", "/logout", json!({})).await.ok();
     client.refresh(&tokens.refresh).await.oauth_error(400, "invalid_grant");
 }
+
+#[tokio::test]
+async fn row_99_an_administrator_ends_all_sessions_of_a_user() {
+    let home = home().await;
+    let (admin, alice) = (home.administrator("admin").await, home.user("alice").await);
+    let body =
+        json!({ "type": "m.login.password", "user": "alice", "password": PASSWORD, "refresh_token": true });
+    let log_in = home.call("", "POST", "/login", body).await.ok();
+    let client = Client::new(&home).await;
+    let tokens = client.session("alice", "PHONE").await;
+    let mut browser = Browser::new(&home);
+    let path = format!("{BASE}/account");
+    assert!(browser.open(&path, "alice").await.html().contains("Your sessions"));
+
+    let end = format!("/_chappe/admin/v1/users/{}/log_out", alice.id);
+    alice.post(&end, json!({})).await.refused(403, "M_FORBIDDEN");
+    let nobody = "/_chappe/admin/v1/users/@nobody:a.test/log_out";
+    admin.post(nobody, json!({})).await.refused(404, "M_NOT_FOUND");
+    let ended = admin.post(&end, json!({})).await.ok();
+    assert_eq!(ended["devices"].as_array().unwrap().len(), 3, "{ended}");
+    for token in [&*alice.token, log_in["access_token"].as_str().unwrap(), &*tokens.access] {
+        home.call(token, "GET", "/account/whoami", Value::Null).await.refused(401, "M_UNKNOWN_TOKEN");
+    }
+    let refresh = json!({ "refresh_token": log_in["refresh_token"] });
+    home.call("", "POST", "/refresh", refresh).await.refused(401, "M_UNKNOWN_TOKEN");
+    client.refresh(&tokens.refresh).await.oauth_error(400, "invalid_grant");
+    assert!(!browser.get(&path).await.html().contains("Your sessions"));
+    // The account itself is as it was.
+    let body = json!({ "type": "m.login.password", "user": "alice", "password": PASSWORD });
+    home.call("", "POST", "/login", body).await.ok();
+    admin.get("/account/whoami").await.ok();
+}

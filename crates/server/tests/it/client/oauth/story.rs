@@ -20,7 +20,7 @@ async fn without_its_section_nothing_of_it_is_there() {
 }
 
 #[tokio::test]
-async fn clients_find_what_they_need() {
+async fn row_98_clients_find_what_they_need() {
     let home = home().await;
     let stable = home.call("", "GET", "/_matrix/client/v1/auth_metadata", Value::Null).await.ok();
     let path = "/_matrix/client/unstable/org.matrix.msc2965/auth_metadata";
@@ -38,7 +38,7 @@ async fn clients_find_what_they_need() {
 }
 
 #[tokio::test]
-async fn a_client_logs_in_refreshes_and_logs_out() {
+async fn row_98_a_client_logs_in_refreshes_and_logs_out() {
     let home = home().await;
     let alice = home.user("alice").await;
     let client = Client::new(&home).await;

@@ -72,7 +72,7 @@ async fn two_people_with_one_name_have_two_accounts() {
 }
 
 #[tokio::test]
-async fn an_account_with_the_address_is_linked_only_where_the_configuration_says_so() {
+async fn row_95_an_account_with_the_address_is_linked_only_where_the_configuration_says_so() {
     for (line, linked) in [("", false), ("link_by_email = true\n", true)] {
         let lines = format!("emails = \"trusted\"\n{line}");
         let stage = Stage::with("[identity]\naddresses = \"any\"\n", &lines).await;
@@ -92,7 +92,7 @@ async fn an_account_with_the_address_is_linked_only_where_the_configuration_says
 }
 
 #[tokio::test]
-async fn an_account_is_found_under_another_domain_of_the_same_people() {
+async fn row_96_an_account_is_found_under_another_domain_of_the_same_people() {
     let rules = "emails = \"trusted\"\nlink_by_email = true\n\
                  email_fallbacks = [{ from = \"numerique.gouv.fr\", to = \"beta.gouv.fr\" }]\n";
     let stage = Stage::with("[identity]\nprofile = \"agents\"\naddresses = \"any\"\n", rules).await;

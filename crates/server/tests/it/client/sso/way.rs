@@ -73,6 +73,24 @@ async fn what_is_asked_of_the_provider_follows_the_configuration_and_the_client(
 }
 
 #[tokio::test]
+async fn row_97_an_old_client_has_somebody_register_by_the_provider() {
+    let stage = Stage::of_agents().await;
+    let browser = stage.browser();
+    let path = "/_matrix/client/r0/login/sso/redirect?redirectUrl=tchap%3A%2F%2Fconnect\
+                &org.matrix.msc3824.action=REGISTER";
+    let provider = location(&browser.get(path).await);
+    assert!(provider.contains("prompt=create"), "{provider}");
+    let back = stage.provider.log_in(&provider, &person("s", "jean@x.fr"));
+    let client = location(&browser.get(&back).await);
+    assert!(client.starts_with("tchap://connect?loginToken="), "{client}");
+    let body = json!({ "type": "m.login.token", "token": token_in(&client) });
+    let said = stage.home.call("", "POST", "/_matrix/client/r0/login", body).await.ok();
+    assert_eq!(said["user_id"], "@jean-x.fr:a.test");
+    let token = said["access_token"].as_str().unwrap();
+    stage.home.call(token, "GET", "/account/whoami", Value::Null).await.ok();
+}
+
+#[tokio::test]
 async fn a_client_that_nobody_vouches_for_gets_no_token_by_itself() {
     let stage = Stage::of_agents().await;
     let jean = person("s", "jean@x.fr");
