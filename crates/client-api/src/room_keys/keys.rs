@@ -162,9 +162,9 @@ impl Reading {
             text.push(',');
         } else if self.room.is_none() {
             text.push_str(if self.last.is_some() { "}}," } else { "" });
-            text.push_str(&format!(r#"{}:{{"sessions":{{"#, json!(key.room)));
+            text.extend([&*json!(key.room).to_string(), r#":{"sessions":{"#]);
         }
-        text.push_str(&format!("{}:{}", json!(key.session), key.key));
+        text.extend([&*json!(key.session).to_string(), ":", key.key.get()]);
         self.last = Some(key);
     }
 }
