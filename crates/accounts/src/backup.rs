@@ -6,7 +6,7 @@ use chappe_store::{
     Direction, Json, Reader, Tx,
     accounts_keys::{Backup, BackupKeys, BackupNumbers, Backups},
 };
-use ruma::{OwnedRoomId, RoomId, UInt, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UInt, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -16,6 +16,8 @@ use crate::{Accounts, Error, retry::retry};
 const KEY_BYTES: usize = 32_768;
 /// Bytes of the keys of one request.
 const REQUEST_BYTES: usize = 3_500_000;
+/// Keys looked through at once.
+const PAGE: usize = 200;
 /// Bytes of the data of an algorithm.
 const AUTH_DATA_BYTES: usize = 32_768;
 
@@ -45,6 +47,17 @@ pub struct BackupKeysChange {
 
 /// Keys by room and session.
 pub type BackupKeysMap = BTreeMap<OwnedRoomId, BTreeMap<String, Box<RawValue>>>;
+
+/// A key of a backup.
+#[derive(Clone, Debug)]
+pub struct BackupKey {
+    /// Its room.
+    pub room: OwnedRoomId,
+    /// Its session.
+    pub session: String,
+    /// The key as uploaded.
+    pub key: Box<RawValue>,
+}
 
 /// What decides which of two keys of a session is kept.
 #[derive(Deserialize)]
@@ -93,12 +106,8 @@ impl Accounts {
                 return Err(Error::TooMany("key backups"));
             }
             let version = old.unwrap_or(0) + 1;
-            let row = Backup {
-                algorithm: algorithm.to_owned(),
-                auth_data: auth_data.to_owned(),
-                count: 0,
-                etag: 0,
-            };
+            let (algorithm, auth_data) = (algorithm.to_owned(), auth_data.to_owned());
+            let row = Backup { algorithm, auth_data, count: 0, etag: 0, bytes: 0 };
             let mut tx = Tx::new();
             tx.expect::<BackupNumbers>(&key, old.as_ref()).put::<BackupNumbers>(&key, &version);
             tx.put::<Backups>(&(key, version), &Json(row));
@@ -204,15 +213,19 @@ impl Accounts {
             let mut head = old.clone();
             let mut tx = Tx::new();
             for ((row, (_, _, key, quality)), stored) in rows.iter().zip(&new).zip(stored) {
-                match stored {
-                    Some(stored) if !quality.beats(&Quality::of(&stored)?) => continue,
-                    Some(_) => {}
+                match &stored {
+                    Some(stored) if !quality.beats(&Quality::of(stored)?) => continue,
+                    Some(stored) => head.bytes = head.bytes.saturating_sub(stored.len() as u64),
                     None => head.count += 1,
                 }
+                head.bytes += key.get().len() as u64;
                 tx.put::<BackupKeys>(row, &key.get().as_bytes().to_vec());
             }
             if head.count > self.config().limits.backup_keys {
                 return Err(Error::TooMany("keys in the backup"));
+            }
+            if head.bytes > self.config().limits.backup_bytes && head.bytes > old.bytes {
+                return Err(Error::TooLarge("backup"));
             }
             if !tx.is_empty() {
                 head.etag += 1;
@@ -225,28 +238,36 @@ impl Accounts {
         })
     }
 
-    /// The keys of a version, of one room of it, of one session of that. [`Error::NotFound`] without the version;
-    /// a missing room or session gives an empty map.
+    /// Keys of a version, or of one room of it, in their order: at most `limit`, the next page begins `behind` the last of
+    /// this one. [`Error::NotFound`] without the version; a missing room is empty.
     pub async fn backup_keys(
         &self,
         user: &UserId,
         version: &str,
         room: Option<&RoomId>,
-        session: Option<&str>,
-    ) -> Result<BackupKeysMap, Error> {
+        behind: Option<&BackupKey>,
+        limit: usize,
+    ) -> Result<Vec<BackupKey>, Error> {
         let reader = self.store().read();
-        let version = number(version)?;
-        if reader.get::<Backups>(&(user.to_owned(), version)).await?.is_none() {
-            return Err(NO_BACKUP);
-        }
-        let mut keys = BackupKeysMap::new();
-        for ((_, _, room, session), key) in rows(&reader, user, version, room, session).await? {
-            let text = String::from_utf8(key).map_err(|_| chappe_store::Error::Corrupt("key of a backup"))?;
-            let key =
-                RawValue::from_string(text).map_err(|_| chappe_store::Error::Corrupt("key of a backup"))?;
-            keys.entry(room).or_default().insert(session, key);
-        }
-        Ok(keys)
+        let backup = existing(&reader, user, version).await?;
+        let behind = behind.map(|last| (last.room.clone(), last.session.clone()));
+        let rows = page(&reader, &backup, room, behind, limit).await?;
+        let key = |((_, _, room, session), key)| Ok(BackupKey { room, session, key: readable(key)? });
+        rows.into_iter().map(key).collect()
+    }
+
+    /// One key of a version. [`Error::NotFound`] without the version.
+    pub async fn backup_key(
+        &self,
+        user: &UserId,
+        version: &str,
+        room: &RoomId,
+        session: &str,
+    ) -> Result<Option<Box<RawValue>>, Error> {
+        let reader = self.store().read();
+        let (user, version) = existing(&reader, user, version).await?;
+        let row = (user, version, room.to_owned(), session.to_owned());
+        reader.get::<BackupKeys>(&row).await?.map(readable).transpose()
     }
 
     /// Removes those keys. [`Error::WrongBackupVersion`] unless it is the current version.
@@ -264,16 +285,28 @@ impl Accounts {
             if latest != version {
                 return Err(Error::WrongBackupVersion { current: latest.to_string() });
             }
-            let gone = rows(&reader, user, version, room, session).await?;
-            let mut head = old.clone();
-            if !gone.is_empty() {
-                let mut tx = Tx::new();
-                for (key, _) in &gone {
-                    tx.delete::<BackupKeys>(key);
+            let mut tx = Tx::new();
+            let key = (user.to_owned(), version);
+            let (count, bytes) = match (room, session) {
+                (Some(room), Some(session)) => {
+                    let row = (user.to_owned(), version, room.to_owned(), session.to_owned());
+                    tx.delete::<BackupKeys>(&row);
+                    reader.get::<BackupKeys>(&row).await?.map_or((0, 0), |key| (1, key.len() as u64))
                 }
-                head.count = head.count.saturating_sub(gone.len() as u64);
+                (Some(room), None) => {
+                    tx.delete_prefix::<BackupKeys>(&(user.to_owned(), version, room.to_owned()));
+                    of_room(&reader, &key, room).await?
+                }
+                (None, _) => {
+                    tx.delete_prefix::<BackupKeys>(&key);
+                    (old.count, old.bytes)
+                }
+            };
+            let mut head = old.clone();
+            if count > 0 {
+                head.count = head.count.saturating_sub(count);
+                head.bytes = head.bytes.saturating_sub(bytes);
                 head.etag += 1;
-                let key = (user.to_owned(), version);
                 tx.expect::<Backups>(&key, Some(&Json(old))).put::<Backups>(&key, &Json(head.clone()));
                 drop(reader);
                 self.store().commit(tx).await?;
@@ -289,27 +322,62 @@ async fn current(reader: &Reader<'_>, user: &UserId) -> Result<Option<(u64, Back
     Ok(found.into_iter().next().map(|((_, number), Json(row))| (number, row)))
 }
 
-type Row = ((ruma::OwnedUserId, u64, OwnedRoomId, String), Vec<u8>);
+type Row = ((OwnedUserId, u64, OwnedRoomId, String), Vec<u8>);
 
-async fn rows(
+/// A version by its key, if it is there.
+async fn existing(reader: &Reader<'_>, user: &UserId, version: &str) -> Result<(OwnedUserId, u64), Error> {
+    let key = (user.to_owned(), number(version)?);
+    reader.get::<Backups>(&key).await?.map(|_| key).ok_or(NO_BACKUP)
+}
+
+/// Rows of a version, or of one room of it, behind a room and session.
+async fn page(
     reader: &Reader<'_>,
-    user: &UserId,
-    version: u64,
+    backup: &(OwnedUserId, u64),
     room: Option<&RoomId>,
-    session: Option<&str>,
+    behind: Option<(OwnedRoomId, String)>,
+    limit: usize,
 ) -> Result<Vec<Row>, Error> {
-    let user = user.to_owned();
-    Ok(match (room, session) {
-        (Some(room), Some(session)) => {
-            let key = (user, version, room.to_owned(), session.to_owned());
-            reader.get::<BackupKeys>(&key).await?.map(|value| (key, value)).into_iter().collect()
-        }
+    let (user, version) = backup.clone();
+    Ok(match (room, behind) {
+        (None, None) => reader.scan::<BackupKeys>(backup, Direction::Forward, limit).await?,
         (Some(room), None) => {
             let prefix = (user, version, room.to_owned());
-            reader.scan::<BackupKeys>(&prefix, Direction::Forward, usize::MAX).await?
+            reader.scan::<BackupKeys>(&prefix, Direction::Forward, limit).await?
         }
-        (None, _) => reader.scan::<BackupKeys>(&(user, version), Direction::Forward, usize::MAX).await?,
+        (room, Some((last, session))) => {
+            let from = (user.clone(), version, last, format!("{session}\0"));
+            match room {
+                Some(room) => {
+                    reader.scan_from::<BackupKeys>(&(user, version, room.to_owned()), &from, limit).await?
+                }
+                None => reader.scan_from::<BackupKeys>(backup, &from, limit).await?,
+            }
+        }
     })
+}
+
+/// Number and bytes of the keys of one room.
+async fn of_room(
+    reader: &Reader<'_>,
+    backup: &(OwnedUserId, u64),
+    room: &RoomId,
+) -> Result<(u64, u64), Error> {
+    let (mut count, mut bytes, mut behind) = (0, 0, None);
+    loop {
+        let rows = page(reader, backup, Some(room), behind, PAGE).await?;
+        count += rows.len() as u64;
+        bytes += rows.iter().map(|(_, key)| key.len() as u64).sum::<u64>();
+        match rows.into_iter().next_back() {
+            Some(((_, _, room, session), _)) => behind = Some((room, session)),
+            None => return Ok((count, bytes)),
+        }
+    }
+}
+
+fn readable(key: Vec<u8>) -> Result<Box<RawValue>, Error> {
+    let text = String::from_utf8(key).map_err(|_| chappe_store::Error::Corrupt("key of a backup"))?;
+    Ok(RawValue::from_string(text).map_err(|_| chappe_store::Error::Corrupt("key of a backup"))?)
 }
 
 fn check_auth_data(algorithm: &str, auth_data: &RawValue) -> Result<(), Error> {

@@ -154,7 +154,7 @@ pub struct LimitsConfig {
     pub devices: usize,
     /// One-time keys of one device.
     pub one_time_keys: u32,
-    /// Messages waiting for one device; beyond, the oldest go.
+    /// Messages waiting for one device; beyond, the oldest of those go who sent most of them.
     pub to_device: usize,
     /// Items of account data, over all rooms.
     pub account_data_items: i64,
@@ -170,6 +170,8 @@ pub struct LimitsConfig {
     pub backup_versions: usize,
     /// Keys in one version of the key backup.
     pub backup_keys: u64,
+    /// Bytes of the keys in one version of the key backup.
+    pub backup_bytes: u64,
 }
 
 impl Default for LimitsConfig {
@@ -182,9 +184,10 @@ impl Default for LimitsConfig {
             account_data_bytes: 63_000,
             push_rules: 1_000,
             filters: 1_000,
-            pushers: 100,
+            pushers: 50,
             backup_versions: 50,
             backup_keys: 1_000_000,
+            backup_bytes: 1 << 30,
         }
     }
 }

@@ -7,14 +7,15 @@ use chappe_store::{
     accounts::{Device, DeviceSeen, Devices, OAuthLogIn, Seen},
     accounts_keys::{
         DehydratedDevices, DeviceKeys, FallbackKeys, KeyHeads, KeySignatures, OneTimeKeyOrder, OneTimeKeys,
-        ToDevice, ToDeviceCounts,
     },
     oauth::ClientDevices,
 };
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
-use crate::{Accounts, Error, Scope, retry::retry, tokens::revoke_device_tokens};
+use crate::{
+    Accounts, Error, Scope, retry::retry, to_device::draft_empty_inbox, tokens::revoke_device_tokens,
+};
 
 /// The longest device id that is taken, in bytes.
 const LONGEST_ID: usize = 255;
@@ -143,6 +144,9 @@ impl Accounts {
             let reader = self.store().read();
             let key = (user.to_owned(), device.to_owned());
             let Json(old) = reader.get::<Devices>(&key).await?.ok_or(Error::NotFound("device"))?;
+            if old.name.as_deref() == name {
+                return Ok(());
+            }
             let new = Device { name: name.map(str::to_owned), revision: old.revision + 1, ..old.clone() };
             let mut tx = Tx::new();
             tx.expect::<Devices>(&key, Some(&Json(old))).put::<Devices>(&key, &Json(new));
@@ -231,7 +235,7 @@ impl Accounts {
                 return Err(Error::TooMany("devices"));
             }
             // A message that was on its way while an older device of this id ended.
-            tx.delete_prefix::<ToDevice>(&key).delete::<ToDeviceCounts>(&key);
+            draft_empty_inbox(tx, &key);
             let (name, created) = (name.map(str::to_owned), self.world().now());
             Device { name, created, oauth: oauth.cloned(), ..Device::default() }
         };
@@ -269,7 +273,7 @@ impl Accounts {
             tx.delete_prefix::<OneTimeKeys>(&key).delete_prefix::<OneTimeKeyOrder>(&key);
             tx.delete_prefix::<FallbackKeys>(&key);
             tx.delete_prefix::<KeySignatures>(&(user.to_owned(), user.to_owned(), device.to_string()));
-            tx.delete_prefix::<ToDevice>(&key).delete::<ToDeviceCounts>(&key);
+            draft_empty_inbox(tx, &key);
             self.draft_settings_end(reader, tx, user, device).await?;
             ended.push(device.clone());
         }

@@ -44,7 +44,7 @@ pub use self::{
     account_data::{AccountDataItem, Scope},
     accounts::Accounts,
     audit::{Audit, Verdict},
-    backup::{BackupInfo, BackupKeysChange, BackupKeysMap},
+    backup::{BackupInfo, BackupKey, BackupKeysChange, BackupKeysMap},
     config::{
         AccountsConfig, LimitsConfig, PasswordConfig, PasswordPolicy, Pepper, TokenConfig, ValidityConfig,
     },

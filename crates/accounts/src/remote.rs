@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use chappe_store::{Tx, outbox::OutboxItem};
 use ruma::{
-    DeviceId, OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, UserId,
+    DeviceId, OwnedDeviceId, OwnedUserId, ServerName, UserId,
     encryption::{CrossSigningKey, DeviceKeys},
     serde::Raw,
 };
-use serde_json::{Map, json, value::RawValue};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use crate::{Claim, ClaimedKeys, Profile, Recipients};
+use crate::{
+    Claim, ClaimedKeys, Error, Profile, Recipients, Sending,
+    to_device::{ALTOGETHER, message},
+};
 
 /// Why another server did not answer a question about its users.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -54,31 +58,80 @@ pub trait RemoteUsers: Send + Sync {
     async fn profile(&self, user: &UserId, field: Option<&str>) -> Result<Profile, RemoteError>;
 }
 
+/// Other servers that one request sends to-device messages to.
+const MOST_SERVERS: usize = 500;
+
+/// The content of an `m.direct_to_device` EDU.
+#[derive(Serialize)]
+struct DirectToDevice<'a> {
+    sender: &'a UserId,
+    r#type: &'a str,
+    message_id: &'a str,
+    messages: BTreeMap<&'a UserId, BTreeMap<&'a str, &'a RawValue>>,
+}
+
 /// The outbox rows that carry to-device messages to users of other servers, one EDU per server (server-server API,
 /// "Send-to-device messaging"). `message_id` must be new. Hand the result to [`crate::Accounts::send_to_devices`].
-pub fn to_device_for_servers(
-    sender: &UserId,
-    event_type: &str,
-    message_id: &str,
-    messages: &[(OwnedUserId, Recipients)],
-) -> Tx {
-    let mut servers: BTreeMap<OwnedServerName, Map<String, serde_json::Value>> = BTreeMap::new();
-    for (user, recipients) in messages {
+/// [`Error::TooLarge`], [`Error::TooMany`] servers.
+pub fn to_device_for_servers(sending: &Sending<'_>, message_id: &str) -> Result<Tx, Error> {
+    let mut servers: BTreeMap<&ServerName, BTreeMap<&UserId, BTreeMap<&str, &RawValue>>> = BTreeMap::new();
+    let mut bytes = 0;
+    for (user, recipients) in sending.messages {
         let devices: BTreeMap<&str, &RawValue> = match recipients {
             Recipients::All(content) => BTreeMap::from([("*", &**content)]),
             Recipients::Devices(devices) => {
                 devices.iter().map(|(device, content)| (DeviceId::as_str(device), &**content)).collect()
             }
         };
-        let of_server = servers.entry(user.server_name().to_owned()).or_default();
-        of_server.insert(user.to_string(), json!(devices));
+        for content in devices.values() {
+            bytes += message(sending, content)?.len();
+        }
+        if bytes > ALTOGETHER {
+            return Err(Error::TooLarge("to-device messages"));
+        }
+        servers.entry(user.server_name()).or_default().insert(user, devices);
     }
+    if servers.len() > MOST_SERVERS {
+        return Err(Error::TooMany("servers in one request"));
+    }
+    let (sender, r#type) = (sending.sender, sending.event_type);
     let mut tx = Tx::new();
     for (server, messages) in servers {
-        let edu = json!({
-            "sender": sender, "type": event_type, "message_id": message_id, "messages": messages,
-        });
-        tx.enqueue(&server, &OutboxItem::ToDevice(edu.to_string()));
+        let edu = serde_json::to_string(&DirectToDevice { sender, r#type, message_id, messages });
+        let edu = edu.map_err(|error| Error::BadJson(error.to_string()))?;
+        tx.enqueue(server, &OutboxItem::ToDevice(edu));
     }
-    tx
+    Ok(tx)
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{OwnedUserId, user_id};
+    use serde_json::{json, value::to_raw_value};
+
+    use super::{MOST_SERVERS, to_device_for_servers};
+    use crate::{Error, Recipients, Sending};
+
+    fn sent(messages: &[(OwnedUserId, Recipients)]) -> Result<bool, Error> {
+        let sending = Sending { sender: user_id!("@a:hs1"), once: None, event_type: "m.test", messages };
+        to_device_for_servers(&sending, "m").map(|tx| !tx.is_empty())
+    }
+
+    #[test]
+    fn messages_for_other_servers_have_a_size_and_few_go_to_many() {
+        let to = |n: usize, pad: usize| {
+            let content = to_raw_value(&json!({ "pad": "x".repeat(pad) })).unwrap();
+            (OwnedUserId::try_from(format!("@b:hs{n}.example")).unwrap(), Recipients::All(content))
+        };
+        assert!(sent(&[to(1, 1_000), to(2, 60_000)]).unwrap());
+        assert!(matches!(sent(&[to(1, 70_000)]), Err(Error::TooLarge(_))));
+        let list = (to(1, 0).0, Recipients::All(to_raw_value(&json!([])).unwrap()));
+        assert!(matches!(sent(&[list]), Err(Error::BadJson(_))));
+        let many: Vec<_> = (0..MOST_SERVERS).map(|n| to(n, 0)).collect();
+        assert!(sent(&many).unwrap());
+        assert!(matches!(sent(&[many, vec![to(MOST_SERVERS, 0)]].concat()), Err(Error::TooMany(_))));
+        let of_one_server = |n: usize| (OwnedUserId::try_from(format!("@u{n}:hs")).unwrap(), to(0, 60_000).1);
+        let much: Vec<_> = (0..1_200).map(of_one_server).collect();
+        assert!(matches!(sent(&much), Err(Error::TooLarge(_))));
+    }
 }

@@ -1,11 +1,14 @@
 //! The to-device inbox: messages wait for one device until it has told that it has them.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use chappe_store::{
     Direction, LogEntry, Position, Reader, Table, Tx,
     accounts::{Devices, Expiries},
-    accounts_keys::{ToDevice, ToDeviceCounts, ToDeviceTxns},
+    accounts_keys::{ToDevice, ToDeviceCounts, ToDeviceSenders, ToDeviceTxns},
 };
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
@@ -17,7 +20,7 @@ const LONGEST: usize = 63_000;
 /// Bytes of messages written in one commit.
 const AT_ONCE: usize = 2_000_000;
 /// Bytes of all messages of one request together, each counted for every device that gets it.
-const ALTOGETHER: usize = 64 << 20;
+pub(crate) const ALTOGETHER: usize = 64 << 20;
 /// How long a transaction id is remembered, in milliseconds.
 const REMEMBERED: u64 = 7 * 24 * 3600 * 1000;
 /// Messages removed at once from an inbox that is full.
@@ -41,7 +44,7 @@ pub struct Sending<'a> {
     pub once: Option<(&'a str, &'a str)>,
     /// Event type.
     pub event_type: &'a str,
-    /// By local user; remote users are the federation's.
+    /// By user: local ones for [`Accounts::send_to_devices`], remote ones for [`crate::to_device_for_servers`].
     pub messages: &'a [(OwnedUserId, Recipients)],
 }
 
@@ -54,9 +57,14 @@ pub struct ToDeviceMessage {
     pub event: Box<RawValue>,
 }
 
+/// The inbox of a device.
+type Inbox = (OwnedUserId, OwnedDeviceId);
+/// Messages of an inbox.
+type Rows = Vec<(<ToDevice as Table>::Key, Vec<u8>)>;
+
 /// A message on its way into an inbox.
 struct Letter {
-    inbox: (OwnedUserId, OwnedDeviceId),
+    inbox: Inbox,
     event: Vec<u8>,
 }
 
@@ -84,11 +92,11 @@ impl Accounts {
             });
             let rest = letters.split_off(fits.count().max(1));
             let mut part = Tx::new();
-            draft_letters(&mut part, &letters);
+            draft_letters(&mut part, sending.sender, &letters);
             self.store().commit(part).await?;
             letters = rest;
         }
-        draft_letters(&mut tx, &letters);
+        draft_letters(&mut tx, sending.sender, &letters);
         if let Some(mark) = &mark {
             let now = self.world().now();
             tx.expect_absent::<ToDeviceTxns>(mark).put::<ToDeviceTxns>(mark, &now);
@@ -139,7 +147,7 @@ impl Accounts {
         Ok(letters)
     }
 
-    /// Removes the oldest messages of full inboxes.
+    /// Makes room in full inboxes.
     async fn make_room(&self, letters: &[Letter]) -> Result<(), Error> {
         let inboxes: Vec<_> = letters.iter().map(|letter| letter.inbox.clone()).collect();
         let counts = self.store().read().get_many::<ToDeviceCounts>(&inboxes).await?;
@@ -153,24 +161,45 @@ impl Accounts {
         Ok(())
     }
 
-    async fn trim(&self, inbox: &(OwnedUserId, OwnedDeviceId)) -> Result<(), Error> {
+    /// Removes the oldest messages of those who have most in an inbox, so that nobody pushes out what others sent.
+    async fn trim(&self, inbox: &Inbox) -> Result<(), Error> {
         retry!({
-            let oldest = self.store().read().scan::<ToDevice>(inbox, Direction::Forward, TRIMMED).await?;
-            self.remove_letters(inbox, oldest).await
+            let reader = self.store().read();
+            let mut counts = reader.scan_all::<ToDeviceSenders>(inbox).await?;
+            counts.sort_by_key(|(_, count)| Reverse(*count));
+            let (mut found, mut most) = (0, BTreeSet::new());
+            for ((_, _, sender), count) in counts {
+                if found < TRIMMED {
+                    found += usize::try_from(count).unwrap_or(0);
+                    most.insert(sender);
+                }
+            }
+            let oldest = oldest_of(&reader, inbox, &most).await?;
+            self.remove_letters(&reader, inbox, oldest).await
         })
     }
 
-    async fn remove_letters(
-        &self,
-        inbox: &(OwnedUserId, OwnedDeviceId),
-        rows: Vec<(<ToDevice as Table>::Key, Vec<u8>)>,
-    ) -> Result<(), Error> {
+    async fn remove_letters(&self, reader: &Reader<'_>, inbox: &Inbox, rows: Rows) -> Result<(), Error> {
         let Some((first, event)) = rows.first() else { return Ok(()) };
         let mut tx = Tx::new();
         // Whoever removes the same messages at the same time finds the first one gone.
         tx.expect::<ToDevice>(first, Some(event));
-        for (key, _) in &rows {
+        let mut by_sender: BTreeMap<_, i64> = BTreeMap::new();
+        for (key, event) in &rows {
             tx.delete::<ToDevice>(key);
+            if let Some(sender) = sender_of(event) {
+                *by_sender.entry((inbox.0.clone(), inbox.1.clone(), sender)).or_default() += 1;
+            }
+        }
+        let keys: Vec<_> = by_sender.keys().cloned().collect();
+        let known = reader.get_many::<ToDeviceSenders>(&keys).await?;
+        for ((key, gone), known) in by_sender.iter().zip(known) {
+            // A message that comes at the same time may go uncounted: it is counted to find who sends most.
+            if known.is_some_and(|known| known > *gone) {
+                tx.add::<ToDeviceSenders>(key, -gone);
+            } else {
+                tx.delete::<ToDeviceSenders>(key);
+            }
         }
         let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
         tx.add::<ToDeviceCounts>(inbox, -count);
@@ -222,11 +251,12 @@ impl Accounts {
         let inbox = (user.to_owned(), device.to_owned());
         loop {
             let more = retry!({
-                let mut rows = self.store().read().scan::<ToDevice>(&inbox, Direction::Forward, PAGE).await?;
+                let reader = self.store().read();
+                let mut rows = reader.scan::<ToDevice>(&inbox, Direction::Forward, PAGE).await?;
                 let full = rows.len() == PAGE;
                 rows.retain(|(key, _)| key.2 <= up_to.0);
                 let more = full && rows.len() == PAGE;
-                self.remove_letters(&inbox, rows).await?;
+                self.remove_letters(&reader, &inbox, rows).await?;
                 Ok(more)
             })?;
             if !more {
@@ -236,7 +266,46 @@ impl Accounts {
     }
 }
 
-fn message(sending: &Sending<'_>, content: &RawValue) -> Result<Vec<u8>, Error> {
+/// The oldest messages of some senders, as many as are removed at once; of anybody if there are none.
+async fn oldest_of(
+    reader: &Reader<'_>,
+    inbox: &Inbox,
+    senders: &BTreeSet<OwnedUserId>,
+) -> Result<Rows, Error> {
+    let mut found = Rows::new();
+    let mut from = (inbox.0.clone(), inbox.1.clone(), 0, 0);
+    loop {
+        let page = reader.scan_from::<ToDevice>(inbox, &from, TRIMMED).await?;
+        let last = page.last().map(|(key, _)| key.clone()).filter(|_| page.len() == TRIMMED);
+        let theirs = |event: &[u8]| sender_of(event).is_some_and(|sender| senders.contains(&sender));
+        found.extend(page.into_iter().filter(|(_, event)| theirs(event)).take(TRIMMED - found.len()));
+        match last {
+            Some(last) if found.len() < TRIMMED => from = (last.0, last.1, last.2, last.3.saturating_add(1)),
+            _ => break,
+        }
+    }
+    if found.is_empty() {
+        found = reader.scan::<ToDevice>(inbox, Direction::Forward, TRIMMED).await?;
+    }
+    Ok(found)
+}
+
+fn sender_of(event: &[u8]) -> Option<OwnedUserId> {
+    #[derive(serde::Deserialize)]
+    struct Event {
+        sender: OwnedUserId,
+    }
+    serde_json::from_slice::<Event>(event).ok().map(|event| event.sender)
+}
+
+/// Empties the inbox of a device that is not there any more.
+pub(crate) fn draft_empty_inbox(tx: &mut Tx, inbox: &Inbox) {
+    tx.delete_prefix::<ToDevice>(inbox).delete_prefix::<ToDeviceSenders>(inbox);
+    tx.delete::<ToDeviceCounts>(inbox);
+}
+
+/// The message as the device gets it; [`Error::TooLarge`], [`Error::BadJson`].
+pub(crate) fn message(sending: &Sending<'_>, content: &RawValue) -> Result<Vec<u8>, Error> {
     #[derive(serde::Serialize)]
     struct Event<'a> {
         r#type: &'a str,
@@ -251,11 +320,12 @@ fn message(sending: &Sending<'_>, content: &RawValue) -> Result<Vec<u8>, Error> 
     if bytes.len() > LONGEST { Err(Error::TooLarge("to-device message")) } else { Ok(bytes) }
 }
 
-fn draft_letters(tx: &mut Tx, letters: &[Letter]) {
+fn draft_letters(tx: &mut Tx, sender: &UserId, letters: &[Letter]) {
     for (index, letter) in (0_u32..).zip(letters) {
         tx.put_at_position::<ToDevice>(&letter.inbox, &index, &letter.event);
         tx.add::<ToDeviceCounts>(&letter.inbox, 1);
         let (user, device) = letter.inbox.clone();
+        tx.add::<ToDeviceSenders>(&(user.clone(), device.clone(), sender.to_owned()), 1);
         tx.log(LogEntry::ToDevice { user, device });
     }
 }

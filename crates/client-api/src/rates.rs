@@ -26,6 +26,12 @@ pub struct Rates {
     pub message: Rate,
     /// Changes of name and picture by one user: all of the user's rooms are told of each.
     pub profile: Rate,
+    /// Typing, receipts and presence of one user.
+    pub signal: Rate,
+    /// Requests of one user with messages straight to devices.
+    pub to_device: Rate,
+    /// New names and identity keys of one user's devices: everybody who shares a room hears of them.
+    pub device: Rate,
     /// Joins, knocks and room creations of one user.
     pub join: Rate,
     /// Invites by one user.
@@ -56,6 +62,9 @@ impl Default for Rates {
             registration: Rate::new(0.2, 10),
             message: Rate::new(10.0, 100),
             profile: Rate::new(0.02, 10),
+            signal: Rate::new(20.0, 1_000),
+            to_device: Rate::new(20.0, 1_000),
+            device: Rate::new(0.2, 20),
             join: Rate::new(0.5, 30),
             invite: Rate::new(0.5, 50),
             address_invite: Rate::new(0.2, 10),
@@ -116,6 +125,16 @@ impl Limits {
     /// Counts a message of a user.
     pub(crate) fn message(&self, requester: &Requester) -> Result<(), Error> {
         self.user(MESSAGE, requester, |rates| rates.message)
+    }
+
+    /// Counts what a user lets others in their rooms know without a message: typing, a receipt, presence.
+    pub(crate) fn signal(&self, requester: &Requester) -> Result<(), Error> {
+        self.user("signal", requester, |rates| rates.signal)
+    }
+
+    /// Counts a change of a user's devices that others hear of.
+    pub(crate) fn device(&self, requester: &Requester) -> Result<(), Error> {
+        self.user("device", requester, |rates| rates.device)
     }
 
     /// Counts a question that other servers may have to answer: by user, or by address where nobody is logged in.

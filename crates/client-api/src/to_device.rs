@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use chappe_accounts::{Accounts, Recipients, Sending, to_device_for_servers};
+use chappe_rooms::Rooms;
 use chappe_web::{Routes, Ruma};
 use chappe_world::World;
 use ruma::{
@@ -14,7 +15,7 @@ use ruma::{
     to_device::DeviceIdOrAllDevices,
 };
 
-use crate::{Api, error::Result, requester::Requester};
+use crate::{Api, error::Result, rates::Limits, requester::Requester};
 
 /// A message to every device of a large room.
 const LIMIT: usize = 16 << 20;
@@ -25,19 +26,24 @@ pub(crate) fn routes() -> Routes<Api> {
 
 async fn handler(
     State(accounts): State<Accounts>,
+    State(rooms): State<Rooms>,
     State(world): State<World>,
+    State(limits): State<Limits>,
     requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
+    limits.user("to_device", &requester, |rates| rates.to_device)?;
     let messages = request.messages.into_iter().map(|(user, devices)| (user, recipients(devices)));
+    // Nothing is kept for servers that it would never be sent to.
+    let messages = messages.filter(|(user, _)| rooms.takes_part(user.server_name()));
     let (here, elsewhere): (Vec<_>, Vec<_>) = messages.partition(|(user, _)| accounts.is_local(user));
-    let (sender, kind) = (requester.user(), request.event_type.to_string());
-    let tx = to_device_for_servers(sender, &kind, &world.token(32), &elsewhere);
+    let kind = request.event_type.to_string();
     // An application service may act without a device.
     let device = requester.device_id.as_ref().map_or("", |device| device.as_str());
     let once = Some((device, request.txn_id.as_str()));
-    let sending = Sending { sender, once, event_type: &kind, messages: &here };
-    accounts.send_to_devices(sending, tx).await?;
+    let sending = Sending { sender: requester.user(), once, event_type: &kind, messages: &elsewhere };
+    let tx = to_device_for_servers(&sending, &world.token(32))?;
+    accounts.send_to_devices(Sending { messages: &here, ..sending }, tx).await?;
     Ok(Ruma(Response::new()))
 }
 

@@ -178,11 +178,15 @@ impl Presence {
         if !self.enabled || (!local && self.wake.sharing_room(&self.store.read(), user).await?.is_empty()) {
             return Ok(());
         }
-        let sequence = self.wake.next_fleeting();
         let chosen = now.state.clone();
         let synced = self.world.instant();
-        let known = Known { now: now.clone(), chosen, synced, local, by_sync, changed: sequence };
-        self.users.lock().put(user, known);
+        let sequence = {
+            let mut users = self.users.lock();
+            // Whoever sees the number finds the change: both are there before the lock is given back.
+            let changed = self.wake.next_fleeting();
+            users.put(user, Known { now: now.clone(), chosen, synced, local, by_sync, changed });
+            changed
+        };
         self.announce(user, now, local, sequence).await
     }
 
@@ -241,9 +245,16 @@ impl Presence {
         Ok(events)
     }
 
-    /// The presence event of one user, if anything is known.
-    pub(crate) fn event_of(&self, user: &UserId) -> Option<Box<RawValue>> {
-        self.of(user).map(|now| self.event(user, &now))
+    /// The presence events of those of some users of whom anything is known.
+    pub(crate) fn events_of<'a>(
+        &self,
+        some: impl Iterator<Item = &'a OwnedUserId>,
+    ) -> Vec<(OwnedUserId, Box<RawValue>)> {
+        let known: Vec<_> = {
+            let users = self.users.lock();
+            some.filter_map(|user| Some((user, users.state(user)?))).collect()
+        };
+        known.into_iter().map(|(user, now)| (user.clone(), self.event(user, &now))).collect()
     }
 
     async fn shares(

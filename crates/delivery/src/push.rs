@@ -4,21 +4,24 @@ mod gateway;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use chappe_accounts::PusherInfo;
+use chappe_rooms::View;
 use chappe_rules::{
     Pdu,
     push::{Attention, Setting, Subject, evaluate},
     version,
 };
 use chappe_store::{Entry, EventNum, LogEntry, Membership, Position, Reader, RoomNid, Tx, following};
+use futures_util::future::try_join_all;
 use ruma::{OwnedUserId, RoomId, RoomVersionId, UserId};
+use tokio::sync::OnceCell;
 
-use self::gateway::{Gateway, Notification};
-use crate::{Delivery, Error, signal::Settings, unread::Reading};
+use self::gateway::{Gateway, Notification, Told};
+use crate::{Delivery, Error, signal::Settings, tail::Tail, unread::Reading};
 
 /// The follower's name among the cursors.
 const CURSOR: &str = "push";
@@ -26,6 +29,8 @@ const CURSOR: &str = "push";
 const BATCH: usize = 500;
 /// Users with pushers loaded at once.
 const PAGE: usize = 500;
+/// Listeners for whom an event is judged at the same time.
+const AT_ONCE: usize = 16;
 /// How often the cursor is written; what comes after it is pushed again after a crash.
 const SAVE: Duration = Duration::from_secs(10);
 
@@ -62,9 +67,10 @@ async fn keep_up(delivery: Delivery) {
 /// A user with pushers.
 #[derive(Default)]
 struct Listener {
-    pushers: Vec<PusherInfo>,
+    pushers: Vec<Arc<PusherInfo>>,
     rooms: BTreeSet<RoomNid>,
-    settings: Option<Arc<Settings>>,
+    /// As long as they are good and `RecentSettings` keeps them.
+    settings: Weak<Settings>,
     /// Rooms with something unread, once they have been counted.
     unread: Option<BTreeSet<RoomNid>>,
 }
@@ -73,7 +79,7 @@ struct Push {
     delivery: Delivery,
     gateway: Gateway,
     users: HashMap<OwnedUserId, Listener>,
-    rooms: HashMap<RoomNid, BTreeSet<OwnedUserId>>,
+    rooms: HashMap<RoomNid, Arc<BTreeSet<OwnedUserId>>>,
     /// Dealt with so far; unknown before the first round.
     cursor: Option<Position>,
     saved: Option<Position>,
@@ -85,7 +91,23 @@ struct Push {
 struct Heard<'a> {
     pdu: &'a Pdu,
     subject: Subject,
-    nid: Option<RoomNid>,
+    /// Where; none if this server is not in the room.
+    place: Option<(View<'a>, Arc<Tail>)>,
+    told: OnceCell<Arc<Told>>,
+}
+
+impl<'a> Heard<'a> {
+    fn new(pdu: &'a Pdu, place: Option<(View<'a>, Arc<Tail>)>) -> Self {
+        Self { pdu, subject: Subject::new(pdu), place, told: OnceCell::new() }
+    }
+}
+
+/// What an event is for a listener.
+struct Judged {
+    user: OwnedUserId,
+    settings: Arc<Settings>,
+    /// Which rooms have something unread and what is pushed, if it draws attention.
+    news: Option<(BTreeSet<RoomNid>, Notification)>,
 }
 
 impl Push {
@@ -166,20 +188,25 @@ impl Push {
         if pushers.is_empty() {
             return Ok(());
         }
+        let pushers = pushers.into_iter().map(Arc::new).collect();
         let mut listener = Listener { pushers, ..Listener::default() };
         for (nid, at) in reader.user_rooms(user).await? {
             if at.value.membership == Membership::Join {
                 listener.rooms.insert(nid);
-                self.rooms.entry(nid).or_default().insert(user.to_owned());
+                self.enter(nid, user);
             }
         }
         self.users.insert(user.to_owned(), listener);
         Ok(())
     }
 
+    fn enter(&mut self, nid: RoomNid, user: &UserId) {
+        Arc::make_mut(self.rooms.entry(nid).or_default()).insert(user.to_owned());
+    }
+
     fn leave(&mut self, nid: RoomNid, user: &UserId) {
         if let Some(users) = self.rooms.get_mut(&nid) {
-            users.remove(user);
+            Arc::make_mut(users).remove(user);
             if users.is_empty() {
                 self.rooms.remove(&nid);
             }
@@ -191,7 +218,7 @@ impl Push {
             LogEntry::Pushers { user } => self.load(reader, &user).await,
             LogEntry::AccountData { user } => {
                 if let Some(listener) = self.users.get_mut(&user) {
-                    listener.settings = None;
+                    listener.settings = Weak::new();
                 }
                 Ok(())
             }
@@ -200,8 +227,8 @@ impl Push {
             }
             LogEntry::Member { room, user } => self.reread(reader, RoomNid(room), &user).await,
             LogEntry::Members { room } | LogEntry::Whole { room, .. } => {
-                for user in self.rooms.get(&RoomNid(room)).cloned().unwrap_or_default() {
-                    self.reread(reader, RoomNid(room), &user).await?;
+                for user in self.rooms.get(&RoomNid(room)).cloned().unwrap_or_default().iter() {
+                    self.reread(reader, RoomNid(room), user).await?;
                 }
                 Ok(())
             }
@@ -225,7 +252,7 @@ impl Push {
         if let Some(listener) = self.users.get_mut(user) {
             if joined {
                 listener.rooms.insert(nid);
-                self.rooms.entry(nid).or_default().insert(user.to_owned());
+                self.enter(nid, user);
             } else {
                 listener.rooms.remove(&nid);
                 self.leave(nid, user);
@@ -241,12 +268,15 @@ impl Push {
         num: EventNum,
         member: Option<OwnedUserId>,
     ) -> Result<(), Error> {
-        let mut listening = self.rooms.get(&nid).cloned().unwrap_or_default();
-        if let Some(member) = member.filter(|member| self.users.contains_key(member)) {
-            self.reread(reader, nid, &member).await?;
-            listening.insert(member);
+        let listening = self.rooms.get(&nid).cloned().unwrap_or_default();
+        let mut users: Vec<&UserId> = listening.iter().map(AsRef::as_ref).collect();
+        if let Some(member) = member.as_deref().filter(|member| self.users.contains_key(*member)) {
+            self.reread(reader, nid, member).await?;
+            if !listening.contains(member) {
+                users.push(member);
+            }
         }
-        if listening.is_empty() {
+        if users.is_empty() {
             return Ok(());
         }
         let delivery = self.delivery.clone();
@@ -259,9 +289,10 @@ impl Push {
         if !event.is_shown() || event.is_redacted() {
             return Ok(());
         }
-        let heard = Heard { pdu: &event.pdu, subject: Subject::new(&event.pdu), nid: Some(nid) };
-        for user in listening {
-            self.tell(reader, &user, &heard).await?;
+        let tail = delivery.tail(reader, nid).await?;
+        let heard = Heard::new(&event.pdu, Some((view, tail)));
+        for some in users.chunks(AT_ONCE) {
+            self.tell(reader, some, &heard).await?;
         }
         Ok(())
     }
@@ -275,8 +306,7 @@ impl Push {
         let id = ruma::OwnedEventId::try_from(what.event_id.as_str()).ok();
         let pdu = rules.zip(id).and_then(|(rules, id)| Pdu::restore(rules, id, what.event.get()).ok());
         if let Some(pdu) = pdu.filter(|_| what.kind() == Some(Membership::Invite)) {
-            let heard = Heard { pdu: &pdu, subject: Subject::new(&pdu), nid: None };
-            self.tell(reader, user, &heard).await?;
+            self.tell(reader, &[user], &Heard::new(&pdu, None)).await?;
         }
         Ok(())
     }
@@ -284,12 +314,17 @@ impl Push {
     /// Whoever has read on gets a smaller number shown.
     async fn read(&mut self, reader: &Reader<'_>, nid: RoomNid, user: &UserId) -> Result<(), Error> {
         let before = self.users.get(user).and_then(|listener| listener.unread.as_ref()).map(BTreeSet::len);
-        let now = self.badge(reader, user, Some(nid)).await?;
-        if before != Some(now)
-            && self.may_hear(user).await?
-            && let Some(listener) = self.users.get(user)
-        {
-            self.gateway.send(user, &listener.pushers, &Notification::badge(now));
+        let settings = self.settings(reader, user).await?;
+        let unread = self.unread(reader, user, &settings, Some(nid)).await?;
+        let now = unread.len();
+        let tells = before != Some(now) && self.may_hear(user).await?;
+        let news = tells.then(|| Notification::badge(now));
+        if let Some(listener) = self.users.get_mut(user) {
+            listener.unread = Some(unread);
+            listener.settings = Arc::downgrade(&settings);
+            if let Some(news) = news {
+                self.gateway.send(user, &listener.pushers, news);
+            }
         }
         Ok(())
     }
@@ -302,93 +337,82 @@ impl Push {
         }
     }
 
-    async fn settings(&mut self, reader: &Reader<'_>, user: &UserId) -> Result<Arc<Settings>, Error> {
-        if let Some(settings) = self.users.get(user).and_then(|listener| listener.settings.clone()) {
+    /// A listener's settings, read again only after account data changed or when they were not needed for long.
+    async fn settings(&self, reader: &Reader<'_>, user: &UserId) -> Result<Arc<Settings>, Error> {
+        if let Some(settings) = self.users.get(user).and_then(|listener| listener.settings.upgrade()) {
             return Ok(settings);
         }
         let settings = Arc::new(self.delivery.settings(reader, user).await?);
-        if let Some(listener) = self.users.get_mut(user) {
-            listener.settings = Some(settings.clone());
-        }
+        self.delivery.0.recent_settings.keep(user, settings.clone());
         Ok(settings)
     }
 
-    async fn tell(&mut self, reader: &Reader<'_>, user: &UserId, heard: &Heard<'_>) -> Result<(), Error> {
-        let settings = self.settings(reader, user).await?;
-        let invites = heard.pdu.state_key() == Some(user.as_str());
-        let sender = heard.pdu.sender();
-        if settings.ignored.contains(sender) || (invites && settings.invites.hides(sender)) {
-            return Ok(());
-        }
-        let attention = self.attention(reader, user, &settings, heard).await?;
-        if !attention.notify || !self.may_hear(user).await? {
-            return Ok(());
-        }
-        let unread = self.badge(reader, user, heard.nid).await?;
-        let mut notification = Notification::event(heard.pdu, user, &attention, unread);
-        if let Some(nid) = heard.nid {
-            let view = self.delivery.0.rooms.view_at(reader.clone(), nid).await?;
-            notification.name(&view, heard.pdu).await?;
-        }
-        if let Some(listener) = self.users.get(user) {
-            self.gateway.send(user, &listener.pushers, &notification);
+    /// Judges an event for some listeners, all at the same time, and pushes it to whom it concerns.
+    async fn tell(&mut self, reader: &Reader<'_>, users: &[&UserId], heard: &Heard<'_>) -> Result<(), Error> {
+        let judging: Vec<_> = users.iter().map(|user| self.judge(reader, user, heard)).collect();
+        for Judged { user, settings, news } in try_join_all(judging).await? {
+            let Some(listener) = self.users.get_mut(&user) else { continue };
+            listener.settings = Arc::downgrade(&settings);
+            if let Some((unread, notification)) = news {
+                listener.unread = Some(unread);
+                self.gateway.send(&user, &listener.pushers, notification);
+            }
         }
         Ok(())
     }
 
-    async fn attention(
+    async fn judge(&self, reader: &Reader<'_>, user: &UserId, heard: &Heard<'_>) -> Result<Judged, Error> {
+        let settings = self.settings(reader, user).await?;
+        let news = self.news(reader, user, &settings, heard).await?;
+        Ok(Judged { user: user.to_owned(), settings, news })
+    }
+
+    async fn news(
         &self,
         reader: &Reader<'_>,
         user: &UserId,
         settings: &Settings,
         heard: &Heard<'_>,
-    ) -> Result<Attention, Error> {
-        let mut setting = Setting {
-            room_id: heard.pdu.room_id(),
-            joined: 0,
-            power: None,
-            user,
-            display_name: "",
-            follows: None,
-        };
-        let Some(nid) = heard.nid else { return Ok(evaluate(&settings.rules, &heard.subject, &setting)) };
-        let tail = self.delivery.tail(reader, nid).await?;
-        let view = self.delivery.0.rooms.view_at(reader.clone(), nid).await?;
-        let reading = Reading { user, view: &view, tail: &tail, settings, signal: None };
-        let display_name = crate::unread::display_name(&reading).await?;
-        setting.follows = crate::unread::follows(&reading, heard.pdu).await?;
-        setting.joined = view.head.joined.into();
-        setting.power = tail.power(&view).await?;
-        setting.display_name = &display_name;
-        Ok(evaluate(&settings.rules, &heard.subject, &setting))
+    ) -> Result<Option<(BTreeSet<RoomNid>, Notification)>, Error> {
+        let invites = heard.pdu.state_key() == Some(user.as_str());
+        let sender = heard.pdu.sender();
+        if settings.ignored.contains(sender) || (invites && settings.invites.hides(sender)) {
+            return Ok(None);
+        }
+        let attention = attention(user, settings, heard).await?;
+        if !attention.notify || !self.may_hear(user).await? {
+            return Ok(None);
+        }
+        let view = heard.place.as_ref().map(|(view, _)| view);
+        let unread = self.unread(reader, user, settings, view.map(|view| view.nid)).await?;
+        let told =
+            heard.told.get_or_try_init(async || Told::new(heard.pdu, view).await.map(Arc::new)).await?;
+        let notification = Notification::event(told, user, &attention, unread.len());
+        Ok(Some((unread, notification)))
     }
 
-    /// How many rooms have something unread. All are counted once, then only the one where something happened.
-    async fn badge(
-        &mut self,
+    /// Which rooms have something unread. All are counted once, then only the one where something happened.
+    async fn unread(
+        &self,
         reader: &Reader<'_>,
         user: &UserId,
+        settings: &Settings,
         changed: Option<RoomNid>,
-    ) -> Result<usize, Error> {
-        let settings = self.settings(reader, user).await?;
-        let Some(listener) = self.users.get(user) else { return Ok(0) };
+    ) -> Result<BTreeSet<RoomNid>, Error> {
+        let Some(listener) = self.users.get(user) else { return Ok(BTreeSet::new()) };
         let (mut unread, rooms) = match &listener.unread {
             Some(unread) => (unread.clone(), changed.into_iter().collect()),
             None => (BTreeSet::new(), listener.rooms.clone()),
         };
         unread.retain(|nid| listener.rooms.contains(nid));
         for nid in rooms.intersection(&listener.rooms) {
-            if self.has_unread(reader, user, &settings, *nid).await? {
+            if self.has_unread(reader, user, settings, *nid).await? {
                 unread.insert(*nid);
             } else {
                 unread.remove(nid);
             }
         }
-        let count = unread.len();
-        if let Some(listener) = self.users.get_mut(user) {
-            listener.unread = Some(unread);
-        }
-        Ok(count)
+        Ok(unread)
     }
 
     async fn has_unread(
@@ -404,4 +428,25 @@ impl Push {
         let reading = Reading { user, view: &view, tail: &tail, settings, signal: None };
         Ok(self.delivery.unread(&reading).await?.total.notifications > 0)
     }
+}
+
+async fn attention(user: &UserId, settings: &Settings, heard: &Heard<'_>) -> Result<Attention, Error> {
+    let mut setting = Setting {
+        room_id: heard.pdu.room_id(),
+        joined: 0,
+        power: None,
+        user,
+        display_name: "",
+        follows: None,
+    };
+    let Some((view, tail)) = &heard.place else {
+        return Ok(evaluate(&settings.rules, &heard.subject, &setting));
+    };
+    let reading = Reading { user, view, tail, settings, signal: None };
+    let display_name = crate::unread::display_name(&reading).await?;
+    setting.follows = crate::unread::follows(&reading, heard.pdu).await?;
+    setting.joined = view.head.joined.into();
+    setting.power = tail.power(view).await?;
+    setting.display_name = &display_name;
+    Ok(evaluate(&settings.rules, &heard.subject, &setting))
 }

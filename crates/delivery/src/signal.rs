@@ -22,7 +22,7 @@ const REMEMBERED: usize = 256;
 /// Spaces of which a user's children are remembered.
 const SPACES: usize = 200;
 /// Users whose settings are kept.
-const RECENT_SETTINGS: usize = 2_000;
+const RECENT_SETTINGS: usize = 10_000;
 
 /// Where to look for something new.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,8 @@ pub(crate) struct Signal {
     /// Rooms by whether the user is joined, and the position at which that was so.
     pub(crate) rooms: Mutex<BTreeMap<RoomNid, (bool, Position)>>,
     waiting: AtomicUsize,
+    /// Held while a delta is worked out that has to look everywhere.
+    wide: tokio::sync::Mutex<()>,
     seen: Mutex<tokio::time::Instant>,
     /// The place at which this user was attached.
     begun: AtomicU64,
@@ -233,6 +235,7 @@ impl Signal {
             recent: Mutex::new(Recent { floor: Position(u64::MAX), changes: VecDeque::new() }),
             rooms: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            wide: tokio::sync::Mutex::default(),
             seen: Mutex::new(now),
             begun: AtomicU64::new(u64::MAX),
             receipts: Mutex::default(),
@@ -317,6 +320,13 @@ impl Signal {
             }
         }
         Look::At(touched)
+    }
+
+    /// The turn among the user's deltas that have to look everywhere, for one after a position (`None`: from the very
+    /// beginning): they cost so much that they come one after the other. Others have no turn to wait for.
+    pub(crate) async fn turn(&self, after: Option<Position>) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let everywhere = after.is_none_or(|after| after < self.recent.lock().floor);
+        if everywhere { Some(self.wide.lock().await) } else { None }
     }
 
     /// The user has read on in a room.
@@ -434,6 +444,7 @@ impl Drop for Entered<'_> {
 #[cfg(test)]
 mod tests {
     use chappe_store::{Position, RoomNid};
+    use futures_util::FutureExt as _;
     use ruma::{device_id, user_id};
 
     use super::{Look, REMEMBERED, Signal, Touch, Touched};
@@ -465,6 +476,18 @@ mod tests {
         let rooms = [RoomNid(3)].into();
         assert_eq!(look(10, "A"), Look::At(Touched { rooms, to_device: true, ..Touched::default() }));
         assert_eq!(look(11, "B"), Look::At(Touched::default()));
+    }
+
+    #[test]
+    fn looking_everywhere_is_done_once_at_a_time() {
+        let signal = signal();
+        let turn = |after| signal.turn(after).now_or_never();
+        let held = turn(None).unwrap();
+        assert!(held.is_some());
+        assert!(turn(None).is_none() && turn(Some(Position(9))).is_none(), "another one waits");
+        assert!(turn(Some(Position(10))).unwrap().is_none(), "what is remembered has no turn");
+        drop(held);
+        assert!(turn(Some(Position(9))).unwrap().is_some());
     }
 
     #[test]

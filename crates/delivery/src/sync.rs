@@ -24,6 +24,8 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
+#[cfg(test)]
+pub(crate) use self::devices::CHANGES;
 pub use self::sliding::{
     E2ee, Extensions, ExtensionsAsk, Hero, List, ListFilters, Pattern, RoomAsk, Scope, SlidingAnswer,
     SlidingRequest, SlidingRoom, StickyAsk, StickyPage, ToDevice, ToDeviceAsk, WantedState, state_key,
@@ -198,6 +200,9 @@ impl DeviceLists {
     }
 }
 
+/// Devices remembered by [`HandedOut`].
+const HANDED_OUT: usize = 100_000;
+
 /// Up to where devices were given to-device messages that are not deleted yet.
 #[derive(Default)]
 pub(crate) struct HandedOut(Mutex<BTreeMap<(OwnedUserId, OwnedDeviceId), Option<Position>>>);
@@ -211,6 +216,10 @@ impl HandedOut {
 
     fn settle(&self, user: &OwnedUserId, device: &OwnedDeviceId, seen: Position) {
         let mut all = self.0.lock();
+        if all.len() >= HANDED_OUT {
+            // Each device then costs one look once more.
+            all.clear();
+        }
         let waits = all.entry((user.clone(), device.clone())).or_insert(None);
         *waits = waits.filter(|up_to| *up_to > seen);
     }
@@ -313,6 +322,7 @@ impl Delivery {
         signal: &Signal,
         seen: Option<SyncToken>,
     ) -> Result<Delta, Error> {
+        let _turn = signal.turn(seen.filter(|_| !request.full_state).map(|seen| seen.position)).await;
         let fleeting = self.0.wake.fleeting();
         let reader = self.0.store.read();
         let now = reader.position();

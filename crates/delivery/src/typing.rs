@@ -38,16 +38,53 @@ pub struct Typing {
     wake: Arc<Wake>,
     world: World,
     pub(crate) epoch: u64,
-    rooms: Mutex<HashMap<RoomNid, Room>>,
+    rooms: Mutex<Rooms>,
     rescheduled: Notify,
     changes: broadcast::Sender<TypingChange>,
     news: broadcast::Sender<(RoomNid, OwnedRoomId)>,
 }
 
+#[derive(Default)]
+struct Rooms {
+    /// Where somebody types.
+    busy: HashMap<RoomNid, Room>,
+    /// When others typed last in a room than before.
+    changed: HashMap<RoomNid, u64>,
+    /// The same in the order of the changes.
+    order: BTreeMap<u64, RoomNid>,
+}
+
 struct Room {
     id: OwnedRoomId,
     users: BTreeMap<OwnedUserId, Typist>,
-    changed: u64,
+}
+
+impl Rooms {
+    /// Somebody types, or no longer does (`None`); whether that is a change.
+    fn set(&mut self, nid: RoomNid, id: &RoomId, user: &UserId, typist: Option<Typist>) -> bool {
+        if let Some(typist) = typist {
+            let room = self.busy.entry(nid);
+            let room = room.or_insert_with(|| Room { id: id.to_owned(), users: BTreeMap::new() });
+            return room.users.insert(user.to_owned(), typist).is_none();
+        }
+        let Some(room) = self.busy.get_mut(&nid) else { return false };
+        let stopped = room.users.remove(user).is_some();
+        if room.users.is_empty() {
+            self.busy.remove(&nid);
+        }
+        stopped
+    }
+
+    fn change(&mut self, nid: RoomNid, sequence: u64) {
+        if let Some(before) = self.changed.insert(nid, sequence) {
+            self.order.remove(&before);
+        }
+        self.order.insert(sequence, nid);
+    }
+
+    fn users(&self, nid: RoomNid) -> Vec<OwnedUserId> {
+        self.busy.get(&nid).map(|room| room.users.keys().cloned().collect()).unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -89,7 +126,7 @@ impl Typing {
 
     /// Who is typing in a room.
     pub fn in_room(&self, nid: RoomNid) -> Vec<OwnedUserId> {
-        self.rooms.lock().get(&nid).map(|room| room.users.keys().cloned().collect()).unwrap_or_default()
+        self.rooms.lock().users(nid)
     }
 
     async fn set(
@@ -109,25 +146,18 @@ impl Typing {
         if !joined && typing.is_some() {
             return Ok(false);
         }
+        let until = |time: Duration| self.world.instant() + time.min(LONGEST);
+        let typist = typing.map(|time| Typist { until: until(time), local });
         let changed = {
             let mut rooms = self.rooms.lock();
-            let room = rooms.entry(nid).or_insert_with(|| Room {
-                id: id.to_owned(),
-                users: BTreeMap::new(),
-                changed: 0,
-            });
-            match typing {
-                Some(time) => {
-                    let until = self.world.instant() + time.min(LONGEST);
-                    room.users.insert(user.to_owned(), Typist { until, local }).is_none()
-                }
-                None => room.users.remove(user).is_some(),
-            }
+            let changed = rooms.set(nid, id, user, typist);
+            // Whoever sees the number finds the change: both are there before the lock is given back.
+            changed.then(|| self.number(&mut rooms, nid))
         };
-        if changed {
-            self.announce(nid);
+        if let Some(sequence) = changed {
+            self.announce(nid, id, sequence);
         }
-        if local && (changed || typing.is_some()) {
+        if local && (changed.is_some() || typing.is_some()) {
             self.tell(id, user, typing.is_some());
         }
         self.rescheduled.notify_one();
@@ -139,29 +169,29 @@ impl Typing {
         let _ = self.changes.send(TypingChange { room: room.to_owned(), user: user.to_owned(), typing });
     }
 
-    fn announce(&self, nid: RoomNid) {
+    fn number(&self, rooms: &mut Rooms, nid: RoomNid) -> u64 {
         let sequence = self.wake.next_fleeting();
-        if let Some(room) = self.rooms.lock().get_mut(&nid) {
-            room.changed = sequence;
-            // Nobody listening is fine here as well.
-            let _ = self.news.send((nid, room.id.clone()));
-        }
+        rooms.change(nid, sequence);
+        sequence
+    }
+
+    fn announce(&self, nid: RoomNid, id: &RoomId, sequence: u64) {
+        // Nobody listening is fine here as well.
+        let _ = self.news.send((nid, id.to_owned()));
         for signal in self.wake.in_room(nid) {
             signal.touch_fleeting(sequence);
         }
     }
 
-    /// Who types in which room, for the rooms that changed after a sequence number; `None`: wherever anybody types.
+    /// Who types in which room, for the rooms that changed after a sequence number.
     pub(crate) fn since(
         &self,
-        after: Option<u64>,
+        after: u64,
         is_in: impl Fn(RoomNid) -> bool,
     ) -> BTreeMap<RoomNid, Vec<OwnedUserId>> {
         let rooms = self.rooms.lock();
-        let fresh = rooms.iter().filter(|(nid, room)| {
-            after.map_or(!room.users.is_empty(), |after| room.changed > after) && is_in(**nid)
-        });
-        fresh.map(|(nid, room)| (*nid, room.users.keys().cloned().collect())).collect()
+        let fresh = rooms.order.range(after.saturating_add(1)..).map(|(_, nid)| *nid);
+        fresh.filter(|nid| is_in(*nid)).map(|nid| (nid, rooms.users(nid))).collect()
     }
 
     /// Starts the task that ends what nobody ended; it ends with the world.
@@ -180,28 +210,35 @@ impl Typing {
     }
 
     fn next_end(&self) -> Option<Instant> {
-        self.rooms.lock().values().flat_map(|room| room.users.values()).map(|typist| typist.until).min()
+        let rooms = self.rooms.lock();
+        rooms.busy.values().flat_map(|room| room.users.values()).map(|typist| typist.until).min()
     }
 
     fn end_expired(&self) {
         let now = self.world.instant();
-        let mut ended = Vec::new();
-        for (nid, room) in self.rooms.lock().iter_mut() {
-            let before = room.users.len();
-            let id = &room.id;
-            room.users.retain(|user, typist| {
-                let stays = typist.until > now;
-                if !stays && typist.local {
-                    self.tell(id, user, false);
+        let mut ended: BTreeMap<RoomNid, (OwnedRoomId, u64)> = BTreeMap::new();
+        {
+            let mut rooms = self.rooms.lock();
+            let mut over = Vec::new();
+            for (nid, room) in &rooms.busy {
+                let expired = room.users.iter().filter(|(_, typist)| typist.until <= now);
+                over.extend(
+                    expired.map(|(user, typist)| (*nid, room.id.clone(), user.clone(), typist.local)),
+                );
+            }
+            for (nid, id, user, local) in over {
+                rooms.set(nid, &id, &user, None);
+                if local {
+                    self.tell(&id, &user, false);
                 }
-                stays
-            });
-            if room.users.len() < before {
-                ended.push(*nid);
+                ended.entry(nid).or_insert((id, 0));
+            }
+            for (nid, (_, sequence)) in &mut ended {
+                *sequence = self.number(&mut rooms, *nid);
             }
         }
-        for nid in ended {
-            self.announce(nid);
+        for (nid, (id, sequence)) in ended {
+            self.announce(nid, &id, sequence);
         }
     }
 }
@@ -215,6 +252,32 @@ async fn sleep_until(world: &World, at: Option<Instant>) {
 
 impl std::fmt::Debug for Typing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Typing in {} rooms", self.rooms.lock().len())
+        write!(f, "Typing in {} rooms", self.rooms.lock().busy.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_store::RoomNid;
+    use ruma::{room_id, user_id};
+
+    use super::{Rooms, Typist};
+
+    #[test]
+    fn rooms_in_which_nobody_types_are_not_kept() {
+        let (id, user) = (room_id!("!r:x"), user_id!("@a:x"));
+        let typist = Typist { until: tokio::time::Instant::now(), local: true };
+        let mut rooms = Rooms::default();
+        assert!(!rooms.set(RoomNid(1), id, user, None), "who did not type has not stopped");
+        assert!(rooms.busy.is_empty());
+        for nid in 1..=9 {
+            assert!(rooms.set(RoomNid(nid), id, user, Some(typist)));
+            assert!(!rooms.set(RoomNid(nid), id, user, Some(typist)), "typing on is no change");
+            rooms.change(RoomNid(nid), u64::from(nid));
+        }
+        assert!(rooms.set(RoomNid(3), id, user, None));
+        rooms.change(RoomNid(3), 10);
+        assert_eq!((rooms.busy.len(), rooms.changed.len(), rooms.order.len()), (8, 9, 9));
+        assert_eq!(rooms.order.range(9..).map(|(_, nid)| nid.0).collect::<Vec<_>>(), [9, 3]);
     }
 }

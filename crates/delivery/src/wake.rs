@@ -16,7 +16,7 @@ use chappe_store::{
 use chappe_world::World;
 use parking_lot::{Mutex, RwLock};
 use ruma::{OwnedUserId, UserId};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     peek::Peeks,
@@ -185,19 +185,26 @@ impl Wake {
 
     /// Attaches a user; one look-up when they already are.
     pub(crate) async fn attach(&self, user: &UserId) -> Result<Arc<Signal>, Error> {
-        if let Some(signal) = self.user(user) {
-            signal.see(self.world.instant());
+        if let Some(signal) = self.seen(user) {
             return Ok(signal);
         }
         let turn = self.attaching.lock().entry(user.to_owned()).or_default().clone();
         let held = turn.lock().await;
-        let attached = match self.user(user) {
+        let attached = match self.seen(user) {
             Some(signal) => Ok(signal),
             None => self.attach_new(user).await,
         };
         drop(held);
         self.attaching.lock().remove(user);
         attached
+    }
+
+    /// An attached user who stays so for a while from now on: noted before anybody can detach them.
+    fn seen(&self, user: &UserId) -> Option<Arc<Signal>> {
+        let users = self.users.read();
+        let signal = users.get(user)?;
+        signal.see(self.world.instant());
+        Some(signal.clone())
     }
 
     async fn attach_new(&self, user: &UserId) -> Result<Arc<Signal>, Error> {
@@ -241,9 +248,15 @@ impl Wake {
         }
     }
 
-    fn detach(&self, user: &UserId) {
+    /// Detaches a user, unless they have come back since.
+    fn detach(&self, user: &UserId, since: Instant) {
         let mut rooms = self.rooms.write();
-        let Some(signal) = self.users.write().remove(user) else { return };
+        let mut users = self.users.write();
+        if !users.get(user).is_some_and(|signal| signal.is_gone(since)) {
+            return;
+        }
+        let Some(signal) = users.remove(user) else { return };
+        drop(users);
         for nid in signal.rooms.lock().keys() {
             if let Some(users) = rooms.get_mut(nid) {
                 users.remove(user);
@@ -256,13 +269,15 @@ impl Wake {
 
     fn sweep(&self) {
         let Some(since) = self.world.instant().checked_sub(STAYS) else { return };
-        let users = self.users.read();
-        let gone: Vec<OwnedUserId> =
-            users.values().filter(|signal| signal.is_gone(since)).map(|signal| signal.user.clone()).collect();
-        drop(users);
-        for user in gone {
-            self.detach(&user);
+        for user in self.gone(since) {
+            self.detach(&user, since);
         }
+    }
+
+    /// Who has not been heard of since.
+    fn gone(&self, since: Instant) -> Vec<OwnedUserId> {
+        let users = self.users.read();
+        users.values().filter(|signal| signal.is_gone(since)).map(|signal| signal.user.clone()).collect()
     }
 
     /// Starts the follower; it ends with the world.
@@ -372,6 +387,7 @@ impl Wake {
             LogEntry::OutOfBandMembership { user, .. } => self.touch_user(user, at, Touch::OutOfBand),
             LogEntry::AccountData { user } => self.touch_user(user, at, Touch::AccountData),
             LogEntry::ToDevice { user, device } => self.touch_user(user, at, Touch::ToDevice(device.clone())),
+            LogEntry::KeySignatures { user } => self.touch_user(user, at, Touch::DeviceLists),
             LogEntry::OneTimeKeys { user, device } => self.touch_user(user, at, Touch::Keys(device.clone())),
             LogEntry::DeviceList { user } => {
                 for signal in self.sharing_room(reader, user).await? {
@@ -474,5 +490,33 @@ impl Wake {
             joined.extend(chunk.iter().zip(found).filter(|(_, num)| num.is_some()).map(|(nid, _)| *nid));
         }
         Ok(joined)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chappe_kv::{Db, Memory};
+    use chappe_store::{Position, Store};
+    use chappe_world::{Fake, FakeNet, World};
+    use ruma::user_id;
+
+    use super::Wake;
+
+    #[tokio::test]
+    async fn who_has_come_back_is_not_detached() {
+        let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
+        let wake = Wake::new(Store::new(Db::new(Memory::default())), world.clone(), Position(0));
+        let user = user_id!("@a:hs1");
+        let signal = wake.attach(user).await.unwrap();
+        let since = world.instant() + Duration::from_secs(1);
+        assert_eq!(wake.gone(since), [user]);
+        let syncing = signal.enter();
+        wake.detach(user, since);
+        assert_eq!(wake.attached(), 1);
+        drop(syncing);
+        wake.detach(user, since);
+        assert_eq!(wake.attached(), 0);
     }
 }

@@ -21,6 +21,13 @@ use crate::{
 /// Times a conflicting write is tried again.
 const ATTEMPTS: usize = 20;
 
+/// The thread of what is in none, as it is stored.
+const MAIN: &str = "main";
+/// Threads of a room in which a user has receipts of one kind; beyond, the oldest goes.
+const MOST_THREADS: usize = 1_000;
+/// Relations followed from an event to its thread.
+const STEPS: usize = 3;
+
 /// The account data that keeps the read marker.
 const FULLY_READ: &str = "m.fully_read";
 
@@ -125,7 +132,7 @@ impl Rooms {
         for (kind, event) in kinds {
             let Some(event) = event else { continue };
             let seen = view.seen_by(&actor.user, event).await?;
-            let thread = thread_of(thread, &seen.event)?;
+            let thread = view.thread_of(thread, &seen.event).await?;
             let reading = Reading { user: &actor.user, kind, event, thread, ts, local: true };
             view.read_up_to(&mut tx, &reading).await?;
         }
@@ -155,10 +162,12 @@ impl Rooms {
             if !view.reader.may_be_joined(view.nid, receipt.user).await? {
                 return Ok(());
             }
-            let thread = receipt.thread.as_str().unwrap_or_default().to_owned();
-            if thread.len() > 255 {
-                return Ok(());
-            }
+            let thread = match &receipt.thread {
+                ReceiptThread::Unthreaded => String::new(),
+                ReceiptThread::Main => MAIN.to_owned(),
+                ReceiptThread::Thread(root) => root.to_string(),
+                _ => return Ok(()),
+            };
             let (user, event, ts) = (receipt.user, receipt.event, receipt.ts);
             let reading = Reading { user, kind: ReceiptKind::Public, event, thread, ts, local: false };
             let mut tx = Tx::new();
@@ -182,30 +191,46 @@ fn not_marked(error: chappe_accounts::Error) -> Error {
     }
 }
 
-/// The thread of a receipt as it is stored; the event must belong to it.
-///
-/// Specification: client-server API, "Threaded read receipts".
-fn thread_of(thread: &ReceiptThread, event: &Event) -> Result<String> {
-    let answers = relation_of(&event.pdu).filter(|(kind, _)| kind == "m.thread").map(|(_, root)| root);
-    match thread {
-        ReceiptThread::Unthreaded => Ok(String::new()),
-        ReceiptThread::Main if answers.is_some() => {
-            Err(Error::InvalidParam("the event is in a thread, not in the main timeline".to_owned()))
-        }
-        ReceiptThread::Main => Ok("main".to_owned()),
-        ReceiptThread::Thread(root) => {
-            let is_reply = answers.as_deref().is_none_or(|answers| answers == root);
-            if is_reply {
-                Ok(root.to_string())
-            } else {
-                Err(Error::InvalidParam("the event is not in this thread".to_owned()))
-            }
-        }
-        _ => Err(Error::InvalidParam("thread_id is neither main nor an event id".to_owned())),
-    }
+/// The thread root that an event names.
+fn root_of(event: &Event) -> Option<OwnedEventId> {
+    relation_of(&event.pdu).filter(|(kind, _)| kind == "m.thread").map(|(_, root)| root)
 }
 
 impl View<'_> {
+    /// The thread of a receipt as it is stored; the event must belong to it.
+    ///
+    /// Specification: client-server API, "Threaded read receipts".
+    async fn thread_of(&self, thread: &ReceiptThread, event: &Event) -> Result<String> {
+        match thread {
+            ReceiptThread::Unthreaded => Ok(String::new()),
+            ReceiptThread::Main if root_of(event).is_some() => {
+                Err(Error::InvalidParam("the event is in a thread, not in the main timeline".to_owned()))
+            }
+            ReceiptThread::Main => Ok(MAIN.to_owned()),
+            ReceiptThread::Thread(root) if self.is_in_thread(event, root).await? => Ok(root.to_string()),
+            ReceiptThread::Thread(_) => {
+                Err(Error::InvalidParam("the event is not in this thread".to_owned()))
+            }
+            _ => Err(Error::InvalidParam("thread_id is neither main nor an event id".to_owned())),
+        }
+    }
+
+    /// Whether an event is the root of a thread, an answer in it, or relates to one of these.
+    async fn is_in_thread(&self, event: &Event, root: &EventId) -> Result<bool> {
+        let mut event = event.clone();
+        for _ in 0..=STEPS {
+            if event.pdu.event_id() == root || root_of(&event).as_deref() == Some(root) {
+                return Ok(true);
+            }
+            let Some((_, parent)) = relation_of(&event.pdu).filter(|(kind, _)| kind != "m.thread") else {
+                return Ok(false);
+            };
+            let Some(num) = self.reader.event_num(self.nid, &parent).await? else { return Ok(false) };
+            event = self.load_one(num).await?;
+        }
+        Ok(false)
+    }
+
     async fn read_up_to(&self, tx: &mut Tx, reading: &Reading<'_>) -> Result<()> {
         let key =
             ReceiptKey { user: reading.user.to_owned(), kind: reading.kind, thread: reading.thread.clone() };
@@ -215,6 +240,9 @@ impl View<'_> {
         {
             return Ok(());
         }
+        if old.is_none() && !key.thread.is_empty() && key.thread != MAIN {
+            self.forget_oldest_thread(tx, &key).await?;
+        }
         tx.put_receipt(self.nid, &key, old.as_ref(), (reading.event, reading.ts));
         tx.log(LogEntry::Receipt {
             room: self.nid.0,
@@ -222,6 +250,20 @@ impl View<'_> {
             private: reading.kind == ReceiptKind::Private,
             local: reading.local,
         });
+        Ok(())
+    }
+
+    /// Makes room for a receipt in one more thread.
+    async fn forget_oldest_thread(&self, tx: &mut Tx, new: &ReceiptKey) -> Result<()> {
+        let all = self.reader.user_receipts(self.nid, &new.user).await?;
+        let of_threads =
+            |key: &ReceiptKey| key.kind == new.kind && !key.thread.is_empty() && key.thread != MAIN;
+        let threads: Vec<_> = all.into_iter().filter(|(key, _)| of_threads(key)).collect();
+        if threads.len() >= MOST_THREADS
+            && let Some((key, oldest)) = threads.iter().min_by_key(|(_, at)| at.position)
+        {
+            tx.delete_receipt(self.nid, key, oldest);
+        }
         Ok(())
     }
 
@@ -252,7 +294,7 @@ mod tests {
     use ruma::{OwnedEventId, RoomId, event_id, events::receipt::ReceiptThread, user_id};
     use serde_json::json;
 
-    use super::{Markers, ReceiptType, RemoteReceipt};
+    use super::{MOST_THREADS, Markers, Reading, ReceiptType, RemoteReceipt};
     use crate::{
         Actor, Error,
         testing::{Town, actor},
@@ -306,9 +348,44 @@ mod tests {
         };
         set(&reply, ReceiptThread::Thread(top.clone())).await.unwrap();
         assert!(matches!(set(&reply, ReceiptThread::Main).await, Err(Error::InvalidParam(_))));
-        assert!(matches!(set(&reply, ReceiptThread::Thread(other)).await, Err(Error::InvalidParam(_))));
+        for root in [&other, event_id!("$made-up")] {
+            for event in [&reply, &top] {
+                let outcome = set(event, ReceiptThread::Thread(root.to_owned())).await;
+                assert!(matches!(outcome, Err(Error::InvalidParam(_))), "{event} is not in {root}");
+            }
+        }
+        set(&top, ReceiptThread::Thread(top.clone())).await.unwrap();
+        let relation = json!({ "rel_type": "m.annotation", "event_id": reply, "key": "x" });
+        let reaction = town.say(&anna, &room, json!({ "body": "", "m.relates_to": relation })).await;
+        set(&reaction, ReceiptThread::Thread(top)).await.unwrap();
         let unknown = event_id!("$unknown").to_owned();
         assert!(matches!(set(&unknown, ReceiptThread::Unthreaded).await, Err(Error::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn a_user_has_receipts_in_so_many_threads() {
+        let town = Town::new();
+        let anna = actor("anna");
+        let room = town.room(&anna, json!({})).await;
+        let most = MOST_THREADS;
+        for thread in
+            [String::new(), "main".to_owned()].into_iter().chain((0..=most).map(|n| format!("$t{n}")))
+        {
+            let view = town.rooms.view(&room).await.unwrap();
+            let (user, kind, event) = (&*anna.user, ReceiptKind::Public, event_id!("$unknown"));
+            let mut tx = chappe_store::Tx::new();
+            let reading = Reading { user, kind, event, thread, ts: 1, local: false };
+            view.read_up_to(&mut tx, &reading).await.unwrap();
+            town.store.commit(tx).await.unwrap();
+        }
+        let reader = town.store.read();
+        let nid = reader.room_nid(&room).await.unwrap().unwrap();
+        assert_eq!(reader.room_receipts(nid).await.unwrap().len(), 2 + most);
+        assert_eq!(reader.receipts_after(nid, chappe_store::Position(0)).await.unwrap().len(), 2 + most);
+        assert_eq!(read(&town, &anna, &room, "$t0").await, None, "the oldest went");
+        assert!(
+            read(&town, &anna, &room, "").await.is_some() && read(&town, &anna, &room, "$t1").await.is_some()
+        );
     }
 
     #[tokio::test]

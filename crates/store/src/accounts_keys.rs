@@ -74,6 +74,14 @@ pub struct Backup {
     pub count: u64,
     /// Changes whenever a key does.
     pub etag: u64,
+    /// Bytes of the keys in it, as far as they came since this is counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 table! {
@@ -91,6 +99,8 @@ table! {
     CrossSigningKeys = CROSS_SIGNING_KEYS: (OwnedUserId, u8) => Vec<u8>;
     /// `(signed user, signing user, signed device or public key, signing key id)` → signature.
     KeySignatures = KEY_SIGNATURES: (OwnedUserId, OwnedUserId, String, String) => String;
+    /// `(signing user, position, signed user)` → nothing: who signed whose master key when.
+    SignatureChanges = SIGNATURE_CHANGES: (OwnedUserId, u64, OwnedUserId) => ();
     /// User → position of the last change.
     DeviceListHeads = DEVICE_LIST_HEADS: OwnedUserId => u64;
     /// `(position, user)` → position of the user's change before (0: none).
@@ -107,6 +117,8 @@ table! {
     ToDeviceTxns = TO_DEVICE_TXNS: [u8; 32] => u64;
     /// `(user, device)` → messages waiting.
     ToDeviceCounts = TO_DEVICE_COUNTS: (OwnedUserId, OwnedDeviceId) => i64;
+    /// `(user, device, sender)` → messages of one sender waiting.
+    ToDeviceSenders = TO_DEVICE_SENDERS: (OwnedUserId, OwnedDeviceId, OwnedUserId) => i64;
     /// `(user, version)` → backup.
     Backups = BACKUPS: (OwnedUserId, u64) => Json<Backup>;
     /// User → last version given.

@@ -124,7 +124,8 @@ fn keys(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     let of_device = |rest: &str| (user.clone(), device.clone(), text(rest));
     let raw = || to_raw_value(&json!({})).unwrap();
     let head = KeyHead { counts: [(text("a"), 2)].into(), unused_fallback: [text("a")].into(), revision: 3 };
-    let backup = Backup { algorithm: text("a"), auth_data: raw(), count: 1, etag: 2 };
+    let backup = Backup { algorithm: text("a"), auth_data: raw(), count: 1, etag: 2, bytes: 0 };
+    let counted = Backup { bytes: 3, ..backup.clone() };
     vec![
         row::<DeviceKeys>(both.clone(), document()),
         row::<OneTimeKeys>((user.clone(), device.clone(), text("a"), text("k")), document()),
@@ -142,6 +143,7 @@ fn keys(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         row::<ToDeviceTxns>([7; 32], 9),
         row::<ToDeviceCounts>(both, 2),
         row::<Backups>((user.clone(), 1), Json(backup)),
+        row::<Backups>((user.clone(), 2), Json(counted)),
         row::<BackupNumbers>(user.clone(), 1),
         row::<BackupKeys>((user.clone(), 1, owned_room_id!("!r:x.fr"), text("s")), document()),
         row::<DehydratedDevices>(

@@ -1,10 +1,11 @@
 //! The bytes of the tables that only delivery reads; see `golden`.
 
 use chappe_kv::Position;
-use ruma::{event_id, owned_user_id};
+use ruma::{event_id, owned_device_id, owned_user_id};
 
 use crate::{
     At, EventNum, RoomNid,
+    accounts_keys::{SignatureChanges, ToDeviceSenders},
     golden::row,
     registry,
     sticky::{Sticky, StickyEnds},
@@ -21,9 +22,11 @@ fn rows() -> Vec<(u8, String)> {
     vec![
         row::<ThreadSubscriptions>((user.clone(), nid, root.into()), subscription),
         row::<ThreadSubscriptionOrder>((user.clone(), 0x0a0b, (nid, root.into())), ()),
-        row::<ThreadSubscriptionCounts>(user, 3),
+        row::<ThreadSubscriptionCounts>(user.clone(), 3),
         row::<Sticky>((nid, 0x0a0b, num), 1_700_000_000_000),
         row::<StickyEnds>((1_700_000_000_000, 0x0a0b, (nid, num)), ()),
+        row::<ToDeviceSenders>((user.clone(), owned_device_id!("D"), user.clone()), 2),
+        row::<SignatureChanges>((user.clone(), 0x0a0b, user), ()),
     ]
 }
 

@@ -114,6 +114,12 @@ pub enum LogEntry {
         /// Whose.
         user: OwnedUserId,
     },
+    /// A user signed the master keys of others: for the user alone.
+    #[serde(rename = "y")]
+    KeySignatures {
+        /// Whose signatures they are.
+        user: OwnedUserId,
+    },
     /// A device's own one-time or fallback keys changed in number.
     #[serde(rename = "q")]
     OneTimeKeys {

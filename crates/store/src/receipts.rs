@@ -141,4 +141,11 @@ impl Tx {
         self.put_now::<Receipts, _>(&full, &Receipt { event: event.into(), ts });
         self.put_at_position::<ReceiptOrder>(&nid, key, &())
     }
+
+    /// Removes a receipt. Conflict if it is no longer `old`.
+    pub fn delete_receipt(&mut self, nid: RoomNid, key: &ReceiptKey, old: &At<Receipt>) -> &mut Self {
+        let full = (nid, key.clone());
+        self.expect::<Receipts>(&full, Some(old)).delete::<Receipts>(&full);
+        self.delete::<ReceiptOrder>(&(nid, old.position.0, key.clone()))
+    }
 }

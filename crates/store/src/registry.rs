@@ -299,6 +299,10 @@ registry! {
     STICKY = 193, Index;
     /// The same by when they end.
     STICKY_ENDS = 194, Queue;
+    /// Number of messages waiting for each device, by sender.
+    TO_DEVICE_SENDERS = 195, Index;
+    /// Whose master keys each user signed, by when.
+    SIGNATURE_CHANGES = 196, Index;
 
     /// Media, by server and id.
     MEDIA = 170, Index;

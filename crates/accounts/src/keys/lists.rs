@@ -2,9 +2,9 @@
 
 use chappe_store::{
     LogEntry, Position, Reader, Tx,
-    accounts_keys::{DeviceListChanges, DeviceListHeads},
+    accounts_keys::{DeviceListChanges, DeviceListHeads, SignatureChanges},
 };
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 
 use super::DeviceListChange;
 use crate::{Accounts, Error};
@@ -28,22 +28,41 @@ impl Accounts {
         Ok(())
     }
 
-    /// Users, local and remote, whose devices or keys changed after a position up to another, in order of their last
-    /// change; among them those of whom it cannot be told, as they changed several times.
+    /// Users, local and remote, whose devices or keys changed, in order of their last change, from the first one after a
+    /// position on: `limit` at most, the next page begins `behind` the last of this one.
     pub async fn device_list_changes(
         &self,
         reader: &Reader<'_>,
         after: Position,
-        up_to: Position,
+        behind: Option<&DeviceListChange>,
         limit: usize,
     ) -> Result<Vec<DeviceListChange>, Error> {
-        let rows = reader.scan_from::<DeviceListChanges>(&(), &(after.0 + 1), limit).await?;
-        let changes = rows.into_iter().map(|((position, user), previous)| DeviceListChange {
+        let rows = match behind {
+            None => reader.scan_from::<DeviceListChanges>(&(), &(after.0 + 1), limit).await?,
+            Some(last) => {
+                let from = (last.position.0, crate::users::beyond(&last.user));
+                reader.scan_from::<DeviceListChanges>(&(), &from, limit).await?
+            }
+        };
+        let change = |((position, user), previous)| DeviceListChange {
             user,
             position: Position(position),
             previous: Position(previous),
-        });
-        Ok(changes.filter(|change| change.is_between(after, up_to)).collect())
+        };
+        Ok(rows.into_iter().map(change).collect())
+    }
+
+    /// Whose master keys a user signed after a position up to another.
+    pub async fn signature_changes(
+        &self,
+        reader: &Reader<'_>,
+        signer: &UserId,
+        after: Position,
+        up_to: Position,
+    ) -> Result<Vec<OwnedUserId>, Error> {
+        let place = |at: Position| (signer.to_owned(), at.0.saturating_add(1));
+        let rows = reader.scan_between::<SignatureChanges>(&place(after), &place(up_to)).await?;
+        Ok(rows.into_iter().map(|((_, _, user), ())| user).collect())
     }
 
     /// The last change of one user.

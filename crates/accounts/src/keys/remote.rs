@@ -40,7 +40,7 @@ impl Accounts {
                 list.stream_id = stream_id;
             }
             let mut tx = Tx::new();
-            let before = known(&reader, user).await?;
+            let before = known(&reader, user, &update).await?;
             let mut after = if update.complete { Known::default() } else { before.clone() };
             if update.complete {
                 list.stale = false;
@@ -48,7 +48,8 @@ impl Accounts {
                 tx.delete_prefix::<RemoteDevices>(&key).delete::<Resyncs>(&key);
             }
             tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
-            draft_devices(&mut tx, &mut after, &key, &update);
+            let room = room_for_devices(&reader, user, &before, &update).await?;
+            draft_devices(&mut tx, &mut after, &update, (&key, room));
             let mut changed = before != after;
             for (usage, new) in [(Usage::Master, &update.master), (Usage::SelfSigning, &update.self_signing)]
             {
@@ -122,19 +123,52 @@ impl Accounts {
 /// What a device's row holds, by device.
 type Known = BTreeMap<OwnedDeviceId, Vec<u8>>;
 
-async fn known(reader: &Reader<'_>, user: &UserId) -> Result<Known, Error> {
-    let rows = reader.scan::<RemoteDevices>(&user.to_owned(), Direction::Forward, usize::MAX).await?;
-    Ok(rows.into_iter().map(|((_, device), row)| (device, row.to_bytes())).collect())
+/// What is kept of the devices that an update is about.
+async fn known(reader: &Reader<'_>, user: &UserId, update: &RemoteUpdate) -> Result<Known, Error> {
+    if update.complete {
+        let rows = reader.scan_all::<RemoteDevices>(&user.to_owned()).await?;
+        return Ok(rows.into_iter().map(|((_, device), row)| (device, row.to_bytes())).collect());
+    }
+    let keys: Vec<_> = update.devices.keys().map(|device| (user.to_owned(), device.clone())).collect();
+    let rows = keys.iter().zip(reader.get_many::<RemoteDevices>(&keys).await?);
+    Ok(rows.filter_map(|((_, device), row)| Some((device.clone(), row?.to_bytes()))).collect())
 }
 
-fn draft_devices(tx: &mut Tx, after: &mut Known, user: &OwnedUserId, update: &RemoteUpdate) {
-    for (device, found) in update.devices.iter().take(MOST_DEVICES) {
+/// How many devices of a remote user may be added.
+async fn room_for_devices(
+    reader: &Reader<'_>,
+    user: &UserId,
+    known: &Known,
+    update: &RemoteUpdate,
+) -> Result<usize, Error> {
+    let adds = update.devices.iter().any(|(device, found)| found.is_some() && !known.contains_key(device));
+    if update.complete || !adds {
+        return Ok(MOST_DEVICES);
+    }
+    let rows = reader.scan::<RemoteDevices>(&user.to_owned(), Direction::Forward, MOST_DEVICES).await?;
+    Ok(MOST_DEVICES - rows.len())
+}
+
+fn draft_devices(
+    tx: &mut Tx,
+    after: &mut Known,
+    update: &RemoteUpdate,
+    (user, mut room): (&OwnedUserId, usize),
+) {
+    for (device, found) in &update.devices {
         let key = (user.clone(), device.clone());
         let Some((keys, name)) = found else {
             tx.delete::<RemoteDevices>(&key);
             after.remove(device);
             continue;
         };
+        if !after.contains_key(device) {
+            if room == 0 {
+                tracing::debug!(%user, %device, "a remote user has too many devices");
+                continue;
+            }
+            room -= 1;
+        }
         let keys = keys.as_ref().map(Raw::json).filter(|json| {
             let checked = form::check_device_keys(json.get(), user, device);
             if let Err(error) = &checked {

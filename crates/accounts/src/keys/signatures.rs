@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use chappe_store::{
-    Json, Reader, Tx,
-    accounts_keys::{CrossSigningKeys, DeviceKeys, KeySignatures, RemoteDevices},
+    Json, LogEntry, Reader, Tx,
+    accounts_keys::{CrossSigningKeys, DeviceKeys, KeySignatures, RemoteDevices, SignatureChanges},
 };
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde_json::{Value, value::RawValue};
@@ -21,7 +21,8 @@ type Refused = BTreeMap<OwnedUserId, BTreeMap<String, &'static str>>;
 impl Accounts {
     /// Takes signatures in, by signed user and signed device or public key; gives those refused, with a reason. Each
     /// signature is verified, and only these are taken: on the signer's devices by the self-signing key, on the
-    /// signer's master key by the signer's devices, on others' master keys by the signer's user-signing key.
+    /// signer's master key by the signer's devices, on others' master keys by the signer's user-signing key. Those that
+    /// are there already change nothing; of one on another's key the signer alone is told, as nobody else sees it.
     pub async fn upload_signatures(
         &self,
         signer: &UserId,
@@ -51,8 +52,12 @@ impl Accounts {
                         }
                     }
                 }
-                if taken {
+                if taken && user == signer {
                     self.draft_list_change(&reader, &mut tx, user).await?;
+                } else if taken {
+                    let signer = signer.to_owned();
+                    tx.put_at_position::<SignatureChanges>(&signer, user, &());
+                    tx.log(LogEntry::KeySignatures { user: signer });
                 }
             }
             drop(reader);
@@ -64,7 +69,7 @@ impl Accounts {
     }
 }
 
-/// The signatures of `signer` on one key that are genuine, or why none is taken.
+/// The signatures of `signer` on one key that are genuine and new, or why none is taken.
 async fn proved(
     reader: &Reader<'_>,
     signer: &UserId,
@@ -91,7 +96,10 @@ async fn proved(
         if !form::verifies(&object, &public, signature) {
             return Ok(Err("invalid signature"));
         }
-        genuine.push((key_id.clone(), signature.to_owned()));
+        let row = (user.to_owned(), signer.to_owned(), key.to_owned(), key_id.clone());
+        if reader.get::<KeySignatures>(&row).await?.as_deref() != Some(signature) {
+            genuine.push((key_id.clone(), signature.to_owned()));
+        }
     }
     Ok(Ok(genuine))
 }

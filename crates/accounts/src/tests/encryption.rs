@@ -325,8 +325,18 @@ async fn signatures_are_verified_and_shown_to_whom_they_concern() {
     let before = accounts.store().read().position();
     assert!(sign(&accounts, &alice, &bob, &bobs.master.public(), &of_bob).await);
     let reader = accounts.store().read();
-    let changes = accounts.device_list_changes(&reader, before, reader.position(), 10).await.unwrap();
-    assert_eq!(changes.iter().map(|change| &change.user).collect::<Vec<_>>(), [&bob]);
+    assert!(accounts.device_list_changes(&reader, before, None, 10).await.unwrap().is_empty());
+    for (signer, signed) in [(&alice, vec![bob.clone()]), (&bob, Vec::new())] {
+        let found = accounts.signature_changes(&reader, signer, before, reader.position()).await.unwrap();
+        assert_eq!(found, signed, "only the signer sees it, so only the signer is told");
+    }
+    assert!(sign(&accounts, &alice, &bob, &bobs.master.public(), &of_bob).await);
+    assert!(sign(&accounts, &alice, &alice, "ONE", &own).await);
+    assert_eq!(
+        accounts.store().read().position(),
+        reader.position(),
+        "what is there already changes nothing"
+    );
 
     let shown = accounts.public_keys(Some(&bob), &alice, &["ONE".into()]).await.unwrap();
     let text = shown.devices[device_id!("ONE")].json().get().to_owned();
@@ -357,14 +367,17 @@ async fn the_stream_has_each_user_once() {
         accounts.upload_keys(user, device.into(), upload).await.unwrap();
     }
     let reader = accounts.store().read();
-    let changes = accounts.device_list_changes(&reader, Position(0), reader.position(), 10).await.unwrap();
+    let changes = accounts.device_list_changes(&reader, Position(0), None, 10).await.unwrap();
     assert_eq!(changes.iter().map(|change| &change.user).collect::<Vec<_>>(), [&bob, &alice]);
     assert!(changes[1].previous > Position(0) && changes[1].previous < changes[0].position);
     assert_eq!(accounts.device_list_change(&reader, &alice).await.unwrap().as_ref(), Some(&changes[1]));
+    let first = accounts.device_list_changes(&reader, Position(0), None, 1).await.unwrap();
+    let second = accounts.device_list_changes(&reader, Position(0), first.last(), 1).await.unwrap();
+    assert_eq!([first, second].concat(), changes);
     let before = changes[1].position;
     accounts.log_out(&alice, device_id!("ONE")).await.unwrap();
     let reader = accounts.store().read();
-    let changes = accounts.device_list_changes(&reader, before, reader.position(), 10).await.unwrap();
+    let changes = accounts.device_list_changes(&reader, before, None, 10).await.unwrap();
     assert_eq!(changes.len(), 1);
     assert_eq!(changes[0].previous, before);
 }
@@ -415,4 +428,28 @@ async fn remote_devices_are_kept_as_fetched_without_the_bad_ones() {
         accounts.stale_lists(None, 10).await.unwrap().is_empty(),
         "nothing is fetched before somebody asks"
     );
+}
+
+#[tokio::test]
+async fn a_user_of_another_server_has_so_many_devices() {
+    let accounts = server();
+    let carol = user_id!("@carol:elsewhere");
+    let named = |names: std::ops::Range<usize>, name: &str| -> RemoteUpdate {
+        let device = |n| (format!("D{n:04}").into(), Some((None, Some(name.to_owned()))));
+        RemoteUpdate { devices: names.map(device).collect(), ..RemoteUpdate::default() }
+    };
+    let ids = async || accounts.remote_device_ids(carol).await.unwrap();
+    let all = RemoteUpdate { complete: true, ..named(0..999, "a") };
+    accounts.update_remote(carol, all).await.unwrap();
+    accounts.update_remote(carol, named(998..1_005, "b")).await.unwrap();
+    assert_eq!((ids().await.len(), ids().await.last().unwrap().as_str()), (1_000, "D0999"));
+    accounts.update_remote(carol, named(2_000..2_001, "c")).await.unwrap();
+    assert_eq!(ids().await.last().unwrap().as_str(), "D0999", "no more are added");
+    let gone = RemoteUpdate { devices: [("D0000".into(), None)].into(), ..RemoteUpdate::default() };
+    accounts.update_remote(carol, gone).await.unwrap();
+    accounts.update_remote(carol, named(2_000..2_001, "c")).await.unwrap();
+    assert_eq!(ids().await.last().unwrap().as_str(), "D2000");
+    let too_many = RemoteUpdate { complete: true, ..named(0..1_500, "d") };
+    accounts.update_remote(carol, too_many).await.unwrap();
+    assert_eq!(ids().await.len(), 1_000);
 }

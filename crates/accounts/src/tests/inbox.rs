@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use chappe_store::{Position, Tx};
-use ruma::{OwnedDeviceId, OwnedUserId, device_id, room_id, user_id};
+use chappe_store::{Position, Tx, accounts_keys::ToDeviceSenders};
+use ruma::{OwnedDeviceId, OwnedUserId, UserId, device_id, room_id, user_id};
 use serde_json::{
     json,
     value::{RawValue, to_raw_value},
@@ -19,13 +19,17 @@ fn content(n: usize) -> Box<RawValue> {
 }
 
 async fn send(accounts: &Accounts, once: &str, to: &OwnedUserId, recipients: Recipients) -> bool {
+    send_from(accounts, user_id!("@bob:elsewhere"), once, (to, recipients)).await
+}
+
+async fn send_from(
+    accounts: &Accounts,
+    sender: &UserId,
+    once: &str,
+    (to, recipients): (&OwnedUserId, Recipients),
+) -> bool {
     let messages = [(to.clone(), recipients)];
-    let sending = Sending {
-        sender: user_id!("@bob:elsewhere"),
-        once: Some(("DEV", once)),
-        event_type: "m.test",
-        messages: &messages,
-    };
+    let sending = Sending { sender, once: Some(("DEV", once)), event_type: "m.test", messages: &messages };
     accounts.send_to_devices(sending, Tx::new()).await.unwrap()
 }
 
@@ -35,7 +39,7 @@ async fn waiting(accounts: &Accounts, user: &OwnedUserId, device: &str) -> Vec<(
     let found = accounts.to_device_messages(&reader, user, &device, Position(0), END, 1000).await.unwrap();
     let number = |text: &str| {
         let event: serde_json::Value = serde_json::from_str(text).unwrap();
-        assert_eq!((&event["type"], &event["sender"]), (&json!("m.test"), &json!("@bob:elsewhere")));
+        assert_eq!(event["type"], "m.test");
         event["content"]["n"].as_u64().unwrap()
     };
     found.iter().map(|message| (message.position, number(message.event.get()))).collect()
@@ -107,6 +111,27 @@ async fn a_full_inbox_drops_the_oldest() {
 }
 
 #[tokio::test]
+async fn nobody_pushes_out_what_others_sent() {
+    let accounts = server_with(|config| config.limits.to_device = 250);
+    let alice = user(&accounts, "alice").await;
+    log_in(&accounts, &alice, "ONE").await;
+    for n in 0..10 {
+        let to_alice = (&alice, Recipients::All(content(n)));
+        send_from(&accounts, user_id!("@carol:elsewhere"), &n.to_string(), to_alice).await;
+    }
+    for n in 10..800 {
+        send(&accounts, &n.to_string(), &alice, Recipients::All(content(n))).await;
+    }
+    let left = waiting(&accounts, &alice, "ONE").await;
+    let numbers: Vec<_> = left.iter().map(|(_, n)| *n).collect();
+    assert_eq!(numbers[..10], (0..10).collect::<Vec<_>>());
+    assert!(numbers.len() <= 250 && numbers.last() == Some(&799), "{numbers:?}");
+    accounts.delete_to_device(&alice, device_id!("ONE"), left.last().unwrap().0).await.unwrap();
+    let counts = accounts.store().read().scan_all::<ToDeviceSenders>(&()).await.unwrap();
+    assert!(counts.is_empty(), "nothing is left of an inbox that is empty: {counts:?}");
+}
+
+#[tokio::test]
 async fn what_does_not_fit_one_commit_still_arrives() {
     let accounts = server();
     let alice = user(&accounts, "alice").await;
@@ -159,8 +184,8 @@ async fn the_better_key_stays_in_the_backup() {
         let change = accounts.put_backup_keys(&alice, "1", keys("s", better.clone())).await.unwrap();
         assert!(change.etag != etag && change.count == 1);
         etag = change.etag;
-        let stored = accounts.backup_keys(&alice, "1", Some(room_id!("!r:hs1")), Some("s")).await.unwrap();
-        assert_eq!(stored[room_id!("!r:hs1")]["s"].get(), better.get());
+        let stored = accounts.backup_key(&alice, "1", room_id!("!r:hs1"), "s").await.unwrap();
+        assert_eq!(stored.unwrap().get(), better.get());
     }
     let broken = to_raw_value(&json!({ "first_message_index": -1 })).unwrap();
     assert!(matches!(accounts.put_backup_keys(&alice, "1", keys("s", broken)).await, Err(Error::BadJson(_))));
@@ -176,8 +201,64 @@ async fn the_better_key_stays_in_the_backup() {
     assert_eq!((info.version.as_str(), info.count), ("1", 1));
     let gone = accounts.delete_backup_keys(&alice, "1", None, None).await.unwrap();
     assert_eq!(gone.count, 0);
-    assert!(accounts.backup_keys(&alice, "1", None, None).await.unwrap().is_empty());
+    assert!(accounts.backup_keys(&alice, "1", None, None, 10).await.unwrap().is_empty());
     assert!(accounts.backup(&alice, Some("01")).await.unwrap().is_none());
     // A number is never given twice.
     assert_eq!(accounts.create_backup(&alice, "a", &data).await.unwrap(), "3");
+}
+
+#[tokio::test]
+async fn a_backup_is_read_in_pages_and_emptied_by_room() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let data = to_raw_value(&json!({})).unwrap();
+    accounts.create_backup(&alice, "a", &data).await.unwrap();
+    let rooms = [room_id!("!one:hs1"), room_id!("!two:hs1")];
+    let sessions =
+        |n: usize| -> BTreeMap<_, _> { (0..n).map(|n| (n.to_string(), key(1, 1, false))).collect() };
+    let all = BTreeMap::from([(rooms[0].to_owned(), sessions(5)), (rooms[1].to_owned(), sessions(4))]);
+    accounts.put_backup_keys(&alice, "1", all).await.unwrap();
+    let pages = async |room| {
+        let (mut sizes, mut found) = (Vec::new(), Vec::new());
+        loop {
+            let page = accounts.backup_keys(&alice, "1", room, found.last(), 3).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            sizes.push(page.len());
+            found.extend(page);
+        }
+        assert!(
+            found.windows(2).all(|two| (&two[0].room, &two[0].session) < (&two[1].room, &two[1].session))
+        );
+        sizes
+    };
+    assert_eq!(pages(None).await, [3, 3, 3]);
+    assert_eq!((pages(Some(rooms[0])).await, pages(Some(rooms[1])).await), (vec![3, 2], vec![3, 1]));
+    let left = accounts.delete_backup_keys(&alice, "1", Some(rooms[0]), None).await.unwrap();
+    assert_eq!((left.count, pages(None).await), (4, vec![3, 1]));
+    let again = accounts.delete_backup_keys(&alice, "1", Some(rooms[0]), None).await.unwrap();
+    assert_eq!(again, left, "nothing was there");
+    let one = accounts.delete_backup_keys(&alice, "1", Some(rooms[1]), Some("0")).await.unwrap();
+    assert_eq!(one.count, 3);
+    assert_eq!(accounts.delete_backup_keys(&alice, "1", None, None).await.unwrap().count, 0);
+    assert!(pages(None).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_backup_has_a_size() {
+    let size = key(1, 1, false).get().len() as u64;
+    let accounts = server_with(|config| config.limits.backup_bytes = 2 * size);
+    let alice = user(&accounts, "alice").await;
+    accounts.create_backup(&alice, "a", &to_raw_value(&json!({})).unwrap()).await.unwrap();
+    let put = async |session: &str, key| accounts.put_backup_keys(&alice, "1", keys(session, key)).await;
+    put("one", key(1, 1, false)).await.unwrap();
+    put("two", key(1, 1, false)).await.unwrap();
+    assert!(matches!(put("three", key(1, 1, false)).await, Err(Error::TooLarge(_))));
+    put("two", key(0, 1, false)).await.unwrap();
+    accounts.delete_backup_keys(&alice, "1", Some(room_id!("!r:hs1")), Some("one")).await.unwrap();
+    put("three", key(1, 1, false)).await.unwrap();
+    accounts.delete_backup_keys(&alice, "1", Some(room_id!("!r:hs1")), None).await.unwrap();
+    put("one", key(1, 1, false)).await.unwrap();
+    put("two", key(1, 1, false)).await.unwrap();
 }

@@ -267,6 +267,9 @@ async fn devices_are_listed_named_seen_and_ended() {
     accounts.rename_device(&alice, device_id!("ONE"), Some("phone")).await.unwrap();
     let one = accounts.device(&alice, device_id!("ONE")).await.unwrap().unwrap();
     assert_eq!(one.name.as_deref(), Some("phone"));
+    let before = accounts.store().read().position();
+    accounts.rename_device(&alice, device_id!("ONE"), Some("phone")).await.unwrap();
+    assert_eq!(accounts.store().read().position(), before, "the same name is no change");
     assert!(matches!(
         accounts.rename_device(&alice, device_id!("NONE"), None).await,
         Err(Error::NotFound(_))

@@ -16,7 +16,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{error::Result, requester::Requester};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 #[derive(Deserialize)]
 struct Body {
@@ -32,9 +32,11 @@ struct Body {
 
 pub(super) async fn put(
     State(accounts): State<Accounts>,
+    State(limits): State<Limits>,
     requester: Requester,
     request: Request,
 ) -> Result<Json<Value>> {
+    limits.device(&requester)?;
     let (parts, body) = request.into_parts();
     let bytes = body_bytes(&parts, body).await?;
     let body: Body =

@@ -10,7 +10,7 @@ use ruma::{
 };
 use serde_json::{Value, json};
 
-use crate::{error::Result, requester::Requester};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 pub(super) async fn show(
     State(accounts): State<Accounts>,
@@ -24,9 +24,11 @@ pub(super) async fn show(
 
 pub(super) async fn rename(
     State(accounts): State<Accounts>,
+    State(limits): State<Limits>,
     requester: Requester,
     Ruma(request): Ruma<update_device::v3::Request>,
 ) -> Result<(StatusCode, Json<Value>)> {
+    limits.device(&requester)?;
     let (user, device, name) = (requester.user(), &request.device_id, request.display_name.as_deref());
     let looked_for = name.is_none() || requester.appservice().is_some();
     if looked_for && accounts.device(user, device).await?.is_none() {

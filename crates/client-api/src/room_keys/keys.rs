@@ -2,11 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Json, extract::State};
-use chappe_accounts::{Accounts, BackupKeysChange, BackupKeysMap};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use chappe_accounts::{Accounts, BackupKey, BackupKeysChange, BackupKeysMap};
 use chappe_web::Ruma;
+use futures_util::stream::unfold;
+use http::header;
 use ruma::{
-    OwnedRoomId, RoomId,
+    OwnedRoomId, OwnedUserId, RoomId,
     api::client::backup::{
         KeyBackupData, add_backup_keys, add_backup_keys_for_room, add_backup_keys_for_session,
         delete_backup_keys, delete_backup_keys_for_room, delete_backup_keys_for_session, get_backup_keys,
@@ -18,9 +25,10 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{error::Result, requester::Requester};
 
-type Sessions = BTreeMap<String, Box<RawValue>>;
+/// Keys read at once for an answer.
+const PAGE: usize = 50;
 
-fn unwrapped(sessions: BTreeMap<String, Raw<KeyBackupData>>) -> Sessions {
+fn unwrapped(sessions: BTreeMap<String, Raw<KeyBackupData>>) -> BTreeMap<String, Box<RawValue>> {
     sessions.into_iter().map(|(id, data)| (id, data.into_json())).collect()
 }
 
@@ -69,21 +77,16 @@ pub(super) async fn all(
     State(accounts): State<Accounts>,
     requester: Requester,
     Ruma(request): Ruma<get_backup_keys::v3::Request>,
-) -> Result<Json<Value>> {
-    let keys = accounts.backup_keys(requester.user(), &request.version, None, None).await?;
-    let rooms: BTreeMap<OwnedRoomId, Value> =
-        keys.into_iter().map(|(room, sessions)| (room, json!({ "sessions": sessions }))).collect();
-    Ok(Json(json!({ "rooms": rooms })))
+) -> Result<Response> {
+    written(accounts, &requester, request.version, None).await
 }
 
 pub(super) async fn of_room(
     State(accounts): State<Accounts>,
     requester: Requester,
     Ruma(request): Ruma<get_backup_keys_for_room::v3::Request>,
-) -> Result<Json<Value>> {
-    let room = &request.room_id;
-    let mut keys = accounts.backup_keys(requester.user(), &request.version, Some(room), None).await?;
-    Ok(Json(json!({ "sessions": keys.remove(room).unwrap_or_default() })))
+) -> Result<Response> {
+    written(accounts, &requester, request.version, Some(request.room_id)).await
 }
 
 pub(super) async fn of_session(
@@ -91,10 +94,79 @@ pub(super) async fn of_session(
     requester: Requester,
     Ruma(request): Ruma<get_backup_keys_for_session::v3::Request>,
 ) -> Result<Json<Box<RawValue>>> {
-    let (room, session) = (&request.room_id, request.session_id.as_str());
-    let keys = accounts.backup_keys(requester.user(), &request.version, Some(room), Some(session)).await?;
-    let key = keys.into_values().flat_map(Sessions::into_values).next();
+    let (version, room, session) = (&request.version, &request.room_id, &request.session_id);
+    let key = accounts.backup_key(requester.user(), version, room, session).await?;
     Ok(Json(key.ok_or_else(|| chappe_web::Error::not_found("No such key"))?))
+}
+
+/// An answer with keys, read as it is sent: a backup is larger than what one request may hold in memory.
+async fn written(
+    accounts: Accounts,
+    requester: &Requester,
+    version: String,
+    room: Option<OwnedRoomId>,
+) -> Result<Response> {
+    let user = requester.user().to_owned();
+    let mut reading = Reading { accounts, user, version, room, last: None, first: None };
+    reading.first = Some(reading.page().await?);
+    let pieces = unfold(Some(reading), async |reading| match reading?.piece().await {
+        Ok((text, rest)) => Some((Ok(text), rest)),
+        Err(error) => Some((Err(error), None)),
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response())
+}
+
+/// Keys on their way into an answer.
+struct Reading {
+    accounts: Accounts,
+    user: OwnedUserId,
+    version: String,
+    /// The only room that is wanted.
+    room: Option<OwnedRoomId>,
+    /// The last key that was written.
+    last: Option<BackupKey>,
+    /// The first page, until it is written.
+    first: Option<Vec<BackupKey>>,
+}
+
+impl Reading {
+    async fn page(&self) -> Result<Vec<BackupKey>, chappe_accounts::Error> {
+        let (room, behind) = (self.room.as_deref(), self.last.as_ref());
+        self.accounts.backup_keys(&self.user, &self.version, room, behind, PAGE).await
+    }
+
+    /// What is sent next, and what is left then.
+    async fn piece(mut self) -> Result<(String, Option<Self>), chappe_accounts::Error> {
+        let mut text = String::new();
+        let page = match self.first.take() {
+            Some(first) => {
+                text.push_str(if self.room.is_some() { r#"{"sessions":{"# } else { r#"{"rooms":{"# });
+                first
+            }
+            None => self.page().await?,
+        };
+        let more = page.len() == PAGE;
+        for key in page {
+            self.write(&mut text, key);
+        }
+        if more {
+            return Ok((text, Some(self)));
+        }
+        text.push_str(if self.room.is_none() && self.last.is_some() { "}}}}" } else { "}}" });
+        Ok((text, None))
+    }
+
+    fn write(&mut self, text: &mut String, key: BackupKey) {
+        let same_room = self.last.as_ref().is_some_and(|last| last.room == key.room);
+        if same_room {
+            text.push(',');
+        } else if self.room.is_none() {
+            text.push_str(if self.last.is_some() { "}}," } else { "" });
+            text.extend([&*json!(key.room).to_string(), r#":{"sessions":{"#]);
+        }
+        text.extend([&*json!(key.session).to_string(), ":", key.key.get()]);
+        self.last = Some(key);
+    }
 }
 
 async fn remove(

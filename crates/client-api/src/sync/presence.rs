@@ -10,16 +10,18 @@ use ruma::{
     presence::PresenceState,
 };
 
-use crate::{error::Result, requester::Requester};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 /// Bytes of a status message: everybody who shares a room gets it.
 const LONGEST_STATUS: usize = 1_024;
 
 pub(super) async fn set(
     State(delivery): State<Delivery>,
+    State(limits): State<Limits>,
     requester: Requester,
     Ruma(request): Ruma<set_presence::v3::Request>,
 ) -> Result<Ruma<set_presence::v3::Response>> {
+    limits.signal(&requester)?;
     requester.must_be(&request.user_id)?;
     let presence = enabled(&delivery)?;
     if request.status_msg.as_ref().is_some_and(|text| text.len() > LONGEST_STATUS) {

@@ -12,7 +12,7 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{error::Result, requester::Acting};
+use crate::{error::Result, rates::Limits, requester::Acting};
 
 /// The body. The specification asks nobody for a timeout, the endpoint type of ruma does.
 #[derive(Deserialize)]
@@ -27,10 +27,12 @@ const USUAL: u64 = 30_000;
 
 pub(super) async fn handler(
     State(delivery): State<Delivery>,
+    State(limits): State<Limits>,
     requester: Acting,
     Arguments((room, user)): Arguments<(OwnedRoomId, OwnedUserId)>,
     request: Request,
 ) -> Result<Json<Value>> {
+    limits.signal(&requester)?;
     let (parts, body) = request.into_parts();
     let wanted: Wanted = serde_json::from_slice(&body_bytes(&parts, body).await?)
         .map_err(|error| chappe_web::Error::unreadable_json(&error))?;

@@ -1,7 +1,7 @@
 //! The push gateway: one queue per pusher, tried again with growing pauses, never in the way of anybody else.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -18,12 +18,17 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
 };
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::to_raw_value};
 
 use crate::{Delivery, Error};
 
 /// Notifications that wait for one pusher; the oldest go first when there are more.
 const WAITING: usize = 50;
+/// Bytes that wait for the pushers of one user, and for those of all: beyond, each pusher keeps less of what is old.
+const OF_USER: usize = 2 << 20;
+const OF_ALL: usize = 256 << 20;
+/// What a notification takes beside its texts.
+const OVERHEAD: usize = 500;
 /// Attempts before a notification is given up.
 const ATTEMPTS: u32 = 8;
 /// The first pause after a failure; each is twice as long as the one before.
@@ -31,88 +36,191 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// What a gateway's answer may cost.
 const LIMITS: Limits = Limits { max_bytes: 64 << 10, deadline: Duration::from_secs(30) };
 
+/// An event as gateways are told of it, the same for everybody.
+#[derive(Debug)]
+pub(super) struct Told {
+    pdu: Pdu,
+    /// Names of sender and room, by their field.
+    names: Vec<(&'static str, String)>,
+}
+
+impl Told {
+    /// Of an event in a room that this server is in, with names, or elsewhere.
+    pub(super) async fn new(pdu: &Pdu, view: Option<&View<'_>>) -> Result<Self, Error> {
+        let mut told = Self { pdu: pdu.clone(), names: Vec::new() };
+        let wanted = [
+            (StateEventType::RoomMember, pdu.sender().as_str(), "displayname", "sender_display_name"),
+            (StateEventType::RoomName, "", "name", "room_name"),
+            (StateEventType::RoomCanonicalAlias, "", "alias", "room_alias"),
+        ];
+        let Some(view) = view else { return Ok(told) };
+        for (kind, key, from, to) in wanted {
+            let event = view.current(kind, key).await?;
+            let content = event.and_then(|event| event.pdu.content_as::<Map<String, Value>>());
+            if let Some(Value::String(name)) = content.and_then(|mut content| content.remove(from)) {
+                told.names.push((to, name));
+            }
+        }
+        Ok(told)
+    }
+
+    fn bytes(&self) -> usize {
+        self.pdu.content().get().len() + self.names.iter().map(|(_, name)| name.len()).sum::<usize>()
+    }
+}
+
 /// What is sent, but for the devices.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Notification {
-    fields: Map<String, Value>,
+    unread: usize,
+    event: Option<Arc<Told>>,
+    urgent: bool,
+    is_target: bool,
     tweaks: Map<String, Value>,
 }
 
 impl Notification {
     /// A number to be shown and nothing else.
     pub(super) fn badge(unread: usize) -> Self {
-        let mut fields = Map::new();
-        fields.insert("counts".to_owned(), json!({ "unread": unread }));
-        Self { fields, tweaks: Map::new() }
+        Self { unread, event: None, urgent: false, is_target: false, tweaks: Map::new() }
     }
 
     /// An event that draws attention.
-    pub(super) fn event(pdu: &Pdu, user: &UserId, attention: &Attention, unread: usize) -> Self {
-        let Self { mut fields, mut tweaks } = Self::badge(unread);
+    pub(super) fn event(told: &Arc<Told>, user: &UserId, attention: &Attention, unread: usize) -> Self {
+        let pdu = &told.pdu;
         let encrypted = *pdu.kind() == TimelineEventType::RoomEncrypted;
-        let urgent = attention.highlight || attention.sound.is_some() || encrypted;
-        fields.insert("event_id".to_owned(), json!(pdu.event_id()));
-        fields.insert("room_id".to_owned(), json!(pdu.room_id()));
-        fields.insert("type".to_owned(), json!(pdu.kind()));
-        fields.insert("sender".to_owned(), json!(pdu.sender()));
-        fields.insert("prio".to_owned(), json!(if urgent { "high" } else { "low" }));
-        fields.insert("content".to_owned(), json!(pdu.content()));
-        if pdu.state_key() == Some(user.as_str()) && *pdu.kind() == TimelineEventType::RoomMember {
-            fields.insert("user_is_target".to_owned(), json!(true));
-        }
+        let mut tweaks = Map::new();
         if attention.highlight {
             tweaks.insert("highlight".to_owned(), json!(true));
         }
         if let Some(sound) = &attention.sound {
             tweaks.insert("sound".to_owned(), json!(sound));
         }
-        Self { fields, tweaks }
+        Self {
+            unread,
+            event: Some(told.clone()),
+            urgent: attention.highlight || attention.sound.is_some() || encrypted,
+            is_target: pdu.state_key() == Some(user.as_str()) && *pdu.kind() == TimelineEventType::RoomMember,
+            tweaks,
+        }
     }
 
-    /// Adds the names of sender and room.
-    pub(super) async fn name(&mut self, view: &View<'_>, pdu: &Pdu) -> Result<(), Error> {
-        let wanted = [
-            (StateEventType::RoomMember, pdu.sender().as_str(), "displayname", "sender_display_name"),
-            (StateEventType::RoomName, "", "name", "room_name"),
-            (StateEventType::RoomCanonicalAlias, "", "alias", "room_alias"),
-        ];
-        for (kind, key, from, to) in wanted {
-            let event = view.current(kind, key).await?;
-            let content = event.and_then(|event| event.pdu.content_as::<Map<String, Value>>());
-            let name = content.and_then(|mut content| content.remove(from)).filter(Value::is_string);
-            self.fields.extend(name.map(|name| (to.to_owned(), name)));
-        }
-        Ok(())
+    /// How much memory it takes, about.
+    fn bytes(&self) -> usize {
+        let sound = self.tweaks.get("sound").and_then(Value::as_str).map_or(0, str::len);
+        OVERHEAD + sound + self.event.as_ref().map_or(0, |told| told.bytes())
     }
 
     /// The body for one pusher, as it wants it.
-    fn body(&self, pusher: &PusherInfo) -> Value {
+    fn body(&self, pusher: &PusherInfo) -> Result<Bytes, serde_json::Error> {
         let mut data = pusher.pusher.get("data").and_then(Value::as_object).cloned().unwrap_or_default();
         data.remove("url");
         let id_only = data.get("format").and_then(Value::as_str) == Some("event_id_only");
-        let mut fields = self.fields.clone();
-        if id_only {
-            fields.retain(|field, _| matches!(field.as_str(), "event_id" | "room_id" | "counts" | "prio"));
-        }
         let mut device = json!({
             "app_id": pusher.app_id, "pushkey": pusher.pushkey, "pushkey_ts": pusher.created / 1_000, "data": data,
         });
         if !self.tweaks.is_empty() && !id_only {
             device["tweaks"] = Value::Object(self.tweaks.clone());
         }
-        fields.insert("devices".to_owned(), json!([device]));
-        json!({ "notification": fields })
+        let mut fields = BTreeMap::from([
+            ("counts", to_raw_value(&json!({ "unread": self.unread }))?),
+            ("devices", to_raw_value(&[device])?),
+        ]);
+        if let Some(Told { pdu, names }) = self.event.as_deref() {
+            fields.insert("event_id", to_raw_value(pdu.event_id())?);
+            fields.insert("room_id", to_raw_value(&pdu.room_id())?);
+            fields.insert("prio", to_raw_value(if self.urgent { "high" } else { "low" })?);
+            if !id_only {
+                fields.insert("type", to_raw_value(pdu.kind())?);
+                fields.insert("sender", to_raw_value(pdu.sender())?);
+                fields.insert("content", pdu.content().to_owned());
+                for (field, name) in names {
+                    fields.insert(field, to_raw_value(name)?);
+                }
+            }
+            if self.is_target && !id_only {
+                fields.insert("user_is_target", to_raw_value(&true)?);
+            }
+        }
+        serde_json::to_vec(&BTreeMap::from([("notification", fields)])).map(Bytes::from)
     }
 }
 
 type Key = (OwnedUserId, String, String);
 
+/// A notification that waits, for the pusher as it was then.
+struct Waiting {
+    pusher: Arc<PusherInfo>,
+    notification: Arc<Notification>,
+}
+
 /// Queues by pusher; a queue exists while its worker runs.
+#[derive(Default)]
+struct Queues {
+    waiting: HashMap<Key, VecDeque<Waiting>>,
+    /// Bytes that wait for each user, and for all.
+    bytes: HashMap<OwnedUserId, usize>,
+    all: usize,
+}
+
+impl Queues {
+    /// Adds a notification and drops the oldest of the same pusher while there is too much: what is new is never lost to
+    /// what is old. Whether a worker has to be started.
+    fn push(&mut self, key: &Key, waiting: Waiting) -> bool {
+        let runs = self.waiting.contains_key(key);
+        self.count(&key.0, waiting.notification.bytes());
+        self.waiting.entry(key.clone()).or_default().push_back(waiting);
+        while let Some(queue) = self.waiting.get_mut(key).filter(|queue| queue.len() > 1) {
+            let of_user = self.bytes.get(&key.0).copied().unwrap_or(0);
+            if queue.len() <= WAITING && of_user <= OF_USER && self.all <= OF_ALL {
+                break;
+            }
+            let gone = queue.pop_front();
+            self.discount(&key.0, gone.as_ref());
+        }
+        !runs
+    }
+
+    /// The next notification; without one the queue ends, under the lock that starts workers.
+    fn next(&mut self, key: &Key) -> Option<Waiting> {
+        let next = self.waiting.get_mut(key).and_then(VecDeque::pop_front);
+        self.discount(&key.0, next.as_ref());
+        if next.is_none() {
+            self.waiting.remove(key);
+        }
+        next
+    }
+
+    /// Ends a queue.
+    fn end(&mut self, key: &Key) {
+        for waiting in self.waiting.remove(key).into_iter().flatten() {
+            self.discount(&key.0, Some(&waiting));
+        }
+    }
+
+    fn count(&mut self, user: &OwnedUserId, bytes: usize) {
+        *self.bytes.entry(user.clone()).or_default() += bytes;
+        self.all += bytes;
+    }
+
+    fn discount(&mut self, user: &OwnedUserId, gone: Option<&Waiting>) {
+        let bytes = gone.map_or(0, |gone| gone.notification.bytes());
+        self.all = self.all.saturating_sub(bytes);
+        if let Some(of_user) = self.bytes.get_mut(user) {
+            *of_user = of_user.saturating_sub(bytes);
+            if *of_user == 0 {
+                self.bytes.remove(user);
+            }
+        }
+    }
+}
+
+/// What pushes: a worker for each pusher for which something waits.
 #[derive(Clone)]
 pub(super) struct Gateway {
     world: World,
     accounts: Accounts,
-    queues: Arc<Mutex<HashMap<Key, VecDeque<Value>>>>,
+    queues: Arc<Mutex<Queues>>,
 }
 
 /// What became of an attempt.
@@ -130,34 +238,27 @@ impl Gateway {
     }
 
     /// Queues a notification for each of a user's pushers.
-    pub(super) fn send(&self, user: &UserId, pushers: &[PusherInfo], notification: &Notification) {
+    pub(super) fn send(&self, user: &UserId, pushers: &[Arc<PusherInfo>], notification: Notification) {
+        let notification = Arc::new(notification);
         for pusher in pushers {
-            let Some(url) = pusher.pusher.pointer("/data/url").and_then(Value::as_str) else { continue };
             let key = (user.to_owned(), pusher.app_id.clone(), pusher.pushkey.clone());
-            let mut queues = self.queues.lock();
-            let runs = queues.contains_key(&key);
-            let queue = queues.entry(key.clone()).or_default();
-            queue.push_back(notification.body(pusher));
-            if queue.len() > WAITING {
-                queue.pop_front();
-            }
-            if !runs {
-                let (gateway, url) = (self.clone(), url.to_owned());
-                drop(self.world.spawn("push-gateway", async move { gateway.work(key, &url).await }));
+            let waiting = Waiting { pusher: pusher.clone(), notification: notification.clone() };
+            if self.queues.lock().push(&key, waiting) {
+                let gateway = self.clone();
+                drop(self.world.spawn("push-gateway", async move { gateway.work(key).await }));
             }
         }
     }
 
-    async fn work(&self, key: Key, url: &str) {
-        while let Some(body) = self.next(&key) {
-            match self.insist(url, &body).await {
+    async fn work(&self, key: Key) {
+        while let Some(waiting) = self.next(&key) {
+            match self.insist(&waiting).await {
                 Some(Sent::Rejected) => {
                     let ids = PusherIds::new(key.2.clone(), key.1.clone());
                     if let Err(error) = self.accounts.delete_pusher(&key.0, &ids).await {
                         tracing::warn!(%error, "a rejected pusher was not removed");
                     }
-                    self.queues.lock().remove(&key);
-                    return;
+                    return self.queues.lock().end(&key);
                 }
                 Some(_) => {}
                 None => return,
@@ -165,21 +266,18 @@ impl Gateway {
         }
     }
 
-    /// The next notification; without one the queue ends, under the lock that starts workers.
-    fn next(&self, key: &Key) -> Option<Value> {
-        let mut queues = self.queues.lock();
-        let next = queues.get_mut(key).and_then(VecDeque::pop_front);
-        if next.is_none() {
-            queues.remove(key);
-        }
-        next
+    fn next(&self, key: &Key) -> Option<Waiting> {
+        self.queues.lock().next(key)
     }
 
     /// Tries until it is sent or given up; `None` when the server stops.
-    async fn insist(&self, url: &str, body: &Value) -> Option<Sent> {
+    async fn insist(&self, waiting: &Waiting) -> Option<Sent> {
         let mut pause = PAUSE;
+        let Some(url) = waiting.pusher.pusher.pointer("/data/url").and_then(Value::as_str) else {
+            return Some(Sent::Done);
+        };
         for _ in 0..ATTEMPTS {
-            match self.attempt(url, body).await {
+            match self.attempt(url, waiting).await {
                 Sent::Later => {}
                 settled => return Some(settled),
             }
@@ -192,24 +290,22 @@ impl Gateway {
         Some(Sent::Done)
     }
 
-    async fn attempt(&self, url: &str, body: &Value) -> Sent {
+    async fn attempt(&self, url: &str, waiting: &Waiting) -> Sent {
         #[derive(Deserialize)]
         struct Answer {
             #[serde(default)]
             rejected: Vec<String>,
         }
-        let request = http::Request::post(url)
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Bytes::from(body.to_string()));
+        let Ok(body) = waiting.notification.body(&waiting.pusher) else { return Sent::Done };
+        let request =
+            http::Request::post(url).header(http::header::CONTENT_TYPE, "application/json").body(body);
         let Ok(http) = request else { return Sent::Done };
         let request = Request { destination: Destination::Url { redirects: 0 }, http, limits: LIMITS };
         match self.world.send(request).await {
             Ok(answer) if answer.status().is_success() => {
-                let rejected = serde_json::from_slice::<Answer>(answer.body()).is_ok_and(|answer| {
-                    let key = body.pointer("/notification/devices/0/pushkey").and_then(Value::as_str);
-                    answer.rejected.iter().any(|rejected| Some(rejected.as_str()) == key)
-                });
-                if rejected { Sent::Rejected } else { Sent::Done }
+                let answer = serde_json::from_slice::<Answer>(answer.body());
+                let rejects = |answer: &Answer| answer.rejected.contains(&waiting.pusher.pushkey);
+                if answer.is_ok_and(|answer| rejects(&answer)) { Sent::Rejected } else { Sent::Done }
             }
             Ok(answer) if answer.status().is_client_error() && answer.status() != 429 => Sent::Done,
             Err(error @ (chappe_world::Error::Refused(_) | chappe_world::Error::Invalid(_))) => {
@@ -218,5 +314,57 @@ impl Gateway {
             }
             _ => Sent::Later,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chappe_accounts::PusherInfo;
+    use ruma::owned_user_id;
+    use serde_json::{Value, json};
+
+    use super::{Key, Notification, OF_USER, Queues, WAITING, Waiting};
+
+    fn waiting(unread: usize, bytes: usize) -> Waiting {
+        let mut notification = Notification::badge(unread);
+        notification.tweaks.insert("sound".to_owned(), json!("x".repeat(bytes)));
+        let (app_id, pushkey) = (String::new(), String::new());
+        let pusher = PusherInfo { pusher: Value::Null, app_id, pushkey, device: None, created: 0 };
+        Waiting { pusher: Arc::new(pusher), notification: Arc::new(notification) }
+    }
+
+    #[test]
+    fn what_waits_for_pushers_has_a_size_and_the_newest_stays() {
+        let mut queues = Queues::default();
+        let key = |user: &str, pushkey: &str| -> Key {
+            (user.try_into().unwrap(), String::new(), pushkey.to_owned())
+        };
+        let (one, two) = (key("@a:x", "1"), key("@a:x", "2"));
+        assert!(queues.push(&one, waiting(0, 10)));
+        for n in 1..=2 * WAITING {
+            assert!(!queues.push(&one, waiting(n, 10)), "its worker runs");
+        }
+        assert_eq!(queues.waiting[&one].len(), WAITING);
+        for n in 0..100 {
+            queues.push(&two, waiting(n, OF_USER / 10));
+            queues.push(&one, waiting(n, OF_USER / 10));
+            assert!(queues.all <= OF_USER + OF_USER / 5, "{} bytes", queues.all);
+        }
+        let other = key("@b:x", "1");
+        queues.push(&other, waiting(7, 10));
+        assert_eq!(queues.next(&other).unwrap().notification.unread, 7);
+        let mut last = None;
+        while let Some(next) = queues.next(&one) {
+            last = Some(next.notification.unread);
+        }
+        assert_eq!(last, Some(99));
+        queues.end(&two);
+        assert!(queues.next(&other).is_none());
+        assert!(queues.all == 0 && queues.bytes.is_empty() && queues.waiting.is_empty());
+        assert!(
+            queues.push(&(owned_user_id!("@a:x"), String::new(), String::new()), waiting(0, 2 * OF_USER))
+        );
     }
 }

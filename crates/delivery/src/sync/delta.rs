@@ -49,19 +49,12 @@ pub(super) struct Personal {
     pub(super) of_rooms: BTreeMap<OwnedRoomId, Vec<Json>>,
     pub(super) settings: Arc<Settings>,
     pub(super) typing: BTreeMap<RoomNid, Vec<OwnedUserId>>,
-    pub(super) all_typing: BTreeMap<RoomNid, Vec<OwnedUserId>>,
 }
 
 impl Personal {
     /// Nothing but the settings.
     pub(super) fn of(settings: Arc<Settings>) -> Self {
-        Self {
-            global: Vec::new(),
-            of_rooms: BTreeMap::new(),
-            settings,
-            typing: BTreeMap::new(),
-            all_typing: BTreeMap::new(),
-        }
+        Self { global: Vec::new(), of_rooms: BTreeMap::new(), settings, typing: BTreeMap::new() }
     }
 }
 
@@ -136,10 +129,9 @@ impl Work<'_> {
             of_rooms: BTreeMap::new(),
             settings: self.settings().await?,
             typing: BTreeMap::new(),
-            all_typing: self.delivery.0.typing.since(None, |nid| joined.contains(&nid)),
         };
         if let Some(seen) = self.seen {
-            personal.typing = self.delivery.0.typing.since(Some(seen.fleeting), |nid| joined.contains(&nid));
+            personal.typing = self.delivery.0.typing.since(seen.fleeting, |nid| joined.contains(&nid));
         }
         for item in self.account_data().await? {
             self.add_account_data(item, &mut personal);
@@ -275,11 +267,8 @@ impl Work<'_> {
         let after = self.seen.map(|seen| seen.fleeting);
         let mut events = presence.since(self.reader, &self.request.user, joined, after).await?;
         // Of those who are new here the device knows nothing yet.
-        for user in came {
-            if !events.iter().any(|(told, _)| told == user) {
-                events.extend(presence.event_of(user).map(|event| (user.clone(), event)));
-            }
-        }
+        let told: BTreeSet<OwnedUserId> = events.iter().map(|(user, _)| user.clone()).collect();
+        events.extend(presence.events_of(came.difference(&told)));
         let wanted = |user: &UserId| filter::wants(&self.request.filter.presence, "m.presence", Some(user));
         delta.presence =
             events.into_iter().filter(|(user, _)| wanted(user)).map(|(_, event)| event).collect();

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{Delivery, Error, SyncToken};
 
-/// Changes of device lists looked at in one answer.
-const CHANGES: usize = 50_000;
+/// Changes of device lists looked at at once.
+pub(crate) const CHANGES: usize = 5_000;
 /// Memberships asked for at once.
 const KEYS: usize = 4_096;
 /// Profile changes followed back between two answers; with more, the keys are fetched once too often.
@@ -43,6 +43,7 @@ impl Delivery {
         }
         let signal = self.0.wake.attach(user).await?;
         let _entered = signal.enter();
+        let _turn = signal.turn(Some(from.position)).await;
         let reader = self.0.store.read();
         let now = reader.position();
         self.0.wake.reach(now).await?;
@@ -81,25 +82,42 @@ impl Work<'_> {
         moved: Moved,
     ) -> Result<DeviceLists, Error> {
         let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(DeviceLists::default()) };
-        let accounts = &self.delivery.0.accounts;
-        let own = &self.request.user;
         let mut updated = BTreeSet::new();
         if touched(&self.look, |touched| touched.device_lists) {
-            let all = accounts.device_list_changes(self.reader, seen, self.next.position, CHANGES).await?;
-            updated.extend(all.into_iter().map(|change| change.user));
-            let last = accounts.device_list_change(self.reader, own).await?;
-            updated
-                .extend(last.filter(|last| last.is_between(seen, self.next.position)).map(|last| last.user));
+            updated = self.updated(rooms, seen).await?;
         }
         let Moved { came, mut went } = moved;
-        went.remove(own);
-        let asked: BTreeSet<&OwnedUserId> = updated.iter().chain(&went).filter(|user| *user != own).collect();
-        let sharing = self.sharing(rooms, asked).await?;
-        updated.retain(|user| user == own || sharing.contains(user));
+        went.remove(&self.request.user);
+        let sharing = self.sharing(rooms, went.iter().collect()).await?;
         updated.extend(came);
         went.retain(|user| !sharing.contains(user));
         let changed = updated.into_iter().filter(|user| !went.contains(user)).collect();
         Ok(DeviceLists { changed, left: went.into_iter().collect() })
+    }
+
+    /// Those among the user and whoever shares one of the rooms whose devices or keys changed since, or were signed by
+    /// the user: all of them, a page at a time.
+    async fn updated(
+        &self,
+        rooms: &BTreeSet<RoomNid>,
+        seen: Position,
+    ) -> Result<BTreeSet<OwnedUserId>, Error> {
+        let (accounts, reader, up_to) = (&self.delivery.0.accounts, self.reader, self.next.position);
+        let own = &self.request.user;
+        let signed = accounts.signature_changes(reader, own, seen, up_to).await?;
+        let mut updated = self.sharing(rooms, signed.iter().collect()).await?;
+        let last = accounts.device_list_change(reader, own).await?;
+        updated.extend(last.filter(|last| last.is_between(seen, up_to)).map(|last| last.user));
+        let mut behind = None;
+        loop {
+            let page = accounts.device_list_changes(reader, seen, behind.as_ref(), CHANGES).await?;
+            let others = page.iter().filter(|one| one.user != *own && one.is_between(seen, up_to));
+            updated.extend(self.sharing(rooms, others.map(|one| &one.user).collect()).await?);
+            if page.len() < CHANGES {
+                return Ok(updated);
+            }
+            behind = page.into_iter().next_back();
+        }
     }
 
     /// Those of some users who are in any of the rooms.
@@ -108,19 +126,48 @@ impl Work<'_> {
         rooms: &BTreeSet<RoomNid>,
         users: BTreeSet<&OwnedUserId>,
     ) -> Result<BTreeSet<OwnedUserId>, Error> {
-        let users: Vec<&OwnedUserId> = users.into_iter().collect();
+        let nids: Vec<RoomNid> = rooms.iter().copied().collect();
+        let mut missing: BTreeSet<OwnedUserId> = users.into_iter().cloned().collect();
+        if missing.len().saturating_mul(nids.len()) <= KEYS {
+            return self.members_among(&nids, &missing).await;
+        }
         let mut sharing = BTreeSet::new();
+        let heads = self.reader.room_heads(&nids).await?;
+        for (nid, head) in nids.iter().zip(heads) {
+            if missing.is_empty() {
+                break;
+            }
+            // Whichever is less: to ask for each of those who are not found yet, or to read who is in the room.
+            let found = if usize::try_from(head.joined).is_ok_and(|joined| joined < missing.len()) {
+                let members = self.reader.members(*nid, Membership::Join).await?.into_iter();
+                members.map(|(user, _)| user).filter(|user| missing.contains(user)).collect()
+            } else {
+                self.members_among(&[*nid], &missing).await?
+            };
+            missing.retain(|user| !found.contains(user));
+            sharing.extend(found);
+        }
+        Ok(sharing)
+    }
+
+    /// Those of some users who are in any of the rooms, asked for one by one.
+    async fn members_among(
+        &self,
+        rooms: &[RoomNid],
+        users: &BTreeSet<OwnedUserId>,
+    ) -> Result<BTreeSet<OwnedUserId>, Error> {
+        let users: Vec<&OwnedUserId> = users.iter().collect();
+        let mut found = BTreeSet::new();
         if rooms.is_empty() {
-            return Ok(sharing);
+            return Ok(found);
         }
         for some in users.chunks((KEYS / rooms.len()).max(1)) {
             let places = some.iter().flat_map(|user| rooms.iter().map(move |nid| (*nid, *user)));
             let keys: Vec<_> = places.map(|(nid, user)| (nid, Membership::Join, user.clone())).collect();
-            let found = self.reader.get_many::<RoomMembers>(&keys).await?;
-            sharing
-                .extend(keys.into_iter().zip(found).filter(|(_, num)| num.is_some()).map(|(key, _)| key.2));
+            let nums = self.reader.get_many::<RoomMembers>(&keys).await?;
+            found.extend(keys.into_iter().zip(nums).filter(|(_, num)| num.is_some()).map(|(key, _)| key.2));
         }
-        Ok(sharing)
+        Ok(found)
     }
 
     /// Who came into the user's rooms or went, the user themselves included; `rooms` are those in which members did.

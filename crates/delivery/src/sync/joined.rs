@@ -280,7 +280,7 @@ impl Work<'_> {
         if filter::wants_kind(wanted, "m.typing") {
             let typing = match known {
                 Some(_) => personal.typing.get(&view.nid).cloned(),
-                None => personal.all_typing.get(&view.nid).cloned(),
+                None => Some(self.delivery.0.typing.in_room(view.nid)).filter(|users| !users.is_empty()),
             };
             events.extend(typing.map(|mut users| {
                 users.retain(|user| !personal.settings.ignored.contains(user));

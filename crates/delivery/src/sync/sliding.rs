@@ -165,7 +165,7 @@ impl Delivery {
 
     /// Whether nothing has happened that such an answer tells: of what is never stored that is typing, not presence.
     fn is_quiet(&self, signal: &Signal, seen: SyncToken) -> bool {
-        let types = || !self.0.typing.since(Some(seen.fleeting), |nid| signal.is_in(nid)).is_empty();
+        let types = || !self.0.typing.since(seen.fleeting, |nid| signal.is_in(nid)).is_empty();
         signal.is_quiet(seen.position, u64::MAX) && !(signal.has_fleeting(seen.fleeting) && types())
     }
 
@@ -210,6 +210,7 @@ impl Delivery {
         signal: &Signal,
         known: &Known,
     ) -> Result<(SlidingAnswer, News), Error> {
+        let _turn = signal.turn(known.token.map(|seen| seen.position)).await;
         let fleeting = self.0.wake.fleeting();
         let reader = self.0.store.read();
         let now = reader.position();

@@ -2,8 +2,12 @@
 
 use chappe_accounts::{KeyUpload, Recipients, Scope, Sending};
 use chappe_rooms::Draft;
-use chappe_store::Tx;
+use chappe_store::{
+    LogEntry, Tx,
+    accounts_keys::{DeviceListChanges, SignatureChanges},
+};
 use ruma::{
+    OwnedUserId,
     encryption::DeviceKeys,
     serde::{Base64, Raw},
     signatures::{Ed25519KeyPair, sign_json},
@@ -11,7 +15,7 @@ use ruma::{
 use serde_json::{json, value::to_raw_value};
 
 use super::house::{House, Person, values};
-use crate::{DeviceLists, Error};
+use crate::{DeviceLists, Error, sync::CHANGES};
 
 pub(super) async fn message(from: &Person<'_>, to: &Person<'_>, text: &str) {
     let content = to_raw_value(&json!({"text": text})).unwrap();
@@ -106,6 +110,49 @@ async fn those_who_share_a_room_hear_of_new_devices() {
     house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
     assert_eq!(bob.sync(Some(for_bob)).await.device_lists.changed, std::slice::from_ref(&alice.id));
     assert!(carol.sync(Some(for_carol)).await.device_lists.changed.is_empty());
+}
+
+#[tokio::test]
+async fn changes_of_many_strangers_hide_nobody() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let for_bob = bob.sync(None).await.next;
+    let mut tx = Tx::new();
+    for n in 0..=CHANGES {
+        let stranger = OwnedUserId::try_from(format!("@s{n}:b.example")).unwrap();
+        tx.put_at_position::<DeviceListChanges>(&(), &stranger, &0);
+    }
+    house.store.commit(tx).await.unwrap();
+    let upload = KeyUpload { device_keys: Some(device_keys(&alice)), ..KeyUpload::default() };
+    house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
+    assert_eq!(bob.sync(Some(for_bob)).await.device_lists.changed, std::slice::from_ref(&alice.id));
+    let lists = house.delivery.device_lists(&bob.id, for_bob, None).await.unwrap();
+    assert_eq!(lists.changed, std::slice::from_ref(&alice.id));
+}
+
+#[tokio::test]
+async fn who_signed_somebodys_key_hears_of_it_and_nobody_else() {
+    let house = House::new();
+    let (alice, bob, carol) = (house.user("alice").await, house.user("bob").await, house.user("carol").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    let mut tokens = Vec::new();
+    for person in [&alice, &bob, &carol] {
+        tokens.push(person.sync(None).await.next);
+    }
+    let mut tx = Tx::new();
+    tx.put_at_position::<SignatureChanges>(&alice.id, &bob.id, &());
+    tx.log(LogEntry::KeySignatures { user: alice.id.clone() });
+    house.store.commit(tx).await.unwrap();
+    let told = alice.sync(Some(tokens[0])).await;
+    assert_eq!(told.device_lists.changed, std::slice::from_ref(&bob.id));
+    assert!(alice.sync(Some(told.next)).await.device_lists.changed.is_empty());
+    for (person, token) in [(&bob, tokens[1]), (&carol, tokens[2])] {
+        assert!(person.sync(Some(token)).await.device_lists.changed.is_empty());
+    }
 }
 
 #[tokio::test]

@@ -173,7 +173,10 @@ async fn to_device_messages_arrive_once_and_never_in_a_foreign_name() {
     let alice = a.actor("alice").user;
     let content = RawValue::from_string("{\"secret\":1}".to_owned()).unwrap();
     let recipients = chappe_accounts::Recipients::All(content);
-    let tx = chappe_accounts::to_device_for_servers(&alice, "m.test", "m1", &[(bob.clone(), recipients)]);
+    let messages = [(bob.clone(), recipients)];
+    let sending =
+        chappe_accounts::Sending { sender: &alice, once: None, event_type: "m.test", messages: &messages };
+    let tx = chappe_accounts::to_device_for_servers(&sending, "m1").unwrap();
     a.store.commit(tx).await.unwrap();
     eventually("it is delivered", async || a.waiting(&b).await == 0).await;
     let inbox = async || {

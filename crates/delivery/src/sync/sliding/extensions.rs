@@ -369,12 +369,14 @@ impl Turn<'_> {
                 let sent = self.known.rooms.get(&RoomKey::Here(nid));
                 joined.contains(&nid) && sent.is_some_and(|sent| sent.begun.typing)
             };
-            now = typing.since(Some(seen), begun);
+            now = typing.since(seen, begun);
         }
-        let everywhere = typing.since(None, |nid| joined.contains(&nid));
         for key in self.beginning(scope, stage, Part::Typing) {
             let RoomKey::Here(nid) = key else { continue };
-            now.extend(everywhere.get(&nid).map(|users| (nid, users.clone())));
+            let users = typing.in_room(nid);
+            if joined.contains(&nid) && !users.is_empty() {
+                now.insert(nid, users);
+            }
         }
         told.typing = Some(self.work.next.fleeting);
         let mut events = BTreeMap::new();

@@ -171,3 +171,40 @@ async fn one_user_asks_so_much_and_no_more() {
     bob.get("/account/whoami").await.ok();
     alice.post("/logout", json!({})).await.ok();
 }
+
+#[tokio::test]
+async fn what_others_are_woken_by_is_counted() {
+    let rates = ["signal", "to_device", "device"]
+        .map(|rate| format!("client.rates.{rate} = {{ per_second = 0.0001, burst = 2 }}"));
+    let home = Home::with(&rates.join("\n")).await;
+    let alice = home.user("alice").await;
+    let room = alice.room(json!({})).await;
+    let event = alice.say(&room, "1", "hello").await;
+    let typing = format!("/rooms/{room}/typing/{}", alice.id);
+    alice.put(&typing, json!({ "typing": true, "timeout": 1000 })).await.ok();
+    let receipt = format!("/rooms/{room}/receipt/m.read/{event}");
+    alice.post(&receipt, json!({})).await.ok();
+    alice.put(&typing, json!({ "typing": false })).await.refused(429, "M_LIMIT_EXCEEDED");
+    alice.post(&receipt, json!({})).await.refused(429, "M_LIMIT_EXCEEDED");
+    let markers = json!({ "m.fully_read": event });
+    alice.post(&format!("/rooms/{room}/read_markers"), markers).await.refused(429, "M_LIMIT_EXCEEDED");
+    let presence = format!("/presence/{}/status", alice.id);
+    alice.put(&presence, json!({ "presence": "online" })).await.refused(429, "M_LIMIT_EXCEEDED");
+    alice.say(&room, "2", "messages are counted apart").await;
+
+    let device = format!("/devices/{}", alice.device);
+    for name in ["one", "two"] {
+        alice.put(&device, json!({ "display_name": name })).await.ok();
+    }
+    alice.put(&device, json!({ "display_name": "three" })).await.refused(429, "M_LIMIT_EXCEEDED");
+    let keys = json!({ "device_keys": { "user_id": alice.id, "device_id": alice.device,
+        "algorithms": [], "keys": {}, "signatures": {} } });
+    alice.post("/keys/upload", keys).await.refused(429, "M_LIMIT_EXCEEDED");
+    alice.post("/keys/upload", json!({})).await.ok();
+
+    for txn in ["1", "2"] {
+        alice.put(&format!("/sendToDevice/x.test/{txn}"), json!({ "messages": {} })).await.ok();
+    }
+    let third = alice.put("/sendToDevice/x.test/3", json!({ "messages": {} })).await;
+    third.refused(429, "M_LIMIT_EXCEEDED");
+}

@@ -86,6 +86,39 @@ async fn keys_are_kept_in_a_backup() {
 }
 
 #[tokio::test]
+async fn a_backup_of_many_keys_comes_whole() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let about = json!({ "algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": { "public_key": "abc", "signatures": {} } });
+    let made = alice.post("/room_keys/version", about).await.ok();
+    let version = made["version"].as_str().unwrap();
+    let (all, of_room) = (format!("/room_keys/keys?version={version}"), |room: &str| {
+        format!("/room_keys/keys/{room}?version={version}")
+    });
+    assert_eq!(alice.get(&all).await.ok(), json!({ "rooms": {} }));
+    assert_eq!(alice.get(&of_room("!a:a.test")).await.ok(), json!({ "sessions": {} }));
+    let key = |n: usize| {
+        json!({ "first_message_index": n, "forwarded_count": 0, "is_verified": false,
+            "session_data": { "ephemeral": "a", "ciphertext": "\"}", "mac": "c" } })
+    };
+    let sessions = |numbers: std::ops::Range<usize>| -> Value {
+        let sessions: serde_json::Map<_, _> = numbers.map(|n| (format!("s \"{n}"), key(n))).collect();
+        json!({ "sessions": sessions })
+    };
+    let rooms = json!({ "rooms": { "!a:a.test": sessions(0..50), "!b:a.test": sessions(0..1), "!c:a.test": sessions(0..120) } });
+    assert_eq!(alice.put(&all, rooms.clone()).await.ok()["count"], 171);
+    assert_eq!(alice.get(&all).await.ok(), rooms);
+    for room in ["!a:a.test", "!b:a.test", "!c:a.test"] {
+        assert_eq!(alice.get(&of_room(room)).await.ok(), rooms["rooms"][room]);
+    }
+    alice.get("/room_keys/keys?version=9").await.refused(404, "M_NOT_FOUND");
+    bob.get(&all).await.refused(404, "M_NOT_FOUND");
+    assert_eq!(alice.delete(&of_room("!c:a.test")).await.ok()["count"], 51);
+    assert_eq!(alice.delete(&all).await.ok()["count"], 0);
+    assert_eq!(alice.get(&all).await.ok(), json!({ "rooms": {} }));
+}
+
+#[tokio::test]
 async fn keys_of_the_wrong_user_are_refused() {
     let home = Home::new().await;
     let (alice, bob) = (home.user("alice").await, home.user("bob").await);
