@@ -188,8 +188,9 @@ async fn read(mut body: Limited<Body>, budget: &Budget) -> Result<Bytes, Unread>
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
         // Counted together, not by pieces: a piece may have a single byte.
-        let needed = (bytes.len() + data.len()).saturating_sub(FREE_BYTES).div_ceil(1 << 10);
-        if needed > paid {
+        let length = bytes.len() + data.len();
+        let needed = length.div_ceil(1 << 10);
+        if length > FREE_BYTES && needed > paid {
             places.push(budget.take(needed - paid).ok_or(Unread::NoRoom)?);
             paid = needed;
         }

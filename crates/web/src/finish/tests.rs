@@ -149,7 +149,7 @@ async fn long_bodies_share_what_there_is_and_short_ones_always_pass() {
 
 #[tokio::test]
 async fn a_body_in_single_bytes_takes_no_more_room_than_in_one_piece() {
-    let settings = Settings { body_limit: 1 << 20, bodies_limit: 64 << 10, ..Settings::default() };
+    let settings = Settings { body_limit: 1 << 20, bodies_limit: 128 << 10, ..Settings::default() };
     let router = finish(routes().into_router(), Arc::new(settings));
     let text = format!(r#"{{"name":"{}"}}"#, "x".repeat(100 << 10));
     let pieces: Vec<_> = text.bytes().map(|byte| Ok::<_, std::io::Error>(vec![byte])).collect();
