@@ -43,8 +43,8 @@ pub(crate) struct Inner {
     pub(crate) filters: FilterCache,
     pub(crate) services: Services,
     /// Places for hashing passwords, and places in the queue before it.
-    pub(crate) hashing: Semaphore,
-    pub(crate) queue: Semaphore,
+    pub(crate) hashing: Arc<Semaphore>,
+    pub(crate) queue: Arc<Semaphore>,
     stripes: Vec<Mutex<()>>,
 }
 
@@ -78,8 +78,8 @@ impl Accounts {
             seen,
             filters,
             services: Services::new(appservices),
-            hashing,
-            queue,
+            hashing: Arc::new(hashing),
+            queue: Arc::new(queue),
             stripes,
         };
         Self { inner: Arc::new(inner) }

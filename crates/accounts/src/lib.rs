@@ -66,7 +66,7 @@ pub use self::{
     threepids::ThreepidInfo,
     to_device::{Recipients, Sending, ToDeviceMessage},
     tokens::{Issued, LogIn, Refreshing},
-    uia::{EmailStage, Operation, Proof, UiaSession, Verified},
+    uia::{EmailStage, Operation, Proof, ProvedEmail, UiaSession, Verified},
     users::{Erase, NewUser, OtherDevices, UserFilter},
     validity::{Duty, Reminder, RenewalSecret, Renewed, Validity},
 };

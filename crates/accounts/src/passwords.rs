@@ -1,13 +1,15 @@
 //! Passwords: argon2id, off the async threads, a bounded number at a time. Bcrypt hashes of another server are verified, and
 //! replaced when their users log in.
 
+use std::sync::Arc;
+
 use argon2::{
     Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version,
     password_hash::SaltString,
 };
 use chappe_store::{Tx, accounts::Passwords};
 use ruma::UserId;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
@@ -102,6 +104,7 @@ impl Accounts {
         let given = Zeroizing::new(password.to_owned());
         let pepper = self.config().password.bcrypt_pepper.clone();
         let check = move || {
+            let _turn = turn;
             if is_bcrypt(&phc) {
                 return fits_bcrypt(&given, pepper.reveal(), &phc);
             }
@@ -109,7 +112,6 @@ impl Accounts {
             Argon2::default().verify_password(given.as_bytes(), &hash).is_ok()
         };
         let matches = self.world().spawn_blocking(check).await.map_err(|_| Error::Busy)?;
-        drop(turn);
         let Some(stored) = stored.filter(|_| matches) else { return Err(REFUSED) };
         if !self.is_current(&stored)
             && let Err(error) = self.renew_hash(user, password, &stored).await
@@ -146,11 +148,14 @@ impl Accounts {
 
     /// The PHC string of a password under the configured cost.
     pub(crate) async fn hash_password(&self, password: &str) -> Result<String, Error> {
-        let _turn = self.hashing_turn().await?;
+        let turn = self.hashing_turn().await?;
         let argon = self.argon()?;
         let salt = SaltString::encode_b64(&self.world().bytes::<16>()).map_err(|_| Error::Busy)?;
         let password = Zeroizing::new(password.to_owned());
-        let hash = move || argon.hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string());
+        let hash = move || {
+            let _turn = turn;
+            argon.hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string())
+        };
         let hashed = self.world().spawn_blocking(hash).await.map_err(|_| Error::Busy)?;
         hashed.map_err(|error| Error::invalid(format!("password: {error}")))
     }
@@ -174,10 +179,11 @@ impl Accounts {
         Ok(format!("$argon2id$v=19$m={m},t={t},p={p}${salt}${hash}"))
     }
 
-    /// One of the places for hashing; [`Error::Busy`] when too many wait.
-    async fn hashing_turn(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Error> {
-        let place = self.inner.queue.try_acquire().map_err(|_| Error::Busy)?;
-        let turn = self.inner.hashing.acquire().await.map_err(|_| Error::Busy)?;
+    /// One of the places for hashing; [`Error::Busy`] when too many wait. It belongs to the work, which goes on when whoever
+    /// asked hangs up.
+    async fn hashing_turn(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Error> {
+        let place = Arc::clone(&self.inner.queue).try_acquire_owned().map_err(|_| Error::Busy)?;
+        let turn = Arc::clone(&self.inner.hashing).acquire_owned().await.map_err(|_| Error::Busy)?;
         Ok((place, turn))
     }
 }

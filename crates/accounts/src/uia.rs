@@ -47,6 +47,11 @@ impl Operation {
         self
     }
 
+    /// Whose it is, if anybody's.
+    pub(crate) fn user(&self) -> Option<&UserId> {
+        self.user.as_deref()
+    }
+
     /// Whether it waits for the approval of this user; from which device.
     pub(crate) fn device_of(&self, user: &UserId) -> Option<&DeviceId> {
         self.device.as_deref().filter(|_| self.user.as_deref() == Some(user))
@@ -111,6 +116,8 @@ pub struct Proof<'a> {
     pub email: Option<&'a dyn EmailStage>,
     /// Parameters shown to the client, by stage (e.g. the policies of `m.login.terms`).
     pub params: Option<&'a Value>,
+    /// Where the request comes from, for operations of nobody: sessions are counted by it. Empty for those of users.
+    pub address: &'a str,
 }
 
 /// Authentication is through; the session is used up.
@@ -118,10 +125,19 @@ pub struct Proof<'a> {
 pub struct Verified {
     /// The stages that were completed.
     pub stages: Vec<AuthType>,
-    /// Validated address of `m.login.email.identity`.
-    pub email: Option<String>,
+    /// What `m.login.email.identity` proved.
+    pub email: Option<ProvedEmail>,
     /// Token of `m.login.registration_token`, to be used up by [`Accounts::create_user`].
     pub registration_token: Option<String>,
+}
+
+/// An address whose mail somebody reads, proved by a validation that is good for one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvedEmail {
+    /// In canonical form.
+    pub address: String,
+    /// The id of the validation, to be used up together with what is done.
+    pub sid: String,
 }
 
 /// A session as a page shows it that completes one of its stages outside the client.
@@ -136,7 +152,7 @@ pub struct UiaSession {
 /// What one stage proved.
 pub(crate) enum Proved {
     Plain,
-    Email(String),
+    Email(ProvedEmail),
     RegistrationToken(String),
 }
 
@@ -149,12 +165,12 @@ impl Accounts {
         };
         let session = match auth.session() {
             Some(session) => session.to_owned(),
-            None => self.inner.sessions.open(self.world(), self.uia_lifetime(), operation),
+            None => self.open(operation, &proof),
         };
         let now = self.world().now();
         if let Err(error) = self.inner.sessions.check(now, &session, operation) {
             let Error::NotFound(_) = error else { return Err(error) };
-            let fresh = self.inner.sessions.open(self.world(), self.uia_lifetime(), operation);
+            let fresh = self.open(operation, &proof);
             return Err(challenge(&proof, &fresh, &Progress::default(), Some("this session has ended")));
         }
         // What is approved on this server's pages needs no word of the client, and its impatience is no wrong proof.
@@ -194,8 +210,13 @@ impl Accounts {
                 Err(progress) => Err(challenge(proof, &session, &progress, None)),
             };
         }
-        let session = sessions.open(self.world(), self.uia_lifetime(), operation);
+        let session = self.open(operation, proof);
         Err(challenge(proof, &session, &Progress::default(), None))
+    }
+
+    fn open(&self, operation: &Operation, proof: &Proof<'_>) -> String {
+        let lifetime = self.config().tokens.uia_seconds.saturating_mul(1000);
+        self.inner.sessions.open(self.world(), lifetime, operation, proof.address)
     }
 
     /// The devices of a user whose requests wait for an approval on this server's pages.
@@ -222,10 +243,6 @@ impl Accounts {
             self.inner.sessions.prove(session, AuthType::Sso, Proved::Plain);
         }
         mine
-    }
-
-    fn uia_lifetime(&self) -> u64 {
-        self.config().tokens.uia_seconds.saturating_mul(1000)
     }
 
     /// Judges one stage; the inner error is a sentence for the user.
@@ -268,7 +285,9 @@ impl Accounts {
                 Some(judge) => judge
                     .validated(&data.thirdparty_id_creds)
                     .await?
-                    .map(Proved::Email)
+                    .map(|address| {
+                        Proved::Email(ProvedEmail { address, sid: data.thirdparty_id_creds.sid.to_string() })
+                    })
                     .ok_or("this e-mail address was not validated yet"),
                 None => Err("e-mail addresses are not validated here"),
             },

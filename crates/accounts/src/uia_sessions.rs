@@ -1,6 +1,6 @@
 //! The sessions of user-interactive authentication.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry};
 
 use chappe_world::World;
 use parking_lot::Mutex;
@@ -8,11 +8,14 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, api::client::uiaa::Auth
 
 use crate::{
     Error,
-    uia::{Operation, Proved},
+    uia::{Operation, Proved, ProvedEmail},
 };
 
 /// Sessions kept at most; beyond, the oldest end.
 const MOST: usize = 50_000;
+/// Sessions of one user, and of nobody from one address; beyond, that user's or address's oldest ends.
+const OF_USER: usize = 20;
+const OF_ADDRESS: usize = 200;
 /// Wrong proofs that end a session.
 const PATIENCE: u32 = 10;
 
@@ -20,7 +23,7 @@ const PATIENCE: u32 = 10;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
     pub(crate) completed: Vec<AuthType>,
-    pub(crate) email: Option<String>,
+    pub(crate) email: Option<ProvedEmail>,
     pub(crate) registration_token: Option<String>,
 }
 
@@ -49,7 +52,15 @@ impl Guesses {
     }
 }
 
+/// Whose a session is: a user's, or where nobody is logged in that of an address.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Opener {
+    User(OwnedUserId),
+    Address(String),
+}
+
 struct Session {
+    opener: Opener,
     operation: Operation,
     ends: u64,
     failures: u32,
@@ -68,8 +79,12 @@ struct Table {
     sessions: HashMap<String, Session>,
     /// The last session of each operation.
     last: HashMap<Operation, String>,
-    /// In the order of opening, which is that of ending.
-    order: VecDeque<(u64, String)>,
+    /// Those of each opener, the oldest first.
+    opened: HashMap<Opener, VecDeque<String>>,
+    /// Those that hold a registration token.
+    with_token: HashMap<String, BTreeSet<String>>,
+    /// In the order of ending.
+    order: BTreeSet<(u64, String)>,
 }
 
 impl Table {
@@ -78,7 +93,31 @@ impl Table {
         if self.last.get(&session.operation).is_some_and(|last| last == id) {
             self.last.remove(&session.operation);
         }
+        self.order.remove(&(session.ends, id.to_owned()));
+        if let Entry::Occupied(mut opened) = self.opened.entry(session.opener.clone()) {
+            opened.get_mut().retain(|other| other != id);
+            if opened.get().is_empty() {
+                opened.remove();
+            }
+        }
+        if let Some(token) = session.progress.registration_token.clone() {
+            self.let_go(&token, id);
+        }
         Some(session)
+    }
+
+    fn let_go(&mut self, token: &str, id: &str) {
+        let Some(holders) = self.with_token.get_mut(token) else { return };
+        holders.remove(id);
+        if holders.is_empty() {
+            self.with_token.remove(token);
+        }
+    }
+
+    /// The sessions of a user.
+    fn of(&self, user: &UserId) -> Vec<String> {
+        let opened = self.opened.get(&Opener::User(user.to_owned()));
+        opened.into_iter().flatten().cloned().collect()
     }
 }
 
@@ -87,24 +126,32 @@ impl Table {
 pub(crate) struct Sessions(Mutex<Table>);
 
 impl Sessions {
-    /// Opens a session; gives its id.
-    pub(crate) fn open(&self, world: &World, lifetime: u64, operation: &Operation) -> String {
+    /// Opens a session; gives its id. `address` is where the request came from, for operations of nobody.
+    pub(crate) fn open(&self, world: &World, lifetime: u64, operation: &Operation, address: &str) -> String {
         let (id, now) = (world.token(32), world.now());
         let ends = now.saturating_add(lifetime);
+        let (opener, most) = match operation.user() {
+            Some(user) => (Opener::User(user.to_owned()), OF_USER),
+            None => (Opener::Address(address.to_owned()), OF_ADDRESS),
+        };
         let mut table = self.0.lock();
-        while let Some((end, oldest)) = table.order.front() {
-            if *end > now && table.order.len() < MOST {
+        if let Some(opened) = table.opened.get(&opener).filter(|opened| opened.len() >= most)
+            && let Some(oldest) = opened.front().cloned()
+        {
+            table.remove(&oldest);
+        }
+        while let Some((end, oldest)) = table.order.first() {
+            if *end > now && table.sessions.len() < MOST {
                 break;
             }
             let oldest = oldest.clone();
             table.remove(&oldest);
-            table.order.pop_front();
         }
-        let session =
-            Session { operation: operation.clone(), ends, failures: 0, progress: Progress::default() };
-        table.sessions.insert(id.clone(), session);
+        table.opened.entry(opener.clone()).or_default().push_back(id.clone());
+        let (operation, progress) = (operation.clone(), Progress::default());
         table.last.insert(operation.clone(), id.clone());
-        table.order.push_back((ends, id.clone()));
+        table.order.insert((ends, id.clone()));
+        table.sessions.insert(id.clone(), Session { opener, operation, ends, failures: 0, progress });
         id
     }
 
@@ -138,15 +185,21 @@ impl Sessions {
         }
         match proved {
             Proved::Plain => {}
-            Proved::Email(address) => progress.email = Some(address),
-            Proved::RegistrationToken(token) => progress.registration_token = Some(token),
+            Proved::Email(email) => progress.email = Some(email),
+            Proved::RegistrationToken(token) => {
+                if let Some(before) = progress.registration_token.replace(token.clone()) {
+                    table.let_go(&before, id);
+                }
+                table.with_token.entry(token).or_default().insert(id.to_owned());
+            }
         }
     }
 
     /// The devices whose requests wait for the approval of a user (`m.oauth`), each once.
     pub(crate) fn waiting(&self, now: u64, user: &UserId) -> Vec<OwnedDeviceId> {
         let table = self.0.lock();
-        let open = table.sessions.values().filter(|session| session.waits(now));
+        let ids = table.of(user);
+        let open = ids.iter().filter_map(|id| table.sessions.get(id)).filter(|session| session.waits(now));
         let devices: BTreeSet<_> = open.filter_map(|session| session.operation.device_of(user)).collect();
         devices.into_iter().map(ToOwned::to_owned).collect()
     }
@@ -157,14 +210,17 @@ impl Sessions {
         let mut table = self.0.lock();
         let of_device =
             |session: &Session| session.waits(now) && session.operation.device_of(user) == Some(device);
-        let mut waiting: Vec<&mut Session> =
-            table.sessions.values_mut().filter(|session| of_device(session)).collect();
-        let Some(wanted) = waiting.first().map(|session| session.operation.clone()) else { return false };
-        if waiting.iter().any(|session| session.operation != wanted) {
+        let mut waiting = table.of(user);
+        waiting.retain(|id| table.sessions.get(id).is_some_and(of_device));
+        let mut wanted = waiting.iter().filter_map(|id| table.sessions.get(id)).map(|found| &found.operation);
+        let Some(first) = wanted.next() else { return false };
+        if wanted.any(|other| other != first) {
             return false;
         }
-        for session in &mut waiting {
-            session.progress.completed.push(AuthType::OAuth);
+        for id in &waiting {
+            if let Some(session) = table.sessions.get_mut(id) {
+                session.progress.completed.push(AuthType::OAuth);
+            }
         }
         true
     }
@@ -209,12 +265,10 @@ impl Sessions {
     /// Registrations under way with a token, one session aside.
     pub(crate) fn pending(&self, now: u64, token: &str, aside: Option<&str>) -> u64 {
         let table = self.0.lock();
-        let counts = |(id, session): &(&String, &Session)| {
-            Some(id.as_str()) != aside
-                && session.ends > now
-                && session.progress.registration_token.as_deref() == Some(token)
-        };
-        table.sessions.iter().filter(counts).count() as u64
+        let holders = table.with_token.get(token).into_iter().flatten();
+        let others = holders.filter(|id| Some(id.as_str()) != aside);
+        let alive = |id: &&String| table.sessions.get(*id).is_some_and(|session| session.ends > now);
+        others.filter(alive).count() as u64
     }
 }
 

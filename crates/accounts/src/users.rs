@@ -7,6 +7,7 @@ use chappe_store::{
         Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
+    identity::Validations,
     identity_service::WantedBindings,
     oauth::LogOuts,
 };
@@ -31,6 +32,8 @@ pub struct NewUser {
     pub displayname: Option<String>,
     /// E-mail address (already parsed and proved) to bind.
     pub email: Option<String>,
+    /// The validation that proved the address here, to be used up.
+    pub validation: Option<String>,
     /// Whether the identity service is to bind the address as well, so that others find the account by it.
     pub published: bool,
     /// Registration token to use up, as `Verified::registration_token` gave it.
@@ -207,6 +210,9 @@ impl Accounts {
             let row = (user.clone(), owner.0, owner.1);
             tx.put::<Threepids>(&row, &Json(Threepid { validated: now, added: now }));
         }
+        if let Some(sid) = &new.validation {
+            draft_spent_validation(reader, tx, sid).await?;
+        }
         if let Some(account) = &new.external {
             self.draft_external_link(reader, tx, user, account).await?;
         }
@@ -341,10 +347,18 @@ impl Accounts {
 
     /// Opens a closed account again; a password is set separately.
     pub async fn reactivate(&self, user: &UserId) -> Result<(), Error> {
+        self.reactivate_with(user, None).await
+    }
+
+    /// The same together with an address, in canonical form and proved. [`Error::ThreepidInUse`].
+    pub async fn reactivate_with(&self, user: &UserId, email: Option<&str>) -> Result<(), Error> {
+        let (key, email) = (user.to_owned(), email.map(str::to_owned));
+        let bindings = NewUser { email, ..NewUser::default() };
         let done = retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
-            self.draft_reopening(&reader, &mut tx, &user.to_owned()).await?;
+            self.draft_reopening(&reader, &mut tx, &key).await?;
+            self.draft_bindings(&reader, &mut tx, &key, &bindings).await?;
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())
@@ -416,6 +430,28 @@ impl Accounts {
         password: &str,
         others: OtherDevices<'_>,
     ) -> Result<(), Error> {
+        self.put_password(user, password, others, None).await
+    }
+
+    /// The same for whoever proved to read the account's mail: the validation `sid` is used up with it.
+    /// [`Error::Forbidden`] when it was used already.
+    pub async fn reset_password(
+        &self,
+        user: &UserId,
+        password: &str,
+        others: OtherDevices<'_>,
+        sid: &str,
+    ) -> Result<(), Error> {
+        self.put_password(user, password, others, Some(sid)).await
+    }
+
+    async fn put_password(
+        &self,
+        user: &UserId,
+        password: &str,
+        others: OtherDevices<'_>,
+        validation: Option<&str>,
+    ) -> Result<(), Error> {
         self.check_password(password)?;
         let hash = self.hash_password(password).await?;
         let done = retry!({
@@ -429,6 +465,9 @@ impl Accounts {
             let record = User { revision: old.revision + 1, ..old.clone() };
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
             tx.put::<Passwords>(&key, &hash);
+            if let Some(sid) = validation {
+                draft_spent_validation(&reader, &mut tx, sid).await?;
+            }
             if let OtherDevices::LogOutExcept(kept) = others {
                 let mut devices = self.device_ids(&reader, user).await?;
                 devices.retain(|device| Some(&**device) != kept);
@@ -441,6 +480,15 @@ impl Accounts {
         self.inner.cache.forget(user);
         done
     }
+}
+
+/// Uses up the proof of an address, which is good for one thing. What refers to it goes when its time is over.
+async fn draft_spent_validation(reader: &Reader<'_>, tx: &mut Tx, sid: &str) -> Result<(), Error> {
+    let key = sid.to_owned();
+    let found = reader.get::<Validations>(&key).await?;
+    let found = found.ok_or(Error::Forbidden("this proof of an address is used up"))?;
+    tx.expect::<Validations>(&key, Some(&found)).delete::<Validations>(&key);
+    Ok(())
 }
 
 /// Remembers whose some addresses were, or forgets it.

@@ -5,7 +5,7 @@
 //! front of all of them. `docs/admin-api.md` lists what there is.
 
 mod admit;
-mod body;
+pub(crate) mod body;
 mod chappe;
 mod error;
 mod page;

@@ -3,7 +3,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use axum::{Json, Router, extract::State, routing::get};
-use bytes::Bytes;
 use chappe_accounts::{Accounts, LogIn, NewUser, Refreshing, UserKind};
 use chappe_web::Error;
 use chappe_world::World;
@@ -13,7 +12,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::run::operator;
+use crate::{api::body::Body, run::operator};
 
 /// How long a nonce can be used.
 const NONCE_MS: u64 = 60_000;
@@ -89,10 +88,10 @@ struct Registered {
     device_id: String,
 }
 
-async fn register(State(desk): State<Desk>, body: Bytes) -> Result<Json<Registered>, Error> {
-    // Whatever the content type says: those who script this endpoint often leave it out.
-    let registration: Registration = serde_json::from_slice(&body)
-        .map_err(|error| Error::new(StatusCode::BAD_REQUEST, "M_BAD_JSON", error.to_string()))?;
+async fn register(
+    State(desk): State<Desk>,
+    Body(registration): Body<Registration>,
+) -> Result<Json<Registered>, Error> {
     let now = desk.world.now();
     let ends = desk.nonces.lock().remove(&registration.nonce);
     if ends.is_none_or(|ends| ends <= now) {

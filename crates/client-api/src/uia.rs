@@ -58,7 +58,7 @@ impl Uia {
         let flows = [vec![AuthType::OAuth]];
         let page = json!({ "url": url });
         let params = json!({ APPROVAL[0]: page, APPROVAL[1]: page });
-        let proof = Proof { auth, flows: &flows, email: None, params: Some(&params) };
+        let proof = Proof { auth, flows: &flows, email: None, params: Some(&params), address: "" };
         let asked = match self.accounts.authorize(&operation, proof).await {
             Err(chappe_accounts::Error::Authenticate(asked)) => asked,
             other => return Ok(other.map(drop)?),
@@ -85,7 +85,7 @@ impl Uia {
         }
         let operation = Operation::new(method, path).by(requester.user()).with_body(body);
         let flows = self.flows(requester.user()).await?;
-        let proof = Proof { auth, flows: &flows, email: None, params: None };
+        let proof = Proof { auth, flows: &flows, email: None, params: None, address: "" };
         self.accounts.authorize(&operation, proof).await?;
         Ok(())
     }

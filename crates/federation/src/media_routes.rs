@@ -61,7 +61,7 @@ async fn download(
 
 async fn thumbnail(
     State(state): State<MediaState>,
-    Origin { request, .. }: Origin<get_content_thumbnail::v1::Request>,
+    Origin { request, origin }: Origin<get_content_thumbnail::v1::Request>,
 ) -> Result<Response, Refusal> {
     let server = state.federation.network().server().to_owned();
     let side = |side: ruma::UInt| u32::try_from(u64::from(side)).unwrap_or(u32::MAX);
@@ -72,7 +72,8 @@ async fn thumbnail(
     let animated = request.animated.unwrap_or(false);
     let wanted = Wanted { width: side(request.width), height: side(request.height), method, animated };
     let wait = request.timeout_ms.min(LONGEST_WAIT);
-    let content = state.media.thumbnail(&server, &request.media_id, wanted, Reach::Local, wait).await;
+    let asked = (Reach::Local, origin.as_str());
+    let content = state.media.thumbnail(&server, &request.media_id, wanted, asked, wait).await;
     answer(state.federation.network().world(), content.map_err(refusal)?)
 }
 

@@ -1,6 +1,6 @@
 //! New accounts, by the proofs that the configuration asks for: over the client API and on pages by the same rules.
 
-use chappe_accounts::{Accounts, NewUser, Operation, Proof, UserKind, Verified};
+use chappe_accounts::{Accounts, NewUser, Operation, Proof, UserKind};
 use chappe_store::identity::Purpose;
 use ruma::{
     OwnedUserId,
@@ -60,6 +60,8 @@ pub struct SignUp<'a> {
     pub password: Option<&'a str>,
     /// Proofs, one at a time.
     pub auth: Option<&'a AuthData>,
+    /// Where the request comes from.
+    pub address: &'a str,
 }
 
 /// Why there is no account.
@@ -96,17 +98,26 @@ impl IdentityService {
         // Not bound to the body: clients ask for the flows with an empty request, or name the account last.
         let operation = Operation::new("POST", "/register");
         let (stage, flows) = (identity.stage(Purpose::Registration), registration.flows());
-        let proof = Proof { auth: wanted.auth, flows: &flows, email: Some(&stage), params: None };
+        let proof = Proof {
+            auth: wanted.auth,
+            flows: &flows,
+            email: Some(&stage),
+            params: None,
+            address: wanted.address,
+        };
         let verified = accounts.authorize(&operation, proof).await?;
+        let address = verified.email.as_ref().map(|email| email.address.clone());
+        let proved = address.as_deref().and_then(|address| Email::parse(address).ok());
         let new = NewUser {
             localpart: name.map(str::to_owned),
             password: wanted.password.map(str::to_owned),
-            email: verified.email.clone(),
-            published: verified.email.is_some() && self.binds_new_accounts(),
-            registration_token: verified.registration_token.clone(),
+            published: address.is_some() && self.binds_new_accounts(),
+            email: address,
+            validation: verified.email.map(|email| email.sid),
+            registration_token: verified.registration_token,
             ..NewUser::default()
         };
-        let user = match proved_address(&verified).filter(|_| named_by_address) {
+        let user = match proved.filter(|_| named_by_address) {
             // The names follow from the address: the first that is free (profile `agents`).
             Some(email) => identity.naming(&email)?.create(accounts, new).await?,
             None => accounts.create_user(new).await?,
@@ -115,8 +126,4 @@ impl IdentityService {
         self.wake();
         Ok(user)
     }
-}
-
-fn proved_address(verified: &Verified) -> Option<Email> {
-    verified.email.as_deref().and_then(|address| Email::parse(address).ok())
 }

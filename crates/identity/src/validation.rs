@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use chappe_store::{
     Direction, Json, Reader, Tx,
+    accounts::Passwords,
     identity::{Purpose, Validation, Validations, ValidationsByExpiry, ValidationsBySecret},
 };
 use ring::digest::{SHA256, digest};
@@ -96,12 +97,18 @@ impl Identity {
         let occasion = self.occasion(purpose, &address).await?;
         let secret = hash(&[request.client_secret.as_str()]);
         let (sid, Json(validation)) = self.open(purpose, &address, secret, next_link).await?;
-        if request.send_attempt > validation.sent_attempt
-            && let Some(occasion) = occasion
-        {
+        if request.send_attempt > validation.sent_attempt {
+            // Counted whether there is a mail or not: who is refused must not tell who has an account.
+            self.take_address(&address)?;
             let language = request.language.unwrap_or(self.inner.config.language);
-            self.mail(&sid, &address, occasion, language).await?;
-            self.change(&sid, |validation| validation.sent_attempt = request.send_attempt).await?;
+            let sent = |validation: &mut Validation| validation.sent_attempt = request.send_attempt;
+            if self.inner.config.hide_known_addresses {
+                self.change(&sid, sent).await?;
+                self.mail_later(sid.clone(), address, occasion, language);
+            } else if let Some(occasion) = occasion {
+                self.mail(&sid, &address, occasion, language).await?;
+                self.change(&sid, sent).await?;
+            }
         }
         OwnedSessionId::try_from(sid).map_err(|_| chappe_store::Error::Corrupt("session id").into())
     }
@@ -158,12 +165,14 @@ impl Identity {
     ) -> Result<(String, Json<Validation>), Error> {
         let key = session_key(purpose, address.as_str(), &secret);
         let now = self.inner.world.now();
+        let password = self.password_of(purpose, address).await?;
         for _ in 0..TRIES {
             let reader = self.inner.store.read();
             let known = reader.get::<ValidationsBySecret>(&key).await?;
             if let Some(sid) = &known
                 && let Some(found) = reader.get::<Validations>(sid).await?
                 && found.0.expires_at > now
+                && found.0.password == password
             {
                 if found.0.next_link.as_deref() != next_link {
                     return Err(Error::NextLink("it differs from the one given before"));
@@ -184,6 +193,7 @@ impl Identity {
                 validated: false,
                 validated_at: None,
                 failures: 0,
+                password,
             });
             tx.expect::<ValidationsBySecret>(&key, known.as_ref()).put::<ValidationsBySecret>(&key, &sid);
             tx.put::<Validations>(&sid, &validation);
@@ -197,6 +207,28 @@ impl Identity {
         Err(chappe_store::Error::Conflict.into())
     }
 
+    /// Mails while the client has its answer already: how long that takes tells nothing. A mail that does not go out is in
+    /// the log, and the client's next attempt has another one sent.
+    fn mail_later(&self, sid: String, address: Email, occasion: Option<Occasion>, language: Language) {
+        let Some(occasion) = occasion else { return };
+        let identity = self.clone();
+        self.inner.world.spawn("mail", async move {
+            if let Err(error) = identity.mail(&sid, &address, occasion, language).await {
+                tracing::debug!(%error, "a validation goes without its mail");
+            }
+        });
+    }
+
+    /// What a new password replaces: the hash of the hash of the old one.
+    async fn password_of(&self, purpose: Purpose, address: &Email) -> Result<Option<[u8; 32]>, Error> {
+        if purpose != Purpose::PasswordReset {
+            return Ok(None);
+        }
+        let Some(user) = self.owner(address).await? else { return Ok(None) };
+        let password = self.inner.store.read().get::<Passwords>(&user).await?;
+        Ok(password.map(|phc| sha256(phc.as_bytes())))
+    }
+
     /// Makes a token good for the session, then mails it.
     async fn mail(
         &self,
@@ -205,7 +237,6 @@ impl Identity {
         occasion: Occasion,
         language: Language,
     ) -> Result<(), Error> {
-        self.take_address(address)?;
         let link = match occasion {
             Occasion::AlreadyRegistered | Occasion::Invite | Occasion::Ending => None,
             Occasion::Confirm(_) => {
@@ -336,6 +367,9 @@ impl Identity {
         let address = parsed(&record.0.address)?;
         if needs_leave(purpose) {
             self.check_allowed(&address).await?;
+        }
+        if record.0.password != self.password_of(purpose, &address).await? {
+            return Err(Error::NoSession);
         }
         let validated_at = record.0.validated_at.unwrap_or_default();
         Ok(Validated { address, validated_at, sid: sid.to_string(), record })

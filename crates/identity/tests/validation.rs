@@ -14,7 +14,10 @@ use chappe_identity::{
     Addresses, Config, Error, Identity, Mail, MailError, Mailer, Post, Purpose, Site, TokenRequest,
 };
 use chappe_kv::Memory;
-use chappe_store::{Store, Tx, accounts::ThreepidOwners};
+use chappe_store::{
+    Store, Tx,
+    accounts::{Passwords, ThreepidOwners},
+};
 use chappe_world::{Fake, FakeNet, World};
 use parking_lot::Mutex;
 use ruma::{OwnedClientSecret, OwnedSessionId, owned_server_name};
@@ -88,6 +91,18 @@ impl Lab {
 
     fn mails(&self) -> usize {
         self.mailer.mails.lock().len()
+    }
+
+    /// Waits for mails that go out behind the answer.
+    async fn posted(&self, mails: usize) {
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(self.mails(), mails);
+    }
+
+    async fn reset(&self, address: &str, attempt: u64) -> Result<OwnedSessionId, Error> {
+        self.identity.request_token(Purpose::PasswordReset, self.request(address, attempt)).await
     }
 
     /// Session id and token of the link in the last mail.
@@ -280,10 +295,54 @@ async fn addresses_in_use_can_be_kept_from_strangers() {
     let lab = Lab::with(Config { hide_known_addresses: true, ..Config::default() }).await;
     lab.bind("jean@gouv.fr").await;
     lab.ask("jean@gouv.fr", 1).await.unwrap();
+    lab.posted(1).await;
     assert!(lab.mailer.mails.lock()[0].text.contains("Connectez-vous"));
     assert!(!lab.mailer.mails.lock()[0].text.contains("token="));
-    lab.identity.request_token(Purpose::PasswordReset, lab.request("x@gouv.fr", 1)).await.unwrap();
-    assert_eq!(lab.mails(), 1);
+    lab.reset("nobody@gouv.fr", 1).await.unwrap();
+    lab.reset("jean@gouv.fr", 1).await.unwrap();
+    lab.posted(2).await;
+}
+
+#[tokio::test]
+async fn who_asks_for_a_new_password_does_not_learn_who_has_one() {
+    let lab = Lab::with(Config { hide_known_addresses: true, ..Config::default() }).await;
+    lab.bind("jean@gouv.fr").await;
+    lab.mailer.broken.store(true, Relaxed);
+    for address in ["jean@gouv.fr", "nobody@gouv.fr"] {
+        for attempt in 1..=5 {
+            lab.reset(address, attempt).await.unwrap();
+        }
+        assert!(matches!(lab.reset(address, 6).await, Err(Error::TooMany { .. })), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_password_ends_every_reset_that_was_asked_for_before() {
+    let lab = Lab::new().await;
+    let jean = ruma::owned_user_id!("@somebody:agent.example.gouv.fr");
+    let set = async |phc: &str| {
+        let mut tx = Tx::default();
+        tx.put::<Passwords>(&jean, &phc.to_owned());
+        lab.store.commit(tx).await.unwrap();
+    };
+    lab.bind("jean@gouv.fr").await;
+    lab.bind("jean@perso.fr").await;
+    set("old").await;
+    let mut asked = Vec::new();
+    for address in ["jean@gouv.fr", "jean@perso.fr"] {
+        let sid = lab.reset(address, 1).await.unwrap();
+        let (_, token) = lab.link();
+        lab.identity.confirm(sid.as_str(), &token).await.unwrap();
+        asked.push(sid);
+    }
+    let (identity, secret) = (&lab.identity, &lab.secret);
+    let verdict = async |sid: OwnedSessionId| identity.validated(Purpose::PasswordReset, &sid, secret).await;
+    verdict(asked[0].clone()).await.unwrap();
+    set("new").await;
+    for sid in asked.clone() {
+        assert!(matches!(verdict(sid).await, Err(Error::NoSession)));
+    }
+    assert_ne!(lab.reset("jean@gouv.fr", 1).await.unwrap(), asked[0], "it begins anew");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Blobs: files with random names in two levels of folders. A blob exists whole or not at all.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -11,6 +11,11 @@ use tokio::{
 };
 
 use crate::Error;
+
+/// Where what arrives is written.
+const UNFINISHED: &str = "unfinished";
+/// Where blobs are marked, by an empty file of their name.
+const MARKS: &str = "marked";
 
 pub(crate) struct Blobs {
     directory: PathBuf,
@@ -34,9 +39,11 @@ impl Drop for Unfinished {
     }
 }
 
-/// What was written.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Written {
+/// What has arrived whole and has no place yet.
+pub(crate) struct Received {
+    unfinished: Unfinished,
+    /// The name of the blob.
+    pub(crate) blob: String,
     /// Bytes.
     pub(crate) size: u64,
     /// Their SHA-256.
@@ -44,13 +51,21 @@ pub(crate) struct Written {
 }
 
 impl Blobs {
-    pub(crate) async fn open(directory: PathBuf) -> Result<Self, Error> {
-        let unfinished = directory.join("unfinished");
+    /// Opens the folder. Gives blobs of which it is not known whether anything names them: what was done with them was
+    /// interrupted.
+    pub(crate) async fn open(directory: PathBuf) -> Result<(Self, HashSet<String>), Error> {
+        let unfinished = directory.join(UNFINISHED);
         if fs::try_exists(&unfinished).await? {
             fs::remove_dir_all(&unfinished).await?;
         }
         fs::create_dir_all(&unfinished).await?;
-        Ok(Self { directory })
+        let marks = directory.join(MARKS);
+        fs::create_dir_all(&marks).await?;
+        let (mut marked, mut entries) = (HashSet::new(), fs::read_dir(&marks).await?);
+        while let Some(entry) = entries.next_entry().await? {
+            marked.extend(entry.file_name().into_string());
+        }
+        Ok((Self { directory }, marked))
     }
 
     /// Where a blob lies. Names are letters and digits of our own making.
@@ -60,32 +75,15 @@ impl Blobs {
         self.directory.join(first).join(second).join(rest)
     }
 
-    /// Writes a blob of `limit` bytes at most; durable when it answers.
-    pub(crate) async fn write<E: std::fmt::Display>(
+    /// Takes the bytes of a blob, `limit` at most.
+    pub(crate) async fn receive<E: std::fmt::Display>(
         &self,
-        blob: &str,
+        blob: String,
         body: impl Stream<Item = Result<Bytes, E>> + Send,
         limit: u64,
-    ) -> Result<Written, Error> {
-        let unfinished = Unfinished(self.directory.join("unfinished").join(blob));
-        let written = Self::fill(&unfinished.0, body, limit).await?;
-        let path = self.path(blob);
-        let folder = path.parent().unwrap_or(&self.directory).to_owned();
-        fs::create_dir_all(&folder).await?;
-        fs::rename(&unfinished.0, &path).await?;
-        unfinished.finished();
-        for folder in [Some(&*folder), folder.parent()].into_iter().flatten() {
-            File::open(folder).await?.sync_all().await?;
-        }
-        Ok(written)
-    }
-
-    async fn fill<E: std::fmt::Display>(
-        path: &PathBuf,
-        body: impl Stream<Item = Result<Bytes, E>> + Send,
-        limit: u64,
-    ) -> Result<Written, Error> {
-        let mut file = File::create_new(path).await?;
+    ) -> Result<Received, Error> {
+        let unfinished = Unfinished(self.directory.join(UNFINISHED).join(&blob));
+        let mut file = File::create_new(&unfinished.0).await?;
         let (mut size, mut hash) = (0_u64, Context::new(&SHA256));
         let mut body = std::pin::pin!(body);
         while let Some(piece) = body.next().await {
@@ -99,7 +97,32 @@ impl Blobs {
         }
         file.flush().await?;
         file.sync_all().await?;
-        Ok(Written { size, sha256: finished(hash) })
+        Ok(Received { unfinished, blob, size, sha256: finished(hash) })
+    }
+
+    /// Puts a blob in its place, marked until [`Blobs::settle`]; durable when it answers.
+    pub(crate) async fn place(&self, received: Received) -> Result<(), Error> {
+        self.mark(&received.blob).await?;
+        let path = self.path(&received.blob);
+        let folder = path.parent().unwrap_or(&self.directory).to_owned();
+        fs::create_dir_all(&folder).await?;
+        fs::rename(&received.unfinished.0, &path).await?;
+        received.unfinished.finished();
+        for folder in [Some(&*folder), folder.parent()].into_iter().flatten() {
+            File::open(folder).await?.sync_all().await?;
+        }
+        Ok(())
+    }
+
+    /// Marks a blob while it is not known whether anything will name it: a crash must not leave a file for ever.
+    pub(crate) async fn mark(&self, blob: &str) -> Result<(), Error> {
+        File::create(self.directory.join(MARKS).join(blob)).await?;
+        Ok(())
+    }
+
+    /// Takes the mark away: something names the blob.
+    pub(crate) async fn settle(&self, blob: &str) {
+        gone(fs::remove_file(self.directory.join(MARKS).join(blob)).await);
     }
 
     /// Opens a blob for reading.
@@ -127,11 +150,22 @@ impl Blobs {
         Ok(fs::read(self.path(blob)).await?)
     }
 
-    /// Removes a blob; none is fine.
+    /// Removes a blob and its mark; none is fine.
     pub(crate) async fn remove(&self, blob: &str) {
-        if let Err(error) = fs::remove_file(self.path(blob)).await {
-            tracing::debug!(%error, "a blob could not be removed");
+        if gone(fs::remove_file(self.path(blob)).await) {
+            self.settle(blob).await;
         }
+    }
+}
+
+/// Whether a file is not there any more.
+fn gone(removed: std::io::Result<()>) -> bool {
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "a file of a medium could not be removed");
+            false
+        }
+        _ => true,
     }
 }
 

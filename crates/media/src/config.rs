@@ -25,6 +25,12 @@ pub struct Config {
     pub max_pixels: u64,
     /// Thumbnails made at the same time; one may take up to 256 MiB of memory, and the file besides.
     pub thumbnails_at_once: usize,
+    /// The same, for one user, or one address without log-in, or one other server.
+    pub thumbnails_at_once_per_user: usize,
+    /// Uploads of one user at the same time.
+    pub uploads_at_once_per_user: usize,
+    /// Seconds in which an upload must have arrived.
+    pub upload_seconds: u64,
     /// Hours in which an address made ahead must be used.
     pub pending_hours: u64,
     /// Addresses made ahead and not used, per user.
@@ -73,6 +79,8 @@ pub struct Previews {
     pub fresh_minutes: u64,
     /// Days after which a preview and its picture are removed.
     pub keep_days: u64,
+    /// Bytes that previews and their pictures may take together; the oldest go first. 0: no limit.
+    pub space_bytes: u64,
 }
 
 impl Default for Config {
@@ -87,6 +95,9 @@ impl Default for Config {
             remote_space_bytes: 0,
             max_pixels: 50_000_000,
             thumbnails_at_once: 2,
+            thumbnails_at_once_per_user: 1,
+            uploads_at_once_per_user: 8,
+            upload_seconds: 3_600,
             pending_hours: 24,
             pending_per_user: 50,
             max_bytes_per_user: 0,
@@ -114,6 +125,7 @@ impl Default for Previews {
             at_once: 16,
             fresh_minutes: 60,
             keep_days: 30,
+            space_bytes: 1 << 30,
         }
     }
 }

@@ -39,8 +39,8 @@ pub enum Error {
     /// Another server's is too large: 502 `M_TOO_LARGE`.
     #[error("the media is too large")]
     RemoteTooLarge,
-    /// Much is being fetched already, try again: 429 `M_LIMIT_EXCEEDED`.
-    #[error("too much is being fetched at the moment")]
+    /// Much of this is going on already, try again: 429 `M_LIMIT_EXCEEDED`.
+    #[error("too much of this is going on at the moment")]
     Busy,
     /// This server shows no previews of web pages: 404 `M_UNRECOGNIZED`.
     #[error("there are no previews of web pages here")]

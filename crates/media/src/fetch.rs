@@ -134,40 +134,41 @@ impl Media {
             RemoteError::Unavailable(why) => Error::RemoteFailed(why),
         })?;
         let blob = self.0.world.token(BLOB_LENGTH);
-        let written = self.0.blobs.write(&blob, content.body, limit).await.map_err(|error| match error {
-            Error::BrokeOff(why) => Error::RemoteFailed(why),
-            Error::TooLarge => Error::RemoteTooLarge,
-            other => other,
-        })?;
+        let received =
+            self.0.blobs.receive(blob, content.body, limit).await.map_err(|error| match error {
+                Error::BrokeOff(why) => Error::RemoteFailed(why),
+                Error::TooLarge => Error::RemoteTooLarge,
+                other => other,
+            })?;
         let medium = Medium {
-            blob: Some(blob.clone()),
-            size: written.size,
+            blob: Some(received.blob.clone()),
+            size: received.size,
             content_type: content.content_type.and_then(kept),
             filename: content.filename.and_then(kept),
             uploader: None,
             created: self.0.world.now(),
             expires: None,
-            sha256: Some(written.sha256),
+            sha256: Some(received.sha256),
             quarantined_by: None,
             protected: false,
         };
         let key = (server.to_owned(), id.to_owned());
-        let mut tx = Tx::new();
-        tx.expect_absent::<Table>(&key).put::<Table>(&key, &Json(medium.clone()));
-        tx.put::<MediaByHash>(&(written.sha256, key.0, key.1), &());
-        match self.0.store.commit(tx).await {
-            Ok(_) => {
-                self.remote_grew(written.size);
-                Ok(medium)
+        let (media, kept) = (self.clone(), medium.clone());
+        let (size, sha256) = (received.size, received.sha256);
+        let commit = async move {
+            let mut tx = Tx::new();
+            tx.put::<MediaByHash>(&(sha256, key.0.clone(), key.1.clone()), &());
+            tx.expect_absent::<Table>(&key).put::<Table>(&key, &Json(kept));
+            media.0.store.commit(tx).await?;
+            media.remote_grew(size);
+            Ok(())
+        };
+        match self.keep(received, commit).await {
+            // Put under quarantine meanwhile.
+            Err(Error::Store(chappe_store::Error::Conflict)) => {
+                self.known(server, id).await?.ok_or(Error::NotFound)
             }
-            Err(error) => {
-                self.0.blobs.remove(&blob).await;
-                match error {
-                    // Put under quarantine meanwhile.
-                    chappe_store::Error::Conflict => self.known(server, id).await?.ok_or(Error::NotFound),
-                    error => Err(error.into()),
-                }
-            }
+            done => done.map(|()| medium),
         }
     }
 }

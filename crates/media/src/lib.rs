@@ -9,6 +9,8 @@ mod config;
 mod error;
 mod fetch;
 mod inspect;
+mod keeping;
+mod memory;
 mod picture;
 mod places;
 mod preview;
@@ -27,7 +29,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::Semaphore;
 
-use self::{blobs::Blobs, places::Places, preview::Failures, upkeep::RemoteSpace};
+use self::{blobs::Blobs, memory::Memory, places::Places, upkeep::RemoteSpace};
 pub use self::{
     config::{Config, Previews},
     error::Error,
@@ -74,7 +76,13 @@ struct Inner {
     /// What is being fetched or made, so that it is done once.
     turns: Turns,
     /// Thumbnails that may be in the making.
-    making: Semaphore,
+    making: Arc<Semaphore>,
+    /// The same by whoever asks.
+    making_for: Places,
+    /// Blob and size → whether the picture is small enough as it is, or else nothing can be made of it.
+    unmade: Memory<(String, String), bool>,
+    /// Uploads that may be on their way, by user.
+    uploading_for: Places,
     /// When media were given out, as far as it is not written yet.
     seen: Seen,
     /// Media of other servers that may be on their way.
@@ -87,8 +95,10 @@ struct Inner {
     remote_space: Mutex<RemoteSpace>,
     /// Web pages that may be on their way.
     previewing: Semaphore,
-    /// Web pages that could not be had.
-    failures: Failures,
+    /// Web pages that could not be had, by the hash of the address.
+    failures: Memory<[u8; 32], ()>,
+    /// What previews take up, once it is known.
+    preview_space: Mutex<Option<u64>>,
 }
 
 /// When media of some server and id were last given out, in milliseconds since the Unix epoch.
@@ -98,9 +108,9 @@ impl Media {
     /// Opens the folder and removes what a crash left half-written.
     pub async fn open(deps: Deps, config: Config) -> Result<Self, Error> {
         let Deps { store, world, server_name, directory, remote, inspector } = deps;
-        let blobs = Blobs::open(directory).await?;
+        let (blobs, marked) = Blobs::open(directory).await?;
         let some = |count: usize| Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS));
-        Ok(Self(Arc::new(Inner {
+        let media = Self(Arc::new(Inner {
             store,
             world,
             server_name,
@@ -108,16 +118,22 @@ impl Media {
             remote,
             inspector,
             turns: Turns::default(),
-            making: some(config.thumbnails_at_once),
+            making: Arc::new(some(config.thumbnails_at_once)),
+            making_for: Places::new(config.thumbnails_at_once_per_user),
+            unmade: Memory::new(thumbnail::UNMADE_MS),
+            uploading_for: Places::new(config.uploads_at_once_per_user),
             seen: Seen::default(),
             fetching: some(config.remote_at_once),
             fetching_from: Places::new(config.remote_at_once_per_server),
             fetching_for: Places::new(config.remote_at_once_per_user),
             remote_space: Mutex::default(),
             previewing: some(config.previews.at_once),
-            failures: Failures::default(),
+            failures: Memory::new(preview::FAILED_MS),
+            preview_space: Mutex::default(),
             config,
-        })))
+        }));
+        media.settle_interrupted(marked).await?;
+        Ok(media)
     }
 
     /// The section this was built with.

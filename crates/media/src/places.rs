@@ -10,6 +10,8 @@ use crate::{Error, Media};
 
 /// How long anybody waits for a place.
 const WAIT: Duration = Duration::from_secs(30);
+/// The same for thumbnails: a client that opens a room with many pictures asks for all of them at once.
+const WAIT_TO_MAKE: Duration = Duration::from_mins(2);
 /// Names that are remembered before those that nobody uses are forgotten.
 const NAMES: usize = 1_000;
 
@@ -30,7 +32,7 @@ impl Places {
         Self { each: each.clamp(1, Semaphore::MAX_PERMITS), names: Mutex::default() }
     }
 
-    async fn take(&self, name: &str) -> Result<Place, Error> {
+    pub(crate) async fn take(&self, name: &str) -> Result<Place, Error> {
         let places = {
             let mut names = self.names.lock();
             if names.len() >= NAMES {
@@ -45,6 +47,22 @@ impl Places {
 }
 
 impl Media {
+    /// A place for a user who uploads. [`Error::Busy`].
+    pub(crate) async fn place_to_upload(&self, user: &UserId) -> Result<Place, Error> {
+        let place = self.0.world.timeout(WAIT, self.0.uploading_for.take(user.as_str())).await;
+        place.ok_or(Error::Busy)?
+    }
+
+    /// Places for making a thumbnail for somebody, which belong to the work: the one among all comes last. [`Error::Busy`].
+    pub(crate) async fn places_to_make(&self, asker: &str) -> Result<(Place, OwnedSemaphorePermit), Error> {
+        let both = async {
+            let place = self.0.making_for.take(asker).await?;
+            let making = Arc::clone(&self.0.making).acquire_owned().await;
+            Ok((place, making.map_err(|_| Error::Stopping)?))
+        };
+        self.0.world.timeout(WAIT_TO_MAKE, both).await.ok_or(Error::Busy)?
+    }
+
     /// A place for a user who has media of other servers fetched: kept while that is done. [`Error::Busy`].
     pub async fn place_for(&self, user: &UserId) -> Result<Place, Error> {
         let place = self.0.world.timeout(WAIT, self.0.fetching_for.take(user.as_str())).await;

@@ -5,7 +5,7 @@ mod charset;
 mod page;
 mod web;
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chappe_store::{
@@ -14,7 +14,6 @@ use chappe_store::{
 };
 use chappe_world::Body;
 use image::ImageFormat;
-use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 
 pub use self::{
@@ -26,25 +25,24 @@ use self::{
     web::{Found, Web, beginning},
 };
 use crate::{
-    Error, Media, picture,
+    Error, Media,
+    blobs::Received,
+    picture,
     upload::{BLOB_LENGTH, ID_LENGTH},
 };
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 /// How long a page that could not be had is not asked again, in milliseconds.
-const FAILED_MS: u64 = MINUTE_MS;
-/// Pages that are known to have failed, at most.
-const FAILURES: usize = 10_000;
+pub(crate) const FAILED_MS: u64 = MINUTE_MS;
+/// What a preview counts for besides its picture, in bytes.
+const ROW_BYTES: u64 = 4 << 10;
 /// Previews looked at in one round trip when old ones are removed.
 const SOME: usize = 100;
 
 /// What is asked for.
 const ACCEPT: &str = "text/html, application/xhtml+xml, image/*;q=0.8, */*;q=0.1";
 const ACCEPT_PICTURE: &str = "image/webp, image/png, image/jpeg, image/gif, image/*;q=0.5";
-
-/// SHA-256 of the address → when it failed, in milliseconds since the Unix epoch.
-pub(crate) type Failures = Mutex<HashMap<[u8; 32], u64>>;
 
 /// A picture that may be shown.
 struct Picture {
@@ -87,7 +85,7 @@ impl Media {
             return Ok(kept);
         }
         let now = self.0.world.now();
-        if self.0.failures.lock().get(&key).is_some_and(|at| at + FAILED_MS > now) {
+        if self.0.failures.get(&key, now).is_some() {
             return Err(Error::PageFailed);
         }
         let limit = Duration::from_secs(self.0.config.previews.timeout_seconds);
@@ -98,7 +96,7 @@ impl Media {
         match self.look_at(web, address).await {
             Ok((properties, picture)) => self.keep_preview(key, properties, picture).await,
             Err(error) => {
-                self.note_failure(key);
+                self.0.failures.put(key, (), self.0.world.now());
                 Err(error)
             }
         }
@@ -143,7 +141,7 @@ impl Media {
         Ok(Some(Picture { bytes, format, width, height, hash }))
     }
 
-    /// Keeps a preview together with its picture; a picture that is still the same keeps its address.
+    /// Keeps a preview together with its picture, if there is room for it; one that is still the same keeps its address.
     async fn keep_preview(
         &self,
         key: [u8; 32],
@@ -153,16 +151,20 @@ impl Media {
         let (made, own) = (self.0.world.now(), &self.0.server_name);
         let old = self.0.store.read().get::<UrlPreviews>(&key).await?;
         let mut tx = Tx::new();
-        let (mut id, mut blob) = (None, None);
+        let (mut id, mut received) = (None, None);
         if let Some(picture) = picture {
-            describe(&mut properties, &picture);
             id = self.same_picture(old.as_ref(), &picture).await?;
-            if id.is_none() {
-                let (name, new) = (self.0.world.token(BLOB_LENGTH), self.0.world.token(ID_LENGTH));
-                let medium = self.write_picture(&name, picture, made).await?;
-                tx.put::<MediaByHash>(&(medium.sha256.unwrap_or_default(), own.clone(), new.clone()), &());
+            if id.is_some() || self.has_room_for(picture.bytes.len()) {
+                describe(&mut properties, &picture);
+            }
+            if id.is_none() && self.has_room_for(picture.bytes.len()) {
+                let new = self.0.world.token(ID_LENGTH);
+                let (format, bytes) = (picture.format, picture.bytes);
+                let arrived = self.receive_picture(bytes).await?;
+                let medium = medium_of(&arrived, format, made);
+                tx.put::<MediaByHash>(&(arrived.sha256, own.clone(), new.clone()), &());
                 tx.put::<Table>(&(own.clone(), new.clone()), &Json(medium));
-                (id, blob) = (Some(new), Some(name));
+                (id, received) = (Some(new), Some(arrived));
             }
         }
         if let Some(id) = &id {
@@ -176,9 +178,12 @@ impl Media {
         tx.put::<PreviewsByAge>(&(made, key), &id.clone().unwrap_or_default());
         let preview = UrlPreview { made, properties: properties.clone(), picture: id };
         tx.put::<UrlPreviews>(&key, &Json(preview));
-        if let Err(error) = self.0.store.commit(tx).await {
-            self.0.blobs.remove(&blob.unwrap_or_default()).await;
-            return Err(error.into());
+        self.previews_grew(received.as_ref().map_or(0, |received| received.size));
+        let store = self.0.store.clone();
+        let commit = async move { Ok(store.commit(tx).await.map(drop)?) };
+        match received {
+            Some(received) => self.keep(received, commit).await?,
+            None => commit.await?,
         }
         Ok(properties)
     }
@@ -193,32 +198,54 @@ impl Media {
         Ok(medium.is_some_and(|medium| medium.sha256 == Some(picture.hash)).then_some(id))
     }
 
-    async fn write_picture(&self, blob: &str, picture: Picture, created: u64) -> Result<Medium, Error> {
-        let pieces =
-            futures_util::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(picture.bytes))]);
-        let written = self.0.blobs.write(blob, pieces, u64::MAX).await?;
-        Ok(Medium {
-            blob: Some(blob.to_owned()),
-            size: written.size,
-            content_type: Some(picture.format.to_mime_type().to_owned()),
-            filename: None,
-            uploader: None,
-            created,
-            expires: None,
-            sha256: Some(written.sha256),
-            quarantined_by: None,
-            protected: false,
-        })
+    async fn receive_picture(&self, bytes: Vec<u8>) -> Result<Received, Error> {
+        let pieces = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(bytes))]);
+        self.0.blobs.receive(self.0.world.token(BLOB_LENGTH), pieces, u64::MAX).await
     }
 
-    fn note_failure(&self, key: [u8; 32]) {
-        let (now, mut failures) = (self.0.world.now(), self.0.failures.lock());
-        if failures.len() >= FAILURES {
-            failures.retain(|_, at| *at + FAILED_MS > now);
+    /// Whether a picture may be kept. Where there is no room, upkeep makes some: until then previews have none.
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let (most, taken) = (self.0.config.previews.space_bytes, self.0.preview_space.lock().unwrap_or(0));
+        most == 0 || taken.saturating_add(ROW_BYTES + bytes as u64) <= most
+    }
+
+    fn previews_grew(&self, picture: u64) {
+        if let Some(taken) = self.0.preview_space.lock().as_mut() {
+            *taken = taken.saturating_add(ROW_BYTES + picture);
         }
-        if failures.len() < FAILURES {
-            failures.insert(key, now);
+    }
+
+    /// Removes the oldest previews until the others take up nine tenths of their space; gives how many.
+    pub(crate) async fn make_room_for_previews(&self) -> Result<usize, Error> {
+        let most = self.0.config.previews.space_bytes;
+        let enough = most - most / 10;
+        if most == 0 || self.0.preview_space.lock().is_some_and(|taken| taken <= enough) {
+            return Ok(0);
         }
+        let mut taken = 0_u64;
+        let rows = self.0.store.read().scan_all::<PreviewsByAge>(&()).await?;
+        for (_, picture) in &rows {
+            taken += self.bytes_of_preview(picture).await?;
+        }
+        let mut removed = 0;
+        for (row, picture) in rows {
+            if taken <= enough {
+                break;
+            }
+            taken = taken.saturating_sub(self.bytes_of_preview(&picture).await?);
+            self.remove_preview(row, &picture).await?;
+            removed += 1;
+        }
+        *self.0.preview_space.lock() = Some(taken);
+        Ok(removed)
+    }
+
+    async fn bytes_of_preview(&self, picture: &str) -> Result<u64, Error> {
+        if picture.is_empty() {
+            return Ok(ROW_BYTES);
+        }
+        let medium = self.known(&self.0.server_name, picture).await?;
+        Ok(ROW_BYTES + medium.map_or(0, |medium| medium.size))
     }
 
     /// Removes previews that are too old, with their pictures; gives how many.
@@ -260,6 +287,21 @@ impl Media {
         }
         self.0.store.commit(tx).await?;
         Ok(())
+    }
+}
+
+fn medium_of(received: &Received, format: ImageFormat, created: u64) -> Medium {
+    Medium {
+        blob: Some(received.blob.clone()),
+        size: received.size,
+        content_type: Some(format.to_mime_type().to_owned()),
+        filename: None,
+        uploader: None,
+        created,
+        expires: None,
+        sha256: Some(received.sha256),
+        quarantined_by: None,
+        protected: false,
     }
 }
 

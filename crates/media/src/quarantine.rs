@@ -143,7 +143,7 @@ impl Media {
 }
 
 /// Does a change again if a record was changed while it was made.
-async fn again<T, F>(change: impl Fn() -> F) -> Result<T, Error>
+pub(crate) async fn again<T, F>(change: impl Fn() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {

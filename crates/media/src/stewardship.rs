@@ -10,7 +10,7 @@ use chappe_store::{
 };
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
-use crate::{Error, Media};
+use crate::{Error, Media, quarantine::again};
 
 /// Rows looked at in one round trip.
 const PAGE: usize = 500;
@@ -91,6 +91,10 @@ impl Media {
     /// Deletes a medium of whichever server, with its thumbnails. [`Error::NotFound`]. Whether its bytes are under
     /// quarantine stays known.
     pub async fn delete(&self, server: &ServerName, id: &str) -> Result<(), Error> {
+        again(|| self.try_delete(server, id)).await
+    }
+
+    async fn try_delete(&self, server: &ServerName, id: &str) -> Result<(), Error> {
         let key = (server.to_owned(), id.to_owned());
         let medium = self.known(server, id).await?.ok_or(Error::NotFound)?;
         let reader = self.0.store.read();
@@ -105,12 +109,31 @@ impl Media {
         if let Some(user) = &medium.uploader {
             tx.delete::<UserMedia>(&(user.clone(), medium.created, key.1.clone()));
             tx.delete::<PendingMedia>(&(user.clone(), key.1.clone()));
+            self.draft_freed(&mut tx, user, medium.size).await?;
         }
-        self.0.store.commit(tx).await?;
+        let thumbnails = thumbnails.into_iter().map(|(_, Json(made))| made.blob);
+        let blobs: Vec<String> = medium.blob.into_iter().chain(thumbnails).collect();
+        let media = self.clone();
+        // To the end, whether anybody waits for it or not: files that nothing names any more would stay.
+        let work = async move { media.forget(tx, &blobs).await };
+        self.0.world.spawn("medium", work).await.map_err(|_| Error::Stopping)??;
         self.0.seen.lock().remove(&key);
-        for blob in medium.blob.into_iter().chain(thumbnails.into_iter().map(|(_, Json(made))| made.blob)) {
-            self.0.blobs.remove(&blob).await;
+        Ok(())
+    }
+
+    /// Commits what names some blobs no more, and removes them.
+    async fn forget(&self, tx: Tx, blobs: &[String]) -> Result<(), Error> {
+        for blob in blobs {
+            self.0.blobs.mark(blob).await?;
         }
+        let done = self.0.store.commit(tx).await;
+        for blob in blobs {
+            match &done {
+                Ok(_) => self.0.blobs.remove(blob).await,
+                Err(_) => self.0.blobs.settle(blob).await,
+            }
+        }
+        done?;
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Media over the memory engine and a temporary folder.
 
+mod limits;
+
 use std::{
     convert::Infallible,
     io::Cursor,
@@ -183,7 +185,9 @@ async fn thumbnails_are_made_of_pictures_and_of_nothing_else() {
     let make = async |bytes: Vec<u8>| {
         let uri = media.upload(alice("image/png"), body(&bytes)).await.unwrap();
         let id = uri.media_id().unwrap().to_owned();
-        media.thumbnail(server_name!("a.test"), &id, wanted, Reach::Local, Duration::ZERO).await
+        media
+            .thumbnail(server_name!("a.test"), &id, wanted, (Reach::Local, "@alice:a.test"), Duration::ZERO)
+            .await
     };
     let thumbnail = bytes(make(picture(400, 200)).await.unwrap()).await;
     let thumbnail = image::load_from_memory(&thumbnail).unwrap();
@@ -211,8 +215,13 @@ async fn quarantine_holds_for_bytes_wherever_they_come_from() {
     for (server, id) in [("a.test", id), ("b.test", "there")] {
         assert!(matches!(get(media, server, id).await, Err(Error::NotFound)), "{server}");
         let wanted = Wanted { width: 9, height: 9, method: Method::Crop, animated: false };
-        let thumbnail =
-            media.thumbnail(server.try_into().unwrap(), id, wanted, Reach::Anywhere, Duration::ZERO);
+        let thumbnail = media.thumbnail(
+            server.try_into().unwrap(),
+            id,
+            wanted,
+            (Reach::Anywhere, "@alice:a.test"),
+            Duration::ZERO,
+        );
         assert!(matches!(thumbnail.await, Err(Error::NotFound)), "{server}");
     }
     // Deleted and fetched anew, the bytes are the same.
@@ -314,15 +323,21 @@ async fn a_photo_is_put_the_right_way_up() {
     let uri = house.media.upload(alice("image/jpeg"), body(&jpeg)).await.unwrap();
     let wanted = Wanted { width: 300, height: 200, method: Method::Scale, animated: false };
     let (own, id) = (server_name!("a.test"), uri.media_id().unwrap());
-    let made = house.media.thumbnail(own, id, wanted, Reach::Local, Duration::ZERO).await.unwrap();
+    let made = house
+        .media
+        .thumbnail(own, id, wanted, (Reach::Local, "@alice:a.test"), Duration::ZERO)
+        .await
+        .unwrap();
     let made = image::load_from_memory(&bytes(made).await).unwrap();
     assert_eq!((made.width(), made.height()), (120, 240));
 }
 
 async fn thumbnail(media: &Media, id: &str, animated: bool) -> (String, Vec<u8>) {
     let wanted = Wanted { width: 90, height: 90, method: Method::Crop, animated };
-    let made =
-        media.thumbnail(server_name!("a.test"), id, wanted, Reach::Local, Duration::ZERO).await.unwrap();
+    let made = media
+        .thumbnail(server_name!("a.test"), id, wanted, (Reach::Local, "@alice:a.test"), Duration::ZERO)
+        .await
+        .unwrap();
     (made.content_type.clone().unwrap(), bytes(made).await)
 }
 

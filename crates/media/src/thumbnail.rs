@@ -5,15 +5,16 @@ use std::{io::Cursor, time::Duration};
 use bytes::Bytes;
 use chappe_store::{
     Json, Tx,
-    media::{Medium, Thumbnail, Thumbnails},
+    media::{Media as Table, Medium, Thumbnail, Thumbnails},
 };
 use image::{DynamicImage, ImageFormat};
-use ruma::ServerName;
+use ruma::{OwnedServerName, ServerName};
 
 use crate::{
     Content, Error, Media, Reach,
     animation::{Bounds, moves, shrunk},
     picture::{Seen, decoded, fitted_upright, seen},
+    quarantine::again,
     upload::BLOB_LENGTH,
 };
 
@@ -51,6 +52,12 @@ const SIZES: [(u32, u32, Method); 5] = [
 /// How long making one that moves may take, and how many times the pixels of a single picture it may have.
 const ANIMATING: (Duration, u64) = (Duration::from_secs(10), 4);
 
+/// For how long it is remembered that there is none to be made, in milliseconds.
+pub(crate) const UNMADE_MS: u64 = 600_000;
+
+/// Server, media id, size.
+type Key = (OwnedServerName, String, String);
+
 /// What came of making one.
 enum Made {
     /// The picture is small enough as it is.
@@ -80,13 +87,14 @@ impl Wanted {
 }
 
 impl Media {
-    /// A thumbnail; the picture itself where it is small enough already.
+    /// A thumbnail; the picture itself where it is small enough already. `asker` is a user, an address or a server: each has
+    /// so many made at a time. [`Error::Busy`].
     pub async fn thumbnail(
         &self,
         server: &ServerName,
         id: &str,
         wanted: Wanted,
-        reach: Reach,
+        (reach, asker): (Reach, &str),
         wait: Duration,
     ) -> Result<Content, Error> {
         let medium = self.find(server, id, reach, wait).await?;
@@ -100,51 +108,91 @@ impl Media {
             return self.opened(made).await;
         }
         let blob = medium.blob.as_deref().ok_or(Error::NotFound)?;
-        let mut tx = Tx::new();
-        let made = match self.make(&medium, blob, size).await? {
+        let (bytes, format, keys) = match self.make(&medium, blob, size, asker).await? {
             Made::Same => return self.open_content(medium).await,
-            Made::Moving(bytes) => self.keep(bytes, ImageFormat::WebP).await?,
             Made::Whole(format) => {
                 let content_type = format.to_mime_type().to_owned();
-                Thumbnail { blob: blob.to_owned(), size: medium.size, content_type }
+                let made = Thumbnail { blob: blob.to_owned(), size: medium.size, content_type };
+                self.name(blob, &[key], &made).await?;
+                return self.opened(made).await;
             }
+            Made::Moving(bytes) => (bytes, ImageFormat::WebP, vec![key]),
+            // One for those who want it to move and those who do not.
             Made::Still(bytes, format) => {
-                // One for those who want it to move and those who do not.
-                let made = match self.0.store.read().get::<Thumbnails>(&still).await? {
-                    Some(Json(made)) => made,
-                    None => self.keep(bytes, format).await?,
-                };
-                tx.put::<Thumbnails>(&still, &Json(made.clone()));
-                made
+                if let Some(Json(made)) = self.0.store.read().get::<Thumbnails>(&still).await? {
+                    self.name(blob, &[key], &made).await?;
+                    return self.opened(made).await;
+                }
+                (bytes, format, vec![key, still])
             }
         };
-        tx.put::<Thumbnails>(&key, &Json(made.clone()));
-        self.0.store.commit(tx).await?;
-        self.opened(made).await
+        self.opened(self.keep_made(blob.to_owned(), (bytes, format), keys).await?).await
     }
 
-    /// Makes a thumbnail.
-    async fn make(&self, medium: &Medium, blob: &str, size: Wanted) -> Result<Made, Error> {
+    /// Makes a thumbnail, unless it is known already that there is none to be made.
+    async fn make(&self, medium: &Medium, blob: &str, size: Wanted, asker: &str) -> Result<Made, Error> {
         if medium.size > self.0.config.max_upload_bytes.max(self.0.config.max_remote_bytes) {
             return Err(Error::NoThumbnail);
         }
-        // Each takes hundreds of megabytes at worst: the others wait.
-        let Ok(_place) = self.0.making.acquire().await else { return Err(Error::Stopping) };
+        let about = (blob.to_owned(), size.key());
+        match self.0.unmade.get(&about, self.0.world.now()) {
+            Some(true) => return Ok(Made::Same),
+            Some(false) => return Err(Error::NoThumbnail),
+            None => {}
+        }
+        let places = self.places_to_make(asker).await?;
         let (bytes, max_pixels) = (self.0.blobs.whole(blob).await?, self.0.config.max_pixels);
         let (world, until) = (self.0.world.clone(), self.0.world.instant() + ANIMATING.0);
         let bounds = Bounds {
             pixels: max_pixels.saturating_mul(ANIMATING.1),
             is_late: move || world.instant() >= until,
         };
-        let made = self.0.world.spawn_blocking(move || shrink(&bytes, size, max_pixels, &bounds)).await;
-        made.map_err(|_| Error::NoThumbnail)?
+        // Each takes hundreds of megabytes at worst, and goes on when whoever asked hangs up: the places go with it.
+        let work = move || {
+            let _places = places;
+            shrink(&bytes, size, max_pixels, &bounds)
+        };
+        let made = self.0.world.spawn_blocking(work).await.map_err(|_| Error::NoThumbnail)?;
+        match &made {
+            Ok(Made::Same) => self.0.unmade.put(about, true, self.0.world.now()),
+            Err(Error::NoThumbnail) => self.0.unmade.put(about, false, self.0.world.now()),
+            _ => {}
+        }
+        made
     }
 
-    async fn keep(&self, bytes: Vec<u8>, format: ImageFormat) -> Result<Thumbnail, Error> {
+    /// Keeps a thumbnail that was made of a blob.
+    pub(crate) async fn keep_made(
+        &self,
+        of: String,
+        (bytes, format): (Vec<u8>, ImageFormat),
+        keys: Vec<Key>,
+    ) -> Result<Thumbnail, Error> {
         let blob = self.0.world.token(BLOB_LENGTH);
         let piece = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(bytes))]);
-        let size = self.0.blobs.write(&blob, piece, u64::MAX).await?.size;
-        Ok(Thumbnail { blob, size, content_type: format.to_mime_type().to_owned() })
+        let received = self.0.blobs.receive(blob.clone(), piece, u64::MAX).await?;
+        let content_type = format.to_mime_type().to_owned();
+        let made = Thumbnail { blob, size: received.size, content_type };
+        let (media, named) = (self.clone(), made.clone());
+        self.keep(received, async move { media.name(&of, &keys, &named).await }).await?;
+        Ok(made)
+    }
+
+    /// Gives a thumbnail of a blob its names, unless the medium has gone meanwhile: [`Error::NotFound`].
+    async fn name(&self, of: &str, keys: &[Key], made: &Thumbnail) -> Result<(), Error> {
+        again(async || {
+            let mut tx = Tx::new();
+            for key in keys {
+                let medium = (key.0.clone(), key.1.clone());
+                let found = self.0.store.read().get::<Table>(&medium).await?;
+                let found = found.filter(|Json(medium)| medium.blob.as_deref() == Some(of));
+                tx.expect::<Table>(&medium, Some(&found.ok_or(Error::NotFound)?));
+                tx.put::<Thumbnails>(key, &Json(made.clone()));
+            }
+            self.0.store.commit(tx).await?;
+            Ok(())
+        })
+        .await
     }
 
     async fn opened(&self, made: Thumbnail) -> Result<Content, Error> {

@@ -1,4 +1,4 @@
-//! What is removed by itself: old previews, and media of other servers that nobody asks for or that there is no room for.
+//! What is removed by itself: previews that are old or too many, and media of other servers that nobody asks for or that there is no room for.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ impl Media {
     /// Removes what is too old or too much; meant to be called every few minutes: all media are looked at once a day, or
     /// when those of other servers have outgrown their space.
     pub async fn upkeep(&self) -> Result<(), Error> {
-        let previews = self.remove_old_previews().await?;
+        let previews = self.remove_old_previews().await? + self.make_room_for_previews().await?;
         let copies = if self.is_time_to_count() { self.remove_remote().await? } else { 0 };
         if previews + copies > 0 {
             tracing::info!(previews, copies, "old previews and copies of media removed");

@@ -1,14 +1,16 @@
 //! Uploads: at once, or to an address that was made ahead.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use chappe_store::{
     Direction, Json, Tx,
-    media::{Media as Table, MediaByHash, Medium, PendingMedia, UserMedia},
+    media::{Media as Table, MediaByHash, Medium, PendingMedia, UserBytes, UserMedia},
 };
 use futures_util::Stream;
 use ruma::{OwnedMxcUri, OwnedUserId, UserId};
 
-use crate::{Error, Media};
+use crate::{Error, Media, blobs::Received, quarantine::again};
 
 /// Letters and digits of a media id: 143 bits, not to be guessed.
 pub(crate) const ID_LENGTH: usize = 24;
@@ -46,12 +48,11 @@ impl Media {
         upload: Upload,
         body: impl Stream<Item = Result<Bytes, E>> + Send,
     ) -> Result<OwnedMxcUri, Error> {
+        let _place = self.place_to_upload(&upload.user).await?;
         let id = self.0.world.token(ID_LENGTH);
-        let key = (self.0.server_name.clone(), id.clone());
-        let medium = self.take(upload, body).await?;
-        let mut tx = Tx::new();
-        tx.expect_absent::<Table>(&key).put::<Table>(&key, &Json(medium.clone()));
-        self.finish(tx, &id, &medium).await?;
+        let received = self.take(&upload.user, body).await?;
+        let medium = self.uploaded(upload, &received);
+        self.finish(received, id.clone(), (None, medium)).await?;
         Ok(self.uri(&id))
     }
 
@@ -107,64 +108,120 @@ impl Media {
         if pending.0.expires.is_some_and(|expires| expires < self.0.world.now()) {
             return Err(Error::NotFound);
         }
-        let user = upload.user.clone();
+        let _place = self.place_to_upload(&upload.user).await?;
+        let received = self.take(&upload.user, body).await?;
         let Medium { quarantined_by, protected, .. } = pending.0.clone();
-        let medium = Medium { quarantined_by, protected, ..self.take(upload, body).await? };
-        let mut tx = Tx::new();
-        tx.expect::<Table>(&key, Some(&pending)).put::<Table>(&key, &Json(medium.clone()));
-        tx.delete::<PendingMedia>(&(user, id.to_owned()));
-        match self.finish(tx, id, &medium).await {
+        let medium = Medium { quarantined_by, protected, ..self.uploaded(upload, &received) };
+        match self.finish(received, id.to_owned(), (Some(pending), medium)).await {
             Err(Error::Store(chappe_store::Error::Conflict)) => Err(Error::AlreadyUploaded),
             other => other,
         }
     }
 
+    /// Takes the bytes, no more than the user has room for and not for ever.
     async fn take<E: std::fmt::Display>(
         &self,
-        upload: Upload,
+        user: &OwnedUserId,
         body: impl Stream<Item = Result<Bytes, E>> + Send,
-    ) -> Result<Medium, Error> {
-        self.check_quota(&upload.user).await?;
+    ) -> Result<Received, Error> {
+        let config = &self.0.config;
+        let room = self.room_of(user).await?;
         let blob = self.0.world.token(BLOB_LENGTH);
-        let written = self.0.blobs.write(&blob, body, self.0.config.max_upload_bytes).await?;
-        Ok(Medium {
-            blob: Some(blob),
-            size: written.size,
+        let receiving = self.0.blobs.receive(blob, body, config.max_upload_bytes.min(room));
+        let in_time = self.0.world.timeout(Duration::from_secs(config.upload_seconds), receiving).await;
+        match in_time.ok_or_else(|| Error::BrokeOff("it took too long".to_owned()))? {
+            Err(Error::TooLarge) if room < config.max_upload_bytes => Err(Error::QuotaExceeded),
+            received => received,
+        }
+    }
+
+    pub(crate) fn uploaded(&self, upload: Upload, received: &Received) -> Medium {
+        Medium {
+            blob: Some(received.blob.clone()),
+            size: received.size,
             content_type: upload.content_type.and_then(kept),
             filename: upload.filename.and_then(kept),
             uploader: Some(upload.user),
             created: self.0.world.now(),
             expires: None,
-            sha256: Some(written.sha256),
+            sha256: Some(received.sha256),
             quarantined_by: None,
             protected: false,
-        })
+        }
     }
 
-    /// Commits; a blob that nobody can name is removed again.
-    async fn finish(&self, mut tx: Tx, id: &str, medium: &Medium) -> Result<(), Error> {
-        if let Some(user) = &medium.uploader {
-            tx.put::<UserMedia>(&(user.clone(), medium.created, id.to_owned()), &medium.size);
+    /// Keeps an upload: the row it replaces, if any, and the new one.
+    pub(crate) async fn finish(
+        &self,
+        received: Received,
+        id: String,
+        (pending, medium): (Option<Json<Medium>>, Medium),
+    ) -> Result<(), Error> {
+        let media = self.clone();
+        let commit = async move {
+            let Some(user) = medium.uploader.clone() else { return Err(Error::NotYours) };
+            // For speed alone: the sum is expected to be what was read.
+            let _turn = media.turn(&format!("bytes of {user}")).await;
+            again(|| media.enter(&user, &id, (pending.as_ref(), &medium))).await
+        };
+        self.keep(received, commit).await
+    }
+
+    async fn enter(
+        &self,
+        user: &OwnedUserId,
+        id: &str,
+        (pending, medium): (Option<&Json<Medium>>, &Medium),
+    ) -> Result<(), Error> {
+        let (key, mut tx) = ((self.0.server_name.clone(), id.to_owned()), Tx::new());
+        tx.expect::<Table>(&key, pending).put::<Table>(&key, &Json(medium.clone()));
+        if pending.is_some() {
+            tx.delete::<PendingMedia>(&(user.clone(), id.to_owned()));
         }
+        tx.put::<UserMedia>(&(user.clone(), medium.created, id.to_owned()), &medium.size);
         if let Some(hash) = medium.sha256 {
-            tx.put::<MediaByHash>(&(hash, self.0.server_name.clone(), id.to_owned()), &());
+            tx.put::<MediaByHash>(&(hash, key.0, key.1), &());
         }
-        if let Err(error) = self.0.store.commit(tx).await {
-            self.0.blobs.remove(medium.blob.as_deref().unwrap_or_default()).await;
-            return Err(error.into());
+        let (known, before) = self.bytes_of(user).await?;
+        let taken = before.saturating_add(medium.size);
+        if self.0.config.max_bytes_per_user > 0 && taken > self.0.config.max_bytes_per_user {
+            return Err(Error::QuotaExceeded);
         }
+        tx.expect::<UserBytes>(user, known.as_ref()).put::<UserBytes>(user, &taken);
+        self.0.store.commit(tx).await?;
         Ok(())
     }
 
-    async fn check_quota(&self, user: &UserId) -> Result<(), Error> {
-        let limit = self.0.config.max_bytes_per_user;
-        if limit == 0 {
-            return Ok(());
+    /// What is left of a user's space, in bytes.
+    async fn room_of(&self, user: &OwnedUserId) -> Result<u64, Error> {
+        match self.0.config.max_bytes_per_user {
+            0 => Ok(u64::MAX),
+            most => match most.saturating_sub(self.bytes_of(user).await?.1) {
+                0 => Err(Error::QuotaExceeded),
+                room => Ok(room),
+            },
         }
+    }
+
+    /// What is written of a user's bytes, and their sum: where it is not written yet, of all that was uploaded.
+    async fn bytes_of(&self, user: &OwnedUserId) -> Result<(Option<u64>, u64), Error> {
         let reader = self.0.store.read();
-        let files = reader.scan::<UserMedia>(&user.to_owned(), Direction::Forward, usize::MAX).await?;
-        let taken: u64 = files.iter().map(|(_, size)| size).sum();
-        if taken < limit { Ok(()) } else { Err(Error::QuotaExceeded) }
+        let known = reader.get::<UserBytes>(user).await?;
+        let sum = match known {
+            Some(sum) => sum,
+            None => reader.scan_all::<UserMedia>(user).await?.iter().map(|(_, size)| size).sum(),
+        };
+        Ok((known, sum))
+    }
+
+    /// Notes in a batch that a user's uploads are fewer.
+    pub(crate) async fn draft_freed(&self, tx: &mut Tx, user: &OwnedUserId, bytes: u64) -> Result<(), Error> {
+        let known = self.0.store.read().get::<UserBytes>(user).await?;
+        tx.expect::<UserBytes>(user, known.as_ref());
+        if let Some(sum) = known {
+            tx.put::<UserBytes>(user, &sum.saturating_sub(bytes));
+        }
+        Ok(())
     }
 
     fn uri(&self, id: &str) -> OwnedMxcUri {

@@ -120,7 +120,7 @@ async fn enter(visitor: &Visitor, goal: &Goal, fields: &Fields) -> Result<Respon
             "The two passwords are not the same.",
         ));
     }
-    let user = sign_up(oauth, fields, password).await?;
+    let user = sign_up(oauth, fields, password, &visitor.origin.subject()).await?;
     let mark = oauth.accounts().log_in_mark(&user).await?;
     oauth.close_browser(&visitor.cookie).await?;
     let cookie = oauth.open_browser(Proved { user, mark }, None).await?;
@@ -129,13 +129,19 @@ async fn enter(visitor: &Visitor, goal: &Goal, fields: &Fields) -> Result<Respon
 }
 
 /// Shows the proofs one after the other, as a client does.
-async fn sign_up(oauth: &OAuth, fields: &Fields, password: &str) -> Result<OwnedUserId, Wrong> {
+async fn sign_up(
+    oauth: &OAuth,
+    fields: &Fields,
+    password: &str,
+    address: &str,
+) -> Result<OwnedUserId, Wrong> {
     let mut session = None;
     for mut said in proofs(oauth, fields) {
         said["session"] = json!(session.take());
         let auth: AuthData =
             serde_json::from_value(said).map_err(|_| Error::request("a proof is not in the form of one"))?;
-        let wanted = SignUp { username: fields.get("name"), password: Some(password), auth: Some(&auth) };
+        let username = fields.get("name");
+        let wanted = SignUp { username, password: Some(password), auth: Some(&auth), address };
         match oauth.service().sign_up(oauth.accounts(), oauth.registration(), wanted).await {
             Ok(user) => return Ok(user),
             Err(SignUpError::Accounts(Refusal::Authenticate(info))) if info.auth_error.is_none() => {

@@ -103,11 +103,11 @@ impl Scanner {
         &self,
         target: &Target,
         wanted: Wanted,
-        reach: Reach,
+        (reach, asker): (Reach, &str),
         wait: Duration,
     ) -> Result<Content, Error> {
         self.content(target, reach, wait).await?;
-        Ok(self.0.media.thumbnail(&target.server, &target.id, wanted, reach, wait).await?)
+        Ok(self.0.media.thumbnail(&target.server, &target.id, wanted, (reach, asker), wait).await?)
     }
 
     fn kept(&self, digest: &[u8; 32]) -> Option<Kept> {

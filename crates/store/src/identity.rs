@@ -53,6 +53,9 @@ pub struct Validation {
     pub validated_at: Option<u64>,
     /// Wrong tokens so far.
     pub failures: u32,
+    /// For a new password: SHA-256 of the old one's hash. Once the password has changed, this is worth nothing.
+    #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
+    pub password: Option<[u8; 32]>,
 }
 
 table! {
@@ -88,6 +91,7 @@ mod tests {
             validated: false,
             validated_at: None,
             failures: 0,
+            password: None,
         });
         let zeros = ["0"; 32].join(",");
         let golden = format!(
@@ -95,5 +99,8 @@ mod tests {
         );
         assert_eq!(String::from_utf8(validation.to_bytes()).unwrap(), golden);
         assert_eq!(Json::<Validation>::from_bytes(golden.as_bytes()).unwrap(), validation);
+        let reset = Json(Validation { password: Some([0xab; 32]), ..validation.0 });
+        let golden = golden.replace('}', &format!(r#","password":"{}"}}"#, "ab".repeat(32)));
+        assert_eq!(String::from_utf8(reset.to_bytes()).unwrap(), golden);
     }
 }

@@ -90,6 +90,8 @@ table! {
     PendingMedia = PENDING_MEDIA: (OwnedUserId, String) => u64;
     /// `(uploader, made at, media id)` → bytes: what a user has uploaded.
     UserMedia = USER_MEDIA: (OwnedUserId, u64, String) => u64;
+    /// Uploader → bytes of all of them; none while nobody has counted.
+    UserBytes = USER_BYTES: OwnedUserId => u64;
     /// `(server, media id, size such as `320x240c`)` → the thumbnail.
     Thumbnails = THUMBNAILS: (OwnedServerName, String, String) => Json<Thumbnail>;
     /// `(SHA-256, server, media id)` → nothing: media by their bytes.

@@ -326,6 +326,8 @@ registry! {
     VERDICTS = 179, Point;
     /// The same by when they were scanned.
     VERDICTS_BY_AGE = 180, Queue;
+    /// What the uploads of each user take up.
+    USER_BYTES = 183, Point;
 
     /// How each application service stands.
     SERVICE_HEADS = 210, Point;

@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{MatchedPath, Request},
+    extract::{DefaultBodyLimit, MatchedPath, Request},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
@@ -40,6 +40,8 @@ pub fn finish<S: Clone + Send + Sync + 'static>(router: Router<S>, settings: Arc
     router
         .fallback(async || Error::unrecognized())
         .method_not_allowed_fallback(async || Error::method_not_allowed())
+        // Bodies are read by `body_bytes`: what axum reads by itself has no time limit and no share of the budget.
+        .layer(DefaultBodyLimit::max(0))
         .layer(from_fn(enter))
         .layer(from_fn(observe))
         .layer(from_fn(cors))

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Once},
 };
 
 use axum::extract::{ConnectInfo, FromRequestParts};
@@ -50,13 +50,31 @@ pub(crate) fn origin(parts: &Parts) -> IpAddr {
     let headers = parts.headers.get_all("x-forwarded-for").into_iter().filter_map(|v| v.to_str().ok());
     let chain: Vec<&str> = headers.flat_map(|value| value.split(',')).map(str::trim).collect();
     let mut nearest = connection;
-    for address in chain.into_iter().rev().map_while(|text| text.parse::<IpAddr>().ok()) {
+    for text in chain.into_iter().rev() {
+        let Some(address) = written(text) else {
+            warn_once(connection);
+            break;
+        };
         nearest = address.to_canonical();
         if !trusted(nearest) {
             break;
         }
     }
     nearest
+}
+
+/// An address as proxies write it: some add the port, some put brackets around one of IPv6.
+fn written(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+/// All clients of a proxy that is not understood count as one: the operator has to know, and one line is enough.
+fn warn_once(proxy: IpAddr) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::warn!(%proxy, "X-Forwarded-For holds something that is no address: clients are not told apart");
+    });
 }
 
 #[cfg(test)]
@@ -79,6 +97,20 @@ mod tests {
     }
 
     #[test]
+    fn ports_and_brackets_are_understood() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (text, expected) in [
+            ("1.1.1.1:49152", "1.1.1.1"),
+            ("[2001:db8::1]:49152", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("6.6.6.6, 1.1.1.1:1, 10.2.2.2:80", "1.1.1.1"),
+        ] {
+            assert_eq!(seen("10.0.0.1", &[text]), ip(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn only_trusted_proxies_are_believed() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         assert_eq!(seen("9.9.9.9", &["1.1.1.1"]), ip("9.9.9.9"));
@@ -86,6 +118,7 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &["6.6.6.6, 1.1.1.1, 10.2.2.2"]), ip("1.1.1.1"));
         assert_eq!(seen("10.0.0.1", &["6.6.6.6", "1.1.1.1"]), ip("1.1.1.1"));
         assert_eq!(seen("10.0.0.1", &["nonsense"]), ip("10.0.0.1"));
+        assert_eq!(seen("10.0.0.1", &["1.1.1.1, nonsense, 10.2.2.2"]), ip("10.2.2.2"));
         assert_eq!(seen("10.0.0.1", &[]), ip("10.0.0.1"));
     }
 }

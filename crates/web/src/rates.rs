@@ -36,12 +36,19 @@ impl Rate {
     pub const fn new(per_second: f64, burst: u32) -> Self {
         Self { per_second, burst }
     }
+
+    /// How long so many take to be earned, a day at most.
+    fn earning(self, tokens: f64) -> Duration {
+        Duration::from_secs_f64((tokens / self.per_second).min(86_400.0))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     tokens: f64,
     at: Instant,
+    /// When it will have filled up.
+    full_at: Instant,
 }
 
 type Buckets = HashMap<(&'static str, String), Bucket>;
@@ -77,28 +84,30 @@ impl RateLimiter {
         let mut guard = self.buckets.lock();
         let (buckets, sweep_at) = &mut *guard;
         if buckets.len() >= (*sweep_at).max(SWEEP_AT) {
-            // A bucket untouched for ten minutes has filled up at any sensible rate.
-            buckets.retain(|_, bucket| now.duration_since(bucket.at) < Duration::from_mins(10));
+            // One that has filled up is as good as a new one; an emptier one is not.
+            buckets.retain(|_, bucket| bucket.full_at > now);
             *sweep_at = buckets.len() * 2;
         }
         let full = f64::from(rate.burst.max(1));
-        let fresh = Bucket { tokens: full, at: now };
+        let fresh = Bucket { tokens: full, at: now, full_at: now };
         let bucket = buckets.entry((action, subject.to_owned())).or_insert(fresh);
         let earned = now.duration_since(bucket.at).as_secs_f64() * rate.per_second;
         bucket.tokens = (bucket.tokens + earned).min(full);
         bucket.at = now;
         let needed = f64::from(count.max(1)).min(full);
         if bucket.tokens < needed {
-            let wait = ((needed - bucket.tokens) / rate.per_second).min(86_400.0);
-            return Err(Error::limit_exceeded(Duration::from_secs_f64(wait)));
+            return Err(Error::limit_exceeded(rate.earning(needed - bucket.tokens)));
         }
         bucket.tokens -= f64::from(count.max(1));
+        bucket.full_at = now + rate.earning(full - bucket.tokens);
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{Rate, RateLimiter};
 
     #[tokio::test]
@@ -112,6 +121,26 @@ mod tests {
         assert!(limiter.check("login", "b", rate).is_ok());
         assert!(limiter.check("join", "a", rate).is_ok());
         assert!(limiter.check("login", "a", Rate::UNLIMITED).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_bucket_is_not_forgotten_before_it_is_full() {
+        let limiter = RateLimiter::default();
+        let rate = Rate::new(0.001, 1);
+        assert!(limiter.check("registration", "a", rate).is_ok());
+        let crowd = |from: usize| {
+            for name in from..from + super::SWEEP_AT {
+                limiter.check("request", &name.to_string(), Rate::new(1.0, 10)).unwrap();
+            }
+        };
+        tokio::time::advance(Duration::from_mins(11)).await;
+        crowd(0);
+        assert!(limiter.check("registration", "a", rate).is_err());
+        tokio::time::advance(Duration::from_mins(20)).await;
+        crowd(super::SWEEP_AT);
+        let kept = limiter.buckets.lock().0.len();
+        assert!(kept <= super::SWEEP_AT + 1, "those that are full are dropped: {kept}");
+        assert!(limiter.check("registration", "a", rate).is_ok());
     }
 
     #[tokio::test]

@@ -43,9 +43,9 @@ impl Budget {
         Self(Arc::new(Semaphore::new((bytes >> 10).clamp(1, Semaphore::MAX_PERMITS))))
     }
 
-    /// Room for so many bytes, if there is.
-    fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kibibytes = u32::try_from(bytes.div_ceil(1 << 10)).ok()?;
+    /// Room for so many KiB, if there is.
+    fn take(&self, kibibytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kibibytes = u32::try_from(kibibytes).ok()?;
         Arc::clone(&self.0).try_acquire_many_owned(kibibytes).ok()
     }
 }
@@ -184,11 +184,15 @@ enum Unread {
 
 /// Collects a body. What is more than a little is taken from what all bodies under way may have together.
 async fn read(mut body: Limited<Body>, budget: &Budget) -> Result<Bytes, Unread> {
-    let (mut bytes, mut places) = (BytesMut::new(), Vec::new());
+    let (mut bytes, mut places, mut paid) = (BytesMut::new(), Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
-        if bytes.len() + data.len() > FREE_BYTES {
-            places.push(budget.take(data.len()).ok_or(Unread::NoRoom)?);
+        // Counted together, not by pieces: a piece may have a single byte.
+        let length = bytes.len() + data.len();
+        let needed = length.div_ceil(1 << 10);
+        if length > FREE_BYTES && needed > paid {
+            places.push(budget.take(needed - paid).ok_or(Unread::NoRoom)?);
+            paid = needed;
         }
         bytes.extend_from_slice(&data);
     }

@@ -69,7 +69,7 @@ async fn a_session_is_completed_elsewhere_by_its_user_alone() {
     let flows = [vec![AuthType::Sso]];
     let step = async |auth: Option<serde_json::Value>| {
         let auth = auth.map(|auth| serde_json::from_value(auth).unwrap());
-        let proof = Proof { auth: auth.as_ref(), flows: &flows, email: None, params: None };
+        let proof = Proof { auth: auth.as_ref(), flows: &flows, email: None, params: None, address: "" };
         accounts.authorize(&operation, proof).await
     };
     let Err(Error::Authenticate(asked)) = step(None).await else { unreachable!("nothing was proved") };

@@ -10,7 +10,7 @@ use ruma::{
 use serde_json::{Value, json};
 
 use super::{server, user};
-use crate::{Accounts, EmailStage, Error, Operation, Proof, Verified};
+use crate::{Accounts, EmailStage, Error, Operation, Proof, ProvedEmail, Verified};
 
 fn auth(value: Value) -> AuthData {
     serde_json::from_value(value).unwrap()
@@ -35,7 +35,16 @@ async fn step(
     flows: &[Vec<AuthType>],
     auth: Option<&AuthData>,
 ) -> Result<Verified, Error> {
-    accounts.authorize(operation, Proof { auth, flows, email: None, params: None }).await
+    step_from(accounts, operation, flows, (auth, "192.0.2.1")).await
+}
+
+async fn step_from(
+    accounts: &Accounts,
+    operation: &Operation,
+    flows: &[Vec<AuthType>],
+    (auth, address): (Option<&AuthData>, &str),
+) -> Result<Verified, Error> {
+    accounts.authorize(operation, Proof { auth, flows, email: None, params: None, address }).await
 }
 
 fn asked(outcome: Result<Verified, Error>) -> UiaaInfo {
@@ -218,13 +227,49 @@ async fn an_address_counts_once_it_is_validated() {
         "type": "m.login.email.identity",
         "threepid_creds": { "sid": "1", "client_secret": "secret" },
     }));
-    let mut proof = Proof { auth: Some(&data), flows: &flows, email: Some(&Validated(None)), params: None };
+    let judge = Validated(None);
+    let mut proof =
+        Proof { auth: Some(&data), flows: &flows, email: Some(&judge), params: None, address: "192.0.2.1" };
     asked(accounts.authorize(&operation, proof).await);
     proof.email = None;
     asked(accounts.authorize(&operation, proof).await);
     proof.email = Some(&Validated(Some("a@gouv.fr")));
     let verified = accounts.authorize(&operation, proof).await.unwrap();
-    assert_eq!(verified.email.as_deref(), Some("a@gouv.fr"));
+    let expected = ProvedEmail { address: "a@gouv.fr".to_owned(), sid: "1".to_owned() };
+    assert_eq!(verified.email, Some(expected));
+}
+
+#[tokio::test]
+async fn nobody_pushes_out_the_sessions_of_others() {
+    let accounts = server();
+    let (alice, bob) = (user(&accounts, "alice").await, user(&accounts, "bob").await);
+    let flows = by_password();
+    let open = async |who: &OwnedUserId| {
+        asked(step(&accounts, &delete_device(who), &flows, None).await).session.unwrap()
+    };
+    let first = open(&alice).await;
+    let bobs = open(&bob).await;
+    for _ in 0..20 {
+        open(&bob).await;
+    }
+    let proof = password("alice", "alice's password", &first);
+    step(&accounts, &delete_device(&alice), &flows, Some(&proof)).await.unwrap();
+    let proof = password("bob", "bob's password", &bobs);
+    let info = asked(step(&accounts, &delete_device(&bob), &flows, Some(&proof)).await);
+    assert_ne!(info.session.unwrap(), bobs, "the oldest of his own has ended");
+
+    let register = Operation::new("POST", "/register");
+    let flows = [vec![AuthType::Dummy]];
+    let from = async |address: &str, auth: Option<&AuthData>| {
+        step_from(&accounts, &register, &flows, (auth, address)).await
+    };
+    let (mine, other) = (from("192.0.2.1", None).await, from("192.0.2.2", None).await);
+    let (mine, other) = (asked(mine).session.unwrap(), asked(other).session.unwrap());
+    for _ in 0..200 {
+        asked(from("192.0.2.2", None).await);
+    }
+    from("192.0.2.3", Some(&dummy(Some(&mine)))).await.expect("whoever goes on may come from elsewhere");
+    asked(from("192.0.2.2", Some(&dummy(Some(&other)))).await);
 }
 
 #[tokio::test(start_paused = true)]

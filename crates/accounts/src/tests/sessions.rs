@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use chappe_kv::Db;
-use chappe_store::{Store, accounts::Passwords};
+use chappe_store::{
+    Json, Store, Tx,
+    accounts::Passwords,
+    identity::{Purpose, Validation, Validations},
+};
+use chappe_world::{Outbound, World};
 use futures_util::future::{join, join_all};
-use ruma::{OwnedDeviceId, device_id, thirdparty::Medium, user_id};
+use ruma::{OwnedDeviceId, device_id, owned_server_name, thirdparty::Medium, user_id};
 
 use super::{log_in, on, server, server_with, user, yielding::Yielding};
 use crate::{Accounts, Erase, Error, LogIn, NewUser, OtherDevices, Refreshing, UserFilter, UserKind};
@@ -141,6 +146,76 @@ async fn a_new_password_logs_the_others_out() {
     ));
     assert!(accounts.verify_password(&alice, "alice's password").await.is_err());
     accounts.verify_password(&alice, "another password").await.unwrap();
+}
+
+/// A validation of an address, as identity keeps it once the mail's link was followed.
+async fn proof(accounts: &Accounts, sid: &str, purpose: Purpose) {
+    let validation = Validation {
+        address: "a@gouv.fr".to_owned(),
+        purpose,
+        secret: [0; 32],
+        sent_attempt: 1,
+        tokens: Vec::new(),
+        next_link: None,
+        expires_at: u64::MAX,
+        validated: true,
+        validated_at: None,
+        failures: 0,
+        password: None,
+    };
+    let mut tx = Tx::new();
+    tx.put::<Validations>(&sid.to_owned(), &Json(validation));
+    accounts.store().commit(tx).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proof_of_an_address_is_used_up_by_what_it_was_given_for() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    proof(&accounts, "reset", Purpose::PasswordReset).await;
+    let reset =
+        async |password: &str| accounts.reset_password(&alice, password, OtherDevices::Keep, "reset").await;
+    assert!(matches!(reset("short").await, Err(Error::WeakPassword(_))), "and stays good");
+    reset("a new password").await.unwrap();
+    assert!(matches!(reset("a thief's password").await, Err(Error::Forbidden(_))));
+    accounts.verify_password(&alice, "a new password").await.unwrap();
+
+    proof(&accounts, "sign-up", Purpose::Registration).await;
+    let new = |name: &str, email: &str| NewUser {
+        email: Some(email.to_owned()),
+        validation: Some("sign-up".to_owned()),
+        ..named(name)
+    };
+    assert!(matches!(accounts.create_user(new("alice", "a@gouv.fr")).await, Err(Error::UserInUse)));
+    accounts.create_user(new("bob", "a@gouv.fr")).await.unwrap();
+    assert!(matches!(accounts.create_user(new("carol", "b@gouv.fr")).await, Err(Error::Forbidden(_))));
+}
+
+#[tokio::test]
+async fn an_account_is_opened_again_with_its_address_or_not_at_all() {
+    let accounts = server();
+    let (alice, bob) = (user(&accounts, "alice").await, user(&accounts, "bob").await);
+    accounts.add_threepid(&bob, &Medium::Email, "a@gouv.fr", 1).await.unwrap();
+    accounts.deactivate(&alice, Erase::No).await.unwrap();
+    let taken = accounts.reactivate_with(&alice, Some("a@gouv.fr")).await;
+    assert!(matches!(taken, Err(Error::ThreepidInUse)));
+    assert!(accounts.user(&alice).await.unwrap().unwrap().deactivated.is_some());
+    accounts.reactivate_with(&alice, Some("b@gouv.fr")).await.unwrap();
+    let owner = accounts.user_by_threepid(&Medium::Email, "b@gouv.fr").await.unwrap();
+    assert_eq!(owner.as_ref(), Some(&alice));
+}
+
+#[tokio::test]
+async fn who_hangs_up_leaves_no_room_for_more_hashes_than_there_may_be() {
+    let mut config = crate::AccountsConfig::default();
+    (config.password.passes, config.password.at_once, config.password.waiting) = (50, 1, 0);
+    let world = World::real(&Outbound::default()).unwrap();
+    let store = Store::new(Db::new(chappe_kv::Memory::default()));
+    let accounts = Accounts::new(store, world, owned_server_name!("hs1"), config);
+    let hashing = accounts.hash_password("a long password");
+    assert!(tokio::time::timeout(Duration::from_millis(20), hashing).await.is_err(), "it takes longer");
+    assert!(matches!(accounts.hash_password("a long password").await, Err(Error::Busy)));
+    let _free = accounts.inner.hashing.acquire().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! `POST /account/password`: a new password, for those who know the old one or read the account's mail.
 
 use axum::extract::State;
-use chappe_accounts::{Accounts, Operation, OtherDevices, Proof};
-use chappe_identity::{Identity, Purpose};
+use chappe_accounts::{Accounts, Operation, OtherDevices, Proof, ProvedEmail};
+use chappe_identity::{Email, Identity, Purpose};
 use chappe_web::{Origin, Ruma, WithBody};
 use ruma::{
     OwnedUserId,
@@ -34,39 +34,42 @@ pub(super) async fn handler(
 ) -> Result<Ruma<Response>> {
     accounts.check_password(&request.new_password)?;
     let auth = request.auth.as_ref();
-    let user = if let Some(requester) = &requester {
+    let own = requester.as_ref().and_then(|requester: &Requester| requester.device_id.as_deref());
+    let others = if request.logout_devices { OtherDevices::LogOutExcept(own) } else { OtherDevices::Keep };
+    if let Some(requester) = &requester {
         uia.ask(requester, PATH, &body, auth).await?;
-        requester.user().to_owned()
+        accounts.set_password(requester.user(), &request.new_password, others).await?;
     } else {
         // Each such request opens a session or is a guess at one.
         limits.ip("password", origin, |rates| rates.registration)?;
-        owner_of_mail(&accounts, &identity, &body, auth).await?
-    };
-    let own = requester.as_ref().and_then(|requester: &Requester| requester.device_id.as_deref());
-    let others = if request.logout_devices { OtherDevices::LogOutExcept(own) } else { OtherDevices::Keep };
-    accounts.set_password(&user, &request.new_password, others).await?;
+        let proved = reader_of_mail(&accounts, &body, auth, (&identity, origin)).await?;
+        let user = owner(&identity, &proved.address).await?;
+        accounts.reset_password(&user, &request.new_password, others, &proved.sid).await?;
+    }
     Ok(Ruma(Response::new()))
 }
 
-/// Nobody is logged in: whoever proves to read the mail of an account's address may set its password.
-async fn owner_of_mail(
+/// Nobody is logged in: whoever proves to read the mail of an account's address may set its password, once.
+async fn reader_of_mail(
     accounts: &Accounts,
-    identity: &Identity,
     body: &Value,
     auth: Option<&AuthData>,
-) -> Result<OwnedUserId> {
+    (identity, origin): (&Identity, Origin),
+) -> Result<ProvedEmail> {
     let operation = Operation::new(PATH.0, PATH.1).with_body(body);
     let stage = identity.stage(Purpose::PasswordReset);
     let flows = [vec![AuthType::EmailIdentity]];
-    let proof = Proof { auth, flows: &flows, email: Some(&stage), params: None };
-    accounts.authorize(&operation, proof).await?;
-    let no_proof = || chappe_web::Error::forbidden("No address was proved");
-    let Some(AuthData::EmailIdentity(said)) = auth else { return Err(no_proof().into()) };
-    let credentials = &said.thirdparty_id_creds;
-    let validated =
-        identity.validated(Purpose::PasswordReset, &credentials.sid, &credentials.client_secret).await?;
-    let owner = identity.owner(&validated.address).await?;
-    // Once: what was mailed is worth nothing afterwards.
-    identity.spend(validated).await?;
-    Ok(owner.ok_or_else(|| chappe_web::Error::forbidden("No account has this address"))?)
+    let address = origin.subject();
+    let proof = Proof { auth, flows: &flows, email: Some(&stage), params: None, address: &address };
+    let verified = accounts.authorize(&operation, proof).await?;
+    Ok(verified.email.ok_or_else(nobody)?)
+}
+
+async fn owner(identity: &Identity, address: &str) -> Result<OwnedUserId> {
+    let email = Email::parse(address).map_err(chappe_identity::Error::from)?;
+    Ok(identity.owner(&email).await?.ok_or_else(nobody)?)
+}
+
+fn nobody() -> chappe_web::Error {
+    chappe_web::Error::forbidden("No account has this address")
 }

@@ -44,7 +44,8 @@ pub(super) async fn handler(
         }
         (RegistrationKind::User, _) if config.registration.is_possible() => {
             let (username, password) = (request.username.as_deref(), request.password.as_deref());
-            let wanted = SignUp { username, password, auth: request.auth.as_ref() };
+            let address = origin.subject();
+            let wanted = SignUp { username, password, auth: request.auth.as_ref(), address: &address };
             service.sign_up(&accounts, &config.registration, wanted).await?
         }
         _ => return Err(closed().into()),

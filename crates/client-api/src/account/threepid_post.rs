@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use axum::{Json, body::Bytes, extract::State};
+use axum::{Json, extract::State};
 use chappe_accounts::Accounts;
 use chappe_identity::{Identity, Purpose};
-use chappe_web::Error;
+use chappe_web::{Error, Payload};
 use chappe_world::World;
 use http::StatusCode;
 use ruma::{OwnedClientSecret, OwnedSessionId, api::client::uiaa::AuthData, thirdparty::Medium};
@@ -43,15 +43,13 @@ pub(super) async fn handler(
     State(config): State<Arc<Config>>,
     State(world): State<World>,
     requester: Acting,
-    bytes: Bytes,
+    Payload(body): Payload<Value>,
 ) -> Result<Json<Value>> {
     if !config.threepid_changes {
         return Err(Error::forbidden("Addresses are not changed by users on this server").into());
     }
-    let unreadable = |error: serde_json::Error| Error::unreadable_json(&error);
-    let body: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
     let Body { three_pid_creds: Credentials { client_secret, sid }, auth } =
-        serde_json::from_slice(&bytes).map_err(unreadable)?;
+        Body::deserialize(&body).map_err(|error| Error::bad_json(error.to_string()))?;
     uia.ask(&requester, ("POST", "/account/3pid"), &body, auth.as_ref()).await?;
     let proof = match identity.validated(Purpose::AddToAccount, &sid, &client_secret).await {
         Err(chappe_identity::Error::NoSession | chappe_identity::Error::NotValidated) => {

@@ -3,7 +3,7 @@
 
 use axum::{Json, extract::State};
 use chappe_rooms::Rooms;
-use chappe_web::{Arguments, Origin};
+use chappe_web::{Arguments, Origin, Payload};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ enum Action {
 }
 
 #[derive(Deserialize)]
-struct Body {
+pub(super) struct Body {
     action: Action,
 }
 
@@ -42,10 +42,8 @@ pub(super) async fn by_body(
     State(limits): State<Limits>,
     origin: Origin,
     Arguments(id): Arguments<String>,
-    body: axum::body::Bytes,
+    Payload(body): Payload<Body>,
 ) -> Result<Json<Value>> {
-    let body: Body =
-        serde_json::from_slice(&body).map_err(|error| chappe_web::Error::unreadable_json(&error))?;
     act(&rooms, &limits, origin, &id, body.action).await
 }
 

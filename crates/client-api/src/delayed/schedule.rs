@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use chappe_rooms::{Draft, Rooms, Transaction};
 use chappe_rules::pdu::MAX_STICKY_MS;
-use chappe_web::{Arguments, Parameters};
+use chappe_web::{Arguments, Parameters, Payload};
 use ruma::{OwnedRoomId, OwnedTransactionId, RoomId, events::TimelineEventType};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -54,11 +54,9 @@ pub(super) async fn handler(
     requester: Acting,
     Arguments((room, kind, txn)): Arguments<(OwnedRoomId, String, OwnedTransactionId)>,
     Parameters(delay): Parameters<Delay>,
-    body: axum::body::Bytes,
+    Payload(body): Payload<Body>,
 ) -> Result<Json<Value>> {
     limits.message(&requester)?;
-    let body: Body =
-        serde_json::from_slice(&body).map_err(|error| chappe_web::Error::unreadable_json(&error))?;
     let kind = TimelineEventType::from(kind);
     let draft = match body.state_key {
         Some(state_key) => Draft::state(kind, state_key, body.content),

@@ -58,7 +58,8 @@ pub(super) async fn thumbnail(
     let wanted = wanted((request.width, request.height), request.method.as_ref(), request.animated);
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
     let reach = may_have(&media, (&limits, origin), (server, id), request.allow_remote).await?;
-    Ok(serve(media.thumbnail(server, id, wanted, reach, wait).await?, None))
+    let asked = (reach, &*origin.subject());
+    Ok(serve(media.thumbnail(server, id, wanted, asked, wait).await?, None))
 }
 
 /// How far to go for somebody who is not logged in, after counting what has to be scanned before it is given out.

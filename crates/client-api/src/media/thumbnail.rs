@@ -22,7 +22,8 @@ pub(super) async fn handler(
     let wanted = wanted((request.width, request.height), request.method.as_ref(), request.animated);
     let (server, id, wait) = (&request.server_name, &request.media_id, request.timeout_ms.min(LONGEST));
     let _place = may_have(&media, &limits, &requester, (server, id)).await?;
-    Ok(serve(media.thumbnail(server, id, wanted, Reach::Anywhere, wait).await?, None))
+    let asked = (Reach::Anywhere, requester.user().as_str());
+    Ok(serve(media.thumbnail(server, id, wanted, asked, wait).await?, None))
 }
 
 /// Those who do not say whether it may move get one that does not.

@@ -43,6 +43,14 @@ impl FromRequestParts<Api> for Asking {
 }
 
 impl Asking {
+    /// By what whoever asks is counted.
+    pub(super) fn name(&self) -> String {
+        match &self.who {
+            Who::User(requester) => requester.user().to_string(),
+            Who::Nobody(origin) => origin.subject(),
+        }
+    }
+
     /// Counts what has to be fetched and scanned. The place is to be kept until it is there.
     pub(super) async fn reach(&self, target: &Target) -> Result<(Reach, Option<Place>)> {
         let medium = (target.server(), target.id());

@@ -25,5 +25,5 @@ pub(super) async fn handler(
     let target = Target::in_clear(&server, &id);
     let wanted = wanted((asked.width, asked.height), asked.method.as_ref(), asked.animated);
     let (reach, _place) = asking.reach(&target).await?;
-    Ok(serve(asking.scanner.thumbnail(&target, wanted, reach, LONGEST).await?, None))
+    Ok(serve(asking.scanner.thumbnail(&target, wanted, (reach, &asking.name()), LONGEST).await?, None))
 }

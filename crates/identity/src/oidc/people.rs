@@ -110,14 +110,12 @@ impl Sso {
         }
         standing(&User { deactivated: None, ..record })?;
         self.check_address(config, person).await?;
-        self.accounts().reactivate(&user).await?;
+        let free = match person.email() {
+            Some(email) if self.identity().owner(email).await?.is_none() => Some(email.as_str()),
+            _ => None,
+        };
+        self.accounts().reactivate_with(&user, free).await?;
         tracing::info!(%user, provider = config.id, "a closed account was opened again");
-        if let Some(email) = person.email()
-            && self.identity().owner(email).await?.is_none()
-        {
-            let now = self.world().now();
-            self.accounts().add_threepid(&user, &Medium::Email, email.as_str(), now).await?;
-        }
         let record = self.accounts().user(&user).await?.ok_or(SsoError::NoAccount)?;
         standing(&record).map(|()| user)
     }

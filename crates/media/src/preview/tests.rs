@@ -442,3 +442,26 @@ async fn without_the_switch_or_the_host_nothing_is_asked() {
         assert_eq!(house.site.connections.load(Relaxed), 0);
     }
 }
+
+#[tokio::test]
+async fn pictures_of_previews_have_so_much_room_and_the_oldest_go() {
+    let one = u64::try_from(png(50, 50).len()).unwrap() + (4 << 10);
+    let house = house(Previews { space_bytes: one * 5 / 2, ..rules() }).await;
+    for name in ["a", "b", "c"] {
+        house.site.page(&format!("/{name}.png"), "image/png", &png(50, 50));
+    }
+    let media = &house.media;
+    media.upkeep().await.unwrap();
+    let first = media_id(&house.preview("/a.png").await.unwrap());
+    let made = media.0.world.now();
+    while media.0.world.now() == made {
+        tokio::task::yield_now().await;
+    }
+    let second = media_id(&house.preview("/b.png").await.unwrap());
+    assert!(!house.preview("/c.png").await.unwrap().contains_key("og:image"), "there is no room");
+    assert_eq!(house.files(), 2);
+    media.upkeep().await.unwrap();
+    assert!(media.known(server_name!("a.test"), &first).await.unwrap().is_none());
+    assert!(media.known(server_name!("a.test"), &second).await.unwrap().is_some());
+    assert_eq!(house.files(), 1);
+}

@@ -33,6 +33,7 @@ fn routes() -> Routes<()> {
         )
         .on::<get_state_event_for_key::v3::Request, _>(state)
         .on_shortened::<get_state_event_for_key::v3::Request, _>(1, &[""], state)
+        .at(&Method::POST, "/unread", Auth::None, async |body: axum::body::Bytes| body)
         .at(&Method::GET, "/boom", Auth::None, async || -> Result<String> {
             std::panic::resume_unwind(Box::new(1))
         })
@@ -144,4 +145,21 @@ async fn long_bodies_share_what_there_is_and_short_ones_always_pass() {
     drop(sender);
     assert_eq!(held.await.unwrap().status(), StatusCode::OK);
     assert_eq!(post(Body::from(name(200 << 10))).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_in_single_bytes_takes_no_more_room_than_in_one_piece() {
+    let settings = Settings { body_limit: 1 << 20, bodies_limit: 128 << 10, ..Settings::default() };
+    let router = finish(routes().into_router(), Arc::new(settings));
+    let text = format!(r#"{{"name":"{}"}}"#, "x".repeat(100 << 10));
+    let pieces: Vec<_> = text.bytes().map(|byte| Ok::<_, std::io::Error>(vec![byte])).collect();
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    let request = Request::post("/_matrix/client/v3/createRoom").body(body).unwrap();
+    assert_eq!(router.oneshot(request).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn no_body_is_read_without_limits() {
+    assert_eq!(ask("POST", "/unread", "").await.0, StatusCode::OK);
+    assert_eq!(ask("POST", "/unread", "x").await.0, StatusCode::PAYLOAD_TOO_LARGE);
 }

@@ -202,7 +202,9 @@ async fn row_104_an_address_is_validated_bound_found_and_unbound() {
 
 #[tokio::test]
 async fn an_address_is_deleted_however_it_is_spelled_and_not_halfway() {
-    let (lab, user, id_token) = lab("[identity.service]\nother_servers = false").await;
+    let lines = "[identity.service]\nother_servers = false\n\
+                 [client.rates]\nsearch = { per_second = 0.001, burst = 5 }";
+    let (lab, user, id_token) = lab(lines).await;
     let http = lab.http();
     let log_in = json!({ "type": "m.login.password", "password": "correct horse battery",
         "identifier": { "type": "m.id.user", "user": user } });
@@ -224,9 +226,17 @@ async fn an_address_is_deleted_however_it_is_spelled_and_not_halfway() {
         assert_eq!((said.as_u16(), addresses().await), (status, 1), "{id_server}: {answer}");
     }
     let body = json!({ "medium": "email", "address": spelled });
-    let (status, said) = http.call(Method::POST, delete, with, body).await;
+    let (status, said) = http.call(Method::POST, delete, with, body.clone()).await;
     assert_eq!((status, &said["id_server_unbind_result"]), (StatusCode::OK, &json!("success")));
     assert_eq!(addresses().await, 0);
+    let (status, said) = http.call(Method::POST, delete, with, body.clone()).await;
+    assert_eq!(
+        (status, &said["id_server_unbind_result"]),
+        (StatusCode::OK, &json!("no-support")),
+        "not asked"
+    );
+    let (status, _) = http.call(Method::POST, delete, with, body).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     let (_, details) = http.get(&format!("{V2}/hash_details"), Some(&id_token)).await;
     let asked = json!({ "addresses": ["jean@dinum.gouv.fr email"], "algorithm": "none",
         "pepper": details["lookup_pepper"] });

@@ -195,7 +195,14 @@ async fn row_29_a_mail_sets_a_new_password_and_the_old_one_is_refused() {
     assert_eq!(first.status, StatusCode::UNAUTHORIZED);
     let mut body = body;
     body["auth"] = json!({ "type": "m.login.email.identity", "session": first.json["session"], "threepid_creds": proof });
-    server.call("", "POST", "/account/password", body).await.ok();
+    server.call("", "POST", "/account/password", body.clone()).await.ok();
     server.call("", "POST", "/login", log_in(&id, PASSWORD)).await.refused(403, "M_FORBIDDEN");
+    server.call("", "POST", "/login", log_in(&id, "another horse battery")).await.ok();
+
+    // The proof is used up: whoever finds it later sets no password with it.
+    body["auth"]["session"] = Value::Null;
+    body["new_password"] = json!("a thief's horse battery");
+    let replayed = server.call("", "POST", "/account/password", body).await;
+    assert_eq!(replayed.status, StatusCode::UNAUTHORIZED, "{}", replayed.json);
     server.call("", "POST", "/login", log_in(&id, "another horse battery")).await.ok();
 }

@@ -1,0 +1,84 @@
+//! Files and the rows that name them: both or neither, though they lie in two places.
+
+use std::collections::HashSet;
+
+use chappe_store::{Json, media::Thumbnails};
+
+use crate::{Error, Media, blobs::Received};
+
+/// Rows looked at in one round trip.
+const PAGE: usize = 500;
+
+impl Media {
+    /// Puts a file in its place, then commits what names it; if that fails, the file goes again. Done to the end, whether
+    /// anybody waits for it or not.
+    pub(crate) async fn keep(
+        &self,
+        received: Received,
+        commit: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) -> Result<(), Error> {
+        let (media, blob) = (self.clone(), received.blob.clone());
+        let work = async move {
+            let blobs = &media.0.blobs;
+            let done = match blobs.place(received).await {
+                Ok(()) => commit.await,
+                Err(error) => Err(error),
+            };
+            match &done {
+                Ok(()) => blobs.settle(&blob).await,
+                Err(_) => blobs.remove(&blob).await,
+            }
+            done
+        };
+        self.0.world.spawn("medium", work).await.map_err(|_| Error::Stopping)?
+    }
+
+    /// Looks which blobs something names, of those whose keeping or deleting was interrupted; removes the others.
+    pub(crate) async fn settle_interrupted(&self, marked: HashSet<String>) -> Result<(), Error> {
+        if marked.is_empty() {
+            return Ok(());
+        }
+        let named = parking_lot::Mutex::new(HashSet::new());
+        let note = |blob: &String| {
+            if marked.contains(blob) {
+                named.lock().insert(blob.clone());
+            }
+        };
+        self.all(|info| {
+            info.medium.blob.iter().for_each(note);
+            false
+        })
+        .await?;
+        self.each_thumbnail(note).await?;
+        let named = named.into_inner();
+        tracing::info!(marked = marked.len(), named = named.len(), "interrupted work on media settled");
+        for blob in marked {
+            if named.contains(&blob) {
+                self.0.blobs.settle(&blob).await;
+            } else {
+                self.0.blobs.remove(&blob).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn each_thumbnail(&self, note: impl Fn(&String)) -> Result<(), Error> {
+        let mut from = None;
+        loop {
+            let reader = self.0.store.read();
+            let page = match &from {
+                None => reader.scan::<Thumbnails>(&(), chappe_store::Direction::Forward, PAGE).await?,
+                Some(from) => reader.scan_from::<Thumbnails>(&(), from, PAGE).await?,
+            };
+            drop(reader);
+            let is_last = page.len() < PAGE;
+            for (_, Json(made)) in &page {
+                note(&made.blob);
+            }
+            from = page.into_iter().last().map(|((server, id, size), _)| (server, id, format!("{size}\0")));
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
