@@ -1,10 +1,13 @@
 //! Devices: listing, naming, ending, and when they were last seen.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use chappe_store::{
-    Direction, Json, Reader, Tx,
-    accounts::{Device, DeviceSeen, Devices, OAuthLogIn, Seen},
+    AccountNews, Direction, Json, LogEntry, Reader, Tx,
+    accounts::{Device, DeviceSeen, Devices, LastActive, OAuthLogIn, Seen},
     accounts_keys::{
         DehydratedDevices, DeviceKeys, FallbackKeys, KeyHeads, KeySignatures, OneTimeKeyOrder, OneTimeKeys,
         ToDevice, ToDeviceCounts,
@@ -23,6 +26,7 @@ const LOCAL_SETTINGS: [&str; 2] =
     ["m.local_notification_settings.", "org.matrix.msc3890.local_notification_settings."];
 /// The longest device name that is taken, in bytes.
 const LONGEST_NAME: usize = 1000;
+const DAY_MS: u64 = 86_400_000;
 /// Last-seen rows written in one commit.
 const SEEN_AT_ONCE: usize = 1000;
 
@@ -51,9 +55,12 @@ pub(crate) struct Arrival<'a> {
     pub(crate) oauth: Option<&'a OAuthLogIn>,
 }
 
+/// A user and one of their devices.
+type DeviceKey = (OwnedUserId, OwnedDeviceId);
+
 /// Sightings not written yet.
 #[derive(Default)]
-pub(crate) struct SeenBuffer(Mutex<HashMap<(OwnedUserId, OwnedDeviceId), Seen>>);
+pub(crate) struct SeenBuffer(Mutex<HashMap<DeviceKey, Seen>>);
 
 impl SeenBuffer {
     /// When devices of each user were last seen, as far as it is not written yet.
@@ -180,16 +187,39 @@ impl Accounts {
         let noted = std::mem::take(&mut *self.inner.seen.0.lock());
         let noted: Vec<_> = noted.into_iter().collect();
         for chunk in noted.chunks(SEEN_AT_ONCE) {
-            let keys: Vec<_> = chunk.iter().map(|(key, _)| key.clone()).collect();
-            let there = self.store().read().get_many::<Devices>(&keys).await?;
-            let mut tx = Tx::new();
-            for ((key, seen), device) in chunk.iter().zip(there) {
-                if device.is_some() {
-                    tx.put::<DeviceSeen>(key, &Json(seen.clone()));
+            retry!({
+                let mut tx = Tx::new();
+                self.draft_seen(&mut tx, chunk).await?;
+                if !tx.is_empty() {
+                    self.store().commit(tx).await?;
                 }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What sightings write. The log hears of the first one of a user on each day.
+    async fn draft_seen(&self, tx: &mut Tx, sightings: &[(DeviceKey, Seen)]) -> Result<(), Error> {
+        let keys: Vec<_> = sightings.iter().map(|(key, _)| key.clone()).collect();
+        let mut days: BTreeMap<OwnedUserId, u64> = BTreeMap::new();
+        for ((user, _), seen) in sightings {
+            let day = days.entry(user.clone()).or_default();
+            *day = (*day).max(seen.at);
+        }
+        let users: Vec<_> = days.keys().cloned().collect();
+        let reader = self.store().read();
+        let (devices, known) = reader.get_both::<Devices, LastActive>(&keys, &users).await?;
+        for ((key, seen), device) in sightings.iter().zip(devices) {
+            if device.is_some() {
+                tx.put::<DeviceSeen>(key, &Json(seen.clone()));
             }
-            if !tx.is_empty() {
-                self.store().commit(tx).await?;
+        }
+        for ((user, at), known) in days.into_iter().zip(known) {
+            let day = at / DAY_MS;
+            if known.is_none_or(|known| known < day) {
+                tx.expect::<LastActive>(&user, known.as_ref()).put::<LastActive>(&user, &day);
+                tx.log(LogEntry::Account { user, at, what: AccountNews::Active });
             }
         }
         Ok(())
