@@ -2,6 +2,8 @@
 
 mod announcements;
 mod audit;
+mod import;
+mod statistics;
 
 use chappe_web::Routes;
 
@@ -9,5 +11,9 @@ use super::Api;
 
 /// Every endpoint below `/_chappe/admin/v1`.
 pub(super) fn routes() -> Routes<Api> {
-    Routes::new().and(announcements::routes()).and(audit::routes())
+    Routes::new()
+        .and(announcements::routes())
+        .and(audit::routes())
+        .and(import::routes())
+        .and(statistics::routes())
 }

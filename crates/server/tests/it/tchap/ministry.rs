@@ -136,15 +136,21 @@ passes = 1
         resume();
     }
 
-    /// Sends a request.
+    /// Sends a request with JSON, or without a body.
     pub(super) async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(token, method, path, text).await
+    }
+
+    /// Sends a request with any text.
+    pub(super) async fn send(&self, token: &str, method: &str, path: &str, text: String) -> Answer {
         let path = if path.starts_with("/_") { path.to_owned() } else { format!("/_matrix/client/v3{path}") };
         let mut request = Request::builder().method(method).uri(path);
         if !token.is_empty() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let answer = timeout(PATIENCE, self.router.clone().oneshot(request.body(body).unwrap())).await;
+        let request = request.body(Body::from(text)).unwrap();
+        let answer = timeout(PATIENCE, self.router.clone().oneshot(request)).await;
         let (parts, body) = answer.expect("an answer in time").unwrap().into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
