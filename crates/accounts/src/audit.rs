@@ -22,8 +22,10 @@ const LIST_KEPT: usize = 100;
 /// Fields of an object that are kept, and characters of their names.
 const FIELDS_KEPT: usize = 100;
 const NAME_KEPT: usize = 100;
-/// Values of one entry that are kept, those inside others included.
+/// Values of one entry that are kept, those inside others included, and how deep inside: what is read again must not be
+/// nested without end.
 const VALUES_KEPT: usize = 1_000;
+const DEPTH_KEPT: usize = 20;
 /// Entries read at a time.
 const PAGE: usize = 1_000;
 /// Attempts at adding an entry when others do as well.
@@ -69,7 +71,7 @@ impl Audit {
 
     /// Writes down that `by` asks for something; gives the entry's number. Secrets in `details` are left out here.
     pub async fn asked(&self, by: &UserId, action: String, details: Value) -> Result<u64, Error> {
-        let details = without_secrets(details, &mut { VALUES_KEPT });
+        let details = without_secrets(details, &mut { VALUES_KEPT }, DEPTH_KEPT);
         self.append(by, &Audited::Asked { action: cut(action, TEXT_KEPT), details }).await
     }
 
@@ -172,9 +174,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// The same without what only its owner should know, and without what is long; `left` values at most.
-fn without_secrets(details: Value, left: &mut usize) -> Value {
-    let Some(fewer) = left.checked_sub(1) else { return "(left out: too much)".into() };
+/// The same without what only its owner should know, and without what is long: `left` values at most, nested so deep at most.
+fn without_secrets(details: Value, left: &mut usize, depth: usize) -> Value {
+    let (Some(fewer), Some(depth)) = (left.checked_sub(1), depth.checked_sub(1)) else {
+        return "(left out: too much)".into();
+    };
     *left = fewer;
     match details {
         Value::Object(fields) => {
@@ -183,7 +187,7 @@ fn without_secrets(details: Value, left: &mut usize) -> Value {
                 let value = if is_secret(&name) && !value.is_null() {
                     "(left out)".into()
                 } else {
-                    without_secrets(value, left)
+                    without_secrets(value, left, depth)
                 };
                 kept.insert(cut(name, NAME_KEPT), value);
             }
@@ -196,7 +200,7 @@ fn without_secrets(details: Value, left: &mut usize) -> Value {
         Value::Array(list) => {
             let all = list.len();
             let kept = list.into_iter().take(LIST_KEPT.min(*left));
-            let mut kept: Vec<Value> = kept.map(|value| without_secrets(value, left)).collect();
+            let mut kept: Vec<Value> = kept.map(|value| without_secrets(value, left, depth)).collect();
             let more = all.saturating_sub(kept.len());
             if more > 0 {
                 kept.push(format!("(and {more} more)").into());
@@ -242,7 +246,7 @@ mod tests {
             "users": { "create": { "password": "p4ss", "admin": true, "display_name": null } },
             "new_password": "p4ss", "access_token": ["t0ken"], "text": long, "list": vec![1; LIST_KEPT + 2],
         });
-        let kept = without_secrets(given, &mut { VALUES_KEPT });
+        let kept = without_secrets(given, &mut { VALUES_KEPT }, DEPTH_KEPT);
         let text = kept.to_string();
         assert!(!text.contains("p4ss") && !text.contains("t0ken"), "{text}");
         assert_eq!(kept["users"]["create"]["admin"], true);
@@ -263,12 +267,12 @@ mod tests {
             "many": fields(5_000, json!(1)), "within": fields(90, fields(90, json!("é".repeat(1_000)))),
             "n".repeat(10_000): 1, "deep": deep,
         });
-        let kept = without_secrets(given, &mut { VALUES_KEPT });
+        let kept = without_secrets(given, &mut { VALUES_KEPT }, DEPTH_KEPT);
         assert_eq!(kept["many"]["(more)"], 4_900);
         assert!(kept.as_object().unwrap().keys().all(|name| name.chars().count() < NAME_KEPT + 100));
         assert!(kept.to_string().len() < VALUES_KEPT * (2 * TEXT_KEPT + 200));
         let nested = (0..2_000).fold(json!(1), |value, _| json!({ "a": value, "b": 1 }));
-        assert!(without_secrets(nested, &mut { VALUES_KEPT }).to_string().len() < 30_000);
+        assert!(without_secrets(nested, &mut { VALUES_KEPT }, DEPTH_KEPT).to_string().len() < 1_000);
     }
 
     #[tokio::test]

@@ -8,7 +8,9 @@ use futures_util::future::{join, join_all};
 use ruma::{OwnedDeviceId, device_id, thirdparty::Medium, user_id};
 
 use super::{log_in, on, server, server_with, user, yielding::Yielding};
-use crate::{Accounts, Erase, Error, LogIn, NewUser, OtherDevices, Refreshing, UserFilter, UserKind};
+use crate::{
+    Accounts, Erase, Error, LogIn, LogInMethod, NewUser, OtherDevices, Refreshing, UserFilter, UserKind,
+};
 
 fn named(name: &str) -> NewUser {
     NewUser { localpart: Some(name.to_owned()), ..NewUser::default() }

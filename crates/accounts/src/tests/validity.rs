@@ -59,6 +59,7 @@ async fn an_account_is_closed_or_renewed_but_never_closed_behind_a_renewal() {
         let process = || {
             on(&store, |config| {
                 config.validity.days = 100;
+                config.validity.mail_days_before = Vec::new();
                 config.validity.close_after_days = 1;
             })
         };

@@ -53,7 +53,8 @@ async fn what_happens_is_counted_once_and_small_groups_are_not_shown() {
     let mut server = Ministry::alone(COUNTED).await;
     let (admin, alice) = (server.administrator("root").await, server.agent("alice").await);
     let bob = server.agent("bob").await;
-    let everybody = [&admin, &alice, &bob];
+    // Not the administrator first: rooms of theirs have no access rule.
+    let everybody = [&alice, &bob, &admin];
     let private = room(&server, &everybody, json!({ "preset": "private_chat" })).await;
     let forum = json!({ "preset": "public_chat", "visibility": "public" });
     let forum = room(&server, &everybody, forum).await;
@@ -70,7 +71,9 @@ async fn what_happens_is_counted_once_and_small_groups_are_not_shown() {
     });
     say(&server, &bob, &forum, ("m.room.message", edit)).await;
     server.accounts.flush_seen().await.unwrap();
-    let figures = today(&server, &admin).await;
+    let mut figures = today(&server, &admin).await;
+    // How things stood when the server was made, if it had come to that by then.
+    figures.remove("account.open");
     let expected = [
         ("account.made", 3),
         ("log_in.sign_up", 3),
