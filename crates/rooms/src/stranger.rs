@@ -9,8 +9,9 @@ impl Rooms {
     /// they are not in it, whatever else was wrong.
     pub(crate) async fn veiled<T>(&self, actor: &Actor, room: &RoomId, done: Result<T>) -> Result<T> {
         let Err(error) = done else { return done };
-        let is_ours = matches!(error, Error::Store(_) | Error::Retry);
-        if is_ours || matches!(actor.standing, Standing::Administrator | Standing::Overseer) {
+        // Whether guests may enter is told at every door.
+        let is_told = matches!(error, Error::Store(_) | Error::Retry | Error::NoGuests);
+        if is_told || matches!(actor.standing, Standing::Administrator | Standing::Overseer) {
             return Err(error);
         }
         let reader = self.0.store.read();
