@@ -81,20 +81,7 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
             button: "Confirm my address",
             outro: "If it was not you, do nothing: no account will be created with your address.",
         },
-        (Occasion::Reopen, Language::Fr) => Sentences {
-            subject: "Rouvrez votre compte",
-            intro: "Quelqu'un, sans doute vous, veut rouvrir le compte, fermé, qui avait l'adresse",
-            button: "Rouvrir mon compte",
-            outro: "Votre compte revient avec son nom et un nouveau mot de passe. \
-                    Si ce n'est pas vous, ne faites rien : le compte reste fermé.",
-        },
-        (Occasion::Reopen, Language::En) => Sentences {
-            subject: "Open your account again",
-            intro: "Someone, most likely you, wants to open the closed account again that had the address",
-            button: "Open my account again",
-            outro: "Your account comes back with its name and a new password. \
-                    If it was not you, do nothing: the account stays closed.",
-        },
+        (Occasion::Reopen, language) => before_reopening(language),
         (Occasion::Confirm(Purpose::PasswordReset), Language::Fr) => Sentences {
             subject: "Nouveau mot de passe",
             intro: "Quelqu'un, sans doute vous, demande un nouveau mot de passe pour le compte de",
@@ -157,6 +144,25 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
             intro: "Someone, most likely you, wanted to create an account, but there is one for",
             button: "",
             outro: "Log in with your password, or ask for a new one if you forgot it.",
+        },
+    }
+}
+
+fn before_reopening(language: Language) -> Sentences {
+    match language {
+        Language::Fr => Sentences {
+            subject: "Rouvrez votre compte",
+            intro: "Quelqu'un, sans doute vous, veut rouvrir le compte, fermé, qui avait l'adresse",
+            button: "Rouvrir mon compte",
+            outro: "Votre compte revient avec son nom et un nouveau mot de passe. \
+                    Si ce n'est pas vous, ne faites rien : le compte reste fermé.",
+        },
+        Language::En => Sentences {
+            subject: "Open your account again",
+            intro: "Someone, most likely you, wants to open the closed account again that had the address",
+            button: "Open my account again",
+            outro: "Your account comes back with its name and a new password. \
+                    If it was not you, do nothing: the account stays closed.",
         },
     }
 }
