@@ -1,7 +1,7 @@
 //! Devices: listing, naming, ending, and when they were last seen.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -17,7 +17,7 @@ use chappe_store::{
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
-use crate::{Accounts, Error, Scope, retry::retry, tokens::revoke_device_tokens};
+use crate::{Accounts, Error, Scope, retry::retry, tokens::revoke_device_tokens, validity::DAY_MS};
 
 /// The longest device id that is taken, in bytes.
 const LONGEST_ID: usize = 255;
@@ -26,7 +26,6 @@ const LOCAL_SETTINGS: [&str; 2] =
     ["m.local_notification_settings.", "org.matrix.msc3890.local_notification_settings."];
 /// The longest device name that is taken, in bytes.
 const LONGEST_NAME: usize = 1000;
-const DAY_MS: u64 = 86_400_000;
 /// Last-seen rows written in one commit.
 const SEEN_AT_ONCE: usize = 1000;
 
@@ -210,14 +209,16 @@ impl Accounts {
         let users: Vec<_> = days.keys().cloned().collect();
         let reader = self.store().read();
         let (devices, known) = reader.get_both::<Devices, LastActive>(&keys, &users).await?;
+        let mut here = BTreeSet::new();
         for ((key, seen), device) in sightings.iter().zip(devices) {
             if device.is_some() {
                 tx.put::<DeviceSeen>(key, &Json(seen.clone()));
+                here.insert(&key.0);
             }
         }
         for ((user, at), known) in days.into_iter().zip(known) {
             let day = at / DAY_MS;
-            if known.is_none_or(|known| known < day) {
+            if here.contains(&user) && known.is_none_or(|known| known < day) {
                 tx.expect::<LastActive>(&user, known.as_ref()).put::<LastActive>(&user, &day);
                 tx.log(LogEntry::Account { user, at, what: AccountNews::Active });
             }

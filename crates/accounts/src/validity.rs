@@ -20,7 +20,7 @@ use crate::{
     users::beyond,
 };
 
-const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 /// Links of one account that are good at a time.
 const LINKS: usize = 10;
 /// Wrong codes after which a code is dead.

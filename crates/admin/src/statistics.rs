@@ -97,7 +97,7 @@ impl Statistics {
         match (known, self.is_on()) {
             (None, true) => tx.put::<Cursors>(&name, &reader.position().0),
             (Some(_), false) => {
-                sums::forget_before(&mut tx, u64::MAX);
+                sums::forget_all(&mut tx);
                 tx.delete::<Cursors>(&name)
             }
             _ => return Ok(()),

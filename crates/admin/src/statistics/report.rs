@@ -21,7 +21,7 @@ const OTHERS: &str = "(others)";
 const USUAL: u64 = 30;
 /// Days shown at most; fewer where each is shown by itself.
 const MOST: u64 = 3_700;
-const MOST_EACH: u64 = 100;
+const MOST_EACH: u64 = 31;
 
 /// What figures are put together by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -84,9 +84,13 @@ impl Statistics {
         }
         self.round().await?;
         let reader = self.0.deps.store.read();
-        let rows = reader.scan_between::<Rows>(&from, &(to + 1)).await?;
-        let shown = shown(rows.into_iter().map(|(place, Json(figure))| (place, figure)), self.smallest());
-        let figures = grouped(shown, period.by);
+        let mut gathered = Gathered { by: period.by, ..Gathered::default() };
+        for day in from..=to {
+            let rows = reader.scan_all::<Rows>(&day).await?;
+            let rows = rows.into_iter().map(|(place, Json(figure))| (place, figure));
+            shown(rows, self.smallest()).into_iter().for_each(|placed| gathered.add(placed));
+        }
+        let figures = gathered.lines();
         Ok(Report { from: date(from), to: date(to), smallest_group: self.smallest(), figures })
     }
 
@@ -143,39 +147,47 @@ fn shown(rows: impl Iterator<Item = Placed>, smallest: usize) -> Vec<Placed> {
     shown
 }
 
-/// Sums of figures that are shown. Of how things stood, the last day says it.
-fn grouped(shown: Vec<Placed>, by: Option<Grouping>) -> Vec<Line> {
-    let mut last: BTreeMap<String, u64> = BTreeMap::new();
-    for ((day, _, kind), _) in &shown {
-        let known = last.entry(kind.clone()).or_default();
-        *known = (*known).max(*day);
-    }
-    let mut sums: BTreeMap<(Option<u64>, Option<String>, String), u64> = BTreeMap::new();
-    for ((day, domain, kind), figure) in shown {
-        if by.is_some() && kinds::is_level(&kind) && last.get(&kind) != Some(&day) {
-            continue;
+/// Sums of figures that are shown, of one day after the other.
+#[derive(Default)]
+struct Gathered {
+    by: Option<Grouping>,
+    sums: BTreeMap<(Option<u64>, Option<String>, String), u64>,
+    /// The last day that says how things stood, by kind.
+    last: BTreeMap<String, u64>,
+}
+
+impl Gathered {
+    fn add(&mut self, ((day, domain, kind), figure): Placed) {
+        // How things stood is not summed up over days: the last one says it.
+        if self.by.is_some() && kinds::is_level(&kind) && self.last.insert(kind.clone(), day) != Some(day) {
+            self.sums.retain(|(.., known), _| *known != kind);
         }
-        let place = match by {
+        let place = match self.by {
             None => (Some(day), Some(domain), kind),
             Some(Grouping::Domain) => (None, Some(domain), kind),
             Some(Grouping::Kind) => (None, None, kind),
         };
-        *sums.entry(place).or_default() += figure.count;
+        *self.sums.entry(place).or_default() += figure.count;
     }
-    let figures = sums.into_iter();
-    figures.map(|((day, domain, kind), count)| Line { day: day.map(date), domain, kind, count }).collect()
+
+    fn lines(self) -> Vec<Line> {
+        let figures = self.sums.into_iter();
+        figures.map(|((day, domain, kind), count)| Line { day: day.map(date), domain, kind, count }).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Figure, Grouping, Placed, grouped, shown};
+    use super::{Figure, Gathered, Grouping, Placed, shown};
 
     fn row(day: u64, domain: &str, kind: &str, (count, people): (u64, u32)) -> Placed {
         ((day, domain.to_owned(), kind.to_owned()), Figure { count, people: (0..people).collect() })
     }
 
     fn said(rows: &[Placed], smallest: usize, by: Option<Grouping>) -> Vec<String> {
-        let lines = grouped(shown(rows.iter().cloned(), smallest), by);
+        let mut gathered = Gathered { by, ..Gathered::default() };
+        shown(rows.iter().cloned(), smallest).into_iter().for_each(|placed| gathered.add(placed));
+        let lines = gathered.lines();
         let text = |line: &super::Line| {
             let (day, domain) = (line.day.as_deref().unwrap_or("-"), line.domain.as_deref().unwrap_or("-"));
             format!("{day} {domain} {} {}", line.kind, line.count)

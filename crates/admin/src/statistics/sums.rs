@@ -67,9 +67,11 @@ fn part_of_hash(day: u64, user: &UserId) -> u32 {
 /// Forgets all figures before a day.
 pub(super) fn forget_before(tx: &mut Tx, day: u64) {
     tx.delete_between::<Statistics>(&0_u64, &day);
-    if day == u64::MAX {
-        tx.delete::<StatisticsDay>(&());
-    }
+}
+
+/// Forgets all figures.
+pub(super) fn forget_all(tx: &mut Tx) {
+    tx.delete_prefix::<Statistics>(&()).delete::<StatisticsDay>(&());
 }
 
 /// Where people belong, as far as it was asked.
