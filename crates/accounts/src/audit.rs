@@ -11,7 +11,7 @@ use chappe_store::{
 use chappe_world::World;
 use ring::digest::{SHA256, digest};
 use ruma::UserId;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{Accounts, Error};
 
@@ -19,6 +19,13 @@ use crate::{Accounts, Error};
 const TEXT_KEPT: usize = 500;
 /// Elements of a list that are kept.
 const LIST_KEPT: usize = 100;
+/// Fields of an object that are kept, and characters of their names.
+const FIELDS_KEPT: usize = 100;
+const NAME_KEPT: usize = 100;
+/// Values of one entry that are kept, those inside others included, and how deep inside: what is read again must not be
+/// nested without end.
+const VALUES_KEPT: usize = 1_000;
+const DEPTH_KEPT: usize = 20;
 /// Entries read at a time.
 const PAGE: usize = 1_000;
 /// Attempts at adding an entry when others do as well.
@@ -64,12 +71,13 @@ impl Audit {
 
     /// Writes down that `by` asks for something; gives the entry's number. Secrets in `details` are left out here.
     pub async fn asked(&self, by: &UserId, action: String, details: Value) -> Result<u64, Error> {
-        self.append(by, &Audited::Asked { action, details: without_secrets(details) }).await
+        let details = without_secrets(details, &mut { VALUES_KEPT }, DEPTH_KEPT);
+        self.append(by, &Audited::Asked { action: cut(action, TEXT_KEPT), details }).await
     }
 
     /// Writes down what came of it. It has been done by then: a failure is logged.
     pub async fn answered(&self, by: &UserId, asked: u64, error: Option<String>) {
-        let error = error.map(cut);
+        let error = error.map(|error| cut(error, TEXT_KEPT));
         if let Err(error) = self.append(by, &Audited::Answered { asked, error }).await {
             tracing::error!(asked, %error, "the audit log lacks what came of an action");
         }
@@ -166,29 +174,40 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// The same without what only its owner should know, and without what is long.
-fn without_secrets(details: Value) -> Value {
+/// The same without what only its owner should know, and without what is long: `left` values at most, nested so deep at most.
+fn without_secrets(details: Value, left: &mut usize, depth: usize) -> Value {
+    let (Some(fewer), Some(depth)) = (left.checked_sub(1), depth.checked_sub(1)) else {
+        return "(left out: too much)".into();
+    };
+    *left = fewer;
     match details {
         Value::Object(fields) => {
-            let kept = fields.into_iter().map(|(name, value)| {
+            let (all, mut kept) = (fields.len(), Map::new());
+            for (name, value) in fields.into_iter().take(FIELDS_KEPT.min(*left)) {
                 let value = if is_secret(&name) && !value.is_null() {
                     "(left out)".into()
                 } else {
-                    without_secrets(value)
+                    without_secrets(value, left, depth)
                 };
-                (name, value)
-            });
-            Value::Object(kept.collect())
+                kept.insert(cut(name, NAME_KEPT), value);
+            }
+            let more = all.saturating_sub(kept.len());
+            if more > 0 {
+                kept.insert("(more)".to_owned(), more.into());
+            }
+            Value::Object(kept)
         }
         Value::Array(list) => {
-            let more = list.len().saturating_sub(LIST_KEPT);
-            let mut kept: Vec<Value> = list.into_iter().take(LIST_KEPT).map(without_secrets).collect();
+            let all = list.len();
+            let kept = list.into_iter().take(LIST_KEPT.min(*left));
+            let mut kept: Vec<Value> = kept.map(|value| without_secrets(value, left, depth)).collect();
+            let more = all.saturating_sub(kept.len());
             if more > 0 {
                 kept.push(format!("(and {more} more)").into());
             }
             Value::Array(kept)
         }
-        Value::String(text) => Value::String(cut(text)),
+        Value::String(text) => Value::String(cut(text, TEXT_KEPT)),
         other => other,
     }
 }
@@ -199,8 +218,8 @@ fn is_secret(name: &str) -> bool {
 }
 
 /// A long text's beginning and hash.
-fn cut(text: String) -> String {
-    match text.char_indices().nth(TEXT_KEPT) {
+fn cut(text: String, kept: usize) -> String {
+    match text.char_indices().nth(kept) {
         None => text,
         Some((end, _)) => format!("{}… (SHA-256 {})", &text[..end], hex(&hash_of(&text))),
     }
@@ -227,12 +246,33 @@ mod tests {
             "users": { "create": { "password": "p4ss", "admin": true, "display_name": null } },
             "new_password": "p4ss", "access_token": ["t0ken"], "text": long, "list": vec![1; LIST_KEPT + 2],
         });
-        let kept = without_secrets(given);
+        let kept = without_secrets(given, &mut { VALUES_KEPT }, DEPTH_KEPT);
         let text = kept.to_string();
         assert!(!text.contains("p4ss") && !text.contains("t0ken"), "{text}");
         assert_eq!(kept["users"]["create"]["admin"], true);
         assert!(kept["text"].as_str().unwrap().chars().count() < TEXT_KEPT + 100);
         assert_eq!(kept["list"].as_array().unwrap().last().unwrap(), "(and 2 more)");
+    }
+
+    #[test]
+    fn an_entry_is_bounded_however_it_is_made() {
+        let fields = |n: usize, value: Value| -> Value {
+            (0..n).map(|n| (format!("{n:07}"), value.clone())).collect::<Map<_, _>>().into()
+        };
+        let mut deep = json!(1);
+        for _ in 0..100 {
+            deep = json!([deep]);
+        }
+        let given = json!({
+            "many": fields(5_000, json!(1)), "within": fields(90, fields(90, json!("é".repeat(1_000)))),
+            "n".repeat(10_000): 1, "deep": deep,
+        });
+        let kept = without_secrets(given, &mut { VALUES_KEPT }, DEPTH_KEPT);
+        assert_eq!(kept["many"]["(more)"], 4_900);
+        assert!(kept.as_object().unwrap().keys().all(|name| name.chars().count() < NAME_KEPT + 100));
+        assert!(kept.to_string().len() < VALUES_KEPT * (2 * TEXT_KEPT + 200));
+        let nested = (0..2_000).fold(json!(1), |value, _| json!({ "a": value, "b": 1 }));
+        assert!(without_secrets(nested, &mut { VALUES_KEPT }, DEPTH_KEPT).to_string().len() < 1_000);
     }
 
     #[tokio::test]

@@ -1,10 +1,13 @@
 //! Devices: listing, naming, ending, and when they were last seen.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use chappe_store::{
-    Direction, Json, Reader, Tx,
-    accounts::{Device, DeviceSeen, Devices, OAuthLogIn, Seen},
+    AccountNews, Direction, Json, LogEntry, Reader, Tx,
+    accounts::{Device, DeviceSeen, Devices, LastActive, OAuthLogIn, Seen},
     accounts_keys::{
         DehydratedDevices, DeviceKeys, FallbackKeys, KeyHeads, KeySignatures, OneTimeKeyOrder, OneTimeKeys,
     },
@@ -15,6 +18,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use crate::{
     Accounts, Error, Scope, retry::retry, to_device::draft_empty_inbox, tokens::revoke_device_tokens,
+    validity::DAY_MS,
 };
 
 /// The longest device id that is taken, in bytes.
@@ -52,9 +56,12 @@ pub(crate) struct Arrival<'a> {
     pub(crate) oauth: Option<&'a OAuthLogIn>,
 }
 
+/// A user and one of their devices.
+type DeviceKey = (OwnedUserId, OwnedDeviceId);
+
 /// Sightings not written yet.
 #[derive(Default)]
-pub(crate) struct SeenBuffer(Mutex<HashMap<(OwnedUserId, OwnedDeviceId), Seen>>);
+pub(crate) struct SeenBuffer(Mutex<HashMap<DeviceKey, Seen>>);
 
 impl SeenBuffer {
     /// When devices of each user were last seen, as far as it is not written yet.
@@ -184,16 +191,41 @@ impl Accounts {
         let noted = std::mem::take(&mut *self.inner.seen.0.lock());
         let noted: Vec<_> = noted.into_iter().collect();
         for chunk in noted.chunks(SEEN_AT_ONCE) {
-            let keys: Vec<_> = chunk.iter().map(|(key, _)| key.clone()).collect();
-            let there = self.store().read().get_many::<Devices>(&keys).await?;
-            let mut tx = Tx::new();
-            for ((key, seen), device) in chunk.iter().zip(there) {
-                if device.is_some() {
-                    tx.put::<DeviceSeen>(key, &Json(seen.clone()));
+            retry!({
+                let mut tx = Tx::new();
+                self.draft_seen(&mut tx, chunk).await?;
+                if !tx.is_empty() {
+                    self.store().commit(tx).await?;
                 }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What sightings write. The log hears of the first one of a user on each day.
+    async fn draft_seen(&self, tx: &mut Tx, sightings: &[(DeviceKey, Seen)]) -> Result<(), Error> {
+        let keys: Vec<_> = sightings.iter().map(|(key, _)| key.clone()).collect();
+        let mut days: BTreeMap<OwnedUserId, u64> = BTreeMap::new();
+        for ((user, _), seen) in sightings {
+            let day = days.entry(user.clone()).or_default();
+            *day = (*day).max(seen.at);
+        }
+        let users: Vec<_> = days.keys().cloned().collect();
+        let reader = self.store().read();
+        let (devices, known) = reader.get_both::<Devices, LastActive>(&keys, &users).await?;
+        let mut here = BTreeSet::new();
+        for ((key, seen), device) in sightings.iter().zip(devices) {
+            if device.is_some() {
+                tx.put::<DeviceSeen>(key, &Json(seen.clone()));
+                here.insert(&key.0);
             }
-            if !tx.is_empty() {
-                self.store().commit(tx).await?;
+        }
+        for ((user, at), known) in days.into_iter().zip(known) {
+            let day = at / DAY_MS;
+            if here.contains(&user) && known.is_none_or(|known| known < day) {
+                tx.expect::<LastActive>(&user, known.as_ref()).put::<LastActive>(&user, &day);
+                tx.log(LogEntry::Account { user, at, what: AccountNews::Active });
             }
         }
         Ok(())

@@ -40,6 +40,8 @@ pub use chappe_store::accounts::{
     Deactivation, Device, OAuthLogIn, OneOffPurpose, OwnRate, RegistrationToken, Seen, User, UserKind,
 };
 
+pub use chappe_store::LogInMethod;
+
 pub use self::{
     account_data::{AccountDataItem, Scope},
     accounts::Accounts,

@@ -43,6 +43,8 @@ impl Accounts {
             device_id: Some(grant.device_id.clone()),
             device_name: grant.device_name.clone(),
             refreshing: Refreshing::Yes,
+            // Counted when the browser was logged in.
+            by: None,
         };
         let pair = self.draw(grant.device_id.clone(), Refreshing::Yes, Some(&family));
         self.draft_log_in(reader, tx, &log_in, &pair, Some(&grant.log_in)).await?;

@@ -1,7 +1,7 @@
 //! Log-in tokens, OpenID tokens, and the sweeping of what has expired.
 
 use chappe_store::{
-    Json, Table, Tx,
+    Json, LogInMethod, Table, Tx,
     accounts::{Expiries, OneOffPurpose, OneOffToken, OneOffTokens, Users},
     accounts_keys::ToDeviceTxns,
     validity::RenewalLinks,
@@ -19,15 +19,22 @@ impl Accounts {
         self.one_off(user, OneOffPurpose::LogIn, "chl", self.config().tokens.login_seconds).await
     }
 
-    /// Uses a log-in token up. [`Error::Forbidden`] when it is unknown, used or expired.
-    pub async fn redeem_login_token(&self, token: &str) -> Result<OwnedUserId, Error> {
+    /// The same for somebody whom an identity provider has vouched for.
+    pub async fn sign_on_token(&self, user: &UserId) -> Result<String, Error> {
+        let seconds = self.config().tokens.login_seconds;
+        Ok(self.one_off(user, OneOffPurpose::SignOn, "chl", seconds).await?.0)
+    }
+
+    /// Uses a log-in token up; gives whose it was and how they came by it. [`Error::Forbidden`] when it is unknown, used or
+    /// expired.
+    pub async fn redeem_login_token(&self, token: &str) -> Result<(OwnedUserId, LogInMethod), Error> {
         const REFUSED: Error = Error::Forbidden("invalid login token");
         let hash = sha256(token);
         let row = retry!({
             let Some(Json(row)) = self.store().read().get::<OneOffTokens>(&hash).await? else {
                 return Err(REFUSED);
             };
-            if row.purpose != OneOffPurpose::LogIn {
+            if row.purpose == OneOffPurpose::OpenId {
                 return Err(REFUSED);
             }
             let mut tx = Tx::new();
@@ -35,7 +42,11 @@ impl Accounts {
             self.store().commit(tx).await?;
             Ok(row)
         })?;
-        if row.expires <= self.world().now() { Err(REFUSED) } else { Ok(row.user) }
+        let by = match row.purpose {
+            OneOffPurpose::SignOn => LogInMethod::SingleSignOn,
+            _ => LogInMethod::Token,
+        };
+        if row.expires <= self.world().now() { Err(REFUSED) } else { Ok((row.user, by)) }
     }
 
     /// An OpenID token; gives it and its lifetime in milliseconds.

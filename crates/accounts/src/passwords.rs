@@ -7,16 +7,21 @@ use argon2::{
     Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version,
     password_hash::SaltString,
 };
-use chappe_store::{Tx, accounts::Passwords};
+use chappe_store::{
+    Reader, Tx,
+    accounts::{BcryptCost, Passwords},
+};
 use ruma::UserId;
 use tokio::sync::OwnedSemaphorePermit;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use crate::{Accounts, Error, PasswordPolicy, Weakness};
+use crate::{Accounts, Error, PasswordPolicy, Pepper, Weakness, users::beyond};
 
-/// The longest password that is looked at, in bytes.
+/// The longest password that is looked at, in characters, as Synapse counts.
 const LONGEST: usize = 512;
+/// What bcrypt reads of a password, in bytes.
+const BCRYPT_READS: usize = 72;
 
 /// The highest cost of an imported hash: about two seconds.
 const MOST_BCRYPT: u32 = 15;
@@ -24,6 +29,8 @@ const MOST_BCRYPT: u32 = 15;
 const MOST_KIB: u32 = 256 << 10;
 const MOST_PASSES: u32 = 16;
 const MOST_LANES: u32 = 16;
+/// Hashes read at once.
+const PAGE: usize = 1_000;
 
 const REFUSED: Error = Error::Forbidden("Invalid username or password");
 
@@ -66,16 +73,75 @@ fn is_bcrypt(hash: &str) -> bool {
     hash.starts_with("$2")
 }
 
-/// Whether a password fits a bcrypt hash, as Synapse makes it: normalised, and with the pepper behind.
+/// The cost that a bcrypt hash names.
+fn bcrypt_cost(hash: &str) -> Option<u64> {
+    is_bcrypt(hash).then(|| hash.split('$').nth(2)?.parse().ok()).flatten()
+}
+
+fn is_too_long(password: &str) -> bool {
+    password.chars().count() > LONGEST
+}
+
+/// A password as it is hashed: the same however a keyboard composes its letters.
+fn normalised(password: &str) -> Zeroizing<String> {
+    Zeroizing::new(password.nfkc().collect())
+}
+
+/// Whether a normalised password fits a bcrypt hash, as Synapse makes it: with the pepper behind, cut where bcrypt stops reading.
 fn fits_bcrypt(password: &str, pepper: &str, hash: &str) -> bool {
-    let peppered = Zeroizing::new(password.nfkc().chain(pepper.chars()).collect::<String>());
-    bcrypt::verify(peppered.as_bytes(), hash).unwrap_or(false)
+    let mut peppered = Zeroizing::new([password.as_bytes(), pepper.as_bytes()].concat());
+    peppered.truncate(BCRYPT_READS);
+    bcrypt::verify(&*peppered, hash).unwrap_or(false)
+}
+
+fn fits_argon2(password: &str, hash: &str) -> bool {
+    let Ok(hash) = PasswordHash::new(hash) else { return false };
+    Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
+}
+
+/// Takes the time that a bcrypt hash of the cost `dearest` takes longer than one of the cost `spent`, 0 for none at all.
+fn spend_bcrypt(spent: u64, dearest: u64) {
+    // Each step of the cost doubles the time: all from one cost up to another make the difference.
+    let costs = if spent == 0 { dearest..=dearest } else { spent..=dearest.saturating_sub(1) };
+    for cost in costs {
+        let _ = bcrypt::verify("", &bcrypt_decoy(cost));
+    }
+}
+
+fn bcrypt_decoy(cost: u64) -> String {
+    format!("$2b${cost:02}${}", ".".repeat(53))
+}
+
+/// What a password is compared with. It takes as long for everybody, also for nobody: one argon2 hash, and the dearest bcrypt
+/// hash as long as there are any.
+struct Trial {
+    given: Zeroizing<String>,
+    stored: Option<String>,
+    pepper: Pepper,
+    decoy: String,
+    dearest_bcrypt: u64,
+}
+
+impl Trial {
+    fn is_passed(&self) -> bool {
+        let (given, normal) = (self.given.as_str(), normalised(&self.given));
+        let bcrypt = self.stored.as_ref().and_then(|hash| Some((hash, bcrypt_cost(hash)?)));
+        let argon2 = self.stored.as_ref().filter(|_| bcrypt.is_none());
+        let hash = argon2.unwrap_or(&self.decoy);
+        // A hash made elsewhere, or here before passwords were normalised, is of what was typed.
+        let by_argon2 = fits_argon2(&normal, hash) || (given != *normal && fits_argon2(given, hash));
+        let by_bcrypt = bcrypt.is_some_and(|(hash, _)| fits_bcrypt(&normal, self.pepper.reveal(), hash));
+        if self.dearest_bcrypt > 0 {
+            spend_bcrypt(bcrypt.map_or(0, |(_, cost)| cost), self.dearest_bcrypt);
+        }
+        by_argon2 || by_bcrypt
+    }
 }
 
 impl Accounts {
-    /// Checks a new password against the policy: [`Error::WeakPassword`], [`Error::TooLarge`] beyond 512 bytes.
+    /// Checks a new password against the policy: [`Error::WeakPassword`], [`Error::TooLarge`] beyond 512 characters.
     pub fn check_password(&self, password: &str) -> Result<(), Error> {
-        if password.len() > LONGEST {
+        if is_too_long(password) {
             return Err(Error::TooLarge("password"));
         }
         match weakness(&self.config().password.policy, password) {
@@ -87,38 +153,85 @@ impl Accounts {
     /// Checks a password for log-in. Unknown users, closed accounts and wrong passwords look the same and take the
     /// same time: [`Error::Forbidden`].
     pub async fn verify_password(&self, user: &UserId, password: &str) -> Result<(), Error> {
-        if password.len() > LONGEST {
+        if is_too_long(password) {
             return Err(REFUSED);
         }
         let turn = self.hashing_turn().await?;
-        let stored = match self.user(user).await? {
-            Some(found) if found.deactivated.is_none() => {
-                self.store().read().get::<Passwords>(&user.to_owned()).await?
-            }
-            _ => None,
+        let is_open = self.user(user).await?.is_some_and(|found| found.deactivated.is_none());
+        let key = user.to_owned();
+        let reader = self.store().read();
+        let (hashes, costs) = reader.get_both::<Passwords, BcryptCost>(&[key], &[()]).await?;
+        drop(reader);
+        let stored = hashes.into_iter().flatten().next().filter(|_| is_open);
+        let known = costs.into_iter().flatten().next().unwrap_or_default();
+        let cost = stored.as_deref().and_then(bcrypt_cost).unwrap_or_default();
+        let trial = Trial {
+            given: Zeroizing::new(password.to_owned()),
+            stored: stored.clone(),
+            pepper: self.config().password.bcrypt_pepper.clone(),
+            decoy: self.decoy()?,
+            dearest_bcrypt: known.max(cost),
         };
-        let phc = match &stored {
-            Some(phc) => phc.clone(),
-            None => self.decoy()?,
-        };
-        let given = Zeroizing::new(password.to_owned());
-        let pepper = self.config().password.bcrypt_pepper.clone();
         let check = move || {
             let _turn = turn;
-            if is_bcrypt(&phc) {
-                return fits_bcrypt(&given, pepper.reveal(), &phc);
-            }
-            let Ok(hash) = PasswordHash::new(&phc) else { return false };
-            Argon2::default().verify_password(given.as_bytes(), &hash).is_ok()
+            trial.is_passed()
         };
-        let matches = self.world().spawn_blocking(check).await.map_err(|_| Error::Busy)?;
-        let Some(stored) = stored.filter(|_| matches) else { return Err(REFUSED) };
-        if !self.is_current(&stored)
+        let passed = self.world().spawn_blocking(check).await.map_err(|_| Error::Busy)?;
+        if cost > known {
+            self.note_bcrypt_cost(cost).await?;
+        }
+        let Some(stored) = stored.filter(|_| passed) else { return Err(REFUSED) };
+        // Behind what bcrypt reads, anything may have been typed: a hash of all of it could shut the user out.
+        let is_whole = !is_bcrypt(&stored) || normalised(password).len() < BCRYPT_READS;
+        if is_whole
+            && !self.is_current(&stored)
             && let Err(error) = self.renew_hash(user, password, &stored).await
         {
             tracing::warn!(%user, %error, "a password hash keeps its old cost until the next log-in");
         }
         Ok(())
+    }
+
+    /// Notes that there are bcrypt hashes of this cost.
+    async fn note_bcrypt_cost(&self, cost: u64) -> Result<(), Error> {
+        let mut tx = Tx::new();
+        tx.put::<BcryptCost>(&(), &cost);
+        Ok(self.store().commit(tx).await.map(drop)?)
+    }
+
+    /// The same as part of making an account.
+    pub(crate) async fn draft_bcrypt_cost(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        hash: &str,
+    ) -> Result<(), Error> {
+        let Some(cost) = bcrypt_cost(hash) else { return Ok(()) };
+        if reader.get::<BcryptCost>(&()).await?.is_none_or(|known| known < cost) {
+            tx.put::<BcryptCost>(&(), &cost);
+        }
+        Ok(())
+    }
+
+    /// Looks which bcrypt hashes are left, if there were any: without them, log-ins cost less. Meant to be called at the start.
+    pub async fn settle_bcrypt_cost(&self) -> Result<(), Error> {
+        let reader = self.store().read();
+        let Some(known) = reader.get::<BcryptCost>(&()).await? else { return Ok(()) };
+        let (mut from, mut left) = (String::new(), None);
+        loop {
+            let page = reader.scan_from::<Passwords>(&(), &from, PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            from = beyond(last);
+            left = left.max(page.iter().filter_map(|(_, hash)| bcrypt_cost(hash)).max());
+        }
+        drop(reader);
+        let mut tx = Tx::new();
+        tx.expect::<BcryptCost>(&(), Some(&known));
+        match left {
+            Some(cost) => tx.put::<BcryptCost>(&(), &cost),
+            None => tx.delete::<BcryptCost>(&()),
+        };
+        Ok(self.store().commit(tx).await.map(drop)?)
     }
 
     /// Whether a hash costs what the configuration says.
@@ -151,7 +264,7 @@ impl Accounts {
         let turn = self.hashing_turn().await?;
         let argon = self.argon()?;
         let salt = SaltString::encode_b64(&self.world().bytes::<16>()).map_err(|_| Error::Busy)?;
-        let password = Zeroizing::new(password.to_owned());
+        let password = normalised(password);
         let hash = move || {
             let _turn = turn;
             argon.hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string())
@@ -190,7 +303,9 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use super::{PasswordPolicy, Weakness, fits_bcrypt, is_hash, weakness};
+    use super::{
+        PasswordPolicy, Weakness, bcrypt_cost, bcrypt_decoy, fits_bcrypt, is_hash, normalised, weakness,
+    };
 
     #[test]
     fn weaknesses_are_told_in_their_order() {
@@ -216,10 +331,17 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_as_long_as_a_hash_is_one() {
+        assert!(is_hash(&bcrypt_decoy(4)) && bcrypt_cost(&bcrypt_decoy(12)) == Some(12));
+        assert!(!bcrypt::verify("", &bcrypt_decoy(4)).unwrap());
+    }
+
+    #[test]
     fn hashes_of_another_server_are_told_from_other_texts() {
         let hash = bcrypt::hash("pass\u{212b}pepper".replace('\u{212b}', "\u{c5}"), 4).unwrap();
-        assert!(is_hash(&hash) && fits_bcrypt("pass\u{212b}", "pepper", &hash), "normalised");
-        assert!(!fits_bcrypt("pass", "pepper", &hash) && !fits_bcrypt("pass\u{212b}", "", &hash));
+        let fits = |password: &str, pepper| fits_bcrypt(&normalised(password), pepper, &hash);
+        assert!(is_hash(&hash) && fits("pass\u{212b}", "pepper") && fits("passA\u{30a}", "pepper"));
+        assert!(!fits("pass", "pepper") && !fits("pass\u{212b}", ""));
         assert!(is_hash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"));
         let costly = ["m=4194304,t=1,p=1", "m=8,t=4294967295,p=1"]
             .map(|cost| format!("$argon2id$v=19${cost}$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"));

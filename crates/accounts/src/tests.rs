@@ -59,6 +59,7 @@ async fn log_in(accounts: &Accounts, user: &UserId, device: &str) -> Issued {
         device_id: Some(OwnedDeviceId::from(device)),
         device_name: Some(format!("{device} of {user}")),
         refreshing: Refreshing::No,
+        by: None,
     };
     accounts.log_in(log_in).await.unwrap()
 }

@@ -1,12 +1,12 @@
 //! Access and refresh tokens: stored as SHA-256 only, answered from memory on the hot path.
 
 use chappe_store::{
-    Direction, Json, Reader, Tx,
+    AccountNews, Direction, Json, LogInMethod, Reader, Tx,
     accounts::{
         AccessToken, AccessTokens, Device, DeviceTokens, Devices, OAuthLogIn, RefreshToken, RefreshTokens,
         User, Users,
     },
-    oauth::{LogOuts, TokenFamilies},
+    oauth::{BrowserSessions, LogOuts, TokenFamilies},
 };
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
@@ -35,6 +35,8 @@ pub struct LogIn {
     pub device_name: Option<String>,
     /// Whether the client can refresh.
     pub refreshing: Refreshing,
+    /// How the user proved who they are; `None` where that is counted elsewhere.
+    pub by: Option<LogInMethod>,
 }
 
 /// Tokens handed out. The only time they are seen in clear.
@@ -232,6 +234,9 @@ impl Accounts {
         self.draft_device(reader, tx, &arrival).await?;
         revoke_device_tokens(reader, tx, user, device).await?;
         self.draft_pair(tx, user, pair, None);
+        if let Some(by) = log_in.by {
+            tx.log(self.news(user, AccountNews::LoggedIn(by)));
+        }
         Ok(())
     }
 
@@ -317,32 +322,40 @@ impl Accounts {
 
     /// Ends all devices of a user, their log-ins in browsers and what was granted in those; gives the devices that were.
     pub async fn log_out_all(&self, user: &UserId) -> Result<Vec<OwnedDeviceId>, Error> {
-        self.log_out_everywhere(user, None).await
-    }
-
-    /// Ends devices as an administrator does: the user's log-ins in browsers, with which they could make others, end too.
-    pub async fn shut_out(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<(), Error> {
-        self.log_out_everywhere(user, Some(devices)).await.map(drop)
-    }
-
-    /// Ends all devices, or those named, and everything that hangs on [`Accounts::log_in_mark`].
-    async fn log_out_everywhere(
-        &self,
-        user: &UserId,
-        named: Option<&[OwnedDeviceId]>,
-    ) -> Result<Vec<OwnedDeviceId>, Error> {
         let done = retry!({
             let reader = self.store().read();
-            let devices = match named {
-                Some(named) => named.to_vec(),
-                None => self.device_ids(&reader, user).await?,
-            };
+            let devices = self.device_ids(&reader, user).await?;
             let mut tx = Tx::new();
             self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
             tx.add::<LogOuts>(&user.to_owned(), 1);
             drop(reader);
             self.store().commit(tx).await?;
             Ok(devices)
+        });
+        self.inner.cache.forget(user);
+        done
+    }
+
+    /// Ends devices as an administrator does: the log-ins of the browsers in which they were granted, with which they could
+    /// come back, end too. Where it is not known which those are, all of the user do.
+    pub async fn shut_out(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<(), Error> {
+        let done = retry!({
+            let reader = self.store().read();
+            let keys: Vec<_> = devices.iter().map(|device| (user.to_owned(), device.clone())).collect();
+            let heads = reader.get_many::<Devices>(&keys).await?;
+            let mut tx = Tx::new();
+            self.draft_device_ends(&reader, &mut tx, user, devices).await?;
+            let grants = heads.into_iter().flatten().filter_map(|Json(head)| head.oauth);
+            let browsers: Vec<_> = grants.map(|grant| grant.browser).collect();
+            for browser in browsers.iter().flatten() {
+                tx.delete::<BrowserSessions>(browser);
+            }
+            if browsers.contains(&None) {
+                tx.add::<LogOuts>(&user.to_owned(), 1);
+            }
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
         });
         self.inner.cache.forget(user);
         done

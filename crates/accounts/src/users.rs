@@ -1,10 +1,10 @@
 //! Local users: making, finding, changing, closing.
 
 use chappe_store::{
-    Json, LogEntry, Reader, Tx,
+    AccountNews, Json, LogEntry, Reader, Tx,
     accounts::{
-        Deactivation, Departures, FormerOwners, Passwords, RegistrationTokens, Threepid, ThreepidOwners,
-        Threepids, User, UserKind, Users,
+        Deactivation, Departures, FormerOwners, LastActive, Passwords, RegistrationTokens, Threepid,
+        ThreepidOwners, Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     identity::Validations,
@@ -95,11 +95,29 @@ impl Accounts {
             self.draft_user(&reader, &mut tx, &user, &new).await?;
             if let Some(hash) = &hash {
                 tx.put::<Passwords>(&user, hash);
+                self.draft_bcrypt_cost(&reader, &mut tx, hash).await?;
             }
             drop(reader);
             self.store().commit(tx).await?;
             Ok(user.clone())
         })
+    }
+
+    /// The checks of [`Accounts::create_user`] without making anything.
+    pub async fn check_new_user(&self, new: &NewUser) -> Result<(), Error> {
+        self.check_available(new.localpart.as_deref().unwrap_or_default(), new.kind).await?;
+        if let Some(password) = &new.password {
+            self.check_password(password)?;
+        }
+        if new.password_hash.as_ref().is_some_and(|hash| !is_hash(hash)) {
+            return Err(no_hash());
+        }
+        let Some(address) = &new.email else { return Ok(()) };
+        let owner = ("email".to_owned(), address.clone());
+        match self.store().read().get::<ThreepidOwners>(&owner).await? {
+            Some(_) => Err(Error::ThreepidInUse),
+            None => Ok(()),
+        }
     }
 
     /// What is kept of a new account's password.
@@ -109,7 +127,7 @@ impl Accounts {
                 self.check_password(password)?;
                 Ok(Some(self.hash_password(password).await?))
             }
-            (None, Some(hash)) if !is_hash(hash) => Err(Error::invalid("not a hash of bcrypt or argon2")),
+            (None, Some(hash)) if !is_hash(hash) => Err(no_hash()),
             (None, hash) => Ok(hash.clone()),
         }
     }
@@ -183,8 +201,13 @@ impl Accounts {
             let value = serde_json::Value::from(name.as_str()).to_string();
             tx.put::<Profiles>(&(user.clone(), "displayname".to_owned()), &value.into_bytes());
         }
-        tx.log(LogEntry::Profile { user: user.clone() });
+        tx.log(LogEntry::Profile { user: user.clone() }).log(self.news(user, AccountNews::Made));
         self.draft_bindings(reader, tx, user, new).await
+    }
+
+    /// What the log says of an account.
+    pub(crate) fn news(&self, user: &UserId, what: AccountNews) -> LogEntry {
+        LogEntry::Account { user: user.to_owned(), at: self.world().now(), what }
     }
 
     /// What binds a new account to the world: its address, its account with an identity provider, the token it used.
@@ -305,44 +328,60 @@ impl Accounts {
     pub async fn deactivate(&self, user: &UserId, erase: Erase) -> Result<(), Error> {
         let done = retry!({
             let reader = self.store().read();
-            let key = user.to_owned();
-            let Json(old) = reader.get::<Users>(&key).await?.ok_or(Error::NotFound("user"))?;
+            let record = reader.get::<Users>(&user.to_owned()).await?.ok_or(Error::NotFound("user"))?;
             let mut tx = Tx::new();
-            let mut record = old.clone();
-            let before = old.deactivated.clone();
-            let at = before.as_ref().map_or(self.world().now(), |closed| closed.at);
-            let erase = erase == Erase::Yes || before.as_ref().is_some_and(|closed| closed.erase);
-            let mut addresses = before.map(|closed| closed.addresses).unwrap_or_default();
-            addresses.extend(self.draft_threepid_ends(&reader, &mut tx, user).await?);
-            draft_former_owner(&mut tx, user, &addresses, erase);
-            addresses.retain(|_| !erase);
-            record.deactivated = Some(Deactivation { at, erase, addresses });
-            record.revision += 1;
-            record.admin = false;
-            record.ends = None;
-            tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
-            tx.delete::<Passwords>(&key).put::<Departures>(&key, &self.world().now());
-            // Browsers of those without a password, too: they would be logged in again once the account is opened.
-            tx.add::<LogOuts>(&key, 1);
-            let devices = self.device_ids(&reader, user).await?;
-            self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
-            self.draft_identity_ends(&reader, &mut tx, user).await?;
-            self.draft_no_end(&reader, &mut tx, &key).await?;
-            self.draft_pusher_ends(&reader, &mut tx, user, |_| true).await?;
-            if erase {
-                self.draft_external_ends(&reader, &mut tx, user, None).await?;
-                tx.delete_prefix::<Profiles>(&key);
-                tx.delete_prefix::<AccountData>(&key).delete_prefix::<AccountDataChanges>(&key);
-                tx.delete::<AccountDataCounts>(&key).delete_prefix::<Filters>(&key);
-            }
-            // Whoever finds people has to know, erased or not.
-            tx.log(LogEntry::Profile { user: key.clone() });
+            self.draft_closing(&reader, &mut tx, (user, record.0), erase).await?;
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())
         });
         self.inner.cache.forget(user);
         done
+    }
+
+    /// What closing an account writes, if its record is still `old` by then.
+    pub(crate) async fn draft_closing(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        (user, old): (&UserId, User),
+        erase: Erase,
+    ) -> Result<(), Error> {
+        let key = user.to_owned();
+        let mut record = old.clone();
+        let before = old.deactivated.clone();
+        if before.is_none() {
+            tx.log(self.news(user, AccountNews::Closed));
+        }
+        let at = before.as_ref().map_or(self.world().now(), |closed| closed.at);
+        let erase = erase == Erase::Yes || before.as_ref().is_some_and(|closed| closed.erase);
+        let mut addresses = before.map(|closed| closed.addresses).unwrap_or_default();
+        addresses.extend(self.draft_threepid_ends(reader, tx, user).await?);
+        draft_former_owner(tx, user, &addresses, erase);
+        addresses.retain(|_| !erase);
+        record.deactivated = Some(Deactivation { at, erase, addresses });
+        record.revision += 1;
+        record.admin = false;
+        record.ends = None;
+        tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
+        tx.delete::<Passwords>(&key).put::<Departures>(&key, &self.world().now());
+        // Browsers of those without a password, too: they would be logged in again once the account is opened.
+        tx.add::<LogOuts>(&key, 1);
+        let devices = self.device_ids(reader, user).await?;
+        self.draft_device_ends(reader, tx, user, &devices).await?;
+        self.draft_identity_ends(reader, tx, user).await?;
+        self.draft_no_end(reader, tx, &key).await?;
+        self.draft_pusher_ends(reader, tx, user, |_| true).await?;
+        if erase {
+            self.draft_external_ends(reader, tx, user, None).await?;
+            tx.delete_prefix::<Profiles>(&key);
+            tx.delete_prefix::<AccountData>(&key).delete_prefix::<AccountDataChanges>(&key);
+            tx.delete::<AccountDataCounts>(&key).delete_prefix::<Filters>(&key);
+            tx.delete::<LastActive>(&key);
+        }
+        // Whoever finds people has to know, erased or not.
+        tx.log(LogEntry::Profile { user: key });
+        Ok(())
     }
 
     /// Opens a closed account again; a password is set separately.
@@ -382,8 +421,12 @@ impl Accounts {
         if let Some(ends) = record.ends {
             self.draft_end(reader, tx, user, (ends, None)).await?;
         }
+        let was_closed = old.deactivated.is_some();
         tx.expect::<Users>(user, Some(&Json(old))).put::<Users>(user, &Json(record.clone()));
         tx.delete::<Departures>(user).log(LogEntry::Profile { user: user.clone() });
+        if was_closed {
+            tx.log(self.news(user, AccountNews::Reopened));
+        }
         Ok(record)
     }
 
@@ -489,6 +532,10 @@ async fn draft_spent_validation(reader: &Reader<'_>, tx: &mut Tx, sid: &str) -> 
     let found = found.ok_or(Error::Forbidden("this proof of an address is used up"))?;
     tx.expect::<Validations>(&key, Some(&found)).delete::<Validations>(&key);
     Ok(())
+}
+
+fn no_hash() -> Error {
+    Error::invalid("not a hash of bcrypt or argon2")
 }
 
 /// Remembers whose some addresses were, or forgets it.

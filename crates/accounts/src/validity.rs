@@ -5,7 +5,7 @@
 
 use chappe_rules::glob::{Glob, folded};
 use chappe_store::{
-    Json, Reader, Table, Tx,
+    AccountNews, Json, Reader, Table, Tx,
     accounts::{Expiries, Threepids, User, UserKind, Users},
     validity::{
         Enrolment, Enrolments, Renewal, RenewalCode, RenewalLink, RenewalLinks, Renewals, RenewalsDue,
@@ -14,13 +14,13 @@ use chappe_store::{
 use ruma::{OwnedUserId, UserId};
 
 use crate::{
-    Accounts, Error,
+    Accounts, Erase, Error,
     retry::retry,
     tokens::{refusal, sha256},
     users::beyond,
 };
 
-const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 /// Links of one account that are good at a time.
 const LINKS: usize = 10;
 /// Wrong codes after which a code is dead.
@@ -72,8 +72,8 @@ pub enum Duty {
     Done,
     /// Mail its user; this is noted already.
     Mail(Reminder),
-    /// Close it: nobody has renewed it.
-    Close,
+    /// Nothing more: it was closed, since nobody had renewed it.
+    Closed,
 }
 
 /// What became of a renewal.
@@ -176,6 +176,17 @@ impl Accounts {
     /// until now renews nothing more. [`Error::NotFound`], [`Error::Deactivated`]; [`Error::Invalid`] for accounts that
     /// never end.
     pub async fn set_end(&self, user: &UserId, ends: u64, mails: Option<bool>) -> Result<(), Error> {
+        self.change_end(user, |_| ends, mails, None).await.map(drop)
+    }
+
+    /// Has an account end when `ends` says, which is given the end until now; gives the new one. The log gets `news`.
+    async fn change_end(
+        &self,
+        user: &UserId,
+        ends: impl Fn(Option<u64>) -> u64 + Send + Sync,
+        mails: Option<bool>,
+        news: Option<AccountNews>,
+    ) -> Result<u64, Error> {
         let done = retry!({
             let reader = self.store().read();
             let key = user.to_owned();
@@ -186,13 +197,16 @@ impl Accounts {
             if !self.accounts_end() || old.kind != UserKind::User {
                 return Err(Error::invalid("this account has no end"));
             }
-            let mut tx = Tx::new();
+            let (mut tx, ends) = (Tx::new(), ends(old.ends));
             let record = User { ends: Some(ends), revision: old.revision + 1, ..old.clone() };
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
             self.draft_end(&reader, &mut tx, &key, (ends, mails)).await?;
+            if let Some(news) = news {
+                tx.log(self.news(user, news));
+            }
             drop(reader);
             self.store().commit(tx).await?;
-            Ok(())
+            Ok(ends)
         });
         self.inner.cache.forget(user);
         done
@@ -200,10 +214,8 @@ impl Accounts {
 
     /// Gives an account another period from now on, unless it has longer already; gives its end.
     pub async fn renew(&self, user: &UserId) -> Result<u64, Error> {
-        let known = self.user(user).await?.and_then(|record| record.ends).unwrap_or_default();
-        let ends = known.max(self.world().now() + self.period());
-        self.set_end(user, ends, None).await?;
-        Ok(ends)
+        let ends = |known: Option<u64>| known.unwrap_or_default().max(self.world().now() + self.period());
+        self.change_end(user, ends, None, Some(AccountNews::Renewed)).await
     }
 
     /// As [`Accounts::set_end`], from now on for another period if no end is said; gives the end.
@@ -282,7 +294,8 @@ impl Accounts {
         Ok(rows.into_iter().map(|(key, ())| key).take_while(|(at, _)| *at <= now).collect())
     }
 
-    /// Looks at an account whose time has come. Of several mails that should have gone out meanwhile, as after a stop or a
+    /// Looks at an account whose time has come, and closes it where that is due: in one batch with the look at what would have
+    /// renewed it. Of several mails that should have gone out meanwhile, as after a stop or a
     /// jump of the clock, only the last one does.
     pub async fn look_at_end(&self, user: &UserId) -> Result<Duty, Error> {
         let key = user.to_owned();
@@ -290,17 +303,20 @@ impl Accounts {
             let reader = self.store().read();
             let now = self.world().now();
             let Some(row) = reader.get::<Renewals>(&key).await? else { return Ok(Duty::Done) };
-            let record = reader.get::<Users>(&key).await?.map(|Json(record)| record);
-            let Some(ends) = record.and_then(|record| record.ends).filter(|_| row.0.due <= now) else {
-                return Ok(Duty::Done);
-            };
+            let Some(Json(record)) = reader.get::<Users>(&key).await? else { return Ok(Duty::Done) };
+            let Some(ends) = record.ends.filter(|_| row.0.due <= now) else { return Ok(Duty::Done) };
             if self.is_exempt(&reader, user).await? {
                 self.renew(user).await?;
                 return Ok(Duty::Done);
             }
             let close_after = u64::from(self.config().validity.close_after_days) * DAY_MS;
             if row.0.ended.is_some_and(|ended| close_after > 0 && ended + close_after <= now) {
-                return Ok(Duty::Close);
+                let mut tx = Tx::new();
+                self.draft_closing(&reader, &mut tx, (user, record), Erase::No).await?;
+                drop(reader);
+                self.store().commit(tx).await?;
+                self.inner.cache.forget(user);
+                return Ok(Duty::Closed);
             }
             let mut new = row.0.clone();
             if ends <= now {

@@ -24,7 +24,7 @@ use chappe_web::Routes;
 use chappe_world::World;
 use ruma::UserId;
 
-use crate::Jobs;
+use crate::{Jobs, Statistics};
 
 pub(crate) use self::{
     admit::{Administrator, Paths},
@@ -52,6 +52,8 @@ pub struct Api {
     pub media: Media,
     /// Long work.
     pub jobs: Jobs,
+    /// What is counted.
+    pub statistics: Statistics,
 }
 
 /// Every endpoint; `register` with its shared secret is apart.

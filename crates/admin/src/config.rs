@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::StatisticsConfig;
+
 /// `[admin]`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -12,6 +14,8 @@ pub struct Config {
     pub registration_shared_secret: Option<String>,
     /// A file that holds it.
     pub registration_shared_secret_file: Option<PathBuf>,
+    /// What is counted.
+    pub statistics: StatisticsConfig,
 }
 
 impl std::fmt::Debug for Config {

@@ -7,10 +7,12 @@ mod api;
 mod backup;
 mod config;
 mod error;
+mod import;
 mod jobs;
 mod network_file;
 mod register;
 mod run;
+mod statistics;
 mod verb;
 
 pub use self::{
@@ -22,8 +24,9 @@ pub use self::{
     network_file::ListFile,
     register::{SharedSecret, register_routes},
     run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
+    statistics::{Grouping, Statistics, StatisticsConfig, StatisticsDeps},
     verb::{
         Audit as AuditVerb, Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Network, Notices,
-        Reports, Rooms, Servers, Tokens, Users, Verb,
+        Reports, Rooms, Servers, Stats, Tokens, Users, Verb,
     },
 };

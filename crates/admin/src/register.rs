@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use axum::{Json, Router, extract::State, routing::get};
-use chappe_accounts::{Accounts, LogIn, NewUser, Refreshing, UserKind};
+use chappe_accounts::{Accounts, LogIn, LogInMethod, NewUser, Refreshing, UserKind};
 use chappe_web::Error;
 use chappe_world::World;
 use http::StatusCode;
@@ -126,8 +126,13 @@ async fn create(desk: &Desk, registration: Registration) -> Result<Json<Register
         })
         .await
         .map_err(|error| refused(&error))?;
-    let log_in =
-        LogIn { user_id: user_id.clone(), device_id: None, device_name: None, refreshing: Refreshing::No };
+    let log_in = LogIn {
+        user_id: user_id.clone(),
+        device_id: None,
+        device_name: None,
+        refreshing: Refreshing::No,
+        by: Some(LogInMethod::SignUp),
+    };
     let issued = desk.accounts.log_in(log_in).await.map_err(|error| refused(&error))?;
     Ok(Json(Registered {
         access_token: issued.access_token,

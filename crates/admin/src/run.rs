@@ -10,6 +10,7 @@ mod notices;
 mod reports;
 mod rooms;
 mod servers;
+mod stats;
 mod tokens;
 mod users;
 
@@ -26,8 +27,8 @@ use ruma::{OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub(crate) use self::media::quarantine_room;
-use crate::{Error, Jobs, Note, Places, Verb, backup};
+pub(crate) use self::{media::quarantine_room, users::user_id};
+use crate::{Error, Jobs, Note, Places, Statistics, Verb, backup};
 
 /// Path of verbs on the admin socket.
 pub const RUN_PATH: &str = "/verb";
@@ -67,6 +68,8 @@ pub struct Running {
     pub media: chappe_media::Media,
     /// Work in the background.
     pub jobs: Jobs,
+    /// What is counted.
+    pub statistics: Statistics,
     /// Is told the new list of servers; `None` is every server.
     pub servers_changed: ServersChanged,
     /// When the server started, in milliseconds since 1970.
@@ -144,6 +147,7 @@ impl Admin {
             Verb::Notices(verb) => notices::run(&self.deps, verb).await,
             Verb::Jobs(verb) => jobs::run(&self.deps, verb).await,
             Verb::Audit(verb) => audit::run(&self.deps, verb).await,
+            Verb::Stats(verb) => stats::run(&self.deps, verb).await,
             Verb::Backup { folder } => self.backup(folder).await,
             Verb::Status => self.status().await,
         }

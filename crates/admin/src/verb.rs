@@ -6,6 +6,8 @@ use clap::Subcommand;
 use ruma::{OwnedMxcUri, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
+use crate::Grouping;
+
 /// A verb of `chappe admin`.
 #[derive(Subcommand, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +48,8 @@ pub enum Verb {
     /// What administrators did, and what came of it
     #[command(subcommand)]
     Audit(Audit),
+    /// How much happened, by day, domain and kind; nothing about small groups
+    Stats(Stats),
     /// Copy database, media and signing key into a new folder, without a pause; `chappe restore` puts them back
     Backup {
         /// The folder to make; the server's user must be allowed to
@@ -137,6 +141,16 @@ pub enum MapVerb {
         #[arg(value_name = "FILE", value_parser = contents)]
         text: String,
     },
+    /// Add the lines of a CSV file to the map, or change them; its first line names its columns: domain (or address,
+    /// *.domain, *), homeserver, and if wanted `shadow_homeserver`, `requires_invite` (true or false)
+    Merge {
+        /// The file, - for standard input
+        #[arg(value_name = "FILE", value_parser = contents)]
+        text: String,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print the map in the form of info.yaml
     Export,
 }
@@ -200,6 +214,9 @@ pub enum Users {
         // Named so that the audit log leaves it out: there are hashes of passwords in it.
         #[serde(rename = "secrets")]
         text: String,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Set a new password and log all devices out; it is drawn and shown unless one is given
     ResetPassword {
@@ -498,6 +515,23 @@ pub enum Jobs {
     List,
 }
 
+/// `chappe admin stats`.
+#[derive(clap::Args, Serialize, Deserialize)]
+pub struct Stats {
+    /// The first day, as 2026-11-30 (UTC); 30 days before the last one unless given
+    #[arg(long)]
+    pub from: Option<String>,
+    /// The last day; today unless given
+    #[arg(long)]
+    pub to: Option<String>,
+    /// Put the days together by domain and kind, or by kind alone
+    #[arg(long)]
+    pub by: Option<Grouping>,
+    /// Print comma-separated values
+    #[arg(long)]
+    pub csv: bool,
+}
+
 /// `chappe admin audit`.
 #[derive(Subcommand, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -538,6 +572,7 @@ impl Verb {
                 | Self::Reports(Reports::List { .. })
                 | Self::Jobs(Jobs::List)
                 | Self::Audit(_)
+                | Self::Stats(_)
                 | Self::Status
         )
     }

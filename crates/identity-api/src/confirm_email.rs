@@ -31,6 +31,7 @@ pub(crate) async fn show(State(identity): State<Identity>, Query(link): Query<Li
             let ask = Page::Confirm {
                 address: &pending.address,
                 purpose: pending.purpose,
+                reopens: pending.reopens,
                 action: SERVICE_CONFIRM_PATH,
                 sid: &link.sid,
                 token: &link.token,

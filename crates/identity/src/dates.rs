@@ -16,9 +16,46 @@ pub fn moment(ms: u64) -> String {
     format!("{year:04}-{month:02}-{date:02} {hour:02}:{minute:02} UTC")
 }
 
+/// The day of a date such as `2026-11-30`, counted from 1970; `None` for what is none.
+pub fn day_of(date: &str) -> Option<u64> {
+    let mut parts = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if !(1970..10_000).contains(&year) || !(1..=12).contains(&month) || day == 0 {
+        return None;
+    }
+    // Counted from the first of March, as above.
+    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
+    let (era, year) = (year / 400, year % 400);
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    let days = era * 146_097 + year * 365 + year / 4 - year / 100 + of_year;
+    let days = days.checked_sub(719_468)?;
+    // What comes out as another date was none.
+    moment(days * 86_400_000).starts_with(date).then_some(days)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::moment;
+    use super::{day_of, moment};
+
+    #[test]
+    fn dates_and_days_belong_together() {
+        for day in (0..60_000).step_by(17) {
+            assert_eq!(day_of(&moment(day * 86_400_000)[..10]), Some(day));
+        }
+        for bad in [
+            "",
+            "2026",
+            "2026-13-01",
+            "2026-02-29",
+            "2026-2-3",
+            "26-01-01",
+            "2026-01-01x",
+            "1969-12-31",
+            "2026-04-31",
+        ] {
+            assert_eq!(day_of(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

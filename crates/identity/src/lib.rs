@@ -37,7 +37,7 @@ use self::throttle::Throttle;
 pub use self::{
     allow_list::{AllowList, Imported, ListedRule},
     config::{Addresses, Config, Language, MailConfig, Policy, PolicyText, Profile, Security, ServiceConfig},
-    dates::moment,
+    dates::{day_of, moment},
     email::{Email, InvalidEmail},
     error::Error,
     mail::{Mail, MailError, MailSecrets, Mailer, Smtp},

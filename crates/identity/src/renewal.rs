@@ -1,6 +1,6 @@
 //! Accounts that end: mails in time, pages, and the round that finds who is due.
 
-use chappe_accounts::{Accounts, Duty, Erase, Reminder, RenewalSecret, Renewed};
+use chappe_accounts::{Accounts, Duty, Reminder, RenewalSecret, Renewed};
 use ruma::{OwnedUserId, UserId, thirdparty::Medium};
 
 use crate::{
@@ -163,8 +163,7 @@ impl Renewals {
     async fn look_at(&self, user: &UserId) -> Result<(), RenewalError> {
         match self.accounts.look_at_end(user).await? {
             Duty::Done => Ok(()),
-            Duty::Close => {
-                self.accounts.deactivate(user, Erase::No).await?;
+            Duty::Closed => {
                 tracing::info!(%user, "an account that nobody renewed is closed");
                 Ok(())
             }

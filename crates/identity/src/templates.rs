@@ -10,8 +10,9 @@ use crate::{
 };
 
 /// Mails by the names that their files have.
-const MAILS: [(&str, Occasion); 7] = [
+const MAILS: [(&str, Occasion); 8] = [
     ("registration", Occasion::Confirm(Purpose::Registration)),
+    ("reopening", Occasion::Reopen),
     ("password_reset", Occasion::Confirm(Purpose::PasswordReset)),
     ("add_to_account", Occasion::Confirm(Purpose::AddToAccount)),
     ("bind", Occasion::Confirm(Purpose::Bind)),

@@ -11,6 +11,8 @@ use crate::{Email, Language};
 pub(crate) enum Occasion {
     /// Confirm the address with the link.
     Confirm(Purpose),
+    /// Confirm the address with the link, to open the closed account again that had it.
+    Reopen,
     /// Somebody wanted to sign up with an address that has an account.
     AlreadyRegistered,
     /// Somebody invites the address into a room.
@@ -79,6 +81,7 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
             button: "Confirm my address",
             outro: "If it was not you, do nothing: no account will be created with your address.",
         },
+        (Occasion::Reopen, language) => before_reopening(language),
         (Occasion::Confirm(Purpose::PasswordReset), Language::Fr) => Sentences {
             subject: "Nouveau mot de passe",
             intro: "Quelqu'un, sans doute vous, demande un nouveau mot de passe pour le compte de",
@@ -141,6 +144,25 @@ fn sentences(occasion: Occasion, language: Language) -> Sentences {
             intro: "Someone, most likely you, wanted to create an account, but there is one for",
             button: "",
             outro: "Log in with your password, or ask for a new one if you forgot it.",
+        },
+    }
+}
+
+fn before_reopening(language: Language) -> Sentences {
+    match language {
+        Language::Fr => Sentences {
+            subject: "Rouvrez votre compte",
+            intro: "Quelqu'un, sans doute vous, veut rouvrir le compte, fermé, qui avait l'adresse",
+            button: "Rouvrir mon compte",
+            outro: "Votre compte revient avec son nom et un nouveau mot de passe. \
+                    Si ce n'est pas vous, ne faites rien : le compte reste fermé.",
+        },
+        Language::En => Sentences {
+            subject: "Open your account again",
+            intro: "Someone, most likely you, wants to open the closed account again that had the address",
+            button: "Open my account again",
+            outro: "Your account comes back with its name and a new password. \
+                    If it was not you, do nothing: the account stays closed.",
         },
     }
 }
@@ -240,6 +262,8 @@ pub enum Page<'a> {
         address: &'a Email,
         /// What for.
         purpose: Purpose,
+        /// Whether it opens a closed account again.
+        reopens: bool,
         /// Path that the form is posted to.
         action: &'a str,
         /// Session id.
@@ -270,8 +294,9 @@ pub fn page(page: &Page<'_>, language: Language, service: &str) -> String {
     let french = language == Language::Fr;
     let say = |fr: &'static str, en: &'static str| if french { fr } else { en };
     let body = match page {
-        Page::Confirm { address, purpose, action, sid, token } => {
-            let sentences = sentences(Occasion::Confirm(*purpose), language);
+        Page::Confirm { address, purpose, reopens, action, sid, token } => {
+            let occasion = if *reopens { Occasion::Reopen } else { Occasion::Confirm(*purpose) };
+            let sentences = sentences(occasion, language);
             format!(
                 "<p>{} <b>{}</b>.</p><form method=\"post\" action=\"{}\">\
                  <input type=\"hidden\" name=\"sid\" value=\"{}\"><input type=\"hidden\" name=\"token\" value=\"{}\">\
@@ -386,6 +411,7 @@ mod tests {
         assert!(!confirmed.contains("<script>") && !confirmed.contains("<i>"));
         let confirm = Page::Confirm {
             address: &to,
+            reopens: false,
             purpose: Purpose::PasswordReset,
             action: "/x",
             sid: "\"><script>",

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use chappe_store::{
     Direction, Json, Reader, Tx,
-    accounts::Passwords,
+    accounts::{FormerOwners, Passwords},
     identity::{Purpose, Validation, Validations, ValidationsByExpiry, ValidationsBySecret},
 };
 use ring::digest::{SHA256, digest};
@@ -50,6 +50,8 @@ pub struct Pending {
     pub address: Email,
     /// What for.
     pub purpose: Purpose,
+    /// Whether it opens the closed account again that had the address.
+    pub reopens: bool,
 }
 
 /// A validation that was just confirmed.
@@ -120,6 +122,7 @@ impl Identity {
         }
         let known = self.owner(address).await?.is_some();
         match (purpose, known) {
+            (Purpose::Registration, false) if self.reopens(address).await? => Ok(Some(Occasion::Reopen)),
             (Purpose::Registration | Purpose::AddToAccount, false)
             | (Purpose::PasswordReset, true)
             | (Purpose::Bind, _) => Ok(Some(Occasion::Confirm(purpose))),
@@ -132,6 +135,12 @@ impl Identity {
             (Purpose::PasswordReset, false) if self.inner.config.hide_known_addresses => Ok(None),
             (Purpose::PasswordReset, false) => Err(Error::UnknownAddress),
         }
+    }
+
+    /// Whether signing up with an address opens a closed account again.
+    async fn reopens(&self, address: &Email) -> Result<bool, Error> {
+        let key = ("email".to_owned(), address.as_str().to_owned());
+        Ok(self.names_accounts() && self.inner.store.read().get::<FormerOwners>(&key).await?.is_some())
     }
 
     fn check_next_link(&self, link: &str) -> Result<(), Error> {
@@ -239,7 +248,7 @@ impl Identity {
     ) -> Result<(), Error> {
         let link = match occasion {
             Occasion::AlreadyRegistered | Occasion::Invite | Occasion::Ending => None,
-            Occasion::Confirm(_) => {
+            Occasion::Confirm(_) | Occasion::Reopen => {
                 let token = self.inner.world.token(32);
                 self.change(sid, |validation| {
                     let spare = (validation.tokens.len() + 1).saturating_sub(MAILS);
@@ -298,7 +307,9 @@ impl Identity {
     /// What the link of a mail is about, for the page with the button. Changes nothing but counts wrong tokens.
     pub async fn pending(&self, sid: &str, token: &str) -> Result<Pending, Error> {
         let Json(validation) = self.with_token(sid, token).await?;
-        Ok(Pending { address: parsed(&validation.address)?, purpose: validation.purpose })
+        let (address, purpose) = (parsed(&validation.address)?, validation.purpose);
+        let reopens = purpose == Purpose::Registration && self.reopens(&address).await?;
+        Ok(Pending { address, purpose, reopens })
     }
 
     /// Confirms the address with a token that was mailed to it. Doing it again is fine.

@@ -60,7 +60,7 @@ pub(super) async fn decide(Posted { visitor, fields }: Posted) -> Response {
     if let Err(error) = oauth.count("oauth grant", user.as_str(), oauth.config().rates.token) {
         return visitor.problem(&error).into_response();
     }
-    match oauth.code(&authorization, user).await {
+    match oauth.code(&authorization, user, Some(&visitor.cookie)).await {
         Ok(code) => onward(&back.to("code", &code), None),
         Err(error) => visitor.problem(&error).into_response(),
     }

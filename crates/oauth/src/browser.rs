@@ -3,7 +3,7 @@
 use chappe_accounts::Error as Refusal;
 use chappe_identity::Email;
 use chappe_store::{
-    Json, Table, Tx,
+    AccountNews, Json, LogEntry, LogInMethod, Table, Tx,
     oauth::{BrowserSession, BrowserSessions, OAuthExpiries},
 };
 use chappe_web::{Origin, Rate};
@@ -25,6 +25,8 @@ pub(crate) struct Proved {
     pub(crate) user: OwnedUserId,
     /// What their log-ins hung on before they did.
     pub(crate) mark: [u8; 32],
+    /// How, unless they had done so before.
+    pub(crate) by: Option<LogInMethod>,
 }
 
 /// Who is logged in with a browser.
@@ -75,7 +77,7 @@ impl OAuth {
     /// Logs the browser of somebody in who proved who they are; gives its cookie. For so many milliseconds it needs no other
     /// proof.
     pub(crate) async fn open_browser(&self, proved: Proved, proof: Option<u64>) -> Result<String> {
-        let Proved { user, mark } = proved;
+        let Proved { user, mark, by } = proved;
         let cookie = self.world().token(COOKIE_LENGTH);
         let lifetime = self.config().browser_session_seconds.saturating_mul(1000);
         let (hash, now) = (sha256(&cookie), self.world().now());
@@ -83,6 +85,10 @@ impl OAuth {
         let proved_until = proof.map(|proof| now.saturating_add(proof));
         let row = BrowserSession { user, mark, expires, proved_until };
         let mut tx = Tx::new();
+        if let Some(by) = by {
+            let what = AccountNews::LoggedIn(by);
+            tx.log(LogEntry::Account { user: row.user.clone(), at: now, what });
+        }
         tx.put::<BrowserSessions>(&hash, &Json(row));
         tx.put::<OAuthExpiries>(&(expires, BrowserSessions::INFO.number, hash), &());
         self.store().commit(tx).await?;
@@ -122,7 +128,10 @@ impl OAuth {
             Err(Refusal::Forbidden(_)) => return Err(NotIn::Wrong),
             Err(error) => return Err(error.into()),
         }
-        if self.is_open(&user).await? { Ok(Proved { user, mark }) } else { Err(NotIn::Locked) }
+        if !self.is_open(&user).await? {
+            return Err(NotIn::Locked);
+        }
+        Ok(Proved { user, mark, by: Some(LogInMethod::Password) })
     }
 
     /// Whom a name means.

@@ -3,8 +3,8 @@
 
 use chappe_accounts::{Issued, OAuthGrant, OAuthLogIn};
 use chappe_store::{
-    Json, Table, Tx,
-    oauth::{Code, Codes, OAuthExpiries},
+    Json, Reader, Table, Tx,
+    oauth::{BrowserSessions, Code, Codes, OAuthExpiries},
 };
 use ruma::UserId;
 
@@ -35,8 +35,13 @@ pub(crate) struct Shown<'a> {
 pub(crate) type Given = (Issued, String);
 
 impl OAuth {
-    /// A code for a request that the user granted.
-    pub(crate) async fn code(&self, authorization: &Authorization, user: &UserId) -> Result<String> {
+    /// A code for a request that the user granted, in the browser with this cookie.
+    pub(crate) async fn code(
+        &self,
+        authorization: &Authorization,
+        user: &UserId,
+        cookie: Option<&str>,
+    ) -> Result<String> {
         let (code, now) = (format!("chc_{}", self.world().token(43)), self.world().now());
         let row = Code {
             user: user.to_owned(),
@@ -48,6 +53,7 @@ impl OAuth {
             expires: now.saturating_add(LIFETIME),
             used_for: None,
             mark: Some(self.accounts().log_in_mark(user).await?),
+            browser: cookie.map(sha256),
         };
         let hash = sha256(&code);
         let mut tx = Tx::new();
@@ -73,10 +79,13 @@ impl OAuth {
             if !bound || code.expires <= now || !pkce::holds(&code.challenge, shown.verifier) {
                 return Err(REFUSED);
             }
-            let grant = grant(client, &code.user, (code.device.clone(), code.scope.clone()));
+            let granted = (code.device.clone(), code.scope.clone());
+            let grant = grant(client, &code.user, granted, code.browser);
             let mut tx = Tx::new();
             let mark = code.mark.as_ref();
-            if !self.accounts().expect_log_in_mark(&reader, &mut tx, &code.user, mark).await? {
+            if !self.accounts().expect_log_in_mark(&reader, &mut tx, &code.user, mark).await?
+                || !expect_browser(&reader, &mut tx, code.browser).await?
+            {
                 return Err(REFUSED);
             }
             expect_client(&reader, &mut tx, &client.digest, now).await?;
@@ -106,7 +115,9 @@ impl OAuth {
         for _ in 0..ATTEMPTS {
             let (reader, now) = (self.store().read(), self.world().now());
             let mut tx = Tx::new();
-            if !self.accounts().expect_log_in_mark(&reader, &mut tx, &grant.user_id, Some(mark)).await? {
+            if !self.accounts().expect_log_in_mark(&reader, &mut tx, &grant.user_id, Some(mark)).await?
+                || !expect_browser(&reader, &mut tx, grant.log_in.browser).await?
+            {
                 return Err(Error::InvalidGrant("the user was logged out since they granted this"));
             }
             expect_client(&reader, &mut tx, &client.digest, now).await?;
@@ -125,16 +136,25 @@ impl OAuth {
     }
 }
 
-/// What a user granted to a client.
+/// Binds a transaction to the log-in of the browser in which it was granted; false if that has ended.
+async fn expect_browser(reader: &Reader<'_>, tx: &mut Tx, browser: Option<[u8; 32]>) -> Result<bool> {
+    let Some(browser) = browser else { return Ok(true) };
+    let session = reader.get::<BrowserSessions>(&browser).await?;
+    tx.expect::<BrowserSessions>(&browser, session.as_ref());
+    Ok(session.is_some())
+}
+
+/// What a user granted to a client, in a browser whose log-in has this hash.
 pub(crate) fn grant(
     client: &Registered,
     user: &UserId,
     (device_id, scope): (ruma::OwnedDeviceId, String),
+    browser: Option<[u8; 32]>,
 ) -> OAuthGrant {
     OAuthGrant {
         user_id: user.to_owned(),
         device_id,
         device_name: Some(client.metadata.name()),
-        log_in: OAuthLogIn { client: client.digest, scope },
+        log_in: OAuthLogIn { client: client.digest, scope, browser },
     }
 }

@@ -33,6 +33,8 @@ const LENGTH: usize = 8;
 pub(crate) struct Grantor {
     pub(crate) user: OwnedUserId,
     pub(crate) mark: [u8; 32],
+    /// The log-in of the browser in which they did, by its hash.
+    pub(crate) browser: Option<[u8; 32]>,
 }
 
 /// What has been decided.
@@ -207,7 +209,7 @@ mod tests {
     }
 
     fn alice() -> Grantor {
-        Grantor { user: owned_user_id!("@alice:a.test"), mark: [1; 32] }
+        Grantor { user: owned_user_id!("@alice:a.test"), mark: [1; 32], browser: None }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use crate::{
     fields::Fields,
     login::{self, Goal},
     page::Page,
+    secrets::sha256,
     visitor::{Posted, Visitor},
 };
 
@@ -54,7 +55,7 @@ async fn settle(visitor: &Visitor, fields: &Fields, allowed: bool) -> Result<Pag
     oauth.count("oauth user code", user.as_str(), oauth.config().rates.user_code)?;
     let by = if allowed {
         let mark = oauth.accounts().log_in_mark(user).await?;
-        Some(Grantor { user: user.clone(), mark })
+        Some(Grantor { user: user.clone(), mark, browser: Some(sha256(&visitor.cookie)) })
     } else {
         None
     };

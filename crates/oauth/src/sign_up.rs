@@ -6,7 +6,7 @@ use axum::{
     extract::RawQuery,
     response::{IntoResponse, Response},
 };
-use chappe_accounts::Error as Refusal;
+use chappe_accounts::{Error as Refusal, LogInMethod};
 use chappe_identity::{Purpose, SignUp, SignUpError, TokenRequest};
 use http::StatusCode;
 use ruma::{ClientSecret, OwnedUserId, api::client::uiaa::AuthData};
@@ -123,7 +123,8 @@ async fn enter(visitor: &Visitor, goal: &Goal, fields: &Fields) -> Result<Respon
     let user = sign_up(oauth, fields, password, &visitor.origin.subject()).await?;
     let mark = oauth.accounts().log_in_mark(&user).await?;
     oauth.close_browser(&visitor.cookie).await?;
-    let cookie = oauth.open_browser(Proved { user, mark }, None).await?;
+    let proved = Proved { user, mark, by: Some(LogInMethod::SignUp) };
+    let cookie = oauth.open_browser(proved, None).await?;
     let line = visitor.cookie_line(&cookie, Some(oauth.config().browser_session_seconds));
     Ok(onward(&goal.address(), Some(line)))
 }

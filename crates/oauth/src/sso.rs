@@ -4,6 +4,7 @@ use axum::{
     extract::RawQuery,
     response::{IntoResponse, Response},
 };
+use chappe_accounts::LogInMethod;
 use chappe_identity::{Cookie, Errand, Manner, ProviderConfig, SsoError, SsoPage, sso_page};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use url::form_urlencoded;
@@ -109,7 +110,7 @@ async fn enter(visitor: &Visitor, headers: &HeaderMap, fields: &Fields) -> Resul
         Err(error) => return Ok(failed(visitor, &error).into_response()),
     };
     oauth.close_browser(&visitor.cookie).await?;
-    let proved = Proved { user: pass.user, mark: pass.mark };
+    let proved = Proved { user: pass.user, mark: pass.mark, by: Some(LogInMethod::SingleSignOn) };
     let cookie = oauth.open_browser(proved, pass.proved.then_some(PROOF)).await?;
     let line = visitor.cookie_line(&cookie, Some(oauth.config().browser_session_seconds));
     let mut response = onward(&goal.address(), Some(line));

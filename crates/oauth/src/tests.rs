@@ -116,10 +116,10 @@ async fn a_code_is_good_for_a_minute_and_stored_as_a_hash() {
     let registered = oauth.client(&id).await.unwrap();
     let authorization = asked(&oauth, &id).await;
     tokio::time::pause();
-    let late = oauth.code(&authorization, &alice).await.unwrap();
+    let late = oauth.code(&authorization, &alice, None).await.unwrap();
     advance(Duration::from_mins(1)).await;
     assert_eq!(oauth.redeem(&registered, shown(&late)).await.unwrap_err().code(), "invalid_grant");
-    let code = oauth.code(&authorization, &alice).await.unwrap();
+    let code = oauth.code(&authorization, &alice, None).await.unwrap();
     advance(Duration::from_secs(59)).await;
     oauth.redeem(&registered, shown(&code)).await.unwrap();
     let rows =
@@ -151,7 +151,7 @@ async fn the_client_that_was_unused_for_longest_gives_way() {
     let (oauth, alice) = server().await;
     tokio::time::pause();
     let used = client(&oauth, "Used").await;
-    let code = oauth.code(&asked(&oauth, &used).await, &alice).await.unwrap();
+    let code = oauth.code(&asked(&oauth, &used).await, &alice, None).await.unwrap();
     oauth.redeem(&oauth.client(&used).await.unwrap(), shown(&code)).await.unwrap();
     let old = client(&oauth, "Old").await;
     advance(Duration::from_secs(1)).await;
@@ -177,7 +177,7 @@ async fn clients_that_nobody_uses_go_and_others_stay() {
     let (oauth, alice) = server().await;
     let (used, unused) = (client(&oauth, "Used").await, client(&oauth, "Unused").await);
     let registered = oauth.client(&used).await.unwrap();
-    let code = oauth.code(&asked(&oauth, &used).await, &alice).await.unwrap();
+    let code = oauth.code(&asked(&oauth, &used).await, &alice, None).await.unwrap();
     let (issued, _) = oauth.redeem(&registered, shown(&code)).await.unwrap();
     let origin = Origin([127, 0, 0, 1].into());
     let proved = oauth.prove(origin, "alice", PASSWORD).await.unwrap();
@@ -215,7 +215,7 @@ async fn a_refresh_token_of_a_session_logged_out_softly_ends_nothing() {
     let (oauth, alice) = server().await;
     let id = client(&oauth, "App").await;
     let registered = oauth.client(&id).await.unwrap();
-    let code = oauth.code(&asked(&oauth, &id).await, &alice).await.unwrap();
+    let code = oauth.code(&asked(&oauth, &id).await, &alice, None).await.unwrap();
     let (issued, _) = oauth.redeem(&registered, shown(&code)).await.unwrap();
     oauth.accounts().soft_log_out_all(&alice).await.unwrap();
     let refused = oauth.accounts().refresh_for(&registered.digest, &issued.refresh_token.unwrap()).await;

@@ -93,6 +93,6 @@ async fn for_refresh_token(oauth: &OAuth, client: &Registered, fields: &Fields) 
 async fn for_device_code(oauth: &OAuth, client: &Registered, fields: &Fields) -> Result<Given> {
     let code = fields.need("device_code")?;
     let (by, scope) = oauth.devices().poll(oauth.world().now(), &client.digest, code)?;
-    let grant = grant(client, &by.user, (scope.device, scope.text));
+    let grant = grant(client, &by.user, (scope.device, scope.text), by.browser);
     oauth.log_in(client, &grant, &by.mark).await
 }

@@ -34,6 +34,7 @@ mod reports;
 mod send;
 mod serve;
 mod sticky;
+mod stranger;
 mod stripped;
 #[cfg(test)]
 mod testing;

@@ -15,7 +15,13 @@ use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value, json};
 
 pub use self::address::AddressInvite;
-use crate::{Actor, Draft, Error, Result, Rooms, desk::Desk, oversight, send::bypass_of, turn::Job};
+use crate::{
+    Actor, Draft, Error, Result, Rooms,
+    desk::Desk,
+    oversight,
+    send::{bypass_of, not_in_room},
+    turn::Job,
+};
 
 /// Servers to ask when this server is not in the room.
 pub type Via = Vec<OwnedServerName>;
@@ -177,12 +183,7 @@ impl Rooms {
         if let Some(outside) = self.0.store.read().out_of_band(&actor.user, room).await? {
             return self.leave_remote(actor, room, outside, reason).await;
         }
-        let Some(now) = at.membership else {
-            if !at.here {
-                return Err(Error::NotFound("room"));
-            }
-            return Err(Error::Forbidden("you are not in this room".to_owned()));
-        };
+        let Some(now) = at.membership else { return Err(not_in_room()) };
         match now.value.membership {
             Membership::Leave => Ok(()),
             Membership::Ban => Err(Error::Forbidden("you are banned from this room".to_owned())),
@@ -222,6 +223,18 @@ impl Rooms {
 
     /// The same; what the client `said` beside it becomes part of the membership: the reason, [`crate::REDACT_EVENTS`].
     pub async fn change_saying(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        target: &UserId,
+        change: Change,
+        said: Map<String, Value>,
+    ) -> Result<()> {
+        let done = self.change_unveiled(actor, room, target, change, said).await;
+        self.veiled(actor, room, done).await
+    }
+
+    async fn change_unveiled(
         &self,
         actor: &Actor,
         room: &RoomId,

@@ -22,6 +22,17 @@ impl Rooms {
         &self,
         actor: &Actor,
         room: &RoomId,
+        draft: Draft,
+        txn: Option<Transaction>,
+    ) -> Result<OwnedEventId> {
+        let done = self.send_unveiled(actor, room, draft, txn).await;
+        self.veiled(actor, room, done).await
+    }
+
+    async fn send_unveiled(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
         mut draft: Draft,
         txn: Option<Transaction>,
     ) -> Result<OwnedEventId> {

@@ -57,7 +57,8 @@ impl Rooms {
         additional_creators: Vec<OwnedUserId>,
     ) -> Result<OwnedRoomId> {
         let rules = rules_of(&version)?;
-        let old = self.read_old(actor, room).await?;
+        let old = self.read_old(actor, room).await;
+        let old = self.veiled(actor, room, old).await?;
         let from = Upgrade {
             room_id: room.to_owned(),
             event_id: old.last.clone().filter(|_| !rules.authorization.room_create_event_id_as_room_id),

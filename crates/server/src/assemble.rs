@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
-use chappe_admin::{Admin, Jobs, SharedSecret};
+use chappe_admin::{Admin, Jobs, SharedSecret, Statistics};
 use chappe_appservices::{Link, Services};
 use chappe_delivery::Delivery;
 use chappe_federation::{
@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// How often what has expired is swept.
-const SWEEP: Duration = Duration::from_mins(5);
+pub(crate) const SWEEP: Duration = Duration::from_mins(5);
 /// How often the times devices were last seen are written.
 const FLUSH: Duration = Duration::from_mins(1);
 /// How often it is looked which media nobody needs any more.
@@ -63,6 +63,7 @@ pub struct House {
     /// The verbs of the operator.
     pub admin: Admin,
     jobs: Jobs,
+    statistics: Statistics,
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
     settings: Arc<chappe_web::Settings>,
@@ -119,11 +120,13 @@ impl House {
         });
         let oauth = config.oauth.enabled.then(|| ground.oauth(config, &rooms, &client, (&service, sso)));
         let jobs = Jobs::new(world.clone(), store.clone(), accounts.clone(), rooms.clone());
+        let statistics = beside::statistics(config, (world, store), (&rooms, &media)).await?;
         let running = chappe_admin::Running {
             rooms: rooms.clone(),
             federation: federation.clone(),
             media: media.clone(),
             jobs: jobs.clone(),
+            statistics: statistics.clone(),
             servers_changed: servers_changed(world, &federation),
             started: world.now(),
         };
@@ -145,6 +148,7 @@ impl House {
             search,
             admin,
             jobs,
+            statistics,
             client,
             oauth,
             identity_api,
@@ -185,6 +189,7 @@ impl House {
             }
         });
         self.world.spawn("jobs of administrators", self.jobs.clone().run());
+        self.world.spawn("statistics", self.statistics.clone().run());
         let service = self.service.clone();
         self.world.spawn("identity service", async move { service.run().await });
         let renewals = Renewals::new(self.service.identity().clone(), self.accounts.clone());
@@ -221,7 +226,7 @@ impl House {
             }
         });
         if let Some(oauth) = self.oauth.clone() {
-            self.world.spawn("oauth upkeep", keep_oauth(self.world.clone(), oauth));
+            self.world.spawn("oauth upkeep", beside::keep_oauth(self.world.clone(), oauth));
         }
         self.world
             .spawn("media upkeep", keep_media(self.world.clone(), self.media.clone(), self.examiner.clone()));
@@ -286,6 +291,7 @@ impl House {
             federation: self.federation.clone(),
             media: self.media.clone(),
             jobs: self.jobs.clone(),
+            statistics: self.statistics.clone(),
         });
         let Some(secret) = &self.secret else { return router };
         router.merge(chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret))
@@ -317,6 +323,7 @@ impl Ground {
         let accounts =
             Accounts::with_appservices(store.clone(), world.clone(), own, section, registered.clone());
         accounts.ensure_senders().await.context("the users of application services")?;
+        accounts.settle_bcrypt_cost().await.context("imported passwords")?;
         let link = Link::new(world.clone(), registered, config.appservices.clone());
         let post = config.mail.as_ref().map(post).transpose()?;
         let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };
@@ -470,21 +477,6 @@ impl Ground {
             inspector: beside::inspector(config, examiner),
         };
         Media::open(deps, config.media.clone()).await.context("opening the media folder")
-    }
-}
-
-/// Removes what has ended of OAuth.
-async fn keep_oauth(world: World, oauth: OAuth) {
-    let mut sweep = world.interval(SWEEP);
-    loop {
-        tokio::select! {
-            biased;
-            () = world.stopping() => break,
-            _ = sweep.tick() => {}
-        }
-        if let Err(error) = oauth.sweep().await {
-            tracing::warn!(%error, "oauth upkeep");
-        }
     }
 }
 

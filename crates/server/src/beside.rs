@@ -1,16 +1,23 @@
-//! What runs beside this server and is named by the configuration: what scans files, the SFU of calls.
+//! What runs beside this server and is named by the configuration: what scans files, the SFU of calls; what looks after OAuth and
+//! counts.
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use chappe_admin::{Statistics, StatisticsDeps};
 use chappe_calls::Calls;
 use chappe_federation::Federation;
 use chappe_media::{Inspector, Media};
+use chappe_oauth::OAuth;
+use chappe_rooms::Rooms;
 use chappe_scanner::{Examiner, ExaminerDeps, Scanner};
 use chappe_store::Store;
 use chappe_world::World;
 
-use crate::{assemble::secret, config::Config};
+use crate::{
+    assemble::{SWEEP, secret},
+    config::Config,
+};
 
 /// What scans files, if there is something.
 pub(crate) async fn examiner(config: &Config, world: &World, store: &Store) -> Result<Option<Examiner>> {
@@ -45,4 +52,35 @@ pub(crate) fn calls(config: &Config, world: &World, federation: &Federation) -> 
         api_secret: secret(&livekit.api_secret_file)?,
     };
     Ok(Some(Calls::new(deps, livekit.clone())))
+}
+
+/// What is counted.
+pub(crate) async fn statistics(
+    config: &Config,
+    (world, store): (&World, &Store),
+    (rooms, media): (&Rooms, &Media),
+) -> Result<Statistics> {
+    let deps = StatisticsDeps {
+        world: world.clone(),
+        store: store.clone(),
+        server: config.server_name.clone(),
+        rooms: rooms.clone(),
+        media: media.clone(),
+    };
+    Statistics::open(deps, config.admin.statistics.clone()).await.context("statistics")
+}
+
+/// Removes what has ended of OAuth.
+pub(crate) async fn keep_oauth(world: World, oauth: OAuth) {
+    let mut sweep = world.interval(SWEEP);
+    loop {
+        tokio::select! {
+            biased;
+            () = world.stopping() => break,
+            _ = sweep.tick() => {}
+        }
+        if let Err(error) = oauth.sweep().await {
+            tracing::warn!(%error, "oauth upkeep");
+        }
+    }
 }

@@ -129,6 +129,8 @@ pub struct RefreshToken {
 pub enum OneOffPurpose {
     /// Logging in once (`m.login.token`).
     LogIn,
+    /// The same, for somebody whom an identity provider has vouched for.
+    SignOn,
     /// Proving one's identity to another service (OpenID), until it expires.
     OpenId,
 }
@@ -202,6 +204,9 @@ pub struct OAuthLogIn {
     pub client: [u8; 32],
     /// The scope that the user granted.
     pub scope: String,
+    /// The log-in of the browser in which the user did, by its hash.
+    #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
+    pub browser: Option<[u8; 32]>,
 }
 
 /// When a device was last seen.
@@ -252,6 +257,10 @@ table! {
     Users = USERS: OwnedUserId => Json<User>;
     /// User → argon2id hash in PHC form.
     Passwords = PASSWORDS: OwnedUserId => String;
+    /// The highest cost of the bcrypt hashes that were imported.
+    BcryptCost = BCRYPT_COST: () => u64;
+    /// User → the last day that they were here, in days since 1970 (UTC).
+    LastActive = LAST_ACTIVE: OwnedUserId => u64;
     /// User → since when (milliseconds since 1970) the rooms of this closed account are to be left.
     Departures = DEPARTURES: OwnedUserId => u64;
     /// SHA-256 of the token → whose.

@@ -9,11 +9,11 @@ use serde_json::{json, value::to_raw_value};
 use crate::{
     Json, Value,
     accounts::{
-        AccessToken, AccessTokens, Deactivation, Departures, Device, DeviceSeen, DeviceTokens, Devices,
-        Expiries, ExternalId, ExternalIds, ExternalIdsOf, FormerOwners, OAuthLogIn, OneOffPurpose,
-        OneOffToken, OneOffTokens, Passwords, Positioned, Pusher, PusherOwners, Pushers, RefreshToken,
-        RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid, ThreepidOwners, Threepids,
-        User, UserKind, Users,
+        AccessToken, AccessTokens, BcryptCost, Deactivation, Departures, Device, DeviceSeen, DeviceTokens,
+        Devices, Expiries, ExternalId, ExternalIds, ExternalIdsOf, FormerOwners, LastActive, OAuthLogIn,
+        OneOffPurpose, OneOffToken, OneOffTokens, Passwords, Positioned, Pusher, PusherOwners, Pushers,
+        RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid, ThreepidOwners,
+        Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
     accounts_keys::{
@@ -167,10 +167,11 @@ fn oauth(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         expires: 5,
         used_for: Some([3; 32]),
         mark: None,
+        browser: None,
     };
     let (owner, of) = (user.clone(), device.clone());
     let access = AccessToken { user: owner, device: of, expires: Some(9), replaces: None, oauth: true };
-    let log_in = Some(OAuthLogIn { client: [4; 32], scope: text("s") });
+    let log_in = Some(OAuthLogIn { client: [4; 32], scope: text("s"), browser: None });
     let phone = Device { created: 4, revision: 2, oauth: log_in, ..Device::default() };
     let session = BrowserSession { user: user.clone(), mark: [4; 32], expires: 6, proved_until: None };
     vec![
@@ -204,6 +205,8 @@ fn validity(user: &OwnedUserId) -> Vec<(u8, String)> {
         row::<Renewals>(user.clone(), Json(renewal)),
         row::<FormerOwners>((text("email"), text("a@x.fr")), user.to_string()),
         row::<RenewalLinks>([7; 32], Json(link)),
+        row::<LastActive>(user.clone(), 20_000),
+        row::<BcryptCost>((), 12),
         row::<Enrolments>(text("e"), Json(Enrolment { after: text("@a:x.fr"), done: true })),
     ]
 }

@@ -47,6 +47,7 @@ pub mod rooms;
 pub mod server_keys;
 pub mod services;
 pub mod state;
+pub mod statistics;
 pub mod sticky;
 mod table;
 pub mod thread_subscriptions;
@@ -61,7 +62,7 @@ pub use chappe_kv::{Direction, Position, following};
 pub use self::{
     events::{EventMeta, EventNum, NewEvent, Status, StoredPdu},
     key::{Key, KeyReader, KeyWriter},
-    log::{Cursors, Entry, Log, LogEntry, Meta},
+    log::{AccountNews, Cursors, Entry, Log, LogEntry, LogInMethod, Meta},
     members::{MemberChange, Membership},
     migrate::FORMAT,
     outbox::OutboxItem,

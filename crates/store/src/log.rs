@@ -160,12 +160,58 @@ pub enum LogEntry {
         /// Whether they are joined now.
         joined: bool,
     },
+    /// Something happened to a local account that is counted and followed by nothing else.
+    #[serde(rename = "n")]
+    Account {
+        /// Whose.
+        user: OwnedUserId,
+        /// When, in milliseconds since 1970.
+        at: u64,
+        /// What.
+        what: AccountNews,
+    },
     /// Something waits in the outbox of a destination.
     #[serde(rename = "s")]
     Outbox {
         /// Where it has to go.
         destination: OwnedServerName,
     },
+}
+
+/// What happened to an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountNews {
+    /// It was made.
+    Made,
+    /// It was closed.
+    Closed,
+    /// It was closed and is open again.
+    Reopened,
+    /// It is good for another period.
+    Renewed,
+    /// Its user was there for the first time that day (UTC).
+    Active,
+    /// Its user proved who they are.
+    LoggedIn(LogInMethod),
+}
+
+/// How somebody proved who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogInMethod {
+    /// By a password.
+    Password,
+    /// By an identity provider.
+    SingleSignOn,
+    /// By a token that another device of the user asked for.
+    Token,
+    /// By signing up.
+    SignUp,
+    /// By the token of an application service.
+    Service,
+    /// Not at all: an administrator logged in as the user.
+    Administrator,
 }
 
 /// An entry with its place.

@@ -54,6 +54,9 @@ pub struct Code {
         skip_serializing_if = "Option::is_none"
     )]
     pub mark: Option<[u8; 32]>,
+    /// The log-in of the browser in which it was granted, by its hash: the grant ends with it.
+    #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
+    pub browser: Option<[u8; 32]>,
 }
 
 /// Somebody logged in to this server's pages with a browser.

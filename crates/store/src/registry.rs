@@ -33,6 +33,10 @@ registry! {
     AUDIT_ENTRIES = 13, Index;
     /// How far that goes.
     AUDIT_HEAD = 14, Point;
+    /// What happened on each day, counted by domain and kind.
+    STATISTICS = 15, Index;
+    /// The last day that has begun in them.
+    STATISTICS_DAY = 16, Point;
     /// Validations of e-mail addresses under way, by session id.
     VALIDATIONS = 130, Point;
     /// The same by what the client knows.
@@ -269,6 +273,10 @@ registry! {
     OAUTH_EXPIRIES = 114, Queue;
     /// How many OAuth clients are registered.
     OAUTH_COUNTS = 115, Point;
+    /// The day on which each user was last here.
+    LAST_ACTIVE = 116, Point;
+    /// How dear the bcrypt hashes are that came from another server.
+    BCRYPT_COST = 117, Point;
     /// Whose an account with an identity provider is.
     EXTERNAL_IDS = 120, Point;
     /// The same by user.

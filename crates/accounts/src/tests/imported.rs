@@ -1,6 +1,6 @@
 //! Hashes from another server.
 
-use chappe_store::accounts::Passwords;
+use chappe_store::accounts::{BcryptCost, Passwords};
 
 use super::server_with;
 use crate::{Error, NewUser};
@@ -26,4 +26,61 @@ async fn a_bcrypt_hash_is_replaced_when_its_user_logs_in() {
     accounts.verify_password(&user, "correct horse battery").await.unwrap();
     let bad = NewUser { password_hash: Some("secret".to_owned()), ..NewUser::default() };
     assert!(matches!(accounts.create_user(bad).await, Err(Error::Invalid(_))));
+}
+
+async fn imported(accounts: &crate::Accounts, name: &str, password: &[u8]) -> ruma::OwnedUserId {
+    let hash = bcrypt::hash(&password[..password.len().min(72)], 4).unwrap();
+    let new = NewUser { localpart: Some(name.to_owned()), password_hash: Some(hash), ..NewUser::default() };
+    accounts.create_user(new).await.unwrap()
+}
+
+#[tokio::test]
+async fn nobody_is_shut_out_by_how_a_password_was_typed_the_first_time() {
+    let accounts = server_with(|section| (section.password.memory_kib, section.password.passes) = (8, 1));
+    let (composed, apart) = ("caf\u{e9} cr\u{e8}me", "cafe\u{301} cre\u{300}me");
+    let anna = imported(&accounts, "anna", composed.as_bytes()).await;
+    for typed in [apart, composed, apart] {
+        accounts.verify_password(&anna, typed).await.unwrap();
+    }
+    // Only the first 72 bytes were ever looked at.
+    let long = "é".repeat(40);
+    let zoe = imported(&accounts, "zoe", long.as_bytes()).await;
+    for typed in [format!("{long}, mistyped"), long.clone(), "é".repeat(300)] {
+        accounts.verify_password(&zoe, &typed).await.unwrap();
+    }
+    assert!(accounts.verify_password(&zoe, &"é".repeat(35)).await.is_err());
+    let new = "\u{212b} and nine more letters";
+    accounts.set_password(&zoe, new, crate::OtherDevices::Keep).await.unwrap();
+    accounts.verify_password(&zoe, &new.replace('\u{212b}', "A\u{30a}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hash_of_what_was_typed_stays_good() {
+    let accounts = server_with(|section| (section.password.memory_kib, section.password.passes) = (8, 1));
+    let (typed, user) = ("cafe\u{301} au lait", super::user(&accounts, "old").await);
+    let salt = argon2::password_hash::SaltString::encode_b64(b"0123456789abcdef").unwrap();
+    let argon = argon2::Argon2::new(
+        argon2::Algorithm::Argon2id,
+        argon2::Version::V0x13,
+        accounts.config().password.cost().unwrap(),
+    );
+    let hash = argon2::PasswordHasher::hash_password(&argon, typed.as_bytes(), &salt).unwrap().to_string();
+    let mut tx = chappe_store::Tx::new();
+    tx.put::<Passwords>(&user, &hash);
+    accounts.store().commit(tx).await.unwrap();
+    accounts.verify_password(&user, typed).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_cost_of_bcrypt_is_known_as_long_as_there_are_such_hashes() {
+    let accounts = server_with(|section| (section.password.memory_kib, section.password.passes) = (8, 1));
+    let known = async || accounts.store().read().get::<BcryptCost>(&()).await.unwrap();
+    super::user(&accounts, "alice").await;
+    assert_eq!(known().await, None);
+    let anna = imported(&accounts, "anna", b"correct horse").await;
+    accounts.settle_bcrypt_cost().await.unwrap();
+    assert_eq!(known().await, Some(4));
+    accounts.verify_password(&anna, "correct horse").await.unwrap();
+    accounts.settle_bcrypt_cost().await.unwrap();
+    assert_eq!(known().await, None);
 }

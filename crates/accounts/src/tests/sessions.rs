@@ -13,7 +13,9 @@ use futures_util::future::{join, join_all};
 use ruma::{OwnedDeviceId, device_id, owned_server_name, thirdparty::Medium, user_id};
 
 use super::{log_in, on, server, server_with, user, yielding::Yielding};
-use crate::{Accounts, Erase, Error, LogIn, NewUser, OtherDevices, Refreshing, UserFilter, UserKind};
+use crate::{
+    Accounts, Erase, Error, LogIn, LogInMethod, NewUser, OtherDevices, Refreshing, UserFilter, UserKind,
+};
 
 fn named(name: &str) -> NewUser {
     NewUser { localpart: Some(name.to_owned()), ..NewUser::default() }
@@ -25,6 +27,7 @@ async fn refreshable(accounts: &Accounts, device: &str) -> crate::Issued {
         device_id: Some(OwnedDeviceId::from(device)),
         device_name: None,
         refreshing: Refreshing::Yes,
+        by: None,
     };
     accounts.log_in(log_in).await.unwrap()
 }
@@ -251,8 +254,13 @@ async fn tokens_end_at_once_though_they_were_cached() {
     assert!(matches!(accounts.authenticate(&token).await, Err(Error::UnknownToken { soft_logout: false })));
     accounts.deactivate(&alice, Erase::Yes).await.unwrap();
     assert!(accounts.authenticate(&again).await.is_err());
-    let log_in_again =
-        LogIn { user_id: alice.clone(), device_id: None, device_name: None, refreshing: Refreshing::No };
+    let log_in_again = LogIn {
+        user_id: alice.clone(),
+        device_id: None,
+        device_name: None,
+        refreshing: Refreshing::No,
+        by: None,
+    };
     assert!(matches!(accounts.log_in(log_in_again).await, Err(Error::Deactivated)));
     accounts.reactivate(&alice).await.unwrap();
     assert!(accounts.verify_password(&alice, "alice's password").await.is_err());
@@ -299,7 +307,10 @@ async fn login_tokens_work_once_and_not_for_long() {
     let accounts = server();
     let alice = user(&accounts, "alice").await;
     let (token, _) = accounts.login_token(&alice).await.unwrap();
-    assert_eq!(accounts.redeem_login_token(&token).await.unwrap(), alice);
+    assert_eq!(accounts.redeem_login_token(&token).await.unwrap(), (alice.clone(), LogInMethod::Token));
+    let vouched = accounts.sign_on_token(&alice).await.unwrap();
+    let by = accounts.redeem_login_token(&vouched).await.unwrap().1;
+    assert_eq!(by, LogInMethod::SingleSignOn);
     assert!(accounts.redeem_login_token(&token).await.is_err());
     let (late, lifetime) = accounts.login_token(&alice).await.unwrap();
     tokio::time::advance(Duration::from_millis(lifetime)).await;
@@ -322,14 +333,20 @@ async fn devices_are_listed_named_seen_and_ended() {
     let alice = user(&accounts, "alice").await;
     let token = log_in(&accounts, &alice, "ONE").await.access_token;
     log_in(&accounts, &alice, "TWO").await;
-    let third =
-        LogIn { user_id: alice.clone(), device_id: None, device_name: None, refreshing: Refreshing::No };
+    let third = LogIn {
+        user_id: alice.clone(),
+        device_id: None,
+        device_name: None,
+        refreshing: Refreshing::No,
+        by: None,
+    };
     assert!(matches!(accounts.log_in(third).await, Err(Error::TooMany(_))));
     let odd = LogIn {
         user_id: alice.clone(),
         device_id: Some("x".repeat(512).into()),
         device_name: None,
         refreshing: Refreshing::No,
+        by: None,
     };
     assert!(matches!(accounts.log_in(odd).await, Err(Error::Invalid(_))));
 

@@ -51,3 +51,28 @@ async fn what_another_process_keeps_in_memory_ends_in_time() {
     accounts.renew(&alice).await.unwrap();
     accounts.authenticate(&issued.access_token).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_account_is_closed_or_renewed_but_never_closed_behind_a_renewal() {
+    for _ in 0..20 {
+        let store = Store::new(Db::new(Memory::default()));
+        let process = || {
+            on(&store, |config| {
+                config.validity.days = 100;
+                config.validity.mail_days_before = Vec::new();
+                config.validity.close_after_days = 1;
+            })
+        };
+        let (one, two) = (process(), process());
+        let alice = user(&one, "alice").await;
+        one.set_end(&alice, one.world().now(), None).await.unwrap();
+        tokio::time::pause();
+        assert_eq!(one.look_at_end(&alice).await.unwrap(), Duty::Done, "it is found to have ended");
+        tokio::time::advance(std::time::Duration::from_millis(2 * DAY)).await;
+        let (looked, renewed) = tokio::join!(one.look_at_end(&alice), two.renew(&alice));
+        let closed = one.user(&alice).await.unwrap().unwrap().deactivated.is_some();
+        assert_eq!(looked.unwrap() == Duty::Closed, closed);
+        assert_eq!(renewed.is_err(), closed);
+        tokio::time::resume();
+    }
+}

@@ -2,6 +2,8 @@
 
 mod announcements;
 mod audit;
+mod import;
+mod statistics;
 mod users;
 
 use chappe_web::Routes;
@@ -10,5 +12,10 @@ use super::Api;
 
 /// Every endpoint below `/_chappe/admin/v1`.
 pub(super) fn routes() -> Routes<Api> {
-    Routes::new().and(announcements::routes()).and(audit::routes()).and(users::routes())
+    Routes::new()
+        .and(announcements::routes())
+        .and(audit::routes())
+        .and(import::routes())
+        .and(statistics::routes())
+        .and(users::routes())
 }

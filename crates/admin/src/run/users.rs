@@ -1,14 +1,12 @@
 //! `users`: accounts of this server.
 
-mod import;
-
-use chappe_accounts::{Erase, ExternalLink, NewUser, OtherDevices, User, UserFilter};
+use chappe_accounts::{Accounts, Erase, ExternalLink, NewUser, OtherDevices, User, UserFilter};
 use chappe_identity::moment;
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
 
 use super::{Answer, Deps};
-use crate::{Error, Users};
+use crate::{Error, Users, import};
 
 /// Characters of a drawn password: about 119 bits.
 const DRAWN: usize = 20;
@@ -18,14 +16,14 @@ pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
     match verb {
         Users::List { containing, deactivated, limit, after } => {
             let filter = UserFilter { containing, with_deactivated: deactivated };
-            let after = after.map(|user| user_id(deps, &user)).transpose()?;
+            let after = after.map(|user| user_id(&deps.accounts, &user)).transpose()?;
             let users = deps.accounts.users(after.as_deref(), limit.clamp(1, 10_000), &filter).await?;
             let lines = users.iter().map(|(id, user)| format!("{id:50} {}", state(user))).collect();
             Ok(Answer { lines, data: users.iter().map(|(id, user)| data(id, user)).collect() })
         }
-        Users::Show { user } => show(deps, &user_id(deps, &user)?).await,
+        Users::Show { user } => show(deps, &user_id(&deps.accounts, &user)?).await,
         Users::Create { user, password, admin, display_name } => {
-            let id = user_id(deps, &user)?;
+            let id = user_id(&deps.accounts, &user)?;
             let (password, drawn) = password_or_drawn(deps, password);
             let new = NewUser {
                 localpart: Some(id.localpart().to_owned()),
@@ -37,7 +35,7 @@ pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
             let id = deps.accounts.create_user(new).await?;
             Ok(with_password(format!("{id} created"), &id, &password, drawn))
         }
-        Users::Import { text } => import::run(deps, &text).await,
+        Users::Import { text, dry_run } => Ok(import::users(&deps.accounts, &text, dry_run).await?.answer()),
         Users::ResetPassword { user, password } => {
             let id = existing(deps, &user).await?;
             let (password, drawn) = password_or_drawn(deps, password);
@@ -165,8 +163,8 @@ async fn lock(deps: &Deps, user: &str, locked: bool) -> Result<Answer, Error> {
 }
 
 /// `alice`, `@alice` or `@alice:server` of this server.
-fn user_id(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
-    let server = deps.accounts.server_name();
+pub(crate) fn user_id(accounts: &Accounts, user: &str) -> Result<OwnedUserId, Error> {
+    let server = accounts.server_name();
     let name = user.strip_prefix('@').unwrap_or(user);
     let whole = if name.contains(':') { format!("@{name}") } else { format!("@{name}:{server}") };
     let id = UserId::parse(&whole).map_err(|_| Error::Invalid(format!("{user:?} is not a user name")))?;
@@ -178,7 +176,7 @@ fn user_id(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
 }
 
 pub(super) async fn existing(deps: &Deps, user: &str) -> Result<OwnedUserId, Error> {
-    let id = user_id(deps, user)?;
+    let id = user_id(&deps.accounts, user)?;
     match deps.accounts.user(&id).await? {
         Some(_) => Ok(id),
         None => Err(Error::NotFound(id.to_string())),

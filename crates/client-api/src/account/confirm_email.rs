@@ -28,6 +28,7 @@ pub(super) async fn show(State(identity): State<Identity>, Query(link): Query<Li
             let ask = Page::Confirm {
                 address: &pending.address,
                 purpose: pending.purpose,
+                reopens: pending.reopens,
                 action: CONFIRM_PATH,
                 sid: &link.sid,
                 token: &link.token,

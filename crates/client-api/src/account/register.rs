@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use chappe_accounts::{Accounts, LogIn, NewUser, UserKind};
+use chappe_accounts::{Accounts, LogIn, LogInMethod, NewUser, UserKind};
 use chappe_identity::{IdentityService, SignUp};
 use chappe_web::{Origin, Ruma};
 use ruma::api::client::account::register::{
@@ -54,7 +54,8 @@ pub(super) async fn handler(
     if !request.inhibit_login {
         let (device_id, device_name) = (request.device_id, request.initial_device_display_name);
         let refreshing = refreshing(request.refresh_token);
-        let issued = accounts.log_in(LogIn { user_id: user, device_id, device_name, refreshing }).await?;
+        let by = Some(LogInMethod::SignUp);
+        let issued = accounts.log_in(LogIn { user_id: user, device_id, device_name, refreshing, by }).await?;
         response.expires_in = lifetime(&issued);
         response.access_token = Some(issued.access_token);
         response.device_id = Some(issued.device_id);

@@ -9,6 +9,7 @@ use axum::{
 use chappe_accounts::{Accounts, RemoteUsers};
 use chappe_rooms::Rooms;
 use chappe_web::{Origin, Ruma, WithBody};
+use http::StatusCode;
 use ruma::api::client::profile::{delete_profile_field, get_profile_field, set_profile_field};
 use serde_json::{Map, Value, json};
 
@@ -76,10 +77,12 @@ type SetField = set_profile_field::v3::Request;
 
 /// Refuses users who may not choose their name.
 pub(crate) fn may_be_renamed(config: &Config, requester: &Acting) -> Result<()> {
-    if config.displayname_changes || requester.admin {
+    if config.displayname_changes || requester.admin || requester.appservice().is_some() {
         return Ok(());
     }
-    Err(chappe_web::Error::forbidden("Changing display name is disabled on this server").into())
+    // 400, as Synapse answers and clients know it.
+    let said = "Changing display name is disabled on this server";
+    Err(chappe_web::Error::new(StatusCode::BAD_REQUEST, "M_FORBIDDEN", said).into())
 }
 
 /// Name and picture are shown in rooms, which have to be told.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, State};
-use chappe_accounts::{Accounts, LogIn};
+use chappe_accounts::{Accounts, LogIn, LogInMethod};
 use chappe_identity::{Email, Identity};
 use chappe_web::{Origin, Ruma, body_bytes};
 use ruma::{
@@ -40,7 +40,7 @@ pub(super) async fn handler(
     if !is_service {
         limits.ip("login", origin, |rates| rates.login_by_ip)?;
     }
-    let user = match &request.login_info {
+    let (user, by) = match &request.login_info {
         LoginInfo::Password(password) => {
             let user = named(&accounts, &identity, password).await?;
             // Counted by name where nobody has it: were all those counted as one, their 429 would tell who exists.
@@ -49,18 +49,19 @@ pub(super) async fn handler(
             // A name nobody has takes as long as a wrong password, and gets the same answer.
             let user = user.map_or_else(|| nobody(&accounts), Ok)?;
             accounts.verify_password(&user, &password.password).await?;
-            user
+            (user, LogInMethod::Password)
         }
         LoginInfo::Token(token) => accounts.redeem_login_token(&token.token).await?,
         LoginInfo::ApplicationService(login) => {
             let service = serving?;
-            accounts.user_of_service(&service, service_user(login)?)?
+            (accounts.user_of_service(&service, service_user(login)?)?, LogInMethod::Service)
         }
         _ => return Err(unknown_type().into()),
     };
     let refreshing = refreshing(request.refresh_token);
     let (device_id, device_name) = (request.device_id, request.initial_device_display_name);
-    let issued = accounts.log_in(LogIn { user_id: user.clone(), device_id, device_name, refreshing }).await?;
+    let log_in = LogIn { user_id: user.clone(), device_id, device_name, refreshing, by: Some(by) };
+    let issued = accounts.log_in(log_in).await?;
     let mut response = Response::new(user, issued.access_token.clone(), issued.device_id.clone());
     response.expires_in = lifetime(&issued);
     response.refresh_token = issued.refresh_token;

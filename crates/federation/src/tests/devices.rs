@@ -29,6 +29,7 @@ async fn device(server: &Server, user: &UserId, id: &str) {
         device_id: Some(id.into()),
         device_name: None,
         refreshing: Refreshing::No,
+        by: None,
     };
     server.accounts.log_in(log_in).await.unwrap();
     let (key, signature) = ("A".repeat(43), "A".repeat(86));
@@ -100,6 +101,7 @@ async fn who_joins_is_announced_even_without_keys() {
         device_id: Some("BARE".into()),
         device_name: None,
         refreshing: Refreshing::No,
+        by: None,
     };
     b.accounts.log_in(log_in).await.unwrap();
     let told = Arc::new(AtomicBool::new(false));

@@ -62,10 +62,16 @@ impl MapBook {
 
     /// Maps an address, a domain, its sub-domains or all; what was said of it before is replaced.
     pub async fn put(&self, whom: &Whom, target: &MapTarget) -> Result<(), Error> {
-        let key = whom.to_string();
+        self.put_all(&[(whom.clone(), target.clone())]).await
+    }
+
+    /// The same for several at once, the last one of each.
+    pub async fn put_all(&self, entries: &[(Whom, MapTarget)]) -> Result<(), Error> {
+        let new: BTreeMap<String, &MapTarget> =
+            entries.iter().map(|(whom, target)| (whom.to_string(), target)).collect();
         self.change(|contents| {
-            contents.entries.retain(|(known, _)| *known != key);
-            contents.entries.push((key.clone(), target.clone()));
+            contents.entries.retain(|(known, _)| !new.contains_key(known));
+            contents.entries.extend(new.iter().map(|(whom, target)| (whom.clone(), (*target).clone())));
             Ok(())
         })
         .await

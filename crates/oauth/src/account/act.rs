@@ -118,7 +118,7 @@ async fn change_password(visitor: &Visitor, user: &UserId, fields: &Fields) -> R
     let oauth = &visitor.oauth;
     oauth.close_browser(&visitor.cookie).await?;
     let mark = oauth.accounts().log_in_mark(user).await?;
-    let cookie = oauth.open_browser(Proved { user: user.to_owned(), mark }, None).await?;
+    let cookie = oauth.open_browser(Proved { user: user.to_owned(), mark, by: None }, None).await?;
     let mut body = visitor.html();
     body.say("<p>Votre mot de passe est changé.</p>", "<p>Your password is changed.</p>");
     super::overview::way(&mut body, "org.matrix.profile", None, "Votre compte", "Your account");

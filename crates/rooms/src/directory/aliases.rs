@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Actor, AliasTarget, Draft, Error, Result, Rooms, Standing,
     read::{state::no_such_room, view::View},
+    send::not_in_room,
     visible::Access,
 };
 
@@ -40,12 +41,11 @@ impl Rooms {
     pub async fn create_alias(&self, actor: &Actor, alias: &RoomAliasId, room: &RoomId) -> Result<()> {
         self.check_own(alias)?;
         self.check_reserved(actor, alias)?;
-        let view = self.view(room).await.map_err(|_| Error::NotFound("room"))?;
-        if actor.standing != Standing::Administrator
-            && actor.appservice.is_none()
-            && view.access(&actor.user).await.ok() != Some(Access::Joined)
-        {
-            return Err(Error::Forbidden("you must be in the room to give it an alias".to_owned()));
+        let is_free = actor.standing == Standing::Administrator || actor.appservice.is_some();
+        let unknown = || if is_free { Error::NotFound("room") } else { not_in_room() };
+        let view = self.view(room).await.map_err(|_| unknown())?;
+        if !is_free && view.access(&actor.user).await.ok() != Some(Access::Joined) {
+            return Err(not_in_room());
         }
         if view.reader.alias(alias).await?.is_some() {
             return Err(Error::AliasInUse);
@@ -205,6 +205,16 @@ impl Rooms {
 
     /// Lists a room or takes it out of the list: for whoever may change its canonical alias, and administrators.
     pub async fn set_directory_visibility(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        visibility: Visibility,
+    ) -> Result<()> {
+        let done = self.set_visibility_unveiled(actor, room, visibility).await;
+        self.veiled(actor, room, done).await
+    }
+
+    async fn set_visibility_unveiled(
         &self,
         actor: &Actor,
         room: &RoomId,

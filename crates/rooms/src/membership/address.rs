@@ -27,7 +27,8 @@ impl Rooms {
     /// identity server mails the address, and the room is told of the invitation. Nobody is asked and nothing is mailed
     /// before it is clear that the actor may do this.
     pub async fn invite_address(&self, actor: &Actor, room: &RoomId, invite: &AddressInvite) -> Result<()> {
-        self.check_may_invite_addresses(actor, room).await?;
+        let may = self.check_may_invite_addresses(actor, room).await;
+        self.veiled(actor, room, may).await?;
         let rule = Desk::open(&self.0, room).await?.room_rules().await?.rule;
         self.check_home(actor, rule, invite).await?;
         let bound = match invite.server.lookup(&invite.address).await? {

@@ -184,6 +184,7 @@ fn accounts(config: &Config, found: &mut Found) {
     let password = &config.accounts.password;
     found.refuse("accounts.password", password.check_cost());
     found.refuse("accounts.validity", config.accounts.validity.check());
+    found.refuse("admin.statistics", config.admin.statistics.check());
     let mailed = config.accounts.validity.days == 0 || config.mail.is_some();
     found.need(mailed, "accounts.validity.days", "needs the section `mail`");
     found.need(password.at_once > 0, "accounts.password.at_once", "must be at least 1");

@@ -4,7 +4,7 @@ use chappe_identity::{Email, MapBook, MapEntry, MapPattern, MapTarget, Whom};
 use serde_json::json;
 
 use super::Answer;
-use crate::{Error, MapVerb, verb::Target};
+use crate::{Error, MapVerb, import, verb::Target};
 
 pub(super) async fn run(map: &MapBook, verb: MapVerb) -> Result<Answer, Error> {
     match verb {
@@ -58,6 +58,7 @@ pub(super) async fn run(map: &MapBook, verb: MapVerb) -> Result<Answer, Error> {
             let said = format!("the map has {entries} addresses and {patterns} patterns now");
             Ok(Answer::line(said, json!({ "entries": entries, "patterns": patterns })))
         }
+        MapVerb::Merge { text, dry_run } => Ok(import::domains(map, &text, dry_run).await?.answer()),
         MapVerb::Export => {
             let yaml = map.export().await?;
             Ok(Answer { lines: yaml.lines().map(str::to_owned).collect(), data: json!({ "yaml": yaml }) })

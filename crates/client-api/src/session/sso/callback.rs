@@ -31,7 +31,7 @@ pub(super) async fn handler(
     let gone = Cookie::gone(name);
     let mut response = match arrival {
         Ok(Arrival::LoggedIn { user, client, trusted, session }) => {
-            let (token, _) = accounts.login_token(&user).await?;
+            let token = accounts.sign_on_token(&user).await?;
             let link = client.with_token(&token);
             let mut response =
                 if trusted { away(&link) } else { ask(&identity, language, (&user, &client, &link)) };

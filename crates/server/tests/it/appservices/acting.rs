@@ -205,3 +205,15 @@ async fn exclusive_aliases_are_the_services() {
     port.ok(AS_TOKEN, "DELETE", &own, Value::Null).await;
     assert_eq!(port.call("", "GET", &own, Value::Null).await.0, 404);
 }
+
+#[tokio::test]
+async fn a_service_names_its_users_where_people_have_their_names_given() {
+    let port = Port::open(WHOLE, "[client]\ndisplayname_changes = false").await;
+    let alice = port.person("alice").await;
+    port.ghost("_irc_ann").await;
+    let named = json!({ "displayname": "Ann of IRC" });
+    let own = "/profile/@_irc_ann:a.test/displayname?user_id=@_irc_ann:a.test";
+    port.ok(AS_TOKEN, "PUT", own, named.clone()).await;
+    let person = (alice.as_str(), "PUT", "/profile/@alice:a.test/displayname");
+    port.refused(person, named, (400, "M_FORBIDDEN")).await;
+}

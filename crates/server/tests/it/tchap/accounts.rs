@@ -65,6 +65,21 @@ async fn row_16_row_17_two_addresses_never_share_an_account_and_nobody_chooses_a
 }
 
 #[tokio::test]
+async fn row_18_display_names_follow_from_addresses() {
+    let mut server = Ministry::alone(&by_mail("")).await;
+    for (address, name) in [
+        ("jane.smith@example.gouv.fr", "Jane Smith [Example]"),
+        ("jean-pierre.le-gall@gendarmerie.interieur.gouv.fr", "Jean-Pierre Le-Gall [Interieur]"),
+        ("x@gouv.fr", "X [Gouv]"),
+        ("contact@mail.example.com", "Contact [Example]"),
+    ] {
+        let (id, agent) = register(&mut server, address, PASSWORD).await;
+        let shown = server.call(&agent.token, "GET", &format!("/profile/{id}"), Value::Null).await.ok();
+        assert_eq!(shown["displayname"], name);
+    }
+}
+
+#[tokio::test]
 async fn rows_19_to_22_names_and_addresses_are_locked_and_pictures_are_not() {
     let server = Ministry::alone(LOCKED).await;
     let (admin, alice) = (server.administrator("root").await, server.agent("alice").await);
@@ -73,14 +88,14 @@ async fn rows_19_to_22_names_and_addresses_are_locked_and_pictures_are_not() {
     server
         .call(&alice.token, "PUT", &format!("{profile}/displayname"), named.clone())
         .await
-        .refused(403, "M_FORBIDDEN");
+        .refused(400, "M_FORBIDDEN");
     let name = format!("{profile}/displayname");
-    server.call(&alice.token, "DELETE", &name, Value::Null).await.refused(403, "M_FORBIDDEN");
+    server.call(&alice.token, "DELETE", &name, Value::Null).await.refused(400, "M_FORBIDDEN");
     let room =
         server.call(&alice.token, "POST", "/createRoom", json!({ "preset": "private_chat" })).await.ok();
     let member = format!("/rooms/{}/state/m.room.member/{}", room["room_id"].as_str().unwrap(), alice.id);
     let body = json!({ "membership": "join", "displayname": "The Minister" });
-    server.call(&alice.token, "PUT", &member, body).await.refused(403, "M_FORBIDDEN");
+    server.call(&alice.token, "PUT", &member, body).await.refused(400, "M_FORBIDDEN");
     let own = json!({ "membership": "join" });
     server.call(&alice.token, "PUT", &member, own).await.ok();
 
@@ -148,8 +163,8 @@ async fn row_26_accounts_of_another_server_keep_their_passwords() {
     };
     let csv =
         format!("user,display_name,email,password_hash\njean,\"Jean, Martin\",Jean@A.gouv.fr,{BCRYPT}\n");
-    assert!(import(&csv).await.unwrap().contains("1 accounts made"));
-    assert!(import(&csv).await.unwrap().contains("0 accounts made, 1 were there"));
+    assert!(import(&csv).await.unwrap().contains("1 made, "));
+    assert!(import(&csv).await.unwrap().contains("0 made, 0 changed, 1 were there"));
     let http = lab.http();
     let (status, _) = http.post(LOGIN, log_in("jean", "another one")).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
@@ -178,6 +193,16 @@ async fn row_27_row_28_a_closed_account_is_entered_by_nobody_until_its_address_r
     server.call("", "POST", "/login", log_in(&id, "another horse battery")).await.ok();
     let shown = server.call(&alice.token, "GET", &format!("/profile/{id}"), Value::Null).await.ok();
     assert_eq!(shown["displayname"], "Alice [X]");
+
+    // The mail says what happens, and so does the page that it leads to.
+    server.accounts.deactivate(&alice.id, chappe_accounts::Erase::No).await.unwrap();
+    let wanted = json!({ "client_secret": "again", "email": "alice@x.gouv.fr", "send_attempt": 1 });
+    server.call("", "POST", "/register/email/requestToken", wanted).await.ok();
+    let mail = server.mail().await.text;
+    assert!(mail.contains("Open my account again") && !mail.contains("is creating an account"), "{mail}");
+    let (_, link) = mail.split_once("https://a.gouv.fr").unwrap();
+    let page = server.call("", "GET", link.split_whitespace().next().unwrap(), Value::Null).await.text;
+    assert!(page.contains("Rouvrir mon compte") || page.contains("Open my account again"), "{page}");
 
     // Whoever asked to be forgotten is: the address makes another account.
     server.accounts.deactivate(&alice.id, chappe_accounts::Erase::Yes).await.unwrap();

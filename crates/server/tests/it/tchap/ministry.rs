@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, body::Body};
 use chappe_accounts::Accounts;
 use chappe_admin::Verb;
 use chappe_kv::{Db, Memory};
@@ -79,7 +79,7 @@ impl Ministry {
         resume();
     }
 
-    /// Sends a request.
+    /// Sends a request with JSON, or without a body.
     pub(super) async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
         host::call(&self.router, token, (method, path), body).await
     }
@@ -107,6 +107,13 @@ impl Ministry {
         let openid = self.call(&agent.token, "POST", &path, json!({})).await.ok();
         let said = self.call("", "POST", "/_matrix/identity/v2/account/register", openid).await.ok();
         said["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends a request with any text.
+    pub(super) async fn send(&self, token: &str, method: &str, path: &str, text: String) -> Answer {
+        let mut request = host::request(token, (method, path), Value::Null);
+        *request.body_mut() = Body::from(text);
+        host::send(&self.router, request).await
     }
 
     /// Signs somebody up, with an address.

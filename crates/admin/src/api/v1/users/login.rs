@@ -4,7 +4,7 @@
 //! somebody's name unseen. Logging it out ends it.
 
 use axum::{Json, extract::State};
-use chappe_accounts::{LogIn, Refreshing};
+use chappe_accounts::{LogIn, LogInMethod, Refreshing};
 use chappe_web::Arguments;
 use ruma::OwnedUserId;
 use serde::Deserialize;
@@ -30,6 +30,7 @@ pub(super) async fn handler(
         device_id: None,
         device_name: Some(format!("Session of the administrator {}", administrator.user())),
         refreshing: Refreshing::No,
+        by: Some(LogInMethod::Administrator),
     };
     let issued = api.accounts.log_in_until(log_in, request.valid_until_ms).await?;
     tracing::info!(administrator = %administrator.user(), %user, "an administrator acts as a user");

@@ -203,23 +203,44 @@ async fn whatever_ends_a_device_ends_it_for_its_client() {
 #[tokio::test]
 async fn whoever_is_logged_out_everywhere_is_logged_out_of_the_pages() {
     let home = home().await;
-    let (admin, alice) = (home.administrator("admin").await, home.user("alice").await);
+    let alice = home.user("alice").await;
     let client = Client::new(&home).await;
-    let again = json!({ "type": "m.login.password", "user": "alice", "password": PASSWORD });
-    for by_admin in [false, true] {
-        let mut browser = Browser::new(&home);
-        let code = parameter(&client.let_in(&mut browser, "alice", &[]).await, "code");
-        let page = async |browser: &mut Browser<'_>| browser.get(&format!("{BASE}/account")).await.html();
-        assert!(page(&mut browser).await.contains("Your sessions"));
-        if by_admin {
-            let mine = home.call("", "POST", "/login", again.clone()).await.ok();
-            let end = json!({ "devices": [mine["device_id"]] });
-            admin.post("/_synapse/admin/v2/users/@alice:a.test/delete_devices", end).await.ok();
+    let mut browser = Browser::new(&home);
+    let code = parameter(&client.let_in(&mut browser, "alice", &[]).await, "code");
+    assert!(is_in(&mut browser).await);
+    alice.post("/logout/all", json!({})).await.ok();
+    assert!(!is_in(&mut browser).await);
+    client.token_for(&code, &[]).await.oauth_error(400, "invalid_grant");
+}
+
+async fn is_in(browser: &mut Browser<'_>) -> bool {
+    browser.get(&format!("{BASE}/account")).await.html().contains("Your sessions")
+}
+
+#[tokio::test]
+async fn a_device_that_an_administrator_ends_takes_its_own_browser_with_it() {
+    let home = home().await;
+    let admin = home.administrator("admin").await;
+    home.user("alice").await;
+    let client = Client::new(&home).await;
+    let laptop = [("scope", "urn:matrix:client:api:* urn:matrix:client:device:LAPTOP")];
+    let (mut first, mut second) = (Browser::new(&home), Browser::new(&home));
+    for (device, many) in [("PHONE", false), ("PHONE", true)] {
+        let code = parameter(&client.let_in(&mut first, "alice", &[]).await, "code");
+        let phone = Tokens::of(client.token_for(&code, &[]).await);
+        let waiting = parameter(&client.let_in(&mut first, "alice", &[]).await, "code");
+        let other = parameter(&client.let_in(&mut second, "alice", &laptop).await, "code");
+        let devices = "/_synapse/admin/v2/users/@alice:a.test";
+        if many {
+            let end = json!({ "devices": [device] });
+            admin.post(&format!("{devices}/delete_devices"), end).await.ok();
         } else {
-            alice.post("/logout/all", json!({})).await.ok();
+            admin.call("DELETE", &format!("{devices}/devices/{device}"), Value::Null).await.ok();
         }
-        assert!(!page(&mut browser).await.contains("Your sessions"), "{by_admin}");
-        client.token_for(&code, &[]).await.oauth_error(400, "invalid_grant");
+        assert!(!phone.works(&home).await && !is_in(&mut first).await);
+        client.token_for(&waiting, &[]).await.oauth_error(400, "invalid_grant");
+        assert!(is_in(&mut second).await, "the other browser has nothing to do with it");
+        assert!(Tokens::of(client.token_for(&other, &[]).await).works(&home).await);
     }
 }
 

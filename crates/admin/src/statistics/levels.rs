@@ -1,0 +1,63 @@
+//! How things stand when a day begins: open accounts, people who were here lately, what files take up.
+
+use chappe_store::{
+    Json, Reader, Tx,
+    accounts::{LastActive, Users},
+    statistics::StatisticsDay,
+};
+
+use super::{
+    Statistics, kinds,
+    sums::{People, Sums, forget_before},
+};
+use crate::Error;
+
+/// Accounts read at once.
+const PAGE: usize = 1_000;
+/// Days within which somebody was here lately.
+const LATELY: u64 = 30;
+
+impl Statistics {
+    /// Writes down how things stand, once a day, and forgets what is too old.
+    pub(super) async fn begin_day(&self) -> Result<(), Error> {
+        let (store, today) = (&self.0.deps.store, self.today());
+        let reader = store.read();
+        let known = reader.get::<StatisticsDay>(&()).await?;
+        if known.is_some_and(|day| day >= today) {
+            return Ok(());
+        }
+        let (mut sums, mut people) = (Sums::new(self.0.config.smallest_group), People::default());
+        self.look_at_accounts(&reader, today, &mut sums).await?;
+        for (user, usage) in self.0.deps.media.usage(0, u64::MAX).await? {
+            if let Some(domain) = people.domain(&reader, &user, self.server()).await? {
+                sums.add((today, &domain, kinds::MEDIA_BYTES), &user, usage.bytes);
+            }
+        }
+        let mut tx = Tx::new();
+        tx.expect::<StatisticsDay>(&(), known.as_ref()).put::<StatisticsDay>(&(), &today);
+        forget_before(&mut tx, today.saturating_sub(u64::from(self.0.config.keep_days)));
+        sums.draft(&reader, &mut tx).await?;
+        drop(reader);
+        Ok(store.commit(tx).await.map(drop)?)
+    }
+
+    async fn look_at_accounts(&self, reader: &Reader<'_>, today: u64, sums: &mut Sums) -> Result<(), Error> {
+        let mut from = String::new();
+        loop {
+            let page = reader.scan_from::<Users>(&(), &from, PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from = format!("{last}\0");
+            let open = page.into_iter().filter(|(_, Json(record))| record.deactivated.is_none());
+            let open: Vec<_> = open.map(|(user, _)| user).collect();
+            let active = reader.get_many::<LastActive>(&open).await?;
+            let mut people = People::default();
+            for (user, active) in open.iter().zip(active) {
+                let Some(domain) = people.domain(reader, user, self.server()).await? else { continue };
+                sums.add((today, &domain, kinds::OPEN), user, 1);
+                if active.is_some_and(|day| day + LATELY >= today) {
+                    sums.add((today, &domain, kinds::ACTIVE_30_DAYS), user, 1);
+                }
+            }
+        }
+    }
+}
