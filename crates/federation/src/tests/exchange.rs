@@ -280,3 +280,21 @@ async fn what_sticks_reaches_servers_that_come_later_and_those_that_were_away() 
     a.federation.retry(Some(&b.name)).await.unwrap();
     eventually("b gets it all the same", async || b.has(&missed).await).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_server_off_the_list_is_kept_short_until_it_is_back() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    eventually("quiet", async || a.waiting(&b).await == 0).await;
+    let listed = |name: &str| a.network.allowed().replace(Some(&[name.to_owned()]));
+    listed("c.example");
+    for number in 0..200 {
+        a.say("alice", &room, &number.to_string()).await;
+    }
+    assert_eq!(a.waiting(&b).await, 200);
+    eventually("the queue is shortened", async || a.waiting(&b).await == 1).await;
+    let last = a.say("alice", &room, "last").await;
+    listed("b.example");
+    eventually("b has the last one", async || b.has(&last).await).await;
+    assert_eq!(a.waiting(&b).await, 0);
+}
