@@ -6,7 +6,7 @@ use chappe_rules::{
     Pdu,
     auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
 };
-use chappe_store::{EventNum, StateChange, StateRef, Status, state::StateKey};
+use chappe_store::{EventMeta, EventNum, StateChange, StateRef, Status, state::StateKey};
 use ruma::events::StateEventType;
 
 use super::{Before, Complete};
@@ -86,10 +86,17 @@ impl Complete {
 
     async fn placing(&self, desk: &Desk<'_>, stored: Option<EventNum>) -> Result<Placing> {
         let auth = desk.nums(self.pdu.auth_events()).await?.into_iter().flatten().collect();
-        let known = desk.known(self.pdu.prev_events()).await?.into_iter();
-        let placed = known.filter_map(|(_, known)| known.filter(|(_, meta)| is_placed(meta)));
+        let known = desk.known(self.pdu.prev_events()).await?;
+        let is_followed = |known: &Option<(EventNum, EventMeta)>| {
+            known.as_ref().is_some_and(|(_, meta)| meta.status == Status::Accepted)
+        };
+        let missing = if known.iter().all(|(_, known)| is_followed(known)) {
+            Vec::new()
+        } else {
+            desk.without_place(self.pdu.prev_events()).await?
+        };
+        let placed = known.into_iter().filter_map(|(_, known)| known.filter(|(_, meta)| is_placed(meta)));
         let prev = placed.map(|(num, _)| num).collect();
-        let missing = desk.without_place(self.pdu.prev_events()).await?;
         Ok(Placing { pdu: self.pdu.clone(), auth, prev, missing, stored, source: self.source })
     }
 
