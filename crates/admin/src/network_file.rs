@@ -190,13 +190,25 @@ fn write(file: &Path, text: &str, fresh: Fresh) -> Result<(), Error> {
     if fresh == Fresh::Must && file.exists() {
         return Err(Error::Invalid(format!("{} is there already", file.display())));
     }
-    let new = file.with_extension("new");
-    let written = File::create(&new).and_then(|mut opened| {
-        writeln!(opened, "{}", text.trim_end())?;
-        opened.sync_all()?;
-        std::fs::rename(&new, file)
-    });
-    written.map_err(at(file))
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let new = file.with_file_name(format!(".{name}.new"));
+    // Nobody else's file, and no link to one.
+    let opened = OpenOptions::new().write(true).create_new(true).open(&new).map_err(at(&new))?;
+    let written = write_to(opened, text).and_then(|()| std::fs::rename(&new, file));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    written.and_then(|()| sync_folder(file)).map_err(at(file))
+}
+
+fn write_to(mut opened: File, text: &str) -> std::io::Result<()> {
+    writeln!(opened, "{}", text.trim_end())?;
+    opened.sync_all()
+}
+
+fn sync_folder(file: &Path) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn at(file: &Path) -> impl FnOnce(std::io::Error) -> Error {

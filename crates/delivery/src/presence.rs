@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use chappe_store::{Membership, Reader, RoomNid, Store, members::RoomMembers};
+use chappe_store::{
+    Membership, Reader, RoomNid, Store,
+    members::{RoomMembers, RoomServers},
+};
 use chappe_world::World;
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId, presence::PresenceState as Is};
+use ruma::{OwnedServerName, OwnedUserId, UserId, presence::PresenceState as Is};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::{sync::broadcast, time::Instant};
 
@@ -19,6 +22,8 @@ use crate::{Config, Error, wake::Wake};
 const GONE: Duration = Duration::from_secs(45);
 /// How often that is looked through.
 const SWEEP: Duration = Duration::from_secs(15);
+/// Users of other servers who are remembered at most: those whose presence changed last.
+const MOST_REMOTE: usize = 20_000;
 /// Changes kept for followers who are slow to fetch them.
 const QUEUE: usize = 1_024;
 
@@ -61,19 +66,34 @@ struct Users {
     order: BTreeMap<u64, OwnedUserId>,
     /// Those worth telling who are not found among the attached users of their rooms.
     apart: BTreeSet<OwnedUserId>,
+    /// The last changes of other servers' users.
+    remote: BTreeSet<u64>,
 }
 
 impl Users {
     fn put(&mut self, user: &UserId, known: Known) {
+        self.forget(user);
         self.order.insert(known.changed, user.to_owned());
+        if !known.local {
+            self.remote.insert(known.changed);
+        }
         let attached = known.by_sync && known.now.state != Is::Offline;
         if known.is_worth_telling() && !attached {
             self.apart.insert(user.to_owned());
-        } else {
-            self.apart.remove(user);
         }
-        if let Some(before) = self.known.insert(user.to_owned(), known) {
+        self.known.insert(user.to_owned(), known);
+        if self.remote.len() > MOST_REMOTE
+            && let Some(oldest) = self.remote.first().and_then(|change| self.order.get(change)).cloned()
+        {
+            self.forget(&oldest);
+        }
+    }
+
+    fn forget(&mut self, user: &UserId) {
+        self.apart.remove(user);
+        if let Some(before) = self.known.remove(user) {
             self.order.remove(&before.changed);
+            self.remote.remove(&before.changed);
         }
     }
 
@@ -175,7 +195,11 @@ impl Presence {
             let _ = self.news.send((user.to_owned(), now.clone()));
         }
         // Of other servers' users those are remembered whom somebody here can see: the rest may not even exist.
-        if !self.enabled || (!local && self.wake.sharing_room(&self.store.read(), user).await?.is_empty()) {
+        if !self.enabled {
+            return Ok(());
+        }
+        if !local && self.wake.sharing_room(&self.store.read(), user).await?.is_empty() {
+            self.users.lock().forget(user);
             return Ok(());
         }
         let chosen = now.state.clone();
@@ -235,9 +259,16 @@ impl Presence {
             let named = named.iter().filter(worth);
             named.filter_map(|user| Some(((*user).clone(), users.state(user)?))).collect()
         };
-        let mut events = Vec::new();
+        let (mut events, mut servers) = (Vec::new(), BTreeMap::new());
         for (user, now) in fresh {
-            if near.contains(&user) || self.shares(reader, &user, rooms).await? {
+            // Of a server that is in none of the rooms nobody has to be looked for.
+            let server = user.server_name().to_owned();
+            let meets = match servers.get(&server) {
+                Some(meets) => *meets,
+                None => meets_in(reader, &server, rooms).await?,
+            };
+            servers.insert(server, meets);
+            if near.contains(&user) || (meets && self.shares(reader, &user, rooms).await?) {
                 let event = self.event(&user, &now);
                 events.push((user, event));
             }
@@ -342,8 +373,60 @@ impl Presence {
     }
 }
 
+/// Whether a server has a member in one of `rooms`.
+async fn meets_in(
+    reader: &Reader<'_>,
+    server: &OwnedServerName,
+    rooms: &BTreeSet<RoomNid>,
+) -> Result<bool, Error> {
+    let keys: Vec<_> = rooms.iter().map(|nid| (*nid, server.clone())).collect();
+    Ok(reader.get_many::<RoomServers>(&keys).await?.into_iter().flatten().any(|count| count > 0))
+}
+
 impl std::fmt::Debug for Presence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Presence of {} users", self.users.lock().known.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Is, Known, MOST_REMOTE, PresenceState, Users};
+
+    #[tokio::test]
+    async fn of_other_servers_users_those_are_remembered_who_changed_last() {
+        let now = tokio::time::Instant::now();
+        let mut users = Users::default();
+        let mut put = |user: &str, local: bool, changed: u64| {
+            let state = Is::Online;
+            let known = Known {
+                now: PresenceState {
+                    state: state.clone(),
+                    status_msg: None,
+                    last_active: now,
+                    currently_active: true,
+                },
+                chosen: state,
+                synced: now,
+                local,
+                by_sync: false,
+                changed,
+            };
+            users.put(user.try_into().unwrap(), known);
+        };
+        put("@us:here.fr", true, 1);
+        put("@first:away.fr", false, 2);
+        put("@second:away.fr", false, 3);
+        put("@first:away.fr", false, 4);
+        for number in 0..u64::try_from(MOST_REMOTE).unwrap() - 1 {
+            put(&format!("@{number}:away.fr"), false, 5 + number);
+        }
+        assert_eq!(users.remote.len(), MOST_REMOTE);
+        assert_eq!(
+            (users.known.len(), users.order.len(), users.apart.len()),
+            (MOST_REMOTE + 1, MOST_REMOTE + 1, MOST_REMOTE + 1)
+        );
+        let known = |user: &str| users.state(user.try_into().unwrap()).is_some();
+        assert!(known("@us:here.fr") && known("@first:away.fr") && !known("@second:away.fr"));
     }
 }

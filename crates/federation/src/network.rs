@@ -1,5 +1,7 @@
 //! The outbound half: signed requests to other servers, within limits, with errors that tell a client nothing odd.
 
+mod places;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +18,7 @@ use ruma::{
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use self::places::StatePlaces;
 use crate::{
     AllowList, Config, KeyRing,
     auth::{Addressee, Signed, sign},
@@ -65,7 +68,7 @@ struct Inner {
     limiter: RateLimiter,
     /// Places for answers that are long: those that a user waits for, and the others.
     joins: Semaphore,
-    states: Semaphore,
+    states: StatePlaces,
 }
 
 /// What a request may cost.
@@ -85,7 +88,7 @@ impl Network {
         let pins = Pins::new(&config.pinned_keys);
         let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), pins.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
-        let (joins, states) = (Semaphore::new(LONG_AT_ONCE), Semaphore::new(LONG_AT_ONCE));
+        let (joins, states) = (Semaphore::new(LONG_AT_ONCE), StatePlaces::default());
         let limiter = RateLimiter::default();
         Self(Arc::new(Inner {
             world,
@@ -222,9 +225,9 @@ impl Network {
         call: Call,
     ) -> Result<http::Response<Bytes>, PeerError> {
         self.ready(to, call).await?;
-        let places = if call.insists { &self.0.joins } else { &self.0.states };
         let long = call.limits.max_bytes > MAX_BYTES;
-        let _place = if long { places.acquire().await.ok() } else { None };
+        let _join = if long && call.insists { self.0.joins.acquire().await.ok() } else { None };
+        let _state = if long && !call.insists { Some(self.0.states.take(to).await) } else { None };
         let answer = self.0.link.exchange(to, http, call.limits).await;
         self.noted(to, answer).await
     }

@@ -194,13 +194,8 @@ impl NetworkList {
     /// What each line of it says, by what the line is about.
     pub fn lines(&self) -> BTreeMap<String, String> {
         let servers = self.servers.iter().map(|(server, member)| {
-            let ids: Vec<&str> = member.verify_keys.keys().map(|id| id.as_str()).collect();
-            let keys: Vec<String> = member.pinned().values().map(|key| key.text().to_owned()).collect();
-            let said = if ids.is_empty() {
-                "any keys".to_owned()
-            } else {
-                format!("{} {}", ids.join(" "), keys.join(" "))
-            };
+            let keys: Vec<String> = member.pinned().iter().map(|(id, key)| told_key(id, key)).collect();
+            let said = if keys.is_empty() { "any keys".to_owned() } else { keys.join(", ") };
             (format!("server {server}"), said)
         });
         let addresses =
@@ -210,6 +205,13 @@ impl NetworkList {
             (format!("pattern {:3} {}", place + 1, pattern.regex), told(&pattern.target))
         });
         servers.chain(addresses).chain(patterns).collect()
+    }
+}
+
+fn told_key(id: &OwnedServerSigningKeyId, key: &PinnedKey) -> String {
+    match key {
+        PinnedKey::Current(key) => format!("{id} {key}"),
+        PinnedKey::Old(OldKey { key, expired_ts }) => format!("{id} {key} until {expired_ts}"),
     }
 }
 
@@ -293,6 +295,20 @@ mod tests {
             assert_eq!(verify(&both, roots).unwrap(), read);
         }
         assert_eq!(verify(&good().unsigned(), &[1]).unwrap_err(), InvalidList::Unsigned);
+    }
+
+    #[test]
+    fn its_lines_tell_all_of_a_key() {
+        let with = |expired_ts: u64| {
+            let (now, old) = (key(9).public_base64(), key(8).public_base64());
+            let member = json!({
+                "verify_keys": { "ed25519:1": { "key": now } },
+                "old_verify_keys": { "ed25519:0": { "key": old, "expired_ts": expired_ts } },
+            });
+            list(&json!({ "servers": { "a.example": member } })).lines()
+        };
+        assert_ne!(with(5), with(6));
+        assert!(with(5)["server a.example"].ends_with(&format!("ed25519:1 {}", key(9).public_base64())));
     }
 
     #[test]

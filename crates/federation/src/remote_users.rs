@@ -108,6 +108,10 @@ impl RemoteUsers for Federation {
     }
 
     async fn profile(&self, user: &UserId, field: Option<&str>) -> Result<Profile, RemoteError> {
+        if !self.network().allowed().permits(user.server_name()) {
+            // Nor told of what was kept.
+            return Err(RemoteError::NotFound);
+        }
         let key = (user.to_owned(), field.map(str::to_owned));
         let now = self.network().now();
         if let Some((until, profile)) = self.0.profiles.0.get(&key)

@@ -30,6 +30,8 @@ use crate::Network;
 const LONG_QUEUE: usize = 10;
 /// How long a destination that answered last time keeps its place without an answer, if there is one among the slow.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the queue of a server that is not talked with is looked at.
+const OFF_LIST: Duration = Duration::from_mins(10);
 /// As many times the places of those who answered last time are there for those of them who are slow.
 const SLOW: usize = 8;
 
@@ -100,11 +102,20 @@ impl Sender {
 
     /// Wakes every destination that something waits for.
     pub(crate) async fn wake_all(&self) -> Result<(), Error> {
+        self.for_each_waiting(|destination| self.wake(destination)).await
+    }
+
+    /// The same, those that are waited for included: they may have come onto the list.
+    async fn wake_listed(&self) -> Result<(), Error> {
+        self.for_each_waiting(|destination| self.wake_at_once(destination)).await
+    }
+
+    async fn for_each_waiting(&self, wake: impl Fn(&ServerName)) -> Result<(), Error> {
         let mut after: Option<OwnedServerName> = None;
         loop {
             let next = self.0.network.store().read().next_outbox_destination(after.as_deref()).await?;
             let Some(destination) = next else { return Ok(()) };
-            self.wake(&destination);
+            wake(&destination);
             after = Some(destination);
         }
     }
@@ -141,7 +152,7 @@ impl Sender {
     async fn step(&self, destination: &ServerName, width: &mut Width) -> Result<Step, Error> {
         let network = &self.0.network;
         if !network.allowed().permits(destination) {
-            return Ok(Step::Rest);
+            return self.put_off(destination).await;
         }
         match network.backoff().wait_until(destination).await? {
             0 => {}
@@ -163,6 +174,18 @@ impl Sender {
         };
         let patience = (state.failures == 0).then_some(PATIENCE);
         self.attempt(destination, batch, width, (place, patience)).await
+    }
+
+    /// Nothing goes to who is off the list. What waits is kept as short as it would be made once it may go.
+    async fn put_off(&self, destination: &ServerName) -> Result<Step, Error> {
+        let network = &self.0.network;
+        if network.store().read().outbox(destination, 1).await?.is_empty() {
+            return Ok(Step::Rest);
+        }
+        self.0.lanes.drop_fleeting(destination);
+        self.shorten(destination, network.config().catch_up_after).await?;
+        let pause = u64::try_from(OFF_LIST.as_millis()).unwrap_or(u64::MAX);
+        Ok(Step::Wait(network.world().now().saturating_add(pause)))
     }
 
     async fn attempt(
@@ -261,7 +284,7 @@ impl Sender {
             let revived = tokio::select! {
                 revived = revivals.recv() => revived,
                 Ok(()) = lists.changed() => {
-                    if let Err(error) = self.wake_all().await {
+                    if let Err(error) = self.wake_listed().await {
                         tracing::error!(%error, "destinations were not woken");
                     }
                     continue;

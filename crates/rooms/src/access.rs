@@ -26,6 +26,13 @@ use crate::{
 /// Members, and invited addresses, that are looked at: more than two are too many wherever the number counts.
 const PARTIES: usize = 100;
 
+/// What makes somebody, or an address, a party of a room.
+const PARTY_KINDS: [StateEventType; 2] = [StateEventType::RoomMember, StateEventType::RoomThirdPartyInvite];
+
+fn is_party((kind, _): &RuleKey) -> bool {
+    PARTY_KINDS.contains(kind)
+}
+
 /// Where the access rules are kept in a room's state.
 pub(crate) fn rules_key() -> RuleKey {
     (RULES.into(), String::new())
@@ -40,15 +47,20 @@ impl Desk<'_> {
         self.ask(candidate, &state, self.state.current(), (by.door, by.bypass)).await
     }
 
-    /// Asks about another server's event at the state `at`.
-    pub(crate) async fn ask_access_of(&self, pdu: &Pdu, at: StateRef, door: Door) -> Result<()> {
+    /// Asks about an event that is made already at the state `at`.
+    pub(crate) async fn ask_access_of(
+        &self,
+        pdu: &Pdu,
+        at: StateRef,
+        (door, bypass): (Door, Bypass),
+    ) -> Result<()> {
         let content = pdu.content_as().unwrap_or_default();
         let candidate = candidate_of(pdu, &content);
         self.inner.refuse_outsiders(&candidate)?;
         let Some(access) = &self.inner.config.access else { return Ok(()) };
         let held = self.held_at(at, &access.state_needed(&candidate)).await?;
         let state = |key: &RuleKey| held.get(&key.0, &key.1);
-        self.ask(candidate, &state, at, (door, Bypass::None)).await
+        self.ask(candidate, &state, at, (door, bypass)).await
     }
 
     async fn ask(
@@ -74,7 +86,7 @@ impl Desk<'_> {
     /// The members and invited addresses of a state: all, or more than count, `target` among them if it is one.
     async fn parties(&self, at: StateRef, target: Option<&str>) -> Result<Vec<Pdu>> {
         let mut keys: BTreeSet<RuleKey> = BTreeSet::new();
-        for kind in [StateEventType::RoomMember, StateEventType::RoomThirdPartyInvite] {
+        for kind in PARTY_KINDS {
             let known = self.reader.keys_of_type(self.nid, &kind.to_string(), PARTIES).await?;
             keys.extend(known.into_iter().map(|key| (kind.clone(), key)));
             keys.extend(target.map(|target| (kind, target.to_owned())));
@@ -96,7 +108,11 @@ impl Inner {
         self.refuse_outsiders(&candidate)?;
         let Some(access) = &self.config.access else { return Ok(()) };
         let (door, bypass) = (Door::Offer, Bypass::None);
-        let question = Question { candidate, state: &state, parties: None, listed: false, door, bypass };
+        // Of whom nothing is told may be there too.
+        let others = told.iter().filter(|((_, key), _)| Some(&**key) != invite.state_key());
+        let parties: Vec<Pdu> = others.filter(|(key, _)| is_party(key)).map(|(_, pdu)| pdu.clone()).collect();
+        let parties = Some(&*parties);
+        let question = Question { candidate, state: &state, parties, listed: false, door, bypass };
         if state(&rules_key()).is_some() {
             return self.ask(access, &question).await;
         }
@@ -107,8 +123,7 @@ impl Inner {
     /// know of no rules.
     pub(crate) async fn ask_access_of_join(&self, join: &Pdu, state: &BTreeMap<RuleKey, Pdu>) -> Result<()> {
         let Some(access) = &self.config.access else { return Ok(()) };
-        let parties = [StateEventType::RoomMember, StateEventType::RoomThirdPartyInvite];
-        let parties = state.iter().filter(|((kind, _), _)| parties.contains(kind));
+        let parties = state.iter().filter(|(key, _)| is_party(key));
         let parties: Vec<Pdu> = parties.map(|(_, pdu)| pdu.clone()).collect();
         let get = |key: &RuleKey| state.get(key).cloned();
         let content = join.content_as().unwrap_or_default();

@@ -13,6 +13,8 @@ mod old;
 mod outliers;
 mod outside;
 mod resolve;
+mod together;
+mod turn_back;
 
 use std::collections::HashMap;
 
@@ -21,6 +23,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerNa
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use self::together::Together;
 pub(crate) use self::{
     check::{Checked, Proven, allowed_by_acl, parse},
     complete::{Before, Complete},
@@ -104,11 +107,24 @@ impl Received {
 }
 
 impl Rooms {
-    /// Takes the PDUs of a transaction from `origin`, one by one; a bad one never stops the others.
+    /// Takes the PDUs of a transaction from `origin`, in order; a bad one never stops the others. What was taken is on disk
+    /// when it answers.
     pub async fn receive(&self, origin: &ServerName, pdus: Vec<Box<RawValue>>) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(pdus.len());
-        for raw in pdus {
-            outcomes.push(self.0.receive_one(origin, raw).await);
+        let mut tried = 0;
+        while let Some(raw) = pdus.get(outcomes.len()) {
+            if outcomes.len() >= tried {
+                let left = &pdus[outcomes.len()..];
+                // What does not work out together is said of each by itself.
+                let together =
+                    self.0.receive_together(origin, left).await.unwrap_or(Together::none(left.len()));
+                tried = outcomes.len() + together.of;
+                if !together.taken.is_empty() {
+                    outcomes.extend(together.taken);
+                    continue;
+                }
+            }
+            outcomes.push(self.0.receive_one(origin, raw.clone()).await);
         }
         outcomes
     }

@@ -101,10 +101,12 @@ impl Rooms {
     /// one in its name.
     async fn candidates(&self, user: &UserId, room: &RoomId, via: Via) -> Result<Candidates> {
         let reader = self.0.store.read();
-        let (mut named, mut others) = (via, Vec::new());
+        let (mut named, mut others) = (Vec::new(), Vec::new());
         if let Some(outside) = reader.out_of_band(user, room).await? {
+            // Who invited knows of it.
             named.extend(outside.value.0.via);
         }
+        named.extend(via);
         if let Some(nid) = reader.room_nid(room).await? {
             others.extend(reader.room_servers(nid).await?.into_iter().map(|(server, _)| server));
         }
@@ -133,7 +135,9 @@ impl Rooms {
         let proven = self.0.check_one(rules, signed).await?;
         let checked = Checked::from_handshake(self.server(), proven);
         let mut budget = Budget { events: 0, states: 0, fill: false };
-        let complete = checked.complete_as(&self.0, &mut budget, Source::Here).await?;
+        let mut complete = checked.complete_as(&self.0, &mut budget, Source::Here).await?;
+        // Asked again: others may have been invited meanwhile.
+        complete.door = (Door::Local, bypass_of(actor));
         match self.0.settle(&complete).await? {
             crate::receive::Verdict::Accepted => Ok(ours.event_id().to_owned()),
             _ => Err(Error::Forbidden("the room changed while the user was invited".to_owned())),
@@ -211,7 +215,8 @@ impl Candidates {
     }
 }
 
-/// Asks servers in turn. The refusal of one that could be reached tells more than another's silence.
+/// Asks servers in turn, until one helps or says no for all of them. The refusal of one that could be reached tells more than
+/// another's silence.
 async fn first_that_works<'a, T, F>(
     servers: &'a [OwnedServerName],
     ask: impl Fn(&'a OwnedServerName) -> F,
@@ -223,7 +228,7 @@ where
     for server in servers {
         match ask(server).await {
             Ok(done) => return Ok(done),
-            Err(error @ (Error::Store(_) | Error::Retry | Error::Outsiders(_))) => return Err(error),
+            Err(error) if is_final(&error) => return Err(error),
             Err(error) => {
                 tracing::info!(%server, %error, "server did not help");
                 if weight(&error) > weight(&worst) {
@@ -235,13 +240,26 @@ where
     Err(worst)
 }
 
-/// How much an answer tells: what is forbidden is known to a server in the room; other refusals may come from one
-/// that knows nothing of it.
+/// Whether no other server is worth asking: what the room forbids it forbids everywhere. A resident that does not know the room
+/// any more, or that cannot say whether a restricted room lets the user in, speaks for itself alone.
+fn is_final(error: &Error) -> bool {
+    match error {
+        Error::Store(_)
+        | Error::Retry
+        | Error::Outsiders(_)
+        | Error::Forbidden(_)
+        | Error::UnsupportedRoomVersion(_) => true,
+        Error::Peer(PeerError::Refused { errcode, .. }) => {
+            matches!(errcode.as_str(), "M_FORBIDDEN" | "M_INCOMPATIBLE_ROOM_VERSION")
+        }
+        _ => false,
+    }
+}
+
+/// How much an answer tells: one without a reason may come from a server that knows nothing of the room.
 fn weight(error: &Error) -> u8 {
     match error {
         Error::Unreachable => 0,
-        Error::Forbidden(_) => 3,
-        Error::Peer(PeerError::Refused { errcode, .. }) if errcode == "M_FORBIDDEN" => 3,
         Error::Peer(PeerError::Refused { errcode, .. }) if errcode != "M_UNKNOWN" => 2,
         _ => 1,
     }

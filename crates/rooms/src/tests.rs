@@ -1,5 +1,6 @@
 //! Rooms of one server and of several, over the memory engine and a network inside the process.
 
+mod access;
 mod delayed;
 mod federation;
 mod forks;

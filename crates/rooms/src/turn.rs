@@ -141,13 +141,16 @@ impl Rooms {
     }
 }
 
+/// Whoever leaves may give its power away first: that is not to be committed with what others say if the leave is refused.
 fn next_batch(turn: &Turn) -> Option<Vec<Waiting>> {
     let mut queue = turn.queue.lock();
     let mut bytes = 0;
-    let mut batch = Vec::new();
+    let mut batch: Vec<Waiting> = Vec::new();
     while batch.len() < TOGETHER
-        && let Some(waiting) =
-            queue.waiting.pop_front_if(|next| batch.is_empty() || bytes + next.bytes <= TOGETHER_BYTES)
+        && !batch.last().is_some_and(|last| last.job.is_farewell())
+        && let Some(waiting) = queue.waiting.pop_front_if(|next| {
+            batch.is_empty() || (bytes + next.bytes <= TOGETHER_BYTES && !next.job.is_farewell())
+        })
     {
         bytes += waiting.bytes;
         batch.push(waiting);

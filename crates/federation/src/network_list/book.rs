@@ -63,6 +63,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     held: Option<Arc<Held>>,
+    /// Whether all that the list says is followed.
+    enacted: bool,
     open: bool,
     asked: Option<(u64, Result<(), String>)>,
 }
@@ -73,7 +75,7 @@ pub struct Held {
     /// What it says.
     pub list: NetworkList,
     /// The signed document, as canonical JSON.
-    pub text: String,
+    pub text: Bytes,
 }
 
 /// What became of a list.
@@ -139,7 +141,7 @@ impl ListBook {
         book.close();
         if let Some(Json(held)) = book.stored().await? {
             match NetworkList::verify(held.text.as_bytes(), &book.0.deps.config, &book.0.weak) {
-                Ok((list, layer, text)) => book.enact(Held { list, text }, layer).await?,
+                Ok((list, layer, text)) => book.enact(Held { list, text: text.into() }, layer).await?,
                 Err(error) => tracing::error!(%error, "the list of the network that is held is not followed"),
             }
         }
@@ -183,7 +185,12 @@ impl ListBook {
                     );
                     deps.store.commit(tx).await?;
                 }
-                self.enact(Held { list, text }, layer).await?;
+                let same = Held { list, text: text.into() };
+                if self.is_enacted(&same) {
+                    self.look();
+                } else {
+                    self.enact(same, layer).await?;
+                }
                 return Ok(Applied::Known);
             }
             // A list behind which no trust root stands any more has no say, or a stolen root could end the network.
@@ -199,7 +206,7 @@ impl ListBook {
         deps.store.commit(tx).await?;
         let (sequence, servers) = (list.sequence, list.servers.len());
         tracing::info!(network = %deps.config.name, sequence, servers, "another list of the network is followed");
-        self.enact(Held { list, text }, layer).await?;
+        self.enact(Held { list, text: text.into() }, layer).await?;
         Ok(Applied::New)
     }
 
@@ -255,11 +262,16 @@ impl ListBook {
             }
             self.look();
             if others && world.instant() >= due {
-                tokio::select! {
-                    biased;
-                    () = world.stopping() => return,
-                    // What went wrong was logged, and is shown.
-                    _ = self.fetch() => {}
+                let mut fetching = std::pin::pin!(self.fetch());
+                // A publisher that takes its time does not put the end off.
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = world.stopping() => return,
+                        _ = look.tick() => self.look(),
+                        // What went wrong was logged, and is shown.
+                        _ = &mut fetching => break,
+                    }
                 }
                 due = world.instant() + Duration::from_secs(self.config().fetch_seconds);
             }
@@ -278,13 +290,23 @@ impl ListBook {
 
     async fn enact(&self, held: Held, layer: MapLayer) -> Result<(), ListError> {
         let held = Arc::new(held);
-        self.0.state.write().held = Some(held.clone());
+        {
+            let mut state = self.0.state.write();
+            (state.held, state.enacted) = (Some(held.clone()), false);
+        }
         self.0
             .pins
             .follow_network(held.list.servers.iter().map(|(server, member)| (&**server, member.pinned())));
         // Who is let in comes first: whatever becomes of the rest, nobody stays who was taken off.
         self.judge(&held);
-        Ok(self.0.deps.map.follow_network(layer).await?)
+        self.0.deps.map.follow_network(layer).await?;
+        self.0.state.write().enacted = true;
+        Ok(())
+    }
+
+    fn is_enacted(&self, same: &Held) -> bool {
+        let state = self.0.state.read();
+        state.enacted && state.held.as_deref() == Some(same)
     }
 
     /// Lets the servers of the list in, or nobody if it has expired.

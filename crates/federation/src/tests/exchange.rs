@@ -1,14 +1,17 @@
 //! Transactions between servers: delivered once, again after lost answers, caught up with after outages.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
-use chappe_rooms::Peers;
+use chappe_rooms::{Error, PeerError, Peers};
 use chappe_world::{FakeNet, Fate};
 use parking_lot::Mutex;
 use ruma::server_name;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{Server, config, couple, eventually};
+use super::{Server, config, count, couple, eventually};
 use crate::inbound::Received;
 
 const SEND: &str = "/_matrix/federation/v1/send/";
@@ -227,7 +230,7 @@ async fn an_excluded_server_is_not_heard() {
     eventually("b has sent it", async || b.waiting(&a).await == 0).await;
     assert!(!a.has(&event).await);
     let backfill = b.network.backfill(&a.name, &room, &[event], 5).await;
-    assert!(matches!(backfill, Err(chappe_rooms::PeerError::Refused { status: 403, .. })), "{backfill:?}");
+    assert!(matches!(backfill, Err(PeerError::Refused { status: 403, .. })), "{backfill:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,4 +282,60 @@ async fn what_sticks_reaches_servers_that_come_later_and_those_that_were_away() 
     b.back(&net);
     a.federation.retry(Some(&b.name)).await.unwrap();
     eventually("b gets it all the same", async || b.has(&missed).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_server_off_the_list_is_kept_short_until_it_is_back() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    eventually("quiet", async || a.waiting(&b).await == 0).await;
+    let listed = |name: &str| a.network.allowed().replace(Some(&[name.to_owned()]));
+    listed("c.example");
+    for number in 0..200 {
+        a.say("alice", &room, &number.to_string()).await;
+    }
+    assert_eq!(a.waiting(&b).await, 200);
+    eventually("the queue is shortened", async || a.waiting(&b).await == 1).await;
+    let last = a.say("alice", &room, "last").await;
+    listed("b.example");
+    eventually("b has the last one", async || b.has(&last).await).await;
+    assert_eq!(a.waiting(&b).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restricted_room_is_entered_through_whoever_may_let_in() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    let club = a.room("alice").await;
+    b.join("bob", &club, &a).await;
+    let c = Server::start(&net, "c.example", 3, config());
+    c.join("carol", &club, &a).await;
+    let rule = json!({
+        "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": club }],
+    });
+    let levels = json!({ "invite": 100, "users": { "@alice:a.example": 100 } });
+    for (kind, content) in [("m.room.join_rules", rule), ("m.room.power_levels", levels)] {
+        let draft = chappe_rooms::Draft::state(kind, "", content.as_object().unwrap().clone());
+        a.rooms.send(&a.actor("alice"), &room, draft, None).await.unwrap();
+    }
+    let said = a.say("alice", &room, "closed").await;
+    eventually("b knows", async || b.has(&said).await).await;
+    let asked = count(&net, "/_matrix/federation/v1/make_join");
+    let join = async |via: &[&Server]| {
+        let via = via.iter().map(|server| server.name.clone()).collect();
+        c.rooms.join(&c.actor("carol"), &room, via, serde_json::Map::new()).await
+    };
+    let Err(Error::Peer(PeerError::Refused { errcode, .. })) = join(&[&b]).await else {
+        panic!("b let carol in")
+    };
+    assert_eq!(errcode, "M_UNABLE_TO_GRANT_JOIN");
+    join(&[&b, &a]).await.unwrap();
+    assert_eq!(asked.load(SeqCst), 3);
+    // Who is not in the club is refused by the first that knows it.
+    let stranger = c.actor("dan");
+    let via = vec![a.name.clone(), b.name.clone()];
+    c.rooms.leave(&c.actor("carol"), &room, None).await.unwrap();
+    let refused = c.rooms.join(&stranger, &room, via, serde_json::Map::new()).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(asked.load(SeqCst), 4);
 }

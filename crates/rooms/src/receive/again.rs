@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chappe_rules::{
     Pdu,
     auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
+    policy::{Bypass, Door},
 };
 use chappe_store::{
     EventMeta, EventNum, LogEntry, Membership, StateChange, StateRef, Status, Tx, WholeSince,
@@ -16,7 +17,7 @@ use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
 
 use super::{Before, Complete};
 use crate::{
-    Inner, Result,
+    Error, Inner, Result,
     desk::{Desk, Source, is_placed, membership_of},
 };
 
@@ -35,6 +36,8 @@ struct Again<'i> {
     after: HashMap<EventNum, StateRef>,
     /// How many of them this commit has.
     here: usize,
+    /// Users of this server whose joins the access rules refuse after all.
+    refused: BTreeSet<OwnedUserId>,
 }
 
 impl Inner {
@@ -52,12 +55,14 @@ impl Inner {
         let desk = Desk::open(self, room).await?;
         let believed: BTreeSet<OwnedServerName> = desk.servers().await?.into_iter().collect();
         let events = desk.since_join(partial.join()).await?;
-        let mut again = Again { inner: self, room, desk, after: HashMap::new(), here: 0 };
+        let mut again =
+            Again { inner: self, room, desk, after: HashMap::new(), here: 0, refused: BTreeSet::new() };
         for num in &events {
             again.judge(*num, partial).await?;
         }
         again.flush().await?;
-        self.go_whole(room, partial, &events, &believed).await?;
+        let refused = std::mem::take(&mut again.refused);
+        self.go_whole((room, partial), &events, &believed, &refused).await?;
         drop(turn);
         tracing::info!(%room, events = events.len(), "the room has all its members");
         Ok(())
@@ -96,10 +101,10 @@ impl Inner {
     /// Makes the current state the one that the heads come to, and the room whole with the last of it.
     async fn go_whole(
         &self,
-        room: &RoomId,
-        partial: &PartialRoom,
+        (room, partial): (&RoomId, &PartialRoom),
         events: &[EventNum],
         believed: &BTreeSet<OwnedServerName>,
+        refused: &BTreeSet<OwnedUserId>,
     ) -> Result<()> {
         loop {
             let mut desk = Desk::open(self, room).await?;
@@ -116,6 +121,7 @@ impl Inner {
                 servers.retain(|server| !believed.contains(server) && *server != self.server);
                 (desk.head.partial, desk.head.whole_since) = (false, WholeSince::Now);
                 desk.tx.end_partial(desk.nid, partial);
+                desk.turn_back(changes, refused).await?;
                 desk.tx.log(LogEntry::Whole { room: desk.nid.0, servers: servers.into_iter().collect() });
             }
             let known = (desk.nid, desk.state.current());
@@ -150,13 +156,17 @@ impl Again<'_> {
             self.desk.pdus(&[num]).await?.pop().ok_or(chappe_store::Error::Corrupt("event without JSON"))?;
         let before = self.before(&pdu, &old, num == partial.join()).await?;
         let allowed = self.desk.allows(&pdu, before).await?;
+        let refused = allowed && !self.desk.lets_in(&pdu, before).await?;
         let status = match old.status {
             _ if !allowed => Status::Rejected,
+            _ if refused => Status::SoftFailed,
             // Its place is decided when the room is whole.
             Status::SoftFailed | Status::Outlier => old.status,
             _ => Status::Accepted,
         };
-        if status == Status::SoftFailed {
+        if refused {
+            self.refused.extend(self.inner.own_user_let_in(&pdu));
+        } else if status == Status::SoftFailed {
             self.desk.tx.put::<LateEvents>(&(self.desk.nid, num), &());
         }
         let after = match pdu.state().filter(|_| status != Status::Rejected) {
@@ -241,6 +251,18 @@ impl Desk<'_> {
         let Ok(keys) = state_needed(self.rules, pdu) else { return Ok(false) };
         let held = self.held_at(before, &keys).await?;
         Ok(allowed_by_state(self.rules, pdu, |kind, key| held.get(kind, key)).is_ok())
+    }
+
+    /// Whether the access rules let an event pass at the state before it.
+    async fn lets_in(&self, pdu: &Pdu, before: StateRef) -> Result<bool> {
+        match self.ask_access_of(pdu, before, (Door::Received, Bypass::None)).await {
+            Ok(()) => Ok(true),
+            Err(Error::Forbidden(reason)) => {
+                tracing::info!(event = %pdu.event_id(), %reason, "not let in after all");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes an event out of the timeline that is not allowed after all, or shows one late that is.

@@ -4,7 +4,7 @@ use chappe_store::{EventMeta, EventNum, Position, StateChange, StateRef, Status,
 
 use super::{
     Complete,
-    judge::{Judged, Verdict},
+    judge::{By, Judged, Verdict},
 };
 use crate::{Error, Inner, Result, desk::Desk, oversight::heads::MANY, turn::ATTEMPTS};
 
@@ -28,7 +28,9 @@ impl Inner {
     pub(crate) async fn settle_in_turn(&self, complete: &Complete) -> Result<Verdict> {
         for _ in 0..ATTEMPTS {
             let desk = Desk::open(self, &complete.room).await?;
-            let Some(judged) = complete.judge(desk).await? else { return self.said_before(complete).await };
+            let Some(judged) = complete.judge(desk, By::ThenAndNow).await? else {
+                return self.said_before(complete).await;
+            };
             match judged.commit().await {
                 Ok(Step::Done(verdict)) => {
                     if verdict != Verdict::Accepted {

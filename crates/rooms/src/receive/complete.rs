@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use chappe_rules::{Pdu, auth::events_needed, policy_server::PolicyServer};
+use chappe_rules::{
+    Pdu,
+    auth::events_needed,
+    policy::{Bypass, Door},
+    policy_server::PolicyServer,
+};
 use chappe_store::EventNum;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, room_version_rules::RoomVersionRules};
 use serde_json::value::RawValue;
@@ -33,6 +38,8 @@ pub(crate) struct Complete {
     pub(super) source: Source,
     pub(super) before: Before,
     pub(crate) rules: &'static RoomVersionRules,
+    /// Through which door the access rules let it in, or not, and who gets past them.
+    pub(crate) door: (Door, Bypass),
     /// The room's policy server as things are now.
     pub(crate) policy_server: Option<Arc<PolicyServer>>,
     /// Why the policy server is taken not to want it.
@@ -43,7 +50,8 @@ impl Complete {
     /// An event that no policy server is asked about.
     pub(super) fn alone(pdu: Pdu, rules: &'static RoomVersionRules, source: Source, before: Before) -> Self {
         let room = pdu.room_id().to_owned();
-        Self { pdu, room, source, before, rules, policy_server: None, unwanted: None }
+        let door = (Door::Received, Bypass::None);
+        Self { pdu, room, source, before, rules, door, policy_server: None, unwanted: None }
     }
 }
 

@@ -5,15 +5,14 @@ use std::collections::BTreeSet;
 use chappe_rules::{
     Pdu,
     auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
-    policy::Door,
 };
-use chappe_store::{EventNum, StateChange, StateRef, Status, state::StateKey};
+use chappe_store::{EventMeta, EventNum, StateChange, StateRef, Status, state::StateKey};
 use ruma::events::StateEventType;
 
 use super::{Before, Complete};
 use crate::{
     Error, Result,
-    desk::{Desk, Placing, Source, is_placed},
+    desk::{Desk, Held, Placing, is_placed},
 };
 
 /// What the rules say of an event.
@@ -25,6 +24,15 @@ pub(crate) enum Verdict {
     SoftFailed(String),
     /// Not allowed where it stands.
     Rejected(String),
+}
+
+/// By what an event is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The state before it: what the room is like by now does not matter for what was said then.
+    Then,
+    /// The current state as well.
+    ThenAndNow,
 }
 
 /// The state before an event.
@@ -47,7 +55,7 @@ pub(super) struct Judged<'s> {
 
 impl Complete {
     /// Judges the event; `None` if it has its place already.
-    pub(super) async fn judge<'s>(&self, mut desk: Desk<'s>) -> Result<Option<Judged<'s>>> {
+    pub(super) async fn judge<'s>(&self, mut desk: Desk<'s>, by: By) -> Result<Option<Judged<'s>>> {
         let stored = desk.own_num(&self.pdu).await?;
         let meta = match stored {
             Some(num) => Some(desk.reader.event_meta(desk.nid, num).await?),
@@ -69,43 +77,45 @@ impl Complete {
         };
         let follows_all = desk.head.extremities.iter().all(|head| placing.prev.contains(head));
         let goes_on = follows_all && self.before == Before::Prevs;
-        let verdict = self.verdict(&desk, before.at, goes_on).await?;
+        let verdict = match by {
+            By::Then => self.verdict_then(&desk, before.at).await?,
+            By::ThenAndNow => self.verdict(&desk, before.at, goes_on).await?,
+        };
         Ok(Some(Judged { desk, placing, before, staged: staged.map(|(_, after)| after), verdict }))
     }
 
     async fn placing(&self, desk: &Desk<'_>, stored: Option<EventNum>) -> Result<Placing> {
         let auth = desk.nums(self.pdu.auth_events()).await?.into_iter().flatten().collect();
-        let (mut prev, mut missing) = (Vec::new(), Vec::new());
-        for (id, meta) in desk.known(self.pdu.prev_events()).await? {
-            match &meta {
-                Some((num, meta)) if is_placed(meta) => prev.push(*num),
-                _ => {}
-            }
-            if meta.is_none_or(|(_, meta)| meta.status == Status::Outlier) {
-                missing.push(id.clone());
-            }
-        }
+        let known = desk.known(self.pdu.prev_events()).await?;
+        let is_followed = |known: &Option<(EventNum, EventMeta)>| {
+            known.as_ref().is_some_and(|(_, meta)| meta.status == Status::Accepted)
+        };
+        let missing = if known.iter().all(|(_, known)| is_followed(known)) {
+            Vec::new()
+        } else {
+            desk.without_place(self.pdu.prev_events()).await?
+        };
+        let placed = known.into_iter().filter_map(|(_, known)| known.filter(|(_, meta)| is_placed(meta)));
+        let prev = placed.map(|(num, _)| num).collect();
         Ok(Placing { pdu: self.pdu.clone(), auth, prev, missing, stored, source: self.source })
     }
 
+    /// By the state before the event alone.
+    async fn verdict_then(&self, desk: &Desk<'_>, before: StateRef) -> Result<Verdict> {
+        match self.authorized(desk, before).await? {
+            Ok(_) => self.by_access(desk, &[before]).await,
+            Err(reason) => Ok(Verdict::Rejected(reason)),
+        }
+    }
+
     /// `goes_on`: the event follows all that is here.
-    async fn verdict(&self, desk: &Desk<'_>, before: StateRef, goes_on: bool) -> Result<Verdict> {
+    pub(super) async fn verdict(&self, desk: &Desk<'_>, before: StateRef, goes_on: bool) -> Result<Verdict> {
         let (rules, pdu) = (desk.rules, &self.pdu);
-        let Some(nums) = desk.nums(&events_needed(rules, pdu)).await?.into_iter().collect::<Option<Vec<_>>>()
-        else {
-            return Err(Error::HostilePeer("auth events are missing".to_owned()));
+        let held = match self.authorized(desk, before).await? {
+            Ok(held) => held,
+            Err(reason) => return Ok(Verdict::Rejected(reason)),
         };
-        if let Err(reason) = allowed_by_auth_events(rules, pdu, &desk.judged(&nums).await?) {
-            return Ok(Verdict::Rejected(reason.to_string()));
-        }
-        let keys = match state_needed(rules, pdu) {
-            Ok(keys) => keys,
-            Err(reason) => return Ok(Verdict::Rejected(reason.to_string())),
-        };
-        let held = desk.held_at(before, &keys).await?;
-        if let Err(reason) = allowed_by_state(rules, pdu, |kind, key| held.get(kind, key)) {
-            return Ok(Verdict::Rejected(reason.to_string()));
-        }
+        let keys: Vec<_> = state_needed(rules, pdu).unwrap_or_default();
         let mut now = desk.held(&keys).await?;
         if desk.head.partial {
             for (key, found) in
@@ -124,12 +134,31 @@ impl Complete {
         if let Some(reason) = &self.unwanted {
             return Ok(Verdict::SoftFailed(reason.clone()));
         }
-        if self.source == Source::Here {
-            // Asked when it was made.
-            return Ok(Verdict::Accepted);
+        self.by_access(desk, &[before, desk.state.current()]).await
+    }
+
+    /// What authorization reads of the state before the event, if it lets it pass there and at its auth events.
+    async fn authorized(&self, desk: &Desk<'_>, before: StateRef) -> Result<Result<Held, String>> {
+        let (rules, pdu) = (desk.rules, &self.pdu);
+        let Some(nums) = desk.nums(&events_needed(rules, pdu)).await?.into_iter().collect::<Option<Vec<_>>>()
+        else {
+            return Err(Error::HostilePeer("auth events are missing".to_owned()));
+        };
+        if let Err(reason) = allowed_by_auth_events(rules, pdu, &desk.judged(&nums).await?) {
+            return Ok(Err(reason.to_string()));
         }
-        for at in BTreeSet::from([before, desk.state.current()]) {
-            match desk.ask_access_of(pdu, at, Door::Received).await {
+        let keys = match state_needed(rules, pdu) {
+            Ok(keys) => keys,
+            Err(reason) => return Ok(Err(reason.to_string())),
+        };
+        let held = desk.held_at(before, &keys).await?;
+        let allowed = allowed_by_state(rules, pdu, |kind, key| held.get(kind, key));
+        Ok(allowed.map(|()| held).map_err(|reason| reason.to_string()))
+    }
+
+    async fn by_access(&self, desk: &Desk<'_>, states: &[StateRef]) -> Result<Verdict> {
+        for at in states.iter().collect::<BTreeSet<_>>() {
+            match desk.ask_access_of(&self.pdu, *at, self.door).await {
                 Ok(()) => {}
                 Err(Error::Forbidden(reason)) => return Ok(Verdict::SoftFailed(reason)),
                 Err(error) => return Err(error),

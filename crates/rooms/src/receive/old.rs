@@ -2,16 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use chappe_rules::Pdu;
 use chappe_store::{EventMeta, EventNum, LogEntry, Position, StateRef, Status, gaps};
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
 
-use super::{Budget, Checked, Complete, MANY_STATES, judge::Verdict};
+use super::{
+    Budget, Checked, Complete, MANY_STATES,
+    judge::{By, Verdict},
+};
 use crate::{
     Error, Inner, Result, Rooms,
     desk::{Desk, Source},
     turn::ATTEMPTS,
     wipe::Wipes,
 };
+
+/// Refused events that are looked behind at most.
+const MOST_REFUSED: usize = 500;
 
 impl Rooms {
     /// Fetches events older than the oldest this server has of `room`, up to about `limit`; gives how many came.
@@ -65,43 +72,49 @@ impl Inner {
         let proven = self.reached(room, &gap.missing, &found).await?.events;
         let mut budget =
             Budget { events: self.config.missing_events_limit, states: MANY_STATES, fill: false };
-        let mut staged = Vec::new();
+        let (mut came, mut staged) = (0, Vec::new());
         for proven in proven {
             let event = proven.pdu().event_id().to_owned();
             let checked = Checked::from_handshake(server, proven);
             match self.stage_old(checked, &mut budget).await {
-                Ok(true) => staged.push(event),
-                Ok(false) => {}
+                Ok(None) => {}
+                Ok(Some(status)) => {
+                    came += 1;
+                    staged.extend((status == Status::Outlier).then_some(event));
+                }
                 Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
                 Err(error) => tracing::debug!(%event, %error, "old event not taken"),
             }
         }
         staged.reverse();
         self.place_old(room, &staged, gap).await?;
-        Ok(staged.len())
+        Ok(came)
     }
 
-    /// Judges an old event and stores it with the state around it, without a place yet. False if it is known or
-    /// rejected.
-    async fn stage_old(&self, checked: Checked, budget: &mut Budget) -> Result<bool> {
+    /// Judges an old event and stores it with the state around it, without a place yet. Gives what it is now; `None` if it was
+    /// known.
+    async fn stage_old(&self, checked: Checked, budget: &mut Budget) -> Result<Option<Status>> {
         if self.is_settled(&checked).await? {
-            return Ok(false);
+            return Ok(None);
         }
         let complete = checked.complete_as(self, budget, Source::Elsewhere).await?;
         self.stage(&complete).await
     }
 
-    /// Judges an event and stores it with the state around it, without a place. False if it is known or rejected.
-    pub(super) async fn stage(&self, complete: &Complete) -> Result<bool> {
+    /// Judges an event by the state before it and stores it with the state around it, without a place: as an outlier, or as
+    /// refused, so that it never gets one. `None` if it was known.
+    pub(super) async fn stage(&self, complete: &Complete) -> Result<Option<Status>> {
         let _turn = self.turn(&complete.room).await;
         for _ in 0..ATTEMPTS {
             let desk = Desk::open(self, &complete.room).await?;
-            let Some(judged) = complete.judge(desk).await? else { return Ok(false) };
-            // What the room is like by now does not matter for what was said then.
-            let rejected = matches!(judged.verdict, Verdict::Rejected(_));
-            let status = if rejected { Status::Rejected } else { Status::Outlier };
+            let Some(judged) = complete.judge(desk, By::Then).await? else { return Ok(None) };
+            let status = match &judged.verdict {
+                Verdict::Accepted => Status::Outlier,
+                Verdict::SoftFailed(_) => Status::SoftFailed,
+                Verdict::Rejected(_) => Status::Rejected,
+            };
             match judged.commit_aside(status).await {
-                Ok(_) => return Ok(!rejected),
+                Ok(_) => return Ok(Some(status)),
                 Err(Error::Retry) => {}
                 Err(error) => return Err(error),
             }
@@ -192,13 +205,37 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// Events that are not here, or only as outliers, and are not placed right now.
+    /// Events that have no place in the timeline and are not placed right now.
     async fn unplaced(&self, ids: &[OwnedEventId], now: &BTreeSet<EventNum>) -> Result<Vec<OwnedEventId>> {
-        let known = self.known(ids).await?.into_iter();
-        let is_missing = |known: &Option<(EventNum, EventMeta)>| {
-            known.as_ref().is_none_or(|(num, meta)| meta.status == Status::Outlier && !now.contains(num))
-        };
-        let missing = known.filter(|(_, known)| is_missing(known));
-        Ok(missing.map(|(id, _)| id.clone()).collect())
+        let missing = self.without_place(ids).await?;
+        let nums = self.nums(&missing).await?;
+        let placed_now = |num: &Option<EventNum>| num.is_some_and(|num| now.contains(&num));
+        let left = missing.into_iter().zip(nums).filter(|(_, num)| !placed_now(num));
+        Ok(left.map(|(id, _)| id).collect())
+    }
+
+    /// Those of `ids` that have no place here. Events that were refused will never have one: what is missing behind them is
+    /// meant instead.
+    pub(super) async fn without_place(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
+        let (mut missing, mut todo) = (Vec::new(), ids.to_vec());
+        let mut seen: BTreeSet<OwnedEventId> = ids.iter().cloned().collect();
+        while !todo.is_empty() && seen.len() <= MOST_REFUSED {
+            let mut refused = Vec::new();
+            for (id, known) in self.known(&todo).await? {
+                match known {
+                    Some((_, meta)) if meta.status == Status::Accepted => {}
+                    Some((num, meta)) if meta.status != Status::Outlier => refused.push(num),
+                    _ => missing.push(id.clone()),
+                }
+            }
+            let pdus = match self.pdus(&refused).await {
+                // Purged, and what was before it.
+                Err(Error::NotFound(_)) => break,
+                pdus => pdus?,
+            };
+            let before = pdus.iter().flat_map(Pdu::prev_events);
+            todo = before.filter(|id| seen.insert((*id).clone())).cloned().collect();
+        }
+        Ok(missing)
     }
 }

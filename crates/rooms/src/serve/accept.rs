@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use chappe_rules::{Pdu, build, policy::Door};
+use chappe_rules::{
+    Pdu, build,
+    policy::{Bypass, Door},
+};
 use chappe_store::{EventNum, Membership, StateRef, state::StateKey};
 use ruma::{
     OwnedUserId, RoomId, ServerName,
@@ -70,7 +73,7 @@ impl Rooms {
         let pdu = parse(desk.rules, room, &member.pdu)?;
         check_shape(origin, &pdu, member, membership)?;
         let pdu = if membership == Membership::Join { self.authorised(&desk, pdu).await? } else { pdu };
-        desk.ask_access_of(&pdu, desk.state.current(), Door::Offer).await?;
+        desk.ask_access_of(&pdu, desk.state.current(), (Door::Offer, Bypass::None)).await?;
         let rules = desk.rules;
         drop(desk);
         let proven =

@@ -1,6 +1,11 @@
 //! `invite` (v2): another server's user invites one of ours.
 
-use chappe_rules::{Pdu, auth::StateKey, build::countersign, policy::Door};
+use chappe_rules::{
+    Pdu,
+    auth::StateKey,
+    build::countersign,
+    policy::{Bypass, Door},
+};
 use chappe_store::{Membership, out_of_band::OutOfBand};
 use ruma::{
     EventId, RoomId, ServerName, UserId,
@@ -42,7 +47,7 @@ impl Rooms {
         if here {
             let desk = Desk::open(&self.0, room).await?;
             allowed_by_acl(&desk, origin).await?;
-            desk.ask_access_of(&pdu, desk.state.current(), Door::Offer).await?;
+            desk.ask_access_of(&pdu, desk.state.current(), (Door::Offer, Bypass::None)).await?;
         } else {
             let told: Vec<(StateKey, Pdu)> =
                 room_state.iter().filter_map(|raw| told_event(rules, room, raw)).collect();

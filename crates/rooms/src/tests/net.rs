@@ -59,6 +59,10 @@ pub(crate) struct Net {
     pub(super) silent: Arc<Mutex<HashSet<OwnedServerName>>>,
     /// How often a server was asked what the state at an event was.
     pub(super) states: Arc<Mutex<usize>>,
+    /// Servers that somebody, named first, has nothing to do with.
+    pub(super) unlisted: Arc<Mutex<HashSet<(OwnedServerName, OwnedServerName)>>>,
+    /// Where invites wait for each other on their way.
+    pub(super) invites_meet: Arc<Mutex<Option<Arc<tokio::sync::Barrier>>>>,
     /// Servers that are policy servers.
     pub(super) policy: Arc<Mutex<BTreeMap<OwnedServerName, Judge>>>,
     world: FakeNet,
@@ -167,7 +171,13 @@ struct Wire {
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
 fn refused(error: Error) -> PeerError {
-    PeerError::Refused { status: 403, errcode: "M_FORBIDDEN".to_owned(), error: error.to_string() }
+    let (status, errcode) = match error {
+        Error::NotFound(_) => (404, "M_NOT_FOUND"),
+        Error::UnableToAuthoriseJoin => (400, "M_UNABLE_TO_AUTHORISE_JOIN"),
+        Error::UnableToGrantJoin => (400, "M_UNABLE_TO_GRANT_JOIN"),
+        _ => (403, "M_FORBIDDEN"),
+    };
+    PeerError::Refused { status, errcode: errcode.to_owned(), error: error.to_string() }
 }
 
 impl Wire {
@@ -184,6 +194,10 @@ impl Wire {
 
 #[async_trait]
 impl Peers for Wire {
+    fn takes_part(&self, server: &ServerName) -> bool {
+        !self.net.unlisted.lock().contains(&(self.from.clone(), server.to_owned()))
+    }
+
     async fn keys(&self, wanted: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
         let keys = self.net.keys.lock();
         let known = wanted.keys().filter_map(|server| Some((server.clone(), keys.get(server)?)));
@@ -273,6 +287,10 @@ impl Peers for Wire {
     ) -> Result<Box<RawValue>, PeerError> {
         let peer = self.to(to)?;
         signed_up(&peer, &invitation.event).await;
+        let meet = self.net.invites_meet.lock().clone();
+        if let Some(meet) = meet {
+            meet.wait().await;
+        }
         peer.accept_invite(&self.from, room, event, invitation).await.map_err(refused)
     }
 

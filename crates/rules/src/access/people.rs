@@ -33,14 +33,16 @@ impl Parties {
         }
     }
 
-    /// Whether a member event fits a chat of two.
-    fn take_member(&self, user: &str, content: &CanonicalJsonObject) -> bool {
-        self.members.contains(user)
-            || match (self.members.len(), self.tokens.len()) {
-                (0, _) | (1, 0) => true,
-                (1, 1) => token_of(content).is_some_and(|token| self.tokens.contains(token)),
-                _ => false,
-            }
+    /// Whether a member event fits a chat of two. Who has a part in it already may do everything but enter a room of two others.
+    fn take_member(&self, user: &str, content: &CanonicalJsonObject, enters: bool) -> bool {
+        if self.members.contains(user) {
+            return !enters || self.members.len() <= 2;
+        }
+        match (self.members.len(), self.tokens.len()) {
+            (0, _) | (1, 0) => true,
+            (1, 1) => token_of(content).is_some_and(|token| self.tokens.contains(token)),
+            _ => false,
+        }
     }
 
     /// Whether an invitation of an address, or its end, fits a chat of two.
@@ -74,7 +76,8 @@ impl Access {
             _ => {}
         }
         let parties = question.parties.filter(|_| rule == Rule::Direct);
-        if parties.is_some_and(|parties| !Parties::new(parties).take_member(user, said)) {
+        let enters = matches!(membership, "join" | "invite" | "knock") && before != Some("join");
+        if parties.is_some_and(|parties| !Parties::new(parties).take_member(user, said, enters)) {
             return Err(Refusal::Third);
         }
         match membership {

@@ -306,6 +306,12 @@ fn row_53_a_direct_chat_has_no_third_person() {
     );
     assert_eq!(lab.ask_member(AGENT, EXTERNAL, "invite"), Ok(()));
     assert_eq!(lab.ask_member(AGENT, AGENT, "leave"), Ok(()));
+    // A server that keeps no rules has invited somebody all the same.
+    lab.member(AGENT, THIRD, "invite");
+    assert_eq!(lab.ask_member(THIRD, THIRD, "join"), Err(Refusal::Third));
+    for (who, membership) in [(AGENT, "join"), (AGENT, "leave"), (THIRD, "leave")] {
+        assert_eq!(lab.ask_member(who, who, membership), Ok(()), "{who}: {membership}");
+    }
 }
 
 #[test]

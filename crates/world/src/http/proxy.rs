@@ -68,9 +68,17 @@ pub(super) fn may_lead_to(host: &str, guard: &Guard) -> bool {
         Ok(address) => guard.permits(address),
         Err(_) => {
             let name = host.trim_end_matches('.').to_ascii_lowercase();
-            name != "localhost" && !name.ends_with(".localhost")
+            name != "localhost" && !name.ends_with(".localhost") && !is_number(&name)
         }
     }
+}
+
+/// Whether a name is an IPv4 address in one of its odd spellings, such as `127.1`, `0x7f000001` or `2130706433`: no top-level domain
+/// is a number.
+fn is_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let hex = last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    hex || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -96,12 +104,27 @@ mod tests {
     #[test]
     fn literals_are_judged_here_and_names_by_the_proxy() {
         let guard = Guard::new(vec!["10.1.0.0/16".parse().unwrap()]);
-        for allowed in ["matrix.example", "1.1.1.1", "10.1.2.3", "localhost.example"] {
+        for allowed in
+            ["matrix.example", "1.1.1.1", "10.1.2.3", "localhost.example", "0xa.example", "1.example"]
+        {
             assert!(may_lead_to(allowed, &guard), "{allowed}");
         }
-        for refused in
-            ["10.2.0.1", "127.0.0.1", "::1", "::ffff:7f00:1", "localhost", "LOCALHOST.", "a.localhost"]
-        {
+        for refused in [
+            "10.2.0.1",
+            "127.0.0.1",
+            "::1",
+            "::ffff:7f00:1",
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+            "127.1",
+            "127.0.0.1.",
+            "0x7f000001",
+            "0X7F.1",
+            "127.0.0.0x1",
+            "2130706433",
+            "017700000001",
+        ] {
             assert!(!may_lead_to(refused, &guard), "{refused}");
         }
     }

@@ -26,7 +26,11 @@ struct Place {
 }
 
 async fn place(store: &Store, now: u64, roots: &[u8]) -> Place {
-    let world = World::fake(Fake { epoch_ms: now, ..Fake::new("us.example", 1, &FakeNet::new()) });
+    place_on(&FakeNet::new(), store, now, (roots, &[])).await
+}
+
+async fn place_on(net: &FakeNet, store: &Store, now: u64, (roots, publishers): (&[u8], &[&str])) -> Place {
+    let world = World::fake(Fake { epoch_ms: now, ..Fake::new("us.example", 1, net) });
     let server = server_name!("us.example").to_owned();
     let deps = NetworkDeps {
         world: world.clone(),
@@ -40,7 +44,7 @@ async fn place(store: &Store, now: u64, roots: &[u8]) -> Place {
     let config = NetworkConfig {
         name: server_name!("net.example").to_owned(),
         trust_roots: roots.map(|key| (key.id().try_into().unwrap(), key.public_base64())).collect(),
-        publishers: Vec::new(),
+        publishers: publishers.iter().map(|name| (*name).try_into().unwrap()).collect(),
         fetch_seconds: 60,
     };
     let (store, list_map) = (store.clone(), map.clone());
@@ -158,4 +162,34 @@ async fn the_network_closes_at_the_moment_the_list_expires() {
     world.sleep(2 * LOOK).await;
     assert!(!place.permits("a.example") && !place.book.status().open);
     drop(following);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_takes_its_time_does_not_put_the_end_off() {
+    let (net, store) = (FakeNet::new(), crate::tests::memory());
+    net.judge(|_, _, _| chappe_world::Fate::Delay(Duration::from_hours(1)));
+    let place = place_on(&net, &store, 1_000 * HOUR, (&[1], &["p.example"])).await;
+    let soon = list(1, "a.example").sign(&key(1), place.now, place.now + 20_000).unwrap();
+    place.book.apply(soon.as_bytes()).await.unwrap();
+    let world = place.book.0.deps.world.clone();
+    let following = world.spawn("network list", place.book.clone().follow());
+    world.sleep(LOOK).await;
+    assert!(place.permits("a.example"));
+    world.sleep(2 * LOOK).await;
+    assert!(!place.permits("a.example") && !place.book.status().open);
+    drop(following);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_followed_already_is_not_followed_anew() {
+    let store = crate::tests::memory();
+    let place = place(&store, 1_000 * HOUR, &[1]).await;
+    let same = place.list(1, "a.example", 5);
+    place.book.apply(same.as_bytes()).await.unwrap();
+    let mut changes = place.network.allowed().changes();
+    changes.mark_unchanged();
+    assert_eq!(place.book.apply(same.as_bytes()).await.unwrap(), Applied::Known);
+    assert!(!changes.has_changed().unwrap());
+    place.book.apply(place.list(2, "b.example", 5).as_bytes()).await.unwrap();
+    assert!(changes.has_changed().unwrap());
 }

@@ -1,6 +1,11 @@
 //! Users of servers that are not on the list, in rooms of servers that are.
 
-use chappe_world::FakeNet;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use chappe_world::{FakeNet, Fate};
 use serde_json::{Value, json};
 
 use super::{Place, eventually, list, section};
@@ -62,4 +67,34 @@ async fn what_an_outsider_says_through_a_member_is_not_shown() {
         h.ok(&alice, "GET", &path, Value::Null).await.to_string().contains("and-back")
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn outsiders_are_neither_looked_at_nor_heard() {
+    let net = FakeNet::new();
+    let m = Place::start(&net, "m.test", 2, &section()).await;
+    let x = Place::start(&net, "x.test", 3, "").await;
+    let (bob, carol) = (m.user("bob").await, x.user("carol").await);
+    m.apply(&list(m.world.now(), 1, &["m.test", "x.test"], 10)).await;
+    let profile = "/_matrix/client/v3/profile/@carol:x.test";
+    assert_eq!(m.call(&bob, "GET", profile, Value::Null).await.0, 200, "while the server is on the list");
+    m.apply(&list(m.world.now(), 2, &["m.test"], 10)).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    net.judge(move |from, _, _| {
+        count.fetch_add(usize::from(from == "m.test"), SeqCst);
+        Fate::Deliver
+    });
+    assert_eq!(m.call(&bob, "GET", profile, Value::Null).await.0, 404, "not even what was kept");
+    let search = json!({ "search_term": "carol" });
+    let found = m.ok(&bob, "POST", "/_matrix/client/v3/user_directory/search", search).await;
+    assert_eq!(found["results"], json!([]));
+    let room = x.room(&carol).await;
+    let invite = format!("/_matrix/client/v3/rooms/{room}/invite");
+    let (status, said) = x.call(&carol, "POST", &invite, json!({ "user_id": "@bob:m.test" })).await;
+    assert_ne!(status, 200, "{said}");
+    let synced = m.ok(&bob, "GET", "/_matrix/client/v3/sync?timeout=0", Value::Null).await;
+    assert!(synced["rooms"]["invite"].is_null(), "{synced}");
+    assert_ne!(x.call(&carol, "GET", "/_matrix/client/v3/profile/@bob:m.test", Value::Null).await.0, 200);
+    assert_eq!(asked.load(SeqCst), 0, "nobody outside is asked anything");
 }

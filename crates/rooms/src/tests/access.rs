@@ -1,0 +1,197 @@
+//! The access rules and the network's list where events come late, at the same time, or with a room whose members follow.
+
+use chappe_kv::{Db, Memory};
+use chappe_rules::access::Access;
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, server_name};
+use serde_json::{Map, Value, json};
+use tokio::sync::Barrier;
+
+use super::net::{Net, actor, bodies, membership, room, say, state, user};
+use crate::{Change, Config, Error, Invitation, PeerError, Rooms};
+
+const ALICE: &str = "@alice:a.example";
+const ANNE: &str = "@anne:a.example";
+const BOB: &str = "@bob:b.example";
+const CAROL: &str = "@carol:c.example";
+const RULES: &str = "im.vector.room.access_rules";
+
+/// A server that keeps the rules of the network.
+fn strict(net: &Net, name: &str, seed: u8) -> Rooms {
+    let config = Config { access: Some(Access::default()), ..Config::default() };
+    net.server_with(name, seed, Db::new(Memory::default()), config)
+}
+
+fn named(name: &str) -> OwnedServerName {
+    name.try_into().unwrap()
+}
+
+async fn join(rooms: &Rooms, who: &str, id: &RoomId, through: &str) -> Result<(), Error> {
+    rooms.join(&actor(who), id, vec![named(through)], Map::new()).await
+}
+
+/// A room of Alice, whose server keeps no rules, that says to be a direct chat.
+async fn chat(a: &Rooms, more: Value) -> OwnedRoomId {
+    let mut body = json!({
+        "preset": "trusted_private_chat", "name": "Salon",
+        "initial_state": [{ "type": RULES, "content": { "rule": "direct" } }],
+    });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    room(a, ALICE, body).await
+}
+
+#[tokio::test]
+async fn what_outsiders_said_before_is_left_out_and_what_was_before_that_is_not() {
+    let net = Net::default();
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
+    net.unlisted.lock().insert((named("b.example"), named("c.example")));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    say(&a, ALICE, &id, "first").await;
+    join(&c, CAROL, &id, "a.example").await.unwrap();
+    for body in ["outside", "outside again"] {
+        say(&c, CAROL, &id, body).await;
+    }
+    net.deliver().await;
+    say(&a, ALICE, &id, "last").await;
+    a.change(&actor(ALICE), &id, &user(CAROL), Change::Kick, None).await.unwrap();
+    net.deliver().await;
+    join(&b, BOB, &id, "a.example").await.unwrap();
+    while b.fetch_older(&id, 1).await.unwrap() > 0 {}
+    assert_eq!(bodies(&b, &id).await, ["first", "last"]);
+}
+
+#[tokio::test]
+async fn of_two_invites_into_a_direct_chat_at_the_same_time_one_counts() {
+    let net = Net::default();
+    let a = strict(&net, "a.example", 1);
+    let _others = (net.server("b.example", 2), net.server("c.example", 3));
+    let id = room(&a, ALICE, json!({ "preset": "trusted_private_chat", "is_direct": true })).await;
+    *net.invites_meet.lock() = Some(std::sync::Arc::new(Barrier::new(2)));
+    let alice = actor(ALICE);
+    let (bob, carol) = (user(BOB), user(CAROL));
+    let invite = |whom| a.change(&alice, &id, whom, Change::Invite, None);
+    let (one, other) = tokio::join!(invite(&bob), invite(&carol));
+    assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    assert!(matches!(one.and(other), Err(Error::Forbidden(_))));
+    let there = [membership(&a, &id, BOB).await, membership(&a, &id, CAROL).await];
+    assert!(there == [Some("invite"), None] || there == [None, Some("invite")], "{there:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_third_person_leaves_a_direct_chat_once_its_members_are_known() {
+    let net = Net::default();
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), strict(&net, "c.example", 3));
+    let id = chat(&a, json!({ "invite": [BOB, CAROL] })).await;
+    join(&b, BOB, &id, "a.example").await.unwrap();
+    *net.partial_joins.lock() = true;
+    net.silent.lock().insert(named("a.example"));
+    join(&c, CAROL, &id, "a.example").await.unwrap();
+    assert_eq!(membership(&c, &id, CAROL).await, Some("join"));
+    net.silent.lock().clear();
+    c.0.try_complete(&id).await.unwrap();
+    assert_eq!(membership(&c, &id, CAROL).await, Some("leave"));
+    net.deliver().await;
+    assert_eq!(membership(&a, &id, CAROL).await, Some("leave"), "the others are told");
+    assert_eq!(membership(&a, &id, BOB).await, Some("join"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_whose_members_turn_out_to_be_outsiders_is_left() {
+    let net = Net::default();
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
+    net.unlisted.lock().insert((named("c.example"), named("b.example")));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "name": "Salon" })).await;
+    join(&b, BOB, &id, "a.example").await.unwrap();
+    *net.partial_joins.lock() = true;
+    net.silent.lock().insert(named("a.example"));
+    let hide = |mut answer: crate::JoinAnswer| {
+        answer.servers_in_room = Some(vec!["a.example".to_owned()]);
+        answer
+    };
+    *net.twist.lock() = Some(std::sync::Arc::new(hide));
+    join(&c, CAROL, &id, "a.example").await.unwrap();
+    c.join(&actor("@dan:c.example"), &id, vec![named("a.example")], Map::new()).await.unwrap();
+    net.silent.lock().clear();
+    c.0.try_complete(&id).await.unwrap();
+    net.deliver().await;
+    for who in [CAROL, "@dan:c.example"] {
+        assert_eq!(membership(&c, &id, who).await, Some("leave"), "{who}");
+        assert_eq!(membership(&a, &id, who).await, Some("leave"), "{who}");
+    }
+}
+
+/// Bob's server gets the invite of Bob once more, with this state of the room.
+async fn invited_with((a, b): (&Rooms, &Rooms), id: &RoomId, told: &[(&str, &str)]) -> Result<(), Error> {
+    let view = a.view(id).await.unwrap();
+    let current = async |kind: &str, key: &str| view.current(kind.into(), key).await.unwrap().unwrap().pdu;
+    let invite = current("m.room.member", BOB).await;
+    let mut room_state = Vec::new();
+    for (kind, key) in told {
+        room_state.push(current(kind, key).await.to_raw());
+    }
+    let invitation =
+        Invitation { room_version: view.head.version.clone(), event: invite.to_raw(), room_state };
+    b.accept_invite(server_name!("a.example"), id, invite.event_id(), invitation).await.map(drop)
+}
+
+#[tokio::test]
+async fn an_invite_that_tells_of_two_others_or_of_outsiders_is_refused() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), strict(&net, "b.example", 2));
+    let _c = net.server("c.example", 3);
+    let id = chat(&a, json!({ "invite": [BOB, ANNE, CAROL] })).await;
+    let (rules, alice) = ((RULES, ""), ("m.room.member", ALICE));
+    let told = async |told: &[(&str, &str)]| invited_with((&a, &b), &id, told).await;
+    told(&[rules, alice, ("m.room.member", BOB)]).await.unwrap();
+    let third = told(&[rules, alice, ("m.room.member", ANNE)]).await;
+    assert!(matches!(third, Err(Error::Forbidden(_))), "{third:?}");
+    net.unlisted.lock().insert((named("b.example"), named("c.example")));
+    let outside = told(&[alice, ("m.room.member", CAROL)]).await;
+    assert!(matches!(outside, Err(Error::Outsiders(_))), "{outside:?}");
+    net.unlisted.lock().insert((named("b.example"), named("a.example")));
+    let by_outsider = told(&[alice]).await;
+    assert!(matches!(by_outsider, Err(Error::Forbidden(_))), "{by_outsider:?}");
+}
+
+#[tokio::test]
+async fn a_definite_no_ends_the_search_for_a_way_in() {
+    let net = Net::default();
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
+    let id = room(&a, ALICE, json!({ "preset": "private_chat", "invite": [BOB] })).await;
+    join(&b, BOB, &id, "a.example").await.unwrap();
+    let rule = json!({ "join_rule": "public" });
+    a.send(&actor(ALICE), &id, state("m.room.join_rules", "", &rule), None).await.unwrap();
+    net.lose(&a, "b.example").await;
+    let via = |names: &[&str]| names.iter().map(|name| named(name)).collect::<Vec<_>>();
+    let refused = c.join(&actor(CAROL), &id, via(&["b.example", "a.example"]), Map::new()).await;
+    let forbidden = |errcode: &str| errcode == "M_FORBIDDEN";
+    assert!(
+        matches!(&refused, Err(Error::Peer(PeerError::Refused { errcode, .. })) if forbidden(errcode)),
+        "{refused:?}"
+    );
+    // One that does not know the room speaks for itself alone.
+    net.server("d.example", 4);
+    c.join(&actor(CAROL), &id, via(&["d.example", "a.example"]), Map::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_cannot_leave_gives_no_power_away() {
+    let net = Net::default();
+    let a = strict(&net, "a.example", 1);
+    let id = room(&a, ALICE, json!({ "preset": "private_chat", "room_version": "11" })).await;
+    a.change(&actor(ALICE), &id, &user(ANNE), Change::Invite, None).await.unwrap();
+    a.join(&actor(ANNE), &id, Vec::new(), Map::new()).await.unwrap();
+    let (alice, anne) = (actor(ALICE), actor(ANNE));
+    let levels = async || {
+        let view = a.view(&id).await.unwrap();
+        view.current("m.room.power_levels".into(), "").await.unwrap().unwrap().pdu.event_id().to_owned()
+    };
+    let before = levels().await;
+    let leave = a.leave(&alice, &id, Some("x".repeat(70_000)));
+    let talk = a.send(&anne, &id, super::net::text("meanwhile"), None);
+    let (leave, talk) = tokio::join!(leave, talk);
+    assert!(matches!(leave, Err(Error::TooLarge(_))), "{leave:?}");
+    talk.unwrap();
+    assert_eq!(levels().await, before);
+    a.leave(&alice, &id, None).await.unwrap();
+    assert_ne!(levels().await, before);
+}
