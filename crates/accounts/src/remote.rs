@@ -11,7 +11,7 @@ use ruma::{
 };
 use serde_json::{Map, json, value::RawValue};
 
-use crate::{Claim, ClaimedKeys, Profile, Recipients};
+use crate::{Claim, ClaimedKeys, Profile, Recipients, UserInfo};
 
 /// Why another server did not answer a question about its users.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,6 +52,13 @@ pub trait RemoteUsers: Send + Sync {
 
     /// The profile of a user of another server, or one field of it.
     async fn profile(&self, user: &UserId, field: Option<&str>) -> Result<Profile, RemoteError>;
+
+    /// How the accounts of users of `server` stand; those it says nothing of are left out.
+    async fn user_infos(
+        &self,
+        server: &ServerName,
+        users: Vec<OwnedUserId>,
+    ) -> Result<BTreeMap<OwnedUserId, UserInfo>, RemoteError>;
 }
 
 /// The outbox rows that carry to-device messages to users of other servers, one EDU per server (server-server API,

@@ -5,6 +5,7 @@ mod accounts;
 mod calls;
 mod clamd;
 mod creation;
+mod directory;
 mod forged;
 mod last_admin;
 mod ministry;
