@@ -195,10 +195,11 @@ fn is_local(accounts: &Accounts, user: &UserId) -> bool {
     user.server_name() == accounts.server_name()
 }
 
-/// A local account that is somebody's, and neither closed nor locked.
+/// A local account that is somebody's, and not closed.
 async fn open_account(reader: &Reader<'_>, user: &UserId) -> Result<Option<User>, Error> {
     let account = reader.get::<Users>(&user.to_owned()).await?.map(|Json(user)| user);
-    Ok(account.filter(|user| user.deactivated.is_none() && user.kind != UserKind::Guest))
+    let is_somebody = |user: &User| !matches!(user.kind, UserKind::Guest | UserKind::System);
+    Ok(account.filter(|user| user.deactivated.is_none() && is_somebody(user)))
 }
 
 /// What a room calls one of its members.

@@ -163,7 +163,9 @@ async fn search(asking: &[Client], term: &str) -> Result<(Samples, usize)> {
     let mut samples = Samples::default();
     let searches = stream::iter(0..TIMES).map(|n| measured(found(&asking[n % asking.len()], term)));
     let taken: Vec<Duration> = searches.buffer_unordered(AT_ONCE).try_collect().await?;
-    taken.into_iter().for_each(|took| samples.add(took));
+    for took in taken {
+        samples.add(took);
+    }
     Ok((samples, shown))
 }
 

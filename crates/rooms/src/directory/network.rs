@@ -21,7 +21,7 @@ use super::public::{Since, matches, page_of};
 use crate::{PublicRooms, PublicRoomsRequest, Result, Rooms};
 
 /// For how long a list of another server is good.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_mins(1);
 /// For how long it is shown all the same while its server does not answer.
 const STALE: Duration = Duration::from_hours(1);
 /// Rooms of one question, and questions to one server.
