@@ -369,14 +369,13 @@ impl Ground {
     }
 
     fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {
-        let deps = SsoDeps {
+        Ok(Sso::new(SsoDeps {
             world: self.world.clone(),
             accounts: self.accounts.clone(),
             service: service.clone(),
             config: config.sso.clone(),
             secrets: provider_secrets(&config.sso)?,
-        };
-        Ok(Sso::new(deps))
+        }))
     }
 
     fn rooms(&self, config: &Config, network: &Network) -> Rooms {
