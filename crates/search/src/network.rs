@@ -122,7 +122,7 @@ impl Search {
         }
         match self.0.deps.others.people(&key.0, asking, term, limit).await {
             Ok(answer) => {
-                let answer = Arc::new(checked(answer, &key.0, limit));
+                let answer = Arc::new(checked(&answer, &key.0, limit));
                 self.0.answers.0.insert(key, (world.instant() + KEPT, Arc::clone(&answer)));
                 answer
             }
@@ -135,7 +135,7 @@ impl Search {
 }
 
 /// Of an answer, what may be believed: each server speaks for its own users.
-fn checked(answer: PeerPeople, server: &ServerName, limit: usize) -> People {
+fn checked(answer: &PeerPeople, server: &ServerName, limit: usize) -> People {
     let mut known = BTreeSet::new();
     let mut results: Vec<Person> = answer
         .results
@@ -169,7 +169,7 @@ mod tests {
 
     fn users(results: Vec<Value>, limit: usize) -> (Vec<String>, bool) {
         let answer = PeerPeople { results, limited: false };
-        let people = checked(answer, server_name!("b.test"), limit);
+        let people = checked(&answer, server_name!("b.test"), limit);
         (people.results.iter().map(|person| person.user.to_string()).collect(), people.limited)
     }
 
@@ -201,7 +201,7 @@ mod tests {
             "user_id": "@bob:b.test", "display_name": "x".repeat(5_000), "avatar_url": "https://evil.test/1",
         });
         let answer = PeerPeople { results: vec![told], limited: true };
-        let people = checked(answer, server_name!("b.test"), 10);
+        let people = checked(&answer, server_name!("b.test"), 10);
         let bob = &people.results[0];
         assert_eq!((&bob.display_name, &bob.avatar_url, people.limited), (&None, &None, true));
     }
