@@ -11,6 +11,7 @@ mod backup;
 mod config;
 mod dehydrated;
 mod devices;
+mod directory;
 mod error;
 mod external_ids;
 mod filters;
@@ -52,6 +53,7 @@ pub use self::{
     },
     dehydrated::{DehydratedMessages, Dehydrating},
     devices::DeviceInfo,
+    directory::{Reach, UserInfo},
     error::{Error, Weakness},
     external_ids::{ExternalAccount, ExternalLink},
     invites::{InviteFilter, Welcome},

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    Claim, ClaimedKeys, Error, Profile, Recipients, Sending,
+    Claim, ClaimedKeys, Error, Profile, Recipients, Sending, UserInfo,
     to_device::{ALTOGETHER, message},
 };
 
@@ -56,6 +56,13 @@ pub trait RemoteUsers: Send + Sync {
 
     /// The profile of a user of another server, or one field of it.
     async fn profile(&self, user: &UserId, field: Option<&str>) -> Result<Profile, RemoteError>;
+
+    /// How the accounts of users of `server` stand; those it says nothing of are left out.
+    async fn user_infos(
+        &self,
+        server: &ServerName,
+        users: Vec<OwnedUserId>,
+    ) -> Result<BTreeMap<OwnedUserId, UserInfo>, RemoteError>;
 }
 
 /// Other servers that one request sends to-device messages to.

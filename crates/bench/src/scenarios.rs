@@ -2,6 +2,7 @@
 
 mod bigjoin;
 mod delivery;
+mod directory;
 mod disk;
 mod fanout;
 mod federation;
@@ -57,6 +58,7 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("idle", |setting| Box::pin(idle::run(setting))),
     ("initial", |setting| Box::pin(initial::run(setting))),
     ("sliding", |setting| Box::pin(sliding::run(setting))),
+    ("directory", |setting| Box::pin(directory::run(setting))),
     ("disk", |setting| Box::pin(disk::run(setting))),
     ("federation", |setting| Box::pin(federation::run(setting))),
     ("bigjoin", |setting| Box::pin(bigjoin::run(setting))),

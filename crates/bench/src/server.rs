@@ -196,6 +196,9 @@ passes = 1
 requests = { per_second = 0, burst = 1 }
 key_lookups = { per_second = 0, burst = 1 }
 
+[client]
+user_directory = "everybody"
+
 [client.registration]
 open = true
 

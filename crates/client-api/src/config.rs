@@ -1,6 +1,7 @@
 //! Configuration of the client API.
 
 use chappe_identity::Registration;
+use chappe_search::Circle;
 use ruma::OwnedUserId;
 use serde::Deserialize;
 
@@ -45,8 +46,8 @@ pub struct Config {
     pub map_style_url: String,
     /// How often who may do what.
     pub rates: Rates,
-    /// Whom the user directory shows.
-    pub user_directory: UserDirectory,
+    /// Whom the user directory shows, unless they wish otherwise; absent: everybody where there is a directory of the network.
+    pub user_directory: Option<Circle>,
 }
 
 impl Default for Config {
@@ -66,20 +67,9 @@ impl Default for Config {
             livekit_services: Vec::new(),
             map_style_url: String::new(),
             rates: Rates::default(),
-            user_directory: UserDirectory::default(),
+            user_directory: None,
         }
     }
-}
-
-/// Whom the user directory shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UserDirectory {
-    /// Those one shares a room with and those in rooms of the public directory.
-    #[default]
-    Shared,
-    /// All users of this server besides.
-    Everybody,
 }
 
 /// A contact of `/.well-known/matrix/support`.

@@ -36,12 +36,13 @@ mod to_device;
 mod uia;
 mod user;
 mod user_directory;
+mod users;
 
 use chappe_web::Routes;
 
 pub use self::{
     api::{Api, Deps},
-    config::{Config, SupportContact, Turn, UserDirectory},
+    config::{Config, SupportContact, Turn},
     error::Error,
     rates::Rates,
 };
@@ -67,6 +68,7 @@ pub fn routes() -> Routes<Api> {
         .and(directory::routes())
         .and(sync::routes())
         .and(user_directory::routes())
+        .and(users::routes())
         .and(search::routes())
         .and(events::routes())
         .and(initial_sync::routes())

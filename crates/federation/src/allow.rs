@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use parking_lot::RwLock;
-use ruma::ServerName;
+use ruma::{OwnedServerName, ServerName};
 use tokio::sync::watch;
 
 /// The list: a handle, clones share it. Without a list every server is allowed.
@@ -37,6 +37,13 @@ impl Pattern {
         match text.strip_prefix('*') {
             Some(suffix) if suffix.starts_with('.') => Self::Under(suffix.to_owned()),
             _ => Self::Exact(text),
+        }
+    }
+
+    fn name(&self) -> Option<String> {
+        match self {
+            Self::Exact(name) => Some(name.clone()),
+            Self::Under(_) => None,
         }
     }
 
@@ -73,6 +80,17 @@ impl AllowList {
     /// Tells when a list was replaced.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// The servers that the lists let in by name, in lower case: those of a domain are not known; none: there is no list.
+    pub fn members(&self) -> Option<Vec<OwnedServerName>> {
+        let named = match (&*self.0.members.read(), &*self.0.patterns.read()) {
+            (None, None) => return None,
+            (Some(members), _) => members.iter().cloned().collect(),
+            (None, Some(Patterns(patterns))) => patterns.iter().filter_map(Pattern::name).collect::<Vec<_>>(),
+        };
+        let names = named.into_iter().filter_map(|name| OwnedServerName::try_from(name).ok());
+        Some(names.filter(|name| self.permits(name)).collect())
     }
 
     /// Whether this server talks with `server`.
@@ -115,6 +133,21 @@ mod tests {
         assert!(!list.permits(server_name!("d.example.org")), "not on the network's list");
         list.follow_network(std::iter::empty());
         assert!(!list.permits(server_name!("a.example.org")));
+    }
+
+    #[test]
+    fn those_are_known_by_name_whom_both_lists_let_in() {
+        let names = |list: &AllowList| {
+            let names = list.members()?;
+            Some(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let open = AllowList::new(None);
+        assert_eq!(names(&open), None);
+        let list = AllowList::new(Some(&["B.test".to_owned(), "*.c.test".to_owned(), "no name".to_owned()]));
+        assert_eq!(names(&list), Some(vec!["b.test".to_owned()]));
+        let members = ["a.c.test", "b.test", "d.test"].map(|name| name.try_into().unwrap());
+        list.follow_network(members.iter().map(|name: &ruma::OwnedServerName| &**name));
+        assert_eq!(names(&list), Some(vec!["a.c.test".to_owned(), "b.test".to_owned()]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 pub(crate) use self::header::Claimed;
 pub use self::origin::Origin;
+pub(crate) use self::origin::SignedJson;
 
 /// What a signature covers, but for the names of the two servers.
 #[derive(Clone, Copy, Debug)]

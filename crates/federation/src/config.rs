@@ -89,6 +89,10 @@ pub struct Rates {
     pub bound_invites: Rate,
     /// The network's list, asked for by one address.
     pub network_list: Rate,
+    /// Searches for people and questions about accounts, by one other server of the network.
+    pub directory: Rate,
+    /// Searches of one user there.
+    pub directory_by_user: Rate,
 }
 
 impl Default for Rates {
@@ -101,6 +105,8 @@ impl Default for Rates {
             bound: Rate::new(0.5, 100),
             bound_invites: Rate::new(0.2, 100),
             network_list: Rate::new(1.0, 60),
+            directory: Rate::new(20.0, 500),
+            directory_by_user: Rate::new(5.0, 50),
         }
     }
 }

@@ -10,6 +10,7 @@ mod backoff;
 mod config;
 mod destinations;
 mod devices;
+mod directories;
 mod discovery;
 mod fleeting;
 mod gate;
@@ -22,6 +23,7 @@ mod media_routes;
 mod network;
 mod network_list;
 mod peers;
+mod prompt;
 mod refusal;
 mod remote_media;
 mod remote_users;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 
 use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
+use chappe_search::Search;
 use chappe_store::outbox::Announced;
 use ruma::{RoomId, ServerName, UserId};
 
@@ -60,6 +63,8 @@ pub struct FederationDeps {
     pub rooms: Rooms,
     /// Users and devices.
     pub accounts: Accounts,
+    /// Who is there.
+    pub search: Search,
     /// Where typing and presence of remote users go.
     pub activity: Arc<dyn RemoteActivity>,
     /// The list of the network, if one is followed.
@@ -80,6 +85,7 @@ struct Inner {
     network: Network,
     rooms: Rooms,
     accounts: Accounts,
+    search: Search,
     sender: sender::Sender,
     inbound: inbound::Inbound,
     devices: devices::Devices,
@@ -91,11 +97,13 @@ struct Inner {
 impl Federation {
     /// The inbound half and the senders, not yet at work.
     pub fn new(deps: FederationDeps) -> Self {
-        let FederationDeps { network, rooms, accounts, activity: fleeting, list } = deps;
+        let FederationDeps { network, rooms, accounts, search, activity: fleeting, list } = deps;
         let sender = sender::Sender::new(network.clone(), accounts.clone());
         let inbound = inbound::Inbound::new(network.config().concurrent_rooms);
         let (devices, profiles) = (devices::Devices::default(), remote_users::Profiles::default());
-        Self(Arc::new(Inner { network, rooms, accounts, sender, inbound, devices, profiles, fleeting, list }))
+        let inner =
+            Inner { network, rooms, accounts, search, sender, inbound, devices, profiles, fleeting, list };
+        Self(Arc::new(inner))
     }
 
     /// The outbound half.
@@ -114,6 +122,10 @@ impl Federation {
 
     pub(crate) fn accounts(&self) -> &Accounts {
         &self.0.accounts
+    }
+
+    pub(crate) fn search(&self) -> &Search {
+        &self.0.search
     }
 
     /// What other servers were told of a user's devices.

@@ -26,6 +26,7 @@ use crate::{
     discovery::Discovery,
     keys::{Pins, own_document},
     link::{Link, LinkError},
+    prompt::Prompt,
 };
 
 /// The longest answer to a usual request, in bytes.
@@ -65,6 +66,7 @@ struct Inner {
     pins: Pins,
     keys: KeyRing,
     backoff: Backoff,
+    prompt: Prompt,
     limiter: RateLimiter,
     /// Places for answers that are long: those that a user waits for, and the others.
     joins: Semaphore,
@@ -101,6 +103,7 @@ impl Network {
             pins,
             keys,
             backoff,
+            prompt: Prompt::default(),
             limiter,
             joins,
             states,
@@ -132,6 +135,10 @@ impl Network {
 
     pub(crate) fn backoff(&self) -> &Backoff {
         &self.0.backoff
+    }
+
+    pub(crate) fn prompt(&self) -> &Prompt {
+        &self.0.prompt
     }
 
     pub(crate) fn world(&self) -> &World {

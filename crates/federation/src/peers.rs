@@ -7,8 +7,8 @@ use chappe_rooms::{
 };
 use chappe_rules::check::KeyRing as Known;
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomAliasId, RoomId, RoomVersionId, ServerName,
-    UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId,
+    ServerName, UserId,
     api::{
         Direction,
         federation::{
@@ -44,6 +44,10 @@ type Answer<T> = Result<T, PeerError>;
 impl Peers for Network {
     fn takes_part(&self, server: &ServerName) -> bool {
         self.allowed().permits(server)
+    }
+
+    fn members(&self) -> Option<Vec<OwnedServerName>> {
+        self.allowed().members()
     }
 
     async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> Known {
@@ -247,6 +251,14 @@ impl Peers for Network {
         request: get_public_rooms_filtered::v1::Request,
     ) -> Answer<get_public_rooms_filtered::v1::Response> {
         self.request(to, request, self.brief().insisting()).await
+    }
+
+    async fn listed(
+        &self,
+        to: &ServerName,
+        request: get_public_rooms_filtered::v1::Request,
+    ) -> Answer<get_public_rooms_filtered::v1::Response> {
+        self.listed_rooms(to, request).await
     }
 
     async fn timestamp_to_event(

@@ -59,6 +59,19 @@ impl From<chappe_accounts::Error> for Refusal {
     }
 }
 
+impl From<chappe_search::Error> for Refusal {
+    fn from(error: chappe_search::Error) -> Self {
+        use chappe_search::Error as Search;
+        match error {
+            Search::Rooms(error) => error.into(),
+            Search::Accounts(error) => error.into(),
+            Search::Store(error) => error.into(),
+            Search::Broken | Search::Stopping => Self(Error::busy()),
+            other => Self(Error::internal(other)),
+        }
+    }
+}
+
 impl From<RoomError> for Refusal {
     fn from(error: RoomError) -> Self {
         let bad = |errcode: &str, why: String| Error::new(StatusCode::BAD_REQUEST, errcode, why);

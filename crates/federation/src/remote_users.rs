@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use chappe_accounts::{Claim, ClaimedKeys, Profile, RemoteError, RemoteKeys, RemoteUsers};
+use chappe_accounts::{Claim, ClaimedKeys, Profile, RemoteError, RemoteKeys, RemoteUsers, UserInfo};
 use chappe_rooms::PeerError;
 use chappe_store::{Membership, members::RoomMembers};
 use futures_util::future::join_all;
@@ -127,6 +127,17 @@ impl RemoteUsers for Federation {
         let profile = Profile { fields: answer.into_iter().collect() };
         self.0.profiles.0.insert(key, (now + PROFILE_LIFETIME, Arc::new(profile.clone())));
         Ok(profile)
+    }
+
+    async fn user_infos(
+        &self,
+        server: &ServerName,
+        users: Vec<OwnedUserId>,
+    ) -> Result<BTreeMap<OwnedUserId, UserInfo>, RemoteError> {
+        let infos = self.network().user_infos(server, &users).await;
+        let mut infos = infos.map_err(|error| remote_error(&error))?;
+        infos.retain(|user, _| user.server_name() == server && users.contains(user));
+        Ok(infos)
     }
 }
 

@@ -12,13 +12,20 @@ use ruma::api::federation as api;
 
 pub(crate) use self::federation::v1::threepid::onbind::hand_all_on;
 use self::{
-    federation::{v1, v2},
+    federation::{unstable, v1, v2},
     key::v2 as key_v2,
 };
-use crate::{Federation, network_list::LIST_PATH};
+use crate::{
+    Federation,
+    directories::{INFOS_PATH, PEOPLE_PATH},
+    network_list::LIST_PATH,
+};
 
 /// Bytes of a transaction, and of the other requests that carry whole events.
 const LARGE: usize = 16 << 20;
+
+/// Where MSC4258 itself says people are asked for.
+const OLD_PEOPLE_PATH: &str = "/_matrix/federation/unstable/fr.tchap/user_directory/search";
 
 /// Every endpoint for other servers; the state is the [`Federation`].
 pub fn routes() -> Routes<Federation> {
@@ -85,4 +92,7 @@ fn users() -> Routes<Federation> {
         .on::<api::keys::get_keys::v1::Request, _>(v1::user::keys::query::handler)
         .on::<api::keys::claim_keys::v1::Request, _>(v1::user::keys::claim::handler)
         .on::<api::openid::get_openid_userinfo::v1::Request, _>(v1::openid::userinfo::handler)
+        .at(&Method::POST, PEOPLE_PATH, Auth::None, unstable::user_directory::handler)
+        .at(&Method::POST, OLD_PEOPLE_PATH, Auth::None, unstable::user_directory::handler)
+        .at(&Method::POST, INFOS_PATH, Auth::None, unstable::users_info::handler)
 }

@@ -116,11 +116,23 @@ impl Server {
             services: Arc::new(chappe_rooms::NoServices),
         };
         let rooms = Rooms::new(deps, chappe_rooms::Config::default());
+        let deps = chappe_search::Deps {
+            store: store.clone(),
+            world: world.clone(),
+            accounts: accounts.clone(),
+            rooms: rooms.clone(),
+            others: Arc::new(network.clone()),
+            circle: None,
+            folder: std::path::PathBuf::new(),
+        };
+        // Nobody looks into the index here: it is not opened.
+        let search = chappe_search::Search::new(deps, chappe_search::Config::default());
         let shown = Arc::new(Seen::default());
         let federation = Federation::new(FederationDeps {
             network: network.clone(),
             rooms: rooms.clone(),
             accounts: accounts.clone(),
+            search,
             activity: shown.clone(),
             list: None,
         });

@@ -2,10 +2,12 @@
 
 mod aliases;
 mod hierarchy;
+mod network;
 mod public;
 mod service;
 mod summary;
 
+pub(crate) use self::network::Lists;
 pub use self::{
     aliases::Visibility,
     hierarchy::{HierarchyPage, HierarchyRequest, HierarchyRoom},

@@ -154,6 +154,8 @@ pub(crate) struct Inner {
     pub(crate) policy_signatures: policy_server::Signatures,
     /// What rooms tell of themselves, by state.
     pub(crate) summaries: Cache<(RoomNid, StateRef), Arc<Summary>>,
+    /// The public rooms of the other servers of the network.
+    pub(crate) lists: directory::Lists,
 }
 
 impl Rooms {
@@ -184,6 +186,7 @@ impl Rooms {
             judge,
             policy_signatures: policy_server::no_signatures(),
             summaries: Cache::new(10_000),
+            lists: directory::Lists::default(),
         };
         Self(Arc::new(inner))
     }

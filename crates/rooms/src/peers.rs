@@ -145,6 +145,11 @@ pub trait Peers: Send + Sync {
         true
     }
 
+    /// The servers of a closed network, as far as their names are known; none: this server talks with everybody.
+    fn members(&self) -> Option<Vec<OwnedServerName>> {
+        None
+    }
+
     /// The keys among `wanted` that could be had; missing ones are left out. A key known to have expired before `at`
     /// (the latest `origin_server_ts` of the events to check) is fetched again first.
     async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> KeyRing;
@@ -269,6 +274,16 @@ pub trait Peers: Send + Sync {
         to: &ServerName,
         request: get_public_rooms_filtered::v1::Request,
     ) -> Result<get_public_rooms_filtered::v1::Response, PeerError>;
+
+    /// The same for a list of the rooms of many servers: given up soon, and at once for a server that did not answer a moment
+    /// ago.
+    async fn listed(
+        &self,
+        to: &ServerName,
+        request: get_public_rooms_filtered::v1::Request,
+    ) -> Result<get_public_rooms_filtered::v1::Response, PeerError> {
+        self.public_rooms(to, request).await
+    }
 
     /// `GET /timestamp_to_event`.
     async fn timestamp_to_event(

@@ -97,8 +97,8 @@ impl Rooms {
         Ok(())
     }
 
-    /// Servers that may know the room: those named and those that invited; and, for want of them, those in it and the
-    /// one in its name.
+    /// Servers that may know the room: those named and those that invited; and, for want of them, those in it, the
+    /// one in its name and those that list it.
     async fn candidates(&self, user: &UserId, room: &RoomId, via: Via) -> Result<Candidates> {
         let reader = self.0.store.read();
         let (mut named, mut others) = (Vec::new(), Vec::new());
@@ -111,6 +111,7 @@ impl Rooms {
             others.extend(reader.room_servers(nid).await?.into_iter().map(|(server, _)| server));
         }
         others.extend(room.server_name().map(ToOwned::to_owned));
+        others.extend(self.listed_at(room));
         let mut seen = std::collections::BTreeSet::new();
         for servers in [&mut named, &mut others] {
             servers.retain(|server| server != self.server() && seen.insert(server.clone()));

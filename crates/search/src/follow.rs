@@ -50,6 +50,8 @@ pub(crate) struct Follower {
     committed_at: Instant,
     /// Changes that wait for a commit.
     pending: usize,
+    /// Those of them that are of people.
+    pending_people: usize,
     /// Rooms that anybody may enter or look into.
     pub(crate) open: BTreeSet<RoomNid>,
     /// Rooms of which that changed, not written down yet.
@@ -145,6 +147,7 @@ impl Follower {
             committed_at: search.0.deps.world.instant(),
             progress,
             pending: 0,
+            pending_people: 0,
             open,
             turned: BTreeSet::new(),
         };
@@ -297,6 +300,7 @@ impl Follower {
             return Ok(());
         }
         self.pending += ops.len();
+        self.pending_people += ops.iter().filter(|op| op.is_of_person()).count();
         let index = self.index.clone();
         let done = self.search.0.deps.world.spawn_blocking(move || index.apply(ops)).await;
         Ok(done.map_err(|_| Error::Broken)??)
@@ -307,6 +311,9 @@ impl Follower {
         let world = self.search.0.deps.world.clone();
         let at = Position(self.progress.position);
         let done = self.progress.stage == Stage::Done;
+        if self.pending_people == 0 && done {
+            self.search.0.people_reached.send_replace(at);
+        }
         if self.pending == 0 && done {
             self.search.0.reached.send_replace(at);
             if at.0.saturating_sub(self.committed.0) >= IDLE {
@@ -315,7 +322,10 @@ impl Follower {
             return Ok(());
         }
         let since = world.instant() - self.committed_at;
-        let wanted = done && self.search.0.wanted.load(SeqCst) > self.search.0.reached.borrow().0;
+        let inner = &self.search.0;
+        let behind = inner.wanted.load(SeqCst) > inner.reached.borrow().0;
+        let people_behind = inner.people_wanted.load(SeqCst) > inner.people_reached.borrow().0;
+        let wanted = done && (behind || people_behind);
         if wanted && since < APART {
             world.sleep(APART.saturating_sub(since)).await;
         }
@@ -341,9 +351,10 @@ impl Follower {
         self.search.0.deps.store.commit(tx).await?;
         self.committed = Position(self.progress.position);
         self.committed_at = self.search.0.deps.world.instant();
-        self.pending = 0;
+        (self.pending, self.pending_people) = (0, 0);
         if self.progress.stage == Stage::Done {
             self.search.0.reached.send_replace(self.committed);
+            self.search.0.people_reached.send_replace(self.committed);
         }
         Ok(())
     }

@@ -48,6 +48,12 @@ pub(crate) enum Op {
     Nobody(String),
 }
 
+impl Op {
+    pub(crate) fn is_of_person(&self) -> bool {
+        matches!(self, Self::Person(_) | Self::Nobody(_))
+    }
+}
+
 /// An open index.
 pub(crate) struct Index {
     pub(crate) fields: Fields,

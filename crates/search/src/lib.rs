@@ -15,6 +15,7 @@ mod events;
 mod find;
 mod follow;
 mod index;
+mod network;
 mod pages;
 mod people;
 mod pick;
@@ -43,9 +44,10 @@ pub use self::{
     error::Error,
     events::{Field, Order},
     find::{Around, Context, Found, Group, Grouping, Match, Query},
-    people::{Circle, People, Person},
+    network::{Directories, PeerPeople},
+    people::{Circle, People, Person, Scope},
 };
-use self::{follow::Follower, index::Index, pages::Seal};
+use self::{follow::Follower, index::Index, network::Answers, pages::Seal};
 
 /// Searches at work at the same time; more wait their turn.
 const AT_ONCE: usize = 4;
@@ -62,6 +64,10 @@ pub struct Deps {
     pub accounts: Accounts,
     /// Rooms: who sees what.
     pub rooms: Rooms,
+    /// The directories of other servers.
+    pub others: Arc<dyn Directories>,
+    /// Whom searches find; none: everybody where there is a directory of the network, else those one meets.
+    pub circle: Option<Circle>,
     /// Where the index lies. Nothing else may be in this folder.
     pub folder: PathBuf,
 }
@@ -77,13 +83,19 @@ struct Inner {
     index: RwLock<Option<Arc<Index>>>,
     /// Everything up to there can be found.
     reached: watch::Sender<Position>,
+    /// What concerns people up to there can be found.
+    people_reached: watch::Sender<Position>,
     /// Somebody waits for the index to reach this.
     wanted: AtomicU64,
+    /// Somebody waits for people alone.
+    people_wanted: AtomicU64,
     wake: Notify,
     /// The index could not be read and has to be built anew.
     broken: AtomicBool,
     turns: Semaphore,
     seal: Seal,
+    /// What other servers said of people a moment ago.
+    answers: Answers,
 }
 
 impl Search {
@@ -95,11 +107,14 @@ impl Search {
             config,
             index: RwLock::default(),
             reached: watch::Sender::new(Position(0)),
+            people_reached: watch::Sender::new(Position(0)),
             wanted: AtomicU64::new(0),
+            people_wanted: AtomicU64::new(0),
             wake: Notify::new(),
             broken: AtomicBool::new(false),
             turns: Semaphore::new(AT_ONCE),
             seal,
+            answers: Answers::default(),
         }))
     }
 
@@ -110,12 +125,21 @@ impl Search {
 
     /// The index as it has everything that was committed before this call, where that can be had soon; otherwise as it is.
     async fn fresh(&self) -> Option<Arc<Index>> {
+        self.caught_up(&self.0.reached, &self.0.wanted).await
+    }
+
+    /// The same as far as people are concerned: what is said meanwhile needs no commit, and nobody waits for one.
+    async fn fresh_people(&self) -> Option<Arc<Index>> {
+        self.caught_up(&self.0.people_reached, &self.0.people_wanted).await
+    }
+
+    async fn caught_up(&self, reached: &watch::Sender<Position>, wanted: &AtomicU64) -> Option<Arc<Index>> {
         let visible = *self.0.deps.store.visible().borrow();
-        let behind = *self.0.reached.borrow() < visible;
+        let behind = *reached.borrow() < visible;
         if behind || self.0.index.read().is_none() {
-            self.0.wanted.fetch_max(visible.0, SeqCst);
+            wanted.fetch_max(visible.0, SeqCst);
             self.0.wake.notify_one();
-            let mut reached = self.0.reached.subscribe();
+            let mut reached = reached.subscribe();
             let arrived = reached.wait_for(|reached| *reached >= visible);
             // Late is no error: the answer is of a moment ago, or of an index that is still being built.
             let _ = self.0.deps.world.timeout(PATIENCE, arrived).await;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chappe_accounts::Accounts;
+use chappe_accounts::{Accounts, Reach};
 use chappe_rooms::Profile;
 use chappe_store::{
     EventNum, Json, Membership, Reader, RoomNid,
@@ -33,14 +33,29 @@ const LOOKED_AT: usize = 400;
 const ROOMS: usize = 5_000;
 /// Rooms of a user of another server whose names for them are indexed.
 const NAMES: usize = 3;
+/// Letters that users of other servers have to ask for.
+pub(crate) const LETTERS: usize = 4;
 
-/// Whom one may find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whom one may find, unless they wish otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Circle {
     /// Those one shares a room with, and those in rooms that anybody may enter or look into.
     Shared,
     /// All who have an account here besides.
     Everybody,
+}
+
+/// How far a search goes (MSC4258).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Users of this server.
+    Local,
+    /// Users that this server knows.
+    Restricted,
+    /// Users of the other servers of the network besides.
+    #[default]
+    Remote,
 }
 
 /// Somebody found.
@@ -67,31 +82,77 @@ impl Search {
     /// People whose id or name has words that begin like all words of `term`, for the local user `asking`, who is
     /// found like others in rooms that are open to everybody.
     ///
-    /// One question to the index, then a few look-ups for each person shown.
+    /// One question to the index, then a few look-ups for each person shown. Where that does not fill the page, the other
+    /// servers of the network are asked; users of servers of externals find nobody.
     ///
-    /// Specification: client-server API, "User directory".
+    /// Specification: client-server API, "User directory"; MSC4258.
     pub async fn people(
         &self,
         asking: &UserId,
         term: &str,
         limit: usize,
-        circle: Circle,
+        scope: Scope,
     ) -> Result<People, Error> {
-        let mut asked = words(term);
+        if self.0.deps.rooms.is_external(asking.server_name()) {
+            return Ok(People::default());
+        }
+        let found = self.own_people(asking, words(term), limit, scope == Scope::Local).await?;
+        if scope != Scope::Remote || found.results.len() >= limit {
+            return Ok(found);
+        }
+        Ok(self.with_others(found, asking, term, limit).await)
+    }
+
+    /// Users of this server whom `asking`, of another server of the network, finds: by their names and the local parts of
+    /// their ids. Who asks for less than four letters finds nobody: that would be asking for everybody, in a few steps.
+    pub async fn people_for_peer(&self, asking: &UserId, term: &str, limit: usize) -> Result<People, Error> {
+        let rooms = &self.0.deps.rooms;
+        let here = self.0.deps.accounts.server_name();
+        // A whole user id says twice where its user is.
+        let asked = words(term.strip_suffix(&format!(":{here}")).unwrap_or(term));
+        let externals = rooms.is_external(asking.server_name()) || rooms.is_external(here);
+        if externals || letters(&asked) < LETTERS {
+            return Ok(People::default());
+        }
+        self.own_people(asking, asked, limit, true).await
+    }
+
+    /// Whom searches find here.
+    fn circle(&self) -> Circle {
+        let usual = if self.0.deps.rooms.neighbours().is_some() { Circle::Everybody } else { Circle::Shared };
+        self.0.deps.circle.unwrap_or(usual)
+    }
+
+    async fn own_people(
+        &self,
+        asking: &UserId,
+        mut asked: Vec<String>,
+        limit: usize,
+        local: bool,
+    ) -> Result<People, Error> {
         asked.truncate(WORDS);
-        let Some(index) = self.fresh().await.filter(|_| !asked.is_empty() && limit > 0) else {
+        let Some(index) = self.fresh_people().await.filter(|_| !asked.is_empty() && limit > 0) else {
             return Ok(People::default());
         };
         let reader = self.0.deps.store.read();
-        let rooms = joined(&reader, asking).await?;
+        let rooms = rooms_of(&self.0, &reader, asking).await?;
+        let circle = self.circle();
+        let seen = Seen {
+            inner: &self.0,
+            reader: &reader,
+            asking,
+            words: &asked,
+            rooms: &rooms,
+            circle,
+            networked: self.0.deps.rooms.neighbours().is_some(),
+        };
         let mut found = People::default();
         let (mut offset, page) = (0, limit + 10);
         while offset < LOOKED_AT {
             let question =
-                Question { words: asked.clone(), rooms: rooms.clone(), circle, offset, limit: page };
+                Question { words: asked.clone(), rooms: rooms.clone(), circle, local, offset, limit: page };
             let names = self.ask(index.clone(), move |index| question.ask(index)).await?;
             let last = names.len() < page;
-            let seen = Seen { inner: &self.0, reader: &reader, asking, words: &asked, rooms: &rooms, circle };
             for user in &names {
                 let Some(person) = seen.person(user).await? else { continue };
                 if found.results.len() == limit {
@@ -107,6 +168,13 @@ impl Search {
         }
         Ok(found)
     }
+}
+
+/// Letters of all words, those left out that are the beginning of another one.
+pub(crate) fn letters(words: &[String]) -> usize {
+    let words: BTreeSet<&str> = words.iter().map(String::as_str).collect();
+    let is_beginning = |word: &str| words.iter().any(|other| *other != word && other.starts_with(word));
+    words.iter().filter(|word| !is_beginning(word)).map(|word| word.chars().count()).sum()
 }
 
 /// The rooms that a local user is joined to.
@@ -127,10 +195,11 @@ fn is_local(accounts: &Accounts, user: &UserId) -> bool {
     user.server_name() == accounts.server_name()
 }
 
-/// A local account that is somebody's, and open.
+/// A local account that is somebody's, and not closed.
 async fn open_account(reader: &Reader<'_>, user: &UserId) -> Result<Option<User>, Error> {
     let account = reader.get::<Users>(&user.to_owned()).await?.map(|Json(user)| user);
-    Ok(account.filter(|user| user.deactivated.is_none() && user.kind != UserKind::Guest))
+    let is_somebody = |user: &User| !matches!(user.kind, UserKind::Guest | UserKind::System);
+    Ok(account.filter(|user| user.deactivated.is_none() && is_somebody(user)))
 }
 
 /// What a room calls one of its members.
@@ -185,6 +254,8 @@ struct Question {
     words: Vec<String>,
     rooms: BTreeSet<RoomNid>,
     circle: Circle,
+    /// Users of this server alone.
+    local: bool,
     offset: usize,
     limit: usize,
 }
@@ -212,6 +283,9 @@ impl Question {
             circle.push((Occur::Should, is(Term::from_field_u64(fields.standing, LOCAL), 0.0)));
         }
         clauses.push((Occur::Must, Box::new(BooleanQuery::new(circle))));
+        if self.local {
+            clauses.push((Occur::Must, is(Term::from_field_u64(fields.standing, LOCAL), 0.0)));
+        }
         let searcher = index.searcher();
         let best = TopDocs::with_limit(self.limit).and_offset(self.offset).order_by_score();
         let mut users = Vec::new();
@@ -232,6 +306,9 @@ struct Seen<'a> {
     words: &'a [String],
     rooms: &'a BTreeSet<RoomNid>,
     circle: Circle,
+    /// There is a directory of the network: users of other servers who are not met are told of by their own servers, which
+    /// know their wishes.
+    networked: bool,
 }
 
 impl Seen<'_> {
@@ -240,13 +317,20 @@ impl Seen<'_> {
     async fn person(&self, user: &UserId) -> Result<Option<Person>, Error> {
         let accounts = &self.inner.deps.accounts;
         let local = is_local(accounts, user);
-        // Whoever has ended stays in the index: nothing tells it when they are back.
-        let gone = local && open_account(self.reader, user).await?.is_none_or(|user| accounts.is_over(&user));
+        // Whoever has ended, or is locked, stays in the index: nothing tells it when they are back.
+        let away = |account: User| account.locked || accounts.is_over(&account);
+        let gone = local && open_account(self.reader, user).await?.is_none_or(away);
         if gone || !self.inner.deps.rooms.takes_part(user.server_name()) {
             return Ok(None);
         }
-        let everybody = local && self.circle == Circle::Everybody && user != self.asking;
-        let place = if everybody { None } else { self.meeting_place(user).await? };
+        let reach = if local { accounts.reach(self.reader, user).await? } else { Reach::default() };
+        let from_here = is_local(accounts, self.asking);
+        if reach.hidden || reach.here && !from_here {
+            return Ok(None);
+        }
+        let met = reach.met || !local && self.networked;
+        let everybody = local && !met && self.circle == Circle::Everybody && user != self.asking;
+        let place = if everybody { None } else { self.meeting_place(user, met).await? };
         if place.is_none() && !everybody {
             return Ok(None);
         }
@@ -260,17 +344,23 @@ impl Seen<'_> {
                 (profile.displayname().map(str::to_owned), profile.avatar_url().map(str::to_owned))
             }
         };
-        let known = words(&format!("{user} {}", display_name.as_deref().unwrap_or_default()));
+        // The name of this server tells its own users from others; to others it would name all of them.
+        let id = if from_here { user.as_str() } else { user.localpart() };
+        let known = words(&format!("{id} {}", display_name.as_deref().unwrap_or_default()));
         let is_meant = |asked: &String| known.iter().any(|word| word.starts_with(asked.as_str()));
         let meant = self.words.iter().all(is_meant);
         Ok(meant.then(|| Person { user: user.to_owned(), display_name, avatar_url }))
     }
 
-    /// A room that both are joined to, or one that anybody may enter or look into. Oneself one meets in the latter alone.
-    async fn meeting_place(&self, user: &UserId) -> Result<Option<RoomNid>, Error> {
+    /// A room that both are joined to, or, unless they have to have `met`, one that anybody may enter or look into. Oneself
+    /// one meets in the latter alone.
+    async fn meeting_place(&self, user: &UserId, met: bool) -> Result<Option<RoomNid>, Error> {
         let theirs = rooms_of(self.inner, self.reader, user).await?;
         if let Some(shared) = theirs.intersection(self.rooms).next().filter(|_| user != self.asking) {
             return Ok(Some(*shared));
+        }
+        if met {
+            return Ok(None);
         }
         let theirs: Vec<RoomNid> = theirs.into_iter().take(ROOMS).collect();
         let open = self.reader.get_many::<OpenRooms>(&theirs).await?;
@@ -294,4 +384,19 @@ pub(crate) async fn members(
         }
     };
     Ok(rows.into_iter().map(|((_, _, user), num)| (user, num)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::letters;
+    use crate::analyze::words;
+
+    #[test]
+    fn letters_are_of_words_that_say_something() {
+        for (term, count) in
+            [("", 0), ("dup", 3), ("Dupé", 4), ("le roy", 5), ("a al alb", 3), ("an an an", 2), ("d.u/p", 3)]
+        {
+            assert_eq!(letters(&words(term)), count, "{term}");
+        }
+    }
 }

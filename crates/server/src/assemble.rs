@@ -84,12 +84,13 @@ impl House {
         let examiner = beside::examiner(config, &ground.world, &ground.store).await?;
         let media = ground.media(config, &network, examiner.as_ref()).await?;
         let services = ground.services(&rooms, &delivery).await?;
-        let search = ground.search(config, &rooms);
+        let search = ground.search(config, &rooms, &network);
         let Ground { world, store, accounts, identity, .. } = &ground;
         let federation = Federation::new(FederationDeps {
             network: network.clone(),
             rooms: rooms.clone(),
             accounts: accounts.clone(),
+            search: search.clone(),
             activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
             list: list.clone(),
         });
@@ -378,14 +379,13 @@ impl Ground {
     }
 
     fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {
-        let deps = SsoDeps {
+        Ok(Sso::new(SsoDeps {
             world: self.world.clone(),
             accounts: self.accounts.clone(),
             service: service.clone(),
             config: config.sso.clone(),
             secrets: provider_secrets(&config.sso)?,
-        };
-        Ok(Sso::new(deps))
+        }))
     }
 
     fn rooms(&self, config: &Config, network: &Network) -> Rooms {
@@ -456,12 +456,14 @@ impl Ground {
         Services::open(deps).await.context("the queues of application services")
     }
 
-    fn search(&self, config: &Config, rooms: &Rooms) -> Search {
+    fn search(&self, config: &Config, rooms: &Rooms, network: &Network) -> Search {
         let deps = chappe_search::Deps {
             store: self.store.clone(),
             world: self.world.clone(),
             accounts: self.accounts.clone(),
             rooms: rooms.clone(),
+            others: Arc::new(network.clone()),
+            circle: config.client.user_directory,
             folder: config.search_dir(),
         };
         Search::new(deps, config.search.clone())

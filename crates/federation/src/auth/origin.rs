@@ -4,9 +4,11 @@ use axum::{
     body::Body,
     extract::{FromRef, FromRequest, FromRequestParts, Request},
 };
+use bytes::Bytes;
 use chappe_web::{Error, Origin as Address, Ruma, body_bytes};
 use http::{StatusCode, header, request::Parts};
 use ruma::{OwnedServerName, ServerName, api::IncomingRequest};
+use serde::de::DeserializeOwned;
 
 use super::{Addressee, Claimed, Signed, verify};
 use crate::{Federation, Network};
@@ -29,19 +31,53 @@ where
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
-        let federation = Federation::from_ref(state);
-        let network = federation.network();
-        let (mut parts, body) = request.into_parts();
-        let Ok(address) = Address::from_request_parts(&mut parts, state).await;
-        let (claimed, key) = claim(network, &parts, address, &[network.server().as_str()]).await?;
-        // Only now: nobody whose keys cannot be had makes this server hold megabytes.
-        let body = body_bytes(&parts, body).await?;
-        let origin = prove(network, &parts, &body, claimed, &key)?;
-        network.count("requests", origin.as_str(), network.config().rates.requests)?;
+        let (origin, parts, body) = proven(request, state).await?;
         let request = Request::from_parts(parts, Body::from(body));
         let Ruma(request) = Ruma::<T>::from_request(request, state).await?;
         Ok(Self { origin, request })
     }
+}
+
+/// The same for a question that no endpoint type knows: a JSON object.
+#[derive(Clone, Debug)]
+pub(crate) struct SignedJson<T> {
+    /// The server that asks.
+    pub(crate) origin: OwnedServerName,
+    /// What it asks.
+    pub(crate) body: T,
+}
+
+impl<T, S> FromRequest<S> for SignedJson<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+    Federation: FromRef<S>,
+{
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let (origin, _, body) = proven(request, state).await?;
+        let body = serde_json::from_slice(&body).map_err(|error| Error::unreadable_json(&error))?;
+        Ok(Self { origin, body })
+    }
+}
+
+/// Who signed a request, and its parts.
+async fn proven<S>(request: Request, state: &S) -> Result<(OwnedServerName, Parts, Bytes), Error>
+where
+    S: Send + Sync,
+    Federation: FromRef<S>,
+{
+    let federation = Federation::from_ref(state);
+    let network = federation.network();
+    let (mut parts, body) = request.into_parts();
+    let Ok(address) = Address::from_request_parts(&mut parts, state).await;
+    let (claimed, key) = claim(network, &parts, address, &[network.server().as_str()]).await?;
+    // Only now: nobody whose keys cannot be had makes this server hold megabytes.
+    let body = body_bytes(&parts, body).await?;
+    let origin = prove(network, &parts, &body, claimed, &key)?;
+    network.count("requests", origin.as_str(), network.config().rates.requests)?;
+    Ok((origin, parts, body))
 }
 
 /// Who claims to have signed a request, and the key to check it with: 401 when nobody does or there is no such key, 403
@@ -110,7 +146,7 @@ impl Network {
         body: Body,
         address: Address,
         names: &[&str],
-    ) -> Result<(OwnedServerName, bytes::Bytes), Error> {
+    ) -> Result<(OwnedServerName, Bytes), Error> {
         let (claimed, key) = claim(self, parts, address, names).await?;
         let body = body_bytes(parts, body).await?;
         let uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);

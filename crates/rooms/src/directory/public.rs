@@ -1,13 +1,14 @@
 //! The list of public rooms.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, fmt::Display, ops::Range, str::FromStr, sync::Arc};
 
 use chappe_store::{RoomHead, RoomNid, rooms::RoomHeads};
 use ruma::{
-    OwnedServerName, UInt,
+    OwnedServerName, ServerName, UInt,
     api::federation::directory::get_public_rooms_filtered,
     directory::{Filter, PublicRoomsChunk, RoomNetwork, RoomTypeFilter},
 };
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 use super::service::listed_for;
 use crate::{Error, Result, Rooms, directory::Summary};
@@ -45,30 +46,76 @@ pub struct PublicRooms {
     pub total: Option<u64>,
 }
 
-/// A place in the list: just before or just after a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
-    After(u32, RoomNid),
-    Before(u32, RoomNid),
+impl PublicRooms {
+    fn none() -> Self {
+        Self { total: Some(0), ..Self::default() }
+    }
 }
 
-impl Since {
-    fn parse(token: &str) -> Option<Self> {
-        let (joined, nid) = token.get(1..)?.split_once('_')?;
-        let (joined, nid) = (joined.parse().ok()?, RoomNid(nid.parse().ok()?));
-        match token.as_bytes().first()? {
-            b'n' => Some(Self::After(joined, nid)),
-            b'p' => Some(Self::Before(joined, nid)),
-            _ => None,
-        }
+/// Where a room stands: the biggest first, rooms of one size by a key.
+pub(super) type Place<K> = (Reverse<u64>, K);
+
+/// A place in the list that a page begins after, or ends before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Since<K> {
+    After(Place<K>),
+    Before(Place<K>),
+}
+
+impl<K: FromStr> Since<K> {
+    /// From the token of an earlier page.
+    pub(super) fn parse(token: &str) -> Result<Self> {
+        let parse = || {
+            let (joined, key) = token.get(1..)?.split_once('_')?;
+            let place = (Reverse(joined.parse().ok()?), key.parse().ok()?);
+            match token.as_bytes().first()? {
+                b'n' => Some(Self::After(place)),
+                b'p' => Some(Self::Before(place)),
+                _ => None,
+            }
+        };
+        parse().ok_or(Error::InvalidParam("unknown token".to_owned()))
     }
+}
+
+/// Which of the rows, sorted by place, make a page, and the tokens of the next one and of the one before.
+pub(super) fn page_of<T, K: Ord + Display>(
+    rows: &[T],
+    since: Option<Since<K>>,
+    limit: Option<u64>,
+    place: impl Fn(&T) -> Place<K>,
+) -> (Range<usize>, Option<String>, Option<String>) {
+    let limit = usize::try_from(limit.unwrap_or(USUAL).clamp(1, LONGEST)).unwrap_or(1);
+    let (from, to) = match since {
+        None => (0, limit.min(rows.len())),
+        Some(Since::After(at)) => {
+            let from = rows.partition_point(|row| place(row) <= at);
+            (from, (from + limit).min(rows.len()))
+        }
+        Some(Since::Before(at)) => {
+            let to = rows.partition_point(|row| place(row) < at);
+            (to.saturating_sub(limit), to)
+        }
+    };
+    let token = |kind: char, row: &T| {
+        let (Reverse(joined), key) = place(row);
+        format!("{kind}{joined}_{key}")
+    };
+    let page = &rows[from..to];
+    let next = page.last().filter(|_| to < rows.len()).map(|row| token('n', row));
+    let prev = page.first().filter(|_| from > 0).map(|row| token('p', row));
+    (from..to, next, prev)
 }
 
 type Listed = (RoomNid, RoomHead, Arc<Summary>);
 
 impl Rooms {
-    /// `POST /publicRooms`, of this server or of another one.
+    /// `POST /publicRooms` for users of this server: its own rooms, those of another one, or, where all networks are asked
+    /// for and there is a directory of the network, those of all its servers. Externals see none.
     pub async fn public_rooms(&self, request: &PublicRoomsRequest) -> Result<PublicRooms> {
+        if self.is_external(&self.0.server) {
+            return Ok(PublicRooms::none());
+        }
         if let Some(server) = request.server.as_ref().filter(|server| **server != self.0.server) {
             let mut ask = get_public_rooms_filtered::v1::Request::new();
             ask.limit = request.limit.and_then(|limit| UInt::try_from(limit.min(LONGEST)).ok());
@@ -83,44 +130,49 @@ impl Rooms {
                 total: answer.total_room_count_estimate.map(u64::from),
             });
         }
-        self.own_public_rooms(request).await
+        match self.neighbours() {
+            Some(servers) if request.server.is_none() && request.network == RoomNetwork::All => {
+                self.network_rooms(request, &servers).await
+            }
+            _ => self.own_public_rooms(request, None).await,
+        }
     }
 
-    async fn own_public_rooms(&self, request: &PublicRoomsRequest) -> Result<PublicRooms> {
-        let since = match &request.since {
-            Some(token) => Some(Since::parse(token).ok_or(Error::InvalidParam("unknown token".to_owned()))?),
-            None => None,
-        };
-        let limit = usize::try_from(request.limit.unwrap_or(USUAL).clamp(1, LONGEST)).unwrap_or(1);
-        let all = self.listed(&request.network).await?;
-        let total = all.len() as u64;
-        let found: Vec<Listed> =
-            all.into_iter().filter(|(_, _, summary)| matches(&request.filter, summary)).collect();
-        let place = |(nid, head, _): &Listed| (std::cmp::Reverse(head.joined), *nid);
-        let at = |joined, nid| (std::cmp::Reverse(joined), nid);
-        let (from, to) = match since {
-            None => (0, limit.min(found.len())),
-            Some(Since::After(joined, nid)) => {
-                let from = found.partition_point(|row| place(row) <= at(joined, nid));
-                (from, (from + limit).min(found.len()))
-            }
-            Some(Since::Before(joined, nid)) => {
-                let to = found.partition_point(|row| place(row) < at(joined, nid));
-                (to.saturating_sub(limit), to)
-            }
-        };
-        let token = |kind: char, (nid, head, _): &Listed| format!("{kind}{}_{}", head.joined, nid.0);
-        let page = &found[from..to];
-        Ok(PublicRooms {
-            chunk: page.iter().map(|(_, _, summary)| summary.room.clone().into()).collect(),
-            next_batch: page.last().filter(|_| to < found.len()).map(|row| token('n', row)),
-            prev_batch: page.first().filter(|_| from > 0).map(|row| token('p', row)),
-            total: Some(total),
-        })
+    /// `POST /publicRooms` for another server: the rooms of this one that its users may enter. Servers of externals see none.
+    pub async fn public_rooms_for(
+        &self,
+        asker: &ServerName,
+        request: &PublicRoomsRequest,
+    ) -> Result<PublicRooms> {
+        if self.is_external(asker) {
+            return Ok(PublicRooms::none());
+        }
+        self.own_public_rooms(request, Some(asker)).await
     }
 
-    /// All rooms listed for a network that somebody is in, biggest first.
-    async fn listed(&self, network: &RoomNetwork) -> Result<Vec<Listed>> {
+    async fn own_public_rooms(
+        &self,
+        request: &PublicRoomsRequest,
+        asker: Option<&ServerName>,
+    ) -> Result<PublicRooms> {
+        let since = request.since.as_deref().map(Since::<u32>::parse).transpose()?;
+        let mut rooms = self.listed(&request.network, asker).await?;
+        let total = rooms.len() as u64;
+        if !request.filter.is_empty() {
+            rooms.retain(|(_, _, summary)| matches(&request.filter, &summary.room.clone().into()));
+        }
+        let place = |(nid, head, _): &Listed| (Reverse(u64::from(head.joined)), nid.0);
+        let (range, next, prev) = page_of(&rooms, since, request.limit, place);
+        let chunk = rooms[range].iter().map(|(_, _, summary)| summary.room.clone().into()).collect();
+        Ok(PublicRooms { chunk, next_batch: next, prev_batch: prev, total: Some(total) })
+    }
+
+    /// All rooms listed for a network that somebody is in, biggest first; for another server, those that are open to it.
+    pub(super) async fn listed(
+        &self,
+        network: &RoomNetwork,
+        asker: Option<&ServerName>,
+    ) -> Result<Vec<Listed>> {
         let reader = self.0.store.read();
         let nids = listed_for(&reader, network).await?;
         let heads = reader.get_many::<RoomHeads>(&nids).await?;
@@ -136,15 +188,17 @@ impl Rooms {
                     Err(error) => return Err(error),
                 },
             };
-            all.push((nid, head, summary));
+            if asker.is_none() || summary.federated {
+                all.push((nid, head, summary));
+            }
         }
-        all.sort_by_key(|(nid, head, _)| (std::cmp::Reverse(head.joined), *nid));
+        all.sort_by_key(|(nid, head, _)| (Reverse(head.joined), *nid));
         Ok(all)
     }
 }
 
-fn matches(filter: &Filter, summary: &Summary) -> bool {
-    let room = &summary.room;
+/// Whether a room is one of those looked for: case and accents do not matter.
+pub(super) fn matches(filter: &Filter, room: &PublicRoomsChunk) -> bool {
     let of_type = |wanted: &RoomTypeFilter| match (&room.room_type, wanted) {
         (None, RoomTypeFilter::Default) => true,
         (Some(kind), wanted) => wanted.as_str() == Some(kind.as_str()),
@@ -156,8 +210,13 @@ fn matches(filter: &Filter, summary: &Summary) -> bool {
     let Some(term) = filter.generic_search_term.as_deref().filter(|term| !term.is_empty()) else {
         return true;
     };
-    let term = term.to_lowercase();
+    let term = folded(term);
     let texts =
         [room.name.as_deref(), room.topic.as_deref(), room.canonical_alias.as_ref().map(|a| a.as_str())];
-    texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&term))
+    texts.into_iter().flatten().any(|text| folded(text).contains(&term))
+}
+
+/// A text without case and accents.
+fn folded(text: &str) -> String {
+    text.nfkd().filter(|letter| !is_combining_mark(*letter)).collect::<String>().to_lowercase()
 }

@@ -22,6 +22,8 @@ pub struct Summary {
     pub room: RoomSummary,
     /// Rooms whose members may join, if it is restricted.
     pub allowed: Vec<OwnedRoomId>,
+    /// Whether users of other servers may enter at all.
+    pub federated: bool,
 }
 
 /// The state a summary is made of; the order is that of `Parts`.
@@ -124,7 +126,7 @@ impl Summary {
     pub(crate) fn of(room: RoomSummary) -> Self {
         let join_rule = serde_json::to_value(&room).unwrap_or_default();
         let allowed = join_rule.get("allowed_room_ids").cloned().unwrap_or_default();
-        Self { allowed: serde_json::from_value(allowed).unwrap_or_default(), room }
+        Self { allowed: serde_json::from_value(allowed).unwrap_or_default(), room, federated: true }
     }
 
     /// Whether anybody may know of the room: everybody may join, ask to join, or read it.
@@ -189,7 +191,8 @@ impl View<'_> {
         summary.insert("guest_can_join".to_owned(), guests.into());
         let room = serde_json::from_value(Value::Object(summary))
             .map_err(|_| Error::BadState("the room's state cannot be summed up".to_owned()))?;
-        Ok(Summary { room, allowed })
+        let federated = content(0).get("m.federate").and_then(Value::as_bool) != Some(false);
+        Ok(Summary { room, allowed, federated })
     }
 
     /// Whether a user may know of this room: it is open, the user is in it or asked into it, or may join by being in

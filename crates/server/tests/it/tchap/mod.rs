@@ -6,6 +6,7 @@ mod calls;
 mod clamd;
 mod closed;
 mod creation;
+mod directory;
 mod figures;
 mod forged;
 mod last_admin;
