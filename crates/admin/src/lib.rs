@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod jobs;
 mod network_file;
+mod pictures;
 mod register;
 mod run;
 mod verb;
@@ -20,6 +21,7 @@ pub use self::{
     error::Error,
     jobs::Jobs,
     network_file::ListFile,
+    pictures::pictures,
     register::{SharedSecret, register_routes},
     run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
     verb::{

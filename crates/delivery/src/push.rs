@@ -256,7 +256,7 @@ impl Push {
             Err(chappe_rooms::Error::NotFound(_)) => return Ok(()),
             event => event?,
         };
-        if !event.is_shown() || event.is_redacted() {
+        if !view.shows(&event) || event.is_redacted() {
             return Ok(());
         }
         let heard = Heard { pdu: &event.pdu, subject: Subject::new(&event.pdu), nid: Some(nid) };

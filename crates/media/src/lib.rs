@@ -16,10 +16,15 @@ mod quarantine;
 mod remote;
 mod stewardship;
 mod thumbnail;
+mod unnamed;
 mod upkeep;
 mod upload;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use chappe_store::Store;
 use chappe_world::World;
@@ -89,6 +94,8 @@ struct Inner {
     previewing: Semaphore,
     /// Web pages that could not be had.
     failures: Failures,
+    /// How many media were removed because only expired events named them.
+    unnamed: AtomicU64,
 }
 
 /// When media of some server and id were last given out, in milliseconds since the Unix epoch.
@@ -116,6 +123,7 @@ impl Media {
             remote_space: Mutex::default(),
             previewing: some(config.previews.at_once),
             failures: Failures::default(),
+            unnamed: AtomicU64::new(0),
             config,
         })))
     }

@@ -31,6 +31,7 @@ mod receive;
 mod relations;
 mod remote;
 mod reports;
+mod retention;
 mod send;
 mod serve;
 mod sticky;
@@ -87,6 +88,7 @@ pub use self::{
     receive::Outcome,
     relations::{Recurse, RelationsPage, RelationsRequest, ThreadsPage},
     reports::Reported,
+    retention::ExpiryFigures,
     serve::{BoundInvite, SignedMember, policy::PolicyServerConfig},
     sticky::StickyEvent,
     thread_subscriptions::{SubscriptionChange, SubscriptionsPage, changed_subscriptions},
@@ -149,6 +151,8 @@ pub(crate) struct Inner {
     pub(crate) policy_signatures: policy_server::Signatures,
     /// What rooms tell of themselves, by state.
     pub(crate) summaries: Cache<(RoomNid, StateRef), Arc<Summary>>,
+    /// What has been taken away that had expired.
+    pub(crate) expired: retention::Done,
 }
 
 impl Rooms {
@@ -177,6 +181,7 @@ impl Rooms {
             judge,
             policy_signatures: policy_server::no_signatures(),
             summaries: Cache::new(10_000),
+            expired: retention::Done::default(),
         };
         Self(Arc::new(inner))
     }

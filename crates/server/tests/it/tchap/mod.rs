@@ -10,6 +10,7 @@ mod last_admin;
 mod ministry;
 mod office;
 mod people;
+mod retention;
 mod rules;
 mod scanner;
 mod validity;
