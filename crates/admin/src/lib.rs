@@ -10,6 +10,7 @@ mod error;
 mod import;
 mod jobs;
 mod network_file;
+mod pictures;
 mod register;
 mod run;
 mod statistics;
@@ -22,6 +23,7 @@ pub use self::{
     error::Error,
     jobs::Jobs,
     network_file::ListFile,
+    pictures::pictures,
     register::{SharedSecret, register_routes},
     run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
     statistics::{Grouping, Statistics, StatisticsConfig, StatisticsDeps},

@@ -324,6 +324,11 @@ pub enum Rooms {
         #[arg(long)]
         force: bool,
     },
+    /// Take off the disk now what has expired in a room, which happens by itself within the hour
+    Expire {
+        /// Room id
+        room: OwnedRoomId,
+    },
     /// Remove old messages of a room, in the background; its state stays
     PurgeHistory {
         /// Room id

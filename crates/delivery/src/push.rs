@@ -286,7 +286,7 @@ impl Push {
             Err(chappe_rooms::Error::NotFound(_)) => return Ok(()),
             event => event?,
         };
-        if !event.is_shown() || event.is_redacted() {
+        if !view.shows(&event) || event.is_redacted() {
             return Ok(());
         }
         let tail = delivery.tail(reader, nid).await?;

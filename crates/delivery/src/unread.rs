@@ -48,7 +48,21 @@ struct Counted {
     mark: u64,
     /// What was read then.
     read: Arc<Read>,
+    tally: Tally,
+}
+
+/// What was counted.
+#[derive(Clone)]
+struct Tally {
     counts: CountsByThread,
+    /// When the oldest of it was said, in milliseconds since 1970: rooms keep it only for so long.
+    oldest: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { counts: CountsByThread::new(), oldest: u64::MAX }
+    }
 }
 
 /// Up to where a user has read.
@@ -96,23 +110,24 @@ impl Delivery {
             Some(known) if !reading.may_have_read(known.position) => known.read.clone(),
             _ => Arc::new(self.read_up_to(reading).await?),
         };
-        let known = known.filter(|known| known.read == read && known.next <= end);
+        let kept = |known: &Counted| reading.view.keeps(known.tally.oldest);
+        let known = known.filter(|known| known.read == read && known.next <= end && kept(known));
         if let Some(known) = known.as_ref().filter(|known| known.next == end) {
-            return Ok(unread(&known.counts));
+            return Ok(unread(&known.tally.counts));
         }
         let limit = i64::try_from(self.0.config.unread_limit).unwrap_or(i64::MAX);
         let beginning = read.oldest_unread().max(end.saturating_sub(limit)).max(1);
-        let mut counts = known.as_ref().map(|known| known.counts.clone()).unwrap_or_default();
+        let mut tally = known.as_ref().map(|known| known.tally.clone()).unwrap_or_default();
         let start = known.as_ref().map_or(beginning, |known| known.next);
-        if !count(reading, &read, (start, end), &mut counts).await? && start > beginning {
+        if !count(reading, &read, (start, end), &mut tally).await? && start > beginning {
             // A redaction took something away that was counted: count again.
-            counts.clear();
-            count(reading, &read, (beginning, end), &mut counts).await?;
+            tally = Tally::default();
+            count(reading, &read, (beginning, end), &mut tally).await?;
         }
-        let answer = unread(&counts);
+        let answer = unread(&tally.counts);
         let position = reading.view.reader.position();
         if self.0.unread.0.get(&key).is_none_or(|other| other.position <= position) {
-            let counted = Counted { position, next: end, mark: reading.settings.mark, read, counts };
+            let counted = Counted { position, next: end, mark: reading.settings.mark, read, tally };
             self.0.unread.0.insert(key, Arc::new(counted));
         }
         Ok(answer)
@@ -158,7 +173,7 @@ async fn count(
     reading: &Reading<'_>,
     read: &Read,
     (start, end): (i64, i64),
-    counts: &mut CountsByThread,
+    tally: &mut Tally,
 ) -> Result<bool, Error> {
     if start >= end {
         return Ok(true);
@@ -189,7 +204,8 @@ async fn count(
         if attention.notify {
             let thread = thread_of(reading.view, event).await?;
             if !read.covers(*ordinal, thread.as_ref()) {
-                counts.entry(thread).or_default().add(&attention);
+                tally.counts.entry(thread).or_default().add(&attention);
+                tally.oldest = tally.oldest.min(event.said_at());
             }
         }
     }
@@ -258,10 +274,11 @@ fn unread(counts: &CountsByThread) -> Unread {
     unread
 }
 
-/// Redacted events, one's own and those of ignored users draw nobody's attention.
+/// Redacted events, expired ones, one's own and those of ignored users draw nobody's attention.
 pub(crate) fn matters(event: &Event, reading: &Reading<'_>) -> bool {
     let sender = event.pdu.sender();
-    !event.is_redacted() && sender != reading.user && !reading.settings.ignored.contains(sender)
+    let is_there = !event.is_redacted() && !reading.view.has_expired(event);
+    is_there && sender != reading.user && !reading.settings.ignored.contains(sender)
 }
 
 /// How far relations are followed to find the thread of an event.

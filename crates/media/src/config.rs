@@ -17,6 +17,8 @@ pub struct Config {
     pub remote_at_once_per_server: usize,
     /// The same, for one user, together with media that have to be scanned before they are given out.
     pub remote_at_once_per_user: usize,
+    /// Days after which an upload that nobody asked for is removed, but for pictures of users and rooms; 0: never.
+    pub own_unused_days: u64,
     /// Days after which a medium of another server that nobody asked for is removed here; 0: never.
     pub remote_unused_days: u64,
     /// Bytes that media of other servers may take together; those unused for longest go first. 0: no limit.
@@ -91,6 +93,7 @@ impl Default for Config {
             remote_at_once: 64,
             remote_at_once_per_server: 8,
             remote_at_once_per_user: 16,
+            own_unused_days: 0,
             remote_unused_days: 180,
             remote_space_bytes: 0,
             max_pixels: 50_000_000,

@@ -18,10 +18,15 @@ mod quarantine;
 mod remote;
 mod stewardship;
 mod thumbnail;
+mod unnamed;
 mod upkeep;
 mod upload;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use chappe_store::Store;
 use chappe_world::World;
@@ -99,6 +104,8 @@ struct Inner {
     failures: Memory<[u8; 32], ()>,
     /// What previews take up, once it is known.
     preview_space: Mutex<Option<u64>>,
+    /// How many media were removed because only expired events named them.
+    unnamed: AtomicU64,
 }
 
 /// When media of some server and id were last given out, in milliseconds since the Unix epoch.
@@ -130,6 +137,7 @@ impl Media {
             previewing: some(config.previews.at_once),
             failures: Memory::new(preview::FAILED_MS),
             preview_space: Mutex::default(),
+            unnamed: AtomicU64::new(0),
             config,
         }));
         media.settle_interrupted(marked).await?;

@@ -15,7 +15,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use chappe_kv::{Db, Memory};
-use chappe_store::{Store, Tx, media::Media as Table};
+use chappe_store::{
+    EventNum, RoomNid, Store, Tx,
+    media::{Media as Table, MediaUnused, MediaUses},
+};
 use chappe_world::{Fake, FakeNet, World};
 use futures_util::{FutureExt, StreamExt, stream};
 use image::{DynamicImage, ImageFormat};
@@ -389,6 +392,32 @@ async fn a_user_has_so_many_fetched_at_a_time() {
     assert!(media.place_for(user_id!("@alice:a.test")).now_or_never().is_none());
     drop(place);
     media.place_for(user_id!("@alice:a.test")).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_expired_events_named_goes_unless_another_event_names_it() {
+    let house = house(Config::default()).await;
+    let (media, here, there) = (&house.media, server_name!("a.test"), server_name!("b.test"));
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let uploaded = media.upload(alice("text/plain"), body(b"x")).await.unwrap();
+        ids.push(uploaded.media_id().unwrap().to_owned());
+    }
+    get(media, "b.test", "there").await.unwrap();
+    let mut tx = Tx::new();
+    for id in &ids[..2] {
+        tx.put::<MediaUnused>(&(here.to_owned(), id.clone()), &());
+    }
+    tx.put::<MediaUnused>(&(there.to_owned(), "there".to_owned()), &());
+    tx.put::<MediaUnused>(&(there.to_owned(), "never fetched".to_owned()), &());
+    tx.put::<MediaUses>(&(here.to_owned(), ids[0].clone(), RoomNid(1), EventNum(2)), &());
+    media.0.store.commit(tx).await.unwrap();
+    assert_eq!((media.remove_unnamed().await.unwrap(), media.removed_unnamed()), (2, 2));
+    for (id, kept) in ids.iter().zip([true, false, true]) {
+        assert_eq!(media.info(here, id).await.unwrap().is_some(), kept, "{id}");
+    }
+    assert!(!media.is_kept(there, "there").await.unwrap());
+    assert_eq!(media.remove_unnamed().await.unwrap(), 0, "nothing is looked at twice");
 }
 
 #[tokio::test]

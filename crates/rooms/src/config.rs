@@ -1,6 +1,6 @@
 //! The `[rooms]` section of the configuration.
 
-use chappe_rules::access::Access;
+use chappe_rules::{access::Access, retention::Policy};
 use ruma::RoomVersionId;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,8 @@ pub struct Config {
     pub notices: Option<crate::NoticesConfig>,
     /// Who may meet whom in which room; none: whoever the rooms let in. Goes with the profile `agents`.
     pub access: Option<Access>,
+    /// For how long what is said is kept; none: for ever.
+    pub retention: Option<Policy>,
     /// What makes this server the policy server of rooms; none: it is none.
     pub policy_server: Option<crate::PolicyServerConfig>,
 }
@@ -60,6 +62,7 @@ impl Default for Config {
             queue_per_room: 10_000,
             notices: None,
             access: None,
+            retention: None,
             policy_server: None,
         }
     }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use chappe_rules::{Pdu, auth::StateKey as RuleKey, build::Reference, pdu::Judged};
+use chappe_rules::{Pdu, access::RETENTION, auth::StateKey as RuleKey, build::Reference, pdu::Judged};
 use chappe_store::{
     EventMeta, EventNum, LogEntry, MemberChange, Membership, NewEvent, Reader, RoomHead, RoomNid,
     StateChange, StateRef, StateWriter, Status, StoredPdu, Tx, outbox::OutboxItem, state::StateKey,
@@ -78,6 +78,8 @@ pub(crate) struct Desk<'s> {
     moved: BTreeMap<OwnedServerName, i64>,
     /// What this transaction redacts.
     pub(crate) redacted: HashSet<EventNum>,
+    /// What it takes the content of.
+    pub(crate) stripped: Vec<EventNum>,
 }
 
 /// Servers with joined users, and how many.
@@ -146,6 +148,7 @@ impl<'s> Desk<'s> {
             ids: HashMap::new(),
             moved: BTreeMap::new(),
             redacted: HashSet::new(),
+            stripped: Vec::new(),
             now: inner.now(),
             inner,
             reader,
@@ -161,6 +164,7 @@ impl<'s> Desk<'s> {
 
     /// The transaction, with head and state put in. The caller commits it.
     pub(crate) fn seal(mut self) -> Tx {
+        self.schedule_expiry(self.old.as_ref().map_or(0, |old| old.next_event));
         self.state.write(&mut self.head, &mut self.tx);
         match &self.old {
             Some(old) => self.tx.replace_head(self.nid, old, &self.head),
@@ -278,6 +282,9 @@ impl<'s> Desk<'s> {
             if change.key.event_type() == "m.room.member" && old != change.num.some() {
                 self.change_member(&change.key.state_key, old, change.num.some()).await?;
             }
+            if change.key.event_type() == RETENTION && change.key.state_key.is_empty() {
+                self.note_retention(change.num.some()).await?;
+            }
         }
         Ok(())
     }
@@ -327,8 +334,9 @@ impl<'s> Desk<'s> {
         let ordinal = Some(self.head.take_live_ordinal());
         let redacted_by = self.waiting_redaction(&pdu, source, before).await?;
         let position = chappe_store::Position(0);
+        let (status, expired, came) = (Status::Accepted, false, self.came(&pdu));
         let meta =
-            EventMeta { position, status: Status::Accepted, before, after, ordinal, redacted_by, auth, prev };
+            EventMeta { position, status, before, after, ordinal, redacted_by, auth, prev, expired, came };
         self.put(&pdu, num, stored.is_some(), meta.clone());
         self.follow_heads(&pdu, num, &meta.prev);
         self.announce(&pdu, num, source, servers).await?;
@@ -346,6 +354,7 @@ impl<'s> Desk<'s> {
 
     /// Writes the event's own rows.
     pub(crate) fn put(&mut self, pdu: &Pdu, num: EventNum, is_stored: bool, meta: EventMeta) {
+        self.note_media(pdu, num, &meta);
         if is_stored {
             self.tx.place_event(self.nid, num, &meta);
         } else {

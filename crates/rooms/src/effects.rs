@@ -234,7 +234,7 @@ impl Desk<'_> {
         self.redacted.insert(target_num);
         meta.redacted_by = num;
         self.tx.update_event(self.nid, target_num, &meta);
-        Ok(())
+        self.forget_retention(&pdu, target_num).await
     }
 
     /// The power levels at a state; none before the create event.

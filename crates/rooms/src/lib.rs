@@ -31,6 +31,7 @@ mod receive;
 mod relations;
 mod remote;
 mod reports;
+mod retention;
 mod send;
 mod serve;
 mod sticky;
@@ -88,6 +89,7 @@ pub use self::{
     receive::Outcome,
     relations::{Recurse, RelationsPage, RelationsRequest, ThreadsPage},
     reports::Reported,
+    retention::ExpiryFigures,
     serve::{BoundInvite, SignedMember, policy::PolicyServerConfig},
     sticky::StickyEvent,
     thread_subscriptions::{SubscriptionChange, SubscriptionsPage, changed_subscriptions},
@@ -156,6 +158,8 @@ pub(crate) struct Inner {
     pub(crate) summaries: Cache<(RoomNid, StateRef), Arc<Summary>>,
     /// The public rooms of the other servers of the network.
     pub(crate) lists: directory::Lists,
+    /// What has been taken away that had expired.
+    pub(crate) expired: retention::Done,
 }
 
 impl Rooms {
@@ -187,6 +191,7 @@ impl Rooms {
             policy_signatures: policy_server::no_signatures(),
             summaries: Cache::new(10_000),
             lists: directory::Lists::default(),
+            expired: retention::Done::default(),
         };
         Self(Arc::new(inner))
     }

@@ -130,6 +130,7 @@ impl Rooms {
         let Some((nid, num)) = self.0.store.read().event_address(event).await? else { return Ok(None) };
         let view = self.view_of(nid).await?;
         match view.load_one(num).await {
+            Ok(event) if view.has_expired(&event) => Ok(None),
             Ok(event) => Ok(view.render_state(&[event], Form::Full)?.pop()),
             Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error),

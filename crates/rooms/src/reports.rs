@@ -102,6 +102,7 @@ impl Rooms {
         };
         let Some(num) = view.reader.event_num(view.nid, event).await? else { return Ok(None) };
         match view.load_one(num).await {
+            Ok(event) if view.has_expired(&event) => Ok(None),
             Ok(event) => Ok(view.render_state(&[event], Form::Full)?.pop()),
             Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error),

@@ -101,7 +101,7 @@ impl View<'_> {
         rows.retain(|(_, _, until)| *until > now);
         let nums: Vec<EventNum> = rows.iter().map(|(_, num, _)| *num).collect();
         let events = rows.into_iter().zip(self.load(&nums).await?);
-        let sticky = events.filter(|(_, event)| event.is_shown() && event.pdu.sticky_ms().is_some());
+        let sticky = events.filter(|(_, event)| self.shows(event) && event.pdu.sticky_ms().is_some());
         Ok(sticky
             .map(|((position, _, until), event)| StickyEvent { position, event, ttl_ms: until - now })
             .collect())

@@ -14,4 +14,5 @@ mod partial;
 mod policy_server;
 mod purge;
 mod reads;
+mod retention;
 mod wipe;

@@ -139,7 +139,7 @@ impl View<'_> {
     /// Those of `events` that are shown, for a user **known to be joined since before all of them**: such a user sees
     /// everything, so nothing is read.
     pub fn seen_while_joined(&self, events: Vec<Event>) -> Vec<Seen> {
-        let shown = events.into_iter().filter(Event::is_shown);
+        let shown = events.into_iter().filter(|event| self.shows(event));
         shown.map(|event| Seen { event, membership: MembershipState::Join }).collect()
     }
 
@@ -156,7 +156,7 @@ impl View<'_> {
             let before = event.meta.before;
             before.line == 0 && part.joined_from.is_some_and(|from| before.version >= from)
         };
-        let shown: Vec<Event> = events.into_iter().filter(Event::is_shown).collect();
+        let shown: Vec<Event> = events.into_iter().filter(|event| self.shows(event)).collect();
         let mut states: Vec<StateRef> =
             shown.iter().filter(|event| !is_steady(event)).map(|event| event.meta.before).collect();
         states.sort_unstable();
@@ -269,7 +269,8 @@ impl View<'_> {
         let mut looks = MOST_LOOKS;
         let mut sees = Vec::with_capacity(events.len());
         for event in events {
-            if matches!(event.meta.status, Status::Rejected | Status::Outlier) {
+            let is_part = !matches!(event.meta.status, Status::Rejected | Status::Outlier);
+            if !is_part || self.has_expired(event) {
                 sees.push(false);
                 continue;
             }

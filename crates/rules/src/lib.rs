@@ -24,6 +24,7 @@ pub mod power;
 pub mod push;
 pub mod redact;
 pub mod resolve;
+pub mod retention;
 pub mod version;
 pub mod visibility;
 

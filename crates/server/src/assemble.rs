@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -36,14 +35,8 @@ use crate::{
     beside,
     config::{Api, Config},
     fleeting, observe, registrations, signing_key,
+    upkeep::{FLUSH, MediaKeeper, SWEEP, keep_oauth},
 };
-
-/// How often what has expired is swept.
-pub(crate) const SWEEP: Duration = Duration::from_mins(5);
-/// How often the times devices were last seen are written.
-const FLUSH: Duration = Duration::from_mins(1);
-/// How often it is looked which media nobody needs any more.
-const TIDY: Duration = Duration::from_mins(10);
 
 /// Every handle of one server.
 pub struct House {
@@ -200,6 +193,8 @@ impl House {
         let rooms = self.rooms.clone();
         self.world.spawn("heads of rooms", async move { rooms.run_heads().await });
         let rooms = self.rooms.clone();
+        self.world.spawn("what has expired", async move { rooms.run_expiry().await });
+        let rooms = self.rooms.clone();
         self.world.spawn("rooms without members", async move {
             if let Err(error) = rooms.resume_partial().await {
                 tracing::error!(%error, "the members of rooms that were joined before are not fetched");
@@ -227,10 +222,16 @@ impl House {
             }
         });
         if let Some(oauth) = self.oauth.clone() {
-            self.world.spawn("oauth upkeep", beside::keep_oauth(self.world.clone(), oauth));
+            self.world.spawn("oauth upkeep", keep_oauth(self.world.clone(), oauth));
         }
-        self.world
-            .spawn("media upkeep", keep_media(self.world.clone(), self.media.clone(), self.examiner.clone()));
+        let keeper = MediaKeeper {
+            world: self.world.clone(),
+            media: self.media.clone(),
+            examiner: self.examiner.clone(),
+            accounts: self.accounts.clone(),
+            rooms: self.rooms.clone(),
+        };
+        self.world.spawn("media upkeep", keeper.run());
     }
 
     /// What answers on a listener that serves `apis`.
@@ -258,6 +259,8 @@ impl House {
                 handle: self.metrics.clone(),
                 store: self.store.clone(),
                 delivery: self.delivery.clone(),
+                rooms: self.rooms.clone(),
+                media: self.media.clone(),
                 list: self.federation.list().cloned(),
             }),
             Api::Health => observe::health_routes(self.store.clone()),
@@ -479,33 +482,6 @@ impl Ground {
             inspector: beside::inspector(config, examiner),
         };
         Media::open(deps, config.media.clone()).await.context("opening the media folder")
-    }
-}
-
-/// Writes when media were last given out, and removes what nobody needs any more.
-async fn keep_media(world: World, media: Media, examiner: Option<Examiner>) {
-    let (mut flush, mut tidy) = (world.interval(FLUSH), world.interval(TIDY));
-    // A server that has just started has better things to do.
-    tidy.tick().await;
-    while !world.is_stopping() {
-        tokio::select! {
-            biased;
-            () = world.stopping() => {}
-            _ = flush.tick() => {}
-            _ = tidy.tick() => {
-                if let Err(error) = media.upkeep().await {
-                    tracing::warn!(%error, "old previews and copies of media are not removed");
-                }
-                if let Some(examiner) = &examiner
-                    && let Err(error) = examiner.sweep().await
-                {
-                    tracing::warn!(%error, "old verdicts on media are not removed");
-                }
-            }
-        }
-        if let Err(error) = media.flush_seen().await {
-            tracing::warn!(%error, "times at which media were given out are not written");
-        }
     }
 }
 

@@ -1,5 +1,4 @@
-//! What runs beside this server and is named by the configuration: what scans files, the SFU of calls; what looks after OAuth and
-//! counts.
+//! What runs beside this server and is named by the configuration: what scans files, the SFU of calls; what counts.
 
 use std::sync::Arc;
 
@@ -8,16 +7,12 @@ use chappe_admin::{Statistics, StatisticsDeps};
 use chappe_calls::Calls;
 use chappe_federation::Federation;
 use chappe_media::{Inspector, Media};
-use chappe_oauth::OAuth;
 use chappe_rooms::Rooms;
 use chappe_scanner::{Examiner, ExaminerDeps, Scanner};
 use chappe_store::Store;
 use chappe_world::World;
 
-use crate::{
-    assemble::{SWEEP, secret},
-    config::Config,
-};
+use crate::{assemble::secret, config::Config};
 
 /// What scans files, if there is something.
 pub(crate) async fn examiner(config: &Config, world: &World, store: &Store) -> Result<Option<Examiner>> {
@@ -68,19 +63,4 @@ pub(crate) async fn statistics(
         media: media.clone(),
     };
     Statistics::open(deps, config.admin.statistics.clone()).await.context("statistics")
-}
-
-/// Removes what has ended of OAuth.
-pub(crate) async fn keep_oauth(world: World, oauth: OAuth) {
-    let mut sweep = world.interval(SWEEP);
-    loop {
-        tokio::select! {
-            biased;
-            () = world.stopping() => break,
-            _ = sweep.tick() => {}
-        }
-        if let Err(error) = oauth.sweep().await {
-            tracing::warn!(%error, "oauth upkeep");
-        }
-    }
 }

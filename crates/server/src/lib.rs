@@ -17,5 +17,6 @@ mod resumed;
 mod serve;
 mod signing_key;
 mod tls;
+mod upkeep;
 
 pub use self::{assemble::House, cli::Cli, serve::Server};

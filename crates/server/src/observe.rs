@@ -12,6 +12,8 @@ use axum::{
 };
 use chappe_delivery::Delivery;
 use chappe_federation::ListBook;
+use chappe_media::Media;
+use chappe_rooms::Rooms;
 use chappe_store::{Store, identity::AllowRules};
 use http::{Method, StatusCode, header};
 use metrics::{Gauge, counter, gauge, histogram};
@@ -133,6 +135,8 @@ pub(crate) struct Gauges {
     pub(crate) handle: PrometheusHandle,
     pub(crate) store: Store,
     pub(crate) delivery: Delivery,
+    pub(crate) rooms: Rooms,
+    pub(crate) media: Media,
     pub(crate) list: Option<ListBook>,
 }
 
@@ -142,6 +146,10 @@ impl Gauges {
         process::measure();
         gauge!("chappe_store_position").set(self.store.visible().borrow().0 as f64);
         gauge!("chappe_attached_users").set(self.delivery.attached() as f64);
+        let expired = self.rooms.expiry_figures();
+        counter!("chappe_expired_events_total").absolute(expired.events);
+        counter!("chappe_expired_media_total").absolute(self.media.removed_unnamed());
+        gauge!("chappe_expiry_behind_seconds").set(expired.behind_ms as f64 / 1000.0);
         let reader = self.store.read();
         let mut waiting = 0_usize;
         let mut after = None;

@@ -149,12 +149,19 @@ pub struct EventMeta {
     pub auth: Vec<EventNum>,
     /// Its previous events, as far as this server has them.
     pub prev: Vec<EventNum>,
+    /// Whether its content has expired: what is left of it is its redacted form, and no row of the timeline.
+    pub expired: bool,
+    /// When it came here, in milliseconds since 1970, if it claimed to be of a later time; 0 otherwise.
+    pub came: u64,
 }
 
 impl EventMeta {
     fn pack(&self) -> Vec<u8> {
         let mut to = Packer::default();
-        let flags = self.status.code() | u64::from(self.ordinal.is_some()) << 2;
+        let flags = self.status.code()
+            | u64::from(self.ordinal.is_some()) << 2
+            | u64::from(self.expired) << 3
+            | u64::from(self.came != 0) << 4;
         to.uint(flags);
         if let Some(ordinal) = self.ordinal {
             to.int(ordinal);
@@ -168,6 +175,9 @@ impl EventMeta {
         }
         to.uint(self.redacted_by.0.into());
         to.list(self.auth.iter().map(|num| num.0)).list(self.prev.iter().map(|num| num.0));
+        if self.came != 0 {
+            to.uint(self.came);
+        }
         to.done()
     }
 
@@ -187,7 +197,8 @@ impl EventMeta {
         let redacted_by = EventNum(from.u32()?);
         let auth = from.list()?.into_iter().map(EventNum).collect();
         let prev = from.list()?.into_iter().map(EventNum).collect();
-        Ok(Self { position, status, before, after, ordinal, redacted_by, auth, prev })
+        let (expired, came) = (flags & 8 != 0, if flags & 16 == 0 { 0 } else { from.uint()? });
+        Ok(Self { position, status, before, after, ordinal, redacted_by, auth, prev, expired, came })
     }
 }
 
@@ -508,7 +519,19 @@ mod tests {
         let state = StateRef::EMPTY;
         let status = if ordinal.is_some() { Status::Accepted } else { Status::Outlier };
         let (position, redacted_by, prev) = (Position(0), EventNum::NONE, Vec::new());
-        EventMeta { position, status, before: state, after: state, ordinal, redacted_by, auth, prev }
+        let (expired, came) = (false, 0);
+        EventMeta {
+            position,
+            status,
+            before: state,
+            after: state,
+            ordinal,
+            redacted_by,
+            auth,
+            prev,
+            expired,
+            came,
+        }
     }
 
     #[tokio::test]

@@ -3,17 +3,19 @@
 //! A failing line here means: existing disks would be misread. Raise `FORMAT` and write a migration instead.
 
 use chappe_kv::Position;
+use chappe_rules::retention::{Policy, Retention};
 use ruma::{RoomVersionId, event_id, owned_room_alias_id, owned_room_id, owned_server_name, owned_user_id};
 
 use crate::{
-    At, EventMeta, EventNum, Json, Key, KeyChange, KeyId, KeyReader, KeyWriter, Membership, RoomHead,
-    RoomNid, StateRef, Status, StoredPdu, Table, Value,
+    At, EventMeta, EventNum, Json, Keeping, Key, KeyChange, KeyId, KeyReader, KeyWriter, Membership,
+    RoomHead, RoomNid, StateRef, Status, StoredPdu, Table, Value,
     aliases::{Alias, Aliases, Directory, RoomAliases},
     delayed::{
         Delayed, DelayedCounts, DelayedDue, DelayedEnd, DelayedEnded, DelayedEvents, DelayedOfUser,
         DelayedSent, DelayedTransactions,
     },
     events::{EventIds, EventMetas, EventPdus, PurgedIds},
+    expiry::{ExpiryDue, ExpiryPolicies, Told},
     gaps::Gaps,
     members::{Forgotten, OpenRooms, RemoteRooms, RoomMembers, RoomServers, UserRoom, UserRooms},
     out_of_band::{OutOfBand, OutOfBands},
@@ -80,6 +82,7 @@ fn head() -> RoomHead {
         resident: true,
         partial: false,
         no_policy: false,
+        keeping: Keeping::default(),
         whole_since: WholeSince::Commit(Position(0)),
     }
 }
@@ -94,6 +97,8 @@ fn meta() -> EventMeta {
         redacted_by: EventNum::NONE,
         auth: vec![EventNum(1), EventNum(2), EventNum(3)],
         prev: vec![EventNum(299)],
+        expired: false,
+        came: 0,
     }
 }
 
@@ -228,10 +233,25 @@ fn partial_rows() -> Vec<(u8, String)> {
     ]
 }
 
+fn expiry_rows() -> Vec<(u8, String)> {
+    let keeping =
+        Keeping { said: Retention { max: Some(1000), min: None }, next: NUM, due: 1_780_000_000_000 };
+    let since = WholeSince::Commit(Position(0x0a0b));
+    let policy = Policy { default_days: 365, minimum_days: 1, maximum_days: 730 };
+    vec![
+        row::<RoomHeads>(NID, RoomHead { keeping, ..head() }),
+        row::<RoomHeads>(NID, RoomHead { keeping, whole_since: since, ..head() }),
+        row::<EventMetas>((NID, NUM), EventMeta { expired: true, came: 1_780_000_000_000, ..meta() }),
+        row::<ExpiryDue>((1_780_000_000_000, NID), ()),
+        row::<ExpiryPolicies>((), Json(Told { policy, after: 3, done: true, since: 7 })),
+    ]
+}
+
 fn all_rows() -> Vec<(u8, String)> {
     let mut all = rows();
     all.extend(delayed_rows());
     all.extend(partial_rows());
+    all.extend(expiry_rows());
     all
 }
 

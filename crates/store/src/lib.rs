@@ -13,6 +13,7 @@ pub mod blocks;
 mod cache;
 pub mod delayed;
 pub mod events;
+pub mod expiry;
 pub mod gaps;
 #[cfg(test)]
 mod golden;
@@ -67,7 +68,7 @@ pub use self::{
     migrate::FORMAT,
     outbox::OutboxItem,
     purge::Removed,
-    rooms::{RoomHead, RoomNid, WholeSince},
+    rooms::{Keeping, RoomHead, RoomNid, WholeSince},
     state::{KeyChange, KeyId, StateChange, StateRef, StateWriter},
     table::{Table, TableInfo},
     tx::{Error, Reader, Store, Tx},

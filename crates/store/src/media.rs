@@ -6,7 +6,7 @@ use ruma::{OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as JsonValue;
 
-use crate::{Json, table};
+use crate::{EventNum, Json, RoomNid, table};
 
 /// A medium. Without a file it is an address that was handed out and waits for its upload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +108,10 @@ table! {
     Verdicts = VERDICTS: [u8; 32] => Json<Verdict>;
     /// `(scanned at, SHA-256)` → nothing.
     VerdictsByAge = VERDICTS_BY_AGE: (u64, [u8; 32]) => ();
+    /// `(server, media id, room, event)` → nothing: the event names the medium.
+    MediaUses = MEDIA_USES: (OwnedServerName, String, RoomNid, EventNum) => ();
+    /// `(server, media id)` → nothing: an event that named the medium has expired, and it may go if no other does.
+    MediaUnused = MEDIA_UNUSED: (OwnedServerName, String) => ();
 }
 
 #[cfg(test)]

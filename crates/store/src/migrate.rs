@@ -1,14 +1,15 @@
 //! The format of the disk: its version, and how an older one is brought up to date.
 
 use crate::{
+    expiry::note_retentions,
     log::Meta,
     tx::{Error, Store, Tx},
 };
 
 /// The format this release writes. Raise it together with a new arm in `step`.
 ///
-/// 2: events are packed. Those of format 1 are read as they are.
-pub const FORMAT: u32 = 2;
+/// 2: events are packed. Those of format 1 are read as they are. 3: heads of rooms say how long what is said is kept.
+pub const FORMAT: u32 = 3;
 
 const NAME: &str = "format";
 
@@ -40,6 +41,10 @@ async fn step(store: &Store, format: u32) -> Result<(), Error> {
     match format {
         // What is there stays as it is; only an older release must not find what is written from now on.
         1 => advance(store, format).await,
+        2 => {
+            note_retentions(store).await?;
+            advance(store, format).await
+        }
         _ => Err(Error::Corrupt("no migration from this format")),
     }
 }

@@ -6,7 +6,7 @@ use chappe_kv::Position;
 use ruma::{EventId, OwnedEventId, RoomId};
 
 use crate::{
-    Direction, LogEntry, Reader, Store, Tx,
+    Direction, EventMeta, LogEntry, Reader, Store, StoredPdu, Tx,
     delayed::DelayedSent,
     events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus, PurgedIds},
     gaps::Gaps,
@@ -84,11 +84,28 @@ impl Tx {
     /// Removes an event, its place in the timeline and what is indexed under it; that there was one stays known. The
     /// caller expects the room's head, and drops it from memory with [`Store::forget`].
     pub fn purge_event(&mut self, nid: RoomNid, row: &TimelineRow, event: &EventId) -> &mut Self {
+        self.put::<PurgedIds>(&(nid, event.into()), &()).delete::<EventPdus>(&(nid, row.num));
+        self.unlist_event(nid, row, event)
+    }
+
+    /// Replaces an event by what redaction leaves of it, and says so in its record, which keeps its position. The caller
+    /// takes its place away, if it has one, with [`Tx::unlist_event`], expects the room's head, and drops the event from
+    /// memory with [`Store::forget`].
+    pub fn strip_event(
+        &mut self,
+        nid: RoomNid,
+        num: EventNum,
+        meta: &EventMeta,
+        left: &StoredPdu,
+    ) -> &mut Self {
+        self.put::<EventPdus>(&(nid, num), left);
+        self.put::<EventMetas>(&(nid, num), &EventMeta { expired: true, ..meta.clone() })
+    }
+
+    /// Removes an event's place in the timeline and what is indexed under it.
+    pub fn unlist_event(&mut self, nid: RoomNid, row: &TimelineRow, event: &EventId) -> &mut Self {
         let (key, parent) = ((nid, row.num), EventIdKey::from(event));
-        self.put::<PurgedIds>(&(nid, parent.clone()), &());
-        self.delete::<Sticky>(&(nid, row.position.0, row.num))
-            .delete::<EventPdus>(&key)
-            .delete::<Timeline>(&(nid, row.ordinal));
+        self.delete::<Sticky>(&(nid, row.position.0, row.num)).delete::<Timeline>(&(nid, row.ordinal));
         self.delete::<EventTransactions>(&key).delete::<Gaps>(&(nid, row.ordinal, row.num));
         self.delete_prefix::<Relations>(&(nid, parent.clone()));
         self.delete_prefix::<RelationCounts>(&(nid, parent.clone())).delete::<Threads>(&(nid, parent))

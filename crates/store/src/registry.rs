@@ -163,6 +163,10 @@ registry! {
     LATE_EVENTS = 54, Index;
     /// Ids of events that were removed from a room's history.
     PURGED_IDS = 55, Bulk;
+    /// Rooms by when it is to be looked what has expired in them.
+    EXPIRY_DUE = 56, Queue;
+    /// For how long rooms keep what is said, as all of them were last told.
+    EXPIRY_POLICY = 57, Point;
     /// Reports of events, rooms and users to the administrators.
     REPORTS = 60, Queue;
     /// Events that wait for their time, and for a while what became of them.
@@ -334,6 +338,10 @@ registry! {
     VERDICTS = 179, Point;
     /// The same by when they were scanned.
     VERDICTS_BY_AGE = 180, Queue;
+    /// Events that name a medium.
+    MEDIA_USES = 181, Index;
+    /// Media that an event named which is no more.
+    MEDIA_UNUSED = 182, Queue;
     /// What the uploads of each user take up.
     USER_BYTES = 183, Point;
 

@@ -3,11 +3,13 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use chappe_kv::Position;
+use chappe_rules::retention::Retention;
 use ruma::{OwnedRoomId, RoomId, RoomVersionId};
 
 use crate::{
     At, Direction, Reader, Tx, Value,
     events::EventNum,
+    expiry::ExpiryDue,
     key::{Key, KeyReader, KeyWriter},
     pack::{Packer, Unpacker},
     state::StateRef,
@@ -77,8 +79,40 @@ pub struct RoomHead {
     /// Whether it is known that no state of the room, on whatever fork, has ever named a policy server: then nobody has to
     /// look for one.
     pub no_policy: bool,
+    /// How long what is said in the room is kept, and how far it was looked for what has expired.
+    pub keeping: Keeping,
     /// The commit since which the state is whole; 0 for a room whose state was whole from the beginning.
     pub whole_since: WholeSince,
+}
+
+/// How long what is said in a room is kept, and how far it was looked for what has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// What the room says of it.
+    pub said: Retention,
+    /// The first event, by number, that may still have to go: all before it are gone, or are state.
+    pub next: EventNum,
+    /// When that one is looked at, in milliseconds since 1970; 0: never.
+    pub due: u64,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { said: Retention::default(), next: EventNum(1), due: 0 }
+    }
+}
+
+impl Keeping {
+    fn pack(&self, to: &mut Packer) {
+        let lifetime = |ms: Option<u64>| ms.map_or(0, |ms| ms.saturating_add(1));
+        to.uint(lifetime(self.said.max)).uint(lifetime(self.said.min));
+        to.uint(self.next.0.into()).uint(self.due);
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Result<Self, Error> {
+        let (max, min) = (from.uint()?.checked_sub(1), from.uint()?.checked_sub(1));
+        Ok(Self { said: Retention { max, min }, next: EventNum(from.u32()?), due: from.uint()? })
+    }
 }
 
 /// Since when a room's state is whole.
@@ -112,6 +146,7 @@ impl RoomHead {
             resident: false,
             partial: false,
             no_policy: true,
+            keeping: Keeping::default(),
             whole_since: WholeSince::Commit(Position(0)),
         }
     }
@@ -162,8 +197,12 @@ impl RoomHead {
         to.uint(self.next_line.into()).uint(self.next_key.into());
         to.list(self.extremities.iter().map(|num| num.0)).uint(self.depth);
         to.uint(self.joined.into()).uint(self.invited.into());
-        let flags = [self.resident, self.partial, self.no_policy];
+        let keeps = self.keeping != Keeping::default();
+        let flags = [self.resident, self.partial, self.no_policy, keeps];
         to.uint((0..).zip(flags).fold(0, |bits, (place, flag)| bits | u64::from(flag) << place));
+        if keeps {
+            self.keeping.pack(&mut to);
+        }
         to.done()
     }
 }
@@ -196,10 +235,14 @@ impl Value for RoomHead {
             resident: false,
             partial: false,
             no_policy: false,
+            keeping: Keeping::default(),
             whole_since: WholeSince::Commit(Position(0)),
         };
         let flags = from.uint()?;
         (head.resident, head.partial, head.no_policy) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+        if flags & 8 != 0 {
+            head.keeping = Keeping::unpack(&mut from)?;
+        }
         if !from.is_empty() {
             head.whole_since = WholeSince::Commit(Position(u64::from_be_bytes(from.fixed()?)));
         }
@@ -306,7 +349,7 @@ impl Tx {
     /// Puts the head of a room that has none.
     pub fn first_head(&mut self, nid: RoomNid, head: &RoomHead) -> &mut Self {
         self.expect_absent::<RoomHeads>(&nid);
-        self.put_head(nid, head)
+        self.move_expiry(nid, 0, head.keeping.due).put_head(nid, head)
     }
 
     fn put_head(&mut self, nid: RoomNid, head: &RoomHead) -> &mut Self {
@@ -322,6 +365,16 @@ impl Tx {
     /// Puts the next head. Conflict if `old` is no longer the head. `new.position` is ignored: the commit's is stored.
     pub fn replace_head(&mut self, nid: RoomNid, old: &RoomHead, new: &RoomHead) -> &mut Self {
         self.expect::<RoomHeads>(&nid, Some(old));
-        self.put_head(nid, new)
+        self.move_expiry(nid, old.keeping.due, new.keeping.due).put_head(nid, new)
+    }
+
+    fn move_expiry(&mut self, nid: RoomNid, old: u64, new: u64) -> &mut Self {
+        if old != new && old != 0 {
+            self.delete::<ExpiryDue>(&(old, nid));
+        }
+        if old != new && new != 0 {
+            self.put::<ExpiryDue>(&(new, nid), &());
+        }
+        self
     }
 }

@@ -15,7 +15,8 @@ use crate::{
     jobs::{DeleteRoom, PurgeHistory, Work},
 };
 
-const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+const HOUR_MS: u64 = 60 * 60 * 1_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 
 pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
     let reader = deps.store.read();
@@ -44,6 +45,11 @@ pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
                 format!("members  {} joined, {} invited", head.joined, head.invited),
                 format!("events   {}", head.next_event - 1),
             ];
+            if let Some(policy) = deps.running.as_ref().and_then(|running| running.rooms.retention()) {
+                let lifetime = policy.lifetime(head.keeping.said);
+                let kept = lifetime.map_or_else(|| "for ever".to_owned(), |ms| format!("for {}", span(ms)));
+                lines.push(format!("kept     {kept}"));
+            }
             lines.extend(servers.iter().map(|(server, members)| format!("server   {server} {members}")));
             let mut data = described(nid, &id, &head, name.as_deref());
             data["servers"] = servers.iter().map(|(server, _)| json!(server)).collect();
@@ -76,6 +82,10 @@ pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
             };
             started(running, &Work::DeleteRoom(work)).await
         }
+        Rooms::Expire { room } => {
+            let gone = deps.running()?.rooms.expire_now(&room).await?;
+            Ok(Answer::line(format!("{gone} events taken away"), json!({ "room_id": room, "events": gone })))
+        }
         Rooms::PurgeHistory { room, older_than_days, with_local } => {
             let running = deps.running()?;
             let before = deps.world.now().saturating_sub(older_than_days.saturating_mul(DAY_MS));
@@ -83,6 +93,15 @@ pub(super) async fn run(deps: &Deps, verb: Rooms) -> Result<Answer, Error> {
             let work = PurgeHistory { room, up_to, with_local, purged: 0 };
             started(running, &Work::PurgeHistory(work)).await
         }
+    }
+}
+
+/// A length of time, in the largest unit that says it.
+fn span(ms: u64) -> String {
+    match ms / HOUR_MS {
+        hours if ms.is_multiple_of(DAY_MS) => format!("{} days", hours / 24),
+        hours if ms.is_multiple_of(HOUR_MS) => format!("{hours} hours"),
+        _ => format!("{} s", ms / 1_000),
     }
 }
 

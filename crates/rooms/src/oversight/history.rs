@@ -5,17 +5,14 @@
 //! finds its predecessor missing, and nothing is fetched again from other servers. State events stay whole, and with
 //! them all that authorization rests on.
 
-use chappe_store::{
-    EventNum, LogEntry, Removed, RoomHead, Tx,
-    events::EventPdus,
-    relations::{Relations, Threads},
-    timeline::TimelineRow,
+use chappe_store::{EventNum, LogEntry, Removed, RoomHead, Tx, events::EventPdus, timeline::TimelineRow};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt, api::Direction,
+    events::TimelineEventType,
 };
-use ruma::{EventId, MilliSecondsSinceUnixEpoch, RoomId, UInt, api::Direction, events::TimelineEventType};
 
 use crate::{
     Error, Result, Rooms,
-    effects::relation_row,
     read::view::{Event, View},
 };
 
@@ -59,7 +56,9 @@ impl Rooms {
             if (ours && !with_local) || view.must_stay(&event, &purged).await? {
                 continue;
             }
-            view.remove(&mut tx, row, &event, &purged).await?;
+            tx.purge_event(view.nid, row, event.pdu.event_id());
+            let with_all = |parent: &OwnedEventId| purged.iter().any(|event| event.pdu.event_id() == parent);
+            view.unrelate(&mut tx, (&event.pdu, event.num, row.ordinal), with_all).await?;
             purged.push(event);
         }
         if purged.is_empty() {
@@ -97,24 +96,6 @@ impl View<'_> {
             return Ok(false);
         }
         Ok(self.reader.get::<EventPdus>(&(self.nid, num)).await?.is_some())
-    }
-
-    /// Removes one, `purged` before it in the same commit.
-    async fn remove(&self, tx: &mut Tx, row: &TimelineRow, event: &Event, purged: &[Event]) -> Result<()> {
-        tx.purge_event(self.nid, row, event.pdu.event_id());
-        let Some(relation) = relation_row(&event.pdu, event.num, row.ordinal) else { return Ok(()) };
-        if purged.iter().any(|parent| parent.pdu.event_id() == relation.parent.0) {
-            return Ok(());
-        }
-        let key = (self.nid, relation.parent.clone(), relation.rel_type.clone(), row.ordinal);
-        if self.reader.get::<Relations>(&key).await?.is_some() {
-            tx.delete_relation(self.nid, &relation);
-        }
-        let thread = (self.nid, relation.parent);
-        if self.reader.get::<Threads>(&thread).await?.is_some_and(|latest| latest.value == event.num) {
-            tx.delete::<Threads>(&thread);
-        }
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! which nobody is and nothing was said.
 
 use chappe_store::{
-    LogEntry, Membership, RoomHead, RoomNid, StateRef, Tx,
+    Keeping, LogEntry, Membership, RoomHead, RoomNid, StateRef, Tx,
     members::{Forgotten, UserRooms},
     out_of_band::OutOfBand,
     rooms::DoomedRooms,
@@ -94,6 +94,7 @@ impl Rooms {
                 joined: 0,
                 invited: 0,
                 resident: false,
+                keeping: Keeping::default(),
                 ..old.clone()
             };
             tx.unpublish_room(nid).uproot_room(nid, room).replace_head(nid, &old, &bare);

@@ -141,8 +141,7 @@ impl View<'_> {
         let lacking = found.seen.len() < stretch.limit;
         let lowest = found.next.saturating_add(i64::from(!lacking));
         let looked_at = lowest..=stretch.from;
-        let gaps = self.reader.gaps(self.nid).await?;
-        Ok(gaps.into_iter().rev().map(|gap| gap.ordinal).find(|ordinal| looked_at.contains(ordinal)))
+        Ok(self.open_gaps().await?.into_iter().rev().find(|ordinal| looked_at.contains(ordinal)))
     }
 
     /// The events of a stretch that `user` may see and that pass the filter.

@@ -88,7 +88,7 @@ impl Rooms {
             {
                 return Ok(true);
             }
-            let gaps = view.reader.gaps(view.nid).await?.into_iter().map(|gap| gap.ordinal);
+            let gaps = view.open_gaps().await?.into_iter();
             let Some(next) = gaps.filter(|gap| *gap <= ordinal).max() else { return Ok(false) };
             ordinal = next;
         }
@@ -133,7 +133,7 @@ fn nearest(
 impl View<'_> {
     /// The gap in which an event may be that is nearer than the one found at `at`; the newest if there are several.
     async fn gap_between(&self, low: i64, at: Option<i64>, direction: Direction) -> Result<Option<i64>> {
-        let gaps = self.reader.gaps(self.nid).await?.into_iter().map(|gap| gap.ordinal);
+        let gaps = self.open_gaps().await?.into_iter();
         let between = |gap: &i64| match direction {
             Direction::Forward => *gap >= low && at.is_none_or(|at| *gap <= at),
             Direction::Backward => *gap <= low && at.is_none_or(|at| *gap > at),

@@ -190,7 +190,7 @@ impl View<'_> {
 impl Event {
     /// Whether it is part of the room's visible history: accepted, with a place in the timeline.
     pub fn is_shown(&self) -> bool {
-        self.meta.status == Status::Accepted && self.meta.ordinal.is_some()
+        self.meta.status == Status::Accepted && self.meta.ordinal.is_some() && !self.meta.expired
     }
 
     /// Something worked out from the event as it was sent, once for everybody; one thing per type `T`.

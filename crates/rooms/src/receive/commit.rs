@@ -180,6 +180,8 @@ impl Judged<'_> {
             redacted_by: EventNum::NONE,
             auth: self.placing.auth.clone(),
             prev: self.placing.prev.clone(),
+            expired: false,
+            came: self.desk.came(&self.placing.pdu),
         }
     }
 

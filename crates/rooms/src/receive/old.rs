@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chappe_rules::Pdu;
-use chappe_store::{EventMeta, EventNum, LogEntry, Position, StateRef, Status, gaps};
+use chappe_store::{EventMeta, EventNum, LogEntry, Position, Removed, StateRef, Status, gaps};
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
 
 use super::{
@@ -128,8 +128,12 @@ impl Inner {
         for _ in 0..ATTEMPTS {
             let mut desk = Desk::open(self, room).await?;
             desk.place_old(events, gap).await?;
+            let (nid, events) = (desk.nid, std::mem::take(&mut desk.stripped));
             match self.store.commit(desk.seal()).await {
-                Ok(_) => return Ok(()),
+                Ok(at) => {
+                    self.store.forget(at, nid, &Removed { events, ids: Vec::new() });
+                    return Ok(());
+                }
                 Err(chappe_store::Error::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -161,15 +165,18 @@ impl Desk<'_> {
             if meta.redacted_by.some().is_none() {
                 meta.redacted_by = self.wiped_by(&wipes, &pdu, meta.before).await?;
             }
-            if ordinal > 0 {
+            let stripped = self.place_stripped(&pdu, num, &meta)?;
+            if !stripped && ordinal > 0 {
                 self.tx.place_event_at(self.nid, num, &meta);
-            } else {
+            } else if !stripped {
                 self.tx.place_event(self.nid, num, &meta);
-                self.head.next_back = self.head.next_back.min(ordinal - 1);
             }
-            self.index(&pdu, num, &meta).await?;
-            let missing = self.unplaced(pdu.prev_events(), &now).await?;
-            self.tx.put_gap(self.nid, &gaps::Gap { ordinal, num, missing });
+            self.head.next_back = self.head.next_back.min(ordinal - 1);
+            if !stripped {
+                self.index(&pdu, num, &meta).await?;
+                let missing = self.unplaced(pdu.prev_events(), &now).await?;
+                self.tx.put_gap(self.nid, &gaps::Gap { ordinal, num, missing });
+            }
             before.extend(meta.prev);
             ordinal -= 1;
         }

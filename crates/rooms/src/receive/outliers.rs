@@ -100,6 +100,8 @@ impl Inner {
                 redacted_by: EventNum::NONE,
                 auth: known.iter().filter(|(_, judged)| listed(judged)).map(|(num, _)| *num).collect(),
                 prev: Vec::new(),
+                expired: false,
+                came: desk.came(pdu),
             };
             let num = desk.number(pdu, None);
             desk.put(pdu, num, false, meta);

@@ -158,7 +158,8 @@ impl View<'_> {
                 event.meta.prev.iter().copied().filter(|num| seen.insert(*num)).collect();
             heap.extend(self.load_kept(&prev).await?.iter().map(|event| (event.pdu.depth(), event.num)));
             // A soft-failed event is given out where something rests on it, which here something does.
-            let is_part = event.is_shown() || event.meta.status == Status::SoftFailed;
+            let stands = event.is_shown() || (event.meta.expired && event.meta.status == Status::Accepted);
+            let is_part = stands || event.meta.status == Status::SoftFailed;
             if is_part {
                 found.push(event);
             }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use async_trait::async_trait;
@@ -66,6 +66,8 @@ pub(crate) struct Net {
     /// Servers that are policy servers.
     pub(super) policy: Arc<Mutex<BTreeMap<OwnedServerName, Judge>>>,
     world: FakeNet,
+    /// When the first server started: one that starts later has the same time as the others.
+    began: Arc<OnceLock<tokio::time::Instant>>,
 }
 
 impl Net {
@@ -84,7 +86,10 @@ impl Net {
         let server: OwnedServerName = name.try_into().unwrap();
         let key = Arc::new(SigningKey::from_seed([seed; 32], "k").unwrap());
         self.keys.lock().insert(server.clone(), key.clone());
-        let world = World::fake(Fake::new(name, seed.into(), &self.world));
+        let mut fake = Fake::new(name, seed.into(), &self.world);
+        let began = self.began.get_or_init(tokio::time::Instant::now);
+        fake.epoch_ms += u64::try_from(began.elapsed().as_millis()).unwrap();
+        let world = World::fake(fake);
         let store = Store::new(db);
         let deps = Deps {
             accounts: Accounts::new(store.clone(), world.clone(), server.clone(), AccountsConfig::default()),

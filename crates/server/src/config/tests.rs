@@ -136,6 +136,9 @@ fn all_inconsistencies_are_named_at_once() {
     for (section, key) in [
         ("[scanner]\nenforce = true\n", "scanner.enforce"),
         ("[scanner]\nclamd = \"clamd\"\n", "scanner.clamd"),
+        ("[rooms.retention]\nmaximum_days = 30\ndefault_days = 31\n", "rooms.retention.default_days"),
+        ("[rooms.retention]\nminimum_days = 7\ndefault_days = 1\n", "rooms.retention.default_days"),
+        ("[rooms.retention]\nmaximum_days = 30\nminimum_days = 31\n", "rooms.retention.minimum_days"),
         ("[livekit]\nurl = \"https://a.fr\"\napi_key = \"k\"\napi_secret_file = \"/s\"\n", "livekit.url"),
     ] {
         let said = sentence(&format!("{SMALL}{section}"), &[]);
@@ -157,6 +160,7 @@ fn uncommented(examples: bool) -> String {
             "[rooms.access]",
             "[rooms.access.domains]",
             "[rooms.policy_server]",
+            "[rooms.retention]",
             "[[sso.providers]]",
             "[sso.providers.accounts]",
         ]

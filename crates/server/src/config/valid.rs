@@ -66,6 +66,15 @@ fn general(config: &Config, found: &mut Found) {
     let agents = config.identity.profile == chappe_identity::Profile::Agents;
     let sentence = "goes with the profile `agents` of `identity`";
     found.need(agents || config.rooms.access.is_none(), "rooms.access", sentence);
+    if let Some(kept) = &config.rooms.retention {
+        let most = if kept.maximum_days == 0 { u32::MAX } else { kept.maximum_days };
+        let sentence = "must be `maximum_days` at most";
+        found.need(kept.minimum_days <= most, "rooms.retention.minimum_days", sentence);
+        found.need(kept.default_days <= most, "rooms.retention.default_days", sentence);
+        let sentence = "must be `minimum_days` at least, or 0";
+        let enough = kept.default_days == 0 || kept.default_days >= kept.minimum_days;
+        found.need(enough, "rooms.retention.default_days", sentence);
+    }
     if let Some(notices) = &config.rooms.notices {
         let id = ruma::UserId::parse(format!("@{}:{}", notices.user, config.server_name));
         let whole = id.is_ok_and(|id| id.validate_strict().is_ok());

@@ -145,7 +145,7 @@ async fn without_a_secret_there_is_no_such_endpoint() {
 
 #[tokio::test]
 async fn rooms_files_reports_and_notices_are_dealt_with_at_the_machine() {
-    let lab = Lab::start("[rooms.notices]\nuser = \"annonces\"").await;
+    let lab = Lab::start("[rooms.notices]\nuser = \"annonces\"\n[rooms.retention]\ndefault_days = 30").await;
     let http = lab.http();
     let created = lab.admin(&["--json", "users", "create", "alice"]).await.unwrap();
     let created: Value = serde_json::from_str(&created).unwrap();
@@ -183,6 +183,9 @@ async fn rooms_files_reports_and_notices_are_dealt_with_at_the_machine() {
     assert!(lab.admin(&["media", "show", "mxc://b.example/far"]).await.is_err());
     assert!(lab.admin(&["media", "purge-remote", "--unused-days", "1"]).await.unwrap().contains("0 copies"));
 
+    assert!(lab.admin(&["rooms", "show", room]).await.unwrap().contains("kept     for 30 days"));
+    assert!(lab.admin(&["rooms", "expire", room]).await.unwrap().contains("0 events taken away"));
+    assert!(lab.admin(&["rooms", "expire", "!none:b.example"]).await.unwrap_err().contains("not found"));
     lab.admin(&["rooms", "block", room]).await.unwrap();
     lab.admin(&["rooms", "unblock", room]).await.unwrap();
     lab.admin(&["rooms", "purge-history", room, "--older-than-days", "0", "--with-local"]).await.unwrap();

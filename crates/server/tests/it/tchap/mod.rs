@@ -13,6 +13,7 @@ mod last_admin;
 mod ministry;
 mod office;
 mod people;
+mod retention;
 mod rules;
 mod scanner;
 mod sign_up;

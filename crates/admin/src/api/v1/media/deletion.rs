@@ -4,16 +4,17 @@
 use std::collections::HashSet;
 
 use axum::{Json, extract::State};
-use chappe_accounts::UserQuery;
 use chappe_media::Deletion;
-use chappe_rooms::RoomQuery;
 use chappe_web::{Arguments, Parameters};
 use ruma::OwnedServerName;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::deleted;
-use crate::api::{Api, Result};
+use crate::{
+    api::{Api, Result},
+    pictures,
+};
 
 /// Earlier times are seconds taken for milliseconds: all media would be older than that, or none.
 const EARLIEST_MS: u64 = 30_000_000_000;
@@ -28,7 +29,12 @@ pub(super) struct Query {
 
 pub(super) async fn own(State(api): State<Api>, Parameters(query): Parameters<Query>) -> Result<Json<Value>> {
     check(query.before_ts)?;
-    let kept = if query.keep_profiles.unwrap_or(true) { avatars(&api).await? } else { HashSet::new() };
+    let kept = if query.keep_profiles.unwrap_or(true) {
+        let found = pictures(&api.accounts, &api.rooms).await;
+        found.map_err(|error| chappe_web::Error::internal(&error))?
+    } else {
+        HashSet::new()
+    };
     let which = Deletion { before: query.before_ts, larger_than: query.size_gt, kept };
     Ok(Json(deleted(&api.media.delete_own(&which).await?)))
 }
@@ -63,13 +69,4 @@ fn check(before: u64) -> Result<(), chappe_web::Error> {
         return Err(chappe_web::Error::invalid_param("before_ts is in milliseconds since 1970"));
     }
     Ok(())
-}
-
-/// Addresses of the pictures of users and rooms.
-async fn avatars(api: &Api) -> Result<HashSet<String>> {
-    let users = UserQuery { limit: usize::MAX, ..UserQuery::default() };
-    let rooms = RoomQuery { limit: usize::MAX, ..RoomQuery::default() };
-    let users = api.accounts.list_users(&users).await?.users.into_iter();
-    let rooms = api.rooms.list(&rooms).await?.rooms.into_iter();
-    Ok(users.filter_map(|user| user.avatar_url).chain(rooms.filter_map(|room| room.avatar)).collect())
 }

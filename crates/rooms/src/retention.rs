@@ -1,0 +1,258 @@
+//! What is said goes after a while (MSC1763): it is shown no more at once, and taken off the disk within the hour.
+//!
+//! What stays of an event is its redacted form: the room's graph has no hole, here or on other servers, and nothing of what
+//! was said is left. State events stay whole. See ADR 21.
+
+mod media;
+mod worker;
+
+use chappe_rules::{Pdu, access::RETENTION, redact, retention::Retention, retention::is_ahead};
+use chappe_store::{
+    EventMeta, EventNum, Keeping, StoredPdu, Tx,
+    events::EventPdus,
+    relations::{Relations, Threads},
+    timeline::TimelineRow,
+};
+use ruma::OwnedEventId;
+
+pub(crate) use self::worker::Done;
+pub use self::worker::ExpiryFigures;
+use crate::{
+    Inner, Result,
+    desk::{Desk, parsed},
+    effects::relation_row,
+    read::view::{Event, View},
+};
+
+/// How long what has expired in a room is gathered before it is taken off the disk.
+pub(crate) const GATHER_MS: u64 = 60 * 60 * 1_000;
+/// Events looked at under one turn, and taken away in one commit.
+const BATCH: usize = 200;
+
+/// When something was said: as its server claims, or when it came here if that was earlier.
+fn said_at(pdu: &Pdu, meta: &EventMeta) -> u64 {
+    let claimed = u64::from(pdu.origin_server_ts().0);
+    if meta.came == 0 { claimed } else { claimed.min(meta.came) }
+}
+
+impl Inner {
+    /// For how many milliseconds a room keeps what is said in it; none: for ever.
+    pub(crate) fn lifetime(&self, keeping: &Keeping) -> Option<u64> {
+        self.config.retention?.lifetime(keeping.said)
+    }
+}
+
+impl View<'_> {
+    /// For how many milliseconds the room keeps what is said in it; none: for ever.
+    pub fn lifetime(&self) -> Option<u64> {
+        self.inner.lifetime(&self.head.keeping)
+    }
+
+    /// Whether the room still keeps what was said at a time, in milliseconds since 1970.
+    pub fn keeps(&self, at: u64) -> bool {
+        self.lifetime().is_none_or(|lifetime| at.saturating_add(lifetime) > self.inner.world.now())
+    }
+
+    /// Whether an event is of a time of which the room keeps nothing.
+    fn is_past(&self, event: &Event) -> bool {
+        event.meta.expired || !self.keeps(event.said_at())
+    }
+
+    /// Whether what an event said is to be shown to nobody any more. State never expires.
+    pub fn has_expired(&self, event: &Event) -> bool {
+        event.pdu.state_key().is_none() && self.is_past(event)
+    }
+
+    /// Whether an event is part of the room's visible history, and still to be shown.
+    pub fn shows(&self, event: &Event) -> bool {
+        event.is_shown() && !self.has_expired(event)
+    }
+
+    /// The places before which history is missing, oldest first, that are not so old that none of it would be shown.
+    pub(crate) async fn open_gaps(&self) -> Result<Vec<i64>> {
+        let mut gaps = self.reader.gaps(self.nid).await?;
+        if self.lifetime().is_some() {
+            let nums: Vec<EventNum> = gaps.iter().map(|gap| gap.num).collect();
+            let events = self.load_kept(&nums).await?.into_iter();
+            let open: Vec<EventNum> =
+                events.filter(|event| !self.is_past(event)).map(|event| event.num).collect();
+            gaps.retain(|gap| open.contains(&gap.num));
+        }
+        Ok(gaps.into_iter().map(|gap| gap.ordinal).collect())
+    }
+
+    /// Takes away what has expired among the next events of the room. Says in `keeping` how far it has come and when
+    /// there is more to do.
+    async fn expire_next(&self, tx: &mut Tx, keeping: &mut Keeping, since: u64) -> Result<Vec<Gone>> {
+        let (now, mut gone) = (self.inner.world.now(), Vec::new());
+        keeping.due = 0;
+        let Some(lifetime) = self.lifetime() else { return Ok(gone) };
+        let from = (self.nid, keeping.next);
+        let rows = self.reader.scan_from::<EventPdus>(&self.nid, &from, BATCH).await?;
+        let nums: Vec<EventNum> = rows.iter().map(|((_, num), _)| *num).collect();
+        let metas = self.reader.event_metas(self.nid, &nums).await?;
+        let is_last = rows.len() < BATCH;
+        for (((_, num), stored), mut meta) in rows.into_iter().zip(metas) {
+            keeping.next = num;
+            let pdu = parsed(self.rules, &stored)?;
+            if pdu.state_key().is_none() && !meta.expired {
+                if is_ahead(said_at(&pdu, &meta), now) {
+                    // It was stored before it was noted when such events come.
+                    meta.came = now;
+                    tx.update_event(self.nid, num, &meta);
+                }
+                let until = said_at(&pdu, &meta).saturating_add(lifetime);
+                if until > now {
+                    keeping.due = until.saturating_add(GATHER_MS);
+                    return Ok(gone);
+                }
+                self.take_away(tx, (&pdu, num), &meta, &gone).await?;
+                self.release_media(tx, &pdu, num, since).await?;
+                gone.push(Gone { num, id: pdu.event_id().to_owned(), until });
+            }
+            keeping.next = EventNum(num.0.saturating_add(1));
+        }
+        if !is_last {
+            // Behind other rooms that wait.
+            keeping.due = now;
+        }
+        Ok(gone)
+    }
+
+    /// Takes away what an event said, `gone` before it in the same commit.
+    async fn take_away(
+        &self,
+        tx: &mut Tx,
+        (pdu, num): (&Pdu, EventNum),
+        meta: &EventMeta,
+        gone: &[Gone],
+    ) -> Result<()> {
+        tx.strip_event(self.nid, num, meta, &stripped(self.rules, pdu)?);
+        let Some(ordinal) = meta.ordinal else { return Ok(()) };
+        tx.unlist_event(self.nid, &TimelineRow { ordinal, position: meta.position, num }, pdu.event_id());
+        self.unrelate(tx, (pdu, num, ordinal), |parent| gone.iter().any(|gone| gone.id == *parent)).await
+    }
+
+    /// Takes an event that goes away from under its parent; `with_all` says whether everything under that one goes as well.
+    pub(crate) async fn unrelate(
+        &self,
+        tx: &mut Tx,
+        (pdu, num, ordinal): (&Pdu, EventNum, i64),
+        with_all: impl Fn(&OwnedEventId) -> bool,
+    ) -> Result<()> {
+        let Some(relation) = relation_row(pdu, num, ordinal) else { return Ok(()) };
+        if with_all(&relation.parent.0) {
+            return Ok(());
+        }
+        let key = (self.nid, relation.parent.clone(), relation.rel_type.clone(), ordinal);
+        if self.reader.get::<Relations>(&key).await?.is_some() {
+            tx.delete_relation(self.nid, &relation);
+        }
+        let thread = (self.nid, relation.parent);
+        if self.reader.get::<Threads>(&thread).await?.is_some_and(|latest| latest.value == num) {
+            tx.delete::<Threads>(&thread);
+        }
+        Ok(())
+    }
+}
+
+/// An event that was taken away.
+struct Gone {
+    num: EventNum,
+    id: OwnedEventId,
+    /// When it had expired, in milliseconds since 1970.
+    until: u64,
+}
+
+/// What is left of an event that has expired.
+fn stripped(rules: &ruma::room_version_rules::RoomVersionRules, pdu: &Pdu) -> Result<StoredPdu> {
+    let left = redact::event(rules, pdu).map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
+    Ok(StoredPdu::new(left.event_id().to_owned(), left.json()))
+}
+
+impl Event {
+    /// When it was said, in milliseconds since 1970: as its server claims, or when it came here if that was earlier.
+    pub fn said_at(&self) -> u64 {
+        said_at(&self.pdu, &self.meta)
+    }
+}
+
+impl Desk<'_> {
+    /// What is noted of an event that claims to be of a time that has not come yet: when it came. Nobody has what they say
+    /// kept for longer by dating it ahead.
+    pub(crate) fn came(&self, pdu: &Pdu) -> u64 {
+        let now = self.inner.world.now();
+        if is_ahead(pdu.origin_server_ts().0.into(), now) { now } else { 0 }
+    }
+
+    /// Takes over what the room says now of how long it keeps what is said: the event with this number.
+    pub(crate) async fn note_retention(&mut self, num: Option<EventNum>) -> Result<()> {
+        let before = self.inner.lifetime(&self.head.keeping);
+        self.head.keeping.said = match num {
+            Some(num) if !self.is_emptied(num).await? => self
+                .pdus(&[num])
+                .await?
+                .first()
+                .map_or_else(Retention::default, |pdu| Retention::of(pdu.content())),
+            _ => Retention::default(),
+        };
+        let now = self.inner.lifetime(&self.head.keeping);
+        if now.is_some() && now != before && (before.is_none() || self.head.keeping.due != 0) {
+            self.look_for_expired(GATHER_MS);
+        }
+        Ok(())
+    }
+
+    /// The same where the event that says so was redacted.
+    pub(crate) async fn forget_retention(&mut self, redacted: &Pdu, num: EventNum) -> Result<()> {
+        let is_retention =
+            redacted.state().is_some_and(|(kind, key)| kind.to_string() == RETENTION && key.is_empty());
+        let current = (RETENTION.into(), String::new());
+        if is_retention && self.held(std::slice::from_ref(&current)).await?.num(&current) == Some(num) {
+            self.note_retention(None).await?;
+        }
+        Ok(())
+    }
+
+    async fn is_emptied(&self, num: EventNum) -> Result<bool> {
+        if self.redacted.contains(&num) {
+            return Ok(true);
+        }
+        match self.reader.event_meta(self.nid, num).await {
+            Ok(meta) => Ok(meta.redacted_by.some().is_some()),
+            // It comes with this transaction.
+            Err(chappe_store::Error::Gone) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has the room looked at so many milliseconds from now, if not before.
+    fn look_for_expired(&mut self, after: u64) {
+        let at = self.inner.world.now().saturating_add(after);
+        let due = &mut self.head.keeping.due;
+        *due = if *due == 0 { at } else { at.min(*due) };
+    }
+
+    /// Has a room looked at that has new events and was not to be.
+    pub(crate) fn schedule_expiry(&mut self, had: u32) {
+        if self.head.keeping.due == 0
+            && self.head.next_event > had
+            && let Some(lifetime) = self.inner.lifetime(&self.head.keeping)
+        {
+            self.look_for_expired(lifetime.saturating_add(GATHER_MS));
+        }
+    }
+
+    /// Gives old history a place without what it said, if that has expired; says whether it has.
+    pub(crate) fn place_stripped(&mut self, pdu: &Pdu, num: EventNum, meta: &EventMeta) -> Result<bool> {
+        let now = self.inner.world.now();
+        let lifetime = self.inner.lifetime(&self.head.keeping).filter(|_| pdu.state_key().is_none());
+        if lifetime.is_none_or(|lifetime| said_at(pdu, meta).saturating_add(lifetime) > now) {
+            return Ok(false);
+        }
+        self.tx.strip_event(self.nid, num, meta, &stripped(self.rules, pdu)?);
+        self.forget_media(pdu, num);
+        self.stripped.push(num);
+        Ok(true)
+    }
+}
