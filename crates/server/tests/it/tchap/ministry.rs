@@ -111,7 +111,7 @@ impl Ministry {
 
     /// Sends a request with any text.
     pub(super) async fn send(&self, token: &str, method: &str, path: &str, text: String) -> Answer {
-        let mut request = host::request(token, (method, path), Value::Null);
+        let mut request = host::request(token, (method, path), &Value::Null);
         *request.body_mut() = Body::from(text);
         host::send(&self.router, request).await
     }
