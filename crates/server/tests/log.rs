@@ -5,6 +5,9 @@
 #[path = "it/client/home.rs"]
 #[expect(dead_code, reason = "shared with the tests of the client API, which need more of it")]
 mod home;
+#[path = "it/host.rs"]
+#[expect(dead_code, reason = "shared with the tests of assembled servers, which need more of it")]
+mod host;
 
 use std::{
     io::Write,

@@ -66,11 +66,11 @@ pub(crate) async fn send_and_wait(router: &Router, request: Request<Body>) -> An
 
 /// Sends a request to a path below `/_matrix/client/v3`, or anywhere with a full path.
 pub(crate) async fn call(router: &Router, token: &str, (method, path): (&str, &str), body: Value) -> Answer {
-    send(router, request(token, (method, path), body)).await
+    send(router, request(token, (method, path), &body)).await
 }
 
 /// Such a request.
-pub(crate) fn request(token: &str, (method, path): (&str, &str), body: Value) -> Request<Body> {
+pub(crate) fn request(token: &str, (method, path): (&str, &str), body: &Value) -> Request<Body> {
     let is_whole = ["/_", "/.", "/metrics"].iter().any(|beginning| path.starts_with(beginning));
     let path = if is_whole { path.to_owned() } else { format!("/_matrix/client/v3{path}") };
     let mut request = Request::builder().method(method).uri(path.replace('#', "%23"));

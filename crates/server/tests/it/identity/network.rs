@@ -38,7 +38,7 @@ impl Place {
     }
 
     async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
-        let mut request = host::request("", (method, path), body);
+        let mut request = host::request("", (method, path), &body);
         if !token.is_empty() {
             request.headers_mut().insert(header::AUTHORIZATION, token.parse().unwrap());
         }

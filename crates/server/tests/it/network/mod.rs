@@ -64,7 +64,7 @@ impl Place {
 
     async fn raw(&self, token: &str, method: &str, path: &str, body: Value) -> (u16, String) {
         // The time of these tests is not that of the world.
-        let answer = host::send_and_wait(&self.router, host::request(token, (method, path), body)).await;
+        let answer = host::send_and_wait(&self.router, host::request(token, (method, path), &body)).await;
         (answer.status.as_u16(), answer.text)
     }
 
