@@ -154,10 +154,11 @@ impl Media {
         let (mut id, mut received) = (None, None);
         if let Some(picture) = picture {
             id = self.same_picture(old.as_ref(), &picture).await?;
-            if id.is_some() || self.has_room_for(picture.bytes.len()) {
+            let fits = id.is_some() || self.has_room_for(picture.bytes.len());
+            if fits {
                 describe(&mut properties, &picture);
             }
-            if id.is_none() && self.has_room_for(picture.bytes.len()) {
+            if fits && id.is_none() {
                 let new = self.0.world.token(ID_LENGTH);
                 let (format, bytes) = (picture.format, picture.bytes);
                 let arrived = self.receive_picture(bytes).await?;

@@ -203,7 +203,8 @@ impl Media {
         }
     }
 
-    /// What is written of a user's bytes, and their sum: where it is not written yet, of all that was uploaded.
+    /// What is written of a user's bytes, and their sum: where it is not written yet, of all that was uploaded. Whoever
+    /// changes what was uploaded writes it, expecting what was read here.
     async fn bytes_of(&self, user: &OwnedUserId) -> Result<(Option<u64>, u64), Error> {
         let reader = self.0.store.read();
         let known = reader.get::<UserBytes>(user).await?;
@@ -216,11 +217,9 @@ impl Media {
 
     /// Notes in a batch that a user's uploads are fewer.
     pub(crate) async fn draft_freed(&self, tx: &mut Tx, user: &OwnedUserId, bytes: u64) -> Result<(), Error> {
-        let known = self.0.store.read().get::<UserBytes>(user).await?;
+        let (known, sum) = self.bytes_of(user).await?;
         tx.expect::<UserBytes>(user, known.as_ref());
-        if let Some(sum) = known {
-            tx.put::<UserBytes>(user, &sum.saturating_sub(bytes));
-        }
+        tx.put::<UserBytes>(user, &sum.saturating_sub(bytes));
         Ok(())
     }
 
