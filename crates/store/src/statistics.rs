@@ -31,11 +31,10 @@ mod tests {
     fn golden_bytes() {
         let key = (20_000, "x.fr".to_owned(), "people.active".to_owned());
         let figure = Json(Figure { count: 3, people: vec![1, 2] });
-        let bytes = |json: &str| json.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
         let (number, text) = row::<Statistics>(key, figure);
         assert_eq!(number, 15);
         assert!(text.starts_with("STATISTICS 0f0000000000004e20782e66720000"), "{text}");
-        assert!(text.ends_with(&format!(" = {}", bytes(r#"{"n":3,"p":[1,2]}"#))), "{text}");
+        assert!(text.ends_with(" = 7b226e223a332c2270223a5b312c325d7d"), "{text}");
         assert_eq!(row::<StatisticsDay>((), 20_000).1, "STATISTICS_DAY 10 = 0000000000004e20");
     }
 }
