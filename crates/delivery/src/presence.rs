@@ -261,17 +261,20 @@ impl Presence {
         };
         let (mut events, mut servers) = (Vec::new(), BTreeMap::new());
         for (user, now) in fresh {
-            // Of a server that is in none of the rooms nobody has to be looked for.
-            let server = user.server_name().to_owned();
-            let meets = match servers.get(&server) {
-                Some(meets) => *meets,
-                None => meets_in(reader, &server, rooms).await?,
-            };
-            servers.insert(server, meets);
-            if near.contains(&user) || (meets && self.shares(reader, &user, rooms).await?) {
-                let event = self.event(&user, &now);
-                events.push((user, event));
+            if !near.contains(&user) {
+                // Of a server that is in none of the rooms nobody has to be looked for.
+                let server = user.server_name().to_owned();
+                let meets = match servers.get(&server) {
+                    Some(meets) => *meets,
+                    None => meets_in(reader, &server, rooms).await?,
+                };
+                servers.insert(server, meets);
+                if !meets || !self.shares(reader, &user, rooms).await? {
+                    continue;
+                }
             }
+            let event = self.event(&user, &now);
+            events.push((user, event));
         }
         Ok(events)
     }

@@ -7,7 +7,7 @@ use chappe_rules::{
     policy::{Bypass, Door},
 };
 use chappe_store::{Membership, StateChange};
-use ruma::{OwnedServerName, OwnedUserId, UserId};
+use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, json};
 
 use crate::{
@@ -33,14 +33,23 @@ impl Desk<'_> {
         changes: &[StateChange],
         refused: &BTreeSet<OwnedUserId>,
     ) -> Result<()> {
-        let mut own = Vec::new();
-        for (user, _) in self.reader.members(self.nid, Membership::Join).await? {
+        let mut users = BTreeSet::new();
+        for membership in [Membership::Join, Membership::Invite, Membership::Knock] {
+            let members = self.reader.members(self.nid, membership).await?;
+            users.extend(members.into_iter().map(|(user, _)| user));
+        }
+        let members = changes.iter().filter(|change| change.key.event_type() == "m.room.member");
+        users.extend(members.filter_map(|change| UserId::parse(&change.key.state_key).ok()));
+        let (mut own, mut outside) = (Vec::new(), Vec::new());
+        for user in users {
             if user.server_name() == self.inner.server {
                 own.push(user);
+            } else if !self.inner.takes_part(user.server_name()) {
+                outside.push(user);
             }
         }
-        if let Some(server) = self.outside(changes).await? {
-            tracing::warn!(room = %self.room_id, %server, "left, since it has members outside the network");
+        if let Some(user) = self.first_in(&outside).await? {
+            tracing::warn!(room = %self.room_id, %user, "left: somebody outside the network is in the room");
         } else {
             own.retain(|user| refused.contains(user));
         }
@@ -56,24 +65,13 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// A server outside the network with a member in the room.
-    async fn outside(&self, changes: &[StateChange]) -> Result<Option<OwnedServerName>> {
-        let mut users = Vec::new();
-        for membership in [Membership::Join, Membership::Invite, Membership::Knock] {
-            let members = self.reader.members(self.nid, membership).await?;
-            users.extend(members.into_iter().map(|(user, _)| user));
-        }
-        let members = changes.iter().filter(|change| change.key.event_type() == "m.room.member");
-        users.extend(members.filter_map(|change| UserId::parse(&change.key.state_key).ok()));
-        users.retain(|user| !self.inner.takes_part(user.server_name()));
+    /// The first of these who is in the room, or on the way there.
+    async fn first_in<'a>(&self, users: &'a [OwnedUserId]) -> Result<Option<&'a UserId>> {
         for user in users {
             let now = self.current("m.room.member".into(), user.as_str()).await?;
-            let is_in = matches!(
-                now.as_ref().map(membership_of),
-                Some(Membership::Join | Membership::Invite | Membership::Knock)
-            );
-            if is_in {
-                return Ok(Some(user.server_name().to_owned()));
+            let now = now.as_ref().map(membership_of);
+            if matches!(now, Some(Membership::Join | Membership::Invite | Membership::Knock)) {
+                return Ok(Some(user));
             }
         }
         Ok(None)
