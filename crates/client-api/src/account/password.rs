@@ -32,7 +32,7 @@ pub(super) async fn handler(
     Anybody(requester): Anybody,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
-    accounts.check_password(&request.new_password)?;
+    accounts.check_password(&request.new_password, Vec::new()).await?;
     let auth = request.auth.as_ref();
     let user = if let Some(requester) = &requester {
         uia.ask(requester, PATH, &body, auth).await?;
