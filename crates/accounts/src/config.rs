@@ -101,6 +101,18 @@ pub struct PasswordPolicy {
     pub require_uppercase: bool,
     /// At least one ASCII small letter.
     pub require_lowercase: bool,
+    /// How hard it must be to guess, as zxcvbn scores it: from 0, not looked at, to 4.
+    pub minimum_strength: u8,
+}
+
+impl PasswordPolicy {
+    /// Whether there are passwords that follow it; the sentence says why not.
+    pub fn check(&self) -> Result<(), String> {
+        if self.minimum_strength > 4 {
+            return Err("minimum_strength is at most 4".to_owned());
+        }
+        Ok(())
+    }
 }
 
 impl Default for PasswordPolicy {
@@ -111,6 +123,7 @@ impl Default for PasswordPolicy {
             require_symbol: false,
             require_uppercase: false,
             require_lowercase: false,
+            minimum_strength: 0,
         }
     }
 }

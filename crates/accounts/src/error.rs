@@ -17,6 +17,8 @@ pub enum Weakness {
     NoUppercase,
     /// `M_PASSWORD_NO_LOWERCASE`.
     NoLowercase,
+    /// Too easy to guess (`M_WEAK_PASSWORD`).
+    Guessable,
 }
 
 impl fmt::Display for Weakness {
@@ -27,6 +29,7 @@ impl fmt::Display for Weakness {
             Self::NoSymbol => "has no symbol",
             Self::NoUppercase => "has no capital letter",
             Self::NoLowercase => "has no small letter",
+            Self::Guessable => "is too easy to guess",
         })
     }
 }
@@ -40,6 +43,7 @@ impl Weakness {
             Self::NoSymbol => "M_PASSWORD_NO_SYMBOL",
             Self::NoUppercase => "M_PASSWORD_NO_UPPERCASE",
             Self::NoLowercase => "M_PASSWORD_NO_LOWERCASE",
+            Self::Guessable => "M_WEAK_PASSWORD",
         }
     }
 }

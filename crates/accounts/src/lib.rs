@@ -28,6 +28,7 @@ mod registration;
 mod remote;
 mod requester;
 mod retry;
+mod strength;
 mod threepids;
 mod to_device;
 mod token_cache;

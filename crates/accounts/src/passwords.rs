@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use crate::{Accounts, Error, PasswordPolicy, Pepper, Weakness, users::beyond};
+use crate::{Accounts, Error, PasswordPolicy, Pepper, Weakness, strength::strength, users::beyond};
 
 /// The longest password that is looked at, in characters, as Synapse counts.
 const LONGEST: usize = 512;
@@ -139,15 +139,24 @@ impl Trial {
 }
 
 impl Accounts {
-    /// Checks a new password against the policy: [`Error::WeakPassword`], [`Error::TooLarge`] beyond 512 characters.
-    pub fn check_password(&self, password: &str) -> Result<(), Error> {
+    /// Checks a new password against the policy, for a user of whom `about` is known: [`Error::WeakPassword`],
+    /// [`Error::TooLarge`] beyond 512 characters.
+    pub async fn check_password(&self, password: &str, about: Vec<String>) -> Result<(), Error> {
         if is_too_long(password) {
             return Err(Error::TooLarge("password"));
         }
-        match weakness(&self.config().password.policy, password) {
-            Some(weakness) => Err(Error::WeakPassword(weakness)),
-            None => Ok(()),
+        let policy = &self.config().password.policy;
+        if let Some(weakness) = weakness(policy, password) {
+            return Err(Error::WeakPassword(weakness));
         }
+        if policy.minimum_strength == 0 {
+            return Ok(());
+        }
+        let _turn = self.hashing_turn().await?;
+        let password = Zeroizing::new(password.to_owned());
+        let estimate = move || strength(&password, &about);
+        let found = self.world().spawn_blocking(estimate).await.map_err(|_| Error::Busy)?;
+        if found < policy.minimum_strength { Err(Error::WeakPassword(Weakness::Guessable)) } else { Ok(()) }
     }
 
     /// Checks a password for log-in. Unknown users, closed accounts and wrong passwords look the same and take the
@@ -315,6 +324,7 @@ mod tests {
             require_symbol: true,
             require_uppercase: true,
             require_lowercase: true,
+            minimum_strength: 0,
         };
         for (password, expected) in [
             ("", Some(Weakness::TooShort)),

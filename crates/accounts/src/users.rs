@@ -44,6 +44,14 @@ pub struct NewUser {
     pub external: Option<ExternalAccount>,
 }
 
+impl NewUser {
+    /// What is known of a user whose password is to be guessed.
+    fn about(&self) -> Vec<String> {
+        let known = [&self.email, &self.displayname, &self.localpart];
+        known.into_iter().flatten().cloned().collect()
+    }
+}
+
 /// Whether closing an account forgets its profile and data as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Erase {
@@ -107,7 +115,7 @@ impl Accounts {
     pub async fn check_new_user(&self, new: &NewUser) -> Result<(), Error> {
         self.check_available(new.localpart.as_deref().unwrap_or_default(), new.kind).await?;
         if let Some(password) = &new.password {
-            self.check_password(password)?;
+            self.check_password(password, new.about()).await?;
         }
         if new.password_hash.as_ref().is_some_and(|hash| !is_hash(hash)) {
             return Err(no_hash());
@@ -124,7 +132,7 @@ impl Accounts {
     async fn new_hash(&self, new: &NewUser) -> Result<Option<String>, Error> {
         match (&new.password, &new.password_hash) {
             (Some(password), _) => {
-                self.check_password(password)?;
+                self.check_password(password, new.about()).await?;
                 Ok(Some(self.hash_password(password).await?))
             }
             (None, Some(hash)) if !is_hash(hash) => Err(no_hash()),
@@ -466,6 +474,13 @@ impl Accounts {
         done
     }
 
+    /// What is known of a user whose password is to be guessed.
+    async fn about(&self, user: &UserId) -> Result<Vec<String>, Error> {
+        let name = self.profile(&self.store().read(), user).await?.displayname().map(str::to_owned);
+        let addresses = self.threepids(user).await?.into_iter().map(|bound| bound.address);
+        Ok(addresses.chain(name).chain([user.localpart().to_owned()]).collect())
+    }
+
     /// Sets a password, which must follow the policy. [`Error::Deactivated`], [`Error::NotFound`].
     pub async fn set_password(
         &self,
@@ -495,7 +510,7 @@ impl Accounts {
         others: OtherDevices<'_>,
         validation: Option<&str>,
     ) -> Result<(), Error> {
-        self.check_password(password)?;
+        self.check_password(password, self.about(user).await?).await?;
         let hash = self.hash_password(password).await?;
         let done = retry!({
             let reader = self.store().read();

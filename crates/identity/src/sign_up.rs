@@ -93,7 +93,7 @@ impl IdentityService {
             accounts.check_available(name, UserKind::User).await?;
         }
         if let Some(password) = wanted.password {
-            accounts.check_password(password)?;
+            accounts.check_password(password, name.map(str::to_owned).into_iter().collect()).await?;
         }
         // Not bound to the body: clients ask for the flows with an empty request, or name the account last.
         let operation = Operation::new("POST", "/register");

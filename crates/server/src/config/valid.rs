@@ -192,6 +192,7 @@ fn listeners(config: &Config, found: &mut Found) {
 fn accounts(config: &Config, found: &mut Found) {
     let password = &config.accounts.password;
     found.refuse("accounts.password", password.check_cost());
+    found.refuse("accounts.password.policy", password.policy.check());
     found.refuse("accounts.validity", config.accounts.validity.check());
     found.refuse("admin.statistics", config.admin.statistics.check());
     let mailed = config.accounts.validity.days == 0 || config.mail.is_some();

@@ -65,6 +65,24 @@ async fn row_16_row_17_two_addresses_never_share_an_account_and_nobody_chooses_a
 }
 
 #[tokio::test]
+async fn row_25_passwords_that_are_easy_to_guess_are_refused() {
+    let mut server = Ministry::alone(&by_mail("[accounts.password.policy]\nminimum_strength = 3")).await;
+    let (_, alice) = register(&mut server, "jeanne.durandeau@agriculture.gouv.fr", "gQ7#vbn2LmX0s").await;
+    let auth = json!({
+        "type": "m.login.password", "password": "gQ7#vbn2LmX0s",
+        "identifier": { "type": "m.id.user", "user": alice.id },
+    });
+    let change = |password: &str| json!({ "new_password": password, "logout_devices": false, "auth": auth });
+    for weak in ["password1234", "azertyuiop", "Jeanne.Durandeau", "durandeau-agriculture"] {
+        let answer = server.call(&alice.token, "POST", "/account/password", change(weak)).await;
+        answer.refused(400, "M_WEAK_PASSWORD");
+    }
+    let weak = json!({ "password": "password1234" });
+    server.call("", "POST", "/register", weak).await.refused(400, "M_WEAK_PASSWORD");
+    server.call(&alice.token, "POST", "/account/password", change("correct horse battery staple")).await.ok();
+}
+
+#[tokio::test]
 async fn row_18_display_names_follow_from_addresses() {
     let mut server = Ministry::alone(&by_mail("")).await;
     for (address, name) in [
