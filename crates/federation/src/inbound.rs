@@ -21,9 +21,8 @@ use quick_cache::sync::Cache;
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 
-use crate::Federation;
+use crate::{Federation, places::Places};
 
 /// A transaction is answered after this time; what is not done by then is kept on disk and done later.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -37,6 +36,9 @@ const ROOMS_OF_ONE_SERVER: usize = 100;
 pub(crate) type Results = BTreeMap<OwnedEventId, Result<(), String>>;
 
 type Key = (OwnedServerName, String);
+/// One of so many parts of the places is for one server.
+const SHARE: usize = 4;
+
 type Work = Shared<BoxFuture<'static, Arc<Results>>>;
 
 /// What is known of transactions under way and done.
@@ -44,7 +46,7 @@ pub(crate) struct Inbound {
     under_way: Mutex<BTreeMap<Key, Work>>,
     answered: Cache<Key, Arc<Results>>,
     /// Places for rooms being worked on.
-    places: Semaphore,
+    places: Places,
     loads: Loads,
     pub(crate) strangers: edus::Strangers,
 }
@@ -79,7 +81,7 @@ impl Inbound {
         Self {
             under_way: Mutex::default(),
             answered: Cache::new(REMEMBERED),
-            places: Semaphore::new(concurrent_rooms.max(1)),
+            places: Places::new(concurrent_rooms, concurrent_rooms / SHARE),
             loads: Loads::default(),
             strangers: edus::Strangers::default(),
         }
@@ -198,7 +200,7 @@ impl Federation {
     }
 
     async fn work_in_room(&self, origin: &OwnedServerName, room: &str, pdus: Vec<Box<RawValue>>) -> Results {
-        let Ok(_place) = self.0.inbound.places.acquire().await else { return Results::new() };
+        let _place = self.0.inbound.places.take(origin).await;
         if let Ok(room) = <&RoomId>::try_from(room)
             && !self.acl_allows(origin, room).await.unwrap_or(false)
         {

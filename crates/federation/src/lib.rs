@@ -23,6 +23,7 @@ mod media_routes;
 mod network;
 mod network_list;
 mod peers;
+mod places;
 mod prompt;
 mod refusal;
 mod remote_media;

@@ -1,7 +1,5 @@
 //! The outbound half: signed requests to other servers, within limits, with errors that tell a client nothing odd.
 
-mod places;
-
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -18,7 +16,6 @@ use ruma::{
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use self::places::StatePlaces;
 use crate::{
     AllowList, Config, KeyRing,
     auth::{Addressee, Signed, sign},
@@ -26,6 +23,7 @@ use crate::{
     discovery::Discovery,
     keys::{Pins, own_document},
     link::{Link, LinkError},
+    places::Places,
     prompt::Prompt,
 };
 
@@ -70,7 +68,7 @@ struct Inner {
     limiter: RateLimiter,
     /// Places for answers that are long: those that a user waits for, and the others.
     joins: Semaphore,
-    states: StatePlaces,
+    states: Places,
 }
 
 /// What a request may cost.
@@ -90,7 +88,7 @@ impl Network {
         let pins = Pins::new(&config.pinned_keys);
         let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), pins.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
-        let (joins, states) = (Semaphore::new(LONG_AT_ONCE), StatePlaces::default());
+        let (joins, states) = (Semaphore::new(LONG_AT_ONCE), Places::new(LONG_AT_ONCE, 1));
         let limiter = RateLimiter::default();
         Self(Arc::new(Inner {
             world,
@@ -234,7 +232,15 @@ impl Network {
         self.ready(to, call).await?;
         let long = call.limits.max_bytes > MAX_BYTES;
         let _join = if long && call.insists { self.0.joins.acquire().await.ok() } else { None };
-        let _state = if long && !call.insists { Some(self.0.states.take(to).await) } else { None };
+        let _state = if long && !call.insists {
+            let place = self.0.world.timeout(call.limits.deadline, self.0.states.take(to)).await;
+            let place = place.ok_or_else(|| PeerError::Unreachable(to.to_owned()))?;
+            // It may have been found away while this waited.
+            self.ready(to, call).await?;
+            Some(place)
+        } else {
+            None
+        };
         let answer = self.0.link.exchange(to, http, call.limits).await;
         self.noted(to, answer).await
     }

@@ -62,6 +62,8 @@ enum Step {
     Rest,
     /// Not before this time (milliseconds since the Unix epoch).
     Wait(u64),
+    /// The same, unless there was news meanwhile.
+    WaitForNews(u64),
 }
 
 impl Sender {
@@ -141,6 +143,11 @@ impl Sender {
                     }
                 }
                 Ok(Step::Wait(until)) => return self.0.lanes.wait(&destination, until),
+                Ok(Step::WaitForNews(until)) => {
+                    if self.0.lanes.wait_for_news(&destination, until) {
+                        return;
+                    }
+                }
                 Err(error) => {
                     tracing::error!(%destination, %error, "the queue of a destination cannot be worked on");
                     return self.0.lanes.wait(&destination, world.now() + 60_000);
@@ -154,6 +161,7 @@ impl Sender {
         if !network.allowed().permits(destination) {
             return self.put_off(destination).await;
         }
+        self.0.lanes.on_list(destination);
         match network.backoff().wait_until(destination).await? {
             0 => {}
             until => return Ok(Step::Wait(until)),
@@ -176,16 +184,19 @@ impl Sender {
         self.attempt(destination, batch, width, (place, patience)).await
     }
 
-    /// Nothing goes to who is off the list. What waits is kept as short as it would be made once it may go.
+    /// Nothing goes to who is off the list. What waits is shortened once that has been so for a while: a list that ends for a
+    /// minute, or a clock that jumps, costs nobody anything.
     async fn put_off(&self, destination: &ServerName) -> Result<Step, Error> {
         let network = &self.0.network;
         if network.store().read().outbox(destination, 1).await?.is_empty() {
             return Ok(Step::Rest);
         }
         self.0.lanes.drop_fleeting(destination);
-        self.shorten(destination, network.config().catch_up_after).await?;
-        let pause = u64::try_from(OFF_LIST.as_millis()).unwrap_or(u64::MAX);
-        Ok(Step::Wait(network.world().now().saturating_add(pause)))
+        let (now, pause) = (network.world().now(), u64::try_from(OFF_LIST.as_millis()).unwrap_or(u64::MAX));
+        if now.saturating_sub(self.0.lanes.off_list(destination, now)) >= pause {
+            self.shorten(destination, network.config().catch_up_after).await?;
+        }
+        Ok(Step::WaitForNews(now.saturating_add(pause)))
     }
 
     async fn attempt(

@@ -119,13 +119,15 @@ impl Desk<'_> {
     pub(crate) async fn redact_related(&mut self, by: By<'_>, draft: &Draft) -> Result<()> {
         let (Some(target), [_, ..]) = (&draft.redacts, &draft.with_relations[..]) else { return Ok(()) };
         let mut nums = Vec::new();
-        for rel_type in self.reader.relation_types(self.nid, target, MOST_REDACTED).await? {
-            if draft.with_relations.iter().any(|with| with == "*" || *with == rel_type) {
-                let from = (&**target, &*rel_type);
-                let related =
-                    self.reader.related(self.nid, from, Direction::Forward, None, MOST_REDACTED).await?;
-                nums.extend(related.into_iter().map(|(_, child)| child.num));
-            }
+        let types = if draft.with_relations.iter().any(|with| with == "*") {
+            self.reader.relation_types(self.nid, target, MOST_REDACTED).await?
+        } else {
+            draft.with_relations.iter().take(MOST_REDACTED).cloned().collect()
+        };
+        for rel_type in types {
+            let of = (&**target, &*rel_type);
+            let related = self.reader.related(self.nid, of, Direction::Forward, None, MOST_REDACTED).await?;
+            nums.extend(related.into_iter().map(|(_, child)| child.num));
         }
         nums.truncate(MOST_REDACTED);
         for pdu in self.pdus(&nums).await? {

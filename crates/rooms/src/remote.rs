@@ -241,8 +241,8 @@ where
     Err(worst)
 }
 
-/// Whether no other server is worth asking: what the room forbids it forbids everywhere. A resident that does not know the room
-/// any more, or that cannot say whether a restricted room lets the user in, speaks for itself alone.
+/// Whether no other server is worth asking. What another server forbids it forbids for itself alone: it may not have heard yet
+/// that the room is open, or that this server belongs to the network.
 fn is_final(error: &Error) -> bool {
     match error {
         Error::Store(_)
@@ -250,9 +250,7 @@ fn is_final(error: &Error) -> bool {
         | Error::Outsiders(_)
         | Error::Forbidden(_)
         | Error::UnsupportedRoomVersion(_) => true,
-        Error::Peer(PeerError::Refused { errcode, .. }) => {
-            matches!(errcode.as_str(), "M_FORBIDDEN" | "M_INCOMPATIBLE_ROOM_VERSION")
-        }
+        Error::Peer(PeerError::Refused { errcode, .. }) => errcode == "M_INCOMPATIBLE_ROOM_VERSION",
         _ => false,
     }
 }

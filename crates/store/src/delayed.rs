@@ -118,10 +118,24 @@ impl Reader<'_> {
         Ok(ids.into_iter().zip(found).filter_map(|(id, found)| Some((id, found?.0))).collect())
     }
 
-    /// The next events to be sent, of all users: when, and which.
-    pub async fn next_delayed(&self, limit: usize) -> Result<Vec<(u64, String)>, Error> {
-        let rows = self.scan::<DelayedDue>(&(), Direction::Forward, limit).await?;
-        Ok(rows.into_iter().map(|(key, ())| key).collect())
+    /// The events of all users that are to be sent by `now`, `limit` at most, and when the next one is: no more is read than
+    /// that takes.
+    pub async fn due_delayed(&self, now: u64, limit: usize) -> Result<(Vec<String>, Option<u64>), Error> {
+        const PAGE: usize = 100;
+        let mut due = Vec::new();
+        let mut page = self.scan::<DelayedDue>(&(), Direction::Forward, PAGE).await?;
+        loop {
+            let last = page.last().map(|(key, ())| key.clone());
+            for ((at, id), ()) in page {
+                if at > now {
+                    return Ok((due, Some(at)));
+                }
+                due.push(id);
+            }
+            let Some(last) = last.filter(|_| due.len() < limit) else { return Ok((due, None)) };
+            let rest = self.scan_from::<DelayedDue>(&(), &last, PAGE + 1).await?;
+            page = rest.into_iter().skip(1).collect();
+        }
     }
 
     /// The transactions of several events where `device` sent them, and the ids under which they were delayed: one round

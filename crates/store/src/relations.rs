@@ -12,6 +12,9 @@ use crate::{
     value::Value,
 };
 
+/// Relation types that clients look for.
+const SPECIFIED: [&str; 4] = ["m.annotation", "m.reference", "m.replace", "m.thread"];
+
 /// An event that relates to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
@@ -101,7 +104,7 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(|((_, _, _, ordinal), child)| (ordinal, child)).collect())
     }
 
-    /// The types of up to `limit` relations that an event has.
+    /// The types of relations that an event may have: those of the specification, and up to `limit` others.
     pub async fn relation_types(
         &self,
         nid: RoomNid,
@@ -110,7 +113,9 @@ impl Reader<'_> {
     ) -> Result<Vec<String>, Error> {
         let prefix = (nid, EventIdKey::from(parent));
         let rows = self.scan::<RelationCounts>(&prefix, Direction::Forward, limit).await?;
-        Ok(rows.into_iter().filter(|(_, count)| *count > 0).map(|((_, _, rel), _)| rel).collect())
+        let others = rows.into_iter().filter(|(_, count)| *count > 0).map(|((_, _, rel), _)| rel);
+        let others = others.filter(|rel| !SPECIFIED.contains(&&**rel));
+        Ok(SPECIFIED.iter().map(|rel| (*rel).to_owned()).chain(others).collect())
     }
 
     /// The threads of a room with their latest replies, the most recently answered first.

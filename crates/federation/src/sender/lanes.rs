@@ -24,6 +24,8 @@ struct State {
 #[derive(Default)]
 struct Lane {
     activity: Activity,
+    /// Since when nothing may be sent there, in milliseconds since 1970.
+    off_since: Option<u64>,
     fleeting: Fleeting,
 }
 
@@ -81,6 +83,34 @@ impl Lanes {
             return false;
         }
         state.lanes.remove(destination);
+        true
+    }
+
+    /// Nothing may be sent there. Gives since when that is known.
+    pub(super) fn off_list(&self, destination: &ServerName, now: u64) -> u64 {
+        let mut state = self.state.lock();
+        *state.lanes.entry(destination.to_owned()).or_default().off_since.get_or_insert(now)
+    }
+
+    /// Something may be sent there.
+    pub(super) fn on_list(&self, destination: &ServerName) {
+        if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
+            lane.off_since = None;
+        }
+    }
+
+    /// As [`Lanes::wait`]; false if there was news meanwhile, which may be that it may be sent to.
+    pub(super) fn wait_for_news(&self, destination: &ServerName, until: u64) -> bool {
+        let mut state = self.state.lock();
+        let lane = state.lanes.entry(destination.to_owned()).or_default();
+        if lane.activity == (Activity::Serving { again: true }) {
+            lane.activity = Activity::Serving { again: false };
+            return false;
+        }
+        lane.activity = Activity::Waiting { until };
+        state.timetable.insert((until, destination.to_owned()));
+        drop(state);
+        self.timetable_changed.notify_one();
         true
     }
 

@@ -38,13 +38,8 @@ impl<'r> Lanes<'r> {
     /// Takes what is due. Gives when the next event will be.
     pub(super) async fn take(&mut self) -> Result<Option<u64>> {
         let reader = self.rooms.0.store.read();
-        let now = self.rooms.0.world.now();
-        let mut next = None;
-        for (due, id) in reader.next_delayed(MOST).await? {
-            if due > now {
-                next = Some(due);
-                break;
-            }
+        let (due, next) = reader.due_delayed(self.rooms.0.world.now(), MOST).await?;
+        for id in due {
             if self.taken.contains(&id) {
                 continue;
             }

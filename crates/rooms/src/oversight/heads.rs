@@ -1,6 +1,9 @@
 //! The heads of a room: events that nothing follows yet. Many of them make every new event dear.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, events::TimelineEventType};
@@ -19,20 +22,65 @@ pub(crate) const MANY: usize = 10;
 const ROOMS: usize = 10_000;
 /// Longest time that one room gets.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it is waited at least, and up to how much longer by chance: all servers of the room see the same, and the first
+/// one that does something does it for all.
+const SOONEST_MS: u64 = 5_000;
+const SPREAD_MS: u64 = 40_000;
+/// How long a room is left alone afterwards, whatever came of it.
+const REST_MS: u64 = 10 * 60 * 1_000;
+/// The longest sleep of the worker.
+const NAP: Duration = Duration::from_mins(10);
 
-/// Rooms with many heads.
+#[derive(Clone, Copy)]
+enum Turn {
+    Due(u64),
+    Over(u64),
+}
+
+/// Rooms with many heads, and those that had them a while ago.
 #[derive(Default)]
 pub(crate) struct Crowded {
-    rooms: Mutex<BTreeSet<OwnedRoomId>>,
+    rooms: Mutex<HashMap<OwnedRoomId, Turn>>,
     news: tokio::sync::Notify,
 }
 
 impl Crowded {
-    pub(crate) fn add(&self, room: &RoomId) {
+    /// `chance` is any number.
+    pub(crate) fn add(&self, room: &RoomId, now: u64, chance: u64) {
         let mut rooms = self.rooms.lock();
-        if rooms.len() < ROOMS && rooms.insert(room.to_owned()) {
-            self.news.notify_one();
+        if rooms.len() >= ROOMS {
+            rooms.retain(|_, turn| {
+                matches!(turn, Turn::Due(_)) || matches!(turn, Turn::Over(until) if *until > now)
+            });
         }
+        let due = Turn::Due(now + SOONEST_MS + chance % SPREAD_MS);
+        let is_full = rooms.len() >= ROOMS;
+        match rooms.entry(room.to_owned()) {
+            Entry::Occupied(mut entry) if matches!(entry.get(), Turn::Over(until) if *until <= now) => {
+                entry.insert(due);
+            }
+            Entry::Vacant(entry) if !is_full => {
+                entry.insert(due);
+            }
+            _ => return,
+        }
+        self.news.notify_one();
+    }
+
+    /// Takes a room whose turn it is; or says when the next one's is.
+    fn take(&self, now: u64) -> std::result::Result<OwnedRoomId, Option<u64>> {
+        let mut rooms = self.rooms.lock();
+        let due = rooms.iter().filter_map(|(room, turn)| match turn {
+            Turn::Due(at) => Some((*at, room)),
+            Turn::Over(_) => None,
+        });
+        let (at, room) = due.min().ok_or(None)?;
+        if at > now {
+            return Err(Some(at));
+        }
+        let room = room.clone();
+        rooms.insert(room.clone(), Turn::Over(now + REST_MS));
+        Ok(room)
     }
 }
 
@@ -62,14 +110,19 @@ impl Rooms {
     /// Brings the heads of a room together: a user of this server says something empty that follows them. None is just
     /// dropped, for whatever follows only that one would come loose. Gives how many heads there are less.
     pub async fn merge_heads(&self, room: &RoomId) -> Result<usize> {
-        let before = self.heads(room).await?.len();
+        self.bring_together(room, 1).await
+    }
+
+    /// The same until there are no more than `enough`.
+    async fn bring_together(&self, room: &RoomId, enough: usize) -> Result<usize> {
+        let before = self.count_heads(room).await?;
         let mut now = before;
         for _ in 0..MOST {
-            if now <= 1 {
+            if now <= enough {
                 break;
             }
             self.say_nothing(room).await?;
-            let after = self.heads(room).await?.len();
+            let after = self.count_heads(room).await?;
             if after >= now {
                 break;
             }
@@ -78,20 +131,27 @@ impl Rooms {
         Ok(before.saturating_sub(now))
     }
 
-    /// Brings the heads of rooms together that have many, as they come to have them, until the server stops. One task of a
-    /// server runs this.
+    async fn count_heads(&self, room: &RoomId) -> Result<usize> {
+        Ok(self.view(room).await?.head.extremities.len())
+    }
+
+    /// Brings the heads of rooms together that have many, until the server stops. One task of a server runs this.
     pub async fn run_heads(&self) {
         let (world, crowded) = (&self.0.world, &self.0.crowded);
-        loop {
-            tokio::select! {
-                () = world.stopping() => return,
-                () = crowded.news.notified() => {}
-            }
-            while let Some(room) = { crowded.rooms.lock().pop_first() } {
-                match world.timeout(PATIENCE, self.merge_heads(&room)).await {
+        while !world.is_stopping() {
+            match crowded.take(world.now()) {
+                Ok(room) => match world.timeout(PATIENCE, Box::pin(self.bring_together(&room, MANY))).await {
                     Some(Ok(_)) => {}
                     Some(Err(error)) => tracing::debug!(%room, %error, "the heads stay as they are"),
                     None => tracing::info!(%room, "the heads could not be brought together in time"),
+                },
+                Err(next) => {
+                    let pause = next.map_or(NAP, |at| Duration::from_millis(at.saturating_sub(world.now())));
+                    tokio::select! {
+                        () = world.stopping() => return,
+                        () = world.sleep(pause) => {}
+                        () = crowded.news.notified() => {}
+                    }
                 }
             }
         }

@@ -23,9 +23,18 @@ impl Rooms {
     pub(crate) async fn mightiest_local(&self, room: &RoomId) -> Result<Option<Mighty>> {
         let view = self.view(room).await?;
         let Some(power) = view.power().await? else { return Ok(None) };
-        let members = view.reader.members(view.nid, Membership::Join).await?.into_iter();
-        let ours = members.map(|(user, _)| user).filter(|user| user.server_name() == self.0.server);
-        let mighty = ours.map(|user| Mighty { level: power.of(&user), user });
+        let is_ours = |user: &UserId| user.server_name() == self.0.server;
+        let named = power.named();
+        let mut ours = Vec::new();
+        for user in named.iter().filter(|user| is_ours(user)) {
+            if matches!(view.reader.membership(view.nid, user).await?, Some((Membership::Join, _))) {
+                ours.push(user.clone());
+            }
+        }
+        // All others have the same level.
+        let other = |user: &UserId| is_ours(user) && !named.contains(user);
+        ours.extend(view.reader.find_member(view.nid, Membership::Join, other).await?);
+        let mighty = ours.into_iter().map(|user| Mighty { level: power.of(&user), user });
         // The first of those who are alike: the answer does not change from one time to the next.
         Ok(mighty.reduce(|best, next| if next.level > best.level { next } else { best }))
     }

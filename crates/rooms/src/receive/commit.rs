@@ -164,7 +164,8 @@ impl Judged<'_> {
             desk.head.extremities.push(num);
             desk.head.depth = desk.head.depth.max(placing.pdu.depth());
             if desk.head.extremities.len() > MANY {
-                desk.inner.crowded.add(&desk.room_id);
+                let world = &desk.inner.world;
+                desk.inner.crowded.add(&desk.room_id, world.now(), world.random());
             }
         }
         desk.changes_to_states(&refs).await

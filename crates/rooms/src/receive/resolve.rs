@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Changes of a resolution that is remembered, at most.
-const REMEMBERED: usize = 1_000;
+const REMEMBERED: usize = 30;
 
 /// The conflicted keys: for each, its event in each of the states.
 type Conflicted = BTreeMap<KeyId, Vec<EventNum>>;
