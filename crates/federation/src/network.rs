@@ -35,6 +35,9 @@ const MAX_STATE_BYTES: u64 = 512 << 20;
 const MAX_TOLD_BYTES: u64 = 128 << 20;
 /// Long answers of each kind that are read at the same time.
 const LONG_AT_ONCE: usize = 4;
+/// Of those for states, how many one server has: while it is asked for the members of a room that was joined before they were
+/// here, it may have to be asked for what is before an event.
+const STATES_OF_ONE: usize = 2;
 
 /// What [`Network`] is built from.
 #[derive(Debug)]
@@ -88,7 +91,7 @@ impl Network {
         let pins = Pins::new(&config.pinned_keys);
         let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), pins.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
-        let (joins, states) = (Semaphore::new(LONG_AT_ONCE), Places::new(LONG_AT_ONCE, 1));
+        let (joins, states) = (Semaphore::new(LONG_AT_ONCE), Places::new(LONG_AT_ONCE, STATES_OF_ONE));
         let limiter = RateLimiter::default();
         Self(Arc::new(Inner {
             world,
