@@ -9,13 +9,14 @@ use chappe_rules::appservice::Registrations;
 use chappe_store::Store;
 use chappe_world::World;
 use ruma::{OwnedServerName, ServerName, UserId};
-use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     AccountsConfig,
     appservices::Services,
     devices::SeenBuffer,
     filters::FilterCache,
+    passwords::Turns,
     token_cache::TokenCache,
     uia_sessions::{Guesses, Sessions},
 };
@@ -42,9 +43,9 @@ pub(crate) struct Inner {
     pub(crate) seen: SeenBuffer,
     pub(crate) filters: FilterCache,
     pub(crate) services: Services,
-    /// Places for hashing passwords, and places in the queue before it.
-    pub(crate) hashing: Arc<Semaphore>,
-    pub(crate) queue: Arc<Semaphore>,
+    /// Turns for hashing passwords, and for estimating their strength.
+    pub(crate) hashing: Turns,
+    pub(crate) estimates: Turns,
     stripes: Vec<Mutex<()>>,
 }
 
@@ -62,8 +63,7 @@ impl Accounts {
         config: AccountsConfig,
         appservices: Registrations,
     ) -> Self {
-        let hashing = Semaphore::new(config.password.at_once.max(1));
-        let queue = Semaphore::new(config.password.at_once.max(1) + config.password.waiting);
+        let hashing = Turns::new(config.password.at_once, config.password.waiting);
         let stripes = std::iter::repeat_with(Mutex::default).take(STRIPES).collect();
         let (cache, sessions, seen) = (TokenCache::default(), Sessions::default(), SeenBuffer::default());
         let filters = FilterCache::default();
@@ -78,8 +78,8 @@ impl Accounts {
             seen,
             filters,
             services: Services::new(appservices),
-            hashing: Arc::new(hashing),
-            queue: Arc::new(queue),
+            hashing,
+            estimates: Turns::for_estimates(),
             stripes,
         };
         Self { inner: Arc::new(inner) }

@@ -21,6 +21,9 @@ pub struct AccountsConfig {
     pub guess_mentions: bool,
     /// Whether every encrypted event is pushed, so that clients can look into it (MSC4028).
     pub push_encrypted_events: bool,
+    /// Whether it is not written down on which days people are here: nothing is counted. Follows from the statistics' own section.
+    #[serde(skip)]
+    pub forgets_days: bool,
 }
 
 /// The section `[accounts.password]`.

@@ -12,23 +12,24 @@ use chappe_store::{
     accounts::{BcryptCost, Passwords},
 };
 use ruma::UserId;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use crate::{Accounts, Error, PasswordPolicy, Pepper, Weakness, strength::strength, users::beyond};
+use crate::{
+    Accounts, Error, PasswordConfig, PasswordPolicy, Pepper, Weakness, strength::strength, users::beyond,
+};
 
 /// The longest password that is looked at, in characters, as Synapse counts.
 const LONGEST: usize = 512;
 /// What bcrypt reads of a password, in bytes.
 const BCRYPT_READS: usize = 72;
 
-/// The highest cost of an imported hash: about two seconds.
-const MOST_BCRYPT: u32 = 15;
-/// Memory, passes and lanes of a hash of argon2 that was made elsewhere.
-const MOST_KIB: u32 = 256 << 10;
-const MOST_PASSES: u32 = 16;
-const MOST_LANES: u32 = 16;
+/// The highest cost of an imported bcrypt hash, about half a second: all log-ins take as long while there are any.
+const MOST_BCRYPT: u32 = 13;
+/// Estimates of the strength of passwords worked out at once, and how many may wait for their turn.
+const ESTIMATES: usize = 2;
+const ESTIMATES_WAITING: usize = 50;
 /// Hashes read at once.
 const PAGE: usize = 1_000;
 
@@ -52,8 +53,37 @@ fn weakness(policy: &PasswordPolicy, password: &str) -> Option<Weakness> {
     }
 }
 
-/// Whether a text is a hash that this server can verify: bcrypt or argon2, of a cost that can be borne.
-pub(crate) fn is_hash(text: &str) -> bool {
+/// Places for work off the async threads, and places in the queue before them.
+pub(crate) struct Turns {
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) queue: Arc<Semaphore>,
+}
+
+/// One of the places. It belongs to the work, which goes on when whoever asked hangs up.
+type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+impl Turns {
+    pub(crate) fn new(at_once: usize, waiting: usize) -> Self {
+        let at_once = at_once.max(1);
+        Self { places: Arc::new(Semaphore::new(at_once)), queue: Arc::new(Semaphore::new(at_once + waiting)) }
+    }
+
+    /// Those for estimates, apart from the others: nobody waits for a log-in because others choose passwords.
+    pub(crate) fn for_estimates() -> Self {
+        Self::new(ESTIMATES, ESTIMATES_WAITING)
+    }
+
+    /// Waits for a place; [`Error::Busy`] when too many do.
+    async fn take(&self) -> Result<Turn, Error> {
+        let waiting = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| Error::Busy)?;
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| Error::Busy)?;
+        Ok((waiting, place))
+    }
+}
+
+/// Whether a text is a hash that this server can verify: bcrypt of a cost that can be borne, or argon2 that is no dearer than
+/// what `config` says.
+pub(crate) fn is_hash(text: &str, config: &PasswordConfig) -> bool {
     if is_bcrypt(text) {
         let parts: Vec<&str> = text.split('$').collect();
         let [_, "2a" | "2b" | "2y", cost, rest] = parts[..] else { return false };
@@ -62,10 +92,13 @@ pub(crate) fn is_hash(text: &str) -> bool {
             && cost.parse().is_ok_and(|cost| (4..=MOST_BCRYPT).contains(&cost));
     }
     PasswordHash::new(text).is_ok_and(|hash| {
-        let borne = Params::try_from(&hash).is_ok_and(|params| {
-            params.m_cost() <= MOST_KIB && params.t_cost() <= MOST_PASSES && params.p_cost() <= MOST_LANES
+        let work = |kib: u32, passes: u32| u64::from(kib) * u64::from(passes);
+        let is_borne = Params::try_from(&hash).is_ok_and(|params| {
+            params.m_cost() <= config.memory_kib
+                && params.p_cost() <= config.lanes
+                && work(params.m_cost(), params.t_cost()) <= work(config.memory_kib, config.passes)
         });
-        borne && Algorithm::try_from(hash.algorithm).is_ok()
+        is_borne && Algorithm::try_from(hash.algorithm).is_ok()
     })
 }
 
@@ -139,22 +172,30 @@ impl Trial {
 }
 
 impl Accounts {
-    /// Checks a new password against the policy, for a user of whom `about` is known: [`Error::WeakPassword`],
-    /// [`Error::TooLarge`] beyond 512 characters.
-    pub async fn check_password(&self, password: &str, about: Vec<String>) -> Result<(), Error> {
+    /// Checks how a new password looks, which costs nothing: [`Error::WeakPassword`], [`Error::TooLarge`] beyond 512
+    /// characters.
+    pub fn check_look(&self, password: &str) -> Result<(), Error> {
         if is_too_long(password) {
             return Err(Error::TooLarge("password"));
         }
+        weakness(&self.config().password.policy, password)
+            .map_or(Ok(()), |found| Err(Error::WeakPassword(found)))
+    }
+
+    /// The same, and how hard the password is to guess, for a user of whom `about` is known. For those whose requests are
+    /// counted, or who are known: it is some work. [`Error::Busy`].
+    pub async fn check_password(&self, password: &str, about: Vec<String>) -> Result<(), Error> {
+        self.check_look(password)?;
         let policy = &self.config().password.policy;
-        if let Some(weakness) = weakness(policy, password) {
-            return Err(Error::WeakPassword(weakness));
-        }
         if policy.minimum_strength == 0 {
             return Ok(());
         }
-        let _turn = self.hashing_turn().await?;
+        let turn = self.inner.estimates.take().await?;
         let password = Zeroizing::new(password.to_owned());
-        let estimate = move || strength(&password, &about);
+        let estimate = move || {
+            let _turn = turn;
+            strength(&password, &about)
+        };
         let found = self.world().spawn_blocking(estimate).await.map_err(|_| Error::Busy)?;
         if found < policy.minimum_strength { Err(Error::WeakPassword(Weakness::Guessable)) } else { Ok(()) }
     }
@@ -165,7 +206,7 @@ impl Accounts {
         if is_too_long(password) {
             return Err(REFUSED);
         }
-        let turn = self.hashing_turn().await?;
+        let turn = self.inner.hashing.take().await?;
         let is_open = self.user(user).await?.is_some_and(|found| found.deactivated.is_none());
         let key = user.to_owned();
         let reader = self.store().read();
@@ -270,7 +311,7 @@ impl Accounts {
 
     /// The PHC string of a password under the configured cost.
     pub(crate) async fn hash_password(&self, password: &str) -> Result<String, Error> {
-        let turn = self.hashing_turn().await?;
+        let turn = self.inner.hashing.take().await?;
         let argon = self.argon()?;
         let salt = SaltString::encode_b64(&self.world().bytes::<16>()).map_err(|_| Error::Busy)?;
         let password = normalised(password);
@@ -300,21 +341,18 @@ impl Accounts {
         let (m, t, p) = (config.memory_kib, config.passes, config.lanes);
         Ok(format!("$argon2id$v=19$m={m},t={t},p={p}${salt}${hash}"))
     }
-
-    /// One of the places for hashing; [`Error::Busy`] when too many wait. It belongs to the work, which goes on when whoever
-    /// asked hangs up.
-    async fn hashing_turn(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Error> {
-        let place = Arc::clone(&self.inner.queue).try_acquire_owned().map_err(|_| Error::Busy)?;
-        let turn = Arc::clone(&self.inner.hashing).acquire_owned().await.map_err(|_| Error::Busy)?;
-        Ok((place, turn))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        PasswordPolicy, Weakness, bcrypt_cost, bcrypt_decoy, fits_bcrypt, is_hash, normalised, weakness,
+        PasswordConfig, PasswordPolicy, Weakness, bcrypt_cost, bcrypt_decoy, fits_bcrypt, normalised,
+        weakness,
     };
+
+    fn is_hash(text: &str) -> bool {
+        super::is_hash(text, &PasswordConfig::default())
+    }
 
     #[test]
     fn weaknesses_are_told_in_their_order() {
@@ -353,10 +391,10 @@ mod tests {
         assert!(is_hash(&hash) && fits("pass\u{212b}", "pepper") && fits("passA\u{30a}", "pepper"));
         assert!(!fits("pass", "pepper") && !fits("pass\u{212b}", ""));
         assert!(is_hash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"));
-        let costly = ["m=4194304,t=1,p=1", "m=8,t=4294967295,p=1"]
+        let costly = ["m=4194304,t=1,p=1", "m=8,t=4294967295,p=1", "m=19456,t=3,p=1", "m=8,t=1,p=2"]
             .map(|cost| format!("$argon2id$v=19${cost}$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"));
         assert!(!costly.iter().any(|hash| is_hash(hash)), "more than can be borne");
-        for bad in ["", "secret", "$2b$31$", &hash.replace("$04$", "$20$"), "$1$x$y", "$2x$04$"] {
+        for bad in ["", "secret", "$2b$31$", &hash.replace("$04$", "$14$"), "$1$x$y", "$2x$04$"] {
             assert!(!is_hash(bad), "{bad}");
         }
     }

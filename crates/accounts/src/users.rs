@@ -117,7 +117,7 @@ impl Accounts {
         if let Some(password) = &new.password {
             self.check_password(password, new.about()).await?;
         }
-        if new.password_hash.as_ref().is_some_and(|hash| !is_hash(hash)) {
+        if new.password_hash.as_ref().is_some_and(|hash| !is_hash(hash, &self.config().password)) {
             return Err(no_hash());
         }
         let Some(address) = &new.email else { return Ok(()) };
@@ -135,7 +135,7 @@ impl Accounts {
                 self.check_password(password, new.about()).await?;
                 Ok(Some(self.hash_password(password).await?))
             }
-            (None, Some(hash)) if !is_hash(hash) => Err(no_hash()),
+            (None, Some(hash)) if !is_hash(hash, &self.config().password) => Err(no_hash()),
             (None, hash) => Ok(hash.clone()),
         }
     }
@@ -373,6 +373,7 @@ impl Accounts {
         record.ends = None;
         tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
         tx.delete::<Passwords>(&key).put::<Departures>(&key, &self.world().now());
+        tx.delete::<LastActive>(&key);
         // Browsers of those without a password, too: they would be logged in again once the account is opened.
         tx.add::<LogOuts>(&key, 1);
         let devices = self.device_ids(reader, user).await?;
@@ -385,7 +386,6 @@ impl Accounts {
             tx.delete_prefix::<Profiles>(&key);
             tx.delete_prefix::<AccountData>(&key).delete_prefix::<AccountDataChanges>(&key);
             tx.delete::<AccountDataCounts>(&key).delete_prefix::<Filters>(&key);
-            tx.delete::<LastActive>(&key);
         }
         // Whoever finds people has to know, erased or not.
         tx.log(LogEntry::Profile { user: key });
@@ -550,7 +550,7 @@ async fn draft_spent_validation(reader: &Reader<'_>, tx: &mut Tx, sid: &str) -> 
 }
 
 fn no_hash() -> Error {
-    Error::invalid("not a hash of bcrypt or argon2")
+    Error::invalid("not a hash of bcrypt or argon2, or a dearer one than may be")
 }
 
 /// Remembers whose some addresses were, or forgets it.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chappe_rooms::PeerError;
 use parking_lot::Mutex;
-use ruma::{OwnedServerName, ServerName};
+use ruma::ServerName;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::Network;
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_secs(30);
 /// How long it is spared if it does not know the question, or does not answer it for this server.
 const UNWILLING: Duration = Duration::from_mins(10);
-/// Such questions under way at the same time, over all servers.
+/// Such questions about one topic under way at the same time, over all servers.
 const AT_ONCE: usize = 256;
 
 /// What is asked; a server may answer one and not know another.
@@ -30,24 +30,39 @@ pub(crate) enum Topic {
     Rooms,
 }
 
+/// A server, in lower case, and what it is asked.
+type About = (String, Topic);
+
 /// Who is spared, until when.
 pub(crate) struct Prompt {
-    spared: Mutex<BTreeMap<(OwnedServerName, Topic), Instant>>,
-    places: Semaphore,
+    spared: Mutex<BTreeMap<About, Instant>>,
+    people: Semaphore,
+    infos: Semaphore,
+    rooms: Semaphore,
 }
 
 impl Default for Prompt {
     fn default() -> Self {
-        Self { spared: Mutex::default(), places: Semaphore::new(AT_ONCE) }
+        let [people, infos, rooms] = [(); 3].map(|()| Semaphore::new(AT_ONCE));
+        Self { spared: Mutex::default(), people, infos, rooms }
     }
 }
 
 impl Prompt {
-    fn is_spared(&self, about: &(OwnedServerName, Topic), now: Instant) -> bool {
+    /// The places of a topic: questions about one do not wait for those about another.
+    fn places(&self, topic: Topic) -> &Semaphore {
+        match topic {
+            Topic::People => &self.people,
+            Topic::Infos => &self.infos,
+            Topic::Rooms => &self.rooms,
+        }
+    }
+
+    fn is_spared(&self, about: &About, now: Instant) -> bool {
         self.spared.lock().get(about).is_some_and(|until| *until > now)
     }
 
-    fn spare(&self, about: (OwnedServerName, Topic), until: Instant, now: Instant) {
+    fn spare(&self, about: About, until: Instant, now: Instant) {
         let mut spared = self.spared.lock();
         spared.retain(|_, until| *until > now);
         spared.insert(about, until);
@@ -64,13 +79,13 @@ impl Network {
         question: impl Future<Output = Result<T, PeerError>>,
     ) -> Result<T, PeerError> {
         let (prompt, world) = (self.prompt(), self.world());
-        let about = (to.to_owned(), topic);
+        let about = (to.as_str().to_ascii_lowercase(), topic);
         let unreachable = || PeerError::Unreachable(to.to_owned());
         if prompt.is_spared(&about, world.instant()) {
             return Err(unreachable());
         }
         // That others wait already says nothing of this server.
-        let place = world.timeout(PATIENCE, prompt.places.acquire()).await;
+        let place = world.timeout(PATIENCE, prompt.places(topic).acquire()).await;
         let _place = place.and_then(Result::ok).ok_or_else(unreachable)?;
         let answer = world.timeout(PATIENCE, question).await;
         let spared = match &answer {

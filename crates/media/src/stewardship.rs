@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chappe_store::{
-    Direction, Json, Tx,
+    Direction, Json, Reader, Tx,
     media::{
-        Media as Table, MediaAccess, MediaByHash, Medium, PendingMedia, Quarantines, Thumbnails, UserMedia,
+        Media as Table, MediaAccess, MediaByHash, Medium, PendingMedia, Quarantines, Thumbnails, UserBytes,
+        UserMedia,
     },
 };
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
@@ -86,6 +87,19 @@ impl Media {
             }
         }
         Ok(usage)
+    }
+
+    /// The bytes that each of these users has uploaded.
+    pub async fn bytes_of_all(&self, users: &[OwnedUserId]) -> Result<Vec<u64>, Error> {
+        let reader = self.0.store.read();
+        let mut all = Vec::with_capacity(users.len());
+        for (user, known) in users.iter().zip(reader.get_many::<UserBytes>(users).await?) {
+            all.push(match known {
+                Some(sum) => sum,
+                None => counted(&reader, user).await?,
+            });
+        }
+        Ok(all)
     }
 
     /// Deletes a medium of whichever server, with its thumbnails. [`Error::NotFound`]. Whether its bytes are under
@@ -220,6 +234,11 @@ impl Media {
         }
         Ok(())
     }
+}
+
+/// The bytes of all that a user has uploaded, for where their sum is not written yet.
+pub(crate) async fn counted(reader: &Reader<'_>, user: &OwnedUserId) -> Result<u64, Error> {
+    Ok(reader.scan_all::<UserMedia>(user).await?.iter().map(|(_, size)| size).sum())
 }
 
 impl Deletion {

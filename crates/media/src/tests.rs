@@ -274,6 +274,9 @@ async fn media_that_nobody_asks_for_are_deleted_and_others_stay() {
     let left = media.of_user(user_id!("@alice:a.test")).await.unwrap();
     assert_eq!(left.len(), 2);
     let usage = media.usage(0, u64::MAX).await.unwrap();
+    let users: Vec<_> = usage.keys().cloned().chain(["@nobody:hs1".try_into().unwrap()]).collect();
+    let bytes: Vec<u64> = usage.values().map(|usage| usage.bytes).chain([0]).collect();
+    assert_eq!(media.bytes_of_all(&users).await.unwrap(), bytes);
     assert_eq!(usage[user_id!("@alice:a.test")].count, 2);
 }
 

@@ -10,7 +10,7 @@ use chappe_store::{
 use futures_util::Stream;
 use ruma::{OwnedMxcUri, OwnedUserId, UserId};
 
-use crate::{Error, Media, blobs::Received, quarantine::again};
+use crate::{Error, Media, blobs::Received, quarantine::again, stewardship::counted};
 
 /// Letters and digits of a media id: 143 bits, not to be guessed.
 pub(crate) const ID_LENGTH: usize = 24;
@@ -210,7 +210,7 @@ impl Media {
         let known = reader.get::<UserBytes>(user).await?;
         let sum = match known {
             Some(sum) => sum,
-            None => reader.scan_all::<UserMedia>(user).await?.iter().map(|(_, size)| size).sum(),
+            None => counted(&reader, user).await?,
         };
         Ok((known, sum))
     }

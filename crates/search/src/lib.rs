@@ -51,6 +51,8 @@ use self::{follow::Follower, index::Index, network::Answers, pages::Seal};
 
 /// Searches at work at the same time; more wait their turn.
 const AT_ONCE: usize = 4;
+/// Those of other servers, which have their own turns: nobody here waits for them.
+const PEERS_AT_ONCE: usize = 1;
 /// How long a search waits for the index to have what was said just before.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -93,6 +95,7 @@ struct Inner {
     /// The index could not be read and has to be built anew.
     broken: AtomicBool,
     turns: Semaphore,
+    peer_turns: Semaphore,
     seal: Seal,
     /// What other servers said of people a moment ago.
     answers: Answers,
@@ -113,6 +116,7 @@ impl Search {
             wake: Notify::new(),
             broken: AtomicBool::new(false),
             turns: Semaphore::new(AT_ONCE),
+            peer_turns: Semaphore::new(PEERS_AT_ONCE),
             seal,
             answers: Answers::default(),
         }))
@@ -153,7 +157,17 @@ impl Search {
         index: Arc<Index>,
         question: impl FnOnce(&Index) -> tantivy::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let _turn = self.0.turns.acquire().await.map_err(|_| Error::Stopping)?;
+        self.ask_in(&self.0.turns, index, question).await
+    }
+
+    /// The same, waiting for one of these turns.
+    async fn ask_in<T: Send + 'static>(
+        &self,
+        turns: &Semaphore,
+        index: Arc<Index>,
+        question: impl FnOnce(&Index) -> tantivy::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let _turn = turns.acquire().await.map_err(|_| Error::Stopping)?;
         let answer = self.0.deps.world.spawn_blocking(move || question(&index)).await;
         match answer {
             Ok(Ok(answer)) => Ok(answer),

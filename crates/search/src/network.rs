@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use chappe_rooms::PeerError;
 use futures_util::{StreamExt as _, stream};
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{MxcUri, OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,9 +25,12 @@ const AT_ONCE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// For how long an answer is good: who hides is found elsewhere for no longer.
 const KEPT: Duration = Duration::from_secs(10);
-/// Answers kept.
+/// Answers kept, as one expects them, and bytes of all together.
 const ANSWERS: usize = 2_000;
-/// Longest name of a person that is shown, and longest address of a picture, in bytes.
+const ANSWERS_BYTES: u64 = 16 << 20;
+/// Letters of a name that are shown.
+const NAME: usize = 256;
+/// Longest address of a picture, in bytes.
 const LONGEST: usize = 1_024;
 
 /// The directories of other servers. Every call ends within a few seconds, and fails at once for a server that did not
@@ -57,12 +60,44 @@ pub struct PeerPeople {
 /// Server, requester, term and limit: who finds whom depends on who asks.
 type Asked = (OwnedServerName, OwnedUserId, String, usize);
 
-/// What servers answered lately, and when.
-pub(crate) struct Answers(Cache<Asked, (Instant, Arc<People>)>);
+/// An answer, and until when it is good.
+type Answer = (Instant, Arc<People>);
+
+/// What servers answered lately.
+pub(crate) struct Answers(Cache<Asked, Answer, BySize>);
 
 impl Default for Answers {
     fn default() -> Self {
-        Self(Cache::new(ANSWERS))
+        Self(Cache::with_weighter(ANSWERS, ANSWERS_BYTES, BySize))
+    }
+}
+
+impl Answers {
+    /// What was answered a moment ago.
+    fn get(&self, asked: &Asked, now: Instant) -> Option<Arc<People>> {
+        self.0.get(asked).filter(|(until, _)| *until > now).map(|(_, answer)| answer)
+    }
+
+    fn keep(&self, asked: Asked, answer: Arc<People>, now: Instant) {
+        self.0.retain(|_, (until, _)| *until > now);
+        self.0.insert(asked, (now + KEPT, answer));
+    }
+}
+
+/// Weighs answers by about the bytes that they take up.
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<Asked, Answer> for BySize {
+    fn weight(&self, (server, user, term, _): &Asked, (_, people): &Answer) -> u64 {
+        let of_person = |person: &Person| {
+            let texts = [person.display_name.as_deref(), person.avatar_url.as_deref()];
+            person.user.as_str().len() + texts.into_iter().flatten().map(str::len).sum::<usize>()
+        };
+        let texts = server.as_str().len() + user.as_str().len() + term.len();
+        let people_texts: usize = people.results.iter().map(of_person).sum();
+        let fixed = size_of::<(Asked, Answer, People)>() + people.results.len() * size_of::<Person>();
+        u64::try_from(texts + people_texts + fixed).unwrap_or(u64::MAX)
     }
 }
 
@@ -115,15 +150,13 @@ impl Search {
     ) -> Arc<People> {
         let world = &self.0.deps.world;
         let key = (server, asking.to_owned(), term.to_owned(), limit);
-        if let Some((until, answer)) = self.0.answers.0.get(&key)
-            && until > world.instant()
-        {
+        if let Some(answer) = self.0.answers.get(&key, world.instant()) {
             return answer;
         }
         match self.0.deps.others.people(&key.0, asking, term, limit).await {
             Ok(answer) => {
                 let answer = Arc::new(checked(&answer, &key.0, limit));
-                self.0.answers.0.insert(key, (world.instant() + KEPT, Arc::clone(&answer)));
+                self.0.answers.keep(key, Arc::clone(&answer), world.instant());
                 answer
             }
             Err(error) => {
@@ -152,10 +185,11 @@ fn checked(answer: &PeerPeople, server: &ServerName, limit: usize) -> People {
 fn person(entry: &Value, server: &ServerName) -> Option<Person> {
     let text = |field: &str| entry[field].as_str().filter(|text| text.len() <= LONGEST && !text.is_empty());
     let user = UserId::parse(text("user_id")?).ok().filter(|user| user.server_name() == server)?;
+    let name = entry["display_name"].as_str().filter(|name| !name.is_empty());
     let avatar = text("avatar_url").filter(|url| <&MxcUri>::from(*url).is_valid());
     Some(Person {
         user,
-        display_name: text("display_name").map(str::to_owned),
+        display_name: name.map(|name| name.chars().take(NAME).collect()),
         avatar_url: avatar.map(str::to_owned),
     })
 }
@@ -165,7 +199,7 @@ mod tests {
     use ruma::server_name;
     use serde_json::{Value, json};
 
-    use super::{PeerPeople, checked};
+    use super::{ANSWERS_BYTES, Answers, Arc, Instant, KEPT, PeerPeople, People, Person, checked};
 
     fn users(results: Vec<Value>, limit: usize) -> (Vec<String>, bool) {
         let answer = PeerPeople { results, limited: false };
@@ -203,6 +237,26 @@ mod tests {
         let answer = PeerPeople { results: vec![told], limited: true };
         let people = checked(&answer, server_name!("b.test"), 10);
         let bob = &people.results[0];
-        assert_eq!((&bob.display_name, &bob.avatar_url, people.limited), (&None, &None, true));
+        let cut = Some("x".repeat(256));
+        assert_eq!((&bob.display_name, &bob.avatar_url, people.limited), (&cut, &None, true));
+    }
+
+    #[test]
+    fn answers_are_kept_for_a_moment_and_so_many_bytes() {
+        let (answers, now) = (Answers::default(), Instant::now());
+        let asked = |term: usize| {
+            ("b.test".try_into().unwrap(), "@a:a.test".try_into().unwrap(), term.to_string(), 50)
+        };
+        let person = Person {
+            user: "@b:b.test".try_into().unwrap(),
+            display_name: Some("x".repeat(1_000)),
+            avatar_url: None,
+        };
+        let answer = Arc::new(People { results: vec![person; 50], limited: false });
+        (0..1_000).for_each(|term| answers.keep(asked(term), Arc::clone(&answer), now));
+        assert!(answers.get(&asked(999), now).is_some() && answers.0.weight() <= ANSWERS_BYTES);
+        answers.keep(asked(1_000), answer, now + KEPT);
+        assert!(answers.get(&asked(999), now + KEPT).is_none());
+        assert_eq!(answers.0.len(), 1, "those that are too old are let go");
     }
 }

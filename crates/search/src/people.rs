@@ -27,8 +27,9 @@ use crate::{
 
 /// Words of one question at most.
 const WORDS: usize = 8;
-/// People looked at for one answer at most.
+/// People looked at for one answer at most, and for one to another server.
 const LOOKED_AT: usize = 400;
+const LOOKED_AT_FOR_PEERS: usize = 100;
 /// Rooms of one person that are indexed.
 const ROOMS: usize = 5_000;
 /// Rooms of a user of another server whose names for them are indexed.
@@ -104,14 +105,15 @@ impl Search {
     }
 
     /// Users of this server whom `asking`, of another server of the network, finds: by their names and the local parts of
-    /// their ids. Who asks for less than four letters finds nobody: that would be asking for everybody, in a few steps.
+    /// their ids. Who asks for less than four letters finds nobody: that would be asking for everybody, in a few steps. Neither
+    /// does who asks for the name of this server alone, which all ids have.
     pub async fn people_for_peer(&self, asking: &UserId, term: &str, limit: usize) -> Result<People, Error> {
         let rooms = &self.0.deps.rooms;
         let here = self.0.deps.accounts.server_name();
         // A whole user id says twice where its user is.
         let asked = words(term.strip_suffix(&format!(":{here}")).unwrap_or(term));
         let externals = rooms.is_external(asking.server_name()) || rooms.is_external(here);
-        if externals || letters(&asked) < LETTERS {
+        if externals || letters(&asked) < LETTERS || all_begin(&asked, &words(here.as_str())) {
             return Ok(People::default());
         }
         self.own_people(asking, asked, limit, true).await
@@ -136,22 +138,20 @@ impl Search {
         };
         let reader = self.0.deps.store.read();
         let rooms = rooms_of(&self.0, &reader, asking).await?;
-        let circle = self.circle();
-        let seen = Seen {
-            inner: &self.0,
-            reader: &reader,
-            asking,
-            words: &asked,
-            rooms: &rooms,
-            circle,
-            networked: self.0.deps.rooms.neighbours().is_some(),
+        let (circle, networked) = (self.circle(), self.0.deps.rooms.neighbours().is_some());
+        let seen =
+            Seen { inner: &self.0, reader: &reader, asking, words: &asked, rooms: &rooms, circle, networked };
+        let (turns, looked_at) = if is_local(&self.0.deps.accounts, asking) {
+            (&self.0.turns, LOOKED_AT)
+        } else {
+            (&self.0.peer_turns, LOOKED_AT_FOR_PEERS)
         };
         let mut found = People::default();
         let (mut offset, page) = (0, limit + 10);
-        while offset < LOOKED_AT {
-            let question =
-                Question { words: asked.clone(), rooms: rooms.clone(), circle, local, offset, limit: page };
-            let names = self.ask(index.clone(), move |index| question.ask(index)).await?;
+        loop {
+            let (words, rooms) = (asked.clone(), rooms.clone());
+            let question = Question { words, rooms, circle, networked, local, offset, limit: page };
+            let names = self.ask_in(turns, index.clone(), move |index| question.ask(index)).await?;
             let last = names.len() < page;
             for user in &names {
                 let Some(person) = seen.person(user).await? else { continue };
@@ -161,13 +161,18 @@ impl Search {
                 }
                 found.results.push(person);
             }
-            if last {
-                break;
-            }
             offset += page;
+            if last || offset >= looked_at {
+                found.limited = !last;
+                return Ok(found);
+            }
         }
-        Ok(found)
     }
+}
+
+/// Whether each of some words begins one of others.
+fn all_begin(words: &[String], others: &[String]) -> bool {
+    words.iter().all(|word| others.iter().any(|other| other.starts_with(word.as_str())))
 }
 
 /// Letters of all words, those left out that are the beginning of another one.
@@ -254,6 +259,8 @@ struct Question {
     words: Vec<String>,
     rooms: BTreeSet<RoomNid>,
     circle: Circle,
+    /// There is a directory of the network: see [`Seen::networked`].
+    networked: bool,
     /// Users of this server alone.
     local: bool,
     offset: usize,
@@ -275,16 +282,19 @@ impl Question {
         let places =
             self.rooms.iter().take(ROOMS).map(|nid| Term::from_field_u64(fields.place, nid.0.into()));
         let near = ConstScoreQuery::new(Box::new(TermSetQuery::new(places)), 1.0);
-        let mut circle: Vec<(Occur, Box<dyn Query>)> = vec![
-            (Occur::Should, Box::new(near)),
-            (Occur::Should, is(Term::from_field_u64(fields.standing, OPEN), 0.0)),
-        ];
+        let standing = |value| is(Term::from_field_u64(fields.standing, value), 0.0);
+        let mut open = vec![(Occur::Must, standing(OPEN))];
+        if self.networked {
+            open.push((Occur::Must, standing(LOCAL)));
+        }
+        let mut circle: Vec<(Occur, Box<dyn Query>)> =
+            vec![(Occur::Should, Box::new(near)), (Occur::Should, Box::new(BooleanQuery::new(open)))];
         if self.circle == Circle::Everybody {
-            circle.push((Occur::Should, is(Term::from_field_u64(fields.standing, LOCAL), 0.0)));
+            circle.push((Occur::Should, standing(LOCAL)));
         }
         clauses.push((Occur::Must, Box::new(BooleanQuery::new(circle))));
         if self.local {
-            clauses.push((Occur::Must, is(Term::from_field_u64(fields.standing, LOCAL), 0.0)));
+            clauses.push((Occur::Must, standing(LOCAL)));
         }
         let searcher = index.searcher();
         let best = TopDocs::with_limit(self.limit).and_offset(self.offset).order_by_score();
@@ -388,8 +398,64 @@ pub(crate) async fn members(
 
 #[cfg(test)]
 mod tests {
-    use super::letters;
-    use crate::analyze::words;
+    use super::{Circle, Question, all_begin, letters};
+    use crate::{
+        analyze::words,
+        build::Stage,
+        index::{FORMAT, Index, Op, Progress},
+        schema::PersonDoc,
+    };
+
+    /// Users of other servers who are in forums alone are not proposed where their own servers tell of them.
+    #[test]
+    fn forums_bring_no_strangers_where_their_servers_are_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (index, _) = Index::open(&folder.path().join("search"), 15_000_000).unwrap();
+        let person = |user: &str, local: bool, room: u32| {
+            let (words, rooms) = (words(user).into_iter().collect(), vec![room]);
+            Op::Person(PersonDoc { user: user.to_owned(), words, rooms, open: true, local })
+        };
+        let people = [("@martin:a.fr", true, 1), ("@martin:b.fr", false, 1), ("@martin:c.fr", false, 2)];
+        index.apply(people.map(|(user, local, room)| person(user, local, room)).into()).unwrap();
+        let done = Progress {
+            format: FORMAT,
+            mark: "m".to_owned(),
+            messages: true,
+            position: 1,
+            stage: Stage::Done,
+        };
+        index.commit(&done).unwrap();
+        let found = |networked: bool| {
+            let question = Question {
+                words: words("martin"),
+                rooms: [chappe_store::RoomNid(2)].into(),
+                circle: Circle::Shared,
+                networked,
+                local: false,
+                offset: 0,
+                limit: 10,
+            };
+            let mut found = question.ask(&index).unwrap();
+            found.sort();
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(found(true), ["@martin:a.fr", "@martin:c.fr"]);
+        assert_eq!(found(false).len(), 3);
+    }
+
+    #[test]
+    fn the_name_of_a_server_says_of_nobody_who_they_are() {
+        let here = words("agent.culture.gouv.fr");
+        for (term, is_name) in [
+            ("culture", true),
+            ("cult gouv", true),
+            ("Agent.Culture", true),
+            ("culture martin", false),
+            ("ture", false),
+        ] {
+            assert_eq!(all_begin(&words(term), &here), is_name, "{term}");
+        }
+    }
 
     #[test]
     fn letters_are_of_words_that_say_something() {

@@ -323,7 +323,8 @@ impl Ground {
         let weak_keys = Arc::new(weak_keys());
         let keys = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;
         let registered = registrations::read(config)?;
-        let (own, section) = (server.clone(), config.accounts.clone());
+        let (own, mut section) = (server.clone(), config.accounts.clone());
+        section.forgets_days = config.admin.statistics.keep_days == 0;
         let accounts =
             Accounts::with_appservices(store.clone(), world.clone(), own, section, registered.clone());
         accounts.ensure_senders().await.context("the users of application services")?;

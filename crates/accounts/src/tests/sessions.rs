@@ -218,7 +218,30 @@ async fn who_hangs_up_leaves_no_room_for_more_hashes_than_there_may_be() {
     let hashing = accounts.hash_password("a long password");
     assert!(tokio::time::timeout(Duration::from_millis(20), hashing).await.is_err(), "it takes longer");
     assert!(matches!(accounts.hash_password("a long password").await, Err(Error::Busy)));
-    let _free = accounts.inner.hashing.acquire().await.unwrap();
+    let _free = accounts.inner.hashing.places.acquire().await.unwrap();
+}
+
+#[tokio::test]
+async fn choosing_passwords_and_logging_in_do_not_wait_for_each_other() {
+    let accounts = server_with(|config| {
+        (config.password.memory_kib, config.password.passes) = (8, 1);
+        config.password.policy.minimum_strength = 3;
+    });
+    let new = NewUser {
+        localpart: Some("alice".to_owned()),
+        password: Some("gQ7#vbn2LmX0s".to_owned()),
+        ..NewUser::default()
+    };
+    let alice = accounts.create_user(new).await.unwrap();
+    let everybody = u32::try_from(accounts.inner.estimates.queue.available_permits()).unwrap();
+    let crowd = accounts.inner.estimates.queue.acquire_many(everybody).await.unwrap();
+    accounts.verify_password(&alice, "gQ7#vbn2LmX0s").await.unwrap();
+    let chosen = || accounts.check_password("correct horse battery staple", Vec::new());
+    assert!(matches!(chosen().await, Err(Error::Busy)));
+    drop(crowd);
+    let everybody = u32::try_from(accounts.inner.hashing.queue.available_permits()).unwrap();
+    let _crowd = accounts.inner.hashing.queue.acquire_many(everybody).await.unwrap();
+    chosen().await.unwrap();
 }
 
 #[tokio::test]

@@ -26,13 +26,8 @@ impl Statistics {
         if known.is_some_and(|day| day >= today) {
             return Ok(());
         }
-        let (mut sums, mut people) = (Sums::new(self.0.config.smallest_group), People::default());
+        let mut sums = Sums::new(self.0.config.smallest_group);
         self.look_at_accounts(&reader, today, &mut sums).await?;
-        for (user, usage) in self.0.deps.media.usage(0, u64::MAX).await? {
-            if let Some(domain) = people.domain(&reader, &user, self.server()).await? {
-                sums.add((today, &domain, kinds::MEDIA_BYTES), &user, usage.bytes);
-            }
-        }
         let mut tx = Tx::new();
         tx.expect::<StatisticsDay>(&(), known.as_ref()).put::<StatisticsDay>(&(), &today);
         forget_before(&mut tx, today.saturating_sub(u64::from(self.0.config.keep_days)));
@@ -47,12 +42,19 @@ impl Statistics {
             let page = reader.scan_from::<Users>(&(), &from, PAGE).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             from = format!("{last}\0");
-            let open = page.into_iter().filter(|(_, Json(record))| record.deactivated.is_none());
-            let open: Vec<_> = open.map(|(user, _)| user).collect();
-            let active = reader.get_many::<LastActive>(&open).await?;
+            let (users, open): (Vec<_>, Vec<_>) =
+                page.into_iter().map(|(user, Json(record))| (user, record.deactivated.is_none())).unzip();
+            let active = reader.get_many::<LastActive>(&users).await?;
+            let bytes = self.0.deps.media.bytes_of_all(&users).await?;
             let mut people = People::default();
-            for (user, active) in open.iter().zip(active) {
+            for (((user, is_open), active), bytes) in users.iter().zip(open).zip(active).zip(bytes) {
                 let Some(domain) = people.domain(reader, user, self.server()).await? else { continue };
+                if bytes > 0 {
+                    sums.add((today, &domain, kinds::MEDIA_BYTES), user, bytes);
+                }
+                if !is_open {
+                    continue;
+                }
                 sums.add((today, &domain, kinds::OPEN), user, 1);
                 if active.is_some_and(|day| day + LATELY >= today) {
                     sums.add((today, &domain, kinds::ACTIVE_30_DAYS), user, 1);

@@ -12,7 +12,7 @@ use chappe_store::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{DAY_MS, Statistics, kinds};
+use super::{DAY_MS, Statistics, kinds, sums::join};
 use crate::Error;
 
 /// The domain under which small groups are put together.
@@ -140,8 +140,8 @@ fn shown(rows: impl Iterator<Item = Placed>, smallest: usize) -> Vec<Placed> {
     for ((day, _, kind), figure) in small {
         let other = others.entry((day, OTHERS.to_owned(), kind)).or_default();
         other.count += figure.count;
-        // Everybody belongs to one domain.
-        other.people.extend(figure.people);
+        // Whose address changed on that day is in two domains, and one person all the same.
+        join(&mut other.people, figure.people, smallest);
     }
     shown.extend(others.into_iter().filter(|(_, figure)| figure.people.len() >= smallest));
     shown
@@ -180,8 +180,11 @@ impl Gathered {
 mod tests {
     use super::{Figure, Gathered, Grouping, Placed, shown};
 
+    /// The people of a domain are others than those of one whose name is of another length.
     fn row(day: u64, domain: &str, kind: &str, (count, people): (u64, u32)) -> Placed {
-        ((day, domain.to_owned(), kind.to_owned()), Figure { count, people: (0..people).collect() })
+        let first = u32::try_from(domain.len()).unwrap() * 100;
+        let people = (first..first + people).collect();
+        ((day, domain.to_owned(), kind.to_owned()), Figure { count, people })
     }
 
     fn said(rows: &[Placed], smallest: usize, by: Option<Grouping>) -> Vec<String> {
@@ -211,6 +214,13 @@ mod tests {
         assert_eq!(said(&rows, 5, Some(Grouping::Domain)), ["- (others) m 27", "- big.fr m 150"]);
         assert_eq!(said(&rows, 5, Some(Grouping::Kind)), ["- - m 177"]);
         assert_eq!(said(&rows, 1, Some(Grouping::Kind)), ["- - m 1077"]);
+    }
+
+    #[test]
+    fn people_who_are_in_two_domains_make_no_larger_group() {
+        let rows = [row(0, "a.fr", "m", (7, 3)), row(0, "b.fr", "m", (7, 3))];
+        assert_eq!(said(&rows, 5, None), Vec::<String>::new());
+        assert_eq!(said(&rows, 3, None).len(), 2);
     }
 
     #[test]

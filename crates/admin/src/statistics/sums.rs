@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use chappe_accounts::UserKind;
 use chappe_store::{
     Direction, Json, Reader, Tx,
-    accounts::{Threepids, Users},
+    accounts::{LastActive, Threepids, Users},
     statistics::{Figure, Statistics, StatisticsDay},
 };
 use ring::digest::{SHA256, digest};
@@ -50,7 +50,7 @@ impl Sums {
 }
 
 /// Adds people whom a figure does not have yet, until there are enough.
-fn join(people: &mut Vec<u32>, more: impl IntoIterator<Item = u32>, enough: usize) {
+pub(super) fn join(people: &mut Vec<u32>, more: impl IntoIterator<Item = u32>, enough: usize) {
     for person in more {
         if people.len() < enough && !people.contains(&person) {
             people.push(person);
@@ -69,9 +69,9 @@ pub(super) fn forget_before(tx: &mut Tx, day: u64) {
     tx.delete_between::<Statistics>(&0_u64, &day);
 }
 
-/// Forgets all figures.
+/// Forgets all figures, and when people were here.
 pub(super) fn forget_all(tx: &mut Tx) {
-    tx.delete_prefix::<Statistics>(&()).delete::<StatisticsDay>(&());
+    tx.delete_prefix::<Statistics>(&()).delete::<StatisticsDay>(&()).delete_prefix::<LastActive>(&());
 }
 
 /// Where people belong, as far as it was asked.

@@ -32,7 +32,7 @@ pub(super) async fn handler(
     Anybody(requester): Anybody,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
-    accounts.check_password(&request.new_password, Vec::new()).await?;
+    accounts.check_look(&request.new_password)?;
     let auth = request.auth.as_ref();
     let own = requester.as_ref().and_then(|requester: &Requester| requester.device_id.as_deref());
     let others = if request.logout_devices { OtherDevices::LogOutExcept(own) } else { OtherDevices::Keep };

@@ -6,15 +6,28 @@ use chappe_web::{Origin, Ruma};
 use ruma::api::client::directory::{get_public_rooms, get_public_rooms_filtered};
 use serde_json::{Value, json};
 
-use crate::{error::Result, rates::Limits, requester::Requester};
+use crate::{
+    error::Result,
+    rates::Limits,
+    requester::{Anybody, Requester},
+};
 
 pub(super) async fn all(
     State(rooms): State<Rooms>,
     State(limits): State<Limits>,
     origin: Origin,
+    Anybody(requester): Anybody,
     Ruma(request): Ruma<get_public_rooms::v3::Request>,
 ) -> Result<Json<Value>> {
-    limits.ip("search", origin, |rates| rates.search)?;
+    match &requester {
+        Some(requester) => limits.user("search", requester, |rates| rates.search)?,
+        None => limits.ip("search", origin, |rates| rates.search)?,
+    }
+    // A closed network shows its rooms to its own people alone, and no server asks another one for strangers.
+    let is_elsewhere = request.server.as_ref().is_some_and(|server| server != rooms.server());
+    if requester.is_none() && (is_elsewhere || rooms.neighbours().is_some()) {
+        return Err(chappe_web::Error::missing_token().into());
+    }
     let (limit, since, server) = (request.limit.map(u64::from), request.since, request.server);
     page(&rooms, PublicRoomsRequest { server, limit, since, ..PublicRoomsRequest::default() }).await
 }

@@ -39,13 +39,18 @@ async fn infos(
     if rooms.neighbours().is_none() {
         return Err(chappe_web::Error::unrecognized().into());
     }
-    let mut servers: BTreeMap<OwnedServerName, Vec<OwnedUserId>> = BTreeMap::new();
-    for user in users {
-        servers.entry(user.server_name().to_owned()).or_default().push(user);
-    }
-    let own = servers.remove(accounts.server_name()).unwrap_or_default();
+    let (own, others): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| accounts.is_local(user));
     let mut infos = accounts.user_infos(&own).await?;
-    servers.retain(|server, _| rooms.takes_part(server));
+    let mut servers: BTreeMap<OwnedServerName, Vec<OwnedUserId>> = BTreeMap::new();
+    let members = rooms.network_members();
+    for user in others {
+        // However it is written, a server is asked once.
+        let is_home =
+            |server: &&OwnedServerName| server.as_str().eq_ignore_ascii_case(user.server_name().as_str());
+        if let Some(server) = members.iter().find(is_home) {
+            servers.entry(server.clone()).or_default().push(user);
+        }
+    }
     let asked = servers.into_iter().map(async |(server, users)| remote.user_infos(&server, users).await);
     for answer in join_all(asked).await {
         infos.extend(answer.unwrap_or_default());

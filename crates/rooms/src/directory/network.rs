@@ -34,6 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Letters of a name and of a topic that are kept.
 const NAME: usize = 255;
 const TOPIC: usize = 1_000;
+/// Longest address of a picture, type or join rule, and token of a page, in bytes: rooms with longer ones are left out.
+const ADDRESS: usize = 1_024;
+const WORD: usize = 255;
+const TOKEN: usize = 1_024;
 
 /// The lists of the other servers.
 #[derive(Default)]
@@ -107,6 +111,12 @@ impl Rooms {
         Some(self.0.peers.members()?.into_iter().filter(agents).collect())
     }
 
+    /// The other servers of a closed network, as far as their names are known; empty in an open one.
+    pub fn network_members(&self) -> Vec<OwnedServerName> {
+        let members = self.0.peers.members().unwrap_or_default().into_iter();
+        members.filter(|server| *server != self.0.server).collect()
+    }
+
     /// Whether a server is one of externals, by the access rules of the network.
     pub fn is_external(&self, server: &ServerName) -> bool {
         self.0.config.access.as_ref().is_some_and(|access| access.is_external(server))
@@ -121,10 +131,11 @@ impl Rooms {
         let since = request.since.as_deref().map(Since::<OwnedRoomId>::parse).transpose()?;
         self.renew_lists(servers).await;
         let own = self.listed(&RoomNetwork::All, None).await?;
-        let lists = self.0.lists.all(servers, self.0.world.instant());
-        let mut known: BTreeSet<&RoomId> = own.iter().map(|(_, _, summary)| &*summary.room.room_id).collect();
-        let mut rooms: Vec<PublicRoomsChunk> =
+        let own: Vec<PublicRoomsChunk> =
             own.iter().map(|(_, _, summary)| summary.room.clone().into()).collect();
+        let lists = self.0.lists.all(servers, self.0.world.instant());
+        let mut known: BTreeSet<&RoomId> = own.iter().map(|room| &*room.room_id).collect();
+        let mut rooms: Vec<&PublicRoomsChunk> = own.iter().collect();
         let at_home =
             |server: &ServerName, room: &PublicRoomsChunk| room.room_id.server_name() == Some(server);
         // What a room is called, its own server knows best.
@@ -132,18 +143,18 @@ impl Rooms {
             for (server, list) in &lists {
                 for room in list.iter().filter(|room| at_home(server, room) == home) {
                     if known.insert(&room.room_id) {
-                        rooms.push(room.clone());
+                        rooms.push(room);
                     }
                 }
             }
         }
         let total = rooms.len() as u64;
         rooms.retain(|room| matches(&request.filter, room));
+        rooms.sort_unstable_by_key(|room| (Reverse(room.num_joined_members), &*room.room_id));
         let place =
-            |room: &PublicRoomsChunk| (Reverse(u64::from(room.num_joined_members)), room.room_id.clone());
-        rooms.sort_by_cached_key(place);
+            |room: &&PublicRoomsChunk| (Reverse(u64::from(room.num_joined_members)), room.room_id.clone());
         let (range, next, prev) = page_of(&rooms, since, request.limit, place);
-        let chunk = rooms[range].to_vec();
+        let chunk = rooms[range].iter().map(|room| (*room).clone()).collect();
         Ok(PublicRooms { chunk, next_batch: next, prev_batch: prev, total: Some(total) })
     }
 
@@ -189,20 +200,56 @@ impl Rooms {
                 }
             };
             let page = answer.chunk.into_iter().take(PAGE as usize);
-            rooms.extend(page.map(shortened));
-            if answer.next_batch.is_none() {
+            rooms.extend(page.filter_map(shortened));
+            request.since = answer.next_batch.filter(|token| token.len() <= TOKEN);
+            if request.since.is_none() {
                 break;
             }
-            request.since = answer.next_batch;
         }
         Some(rooms)
     }
 }
 
-/// A room as it is kept.
-fn shortened(mut room: PublicRoomsChunk) -> PublicRoomsChunk {
+/// A room as it is kept; none of which something is too long that cannot be cut.
+fn shortened(mut room: PublicRoomsChunk) -> Option<PublicRoomsChunk> {
+    let picture = room.avatar_url.as_ref().map_or(0, |url| url.as_str().len());
+    let kind = room.room_type.as_ref().map_or(0, |kind| kind.as_str().len());
+    if picture > ADDRESS || kind > WORD || room.join_rule.as_str().len() > WORD {
+        return None;
+    }
     let cut = |text: String, most: usize| text.chars().take(most).collect::<String>();
     room.name = room.name.map(|name| cut(name, NAME));
     room.topic = room.topic.map(|topic| cut(topic, TOPIC));
-    room
+    Some(room)
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::directory::PublicRoomsChunk;
+    use serde_json::{Value, json};
+
+    use super::shortened;
+
+    #[test]
+    fn rooms_are_kept_that_say_little() {
+        let room = |more: (&str, String)| -> PublicRoomsChunk {
+            let mut room = json!({
+                "room_id": "!a:b.test", "num_joined_members": 1, "world_readable": false, "guest_can_join": false,
+            });
+            room[more.0] = Value::from(more.1);
+            serde_json::from_value(room).unwrap()
+        };
+        for (field, fits, text) in [
+            ("name", true, "x".repeat(9_999)),
+            ("topic", true, "x".repeat(9_999)),
+            ("avatar_url", true, format!("mxc://b.test/{}", "x".repeat(900))),
+            ("avatar_url", false, format!("mxc://b.test/{}", "x".repeat(9_999))),
+            ("join_rule", false, "x".repeat(9_999)),
+            ("room_type", false, "x".repeat(9_999)),
+        ] {
+            let kept = shortened(room((field, text)));
+            assert_eq!(kept.is_some(), fits, "{field}");
+            assert!(kept.is_none_or(|room| serde_json::to_string(&room).unwrap().len() < 1_200), "{field}");
+        }
+    }
 }

@@ -77,6 +77,10 @@ async fn row_25_passwords_that_are_easy_to_guess_are_refused() {
         let answer = server.call(&alice.token, "POST", "/account/password", change(weak)).await;
         answer.refused(400, "M_WEAK_PASSWORD");
     }
+    // Whoever shows neither a token nor a mail costs no estimate.
+    let nobody =
+        server.call("", "POST", "/account/password", json!({ "new_password": "password1234" })).await;
+    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{}", nobody.text);
     let weak = json!({ "password": "password1234" });
     server.call("", "POST", "/register", weak).await.refused(400, "M_WEAK_PASSWORD");
     server.call(&alice.token, "POST", "/account/password", change("correct horse battery staple")).await.ok();

@@ -1,6 +1,10 @@
 //! Rows 67 to 72 and 74: the directory of people and rooms of the whole network.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -228,6 +232,15 @@ async fn row_70_externals_find_nobody_and_no_rooms() {
         let page = paul.ok("GET", path, Value::Null).await;
         assert_eq!((&page["chunk"], &page["total_room_count_estimate"]), (&json!([]), &json!(0)), "{path}");
     }
+    // Strangers are no better off, and nobody asks for them elsewhere.
+    for place in [&a, &e] {
+        for path in ["/publicRooms", "/publicRooms?server=a.test"] {
+            let (status, said) = place.call("", "GET", path, Value::Null).await;
+            assert_eq!((status.as_u16(), &said["errcode"]), (401, &json!("M_MISSING_TOKEN")), "{said}");
+        }
+    }
+    let page = alice.ok("GET", "/publicRooms", Value::Null).await;
+    assert_eq!(names(&page), ["Cantine"]);
     // Agents do not find externals either, and who asks from another server of externals gets nothing.
     assert_eq!(alice.finds("durand").await, Vec::<String>::new());
     let body = json!({ "requester": "@eve:x.test", "search_term": "alice" });
@@ -264,6 +277,7 @@ async fn row_71_another_server_asks_for_those_whom_its_user_may_find() {
         ("test", false),
         ("a test", false),
         ("ali:a.test", false),
+        ("martin test", false),
         ("bob.martin", false),
     ] {
         let (status, found) = ask(&a, "p.test", PEOPLE, question(term)).await;
@@ -395,11 +409,19 @@ async fn row_72_how_accounts_stand_here_and_elsewhere() {
     assert_eq!((status.as_u16(), &said["errcode"]), (400, &json!("M_INVALID_PARAM")));
     // What a server says of users of others is not passed on.
     let told = json!({ "@hal:h.test": info(false, false), (&bob.id): info(false, false) });
-    let liar = Router::new().route(INFOS, post(async move || Json(told.clone())));
-    let liar = stranger(&net, "h.test", liar);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let listening = Arc::clone(&heard);
+    let answer = async move |Json(asked): Json<Value>| {
+        listening.lock().unwrap().push(asked["user_ids"].as_array().unwrap().len());
+        Json(told.clone())
+    };
+    let liar = stranger(&net, "h.test", Router::new().route(INFOS, post(answer)));
     let asked = json!({ "user_ids": ["@hal:h.test", "@hel:h.test", bob.id] });
     let expected = json!({ "@hal:h.test": info(false, false), (&bob.id): info(true, false) });
     assert_eq!(alice.ok("POST", MANY, asked).await, expected);
+    let written = json!({ "user_ids": ["@hal:h.test", "@hal:H.test", "@hal:h.TEST"] });
+    alice.ok("POST", MANY, written).await;
+    assert_eq!(*heard.lock().unwrap(), [2, 3], "a server is asked once, however its name is written");
     liar.kill();
 }
 

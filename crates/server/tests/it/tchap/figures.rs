@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chappe_store::accounts::LastActive;
 use serde_json::{Value, json};
 
 use super::ministry::{Agent, DAY, Ministry, PASSWORD};
@@ -102,6 +103,9 @@ async fn what_happens_is_counted_once_and_small_groups_are_not_shown() {
     let all = server.call(&admin.token, "GET", &format!("{FIGURES}?by=domain"), Value::Null).await.ok();
     assert_eq!(all["figures"], json!([]), "a larger group is wanted now");
     server.again(DAY, |text| text.replace("smallest_group = 4", "keep_days = 0")).await;
+    server.call(&alice.token, "GET", "/account/whoami", Value::Null).await.ok();
+    server.accounts.flush_seen().await.unwrap();
+    assert_eq!(server.accounts.read().scan_all::<LastActive>(&()).await.unwrap(), []);
     server.again(DAY, |text| text.replace("keep_days = 0", "smallest_group = 1")).await;
     let all = server.call(&admin.token, "GET", &format!("{FIGURES}?by=kind"), Value::Null).await.ok();
     assert!(!all.to_string().contains("message"), "forgotten while nothing was counted: {all}");

@@ -49,7 +49,7 @@ impl Ministry {
     /// A server on a network.
     pub(super) async fn on(net: &FakeNet, name: &'static str, more: &str) -> Self {
         let (folder, mails) = (tempfile::tempdir().unwrap(), Mails::start().await);
-        let text = host::configuration(name, folder.path(), &format!("{}{more}", mails.section(name)));
+        let text = host::configuration(name, folder.path(), &format!("{more}\n{}", mails.section(name)));
         let seed = name.bytes().map(u64::from).sum();
         let (db, world) = (Db::new(Memory::default()), World::fake(Fake::new(name, seed, net)));
         let (house, router) = begin(&text, &world, &db, (net, name)).await;
