@@ -40,14 +40,23 @@ type Error = chappe_store::Error;
 type ByUser = HashMap<OwnedUserId, Arc<Signal>>;
 type ByRoom = HashMap<RoomNid, BTreeMap<OwnedUserId, Arc<Signal>>>;
 
+/// What changed the end of a room.
+#[derive(Default)]
+struct Changes {
+    /// The last of it, what was taken away included, oldest first.
+    all: VecDeque<Position>,
+    /// The last event.
+    event: Option<Position>,
+}
+
 /// The attached users and the follower that wakes them.
 pub(crate) struct Wake {
     store: Store,
     world: World,
     users: RwLock<ByUser>,
     rooms: RwLock<ByRoom>,
-    /// The last events of each room since `born`, oldest first.
-    events: RwLock<HashMap<RoomNid, VecDeque<Position>>>,
+    /// What changed the end of each room since `born`.
+    events: RwLock<HashMap<RoomNid, Changes>>,
     /// The last receipt of each room since `born`.
     receipts: RwLock<HashMap<RoomNid, Position>>,
     /// The last sticky event of each room that has any; none until they are loaded.
@@ -136,23 +145,28 @@ impl Wake {
     /// Whether anything happened in a room after a position. Before this process's time: maybe, so yes.
     pub(crate) fn room_changed(&self, nid: RoomNid, after: Position) -> bool {
         let events = self.events.read();
-        let last_event = events.get(&nid).and_then(|events| events.back()).copied();
+        let last_event = events.get(&nid).and_then(|changes| changes.all.back()).copied();
         let last_receipt = self.receipts.read().get(&nid).copied();
         after < self.born || last_event.max(last_receipt).is_some_and(|last| last > after)
     }
 
-    /// The commit of the last event of a room up to `at`, or the one at which this process began if there was none
+    /// The commit that last changed the end of a room up to `at`, or the one at which this process began if there was none
     /// since; `None` if the room has gone on so much that it is forgotten.
     pub(crate) fn last_event(&self, nid: RoomNid, at: Position) -> Option<Position> {
         let events = self.events.read();
-        let Some(events) = events.get(&nid) else { return Some(self.born) };
+        let Some(events) = events.get(&nid).map(|changes| &changes.all) else { return Some(self.born) };
         let last = events.iter().rev().find(|position| **position <= at);
         last.copied().or((events.len() < LAST_EVENTS).then_some(self.born))
     }
 
     fn note_event(&self, nid: RoomNid, at: Position) {
+        self.note_change(nid, at);
+        self.events.write().entry(nid).or_default().event = Some(at);
+    }
+
+    fn note_change(&self, nid: RoomNid, at: Position) {
         let mut events = self.events.write();
-        let events = events.entry(nid).or_default();
+        let events = &mut events.entry(nid).or_default().all;
         if events.back() == Some(&at) {
             return;
         }
@@ -170,7 +184,7 @@ impl Wake {
 
     /// The commit of the last event of a room, if there was one since this process began.
     pub(crate) fn last_event_known(&self, nid: RoomNid) -> Option<Position> {
-        self.events.read().get(&nid).and_then(|events| events.back()).copied()
+        self.events.read().get(&nid).and_then(|changes| changes.event)
     }
 
     /// The attached users of a room.
@@ -348,8 +362,8 @@ impl Wake {
                 }
             }
             LogEntry::Purged { room, .. } => {
-                // The end of the room is loaded anew.
-                self.note_event(RoomNid(*room), at);
+                // The end of the room is loaded anew. Nothing has happened there.
+                self.note_change(RoomNid(*room), at);
             }
             LogEntry::Member { room, user } => {
                 let nid = RoomNid(*room);
@@ -498,7 +512,7 @@ mod tests {
     use std::time::Duration;
 
     use chappe_kv::{Db, Memory};
-    use chappe_store::{Position, Store};
+    use chappe_store::{Entry, LogEntry, Position, RoomNid, Store};
     use chappe_world::{Fake, FakeNet, World};
     use ruma::user_id;
 
@@ -518,5 +532,24 @@ mod tests {
         drop(syncing);
         wake.detach(user, since);
         assert_eq!(wake.attached(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_away_is_no_activity_but_the_end_is_loaded_anew() {
+        let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
+        let wake = Wake::new(Store::new(Db::new(Memory::default())), world, Position(5));
+        let (reader, nid) = (wake.store.read(), RoomNid(7));
+        let at = |position: u64, what: LogEntry| Entry { position: Position(position), what };
+        let gone = || LogEntry::Purged { room: 7, events: vec![1] };
+        wake.handle(&reader, &at(6, gone())).await.unwrap();
+        assert_eq!(
+            (wake.last_event_known(nid), wake.last_event(nid, Position(6))),
+            (None, Some(Position(6)))
+        );
+        let said = LogEntry::Event { room: 7, event: 2, member: None, local: true, sticky: false };
+        wake.handle(&reader, &at(7, said)).await.unwrap();
+        wake.handle(&reader, &at(8, gone())).await.unwrap();
+        assert_eq!(wake.last_event_known(nid), Some(Position(7)));
+        assert_eq!(wake.last_event(nid, Position(8)), Some(Position(8)));
     }
 }

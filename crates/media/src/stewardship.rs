@@ -111,10 +111,19 @@ impl Media {
     async fn try_delete(&self, server: &ServerName, id: &str) -> Result<(), Error> {
         let key = (server.to_owned(), id.to_owned());
         let medium = self.known(server, id).await?.ok_or(Error::NotFound)?;
+        self.delete_with(Tx::new(), key, medium).await
+    }
+
+    /// Deletes a medium as it was found, in one commit with what `tx` holds.
+    pub(crate) async fn delete_with(
+        &self,
+        mut tx: Tx,
+        key: (OwnedServerName, String),
+        medium: Medium,
+    ) -> Result<(), Error> {
         let reader = self.0.store.read();
         let thumbnails = reader.scan::<Thumbnails>(&key, Direction::Forward, usize::MAX).await?;
         drop(reader);
-        let mut tx = Tx::new();
         tx.expect::<Table>(&key, Some(&Json(medium.clone()))).delete::<Table>(&key);
         tx.delete_prefix::<Thumbnails>(&key).delete::<MediaAccess>(&key);
         if let Some(hash) = medium.sha256 {

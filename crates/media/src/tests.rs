@@ -424,6 +424,31 @@ async fn what_expired_events_named_goes_unless_another_event_names_it() {
 }
 
 #[tokio::test]
+async fn what_an_administrator_has_said_something_of_does_not_go() {
+    let house = house(Config::default()).await;
+    let (media, there, admin) = (&house.media, server_name!("b.test"), user_id!("@admin:a.test"));
+    get(media, "b.test", "there").await.unwrap();
+    let own = media.upload(alice("text/plain"), body(b"x")).await.unwrap().media_id().unwrap().to_owned();
+    media.protect(&own, true).await.unwrap();
+    for id in ["there", "not here"] {
+        assert!(media.quarantine(there, id, admin).await.unwrap());
+    }
+    let mut tx = Tx::new();
+    tx.put::<MediaUnused>(&(server_name!("a.test").to_owned(), own.clone()), &());
+    for id in ["there", "not here"] {
+        tx.put::<MediaUnused>(&(there.to_owned(), id.to_owned()), &());
+    }
+    media.0.store.commit(tx).await.unwrap();
+    assert_eq!(media.remove_unnamed().await.unwrap(), 0);
+    assert!(media.info(server_name!("a.test"), &own).await.unwrap().is_some());
+    for id in ["there", "not here"] {
+        assert!(media.info(there, id).await.unwrap().unwrap().medium.quarantined_by.is_some());
+        assert!(matches!(get(media, "b.test", id).await, Err(Error::NotFound)));
+    }
+    assert!(media.0.store.read().scan_all::<MediaUnused>(&()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn too_large_media_of_other_servers_are_not_kept() {
     let house = house(Config { max_remote_bytes: 7, ..Config::default() }).await;
     assert!(matches!(get(&house.media, "b.test", "there").await, Err(Error::RemoteTooLarge)));

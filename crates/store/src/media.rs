@@ -42,6 +42,13 @@ pub struct Medium {
     pub protected: bool,
 }
 
+impl Medium {
+    /// Whether it may go once nothing names it: there is a file, which no administrator has said something of.
+    pub fn may_go_unnamed(&self) -> bool {
+        self.blob.is_some() && self.quarantined_by.is_none() && !self.protected
+    }
+}
+
 /// Bytes that are given to nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantine {

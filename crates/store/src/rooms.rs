@@ -48,7 +48,7 @@ impl Value for RoomNid {
 /// ([`Tx::replace_head`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomHead {
-    /// The last commit that replaced this head.
+    /// The last commit that replaced this head, those aside which only took away what has expired.
     pub position: Position,
     /// The room's version, as its create event says.
     pub version: RoomVersionId,
@@ -362,10 +362,16 @@ impl Tx {
         self.put_stamped::<RoomHeads>(&nid, &rest)
     }
 
-    /// Puts the next head. Conflict if `old` is no longer the head. `new.position` is ignored: the commit's is stored.
+    /// Puts the next head. Conflict if `old` is no longer the head. `new.position` is ignored: the commit's is stored,
+    /// or the old one where nothing but [`RoomHead::keeping`] is new, as nothing has happened in the room.
     pub fn replace_head(&mut self, nid: RoomNid, old: &RoomHead, new: &RoomHead) -> &mut Self {
         self.expect::<RoomHeads>(&nid, Some(old));
-        self.move_expiry(nid, old.keeping.due, new.keeping.due).put_head(nid, new)
+        self.move_expiry(nid, old.keeping.due, new.keeping.due);
+        let quiet = RoomHead { keeping: new.keeping, ..old.clone() };
+        if new.keeping != old.keeping && *new == quiet {
+            return self.put::<RoomHeads>(&nid, &quiet);
+        }
+        self.put_head(nid, new)
     }
 
     fn move_expiry(&mut self, nid: RoomNid, old: u64, new: u64) -> &mut Self {

@@ -7,7 +7,7 @@ use chappe_rules::{
     auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
 };
 use chappe_store::{EventMeta, EventNum, StateChange, StateRef, Status, state::StateKey};
-use ruma::events::StateEventType;
+use ruma::events::{StateEventType, TimelineEventType};
 
 use super::{Before, Complete};
 use crate::{
@@ -69,7 +69,11 @@ impl Complete {
         let before = match staged {
             Some((at, _)) => StateBefore { at, committed: true },
             None => {
-                let before = desk.state_before(&placing.prev, &self.before).await?;
+                let before = if by == By::Then && self.creates(&desk).await? {
+                    StateBefore { at: StateRef::EMPTY, committed: true }
+                } else {
+                    desk.state_before(&placing.prev, &self.before).await?
+                };
                 let (settled, before) = desk.with_claimed(before, &self.pdu).await?;
                 desk = settled;
                 before
@@ -82,6 +86,15 @@ impl Complete {
             By::ThenAndNow => self.verdict(&desk, before.at, goes_on).await?,
         };
         Ok(Some(Judged { desk, placing, before, staged: staged.map(|(_, after)| after), verdict }))
+    }
+
+    /// Whether it is the event that created the room, which comes with the oldest history.
+    async fn creates(&self, desk: &Desk<'_>) -> Result<bool> {
+        if *self.pdu.kind() != TimelineEventType::RoomCreate || !self.pdu.prev_events().is_empty() {
+            return Ok(false);
+        }
+        let create = desk.current(StateEventType::RoomCreate, "").await?;
+        Ok(create.is_some_and(|create| create.event_id() == self.pdu.event_id()))
     }
 
     async fn placing(&self, desk: &Desk<'_>, stored: Option<EventNum>) -> Result<Placing> {

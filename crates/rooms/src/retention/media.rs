@@ -44,7 +44,8 @@ impl Desk<'_> {
         }
         for (server, id) in named_media(pdu.content()) {
             if pdu.state_key().is_none() || server == self.inner.server {
-                self.tx.put::<MediaUses>(&(server, id, self.nid, num), &());
+                self.tx.put::<MediaUses>(&(server.clone(), id.clone(), self.nid, num), &());
+                self.tx.delete::<MediaUnused>(&(server, id));
             }
         }
     }
@@ -79,10 +80,13 @@ impl View<'_> {
     async fn may_go(&self, pdu: &Pdu, server: &OwnedServerName, id: &str, since: u64) -> Result<bool> {
         let key = (server.clone(), id.to_owned());
         let Some(Json(medium)) = self.reader.get::<Media>(&key).await? else { return Ok(false) };
+        if medium.created < since || !medium.may_go_unnamed() {
+            return Ok(false);
+        }
         if *server != self.inner.server {
             return Ok(true);
         }
-        if medium.uploader.as_deref() != Some(pdu.sender()) || medium.created < since || medium.protected {
+        if medium.uploader.as_deref() != Some(pdu.sender()) {
             return Ok(false);
         }
         match self.inner.accounts.profile(&self.reader, pdu.sender()).await {

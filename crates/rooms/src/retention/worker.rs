@@ -73,17 +73,17 @@ impl Rooms {
 
     /// Takes away what is due. Gives when there is more.
     pub(crate) async fn expire_due(&self) -> Result<Option<u64>> {
-        while self.tell_some().await? {}
-        loop {
-            let next = self.0.store.read().next_expiries(1).await?;
-            let Some((due, nid)) = next.first().copied().filter(|_| !self.0.world.is_stopping()) else {
+        let mut telling = true;
+        while !self.0.world.is_stopping() {
+            telling = telling && self.tell_some().await?;
+            let next = self.0.store.read().next_expiries(1).await?.first().copied();
+            let Some((_, nid)) = next.filter(|(due, _)| *due <= self.0.world.now()) else {
+                if telling {
+                    continue;
+                }
                 self.0.expired.behind.store(0, Relaxed);
-                return Ok(None);
+                return Ok(next.map(|(due, _)| due));
             };
-            if due > self.0.world.now() {
-                self.0.expired.behind.store(0, Relaxed);
-                return Ok(Some(due));
-            }
             match self.expire_some(nid).await {
                 Ok((gone, _)) => self.0.world.sleep(Duration::from_millis(gone * 1_000 / PER_SECOND)).await,
                 // Somebody else was first.
@@ -95,6 +95,7 @@ impl Rooms {
                 }
             }
         }
+        Ok(None)
     }
 
     /// Takes away what has expired in a room, now. Gives how many events that were.

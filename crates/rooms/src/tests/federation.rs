@@ -84,6 +84,24 @@ async fn older_history_is_fetched() {
     same_state(&a, &b, &id).await;
 }
 
+/// History ends with the event that created the room: nothing is asked for any more.
+#[tokio::test]
+async fn history_is_fetched_to_its_beginning() {
+    for version in ["1", "6", "11", "12"] {
+        let net = Net::default();
+        let (a, b, id) = joined(&net, version).await;
+        assert!(b.fetch_older(&id, 50).await.unwrap() > 3);
+        let view = b.view(&id).await.unwrap();
+        assert!(view.reader.gaps(view.nid).await.unwrap().is_empty(), "version {version}");
+        let first = view.reader.timeline_forward(view.nid, i64::MIN, 1).await.unwrap();
+        let first = view.load_one(first[0].num).await.unwrap();
+        assert_eq!(first.pdu.kind().to_string(), "m.room.create");
+        assert_eq!(view.head.extremities.len(), 1);
+        drop(view);
+        same_state(&a, &b, &id).await;
+    }
+}
+
 #[tokio::test]
 async fn an_invite_crosses_servers_and_is_taken_or_turned_down() {
     let net = Net::default();
