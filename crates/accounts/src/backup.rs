@@ -200,11 +200,8 @@ impl Accounts {
             return Err(Error::TooLarge("request"));
         }
         retry!({
+            let old = self.counted(user, version).await?;
             let reader = self.store().read();
-            let (latest, old) = current(&reader, user).await?.ok_or(NO_BACKUP)?;
-            if latest != version {
-                return Err(Error::WrongBackupVersion { current: latest.to_string() });
-            }
             let rows: Vec<_> = new
                 .iter()
                 .map(|(room, session, ..)| (user.to_owned(), version, room.clone(), session.clone()))
@@ -280,11 +277,8 @@ impl Accounts {
     ) -> Result<BackupKeysChange, Error> {
         let version = number(version)?;
         retry!({
+            let old = self.counted(user, version).await?;
             let reader = self.store().read();
-            let (latest, old) = current(&reader, user).await?.ok_or(NO_BACKUP)?;
-            if latest != version {
-                return Err(Error::WrongBackupVersion { current: latest.to_string() });
-            }
             let mut tx = Tx::new();
             let key = (user.to_owned(), version);
             let (count, bytes) = match (room, session) {
@@ -295,7 +289,7 @@ impl Accounts {
                 }
                 (Some(room), None) => {
                     tx.delete_prefix::<BackupKeys>(&(user.to_owned(), version, room.to_owned()));
-                    of_room(&reader, &key, room).await?
+                    sum(&reader, &key, Some(room)).await?
                 }
                 (None, _) => {
                     tx.delete_prefix::<BackupKeys>(&key);
@@ -313,6 +307,27 @@ impl Accounts {
             }
             Ok(BackupKeysChange { etag: head.etag.to_string(), count: head.count })
         })
+    }
+
+    /// A version, if it takes keys; the bytes of one written before they were counted are counted now.
+    /// [`Error::WrongBackupVersion`], [`Error::NotFound`].
+    async fn counted(&self, user: &UserId, version: u64) -> Result<Backup, Error> {
+        let reader = self.store().read();
+        let (latest, old) = current(&reader, user).await?.ok_or(NO_BACKUP)?;
+        if latest != version {
+            return Err(Error::WrongBackupVersion { current: latest.to_string() });
+        }
+        if old.bytes > 0 || old.count == 0 {
+            return Ok(old);
+        }
+        let key = (user.to_owned(), version);
+        let (_, bytes) = sum(&reader, &key, None).await?;
+        drop(reader);
+        let new = Backup { bytes, ..old.clone() };
+        let mut tx = Tx::new();
+        tx.expect::<Backups>(&key, Some(&Json(old))).put::<Backups>(&key, &Json(new.clone()));
+        self.store().commit(tx).await?;
+        Ok(new)
     }
 }
 
@@ -357,15 +372,15 @@ async fn page(
     })
 }
 
-/// Number and bytes of the keys of one room.
-async fn of_room(
+/// Number and bytes of the keys of a version, or of one room of it.
+async fn sum(
     reader: &Reader<'_>,
     backup: &(OwnedUserId, u64),
-    room: &RoomId,
+    room: Option<&RoomId>,
 ) -> Result<(u64, u64), Error> {
     let (mut count, mut bytes, mut behind) = (0, 0, None);
     loop {
-        let rows = page(reader, backup, Some(room), behind, PAGE).await?;
+        let rows = page(reader, backup, room, behind, PAGE).await?;
         count += rows.len() as u64;
         bytes += rows.iter().map(|(_, key)| key.len() as u64).sum::<u64>();
         match rows.into_iter().next_back() {

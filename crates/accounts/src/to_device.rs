@@ -25,6 +25,8 @@ pub(crate) const ALTOGETHER: usize = 64 << 20;
 const REMEMBERED: u64 = 7 * 24 * 3600 * 1000;
 /// Messages removed at once from an inbox that is full.
 const TRIMMED: usize = 200;
+/// Pages of as many messages looked through for those to be removed.
+const PAGES: usize = 20;
 
 /// Which devices of one user get which content.
 #[derive(Clone, Debug)]
@@ -155,18 +157,24 @@ impl Accounts {
             let count = usize::try_from(count.unwrap_or(0)).unwrap_or(0);
             if count >= self.config().limits.to_device {
                 self.trim(inbox).await?;
-                tracing::warn!(user = %inbox.0, device = %inbox.1, "inbox full, the oldest messages are dropped");
+                tracing::warn!(user = %inbox.0, device = %inbox.1, "inbox full, messages of who sent most are dropped");
             }
         }
         Ok(())
     }
 
-    /// Removes the oldest messages of those who have most in an inbox, so that nobody pushes out what others sent.
+    /// Removes messages of those who have most in an inbox, so that nobody pushes out what others sent.
     async fn trim(&self, inbox: &Inbox) -> Result<(), Error> {
         retry!({
             let reader = self.store().read();
             let mut counts = reader.scan_all::<ToDeviceSenders>(inbox).await?;
-            counts.sort_by_key(|(_, count)| Reverse(*count));
+            let mut totals = BTreeMap::<String, i64>::new();
+            for ((_, _, sender), count) in &counts {
+                *totals.entry(self.source(sender).to_owned()).or_default() += count;
+            }
+            counts.sort_by_cached_key(|((_, _, sender), count)| {
+                (Reverse(totals.get(self.source(sender)).copied()), Reverse(*count))
+            });
             let (mut found, mut most) = (0, BTreeSet::new());
             for ((_, _, sender), count) in counts {
                 if found < TRIMMED {
@@ -174,9 +182,57 @@ impl Accounts {
                     most.insert(sender);
                 }
             }
-            let oldest = oldest_of(&reader, inbox, &most).await?;
-            self.remove_letters(&reader, inbox, oldest).await
+            let doomed = self.letters_of(&reader, inbox, &most).await?;
+            self.remove_letters(&reader, inbox, doomed).await
         })
+    }
+
+    /// For whom a message counts in an inbox that is full: a user of this server, or the whole of another one, which can
+    /// make up as many users as it likes.
+    fn source<'a>(&self, sender: &'a UserId) -> &'a str {
+        if sender.server_name() == self.server_name() {
+            sender.as_str()
+        } else {
+            sender.server_name().as_str()
+        }
+    }
+
+    /// The oldest messages of some senders, as many as are removed at once. If many of others lie before them, the newest
+    /// of their sources, which filled the inbox; the oldest of anybody if there are none.
+    async fn letters_of(
+        &self,
+        reader: &Reader<'_>,
+        inbox: &Inbox,
+        senders: &BTreeSet<OwnedUserId>,
+    ) -> Result<Rows, Error> {
+        let theirs =
+            |(_, event): &(_, Vec<u8>)| sender_of(event).is_some_and(|sender| senders.contains(&sender));
+        let mut found = Rows::new();
+        let mut from = (inbox.0.clone(), inbox.1.clone(), 0, 0);
+        let mut ended = false;
+        for _ in 0..PAGES {
+            let page = reader.scan_from::<ToDevice>(inbox, &from, TRIMMED).await?;
+            ended = page.len() < TRIMMED;
+            if let Some((last, _)) = page.last() {
+                from = (last.0.clone(), last.1.clone(), last.2, last.3.saturating_add(1));
+            }
+            found.extend(page.into_iter().filter(theirs).take(TRIMMED - found.len()));
+            if ended || found.len() == TRIMMED {
+                break;
+            }
+        }
+        if !ended && found.len() < TRIMMED {
+            let sources: BTreeSet<_> = senders.iter().map(|sender| self.source(sender)).collect();
+            let theirs =
+                |event: &[u8]| sender_of(event).is_some_and(|sender| sources.contains(self.source(&sender)));
+            let newest = reader.scan::<ToDevice>(inbox, Direction::Backward, TRIMMED).await?;
+            let newest = newest.into_iter().filter(|(key, event)| *key >= from && theirs(event));
+            found.extend(newest.take(TRIMMED - found.len()));
+        }
+        if found.is_empty() {
+            found = reader.scan::<ToDevice>(inbox, Direction::Forward, TRIMMED).await?;
+        }
+        Ok(found)
     }
 
     async fn remove_letters(&self, reader: &Reader<'_>, inbox: &Inbox, rows: Rows) -> Result<(), Error> {
@@ -264,30 +320,6 @@ impl Accounts {
             }
         }
     }
-}
-
-/// The oldest messages of some senders, as many as are removed at once; of anybody if there are none.
-async fn oldest_of(
-    reader: &Reader<'_>,
-    inbox: &Inbox,
-    senders: &BTreeSet<OwnedUserId>,
-) -> Result<Rows, Error> {
-    let mut found = Rows::new();
-    let mut from = (inbox.0.clone(), inbox.1.clone(), 0, 0);
-    loop {
-        let page = reader.scan_from::<ToDevice>(inbox, &from, TRIMMED).await?;
-        let last = page.last().map(|(key, _)| key.clone()).filter(|_| page.len() == TRIMMED);
-        let theirs = |event: &[u8]| sender_of(event).is_some_and(|sender| senders.contains(&sender));
-        found.extend(page.into_iter().filter(|(_, event)| theirs(event)).take(TRIMMED - found.len()));
-        match last {
-            Some(last) if found.len() < TRIMMED => from = (last.0, last.1, last.2, last.3.saturating_add(1)),
-            _ => break,
-        }
-    }
-    if found.is_empty() {
-        found = reader.scan::<ToDevice>(inbox, Direction::Forward, TRIMMED).await?;
-    }
-    Ok(found)
 }
 
 fn sender_of(event: &[u8]) -> Option<OwnedUserId> {

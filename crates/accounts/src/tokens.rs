@@ -337,7 +337,7 @@ impl Accounts {
     }
 
     /// Ends devices as an administrator does: the log-ins of the browsers in which they were granted, with which they could
-    /// come back, end too. Where it is not known which those are, all of the user do.
+    /// come back, end too. Where it is not known which those are, or a browser has logged in anew since, all of the user do.
     pub async fn shut_out(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<(), Error> {
         let done = retry!({
             let reader = self.store().read();
@@ -345,12 +345,15 @@ impl Accounts {
             let heads = reader.get_many::<Devices>(&keys).await?;
             let mut tx = Tx::new();
             self.draft_device_ends(&reader, &mut tx, user, devices).await?;
-            let grants = heads.into_iter().flatten().filter_map(|Json(head)| head.oauth);
-            let browsers: Vec<_> = grants.map(|grant| grant.browser).collect();
-            for browser in browsers.iter().flatten() {
-                tx.delete::<BrowserSessions>(browser);
+            let mut all_known = true;
+            for Json(head) in heads.into_iter().flatten() {
+                let browser = head.oauth.and_then(|grant| grant.browser);
+                all_known &= match browser {
+                    Some(browser) => self.draft_browser_end(&reader, &mut tx, &browser).await?,
+                    None => false,
+                };
             }
-            if browsers.contains(&None) {
+            if !all_known {
                 tx.add::<LogOuts>(&user.to_owned(), 1);
             }
             drop(reader);
@@ -359,6 +362,18 @@ impl Accounts {
         });
         self.inner.cache.forget(user);
         done
+    }
+
+    /// Ends the log-in of a browser; false if it is over.
+    async fn draft_browser_end(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        browser: &[u8; 32],
+    ) -> Result<bool, Error> {
+        let session = reader.get::<BrowserSessions>(browser).await?;
+        tx.expect::<BrowserSessions>(browser, session.as_ref()).delete::<BrowserSessions>(browser);
+        Ok(session.is_some_and(|Json(session)| session.expires > self.world().now()))
     }
 
     /// Makes all tokens of a user expire and keeps the devices: their clients log in again softly.

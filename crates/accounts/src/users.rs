@@ -7,6 +7,7 @@ use chappe_store::{
         ThreepidOwners, Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
+    accounts_keys::SignatureChanges,
     identity::Validations,
     identity_service::WantedBindings,
     oauth::LogOuts,
@@ -386,6 +387,7 @@ impl Accounts {
             tx.delete_prefix::<Profiles>(&key);
             tx.delete_prefix::<AccountData>(&key).delete_prefix::<AccountDataChanges>(&key);
             tx.delete::<AccountDataCounts>(&key).delete_prefix::<Filters>(&key);
+            tx.delete_prefix::<SignatureChanges>(&key);
         }
         // Whoever finds people has to know, erased or not.
         tx.log(LogEntry::Profile { user: key });

@@ -99,14 +99,22 @@ impl Identity {
         let occasion = self.occasion(purpose, &address).await?;
         let secret = hash(&[request.client_secret.as_str()]);
         let (sid, Json(validation)) = self.open(purpose, &address, secret, next_link).await?;
-        if request.send_attempt > validation.sent_attempt {
-            // Counted whether there is a mail or not: who is refused must not tell who has an account.
+        let (is_new, hides) =
+            (request.send_attempt > validation.sent_attempt, self.inner.config.hide_known_addresses);
+        if is_new || hides {
+            // Counted whether there is a mail or not, and whether it goes out: who is refused must not tell who has an
+            // account.
             self.take_address(&address)?;
+        }
+        if is_new {
             let language = request.language.unwrap_or(self.inner.config.language);
             let sent = |validation: &mut Validation| validation.sent_attempt = request.send_attempt;
-            if self.inner.config.hide_known_addresses {
+            if hides {
                 self.change(&sid, sent).await?;
-                self.mail_later(sid.clone(), address, occasion, language);
+                if let Some(occasion) = occasion {
+                    let attempts = (validation.sent_attempt, request.send_attempt);
+                    self.mail_later(sid.clone(), attempts, address, (occasion, language));
+                }
             } else if let Some(occasion) = occasion {
                 self.mail(&sid, &address, occasion, language).await?;
                 self.change(&sid, sent).await?;
@@ -181,7 +189,7 @@ impl Identity {
             if let Some(sid) = &known
                 && let Some(found) = reader.get::<Validations>(sid).await?
                 && found.0.expires_at > now
-                && found.0.password == password
+                && replaces(&found.0, password)
             {
                 if found.0.next_link.as_deref() != next_link {
                     return Err(Error::NextLink("it differs from the one given before"));
@@ -217,25 +225,37 @@ impl Identity {
     }
 
     /// Mails while the client has its answer already: how long that takes tells nothing. A mail that does not go out is in
-    /// the log, and the client's next attempt has another one sent.
-    fn mail_later(&self, sid: String, address: Email, occasion: Option<Occasion>, language: Language) {
-        let Some(occasion) = occasion else { return };
+    /// the log, and the same attempt has it sent once more.
+    fn mail_later(
+        &self,
+        sid: String,
+        (before, attempt): (u64, u64),
+        address: Email,
+        (occasion, language): (Occasion, Language),
+    ) {
         let identity = self.clone();
         self.inner.world.spawn("mail", async move {
-            if let Err(error) = identity.mail(&sid, &address, occasion, language).await {
-                tracing::debug!(%error, "a validation goes without its mail");
+            let Err(error) = identity.mail(&sid, &address, occasion, language).await else { return };
+            tracing::warn!(%error, "a validation goes without its mail");
+            let unsent = |validation: &mut Validation| {
+                if validation.sent_attempt == attempt {
+                    validation.sent_attempt = before;
+                }
+            };
+            if let Err(error) = identity.change(&sid, unsent).await {
+                tracing::warn!(%error, "it is not noted that a mail did not go out");
             }
         });
     }
 
-    /// What a new password replaces: the hash of the hash of the old one.
+    /// What a new password replaces: the hash of the hash of the old one, of nothing if there is none.
     async fn password_of(&self, purpose: Purpose, address: &Email) -> Result<Option<[u8; 32]>, Error> {
         if purpose != Purpose::PasswordReset {
             return Ok(None);
         }
         let Some(user) = self.owner(address).await? else { return Ok(None) };
         let password = self.inner.store.read().get::<Passwords>(&user).await?;
-        Ok(password.map(|phc| sha256(phc.as_bytes())))
+        Ok(Some(sha256(password.unwrap_or_default().as_bytes())))
     }
 
     /// Makes a token good for the session, then mails it.
@@ -379,7 +399,7 @@ impl Identity {
         if needs_leave(purpose) {
             self.check_allowed(&address).await?;
         }
-        if record.0.password != self.password_of(purpose, &address).await? {
+        if !replaces(&record.0, self.password_of(purpose, &address).await?) {
             return Err(Error::NoSession);
         }
         let validated_at = record.0.validated_at.unwrap_or_default();
@@ -431,6 +451,11 @@ async fn sweep(reader: &Reader<'_>, tx: &mut Tx, now: u64) -> Result<(), Error> 
         tx.delete::<ValidationsByExpiry>(&(expires_at, sid.clone())).delete::<Validations>(&sid);
     }
     Ok(())
+}
+
+/// Whether the password is still the one that was to be replaced; older sessions do not tell.
+fn replaces(validation: &Validation, password: Option<[u8; 32]>) -> bool {
+    validation.password.is_none_or(|noted| Some(noted) == password)
 }
 
 /// Whether an address must be one that may be used here.

@@ -15,8 +15,9 @@ use chappe_identity::{
 };
 use chappe_kv::Memory;
 use chappe_store::{
-    Store, Tx,
+    Json, Store, Tx,
     accounts::{Passwords, ThreepidOwners},
+    identity::Validations,
 };
 use chappe_world::{Fake, FakeNet, World};
 use parking_lot::Mutex;
@@ -314,6 +315,56 @@ async fn who_asks_for_a_new_password_does_not_learn_who_has_one() {
         }
         assert!(matches!(lab.reset(address, 6).await, Err(Error::TooMany { .. })), "{address}");
     }
+}
+
+#[tokio::test]
+async fn a_mail_that_does_not_go_out_behind_the_answer_is_sent_by_the_same_attempt() {
+    let lab = Lab::with(Config { hide_known_addresses: true, ..Config::default() }).await;
+    lab.bind("jean@gouv.fr").await;
+    lab.mailer.broken.store(true, Relaxed);
+    let sid = lab.reset("jean@gouv.fr", 1).await.unwrap();
+    lab.posted(0).await;
+    lab.mailer.broken.store(false, Relaxed);
+    assert_eq!(lab.reset("jean@gouv.fr", 1).await.unwrap(), sid);
+    lab.posted(1).await;
+    // Mails that fail tell nothing: whoever asks again is counted in any case.
+    lab.mailer.broken.store(true, Relaxed);
+    for _ in 2..5 {
+        lab.reset("jean@gouv.fr", 2).await.unwrap();
+        lab.posted(1).await;
+    }
+    assert!(matches!(lab.reset("jean@gouv.fr", 2).await, Err(Error::TooMany { .. })));
+    for _ in 0..5 {
+        lab.reset("nobody@gouv.fr", 1).await.unwrap();
+    }
+    assert!(matches!(lab.reset("nobody@gouv.fr", 1).await, Err(Error::TooMany { .. })));
+}
+
+#[tokio::test]
+async fn resets_of_before_passwords_were_noted_go_on() {
+    let lab = Lab::new().await;
+    let jean = ruma::owned_user_id!("@somebody:agent.example.gouv.fr");
+    let set = async |phc: &str| {
+        let mut tx = Tx::default();
+        tx.put::<Passwords>(&jean, &phc.to_owned());
+        lab.store.commit(tx).await.unwrap();
+    };
+    lab.bind("jean@gouv.fr").await;
+    let (sid, secret) = (lab.reset("jean@gouv.fr", 1).await.unwrap(), &lab.secret);
+    let (_, token) = lab.link();
+    lab.identity.confirm(sid.as_str(), &token).await.unwrap();
+    let verdict = async || lab.identity.validated(Purpose::PasswordReset, &sid, secret).await;
+    verdict().await.unwrap();
+    set("first").await;
+    assert!(matches!(verdict().await, Err(Error::NoSession)), "there was none to be replaced");
+    let row = sid.to_string();
+    let Json(mut validation) = lab.store.read().get::<Validations>(&row).await.unwrap().unwrap();
+    validation.password = None;
+    let mut tx = Tx::default();
+    tx.put::<Validations>(&row, &Json(validation));
+    lab.store.commit(tx).await.unwrap();
+    verdict().await.unwrap();
+    assert_eq!(lab.reset("jean@gouv.fr", 1).await.unwrap(), sid);
 }
 
 #[tokio::test]

@@ -114,9 +114,12 @@ impl Blobs {
         Ok(())
     }
 
-    /// Marks a blob while it is not known whether anything will name it: a crash must not leave a file for ever.
+    /// Marks a blob while it is not known whether anything will name it: a crash must not leave a file for ever. Durable
+    /// when it answers.
     pub(crate) async fn mark(&self, blob: &str) -> Result<(), Error> {
-        File::create(self.directory.join(MARKS).join(blob)).await?;
+        let marks = self.directory.join(MARKS);
+        File::create(marks.join(blob)).await?;
+        File::open(marks).await?.sync_all().await?;
         Ok(())
     }
 

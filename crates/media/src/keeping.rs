@@ -33,11 +33,21 @@ impl Media {
         self.0.world.spawn("medium", work).await.map_err(|_| Error::Stopping)?
     }
 
-    /// Looks which blobs something names, of those whose keeping or deleting was interrupted; removes the others.
-    pub(crate) async fn settle_interrupted(&self, marked: HashSet<String>) -> Result<(), Error> {
+    /// Looks, while the server is at work, which blobs something names, of those whose keeping or deleting was interrupted;
+    /// removes the others.
+    pub(crate) fn settle_later(&self, marked: HashSet<String>) {
         if marked.is_empty() {
-            return Ok(());
+            return;
         }
+        let media = self.clone();
+        self.0.world.spawn("marked media", async move {
+            if let Err(error) = media.settle_interrupted(marked).await {
+                tracing::warn!(%error, "interrupted work on media is settled at the next start");
+            }
+        });
+    }
+
+    async fn settle_interrupted(&self, marked: HashSet<String>) -> Result<(), Error> {
         let named = parking_lot::Mutex::new(HashSet::new());
         let note = |blob: &String| {
             if marked.contains(blob) {

@@ -112,7 +112,7 @@ struct Inner {
 type Seen = Mutex<HashMap<(OwnedServerName, String), u64>>;
 
 impl Media {
-    /// Opens the folder and removes what a crash left half-written.
+    /// Opens the folder and removes what a crash left half-written; what it left without a name goes soon after.
     pub async fn open(deps: Deps, config: Config) -> Result<Self, Error> {
         let Deps { store, world, server_name, directory, remote, inspector } = deps;
         let (blobs, marked) = Blobs::open(directory).await?;
@@ -140,7 +140,7 @@ impl Media {
             unnamed: AtomicU64::new(0),
             config,
         }));
-        media.settle_interrupted(marked).await?;
+        media.settle_later(marked);
         Ok(media)
     }
 

@@ -74,7 +74,7 @@ pub struct Backup {
     pub count: u64,
     /// Changes whenever a key does.
     pub etag: u64,
-    /// Bytes of the keys in it, as far as they came since this is counted.
+    /// Bytes of the keys in it; 0 where there are keys: they are not counted yet.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub bytes: u64,
 }
@@ -99,7 +99,7 @@ table! {
     CrossSigningKeys = CROSS_SIGNING_KEYS: (OwnedUserId, u8) => Vec<u8>;
     /// `(signed user, signing user, signed device or public key, signing key id)` → signature.
     KeySignatures = KEY_SIGNATURES: (OwnedUserId, OwnedUserId, String, String) => String;
-    /// `(signing user, position, signed user)` → nothing: who signed whose master key when.
+    /// `(signing user, position, signed user)` → nothing: who signed whose master key when, for the last time.
     SignatureChanges = SIGNATURE_CHANGES: (OwnedUserId, u64, OwnedUserId) => ();
     /// User → position of the last change.
     DeviceListHeads = DEVICE_LIST_HEADS: OwnedUserId => u64;

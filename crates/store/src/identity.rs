@@ -53,7 +53,8 @@ pub struct Validation {
     pub validated_at: Option<u64>,
     /// Wrong tokens so far.
     pub failures: u32,
-    /// For a new password: SHA-256 of the old one's hash. Once the password has changed, this is worth nothing.
+    /// For a new password: SHA-256 of the old one's hash, or of nothing. Once the password has changed, this is worth
+    /// nothing; older sessions do not tell.
     #[serde(default, with = "crate::hex32::option", skip_serializing_if = "Option::is_none")]
     pub password: Option<[u8; 32]>,
 }

@@ -1,6 +1,6 @@
 //! `/keys/signatures/upload`: signatures on the user's own devices and master key, and on others' master keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_store::{
     Json, LogEntry, Reader, Tx,
@@ -35,7 +35,7 @@ impl Accounts {
         retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
-            let mut refused = Refused::new();
+            let (mut refused, mut signed) = (Refused::new(), BTreeSet::new());
             for (user, keys) in uploaded {
                 let mut taken = false;
                 for (key, json) in keys {
@@ -55,11 +55,10 @@ impl Accounts {
                 if taken && user == signer {
                     self.draft_list_change(&reader, &mut tx, user).await?;
                 } else if taken {
-                    let signer = signer.to_owned();
-                    tx.put_at_position::<SignatureChanges>(&signer, user, &());
-                    tx.log(LogEntry::KeySignatures { user: signer });
+                    signed.insert(user);
                 }
             }
+            draft_signed(&reader, &mut tx, signer, &signed).await?;
             drop(reader);
             if !tx.is_empty() {
                 self.store().commit(tx).await?;
@@ -67,6 +66,29 @@ impl Accounts {
             Ok(refused)
         })
     }
+}
+
+/// Says whose master keys a user has signed: one row for each, the last.
+async fn draft_signed(
+    reader: &Reader<'_>,
+    tx: &mut Tx,
+    signer: &UserId,
+    signed: &BTreeSet<&OwnedUserId>,
+) -> Result<(), Error> {
+    if signed.is_empty() {
+        return Ok(());
+    }
+    let signer = signer.to_owned();
+    for (before, ()) in reader.scan_all::<SignatureChanges>(&signer).await? {
+        if signed.contains(&before.2) {
+            tx.delete::<SignatureChanges>(&before);
+        }
+    }
+    for user in signed {
+        tx.put_at_position::<SignatureChanges>(&signer, *user, &());
+    }
+    tx.log(LogEntry::KeySignatures { user: signer });
+    Ok(())
 }
 
 /// The signatures of `signer` on one key that are genuine and new, or why none is taken.

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use chappe_kv::Db;
-use chappe_store::{Position, Store};
+use chappe_store::{
+    Position, Store, Tx,
+    accounts_keys::{KeySignatures, SignatureChanges},
+};
 use futures_util::future::join_all;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use ruma::{
@@ -337,6 +340,13 @@ async fn signatures_are_verified_and_shown_to_whom_they_concern() {
         reader.position(),
         "what is there already changes nothing"
     );
+
+    let mut tx = Tx::new();
+    tx.delete_prefix::<KeySignatures>(&bob);
+    accounts.store().commit(tx).await.unwrap();
+    assert!(sign(&accounts, &alice, &bob, &bobs.master.public(), &of_bob).await);
+    let rows = accounts.store().read().scan_all::<SignatureChanges>(&alice).await.unwrap();
+    assert_eq!(rows.len(), 1, "the last time that somebody was signed is kept");
 
     let shown = accounts.public_keys(Some(&bob), &alice, &["ONE".into()]).await.unwrap();
     let text = shown.devices[device_id!("ONE")].json().get().to_owned();

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use chappe_store::{Position, Tx, accounts_keys::ToDeviceSenders};
+use chappe_store::{
+    Json, Position, Tx,
+    accounts_keys::{Backup, Backups, ToDeviceSenders},
+};
 use ruma::{OwnedDeviceId, OwnedUserId, UserId, device_id, room_id, user_id};
 use serde_json::{
     json,
@@ -132,6 +135,51 @@ async fn nobody_pushes_out_what_others_sent() {
 }
 
 #[tokio::test]
+async fn a_server_is_no_crowd_however_many_users_it_makes_up() {
+    let accounts = server_with(|config| config.limits.to_device = 250);
+    let alice = user(&accounts, "alice").await;
+    log_in(&accounts, &alice, "ONE").await;
+    for n in 0..10 {
+        for sender in [user_id!("@carol:elsewhere"), user_id!("@dan:hs1")] {
+            let to_alice = (&alice, Recipients::All(content(n)));
+            send_from(&accounts, sender, &n.to_string(), to_alice).await;
+        }
+    }
+    for n in 10..800 {
+        let sender = OwnedUserId::try_from(format!("@u{n}:hostile")).unwrap();
+        send_from(&accounts, &sender, "1", (&alice, Recipients::All(content(n)))).await;
+    }
+    let left = waiting(&accounts, &alice, "ONE").await;
+    assert_eq!(left.iter().filter(|(_, n)| *n < 10).count(), 20, "{left:?}");
+    assert!(left.len() <= 250 && left.last().unwrap().1 == 799);
+}
+
+#[tokio::test]
+async fn what_fills_an_inbox_goes_however_much_lies_before_it() {
+    let accounts = server_with(|config| config.limits.to_device = 4_500);
+    let alice = user(&accounts, "alice").await;
+    log_in(&accounts, &alice, "ONE").await;
+    let sent = async |sender: &UserId, count: usize| {
+        let messages = vec![(alice.clone(), Recipients::All(content(0))); count];
+        let sending = Sending { sender, once: None, event_type: "m.test", messages: &messages };
+        accounts.send_to_devices(sending, Tx::new()).await.unwrap();
+    };
+    for n in 0..41 {
+        sent(&OwnedUserId::try_from(format!("@u:quiet{n}")).unwrap(), 100).await;
+    }
+    sent(user_id!("@a:hostile"), 400).await;
+    for n in 0..600 {
+        sent(&OwnedUserId::try_from(format!("@u{n}:hostile")).unwrap(), 1).await;
+    }
+    let reader = accounts.store().read();
+    let device = OwnedDeviceId::from("ONE");
+    let left = accounts.to_device_messages(&reader, &alice, &device, Position(0), END, 9_999).await.unwrap();
+    let quiet = left.iter().filter(|message| message.event.get().contains("@u:quiet")).count();
+    assert_eq!(quiet, 4_100, "of {}", left.len());
+    assert!(left.len() <= 4_500);
+}
+
+#[tokio::test]
 async fn what_does_not_fit_one_commit_still_arrives() {
     let accounts = server();
     let alice = user(&accounts, "alice").await;
@@ -243,6 +291,25 @@ async fn a_backup_is_read_in_pages_and_emptied_by_room() {
     assert_eq!(one.count, 3);
     assert_eq!(accounts.delete_backup_keys(&alice, "1", None, None).await.unwrap().count, 0);
     assert!(pages(None).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_backup_that_nobody_counted_is_counted_once() {
+    let size = key(1, 1, false).get().len() as u64;
+    let accounts = server_with(|config| config.limits.backup_bytes = 2 * size);
+    let alice = user(&accounts, "alice").await;
+    accounts.create_backup(&alice, "a", &to_raw_value(&json!({})).unwrap()).await.unwrap();
+    let put = async |session: &str, key| accounts.put_backup_keys(&alice, "1", keys(session, key)).await;
+    put("one", key(1, 1, false)).await.unwrap();
+    put("two", key(1, 1, false)).await.unwrap();
+    let row = (alice.clone(), 1);
+    let Json(counted) = accounts.store().read().get::<Backups>(&row).await.unwrap().unwrap();
+    let mut tx = Tx::new();
+    tx.put::<Backups>(&row, &Json(Backup { bytes: 0, ..counted }));
+    accounts.store().commit(tx).await.unwrap();
+    assert!(matches!(put("three", key(1, 1, false)).await, Err(Error::TooLarge(_))));
+    let Json(again) = accounts.store().read().get::<Backups>(&row).await.unwrap().unwrap();
+    assert_eq!(again.bytes, 2 * size);
 }
 
 #[tokio::test]

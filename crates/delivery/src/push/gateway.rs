@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -36,10 +39,28 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// What a gateway's answer may cost.
 const LIMITS: Limits = Limits { max_bytes: 64 << 10, deadline: Duration::from_secs(30) };
 
+/// How many hold something whose bytes count once; changed under the lock of the queues.
+#[derive(Debug, Default)]
+struct Holders(AtomicUsize);
+
+impl Holders {
+    /// One more; whether it is the first.
+    fn come(&self) -> bool {
+        self.0.fetch_add(1, Relaxed) == 0
+    }
+
+    /// One less; whether it was the last.
+    fn go(&self) -> bool {
+        self.0.fetch_sub(1, Relaxed) == 1
+    }
+}
+
 /// An event as gateways are told of it, the same for everybody.
 #[derive(Debug)]
 pub(super) struct Told {
     pdu: Pdu,
+    /// Notifications that wait with it.
+    holders: Holders,
     /// Names of sender and room, by their field.
     names: Vec<(&'static str, String)>,
 }
@@ -47,7 +68,7 @@ pub(super) struct Told {
 impl Told {
     /// Of an event in a room that this server is in, with names, or elsewhere.
     pub(super) async fn new(pdu: &Pdu, view: Option<&View<'_>>) -> Result<Self, Error> {
-        let mut told = Self { pdu: pdu.clone(), names: Vec::new() };
+        let mut told = Self { pdu: pdu.clone(), holders: Holders::default(), names: Vec::new() };
         let wanted = [
             (StateEventType::RoomMember, pdu.sender().as_str(), "displayname", "sender_display_name"),
             (StateEventType::RoomName, "", "name", "room_name"),
@@ -73,6 +94,8 @@ impl Told {
 #[derive(Debug)]
 pub(super) struct Notification {
     unread: usize,
+    /// Pushers of the user for which it waits.
+    holders: Holders,
     event: Option<Arc<Told>>,
     urgent: bool,
     is_target: bool,
@@ -82,7 +105,14 @@ pub(super) struct Notification {
 impl Notification {
     /// A number to be shown and nothing else.
     pub(super) fn badge(unread: usize) -> Self {
-        Self { unread, event: None, urgent: false, is_target: false, tweaks: Map::new() }
+        Self {
+            unread,
+            holders: Holders::default(),
+            event: None,
+            urgent: false,
+            is_target: false,
+            tweaks: Map::new(),
+        }
     }
 
     /// An event that draws attention.
@@ -98,6 +128,7 @@ impl Notification {
         }
         Self {
             unread,
+            holders: Holders::default(),
             event: Some(told.clone()),
             urgent: attention.highlight || attention.sound.is_some() || encrypted,
             is_target: pdu.state_key() == Some(user.as_str()) && *pdu.kind() == TimelineEventType::RoomMember,
@@ -105,10 +136,13 @@ impl Notification {
         }
     }
 
-    /// How much memory it takes, about.
-    fn bytes(&self) -> usize {
-        let sound = self.tweaks.get("sound").and_then(Value::as_str).map_or(0, str::len);
-        OVERHEAD + sound + self.event.as_ref().map_or(0, |told| told.bytes())
+    /// How much memory it takes, about, of its user's and of all, for one pusher that comes or goes: the event is the same
+    /// for all pushers of a user and for all users.
+    fn bytes(&self, shares: impl Fn(&Holders) -> bool) -> (usize, usize) {
+        let own = OVERHEAD + self.tweaks.get("sound").and_then(Value::as_str).map_or(0, str::len);
+        let Some(told) = self.event.as_ref().filter(|_| shares(&self.holders)) else { return (own, own) };
+        let with_event = own + told.bytes();
+        (with_event, if shares(&told.holders) { with_event } else { own })
     }
 
     /// The body for one pusher, as it wants it.
@@ -126,7 +160,7 @@ impl Notification {
             ("counts", to_raw_value(&json!({ "unread": self.unread }))?),
             ("devices", to_raw_value(&[device])?),
         ]);
-        if let Some(Told { pdu, names }) = self.event.as_deref() {
+        if let Some(Told { pdu, names, .. }) = self.event.as_deref() {
             fields.insert("event_id", to_raw_value(pdu.event_id())?);
             fields.insert("room_id", to_raw_value(&pdu.room_id())?);
             fields.insert("prio", to_raw_value(if self.urgent { "high" } else { "low" })?);
@@ -158,7 +192,7 @@ struct Waiting {
 #[derive(Default)]
 struct Queues {
     waiting: HashMap<Key, VecDeque<Waiting>>,
-    /// Bytes that wait for each user, and for all.
+    /// Bytes that wait or are on their way for each user, and for all.
     bytes: HashMap<OwnedUserId, usize>,
     all: usize,
 }
@@ -168,23 +202,24 @@ impl Queues {
     /// what is old. Whether a worker has to be started.
     fn push(&mut self, key: &Key, waiting: Waiting) -> bool {
         let runs = self.waiting.contains_key(key);
-        self.count(&key.0, waiting.notification.bytes());
+        self.count(&key.0, &waiting);
         self.waiting.entry(key.clone()).or_default().push_back(waiting);
         while let Some(queue) = self.waiting.get_mut(key).filter(|queue| queue.len() > 1) {
             let of_user = self.bytes.get(&key.0).copied().unwrap_or(0);
             if queue.len() <= WAITING && of_user <= OF_USER && self.all <= OF_ALL {
                 break;
             }
-            let gone = queue.pop_front();
-            self.discount(&key.0, gone.as_ref());
+            if let Some(gone) = queue.pop_front() {
+                self.discount(&key.0, &gone);
+            }
         }
         !runs
     }
 
-    /// The next notification; without one the queue ends, under the lock that starts workers.
+    /// The next notification, counted until [`Queues::discount`]; without one the queue ends, under the lock that starts
+    /// workers.
     fn next(&mut self, key: &Key) -> Option<Waiting> {
         let next = self.waiting.get_mut(key).and_then(VecDeque::pop_front);
-        self.discount(&key.0, next.as_ref());
         if next.is_none() {
             self.waiting.remove(key);
         }
@@ -194,20 +229,21 @@ impl Queues {
     /// Ends a queue.
     fn end(&mut self, key: &Key) {
         for waiting in self.waiting.remove(key).into_iter().flatten() {
-            self.discount(&key.0, Some(&waiting));
+            self.discount(&key.0, &waiting);
         }
     }
 
-    fn count(&mut self, user: &OwnedUserId, bytes: usize) {
-        *self.bytes.entry(user.clone()).or_default() += bytes;
-        self.all += bytes;
+    fn count(&mut self, user: &OwnedUserId, come: &Waiting) {
+        let (own, of_all) = come.notification.bytes(Holders::come);
+        *self.bytes.entry(user.clone()).or_default() += own;
+        self.all += of_all;
     }
 
-    fn discount(&mut self, user: &OwnedUserId, gone: Option<&Waiting>) {
-        let bytes = gone.map_or(0, |gone| gone.notification.bytes());
-        self.all = self.all.saturating_sub(bytes);
+    fn discount(&mut self, user: &OwnedUserId, gone: &Waiting) {
+        let (own, of_all) = gone.notification.bytes(Holders::go);
+        self.all = self.all.saturating_sub(of_all);
         if let Some(of_user) = self.bytes.get_mut(user) {
-            *of_user = of_user.saturating_sub(bytes);
+            *of_user = of_user.saturating_sub(own);
             if *of_user == 0 {
                 self.bytes.remove(user);
             }
@@ -252,7 +288,9 @@ impl Gateway {
 
     async fn work(&self, key: Key) {
         while let Some(waiting) = self.next(&key) {
-            match self.insist(&waiting).await {
+            let sent = self.insist(&waiting).await;
+            self.queues.lock().discount(&key.0, &waiting);
+            match sent {
                 Some(Sent::Rejected) => {
                     let ids = PusherIds::new(key.2.clone(), key.1.clone());
                     if let Err(error) = self.accounts.delete_pusher(&key.0, &ids).await {
@@ -322,17 +360,51 @@ mod tests {
     use std::sync::Arc;
 
     use chappe_accounts::PusherInfo;
-    use ruma::owned_user_id;
+    use chappe_rules::{Pdu, push::Attention};
+    use ruma::{owned_event_id, owned_user_id, room_version_rules::RoomVersionRules};
     use serde_json::{Value, json};
 
-    use super::{Key, Notification, OF_USER, Queues, WAITING, Waiting};
+    use super::{Holders, Key, Notification, OF_USER, Queues, Told, WAITING, Waiting};
 
     fn waiting(unread: usize, bytes: usize) -> Waiting {
         let mut notification = Notification::badge(unread);
         notification.tweaks.insert("sound".to_owned(), json!("x".repeat(bytes)));
+        for_pusher(&Arc::new(notification))
+    }
+
+    fn for_pusher(notification: &Arc<Notification>) -> Waiting {
         let (app_id, pushkey) = (String::new(), String::new());
         let pusher = PusherInfo { pusher: Value::Null, app_id, pushkey, device: None, created: 0 };
-        Waiting { pusher: Arc::new(pusher), notification: Arc::new(notification) }
+        Waiting { pusher: Arc::new(pusher), notification: notification.clone() }
+    }
+
+    #[test]
+    fn an_event_counts_once_for_all_pushers_of_a_user_and_for_all_users() {
+        let event = json!({
+            "room_id": "!r:x", "sender": "@s:x", "type": "m.room.message", "content": { "body": "x".repeat(60_000) },
+            "prev_events": [], "auth_events": [], "depth": 1, "origin_server_ts": 1,
+        });
+        let pdu = Pdu::restore(&RoomVersionRules::V11, owned_event_id!("$e"), &event.to_string()).unwrap();
+        let told = Arc::new(Told { pdu, holders: Holders::default(), names: Vec::new() });
+        let mut queues = Queues::default();
+        let mut keys = Vec::<Key>::new();
+        for user in 0..50 {
+            let user = ruma::OwnedUserId::try_from(format!("@u{user}:x")).unwrap();
+            let notification = Arc::new(Notification::event(&told, &user, &Attention::default(), 1));
+            for pusher in 0..50 {
+                let key = (user.clone(), String::new(), pusher.to_string());
+                queues.push(&key, for_pusher(&notification));
+                keys.push(key);
+            }
+            assert!(queues.bytes[&user] < 100_000, "{}", queues.bytes[&user]);
+        }
+        assert!(queues.all < 50 * 50 * 1_000 + 100_000, "{} bytes", queues.all);
+        for key in &keys[1..] {
+            queues.end(key);
+        }
+        assert!(queues.all > 60_000, "one pusher still waits with it");
+        queues.end(&keys[0]);
+        assert!(queues.all == 0 && queues.bytes.is_empty());
     }
 
     #[test]
@@ -354,9 +426,13 @@ mod tests {
         }
         let other = key("@b:x", "1");
         queues.push(&other, waiting(7, 10));
-        assert_eq!(queues.next(&other).unwrap().notification.unread, 7);
+        let next = queues.next(&other).unwrap();
+        assert_eq!(next.notification.unread, 7);
+        assert!(queues.bytes.contains_key(&other.0), "what is on its way counts");
+        queues.discount(&other.0, &next);
         let mut last = None;
         while let Some(next) = queues.next(&one) {
+            queues.discount(&one.0, &next);
             last = Some(next.notification.unread);
         }
         assert_eq!(last, Some(99));

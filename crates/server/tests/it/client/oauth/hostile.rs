@@ -245,6 +245,34 @@ async fn a_device_that_an_administrator_ends_takes_its_own_browser_with_it() {
 }
 
 #[tokio::test]
+async fn no_browser_stays_in_that_may_belong_to_a_device_an_administrator_ends() {
+    let home = home().await;
+    let admin = home.administrator("admin").await;
+    let alice = home.user("alice").await;
+    let client = Client::new(&home).await;
+    let mut browser = Browser::new(&home);
+    let ended = async |device: &str| {
+        let path = format!("/_synapse/admin/v2/users/@alice:a.test/devices/{device}");
+        admin.call("DELETE", &path, Value::Null).await.ok();
+    };
+    let code = parameter(&client.let_in(&mut browser, "alice", &[]).await, "code");
+    client.token_for(&code, &[]).await.ok();
+    // The same browser, under another cookie.
+    let page = browser.get(&format!("{BASE}/account")).await;
+    let page = browser.submit(&page, "/logout", &[]).await.location();
+    let page = browser.get(&page).await;
+    browser.log_in(&page, "alice").await;
+    assert!(is_in(&mut browser).await);
+    ended("PHONE").await;
+    assert!(!is_in(&mut browser).await);
+
+    browser.open(&format!("{BASE}/account"), "alice").await;
+    assert!(is_in(&mut browser).await);
+    ended(&alice.device).await;
+    assert!(!is_in(&mut browser).await, "the device says nothing of a browser");
+}
+
+#[tokio::test]
 async fn bodies_of_another_kind_or_size_are_refused() {
     let home = home().await;
     let client = Client::new(&home).await;
