@@ -99,7 +99,7 @@ impl Federation {
     /// The inbound half and the senders, not yet at work.
     pub fn new(deps: FederationDeps) -> Self {
         let FederationDeps { network, rooms, accounts, search, activity: fleeting, list } = deps;
-        let sender = sender::Sender::new(network.clone(), accounts.clone());
+        let sender = sender::Sender::new(network.clone(), rooms.clone(), accounts.clone());
         let inbound = inbound::Inbound::new(network.config().concurrent_rooms);
         let (devices, profiles) = (devices::Devices::default(), remote_users::Profiles::default());
         let inner =

@@ -13,7 +13,7 @@ mod transaction;
 use std::{sync::Arc, time::Duration};
 
 use chappe_accounts::Accounts;
-use chappe_rooms::PeerError;
+use chappe_rooms::{PeerError, Rooms};
 use chappe_store::{Error, Tx, following, outbox::Outbox};
 use ruma::{OwnedServerName, ServerName, UserId};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -41,6 +41,7 @@ pub(crate) struct Sender(Arc<Inner>);
 
 struct Inner {
     network: Network,
+    rooms: Rooms,
     accounts: Accounts,
     lanes: Lanes,
     arrivals: Arrivals,
@@ -67,12 +68,12 @@ enum Step {
 }
 
 impl Sender {
-    pub(crate) fn new(network: Network, accounts: Accounts) -> Self {
+    pub(crate) fn new(network: Network, rooms: Rooms, accounts: Accounts) -> Self {
         let places = network.config().concurrent_sends.max(2);
         let (healthy, failing) = (Semaphore::new(places), Semaphore::new((places / 4).max(1)));
         let slow = Semaphore::new(places.saturating_mul(SLOW).min(Semaphore::MAX_PERMITS));
         let (lanes, arrivals) = (Lanes::default(), Arrivals::default());
-        Self(Arc::new(Inner { network, accounts, lanes, arrivals, healthy, failing, slow }))
+        Self(Arc::new(Inner { network, rooms, accounts, lanes, arrivals, healthy, failing, slow }))
     }
 
     /// Starts following the log and serving what waits.

@@ -326,13 +326,13 @@ impl<'s> Desk<'s> {
         let before = self.state.current();
         let servers = if source == Source::Elsewhere { Vec::new() } else { self.servers().await? };
         let num = self.number(&pdu, stored);
+        let redacted_by = self.waiting_redaction((&pdu, num), source, before).await?;
         if let Some((kind, key)) = pdu.state() {
             let change = StateChange { key: StateKey::new(kind, key), num };
             self.change_current(&[change]).await?;
         }
         let after = self.state.current();
         let ordinal = Some(self.head.take_live_ordinal());
-        let redacted_by = self.waiting_redaction(&pdu, source, before).await?;
         let position = chappe_store::Position(0);
         let (status, expired, came) = (Status::Accepted, false, self.came(&pdu));
         let meta =

@@ -195,12 +195,13 @@ impl Desk<'_> {
     pub(crate) async fn unredact(&mut self, num: EventNum, meta: &mut EventMeta) -> Result<()> {
         meta.redacted_by = EventNum::NONE;
         self.tx.update_event(self.nid, num, meta);
-        let Some(ordinal) = meta.ordinal.filter(|_| meta.status == Status::Accepted) else { return Ok(()) };
-        let relation = self.pdus(&[num]).await?.first().and_then(|pdu| relation_row(pdu, num, ordinal));
-        if let Some(relation) = relation {
+        self.redacted.remove(&num);
+        let Some(pdu) = self.pdus(&[num]).await?.pop() else { return Ok(()) };
+        let ordinal = meta.ordinal.filter(|_| meta.status == Status::Accepted);
+        if let Some(relation) = ordinal.and_then(|ordinal| relation_row(&pdu, num, ordinal)) {
             self.tx.put_relation(self.nid, &relation);
         }
-        Ok(())
+        self.recall_retention(&pdu, num).await
     }
 
     async fn redact(
@@ -251,7 +252,7 @@ impl Desk<'_> {
     /// The redaction that came before the event it redacts, if one did and applies.
     pub(crate) async fn waiting_redaction(
         &mut self,
-        pdu: &Pdu,
+        (pdu, num): (&Pdu, EventNum),
         source: Source,
         before: StateRef,
     ) -> Result<EventNum> {
@@ -261,15 +262,16 @@ impl Desk<'_> {
         }
         let waiting = self.reader.waiting_redactions(self.nid, pdu.event_id()).await?;
         let mut by = EventNum::NONE;
-        for num in waiting {
-            let at = self.reader.event_meta(self.nid, num).await?.before;
-            let redaction = self.pdus(&[num]).await?;
+        for redaction in waiting {
+            let at = self.reader.event_meta(self.nid, redaction).await?.before;
+            let found = self.pdus(&[redaction]).await?;
             let at = if at == StateRef::EMPTY { before } else { at };
             let power = self.power_at(at).await?;
-            if let (Some(power), Some(redaction)) = (power, redaction.first())
-                && redact::applies(self.rules, redaction, pdu, &power)
+            if let (Some(power), Some(found)) = (power, found.first())
+                && redact::applies(self.rules, found, pdu, &power)
             {
-                by = num;
+                by = redaction;
+                self.redacted.insert(num);
             }
             self.tx.redacted_arrived(self.nid, pdu.event_id());
         }

@@ -6,6 +6,8 @@
 mod media;
 mod worker;
 
+use std::{ops::RangeBounds, sync::Arc};
+
 use chappe_rules::{Pdu, access::RETENTION, redact, retention::Retention, retention::is_ahead};
 use chappe_store::{
     EventMeta, EventNum, Keeping, StoredPdu, Tx,
@@ -13,7 +15,7 @@ use chappe_store::{
     relations::{Relations, Threads},
     timeline::TimelineRow,
 };
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, room_version_rules::RoomVersionRules};
 
 pub(crate) use self::worker::Done;
 pub use self::worker::ExpiryFigures;
@@ -63,22 +65,43 @@ impl View<'_> {
         event.pdu.state_key().is_none() && self.is_past(event)
     }
 
+    /// An event without what it said, if that has expired.
+    pub(crate) fn without_expired(&self, event: Event) -> Result<Event> {
+        if !self.has_expired(&event) {
+            return Ok(event);
+        }
+        let stored = Arc::new(stripped(self.rules, &event.pdu)?);
+        Ok(Event { pdu: parsed(self.rules, &stored)?, stored, ..event })
+    }
+
     /// Whether an event is part of the room's visible history, and still to be shown.
     pub fn shows(&self, event: &Event) -> bool {
         event.is_shown() && !self.has_expired(event)
     }
 
-    /// The places before which history is missing, oldest first, that are not so old that none of it would be shown.
-    pub(crate) async fn open_gaps(&self) -> Result<Vec<i64>> {
-        let mut gaps = self.reader.gaps(self.nid).await?;
-        if self.lifetime().is_some() {
-            let nums: Vec<EventNum> = gaps.iter().map(|gap| gap.num).collect();
-            let events = self.load_kept(&nums).await?.into_iter();
-            let open: Vec<EventNum> =
-                events.filter(|event| !self.is_past(event)).map(|event| event.num).collect();
-            gaps.retain(|gap| open.contains(&gap.num));
+    /// The places among these before which history is missing, oldest first, that are not so old that none of it would
+    /// be shown.
+    pub(crate) async fn open_gaps(&self, among: impl RangeBounds<i64>) -> Result<Vec<i64>> {
+        let gaps = self.reader.gaps(self.nid).await?.into_iter();
+        let mut open = Vec::new();
+        for ordinal in gaps.map(|gap| gap.ordinal).filter(|ordinal| among.contains(ordinal)) {
+            if !self.is_all_past(ordinal).await? {
+                open.push(ordinal);
+            }
         }
-        Ok(gaps.into_iter().map(|gap| gap.ordinal).collect())
+        Ok(open)
+    }
+
+    /// Whether all that is missing before a place has expired for certain: so has something that this server's own users
+    /// said after it. What others claim of the time would let one server hide what all said before.
+    async fn is_all_past(&self, ordinal: i64) -> Result<bool> {
+        if self.lifetime().is_none() {
+            return Ok(false);
+        }
+        let rows = self.reader.timeline_forward(self.nid, ordinal, BATCH).await?;
+        let nums: Vec<EventNum> = rows.into_iter().map(|row| row.num).collect();
+        let ours = |event: &Event| event.pdu.sender().server_name() == self.inner.server;
+        Ok(self.load_kept(&nums).await?.iter().any(|event| ours(event) && self.is_past(event)))
     }
 
     /// Takes away what has expired among the next events of the room. Says in `keeping` how far it has come and when
@@ -87,6 +110,11 @@ impl View<'_> {
         let (now, mut gone) = (self.inner.world.now(), Vec::new());
         keeping.due = 0;
         let Some(lifetime) = self.lifetime() else { return Ok(gone) };
+        if self.head.partial {
+            // What it says of its lifetime is one server's word so far.
+            keeping.due = now.saturating_add(GATHER_MS);
+            return Ok(gone);
+        }
         let from = (self.nid, keeping.next);
         let rows = self.reader.scan_from::<EventPdus>(&self.nid, &from, BATCH).await?;
         let nums: Vec<EventNum> = rows.iter().map(|((_, num), _)| *num).collect();
@@ -165,8 +193,8 @@ struct Gone {
 }
 
 /// What is left of an event that has expired.
-fn stripped(rules: &ruma::room_version_rules::RoomVersionRules, pdu: &Pdu) -> Result<StoredPdu> {
-    let left = redact::event(rules, pdu).map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
+fn stripped(rules: &RoomVersionRules, pdu: &Pdu) -> Result<StoredPdu> {
+    let left = redact::keeping_target(rules, pdu).map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
     Ok(StoredPdu::new(left.event_id().to_owned(), left.json()))
 }
 
@@ -187,8 +215,7 @@ impl Desk<'_> {
 
     /// Takes over what the room says now of how long it keeps what is said: the event with this number.
     pub(crate) async fn note_retention(&mut self, num: Option<EventNum>) -> Result<()> {
-        let before = self.inner.lifetime(&self.head.keeping);
-        self.head.keeping.said = match num {
+        let said = match num {
             Some(num) if !self.is_emptied(num).await? => self
                 .pdus(&[num])
                 .await?
@@ -196,22 +223,40 @@ impl Desk<'_> {
                 .map_or_else(Retention::default, |pdu| Retention::of(pdu.content())),
             _ => Retention::default(),
         };
+        self.keep_as(said);
+        Ok(())
+    }
+
+    fn keep_as(&mut self, said: Retention) {
+        let before = self.inner.lifetime(&self.head.keeping);
+        self.head.keeping.said = said;
         let now = self.inner.lifetime(&self.head.keeping);
         if now.is_some() && now != before && (before.is_none() || self.head.keeping.due != 0) {
             self.look_for_expired(GATHER_MS);
+        }
+    }
+
+    /// The same where the redaction of the event that says so is taken back.
+    pub(crate) async fn recall_retention(&mut self, pdu: &Pdu, num: EventNum) -> Result<()> {
+        if self.is_retention_now(pdu, num).await? {
+            self.keep_as(Retention::of(pdu.content()));
         }
         Ok(())
     }
 
     /// The same where the event that says so was redacted.
     pub(crate) async fn forget_retention(&mut self, redacted: &Pdu, num: EventNum) -> Result<()> {
-        let is_retention =
-            redacted.state().is_some_and(|(kind, key)| kind.to_string() == RETENTION && key.is_empty());
-        let current = (RETENTION.into(), String::new());
-        if is_retention && self.held(std::slice::from_ref(&current)).await?.num(&current) == Some(num) {
+        if self.is_retention_now(redacted, num).await? {
             self.note_retention(None).await?;
         }
         Ok(())
+    }
+
+    async fn is_retention_now(&self, pdu: &Pdu, num: EventNum) -> Result<bool> {
+        let is_retention =
+            pdu.state().is_some_and(|(kind, key)| kind.to_string() == RETENTION && key.is_empty());
+        let current = (RETENTION.into(), String::new());
+        Ok(is_retention && self.held(std::slice::from_ref(&current)).await?.num(&current) == Some(num))
     }
 
     async fn is_emptied(&self, num: EventNum) -> Result<bool> {

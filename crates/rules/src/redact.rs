@@ -20,6 +20,15 @@ pub fn event(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu, Error> {
     pdu.with_object(rules, &object)
 }
 
+/// As [`event`], but a redaction still says what it redacts, as it does by itself from room version 11 on.
+pub fn keeping_target(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu, Error> {
+    let left = event(rules, pdu)?;
+    let Some(target) = pdu.redacts().filter(|_| left.redacts().is_none()) else { return Ok(left) };
+    let mut object = left.to_object();
+    object.insert("redacts".to_owned(), target.as_str().into());
+    left.with_object(rules, &object)
+}
+
 /// The redacted form of a content alone; a content that is no object leaves `{}`.
 pub fn content(rules: &RoomVersionRules, kind: &TimelineEventType, content: &RawValue) -> Box<RawValue> {
     let mut object: CanonicalJsonObject = serde_json::from_str(content.get()).unwrap_or_default();

@@ -85,6 +85,7 @@ impl Tx {
     /// caller expects the room's head, and drops it from memory with [`Store::forget`].
     pub fn purge_event(&mut self, nid: RoomNid, row: &TimelineRow, event: &EventId) -> &mut Self {
         self.put::<PurgedIds>(&(nid, event.into()), &()).delete::<EventPdus>(&(nid, row.num));
+        self.delete::<Gaps>(&(nid, row.ordinal, row.num));
         self.unlist_event(nid, row, event)
     }
 
@@ -102,12 +103,12 @@ impl Tx {
         self.put::<EventMetas>(&(nid, num), &EventMeta { expired: true, ..meta.clone() })
     }
 
-    /// Removes an event's place in the timeline and what is indexed under it.
+    /// Removes an event's place in the timeline and what is indexed under it. What is missing before that place stays
+    /// known.
     pub fn unlist_event(&mut self, nid: RoomNid, row: &TimelineRow, event: &EventId) -> &mut Self {
         let (key, parent) = ((nid, row.num), EventIdKey::from(event));
         self.delete::<Sticky>(&(nid, row.position.0, row.num)).delete::<Timeline>(&(nid, row.ordinal));
-        self.delete::<EventTransactions>(&key).delete::<Gaps>(&(nid, row.ordinal, row.num));
-        self.delete_prefix::<Relations>(&(nid, parent.clone()));
+        self.delete::<EventTransactions>(&key).delete_prefix::<Relations>(&(nid, parent.clone()));
         self.delete_prefix::<RelationCounts>(&(nid, parent.clone())).delete::<Threads>(&(nid, parent))
     }
 }

@@ -72,7 +72,9 @@ pub(super) async fn slice(
         let mut seen = seen(view, events, span, wanted).await?.into_iter().peekable();
         for row in &rows[..inside] {
             let kept = seen.next_if(|seen| seen.event.num == row.num);
-            if kept.is_some() && slice.events.len() == limit {
+            // The event after a gap may have expired.
+            let is_behind_gap = tail.holes.range(row.ordinal + 1..slice.start).next().is_some();
+            if is_behind_gap || (kept.is_some() && slice.events.len() == limit) {
                 slice.limited = true;
                 return Ok(turned(slice));
             }

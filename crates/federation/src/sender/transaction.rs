@@ -105,16 +105,16 @@ impl Sender {
     async fn add(&self, batch: &mut Batch, item: OutboxItem) -> Result<usize, Error> {
         let edu = match item {
             OutboxItem::Pdu { room, event } => {
-                let reader = self.0.network.store().read();
-                let pdu = match reader.pdu(RoomNid(room), EventNum(event)).await {
+                let pdu = match self.0.rooms.outgoing(RoomNid(room), EventNum(event)).await {
+                    Ok(pdu) => pdu,
                     // It was purged meanwhile.
-                    Err(Error::Gone) => return Ok(0),
-                    pdu => pdu?,
+                    Err(chappe_rooms::Error::NotFound(_)) => return Ok(0),
+                    Err(chappe_rooms::Error::Store(error)) => return Err(error),
+                    Err(_) => return Err(Error::Corrupt("event to be sent")),
                 };
-                if let Ok(raw) = RawValue::from_string(pdu.json.to_string()) {
-                    batch.pdus.push(raw);
-                }
-                return Ok(pdu.json.len());
+                let size = pdu.get().len();
+                batch.pdus.push(pdu);
+                return Ok(size);
             }
             OutboxItem::ToDevice(content) => {
                 let content: Value = serde_json::from_str(&content).map_err(|_| Error::Corrupt("EDU"))?;

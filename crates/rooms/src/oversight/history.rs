@@ -5,7 +5,9 @@
 //! finds its predecessor missing, and nothing is fetched again from other servers. State events stay whole, and with
 //! them all that authorization rests on.
 
-use chappe_store::{EventNum, LogEntry, Removed, RoomHead, Tx, events::EventPdus, timeline::TimelineRow};
+use chappe_store::{
+    EventNum, LogEntry, Removed, RoomHead, Tx, events::EventPdus, gaps::Gap, timeline::TimelineRow,
+};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt, api::Direction,
     events::TimelineEventType,
@@ -61,7 +63,14 @@ impl Rooms {
             view.unrelate(&mut tx, (&event.pdu, event.num, row.ordinal), with_all).await?;
             purged.push(event);
         }
-        if purged.is_empty() {
+        for gap in view.reader.gaps(view.nid).await? {
+            let has_place = before.iter().any(|row| row.ordinal == gap.ordinal);
+            if !has_place && (from..next.unwrap_or(up_to)).contains(&gap.ordinal) {
+                // The event after it has expired.
+                tx.put_gap(view.nid, &Gap { missing: Vec::new(), ..gap });
+            }
+        }
+        if tx.is_empty() {
             return Ok((next, 0));
         }
         let nums: Vec<EventNum> = purged.iter().map(|event| event.num).collect();

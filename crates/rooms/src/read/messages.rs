@@ -139,9 +139,12 @@ impl View<'_> {
     /// The newest place among those looked at before which history is missing.
     async fn gap_within(&self, stretch: Stretch, found: &Collected) -> Result<Option<i64>> {
         let lacking = found.seen.len() < stretch.limit;
-        let lowest = found.next.saturating_add(i64::from(!lacking));
-        let looked_at = lowest..=stretch.from;
-        Ok(self.open_gaps().await?.into_iter().rev().find(|ordinal| looked_at.contains(ordinal)))
+        let lowest = match stretch.to {
+            // The event after a gap, older than all that is here, may have expired.
+            None if lacking && found.exhausted => i64::MIN,
+            _ => found.next.saturating_add(i64::from(!lacking)),
+        };
+        Ok(self.open_gaps(lowest..=stretch.from).await?.pop())
     }
 
     /// The events of a stretch that `user` may see and that pass the filter.

@@ -213,6 +213,7 @@ impl View<'_> {
             return Ok(());
         }
         for (i, redaction) in redacted.into_iter().zip(self.load(&nums).await?) {
+            let redaction = self.without_expired(redaction)?;
             let unsigned = Unsigned { age: Some(self.age(&redaction)), ..Unsigned::default() };
             all[i].redacted_because = Some(redaction.for_client(Form::Full, &unsigned)?);
         }

@@ -88,8 +88,7 @@ impl Rooms {
             {
                 return Ok(true);
             }
-            let gaps = view.open_gaps().await?.into_iter();
-            let Some(next) = gaps.filter(|gap| *gap <= ordinal).max() else { return Ok(false) };
+            let Some(next) = view.open_gaps(..=ordinal).await?.pop() else { return Ok(false) };
             ordinal = next;
         }
         Ok(false)
@@ -133,7 +132,7 @@ fn nearest(
 impl View<'_> {
     /// The gap in which an event may be that is nearer than the one found at `at`; the newest if there are several.
     async fn gap_between(&self, low: i64, at: Option<i64>, direction: Direction) -> Result<Option<i64>> {
-        let gaps = self.open_gaps().await?.into_iter();
+        let gaps = self.open_gaps(..).await?.into_iter();
         let between = |gap: &i64| match direction {
             Direction::Forward => *gap >= low && at.is_none_or(|at| *gap <= at),
             Direction::Backward => *gap <= low && at.is_none_or(|at| *gap > at),

@@ -286,7 +286,7 @@ impl Desk<'_> {
             return Ok(());
         }
         new.ordinal = Some(self.head.take_live_ordinal());
-        new.redacted_by = self.waiting_redaction(pdu, Source::Elsewhere, new.before).await?;
+        new.redacted_by = self.waiting_redaction((pdu, num), Source::Elsewhere, new.before).await?;
         self.tx.place_event(self.nid, num, &new);
         self.announce(pdu, num, Source::Elsewhere, Vec::new()).await?;
         self.index(pdu, num, &new).await

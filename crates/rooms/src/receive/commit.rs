@@ -125,7 +125,8 @@ impl Judged<'_> {
         self.open_hole();
         let ordinal = self.desk.head.take_live_ordinal();
         let mut meta = self.meta(Status::Accepted, after, Some(ordinal));
-        meta.redacted_by = self.desk.waiting_redaction(&pdu, self.placing.source, self.before.at).await?;
+        meta.redacted_by =
+            self.desk.waiting_redaction((&pdu, num), self.placing.source, self.before.at).await?;
         self.desk.put(&pdu, num, self.placing.stored.is_some(), meta.clone());
         self.desk.change_current(&changes).await?;
         self.desk.announce_members(&changes, Some(num));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chappe_rules::Pdu;
-use chappe_store::{EventMeta, EventNum, LogEntry, Position, Removed, StateRef, Status, gaps};
+use chappe_store::{EventMeta, EventNum, LogEntry, Removed, StateRef, Status, gaps};
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
 
 use super::{
@@ -153,7 +153,11 @@ impl Desk<'_> {
         found.truncate(free.unwrap_or(usize::MAX));
         let now: BTreeSet<EventNum> = found.iter().map(|(num, _)| *num).collect();
         let after = self.reader.timeline_forward(self.nid, gap.ordinal, 1).await?;
-        let position = after.first().map_or(Position(0), |row| row.position);
+        let position = match after.first() {
+            Some(row) => row.position,
+            // The event after the gap has expired.
+            None => self.reader.event_meta(self.nid, gap.num).await?.position,
+        };
         let (mut before, last) = (Vec::new(), ordinal);
         let wipes = self.wipes_among(&found).await?;
         for (num, mut meta) in found {
@@ -161,7 +165,7 @@ impl Desk<'_> {
             meta.status = Status::Accepted;
             meta.ordinal = Some(ordinal);
             meta.position = position;
-            meta.redacted_by = self.waiting_redaction(&pdu, Source::Elsewhere, meta.before).await?;
+            meta.redacted_by = self.waiting_redaction((&pdu, num), Source::Elsewhere, meta.before).await?;
             if meta.redacted_by.some().is_none() {
                 meta.redacted_by = self.wiped_by(&wipes, &pdu, meta.before).await?;
             }
@@ -174,9 +178,9 @@ impl Desk<'_> {
             self.head.next_back = self.head.next_back.min(ordinal - 1);
             if !stripped {
                 self.index(&pdu, num, &meta).await?;
-                let missing = self.unplaced(pdu.prev_events(), &now).await?;
-                self.tx.put_gap(self.nid, &gaps::Gap { ordinal, num, missing });
             }
+            let missing = self.unplaced(pdu.prev_events(), &now).await?;
+            self.tx.put_gap(self.nid, &gaps::Gap { ordinal, num, missing });
             before.extend(meta.prev);
             ordinal -= 1;
         }

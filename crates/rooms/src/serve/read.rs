@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, BinaryHeap};
 
 use chappe_rules::acl::Acl;
-use chappe_store::{EventNum, Status};
+use chappe_store::{EventNum, RoomNid, Status};
 use ruma::{EventId, OwnedEventId, RoomId, ServerName, events::StateEventType};
 use serde_json::value::RawValue;
 
@@ -86,6 +86,16 @@ impl Rooms {
         let event = view.told_one(origin, event).await?;
         let chain = view.chain_of(&[event.num]).await?;
         view.raws(&chain).await
+    }
+
+    /// An event that waits to be sent to the servers in its room, without what it said if that has expired.
+    /// [`Error::NotFound`] where it was purged.
+    pub async fn outgoing(&self, nid: RoomNid, num: EventNum) -> Result<Box<RawValue>> {
+        let view = self.view_of(nid).await?;
+        let event = view.load_one(num).await?;
+        let event = view.without_expired(event)?;
+        RawValue::from_string(event.stored.json.to_string())
+            .map_err(|_| chappe_store::Error::Corrupt("event JSON").into())
     }
 
     /// A view of a room for a server that is in it, as is this one.

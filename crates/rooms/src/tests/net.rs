@@ -150,8 +150,7 @@ impl Net {
         let (mut pdus, mut tx) = (Vec::new(), Tx::new());
         for (key, item) in rows {
             let OutboxItem::Pdu { room, event } = item else { continue };
-            let pdu = reader.pdu(RoomNid(room), chappe_store::EventNum(event)).await.unwrap();
-            pdus.push(RawValue::from_string(pdu.json.to_string()).unwrap());
+            pdus.push(rooms.outgoing(RoomNid(room), chappe_store::EventNum(event)).await.unwrap());
             tx.delete::<Outbox>(&key);
         }
         drop(reader);

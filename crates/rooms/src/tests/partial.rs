@@ -1,18 +1,22 @@
 //! Joins of rooms whose members follow behind: what works meanwhile, what waits, and what is judged again.
 
+use std::time::Duration;
+
 use chappe_kv::{Db, Memory};
+use chappe_rules::retention::Policy;
 use chappe_store::Status;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId,
     room_version_rules::RoomVersionRules, server_name,
 };
 use serde_json::{Value, json};
+use tokio::time::advance;
 
 use super::{
     malformed::signed_in,
     net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
 };
-use crate::{Draft, Error, MembersRequest, Rooms};
+use crate::{Config, Draft, Error, MembersRequest, Rooms};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -465,4 +469,26 @@ async fn what_nobody_knows_yet_is_learned_from_who_speaks() {
     let view = c.view(&id).await.unwrap();
     let num = view.reader.event_num(view.nid, &said).await.unwrap().unwrap();
     assert_eq!(view.load_one(num).await.unwrap().pdu.content().get(), "{}");
+}
+
+/// What a room whose members follow behind says of its lifetime is one server's word: nothing is taken off the disk for it.
+#[tokio::test(start_paused = true)]
+async fn nothing_expires_for_good_before_the_room_is_whole() {
+    const DAY: Duration = Duration::from_hours(24);
+    let net = Net::default();
+    let (_, _, id) = prepared(&net).await;
+    let retention = Some(Policy { default_days: 7, minimum_days: 1, maximum_days: 0 });
+    let config = Config { retention, ..Config::default() };
+    let c = net.server_with("c.example", 3, Db::new(Memory::default()), config);
+    joined(&net, &c, &id).await;
+    say(&c, CAROL, &id, "mine").await;
+    net.deliver().await;
+    advance(8 * DAY).await;
+    c.expire_due().await.unwrap();
+    assert!(is_partial(&c, &id).await);
+    assert_eq!(bodies(&c, &id).await, ["mine"]);
+    complete(&net, &c, &id).await;
+    advance(DAY).await;
+    c.expire_due().await.unwrap();
+    assert!(bodies(&c, &id).await.is_empty());
 }

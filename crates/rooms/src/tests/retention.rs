@@ -11,7 +11,7 @@ use chappe_store::{
 };
 use parking_lot::Mutex;
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, UInt,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt,
     api::{Direction, client::filter::RoomEventFilter},
     events::TimelineEventType,
     server_name,
@@ -81,6 +81,20 @@ async fn stored(rooms: &Rooms, id: &RoomId, event: &EventId) -> String {
     let nid = reader.room_nid(id).await.unwrap().unwrap();
     let num = reader.event_num(nid, event).await.unwrap().unwrap();
     reader.pdu(nid, num).await.unwrap().json.to_string()
+}
+
+fn dated(draft: Draft, at: u64) -> Draft {
+    Draft { timestamp: Some(MilliSecondsSinceUnixEpoch(UInt::try_from(at).unwrap())), ..draft }
+}
+
+/// A draft that says something, of a time that has nearly expired.
+fn nearly_expired(rooms: &Rooms, draft: Draft) -> Draft {
+    dated(draft, rooms.0.world.now() - 7 * DAY_MS + 60_000)
+}
+
+fn naming(address: &str) -> Draft {
+    let content = json!({ "msgtype": "m.image", "body": address, "url": format!("mxc://{address}") });
+    Draft::message(TimelineEventType::RoomMessage, content.as_object().unwrap().clone())
 }
 
 async fn keep_for(rooms: &Rooms, who: &str, id: &RoomId, ms: u64) {
@@ -230,12 +244,8 @@ async fn nobody_gains_by_lying_about_the_time() {
     let net = Net::default();
     let (a, b, id) = two(&net, "11").await;
     let now = a.0.world.now();
-    let dated = |body: &str, at: u64| Draft {
-        timestamp: Some(MilliSecondsSinceUnixEpoch(UInt::try_from(at).unwrap())),
-        ..text(body)
-    };
     for (body, at) in [("ahead", now + 3 * DAY_MS), ("behind", now - 8 * DAY_MS)] {
-        a.send(&actor(ALICE), &id, dated(body, at), None).await.unwrap();
+        a.send(&actor(ALICE), &id, dated(text(body), at), None).await.unwrap();
     }
     say(&a, ALICE, &id, "honest").await;
     net.deliver().await;
@@ -248,6 +258,130 @@ async fn nobody_gains_by_lying_about_the_time() {
         assert!(seen(rooms, who, &id).await.is_empty());
         assert!(bodies(rooms, &id).await.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_dates_back_does_not_hide_what_others_said_before() {
+    let net = Net::default();
+    let (a, b, id) = two(&net, "11").await;
+    say(&b, BOB, &id, "kept").await;
+    net.deliver().await;
+    for number in 0..60 {
+        a.send(&actor(ALICE), &id, dated(text(&number.to_string()), 0), None).await.unwrap();
+    }
+    say(&a, ALICE, &id, "after").await;
+    net.deliver().await;
+    let c = server(&net, "c.example", 3);
+    join(&net, &c, CAROL, &id).await;
+    assert_eq!(seen(&c, CAROL, &id).await, ["after", "kept"]);
+    assert!(c.view(&id).await.unwrap().open_gaps(..).await.unwrap().is_empty(), "all has come");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_before_an_expired_message_can_still_be_had() {
+    let net = Net::default();
+    let (a, b, id) = two(&net, "11").await;
+    say(&b, BOB, &id, "kept").await;
+    net.deliver().await;
+    let first = nearly_expired(&a, text("first"));
+    let first = a.send(&actor(ALICE), &id, first, None).await.unwrap();
+    say(&a, ALICE, &id, "second").await;
+    net.deliver().await;
+    let c = server(&net, "c.example", 3);
+    join(&net, &c, CAROL, &id).await;
+    assert_eq!(c.fetch_older(&id, 2).await.unwrap(), 2);
+    assert_eq!(bodies(&c, &id).await, ["first", "second"]);
+    advance(2 * HOUR).await;
+    assert_eq!(c.expire_now(&id).await.unwrap(), 1);
+    assert!(!stored(&c, &id, &first).await.contains("\"body\""));
+    assert_eq!(seen(&c, CAROL, &id).await, ["second", "kept"]);
+}
+
+/// What lies before something that this server's own users said so long ago is asked for no more.
+#[tokio::test(start_paused = true)]
+async fn history_that_has_expired_for_certain_is_not_asked_for() {
+    let net = Net::default();
+    let (_, b, id) = two(&net, "11").await;
+    let open = async || b.view(&id).await.unwrap().open_gaps(..).await.unwrap().len();
+    assert_eq!(open().await, 1);
+    advance(7 * DAY - HOUR).await;
+    assert_eq!(open().await, 1);
+    advance(HOUR).await;
+    assert_eq!(open().await, 0);
+}
+
+/// What a redaction redacts is known after it has expired itself.
+#[tokio::test(start_paused = true)]
+async fn a_redaction_that_waits_outlives_its_own_expiry() {
+    for version in ["1", "3", "11"] {
+        let net = Net::default();
+        let (a, _, id) = two(&net, version).await;
+        let said = say(&a, ALICE, &id, "said").await;
+        let c = server(&net, "c.example", 3);
+        join(&net, &c, CAROL, &id).await;
+        let redaction = nearly_expired(&a, Draft::redaction(&said, Some("the reason")));
+        let redaction = a.send(&actor(ALICE), &id, redaction, None).await.unwrap();
+        net.deliver().await;
+        advance(2 * HOUR).await;
+        assert_eq!(c.expire_now(&id).await.unwrap(), 1);
+        let left = stored(&c, &id, &redaction).await;
+        assert!(!left.contains("the reason") && left.contains(said.as_str()), "version {version}: {left}");
+        while c.fetch_older(&id, 50).await.unwrap() > 0 {}
+        let view = c.view(&id).await.unwrap();
+        let num = view.reader.event_num(view.nid, &said).await.unwrap().unwrap();
+        assert!(view.load_one(num).await.unwrap().is_redacted(), "version {version}");
+    }
+}
+
+/// Neither through another event nor on the way to another server.
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_is_not_told_by_the_way() {
+    let net = Net::default();
+    let (a, b, id) = two(&net, "11").await;
+    let said = say(&a, ALICE, &id, "said").await;
+    let late = a.send(&actor(ALICE), &id, nearly_expired(&a, text("late")), None).await.unwrap();
+    let redaction = nearly_expired(&a, Draft::redaction(&said, Some("the reason")));
+    a.send(&actor(ALICE), &id, redaction, None).await.unwrap();
+    let redacted = async || a.event(&actor(ALICE), &id, &said).await.unwrap().to_string();
+    assert!(redacted().await.contains("the reason"));
+    advance(Duration::from_mins(2)).await;
+    assert!(stored(&a, &id, &late).await.contains("late"), "it is still on the disk");
+    let redacted = redacted().await;
+    assert!(redacted.contains("redacted_because") && !redacted.contains("the reason"), "{redacted}");
+    net.deliver().await;
+    assert!(!stored(&b, &id, &late).await.contains("late"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifetime_that_is_redacted_before_it_comes_says_nothing() {
+    let net = Net::default();
+    let (a, b, id) = two(&net, "11").await;
+    let levels = json!({ "users": { ALICE: 100, BOB: 50 } });
+    a.send(&actor(ALICE), &id, state("m.room.power_levels", "", &levels), None).await.unwrap();
+    net.deliver().await;
+    let told = state("m.room.retention", "", &json!({ "max_lifetime": DAY_MS }));
+    let told = a.send(&actor(ALICE), &id, told, None).await.unwrap();
+    b.send(&actor(BOB), &id, Draft::redaction(&told, None), None).await.unwrap();
+    net.deliver().await;
+    for rooms in [&a, &b] {
+        let view = rooms.view(&id).await.unwrap();
+        assert!(view.current("m.room.retention".into(), "").await.unwrap().unwrap().is_redacted());
+        assert_eq!(view.head.keeping.said.max, None);
+    }
+}
+
+/// To take away what has expired is nothing that happens in a room.
+#[tokio::test(start_paused = true)]
+async fn a_room_is_as_quiet_as_before() {
+    let net = Net::default();
+    let (a, _, id) = two(&net, "11").await;
+    say(&a, ALICE, &id, "old").await;
+    let position = async || a.view(&id).await.unwrap().head.position;
+    let before = position().await;
+    advance(7 * DAY + HOUR).await;
+    a.expire_due().await.unwrap();
+    assert_eq!(a.expiry_figures().events, 1);
+    assert_eq!(position().await, before);
 }
 
 /// An event of before it was noted when events came that claim to be of a later time.
@@ -386,27 +520,65 @@ async fn a_new_configuration_reaches_every_room() {
     assert!(bodies(&a, &rooms[2]).await.is_empty());
 }
 
+fn medium(uploader: Option<OwnedUserId>, created: u64) -> Medium {
+    Medium {
+        blob: Some("blob".to_owned()),
+        size: 1,
+        content_type: None,
+        filename: None,
+        uploader,
+        created,
+        expires: None,
+        sha256: None,
+        quarantined_by: None,
+        protected: false,
+    }
+}
+
+async fn put_medium(rooms: &Rooms, server: &str, name: &str, medium: Medium) {
+    let mut tx = Tx::new();
+    tx.put::<Media>(&(server.try_into().unwrap(), name.to_owned()), &Json(medium));
+    rooms.store().commit(tx).await.unwrap();
+}
+
+/// The media that may go.
+async fn unused(rooms: &Rooms) -> Vec<String> {
+    let rows = rooms.store().read().scan_all::<MediaUnused>(&()).await.unwrap();
+    rows.into_iter().map(|((_, name), ())| name).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_stay_that_are_held_or_of_before() {
+    let net = Net::default();
+    let (a, _, id) = two(&net, "11").await;
+    a.expire_due().await.unwrap();
+    let now = a.0.world.now();
+    let copy = || medium(None, now);
+    let held_by = Some(user(ALICE));
+    for (name, medium) in [
+        ("plain", copy()),
+        ("again", copy()),
+        ("before", medium(None, now - 1)),
+        ("held", Medium { quarantined_by: held_by.clone(), ..copy() }),
+        ("marker", Medium { quarantined_by: held_by, blob: None, ..copy() }),
+    ] {
+        put_medium(&a, "x.example", name, medium).await;
+        a.send(&actor(ALICE), &id, naming(&format!("x.example/{name}")), None).await.unwrap();
+    }
+    advance(7 * DAY + HOUR).await;
+    a.expire_due().await.unwrap();
+    assert_eq!(unused(&a).await, ["again", "plain"]);
+    a.send(&actor(ALICE), &id, naming("x.example/again"), None).await.unwrap();
+    assert_eq!(unused(&a).await, ["plain"], "who names a file keeps it");
+}
+
 #[tokio::test(start_paused = true)]
 async fn files_go_that_nothing_else_names() {
     let net = Net::default();
     let (a, b, id) = two(&net, "11").await;
     a.expire_due().await.unwrap();
     let upload = async |name: &str, who: &str, created: u64| {
-        let medium = Medium {
-            blob: Some(name.to_owned()),
-            size: 1,
-            content_type: None,
-            filename: None,
-            uploader: Some(user(who)),
-            created,
-            expires: None,
-            sha256: None,
-            quarantined_by: None,
-            protected: false,
-        };
-        let mut tx = Tx::new();
-        tx.put::<Media>(&(server_name!("a.example").to_owned(), name.to_owned()), &Json(medium));
-        a.store().commit(tx).await.unwrap();
+        put_medium(&a, "a.example", name, medium(Some(user(who)), created)).await;
     };
     let now = a.0.world.now();
     for (name, who, created) in [
@@ -418,10 +590,7 @@ async fn files_go_that_nothing_else_names() {
     ] {
         upload(name, who, created).await;
     }
-    let file = |name: &str| {
-        let content = json!({ "msgtype": "m.image", "body": name, "url": format!("mxc://a.example/{name}") });
-        Draft::message(TimelineEventType::RoomMessage, content.as_object().unwrap().clone())
-    };
+    let file = |name: &str| naming(&format!("a.example/{name}"));
     for name in ["plain", "others", "before", "forwarded", "picture"] {
         a.send(&actor(ALICE), &id, file(name), None).await.unwrap();
     }
@@ -431,10 +600,6 @@ async fn files_go_that_nothing_else_names() {
     advance(DAY).await;
     b.send(&actor(BOB), &id, file("forwarded"), None).await.unwrap();
     net.deliver().await;
-    let names = async |rooms: &Rooms| {
-        let rows = rooms.store().read().scan_all::<MediaUnused>(&()).await.unwrap();
-        rows.into_iter().map(|((_, name), ())| name).collect::<Vec<_>>()
-    };
     let uses = async |name: &str| {
         let prefix = (server_name!("a.example").to_owned(), name.to_owned());
         a.store().read().scan_all::<MediaUses>(&prefix).await.unwrap().len()
@@ -442,7 +607,7 @@ async fn files_go_that_nothing_else_names() {
     assert_eq!((uses("plain").await, uses("forwarded").await, uses("picture").await), (1, 2, 2));
     advance(6 * DAY + HOUR).await;
     a.expire_due().await.unwrap();
-    assert_eq!(names(&a).await, ["forwarded", "picture", "plain"], "who uploads what is known of");
+    assert_eq!(unused(&a).await, ["forwarded", "picture", "plain"], "who uploads what is known of");
     assert_eq!((uses("plain").await, uses("forwarded").await, uses("picture").await), (0, 1, 1));
 }
 
