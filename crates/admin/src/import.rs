@@ -30,7 +30,8 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Line {
     /// Where it begins, counted from 1.
-    line: usize,
+    #[serde(rename = "line")]
+    at: usize,
     /// Whom or what it is about, as it says.
     what: String,
     outcome: Outcome,
@@ -39,12 +40,12 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    fn new(line: usize, what: &str, done: Result<Outcome, String>) -> Self {
+    fn new(at: usize, what: &str, done: Result<Outcome, String>) -> Self {
         let (outcome, error) = match done {
             Ok(outcome) => (outcome, None),
             Err(error) => (Outcome::Refused, Some(error)),
         };
-        Self { line, what: what.to_owned(), outcome, error }
+        Self { at, what: what.to_owned(), outcome, error }
     }
 }
 
@@ -76,7 +77,7 @@ impl Report {
         let wrong = self
             .lines
             .iter()
-            .filter_map(|line| Some(format!("line {} ({}): {}", line.line, line.what, line.error.as_ref()?)));
+            .filter_map(|line| Some(format!("line {} ({}): {}", line.at, line.what, line.error.as_ref()?)));
         let lines = std::iter::once(said).chain(wrong).collect();
         Answer { lines, data: serde_json::json!(self) }
     }

@@ -88,7 +88,9 @@ impl Statistics {
         for day in from..=to {
             let rows = reader.scan_all::<Rows>(&day).await?;
             let rows = rows.into_iter().map(|(place, Json(figure))| (place, figure));
-            shown(rows, self.smallest()).into_iter().for_each(|placed| gathered.add(placed));
+            for placed in shown(rows, self.smallest()) {
+                gathered.add(placed);
+            }
         }
         let figures = gathered.lines();
         Ok(Report { from: date(from), to: date(to), smallest_group: self.smallest(), figures })
@@ -189,7 +191,9 @@ mod tests {
 
     fn said(rows: &[Placed], smallest: usize, by: Option<Grouping>) -> Vec<String> {
         let mut gathered = Gathered { by, ..Gathered::default() };
-        shown(rows.iter().cloned(), smallest).into_iter().for_each(|placed| gathered.add(placed));
+        for placed in shown(rows.iter().cloned(), smallest) {
+            gathered.add(placed);
+        }
         let lines = gathered.lines();
         let text = |line: &super::Line| {
             let (day, domain) = (line.day.as_deref().unwrap_or("-"), line.domain.as_deref().unwrap_or("-"));

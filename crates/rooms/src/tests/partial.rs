@@ -421,7 +421,7 @@ async fn what_is_left_to_do_is_done_after_a_crash() {
     assert_eq!(status(&c, &id, &said).await, Status::SoftFailed);
     assert_eq!(c.store().read().unplaced_devices(nid).await.unwrap(), [user(BERT)]);
     c.resume_partial().await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bodies(&c, &id).await, ["here I am"]);
     let reader = c.store().read();
     assert!(reader.unfinished_rooms().await.unwrap().is_empty());

@@ -18,7 +18,7 @@ const FIGURES: &str = "/_chappe/admin/v1/statistics";
 
 /// A room in which everybody is.
 async fn room(server: &Ministry, people: &[&Agent], request: Value) -> String {
-    let [host, others @ ..] = people else { panic!("nobody is there") };
+    let [host, others @ ..] = people else { unreachable!("nobody is there") };
     let made = server.call(&host.token, "POST", "/createRoom", request).await.ok();
     let room = made["room_id"].as_str().unwrap().to_owned();
     for guest in others {

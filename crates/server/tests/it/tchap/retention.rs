@@ -64,7 +64,7 @@ async fn file_goes(server: &Ministry, who: &Agent, id: &str) {
         server.later(10 * MINUTE).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("the file stays");
+    unreachable!("the file stays");
 }
 
 fn bodies(events: &Value) -> Vec<String> {
@@ -84,7 +84,7 @@ async fn history(server: &Ministry, who: &Agent, room: &str) -> Vec<String> {
             None => return found,
         }
     }
-    panic!("the history has no end");
+    unreachable!("the history has no end");
 }
 
 /// What a new device is shown of a room, and how much of it is unread.
