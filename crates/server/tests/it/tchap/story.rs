@@ -19,6 +19,10 @@ days = 100
 mail_days_before = [60, 30, 15]
 close_after_days = 120
 ";
+const RETENTION: &str = r"
+[rooms.retention]
+minimum_days = 1
+";
 const PROXY: &str = "/_matrix/media_proxy/unstable";
 
 /// Two servers of agents, one of externals, a scanner for all.
@@ -46,7 +50,7 @@ async fn the_whole_story() {
     network.the_partner_does_nothing_else(&cast).await;
     network.a_virus_reaches_nobody(&cast).await;
     network.an_account_ends_and_is_renewed(&cast).await;
-    // Retention: what is older than the forum keeps would be gone by now, 101 days later (row 90).
+    network.what_was_said_in_public_is_gone(&cast).await;
     network.the_last_administrator_leaves(&cast).await;
     network.everything_stands_in_the_audit_log().await;
 }
@@ -55,7 +59,7 @@ impl Network {
     /// Nobody may sign up before an administrator has opened a domain.
     async fn opens() -> Self {
         let (net, clamd) = (FakeNet::new(), Clamd::start().await);
-        let text = format!("{NETWORK}{}", clamd.section("enforce = true"));
+        let text = format!("{NETWORK}{RETENTION}{}", clamd.section("enforce = true"));
         let a = Ministry::on(&net, "a.test", &text).await;
         let b = Ministry::on(&net, "b.test", &format!("{text}{VALIDITY}")).await;
         let e = Ministry::on(&net, "e.test", &text).await;
@@ -98,6 +102,8 @@ impl Network {
         let cast = Cast { alice, bob, paul, forum, private, open };
         self.say(&self.e, &cast.paul, &cast.open, "bonjour").await;
         self.heard(&cast, "bonjour").await;
+        self.say(&self.a, &cast.alice, &cast.forum, "autrefois").await;
+        assert!(self.is_read_in(&cast.forum, &cast, "autrefois").await);
         cast
     }
 
@@ -156,6 +162,18 @@ impl Network {
         whoami(b).await.ok();
         self.say(&self.a, &cast.alice, &cast.open, "encore-là").await;
         self.heard(cast, "encore-là").await;
+    }
+
+    /// 101 days later, of 90 that a forum keeps; rooms that are not public keep everything.
+    async fn what_was_said_in_public_is_gone(&self, cast: &Cast) {
+        assert!(!self.is_read_in(&cast.forum, cast, "autrefois").await);
+        assert!(self.is_read_in(&cast.open, cast, "bonjour").await);
+    }
+
+    /// Whether somebody of the server that made a room reads something there.
+    async fn is_read_in(&self, room: &str, cast: &Cast, words: &str) -> bool {
+        let path = format!("/rooms/{room}/messages?dir=b&limit=50");
+        self.a.call(&cast.alice.token, "GET", &path, Value::Null).await.text.contains(words)
     }
 
     /// Of those who stay, agents have the rooms, and the partner has nothing.
