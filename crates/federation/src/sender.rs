@@ -29,7 +29,7 @@ use crate::Network;
 /// The queue of a destination that stays away is shortened at so many times the length at which it is when it is back.
 const LONG_QUEUE: usize = 10;
 /// How long a destination that answered last time keeps its place without an answer, if there is one among the slow.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(200);
 /// How often the queue of a server that is not talked with is looked at.
 const OFF_LIST: Duration = Duration::from_mins(10);
 /// As many times the places of those who answered last time are there for those of them who are slow.

@@ -21,14 +21,15 @@ pub(super) async fn run(setting: Setting) -> Result<Vec<Row>> {
     let (cpu, cpu_there) = (joining.cpu()?, resident.cpu()?);
     let begin = Instant::now();
     user.post(&path, json!({})).await?;
-    let took = begin.elapsed().as_secs_f64();
-    let (cpu, cpu_there) = (joining.cpu_since(cpu)?, resident.cpu_since(cpu_there)?);
-
+    let inside = begin.elapsed().as_secs_f64();
+    // Waits for the members that follow behind.
     let members = user.get(&format!("/_matrix/client/v3/rooms/{}/joined_members", segment(&room))).await?;
+    let whole = begin.elapsed().as_secs_f64();
+    let (cpu, cpu_there) = (joining.cpu_since(cpu)?, resident.cpu_since(cpu_there)?);
     let known = members["joined"].as_object().context("no members")?.len();
     anyhow::ensure!(known == users.len() + 1, "{known} members are known after the join");
     let measured = format!(
-        "{took:.2} s; processor time {:.2} s here, {:.2} s there; {} MiB resident",
+        "in the room after {inside:.2} s, all members known after {whole:.2} s; processor time {:.2} s here, {:.2} s there; {} MiB resident",
         cpu.as_secs_f64(),
         cpu_there.as_secs_f64(),
         joining.resident_bytes()? >> 20,
