@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use chappe_store::{Direction, Json, LogEntry, Reader, Tx, accounts::Users, accounts_data::Profiles};
-use ruma::UserId;
+use chappe_store::{
+    Direction, Json, LogEntry, Reader, Tx,
+    accounts::Users,
+    accounts_data::{ProfileNews, Profiles},
+};
+use ruma::{OwnedUserId, UserId};
 use serde_json::Value;
 
 use crate::{Accounts, Error, retry::retry};
@@ -75,6 +79,9 @@ impl Accounts {
             record.revision += 1;
             let mut tx = Tx::new();
             // The user's head is replaced, so that fields set at the same time cannot exceed the limit together.
+            if matches!(field, "displayname" | "avatar_url") {
+                tx.put::<ProfileNews>(&key, &record.revision);
+            }
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
             let row = (key.clone(), field.to_owned());
             match value {
@@ -94,6 +101,27 @@ impl Accounts {
             self.store().commit(tx).await?;
             Ok(())
         })
+    }
+
+    /// Users of whose name or picture not all rooms have been told.
+    pub async fn unannounced(&self) -> Result<Vec<OwnedUserId>, chappe_store::Error> {
+        let rows = self.store().read().scan_all::<ProfileNews>(&()).await?;
+        Ok(rows.into_iter().map(|(user, _)| user).collect())
+    }
+
+    /// The change of a user's name or picture of which rooms are to be told; a newer one has another number.
+    pub async fn profile_news(&self, user: &UserId) -> Result<Option<u64>, chappe_store::Error> {
+        self.store().read().get::<ProfileNews>(&user.to_owned()).await
+    }
+
+    /// Notes that all rooms were told of a change; nothing where there is a newer one.
+    pub async fn announced(&self, user: &UserId, change: u64) -> Result<(), chappe_store::Error> {
+        let (key, mut tx) = (user.to_owned(), Tx::new());
+        tx.expect::<ProfileNews>(&key, Some(&change)).delete::<ProfileNews>(&key);
+        match self.store().commit(tx).await {
+            Ok(_) | Err(chappe_store::Error::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

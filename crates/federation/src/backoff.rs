@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use chappe_store::{
-    Error, Json, Store, Tx,
+    Error, Index, Json, Store, Tx,
     outbox::{DestinationState, Destinations},
 };
 use chappe_world::World;
@@ -137,7 +137,7 @@ impl Backoff {
     pub(crate) async fn failed(
         &self,
         destination: &ServerName,
-        tried: Option<(u64, u16)>,
+        tried: Option<(u64, Index)>,
     ) -> Result<DestinationState, Error> {
         let mut state = self.state(destination).await?;
         let now = self.0.world.now();
@@ -228,8 +228,8 @@ mod tests {
         let store = memory();
         let (backoff, peer) = (backoff(&store), server_name!("peer.example"));
         backoff.failed(peer, None).await.unwrap();
-        let state = backoff.failed(peer, Some((4, 2))).await.unwrap();
-        assert_eq!((state.failures, state.tried), (1, Some((4, 2))));
+        let state = backoff.failed(peer, Some((4, Index(2)))).await.unwrap();
+        assert_eq!((state.failures, state.tried), (1, Some((4, Index(2)))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -54,7 +54,7 @@ impl Desk<'_> {
         at: StateRef,
         (door, bypass): (Door, Bypass),
     ) -> Result<()> {
-        let content = pdu.content_as().unwrap_or_default();
+        let content = pdu.content_object();
         let candidate = candidate_of(pdu, &content);
         self.inner.refuse_outsiders(&candidate)?;
         let Some(access) = &self.inner.config.access else { return Ok(()) };
@@ -103,7 +103,7 @@ impl Inner {
     /// say the room's rule, whoever lets the user in will judge by it.
     pub(crate) async fn ask_access_as_told(&self, invite: &Pdu, told: &[(RuleKey, Pdu)]) -> Result<()> {
         let state = |key: &RuleKey| told.iter().find(|(told, _)| told == key).map(|(_, pdu)| pdu.clone());
-        let content = invite.content_as().unwrap_or_default();
+        let content = invite.content_object();
         let candidate = candidate_of(invite, &content);
         self.refuse_outsiders(&candidate)?;
         let Some(access) = &self.config.access else { return Ok(()) };
@@ -126,7 +126,7 @@ impl Inner {
         let parties = state.iter().filter(|(key, _)| is_party(key));
         let parties: Vec<Pdu> = parties.map(|(_, pdu)| pdu.clone()).collect();
         let get = |key: &RuleKey| state.get(key).cloned();
-        let content = join.content_as().unwrap_or_default();
+        let content = join.content_object();
         let candidate = candidate_of(join, &content);
         let (door, bypass, parties) = (Door::Received, Bypass::None, Some(&*parties));
         let question = Question { candidate, state: &get, parties, listed: false, door, bypass };

@@ -14,6 +14,7 @@ use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId,
     RoomVersionId, ServerName, events::StateEventType, room_version_rules::RoomVersionRules,
 };
+use serde_json::{Map, Value};
 
 use crate::{Error, Inner, Result};
 
@@ -107,6 +108,11 @@ pub(crate) fn parsed(rules: &RoomVersionRules, stored: &StoredPdu) -> Result<Pdu
 /// Whether the state around an event is known. It is not for an outlier, rejected or not, unless it was staged.
 pub(crate) fn is_placed(meta: &EventMeta) -> bool {
     meta.after != StateRef::EMPTY
+}
+
+/// The content of an event as another event may have it: canonical JSON, whatever numbers the first one has.
+pub(crate) fn content_of(pdu: &Pdu) -> Map<String, Value> {
+    pdu.content_object().into_iter().map(|(field, value)| (field, value.into())).collect()
 }
 
 /// The membership that an event says, for the indexes; anything unreadable is `leave`.

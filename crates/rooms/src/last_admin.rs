@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Draft, Error, Result,
     author::{By, create_key},
-    desk::{Desk, membership_of},
+    desk::{Desk, content_of, membership_of},
 };
 
 /// What makes an administrator.
@@ -82,8 +82,7 @@ impl Desk<'_> {
             return Ok(None);
         };
         let power = Power::new(self.rules, &create, Some(&levels));
-        let content: Map<String, Value> = levels.content_as().unwrap_or_default();
-        let left = Left { access, leaver, power, content };
+        let left = Left { access, leaver, power, content: content_of(&levels) };
         if membership_of(&member) != Membership::Join
             || !left.is_mighty(leaver)
             || left.default() >= ADMINISTRATOR

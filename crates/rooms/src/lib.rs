@@ -6,6 +6,7 @@
 
 mod access;
 mod actor;
+mod announce;
 mod author;
 mod config;
 mod create;
@@ -160,6 +161,8 @@ pub(crate) struct Inner {
     pub(crate) lists: directory::Lists,
     /// What has been taken away that had expired.
     pub(crate) expired: retention::Done,
+    /// Whose changed names and pictures rooms are being told of.
+    pub(crate) announcing: announce::Announcing,
 }
 
 impl Rooms {
@@ -192,6 +195,7 @@ impl Rooms {
             summaries: Cache::new(10_000),
             lists: directory::Lists::default(),
             expired: retention::Done::default(),
+            announcing: announce::Announcing::default(),
         };
         Self(Arc::new(inner))
     }

@@ -11,7 +11,7 @@ use chappe_store::{
     members::{RoomServers, UserRoom},
     rooms::DoomedRooms,
 };
-use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedServerName, RoomId, UserId};
 use serde_json::{Map, Value, json};
 
 pub use self::address::AddressInvite;
@@ -59,7 +59,7 @@ impl Standpoint {
         if self.blocked { Err(oversight::blocked()) } else { Ok(()) }
     }
 
-    fn is(&self, membership: Membership) -> bool {
+    pub(crate) fn is(&self, membership: Membership) -> bool {
         self.membership.is_some_and(|at| at.value.membership == membership)
     }
 }
@@ -318,43 +318,6 @@ impl Rooms {
         }
         drop(reader);
         self.0.store.commit(tx).await?;
-        Ok(())
-    }
-
-    /// Announces a changed profile in the rooms the user is in: starts the work and answers at once.
-    pub fn announce_profile(&self, user: OwnedUserId) {
-        let rooms = self.clone();
-        drop(self.0.world.spawn("profile announcement", async move {
-            if let Err(error) = rooms.announce_profile_now(&user).await {
-                tracing::warn!(%user, %error, "profile announcement failed");
-            }
-        }));
-    }
-
-    async fn announce_profile_now(&self, user: &UserId) -> Result<()> {
-        let reader = self.0.store.read();
-        let joined = reader.user_rooms(user).await?.into_iter();
-        let joined = joined.filter(|(_, at)| at.value.membership == Membership::Join);
-        let mut rooms = Vec::new();
-        for (nid, _) in joined.take(self.config().profile_rooms_limit) {
-            rooms.push(reader.room_id(nid).await?);
-        }
-        drop(reader);
-        let actor = Actor::user(user);
-        let content = self.0.member_content(user, "join", None).await?;
-        for room in rooms {
-            if self.0.world.is_stopping() {
-                break;
-            }
-            // Whoever has left meanwhile is not joined again: the rules refuse a join that nobody allowed, and an
-            // open room is asked first.
-            if !self.standpoint(user, &room).await?.is(Membership::Join) {
-                continue;
-            }
-            if let Err(error) = self.submit_member(&actor, &room, user, content.clone()).await {
-                tracing::debug!(%room, %user, %error, "profile not announced");
-            }
-        }
         Ok(())
     }
 }

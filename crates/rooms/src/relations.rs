@@ -17,7 +17,7 @@ use crate::{
 const LONGEST: u64 = 100;
 /// Events of one page where the client does not say.
 const USUAL: u64 = 20;
-/// Related events looked at for one page at most.
+/// Related events, of all types and at all depths, that are looked at for one page at most.
 const LOOKED_AT: usize = 5_000;
 /// Relation types of one event that are looked at.
 const TYPES: usize = 50;
@@ -91,8 +91,7 @@ impl Rooms {
         let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
         view.seen_by(&actor.user, request.event).await?;
         let limit = usize::try_from(request.limit.unwrap_or(USUAL).clamp(1, LONGEST)).unwrap_or(1);
-        let (mut found, depth) = view.related_to(request).await?;
-        view.cut(&mut found, request).await?;
+        let Related { found, beyond, depth } = view.related(request).await?;
         let mut seen: Vec<Seen> = Vec::new();
         let mut rest = found.chunks(limit + 1);
         while let Some(nums) = rest.next().filter(|_| seen.len() <= limit) {
@@ -103,10 +102,7 @@ impl Rooms {
         let more = seen.len() > limit;
         seen.truncate(limit);
         let last = seen.last().and_then(|seen| seen.event.meta.ordinal).filter(|_| more);
-        let next = last.map(|last| match request.direction {
-            Direction::Backward => Place(last),
-            Direction::Forward => Place(last + 1),
-        });
+        let next = last.map_or(beyond, |last| Some(behind(last, request.direction)));
         Ok(RelationsPage {
             chunk: view.render(actor, &seen, Form::Full, Bundle::All).await?,
             next_batch: next.map(|place| place.to_string()),
@@ -148,26 +144,74 @@ impl Rooms {
     }
 }
 
+/// What relates to an event.
+#[derive(Debug)]
+struct Related {
+    /// Their places and numbers, in the order asked for.
+    found: Vec<(i64, EventNum)>,
+    /// Where those begin that were not looked at.
+    beyond: Option<Place>,
+    /// How deep the search went.
+    depth: u8,
+}
+
+/// How much may still be looked at.
+struct Budget {
+    left: usize,
+    /// The place up to which everything that relates to the event itself was looked at, where that is not all.
+    end: Option<i64>,
+}
+
+/// The place at which those begin that come after an event.
+fn behind(ordinal: i64, direction: Direction) -> Place {
+    match direction {
+        Direction::Backward => Place(ordinal),
+        Direction::Forward => Place(ordinal + 1),
+    }
+}
+
 fn thread_token(token: &str) -> Option<(Position, EventNum)> {
     let (position, num) = token.strip_prefix("th")?.split_once('_')?;
     Some((Position(position.parse().ok()?), EventNum(num.parse().ok()?)))
 }
 
 impl View<'_> {
+    /// What is wanted of what relates to an event, as far as that can be looked at.
+    async fn related(&self, request: &RelationsRequest<'_>) -> Result<Related> {
+        let mut budget = Budget { left: LOOKED_AT, end: None };
+        let (mut found, depth) = self.related_to(request, &mut budget).await?;
+        self.cut(&mut found, request).await?;
+        let Some(end) = budget.end.filter(|_| request.recurse == Recurse::No) else {
+            return Ok(Related { found, beyond: None, depth });
+        };
+        let backward = request.direction == Direction::Backward;
+        found.retain(|(ordinal, _)| if backward { *ordinal >= end } else { *ordinal <= end });
+        let mut beyond = Some(behind(end, request.direction));
+        if let Some(token) = request.to {
+            let to = self.place(token).await?;
+            beyond = beyond.filter(|beyond| if backward { *beyond > to } else { *beyond < to });
+        }
+        Ok(Related { found, beyond, depth })
+    }
+
     /// Related events of the wanted kinds with their places, and how deep the search went.
-    async fn related_to(&self, request: &RelationsRequest<'_>) -> Result<(Vec<(i64, EventNum)>, u8)> {
+    async fn related_to(
+        &self,
+        request: &RelationsRequest<'_>,
+        budget: &mut Budget,
+    ) -> Result<(Vec<(i64, EventNum)>, u8)> {
         let mut found = Vec::new();
         let mut parents: Vec<OwnedEventId> = vec![request.event.to_owned()];
         let deepest = if request.recurse == Recurse::Yes { DEEPEST } else { 1 };
         let mut depth = 0;
-        while depth < deepest && !parents.is_empty() && found.len() < LOOKED_AT {
+        while depth < deepest && !parents.is_empty() && budget.left > 0 {
             depth += 1;
             let mut children = Vec::new();
             for parent in &parents {
-                if found.len() + children.len() >= LOOKED_AT {
+                if budget.left == 0 {
                     break;
                 }
-                children.extend(self.children(parent, request, depth == 1).await?);
+                children.extend(self.children(parent, request, depth == 1, budget).await?);
             }
             parents = if depth < deepest {
                 let nums: Vec<EventNum> = children.iter().take(PARENTS).map(|(_, child)| child.num).collect();
@@ -192,6 +236,7 @@ impl View<'_> {
         parent: &EventId,
         request: &RelationsRequest<'_>,
         direct: bool,
+        budget: &mut Budget,
     ) -> Result<Vec<(i64, Child)>> {
         let types = match request.rel_type.filter(|_| direct) {
             Some(rel_type) => vec![rel_type.to_owned()],
@@ -206,11 +251,20 @@ impl View<'_> {
             Some(token) => Some(self.place(token).await?.0),
             None => None,
         };
+        let share = (budget.left / types.len()).max(1);
         let mut found = Vec::new();
-        for rel_type in types {
-            found.extend(
-                self.reader.related(self.nid, (parent, &rel_type), direction, from, LOOKED_AT).await?,
-            );
+        for rel_type in types.iter().take(budget.left) {
+            let rows = self.reader.related(self.nid, (parent, rel_type), direction, from, share).await?;
+            // A look that finds nothing is one too.
+            budget.left = budget.left.saturating_sub(rows.len().max(1));
+            if let Some((last, _)) = rows.last().filter(|_| rows.len() == share) {
+                let nearer = match request.direction {
+                    Direction::Backward => budget.end.map_or(*last, |end| end.max(*last)),
+                    Direction::Forward => budget.end.map_or(*last, |end| end.min(*last)),
+                };
+                budget.end = Some(nearer);
+            }
+            found.extend(rows);
         }
         Ok(found)
     }
@@ -247,5 +301,61 @@ impl View<'_> {
         let wanted =
             *include != IncludeThreads::Participated || self.takes_part(&actor.user, &seen.event).await?;
         Ok(Some(seen).filter(|_| wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_store::{
+        EventNum, Tx,
+        relations::{Child, Relation},
+    };
+    use ruma::api::Direction;
+    use serde_json::json;
+
+    use super::{LOOKED_AT, Recurse, RelationsRequest};
+    use crate::testing::{Town, actor};
+
+    #[tokio::test]
+    async fn looking_is_bounded_for_all_types_together_and_passes_nothing_over() {
+        const PLACES: i64 = 7_000;
+        let (town, alice) = (Town::new(), actor("alice"));
+        let room = town.room(&alice, json!({})).await;
+        let root = town.say(&alice, &room, json!({ "body": "root" })).await;
+        let nid = town.rooms.view(&room).await.unwrap().nid;
+        let mut tx = Tx::new();
+        for ordinal in 0..PLACES {
+            let child = Child { num: EventNum(1), event_type: "x".to_owned(), sender: alice.user.clone() };
+            let rel_type = format!("t{}", ordinal % 50);
+            tx.put_relation(nid, &Relation { parent: (&*root).into(), rel_type, ordinal, child });
+        }
+        town.store.commit(tx).await.unwrap();
+        let view = town.rooms.view(&room).await.unwrap();
+        for direction in [Direction::Backward, Direction::Forward] {
+            for recurse in [Recurse::No, Recurse::Yes] {
+                let (mut from, mut places) = (None::<String>, Vec::new());
+                loop {
+                    let request = RelationsRequest {
+                        event: &root,
+                        rel_type: None,
+                        event_type: None,
+                        from: from.as_deref(),
+                        to: None,
+                        direction,
+                        limit: None,
+                        recurse,
+                    };
+                    let related = view.related(&request).await.unwrap();
+                    assert!(related.found.len() <= LOOKED_AT);
+                    places.extend(related.found.into_iter().map(|(ordinal, _)| ordinal));
+                    let Some(beyond) = related.beyond else { break };
+                    from = Some(beyond.to_string());
+                }
+                if direction == Direction::Backward {
+                    places.reverse();
+                }
+                assert!(recurse == Recurse::Yes || places.into_iter().eq(0..PLACES));
+            }
+        }
     }
 }

@@ -17,8 +17,8 @@ use chappe_store::{
 };
 use ruma::{OwnedEventId, room_version_rules::RoomVersionRules};
 
-pub(crate) use self::worker::Done;
 pub use self::worker::ExpiryFigures;
+pub(crate) use self::{media::named_media, worker::Done};
 use crate::{
     Inner, Result,
     desk::{Desk, parsed},

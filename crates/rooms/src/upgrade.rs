@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Actor, Change, Draft, Error, Result, Rooms,
     create::{Furniture, Plan, Upgrade, default_power_levels, succession},
-    desk::{Desk, rules_of},
+    desk::{Desk, content_of, rules_of},
 };
 
 /// What of the old room's state goes on in the new one, beside power levels and bans.
@@ -63,7 +63,7 @@ impl Rooms {
             room_id: room.to_owned(),
             event_id: old.last.clone().filter(|_| !rules.authorization.room_create_event_id_as_room_id),
         };
-        let old_content: Map<String, Value> = old.create.content_as().unwrap_or_default();
+        let old_content: Map<String, Value> = content_of(&old.create);
         let create = succession(&actor.user, old_content, &version, rules, &from, &additional_creators);
         let plan = Plan {
             version,
@@ -102,18 +102,13 @@ impl Rooms {
             CARRIED_OVER.iter().map(|kind| (StateEventType::from(*kind), String::new())).collect();
         let held = desk.held(&keys).await?;
         let draft = |(kind, key): &RuleKey, pdu: &Pdu| {
-            Draft::state(
-                TimelineEventType::from(kind.to_string()),
-                key.clone(),
-                pdu.content_as().unwrap_or_default(),
-            )
+            Draft::state(TimelineEventType::from(kind.to_string()), key.clone(), content_of(pdu))
         };
-        let content = |pdu: Option<Pdu>| pdu.and_then(|pdu| pdu.content_as::<Map<String, Value>>());
+        let content = |pdu: Option<Pdu>| pdu.as_ref().map(content_of);
         let bans = desk.reader.some_members(desk.nid, Membership::Ban, MOST_BANS).await?;
         let nums: Vec<_> = bans.iter().map(|(_, num)| *num).collect();
         let pdus = desk.pdus(&nums).await?;
-        let bans =
-            bans.into_iter().zip(pdus).map(|((user, _), pdu)| (user, pdu.content_as().unwrap_or_default()));
+        let bans = bans.into_iter().zip(pdus).map(|((user, _), pdu)| (user, content_of(&pdu)));
         let externals = desk.externals().await?;
         Ok(Old {
             externals,
@@ -151,9 +146,7 @@ impl Rooms {
         self.send(actor, room, tombstone, None).await?;
         let desk = Desk::open(&self.0, room).await?;
         let levels = desk.current(StateEventType::RoomPowerLevels, "").await?;
-        let Some(mut levels) = levels.and_then(|pdu| pdu.content_as::<Map<String, Value>>()) else {
-            return Ok(());
-        };
+        let Some(mut levels) = levels.as_ref().map(content_of) else { return Ok(()) };
         drop(desk);
         let default = levels.get("users_default").and_then(Value::as_i64).unwrap_or(0);
         let closed = 50.max(default + 1);

@@ -13,11 +13,12 @@ use ruma::{
     RoomId, ServerName, UInt, UserId,
     events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
-    signatures::{Ed25519KeyPair, content_hash, hash_and_sign_event, reference_hash, sign_event, sign_json},
+    signatures::{Ed25519KeyPair, KeyPair, content_hash, hash_and_sign_event, sign_json},
 };
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use crate::{Error, Pdu};
+use crate::{Error, Pdu, opened::Opened};
 
 /// The largest depth an event can claim.
 const MAX_DEPTH: u64 = (1 << 53) - 1;
@@ -184,7 +185,7 @@ impl Reference {
     /// To an event that is known.
     pub fn to(rules: &RoomVersionRules, pdu: &Pdu) -> Self {
         let paired = rules.events_reference_format == EventsReferenceFormatVersion::V1;
-        let hash = paired.then(|| reference_hash(&pdu.to_object(), rules).ok()).flatten();
+        let hash = paired.then(|| pdu.opened().reference_hash(rules).ok()).flatten();
         Self { id: pdu.event_id().to_owned(), hash }
     }
 
@@ -295,10 +296,12 @@ pub fn countersign(
     server: &ServerName,
     key: &SigningKey,
 ) -> Result<Pdu, Error> {
-    let mut event = pdu.to_object();
-    sign_event(server.as_str(), &key.pair, &mut event, &rules.redaction)
-        .map_err(|error| Error::Malformed(error.to_string()))?;
-    Pdu::from_object(rules, event)
+    let mut opened = pdu.opened();
+    let signature = key.pair.sign(opened.text_to_sign(rules)?.as_bytes());
+    opened
+        .add_signature(server, &signature.id(), &signature.base64())
+        .ok_or_else(|| Error::Malformed("signatures are no object".to_owned()))?;
+    pdu.with(rules, opened)
 }
 
 /// What may be taken over from a peer's `make_join`, `make_leave` or `make_knock` template: where the event goes, and
@@ -317,7 +320,8 @@ pub struct Offer {
 
 impl Offer {
     /// Extracts the few usable fields of a template; [`Error::Malformed`] when they are not usable.
-    pub fn read(template: &CanonicalJsonObject) -> Result<Self, Error> {
+    pub fn read(rules: &RoomVersionRules, template: &RawValue) -> Result<Self, Error> {
+        let template = Opened::read(rules, template.get().as_bytes())?.nearest()?;
         let ids = |field: &str, most: usize| {
             let list = template.get(field).and_then(|list| list.as_array()).unwrap_or_default();
             let ids: Option<Vec<Reference>> = list.iter().map(Reference::read).collect();
@@ -367,9 +371,10 @@ pub(crate) fn test_pair(line: &str) -> Ed25519KeyPair {
 #[cfg(test)]
 mod tests {
     use ruma::{room_version_rules::RoomVersionRules, server_name, user_id};
+    use serde_json::value::RawValue;
 
-    use super::{Offer, SigningKey, countersign};
-    use crate::{json, laws::sample};
+    use super::{MAX_DEPTH, Offer, SigningKey, countersign};
+    use crate::laws::sample;
 
     #[test]
     fn key_survives_its_line_form_and_hides_in_debug() {
@@ -384,16 +389,18 @@ mod tests {
 
     #[test]
     fn only_harmless_fields_of_an_offer_are_read() {
-        let template = json::object(
-            br#"{"type":"m.room.power_levels","sender":"@evil:e","state_key":"","depth":5,
-                "prev_events":["$p"],"auth_events":["$a"],
-                "content":{"membership":"join","users":{"@evil:e":100},"join_authorised_via_users_server":"@b:b.example"}}"#,
-        )
-        .unwrap();
-        let offer = Offer::read(&template).unwrap();
+        let read =
+            |rules, template: &str| Offer::read(rules, &RawValue::from_string(template.to_owned()).unwrap());
+        let template = r#"{"type":"m.room.power_levels","sender":"@evil:e","state_key":"","depth":5,
+            "prev_events":["$p"],"auth_events":["$a"],
+            "content":{"membership":"join","users":{"@evil:e":100},"join_authorised_via_users_server":"@b:b.example"}}"#;
+        let offer = read(&RoomVersionRules::V11, template).unwrap();
         assert_eq!(offer.authorised_by.as_deref(), Some(user_id!("@b:b.example")));
         assert_eq!((offer.depth, offer.prev_events.len(), offer.auth_events.len()), (5, 1, 1));
-        assert!(Offer::read(&json::object(br#"{"prev_events":[1],"auth_events":[]}"#).unwrap()).is_err());
+        assert!(read(&RoomVersionRules::V11, r#"{"prev_events":[1],"auth_events":[]}"#).is_err());
+        let deep = template.replace(":5,", ":9223372036854775807,");
+        assert!(read(&RoomVersionRules::V6, &deep).is_err());
+        assert_eq!(read(&RoomVersionRules::V1, &deep).unwrap().depth, MAX_DEPTH);
     }
 
     #[test]

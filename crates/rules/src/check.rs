@@ -6,7 +6,7 @@ use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName,
     room_version_rules::RoomVersionRules,
     serde::Base64,
-    signatures::{Verified, required_server_signatures_to_verify_event, verify_event, verify_json},
+    signatures::{Verified, required_server_signatures_to_verify_event, verify_json},
 };
 
 use crate::{Error, Pdu, policy_server, redact};
@@ -80,10 +80,9 @@ pub fn key_ids(object: &CanonicalJsonObject, server: &ServerName) -> BTreeSet<St
 pub fn check(rules: &RoomVersionRules, pdu: &Pdu, ring: &KeyRing, weak: &WeakKeys) -> Result<Checked, Error> {
     let at = rules.enforce_key_validity.then(|| pdu.origin_server_ts());
     let keys = usable(ring, at, weak);
-    match verify_event(&keys, &pdu.to_object(), rules) {
-        Ok(Verified::All) => Ok(Checked { pdu: pdu.clone(), intact: true }),
-        Ok(Verified::Signatures) => Ok(Checked { pdu: redact::event(rules, pdu)?, intact: false }),
-        Err(error) => Err(Error::BadSignature(error.to_string())),
+    match pdu.opened().verify(rules, &keys)? {
+        Verified::All => Ok(Checked { pdu: pdu.clone(), intact: true }),
+        Verified::Signatures => Ok(Checked { pdu: redact::event(rules, pdu)?, intact: false }),
     }
 }
 

@@ -15,6 +15,8 @@ mod error;
 pub mod glob;
 pub mod json;
 pub mod names;
+mod numbers;
+mod opened;
 pub mod outsiders;
 mod owned_state;
 pub mod pdu;

@@ -1,5 +1,7 @@
 //! An event as servers exchange it, parsed and within the limits of its room version.
 
+mod judged;
+
 use std::sync::Arc;
 
 use ruma::{
@@ -7,13 +9,13 @@ use ruma::{
     OwnedUserId, RoomId, UInt, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
-    signatures::reference_hash,
-    state_res::{Event, check_pdu_format},
+    state_res::check_pdu_format,
 };
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{Error, json, owned_state};
+pub use self::judged::Judged;
+use crate::{Error, json, opened::Opened, owned_state};
 
 /// The longest identifier, type or state key, in bytes.
 pub const MAX_ID_BYTES: usize = 255;
@@ -25,6 +27,8 @@ pub const MAX_STICKY_MS: u32 = 3_600_000;
 const MAX_RAW_BYTES: usize = 4 * MAX_BYTES;
 /// The longest event in canonical JSON, in bytes.
 const MAX_BYTES: usize = 65_535;
+/// The deepest event of a room version without canonical JSON.
+const MAX_DEPTH: u64 = (1 << 63) - 1;
 
 /// A parsed event. Cheap to clone; never changes.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ struct Fields {
     kind: TimelineEventType,
     state_key: Option<String>,
     content: Box<RawValue>,
+    /// Power levels as integers, where the content has other numbers.
+    levels: Option<Box<RawValue>>,
     prev_events: Vec<OwnedEventId>,
     auth_events: Vec<OwnedEventId>,
     depth: u64,
@@ -64,7 +70,10 @@ impl Pdu {
         if bytes.len() > MAX_RAW_BYTES {
             return Err(malformed("event is too large"));
         }
-        let object = json::object(bytes)?;
+        let object = match Opened::read(rules, bytes)?.into_canonical() {
+            Ok(object) => object,
+            Err(opened) => return Self::with_any_numbers(rules, opened),
+        };
         match counted_in_characters(rules, &object) {
             Some(shortened) => {
                 check_pdu_format(&shortened, &rules.event_format).map_err(Error::Malformed)?;
@@ -86,6 +95,29 @@ impl Pdu {
         Self::of_checked_form(rules, object)
     }
 
+    /// An event of a room version before 6 with numbers that canonical JSON does not have.
+    fn with_any_numbers(rules: &RoomVersionRules, mut opened: Opened) -> Result<Self, Error> {
+        opened.object.remove("unsigned");
+        let derived_id = rules.event_id_format != EventIdFormatVersion::V1;
+        if derived_id {
+            opened.object.remove("event_id");
+        }
+        let json = opened.text()?;
+        if json.len() > MAX_BYTES {
+            return Err(malformed("event is too large"));
+        }
+        let hash = opened.reference_hash(rules)?;
+        let nearest = opened.nearest()?;
+        let shortened = counted_in_characters(rules, &nearest);
+        check_pdu_format(shortened.as_ref().unwrap_or(&nearest), &rules.event_format)
+            .map_err(Error::Malformed)?;
+        check_proofs(&nearest)?;
+        let id =
+            if derived_id { event_id(&format!("${hash}"))? } else { event_id(text(&nearest, "event_id")?)? };
+        Self::assemble(rules, id.clone(), &nearest)?;
+        Self::restore(rules, id, &json)
+    }
+
     fn of_checked_form(rules: &RoomVersionRules, mut object: CanonicalJsonObject) -> Result<Self, Error> {
         object.remove("unsigned");
         let derived_id = rules.event_id_format != EventIdFormatVersion::V1;
@@ -94,7 +126,8 @@ impl Pdu {
         }
         check_proofs(&object)?;
         let event_id = if derived_id {
-            let hash = reference_hash(&object, rules).map_err(|error| malformed(&error.to_string()))?;
+            let hash = ruma::signatures::reference_hash(&object, rules)
+                .map_err(|error| malformed(&error.to_string()))?;
             event_id(&format!("${hash}"))?
         } else {
             event_id(text(&object, "event_id")?)?
@@ -126,7 +159,8 @@ impl Pdu {
             names_room,
             sender: user_id(text(object, "sender")?)?,
             state_key: object.get("state_key").and_then(|key| key.as_str()).map(str::to_owned),
-            content: to_raw_value(content).expect("canonical JSON has string keys and plain values"),
+            content: raw(content),
+            levels: None,
             prev_events: event_ids(rules, object, "prev_events")?,
             auth_events: event_ids(rules, object, "auth_events")?,
             depth,
@@ -151,12 +185,16 @@ impl Pdu {
         } else {
             stored.redacts
         };
+        if stored.depth > MAX_DEPTH {
+            return Err(malformed("depth is too large"));
+        }
         Ok(Self(Arc::new(Fields {
             redacts: redacts.filter(|_| stored.kind == TimelineEventType::RoomRedaction),
             event_id,
             room_id,
             names_room,
             sender: stored.sender,
+            levels: levels_of(rules, &stored.kind, &stored.content),
             kind: stored.kind,
             state_key: stored.state_key,
             content: stored.content,
@@ -199,7 +237,7 @@ impl Pdu {
         Some((StateEventType::from(self.0.kind.to_string()), key))
     }
 
-    /// The content, canonical JSON.
+    /// The content, canonical JSON; in room versions 1 to 5 with any numbers.
     pub fn content(&self) -> &RawValue {
         &self.0.content
     }
@@ -207,6 +245,11 @@ impl Pdu {
     /// The content read as `T`; `None` when it does not fit. Read only the fields that matter: a peer writes the rest.
     pub fn content_as<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_str(self.0.content.get()).ok()
+    }
+
+    /// The content as an object, with the integers that come nearest to numbers that canonical JSON does not have.
+    pub fn content_object(&self) -> CanonicalJsonObject {
+        content_object(&self.0.content)
     }
 
     /// The events before it, as its server saw them.
@@ -219,12 +262,12 @@ impl Pdu {
         &self.0.auth_events
     }
 
-    /// Distance from the create event, as claimed; 0 to 2^53 − 1.
+    /// Distance from the create event, as claimed; 0 to 2^53 − 1, in room versions 1 to 5 to 2^63 − 1.
     pub fn depth(&self) -> u64 {
         self.0.depth
     }
 
-    /// When its server made it, as claimed.
+    /// When its server made it, as claimed; whatever is later than 2^53 − 1 is that.
     pub fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
         self.0.origin_server_ts
     }
@@ -262,9 +305,14 @@ impl Pdu {
         RawValue::from_string(self.0.json.to_string()).expect("a stored event is valid JSON")
     }
 
-    /// The whole event as an object.
+    /// The whole event as an object, with the integers that come nearest to numbers that canonical JSON does not have:
+    /// to be read, not to be hashed.
     pub fn to_object(&self) -> CanonicalJsonObject {
-        serde_json::from_str(&self.0.json).expect("a stored event is canonical JSON")
+        self.opened().nearest().expect("its own numbers have a place")
+    }
+
+    pub(crate) fn opened(&self) -> Opened {
+        Opened::read_any(self.0.json.as_bytes()).expect("a stored event is JSON")
     }
 
     /// Whether its id was chosen by its server, as in room versions 1 and 2, and so may be that of another event too.
@@ -275,128 +323,17 @@ impl Pdu {
     /// Whether the other, of the same room version, is this very event: all but what redaction takes away and the
     /// signatures is the same, the hash of what it takes away included.
     pub fn is_same(&self, rules: &RoomVersionRules, other: &Self) -> bool {
-        let hash = |pdu: &Self| reference_hash(&pdu.to_object(), rules).ok();
+        let hash = |pdu: &Self| pdu.opened().reference_hash(rules).ok();
         self.0.event_id == other.0.event_id && (!self.has_own_id(rules) || hash(self) == hash(other))
     }
 
-    /// Another content for the same event: what redaction leaves. The id stays.
-    pub(crate) fn with_object(
-        &self,
-        rules: &RoomVersionRules,
-        object: &CanonicalJsonObject,
-    ) -> Result<Self, Error> {
-        Self::assemble(rules, self.0.event_id.clone(), object)
-    }
-}
-
-impl Event for Pdu {
-    type Id = OwnedEventId;
-
-    fn event_id(&self) -> &Self::Id {
-        &self.0.event_id
-    }
-
-    fn room_id(&self) -> Option<&RoomId> {
-        self.0.names_room.then_some(&self.0.room_id)
-    }
-
-    fn sender(&self) -> &UserId {
-        &self.0.sender
-    }
-
-    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.0.origin_server_ts
-    }
-
-    fn event_type(&self) -> &TimelineEventType {
-        &self.0.kind
-    }
-
-    fn content(&self) -> &RawValue {
-        &self.0.content
-    }
-
-    fn state_key(&self) -> Option<&str> {
-        self.0.state_key.as_deref()
-    }
-
-    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
-        Box::new(self.0.prev_events.iter())
-    }
-
-    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
-        Box::new(self.0.auth_events.iter())
-    }
-
-    fn redacts(&self) -> Option<&Self::Id> {
-        self.0.redacts.as_ref()
-    }
-
-    fn rejected(&self) -> bool {
-        false
-    }
-}
-
-/// An event that has been judged before: what authorization and state resolution are given.
-#[derive(Clone, Debug)]
-pub struct Judged {
-    /// The event.
-    pub pdu: Pdu,
-    /// Whether the authorization rules refused it.
-    pub rejected: bool,
-}
-
-impl From<Pdu> for Judged {
-    fn from(pdu: Pdu) -> Self {
-        Self { pdu, rejected: false }
-    }
-}
-
-impl Event for Judged {
-    type Id = OwnedEventId;
-
-    fn event_id(&self) -> &Self::Id {
-        &self.pdu.0.event_id
-    }
-
-    fn room_id(&self) -> Option<&RoomId> {
-        Event::room_id(&self.pdu)
-    }
-
-    fn sender(&self) -> &UserId {
-        self.pdu.sender()
-    }
-
-    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.pdu.origin_server_ts()
-    }
-
-    fn event_type(&self) -> &TimelineEventType {
-        self.pdu.kind()
-    }
-
-    fn content(&self) -> &RawValue {
-        self.pdu.content()
-    }
-
-    fn state_key(&self) -> Option<&str> {
-        self.pdu.state_key()
-    }
-
-    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
-        Box::new(self.pdu.prev_events().iter())
-    }
-
-    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
-        Box::new(self.pdu.auth_events().iter())
-    }
-
-    fn redacts(&self) -> Option<&Self::Id> {
-        self.pdu.0.redacts.as_ref()
-    }
-
-    fn rejected(&self) -> bool {
-        self.rejected
+    /// The same event with other members: what redaction leaves, or more signatures. The id stays.
+    pub(crate) fn with(&self, rules: &RoomVersionRules, opened: Opened) -> Result<Self, Error> {
+        let id = self.0.event_id.clone();
+        match opened.into_canonical() {
+            Ok(object) => Self::assemble(rules, id, &object),
+            Err(opened) => Self::restore(rules, id, &opened.text()?),
+        }
     }
 }
 
@@ -413,6 +350,7 @@ struct Stored {
     #[serde(deserialize_with = "references")]
     auth_events: Vec<OwnedEventId>,
     depth: u64,
+    #[serde(deserialize_with = "moment")]
     origin_server_ts: MilliSecondsSinceUnixEpoch,
     #[serde(default, deserialize_with = "lenient_id")]
     redacts: Option<OwnedEventId>,
@@ -438,8 +376,30 @@ fn references<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<O
 }
 
 fn lenient_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<OwnedEventId>, D::Error> {
-    let value = CanonicalJsonValue::deserialize(deserializer)?;
+    let value = serde_json::Value::deserialize(deserializer)?;
     Ok(value.as_str().and_then(|id| event_id(id).ok()))
+}
+
+fn moment<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<MilliSecondsSinceUnixEpoch, D::Error> {
+    u64::deserialize(deserializer).map(|millis| MilliSecondsSinceUnixEpoch(UInt::new_saturating(millis)))
+}
+
+fn raw(object: &CanonicalJsonObject) -> Box<RawValue> {
+    to_raw_value(object).expect("canonical JSON has string keys and plain values")
+}
+
+fn content_object(content: &RawValue) -> CanonicalJsonObject {
+    Opened::read_any(content.get().as_bytes()).and_then(Opened::nearest).unwrap_or_default()
+}
+
+/// Who has which power is compared as integers, in every room version.
+fn levels_of(
+    rules: &RoomVersionRules,
+    kind: &TimelineEventType,
+    content: &RawValue,
+) -> Option<Box<RawValue>> {
+    let is_free = *kind == TimelineEventType::RoomPowerLevels && !rules.authorization.strict_canonical_json;
+    (is_free && json::object(content.get().as_bytes()).is_err()).then(|| raw(&content_object(content)))
 }
 
 /// Where state belongs to users, a state key may be longer than elsewhere. An event with such a key comes back with a

@@ -2,21 +2,18 @@
 //!
 //! Specification: server-server API, "Policy Servers". Whether the named server is in the room is the caller's to know.
 
-use std::collections::BTreeMap;
-
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
-    canonical_json::redact_in_place,
+    OwnedServerName, ServerName,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
     serde::Base64,
-    signatures::verify_json,
 };
 use serde::Deserialize;
 
 use crate::{
     Pdu,
     build::{self, SigningKey},
+    opened::{Opened, is_signature},
 };
 
 /// The id of every policy server's key: which key it is, the room says.
@@ -66,63 +63,41 @@ impl PolicyServer {
 
     /// Whether the event carries its signature, made with the key that the room names.
     pub fn has_signed(&self, rules: &RoomVersionRules, pdu: &Pdu) -> bool {
-        let object = pdu.to_object();
-        let signature = of_policy(&object, &self.via).cloned();
-        signature.is_some_and(|signature| self.verifies(rules, object, signature))
+        let opened = pdu.opened();
+        opened.signature(&self.via, KEY_ID).is_some_and(|signature| self.verifies(rules, &opened, signature))
     }
 
     /// The event with this signature of the policy server added; `None` if it is no such signature.
     pub fn countersigned(&self, rules: &RoomVersionRules, pdu: &Pdu, signature: &str) -> Option<Pdu> {
-        let signature = CanonicalJsonValue::String(signature.to_owned());
-        let mut object = pdu.to_object();
-        if !self.verifies(rules, object.clone(), signature.clone()) {
+        let mut opened = pdu.opened();
+        if !self.verifies(rules, &opened, signature) {
             return None;
         }
-        let all = object.get_mut("signatures")?.as_object_mut()?;
-        let own = all.entry(self.via.to_string()).or_insert_with(|| CanonicalJsonObject::new().into());
-        own.as_object_mut()?.insert(KEY_ID.to_owned(), signature);
-        pdu.with_object(rules, &object).ok()
+        opened.add_signature(&self.via, KEY_ID, signature)?;
+        pdu.with(rules, opened).ok()
     }
 
-    fn verifies(
-        &self,
-        rules: &RoomVersionRules,
-        mut object: CanonicalJsonObject,
-        signature: CanonicalJsonValue,
-    ) -> bool {
+    fn verifies(&self, rules: &RoomVersionRules, opened: &Opened, signature: &str) -> bool {
         let Some(key) = self.key else { return false };
-        if redact_in_place(&mut object, &rules.redaction, None).is_err() {
-            return false;
-        }
-        let own = CanonicalJsonObject::from([(KEY_ID.to_owned(), signature)]);
-        let all = CanonicalJsonObject::from([(self.via.to_string(), own.into())]);
-        object.insert("signatures".to_owned(), all.into());
-        let key = BTreeMap::from([(KEY_ID.to_owned(), Base64::new(key.to_vec()))]);
-        verify_json(&BTreeMap::from([(self.via.to_string(), key)]), &object).is_ok()
+        opened.text_to_sign(rules).is_ok_and(|signed| is_signature(&key, signature, &signed))
     }
 }
 
 /// The signature of a policy server on an event that it has judged.
 pub fn sign(rules: &RoomVersionRules, pdu: &Pdu, server: &ServerName, key: &SigningKey) -> Option<String> {
-    let signed = build::countersign(rules, pdu, server, key).ok()?.to_object();
-    of_policy(&signed, server)?.as_str().map(str::to_owned)
+    let signed = build::countersign(rules, pdu, server, key).ok()?.opened();
+    signed.signature(server, KEY_ID).map(str::to_owned)
 }
 
 /// `to` with the signatures of policy servers that the same event has in `from`.
 pub fn carry_over(rules: &RoomVersionRules, from: &Pdu, to: &Pdu) -> Option<Pdu> {
-    let (from, mut object) = (from.to_object(), to.to_object());
-    for server in from.get("signatures")?.as_object()?.keys() {
+    let (from, mut opened) = (from.opened(), to.opened());
+    for server in from.object.get("signatures")?.as_object()?.keys() {
         let server = ServerName::parse(server).ok()?;
-        let Some(signature) = of_policy(&from, &server).cloned() else { continue };
-        let all = object.get_mut("signatures")?.as_object_mut()?;
-        let own = all.entry(server.to_string()).or_insert_with(|| CanonicalJsonObject::new().into());
-        own.as_object_mut()?.insert(KEY_ID.to_owned(), signature);
+        let Some(signature) = from.signature(&server, KEY_ID) else { continue };
+        opened.add_signature(&server, KEY_ID, signature)?;
     }
-    to.with_object(rules, &object).ok()
-}
-
-fn of_policy<'a>(object: &'a CanonicalJsonObject, via: &ServerName) -> Option<&'a CanonicalJsonValue> {
-    object.get("signatures")?.as_object()?.get(via.as_str())?.as_object()?.get(KEY_ID)
+    to.with(rules, opened).ok()
 }
 
 #[cfg(test)]

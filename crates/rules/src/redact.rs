@@ -1,12 +1,6 @@
 //! Redaction: what remains of an event, and whether a redaction takes effect.
 
-use ruma::{
-    CanonicalJsonObject,
-    canonical_json::{redact_content_in_place, redact_in_place},
-    events::TimelineEventType,
-    room_version_rules::RoomVersionRules,
-};
-use serde_json::value::{RawValue, to_raw_value};
+use ruma::{events::TimelineEventType, room_version_rules::RoomVersionRules};
 
 use crate::{Error, Pdu, power::Power};
 
@@ -14,26 +8,18 @@ use crate::{Error, Pdu, power::Power};
 ///
 /// Specification: client-server API, "Redactions"; the room version says what stays.
 pub fn event(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu, Error> {
-    let mut object = pdu.to_object();
-    redact_in_place(&mut object, &rules.redaction, None)
-        .map_err(|error| Error::Malformed(error.to_string()))?;
-    pdu.with_object(rules, &object)
+    let mut opened = pdu.opened();
+    opened.redact(rules)?;
+    pdu.with(rules, opened)
 }
 
 /// As [`event`], but a redaction still says what it redacts, as it does by itself from room version 11 on.
 pub fn keeping_target(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu, Error> {
     let left = event(rules, pdu)?;
     let Some(target) = pdu.redacts().filter(|_| left.redacts().is_none()) else { return Ok(left) };
-    let mut object = left.to_object();
-    object.insert("redacts".to_owned(), target.as_str().into());
-    left.with_object(rules, &object)
-}
-
-/// The redacted form of a content alone; a content that is no object leaves `{}`.
-pub fn content(rules: &RoomVersionRules, kind: &TimelineEventType, content: &RawValue) -> Box<RawValue> {
-    let mut object: CanonicalJsonObject = serde_json::from_str(content.get()).unwrap_or_default();
-    redact_content_in_place(&mut object, &rules.redaction, kind.to_string());
-    to_raw_value(&object).expect("canonical JSON has string keys and plain values")
+    let mut opened = left.opened();
+    opened.object.insert("redacts".to_owned(), target.as_str().into());
+    left.with(rules, opened)
 }
 
 /// Whether an accepted redaction takes effect on `target`: same room, and its sender either may redact anything at the
@@ -57,7 +43,7 @@ pub fn applies(rules: &RoomVersionRules, redaction: &Pdu, target: &Pdu, power: &
 mod tests {
     use ruma::room_version_rules::RoomVersionRules;
 
-    use super::{applies, content, event};
+    use super::{applies, event};
     use crate::{
         laws::{Room, sample},
         version::SUPPORTED,
@@ -71,7 +57,6 @@ mod tests {
             let redacted = event(rules, &pdu).unwrap();
             assert_eq!(redacted.event_id(), pdu.event_id());
             assert_eq!(redacted.content().get(), "{}");
-            assert_eq!(content(rules, pdu.kind(), pdu.content()).get(), "{}");
         }
     }
 

@@ -177,6 +177,9 @@ impl House {
                 if let Err(error) = departures {
                     tracing::warn!(%error, "rooms of closed accounts");
                 }
+                if let Err(error) = rooms.resume_announcements().await {
+                    tracing::warn!(%error, "rooms are not told of changed profiles");
+                }
                 if let Err(error) = store.trim_log().await {
                     tracing::warn!(%error, "log upkeep");
                 }

@@ -15,4 +15,6 @@ table! {
     Filters = FILTERS: (OwnedUserId, String) => Vec<u8>;
     /// `(user, field)` → value as JSON.
     Profiles = PROFILES: (OwnedUserId, String) => Vec<u8>;
+    /// User → the revision of the account that came with a name or picture of which not all rooms were told.
+    ProfileNews = PROFILE_NEWS: OwnedUserId => u64;
 }

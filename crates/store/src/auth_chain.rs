@@ -155,3 +155,145 @@ fn union_without_intersection(chains: &[RoaringBitmap]) -> RoaringBitmap {
     }
     all - common
 }
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+    use proptest::prelude::*;
+    use ruma::RoomVersionId;
+
+    use crate::{
+        EventNum, NewEvent, RoomHead, RoomNid, StateChange, StateRef, StateWriter, Store, Tx,
+        events::meta::sample, state::StateKey,
+    };
+
+    /// A room whose events have these auth events; event `i` is number `i + 1`.
+    async fn room_of(auth: &[Vec<u32>]) -> Store {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let mut tx = Tx::new();
+        for (num, auth) in (1..).zip(auth) {
+            let auth = auth.iter().copied().map(EventNum).collect();
+            let event_id = format!("$e{num}:x.fr").try_into().unwrap();
+            let (json, num) = ("{}".into(), EventNum(num));
+            tx.put_event(RoomNid(1), &NewEvent { num, event_id, json, meta: sample(None, auth) });
+        }
+        store.commit(tx).await.unwrap();
+        store
+    }
+
+    /// A hundred thousand events, each justified by the one before and nine further back.
+    #[tokio::test]
+    async fn a_long_and_wide_auth_chain_is_walked_once_and_takes_no_room() {
+        const LENGTH: u32 = 100_000;
+        let justify =
+            |num: u32| (0..10).filter_map(move |back| num.checked_sub(1 + 7 * back).filter(|num| *num > 0));
+        let auth: Vec<Vec<u32>> = (1..=LENGTH).map(|num| justify(num).collect()).collect();
+        let store = room_of(&auth).await;
+        let reader = store.read();
+        let last = EventNum(LENGTH);
+        assert_eq!(reader.auth_chain(RoomNid(1), &[last]).await.unwrap().len(), u64::from(LENGTH) - 1);
+        for num in LENGTH - 100..LENGTH {
+            let chain = reader.auth_chain(RoomNid(1), &[EventNum(num)]).await.unwrap();
+            assert_eq!(chain.len(), u64::from(num) - 1);
+        }
+        let kept = reader.cache.chains.weight();
+        assert!(kept < 4 << 20, "{kept} bytes for what is kept of chains");
+    }
+
+    fn naive_chain(auth: &[Vec<u32>], of: u32) -> std::collections::BTreeSet<u32> {
+        let direct = &auth[of as usize - 1];
+        direct.iter().copied().chain(direct.iter().flat_map(|num| naive_chain(auth, *num))).collect()
+    }
+
+    fn dag() -> impl Strategy<Value = Vec<Vec<u32>>> {
+        prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 0..3), 1..12).prop_map(
+            |picks| {
+                let pick = |(i, picks): (usize, Vec<prop::sample::Index>)| {
+                    let smaller = |pick: prop::sample::Index| u32::try_from(pick.index(i) + 1).unwrap();
+                    if i == 0 { Vec::new() } else { picks.into_iter().map(smaller).collect() }
+                };
+                picks.into_iter().enumerate().map(pick).collect()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn auth_chains_and_subgraphs_equal_plain_walks(auth in dag(), chosen: Vec<prop::sample::Index>) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let chosen: roaring::RoaringBitmap =
+                chosen.iter().map(|i| u32::try_from(i.index(auth.len()) + 1).unwrap()).collect();
+            runtime.block_on(async {
+                let store = room_of(&auth).await;
+                let reader = store.read();
+                for num in 1..=u32::try_from(auth.len()).unwrap() {
+                    let chain = reader.auth_chain(RoomNid(1), &[EventNum(num)]).await.unwrap();
+                    assert!(chain.iter().eq(naive_chain(&auth, num)));
+                }
+                let found = reader.conflicted_subgraph(RoomNid(1), &chosen).await.unwrap();
+                let between = |num: &u32| {
+                    let below = chosen.contains(*num) || chosen.iter().any(|c| naive_chain(&auth, c).contains(num));
+                    let above = chosen.contains(*num) || naive_chain(&auth, *num).iter().any(|n| chosen.contains(*n));
+                    below && above
+                };
+                assert!(found.iter().eq((1..=u32::try_from(auth.len()).unwrap()).filter(between)));
+            });
+        }
+    }
+
+    /// A state of the room for each map from key to event; all are side lines of the empty state or of each other.
+    async fn with_states(store: &Store, states: &[Vec<(u8, u32)>]) -> Vec<StateRef> {
+        let mut tx = Tx::new();
+        tx.first_head(RoomNid(1), &RoomHead::new(RoomVersionId::V11));
+        store.commit(tx).await.unwrap();
+        let reader = store.read();
+        let old = reader.room_head(RoomNid(1)).await.unwrap();
+        let mut writer = StateWriter::new(RoomNid(1), &old);
+        let mut refs = vec![StateRef::EMPTY];
+        for (i, changes) in states.iter().enumerate() {
+            let changes: Vec<_> = changes
+                .iter()
+                .map(|(key, num)| StateChange { key: StateKey::new("m.x", key), num: EventNum(*num) })
+                .collect();
+            let base = refs[i / 2];
+            refs.push(writer.branch(&reader, base, &changes).await.unwrap());
+        }
+        let (mut head, mut tx) = (old.clone(), Tx::new());
+        writer.write(&mut head, &mut tx);
+        tx.replace_head(RoomNid(1), &old, &head);
+        store.commit(tx).await.unwrap();
+        refs
+    }
+
+    proptest! {
+        #[test]
+        fn auth_differences_equal_those_of_whole_states(
+            auth in dag(),
+            states in prop::collection::vec(prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..4), 1..5),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let num = |index: &prop::sample::Index| u32::try_from(index.index(auth.len()) + 1).unwrap();
+            // An event is about one key; now and then the key is removed instead.
+            let entry = |gone: u8, num: u32| ((num % 5) as u8, if gone == 0 { 0 } else { num });
+            let states: Vec<Vec<(u8, u32)>> =
+                states.iter().map(|state| state.iter().map(|(gone, index)| entry(*gone, num(index))).collect()).collect();
+            runtime.block_on(async {
+                let store = room_of(&auth).await;
+                let refs = with_states(&store, &states).await;
+                let reader = store.read();
+                let mut chains = Vec::new();
+                for at in &refs[1..] {
+                    let state = reader.full_state(RoomNid(1), *at).await.unwrap();
+                    let chain: std::collections::BTreeSet<u32> =
+                        state.iter().flat_map(|(_, num)| naive_chain(&auth, num.0)).collect();
+                    chains.push(&chain | &state.iter().map(|(_, num)| num.0).collect());
+                }
+                let in_all = |num: &u32| chains.iter().all(|chain| chain.contains(num));
+                let in_some = |num: &u32| chains.iter().any(|chain| chain.contains(num));
+                let expected = (1..=u32::try_from(auth.len()).unwrap()).filter(|num| in_some(num) && !in_all(num));
+                let found = reader.auth_difference(RoomNid(1), &refs[1..]).await.unwrap();
+                assert!(found.iter().eq(expected), "{found:?} of {chains:?}");
+            });
+        }
+    }
+}

@@ -15,7 +15,7 @@ use crate::{
         RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid, ThreepidOwners,
         Threepids, User, UserKind, Users,
     },
-    accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, Profiles},
+    accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, ProfileNews, Profiles},
     accounts_keys::{
         Backup, BackupKeys, BackupNumbers, Backups, CrossSigningKeys, DehydratedDevice, DehydratedDevices,
         DeviceKeys, DeviceListChanges, DeviceListHeads, FallbackKey, FallbackKeys, KeyHead, KeyHeads,
@@ -116,6 +116,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         row::<AccountDataChanges>((user.clone(), 0x0a0b, text("!r"), text("m.tag")), ()),
         row::<AccountDataCounts>(user.clone(), -1),
         row::<Filters>((user.clone(), text("id")), document()),
+        row::<ProfileNews>(user.clone(), 0x0a0b),
     ]
 }
 

@@ -63,7 +63,7 @@ pub use chappe_kv::{Direction, Position, following};
 pub use self::{
     events::{EventMeta, EventNum, NewEvent, Status, StoredPdu},
     key::{Key, KeyReader, KeyWriter},
-    log::{AccountNews, Cursors, Entry, Log, LogEntry, LogInMethod, Meta},
+    log::{AccountNews, Cursors, Entry, Index, Log, LogEntry, LogInMethod, Meta},
     members::{MemberChange, Membership},
     migrate::FORMAT,
     outbox::OutboxItem,

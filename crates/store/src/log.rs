@@ -4,7 +4,12 @@ use chappe_kv::Position;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Json, Store, Tx, table, tx::Error};
+use crate::{
+    Direction, Json, Store, Tx,
+    key::{Key, KeyReader, KeyWriter},
+    table,
+    tx::Error,
+};
 
 /// What happened. Entries are hints of where to look, small and without content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,9 +228,30 @@ pub struct Entry {
     pub what: LogEntry,
 }
 
+/// A place within a commit, in the order in which its entries were made. Two bytes on disk; six from the 65,536th on, as
+/// when a server with so many users comes into a room at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Index(pub u32);
+
+impl Key for Index {
+    fn write(&self, to: &mut KeyWriter) {
+        match u16::try_from(self.0) {
+            Ok(short) if short < u16::MAX => short.write(to),
+            _ => (u16::MAX, self.0).write(to),
+        }
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Error> {
+        match u16::read(from)? {
+            u16::MAX => u32::read(from).map(Self),
+            short => Ok(Self(short.into())),
+        }
+    }
+}
+
 table! {
     /// `(position, index within the commit)` → what happened.
-    Log = LOG: (u64, u16) => Json<LogEntry>;
+    Log = LOG: (u64, Index) => Json<LogEntry>;
     /// Follower name → the last position it has dealt with.
     Cursors = CURSORS: String => u64;
     /// Name → value.
@@ -261,17 +287,59 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use chappe_kv::{Db, Memory};
-    use ruma::owned_user_id;
+    use ruma::{owned_user_id, server_name};
 
-    use super::{Cursors, Json, KEPT, Log, LogEntry};
-    use crate::{Position, Store, Tx};
+    use super::{Cursors, Index, Json, KEPT, Log, LogEntry};
+    use crate::{
+        OutboxItem, Position, Store, Tx,
+        key::{Key, KeyReader, KeyWriter},
+    };
+
+    #[test]
+    fn places_keep_their_bytes_and_their_order() {
+        let bytes = |place: u32| {
+            let mut writer = KeyWriter::default();
+            Index(place).write(&mut writer);
+            assert_eq!(Index::read(&mut KeyReader(&writer.0)).unwrap(), Index(place));
+            writer.0
+        };
+        assert_eq!((bytes(0), bytes(258)), (vec![0, 0], vec![1, 2]));
+        assert_eq!((bytes(65_534), bytes(65_535)), (vec![255, 254], vec![255, 255, 0, 0, 255, 255]));
+        assert!(
+            bytes(65_534) < bytes(65_535) && bytes(65_535) < bytes(65_536) && bytes(65_536) < bytes(u32::MAX)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_commit_says_as_much_as_happened() {
+        let store = Store::new(Db::new(Memory::default()));
+        let server = server_name!("b.example");
+        let pdu = |event| OutboxItem::Pdu { room: 1, event };
+        let mut tx = Tx::new();
+        for event in 0..70_000 {
+            tx.enqueue(server, &pdu(event));
+        }
+        tx.log(LogEntry::Members { room: 1 });
+        store.commit(tx).await.unwrap();
+        let entries = store.read().log_after(Position(0), 100).await.unwrap();
+        assert_eq!(entries.len(), 70_001);
+        assert_eq!(entries.last().unwrap().what, LogEntry::Members { room: 1 });
+        let queue = store.read().outbox(server, 100_000).await.unwrap();
+        assert!(
+            queue.into_iter().map(|(_, item)| item).eq((0..70_000).map(pdu)),
+            "in the order they were put"
+        );
+    }
 
     #[tokio::test]
     async fn the_log_is_kept_for_the_slowest_follower() {
         let store = Store::new(Db::new(Memory::default()));
         let mut tx = Tx::new();
         for position in (0..3 * KEPT).step_by(10_000) {
-            tx.put::<Log>(&(position, 0), &Json(LogEntry::Profile { user: owned_user_id!("@a:x.fr") }));
+            tx.put::<Log>(
+                &(position, Index(0)),
+                &Json(LogEntry::Profile { user: owned_user_id!("@a:x.fr") }),
+            );
         }
         tx.put::<Cursors>(&"slow".to_owned(), &(2 * KEPT)).put::<Cursors>(&"fast".to_owned(), &(3 * KEPT));
         store.commit(tx).await.unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName};
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Error, Json, LogEntry, Reader, Tx, Value, table};
+use crate::{Direction, Error, Index, Json, LogEntry, Reader, Tx, Value, table};
 
 /// One thing to deliver to one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub struct DestinationState {
     pub failing_since: u64,
     /// The last outbox row, `(position, index)`, of the transaction that is being tried; its retry has the same rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tried: Option<(u64, u16)>,
+    pub tried: Option<(u64, Index)>,
 }
 
 /// An event that another server was told has arrived, before it was dealt with.
@@ -108,11 +108,11 @@ pub struct Announced {
 }
 
 /// Key of an [`Outbox`] row.
-pub type OutboxKey = (OwnedServerName, u64, u16);
+pub type OutboxKey = (OwnedServerName, u64, Index);
 
 table! {
     /// `(destination, position of the commit, index within it)` → what to deliver.
-    Outbox = OUTBOX: (OwnedServerName, u64, u16) => OutboxItem;
+    Outbox = OUTBOX: (OwnedServerName, u64, Index) => OutboxItem;
     /// Destination → how reaching it went.
     Destinations = DESTINATIONS: OwnedServerName => Json<DestinationState>;
     /// `(room id as received, position of the commit, index within it)` → an event still to be dealt with.
@@ -147,7 +147,9 @@ impl Reader<'_> {
     ) -> Result<Option<OwnedServerName>, Error> {
         let rows = match after {
             None => self.scan::<Outbox>(&(), Direction::Forward, 1).await?,
-            Some(after) => self.scan_from::<Outbox>(&(), &(after.to_owned(), u64::MAX, u16::MAX), 1).await?,
+            Some(after) => {
+                self.scan_from::<Outbox>(&(), &(after.to_owned(), u64::MAX, Index(u32::MAX)), 1).await?
+            }
         };
         Ok(rows.into_iter().map(|((destination, ..), _)| destination).find(|d| Some(&**d) != after))
     }

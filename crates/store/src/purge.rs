@@ -3,20 +3,23 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use chappe_kv::Position;
-use ruma::{EventId, OwnedEventId, RoomId};
+use ruma::{EventId, OwnedEventId, RoomId, UserId};
 
 use crate::{
     Direction, EventMeta, LogEntry, Reader, Store, StoredPdu, Tx,
+    accounts_data::{AccountData, AccountDataChanges, AccountDataCounts},
     delayed::DelayedSent,
     events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus, PurgedIds},
     gaps::Gaps,
-    members::{RoomMembers, RoomServers},
+    members::{OpenRooms, RoomMembers, RoomServers},
     partial::{LateEvents, PartialRooms, UnplacedDevices},
     receipts::{ReceiptOrder, Receipts},
     relations::{RelationCounts, Relations, Threads},
     rooms::{DoomedRooms, RoomIds, RoomNid},
+    services::ServiceDirectory,
     state::{StateChanges, StateKeys, StateLines, StateNow, StateVersions},
-    sticky::Sticky,
+    sticky::{Sticky, StickyEnds},
+    thread_subscriptions::{ThreadSubscriptionCounts, ThreadSubscriptionOrder, ThreadSubscriptions},
     timeline::{Timeline, TimelineRow},
     transactions::EventTransactions,
     tx::Error,
@@ -66,6 +69,55 @@ impl Tx {
         Ok(removed)
     }
 
+    /// Takes a room out of the lists of application services.
+    pub async fn unlist_from_services(&mut self, reader: &Reader<'_>, nid: RoomNid) -> Result<(), Error> {
+        for (key, ()) in reader.scan_all::<ServiceDirectory>(&()).await? {
+            if key.2 == nid {
+                self.delete::<ServiceDirectory>(&key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a user of this server keeps of a room: account data, and which threads they follow; up to `limit` of
+    /// each. Conflict if some of it was changed by then.
+    pub async fn drop_own(
+        &mut self,
+        reader: &Reader<'_>,
+        user: &UserId,
+        (nid, room): (RoomNid, &RoomId),
+        limit: usize,
+    ) -> Result<(), Error> {
+        let user = user.to_owned();
+        let of_room = (user.clone(), room.to_string());
+        for (key, item) in reader.scan::<AccountData>(&of_room, Direction::Forward, limit).await? {
+            let change = (key.0.clone(), item.position.0, key.1.clone(), key.2.clone());
+            self.expect::<AccountData>(&key, Some(&item)).delete::<AccountData>(&key);
+            self.delete::<AccountDataChanges>(&change).add::<AccountDataCounts>(&user, -1);
+        }
+        let followed = (user.clone(), nid);
+        for (key, at) in reader.scan::<ThreadSubscriptions>(&followed, Direction::Forward, limit).await? {
+            let change = (user.clone(), at.position.0, (nid, key.2.clone()));
+            self.expect::<ThreadSubscriptions>(&key, Some(&at)).delete::<ThreadSubscriptions>(&key);
+            self.delete::<ThreadSubscriptionOrder>(&change).add::<ThreadSubscriptionCounts>(&user, -1);
+        }
+        Ok(())
+    }
+
+    /// Removes up to `limit` notes of a room's events that are sticky; gives how many.
+    pub async fn drop_sticky(
+        &mut self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        let rows = reader.scan::<Sticky>(&nid, Direction::Forward, limit).await?;
+        for (key, until) in &rows {
+            self.delete::<Sticky>(key).delete::<StickyEnds>(&(*until, key.1, (nid, key.2)));
+        }
+        Ok(rows.len())
+    }
+
     /// Removes what is left of a room that has no events any more.
     pub fn sweep_room(&mut self, nid: RoomNid) -> &mut Self {
         self.delete_prefix::<EventMetas>(&nid).delete_prefix::<EventTransactions>(&nid);
@@ -74,7 +126,7 @@ impl Tx {
         self.delete_prefix::<Receipts>(&nid).delete_prefix::<ReceiptOrder>(&nid);
         self.delete_prefix::<Relations>(&nid).delete_prefix::<RelationCounts>(&nid);
         self.delete_prefix::<Threads>(&nid).delete_prefix::<Gaps>(&nid);
-        self.delete_prefix::<Sticky>(&nid).delete::<PartialRooms>(&nid);
+        self.delete::<OpenRooms>(&nid).delete::<PartialRooms>(&nid);
         self.delete_prefix::<LateEvents>(&nid).delete_prefix::<UnplacedDevices>(&nid);
         self.delete_prefix::<DelayedSent>(&nid)
     }

@@ -281,6 +281,8 @@ registry! {
     LAST_ACTIVE = 116, Point;
     /// How dear the bcrypt hashes are that came from another server.
     BCRYPT_COST = 117, Point;
+    /// Users whose rooms are to be told of a new name or picture.
+    PROFILE_NEWS = 118, Point;
     /// Whose an account with an identity provider is.
     EXTERNAL_IDS = 120, Point;
     /// The same by user.

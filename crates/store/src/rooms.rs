@@ -384,3 +384,33 @@ impl Tx {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+    use ruma::RoomVersionId;
+
+    use super::{RoomHead, RoomHeads, RoomNid};
+    use crate::{EventNum, Store, Tx};
+
+    #[tokio::test]
+    async fn a_head_is_replaced_by_one_writer_only() {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let nid = RoomNid(1);
+        let mut tx = Tx::new();
+        tx.first_head(nid, &RoomHead::new(RoomVersionId::V11));
+        store.commit(tx).await.unwrap();
+        let old = store.read().room_head(nid).await.unwrap();
+        let mut new = old.clone();
+        assert_eq!(new.take_event_num(), EventNum(1));
+        let replace = || {
+            let mut tx = Tx::new();
+            tx.replace_head(nid, &old, &new);
+            tx
+        };
+        let position = store.commit(replace()).await.unwrap();
+        assert!(store.commit(replace()).await.is_err());
+        let found = store.read().get::<RoomHeads>(&nid).await.unwrap().unwrap();
+        assert_eq!((found.position, found.next_event), (position, 2));
+    }
+}

@@ -10,7 +10,7 @@ use crate::{
     Entry, LogEntry,
     cache::Cache,
     key::{Key, KeyReader, KeyWriter},
-    log::Log,
+    log::{Index, Log},
     migrate,
     table::Table,
     value::{At, Json, Value},
@@ -248,7 +248,7 @@ impl Reader<'_> {
             && let Some(((cut, _), _)) = rows.pop()
         {
             rows.retain(|((position, _), _)| *position < cut);
-            rows.extend(self.scan::<Log>(&cut, Direction::Forward, usize::from(u16::MAX)).await?);
+            rows.extend(self.scan_all::<Log>(&cut).await?);
         }
         let entry = |((position, _), Json(what))| Entry { position: Position(position), what };
         Ok(rows.into_iter().map(entry).collect())
@@ -265,7 +265,7 @@ impl std::fmt::Debug for Reader<'_> {
 #[derive(Debug, Default)]
 pub struct Tx {
     batch: Batch,
-    logged: u16,
+    logged: u32,
 }
 
 impl Tx {
@@ -381,14 +381,14 @@ impl Tx {
     }
 
     /// How many log entries there are so far: the index of the next one.
-    pub(crate) fn logged(&self) -> u16 {
-        self.logged
+    pub(crate) fn logged(&self) -> Index {
+        Index(self.logged)
     }
 
     /// Says in the log what happened.
     pub fn log(&mut self, what: LogEntry) -> &mut Self {
-        let index = self.logged;
-        self.logged = self.logged.checked_add(1).expect("a commit logs far fewer than 65,536 entries");
+        let index = self.logged();
+        self.logged = self.logged.checked_add(1).expect("what is written fits into memory");
         self.put_at_position::<Log>(&(), &index, &Json(what))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use chappe_store::{
-    Error, EventNum, OutboxItem, Position, Reader, RoomNid, Tx,
+    Error, EventNum, Index, OutboxItem, Position, Reader, RoomNid, Tx,
     outbox::{Outbox, OutboxKey},
 };
 use ruma::ServerName;
@@ -55,15 +55,12 @@ impl Sender {
         let mut superseded = Vec::new();
         let mut sticky: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         let now = self.0.network.world().now();
-        let mut from = (destination.to_owned(), 0u64, 0u16);
+        let mut from = (destination.to_owned(), 0, Index(0));
         loop {
             let reader = self.0.network.store().read();
             let rows = reader.scan_from::<Outbox>(&destination.to_owned(), &from, PAGE).await?;
             let Some((end, _)) = rows.last() else { return Ok((last, superseded)) };
-            from = match end.2.checked_add(1) {
-                Some(index) => (end.0.clone(), end.1, index),
-                None => (end.0.clone(), end.1 + 1, 0),
-            };
+            from = (end.0.clone(), end.1, Index(end.2.0.saturating_add(1)));
             for (key, item) in rows {
                 let OutboxItem::Pdu { room, event } = item else { continue };
                 if let Entry::Vacant(unread) = sticky.entry(room) {

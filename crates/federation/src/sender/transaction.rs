@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chappe_rooms::PeerError;
 use chappe_store::{
-    Error, EventNum, OutboxItem, RoomNid,
+    Error, EventNum, Index, OutboxItem, RoomNid,
     outbox::{Announced, AnnouncedDevices, OutboxKey},
 };
 use http::Method;
@@ -56,7 +56,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Its last row.
-    pub(super) fn last(&self) -> Option<(u64, u16)> {
+    pub(super) fn last(&self) -> Option<(u64, Index)> {
         self.rows.last().map(|(_, position, index)| (*position, *index))
     }
 }
@@ -75,7 +75,7 @@ impl Sender {
     pub(super) async fn collect(
         &self,
         destination: &ServerName,
-        tried: Option<(u64, u16)>,
+        tried: Option<(u64, Index)>,
         width: Width,
     ) -> Result<Option<Batch>, Error> {
         let limit = if width == Width::Full { PDUS + EDUS } else { 1 };
@@ -94,7 +94,7 @@ impl Sender {
             batch.edus.extend(self.0.lanes.take_fleeting(destination, EDUS - batch.edus.len()));
         }
         batch.id = match (batch.rows.first(), batch.rows.last()) {
-            (Some((_, p0, i0)), Some((_, p1, i1))) => format!("{p0}.{i0}-{p1}.{i1}"),
+            (Some((_, p0, Index(i0))), Some((_, p1, Index(i1)))) => format!("{p0}.{i0}-{p1}.{i1}"),
             _ if batch.edus.is_empty() => return Ok(None),
             _ => format!("f{}", self.0.network.world().token(20)),
         };

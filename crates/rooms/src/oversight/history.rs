@@ -13,6 +13,7 @@ use ruma::{
     events::TimelineEventType,
 };
 
+use super::purge::take_from_indexes;
 use crate::{
     Error, Result, Rooms,
     read::view::{Event, View},
@@ -59,6 +60,7 @@ impl Rooms {
                 continue;
             }
             tx.purge_event(view.nid, row, event.pdu.event_id());
+            take_from_indexes(&mut tx, view.nid, event.num, &event.pdu);
             let with_all = |parent: &OwnedEventId| purged.iter().any(|event| event.pdu.event_id() == parent);
             view.unrelate(&mut tx, (&event.pdu, event.num, row.ordinal), with_all).await?;
             purged.push(event);

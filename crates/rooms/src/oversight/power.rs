@@ -7,7 +7,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{Actor, Change, Draft, Error, Result, Rooms, Standing};
+use crate::{Actor, Change, Draft, Error, Result, Rooms, Standing, desk::content_of};
 
 /// The level given where the giver's has no number: that of an administrator by custom.
 const USUAL: i64 = 100;
@@ -55,7 +55,8 @@ impl Rooms {
             UserPowerLevel::Int(level) => i64::from(level),
             _ => i64::from(needed).max(USUAL),
         };
-        let levels = view.current_content::<Map<String, Value>>(StateEventType::RoomPowerLevels).await?;
+        let levels = view.current(StateEventType::RoomPowerLevels, "").await?;
+        let levels = levels.map(|event| content_of(&event.pdu));
         let rule = view.current_content::<Map<String, Value>>(StateEventType::RoomJoinRules).await?;
         let membership = view.reader.membership(view.nid, user).await?.map(|(membership, _)| membership);
         drop(view);

@@ -3,15 +3,22 @@
 //! The room's number is never given out again and keeps an empty head: whoever still holds the number finds a room in
 //! which nobody is and nothing was said.
 
+use std::collections::BTreeSet;
+
+use chappe_rules::Pdu;
 use chappe_store::{
-    Keeping, LogEntry, Membership, RoomHead, RoomNid, StateRef, Tx,
-    members::{Forgotten, UserRooms},
+    Direction, EventNum, Keeping, LogEntry, Membership, Removed, RoomHead, RoomNid, StateRef, Tx,
+    events::EventPdus,
+    media::MediaUses,
+    members::{Forgotten, RemoteRooms, UserRooms},
+    notices::NoticeRooms,
     out_of_band::OutOfBand,
+    relations::WaitingRedactions,
     rooms::DoomedRooms,
 };
-use ruma::RoomId;
+use ruma::{OwnedUserId, RoomId, ServerName, UserId, events::TimelineEventType};
 
-use crate::{Error, Result, Rooms, turn::ATTEMPTS};
+use crate::{Error, Result, Rooms, desk::rules_of, retention::named_media, turn::ATTEMPTS};
 
 /// Users whose lists are changed in one commit.
 const USERS: usize = 500;
@@ -41,17 +48,25 @@ impl Rooms {
         let mut locals = Vec::new();
         for is in Membership::ALL {
             let members = view.reader.members(nid, is).await?.into_iter();
-            locals.extend(members.filter(|(user, _)| user.server_name() == self.0.server));
+            let ours = members.filter(|(user, _)| user.server_name() == self.0.server);
+            locals.extend(ours.map(|(user, num)| (user, num, is)));
         }
         for some in locals.chunks(USERS) {
-            let nums: Vec<_> = some.iter().map(|(_, num)| *num).collect();
+            let nums: Vec<_> = some.iter().map(|(_, num, _)| *num).collect();
             let events = view.load(&nums).await?;
             let mut tx = Tx::new();
-            for ((user, _), event) in some.iter().zip(events) {
+            for ((user, _, is), event) in some.iter().zip(events) {
                 let key = (user.clone(), nid);
                 let forgotten = view.reader.forgotten(user, nid).await?.is_some();
                 tx.delete::<UserRooms>(&key).delete::<Forgotten>(&key);
                 tx.log(LogEntry::Member { room: nid.0, user: user.clone() });
+                if view.reader.get::<NoticeRooms>(user).await?.is_some_and(|told_in| told_in == room.as_str())
+                {
+                    tx.delete::<NoticeRooms>(user);
+                }
+                if *is == Membership::Join && self.0.accounts.appservices().cover_user(user) {
+                    tx.log(LogEntry::ServiceUser { user: user.clone(), room: nid.0, joined: false });
+                }
                 if !forgotten {
                     let farewell = OutOfBand {
                         membership: Membership::Leave.as_str().to_owned(),
@@ -67,7 +82,26 @@ impl Rooms {
             }
             self.0.store.commit(tx).await?;
         }
+        for (user, ..) in &locals {
+            self.drop_own(user, room, nid).await?;
+        }
         Ok(())
+    }
+
+    /// Removes what a user of this server keeps of the room for themselves.
+    async fn drop_own(&self, user: &UserId, room: &RoomId, nid: RoomNid) -> Result<()> {
+        loop {
+            let (reader, mut tx) = (self.0.store.read(), Tx::new());
+            tx.drop_own(&reader, user, (nid, room), EVENTS).await?;
+            drop(reader);
+            if tx.is_empty() {
+                return Ok(());
+            }
+            match self.0.store.commit(tx).await {
+                Ok(_) | Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// From here on nobody finds the room any more.
@@ -97,7 +131,9 @@ impl Rooms {
                 keeping: Keeping::default(),
                 ..old.clone()
             };
+            tx.unlist_from_services(&reader, nid).await?;
             tx.unpublish_room(nid).uproot_room(nid, room).replace_head(nid, &old, &bare);
+            tx.log(LogEntry::Members { room: nid.0 });
             drop(reader);
             match self.0.store.commit(tx).await {
                 Ok(at) => {
@@ -116,14 +152,13 @@ impl Rooms {
         if !self.0.store.read().room_head(nid).await?.extremities.is_empty() {
             return Err(Error::BadState("this room is in use".to_owned()));
         }
+        while !self.drop_events(nid).await?.ids.is_empty() {}
         loop {
             let mut tx = Tx::new();
-            let removed = tx.drop_events(&self.0.store.read(), nid, EVENTS).await?;
-            if removed.ids.is_empty() {
+            if tx.drop_sticky(&self.0.store.read(), nid, EVENTS).await? == 0 {
                 break;
             }
-            let at = self.0.store.commit(tx).await?;
-            self.0.store.forget(at, nid, &removed);
+            self.0.store.commit(tx).await?;
         }
         let mut tx = Tx::new();
         tx.sweep_room(nid);
@@ -133,6 +168,46 @@ impl Rooms {
         self.0.store.commit(tx).await?;
         Ok(())
     }
+
+    /// Removes some events, and what is found by what they say.
+    async fn drop_events(&self, nid: RoomNid) -> Result<Removed> {
+        let (reader, mut tx) = (self.0.store.read(), Tx::new());
+        let rules = rules_of(&reader.room_head(nid).await?.version)?;
+        let rows = reader.scan::<EventPdus>(&nid, Direction::Forward, EVENTS).await?;
+        let mut strangers = BTreeSet::new();
+        for ((_, num), stored) in rows {
+            if let Ok(pdu) = Pdu::restore(rules, stored.event_id.clone(), &stored.json) {
+                take_from_indexes(&mut tx, nid, num, &pdu);
+                strangers.extend(member_of_other(&pdu, &self.0.server));
+            }
+        }
+        for user in strangers {
+            tx.delete::<RemoteRooms>(&(user.clone(), nid)).log(LogEntry::Member { room: nid.0, user });
+        }
+        let removed = tx.drop_events(&reader, nid, EVENTS).await?;
+        drop(reader);
+        if !removed.ids.is_empty() {
+            let at = self.0.store.commit(tx).await?;
+            self.0.store.forget(at, nid, &removed);
+        }
+        Ok(removed)
+    }
+}
+
+/// Removes what names an event that is going by something else than its number and its place.
+pub(super) fn take_from_indexes(tx: &mut Tx, nid: RoomNid, num: EventNum, pdu: &Pdu) {
+    for (server, id) in named_media(pdu.content()) {
+        tx.delete::<MediaUses>(&(server, id, nid, num));
+    }
+    if let Some(target) = pdu.redacts() {
+        tx.delete::<WaitingRedactions>(&(target.into(), nid, num));
+    }
+}
+
+/// The user of another server whose membership an event says.
+fn member_of_other(pdu: &Pdu, here: &ServerName) -> Option<OwnedUserId> {
+    let user = pdu.state_key().filter(|_| *pdu.kind() == TimelineEventType::RoomMember)?;
+    UserId::parse(user).ok().filter(|user| user.server_name() != here)
 }
 
 /// Whether a room is purged with users of this server in it.

@@ -3,7 +3,6 @@
 use chappe_rules::{
     Pdu,
     build::{self, Offer},
-    json,
     version::known,
 };
 use chappe_store::out_of_band::OutOfBand;
@@ -161,8 +160,7 @@ impl Inner {
         let version = template.room_version.clone().unwrap_or(RoomVersionId::V1);
         let rules = rules_of(&version)?;
         let hostile = |error: chappe_rules::Error| Error::HostilePeer(error.to_string());
-        let offer =
-            Offer::read(&json::object(template.event.get().as_bytes()).map_err(hostile)?).map_err(hostile)?;
+        let offer = Offer::read(rules, &template.event).map_err(hostile)?;
         let mut content: CanonicalJsonObject =
             try_from_json_map(content.clone()).map_err(|error| Error::BadJson(error.to_string()))?;
         let joins = content.get("membership").and_then(|m| m.as_str()) == Some("join");

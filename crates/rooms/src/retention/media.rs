@@ -20,7 +20,7 @@ use crate::{Result, desk::Desk, read::view::View};
 const MOST: usize = 100;
 
 /// The media that a content names, wherever in it.
-fn named_media(content: &RawValue) -> BTreeSet<(OwnedServerName, String)> {
+pub(crate) fn named_media(content: &RawValue) -> BTreeSet<(OwnedServerName, String)> {
     let ends = |c: char| !c.is_ascii_alphanumeric() && !"-_.:[]/".contains(c);
     let mut named = BTreeSet::new();
     for (at, _) in content.get().match_indices("mxc://").take(MOST) {

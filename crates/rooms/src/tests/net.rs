@@ -446,7 +446,7 @@ pub(super) async fn say(rooms: &Rooms, who: &str, room: &RoomId, body: &str) -> 
 }
 
 /// A room from a `createRoom` body.
-pub(super) async fn room(rooms: &Rooms, who: &str, body: Value) -> OwnedRoomId {
+pub(crate) async fn room(rooms: &Rooms, who: &str, body: Value) -> OwnedRoomId {
     rooms.create(&actor(who), request(body)).await.unwrap()
 }
 

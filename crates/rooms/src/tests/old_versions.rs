@@ -1,5 +1,11 @@
-//! Rooms of versions 1 to 5: ids of a server's own choice, references with hashes, redactions, state resolution.
+//! Rooms of versions 1 to 5: ids of a server's own choice, references with hashes, redactions, state resolution, numbers.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use chappe_rules::{
+    Pdu,
+    build::{SigningKey, countersign},
+};
+use ring::digest::{SHA256, digest};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedRoomId, RoomId, RoomVersionId,
     room_version_rules::RoomVersionRules, server_name,
@@ -183,4 +189,45 @@ async fn an_invite_under_another_servers_id_is_refused() {
     let refused = offer("$x:a.example").await;
     assert!(matches!(refused, Err(Error::Forbidden(_) | Error::HostilePeer(_))), "{refused:?}");
     offer("$x:b.example").await.unwrap();
+}
+
+/// What `b` says of a place, in numbers that canonical JSON does not have, as a server in Python would.
+async fn located(b: &Rooms, id: &RoomId, rules: &RoomVersionRules) -> Pdu {
+    let honest = say(b, BOB, id, "honest").await;
+    let mut event = saying(&stored(b, id, &honest).await, "here");
+    for proof in ["hashes", "signatures"] {
+        event.remove(proof);
+    }
+    if let Some(id) = event.get_mut("event_id") {
+        *id = text("$here:b.example");
+    }
+    let plain = serde_json::to_string(&event).unwrap();
+    let numbers = r#"{"at":[48.85,1e-07,1e+16,-2.0,18446744073709551617],"body":"here""#;
+    let event = plain.replace(r#"{"body":"here""#, numbers);
+    let hash = STANDARD_NO_PAD.encode(digest(&SHA256, event.as_bytes()));
+    let event = format!(r#"{{"hashes":{{"sha256":"{hash}"}},"signatures":{{}},{}"#, &event[1..]);
+    let pdu = Pdu::parse(rules, event.as_bytes()).unwrap();
+    assert!(pdu.json().contains(numbers));
+    let key = SigningKey::from_seed([2; 32], "k").unwrap();
+    countersign(rules, &pdu, server_name!("b.example"), &key).unwrap()
+}
+
+#[tokio::test]
+async fn numbers_of_old_rooms_are_kept_and_told_as_they_were_sent() {
+    for version in OLD {
+        let net = Net::default();
+        let (a, b, id) = shared(&net, version).await;
+        let rules = chappe_rules::version::rules(&version.try_into().unwrap()).unwrap();
+        let pdu = located(&b, &id, rules).await;
+        net.deliver().await;
+        let taken = a.receive(server_name!("b.example"), vec![pdu.to_raw()]).await.pop().unwrap();
+        assert!(taken.result.is_ok(), "{version}: {:?}", taken.result);
+        assert_eq!(bodies(&a, &id).await, ["honest", "here"], "{version}");
+        let told = a.event_for(server_name!("b.example"), pdu.event_id()).await.unwrap();
+        assert_eq!(told.get(), pdu.json(), "{version}");
+        a.send(&actor(ALICE), &id, Draft::redaction(pdu.event_id(), None), None).await.unwrap();
+        let view = a.view(&id).await.unwrap();
+        let num = view.reader.event_num(view.nid, pdu.event_id()).await.unwrap().unwrap();
+        assert_eq!(view.load_one(num).await.unwrap().pdu.content().get(), "{}", "{version}");
+    }
 }

@@ -1,11 +1,30 @@
 //! Removing rooms whole, and their coming back.
 
-use chappe_store::{Tx, rooms::DoomedRooms};
-use ruma::server_name;
-use serde_json::{Map, json};
+use std::collections::BTreeSet;
 
-use super::net::{Net, actor, bodies, membership, room, say};
-use crate::{Error, Force};
+use chappe_accounts::Scope;
+use chappe_kv::{Db, Direction, Memory, Range};
+use chappe_rules::retention::Policy;
+use chappe_store::{
+    RoomNid, Tx,
+    members::OpenRooms,
+    notices::NoticeRooms,
+    registry,
+    rooms::{DoomedRooms, RoomNames},
+    services::ServiceDirectory,
+    thread_subscriptions::ThreadSubscription,
+};
+use ruma::{
+    CanonicalJsonObject, EventId, RoomId, events::TimelineEventType, room_version_rules::RoomVersionRules,
+    server_name,
+};
+use serde_json::{Map, json, value::RawValue};
+
+use super::{
+    malformed::signed_in,
+    net::{Net, actor, bodies, membership, room, say, user},
+};
+use crate::{Config, Draft, Error, Force, Rooms};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -55,4 +74,94 @@ async fn a_removed_room_can_come_back_and_not_before_all_of_it_is_gone() {
     assert_ne!(b.number(&id).await.unwrap().unwrap(), nid);
     assert_eq!(membership(&b, &id, ALICE).await, Some("join"));
     assert_eq!(bodies(&b, &id).await.last().map(String::as_str), Some("again"));
+}
+
+/// Tables that may name a room that was removed: that there was such a number, what users are still to be told, and the
+/// log, of which followers leave nothing in the end.
+const MAY_NAME: [&str; 4] = ["LOG", "OUT_OF_BAND", "ROOM_HEADS", "ROOM_NAMES"];
+
+/// The tables with a row that names a room by its id or its number.
+async fn tables_naming(db: &Db, room: &RoomId, nid: RoomNid) -> BTreeSet<&'static str> {
+    let names = [room.as_bytes().to_vec(), nid.0.to_string().into_bytes(), nid.0.to_be_bytes().to_vec()];
+    let names_it = |bytes: &[u8]| names.iter().any(|name| bytes.windows(name.len()).any(|part| part == name));
+    let mut found = BTreeSet::new();
+    for table in registry::ALL {
+        let range = Range::prefix(&[table.number]);
+        let page = db.snapshot().scan(&range, Direction::Forward, usize::MAX).await.unwrap();
+        if page.rows.iter().any(|(key, value)| names_it(key) || names_it(value)) {
+            found.insert(table.name);
+        }
+    }
+    found
+}
+
+/// What is known of a room beside its events and members.
+async fn keep_everything_of(a: &Rooms, id: &RoomId, nid: RoomNid, said: &EventId) {
+    let subscribed = ThreadSubscription { subscribed: true, automatic: false, ceased_at: 0 };
+    let mut tx = Tx::new();
+    tx.put::<OpenRooms>(&nid, &()).put::<NoticeRooms>(&user(ALICE), &id.to_string());
+    tx.put::<ServiceDirectory>(&("irc".to_owned(), "libera".to_owned(), nid), &());
+    tx.put_thread_subscription(&user(ALICE), (nid, said), None, &subscribed);
+    a.0.store.commit(tx).await.unwrap();
+    let tags = RawValue::from_string(r#"{"tags":{"m.favourite":{}}}"#.to_owned()).unwrap();
+    a.0.accounts.set_account_data(&user(ALICE), Scope::Room(id), "m.tag", &tags).await.unwrap();
+    let content = json!({ "body": "x", "url": "mxc://a.example/file" }).as_object().unwrap().clone();
+    let picture =
+        Draft { sticky_ms: Some(60_000), ..Draft::message(TimelineEventType::RoomMessage, content) };
+    a.send(&actor(ALICE), id, picture, None).await.unwrap();
+    let view = a.view(id).await.unwrap();
+    let num = view.reader.event_num(nid, said).await.unwrap().unwrap();
+    let mut redaction: CanonicalJsonObject =
+        serde_json::from_str(&view.reader.pdu(nid, num).await.unwrap().json).unwrap();
+    let nothing = json!({ "redacts": format!("${}", "A".repeat(43)) });
+    redaction.insert("type".to_owned(), "m.room.redaction".into());
+    redaction.insert("content".to_owned(), nothing.try_into().unwrap());
+    drop(view);
+    let redaction = signed_in(&RoomVersionRules::V11, redaction);
+    let taken = a.receive(server_name!("b.example"), vec![redaction]).await.pop().unwrap();
+    taken.result.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_names_a_room_that_was_removed() {
+    let (net, db) = (Net::default(), Db::new(Memory::default()));
+    let retention = Some(Policy { default_days: 365, minimum_days: 1, maximum_days: 730 });
+    let a = net.server_with("a.example", 1, db.clone(), Config { retention, ..Config::default() });
+    let b = net.server("b.example", 2);
+    let mut tx = Tx::new();
+    // A number that no other bytes look like.
+    tx.put_now::<RoomNames, _>(&RoomNid(0x7a7a_0000), &"!older:a.example".to_owned());
+    a.0.store.commit(tx).await.unwrap();
+    let body = json!({ "preset": "public_chat", "room_version": "11", "room_alias_name": "gone" });
+    let id = room(&a, ALICE, body).await;
+    let nid = a.number(&id).await.unwrap().unwrap();
+    b.join(&actor(BOB), &id, vec![server_name!("a.example").to_owned()], Map::new()).await.unwrap();
+    net.deliver().await;
+    let said = say(&b, BOB, &id, "said").await;
+    net.deliver().await;
+    keep_everything_of(&a, &id, nid, &said).await;
+    net.deliver().await;
+    let held = tables_naming(&db, &id, nid).await;
+    for table in [
+        "ACCOUNT_DATA",
+        "ACCOUNT_DATA_CHANGES",
+        "ALIASES",
+        "MEDIA_USES",
+        "NOTICE_ROOMS",
+        "OPEN_ROOMS",
+        "REMOTE_ROOMS",
+        "SERVICE_DIRECTORY",
+        "STICKY",
+        "STICKY_ENDS",
+        "THREAD_SUBSCRIPTIONS",
+        "THREAD_SUBSCRIPTION_ORDER",
+        "WAITING_REDACTIONS",
+    ] {
+        assert!(held.contains(table), "{table} of {held:?}");
+    }
+
+    a.leave(&actor(ALICE), &id, None).await.unwrap();
+    net.deliver().await;
+    a.purge(&id, nid, Force::No).await.unwrap();
+    assert_eq!(tables_naming(&db, &id, nid).await, BTreeSet::from(MAY_NAME));
 }

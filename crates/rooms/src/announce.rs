@@ -1,0 +1,250 @@
+//! Changed names and pictures, told in the rooms of their user.
+//!
+//! A change is written down together with the note that rooms are to be told, which stays until they are. What a stop breaks
+//! off is begun anew: rooms that know already are passed over. A newer change ends the telling of an older one.
+
+use std::collections::HashSet;
+
+use chappe_store::{Membership, RoomNid};
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use ruma::{OwnedUserId, UserId};
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+
+use crate::{Actor, Error, Result, Rooms};
+
+/// Rooms of one user that are told side by side.
+const OF_ONE: usize = 4;
+/// Rooms of all users that are told side by side, in the order in which they were asked for.
+const OF_ALL: usize = 16;
+/// What rooms show of a profile.
+const SHOWN: [&str; 2] = ["displayname", "avatar_url"];
+
+/// Whose changes are being told.
+pub(crate) struct Announcing {
+    under_way: Mutex<HashSet<OwnedUserId>>,
+    places: Semaphore,
+}
+
+impl Default for Announcing {
+    fn default() -> Self {
+        Self { under_way: Mutex::default(), places: Semaphore::new(OF_ALL) }
+    }
+}
+
+/// Whether to go on with a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// It is told.
+    Yes,
+    /// There is a newer one, or the server stops.
+    Overtaken,
+}
+
+impl Rooms {
+    /// Tells the rooms that a user is in of a changed name or picture: starts the work and answers at once.
+    pub fn announce_profile(&self, user: OwnedUserId) {
+        if !self.0.announcing.under_way.lock().insert(user.clone()) {
+            // Whoever tells of an older change sees that there is a newer one.
+            return;
+        }
+        let rooms = self.clone();
+        drop(self.0.world.spawn("profile announcement", async move {
+            let done = rooms.announce_all(&user).await;
+            rooms.0.announcing.under_way.lock().remove(&user);
+            if let Err(error) = done {
+                tracing::warn!(%user, %error, "rooms were not told of a changed profile yet");
+            } else if rooms.has_news(&user).await {
+                // It came after the last look.
+                rooms.announce_profile(user);
+            }
+        }));
+    }
+
+    /// Goes on with changes of which not all rooms were told. Meant to be called when the server starts and every few
+    /// minutes.
+    pub async fn resume_announcements(&self) -> Result<()> {
+        for user in self.0.accounts.unannounced().await? {
+            self.announce_profile(user);
+        }
+        Ok(())
+    }
+
+    async fn has_news(&self, user: &UserId) -> bool {
+        !self.0.world.is_stopping() && matches!(self.0.accounts.profile_news(user).await, Ok(Some(_)))
+    }
+
+    async fn announce_all(&self, user: &UserId) -> Result<()> {
+        while let Some(change) = self.0.accounts.profile_news(user).await? {
+            match self.tell_rooms(user, change).await? {
+                Told::Yes => self.0.accounts.announced(user, change).await?,
+                Told::Overtaken if self.0.world.is_stopping() => return Ok(()),
+                Told::Overtaken => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_rooms(&self, user: &UserId, change: u64) -> Result<Told> {
+        let joined = self.0.store.read().user_rooms(user).await?.into_iter();
+        let joined = joined.filter(|(_, at)| at.value.membership == Membership::Join);
+        let joined: Vec<RoomNid> =
+            joined.map(|(nid, _)| nid).take(self.config().profile_rooms_limit).collect();
+        let content = self.0.member_content(user, "join", None).await?;
+        let telling = joined.into_iter().map(|nid| {
+            let (rooms, user, content) = (self.clone(), user.to_owned(), content.clone());
+            async move { rooms.tell_room(nid, &user, change, content).await }
+        });
+        let mut telling = std::pin::pin!(stream::iter(telling).buffer_unordered(OF_ONE));
+        while let Some(told) = telling.next().await {
+            if told? == Told::Overtaken {
+                return Ok(Told::Overtaken);
+            }
+        }
+        Ok(Told::Yes)
+    }
+
+    async fn tell_room(
+        &self,
+        nid: RoomNid,
+        user: &UserId,
+        change: u64,
+        content: Map<String, Value>,
+    ) -> Result<Told> {
+        let _place = self.0.announcing.places.acquire().await.map_err(|_| Error::Retry)?;
+        if self.0.world.is_stopping() || self.0.accounts.profile_news(user).await? != Some(change) {
+            return Ok(Told::Overtaken);
+        }
+        let view = self.view_of(nid).await?;
+        let now = view.current("m.room.member".into(), user.as_str()).await?;
+        let now: Map<String, Value> = now.and_then(|event| event.pdu.content_as()).unwrap_or_default();
+        let room = view.room_id.clone();
+        drop(view);
+        // Whoever has left meanwhile is not joined again: the rules refuse a join that nobody allowed, and an open room is
+        // asked first.
+        let is_joined = self.standpoint(user, &room).await?.is(Membership::Join);
+        if !is_joined || SHOWN.iter().all(|field| now.get(*field) == content.get(*field)) {
+            return Ok(Told::Yes);
+        }
+        if let Err(error) = self.submit_member(&Actor::user(user), &room, user, content).await {
+            tracing::debug!(%room, %user, %error, "profile not announced");
+        }
+        Ok(Told::Yes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chappe_accounts::NewUser;
+    use chappe_kv::{Db, Memory};
+    use ruma::{OwnedRoomId, RoomId, UserId, user_id};
+    use serde_json::{Value, json};
+
+    use super::Told;
+    use crate::{
+        Rooms,
+        tests::net::{Net, room},
+    };
+
+    fn alice() -> &'static UserId {
+        user_id!("@alice:a.example")
+    }
+
+    fn server(net: &Net, db: &Db) -> Rooms {
+        net.server_on("a.example", 1, db.clone())
+    }
+
+    /// Alice with an account, in so many rooms.
+    async fn alice_in(rooms: &Rooms, count: usize) -> Vec<OwnedRoomId> {
+        let new = NewUser { localpart: Some("alice".to_owned()), ..NewUser::default() };
+        rooms.0.accounts.create_user(new).await.unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            ids.push(room(rooms, alice().as_str(), json!({ "preset": "private_chat" })).await);
+        }
+        ids
+    }
+
+    async fn call(rooms: &Rooms, name: &str) -> u64 {
+        rooms.0.accounts.set_profile_field(alice(), "displayname", Some(&json!(name))).await.unwrap();
+        rooms.0.accounts.profile_news(alice()).await.unwrap().unwrap()
+    }
+
+    async fn name_in(rooms: &Rooms, id: &RoomId) -> Option<String> {
+        let view = rooms.view(id).await.unwrap();
+        let event = view.current("m.room.member".into(), alice().as_str()).await.unwrap().unwrap();
+        let content: serde_json::Map<String, Value> = event.pdu.content_as().unwrap();
+        content.get("displayname").and_then(Value::as_str).map(str::to_owned)
+    }
+
+    async fn head_of(rooms: &Rooms, id: &RoomId) -> u32 {
+        rooms.view(id).await.unwrap().head.next_event
+    }
+
+    async fn until_told(rooms: &Rooms) {
+        while rooms.0.accounts.profile_news(alice()).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_room_holds_no_other_up_and_the_last_name_counts() {
+        let rooms = server(&Net::default(), &Db::new(Memory::default()));
+        let ids = alice_in(&rooms, 12).await;
+        let turn = rooms.0.turn(&ids[0]).await;
+        call(&rooms, "Alice").await;
+        rooms.announce_profile(alice().to_owned());
+        for id in &ids[1..] {
+            while name_in(&rooms, id).await.as_deref() != Some("Alice") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        assert_ne!(name_in(&rooms, &ids[0]).await.as_deref(), Some("Alice"));
+        call(&rooms, "Alice B.").await;
+        rooms.announce_profile(alice().to_owned());
+        drop(turn);
+        until_told(&rooms).await;
+        for id in &ids {
+            assert_eq!(name_in(&rooms, id).await.as_deref(), Some("Alice B."));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_older_change_is_told_nowhere_once_there_is_a_newer_one() {
+        let rooms = server(&Net::default(), &Db::new(Memory::default()));
+        let ids = alice_in(&rooms, 3).await;
+        let before = head_of(&rooms, &ids[0]).await;
+        let (old, new) = (call(&rooms, "Old").await, call(&rooms, "New").await);
+        assert_eq!(rooms.tell_rooms(alice(), old).await.unwrap(), Told::Overtaken);
+        assert_eq!(head_of(&rooms, &ids[0]).await, before);
+        rooms.0.accounts.announced(alice(), old).await.unwrap();
+        assert_eq!(
+            rooms.0.accounts.profile_news(alice()).await.unwrap(),
+            Some(new),
+            "the newer one is to be told"
+        );
+        assert_eq!(rooms.tell_rooms(alice(), new).await.unwrap(), Told::Yes);
+        assert_eq!(name_in(&rooms, &ids[2]).await.as_deref(), Some("New"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn telling_goes_on_after_a_restart_where_it_is_still_news() {
+        let (net, db) = (Net::default(), Db::new(Memory::default()));
+        let rooms = server(&net, &db);
+        let ids = alice_in(&rooms, 2).await;
+        let change = call(&rooms, "Alice").await;
+        let content = rooms.0.member_content(alice(), "join", None).await.unwrap();
+        let nid = rooms.number(&ids[0]).await.unwrap().unwrap();
+        rooms.tell_room(nid, alice(), change, content).await.unwrap();
+        let told = head_of(&rooms, &ids[0]).await;
+        let rooms = server(&net, &db);
+        rooms.resume_announcements().await.unwrap();
+        until_told(&rooms).await;
+        assert_eq!(name_in(&rooms, &ids[1]).await.as_deref(), Some("Alice"));
+        assert_eq!(head_of(&rooms, &ids[0]).await, told, "who knows is not told again");
+        assert!(rooms.0.accounts.unannounced().await.unwrap().is_empty());
+    }
+}

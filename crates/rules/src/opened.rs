@@ -1,0 +1,334 @@
+//! The JSON of an event as an object, to be changed, hashed and signed, whatever numbers it holds.
+
+use std::collections::BTreeMap;
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
+use ring::digest::{Digest, SHA256, digest};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, ServerName, SigningKeyAlgorithm,
+    canonical_json::redact_in_place,
+    room_version_rules::{EventIdFormatVersion, RoomVersionRules},
+    serde::Base64,
+    signatures::{
+        PublicKeyMap, VerificationError, Verified, reference_hash,
+        required_server_signatures_to_verify_event, verify_canonical_json_bytes, verify_event,
+    },
+};
+
+use crate::{Error, json, numbers::Numbers};
+
+/// An event taken apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Opened {
+    /// Its members. With `numbers`, each integer is the place of a number there.
+    pub(crate) object: CanonicalJsonObject,
+    /// Only where there is a number that canonical JSON does not have.
+    numbers: Option<Numbers>,
+}
+
+impl Opened {
+    /// Reads what may be an event of the room version; only those before 6 have numbers that canonical JSON does not have.
+    pub(crate) fn read(rules: &RoomVersionRules, bytes: &[u8]) -> Result<Self, Error> {
+        if rules.authorization.strict_canonical_json {
+            return Ok(Self { object: json::object(bytes)?, numbers: None });
+        }
+        Self::read_any(bytes)
+    }
+
+    /// As [`Opened::read`], whatever the room version.
+    pub(crate) fn read_any(bytes: &[u8]) -> Result<Self, Error> {
+        if let Ok(object) = json::object(bytes) {
+            return Ok(Self { object, numbers: None });
+        }
+        let (object, numbers) = Numbers::take_out(bytes)?;
+        Ok(Self { object, numbers: Some(numbers) })
+    }
+
+    /// The object itself, if it is canonical JSON; otherwise `self` again.
+    pub(crate) fn into_canonical(self) -> Result<CanonicalJsonObject, Self> {
+        if self.numbers.is_none() { Ok(self.object) } else { Err(self) }
+    }
+
+    /// What is hashed, sent and stored.
+    pub(crate) fn text(&self) -> Result<String, Error> {
+        self.text_of(&self.object)
+    }
+
+    /// The canonical JSON that comes nearest.
+    pub(crate) fn nearest(self) -> Result<CanonicalJsonObject, Error> {
+        match self.numbers {
+            Some(numbers) => numbers.nearest(&self.object),
+            None => Ok(self.object),
+        }
+    }
+
+    /// Takes away what redaction takes away.
+    pub(crate) fn redact(&mut self, rules: &RoomVersionRules) -> Result<(), Error> {
+        redact_in_place(&mut self.object, &rules.redaction, None)
+            .map_err(|error| Error::Malformed(error.to_string()))
+    }
+
+    /// What servers sign of the event.
+    ///
+    /// Specification: server-server API, "Signing Events".
+    pub(crate) fn text_to_sign(&self, rules: &RoomVersionRules) -> Result<String, Error> {
+        let mut left = self.clone();
+        left.redact(rules)?;
+        left.object.remove("signatures");
+        left.object.remove("unsigned");
+        left.text()
+    }
+
+    /// The hash by which the event is known, in the base64 of the room version.
+    ///
+    /// Specification: server-server API, "Calculating the reference hash for an event".
+    pub(crate) fn reference_hash(&self, rules: &RoomVersionRules) -> Result<String, Error> {
+        if self.numbers.is_none() {
+            return reference_hash(&self.object, rules).map_err(|error| Error::Malformed(error.to_string()));
+        }
+        let base64 = match rules.event_id_format {
+            EventIdFormatVersion::V1 | EventIdFormatVersion::V2 => STANDARD_NO_PAD,
+            _ => URL_SAFE_NO_PAD,
+        };
+        Ok(base64.encode(digest(&SHA256, self.text_to_sign(rules)?.as_bytes())))
+    }
+
+    /// Verifies all signatures that the event must have, then says whether the content hash is right.
+    pub(crate) fn verify(&self, rules: &RoomVersionRules, keys: &PublicKeyMap) -> Result<Verified, Error> {
+        let bad_signature = |error: VerificationError| Error::BadSignature(error.to_string());
+        if self.numbers.is_none() {
+            return verify_event(keys, &self.object, rules).map_err(bad_signature);
+        }
+        let signed = self.text_to_sign(rules)?;
+        let servers = required_server_signatures_to_verify_event(&self.object, &rules.signatures)
+            .map_err(bad_signature)?;
+        for server in servers {
+            self.verify_one(&server, keys.get(server.as_str()), &signed)?;
+        }
+        let said = self.object.get("hashes").and_then(|hashes| hashes.as_object()?.get("sha256")?.as_str());
+        let said = said.and_then(|hash| Base64::<ruma::serde::base64::Standard>::parse(hash).ok());
+        let right =
+            said.is_some_and(|said| self.content_hash().is_ok_and(|hash| said.as_bytes() == hash.as_ref()));
+        Ok(if right { Verified::All } else { Verified::Signatures })
+    }
+
+    /// Each signature of the server with a key that is known must be right, and there must be one.
+    fn verify_one(
+        &self,
+        server: &ServerName,
+        keys: Option<&BTreeMap<String, Base64>>,
+        signed: &str,
+    ) -> Result<(), Error> {
+        let all =
+            self.object.get("signatures").and_then(|all| all.as_object()?.get(server.as_str())?.as_object());
+        let known = |(id, signature): (&String, &CanonicalJsonValue)| {
+            let key = keys?.get(id).filter(|_| id.starts_with("ed25519:"))?;
+            Some(is_signature(key.as_bytes(), signature.as_str()?, signed))
+        };
+        let checked: Vec<bool> = all.into_iter().flatten().filter_map(known).collect();
+        if !checked.is_empty() && checked.into_iter().all(|is_right| is_right) {
+            return Ok(());
+        }
+        Err(Error::BadSignature(format!("no right signature of {server}")))
+    }
+
+    fn content_hash(&self) -> Result<Digest, Error> {
+        let mut object = self.object.clone();
+        for left_out in ["hashes", "signatures", "unsigned"] {
+            object.remove(left_out);
+        }
+        Ok(digest(&SHA256, self.text_of(&object)?.as_bytes()))
+    }
+
+    /// The signature of a server under the id of its key, if there is one.
+    pub(crate) fn signature(&self, server: &ServerName, key_id: &str) -> Option<&str> {
+        let signatures = self.object.get("signatures")?.as_object()?;
+        signatures.get(server.as_str())?.as_object()?.get(key_id)?.as_str()
+    }
+
+    /// Adds a signature; `None` if the event's `signatures` have another shape.
+    pub(crate) fn add_signature(&mut self, server: &ServerName, key_id: &str, signature: &str) -> Option<()> {
+        let none = || CanonicalJsonObject::new().into();
+        let all = self.object.entry("signatures".to_owned()).or_insert_with(none).as_object_mut()?;
+        let own = all.entry(server.to_string()).or_insert_with(none).as_object_mut()?;
+        own.insert(key_id.to_owned(), signature.into());
+        Some(())
+    }
+
+    fn text_of(&self, object: &CanonicalJsonObject) -> Result<String, Error> {
+        match &self.numbers {
+            Some(numbers) => numbers.put_back(object),
+            None => Ok(json::canonical(object)),
+        }
+    }
+}
+
+/// Whether a signature in base64 is that of the ed25519 key.
+pub(crate) fn is_signature(key: &[u8], signature: &str, signed: &str) -> bool {
+    let Ok(signature) = Base64::<ruma::serde::base64::Standard>::parse(signature) else { return false };
+    verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, key, signature.as_bytes(), signed.as_bytes())
+        .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ruma::{
+        MilliSecondsSinceUnixEpoch, UInt, int, room_version_rules::RoomVersionRules, server_name, user_id,
+    };
+
+    use super::Opened;
+    use crate::{
+        Error, Pdu,
+        build::{Reference, SigningKey, countersign},
+        check::{KeyRing, ServerKey, check},
+        laws::{Room, sample},
+        power::Power,
+        redact,
+    };
+
+    const OLD: [&RoomVersionRules; 5] = [
+        &RoomVersionRules::V1,
+        &RoomVersionRules::V2,
+        &RoomVersionRules::V3,
+        &RoomVersionRules::V4,
+        &RoomVersionRules::V5,
+    ];
+    /// What Python's `hashlib` and `base64` answer for the text of [`event`].
+    const HASH: &str = "h+l0RExvNhhnyNvdwF2rcAYaTUNvkZzBDK5LbggvK2c";
+    const HASH_WITHOUT_ID: &str = "m2blweLAl9gV/B3SbVXz1ZwxkDuFZZ6wpaVnSkB04UU";
+    const REFERENCE: &str = "kjadm9QyqjMPtSiK9HQMK05GJI8TjMMKDTCmpWV+PvQ";
+    const REFERENCE_WITHOUT_ID: &str = "dsUqMFxucOFrGIPNSP0uCoTa46tUMbqK70PPNWLZSdE";
+
+    fn event(id: &str, hash: &str) -> String {
+        format!(
+            r#"{{"auth_events":[],"content":{{"ban":50.0,"big":1e+22,"small":1.2e-07,"users":{{"@a:a.example":18446744073709551617}}}},"depth":9223372036854775807,{id}"hashes":{{"sha256":"{hash}"}},"origin":"a.example","origin_server_ts":1000000,"prev_events":[],"room_id":"!r:a.example","sender":"@a:a.example","signatures":{{}},"state_key":"","type":"m.room.power_levels"}}"#
+        )
+    }
+
+    /// The event as it is in rooms of these rules.
+    fn event_of(rules: &RoomVersionRules) -> String {
+        if has_own_id(rules) {
+            event(r#""event_id":"$e:a.example","#, HASH)
+        } else {
+            event("", HASH_WITHOUT_ID)
+        }
+    }
+
+    fn has_own_id(rules: &RoomVersionRules) -> bool {
+        rules.events_reference_format == RoomVersionRules::V1.events_reference_format
+    }
+
+    fn ring(key: &SigningKey) -> KeyRing {
+        let known = ServerKey { public: key.public_key(), until: MilliSecondsSinceUnixEpoch(UInt::MAX) };
+        KeyRing::from([(server_name!("a.example").to_owned(), [(key.id().to_owned(), known)].into())])
+    }
+
+    #[test]
+    fn old_rooms_hash_and_sign_every_number_as_it_was_sent() {
+        let key = SigningKey::from_seed([1; 32], "k").unwrap();
+        for rules in OLD {
+            let text = event_of(rules);
+            let pdu = Pdu::parse(rules, text.as_bytes()).unwrap();
+            assert_eq!(pdu.json(), text);
+            let hash = if has_own_id(rules) { REFERENCE } else { REFERENCE_WITHOUT_ID };
+            assert_eq!(pdu.opened().reference_hash(rules).unwrap(), hash);
+            assert_eq!(pdu.depth(), 9_223_372_036_854_775_807);
+            assert!(check(rules, &pdu, &ring(&key), &BTreeSet::new()).is_err(), "signed by nobody");
+            let signed = countersign(rules, &pdu, server_name!("a.example"), &key).unwrap();
+            assert_eq!(signed.event_id(), pdu.event_id());
+            assert!(check(rules, &signed, &ring(&key), &BTreeSet::new()).unwrap().is_intact());
+            let other = SigningKey::from_seed([2; 32], "k").unwrap();
+            let refused = check(rules, &signed, &ring(&other), &BTreeSet::new());
+            assert!(matches!(refused, Err(Error::BadSignature(_))));
+            let again = Pdu::parse(rules, signed.json().as_bytes()).unwrap();
+            assert_eq!(again, signed);
+            assert_eq!(Pdu::restore(rules, signed.event_id().to_owned(), signed.json()).unwrap(), signed);
+            assert!(
+                again.is_same(rules, &signed)
+                    && Reference::to(rules, &signed) == Reference::to(rules, &again)
+            );
+        }
+    }
+
+    #[test]
+    fn one_changed_digit_leaves_the_redacted_form() {
+        let key = SigningKey::from_seed([1; 32], "k").unwrap();
+        for rules in OLD {
+            let pdu = Pdu::parse(rules, event_of(rules).as_bytes()).unwrap();
+            let signed = countersign(rules, &pdu, server_name!("a.example"), &key).unwrap();
+            let changed = signed.json().replace("1.2e-07", "1.3e-07");
+            let changed = Pdu::parse(rules, changed.as_bytes()).unwrap();
+            let checked = check(rules, &changed, &ring(&key), &BTreeSet::new()).unwrap();
+            assert!(!checked.is_intact());
+            let left = r#"{"ban":50.0,"users":{"@a:a.example":18446744073709551617}}"#;
+            assert_eq!(checked.pdu().content().get(), left);
+            assert_eq!(redact::event(rules, &signed).unwrap().json(), checked.pdu().json());
+            let changed = Pdu::parse(rules, signed.json().replace("50.0", "51.0").as_bytes()).unwrap();
+            assert!(
+                check(rules, &changed, &ring(&key), &BTreeSet::new()).is_err(),
+                "what is signed was changed"
+            );
+        }
+    }
+
+    #[test]
+    fn from_version_6_on_every_number_is_canonical() {
+        let good = sample(&RoomVersionRules::V6).2.json().replace("hello", "4");
+        for number in ["1.5", "1e3", "-0", "9007199254740992", "123456789012345678901"] {
+            let text = good.replace(r#""4""#, number);
+            let refused = Pdu::parse(&RoomVersionRules::V6, text.as_bytes());
+            assert!(matches!(refused, Err(Error::Malformed(_))), "{number}");
+            assert!(Pdu::parse(&RoomVersionRules::V5, text.as_bytes()).is_ok(), "{number}");
+        }
+    }
+
+    #[test]
+    fn depth_and_time_stay_integers() {
+        let event = event_of(&RoomVersionRules::V4);
+        let parse =
+            |from: &str, to: &str| Pdu::parse(&RoomVersionRules::V4, event.replace(from, to).as_bytes());
+        for depth in ["9223372036854775808", "1e30", "5.0", "-9223372036854775807", "-1.5"] {
+            assert!(parse("9223372036854775807", depth).is_err(), "{depth}");
+        }
+        for time in ["5.0", "-5", "1e3"] {
+            assert!(parse("1000000", time).is_err(), "{time}");
+        }
+        let late = parse("1000000", "9007199254740995").unwrap();
+        assert_eq!(late.origin_server_ts(), MilliSecondsSinceUnixEpoch(UInt::MAX));
+        assert!(late.json().contains("9007199254740995"));
+    }
+
+    #[test]
+    fn power_is_compared_as_integers() {
+        let pdu = Pdu::parse(&RoomVersionRules::V4, event_of(&RoomVersionRules::V4).as_bytes()).unwrap();
+        let create =
+            Room::new(&RoomVersionRules::V4, "@a:a.example").state_event(&"m.room.create".into(), "");
+        let power = Power::new(&RoomVersionRules::V4, &create.unwrap(), Some(&pdu));
+        assert_eq!(power.to_ban(), int!(50));
+        assert_eq!(power.of(user_id!("@a:a.example")), ruma::Int::MAX);
+        assert!(pdu.content().get().contains("50.0"));
+        assert_eq!(pdu.content_object()["ban"].as_integer(), Some(int!(50)));
+    }
+
+    #[test]
+    fn what_ruma_hashes_and_what_is_hashed_here_is_the_same() {
+        for rules in OLD {
+            let (_, key, pdu) = sample(rules);
+            let opened = pdu.opened();
+            let hash = ruma::signatures::reference_hash(&opened.object, rules).unwrap();
+            let (object, numbers) = crate::numbers::Numbers::take_out(pdu.json().as_bytes()).unwrap();
+            let here = Opened { object, numbers: Some(numbers) };
+            assert_eq!(here.reference_hash(rules).unwrap(), hash);
+            let keys = super::PublicKeyMap::from([(
+                "a.example".to_owned(),
+                [(key.id().to_owned(), super::Base64::new(key.public_key().to_vec()))].into(),
+            )]);
+            assert_eq!(here.verify(rules, &keys).unwrap(), super::Verified::All);
+        }
+    }
+}
