@@ -543,7 +543,7 @@ impl Accounts {
 }
 
 /// Uses up the proof of an address, which is good for one thing. What refers to it goes when its time is over.
-async fn draft_spent_validation(reader: &Reader<'_>, tx: &mut Tx, sid: &str) -> Result<(), Error> {
+pub(crate) async fn draft_spent_validation(reader: &Reader<'_>, tx: &mut Tx, sid: &str) -> Result<(), Error> {
     let key = sid.to_owned();
     let found = reader.get::<Validations>(&key).await?;
     let found = found.ok_or(Error::Forbidden("this proof of an address is used up"))?;
