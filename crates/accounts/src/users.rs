@@ -14,7 +14,7 @@ use chappe_store::{
 };
 use ruma::{DeviceId, OwnedUserId, UserId, thirdparty::Medium};
 
-use crate::{Accounts, Error, ExternalAccount, passwords::is_hash, retry::retry};
+use crate::{Accounts, Error, ExternalAccount, hashes::is_hash, retry::retry};
 
 /// A user to be made.
 #[derive(Clone, Default)]
@@ -103,8 +103,7 @@ impl Accounts {
             let mut tx = Tx::new();
             self.draft_user(&reader, &mut tx, &user, &new).await?;
             if let Some(hash) = &hash {
-                tx.put::<Passwords>(&user, hash);
-                self.draft_bcrypt_cost(&reader, &mut tx, hash).await?;
+                self.draft_hash(&reader, &mut tx, (&user, hash)).await?;
             }
             drop(reader);
             self.store().commit(tx).await?;
@@ -173,9 +172,9 @@ impl Accounts {
             self.draft_reopening(&reader, &mut tx, &user).await?;
             self.draft_bindings(&reader, &mut tx, &user, new).await?;
             match &hash {
-                Some(hash) => tx.put::<Passwords>(&user, hash),
-                None => tx.delete::<Passwords>(&user),
-            };
+                Some(hash) => self.draft_hash(&reader, &mut tx, (&user, hash)).await?,
+                None => _ = tx.delete::<Passwords>(&user),
+            }
             drop(reader);
             self.store().commit(tx).await?;
             Ok(Some(user.clone()))
@@ -524,7 +523,7 @@ impl Accounts {
             let mut tx = Tx::new();
             let record = User { revision: old.revision + 1, ..old.clone() };
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
-            tx.put::<Passwords>(&key, &hash);
+            self.draft_hash(&reader, &mut tx, (&key, &hash)).await?;
             if let Some(sid) = validation {
                 draft_spent_validation(&reader, &mut tx, sid).await?;
             }

@@ -328,7 +328,7 @@ impl Ground {
         let accounts =
             Accounts::with_appservices(store.clone(), world.clone(), own, section, registered.clone());
         accounts.ensure_senders().await.context("the users of application services")?;
-        accounts.settle_bcrypt_cost().await.context("imported passwords")?;
+        accounts.settle_password_costs().await.context("costs of passwords")?;
         let link = Link::new(world.clone(), registered, config.appservices.clone());
         let post = config.mail.as_ref().map(post).transpose()?;
         let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };

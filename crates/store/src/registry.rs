@@ -279,12 +279,14 @@ registry! {
     OAUTH_COUNTS = 115, Point;
     /// The day on which each user was last here.
     LAST_ACTIVE = 116, Point;
-    /// How dear the bcrypt hashes are that came from another server.
+    /// Retired: how dear the bcrypt hashes were that came from another server.
     BCRYPT_COST = 117, Point;
     /// Whose an account with an identity provider is.
     EXTERNAL_IDS = 120, Point;
     /// The same by user.
     EXTERNAL_IDS_OF = 121, Index;
+    /// What the hashes of passwords cost.
+    PASSWORD_COSTS = 118, Point;
     /// How often each user was logged out everywhere.
     LOG_OUTS = 122, Point;
     /// OAuth clients that nobody is known to be logged in with, by their last use.
