@@ -298,6 +298,20 @@ impl Accounts {
         Ok(found.map(|Json(user)| user))
     }
 
+    /// Those of these local users who are guests: one round trip.
+    pub async fn guests_among(
+        &self,
+        reader: &Reader<'_>,
+        users: Vec<OwnedUserId>,
+    ) -> Result<Vec<OwnedUserId>, chappe_store::Error> {
+        let found = reader.get_many::<Users>(&users).await?;
+        let is_guest = |found: &Option<Json<User>>| {
+            found.as_ref().is_some_and(|Json(user)| user.kind == UserKind::Guest)
+        };
+        let guests = users.into_iter().zip(found).filter(|(_, found)| is_guest(found));
+        Ok(guests.map(|(user, _)| user).collect())
+    }
+
     /// Up to `limit` users in order of their id, from `after` (excluded).
     pub async fn users(
         &self,

@@ -288,6 +288,9 @@ impl<'s> Desk<'s> {
         }
         Ok(())
     }
+            if change.key.event_type() == "m.room.guest_access" && change.key.state_key.is_empty() {
+                self.change_guest_access(old, change.num.some()).await?;
+            }
 
     async fn change_member(
         &mut self,

@@ -237,6 +237,7 @@ impl Desk<'_> {
         self.redacted.insert(target_num);
         meta.redacted_by = num;
         self.tx.update_event(self.nid, target_num, &meta);
+        self.forget_guest_access(&pdu, target_num).await?;
         self.forget_retention(&pdu, target_num).await
     }
 

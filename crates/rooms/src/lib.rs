@@ -138,6 +138,8 @@ pub(crate) struct Inner {
     /// Wakes the worker that sends delayed events: there is one more, or one less.
     pub(crate) delayed: tokio::sync::Notify,
     /// Rooms whose heads are to be brought together.
+    /// Wakes the worker that has guests leave: a room shuts them out.
+    pub(crate) shut: tokio::sync::Notify,
     pub(crate) crowded: oversight::heads::Crowded,
     /// What resolving committed versions of a room's state came to.
     pub(crate) resolved: Cache<(RoomNid, Vec<StateRef>), Arc<Vec<StateChange>>>,
@@ -184,6 +186,7 @@ impl Rooms {
             crowded: oversight::heads::Crowded::default(),
             resolved: Cache::new(1_000),
             servers,
+            shut: tokio::sync::Notify::new(),
             hopeless,
             partial: partial::Partial::default(),
             policy_servers: Cache::new(10_000),

@@ -193,6 +193,8 @@ impl House {
         let rooms = self.rooms.clone();
         self.world.spawn("heads of rooms", async move { rooms.run_heads().await });
         let rooms = self.rooms.clone();
+        self.world.spawn("guests of rooms", async move { rooms.run_guests().await });
+        let rooms = self.rooms.clone();
         self.world.spawn("what has expired", async move { rooms.run_expiry().await });
         let rooms = self.rooms.clone();
         self.world.spawn("rooms without members", async move {

@@ -10,7 +10,7 @@ use crate::{
     delayed::DelayedSent,
     events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus, PurgedIds},
     gaps::Gaps,
-    members::{RoomMembers, RoomServers},
+    members::{RoomMembers, RoomServers, ShutRooms},
     partial::{LateEvents, PartialRooms, UnplacedDevices},
     receipts::{ReceiptOrder, Receipts},
     relations::{RelationCounts, Relations, Threads},
@@ -37,7 +37,7 @@ impl Tx {
     pub fn uproot_room(&mut self, nid: RoomNid, room: &RoomId) -> &mut Self {
         self.delete::<RoomIds>(&room.to_owned()).put::<DoomedRooms>(&room.to_owned(), &nid);
         self.delete_prefix::<RoomMembers>(&nid).delete_prefix::<RoomServers>(&nid);
-        self.delete_prefix::<StateNow>(&nid).delete_prefix::<Timeline>(&nid)
+        self.delete_prefix::<StateNow>(&nid).delete_prefix::<Timeline>(&nid).delete::<ShutRooms>(&nid)
     }
 
     /// Removes up to `limit` events of a room, ids included; gives what goes, nothing once all are gone.

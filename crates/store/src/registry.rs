@@ -167,6 +167,8 @@ registry! {
     EXPIRY_DUE = 56, Queue;
     /// For how long rooms keep what is said, as all of them were last told.
     EXPIRY_POLICY = 57, Point;
+    /// Rooms whose guests are to leave.
+    SHUT_ROOMS = 59, Point;
     /// Reports of events, rooms and users to the administrators.
     REPORTS = 60, Queue;
     /// Events that wait for their time, and for a while what became of them.
