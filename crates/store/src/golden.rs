@@ -15,7 +15,7 @@ use crate::{
         DelayedSent, DelayedTransactions,
     },
     events::{EventIds, EventMetas, EventPdus, PurgedIds},
-    expiry::{ExpiryDue, ExpiryPolicies, Told},
+    expiry::{CameLate, ExpiryDue, ExpiryPolicies, Told},
     gaps::Gaps,
     members::{Forgotten, OpenRooms, RemoteRooms, RoomMembers, RoomServers, ShutRooms, UserRoom, UserRooms},
     out_of_band::{OutOfBand, OutOfBands},
@@ -244,6 +244,7 @@ fn expiry_rows() -> Vec<(u8, String)> {
         row::<RoomHeads>(NID, RoomHead { keeping, whole_since: since, ..head() }),
         row::<EventMetas>((NID, NUM), EventMeta { expired: true, came: 1_780_000_000_000, ..meta() }),
         row::<ExpiryDue>((1_780_000_000_000, NID), ()),
+        row::<CameLate>((NID, 1_780_000_000_000, NUM), ()),
         row::<ExpiryPolicies>((), Json(Told { policy, after: 3, done: true, since: 7 })),
     ]
 }

@@ -9,6 +9,7 @@ use crate::{
     Direction, EventMeta, LogEntry, Reader, Store, StoredPdu, Tx,
     delayed::DelayedSent,
     events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus, PurgedIds},
+    expiry::CameLate,
     gaps::Gaps,
     members::{RoomMembers, RoomServers, ShutRooms},
     partial::{LateEvents, PartialRooms, UnplacedDevices},
@@ -76,7 +77,7 @@ impl Tx {
         self.delete_prefix::<Threads>(&nid).delete_prefix::<Gaps>(&nid);
         self.delete_prefix::<Sticky>(&nid).delete::<PartialRooms>(&nid);
         self.delete_prefix::<LateEvents>(&nid).delete_prefix::<UnplacedDevices>(&nid);
-        self.delete_prefix::<DelayedSent>(&nid)
+        self.delete_prefix::<DelayedSent>(&nid).delete_prefix::<CameLate>(&nid)
     }
 }
 

@@ -167,6 +167,8 @@ registry! {
     EXPIRY_DUE = 56, Queue;
     /// For how long rooms keep what is said, as all of them were last told.
     EXPIRY_POLICY = 57, Point;
+    /// What came to a room long after it was said, by when that was.
+    CAME_LATE = 58, Index;
     /// Rooms whose guests are to leave.
     SHUT_ROOMS = 59, Point;
     /// Reports of events, rooms and users to the administrators.
