@@ -285,12 +285,12 @@ registry! {
     LAST_ACTIVE = 116, Point;
     /// Retired: how dear the bcrypt hashes were that came from another server.
     BCRYPT_COST = 117, Point;
+    /// What the hashes of passwords cost.
+    PASSWORD_COSTS = 118, Point;
     /// Whose an account with an identity provider is.
     EXTERNAL_IDS = 120, Point;
     /// The same by user.
     EXTERNAL_IDS_OF = 121, Index;
-    /// What the hashes of passwords cost.
-    PASSWORD_COSTS = 118, Point;
     /// How often each user was logged out everywhere.
     LOG_OUTS = 122, Point;
     /// OAuth clients that nobody is known to be logged in with, by their last use.
@@ -321,6 +321,8 @@ registry! {
     TO_DEVICE_SENDERS = 195, Index;
     /// Whose master keys each user signed, by when.
     SIGNATURE_CHANGES = 196, Index;
+    /// Which rooms have something unread, for users with pushers.
+    UNREAD_ROOMS = 197, Point;
 
     /// Media, by server and id.
     MEDIA = 170, Index;
