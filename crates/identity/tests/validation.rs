@@ -133,7 +133,7 @@ impl Lab {
     }
 }
 
-fn signing_up(name: &str, proof: Validated) -> NewUser {
+fn signing_up(name: &str, proof: &Validated) -> NewUser {
     NewUser {
         localpart: Some(name.to_owned()),
         email: Some(proof.address.to_string()),
@@ -159,7 +159,7 @@ async fn an_address_is_validated_and_used_once() {
 
     let validated = verdict().await.unwrap();
     assert_eq!(validated.address.as_str(), "jean@gouv.fr");
-    lab.accounts().create_user(signing_up("jean", validated)).await.unwrap();
+    lab.accounts().create_user(signing_up("jean", &validated)).await.unwrap();
     assert!(matches!(verdict().await, Err(Error::NoSession)));
 }
 
