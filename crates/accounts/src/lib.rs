@@ -15,6 +15,7 @@ mod directory;
 mod error;
 mod external_ids;
 mod filters;
+mod hashes;
 mod invites;
 mod keys;
 mod listing;

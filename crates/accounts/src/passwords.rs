@@ -1,32 +1,31 @@
-//! Passwords: argon2id, off the async threads, a bounded number at a time. Bcrypt hashes of another server are verified, and
-//! replaced when their users log in.
+//! Passwords: argon2id, off the async threads, a bounded number at a time. Hashes of another server or another cost are
+//! verified, and replaced when their users log in.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use argon2::{
-    Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version,
-    password_hash::SaltString,
-};
+use argon2::{Algorithm, Argon2, PasswordHasher, Version, password_hash::SaltString};
 use chappe_store::{
-    Reader, Tx,
-    accounts::{BcryptCost, Passwords},
+    Json, Reader, Tx,
+    accounts::{PasswordCosts, Passwords},
 };
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 use crate::{
-    Accounts, Error, PasswordConfig, PasswordPolicy, Pepper, Weakness, strength::strength, users::beyond,
+    Accounts, Error, PasswordPolicy, Weakness,
+    hashes::{BCRYPT_READS, Trial, cost_by, cost_of, is_bcrypt, normalised},
+    strength::strength,
+    users::beyond,
 };
+
+/// The costs of hashes, see [`cost_of`].
+type Costs = Json<BTreeSet<String>>;
 
 /// The longest password that is looked at, in characters, as Synapse counts.
 const LONGEST: usize = 512;
-/// What bcrypt reads of a password, in bytes.
-const BCRYPT_READS: usize = 72;
-
-/// The highest cost of an imported bcrypt hash, about half a second: all log-ins take as long while there are any.
-const MOST_BCRYPT: u32 = 13;
+/// Costs that may be in use when hashes of another are brought here: a log-in pays them all.
+const COSTS: usize = 6;
 /// Estimates of the strength of passwords worked out at once, and how many may wait for their turn.
 const ESTIMATES: usize = 2;
 const ESTIMATES_WAITING: usize = 50;
@@ -81,94 +80,8 @@ impl Turns {
     }
 }
 
-/// Whether a text is a hash that this server can verify: bcrypt of a cost that can be borne, or argon2 that is no dearer than
-/// what `config` says.
-pub(crate) fn is_hash(text: &str, config: &PasswordConfig) -> bool {
-    if is_bcrypt(text) {
-        let parts: Vec<&str> = text.split('$').collect();
-        let [_, "2a" | "2b" | "2y", cost, rest] = parts[..] else { return false };
-        return cost.len() == 2
-            && rest.len() == 53
-            && cost.parse().is_ok_and(|cost| (4..=MOST_BCRYPT).contains(&cost));
-    }
-    PasswordHash::new(text).is_ok_and(|hash| {
-        let work = |kib: u32, passes: u32| u64::from(kib) * u64::from(passes);
-        let is_borne = Params::try_from(&hash).is_ok_and(|params| {
-            params.m_cost() <= config.memory_kib
-                && params.p_cost() <= config.lanes
-                && work(params.m_cost(), params.t_cost()) <= work(config.memory_kib, config.passes)
-        });
-        is_borne && Algorithm::try_from(hash.algorithm).is_ok()
-    })
-}
-
-fn is_bcrypt(hash: &str) -> bool {
-    hash.starts_with("$2")
-}
-
-/// The cost that a bcrypt hash names.
-fn bcrypt_cost(hash: &str) -> Option<u64> {
-    is_bcrypt(hash).then(|| hash.split('$').nth(2)?.parse().ok()).flatten()
-}
-
 fn is_too_long(password: &str) -> bool {
     password.chars().count() > LONGEST
-}
-
-/// A password as it is hashed: the same however a keyboard composes its letters.
-fn normalised(password: &str) -> Zeroizing<String> {
-    Zeroizing::new(password.nfkc().collect())
-}
-
-/// Whether a normalised password fits a bcrypt hash, as Synapse makes it: with the pepper behind, cut where bcrypt stops reading.
-fn fits_bcrypt(password: &str, pepper: &str, hash: &str) -> bool {
-    let mut peppered = Zeroizing::new([password.as_bytes(), pepper.as_bytes()].concat());
-    peppered.truncate(BCRYPT_READS);
-    bcrypt::verify(&*peppered, hash).unwrap_or(false)
-}
-
-fn fits_argon2(password: &str, hash: &str) -> bool {
-    let Ok(hash) = PasswordHash::new(hash) else { return false };
-    Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
-}
-
-/// Takes the time that a bcrypt hash of the cost `dearest` takes longer than one of the cost `spent`, 0 for none at all.
-fn spend_bcrypt(spent: u64, dearest: u64) {
-    // Each step of the cost doubles the time: all from one cost up to another make the difference.
-    let costs = if spent == 0 { dearest..=dearest } else { spent..=dearest.saturating_sub(1) };
-    for cost in costs {
-        let _ = bcrypt::verify("", &bcrypt_decoy(cost));
-    }
-}
-
-fn bcrypt_decoy(cost: u64) -> String {
-    format!("$2b${cost:02}${}", ".".repeat(53))
-}
-
-/// What a password is compared with. It takes as long for everybody, also for nobody: one argon2 hash, and the dearest bcrypt
-/// hash as long as there are any.
-struct Trial {
-    given: Zeroizing<String>,
-    stored: Option<String>,
-    pepper: Pepper,
-    decoy: String,
-    dearest_bcrypt: u64,
-}
-
-impl Trial {
-    fn is_passed(&self) -> bool {
-        let (given, normal) = (self.given.as_str(), normalised(&self.given));
-        let bcrypt = self.stored.as_ref().and_then(|hash| Some((hash, bcrypt_cost(hash)?)));
-        let argon2 = self.stored.as_ref().filter(|_| bcrypt.is_none());
-        let hash = argon2.unwrap_or(&self.decoy);
-        // A hash made elsewhere, or here before passwords were normalised, is of what was typed.
-        let by_argon2 = fits_argon2(&normal, hash) || (given != *normal && fits_argon2(given, hash));
-        let by_bcrypt = bcrypt.is_some_and(|(hash, _)| fits_bcrypt(&normal, self.pepper.reveal(), hash));
-        if self.dearest_bcrypt > 0 {
-            spend_bcrypt(bcrypt.map_or(0, |(_, cost)| cost), self.dearest_bcrypt);
-        }
-        by_argon2 || by_bcrypt
-    }
 }
 
 impl Accounts {
@@ -210,31 +123,32 @@ impl Accounts {
         let is_open = self.user(user).await?.is_some_and(|found| found.deactivated.is_none());
         let key = user.to_owned();
         let reader = self.store().read();
-        let (hashes, costs) = reader.get_both::<Passwords, BcryptCost>(&[key], &[()]).await?;
+        let (hashes, costs) = reader.get_both::<Passwords, PasswordCosts>(&[key], &[()]).await?;
         drop(reader);
         let stored = hashes.into_iter().flatten().next().filter(|_| is_open);
-        let known = costs.into_iter().flatten().next().unwrap_or_default();
-        let cost = stored.as_deref().and_then(bcrypt_cost).unwrap_or_default();
+        let known = costs.into_iter().flatten().next();
+        let mut costs = known.clone().unwrap_or_default().0;
+        costs.insert(self.todays_cost());
+        let is_new = stored.as_deref().and_then(cost_of).is_some_and(|cost| costs.insert(cost));
         let trial = Trial {
             given: Zeroizing::new(password.to_owned()),
             stored: stored.clone(),
             pepper: self.config().password.bcrypt_pepper.clone(),
-            decoy: self.decoy()?,
-            dearest_bcrypt: known.max(cost),
+            costs: costs.clone(),
         };
         let check = move || {
             let _turn = turn;
             trial.is_passed()
         };
         let passed = self.world().spawn_blocking(check).await.map_err(|_| Error::Busy)?;
-        if cost > known {
-            self.note_bcrypt_cost(cost).await?;
+        if is_new {
+            self.put_costs(known, costs).await?;
         }
         let Some(stored) = stored.filter(|_| passed) else { return Err(REFUSED) };
         // Behind what bcrypt reads, anything may have been typed: a hash of all of it could shut the user out.
         let is_whole = !is_bcrypt(&stored) || normalised(password).len() < BCRYPT_READS;
         if is_whole
-            && !self.is_current(&stored)
+            && cost_of(&stored) != Some(self.todays_cost())
             && let Err(error) = self.renew_hash(user, password, &stored).await
         {
             tracing::warn!(%user, %error, "a password hash keeps its old cost until the next log-in");
@@ -242,58 +156,59 @@ impl Accounts {
         Ok(())
     }
 
-    /// Notes that there are bcrypt hashes of this cost.
-    async fn note_bcrypt_cost(&self, cost: u64) -> Result<(), Error> {
-        let mut tx = Tx::new();
-        tx.put::<BcryptCost>(&(), &cost);
-        Ok(self.store().commit(tx).await.map(drop)?)
+    /// The cost of the hashes that are made now.
+    fn todays_cost(&self) -> String {
+        cost_by(&self.config().password)
     }
 
-    /// The same as part of making an account.
-    pub(crate) async fn draft_bcrypt_cost(
+    /// Writes which costs are in use. Whoever was faster has read as much.
+    async fn put_costs(&self, known: Option<Costs>, costs: BTreeSet<String>) -> Result<(), Error> {
+        let mut tx = Tx::new();
+        tx.expect::<PasswordCosts>(&(), known.as_ref()).put::<PasswordCosts>(&(), &Json(costs));
+        match self.store().commit(tx).await {
+            Ok(_) | Err(chappe_store::Error::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts a user's hash, and notes what it costs if that is new.
+    pub(crate) async fn draft_hash(
         &self,
         reader: &Reader<'_>,
         tx: &mut Tx,
-        hash: &str,
+        (user, hash): (&OwnedUserId, &String),
     ) -> Result<(), Error> {
-        let Some(cost) = bcrypt_cost(hash) else { return Ok(()) };
-        if reader.get::<BcryptCost>(&()).await?.is_none_or(|known| known < cost) {
-            tx.put::<BcryptCost>(&(), &cost);
+        tx.put::<Passwords>(user, hash);
+        let Some(cost) = cost_of(hash).filter(|cost| *cost != self.todays_cost()) else { return Ok(()) };
+        let known = reader.get::<PasswordCosts>(&()).await?;
+        let mut costs = known.clone().unwrap_or_default().0;
+        if costs.insert(cost) {
+            if costs.len() > COSTS {
+                return Err(Error::TooMany("costs of password hashes"));
+            }
+            tx.expect::<PasswordCosts>(&(), known.as_ref()).put::<PasswordCosts>(&(), &Json(costs));
         }
         Ok(())
     }
 
-    /// Looks which bcrypt hashes are left, if there were any: without them, log-ins cost less. Meant to be called at the start.
-    pub async fn settle_bcrypt_cost(&self) -> Result<(), Error> {
+    /// Looks what the hashes cost that are left, unless all are known to be of today's cost: log-ins pay for the others too.
+    /// Meant to be called at the start.
+    pub async fn settle_password_costs(&self) -> Result<(), Error> {
         let reader = self.store().read();
-        let Some(known) = reader.get::<BcryptCost>(&()).await? else { return Ok(()) };
-        let (mut from, mut left) = (String::new(), None);
+        let known = reader.get::<PasswordCosts>(&()).await?;
+        let mut costs = BTreeSet::from([self.todays_cost()]);
+        if known.as_ref().is_some_and(|Json(known)| *known == costs) {
+            return Ok(());
+        }
+        let mut from = String::new();
         loop {
             let page = reader.scan_from::<Passwords>(&(), &from, PAGE).await?;
             let Some((last, _)) = page.last() else { break };
             from = beyond(last);
-            left = left.max(page.iter().filter_map(|(_, hash)| bcrypt_cost(hash)).max());
+            costs.extend(page.iter().filter_map(|(_, hash)| cost_of(hash)));
         }
         drop(reader);
-        let mut tx = Tx::new();
-        tx.expect::<BcryptCost>(&(), Some(&known));
-        match left {
-            Some(cost) => tx.put::<BcryptCost>(&(), &cost),
-            None => tx.delete::<BcryptCost>(&()),
-        };
-        Ok(self.store().commit(tx).await.map(drop)?)
-    }
-
-    /// Whether a hash costs what the configuration says.
-    fn is_current(&self, phc: &str) -> bool {
-        let config = &self.config().password;
-        PasswordHash::new(phc).is_ok_and(|hash| {
-            hash.algorithm == Algorithm::Argon2id.ident()
-                && Params::try_from(&hash).is_ok_and(|params| {
-                    (params.m_cost(), params.t_cost(), params.p_cost())
-                        == (config.memory_kib, config.passes, config.lanes)
-                })
-        })
+        self.put_costs(known, costs).await
     }
 
     /// Replaces the hash of a password that was just shown to be right, unless somebody else replaced it meanwhile.
@@ -331,28 +246,11 @@ impl Accounts {
             .map_err(|error| Error::invalid(format!("password hash cost: {error}")))?;
         Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
     }
-
-    /// A hash that no password has, of the usual cost.
-    fn decoy(&self) -> Result<String, Error> {
-        let config = &self.config().password;
-        let (salt, hash) = (self.world().bytes::<16>(), self.world().bytes::<32>());
-        let salt = SaltString::encode_b64(&salt).map_err(|_| Error::Busy)?;
-        let hash = SaltString::encode_b64(&hash).map_err(|_| Error::Busy)?;
-        let (m, t, p) = (config.memory_kib, config.passes, config.lanes);
-        Ok(format!("$argon2id$v=19$m={m},t={t},p={p}${salt}${hash}"))
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        PasswordConfig, PasswordPolicy, Weakness, bcrypt_cost, bcrypt_decoy, fits_bcrypt, normalised,
-        weakness,
-    };
-
-    fn is_hash(text: &str) -> bool {
-        super::is_hash(text, &PasswordConfig::default())
-    }
+    use super::{PasswordPolicy, Weakness, weakness};
 
     #[test]
     fn weaknesses_are_told_in_their_order() {
@@ -375,27 +273,6 @@ mod tests {
             ("Abcdef1é", None),
         ] {
             assert_eq!(weakness(&policy, password), expected, "{password}");
-        }
-    }
-
-    #[test]
-    fn what_takes_as_long_as_a_hash_is_one() {
-        assert!(is_hash(&bcrypt_decoy(4)) && bcrypt_cost(&bcrypt_decoy(12)) == Some(12));
-        assert!(!bcrypt::verify("", &bcrypt_decoy(4)).unwrap());
-    }
-
-    #[test]
-    fn hashes_of_another_server_are_told_from_other_texts() {
-        let hash = bcrypt::hash("pass\u{212b}pepper".replace('\u{212b}', "\u{c5}"), 4).unwrap();
-        let fits = |password: &str, pepper| fits_bcrypt(&normalised(password), pepper, &hash);
-        assert!(is_hash(&hash) && fits("pass\u{212b}", "pepper") && fits("passA\u{30a}", "pepper"));
-        assert!(!fits("pass", "pepper") && !fits("pass\u{212b}", ""));
-        assert!(is_hash("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"));
-        let costly = ["m=4194304,t=1,p=1", "m=8,t=4294967295,p=1", "m=19456,t=3,p=1", "m=8,t=1,p=2"]
-            .map(|cost| format!("$argon2id$v=19${cost}$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"));
-        assert!(!costly.iter().any(|hash| is_hash(hash)), "more than can be borne");
-        for bad in ["", "secret", "$2b$31$", &hash.replace("$04$", "$14$"), "$1$x$y", "$2x$04$"] {
-            assert!(!is_hash(bad), "{bad}");
         }
     }
 }

@@ -12,7 +12,7 @@ use chappe_store::{
 };
 use ruma::{OwnedUserId, UserId, thirdparty::Medium};
 
-use crate::{Accounts, Error, retry::retry};
+use crate::{Accounts, Error, retry::retry, users::draft_spent_validation};
 
 /// Addresses one account may have.
 const MOST: usize = 50;
@@ -51,18 +51,22 @@ impl Accounts {
         Ok(owner.and_then(|owner| UserId::parse(owner).ok()))
     }
 
-    /// Binds an address that was proved at `validated` (milliseconds since 1970). [`Error::ThreepidInUse`] when it
-    /// is another user's.
+    /// Binds an address that was proved at `validated` (milliseconds since 1970). The validation that proved it, if there was
+    /// one, is used up with it, or stays good: [`Error::Forbidden`] when it was used already, [`Error::ThreepidInUse`] when
+    /// the address is another user's, [`Error::Deactivated`].
     pub async fn add_threepid(
         &self,
         user: &UserId,
         medium: &Medium,
         address: &str,
-        validated: u64,
+        (validated, validation): (u64, Option<&str>),
     ) -> Result<(), Error> {
         retry!({
             let reader = self.store().read();
             let head = reader.get::<Users>(&user.to_owned()).await?.ok_or(Error::NotFound("user"))?;
+            if head.0.deactivated.is_some() {
+                return Err(Error::Deactivated);
+            }
             let owner_key = (medium.to_string(), address.to_owned());
             let owner = reader.get::<ThreepidOwners>(&owner_key).await?;
             if owner.as_ref().is_some_and(|owner| owner != user.as_str()) {
@@ -78,6 +82,9 @@ impl Accounts {
             tx.expect::<ThreepidOwners>(&owner_key, owner.as_ref());
             tx.put::<ThreepidOwners>(&owner_key, &user.to_string());
             tx.put::<Threepids>(&(user.to_owned(), owner_key.0, owner_key.1), &Json(row));
+            if let Some(sid) = validation {
+                draft_spent_validation(&reader, &mut tx, sid).await?;
+            }
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())

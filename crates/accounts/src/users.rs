@@ -14,7 +14,7 @@ use chappe_store::{
 };
 use ruma::{DeviceId, OwnedUserId, UserId, thirdparty::Medium};
 
-use crate::{Accounts, Error, ExternalAccount, passwords::is_hash, retry::retry};
+use crate::{Accounts, Error, ExternalAccount, hashes::is_hash, retry::retry};
 
 /// A user to be made.
 #[derive(Clone, Default)]
@@ -103,8 +103,7 @@ impl Accounts {
             let mut tx = Tx::new();
             self.draft_user(&reader, &mut tx, &user, &new).await?;
             if let Some(hash) = &hash {
-                tx.put::<Passwords>(&user, hash);
-                self.draft_bcrypt_cost(&reader, &mut tx, hash).await?;
+                self.draft_hash(&reader, &mut tx, (&user, hash)).await?;
             }
             drop(reader);
             self.store().commit(tx).await?;
@@ -173,9 +172,9 @@ impl Accounts {
             self.draft_reopening(&reader, &mut tx, &user).await?;
             self.draft_bindings(&reader, &mut tx, &user, new).await?;
             match &hash {
-                Some(hash) => tx.put::<Passwords>(&user, hash),
-                None => tx.delete::<Passwords>(&user),
-            };
+                Some(hash) => self.draft_hash(&reader, &mut tx, (&user, hash)).await?,
+                None => _ = tx.delete::<Passwords>(&user),
+            }
             drop(reader);
             self.store().commit(tx).await?;
             Ok(Some(user.clone()))
@@ -297,6 +296,20 @@ impl Accounts {
     pub async fn user(&self, user: &UserId) -> Result<Option<User>, Error> {
         let found = self.store().read().get::<Users>(&user.to_owned()).await?;
         Ok(found.map(|Json(user)| user))
+    }
+
+    /// Those of these local users who are guests: one round trip.
+    pub async fn guests_among(
+        &self,
+        reader: &Reader<'_>,
+        users: Vec<OwnedUserId>,
+    ) -> Result<Vec<OwnedUserId>, chappe_store::Error> {
+        let found = reader.get_many::<Users>(&users).await?;
+        let is_guest = |found: &Option<Json<User>>| {
+            found.as_ref().is_some_and(|Json(user)| user.kind == UserKind::Guest)
+        };
+        let guests = users.into_iter().zip(found).filter(|(_, found)| is_guest(found));
+        Ok(guests.map(|(user, _)| user).collect())
     }
 
     /// Up to `limit` users in order of their id, from `after` (excluded).
@@ -524,7 +537,7 @@ impl Accounts {
             let mut tx = Tx::new();
             let record = User { revision: old.revision + 1, ..old.clone() };
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record));
-            tx.put::<Passwords>(&key, &hash);
+            self.draft_hash(&reader, &mut tx, (&key, &hash)).await?;
             if let Some(sid) = validation {
                 draft_spent_validation(&reader, &mut tx, sid).await?;
             }
@@ -543,7 +556,7 @@ impl Accounts {
 }
 
 /// Uses up the proof of an address, which is good for one thing. What refers to it goes when its time is over.
-async fn draft_spent_validation(reader: &Reader<'_>, tx: &mut Tx, sid: &str) -> Result<(), Error> {
+pub(crate) async fn draft_spent_validation(reader: &Reader<'_>, tx: &mut Tx, sid: &str) -> Result<(), Error> {
     let key = sid.to_owned();
     let found = reader.get::<Validations>(&key).await?;
     let found = found.ok_or(Error::Forbidden("this proof of an address is used up"))?;

@@ -120,18 +120,12 @@ impl Statistics {
 
     /// Counts until the world stops.
     pub async fn run(self) {
-        let world = &self.0.deps.world;
-        let mut rounds = world.interval(ROUND);
-        loop {
-            tokio::select! {
-                biased;
-                () = world.stopping() => break,
-                _ = rounds.tick() => {}
-            }
+        let round = || async {
             if let Err(error) = self.round().await {
                 tracing::warn!(%error, "statistics are gone on with in a while");
             }
-        }
+        };
+        self.0.deps.world.every(ROUND, round).await;
     }
 
     /// Counts what there is to count; at the beginning of a day, how things stand as well.

@@ -1,5 +1,6 @@
 //! Push: follows the log for the users who have pushers, and for nobody else.
 
+mod badge;
 mod gateway;
 
 use std::{
@@ -15,7 +16,10 @@ use chappe_rules::{
     push::{Attention, Setting, Subject, evaluate},
     version,
 };
-use chappe_store::{Entry, EventNum, LogEntry, Membership, Position, Reader, RoomNid, Tx, following};
+use chappe_store::{
+    Entry, EventNum, LogEntry, Membership, Position, Reader, RoomNid, following,
+    unread::{UnreadRooms, UnreadRoomsOf},
+};
 use futures_util::future::try_join_all;
 use ruma::{OwnedUserId, RoomId, RoomVersionId, UserId};
 use tokio::sync::OnceCell;
@@ -71,8 +75,8 @@ struct Listener {
     rooms: BTreeSet<RoomNid>,
     /// As long as they are good and `RecentSettings` keeps them.
     settings: Weak<Settings>,
-    /// Rooms with something unread, once they have been counted.
-    unread: Option<BTreeSet<RoomNid>>,
+    /// Rooms with something unread, once they have been counted. Kept over restarts.
+    unread: Option<UnreadRooms>,
 }
 
 struct Push {
@@ -83,6 +87,8 @@ struct Push {
     /// Dealt with so far; unknown before the first round.
     cursor: Option<Position>,
     saved: Option<Position>,
+    /// Whose rooms with something unread are others than those on disk.
+    changed: BTreeSet<OwnedUserId>,
     /// The last commit when this process began.
     born: Position,
 }
@@ -106,29 +112,16 @@ impl<'a> Heard<'a> {
 struct Judged {
     user: OwnedUserId,
     settings: Arc<Settings>,
-    /// Which rooms have something unread and what is pushed, if it draws attention.
-    news: Option<(BTreeSet<RoomNid>, Notification)>,
+    /// Which rooms have something unread, and what is pushed to those who may hear of it, if it draws attention.
+    news: Option<(UnreadRooms, Option<Notification>)>,
 }
 
 impl Push {
     fn new(delivery: Delivery) -> Self {
         let gateway = Gateway::new(&delivery);
-        let (users, rooms) = (HashMap::new(), HashMap::new());
+        let (users, rooms, changed) = (HashMap::new(), HashMap::new(), BTreeSet::new());
         let born = delivery.0.wake.born();
-        Self { delivery, gateway, users, rooms, cursor: None, saved: None, born }
-    }
-
-    /// Writes how far it has come; a failure is made good by the next time.
-    async fn save(&mut self) {
-        // Once there is a cursor it goes on, so that the log behind it can be dropped.
-        let needed = self.cursor != self.saved && (!self.users.is_empty() || self.saved.is_some());
-        let Some(cursor) = self.cursor.filter(|_| needed) else { return };
-        let mut tx = Tx::new();
-        tx.put::<chappe_store::Cursors>(&CURSOR.to_owned(), &cursor.0);
-        match self.delivery.0.store.commit(tx).await {
-            Ok(_) => self.saved = self.cursor,
-            Err(error) => tracing::warn!(%error, "the place of the push follower was not written"),
-        }
+        Self { delivery, gateway, users, rooms, cursor: None, saved: None, changed, born }
     }
 
     async fn begin(&mut self) -> Result<Position, Error> {
@@ -138,8 +131,12 @@ impl Push {
         loop {
             let users = delivery.0.accounts.users_with_pushers(after.as_deref(), PAGE).await?;
             let Some(last) = users.last().cloned() else { break };
-            for user in users {
+            let unread = reader.get_many::<UnreadRoomsOf>(&users).await?;
+            for (user, unread) in users.into_iter().zip(unread) {
                 self.load(&reader, &user).await?;
+                if let Some(listener) = self.users.get_mut(&user) {
+                    listener.unread = unread;
+                }
             }
             after = Some(last);
         }
@@ -180,16 +177,20 @@ impl Push {
     /// Loads a user's pushers and rooms, or forgets them if there are no pushers.
     async fn load(&mut self, reader: &Reader<'_>, user: &UserId) -> Result<(), Error> {
         let pushers = self.delivery.0.accounts.pushers(reader, user).await?;
+        let mut unread = None;
         if let Some(old) = self.users.remove(user) {
+            unread = old.unread;
             for nid in old.rooms {
                 self.leave(nid, user);
             }
         }
         if pushers.is_empty() {
+            // What comes from now on is not counted.
+            self.changed.insert(user.to_owned());
             return Ok(());
         }
         let pushers = pushers.into_iter().map(Arc::new).collect();
-        let mut listener = Listener { pushers, ..Listener::default() };
+        let mut listener = Listener { pushers, unread, ..Listener::default() };
         for (nid, at) in reader.user_rooms(user).await? {
             if at.value.membership == Membership::Join {
                 listener.rooms.insert(nid);
@@ -255,6 +256,9 @@ impl Push {
                 self.enter(nid, user);
             } else {
                 listener.rooms.remove(&nid);
+                if listener.unread.as_mut().is_some_and(|unread| unread.rooms.remove(&nid)) {
+                    self.changed.insert(user.to_owned());
+                }
                 self.leave(nid, user);
             }
         }
@@ -313,19 +317,14 @@ impl Push {
 
     /// Whoever has read on gets a smaller number shown.
     async fn read(&mut self, reader: &Reader<'_>, nid: RoomNid, user: &UserId) -> Result<(), Error> {
-        let before = self.users.get(user).and_then(|listener| listener.unread.as_ref()).map(BTreeSet::len);
+        let before = self.users.get(user).and_then(|listener| listener.unread.as_ref());
+        let before = before.map(|unread| unread.rooms.len());
         let settings = self.settings(reader, user).await?;
         let unread = self.unread(reader, user, &settings, Some(nid)).await?;
-        let now = unread.len();
+        let now = unread.rooms.len();
         let tells = before != Some(now) && self.may_hear(user).await?;
         let news = tells.then(|| Notification::badge(now));
-        if let Some(listener) = self.users.get_mut(user) {
-            listener.unread = Some(unread);
-            listener.settings = Arc::downgrade(&settings);
-            if let Some(news) = news {
-                self.gateway.send(user, &listener.pushers, news);
-            }
-        }
+        self.note(user, &settings, Some((unread, news)));
         Ok(())
     }
 
@@ -351,12 +350,7 @@ impl Push {
     async fn tell(&mut self, reader: &Reader<'_>, users: &[&UserId], heard: &Heard<'_>) -> Result<(), Error> {
         let judging: Vec<_> = users.iter().map(|user| self.judge(reader, user, heard)).collect();
         for Judged { user, settings, news } in try_join_all(judging).await? {
-            let Some(listener) = self.users.get_mut(&user) else { continue };
-            listener.settings = Arc::downgrade(&settings);
-            if let Some((unread, notification)) = news {
-                listener.unread = Some(unread);
-                self.gateway.send(&user, &listener.pushers, notification);
-            }
+            self.note(&user, &settings, news);
         }
         Ok(())
     }
@@ -373,60 +367,25 @@ impl Push {
         user: &UserId,
         settings: &Settings,
         heard: &Heard<'_>,
-    ) -> Result<Option<(BTreeSet<RoomNid>, Notification)>, Error> {
+    ) -> Result<Option<(UnreadRooms, Option<Notification>)>, Error> {
         let invites = heard.pdu.state_key() == Some(user.as_str());
         let sender = heard.pdu.sender();
         if settings.ignored.contains(sender) || (invites && settings.invites.hides(sender)) {
             return Ok(None);
         }
         let attention = attention(user, settings, heard).await?;
-        if !attention.notify || !self.may_hear(user).await? {
+        if !attention.notify {
             return Ok(None);
         }
         let view = heard.place.as_ref().map(|(view, _)| view);
         let unread = self.unread(reader, user, settings, view.map(|view| view.nid)).await?;
+        if !self.may_hear(user).await? {
+            return Ok(Some((unread, None)));
+        }
         let told =
             heard.told.get_or_try_init(async || Told::new(heard.pdu, view).await.map(Arc::new)).await?;
-        let notification = Notification::event(told, user, &attention, unread.len());
-        Ok(Some((unread, notification)))
-    }
-
-    /// Which rooms have something unread. All are counted once, then only the one where something happened.
-    async fn unread(
-        &self,
-        reader: &Reader<'_>,
-        user: &UserId,
-        settings: &Settings,
-        changed: Option<RoomNid>,
-    ) -> Result<BTreeSet<RoomNid>, Error> {
-        let Some(listener) = self.users.get(user) else { return Ok(BTreeSet::new()) };
-        let (mut unread, rooms) = match &listener.unread {
-            Some(unread) => (unread.clone(), changed.into_iter().collect()),
-            None => (BTreeSet::new(), listener.rooms.clone()),
-        };
-        unread.retain(|nid| listener.rooms.contains(nid));
-        for nid in rooms.intersection(&listener.rooms) {
-            if self.has_unread(reader, user, settings, *nid).await? {
-                unread.insert(*nid);
-            } else {
-                unread.remove(nid);
-            }
-        }
-        Ok(unread)
-    }
-
-    async fn has_unread(
-        &self,
-        reader: &Reader<'_>,
-        user: &UserId,
-        settings: &Settings,
-        nid: RoomNid,
-    ) -> Result<bool, Error> {
-        let tail = self.delivery.tail(reader, nid).await?;
-        let numbered = (nid, tail.room_id.clone());
-        let view = self.delivery.0.rooms.view_with(reader.clone(), numbered, tail.head.clone())?;
-        let reading = Reading { user, view: &view, tail: &tail, settings, signal: None };
-        Ok(self.delivery.unread(&reading).await?.total.notifications > 0)
+        let notification = Notification::event(told, user, &attention, unread.rooms.len());
+        Ok(Some((unread, Some(notification))))
     }
 }
 

@@ -124,18 +124,12 @@ impl Renewals {
 
     /// Looks who is due, again and again, until the world stops.
     pub async fn run(&self) {
-        let world = &self.identity.inner.world;
-        let mut rounds = world.interval(ROUND);
-        loop {
-            tokio::select! {
-                biased;
-                () = world.stopping() => break,
-                _ = rounds.tick() => {}
-            }
+        let round = || async {
             if let Err(error) = self.round().await {
                 tracing::warn!(%error, "the ends of accounts are looked at again in a while");
             }
-        }
+        };
+        self.identity.inner.world.every(ROUND, round).await;
     }
 
     async fn round(&self) -> Result<(), RenewalError> {

@@ -63,15 +63,15 @@ pub struct Confirmed {
     pub next_link: Option<String>,
 }
 
-/// Proof that whoever holds the session reads the mail of the address. [`Identity::spend`] uses it up.
+/// Proof that whoever holds the session reads the mail of the address. It is good for one thing, which uses it up.
 #[derive(Clone, Debug)]
 pub struct Validated {
     /// The address.
     pub address: Email,
     /// When it was validated, in milliseconds since 1970.
     pub validated_at: u64,
-    sid: String,
-    record: Json<Validation>,
+    /// The id of the validation, to be used up together with what is done.
+    pub sid: OwnedSessionId,
 }
 
 impl Identity {
@@ -403,21 +403,7 @@ impl Identity {
             return Err(Error::NoSession);
         }
         let validated_at = record.0.validated_at.unwrap_or_default();
-        Ok(Validated { address, validated_at, sid: sid.to_string(), record })
-    }
-
-    /// Uses a proof up: it works once, the second time is [`Error::NoSession`].
-    pub async fn spend(&self, validated: Validated) -> Result<(), Error> {
-        let Validated { sid, record, .. } = validated;
-        let key = session_key(record.0.purpose, &record.0.address, &record.0.secret);
-        let mut tx = Tx::default();
-        tx.expect::<Validations>(&sid, Some(&record)).delete::<Validations>(&sid);
-        tx.delete::<ValidationsBySecret>(&key);
-        tx.delete::<ValidationsByExpiry>(&(record.0.expires_at, sid));
-        match self.inner.store.commit(tx).await {
-            Err(chappe_store::Error::Conflict) => Err(Error::NoSession),
-            other => Ok(other.map(drop)?),
-        }
+        Ok(Validated { address, validated_at, sid: sid.to_owned() })
     }
 
     async fn change(&self, sid: &str, edit: impl Fn(&mut Validation)) -> Result<(), Error> {

@@ -81,6 +81,8 @@ pub(crate) struct Desk<'s> {
     pub(crate) redacted: HashSet<EventNum>,
     /// What it takes the content of.
     pub(crate) stripped: Vec<EventNum>,
+    /// When the earliest was said of what it adds that came late, in milliseconds since 1970.
+    pub(crate) said_first: Option<u64>,
 }
 
 /// Servers with joined users, and how many.
@@ -155,6 +157,7 @@ impl<'s> Desk<'s> {
             moved: BTreeMap::new(),
             redacted: HashSet::new(),
             stripped: Vec::new(),
+            said_first: None,
             now: inner.now(),
             inner,
             reader,
@@ -291,6 +294,9 @@ impl<'s> Desk<'s> {
             if change.key.event_type() == RETENTION && change.key.state_key.is_empty() {
                 self.note_retention(change.num.some()).await?;
             }
+            if change.key.event_type() == "m.room.guest_access" && change.key.state_key.is_empty() {
+                self.change_guest_access(old, change.num.some()).await?;
+            }
         }
         Ok(())
     }
@@ -361,6 +367,7 @@ impl<'s> Desk<'s> {
     /// Writes the event's own rows.
     pub(crate) fn put(&mut self, pdu: &Pdu, num: EventNum, is_stored: bool, meta: EventMeta) {
         self.note_media(pdu, num, &meta);
+        self.note_late(pdu, num, &meta);
         if is_stored {
             self.tx.place_event(self.nid, num, &meta);
         } else {

@@ -201,6 +201,7 @@ impl Desk<'_> {
         if let Some(relation) = ordinal.and_then(|ordinal| relation_row(&pdu, num, ordinal)) {
             self.tx.put_relation(self.nid, &relation);
         }
+        self.retell(&pdu);
         self.recall_retention(&pdu, num).await
     }
 
@@ -237,6 +238,8 @@ impl Desk<'_> {
         self.redacted.insert(target_num);
         meta.redacted_by = num;
         self.tx.update_event(self.nid, target_num, &meta);
+        self.retell(&pdu);
+        self.forget_guest_access(&pdu, target_num).await?;
         self.forget_retention(&pdu, target_num).await
     }
 

@@ -48,12 +48,13 @@ mod upgrade;
 mod visible;
 mod wipe;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use chappe_accounts::Accounts;
 use chappe_rules::{build::SigningKey, check::WeakKeys};
 use chappe_store::{RoomNid, StateChange, StateRef, Store};
 use chappe_world::World;
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
 
@@ -138,6 +139,8 @@ pub(crate) struct Inner {
     pub(crate) turns: turn::Turns,
     /// Wakes the worker that sends delayed events: there is one more, or one less.
     pub(crate) delayed: tokio::sync::Notify,
+    /// Wakes the worker that has guests leave: a room shuts them out.
+    pub(crate) shut: tokio::sync::Notify,
     /// Rooms whose heads are to be brought together.
     pub(crate) crowded: oversight::heads::Crowded,
     /// What resolving committed versions of a room's state came to.
@@ -157,6 +160,8 @@ pub(crate) struct Inner {
     pub(crate) policy_signatures: policy_server::Signatures,
     /// What rooms tell of themselves, by state.
     pub(crate) summaries: Cache<(RoomNid, StateRef), Arc<Summary>>,
+    /// Rooms whose state was redacted, or shown again, since the server started: of those it is worked out each time.
+    pub(crate) retold: Mutex<HashSet<RoomNid>>,
     /// The public rooms of the other servers of the network.
     pub(crate) lists: directory::Lists,
     /// What has been taken away that had expired.
@@ -184,6 +189,7 @@ impl Rooms {
             config,
             turns,
             delayed: tokio::sync::Notify::new(),
+            shut: tokio::sync::Notify::new(),
             crowded: oversight::heads::Crowded::default(),
             resolved: Cache::new(1_000),
             servers,
@@ -193,6 +199,7 @@ impl Rooms {
             judge,
             policy_signatures: policy_server::no_signatures(),
             summaries: Cache::new(10_000),
+            retold: Mutex::default(),
             lists: directory::Lists::default(),
             expired: retention::Done::default(),
             announcing: announce::Announcing::default(),

@@ -10,8 +10,9 @@ use std::{ops::RangeBounds, sync::Arc};
 
 use chappe_rules::{Pdu, access::RETENTION, redact, retention::Retention, retention::is_ahead};
 use chappe_store::{
-    EventMeta, EventNum, Keeping, StoredPdu, Tx,
-    events::EventPdus,
+    EventMeta, EventNum, Keeping, RoomNid, StoredPdu, Tx,
+    events::{EventMetas, EventPdus},
+    expiry::CameLate,
     relations::{Relations, Threads},
     timeline::TimelineRow,
 };
@@ -104,17 +105,52 @@ impl View<'_> {
         Ok(self.load_kept(&nums).await?.iter().any(|event| ours(event) && self.is_past(event)))
     }
 
-    /// Takes away what has expired among the next events of the room. Says in `keeping` how far it has come and when
-    /// there is more to do.
+    /// Takes away what has expired: what came late, and the next events of the room. Says in `keeping` how far it has come
+    /// and when there is more to do.
     async fn expire_next(&self, tx: &mut Tx, keeping: &mut Keeping, since: u64) -> Result<Vec<Gone>> {
-        let (now, mut gone) = (self.inner.world.now(), Vec::new());
+        let now = self.inner.world.now();
         keeping.due = 0;
-        let Some(lifetime) = self.lifetime() else { return Ok(gone) };
+        let Some(lifetime) = self.lifetime() else { return Ok(Vec::new()) };
         if self.head.partial {
             // What it says of its lifetime is one server's word so far.
             keeping.due = now.saturating_add(GATHER_MS);
-            return Ok(gone);
+            return Ok(Vec::new());
         }
+        let mut taking = Taking { tx, gone: Vec::new(), now, lifetime, since };
+        let late = self.expire_late(&mut taking).await?;
+        let next = if late == Some(now) { None } else { self.expire_in_order(&mut taking, keeping).await? };
+        keeping.due = late.into_iter().chain(next).min().unwrap_or(0);
+        Ok(taking.gone)
+    }
+
+    /// Takes away what came late and has expired. Gives when there is more.
+    async fn expire_late(&self, taking: &mut Taking<'_>) -> Result<Option<u64>> {
+        let rows = self.reader.came_late(self.nid, BATCH).await?;
+        let is_last = rows.len() < BATCH;
+        let due = |(said, _): &&(u64, EventNum)| said.saturating_add(taking.lifetime) <= taking.now;
+        let expired: Vec<(u64, EventNum)> = rows.iter().take_while(due).copied().collect();
+        let next = rows.get(expired.len()).map(|(said, _)| taking.looked_at(*said));
+        if expired.is_empty() {
+            return Ok(next);
+        }
+        let keys: Vec<(RoomNid, EventNum)> = expired.iter().map(|(_, num)| (self.nid, *num)).collect();
+        let (metas, pdus) = self.reader.get_both::<EventMetas, EventPdus>(&keys, &keys).await?;
+        for ((said, num), found) in expired.into_iter().zip(metas.into_iter().zip(pdus)) {
+            taking.tx.delete::<CameLate>(&(self.nid, said, num));
+            // It may have been purged meanwhile, or taken away in its turn.
+            if let (Some(meta), Some(stored)) = found
+                && !meta.expired
+            {
+                let pdu = parsed(self.rules, &stored)?;
+                self.take(taking, (&pdu, num), &meta).await?;
+            }
+        }
+        // Behind other rooms that wait.
+        Ok(next.or_else(|| (!is_last).then_some(taking.now)))
+    }
+
+    /// Takes away what has expired among the next events. Gives when there is more.
+    async fn expire_in_order(&self, taking: &mut Taking<'_>, keeping: &mut Keeping) -> Result<Option<u64>> {
         let from = (self.nid, keeping.next);
         let rows = self.reader.scan_from::<EventPdus>(&self.nid, &from, BATCH).await?;
         let nums: Vec<EventNum> = rows.iter().map(|((_, num), _)| *num).collect();
@@ -123,28 +159,35 @@ impl View<'_> {
         for (((_, num), stored), mut meta) in rows.into_iter().zip(metas) {
             keeping.next = num;
             let pdu = parsed(self.rules, &stored)?;
-            if pdu.state_key().is_none() && !meta.expired {
-                if is_ahead(said_at(&pdu, &meta), now) {
+            if pdu.state_key().is_none() && !meta.expired && !taking.has(num) {
+                if is_ahead(said_at(&pdu, &meta), taking.now) {
                     // It was stored before it was noted when such events come.
-                    meta.came = now;
-                    tx.update_event(self.nid, num, &meta);
+                    meta.came = taking.now;
+                    taking.tx.update_event(self.nid, num, &meta);
                 }
-                let until = said_at(&pdu, &meta).saturating_add(lifetime);
-                if until > now {
-                    keeping.due = until.saturating_add(GATHER_MS);
-                    return Ok(gone);
+                let said = said_at(&pdu, &meta);
+                if said.saturating_add(taking.lifetime) > taking.now {
+                    return Ok(Some(taking.looked_at(said)));
                 }
-                self.take_away(tx, (&pdu, num), &meta, &gone).await?;
-                self.release_media(tx, &pdu, num, since).await?;
-                gone.push(Gone { num, id: pdu.event_id().to_owned(), until });
+                self.take(taking, (&pdu, num), &meta).await?;
             }
             keeping.next = EventNum(num.0.saturating_add(1));
         }
-        if !is_last {
-            // Behind other rooms that wait.
-            keeping.due = now;
-        }
-        Ok(gone)
+        // Behind other rooms that wait.
+        Ok((!is_last).then_some(taking.now))
+    }
+
+    async fn take(
+        &self,
+        taking: &mut Taking<'_>,
+        (pdu, num): (&Pdu, EventNum),
+        meta: &EventMeta,
+    ) -> Result<()> {
+        self.take_away(taking.tx, (pdu, num), meta, &taking.gone).await?;
+        self.release_media(taking.tx, pdu, num, taking.since).await?;
+        let until = said_at(pdu, meta).saturating_add(taking.lifetime);
+        taking.gone.push(Gone { num, id: pdu.event_id().to_owned(), until });
+        Ok(())
     }
 
     /// Takes away what an event said, `gone` before it in the same commit.
@@ -181,6 +224,27 @@ impl View<'_> {
             tx.delete::<Threads>(&thread);
         }
         Ok(())
+    }
+}
+
+/// One commit that takes away what has expired in a room.
+struct Taking<'t> {
+    tx: &'t mut Tx,
+    gone: Vec<Gone>,
+    now: u64,
+    lifetime: u64,
+    /// Since when it is known which events name which media.
+    since: u64,
+}
+
+impl Taking<'_> {
+    fn has(&self, num: EventNum) -> bool {
+        self.gone.iter().any(|gone| gone.num == num)
+    }
+
+    /// When that is taken away which was said at a time.
+    fn looked_at(&self, said: u64) -> u64 {
+        said.saturating_add(self.lifetime).saturating_add(GATHER_MS)
     }
 }
 
@@ -278,13 +342,26 @@ impl Desk<'_> {
         *due = if *due == 0 { at } else { at.min(*due) };
     }
 
-    /// Has a room looked at that has new events and was not to be.
+    /// Has a room looked at that has new events and was not to be, or when what came late is due.
     pub(crate) fn schedule_expiry(&mut self, had: u32) {
-        if self.head.keeping.due == 0
-            && self.head.next_event > had
-            && let Some(lifetime) = self.inner.lifetime(&self.head.keeping)
-        {
-            self.look_for_expired(lifetime.saturating_add(GATHER_MS));
+        let Some(lifetime) = self.inner.lifetime(&self.head.keeping) else { return };
+        let kept = lifetime.saturating_add(GATHER_MS);
+        if self.head.keeping.due == 0 && self.head.next_event > had {
+            self.look_for_expired(kept);
+        }
+        if let Some(said) = self.said_first {
+            let due = &mut self.head.keeping.due;
+            *due = said.saturating_add(kept).min(if *due == 0 { u64::MAX } else { *due });
+        }
+    }
+
+    /// Notes when that was said which comes long after it.
+    pub(crate) fn note_late(&mut self, pdu: &Pdu, num: EventNum, meta: &EventMeta) {
+        let said = said_at(pdu, meta);
+        let is_late = said.saturating_add(GATHER_MS) < self.inner.world.now();
+        if is_late && pdu.state_key().is_none() && self.inner.config.retention.is_some() {
+            self.tx.put::<CameLate>(&(self.nid, said, num), &());
+            self.said_first = Some(self.said_first.unwrap_or(said).min(said));
         }
     }
 
@@ -296,6 +373,7 @@ impl Desk<'_> {
             return Ok(false);
         }
         self.tx.strip_event(self.nid, num, meta, &stripped(self.rules, pdu)?);
+        self.tx.delete::<CameLate>(&(self.nid, said_at(pdu, meta), num));
         self.forget_media(pdu, num);
         self.stripped.push(num);
         Ok(true)

@@ -267,15 +267,10 @@ impl Desk<'_> {
         };
         self.check_effects(&job.sender, &job.draft).await?;
         let by = By { sender: &job.sender, bypass: job.bypass, door: Door::Local };
-        let Draft { kind, state_key, content, .. } = &job.draft;
-        let shuts_guests_out = self.shuts_guests_out(kind, state_key.as_deref(), content).await?;
         if job.is_farewell() {
             self.hand_over(&job.sender).await?;
         }
         let authored = self.author(by, job.draft.clone()).await?;
-        if shuts_guests_out {
-            self.dismiss_guests().await?;
-        }
         self.redact_related(by, &job.draft).await?;
         if let Some((id, delayed)) = &delayed {
             self.delayed_is_sent(id, delayed, &authored);

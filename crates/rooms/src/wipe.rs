@@ -84,6 +84,7 @@ impl Desk<'_> {
             if let Some(relation) = relation_row(pdu, row.num, row.ordinal) {
                 desk.tx.delete_relation(desk.nid, &relation);
             }
+            desk.retell(pdu);
             redacted.push(row.num.0);
             desk.redacted.insert(row.num);
             meta.redacted_by = num;

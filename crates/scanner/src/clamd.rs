@@ -1,19 +1,23 @@
 //! ClamAV's daemon: a file is sent to it in pieces (command `INSTREAM`), it says what it thinks.
 
-use std::io;
+use std::{io, time::Duration};
 
 use chappe_world::{Duplex, Socket, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{engine::Outcome, source::Source};
+use crate::{Error, engine::Outcome, source::Source};
 
 /// Bytes of an answer that are read.
 const LONGEST: u64 = 4 << 10;
+/// How long the daemon has to take a connection.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Sends a file to the daemon.
-pub(crate) async fn scan(world: &World, at: &Socket, source: &mut Source<'_>) -> Result<Outcome, String> {
-    let mut daemon = world.connect(at).await.map_err(|error| format!("clamd is not reached: {error}"))?;
-    source.rewind().await.map_err(|error| error.to_string())?;
+pub(crate) async fn scan(world: &World, at: &Socket, source: &mut Source<'_>) -> Result<Outcome, Error> {
+    let reached = world.timeout(CONNECT, world.connect(at)).await;
+    let reached = reached.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
+    let mut daemon = reached.map_err(|error| Error::Away(format!("clamd is not reached: {error}")))?;
+    source.rewind().await?;
     let sent = send(&mut daemon, source).await;
     let mut answer = Vec::new();
     // A daemon that has seen enough answers before the end and hangs up: what it says counts.
@@ -22,10 +26,10 @@ pub(crate) async fn scan(world: &World, at: &Socket, source: &mut Source<'_>) ->
     let answer = answer.split('\0').next().unwrap_or_default().trim();
     match (outcome(answer), sent, heard) {
         (Some(Outcome::Clean) | None, Err(error), _) | (None, _, Err(error)) => {
-            Err(format!("clamd hung up: {error}"))
+            Err(Error::Engine(format!("clamd hung up: {error}")))
         }
         (Some(outcome), ..) => Ok(outcome),
-        (None, Ok(()), Ok(_)) => Err(format!("clamd said {answer:?}")),
+        (None, Ok(()), Ok(_)) => Err(Error::Engine(format!("clamd said {answer:?}"))),
     }
 }
 

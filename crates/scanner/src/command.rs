@@ -11,7 +11,7 @@ use tokio::{
     io::AsyncWriteExt,
 };
 
-use crate::{engine::Outcome, source::Source};
+use crate::{Error, engine::Outcome, source::Source};
 
 /// The folder of files in clear. What a crash left there is removed when it is opened.
 #[derive(Debug)]
@@ -55,15 +55,16 @@ pub(crate) async fn scan(
     (world, folder): (&World, &Folder),
     command: &[PathBuf],
     source: &mut Source<'_>,
-) -> Result<Outcome, String> {
-    let file = folder.in_clear(world, source).await.map_err(|error| format!("a file in clear: {error}"))?;
-    let (program, arguments) = command.split_first().ok_or("there is no command")?;
+) -> Result<Outcome, Error> {
+    let file = folder.in_clear(world, source).await?;
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| Error::Away("there is no command".to_owned()))?;
     let arguments: Vec<&OsStr> =
         arguments.iter().map(PathBuf::as_path).chain([&*file.0]).map(Path::as_os_str).collect();
     let ended = world.run(program, &arguments).await;
-    match ended.map_err(|error| format!("{}: {error}", program.display()))? {
+    match ended.map_err(|error| Error::Away(format!("{}: {error}", program.display())))? {
         Some(0) => Ok(Outcome::Clean),
         Some(code) => Ok(Outcome::Exited(code)),
-        None => Err("the command was ended by a signal".to_owned()),
+        None => Err(Error::Engine("the command was ended by a signal".to_owned())),
     }
 }

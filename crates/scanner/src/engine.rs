@@ -70,9 +70,8 @@ impl Engine {
                 Kind::Command(command, folder) => command::scan((&self.world, folder), command, source).await,
             }
         };
-        let outcome =
-            self.world.timeout(self.timeout, scan).await.unwrap_or(Err("no answer in time".to_owned()));
-        let outcome = outcome.map_err(Error::Engine)?;
+        let late = || Err(Error::Engine("no answer in time".to_owned()));
+        let outcome = self.world.timeout(self.timeout, scan).await.unwrap_or_else(late)?;
         if outcome != Outcome::Clean {
             tracing::warn!(?outcome, "a file is not clean");
         }

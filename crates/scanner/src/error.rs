@@ -18,6 +18,9 @@ pub enum Error {
     /// What was encrypted for the scanner was not encrypted for its present key: 403 `MCS_BAD_DECRYPTION`.
     #[error("this was not encrypted for the present key: ask for it again")]
     BadDecryption,
+    /// The scanner is not there, whatever the file: 500 `M_UNKNOWN`.
+    #[error("the scanner is away: {0}")]
+    Away(String),
     /// The scanner did not answer, or nothing of use: 500 `M_UNKNOWN`.
     #[error("the scanner failed: {0}")]
     Engine(String),

@@ -114,9 +114,10 @@ impl Examiner {
             return if too_large { Ok(Outcome::TooLarge) } else { Err(Error::Engine(said)) };
         }
         let outcome = self.scan(source, size).await;
-        if !matches!(&outcome, Ok(outcome) if self.is_lasting(outcome)) {
-            let too_large = matches!(outcome, Ok(Outcome::TooLarge));
-            self.0.troubles.insert(*sha256, (self.0.world.instant() + TROUBLE, too_large));
+        // A scanner that is away, or says that it is about the moment, is asked again at once.
+        if let Ok(Outcome::TooLarge) | Err(Error::Engine(_)) = &outcome {
+            let until = self.0.world.instant() + TROUBLE;
+            self.0.troubles.insert(*sha256, (until, outcome.is_ok()));
         }
         let outcome = outcome?;
         if self.is_lasting(&outcome) {

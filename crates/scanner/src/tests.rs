@@ -17,15 +17,15 @@ use bytes::Bytes;
 use chappe_kv::{Db, Memory};
 use chappe_media::{Media, Reach, RemoteContent, RemoteError, RemoteMedia, Upload};
 use chappe_store::Store;
-use chappe_world::{Fake, FakeNet, World};
+use chappe_world::{Fake, FakeNet, Socket, World};
 use futures_util::stream;
 use ring::digest::{SHA256, digest};
 use ruma::{ServerName, server_name, user_id};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UnixListener},
     task::JoinHandle,
 };
 
@@ -79,7 +79,7 @@ impl Drop for Daemon {
     }
 }
 
-async fn serve(mut client: TcpStream, manner: Manner) {
+async fn serve(mut client: impl AsyncRead + AsyncWrite + Unpin, manner: Manner) {
     if manner == Manner::HangsUp {
         return;
     }
@@ -322,7 +322,35 @@ async fn a_daemon_in_trouble_lets_nothing_through() {
     drop(daemon);
     let house = house(config).await;
     let target = house.upload(b"x").await;
-    assert!(matches!(house.refused(&target).await, Error::Engine(_)));
+    assert!(matches!(house.refused(&target).await, Error::Away(_)));
+}
+
+#[tokio::test]
+async fn a_daemon_that_comes_back_is_asked_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("clamd.ctl");
+    let clamd = Some(Socket::Unix(socket.clone()));
+    let house = house(Config { clamd, enforce: true, ..Config::default() }).await;
+    let target = house.upload(b"harmless").await;
+    assert!(matches!(house.refused(&target).await, Error::Away(_)));
+    let listener = UnixListener::bind(socket).unwrap();
+    let serving = async {
+        let (client, _) = listener.accept().await.unwrap();
+        serve(client, Manner::Honest).await;
+    };
+    let (bytes, ()) = tokio::join!(house.bytes(&target), serving);
+    assert_eq!(bytes.unwrap(), b"harmless");
+}
+
+#[tokio::test]
+async fn a_file_that_breaks_scans_is_left_alone_for_a_while() {
+    let daemon = Daemon::start(Manner::Fails).await;
+    let house = house(Config { enforce: true, ..with(&daemon) }).await;
+    let target = house.upload(b"harmless?").await;
+    for _ in 0..2 {
+        assert!(matches!(house.refused(&target).await, Error::Engine(_)));
+    }
+    assert_eq!(daemon.scans(), 1);
 }
 
 #[tokio::test]
@@ -389,7 +417,7 @@ async fn a_command_that_does_not_end_or_start_lets_nothing_through() {
     ] {
         let house = house(config).await;
         let target = house.upload(b"x").await;
-        assert!(matches!(house.refused(&target).await, Error::Engine(_)));
+        assert!(matches!(house.refused(&target).await, Error::Engine(_) | Error::Away(_)));
         assert_eq!(std::fs::read_dir(house.folder.path().join("scanner")).unwrap().count(), 0);
     }
 }

@@ -196,6 +196,8 @@ impl House {
         let rooms = self.rooms.clone();
         self.world.spawn("heads of rooms", async move { rooms.run_heads().await });
         let rooms = self.rooms.clone();
+        self.world.spawn("guests of rooms", async move { rooms.run_guests().await });
+        let rooms = self.rooms.clone();
         self.world.spawn("what has expired", async move { rooms.run_expiry().await });
         let rooms = self.rooms.clone();
         self.world.spawn("rooms without members", async move {
@@ -331,7 +333,7 @@ impl Ground {
         let accounts =
             Accounts::with_appservices(store.clone(), world.clone(), own, section, registered.clone());
         accounts.ensure_senders().await.context("the users of application services")?;
-        accounts.settle_bcrypt_cost().await.context("imported passwords")?;
+        accounts.settle_password_costs().await.context("costs of passwords")?;
         let link = Link::new(world.clone(), registered, config.appservices.clone());
         let post = config.mail.as_ref().map(post).transpose()?;
         let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };

@@ -19,17 +19,12 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Removes what has ended of OAuth.
 pub(crate) async fn keep_oauth(world: World, oauth: OAuth) {
-    let mut sweep = world.interval(SWEEP);
-    loop {
-        tokio::select! {
-            biased;
-            () = world.stopping() => break,
-            _ = sweep.tick() => {}
-        }
+    let sweep = || async {
         if let Err(error) = oauth.sweep().await {
             tracing::warn!(%error, "oauth upkeep");
         }
-    }
+    };
+    world.every(SWEEP, sweep).await;
 }
 
 /// Whose media are kept, and who knows what may go.

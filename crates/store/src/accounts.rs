@@ -1,5 +1,7 @@
 //! Tables of users, passwords, tokens, devices and what is bound to an account.
 
+use std::collections::BTreeSet;
+
 use chappe_kv::Position;
 use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::{Deserialize, Serialize};
@@ -257,8 +259,9 @@ table! {
     Users = USERS: OwnedUserId => Json<User>;
     /// User → argon2id hash in PHC form.
     Passwords = PASSWORDS: OwnedUserId => String;
-    /// The highest cost of the bcrypt hashes that were imported.
-    BcryptCost = BCRYPT_COST: () => u64;
+    /// The beginnings of hashes that say how long a comparison takes: of all hashes there are, and of those made at the last
+    /// start.
+    PasswordCosts = PASSWORD_COSTS: () => Json<BTreeSet<String>>;
     /// User → the last day that they were here, in days since 1970 (UTC).
     LastActive = LAST_ACTIVE: OwnedUserId => u64;
     /// User → since when (milliseconds since 1970) the rooms of this closed account are to be left.

@@ -32,6 +32,9 @@ table! {
     /// `(milliseconds since 1970, room)` → nothing: it is looked then what has expired in the room.
     /// [`Tx::replace_head`](crate::Tx::replace_head) keeps it as the head says.
     ExpiryDue = EXPIRY_DUE: (u64, RoomNid) => ();
+    /// `(room, when it was said in milliseconds since 1970, event)` → nothing: what came long after it was said and has not
+    /// expired yet. By number it would wait for all that came before it.
+    CameLate = CAME_LATE: (RoomNid, u64, EventNum) => ();
     /// One row: what rooms were told.
     ExpiryPolicies = EXPIRY_POLICY: () => Json<Told>;
 }
@@ -41,6 +44,12 @@ impl Reader<'_> {
     pub async fn next_expiries(&self, limit: usize) -> Result<Vec<(u64, RoomNid)>, Error> {
         let rows = self.scan::<ExpiryDue>(&(), Direction::Forward, limit).await?;
         Ok(rows.into_iter().map(|(key, ())| key).collect())
+    }
+
+    /// The first `limit` events of a room that came long after they were said, by when that was.
+    pub async fn came_late(&self, nid: RoomNid, limit: usize) -> Result<Vec<(u64, EventNum)>, Error> {
+        let rows = self.scan::<CameLate>(&nid, Direction::Forward, limit).await?;
+        Ok(rows.into_iter().map(|((_, said, num), ())| (said, num)).collect())
     }
 
     /// What the current state of a room says of how long it keeps what is said.

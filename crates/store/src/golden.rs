@@ -15,9 +15,9 @@ use crate::{
         DelayedSent, DelayedTransactions,
     },
     events::{EventIds, EventMetas, EventPdus, PurgedIds},
-    expiry::{ExpiryDue, ExpiryPolicies, Told},
+    expiry::{CameLate, ExpiryDue, ExpiryPolicies, Told},
     gaps::Gaps,
-    members::{Forgotten, OpenRooms, RemoteRooms, RoomMembers, RoomServers, UserRoom, UserRooms},
+    members::{Forgotten, OpenRooms, RemoteRooms, RoomMembers, RoomServers, ShutRooms, UserRoom, UserRooms},
     out_of_band::{OutOfBand, OutOfBands},
     partial::{LateEvents, PartialRoom, PartialRooms, UnplacedDevices},
     receipts::{Receipt, ReceiptKey, ReceiptKind, ReceiptOrder, Receipts},
@@ -161,6 +161,7 @@ fn rows() -> Vec<(u8, String)> {
         row::<RoomServers>((NID, owned_server_name!("x.fr:8448")), 12),
         row::<RemoteRooms>((user.clone(), NID), ()),
         row::<OpenRooms>(NID, ()),
+        row::<ShutRooms>(NID, 7),
         row::<Forgotten>((user.clone(), NID), at(())),
         row::<OutOfBands>((user.clone(), room), at(Json(out_of_band))),
         row::<Aliases>(alias.clone(), Json(Alias { room: 3, creator: user.clone() })),
@@ -243,6 +244,7 @@ fn expiry_rows() -> Vec<(u8, String)> {
         row::<RoomHeads>(NID, RoomHead { keeping, whole_since: since, ..head() }),
         row::<EventMetas>((NID, NUM), EventMeta { expired: true, came: 1_780_000_000_000, ..meta() }),
         row::<ExpiryDue>((1_780_000_000_000, NID), ()),
+        row::<CameLate>((NID, 1_780_000_000_000, NUM), ()),
         row::<ExpiryPolicies>((), Json(Told { policy, after: 3, done: true, since: 7 })),
     ]
 }

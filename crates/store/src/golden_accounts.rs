@@ -9,11 +9,11 @@ use serde_json::{json, value::to_raw_value};
 use crate::{
     Json, Value,
     accounts::{
-        AccessToken, AccessTokens, BcryptCost, Deactivation, Departures, Device, DeviceSeen, DeviceTokens,
-        Devices, Expiries, ExternalId, ExternalIds, ExternalIdsOf, FormerOwners, LastActive, OAuthLogIn,
-        OneOffPurpose, OneOffToken, OneOffTokens, Passwords, Positioned, Pusher, PusherOwners, Pushers,
-        RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid, ThreepidOwners,
-        Threepids, User, UserKind, Users,
+        AccessToken, AccessTokens, Deactivation, Departures, Device, DeviceSeen, DeviceTokens, Devices,
+        Expiries, ExternalId, ExternalIds, ExternalIdsOf, FormerOwners, LastActive, OAuthLogIn,
+        OneOffPurpose, OneOffToken, OneOffTokens, PasswordCosts, Passwords, Positioned, Pusher, PusherOwners,
+        Pushers, RefreshToken, RefreshTokens, RegistrationToken, RegistrationTokens, Seen, Threepid,
+        ThreepidOwners, Threepids, User, UserKind, Users,
     },
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, ProfileNews, Profiles},
     accounts_keys::{
@@ -207,7 +207,7 @@ fn validity(user: &OwnedUserId) -> Vec<(u8, String)> {
         row::<FormerOwners>((text("email"), text("a@x.fr")), user.to_string()),
         row::<RenewalLinks>([7; 32], Json(link)),
         row::<LastActive>(user.clone(), 20_000),
-        row::<BcryptCost>((), 12),
+        row::<PasswordCosts>((), Json([text("$2b$12$")].into())),
         row::<Enrolments>(text("e"), Json(Enrolment { after: text("@a:x.fr"), done: true })),
     ]
 }
@@ -231,7 +231,9 @@ fn account_tables_keep_their_bytes() {
 #[test]
 fn every_account_table_has_a_golden_row() {
     let seen: Vec<u8> = rows().into_iter().map(|(number, _)| number).collect();
-    for info in registry::ALL.iter().filter(|info| (70..130).contains(&info.number)) {
+    let retired = registry::BCRYPT_COST.number;
+    let is_kept = |number| (70..130).contains(&number) && number != retired;
+    for info in registry::ALL.iter().filter(|info| is_kept(info.number)) {
         assert!(seen.contains(&info.number), "{} has no golden row", info.name);
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     thread_subscriptions::{
         ThreadSubscription, ThreadSubscriptionCounts, ThreadSubscriptionOrder, ThreadSubscriptions,
     },
+    unread::{UnreadRooms, UnreadRoomsOf},
 };
 
 fn rows() -> Vec<(u8, String)> {
@@ -26,7 +27,8 @@ fn rows() -> Vec<(u8, String)> {
         row::<Sticky>((nid, 0x0a0b, num), 1_700_000_000_000),
         row::<StickyEnds>((1_700_000_000_000, 0x0a0b, (nid, num)), ()),
         row::<ToDeviceSenders>((user.clone(), owned_device_id!("D"), user.clone()), 2),
-        row::<SignatureChanges>((user.clone(), 0x0a0b, user), ()),
+        row::<SignatureChanges>((user.clone(), 0x0a0b, user.clone()), ()),
+        row::<UnreadRoomsOf>(user, UnreadRooms { mark: 9, rooms: [nid, RoomNid(3)].into() }),
     ]
 }
 

@@ -55,6 +55,7 @@ pub mod thread_subscriptions;
 pub mod timeline;
 pub mod transactions;
 mod tx;
+pub mod unread;
 pub mod validity;
 mod value;
 

@@ -117,6 +117,8 @@ table! {
     RemoteRooms = REMOTE_ROOMS: (OwnedUserId, RoomNid) => ();
     /// Room → anybody may enter or look into it, and the directory of people knows that.
     OpenRooms = OPEN_ROOMS: RoomNid => ();
+    /// Room that lets guests in no longer → since when (milliseconds since 1970) those of this server are to leave.
+    ShutRooms = SHUT_ROOMS: RoomNid => u64;
     /// Local user and room → forgotten by the commit.
     Forgotten = FORGOTTEN: (OwnedUserId, RoomNid) => At<()>;
 }
@@ -238,9 +240,7 @@ impl Reader<'_> {
                 return Ok(Some(user));
             }
             let Some(last) = last else { return Ok(None) };
-            let from = (nid, membership, last);
-            let rows = self.scan_from::<RoomMembers>(&(nid, membership), &from, PAGE + 1).await?;
-            page = rows.into_iter().skip(1).map(|((_, _, user), num)| (user, num)).collect();
+            page = self.members_after(nid, membership, &last, PAGE).await?;
         }
     }
 
@@ -253,6 +253,19 @@ impl Reader<'_> {
     ) -> Result<Vec<(OwnedUserId, EventNum)>, Error> {
         let rows = self.scan::<RoomMembers>(&(nid, membership), crate::Direction::Forward, limit).await?;
         Ok(rows.into_iter().map(|((_, _, user), num)| (user, num)).collect())
+    }
+
+    /// Up to `limit` users with a membership who come after a user of the same membership.
+    pub async fn members_after(
+        &self,
+        nid: RoomNid,
+        membership: Membership,
+        user: &UserId,
+        limit: usize,
+    ) -> Result<Vec<(OwnedUserId, EventNum)>, Error> {
+        let from = (nid, membership, user.to_owned());
+        let rows = self.scan_from::<RoomMembers>(&(nid, membership), &from, limit + 1).await?;
+        Ok(rows.into_iter().skip(1).map(|((_, _, user), num)| (user, num)).collect())
     }
 
     /// The rooms that a user of another server is joined to, `limit` at most.

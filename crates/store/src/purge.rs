@@ -10,8 +10,9 @@ use crate::{
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts},
     delayed::DelayedSent,
     events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus, PurgedIds},
+    expiry::CameLate,
     gaps::Gaps,
-    members::{OpenRooms, RoomMembers, RoomServers},
+    members::{OpenRooms, RoomMembers, RoomServers, ShutRooms},
     partial::{LateEvents, PartialRooms, UnplacedDevices},
     receipts::{ReceiptOrder, Receipts},
     relations::{RelationCounts, Relations, Threads},
@@ -40,7 +41,7 @@ impl Tx {
     pub fn uproot_room(&mut self, nid: RoomNid, room: &RoomId) -> &mut Self {
         self.delete::<RoomIds>(&room.to_owned()).put::<DoomedRooms>(&room.to_owned(), &nid);
         self.delete_prefix::<RoomMembers>(&nid).delete_prefix::<RoomServers>(&nid);
-        self.delete_prefix::<StateNow>(&nid).delete_prefix::<Timeline>(&nid)
+        self.delete_prefix::<StateNow>(&nid).delete_prefix::<Timeline>(&nid).delete::<ShutRooms>(&nid)
     }
 
     /// Removes up to `limit` events of a room, ids included; gives what goes, nothing once all are gone.
@@ -128,7 +129,7 @@ impl Tx {
         self.delete_prefix::<Threads>(&nid).delete_prefix::<Gaps>(&nid);
         self.delete::<OpenRooms>(&nid).delete::<PartialRooms>(&nid);
         self.delete_prefix::<LateEvents>(&nid).delete_prefix::<UnplacedDevices>(&nid);
-        self.delete_prefix::<DelayedSent>(&nid)
+        self.delete_prefix::<DelayedSent>(&nid).delete_prefix::<CameLate>(&nid)
     }
 }
 

@@ -167,6 +167,10 @@ registry! {
     EXPIRY_DUE = 56, Queue;
     /// For how long rooms keep what is said, as all of them were last told.
     EXPIRY_POLICY = 57, Point;
+    /// What came to a room long after it was said, by when that was.
+    CAME_LATE = 58, Index;
+    /// Rooms whose guests are to leave.
+    SHUT_ROOMS = 59, Point;
     /// Reports of events, rooms and users to the administrators.
     REPORTS = 60, Queue;
     /// Events that wait for their time, and for a while what became of them.
@@ -279,10 +283,12 @@ registry! {
     OAUTH_COUNTS = 115, Point;
     /// The day on which each user was last here.
     LAST_ACTIVE = 116, Point;
-    /// How dear the bcrypt hashes are that came from another server.
+    /// Retired: how dear the bcrypt hashes were that came from another server.
     BCRYPT_COST = 117, Point;
+    /// What the hashes of passwords cost.
+    PASSWORD_COSTS = 118, Point;
     /// Users whose rooms are to be told of a new name or picture.
-    PROFILE_NEWS = 118, Point;
+    PROFILE_NEWS = 119, Point;
     /// Whose an account with an identity provider is.
     EXTERNAL_IDS = 120, Point;
     /// The same by user.
@@ -317,6 +323,8 @@ registry! {
     TO_DEVICE_SENDERS = 195, Index;
     /// Whose master keys each user signed, by when.
     SIGNATURE_CHANGES = 196, Index;
+    /// Which rooms have something unread, for users with pushers.
+    UNREAD_ROOMS = 197, Point;
 
     /// Media, by server and id.
     MEDIA = 170, Index;

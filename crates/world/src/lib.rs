@@ -127,6 +127,19 @@ impl World {
         interval
     }
 
+    /// Makes a round every `period`, at once first, until the server is to stop; a round that has begun comes to its end.
+    pub async fn every<F: Future<Output = ()>>(&self, period: Duration, round: impl Fn() -> F) {
+        let mut rounds = self.interval(period);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stopping() => return,
+                _ = rounds.tick() => {}
+            }
+            round().await;
+        }
+    }
+
     /// Fills `bytes` from the secure random source.
     pub fn fill(&self, bytes: &mut [u8]) {
         self.inner.random.fill(bytes);
@@ -217,5 +230,27 @@ impl World {
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("World")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, time::Duration};
+
+    use super::{Fake, FakeNet, World};
+
+    #[tokio::test(start_paused = true)]
+    async fn rounds_are_made_at_once_and_again_until_the_end() {
+        let world = World::fake(Fake::new("x", 1, &FakeNet::new()));
+        let (rounds, begun) = (Cell::new(0), world.instant());
+        let made = world.every(Duration::from_mins(1), || async {
+            rounds.set(rounds.get() + 1);
+            if rounds.get() == 3 {
+                world.shut_down(Duration::from_secs(1)).await;
+                rounds.set(10);
+            }
+        });
+        made.await;
+        assert_eq!((rounds.get(), begun.elapsed()), (10, Duration::from_mins(2)));
     }
 }

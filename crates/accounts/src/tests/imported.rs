@@ -1,8 +1,14 @@
 //! Hashes from another server.
 
-use chappe_store::accounts::{BcryptCost, Passwords};
+use std::collections::BTreeSet;
 
-use super::server_with;
+use chappe_kv::{Db, Memory};
+use chappe_store::{
+    Store,
+    accounts::{PasswordCosts, Passwords},
+};
+
+use super::{on, server_with};
 use crate::{Error, NewUser};
 
 /// The bcrypt hash of "correct horse battery" with "sel" behind.
@@ -72,15 +78,45 @@ async fn a_hash_of_what_was_typed_stays_good() {
 }
 
 #[tokio::test]
-async fn the_cost_of_bcrypt_is_known_as_long_as_there_are_such_hashes() {
-    let accounts = server_with(|section| (section.password.memory_kib, section.password.passes) = (8, 1));
-    let known = async || accounts.store().read().get::<BcryptCost>(&()).await.unwrap();
-    super::user(&accounts, "alice").await;
-    assert_eq!(known().await, None);
+async fn the_costs_of_hashes_are_known_as_long_as_there_are_such() {
+    let store = Store::new(Db::new(Memory::default()));
+    let known = async || store.read().get::<PasswordCosts>(&()).await.unwrap().unwrap_or_default().0;
+    let costs = |all: &[&str]| all.iter().map(|cost| (*cost).to_owned()).collect::<BTreeSet<String>>();
+    let (cheap, today) = ("$argon2id$v=19$m=8,t=1,p=1$", "$argon2id$v=19$m=16,t=1,p=1$");
+    let alice = super::user(&on(&store, |_| {}), "alice").await;
+
+    // A dearer cost than that of the hashes there are.
+    let accounts = on(&store, |config| config.password.memory_kib = 16);
+    accounts.settle_password_costs().await.unwrap();
+    assert_eq!(known().await, costs(&[cheap, today]));
+    accounts.verify_password(&alice, "alice's password").await.unwrap();
+    accounts.settle_password_costs().await.unwrap();
+    assert_eq!(known().await, costs(&[today]));
+
     let anna = imported(&accounts, "anna", b"correct horse").await;
-    accounts.settle_bcrypt_cost().await.unwrap();
-    assert_eq!(known().await, Some(4));
+    let (hash, name) = (format!("{cheap}c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"), "paul".to_owned());
+    let new = NewUser { localpart: Some(name), password_hash: Some(hash), ..NewUser::default() };
+    let paul = accounts.create_user(new).await.unwrap();
+    assert_eq!(known().await, costs(&["$2b$04$", cheap, today]));
     accounts.verify_password(&anna, "correct horse").await.unwrap();
-    accounts.settle_bcrypt_cost().await.unwrap();
-    assert_eq!(known().await, None);
+    accounts.set_password(&paul, "another password", crate::OtherDevices::Keep).await.unwrap();
+    accounts.settle_password_costs().await.unwrap();
+    assert_eq!(known().await, costs(&[today]));
+}
+
+#[tokio::test]
+async fn hashes_of_ever_more_costs_are_not_brought_here() {
+    let accounts = server_with(|config| config.password.memory_kib = 100);
+    let bring = async |memory: u32| {
+        let hash = format!("$argon2id$v=19$m={memory},t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA");
+        let name = Some(format!("user{memory}"));
+        accounts
+            .create_user(NewUser { localpart: name, password_hash: Some(hash), ..NewUser::default() })
+            .await
+    };
+    for memory in 8..14 {
+        bring(memory).await.unwrap();
+    }
+    assert!(matches!(bring(14).await, Err(Error::TooMany(_))));
+    super::user(&accounts, "alice").await;
 }

@@ -61,12 +61,12 @@ async fn an_address_belongs_to_one_account() {
     assert!(matches!(accounts.create_user(with_mail("bob")).await, Err(Error::ThreepidInUse)));
     let bob = accounts.create_user(named("bob")).await.unwrap();
     assert!(matches!(
-        accounts.add_threepid(&bob, &Medium::Email, "a@gouv.fr", 1).await,
+        accounts.add_threepid(&bob, &Medium::Email, "a@gouv.fr", (1, None)).await,
         Err(Error::ThreepidInUse)
     ));
     assert_eq!(accounts.user_by_threepid(&Medium::Email, "a@gouv.fr").await.unwrap(), Some(alice.clone()));
     accounts.deactivate(&alice, Erase::No).await.unwrap();
-    accounts.add_threepid(&bob, &Medium::Email, "a@gouv.fr", 1).await.unwrap();
+    accounts.add_threepid(&bob, &Medium::Email, "a@gouv.fr", (1, None)).await.unwrap();
     assert_eq!(accounts.threepids(&bob).await.unwrap().len(), 1);
     assert!(accounts.remove_threepid(&bob, &Medium::Email, "a@gouv.fr").await.unwrap());
     assert_eq!(accounts.user_by_threepid(&Medium::Email, "a@gouv.fr").await.unwrap(), None);
@@ -192,13 +192,21 @@ async fn a_proof_of_an_address_is_used_up_by_what_it_was_given_for() {
     assert!(matches!(accounts.create_user(new("alice", "a@gouv.fr")).await, Err(Error::UserInUse)));
     accounts.create_user(new("bob", "a@gouv.fr")).await.unwrap();
     assert!(matches!(accounts.create_user(new("carol", "b@gouv.fr")).await, Err(Error::Forbidden(_))));
+
+    proof(&accounts, "add", Purpose::AddToAccount).await;
+    let add =
+        async |address: &str| accounts.add_threepid(&alice, &Medium::Email, address, (1, Some("add"))).await;
+    assert!(matches!(add("a@gouv.fr").await, Err(Error::ThreepidInUse)), "and stays good");
+    add("c@gouv.fr").await.unwrap();
+    assert!(matches!(add("d@gouv.fr").await, Err(Error::Forbidden(_))));
+    assert_eq!(accounts.threepids(&alice).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn an_account_is_opened_again_with_its_address_or_not_at_all() {
     let accounts = server();
     let (alice, bob) = (user(&accounts, "alice").await, user(&accounts, "bob").await);
-    accounts.add_threepid(&bob, &Medium::Email, "a@gouv.fr", 1).await.unwrap();
+    accounts.add_threepid(&bob, &Medium::Email, "a@gouv.fr", (1, None)).await.unwrap();
     accounts.deactivate(&alice, Erase::No).await.unwrap();
     let taken = accounts.reactivate_with(&alice, Some("a@gouv.fr")).await;
     assert!(matches!(taken, Err(Error::ThreepidInUse)));

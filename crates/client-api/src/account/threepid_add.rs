@@ -6,7 +6,6 @@ use axum::extract::State;
 use chappe_accounts::Accounts;
 use chappe_identity::{Identity, Purpose};
 use chappe_web::{Ruma, WithBody};
-use chappe_world::World;
 use ruma::{
     api::client::account::add_3pid::v3::{Request, Response},
     thirdparty::Medium,
@@ -14,13 +13,11 @@ use ruma::{
 
 use crate::{Config, error::Result, requester::Acting, uia::Uia};
 
-#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(uia): State<Uia>,
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
-    State(world): State<World>,
     requester: Acting,
     WithBody(request, body): WithBody<Request>,
 ) -> Result<Ruma<Response>> {
@@ -29,8 +26,7 @@ pub(super) async fn handler(
     }
     uia.ask(&requester, ("POST", "/account/3pid/add"), &body, request.auth.as_ref()).await?;
     let proof = identity.validated(Purpose::AddToAccount, &request.sid, &request.client_secret).await?;
-    let address = proof.address.to_string();
-    identity.spend(proof).await?;
-    accounts.add_threepid(requester.user(), &Medium::Email, &address, world.now()).await?;
+    let proved = (proof.validated_at, Some(proof.sid.as_str()));
+    accounts.add_threepid(requester.user(), &Medium::Email, proof.address.as_str(), proved).await?;
     Ok(Ruma(Response::new()))
 }

@@ -11,7 +11,6 @@ use axum::{Json, extract::State};
 use chappe_accounts::Accounts;
 use chappe_identity::{Identity, Purpose};
 use chappe_web::{Error, Payload};
-use chappe_world::World;
 use http::StatusCode;
 use ruma::{OwnedClientSecret, OwnedSessionId, api::client::uiaa::AuthData, thirdparty::Medium};
 use serde::Deserialize;
@@ -35,13 +34,11 @@ struct Credentials {
     sid: OwnedSessionId,
 }
 
-#[expect(clippy::too_many_arguments, reason = "extractors, one by one")]
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(uia): State<Uia>,
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
-    State(world): State<World>,
     requester: Acting,
     Payload(body): Payload<Value>,
 ) -> Result<Json<Value>> {
@@ -58,8 +55,7 @@ pub(super) async fn handler(
         }
         proof => proof?,
     };
-    let address = proof.address.to_string();
-    identity.spend(proof).await?;
-    accounts.add_threepid(requester.user(), &Medium::Email, &address, world.now()).await?;
+    let proved = (proof.validated_at, Some(proof.sid.as_str()));
+    accounts.add_threepid(requester.user(), &Medium::Email, proof.address.as_str(), proved).await?;
     Ok(Json(json!({})))
 }

@@ -185,6 +185,18 @@ pub(super) struct House {
 
 impl House {
     pub(super) fn new() -> Self {
+        let trips = Arc::new(RoundTrips::default());
+        let store = Store::new(Db::new(Counting::new(Memory::default(), trips.clone())));
+        Self::on(store, trips)
+    }
+
+    /// The same server, stopped and started again.
+    pub(super) async fn restarted(self) -> Self {
+        assert!(self.world.shut_down(Duration::from_secs(10)).await.is_empty());
+        Self::on(self.store, self.trips)
+    }
+
+    fn on(store: Store, trips: Arc<RoundTrips>) -> Self {
         let net = FakeNet::new();
         let world = World::fake(Fake {
             name: "a.example".into(),
@@ -192,8 +204,6 @@ impl House {
             epoch_ms: 1_700_000_000_000,
             net: net.clone(),
         });
-        let trips = Arc::new(RoundTrips::default());
-        let store = Store::new(Db::new(Counting::new(Memory::default(), trips.clone())));
         let server = server_name!("a.example").to_owned();
         let accounts = Accounts::new(store.clone(), world.clone(), server.clone(), AccountsConfig::default());
         let rooms = Rooms::new(

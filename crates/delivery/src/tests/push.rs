@@ -84,3 +84,29 @@ async fn invites_are_pushed_and_ids_alone_where_asked() {
     assert_eq!(heard["notification"]["room_id"], json!(room));
     assert!(heard["notification"].get("content").is_none() && heard["notification"].get("sender").is_none());
 }
+
+#[tokio::test]
+async fn badges_are_right_after_a_restart_and_not_counted_anew() {
+    const ROOMS: u64 = 40;
+    let house = House::new();
+    let (mut hear, _) = gateway(&house);
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    set_pusher(&bob, None).await;
+    let mut rooms = Vec::new();
+    for unread in 1..=ROOMS {
+        let room = alice.room(&[]).await;
+        bob.join(&room).await;
+        alice.say(&room, "unread").await;
+        assert_eq!(hear.recv().await.unwrap()["notification"]["counts"]["unread"], unread);
+        rooms.push(room);
+    }
+    let id = alice.id.clone();
+    let house = house.restarted().await;
+    let (mut hear, _) = gateway(&house);
+    let alice = Person { house: &house, id, device: "D" };
+    let _ = house.trips.take();
+    alice.say(&rooms[0], "and more").await;
+    assert_eq!(hear.recv().await.unwrap()["notification"]["counts"]["unread"], ROOMS);
+    let (_, followed) = house.trips.take_apart();
+    assert!(followed.reads() < ROOMS, "{followed:?}");
+}

@@ -180,7 +180,7 @@ impl Rooms {
         let mut all = Vec::with_capacity(nids.len());
         for (nid, head) in nids.into_iter().zip(heads) {
             let Some(head) = head.filter(|head| head.joined > 0) else { continue };
-            let summary = match self.0.summaries.get(&(nid, head.state)) {
+            let summary = match self.0.known_summary((nid, head.state)) {
                 Some(summary) => summary,
                 None => match self.view_of(nid).await?.summary().await {
                     Ok(summary) => summary,

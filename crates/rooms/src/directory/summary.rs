@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use chappe_store::{Membership, state::StateKey};
+use chappe_rules::Pdu;
+use chappe_store::{Membership, RoomNid, StateRef, state::StateKey};
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomId, UserId,
     events::room::member::MembershipState,
@@ -11,7 +12,8 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Error, Result, Rooms,
+    Error, Inner, Result, Rooms,
+    desk::Desk,
     read::view::{Event, View},
 };
 
@@ -137,11 +139,27 @@ impl Summary {
     }
 }
 
+impl Inner {
+    /// What a room tells of itself by a state, if that was worked out before and follows from the state alone.
+    pub(crate) fn known_summary(&self, at: (RoomNid, StateRef)) -> Option<Arc<Summary>> {
+        self.summaries.get(&at).filter(|_| !self.retold.lock().contains(&at.0))
+    }
+}
+
+impl Desk<'_> {
+    /// Notes that what the room tells of itself changes though its state does not: it is redacted, or no longer.
+    pub(crate) fn retell(&self, pdu: &Pdu) {
+        if pdu.state_key() == Some("") && PARTS.contains(&&*pdu.kind().to_string()) {
+            self.inner.retold.lock().insert(self.nid);
+        }
+    }
+}
+
 impl View<'_> {
     /// The room's summary now; kept for as long as its state stays the same.
     pub(crate) async fn summary(&self) -> Result<Arc<Summary>> {
         let key = (self.nid, self.head.state);
-        if let Some(summary) = self.inner.summaries.get(&key) {
+        if let Some(summary) = self.inner.known_summary(key) {
             return Ok(summary);
         }
         let keys: Vec<StateKey> = PARTS.iter().map(|kind| StateKey::new(kind, "")).collect();

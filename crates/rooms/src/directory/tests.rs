@@ -144,6 +144,21 @@ async fn summaries_are_for_those_who_may_know() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_redacted_is_told_no_more() {
+    let town = Town::new();
+    let anna = actor("anna");
+    let room = town.room(&anna, json!({ "preset": "public_chat", "name": "An insult" })).await;
+    let name = async || town.rooms.room_summary(None, &room, &[]).await.unwrap().0.name;
+    assert_eq!(name().await.as_deref(), Some("An insult"));
+    let view = town.rooms.view(&room).await.unwrap();
+    let event = view.current("m.room.name".into(), "").await.unwrap().unwrap();
+    drop(view);
+    let redaction = Draft::redaction(event.pdu.event_id(), None);
+    town.rooms.send(&anna, &room, redaction, None).await.unwrap();
+    assert_eq!(name().await, None);
+}
+
+#[tokio::test]
 async fn a_space_shows_its_tree_as_far_as_one_may_know() {
     let town = Town::new();
     let (anna, bob) = (actor("anna"), actor("bob"));

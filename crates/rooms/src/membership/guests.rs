@@ -1,19 +1,26 @@
 //! Guests: which rooms they may enter, and when they have to go (client-server API, "Guest access").
 
-use chappe_accounts::UserKind;
-use chappe_rules::policy::{Bypass, Door};
-use chappe_store::Membership;
-use ruma::{
-    OwnedServerName, OwnedUserId, RoomId,
-    events::{StateEventType, TimelineEventType},
-};
-use serde_json::{Map, Value, json};
+use std::time::Duration;
 
-use crate::{Actor, Draft, Error, Result, Rooms, Standing, author::By, desk::Desk};
+use chappe_rules::Pdu;
+use chappe_store::{EventNum, Membership, RoomNid, Tx, members::ShutRooms};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, events::StateEventType};
+use serde_json::{Map, Value};
+
+use crate::{Actor, Error, Result, Rooms, Standing, desk::Desk};
 
 const CAN_JOIN: &str = "can_join";
+/// Members looked at in one round trip.
+const PAGE: usize = 500;
+/// What the commit that shuts guests out gets until it is looked for.
+const GATHER: Duration = Duration::from_secs(1);
+/// The longest sleep of the worker.
+const NAP: Duration = Duration::from_mins(10);
+/// How long guests who cannot leave are tried again, in milliseconds.
+const INSISTED_MS: u64 = 24 * 60 * 60 * 1_000;
 
-fn lets_in(content: &Map<String, Value>) -> bool {
+fn lets_in(access: &Pdu) -> bool {
+    let content = access.content_as::<Map<String, Value>>().unwrap_or_default();
     content.get("guest_access").and_then(Value::as_str) == Some(CAN_JOIN)
 }
 
@@ -34,44 +41,106 @@ impl Rooms {
         };
         if lets_in { Ok(()) } else { Err(Error::NoGuests) }
     }
-}
 
-impl Desk<'_> {
-    /// Whether an event about to get its place ends that guests may be here.
-    pub(crate) async fn shuts_guests_out(
-        &self,
-        kind: &TimelineEventType,
-        state_key: Option<&str>,
-        content: &Map<String, Value>,
-    ) -> Result<bool> {
-        if *kind != TimelineEventType::RoomGuestAccess || state_key != Some("") || lets_in(content) {
-            return Ok(false);
+    /// Has guests leave the rooms that shut them out, until the server stops. One task of a server runs this.
+    pub async fn run_guests(&self) {
+        let world = &self.0.world;
+        while !world.is_stopping() {
+            if let Err(error) = self.dismiss_guests().await {
+                tracing::warn!(%error, "guests stay in rooms that shut them out");
+            }
+            tokio::select! {
+                () = world.stopping() => return,
+                () = world.sleep(NAP) => {}
+                () = self.shut_anew() => {}
+            }
         }
-        let now = self.current(StateEventType::RoomGuestAccess, "").await?;
-        Ok(now.and_then(|event| event.content_as()).is_some_and(|content| lets_in(&content)))
     }
 
-    /// Has all guests of this server leave, in the same commit.
-    pub(crate) async fn dismiss_guests(&mut self) -> Result<()> {
-        for guest in self.guests().await? {
-            let by = By { sender: &guest, bypass: Bypass::None, door: Door::Local };
-            let content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
-            self.author_unasked(by, Draft::member(&guest, content)).await?;
+    async fn shut_anew(&self) {
+        self.0.shut.notified().await;
+        self.0.world.sleep(GATHER).await;
+    }
+
+    /// Has the guests of this server leave the rooms that shut them out.
+    pub(crate) async fn dismiss_guests(&self) -> Result<()> {
+        for (nid, since) in self.0.store.read().scan_all::<ShutRooms>(&()).await? {
+            let dismissed = self.dismiss_from(nid).await;
+            if let Err(error) = &dismissed {
+                tracing::warn!(room = nid.0, %error, "a guest stays in a room that shut them out");
+            }
+            if dismissed.is_ok() || self.0.world.now().saturating_sub(since) > INSISTED_MS {
+                let mut tx = Tx::new();
+                tx.expect::<ShutRooms>(&nid, Some(&since)).delete::<ShutRooms>(&nid);
+                match self.0.store.commit(tx).await {
+                    // Shut anew meanwhile.
+                    Ok(_) | Err(chappe_store::Error::Conflict) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
         Ok(())
     }
 
-    async fn guests(&self) -> Result<Vec<OwnedUserId>> {
+    async fn dismiss_from(&self, nid: RoomNid) -> Result<()> {
+        let room = self.0.store.read().room_id(nid).await?;
+        let mut done = Ok(());
+        for guest in self.guests_shut_out(&room).await? {
+            done = done.and(self.depart_from(&Actor::user(&guest), &room, None).await);
+        }
+        done
+    }
+
+    /// The guests of this server in a room that does not let guests in.
+    async fn guests_shut_out(&self, room: &RoomId) -> Result<Vec<OwnedUserId>> {
         let mut guests = Vec::new();
-        for (user, _) in self.reader.members(self.nid, Membership::Join).await? {
-            if user.server_name() != self.inner.server {
-                continue;
-            }
-            let account = self.inner.accounts.user(&user).await.ok().flatten();
-            if account.is_some_and(|account| account.kind == UserKind::Guest) {
-                guests.push(user);
-            }
+        let Some(view) = self.resident_view(room).await? else { return Ok(guests) };
+        let access = view.current(StateEventType::RoomGuestAccess, "").await?;
+        if access.is_some_and(|event| lets_in(&event.pdu)) {
+            return Ok(guests);
+        }
+        let mut page = view.reader.some_members(view.nid, Membership::Join, PAGE).await?;
+        while let Some((last, _)) = page.last().cloned() {
+            let users = page.into_iter().map(|(user, _)| user);
+            let local: Vec<OwnedUserId> = users.filter(|user| user.server_name() == self.0.server).collect();
+            guests.extend(self.0.accounts.guests_among(&view.reader, local).await?);
+            page = view.reader.members_after(view.nid, Membership::Join, &last, PAGE).await?;
         }
         Ok(guests)
+    }
+}
+
+impl Desk<'_> {
+    /// Notes that guests have to go where the current state comes to let them in no longer.
+    pub(crate) async fn change_guest_access(
+        &mut self,
+        old: Option<EventNum>,
+        new: Option<EventNum>,
+    ) -> Result<()> {
+        let Some(old) = old else { return Ok(()) };
+        let nums: Vec<EventNum> = std::iter::once(old).chain(new).collect();
+        let let_in: Vec<bool> = self.pdus(&nums).await?.iter().map(lets_in).collect();
+        if let [true] | [true, false] = let_in[..] {
+            self.shut_guests_out();
+        }
+        Ok(())
+    }
+
+    /// The same where the event that let them in was redacted.
+    pub(crate) async fn forget_guest_access(&mut self, redacted: &Pdu, num: EventNum) -> Result<()> {
+        let key = (StateEventType::RoomGuestAccess, String::new());
+        let is_access = redacted.state().is_some_and(|(kind, of)| kind == key.0 && of.is_empty());
+        if is_access
+            && lets_in(redacted)
+            && self.held(std::slice::from_ref(&key)).await?.num(&key) == Some(num)
+        {
+            self.shut_guests_out();
+        }
+        Ok(())
+    }
+
+    fn shut_guests_out(&mut self) {
+        self.tx.put::<ShutRooms>(&self.nid, &self.inner.world.now());
+        self.inner.shut.notify_one();
     }
 }

@@ -130,14 +130,22 @@ fn nearest(
 }
 
 impl View<'_> {
-    /// The gap in which an event may be that is nearer than the one found at `at`; the newest if there are several.
+    /// The gap in which an event may be that is nearer than the one found at `at`; if there are several, the one that comes
+    /// first in the direction of looking.
     async fn gap_between(&self, low: i64, at: Option<i64>, direction: Direction) -> Result<Option<i64>> {
-        let gaps = self.open_gaps(..).await?.into_iter();
-        let between = |gap: &i64| match direction {
-            Direction::Forward => *gap >= low && at.is_none_or(|at| *gap <= at),
-            Direction::Backward => *gap <= low && at.is_none_or(|at| *gap > at),
-        };
-        Ok(gaps.filter(between).max())
+        let gaps = self.open_gaps(..).await?;
+        if gaps.is_empty() {
+            return Ok(None);
+        }
+        if direction == Direction::Backward {
+            let since = at.map_or(i64::MIN, |at| at.min(low - 1));
+            return Ok(gaps.into_iter().filter(|gap| since < *gap && *gap <= low).max());
+        }
+        // The event that comes after a gap may have expired: the gap stays, before the event that is found.
+        let before = self.reader.timeline_back(self.nid, low, 1).await?;
+        let before = before.first().map_or(i64::MIN, |row| row.ordinal);
+        let until = at.map_or(i64::MAX, |at| at.max(low));
+        Ok(gaps.into_iter().filter(|gap| before < *gap && *gap <= until).min())
     }
 
     /// The place of the first event after a time: a binary search, as the timeline is nearly in order of time.

@@ -75,15 +75,9 @@ impl Judged<'_> {
     /// The event follows everything that is here: the usual case.
     async fn commit_in_line(mut self) -> Result<Step> {
         self.open_hole();
-        let pdu = &self.placing.pdu;
-        let content = pdu.content_as().unwrap_or_default();
-        let shuts_guests_out = self.desk.shuts_guests_out(pdu.kind(), pdu.state_key(), &content).await?;
         let num = self.desk.append(self.placing.clone()).await?;
         let ordinal = self.desk.head.next_live - 1;
         self.note_gap(num, ordinal);
-        if shuts_guests_out {
-            self.desk.dismiss_guests().await?;
-        }
         let Judged { desk, verdict, .. } = self;
         desk.inner.store.commit(desk.seal()).await?;
         Ok(Step::Done(verdict))

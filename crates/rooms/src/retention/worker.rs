@@ -131,7 +131,7 @@ impl Rooms {
         if !nums.is_empty() {
             tx.log(LogEntry::Purged { room: nid.0, events: nums.iter().map(|num| num.0).collect() });
         }
-        if new != old {
+        if new != old || !tx.is_empty() {
             tx.replace_head(nid, &old, &new);
             let at = self.0.store.commit(tx).await?;
             self.0.store.forget(at, nid, &Removed { events: nums, ids: Vec::new() });

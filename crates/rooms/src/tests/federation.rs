@@ -352,6 +352,8 @@ async fn guests_leave_when_another_server_shuts_them_out() {
     b.join(&guest, &id, Vec::new(), serde_json::Map::new()).await.unwrap();
     net.deliver().await;
     access("forbidden").await;
+    b.dismiss_guests().await.unwrap();
+    net.deliver().await;
     for rooms in [&a, &b] {
         assert_eq!(membership(rooms, &id, "@gus:b.example").await, Some("leave"));
         assert_eq!(membership(rooms, &id, BOB).await, Some("join"));

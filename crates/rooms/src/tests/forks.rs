@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chappe_accounts::{NewUser, UserKind};
 use chappe_store::{EventNum, Status};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName,
@@ -11,9 +12,9 @@ use serde_json::{json, value::RawValue};
 
 use super::{
     malformed::signed_in,
-    net::{Net, actor, bodies, room, say, state, user, whole_state},
+    net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
 };
-use crate::{Change, Rooms};
+use crate::{Actor, Change, Rooms, Standing};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -88,6 +89,31 @@ async fn heads_are_covered_through_soft_failed_events() {
     let second = say(&c, CAROL, &id, "second").await;
     assert!(hand(&second, &id, from_c, &a).await);
     assert_eq!(heads(&a, &id).await, [ban, second]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn guests_leave_though_what_shuts_them_out_comes_by_a_fork() {
+    let net = Net::default();
+    let ([a, b, _], id) = three(&net).await;
+    let new = NewUser { localpart: Some("gus".to_owned()), kind: UserKind::Guest, ..NewUser::default() };
+    b.0.accounts.create_user(new).await.unwrap();
+    let guest = Actor { standing: Standing::Guest, ..actor("@gus:b.example") };
+    let access = async |what: &str| {
+        let draft = state("m.room.guest_access", "", &json!({ "guest_access": what }));
+        a.send(&actor(ALICE), &id, draft, None).await.unwrap()
+    };
+    access("can_join").await;
+    net.deliver().await;
+    b.join(&guest, &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    say(&b, BOB, &id, "ours").await;
+    let closed = access("forbidden").await;
+    assert!(hand(&closed, &id, (&a, server_name!("a.example")), &b).await);
+    assert_eq!(heads(&b, &id).await.len(), 2);
+    b.dismiss_guests().await.unwrap();
+    assert_eq!(membership(&b, &id, "@gus:b.example").await, Some("leave"));
+    assert_eq!(membership(&b, &id, BOB).await, Some("join"));
 }
 
 /// More than is fetched for one event.

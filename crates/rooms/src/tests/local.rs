@@ -343,9 +343,24 @@ async fn guests_enter_where_they_are_let_in_and_leave_when_that_ends() {
     access("can_join").await;
     join().await.unwrap();
     rooms.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    let gus = async || {
+        rooms.dismiss_guests().await.unwrap();
+        membership(&rooms, &id, "@gus:a.example").await
+    };
     access("forbidden").await;
-    assert_eq!(membership(&rooms, &id, "@gus:a.example").await, Some("leave"));
+    access("can_join").await;
+    assert_eq!(gus().await, Some("join"), "let in again meanwhile");
+    access("forbidden").await;
+    assert_eq!(gus().await, Some("leave"));
     assert_eq!(membership(&rooms, &id, BOB).await, Some("join"), "everybody else stays");
+    access("can_join").await;
+    join().await.unwrap();
+    let view = rooms.view(&id).await.unwrap();
+    let opened = view.current(StateEventType::RoomGuestAccess, "").await.unwrap().unwrap();
+    drop(view);
+    let redaction = Draft::redaction(opened.pdu.event_id(), None);
+    rooms.send(&actor(ALICE), &id, redaction, None).await.unwrap();
+    assert_eq!(gus().await, Some("leave"), "nothing lets guests in any more");
 }
 
 #[tokio::test]

@@ -271,12 +271,37 @@ async fn who_dates_back_does_not_hide_what_others_said_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn history_does_not_wait_for_what_came_before_it() {
+    let net = Net::default();
+    let (a, _, id) = two(&net, "11").await;
+    let old = say(&a, ALICE, &id, "old").await;
+    advance(6 * DAY).await;
+    let c = server(&net, "c.example", 3);
+    join(&net, &c, CAROL, &id).await;
+    let new = say(&c, CAROL, &id, "new").await;
+    assert!(c.fetch_older(&id, 50).await.unwrap() > 0);
+    assert_eq!(bodies(&c, &id).await, ["old", "new"]);
+    advance(DAY + HOUR).await;
+    c.expire_due().await.unwrap();
+    assert!(!stored(&c, &id, &old).await.contains("\"body\""));
+    assert!(stored(&c, &id, &new).await.contains("\"body\""));
+    assert_eq!(c.expiry_figures().events, 1);
+    advance(6 * DAY).await;
+    assert!(c.expire_due().await.unwrap().is_none());
+    assert!(bodies(&c, &id).await.is_empty());
+    assert_eq!(c.expiry_figures().events, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_missing_before_an_expired_message_can_still_be_had() {
     let net = Net::default();
     let (a, _, id) = two(&net, "11").await;
+    advance(Duration::from_secs(1)).await;
+    let at = MilliSecondsSinceUnixEpoch(UInt::try_from(a.0.world.now()).unwrap());
     // State does not expire, and keeps nothing that came later waiting.
     let kept = json!({ "topic": "kept", "body": "kept" });
-    a.send(&actor(ALICE), &id, state("m.room.topic", "", &kept), None).await.unwrap();
+    let kept = a.send(&actor(ALICE), &id, state("m.room.topic", "", &kept), None).await.unwrap();
+    advance(Duration::from_secs(1)).await;
     let first = nearly_expired(&a, text("first"));
     let first = a.send(&actor(ALICE), &id, first, None).await.unwrap();
     net.deliver().await;
@@ -287,6 +312,8 @@ async fn what_is_missing_before_an_expired_message_can_still_be_had() {
     advance(2 * HOUR).await;
     assert_eq!(c.expire_now(&id).await.unwrap(), 1);
     assert!(!stored(&c, &id, &first).await.contains("\"body\""));
+    let found = c.timestamp_to_event(&actor(CAROL), &id, at, Direction::Forward).await.unwrap();
+    assert_eq!(found.0, kept, "nearer than what is here");
     assert_eq!(seen(&c, CAROL, &id).await, ["kept"]);
 }
 

@@ -1,7 +1,7 @@
 //! An agent signs up with an address of an open domain.
 
 use chappe_server::mail_sink::Received;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::lab::{Http, Lab};
@@ -170,5 +170,39 @@ async fn an_agent_signs_up_on_a_page_once_the_address_is_proved() {
         json!({ "type": "m.login.password", "user": "jean.martin-dinum.gouv.fr", "password": password });
     let (status, said) = http.post("/_matrix/client/v3/login", log_in).await;
     assert_eq!(status, StatusCode::OK, "{said}");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_is_added_by_a_proof_that_is_good_once() {
+    let mut lab = Lab::start("").await;
+    lab.admin(&["domains", "add", "x.fr"]).await.unwrap();
+    let registered = sign_up(&mut lab, "jean@x.fr").await;
+    let (http, token) = (lab.http(), registered["access_token"].as_str());
+    let account = "/_matrix/client/v3/account/3pid";
+    for (path, address, spent) in
+        [("/add", "j.b@x.fr", "M_NO_VALID_SESSION"), ("", "j.c@x.fr", "M_THREEPID_AUTH_FAILED")]
+    {
+        let (_, asked) = http.post(&format!("{account}/email/requestToken"), wanted(address, 1)).await;
+        let proof = json!({ "sid": asked["sid"], "client_secret": "a-secret-of-the-client" });
+        let body = if path.is_empty() { json!({ "three_pid_creds": proof }) } else { proof };
+        let path = format!("{account}{path}");
+        let add = async || {
+            let (_, flows) = http.call(Method::POST, &path, token, body.clone()).await;
+            let mut body = body.clone();
+            body["auth"] = json!({
+                "type": "m.login.password", "session": flows["session"], "password": "correct horse battery",
+                "identifier": { "type": "m.id.user", "user": registered["user_id"] },
+            });
+            http.call(Method::POST, &path, token, body).await.1
+        };
+        assert_eq!(http.post(&path, body.clone()).await.1["errcode"], "M_MISSING_TOKEN");
+        assert!(add().await["errcode"].is_string(), "not confirmed yet");
+        confirm(&http, &link(&lab.mail().await)).await;
+        assert_eq!(add().await, json!({}));
+        assert_eq!(add().await["errcode"], spent);
+    }
+    let (_, bound) = http.get(account, token).await;
+    assert_eq!(bound["threepids"].as_array().unwrap().len(), 3, "{bound}");
     lab.stop().await;
 }

@@ -121,7 +121,7 @@ impl Ministry {
         let said = host::sign_up(&self.router, name).await;
         let id = UserId::parse(said["user_id"].as_str().unwrap()).unwrap();
         let address = format!("{name}@{}", self.name);
-        self.accounts.add_threepid(&id, &Medium::Email, &address, 1).await.unwrap();
+        self.accounts.add_threepid(&id, &Medium::Email, &address, (1, None)).await.unwrap();
         Agent { id, token: said["access_token"].as_str().unwrap().to_owned() }
     }
 

@@ -126,7 +126,7 @@ async fn passwords_are_asked_of_those_who_have_one() {
     assert_eq!(flows().await, json!([password]));
     let medium = ruma::thirdparty::Medium::Email;
     let id = ruma::owned_user_id!("@bob:a.test");
-    stage.home.accounts.add_threepid(&id, &medium, "bob@x.fr", 1).await.unwrap();
+    stage.home.accounts.add_threepid(&id, &medium, "bob@x.fr", (1, None)).await.unwrap();
     stage.logged_in(&person("s", "bob@x.fr")).await;
     assert_eq!(flows().await, json!([password, sso]));
     let asked = bob.call("DELETE", &path, json!({})).await;

@@ -78,7 +78,7 @@ async fn row_95_an_account_with_the_address_is_linked_only_where_the_configurati
         let stage = Stage::with("[identity]\naddresses = \"any\"\n", &lines).await;
         let director = stage.home.user("director").await;
         let medium = ruma::thirdparty::Medium::Email;
-        stage.home.accounts.add_threepid(&id("director"), &medium, "director@x.fr", 1).await.unwrap();
+        stage.home.accounts.add_threepid(&id("director"), &medium, "director@x.fr", (1, None)).await.unwrap();
         let them = person("s", "Director@X.fr");
         if linked {
             assert_eq!(stage.logged_in(&them).await["user_id"], director.id);
@@ -147,7 +147,7 @@ async fn a_closed_account_is_opened_again_where_the_configuration_says_so() {
     stage.home.accounts.deactivate(&user, Erase::No).await.unwrap();
     let other = id(stage.home.user("other").await.id.trim_start_matches('@').trim_end_matches(":a.test"));
     let accounts = &stage.home.accounts;
-    accounts.add_threepid(&other, &ruma::thirdparty::Medium::Email, "jean@x.fr", 1).await.unwrap();
+    accounts.add_threepid(&other, &ruma::thirdparty::Medium::Email, "jean@x.fr", (1, None)).await.unwrap();
     assert_eq!(stage.logged_in(&jean).await["user_id"], other.as_str());
 }
 
@@ -231,7 +231,7 @@ async fn a_linked_account_keeps_its_password() {
             .await;
     stage.home.user("bob").await;
     let medium = ruma::thirdparty::Medium::Email;
-    stage.home.accounts.add_threepid(&id("bob"), &medium, "bob@x.fr", 1).await.unwrap();
+    stage.home.accounts.add_threepid(&id("bob"), &medium, "bob@x.fr", (1, None)).await.unwrap();
     stage.logged_in(&person("s", "bob@x.fr")).await;
     let log_in = json!({
         "type": "m.login.password", "password": PASSWORD, "identifier": { "type": "m.id.user", "user": "bob" },

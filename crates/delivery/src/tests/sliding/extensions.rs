@@ -1,0 +1,160 @@
+//! Extensions: receipts, messages for the device, threads.
+
+use std::time::Duration;
+
+use ruma::{RoomId, events::receipt::ReceiptThread};
+use serde_json::{Value, json};
+
+use super::{LONG, ask, next, two, window};
+use crate::{
+    Error, ExtensionsAsk, Scope, SlidingAnswer, ToDeviceAsk,
+    tests::house::{House, Person, gist, values},
+};
+
+#[tokio::test]
+async fn receipts_are_told_whatever_the_follower_knows_already() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    let read = async |event: &ruma::EventId| {
+        let thread = ReceiptThread::Unthreaded;
+        house.rooms.set_receipt(&bob.actor(), &room, &kind, event, &thread).await.unwrap();
+    };
+    read(&alice.say(&room, "one").await).await;
+    let nid = house.store.read().room_nid(&room).await.unwrap().unwrap();
+    let signal = house.delivery.0.wake.attach(&alice.id).await.unwrap();
+    // The follower is ahead of the snapshot: the user's membership has changed since.
+    let ahead = (true, chappe_store::Position(u64::MAX));
+    signal.rooms.lock().insert(nid, ahead);
+    let mut request = window(&alice, 9, ask(1, &[]));
+    request.extensions.receipts = Some(Scope::default());
+    assert!(next(&house, &mut request).await.extensions.receipts.contains_key(&room));
+    let two = alice.say(&room, "two").await;
+    read(&two).await;
+    signal.rooms.lock().insert(nid, ahead);
+    assert!(next(&house, &mut request).await.extensions.receipts[&room].get().contains(two.as_str()));
+}
+
+#[tokio::test]
+async fn messages_for_the_device_are_told_until_it_has_them() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let mut request = window(&bob, 9, ask(1, &[]));
+    request.extensions.to_device = Some(ToDeviceAsk { since: None, limit: Some(2) });
+    next(&house, &mut request).await;
+    for n in 0..3 {
+        crate::tests::devices::message(&alice, &bob, &n.to_string()).await;
+    }
+    let bodies = |answer: &SlidingAnswer| -> Vec<Value> {
+        let events = values(&answer.extensions.to_device.as_ref().unwrap().events);
+        events.iter().map(|event| event["content"]["text"].clone()).collect()
+    };
+    let first = next(&house, &mut request).await;
+    assert_eq!(bodies(&first), ["0", "1"]);
+    let again = next(&house, &mut request).await;
+    assert_eq!(bodies(&again), ["0", "1"], "not acknowledged yet");
+    let since = again.extensions.to_device.map(|to_device| to_device.next_batch);
+    request.extensions.to_device = Some(ToDeviceAsk { since, limit: Some(2) });
+    request.timeout = LONG;
+    let rest = next(&house, &mut request).await;
+    assert_eq!(bodies(&rest), ["2"], "what lags behind does not wait");
+    request.timeout = Duration::ZERO;
+    let since = rest.extensions.to_device.map(|to_device| to_device.next_batch);
+    request.extensions.to_device = Some(ToDeviceAsk { since, limit: None });
+    assert_eq!(bodies(&next(&house, &mut request).await), [""; 0]);
+    request.pos = None;
+    request.extensions.to_device = Some(ToDeviceAsk::default());
+    assert_eq!(bodies(&next(&house, &mut request).await), [""; 0], "what was acknowledged is gone");
+    let future = Some(crate::Received::up_to(chappe_store::Position(u64::MAX)));
+    request.extensions.to_device = Some(ToDeviceAsk { since: future, limit: None });
+    assert!(matches!(house.delivery.sliding_sync(&request).await, Err(Error::BadToken)));
+}
+
+#[tokio::test]
+async fn extensions_tell_of_the_rooms_of_the_window() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let (near, far) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&far).await;
+    bob.join(&near).await;
+    let said = alice.say(&near, "hello").await;
+    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    let read = async |person: &Person<'_>, room: &RoomId, event: &ruma::EventId| {
+        let thread = ReceiptThread::Unthreaded;
+        house.rooms.set_receipt(&person.actor(), room, &kind, event, &thread).await.unwrap();
+    };
+    read(&bob, &near, &said).await;
+    for room in [&near, &far] {
+        let set = |tags: &mut serde_json::Map<_, _>| drop(tags.insert("u.t".to_owned(), json!({})));
+        house.accounts.update_tags(&alice.id, room, set).await.unwrap();
+        house.delivery.typing().set_local(room, &bob.id, Some(LONG)).await.unwrap();
+    }
+    let mut request = window(&alice, 0, ask(1, &[]));
+    let scope = Some(Scope::default());
+    request.extensions = ExtensionsAsk {
+        account_data: scope.clone(),
+        receipts: scope.clone(),
+        typing: scope,
+        e2ee: true,
+        ..ExtensionsAsk::default()
+    };
+    let first = next(&house, &mut request).await.extensions;
+    let rooms = [&near];
+    assert_eq!(first.typing.keys().collect::<Vec<_>>(), rooms);
+    assert_eq!(first.receipts.keys().collect::<Vec<_>>(), rooms);
+    assert_eq!(first.room_account_data.keys().collect::<Vec<_>>(), rooms);
+    assert!(gist(&first.account_data).contains(&"m.push_rules".to_owned()));
+    let quiet = next(&house, &mut request).await.extensions;
+    assert!(quiet.typing.is_empty() && quiet.receipts.is_empty() && quiet.room_account_data.is_empty());
+    let later = alice.say(&near, "more").await;
+    read(&bob, &near, &later).await;
+    house.delivery.typing().set_local(&near, &bob.id, None).await.unwrap();
+    let carol = house.user("carol").await;
+    carol.join(&far).await;
+    let second = next(&house, &mut request).await;
+    assert!(second.extensions.receipts[&near].get().contains(later.as_str()));
+    assert_eq!(
+        values(std::slice::from_ref(&second.extensions.typing[&near]))[0]["content"]["user_ids"],
+        json!([])
+    );
+    let lists = second.extensions.e2ee.unwrap().lists;
+    assert_eq!(lists.changed, std::slice::from_ref(&carol.id), "also of rooms beyond the window");
+    carol.leave(&far).await;
+    let lists = next(&house, &mut request).await.extensions.e2ee.unwrap().lists;
+    assert_eq!(lists.left, [carol.id]);
+}
+
+#[tokio::test]
+async fn followed_threads_are_told() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    let mut request = window(&alice, 0, ask(1, &[]));
+    request.extensions.threads = Some(2);
+    next(&house, &mut request).await;
+    let mut roots = Vec::new();
+    for n in 0..3 {
+        let root = alice.say(&room, &n.to_string()).await;
+        house.rooms.subscribe_to_thread(&alice.id, &room, &root, None).await.unwrap();
+        roots.push(root);
+    }
+    house.rooms.unsubscribe_from_thread(&alice.id, &room, &roots[1]).await.unwrap();
+    let page = next(&house, &mut request).await.extensions.threads;
+    let told: Vec<_> = page.changes.iter().map(|change| (change.root.clone(), change.automatic)).collect();
+    assert_eq!(told, [(roots[1].clone(), None), (roots[2].clone(), Some(false))]);
+    let rest = house
+        .rooms
+        .thread_subscriptions(&alice.id, chappe_store::Position::default(), page.more, 9)
+        .await
+        .unwrap();
+    assert_eq!((rest.changes.len(), &rest.changes[0].root, rest.more), (1, &roots[0], None));
+    assert!(next(&house, &mut request).await.extensions.threads.changes.is_empty());
+    request.timeout = LONG;
+    let unsubscribing = house.rooms.unsubscribe_from_thread(&alice.id, &room, &roots[0]);
+    let (answer, _) = tokio::join!(house.delivery.sliding_sync(&request), unsubscribing);
+    assert_eq!(answer.unwrap().extensions.threads.changes.len(), 1, "a waiting device is woken");
+    let stranger = house.rooms.subscribe_to_thread(&bob.id, &room, &roots[0], None).await;
+    assert!(matches!(stranger, Err(chappe_rooms::Error::NotFound(_))));
+}

@@ -1,0 +1,186 @@
+//! Coming and going: invites, leaving, being put out.
+
+use chappe_rooms::Change;
+use ruma::{OwnedRoomId, events::receipt::ReceiptThread};
+use serde_json::json;
+
+use super::{LONG, ask, members, next, state, timeline, two, window};
+use crate::{
+    Scope,
+    tests::house::{House, Person, values},
+};
+
+#[tokio::test]
+async fn invites_tell_what_may_be_known() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let mut request = window(&bob, 9, ask(9, &["m.room.create"]));
+    next(&house, &mut request).await;
+    let room = alice.room(&[&bob]).await;
+    alice.say(&room, "not for the invited").await;
+    let answer = next(&house, &mut request).await;
+    let told = &answer.rooms[&room];
+    assert!(told.part.is_none() && told.unread.is_none() && told.heroes.is_empty());
+    let stripped = values(told.stripped.as_ref().unwrap());
+    assert!(stripped.iter().any(|event| event["state_key"] == bob.id.as_str()));
+    assert!(next(&house, &mut request).await.rooms.is_empty());
+    bob.join(&room).await;
+    let answer = next(&house, &mut request).await;
+    let told = &answer.rooms[&room];
+    assert!(told.initial && told.stripped.is_none() && !state(told).is_empty());
+    let ignored = json!({"ignored_users": {alice.id.as_str(): {}}}).to_string();
+    let content = serde_json::value::RawValue::from_string(ignored).unwrap();
+    let scope = chappe_accounts::Scope::Global;
+    house.accounts.set_account_data(&bob.id, scope, "m.ignored_user_list", &content).await.unwrap();
+    alice.room(&[&bob]).await;
+    let answer = next(&house, &mut request).await;
+    assert_eq!((answer.rooms.len(), answer.counts["all"]), (0, 1), "invites of the ignored are not there");
+}
+
+/// Invites of `person` to rooms elsewhere.
+async fn invited_elsewhere(person: &Person<'_>, count: usize) {
+    let member = json!({"type": "m.room.member", "sender": "@x:b.example", "state_key": person.id, "room_id": "!r:b.example",
+        "content": {"membership": "invite"}, "origin_server_ts": 1, "depth": 1, "auth_events": [], "prev_events": [],
+        "hashes": {"sha256": ""}, "signatures": {}});
+    let mut tx = chappe_store::Tx::new();
+    for n in 0..count {
+        let what = chappe_store::out_of_band::OutOfBand {
+            membership: "invite".to_owned(),
+            event: serde_json::value::to_raw_value(&member).unwrap(),
+            event_id: format!("$invite{n}"),
+            state: Vec::new(),
+            version: Some("11".to_owned()),
+            via: Vec::new(),
+            number: None,
+        };
+        let room = OwnedRoomId::try_from(format!("!r{n}:b.example")).unwrap();
+        tx.put_out_of_band(&person.id, &room, &what);
+    }
+    person.house.store.commit(tx).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_invites_are_told_once_and_hide_nothing() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    invited_elsewhere(&bob, 201).await;
+    let mut request = window(&bob, 999, ask(1, &[]));
+    let first = next(&house, &mut request).await;
+    assert_eq!((first.rooms.len(), first.counts["all"]), (200, 202));
+    let second = next(&house, &mut request).await;
+    assert!(second.rooms.len() == 2 && second.rooms.contains_key(&room), "{:?}", second.rooms.keys());
+    request.timeout = LONG;
+    let waiting = house.delivery.sliding_sync(&request);
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "the device has them all");
+    alice.say(&room, "news").await;
+    assert_eq!(waiting.await.unwrap().rooms.keys().collect::<Vec<_>>(), [&room]);
+}
+
+#[tokio::test]
+async fn data_stops_when_the_user_is_put_out() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let mut request = window(&bob, 9, ask(9, &["m.room.topic"]));
+    request.subscriptions.insert(room.clone(), ask(9, &["m.room.topic"]));
+    request.extensions.typing = Some(Scope::default());
+    request.extensions.receipts = Some(Scope::default());
+    next(&house, &mut request).await;
+    alice.change(&room, &bob, Change::Ban).await;
+    let secret = alice.say(&room, "secret").await;
+    alice.set(&room, "m.room.topic", json!({"topic": "secret"})).await;
+    alice.set(&room, "m.room.name", json!({"name": "secret"})).await;
+    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    house.rooms.set_receipt(&alice.actor(), &room, &kind, &secret, &ReceiptThread::Unthreaded).await.unwrap();
+    house.delivery.typing().set_local(&room, &alice.id, Some(LONG)).await.unwrap();
+    let answer = next(&house, &mut request).await;
+    let told = &answer.rooms[&room];
+    assert_eq!((told.membership, timeline(told)), ("ban", vec!["m.room.member".to_owned()]));
+    assert_eq!(members(told), [bob.id.as_str()]);
+    assert!(told.name.is_none() && told.unread.is_none());
+    assert!(answer.extensions.typing.is_empty() && answer.extensions.receipts.is_empty());
+    alice.say(&room, "more").await;
+    let answer = next(&house, &mut request).await;
+    assert!(answer.rooms.is_empty() && answer.extensions.typing.is_empty());
+    let mut fresh = window(&bob, 9, ask(9, &["m.room.topic", "m.room.name"]));
+    fresh.connection = "other".to_owned();
+    let answer = next(&house, &mut fresh).await;
+    let text = format!("{:?}", answer.rooms[&room].part);
+    assert!(!text.contains("secret") && !text.contains("more"), "{text}");
+}
+
+#[tokio::test]
+async fn data_stops_and_begins_when_states_are_resolved() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.change(&room, &bob, Change::Ban).await;
+    alice.change(&room, &bob, Change::Unban).await;
+    bob.join(&room).await;
+    let token = bob.sync(None).await.next;
+    let mut request = window(&bob, 9, ask(9, &[]));
+    next(&house, &mut request).await;
+    let (ban, join) = (crate::tests::house::memberships(&bob, &room).await).into_iter().fold(
+        (None, None),
+        |(ban, join), (kind, num)| match kind {
+            chappe_store::Membership::Ban => (Some(num), join),
+            chappe_store::Membership::Join => (ban, Some(num)),
+            _ => (ban, join),
+        },
+    );
+    for many in [false, true] {
+        crate::tests::house::resolve(&bob, &room, (chappe_store::Membership::Ban, ban.unwrap()), many).await;
+        alice.say(&room, "secret").await;
+        let delta = bob.sync(Some(token)).await;
+        assert!(delta.joined.is_empty() && delta.left.contains_key(&room));
+        assert!(!format!("{delta:?}").contains("secret"));
+        let answer = next(&house, &mut request).await;
+        assert_eq!(answer.rooms[&room].membership, "ban");
+        assert!(!format!("{answer:?}").contains("secret"));
+        crate::tests::house::resolve(&bob, &room, (chappe_store::Membership::Join, join.unwrap()), many)
+            .await;
+        alice.say(&room, "for all").await;
+        let delta = bob.sync(Some(token)).await;
+        assert!(format!("{:?}", delta.joined[&room]).contains("for all"), "whoever is merged in is told");
+        let answer = next(&house, &mut request).await;
+        assert!(timeline(&answer.rooms[&room]).contains(&"for all".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_room_is_gone_at_once() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.change(&room, &bob, Change::Kick).await;
+    let mut request = window(&bob, 9, ask(1, &[]));
+    assert_eq!(next(&house, &mut request).await.counts["all"], 1, "others put the user out: it stays listed");
+    let token = bob.sync(None).await.next;
+    house.rooms.forget(&bob.id, &room).await.unwrap();
+    assert_eq!(next(&house, &mut request).await.counts["all"], 0);
+    assert!(bob.sync(Some(token)).await.is_empty());
+}
+
+#[tokio::test]
+async fn who_leaves_is_told_so_once() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let mut request = window(&bob, 9, ask(1, &[]));
+    next(&house, &mut request).await;
+    bob.leave(&room).await;
+    let answer = next(&house, &mut request).await;
+    assert_eq!((answer.rooms[&room].membership, answer.counts["all"]), ("leave", 0));
+    let answer = next(&house, &mut request).await;
+    assert_eq!((answer.rooms.len(), answer.counts["all"]), (0, 0));
+    bob.join(&room).await;
+    let answer = next(&house, &mut request).await;
+    assert!(answer.rooms[&room].initial && answer.rooms[&room].part.as_ref().unwrap().timeline.limited);
+}
