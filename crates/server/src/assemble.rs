@@ -16,8 +16,8 @@ use chappe_federation::{
     Federation, FederationDeps, ListBook, ListDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys,
 };
 use chappe_identity::{
-    Identity, IdentityService, MailConfig, MailSecrets, Post, Profile, Renewals, ServerList, ServiceDeps,
-    Site, Smtp, Sso, SsoConfig, SsoDeps, Templates,
+    Identity, IdentityService, MailConfig, MailSecrets, Post, Renewals, ServerList, ServiceDeps, Site, Smtp,
+    Sso, SsoConfig, SsoDeps, Templates,
 };
 use chappe_kv::Db;
 use chappe_media::Media;
@@ -34,7 +34,10 @@ use ruma::{OwnedServerName, OwnedServerSigningKeyId};
 use crate::{
     beside,
     config::{Api, Config},
-    fleeting, observe, registrations, signing_key,
+    fleeting, observe, registrations,
+    reload::{Parts, Reloads},
+    sections, signing_key,
+    tls::Certificate,
     upkeep::{FLUSH, MediaKeeper, SWEEP, keep_oauth},
 };
 
@@ -64,6 +67,7 @@ pub struct House {
     /// If this server is its own authorization server.
     oauth: Option<OAuth>,
     identity_api: chappe_identity_api::Api,
+    reloads: Arc<Reloads>,
 }
 
 impl House {
@@ -79,20 +83,8 @@ impl House {
         let services = ground.services(&rooms, &delivery).await?;
         let search = ground.search(config, &rooms, &network);
         let Ground { world, store, accounts, identity, .. } = &ground;
-        let federation = Federation::new(FederationDeps {
-            network: network.clone(),
-            rooms: rooms.clone(),
-            accounts: accounts.clone(),
-            search: search.clone(),
-            activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
-            list: list.clone(),
-        });
-        let service = IdentityService::new(ServiceDeps {
-            identity: identity.clone(),
-            accounts: accounts.clone(),
-            key: Arc::clone(&ground.key),
-            homeservers: Arc::new(federation.clone()),
-        });
+        let federation = ground.federation((&network, &list), (&rooms, &search), &delivery);
+        let service = ground.service(&federation);
         let sso = ground.sso(config, &service)?;
         let section = config.identity_api.clone();
         let deps = chappe_identity_api::Deps { service: service.clone(), network, config: section };
@@ -110,21 +102,32 @@ impl House {
             scanner: beside::scanner(config, examiner.as_ref(), &media)?,
             calls: beside::calls(config, world, &federation)?,
             search: search.clone(),
-            config: client_config(config),
+            config: sections::client(config),
         });
-        let oauth = config.oauth.enabled.then(|| ground.oauth(config, &rooms, &client, (&service, sso)));
+        let oauth =
+            config.oauth.enabled.then(|| ground.oauth(config, &rooms, &client, (&service, sso.clone())));
         let jobs = Jobs::new(world.clone(), store.clone(), accounts.clone(), rooms.clone());
         let statistics = beside::statistics(config, (world, store), (&rooms, &media)).await?;
-        let running = chappe_admin::Running {
-            rooms: rooms.clone(),
+        let parts = Parts {
+            world: world.clone(),
+            accounts: accounts.clone(),
+            identity: identity.clone(),
+            servers: ground.servers.clone(),
             federation: federation.clone(),
+            old_keys: ground.old_keys.clone(),
+            rooms: rooms.clone(),
+            delivery: delivery.clone(),
             media: media.clone(),
-            jobs: jobs.clone(),
+            examiner: examiner.clone(),
+            search: search.clone(),
+            sso,
+            client: client.clone(),
+            oauth: oauth.clone(),
+            identity_api: identity_api.clone(),
             statistics: statistics.clone(),
-            servers_changed: servers_changed(world, &federation),
-            started: world.now(),
         };
-        let admin = ground.admin(config, list, running);
+        let reloads = Arc::new(Reloads::new(parts, config));
+        let admin = ground.admin(config, (list, &jobs), &reloads);
         Ok(Self {
             secret: shared_secret(&config.admin)?,
             metrics: observe::metrics_handle()?,
@@ -146,7 +149,13 @@ impl House {
             client,
             oauth,
             identity_api,
+            reloads,
         })
+    }
+
+    /// Has these certificates read again together with the configuration.
+    pub(crate) fn keep(&self, certificates: Vec<Arc<Certificate>>) {
+        self.reloads.keep(certificates);
     }
 
     /// The list of the network, if one is followed.
@@ -323,8 +332,7 @@ impl Ground {
         let weak_keys = Arc::new(weak_keys());
         let keys = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;
         let registered = registrations::read(config)?;
-        let (own, mut section) = (server.clone(), config.accounts.clone());
-        section.forgets_days = config.admin.statistics.keep_days == 0;
+        let (own, section) = (server.clone(), sections::accounts(config));
         let accounts =
             Accounts::with_appservices(store.clone(), world.clone(), own, section, registered.clone());
         accounts.ensure_senders().await.context("the users of application services")?;
@@ -347,9 +355,7 @@ impl Ground {
             server: self.server.clone(),
             key: Arc::clone(&self.key),
         };
-        let mut federation = config.federation.clone();
-        federation.old_keys.extend(self.old_keys.clone());
-        let network = Network::new(deps, federation);
+        let network = Network::new(deps, sections::federation(config, &self.old_keys));
         network.allowed().replace(self.servers.patterns().await?.as_deref());
         Ok(network)
     }
@@ -368,7 +374,49 @@ impl Ground {
         Ok(Some(ListBook::open(deps).await.context("the list of the network")?))
     }
 
-    fn admin(&self, config: &Config, list: Option<ListBook>, running: chappe_admin::Running) -> Admin {
+    fn federation(
+        &self,
+        (network, list): (&Network, &Option<ListBook>),
+        (rooms, search): (&Rooms, &Search),
+        delivery: &Delivery,
+    ) -> Federation {
+        let (world, delivery) = (self.world.clone(), delivery.clone());
+        Federation::new(FederationDeps {
+            network: network.clone(),
+            rooms: rooms.clone(),
+            accounts: self.accounts.clone(),
+            search: search.clone(),
+            activity: Arc::new(fleeting::Inward { world, delivery }),
+            list: list.clone(),
+        })
+    }
+
+    fn service(&self, federation: &Federation) -> IdentityService {
+        IdentityService::new(ServiceDeps {
+            identity: self.identity.clone(),
+            accounts: self.accounts.clone(),
+            key: Arc::clone(&self.key),
+            homeservers: Arc::new(federation.clone()),
+        })
+    }
+
+    fn admin(
+        &self,
+        config: &Config,
+        (list, jobs): (Option<ListBook>, &Jobs),
+        reloads: &Arc<Reloads>,
+    ) -> Admin {
+        let parts = reloads.parts();
+        let running = chappe_admin::Running {
+            rooms: parts.rooms.clone(),
+            federation: parts.federation.clone(),
+            media: parts.media.clone(),
+            jobs: jobs.clone(),
+            statistics: parts.statistics.clone(),
+            servers_changed: servers_changed(&self.world, &parts.federation),
+            configuration: Arc::clone(reloads) as _,
+            started: self.world.now(),
+        };
         Admin::new(chappe_admin::Deps {
             world: self.world.clone(),
             store: self.store.clone(),
@@ -403,11 +451,7 @@ impl Ground {
             peers: Arc::new(network.clone()),
             services: Arc::new(self.link.clone()),
         };
-        let mut section = config.rooms.clone();
-        // The rules of the State's network go with its profile, whether or not there is something to say about them.
-        section.access =
-            (config.identity.profile == Profile::Agents).then(|| section.access.unwrap_or_default());
-        Rooms::new(deps, section)
+        Rooms::new(deps, sections::rooms(config))
     }
 
     /// This server as an authorization server; log-ins are counted together with those of the client API.
@@ -418,13 +462,7 @@ impl Ground {
         client: &chappe_client_api::Api,
         (service, sso): (&IdentityService, Sso),
     ) -> OAuth {
-        let rates = &config.client.rates;
-        let log_ins = chappe_oauth::LogInCounts {
-            limiter: client.limiter().clone(),
-            by_ip: rates.login_by_ip,
-            by_account: rates.login_by_account,
-            sign_ups: rates.registration,
-        };
+        let log_ins = sections::log_ins(config, client.limiter());
         let rooms = rooms.clone();
         OAuth::new(chappe_oauth::Deps {
             store: self.store.clone(),
@@ -480,13 +518,14 @@ impl Ground {
             server_name: self.server.clone(),
             directory: config.media_dir(),
             remote: Arc::new(network.clone()),
-            inspector: beside::inspector(config, examiner),
+            inspector: beside::inspector(examiner),
         };
         Media::open(deps, config.media.clone()).await.context("opening the media folder")
     }
 }
 
-fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::ServersChanged {
+/// Goes on with another list of servers, and tries those again that something waits for.
+pub(crate) fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::ServersChanged {
     let (tasks, federation) = (world.clone(), federation.clone());
     Box::new(move |patterns: Option<&[String]>| {
         federation.network().allowed().replace(patterns);
@@ -497,19 +536,6 @@ fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::Serv
             }
         });
     })
-}
-
-/// The section of the client API, with the base URL that is said once for all.
-fn client_config(config: &Config) -> chappe_client_api::Config {
-    let mut client = config.client.clone();
-    client.public_base_url.clone_from(&config.public_baseurl);
-    client.account_page = config
-        .oauth
-        .enabled
-        .then(|| format!("{}{}", config.public_baseurl.trim_end_matches('/'), chappe_oauth::ACCOUNT_PATH));
-    client.livekit = config.livekit.is_some();
-    client.identity_service = config.listeners.iter().any(|listener| listener.apis.contains(&Api::Identity));
-    client
 }
 
 /// SMTP and templates with what the files hold that the configuration names.

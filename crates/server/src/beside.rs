@@ -20,10 +20,9 @@ pub(crate) async fn examiner(config: &Config, world: &World, store: &Store) -> R
     Examiner::open(deps, config.scanner.clone()).await.context("opening the scanner's folder")
 }
 
-/// The same as what looks at all media, where that is wanted.
-pub(crate) fn inspector(config: &Config, examiner: Option<&Examiner>) -> Option<Arc<dyn Inspector>> {
-    let examiner = examiner.filter(|_| config.scanner.enforce)?;
-    Some(Arc::new(examiner.clone()))
+/// The same as what looks at all media, while that is wanted.
+pub(crate) fn inspector(examiner: Option<&Examiner>) -> Option<Arc<dyn Inspector>> {
+    Some(Arc::new(examiner?.clone()))
 }
 
 /// The content scanner of clients.
