@@ -2,11 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Jobs, SharedSecret, Statistics};
@@ -15,10 +14,7 @@ use chappe_delivery::Delivery;
 use chappe_federation::{
     Federation, FederationDeps, ListBook, ListDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys,
 };
-use chappe_identity::{
-    Identity, IdentityService, MailConfig, MailSecrets, Post, Renewals, ServerList, ServiceDeps, Site, Smtp,
-    Sso, SsoConfig, SsoDeps, Templates,
-};
+use chappe_identity::{Identity, IdentityService, Renewals, ServerList, ServiceDeps, Site, Sso, SsoDeps};
 use chappe_kv::Db;
 use chappe_media::Media;
 use chappe_oauth::OAuth;
@@ -34,6 +30,7 @@ use ruma::{OwnedServerName, OwnedServerSigningKeyId};
 use crate::{
     beside,
     config::{Api, Config},
+    files::{post, provider_secrets, shared_secret},
     fleeting, observe, registrations,
     reload::{Parts, Reloads},
     sections, signing_key,
@@ -110,6 +107,7 @@ impl House {
         let statistics = beside::statistics(config, (world, store), (&rooms, &media)).await?;
         let parts = Parts {
             world: world.clone(),
+            store: store.clone(),
             accounts: accounts.clone(),
             identity: identity.clone(),
             servers: ground.servers.clone(),
@@ -126,8 +124,7 @@ impl House {
             identity_api: identity_api.clone(),
             statistics: statistics.clone(),
         };
-        let reloads = Arc::new(Reloads::new(parts, config));
-        let admin = ground.admin(config, (list, &jobs), &reloads);
+        let (reloads, admin) = ground.admin(config, parts, (list, &jobs));
         Ok(Self {
             secret: shared_secret(&config.admin)?,
             metrics: observe::metrics_handle()?,
@@ -400,12 +397,14 @@ impl Ground {
         })
     }
 
+    /// What reads the configuration again, and the verbs of the operator.
     fn admin(
         &self,
         config: &Config,
+        parts: Parts,
         (list, jobs): (Option<ListBook>, &Jobs),
-        reloads: &Arc<Reloads>,
-    ) -> Admin {
+    ) -> (Arc<Reloads>, Admin) {
+        let reloads = Arc::new(Reloads::new(parts, config));
         let parts = reloads.parts();
         let running = chappe_admin::Running {
             rooms: parts.rooms.clone(),
@@ -414,10 +413,10 @@ impl Ground {
             jobs: jobs.clone(),
             statistics: parts.statistics.clone(),
             servers_changed: servers_changed(&self.world, &parts.federation),
-            configuration: Arc::clone(reloads) as _,
+            configuration: Arc::clone(&reloads) as _,
             started: self.world.now(),
         };
-        Admin::new(chappe_admin::Deps {
+        let admin = Admin::new(chappe_admin::Deps {
             world: self.world.clone(),
             store: self.store.clone(),
             accounts: self.accounts.clone(),
@@ -427,7 +426,8 @@ impl Ground {
             list,
             places: config.places(),
             running: Some(running),
-        })
+        });
+        (reloads, admin)
     }
 
     fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {
@@ -536,63 +536,4 @@ pub(crate) fn servers_changed(world: &World, federation: &Federation) -> chappe_
             }
         });
     })
-}
-
-/// SMTP and templates with what the files hold that the configuration names.
-pub(crate) fn post(config: &MailConfig) -> Result<Post> {
-    let password = config.password_file.as_ref().map(|file| {
-        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        Ok::<_, anyhow::Error>(text.trim_end_matches(['\r', '\n']).to_owned())
-    });
-    let authority = config
-        .certificate_authority
-        .as_ref()
-        .map(|file| std::fs::read(file).with_context(|| file.display().to_string()));
-    let secrets =
-        MailSecrets { password: password.transpose()?, certificate_authority: authority.transpose()? };
-    let templates = config.templates.as_deref().map(templates).transpose()?;
-    let mailer = Arc::new(Smtp::new(config, secrets).context("`mail`")?);
-    Ok(Post { mailer, templates: templates.unwrap_or_default() })
-}
-
-/// The mails that an operator wrote.
-fn templates(folder: &Path) -> Result<Templates> {
-    let place = || format!("`mail.templates`: {}", folder.display());
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).with_context(place)? {
-        let path = entry.with_context(place)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // Notes beside the mails are left alone.
-        if path.extension().is_some_and(|kind| kind == "txt" || kind == "html") {
-            files.insert(name, std::fs::read_to_string(&path).with_context(|| path.display().to_string())?);
-        }
-    }
-    Templates::new(&files).with_context(place)
-}
-
-/// What the files of secrets hold, by the provider's id.
-pub(crate) fn provider_secrets(config: &SsoConfig) -> Result<BTreeMap<String, String>> {
-    let mut secrets = BTreeMap::new();
-    for provider in &config.providers {
-        let Some(file) = &provider.client_secret_file else { continue };
-        secrets.insert(provider.id.clone(), secret(file)?);
-    }
-    Ok(secrets)
-}
-
-/// What a file of a secret holds.
-pub(crate) fn secret(file: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let secret = text.trim_end_matches(['\r', '\n']).to_owned();
-    ensure!(!secret.is_empty(), "{} is empty", file.display());
-    Ok(secret)
-}
-
-pub(crate) fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {
-    let text = match (&config.registration_shared_secret, &config.registration_shared_secret_file) {
-        (Some(text), _) => text.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file).with_context(|| file.display().to_string())?,
-        (None, None) => return Ok(None),
-    };
-    SharedSecret::new(&text).context("`admin.registration_shared_secret` is empty").map(Some)
 }

@@ -12,7 +12,7 @@ use chappe_scanner::{Examiner, ExaminerDeps, Scanner};
 use chappe_store::Store;
 use chappe_world::World;
 
-use crate::{assemble::secret, config::Config};
+use crate::{config::Config, files::secret};
 
 /// What scans files, if there is something.
 pub(crate) async fn examiner(config: &Config, world: &World, store: &Store) -> Result<Option<Examiner>> {

@@ -6,6 +6,7 @@ mod beside;
 mod cli;
 pub mod config;
 mod connection;
+mod files;
 mod fleeting;
 mod listen;
 pub mod mail_sink;

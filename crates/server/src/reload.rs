@@ -17,13 +17,15 @@ use chappe_oauth::OAuth;
 use chappe_rooms::Rooms;
 use chappe_scanner::Examiner;
 use chappe_search::Search;
+use chappe_store::Store;
 use chappe_world::World;
 use ruma::OwnedServerSigningKeyId;
 use tokio::sync::Mutex;
 
 use crate::{
-    assemble::{post, provider_secrets, servers_changed},
+    assemble::servers_changed,
     config::Config,
+    files::{post, provider_secrets},
     observe, sections,
     serve::rehearse,
     tls::Certificate,
@@ -32,6 +34,7 @@ use crate::{
 /// What goes on with other sections.
 pub(crate) struct Parts {
     pub(crate) world: World,
+    pub(crate) store: Store,
     pub(crate) accounts: Accounts,
     pub(crate) identity: Identity,
     pub(crate) servers: ServerList,
@@ -89,10 +92,16 @@ impl Reloads {
         let secrets = provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;
         let sso = self.parts.sso.reconfigured(config.sso.clone(), secrets);
         let filter = observe::filter(&config.log)?;
-        if config.federation.allow != running.federation.allow {
-            self.parts.admit(&config, &running).await?;
-        }
+        let admitted = if config.federation.allow == running.federation.allow {
+            None
+        } else {
+            Some(self.parts.admitted(&config).await.context("the list of servers")?)
+        };
+        // From here on nothing fails and nothing is waited for.
         self.parts.hand_out(&config, post, sso);
+        if let Some(patterns) = admitted {
+            self.parts.admit(&config, patterns.as_deref());
+        }
         observe::log_by(filter);
         for certificate in self.certificates.get().into_iter().flatten() {
             // Those that the configuration names have just been read: these may be ones that it names no more.
@@ -124,17 +133,15 @@ impl Reload for Reloads {
 }
 
 impl Parts {
-    /// Goes on with another list of servers; with the old one if that fails.
-    async fn admit(&self, config: &Config, running: &Config) -> Result<()> {
+    /// The servers that may take part by a configuration, with those that operators added.
+    async fn admitted(&self, config: &Config) -> Result<Option<Vec<String>>> {
+        let (store, world) = (self.store.clone(), self.world.clone());
+        Ok(ServerList::new(store, world, config.federation.allow.clone()).patterns().await?)
+    }
+
+    fn admit(&self, config: &Config, patterns: Option<&[String]>) {
         self.servers.reconfigure(config.federation.allow.clone());
-        match self.servers.patterns().await {
-            Ok(patterns) => servers_changed(&self.world, &self.federation)(patterns.as_deref()),
-            Err(error) => {
-                self.servers.reconfigure(running.federation.allow.clone());
-                return Err(error).context("the list of servers");
-            }
-        }
-        Ok(())
+        servers_changed(&self.world, &self.federation)(patterns);
     }
 
     fn hand_out(&self, config: &Config, post: Option<Post>, sso: Sso) {

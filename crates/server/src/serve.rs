@@ -21,8 +21,9 @@ use tokio::{
 
 use crate::{
     admin_socket,
-    assemble::{self, House},
+    assemble::House,
     config::Config,
+    files,
     listen::{Door, Doorman},
     observe,
     places::Places,
@@ -148,12 +149,12 @@ pub(crate) fn rehearse(config: &Config) -> Result<()> {
         let key = format!("`outbound.{}`", error.key());
         anyhow::Error::from(error).context(key)
     })?;
-    config.mail.as_ref().map(assemble::post).transpose().context("`mail`")?;
+    config.mail.as_ref().map(files::post).transpose().context("`mail`")?;
     registrations::read(config)?;
-    assemble::provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;
-    assemble::shared_secret(&config.admin).context("`admin.registration_shared_secret_file`")?;
+    files::provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;
+    files::shared_secret(&config.admin).context("`admin.registration_shared_secret_file`")?;
     if let Some(livekit) = &config.livekit {
-        assemble::secret(&livekit.api_secret_file).context("`livekit.api_secret_file`")?;
+        files::secret(&livekit.api_secret_file).context("`livekit.api_secret_file`")?;
     }
     Ok(())
 }
