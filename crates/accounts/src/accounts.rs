@@ -7,9 +7,9 @@ use std::{
 
 use chappe_rules::appservice::Registrations;
 use chappe_store::Store;
-use chappe_world::World;
+use chappe_world::{Live, World};
 use ruma::{OwnedServerName, ServerName, UserId};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
     AccountsConfig,
@@ -36,7 +36,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) world: World,
     pub(crate) server_name: OwnedServerName,
-    pub(crate) config: AccountsConfig,
+    config: Live<AccountsConfig>,
     pub(crate) cache: TokenCache,
     pub(crate) sessions: Sessions,
     pub(crate) guesses: Guesses,
@@ -71,7 +71,7 @@ impl Accounts {
             store,
             world,
             server_name,
-            config,
+            config: Live::new(config),
             cache,
             sessions,
             guesses: Guesses::default(),
@@ -95,9 +95,24 @@ impl Accounts {
         user.server_name() == self.inner.server_name
     }
 
-    /// The section this was built with.
-    pub fn config(&self) -> &AccountsConfig {
-        &self.inner.config
+    /// The section as it is now.
+    pub fn config(&self) -> Arc<AccountsConfig> {
+        self.inner.config.get()
+    }
+
+    /// Goes on with another section. How many passwords are hashed at a time stays as it is.
+    pub fn reconfigure(&self, config: AccountsConfig) {
+        let had = self.config();
+        let ends_otherwise = had.validity != config.validity;
+        self.inner.config.set(config);
+        if ends_otherwise {
+            self.inner.cache.forget_all();
+        }
+    }
+
+    /// Tells of other sections from now on.
+    pub fn reconfigured(&self) -> watch::Receiver<()> {
+        self.inner.config.changes()
     }
 
     /// A view of this moment, for functions that take one. Short-lived: never kept across a wait for the network.

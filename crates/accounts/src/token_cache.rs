@@ -73,4 +73,11 @@ impl TokenCache {
     pub(crate) fn forget(&self, user: &UserId) {
         self.slot(user).fetch_add(1, Ordering::SeqCst);
     }
+
+    /// Voids everything.
+    pub(crate) fn forget_all(&self) {
+        for version in &self.versions {
+            version.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 }

@@ -267,7 +267,8 @@ impl Accounts {
 
     /// The distances from the end at which mails go out, in milliseconds.
     fn distances(&self) -> impl Iterator<Item = u64> {
-        self.config().validity.mail_days_before.iter().map(|days| u64::from(*days) * DAY_MS)
+        let days = self.config().validity.mail_days_before.clone();
+        days.into_iter().map(|days| u64::from(days) * DAY_MS)
     }
 
     /// When an account that ends at `ends` is to be looked at next.

@@ -25,10 +25,10 @@ pub use self::{
     network_file::ListFile,
     pictures::pictures,
     register::{SharedSecret, register_routes},
-    run::{Admin, Answer, Deps, RUN_PATH, Running, ServersChanged, socket_routes},
+    run::{Admin, Answer, Changes, Deps, RUN_PATH, Reload, Running, ServersChanged, socket_routes},
     statistics::{Grouping, Statistics, StatisticsConfig, StatisticsDeps},
     verb::{
-        Audit as AuditVerb, Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Network, Notices,
-        Reports, Rooms, Servers, Stats, Tokens, Users, Verb,
+        Audit as AuditVerb, Configuration, Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Network,
+        Notices, Reports, Rooms, Servers, Stats, Tokens, Users, Verb,
     },
 };

@@ -1,6 +1,7 @@
 //! Running verbs: what each one does, whoever asks and however.
 
 mod audit;
+mod configuration;
 mod destinations;
 mod domains;
 mod jobs;
@@ -27,6 +28,7 @@ use ruma::{OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use self::configuration::{Changes, Reload};
 pub(crate) use self::{media::quarantine_room, users::user_id};
 use crate::{Error, Jobs, Note, Places, Statistics, Verb, backup};
 
@@ -72,6 +74,8 @@ pub struct Running {
     pub statistics: Statistics,
     /// Is told the new list of servers; `None` is every server.
     pub servers_changed: ServersChanged,
+    /// Reads the configuration again.
+    pub configuration: Arc<dyn Reload>,
     /// When the server started, in milliseconds since 1970.
     pub started: u64,
 }
@@ -147,6 +151,7 @@ impl Admin {
             Verb::Notices(verb) => notices::run(&self.deps, verb).await,
             Verb::Jobs(verb) => jobs::run(&self.deps, verb).await,
             Verb::Audit(verb) => audit::run(&self.deps, verb).await,
+            Verb::Config(verb) => configuration::run(&self.deps, verb).await,
             Verb::Stats(verb) => stats::run(&self.deps, verb).await,
             Verb::Backup { folder } => self.backup(folder).await,
             Verb::Status => self.status().await,

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use chappe_media::Media;
 use chappe_rooms::{Rooms, View};
 use chappe_store::{Cursors, Entry, EventNum, LogEntry, Position, Reader, RoomNid, Store, Tx};
-use chappe_world::World;
+use chappe_world::{Live, World};
 use ruma::{OwnedServerName, OwnedUserId, ServerName};
 use serde::{Deserialize, Serialize};
 
@@ -77,15 +77,24 @@ pub struct Statistics(Arc<Inner>);
 
 struct Inner {
     deps: StatisticsDeps,
-    config: StatisticsConfig,
+    config: Live<StatisticsConfig>,
 }
 
 impl Statistics {
     /// Statistics over these, of what happens from the first time on. [`Statistics::run`] counts.
     pub async fn open(deps: StatisticsDeps, config: StatisticsConfig) -> Result<Self, Error> {
-        let opened = Self(Arc::new(Inner { deps, config }));
+        let opened = Self(Arc::new(Inner { deps, config: Live::new(config) }));
         opened.begin().await?;
         Ok(opened)
+    }
+
+    /// Goes on with another section; what it wants no more is forgotten within a minute.
+    pub fn reconfigure(&self, config: StatisticsConfig) {
+        self.0.config.set(config);
+    }
+
+    fn config(&self) -> Arc<StatisticsConfig> {
+        self.0.config.get()
     }
 
     /// Takes hold of the log, or lets go of it and forgets what was counted.
@@ -107,7 +116,7 @@ impl Statistics {
     }
 
     fn is_on(&self) -> bool {
-        self.0.config.keep_days > 0
+        self.config().keep_days > 0
     }
 
     fn server(&self) -> &ServerName {
@@ -130,6 +139,7 @@ impl Statistics {
 
     /// Counts what there is to count; at the beginning of a day, how things stand as well.
     async fn round(&self) -> Result<(), Error> {
+        self.begin().await?;
         let mut left = if self.is_on() { TRIES } else { return Ok(()) };
         loop {
             match self.count_all().await {
@@ -152,7 +162,7 @@ impl Statistics {
         let Some(from) = reader.get::<Cursors>(&name).await? else { return Ok(false) };
         let entries = reader.log_after(Position(from), BATCH).await?;
         let Some(last) = entries.last().map(|entry| entry.position) else { return Ok(false) };
-        let (mut sums, mut tx) = (Sums::new(self.0.config.smallest_group), Tx::new());
+        let (mut sums, mut tx) = (Sums::new(self.config().smallest_group), Tx::new());
         self.count(&reader, entries, &mut sums).await?;
         sums.draft(&reader, &mut tx).await?;
         tx.expect::<Cursors>(&name, Some(&from)).put::<Cursors>(&name, &last.0);
@@ -218,7 +228,7 @@ impl Statistics {
         (at, kind): (u64, &str),
     ) -> Result<(), Error> {
         let day = (at / DAY_MS).min(self.today());
-        if self.today() - day > u64::from(self.0.config.keep_days) {
+        if self.today() - day > u64::from(self.config().keep_days) {
             return Ok(());
         }
         if let Some(domain) = people.domain(reader, &user, self.server()).await? {

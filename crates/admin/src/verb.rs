@@ -52,6 +52,9 @@ pub enum Verb {
     /// What administrators did, and what came of it
     #[command(subcommand)]
     Audit(Audit),
+    /// The configuration of the running server
+    #[command(subcommand)]
+    Config(Configuration),
     /// How much happened, by day, domain and kind; nothing about small groups
     Stats(Stats),
     /// Copy database, media and signing key into a new folder, without a pause; `chappe restore` puts them back
@@ -414,6 +417,14 @@ pub enum Notices {
 pub enum Jobs {
     /// Show them, with what came of those that ended lately
     List,
+}
+
+/// `chappe admin config`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Configuration {
+    /// Read the configuration again, as `SIGHUP` does, and say which changed keys hold now and which from the next start on
+    Reload,
 }
 
 /// `chappe admin stats`.

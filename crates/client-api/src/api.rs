@@ -13,7 +13,7 @@ use chappe_rooms::Rooms;
 use chappe_scanner::Scanner;
 use chappe_search::Search;
 use chappe_web::RateLimiter;
-use chappe_world::World;
+use chappe_world::{Live, World};
 
 use crate::Config;
 
@@ -53,19 +53,27 @@ pub struct Api(Arc<Inner>);
 
 struct Inner {
     deps: Deps,
-    config: Arc<Config>,
+    config: Live<Config>,
+    sso: Live<Sso>,
     limiter: RateLimiter,
 }
 
 impl Api {
     /// Ties the domain to the router.
     pub fn new(deps: Deps) -> Self {
-        let config = Arc::new(deps.config.clone());
-        Self(Arc::new(Inner { deps, config, limiter: RateLimiter::default() }))
+        let config = Live::new(deps.config.clone());
+        let sso = Live::new(deps.sso.clone());
+        Self(Arc::new(Inner { deps, config, sso, limiter: RateLimiter::default() }))
     }
 }
 
 impl Api {
+    /// Goes on with another section and other identity providers.
+    pub fn reconfigure(&self, config: Config, sso: Sso) {
+        self.0.config.set(config);
+        self.0.sso.set(sso);
+    }
+
     /// What is counted here, for others who count the same actions.
     pub fn limiter(&self) -> &RateLimiter {
         &self.0.limiter
@@ -92,7 +100,6 @@ parts! {
     World: deps.world;
     Accounts: deps.accounts;
     IdentityService: deps.service;
-    Sso: deps.sso;
     Rooms: deps.rooms;
     Delivery: deps.delivery;
     Services: deps.services;
@@ -101,8 +108,21 @@ parts! {
     Option<Calls>: deps.calls;
     Search: deps.search;
     Arc<dyn RemoteUsers>: deps.remote;
-    Arc<Config>: config;
     RateLimiter: limiter;
+}
+
+/// The section as it is now: a request goes on with it to its end.
+impl FromRef<Api> for Arc<Config> {
+    fn from_ref(api: &Api) -> Self {
+        api.0.config.get()
+    }
+}
+
+/// The identity providers as they are now.
+impl FromRef<Api> for Sso {
+    fn from_ref(api: &Api) -> Self {
+        (*api.0.sso.get()).clone()
+    }
 }
 
 impl FromRef<Api> for Identity {

@@ -29,7 +29,7 @@ use std::{
 use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
 use chappe_store::{Reader, Store};
-use chappe_world::World;
+use chappe_world::{Live, World};
 use ruma::UserId;
 
 pub use self::{
@@ -70,7 +70,7 @@ struct Inner {
     world: World,
     accounts: Accounts,
     rooms: Rooms,
-    config: Config,
+    config: Live<Config>,
     wake: Arc<wake::Wake>,
     typing: Arc<Typing>,
     presence: Arc<Presence>,
@@ -87,10 +87,11 @@ impl Delivery {
     /// Starts following the log.
     pub fn new(deps: Deps, config: Config) -> Self {
         let Deps { store, world, accounts, rooms } = deps;
+        let config = Live::new(config);
         let epoch = world.random() & 0xffff_ffff;
         let wake = Arc::new(wake::Wake::new(store.clone(), world.clone(), *store.visible().borrow()));
         let typing = Arc::new(Typing::new(wake.clone(), world.clone(), epoch));
-        let presence = Arc::new(Presence::new(wake.clone(), store.clone(), world.clone(), &config));
+        let presence = Arc::new(Presence::new(wake.clone(), store.clone(), world.clone(), config.clone()));
         wake.follow();
         typing.expire();
         presence.expire();
@@ -113,6 +114,11 @@ impl Delivery {
         }));
         push::follow(delivery.clone());
         delivery
+    }
+
+    /// Goes on with another section.
+    pub fn reconfigure(&self, config: Config) {
+        self.0.config.set(config);
     }
 
     /// What a user has set that bears on everything they are told.

@@ -90,7 +90,7 @@ impl Delivery {
             return Err(Error::BadToken);
         }
         let nid = self.looked_into(actor, room).await?.nid;
-        let longest = Duration::from_secs(self.0.config.longest_wait_seconds);
+        let longest = Duration::from_secs(self.0.config.get().longest_wait_seconds);
         let deadline = self.0.world.instant() + timeout.min(longest);
         let peek = self.0.wake.peeks.enter(nid);
         let mut over = timeout.is_zero();

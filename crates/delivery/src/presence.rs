@@ -10,7 +10,7 @@ use chappe_store::{
     Membership, Reader, RoomNid, Store,
     members::{RoomMembers, RoomServers},
 };
-use chappe_world::World;
+use chappe_world::{Live, World};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, OwnedUserId, UserId, presence::PresenceState as Is};
 use serde_json::value::{RawValue, to_raw_value};
@@ -107,24 +107,21 @@ pub struct Presence {
     wake: Arc<Wake>,
     store: Store,
     world: World,
-    enabled: bool,
-    idle: Duration,
+    config: Live<Config>,
     users: Mutex<Users>,
     changes: broadcast::Sender<(OwnedUserId, PresenceState)>,
     news: broadcast::Sender<(OwnedUserId, PresenceState)>,
 }
 
 impl Presence {
-    pub(crate) fn new(wake: Arc<Wake>, store: Store, world: World, config: &Config) -> Self {
-        let idle = Duration::from_secs(config.idle_seconds);
+    pub(crate) fn new(wake: Arc<Wake>, store: Store, world: World, config: Live<Config>) -> Self {
         let (changes, news) = (broadcast::Sender::new(QUEUE), broadcast::Sender::new(QUEUE));
-        let (enabled, users) = (config.presence, Mutex::default());
-        Self { wake, store, world, enabled, idle, users, changes, news }
+        Self { wake, store, world, config, users: Mutex::default(), changes, news }
     }
 
     /// Whether presence is kept at all.
     pub fn is_enabled(&self) -> bool {
-        self.enabled
+        self.config.get().presence
     }
 
     /// What is known of a user; `None` when nothing is.
@@ -157,7 +154,7 @@ impl Presence {
 
     /// A local user's device syncs, in this state.
     pub(crate) async fn synced(&self, user: &UserId, state: &Is) -> Result<(), Error> {
-        if !self.enabled || *state == Is::Offline {
+        if !self.is_enabled() || *state == Is::Offline {
             return Ok(());
         }
         let now = self.world.instant();
@@ -190,12 +187,13 @@ impl Presence {
         now: PresenceState,
         (local, by_sync): (bool, bool),
     ) -> Result<(), Error> {
-        if self.enabled && !local {
+        let enabled = self.is_enabled();
+        if enabled && !local {
             // Nobody listening is fine here as well.
             let _ = self.news.send((user.to_owned(), now.clone()));
         }
         // Of other servers' users those are remembered whom somebody here can see: the rest may not even exist.
-        if !self.enabled {
+        if !enabled {
             return Ok(());
         }
         if !local && self.wake.sharing_room(&self.store.read(), user).await?.is_empty() {
@@ -322,9 +320,6 @@ impl Presence {
 
     /// Starts the task that notices who has gone; it ends with the world.
     pub(crate) fn expire(self: &Arc<Self>) {
-        if !self.enabled {
-            return;
-        }
         let presence = self.clone();
         drop(self.world.spawn("delivery-presence", async move {
             let mut sweep = presence.world.interval(SWEEP);
@@ -341,6 +336,11 @@ impl Presence {
     }
 
     async fn look_through(&self) -> Result<(), Error> {
+        if !self.is_enabled() {
+            // It may just have been switched off.
+            *self.users.lock() = Users::default();
+            return Ok(());
+        }
         for (user, presence, sequence) in self.gone() {
             self.announce(&user, presence, true, sequence).await?;
         }
@@ -349,12 +349,12 @@ impl Presence {
 
     /// Notes who has gone or fallen idle.
     fn gone(&self) -> Vec<(OwnedUserId, PresenceState, u64)> {
-        let now = self.world.instant();
+        let (now, idle_after) = (self.world.instant(), Duration::from_secs(self.config.get().idle_seconds));
         let mut users = self.users.lock();
         let mut changed = Vec::new();
         for (user, known) in users.known.iter().filter(|(_, known)| known.local) {
             let gone = now.saturating_duration_since(known.synced) > GONE;
-            let idle = now.saturating_duration_since(known.now.last_active) > self.idle;
+            let idle = now.saturating_duration_since(known.now.last_active) > idle_after;
             let state = match known.now.state {
                 Is::Online | Is::Unavailable if gone => Is::Offline,
                 Is::Online if idle => Is::Unavailable,

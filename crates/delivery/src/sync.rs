@@ -252,7 +252,7 @@ impl Delivery {
     }
 
     async fn wait(&self, request: &SyncRequest, signal: &Signal) -> Result<Delta, Error> {
-        let longest = Duration::from_secs(self.0.config.longest_wait_seconds);
+        let longest = Duration::from_secs(self.0.config.get().longest_wait_seconds);
         let deadline = self.0.world.instant() + request.timeout.min(longest);
         let mut seen = request.since.map(|since| self.of_this_process(since));
         let mut over = request.timeout.is_zero();

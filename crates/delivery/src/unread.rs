@@ -115,7 +115,7 @@ impl Delivery {
         if let Some(known) = known.as_ref().filter(|known| known.next == end) {
             return Ok(unread(&known.tally.counts));
         }
-        let limit = i64::try_from(self.0.config.unread_limit).unwrap_or(i64::MAX);
+        let limit = i64::try_from(self.0.config.get().unread_limit).unwrap_or(i64::MAX);
         let beginning = read.oldest_unread().max(end.saturating_sub(limit)).max(1);
         let mut tally = known.as_ref().map(|known| known.tally.clone()).unwrap_or_default();
         let start = known.as_ref().map_or(beginning, |known| known.next);

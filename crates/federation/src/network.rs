@@ -7,7 +7,7 @@ use chappe_rooms::PeerError;
 use chappe_rules::build::SigningKey;
 use chappe_store::Store;
 use chappe_web::{Error, Rate, RateLimiter};
-use chappe_world::{Body, Limits, World};
+use chappe_world::{Body, Limits, Live, World};
 use http::{HeaderValue, StatusCode, header};
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName, UInt,
@@ -61,7 +61,7 @@ struct Inner {
     store: Store,
     server: OwnedServerName,
     key: Arc<SigningKey>,
-    config: Config,
+    config: Live<Config>,
     allowed: AllowList,
     link: Link,
     pins: Pins,
@@ -98,7 +98,7 @@ impl Network {
             store,
             server,
             key,
-            config,
+            config: Live::new(config),
             allowed,
             link,
             pins,
@@ -150,8 +150,15 @@ impl Network {
         &self.0.store
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.0.config
+    /// The section as it is now.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.0.config.get()
+    }
+
+    /// Goes on with another section, as far as it is read when it is needed: rates, lifetimes, times to wait for an answer. Who
+    /// is talked with is said by [`Network::allowed`].
+    pub fn reconfigure(&self, config: Config) {
+        self.0.config.set(config);
     }
 
     /// Counts what somebody asks of this server; 429 when it is too much.
@@ -161,7 +168,7 @@ impl Network {
 
     /// The document that tells other servers our keys.
     pub(crate) fn own_keys(&self) -> CanonicalJsonObject {
-        own_document(&self.0.server, &self.0.key, &self.0.config, self.now())
+        own_document(&self.0.server, &self.0.key, &self.config(), self.now())
     }
 
     /// Adds our signature to what we vouch for.
@@ -180,12 +187,12 @@ impl Network {
 
     /// A usual request: short, and not sent to a server that is being waited for.
     pub(crate) fn brief(&self) -> Call {
-        Call::within(self.0.config.timeout(), MAX_BYTES)
+        Call::within(self.config().timeout(), MAX_BYTES)
     }
 
     /// A request that makes the other server work, or whose answer holds the state of a room.
     pub(crate) fn long(&self) -> Call {
-        Call::within(self.0.config.long_timeout(), MAX_STATE_BYTES)
+        Call::within(self.config().long_timeout(), MAX_STATE_BYTES)
     }
 
     /// A question about the state of a room that a received event raised.

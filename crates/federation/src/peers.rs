@@ -55,7 +55,7 @@ impl Peers for Network {
         let ours = wanted.remove(self.server()).is_some();
         let mut known = self.keys().for_events(&wanted, at.get().into()).await;
         if ours {
-            known.insert(self.server().to_owned(), old_keys(self.config()));
+            known.insert(self.server().to_owned(), old_keys(&self.config()));
         }
         known
     }

@@ -6,6 +6,7 @@ use axum::extract::FromRef;
 use chappe_federation::Network;
 use chappe_identity::{Identity, IdentityService};
 use chappe_web::RateLimiter;
+use chappe_world::Live;
 
 use crate::Config;
 
@@ -27,17 +28,24 @@ pub struct Api(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     deps: Deps,
+    config: Live<Config>,
     limiter: RateLimiter,
 }
 
 impl Api {
     /// Ties the identity service to the router.
     pub fn new(deps: Deps) -> Self {
-        Self(Arc::new(Inner { deps, limiter: RateLimiter::default() }))
+        let config = Live::new(deps.config.clone());
+        Self(Arc::new(Inner { deps, config, limiter: RateLimiter::default() }))
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.0.deps.config
+    /// Goes on with another section.
+    pub fn reconfigure(&self, config: Config) {
+        self.0.config.set(config);
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.0.config.get()
     }
 
     pub(crate) fn limiter(&self) -> &RateLimiter {

@@ -67,5 +67,5 @@ pub(crate) fn failed(identity: &Identity, language: Language) -> Response {
 }
 
 fn shown(status: StatusCode, what: &Page<'_>, language: Language, identity: &Identity) -> Response {
-    chappe_web::Page { status, html: page(what, language, identity.service_name()) }.into_response()
+    chappe_web::Page { status, html: page(what, language, &identity.service_name()) }.into_response()
 }

@@ -30,7 +30,7 @@ pub use chappe_store::{
     identity::Purpose,
     identity_service::{Binding, MapPattern, MapTarget},
 };
-use chappe_world::World;
+use chappe_world::{Live, World};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 
 use self::throttle::Throttle;
@@ -109,12 +109,12 @@ pub struct Identity {
 struct Inner {
     store: Store,
     world: World,
-    mailer: Option<Arc<dyn Mailer>>,
-    config: Config,
+    mailer: Live<Option<Arc<dyn Mailer>>>,
+    config: Live<Config>,
     site: Site,
     allow_list: AllowList,
     map: MapBook,
-    templates: Templates,
+    templates: Live<Templates>,
     per_address: Throttle<Email>,
     per_ip: Throttle<u64>,
 }
@@ -139,13 +139,33 @@ impl Identity {
     ) -> Result<Self, Error> {
         let allow_list = AllowList::open(store.clone(), world.clone()).await?;
         let map = MapBook::open(store.clone()).await?;
-        let (mailer, templates) = post.map_or((None, None), |post| (Some(post.mailer), Some(post.templates)));
-        let templates = templates.unwrap_or_default();
-        let per_address = Throttle::new(config.mails_per_address);
-        let per_ip = Throttle::new(config.mails_per_ip);
-        let inner =
-            Inner { store, world, mailer, config, site, allow_list, map, templates, per_address, per_ip };
+        let (mailer, templates) = sending(post);
+        let inner = Inner {
+            store,
+            world,
+            mailer: Live::new(mailer),
+            config: Live::new(config),
+            site,
+            allow_list,
+            map,
+            templates: Live::new(templates),
+            per_address: Throttle::default(),
+            per_ip: Throttle::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Goes on with another way of mailing and another section.
+    pub fn reconfigure(&self, post: Option<Post>, config: Config) {
+        let (mailer, templates) = sending(post);
+        self.inner.mailer.set(mailer);
+        self.inner.templates.set(templates);
+        self.inner.config.set(config);
+    }
+
+    /// The section as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        self.inner.config.get()
     }
 
     /// The allow-list.
@@ -165,23 +185,23 @@ impl Identity {
 
     /// Whether addresses can be validated at all.
     pub fn sends_mail(&self) -> bool {
-        self.inner.mailer.is_some()
+        self.inner.mailer.get().is_some()
     }
 
     /// What the service is called in mails and pages.
-    pub fn service_name(&self) -> &str {
-        let name = self.inner.config.service_name.as_str();
-        if name.is_empty() { self.inner.site.server_name.as_str() } else { name }
+    pub fn service_name(&self) -> String {
+        let name = self.config().service_name.clone();
+        if name.is_empty() { self.inner.site.server_name.to_string() } else { name }
     }
 
     /// The language of pages for a client that asks for none.
     pub fn language(&self) -> Language {
-        self.inner.config.language
+        self.config().language
     }
 
     /// Whether account names follow from addresses, so that a `username` of the client is ignored.
     pub fn names_accounts(&self) -> bool {
-        self.inner.config.profile == Profile::Agents
+        self.config().profile == Profile::Agents
     }
 
     /// The names that follow from an address (profile `agents`); up to 1,000 user ids to try.
@@ -203,7 +223,7 @@ impl Identity {
         if self.names_accounts() && !map.is_empty() {
             return self.check_mapped(email, &map).await;
         }
-        let allowed = match self.inner.config.addresses {
+        let allowed = match self.config().addresses {
             Addresses::Any => true,
             Addresses::Listed => self.inner.allow_list.check(email).is_some(),
         };
@@ -220,7 +240,7 @@ impl Identity {
         };
         // Whoever has an account was let in already.
         if target.requires_invite && !self.is_invited(email).await? && self.owner(email).await?.is_none() {
-            return Err(Error::InvitationMissing { service: self.service_name().to_owned() });
+            return Err(Error::InvitationMissing { service: self.service_name() });
         }
         Ok(())
     }
@@ -232,6 +252,11 @@ impl Identity {
         let user = |id| UserId::parse(id).map_err(|_| chappe_store::Error::Corrupt("owner of an address"));
         Ok(owner.map(user).transpose()?)
     }
+}
+
+/// What mails with, and in which words.
+fn sending(post: Option<Post>) -> (Option<Arc<dyn Mailer>>, Templates) {
+    post.map_or_else(Default::default, |post| (Some(post.mailer), post.templates))
 }
 
 impl std::fmt::Debug for Identity {

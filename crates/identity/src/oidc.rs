@@ -117,7 +117,7 @@ pub struct SsoDeps {
     pub secrets: BTreeMap<String, String>,
 }
 
-/// Single sign-on: a handle, clones share it.
+/// Single sign-on by the providers of one section: a handle, clones share it.
 #[derive(Clone)]
 pub struct Sso {
     inner: Arc<Inner>,
@@ -130,13 +130,27 @@ struct Inner {
     providers: Vec<Provider>,
     trusted: Vec<Trusted>,
     callback: String,
-    seal: Seal,
-    used: Used,
+    seal: Arc<Seal>,
+    used: Arc<Used>,
 }
 
 impl Sso {
     /// Single sign-on by the providers of the configuration. Nothing is fetched yet.
     pub fn new(deps: SsoDeps) -> Self {
+        let (seal, used) = (Arc::new(Seal::new(&deps.world)), Arc::new(Used::default()));
+        Self::with(deps, seal, used)
+    }
+
+    /// The same by another section and its secrets. Whoever is on the way to a provider that is still there gets back.
+    #[must_use]
+    pub fn reconfigured(&self, config: SsoConfig, secrets: BTreeMap<String, String>) -> Self {
+        let Inner { world, accounts, service, seal, used, .. } = &*self.inner;
+        let (world, accounts, service) = (world.clone(), accounts.clone(), service.clone());
+        let deps = SsoDeps { world, accounts, service, config, secrets };
+        Self::with(deps, Arc::clone(seal), Arc::clone(used))
+    }
+
+    fn with(deps: SsoDeps, seal: Arc<Seal>, used: Arc<Used>) -> Self {
         let SsoDeps { world, accounts, service, config, mut secrets } = deps;
         let base = service.identity().site().public_baseurl.trim_end_matches('/');
         let callback = format!("{base}{SSO_CALLBACK_PATH}");
@@ -146,7 +160,6 @@ impl Sso {
         };
         let providers = config.providers.into_iter().map(provider).collect();
         let trusted = config.trusted_clients.iter().filter_map(|text| Trusted::parse(text)).collect();
-        let (seal, used) = (Seal::new(&world), Used::default());
         let inner = Inner { world, accounts, service, providers, trusted, callback, seal, used };
         Self { inner: Arc::new(inner) }
     }

@@ -88,10 +88,10 @@ impl Renewals {
         let ending = Ending { date: moment(reminder.ends), days: left.div_ceil(DAY_MS), code };
         let (mut sent, mut failed) = (false, None);
         for to in addresses {
-            let written = identity.inner.templates.write(&Letter {
+            let written = identity.inner.templates.get().write(&Letter {
                 occasion: Occasion::Ending,
                 language: identity.language(),
-                service: identity.service_name(),
+                service: &identity.service_name(),
                 to,
                 link: &link,
                 inviter: "",
@@ -117,19 +117,26 @@ impl Renewals {
             Some(Renewed::Before) => ("account_previously_renewed", Page::RenewedBefore),
             None => ("invalid_token", Page::NotRenewed),
         };
-        let service = self.identity.service_name();
-        let written = self.identity.inner.templates.page(name, language, service, &date);
+        let service = &self.identity.service_name();
+        let written = self.identity.inner.templates.get().page(name, language, service, &date);
         written.unwrap_or_else(|| page(&shown, language, service))
     }
 
     /// Looks who is due, again and again, until the world stops.
     pub async fn run(&self) {
-        let round = || async {
+        let world = &self.identity.inner.world;
+        let (mut rounds, mut news) = (world.interval(ROUND), self.accounts.reconfigured());
+        loop {
+            tokio::select! {
+                biased;
+                () = world.stopping() => break,
+                _ = rounds.tick() => {}
+                _ = news.changed() => {}
+            }
             if let Err(error) = self.round().await {
                 tracing::warn!(%error, "the ends of accounts are looked at again in a while");
             }
-        };
-        self.identity.inner.world.every(ROUND, round).await;
+        }
     }
 
     async fn round(&self) -> Result<(), RenewalError> {

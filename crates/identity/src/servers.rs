@@ -4,7 +4,7 @@ use chappe_store::{
     Direction, Json, Store, Tx,
     identity::{AllowRule, AllowedServers},
 };
-use chappe_world::World;
+use chappe_world::{Live, World};
 use ruma::ServerName;
 
 use crate::{Error, email::is_domain};
@@ -17,7 +17,7 @@ const MANY: usize = 100_000;
 pub struct ServerList {
     store: Store,
     world: World,
-    configured: Option<Vec<String>>,
+    configured: Live<Option<Vec<String>>>,
 }
 
 /// A server, or all servers under a domain, that may take part.
@@ -32,7 +32,12 @@ pub struct ListedServer {
 impl ServerList {
     /// The list over what the configuration says: `None` is every server, and then nothing can be added.
     pub fn new(store: Store, world: World, configured: Option<Vec<String>>) -> Self {
-        Self { store, world, configured }
+        Self { store, world, configured: Live::new(configured) }
+    }
+
+    /// Goes on with another list of the configuration; what operators added stays.
+    pub fn reconfigure(&self, configured: Option<Vec<String>>) {
+        self.configured.set(configured);
     }
 
     /// All patterns; `None` when every server may take part.
@@ -43,7 +48,7 @@ impl ServerList {
 
     /// The list; `None` when every server may take part.
     pub async fn list(&self) -> Result<Option<Vec<ListedServer>>, Error> {
-        let Some(configured) = &self.configured else { return Ok(None) };
+        let Some(configured) = &*self.configured.get() else { return Ok(None) };
         let listed = |pattern: &String| ListedServer { pattern: pattern.clone(), configured: true };
         let mut list: Vec<_> = configured.iter().map(listed).collect();
         let rows = self.store.read().scan::<AllowedServers>(&(), Direction::Forward, MANY).await?;
@@ -65,7 +70,8 @@ impl ServerList {
     /// Removes what [`ServerList::allow`] added; `false` when it was not there.
     pub async fn deny(&self, pattern: &str) -> Result<bool, Error> {
         let pattern = self.closed(pattern)?;
-        if self.configured.iter().flatten().any(|configured| configured.eq_ignore_ascii_case(&pattern)) {
+        if self.configured.get().iter().flatten().any(|configured| configured.eq_ignore_ascii_case(&pattern))
+        {
             return Err(Error::Configured(pattern));
         }
         let found = self.store.read().get::<AllowedServers>(&pattern).await?;
@@ -81,7 +87,7 @@ impl ServerList {
 
     /// The pattern in lower case, if there is a list to change and it is one.
     fn closed(&self, pattern: &str) -> Result<String, Error> {
-        if self.configured.is_none() {
+        if self.configured.get().is_none() {
             return Err(Error::OpenFederation);
         }
         let pattern = pattern.to_ascii_lowercase();

@@ -34,7 +34,7 @@ pub use self::{
     network::{ForeignInvite, Message},
     peppers::lookup_hash,
 };
-use crate::{Email, Error, Identity, Purpose, ServiceConfig, throttle::Throttle};
+use crate::{Config, Email, Error, Identity, Purpose, throttle::Throttle};
 
 /// How often an operation starts again when another writer was first.
 const TRIES: usize = 20;
@@ -144,7 +144,7 @@ impl IdentityService {
     /// The identity service, not yet at work.
     pub fn new(deps: ServiceDeps) -> Self {
         let ServiceDeps { identity, accounts, key, homeservers } = deps;
-        let per_sender = Throttle::new(identity.inner.config.service.invites_per_sender);
+        let per_sender = Throttle::default();
         let key = key.derived("identity service");
         let (greeted, work) = (Mutex::default(), Notify::new());
         Self { inner: Arc::new(Inner { identity, accounts, key, homeservers, per_sender, greeted, work }) }
@@ -155,14 +155,14 @@ impl IdentityService {
         &self.inner.identity
     }
 
-    /// The section this was built with.
-    pub fn config(&self) -> &ServiceConfig {
-        &self.inner.identity.inner.config.service
+    /// The section `[identity]` as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        self.inner.identity.config()
     }
 
     /// Whether the address of a new account is bound to it.
     pub fn binds_new_accounts(&self) -> bool {
-        self.config().bind_new_accounts.unwrap_or(self.inner.identity.names_accounts())
+        self.config().service.bind_new_accounts.unwrap_or(self.inner.identity.names_accounts())
     }
 
     /// Whether a client means this identity service by `id_server`: a host name, with a port where it is not 443.
@@ -178,8 +178,8 @@ impl IdentityService {
             let host = url.host_str()?.to_owned();
             Some(url.port().map_or(host.clone(), |port| format!("{host}:{port}")))
         });
-        let configured = self.config().names.iter().cloned();
-        configured.chain(own).chain([site.server_name.to_string()]).collect()
+        let configured = self.config().service.names.clone();
+        configured.into_iter().chain(own).chain([site.server_name.to_string()]).collect()
     }
 
     /// The identity server that `requester` names, with the requester's access token for it.
@@ -218,7 +218,7 @@ impl IdentityService {
         if !plain || id_server.contains(['/', '\\', '?', '#', '@']) {
             return Err(WRONG);
         }
-        let config = self.config();
+        let config = &self.config().service;
         let known = config.servers.iter().any(|name| name.eq_ignore_ascii_case(id_server));
         if !known && !config.other_servers {
             return Err(Error::NotTrusted);

@@ -85,29 +85,30 @@ impl Identity {
         request: TokenRequest<'_>,
     ) -> Result<OwnedSessionId, Error> {
         let address = Email::parse(request.address)?;
-        if self.inner.mailer.is_none() {
+        if !self.sends_mail() {
             return Err(Error::NoMail);
         }
+        let config = self.config();
         let next_link = request.next_link.filter(|link| !link.is_empty());
         if let Some(link) = next_link {
             self.check_next_link(link)?;
         }
         if let Some(ip) = request.ip {
             let wait = |retry_after| Error::TooMany { retry_after };
-            self.inner.per_ip.take(network(ip), self.inner.world.now()).map_err(wait)?;
+            self.inner.per_ip.take(network(ip), config.mails_per_ip, self.inner.world.now()).map_err(wait)?;
         }
-        let occasion = self.occasion(purpose, &address).await?;
+        let hides = config.hide_known_addresses;
+        let occasion = self.occasion(purpose, &address, hides).await?;
         let secret = hash(&[request.client_secret.as_str()]);
         let (sid, Json(validation)) = self.open(purpose, &address, secret, next_link).await?;
-        let (is_new, hides) =
-            (request.send_attempt > validation.sent_attempt, self.inner.config.hide_known_addresses);
+        let is_new = request.send_attempt > validation.sent_attempt;
         if is_new || hides {
             // Counted whether there is a mail or not, and whether it goes out: who is refused must not tell who has an
             // account.
             self.take_address(&address)?;
         }
         if is_new {
-            let language = request.language.unwrap_or(self.inner.config.language);
+            let language = request.language.unwrap_or(config.language);
             let sent = |validation: &mut Validation| validation.sent_attempt = request.send_attempt;
             if hides {
                 self.change(&sid, sent).await?;
@@ -123,8 +124,14 @@ impl Identity {
         OwnedSessionId::try_from(sid).map_err(|_| chappe_store::Error::Corrupt("session id").into())
     }
 
-    /// What the mail to `address` is about; `None` for no mail at all although the client is told nothing.
-    async fn occasion(&self, purpose: Purpose, address: &Email) -> Result<Option<Occasion>, Error> {
+    /// What the mail to `address` is about; `None` for no mail at all although the client is told nothing. `hides` says whether
+    /// it is kept secret who has an account.
+    async fn occasion(
+        &self,
+        purpose: Purpose,
+        address: &Email,
+        hides: bool,
+    ) -> Result<Option<Occasion>, Error> {
         if needs_leave(purpose) {
             self.check_allowed(address).await?;
         }
@@ -134,13 +141,11 @@ impl Identity {
             (Purpose::Registration | Purpose::AddToAccount, false)
             | (Purpose::PasswordReset, true)
             | (Purpose::Bind, _) => Ok(Some(Occasion::Confirm(purpose))),
-            (Purpose::Registration | Purpose::AddToAccount, true)
-                if self.inner.config.hide_known_addresses =>
-            {
+            (Purpose::Registration | Purpose::AddToAccount, true) if hides => {
                 Ok(Some(Occasion::AlreadyRegistered))
             }
             (Purpose::Registration | Purpose::AddToAccount, true) => Err(Error::InUse),
-            (Purpose::PasswordReset, false) if self.inner.config.hide_known_addresses => Ok(None),
+            (Purpose::PasswordReset, false) if hides => Ok(None),
             (Purpose::PasswordReset, false) => Err(Error::UnknownAddress),
         }
     }
@@ -163,8 +168,7 @@ impl Identity {
         let host = url.host_str().ok_or(Error::NextLink("it has no host"))?;
         let own = url::Url::parse(&self.inner.site.public_baseurl).ok();
         let is_own = own.is_some_and(|own| own.host_str() == Some(host));
-        let listed =
-            self.inner.config.next_link_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
+        let listed = self.config().next_link_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
         if is_own || listed {
             Ok(())
         } else {
@@ -206,7 +210,7 @@ impl Identity {
                 sent_attempt: 0,
                 tokens: Vec::new(),
                 next_link: next_link.map(str::to_owned),
-                expires_at: now + u64::from(self.inner.config.validation_hours) * 3_600_000,
+                expires_at: now + u64::from(self.config().validation_hours) * 3_600_000,
                 validated: false,
                 validated_at: None,
                 failures: 0,
@@ -279,10 +283,10 @@ impl Identity {
                 Some(self.link(occasion, (sid, &token), language))
             }
         };
-        let written = self.inner.templates.write(&Letter {
+        let written = self.inner.templates.get().write(&Letter {
             occasion,
             language,
-            service: self.service_name(),
+            service: &self.service_name(),
             to: address,
             link: link.as_deref().unwrap_or_default(),
             inviter: "",
@@ -295,12 +299,13 @@ impl Identity {
     /// Counts a mail to an address.
     pub(crate) fn take_address(&self, address: &Email) -> Result<(), Error> {
         let wait = |retry_after| Error::TooMany { retry_after };
-        self.inner.per_address.take(address.clone(), self.inner.world.now()).map_err(wait)
+        let most = self.config().mails_per_address;
+        self.inner.per_address.take(address.clone(), most, self.inner.world.now()).map_err(wait)
     }
 
     /// Hands a mail to the relay.
     pub(crate) async fn post(&self, to: &Email, written: Written) -> Result<(), Error> {
-        let Some(mailer) = &self.inner.mailer else { return Err(Error::NoMail) };
+        let Some(mailer) = &*self.inner.mailer.get() else { return Err(Error::NoMail) };
         let mail = Mail {
             to: to.clone(),
             subject: written.subject,

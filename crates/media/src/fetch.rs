@@ -91,7 +91,7 @@ impl Media {
     /// Whether those who are not logged in may have a medium as far as its age goes: it came here before the freeze, or is
     /// not here and nothing is frozen. (client-server API, "Content repository")
     pub async fn is_from_before_freeze(&self, server: &ServerName, id: &str) -> Result<bool, Error> {
-        let Some(frozen_since) = self.0.config.frozen_since else { return Ok(true) };
+        let Some(frozen_since) = self.config().frozen_since else { return Ok(true) };
         if !is_media_id(id) {
             return Ok(false);
         }
@@ -128,7 +128,7 @@ impl Media {
             return Ok(medium);
         }
         let _places = self.places_from(server).await?;
-        let limit = self.0.config.max_remote_bytes;
+        let limit = self.config().max_remote_bytes;
         let content = self.0.remote.download(server, id, limit, wait).await.map_err(|error| match error {
             RemoteError::NotFound => Error::NotFound,
             RemoteError::Unavailable(why) => Error::RemoteFailed(why),

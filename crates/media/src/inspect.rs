@@ -1,6 +1,6 @@
 //! Media are looked at before they are given out, where somebody is there to do it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chappe_store::media::Medium;
@@ -12,6 +12,8 @@ use crate::{Content, Error, Media, Reach, fetch::is_media_id};
 /// Who looks at files.
 #[async_trait]
 pub trait Inspector: Send + Sync {
+    /// Whether files are looked at, at this moment.
+    fn is_on(&self) -> bool;
     /// Whether a file may be given out, known by the SHA-256 of its bytes; why that could not be found out.
     async fn is_clean(&self, sha256: &[u8; 32], file: &mut File, size: u64) -> Result<bool, String>;
     /// Whether that can be said of a file without looking at it.
@@ -19,6 +21,10 @@ pub trait Inspector: Send + Sync {
 }
 
 impl Media {
+    fn inspector(&self) -> Option<&Arc<dyn Inspector>> {
+        self.0.inspector.as_ref().filter(|inspector| inspector.is_on())
+    }
+
     /// A medium for somebody who looks at it by himself, as [`Media::content`] gives it otherwise, with the SHA-256 of its bytes.
     pub async fn for_inspection(
         &self,
@@ -36,7 +42,7 @@ impl Media {
     /// Whether nobody has to look at a medium before it is given out or refused. At what has to be fetched first somebody
     /// has to.
     pub async fn is_inspected(&self, server: &ServerName, id: &str) -> Result<bool, Error> {
-        let Some(inspector) = &self.0.inspector else { return Ok(true) };
+        let Some(inspector) = self.inspector() else { return Ok(true) };
         if !is_media_id(id) {
             return Ok(true);
         }
@@ -51,7 +57,7 @@ impl Media {
 
     /// Refuses what is not clean.
     pub(crate) async fn inspect(&self, server: &ServerName, id: &str, medium: &Medium) -> Result<(), Error> {
-        let Some(inspector) = &self.0.inspector else { return Ok(()) };
+        let Some(inspector) = self.inspector() else { return Ok(()) };
         let sha256 = self.hash_of(server, id, medium).await?.ok_or(Error::NotFound)?;
         let _turn = self.turn(&format!("inspect {server}/{id}")).await;
         let mut file = self.0.blobs.read(medium.blob.as_deref().ok_or(Error::NotFound)?).await?;

@@ -29,7 +29,7 @@ use std::{
 };
 
 use chappe_store::Store;
-use chappe_world::World;
+use chappe_world::{Live, World};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::Semaphore;
@@ -77,7 +77,7 @@ struct Inner {
     blobs: Blobs,
     remote: Arc<dyn RemoteMedia>,
     inspector: Option<Arc<dyn Inspector>>,
-    config: Config,
+    config: Live<Config>,
     /// What is being fetched or made, so that it is done once.
     turns: Turns,
     /// Thumbnails that may be in the making.
@@ -138,15 +138,20 @@ impl Media {
             failures: Memory::new(preview::FAILED_MS),
             preview_space: Mutex::default(),
             unnamed: AtomicU64::new(0),
-            config,
+            config: Live::new(config),
         }));
         media.settle_later(marked);
         Ok(media)
     }
 
-    /// The section this was built with.
-    pub fn config(&self) -> &Config {
-        &self.0.config
+    /// The section as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        self.0.config.get()
+    }
+
+    /// Goes on with another section. How much is done at a time stays as it is.
+    pub fn reconfigure(&self, config: Config) {
+        self.0.config.set(config);
     }
 
     /// Whether a server name is this server's.

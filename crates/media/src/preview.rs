@@ -56,7 +56,7 @@ struct Picture {
 impl Media {
     /// The address that a client asks about. [`Error::PreviewsOff`], [`Error::NotAWebAddress`], [`Error::HostNotAllowed`].
     pub fn web_address(&self, text: &str) -> Result<Address, Error> {
-        let rules = &self.0.config.previews;
+        let rules = &self.config().previews;
         if !rules.enabled {
             return Err(Error::PreviewsOff);
         }
@@ -66,7 +66,7 @@ impl Media {
     /// What is known of a page and not yet old. (`GET /preview_url`)
     pub async fn kept_preview(&self, address: &Address) -> Result<Option<Properties>, Error> {
         let found = self.0.store.read().get::<UrlPreviews>(&address.key()).await?;
-        let fresh_since = self.0.world.now().saturating_sub(self.0.config.previews.fresh_minutes * MINUTE_MS);
+        let fresh_since = self.0.world.now().saturating_sub(self.config().previews.fresh_minutes * MINUTE_MS);
         Ok(found.filter(|Json(kept)| kept.made > fresh_since).map(|Json(kept)| kept.properties))
     }
 
@@ -88,11 +88,12 @@ impl Media {
         if self.0.failures.get(&key, now).is_some() {
             return Err(Error::PageFailed);
         }
-        let limit = Duration::from_secs(self.0.config.previews.timeout_seconds);
+        let rules = &self.config().previews;
+        let limit = Duration::from_secs(rules.timeout_seconds);
         let place = self.0.world.timeout(limit, self.0.previewing.acquire()).await;
         let _place = place.ok_or(Error::Busy)?.map_err(|_| Error::Stopping)?;
         let until = self.0.world.instant() + limit;
-        let web = Web { world: &self.0.world, rules: &self.0.config.previews, until };
+        let web = Web { world: &self.0.world, rules, until };
         match self.look_at(web, address).await {
             Ok((properties, picture)) => self.keep_preview(key, properties, picture).await,
             Err(error) => {
@@ -133,8 +134,8 @@ impl Media {
 
     /// A picture, if it is one: told by its bytes, of a format that runs nowhere, and of no more pixels than others.
     async fn picture(&self, body: Body) -> Result<Option<Picture>, Error> {
-        let (bytes, whole) = beginning(body, self.0.config.previews.max_image_bytes).await?;
-        let seen = picture::seen(&bytes, self.0.config.max_pixels).ok().filter(|_| whole);
+        let (bytes, whole) = beginning(body, self.config().previews.max_image_bytes).await?;
+        let seen = picture::seen(&bytes, self.config().max_pixels).ok().filter(|_| whole);
         let Some(picture::Seen { format, width, height }) = seen else { return Ok(None) };
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
@@ -206,7 +207,7 @@ impl Media {
 
     /// Whether a picture may be kept. Where there is no room, upkeep makes some: until then previews have none.
     fn has_room_for(&self, bytes: usize) -> bool {
-        let (most, taken) = (self.0.config.previews.space_bytes, self.0.preview_space.lock().unwrap_or(0));
+        let (most, taken) = (self.config().previews.space_bytes, self.0.preview_space.lock().unwrap_or(0));
         most == 0 || taken.saturating_add(ROW_BYTES + bytes as u64) <= most
     }
 
@@ -218,7 +219,7 @@ impl Media {
 
     /// Removes the oldest previews until the others take up nine tenths of their space; gives how many.
     pub(crate) async fn make_room_for_previews(&self) -> Result<usize, Error> {
-        let most = self.0.config.previews.space_bytes;
+        let most = self.config().previews.space_bytes;
         let enough = most - most / 10;
         if most == 0 || self.0.preview_space.lock().is_some_and(|taken| taken <= enough) {
             return Ok(0);
@@ -251,7 +252,7 @@ impl Media {
 
     /// Removes previews that are too old, with their pictures; gives how many.
     pub(crate) async fn remove_old_previews(&self) -> Result<usize, Error> {
-        let age = self.0.config.previews.keep_days.saturating_mul(DAY_MS);
+        let age = self.config().previews.keep_days.saturating_mul(DAY_MS);
         let before = self.0.world.now().saturating_sub(age);
         let mut removed = 0;
         loop {

@@ -131,7 +131,8 @@ impl Media {
 
     /// Makes a thumbnail, unless it is known already that there is none to be made.
     async fn make(&self, medium: &Medium, blob: &str, size: Wanted, asker: &str) -> Result<Made, Error> {
-        if medium.size > self.0.config.max_upload_bytes.max(self.0.config.max_remote_bytes) {
+        let config = self.config();
+        if medium.size > config.max_upload_bytes.max(config.max_remote_bytes) {
             return Err(Error::NoThumbnail);
         }
         let about = (blob.to_owned(), size.key());
@@ -141,7 +142,7 @@ impl Media {
             None => {}
         }
         let places = self.places_to_make(asker).await?;
-        let (bytes, max_pixels) = (self.0.blobs.whole(blob).await?, self.0.config.max_pixels);
+        let (bytes, max_pixels) = (self.0.blobs.whole(blob).await?, config.max_pixels);
         let (world, until) = (self.0.world.clone(), self.0.world.instant() + ANIMATING.0);
         let bounds = Bounds {
             pixels: max_pixels.saturating_mul(ANIMATING.1),

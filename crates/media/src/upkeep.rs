@@ -37,7 +37,7 @@ impl Media {
     }
 
     fn is_time_to_count(&self) -> bool {
-        let (config, space) = (&self.0.config, self.0.remote_space.lock());
+        let (config, space) = (self.config(), self.0.remote_space.lock());
         let is_limited = config.remote_unused_days > 0 || config.remote_space_bytes > 0;
         let is_full = config.remote_space_bytes > 0 && space.bytes > config.remote_space_bytes;
         let now = self.0.world.now();
@@ -46,7 +46,8 @@ impl Media {
 
     /// Removes media of other servers that were not given out for long, then more of them until the rest has room.
     async fn remove_remote(&self) -> Result<usize, Error> {
-        let (now, days) = (self.0.world.now(), self.0.config.remote_unused_days);
+        let config = self.config();
+        let (now, days) = (self.0.world.now(), config.remote_unused_days);
         let mut removed = 0;
         if days > 0 {
             removed += self.purge_remote(now.saturating_sub(days.saturating_mul(DAY_MS))).await?;
@@ -55,7 +56,7 @@ impl Media {
         let mut bytes: u64 = by_hour.values().sum();
         let mut before = 0;
         for (hour, freed) in by_hour {
-            if self.0.config.remote_space_bytes == 0 || bytes <= self.0.config.remote_space_bytes {
+            if config.remote_space_bytes == 0 || bytes <= config.remote_space_bytes {
                 break;
             }
             bytes -= freed;

@@ -62,10 +62,10 @@ impl Media {
         let pending =
             self.0.store.read().scan::<PendingMedia>(&user.to_owned(), Direction::Forward, 10_000).await?;
         let (old, alive): (Vec<_>, Vec<_>) = pending.into_iter().partition(|(_, expires)| *expires < now);
-        if alive.len() >= self.0.config.pending_per_user {
+        if alive.len() >= self.config().pending_per_user {
             return Err(Error::TooManyPending);
         }
-        let expires = now + self.0.config.pending_hours * 3_600_000;
+        let expires = now + self.config().pending_hours * 3_600_000;
         let medium = Medium {
             blob: None,
             size: 0,
@@ -124,7 +124,7 @@ impl Media {
         user: &OwnedUserId,
         body: impl Stream<Item = Result<Bytes, E>> + Send,
     ) -> Result<Received, Error> {
-        let config = &self.0.config;
+        let config = self.config();
         let room = self.room_of(user).await?;
         let blob = self.0.world.token(BLOB_LENGTH);
         let receiving = self.0.blobs.receive(blob, body, config.max_upload_bytes.min(room));
@@ -184,7 +184,8 @@ impl Media {
         }
         let (known, before) = self.bytes_of(user).await?;
         let taken = before.saturating_add(medium.size);
-        if self.0.config.max_bytes_per_user > 0 && taken > self.0.config.max_bytes_per_user {
+        let most = self.config().max_bytes_per_user;
+        if most > 0 && taken > most {
             return Err(Error::QuotaExceeded);
         }
         tx.expect::<UserBytes>(user, known.as_ref()).put::<UserBytes>(user, &taken);
@@ -194,7 +195,7 @@ impl Media {
 
     /// What is left of a user's space, in bytes.
     async fn room_of(&self, user: &OwnedUserId) -> Result<u64, Error> {
-        match self.0.config.max_bytes_per_user {
+        match self.config().max_bytes_per_user {
             0 => Ok(u64::MAX),
             most => match most.saturating_sub(self.bytes_of(user).await?.1) {
                 0 => Err(Error::QuotaExceeded),

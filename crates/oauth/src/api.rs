@@ -6,7 +6,7 @@ use chappe_accounts::Accounts;
 use chappe_identity::{Identity, IdentityService, Registration, Sso};
 use chappe_store::Store;
 use chappe_web::{Rate, RateLimiter};
-use chappe_world::World;
+use chappe_world::{Live, World};
 use ruma::OwnedUserId;
 
 use crate::{Config, device_codes::DeviceCodes};
@@ -61,6 +61,10 @@ pub struct OAuth(Arc<Inner>);
 
 struct Inner {
     deps: Deps,
+    sso: Live<Sso>,
+    config: Live<Config>,
+    registration: Live<Registration>,
+    log_ins: Live<LogInCounts>,
     devices: DeviceCodes,
     /// Where clients and people reach this server, without a slash at the end.
     base: String,
@@ -72,7 +76,25 @@ impl OAuth {
     pub fn new(deps: Deps) -> Self {
         let base = deps.service.identity().site().public_baseurl.trim_end_matches('/').to_owned();
         let secure = !is_loopback(&base);
-        Self(Arc::new(Inner { deps, devices: DeviceCodes::default(), base, secure }))
+        let inner = Inner {
+            sso: Live::new(deps.sso.clone()),
+            config: Live::new(deps.config.clone()),
+            registration: Live::new(deps.registration.clone()),
+            log_ins: Live::new(deps.log_ins.clone()),
+            deps,
+            devices: DeviceCodes::default(),
+            base,
+            secure,
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// Goes on with another section, other identity providers, and what the section of the client API says now.
+    pub fn reconfigure(&self, config: Config, sso: Sso, registration: Registration, log_ins: LogInCounts) {
+        self.0.config.set(config);
+        self.0.sso.set(sso);
+        self.0.registration.set(registration);
+        self.0.log_ins.set(log_ins);
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -95,20 +117,21 @@ impl OAuth {
         &self.0.deps.service
     }
 
-    pub(crate) fn registration(&self) -> &Registration {
-        &self.0.deps.registration
+    pub(crate) fn registration(&self) -> Arc<Registration> {
+        self.0.registration.get()
     }
 
-    pub(crate) fn sso(&self) -> &Sso {
-        &self.0.deps.sso
+    /// The identity providers as they are now.
+    pub(crate) fn sso(&self) -> Sso {
+        (*self.0.sso.get()).clone()
     }
 
-    pub(crate) fn log_ins(&self) -> &LogInCounts {
-        &self.0.deps.log_ins
+    pub(crate) fn log_ins(&self) -> Arc<LogInCounts> {
+        self.0.log_ins.get()
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.0.deps.config
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.0.config.get()
     }
 
     pub(crate) fn devices(&self) -> &DeviceCodes {

@@ -118,7 +118,8 @@ pub(crate) fn page(visitor: &Visitor, goal: &Goal, name: &str, refusal: Option<&
     body.raw(" spellcheck=\"false\" value=\"").text(name).raw("\"></label><label>");
     body.say("Mot de passe", "Password").password("password", "current-password").raw("</label>");
     body.raw("<button class=\"main\">").say("Se connecter", "Log in").raw("</button></form>");
-    let providers: Vec<_> = visitor.oauth.sso().providers().collect();
+    let known = visitor.oauth.sso();
+    let providers: Vec<_> = known.providers().collect();
     sso::links(&mut body, goal, &providers, Why::LogIn);
     if visitor.oauth.makes_accounts() {
         sign_up::link(&mut body, goal);

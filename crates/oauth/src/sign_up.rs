@@ -51,7 +51,8 @@ impl OAuth {
 
     /// Whether an address has to be proved.
     fn wants_address(&self) -> bool {
-        self.registration().email && !self.registration().open
+        let registration = self.registration();
+        registration.email && !registration.open
     }
 }
 
@@ -143,7 +144,7 @@ async fn sign_up(
             serde_json::from_value(said).map_err(|_| Error::request("a proof is not in the form of one"))?;
         let username = fields.get("name");
         let wanted = SignUp { username, password: Some(password), auth: Some(&auth), address };
-        match oauth.service().sign_up(oauth.accounts(), oauth.registration(), wanted).await {
+        match oauth.service().sign_up(oauth.accounts(), &oauth.registration(), wanted).await {
             Ok(user) => return Ok(user),
             Err(SignUpError::Accounts(Refusal::Authenticate(info))) if info.auth_error.is_none() => {
                 session = info.session;
@@ -224,7 +225,8 @@ pub(crate) fn page(visitor: &Visitor, goal: &Goal, known: &Fields, notice: Optio
     if oauth.registration().is_possible() {
         form(visitor, goal, known, &mut body);
     }
-    let makes = oauth.sso().providers().filter(|provider| provider.accounts.create);
+    let known = oauth.sso();
+    let makes = known.providers().filter(|provider| provider.accounts.create);
     sso::links(&mut body, goal, &makes.collect::<Vec<_>>(), Why::SignUp);
     visitor.page(visitor.say("Créer un compte", "Create an account"), &body)
 }
@@ -260,7 +262,8 @@ fn form(visitor: &Visitor, goal: &Goal, known: &Fields, body: &mut Html) {
     body.raw("<label>").say("Mot de passe", "Password").password("password", "new-password");
     body.raw("</label><label>").say("Encore une fois", "Once more").password("again", "new-password");
     body.raw("</label>");
-    if oauth.registration().token && !oauth.registration().open {
+    let registration = oauth.registration();
+    if registration.token && !registration.open {
         body.say("<label>Code d'inscription", "<label>Registration token");
         body.raw("<input name=\"token\" maxlength=\"64\" required autocomplete=\"off\" value=\"");
         body.text(said("token")).raw("\"></label>");

@@ -127,7 +127,7 @@ fn set(response: &mut Response, cookie: &Cookie) {
 /// The page that says why nobody was let in.
 fn failed(visitor: &Visitor, error: &SsoError) -> Page {
     tracing::info!(%error, "nobody was let in by an identity provider");
-    let service = visitor.oauth.identity().service_name();
+    let service = &visitor.oauth.identity().service_name();
     let status = match error {
         SsoError::Provider(_) => StatusCode::BAD_GATEWAY,
         SsoError::NoProvider => StatusCode::NOT_FOUND,

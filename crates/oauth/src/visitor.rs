@@ -82,7 +82,7 @@ impl Visitor {
     pub(crate) fn page(&self, title: &'static str, body: &Html) -> Page {
         Page {
             status: StatusCode::OK,
-            html: body.document(self.oauth.identity().service_name(), title),
+            html: body.document(&self.oauth.identity().service_name(), title),
             leads_to: None,
             cookie: self.fresh.then(|| self.cookie_line(&self.cookie, None)),
             retry_after: None,

@@ -1,6 +1,9 @@
 //! The access rules of this network, asked about what happens in a room.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chappe_accounts::UserKind;
 use chappe_rules::{
@@ -39,12 +42,19 @@ pub(crate) fn rules_key() -> RuleKey {
 }
 
 impl Desk<'_> {
-    /// Asks about a draft at the current state, of which `held` has what the rules read.
-    pub(crate) async fn ask_access(&self, by: By<'_>, draft: &build::Draft, held: &Held) -> Result<()> {
+    /// Asks about a draft at the current state, of which `held` has what `access` reads.
+    pub(crate) async fn ask_access(
+        &self,
+        by: By<'_>,
+        draft: &build::Draft,
+        held: &Held,
+        access: Option<&Access>,
+    ) -> Result<()> {
         let state = |key: &RuleKey| held.get(&key.0, &key.1);
         let candidate = candidate(by, draft);
         self.inner.refuse_outsiders(&candidate)?;
-        self.ask(candidate, &state, self.state.current(), (by.door, by.bypass)).await
+        let Some(access) = access else { return Ok(()) };
+        self.ask(access, candidate, &state, self.state.current(), (by.door, by.bypass)).await
     }
 
     /// Asks about an event that is made already at the state `at`.
@@ -57,20 +67,20 @@ impl Desk<'_> {
         let content = pdu.content_object();
         let candidate = candidate_of(pdu, &content);
         self.inner.refuse_outsiders(&candidate)?;
-        let Some(access) = &self.inner.config.access else { return Ok(()) };
+        let Some(access) = &self.inner.access() else { return Ok(()) };
         let held = self.held_at(at, &access.state_needed(&candidate)).await?;
         let state = |key: &RuleKey| held.get(&key.0, &key.1);
-        self.ask(candidate, &state, at, (door, bypass)).await
+        self.ask(access, candidate, &state, at, (door, bypass)).await
     }
 
     async fn ask(
         &self,
+        access: &Access,
         candidate: Candidate<'_>,
         state: State<'_>,
         at: StateRef,
         (door, bypass): (Door, Bypass),
     ) -> Result<()> {
-        let Some(access) = &self.inner.config.access else { return Ok(()) };
         let parties = if access.needs_parties(&candidate, state) {
             Some(self.parties(at, candidate.state_key).await?)
         } else {
@@ -106,7 +116,7 @@ impl Inner {
         let content = invite.content_object();
         let candidate = candidate_of(invite, &content);
         self.refuse_outsiders(&candidate)?;
-        let Some(access) = &self.config.access else { return Ok(()) };
+        let Some(access) = &self.access() else { return Ok(()) };
         let (door, bypass) = (Door::Offer, Bypass::None);
         // Of whom nothing is told may be there too.
         let others = told.iter().filter(|((_, key), _)| Some(&**key) != invite.state_key());
@@ -122,7 +132,7 @@ impl Inner {
     /// Asks about the join with which a room comes in, at the state that it came with: the server that let the user in may
     /// know of no rules.
     pub(crate) async fn ask_access_of_join(&self, join: &Pdu, state: &BTreeMap<RuleKey, Pdu>) -> Result<()> {
-        let Some(access) = &self.config.access else { return Ok(()) };
+        let Some(access) = &self.access() else { return Ok(()) };
         let parties = state.iter().filter(|(key, _)| is_party(key));
         let parties: Vec<Pdu> = parties.map(|(_, pdu)| pdu.clone()).collect();
         let get = |key: &RuleKey| state.get(key).cloned();
@@ -165,9 +175,9 @@ impl Inner {
     }
 
     /// The access rules, if they bind an actor.
-    pub(crate) fn access_for(&self, actor: &Actor) -> Option<&Access> {
+    pub(crate) fn access_for(&self, actor: &Actor) -> Option<Arc<Access>> {
         let exempt = matches!(actor.standing, Standing::Administrator | Standing::Overseer);
-        self.config.access.as_ref().filter(|access| !exempt && !access.exempts(&actor.user))
+        self.access().filter(|access| !exempt && !access.exempts(&actor.user))
     }
 }
 

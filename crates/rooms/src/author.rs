@@ -1,7 +1,10 @@
 //! From a draft to an event: authorized, built, signed, and put at the live end of the room.
 
+use std::sync::Arc;
+
 use chappe_rules::{
     Pdu,
+    access::Access,
     auth::{StateKey as RuleKey, allowed_by_state, auth_types},
     build::{self, Place, Reference},
     policy::{Bypass, Candidate, Door},
@@ -46,6 +49,7 @@ pub(crate) struct Prepared {
     pub(crate) draft: build::Draft,
     pub(crate) auth_keys: Vec<RuleKey>,
     pub(crate) held: Held,
+    pub(crate) access: Option<Arc<Access>>,
     timestamp: MilliSecondsSinceUnixEpoch,
 }
 
@@ -92,7 +96,8 @@ impl Desk<'_> {
         let auth_keys = auth_types(self.rules, &draft.kind, by.sender, draft.state_key.as_deref(), &raw)
             .map_err(refusal)?;
         let mut keys = auth_keys.clone();
-        if let Some(access) = &self.inner.config.access {
+        let access = self.inner.access();
+        if let Some(access) = &access {
             keys.extend(access.state_needed(&candidate(by, &draft)));
         }
         if draft.kind != TimelineEventType::RoomCreate {
@@ -104,7 +109,7 @@ impl Desk<'_> {
         keys.sort();
         keys.dedup();
         let held = self.held(&keys).await?;
-        Ok(Prepared { draft, auth_keys, held, timestamp })
+        Ok(Prepared { draft, auth_keys, held, timestamp, access })
     }
 
     /// Makes `draft` an event of the room, judged by the rules and the policy at the current state.
@@ -176,7 +181,7 @@ impl Desk<'_> {
             (Door::Create, Error::Forbidden(reason)) => Error::InvalidRoomState(reason),
             (_, error) => error,
         })?;
-        self.ask_access(by, &prepared.draft, &prepared.held).await
+        self.ask_access(by, &prepared.draft, &prepared.held, prepared.access.as_deref()).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! The `[rooms]` section of the configuration.
 
+use std::sync::Arc;
+
 use chappe_rules::{access::Access, retention::Policy};
 use ruma::RoomVersionId;
 use serde::{Deserialize, Serialize};
@@ -37,7 +39,7 @@ pub struct Config {
     /// What the server says to its users; none: nothing.
     pub notices: Option<crate::NoticesConfig>,
     /// Who may meet whom in which room; none: whoever the rooms let in. Goes with the profile `agents`.
-    pub access: Option<Access>,
+    pub access: Option<Arc<Access>>,
     /// For how long what is said is kept; none: for ever.
     pub retention: Option<Policy>,
     /// What makes this server the policy server of rooms; none: it is none.

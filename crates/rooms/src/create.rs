@@ -51,7 +51,7 @@ impl Rooms {
         self.check_request(&request)?;
         let mut furniture = furnish(&actor.user, &request, &version, rules)?;
         if let Some(access) = self.0.access_for(actor) {
-            let wanted = Wanted::read(access, &actor.user, &request)?;
+            let wanted = Wanted::read(&access, &actor.user, &request)?;
             wanted.check_invited(&request.invite, 0)?;
             wanted.furnish(&actor.user, rules, &mut furniture)?;
         }

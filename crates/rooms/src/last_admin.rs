@@ -51,8 +51,8 @@ impl Desk<'_> {
     /// out keeps nobody from leaving.
     pub(crate) async fn hand_over(&mut self, leaver: &UserId) -> Result<()> {
         let inner = self.inner;
-        let Some(access) = &inner.config.access else { return Ok(()) };
-        let Some(left) = self.left_by_last(access, leaver).await? else { return Ok(()) };
+        let Some(access) = inner.access() else { return Ok(()) };
+        let Some(left) = self.left_by_last(&access, leaver).await? else { return Ok(()) };
         let Some(levels) = self.levels_without(&left).await? else { return Ok(()) };
         let by = By { sender: leaver, bypass: Bypass::None, door: Door::Local };
         let draft = Draft::state(TimelineEventType::RoomPowerLevels, "", levels);

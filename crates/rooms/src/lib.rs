@@ -51,9 +51,9 @@ mod wipe;
 use std::{collections::HashSet, sync::Arc};
 
 use chappe_accounts::Accounts;
-use chappe_rules::{build::SigningKey, check::WeakKeys};
+use chappe_rules::{access::Access as AccessRules, build::SigningKey, check::WeakKeys};
 use chappe_store::{RoomNid, StateChange, StateRef, Store};
-use chappe_world::World;
+use chappe_world::{Live, World};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
@@ -135,7 +135,7 @@ pub(crate) struct Inner {
     pub(crate) weak_keys: Arc<WeakKeys>,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) services: Arc<dyn Queries>,
-    pub(crate) config: Config,
+    config: Live<Config>,
     pub(crate) turns: turn::Turns,
     /// Wakes the worker that sends delayed events: there is one more, or one less.
     pub(crate) delayed: tokio::sync::Notify,
@@ -155,7 +155,7 @@ pub(crate) struct Inner {
     pub(crate) policy_servers:
         Cache<(RoomNid, StateRef), Option<Arc<chappe_rules::policy_server::PolicyServer>>>,
     /// What makes this server the policy server of rooms, if it is one.
-    pub(crate) judge: Option<serve::policy::Judge>,
+    pub(crate) judge: Live<Option<serve::policy::Judge>>,
     /// What policy servers have signed that is not committed yet.
     pub(crate) policy_signatures: policy_server::Signatures,
     /// What rooms tell of themselves, by state.
@@ -173,7 +173,7 @@ pub(crate) struct Inner {
 impl Rooms {
     /// The rooms of a server.
     pub fn new(deps: Deps, config: Config) -> Self {
-        let judge = config.policy_server.as_ref().map(|config| serve::policy::Judge::new(config, &deps));
+        let judge = Live::new(serve::policy::Judge::of(&config, &deps.key));
         let Deps { store, accounts, world, server, key, weak_keys, peers, services } = deps;
         let (turns, servers, hopeless) =
             (turn::Turns::default(), Cache::new(10_000), receive::Hopeless::default());
@@ -186,7 +186,7 @@ impl Rooms {
             weak_keys,
             peers,
             services,
-            config,
+            config: Live::new(config),
             turns,
             delayed: tokio::sync::Notify::new(),
             shut: tokio::sync::Notify::new(),
@@ -217,9 +217,20 @@ impl Rooms {
         self.0.takes_part(server)
     }
 
-    /// The section this was built with.
-    pub fn config(&self) -> &Config {
-        &self.0.config
+    /// The section as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        self.0.config()
+    }
+
+    /// Goes on with another section: what is shown and let in from now on is judged by it.
+    pub fn reconfigure(&self, config: Config) {
+        let inner = &self.0;
+        if inner.config().retention.is_none() && config.retention.is_some() {
+            // Whoever names media that come after that has seen the new section.
+            inner.expired.noted_since(inner.world.now() + 1_000);
+        }
+        inner.judge.set(serve::policy::Judge::of(&config, &inner.key));
+        inner.config.set(config);
     }
 
     /// The store, for the read side.
@@ -247,6 +258,18 @@ impl Rooms {
             self.0.store.commit(tx).await?;
             swept += count;
         }
+    }
+}
+
+impl Inner {
+    /// The section as it is now.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.get()
+    }
+
+    /// The access rules of the network as they are now; none: whoever the rooms let in.
+    pub(crate) fn access(&self) -> Option<Arc<AccessRules>> {
+        self.config().access.clone()
     }
 }
 

@@ -190,8 +190,9 @@ impl Rooms {
 
     /// Whether a user is the one that speaks for this server.
     pub(crate) fn speaks_for_server(&self, user: &UserId) -> bool {
-        let notices = self.config().notices.as_ref();
-        user.server_name() == self.0.server && notices.is_some_and(|notices| notices.user == user.localpart())
+        let notices = &self.config().notices;
+        user.server_name() == self.0.server
+            && notices.as_ref().is_some_and(|notices| notices.user == user.localpart())
     }
 
     /// Refuses to turn an invite of the server's down: the server has its say. Whoever has joined may leave.

@@ -165,7 +165,7 @@ impl Inner {
     ) -> Result<()> {
         let rules = Desk::open(self, room).await?.rules;
         let mut budget =
-            Budget { events: self.config.missing_events_limit, states: MANY_STATES, fill: false };
+            Budget { events: self.config().missing_events_limit, states: MANY_STATES, fill: false };
         for event in self.unplaced(room, &partial.prev).await? {
             self.stage_told((server, room, &event), rules, &mut budget).await?;
         }

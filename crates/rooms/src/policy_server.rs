@@ -136,7 +136,9 @@ impl Inner {
         (rules, pdu): (&'static RoomVersionRules, &Pdu),
         purpose: Purpose,
     ) -> Result<String, PeerError> {
-        if let Some(judge) = self.judge.as_ref().filter(|_| by.via() == self.server) {
+        if by.via() == self.server
+            && let Some(judge) = &*self.judge.get()
+        {
             return judge.sign(rules, pdu, &self.server);
         }
         let asked = self.peers.policy_signature(by.via(), pdu.to_raw(), purpose);

@@ -144,7 +144,7 @@ impl Inner {
             Ok(checked) => {
                 let event_id = Some(checked.pdu().event_id().to_owned());
                 let mut budget =
-                    Budget { events: self.config.missing_events_limit, states: STATES, fill: true };
+                    Budget { events: self.config().missing_events_limit, states: STATES, fill: true };
                 let result = self.take(checked, &mut budget).await;
                 if let Err(error) = &result {
                     tracing::info!(%origin, event = ?event_id, %error, "received event not taken");

@@ -41,7 +41,7 @@ fn said_at(pdu: &Pdu, meta: &EventMeta) -> u64 {
 impl Inner {
     /// For how many milliseconds a room keeps what is said in it; none: for ever.
     pub(crate) fn lifetime(&self, keeping: &Keeping) -> Option<u64> {
-        self.config.retention?.lifetime(keeping.said)
+        self.config().retention?.lifetime(keeping.said)
     }
 }
 

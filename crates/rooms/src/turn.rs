@@ -108,7 +108,7 @@ impl Rooms {
         let bytes = serde_json::to_vec(&job.draft.content).map_or(0, |bytes| bytes.len());
         let serve = {
             let mut queue = turn.queue.lock();
-            if queue.waiting.len() >= self.0.config.queue_per_room {
+            if queue.waiting.len() >= self.0.config().queue_per_room {
                 return Err(Error::Retry);
             }
             queue.waiting.push_back(Waiting { job, bytes, done });

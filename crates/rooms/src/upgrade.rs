@@ -197,7 +197,7 @@ impl Rooms {
 impl Desk<'_> {
     /// The joined users of servers of externals.
     async fn externals(&self) -> Result<Vec<OwnedUserId>> {
-        let Some(access) = &self.inner.config.access else { return Ok(Vec::new()) };
+        let Some(access) = self.inner.access() else { return Ok(Vec::new()) };
         if !self.servers().await?.iter().any(|server| access.is_external(server)) {
             return Ok(Vec::new());
         }

@@ -148,9 +148,7 @@ impl Desk<'_> {
     /// Emptied, these would say something else about the room, see [`chappe_rules::access`].
     fn is_lasting(&self, pdu: &Pdu) -> bool {
         let kind = pdu.kind().to_string();
-        self.inner.config.access.is_some()
-            && pdu.state_key().is_some()
-            && (kind == RULES || kind == RETENTION)
+        self.inner.access().is_some() && pdu.state_key().is_some() && (kind == RULES || kind == RETENTION)
     }
 
     /// The event among [`Wipes`] by which an event is redacted.

@@ -6,7 +6,7 @@ use chappe_world::Socket;
 use serde::Deserialize;
 
 /// The section `[scanner]`. Without `clamd` and `command` there is no scanner.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where ClamAV's daemon listens: the path of its socket, or `host:port`.

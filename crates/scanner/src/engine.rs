@@ -36,8 +36,6 @@ pub(crate) struct Engine {
     world: World,
     kind: Kind,
     places: Semaphore,
-    timeout: Duration,
-    max_bytes: u64,
 }
 
 impl Engine {
@@ -52,14 +50,17 @@ impl Engine {
             world,
             kind,
             places: Semaphore::new(config.at_once.clamp(1, Semaphore::MAX_PERMITS)),
-            timeout: Duration::from_secs(config.timeout_seconds),
-            max_bytes: config.max_bytes,
         }))
     }
 
     /// Scans a file of so many bytes.
-    pub(crate) async fn scan(&self, source: &mut Source<'_>, size: u64) -> Result<Outcome, Error> {
-        if size > self.max_bytes {
+    pub(crate) async fn scan(
+        &self,
+        config: &Config,
+        source: &mut Source<'_>,
+        size: u64,
+    ) -> Result<Outcome, Error> {
+        if size > config.max_bytes {
             return Ok(Outcome::TooLarge);
         }
         let place = self.world.timeout(WAIT, self.places.acquire()).await;
@@ -70,8 +71,9 @@ impl Engine {
                 Kind::Command(command, folder) => command::scan((&self.world, folder), command, source).await,
             }
         };
+        let patience = Duration::from_secs(config.timeout_seconds);
         let late = || Err(Error::Engine("no answer in time".to_owned()));
-        let outcome = self.world.timeout(self.timeout, scan).await.unwrap_or_else(late)?;
+        let outcome = self.world.timeout(patience, scan).await.unwrap_or_else(late)?;
         if outcome != Outcome::Clean {
             tracing::warn!(?outcome, "a file is not clean");
         }

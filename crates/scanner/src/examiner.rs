@@ -9,7 +9,7 @@ use chappe_store::{
     Direction, Json, Store, Tx,
     media::{Verdict, Verdicts, VerdictsByAge},
 };
-use chappe_world::World;
+use chappe_world::{Live, World};
 use quick_cache::sync::Cache;
 use tokio::{fs::File, time::Instant};
 
@@ -35,7 +35,7 @@ struct Inner {
     engine: Engine,
     store: Store,
     world: World,
-    config: Config,
+    config: Live<Config>,
     /// Files whose scan came to nothing, until when nobody tries again, and whether they are too large: whoever asks for one
     /// over and over keeps no place from others.
     troubles: Cache<[u8; 32], (Instant, bool)>,
@@ -57,6 +57,7 @@ impl Examiner {
         let ExaminerDeps { store, world, folder } = deps;
         let engine = Engine::open(world.clone(), folder, &config).await?;
         Ok(engine.map(|engine| {
+            let config = Live::new(config);
             Self(Arc::new(Inner { engine, store, world, config, troubles: Cache::new(TROUBLES) }))
         }))
     }
@@ -81,8 +82,16 @@ impl Examiner {
         }
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.0.config
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.0.config.get()
+    }
+
+    /// Goes on with another section, but for what scans and how many files at a time. What was thought of files by the old one
+    /// counts no more in memory.
+    pub fn reconfigure(&self, config: Config) {
+        if *self.config() != config {
+            self.0.config.set(config);
+        }
     }
 
     pub(crate) fn world(&self) -> &World {
@@ -91,7 +100,7 @@ impl Examiner {
 
     /// Scans bytes whatever is known of them.
     pub(crate) async fn scan(&self, source: &mut Source<'_>, size: u64) -> Result<Outcome, Error> {
-        self.0.engine.scan(source, size).await
+        self.0.engine.scan(&self.config(), source, size).await
     }
 
     /// Scans bytes in clear, unless it is known on disk what they are.
@@ -101,7 +110,7 @@ impl Examiner {
         source: &mut Source<'_>,
         size: u64,
     ) -> Result<Outcome, Error> {
-        if !self.0.config.enforce {
+        if !self.is_on() {
             return self.scan(source, size).await;
         }
         let before = self.verdict(sha256).await?;
@@ -156,18 +165,22 @@ impl Examiner {
     pub(crate) fn is_lasting(&self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Clean | Outcome::Found(_) => true,
-            Outcome::Exited(code) => !self.0.config.passing_exit_codes.contains(code),
+            Outcome::Exited(code) => !self.config().passing_exit_codes.contains(code),
             Outcome::TooLarge => false,
         }
     }
 
     fn kept_ms(&self) -> u64 {
-        self.0.config.enforced_days.saturating_mul(DAY_MS)
+        self.config().enforced_days.saturating_mul(DAY_MS)
     }
 }
 
 #[async_trait]
 impl Inspector for Examiner {
+    fn is_on(&self) -> bool {
+        self.config().enforce
+    }
+
     async fn is_clean(&self, sha256: &[u8; 32], file: &mut File, size: u64) -> Result<bool, String> {
         let outcome = self.scan_once(sha256, &mut Source::new(file, None), size).await;
         outcome.map(|outcome| outcome == Outcome::Clean).map_err(|error| error.to_string())

@@ -49,9 +49,11 @@ enum Verdict {
 }
 
 /// A verdict that is remembered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     verdict: Verdict,
+    /// What the configuration said.
+    config: Arc<Config>,
     /// SHA-256 of the bytes that were scanned, as they lie on the disk.
     sha256: [u8; 32],
     until: Instant,
@@ -84,7 +86,7 @@ impl Scanner {
     pub async fn content(&self, target: &Target, reach: Reach, wait: Duration) -> Result<Content, Error> {
         let digest = target.digest();
         let kept = self.kept(&digest);
-        if let Some(kept) = kept {
+        if let Some(kept) = &kept {
             // Nothing is fetched for what is not clean.
             refuse_unclean(kept.verdict)?;
         }
@@ -112,7 +114,8 @@ impl Scanner {
 
     fn kept(&self, digest: &[u8; 32]) -> Option<Kept> {
         let now = self.0.examiner.world().instant();
-        self.0.verdicts.get(digest).filter(|kept| kept.until > now)
+        let config = self.0.examiner.config();
+        self.0.verdicts.get(digest).filter(|kept| kept.until > now && Arc::ptr_eq(&kept.config, &config))
     }
 
     /// Scans once for all who ask at the time.
@@ -122,20 +125,20 @@ impl Scanner {
         target: &Target,
         (content, sha256): (&mut Content, [u8; 32]),
     ) -> Result<Verdict, Error> {
-        let now = self.0.examiner.world().instant();
-        let is_stale = |kept: &Kept| kept.until <= now || kept.sha256 != sha256;
-        self.0.verdicts.remove_if(digest, is_stale);
+        let (now, config) = (self.0.examiner.world().instant(), self.0.examiner.config());
+        let counts = |kept: &Kept| kept.sha256 == sha256 && Arc::ptr_eq(&kept.config, &config);
+        self.0.verdicts.remove_if(digest, |kept| kept.until <= now || !counts(kept));
         let guard = match self.0.verdicts.get_value_or_guard_async(digest).await {
-            Ok(kept) if kept.sha256 == sha256 => return Ok(kept.verdict),
+            Ok(kept) if counts(&kept) => return Ok(kept.verdict),
             Ok(_) => None,
             Err(guard) => Some(guard),
         };
-        let (verdict, is_lasting) = self.judge(target, (content, sha256)).await?;
+        let (verdict, is_lasting) = self.judge(&config, target, (content, sha256)).await?;
         if let Some(guard) = guard.filter(|_| is_lasting) {
-            let minutes = self.0.examiner.config().verdict_minutes;
+            let minutes = config.verdict_minutes;
             let until = now + Duration::from_secs(minutes.saturating_mul(60));
             // It fails where the place was taken meanwhile.
-            let _ = guard.insert(Kept { verdict, sha256, until });
+            let _ = guard.insert(Kept { verdict, config, sha256, until });
         }
         Ok(verdict)
     }
@@ -143,6 +146,7 @@ impl Scanner {
     /// The verdict, and whether it is to be remembered.
     async fn judge(
         &self,
+        config: &Config,
         target: &Target,
         (content, sha256): (&mut Content, [u8; 32]),
     ) -> Result<(Verdict, bool), Error> {
@@ -153,7 +157,7 @@ impl Scanner {
         let size = content.size;
         let mut source = Source::new(&mut content.file, cipher);
         let head = source.next().await?.unwrap_or_default();
-        if !kind::is_let_through(&head, self.0.examiner.config()) {
+        if !kind::is_let_through(&head, config) {
             return Ok((Verdict::TypeForbidden, true));
         }
         let outcome = match target.secrets {

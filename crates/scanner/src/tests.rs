@@ -141,7 +141,6 @@ async fn house(config: Config) -> House {
     let others = Arc::new(NoServers(AtomicUsize::new(0)));
     let deps =
         ExaminerDeps { store: store.clone(), world: world.clone(), folder: folder.path().join("scanner") };
-    let enforce = config.enforce;
     let examiner = Examiner::open(deps, config).await.unwrap().unwrap();
     let deps = chappe_media::Deps {
         store,
@@ -149,7 +148,7 @@ async fn house(config: Config) -> House {
         server_name: server_name!("a.test").to_owned(),
         directory: folder.path().join("media"),
         remote: others.clone(),
-        inspector: enforce.then(|| Arc::new(examiner.clone()) as Arc<dyn chappe_media::Inspector>),
+        inspector: Some(Arc::new(examiner.clone())),
     };
     let media = Media::open(deps, chappe_media::Config::default()).await.unwrap();
     let scanner = Scanner::open(examiner.clone(), media.clone(), &folder.path().join("scanner.key")).unwrap();
@@ -441,6 +440,31 @@ async fn what_is_enforced_is_known_by_its_bytes_for_a_while() {
     house.examiner.sweep().await.unwrap();
     content(&clean).await.unwrap();
     assert_eq!(daemon.scans(), 2);
+}
+
+#[tokio::test]
+async fn another_section_holds_at_once_and_voids_what_was_thought() {
+    let daemon = Daemon::start(Manner::Honest).await;
+    let house = house(with(&daemon)).await;
+    let (target, virus) = (house.upload(b"%PDF-1.7 harmless").await, house.upload(VIRUS).await);
+    let content = async |target: &Target| {
+        house.media.content(&target.server, &target.id, Reach::Local, Duration::ZERO).await.map(drop)
+    };
+    house.bytes(&target).await.unwrap();
+    house.examiner.reconfigure(with(&daemon));
+    house.bytes(&target).await.unwrap();
+    assert_eq!(daemon.scans(), 1, "it says the same");
+    content(&virus).await.unwrap();
+
+    let blocked_mimetypes = vec!["application/pdf".to_owned()];
+    house.examiner.reconfigure(Config { blocked_mimetypes, enforce: true, ..with(&daemon) });
+    assert!(!house.scanner.is_known(&target));
+    house.refused(&target).await;
+    assert!(matches!(content(&virus).await, Err(chappe_media::Error::NotClean)));
+    house.examiner.reconfigure(Config { max_bytes: 1, ..with(&daemon) });
+    assert!(matches!(house.refused(&target).await, Error::NotClean(_)), "too large");
+    house.examiner.reconfigure(with(&daemon));
+    house.bytes(&target).await.unwrap();
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ use std::{
 use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
 use chappe_store::{Position, Store, following};
-use chappe_world::World;
+use chappe_world::{Live, World};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -80,6 +80,7 @@ pub struct Search(Arc<Inner>);
 
 struct Inner {
     deps: Deps,
+    circle: Live<Option<Circle>>,
     config: Config,
     /// The index, once it is open.
     index: RwLock<Option<Arc<Index>>>,
@@ -106,6 +107,7 @@ impl Search {
     pub fn new(deps: Deps, config: Config) -> Self {
         let seal = Seal::new(deps.world.clone());
         Self(Arc::new(Inner {
+            circle: Live::new(deps.circle),
             deps,
             config,
             index: RwLock::default(),
@@ -120,6 +122,11 @@ impl Search {
             seal,
             answers: Answers::default(),
         }))
+    }
+
+    /// Has searches find other people from now on: see [`Deps::circle`].
+    pub fn reconfigure(&self, circle: Option<Circle>) {
+        self.0.circle.set(circle);
     }
 
     /// Opens the index and keeps it up to date until the world stops.

@@ -122,7 +122,7 @@ impl Search {
     /// Whom searches find here.
     fn circle(&self) -> Circle {
         let usual = if self.0.deps.rooms.neighbours().is_some() { Circle::Everybody } else { Circle::Shared };
-        self.0.deps.circle.unwrap_or(usual)
+        self.0.circle.get().unwrap_or(usual)
     }
 
     async fn own_people(

@@ -2,11 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Jobs, SharedSecret, Statistics};
@@ -15,10 +14,7 @@ use chappe_delivery::Delivery;
 use chappe_federation::{
     Federation, FederationDeps, ListBook, ListDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys,
 };
-use chappe_identity::{
-    Identity, IdentityService, MailConfig, MailSecrets, Post, Profile, Renewals, ServerList, ServiceDeps,
-    Site, Smtp, Sso, SsoConfig, SsoDeps, Templates,
-};
+use chappe_identity::{Identity, IdentityService, Renewals, ServerList, ServiceDeps, Site, Sso, SsoDeps};
 use chappe_kv::Db;
 use chappe_media::Media;
 use chappe_oauth::OAuth;
@@ -34,7 +30,11 @@ use ruma::{OwnedServerName, OwnedServerSigningKeyId};
 use crate::{
     beside,
     config::{Api, Config},
-    fleeting, observe, registrations, signing_key,
+    files::{post, provider_secrets, shared_secret},
+    fleeting, observe, registrations,
+    reload::{Parts, Reloads},
+    sections, signing_key,
+    tls::Certificate,
     upkeep::{FLUSH, MediaKeeper, SWEEP, keep_oauth},
 };
 
@@ -64,6 +64,7 @@ pub struct House {
     /// If this server is its own authorization server.
     oauth: Option<OAuth>,
     identity_api: chappe_identity_api::Api,
+    reloads: Arc<Reloads>,
 }
 
 impl House {
@@ -79,20 +80,8 @@ impl House {
         let services = ground.services(&rooms, &delivery).await?;
         let search = ground.search(config, &rooms, &network);
         let Ground { world, store, accounts, identity, .. } = &ground;
-        let federation = Federation::new(FederationDeps {
-            network: network.clone(),
-            rooms: rooms.clone(),
-            accounts: accounts.clone(),
-            search: search.clone(),
-            activity: Arc::new(fleeting::Inward { world: world.clone(), delivery: delivery.clone() }),
-            list: list.clone(),
-        });
-        let service = IdentityService::new(ServiceDeps {
-            identity: identity.clone(),
-            accounts: accounts.clone(),
-            key: Arc::clone(&ground.key),
-            homeservers: Arc::new(federation.clone()),
-        });
+        let federation = ground.federation((&network, &list), (&rooms, &search), &delivery);
+        let service = ground.service(&federation);
         let sso = ground.sso(config, &service)?;
         let section = config.identity_api.clone();
         let deps = chappe_identity_api::Deps { service: service.clone(), network, config: section };
@@ -110,21 +99,32 @@ impl House {
             scanner: beside::scanner(config, examiner.as_ref(), &media)?,
             calls: beside::calls(config, world, &federation)?,
             search: search.clone(),
-            config: client_config(config),
+            config: sections::client(config),
         });
-        let oauth = config.oauth.enabled.then(|| ground.oauth(config, &rooms, &client, (&service, sso)));
+        let oauth =
+            config.oauth.enabled.then(|| ground.oauth(config, &rooms, &client, (&service, sso.clone())));
         let jobs = Jobs::new(world.clone(), store.clone(), accounts.clone(), rooms.clone());
         let statistics = beside::statistics(config, (world, store), (&rooms, &media)).await?;
-        let running = chappe_admin::Running {
-            rooms: rooms.clone(),
+        let parts = Parts {
+            world: world.clone(),
+            store: store.clone(),
+            accounts: accounts.clone(),
+            identity: identity.clone(),
+            servers: ground.servers.clone(),
             federation: federation.clone(),
+            old_keys: ground.old_keys.clone(),
+            rooms: rooms.clone(),
+            delivery: delivery.clone(),
             media: media.clone(),
-            jobs: jobs.clone(),
+            examiner: examiner.clone(),
+            search: search.clone(),
+            sso,
+            client: client.clone(),
+            oauth: oauth.clone(),
+            identity_api: identity_api.clone(),
             statistics: statistics.clone(),
-            servers_changed: servers_changed(world, &federation),
-            started: world.now(),
         };
-        let admin = ground.admin(config, list, running);
+        let (reloads, admin) = ground.admin(config, parts, (list, &jobs));
         Ok(Self {
             secret: shared_secret(&config.admin)?,
             metrics: observe::metrics_handle()?,
@@ -146,7 +146,13 @@ impl House {
             client,
             oauth,
             identity_api,
+            reloads,
         })
+    }
+
+    /// Has these certificates read again together with the configuration.
+    pub(crate) fn keep(&self, certificates: Vec<Arc<Certificate>>) {
+        self.reloads.keep(certificates);
     }
 
     /// The list of the network, if one is followed.
@@ -328,8 +334,7 @@ impl Ground {
         let weak_keys = Arc::new(weak_keys());
         let keys = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;
         let registered = registrations::read(config)?;
-        let (own, mut section) = (server.clone(), config.accounts.clone());
-        section.forgets_days = config.admin.statistics.keep_days == 0;
+        let (own, section) = (server.clone(), sections::accounts(config));
         let accounts =
             Accounts::with_appservices(store.clone(), world.clone(), own, section, registered.clone());
         accounts.ensure_senders().await.context("the users of application services")?;
@@ -352,9 +357,7 @@ impl Ground {
             server: self.server.clone(),
             key: Arc::clone(&self.key),
         };
-        let mut federation = config.federation.clone();
-        federation.old_keys.extend(self.old_keys.clone());
-        let network = Network::new(deps, federation);
+        let network = Network::new(deps, sections::federation(config, &self.old_keys));
         network.allowed().replace(self.servers.patterns().await?.as_deref());
         Ok(network)
     }
@@ -373,8 +376,52 @@ impl Ground {
         Ok(Some(ListBook::open(deps).await.context("the list of the network")?))
     }
 
-    fn admin(&self, config: &Config, list: Option<ListBook>, running: chappe_admin::Running) -> Admin {
-        Admin::new(chappe_admin::Deps {
+    fn federation(
+        &self,
+        (network, list): (&Network, &Option<ListBook>),
+        (rooms, search): (&Rooms, &Search),
+        delivery: &Delivery,
+    ) -> Federation {
+        let (world, delivery) = (self.world.clone(), delivery.clone());
+        Federation::new(FederationDeps {
+            network: network.clone(),
+            rooms: rooms.clone(),
+            accounts: self.accounts.clone(),
+            search: search.clone(),
+            activity: Arc::new(fleeting::Inward { world, delivery }),
+            list: list.clone(),
+        })
+    }
+
+    fn service(&self, federation: &Federation) -> IdentityService {
+        IdentityService::new(ServiceDeps {
+            identity: self.identity.clone(),
+            accounts: self.accounts.clone(),
+            key: Arc::clone(&self.key),
+            homeservers: Arc::new(federation.clone()),
+        })
+    }
+
+    /// What reads the configuration again, and the verbs of the operator.
+    fn admin(
+        &self,
+        config: &Config,
+        parts: Parts,
+        (list, jobs): (Option<ListBook>, &Jobs),
+    ) -> (Arc<Reloads>, Admin) {
+        let reloads = Arc::new(Reloads::new(parts, config));
+        let parts = reloads.parts();
+        let running = chappe_admin::Running {
+            rooms: parts.rooms.clone(),
+            federation: parts.federation.clone(),
+            media: parts.media.clone(),
+            jobs: jobs.clone(),
+            statistics: parts.statistics.clone(),
+            servers_changed: servers_changed(&self.world, &parts.federation),
+            configuration: Arc::clone(&reloads) as _,
+            started: self.world.now(),
+        };
+        let admin = Admin::new(chappe_admin::Deps {
             world: self.world.clone(),
             store: self.store.clone(),
             accounts: self.accounts.clone(),
@@ -384,7 +431,8 @@ impl Ground {
             list,
             places: config.places(),
             running: Some(running),
-        })
+        });
+        (reloads, admin)
     }
 
     fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {
@@ -408,11 +456,7 @@ impl Ground {
             peers: Arc::new(network.clone()),
             services: Arc::new(self.link.clone()),
         };
-        let mut section = config.rooms.clone();
-        // The rules of the State's network go with its profile, whether or not there is something to say about them.
-        section.access =
-            (config.identity.profile == Profile::Agents).then(|| section.access.unwrap_or_default());
-        Rooms::new(deps, section)
+        Rooms::new(deps, sections::rooms(config))
     }
 
     /// This server as an authorization server; log-ins are counted together with those of the client API.
@@ -423,13 +467,7 @@ impl Ground {
         client: &chappe_client_api::Api,
         (service, sso): (&IdentityService, Sso),
     ) -> OAuth {
-        let rates = &config.client.rates;
-        let log_ins = chappe_oauth::LogInCounts {
-            limiter: client.limiter().clone(),
-            by_ip: rates.login_by_ip,
-            by_account: rates.login_by_account,
-            sign_ups: rates.registration,
-        };
+        let log_ins = sections::log_ins(config, client.limiter());
         let rooms = rooms.clone();
         OAuth::new(chappe_oauth::Deps {
             store: self.store.clone(),
@@ -485,13 +523,14 @@ impl Ground {
             server_name: self.server.clone(),
             directory: config.media_dir(),
             remote: Arc::new(network.clone()),
-            inspector: beside::inspector(config, examiner),
+            inspector: beside::inspector(examiner),
         };
         Media::open(deps, config.media.clone()).await.context("opening the media folder")
     }
 }
 
-fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::ServersChanged {
+/// Goes on with another list of servers, and tries those again that something waits for.
+pub(crate) fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::ServersChanged {
     let (tasks, federation) = (world.clone(), federation.clone());
     Box::new(move |patterns: Option<&[String]>| {
         federation.network().allowed().replace(patterns);
@@ -502,76 +541,4 @@ fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::Serv
             }
         });
     })
-}
-
-/// The section of the client API, with the base URL that is said once for all.
-fn client_config(config: &Config) -> chappe_client_api::Config {
-    let mut client = config.client.clone();
-    client.public_base_url.clone_from(&config.public_baseurl);
-    client.account_page = config
-        .oauth
-        .enabled
-        .then(|| format!("{}{}", config.public_baseurl.trim_end_matches('/'), chappe_oauth::ACCOUNT_PATH));
-    client.livekit = config.livekit.is_some();
-    client.identity_service = config.listeners.iter().any(|listener| listener.apis.contains(&Api::Identity));
-    client
-}
-
-/// SMTP and templates with what the files hold that the configuration names.
-pub(crate) fn post(config: &MailConfig) -> Result<Post> {
-    let password = config.password_file.as_ref().map(|file| {
-        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        Ok::<_, anyhow::Error>(text.trim_end_matches(['\r', '\n']).to_owned())
-    });
-    let authority = config
-        .certificate_authority
-        .as_ref()
-        .map(|file| std::fs::read(file).with_context(|| file.display().to_string()));
-    let secrets =
-        MailSecrets { password: password.transpose()?, certificate_authority: authority.transpose()? };
-    let templates = config.templates.as_deref().map(templates).transpose()?;
-    let mailer = Arc::new(Smtp::new(config, secrets).context("`mail`")?);
-    Ok(Post { mailer, templates: templates.unwrap_or_default() })
-}
-
-/// The mails that an operator wrote.
-fn templates(folder: &Path) -> Result<Templates> {
-    let place = || format!("`mail.templates`: {}", folder.display());
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).with_context(place)? {
-        let path = entry.with_context(place)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // Notes beside the mails are left alone.
-        if path.extension().is_some_and(|kind| kind == "txt" || kind == "html") {
-            files.insert(name, std::fs::read_to_string(&path).with_context(|| path.display().to_string())?);
-        }
-    }
-    Templates::new(&files).with_context(place)
-}
-
-/// What the files of secrets hold, by the provider's id.
-pub(crate) fn provider_secrets(config: &SsoConfig) -> Result<BTreeMap<String, String>> {
-    let mut secrets = BTreeMap::new();
-    for provider in &config.providers {
-        let Some(file) = &provider.client_secret_file else { continue };
-        secrets.insert(provider.id.clone(), secret(file)?);
-    }
-    Ok(secrets)
-}
-
-/// What a file of a secret holds.
-pub(crate) fn secret(file: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let secret = text.trim_end_matches(['\r', '\n']).to_owned();
-    ensure!(!secret.is_empty(), "{} is empty", file.display());
-    Ok(secret)
-}
-
-pub(crate) fn shared_secret(config: &chappe_admin::Config) -> Result<Option<SharedSecret>> {
-    let text = match (&config.registration_shared_secret, &config.registration_shared_secret_file) {
-        (Some(text), _) => text.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file).with_context(|| file.display().to_string())?,
-        (None, None) => return Ok(None),
-    };
-    SharedSecret::new(&text).context("`admin.registration_shared_secret` is empty").map(Some)
 }

@@ -12,7 +12,7 @@ use chappe_scanner::{Examiner, ExaminerDeps, Scanner};
 use chappe_store::Store;
 use chappe_world::World;
 
-use crate::{assemble::secret, config::Config};
+use crate::{config::Config, files::secret};
 
 /// What scans files, if there is something.
 pub(crate) async fn examiner(config: &Config, world: &World, store: &Store) -> Result<Option<Examiner>> {
@@ -20,10 +20,9 @@ pub(crate) async fn examiner(config: &Config, world: &World, store: &Store) -> R
     Examiner::open(deps, config.scanner.clone()).await.context("opening the scanner's folder")
 }
 
-/// The same as what looks at all media, where that is wanted.
-pub(crate) fn inspector(config: &Config, examiner: Option<&Examiner>) -> Option<Arc<dyn Inspector>> {
-    let examiner = examiner.filter(|_| config.scanner.enforce)?;
-    Some(Arc::new(examiner.clone()))
+/// The same as what looks at all media, while that is wanted.
+pub(crate) fn inspector(examiner: Option<&Examiner>) -> Option<Arc<dyn Inspector>> {
+    Some(Arc::new(examiner?.clone()))
 }
 
 /// The content scanner of clients.

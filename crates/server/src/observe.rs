@@ -1,6 +1,6 @@
 //! Logs, metrics and health.
 
-use std::{fmt::Debug, io::IsTerminal, time::Duration};
+use std::{fmt::Debug, io::IsTerminal, sync::OnceLock, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -19,9 +19,10 @@ use http::{Method, StatusCode, header};
 use metrics::{Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{
-    EnvFilter,
+    EnvFilter, Registry,
     fmt::{self, format},
     prelude::*,
+    reload,
 };
 
 use crate::{
@@ -36,17 +37,35 @@ const WAITING: usize = 1_000;
 /// How long the store may take to answer a health check.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(5);
 
+/// Which lines are logged, once they are, so that it can be changed.
+static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Which lines are logged.
+pub(crate) fn filter(config: &LogConfig) -> Result<EnvFilter> {
+    EnvFilter::try_new(&config.level).with_context(|| format!("`log.level` {:?}", config.level))
+}
+
+/// Goes on logging other lines, if this process logs.
+pub(crate) fn log_by(filter: EnvFilter) {
+    if let Some(level) = LEVEL.get()
+        && let Err(error) = level.reload(filter)
+    {
+        tracing::error!(%error, "`log.level` stays as it was");
+    }
+}
+
 /// Sends log lines to standard error. Only the first call in a process has an effect.
 pub(crate) fn start_logging(config: &LogConfig) -> Result<()> {
-    let filter =
-        EnvFilter::try_new(&config.level).with_context(|| format!("`log.level` {:?}", config.level))?;
+    let (filter, level) = reload::Layer::new(filter(config)?);
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match config.format {
         LogFormat::Pretty => lines.fmt_fields(format::debug_fn(field)).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     // In tests several servers live in one process: the first one's settings hold.
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        let _ = LEVEL.set(level);
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use chappe_admin::{Configuration, Verb};
 use chappe_kv::Db;
 use chappe_kv_rocksdb::{Options, Rocks};
 use chappe_world::World;
@@ -20,8 +21,9 @@ use tokio::{
 
 use crate::{
     admin_socket,
-    assemble::{self, House},
+    assemble::House,
     config::Config,
+    files,
     listen::{Door, Doorman},
     observe,
     places::Places,
@@ -39,7 +41,6 @@ const PULSE: Duration = Duration::from_secs(1);
 pub struct Server {
     house: House,
     addresses: Vec<SocketAddr>,
-    certificates: Vec<Arc<Certificate>>,
     grace: Duration,
 }
 
@@ -65,6 +66,7 @@ impl Server {
             certificates.extend(certificate);
             doors.push(Door { listener: bound, router: house.router(&listener.apis), tls });
         }
+        house.keep(certificates);
         let socket = admin_socket::bind(&config.admin_socket())?;
         house.start();
         world.spawn("admin socket", admin_socket::attend(doorman.clone(), socket, house.admin.clone()));
@@ -72,7 +74,7 @@ impl Server {
             world.spawn("listener", doorman.clone().attend(door));
         }
         let grace = Duration::from_secs(config.process.shutdown_seconds);
-        Ok(Self { house, addresses, certificates, grace })
+        Ok(Self { house, addresses, grace })
     }
 
     /// Where each listener of the configuration listens, in the same order.
@@ -85,13 +87,11 @@ impl Server {
         &self.house
     }
 
-    /// Reads the certificates again.
-    pub fn reload(&self) {
-        for certificate in &self.certificates {
-            match certificate.reload() {
-                Ok(()) => tracing::info!("certificate read again"),
-                Err(error) => tracing::error!(error = format!("{error:#}"), "the old certificate stays"),
-            }
+    /// Reads the configuration and the files that it names again, as `chappe admin config reload` does. The log says what
+    /// came of it.
+    pub async fn reload(&self) {
+        if let Err(error) = self.house.admin.run(Verb::Config(Configuration::Reload)).await {
+            tracing::error!(%error, "SIGHUP");
         }
     }
 
@@ -104,7 +104,7 @@ impl Server {
     }
 }
 
-/// Runs until the process is told to stop (SIGTERM, SIGINT). SIGHUP reads certificates again.
+/// Runs until the process is told to stop (SIGTERM, SIGINT). SIGHUP has the configuration read again.
 pub(crate) async fn serve(config: &Config) -> Result<()> {
     observe::start_logging(&config.log)?;
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
@@ -124,7 +124,7 @@ pub(crate) async fn serve(config: &Config) -> Result<()> {
             biased;
             _ = terminate.recv() => break true,
             _ = interrupt.recv() => break true,
-            _ = hang_up.recv() => server.reload(),
+            _ = hang_up.recv() => server.reload().await,
             _ = pulse.tick() => if !observe::is_writable(&store) { break false },
         }
     };
@@ -149,12 +149,12 @@ pub(crate) fn rehearse(config: &Config) -> Result<()> {
         let key = format!("`outbound.{}`", error.key());
         anyhow::Error::from(error).context(key)
     })?;
-    config.mail.as_ref().map(assemble::post).transpose().context("`mail`")?;
+    config.mail.as_ref().map(files::post).transpose().context("`mail`")?;
     registrations::read(config)?;
-    assemble::provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;
-    assemble::shared_secret(&config.admin).context("`admin.registration_shared_secret_file`")?;
+    files::provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;
+    files::shared_secret(&config.admin).context("`admin.registration_shared_secret_file`")?;
     if let Some(livekit) = &config.livekit {
-        assemble::secret(&livekit.api_secret_file).context("`livekit.api_secret_file`")?;
+        files::secret(&livekit.api_secret_file).context("`livekit.api_secret_file`")?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod dns;
 mod fake;
 mod guard;
 pub mod http;
+mod live;
 mod operator;
 mod random;
 mod tasks;
@@ -21,6 +22,7 @@ pub use self::{
     fake::{Fake, FakeNet, Fate, Handler},
     guard::Guard,
     http::{Body, ClientCertificate, Destination, Error, Host, Http, Limits, Outbound, Request},
+    live::Live,
     operator::{Duplex, Socket},
     tasks::{Ended, Stopped, Tasks},
 };

@@ -26,11 +26,11 @@ impl Statistics {
         if known.is_some_and(|day| day >= today) {
             return Ok(());
         }
-        let mut sums = Sums::new(self.0.config.smallest_group);
+        let mut sums = Sums::new(self.config().smallest_group);
         self.look_at_accounts(&reader, today, &mut sums).await?;
         let mut tx = Tx::new();
         tx.expect::<StatisticsDay>(&(), known.as_ref()).put::<StatisticsDay>(&(), &today);
-        forget_before(&mut tx, today.saturating_sub(u64::from(self.0.config.keep_days)));
+        forget_before(&mut tx, today.saturating_sub(u64::from(self.config().keep_days)));
         sums.draft(&reader, &mut tx).await?;
         drop(reader);
         Ok(store.commit(tx).await.map(drop)?)

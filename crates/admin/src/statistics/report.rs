@@ -97,7 +97,7 @@ impl Statistics {
     }
 
     fn smallest(&self) -> usize {
-        self.0.config.smallest_group
+        self.config().smallest_group
     }
 }
 

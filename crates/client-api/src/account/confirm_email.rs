@@ -33,7 +33,7 @@ pub(super) async fn show(State(identity): State<Identity>, Query(link): Query<Li
                 sid: &link.sid,
                 token: &link.token,
             };
-            html(StatusCode::OK, page(&ask, language, identity.service_name()))
+            html(StatusCode::OK, page(&ask, language, &identity.service_name()))
         }
         Err(_) => failed(&identity, language),
     }
@@ -48,14 +48,14 @@ pub(super) async fn confirm(
     match identity.confirm(&link.sid, &link.token).await {
         Ok(confirmed) => {
             let done = Page::Confirmed { next_link: confirmed.next_link.as_deref() };
-            html(StatusCode::OK, page(&done, language, identity.service_name()))
+            html(StatusCode::OK, page(&done, language, &identity.service_name()))
         }
         Err(_) => failed(&identity, language),
     }
 }
 
 fn failed(identity: &Identity, language: Language) -> chappe_web::Page {
-    html(StatusCode::BAD_REQUEST, page(&Page::Failed, language, identity.service_name()))
+    html(StatusCode::BAD_REQUEST, page(&Page::Failed, language, &identity.service_name()))
 }
 
 fn html(status: StatusCode, html: String) -> chappe_web::Page {

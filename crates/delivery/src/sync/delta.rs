@@ -102,7 +102,7 @@ impl Work<'_> {
             user: &self.request.user,
             filter: &self.request.filter.room.timeline,
             ignored,
-            most: self.delivery.0.config.timeline_limit,
+            most: self.delivery.0.config.get().timeline_limit,
         }
     }
 
@@ -241,7 +241,7 @@ impl Work<'_> {
             return Ok(());
         }
         let after = self.seen.map_or(Position(0), |seen| seen.to_device());
-        let (limit, now) = (self.delivery.0.config.to_device_limit, self.next.position);
+        let (limit, now) = (self.delivery.0.config.get().to_device_limit, self.next.position);
         let accounts = &self.delivery.0.accounts;
         let messages =
             accounts.to_device_messages(self.reader, &self.request.user, device, after, now, limit).await?;

@@ -130,7 +130,7 @@ impl Delivery {
         signal: &Signal,
         open: &Open,
     ) -> Result<SlidingAnswer, Error> {
-        let longest = Duration::from_secs(self.0.config.longest_wait_seconds);
+        let longest = Duration::from_secs(self.0.config.get().longest_wait_seconds);
         let deadline = self.0.world.instant() + request.timeout.min(longest);
         let mut over = request.timeout.is_zero() || request.pos.is_none();
         let mut quiet_since = Self::answered_up_to(request, &open.known);

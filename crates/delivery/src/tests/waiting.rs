@@ -6,6 +6,7 @@ use ruma::user_id;
 use serde_json::json;
 
 use super::house::{House, gist, values};
+use crate::Config;
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -103,6 +104,24 @@ async fn presence_reaches_those_who_share_a_room() {
     carol.join(&room).await;
     let told = values(&carol.sync(Some(for_carol)).await.presence);
     assert!(told.iter().any(|event| event["sender"] == alice.id.as_str()), "whom one meets, one hears of");
+}
+
+#[tokio::test(start_paused = true)]
+async fn presence_that_is_switched_off_is_forgotten() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let presence = house.delivery.presence();
+    let says = async || {
+        let state = ruma::presence::PresenceState::Online;
+        presence.set_local(&alice.id, state, None).await.unwrap();
+        presence.of(&alice.id).is_some()
+    };
+    assert!(says().await);
+    house.delivery.reconfigure(Config { presence: false, ..Config::default() });
+    tokio::time::sleep(LONG).await;
+    assert!(presence.of(&alice.id).is_none() && !says().await);
+    house.delivery.reconfigure(Config::default());
+    assert!(says().await);
 }
 
 #[tokio::test]

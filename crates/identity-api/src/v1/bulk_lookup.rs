@@ -19,10 +19,10 @@ pub(crate) async fn handler(
     anybody: Anybody,
     Payload(question): Payload<Question>,
 ) -> Result<Json<Value>> {
-    if !service.config().legacy_lookups {
+    if !service.config().service.legacy_lookups {
         return Err(Error::unrecognized().into());
     }
-    if question.threepids.len() > service.config().lookup_addresses {
+    if question.threepids.len() > service.config().service.lookup_addresses {
         return Err(Error::invalid_param("Too many addresses at once").into());
     }
     anybody.looks_up(question.threepids.len())?;

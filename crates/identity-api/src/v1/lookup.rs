@@ -19,7 +19,7 @@ pub(crate) async fn handler(
     anybody: Anybody,
     Parameters(question): Parameters<Question>,
 ) -> Result<Json<Value>> {
-    if !service.config().legacy_lookups {
+    if !service.config().service.legacy_lookups {
         return Err(Error::unrecognized().into());
     }
     anybody.looks_up(1)?;

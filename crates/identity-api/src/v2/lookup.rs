@@ -24,7 +24,7 @@ pub(crate) async fn handler(
     Payload(question): Payload<Question>,
 ) -> Result<Json<Value>> {
     let Question { addresses, algorithm, pepper } = question;
-    if addresses.len() <= service.config().lookup_addresses {
+    if addresses.len() <= service.config().service.lookup_addresses {
         member.looks_up(addresses.len())?;
     }
     match service.lookup(&algorithm, &pepper, &addresses).await {

@@ -26,8 +26,9 @@ pub(crate) async fn show(State(service): State<IdentityService>) -> Json<Value> 
         shown.insert("version".to_owned(), json!(policy.version));
         Value::Object(shown)
     };
-    let policies = service.config().policies.iter();
-    let policies: Map<String, Value> = policies.map(|(name, policy)| (name.clone(), shown(policy))).collect();
+    let policies = &service.config().service.policies;
+    let policies: Map<String, Value> =
+        policies.iter().map(|(name, policy)| (name.clone(), shown(policy))).collect();
     Json(json!({ "policies": policies }))
 }
 

@@ -213,7 +213,7 @@ impl IdentityService {
         pepper: &str,
         addresses: &[String],
     ) -> Result<BTreeMap<String, OwnedUserId>, Error> {
-        if addresses.len() > self.config().lookup_addresses {
+        if addresses.len() > self.config().service.lookup_addresses {
             return Err(Error::Invalid("Too many addresses at once"));
         }
         let (peppers, _) = self.peppers().await?;

@@ -66,7 +66,7 @@ impl IdentityService {
         if !map.is_empty() {
             return map.target(address).map(|(target, _)| target.clone());
         }
-        let listed = identity.config.addresses == crate::Addresses::Any
+        let listed = identity.config.get().addresses == crate::Addresses::Any
             || identity.allow_list.check(address).is_some();
         listed.then(|| MapTarget { hs: self.server().clone(), shadow_hs: None, requires_invite: false })
     }

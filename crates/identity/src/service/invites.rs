@@ -98,7 +98,9 @@ impl IdentityService {
             return Err(Error::Invalid("room_id is too long"));
         }
         let wait = |retry_after| Error::TooMany { retry_after };
-        self.inner.per_sender.take(invitation.sender.clone(), self.world().now()).map_err(wait)?;
+        let config = self.config();
+        let (sender, most) = (invitation.sender.clone(), config.service.invites_per_sender);
+        self.inner.per_sender.take(sender, most, self.world().now()).map_err(wait)?;
         if !self.inner.identity.sends_mail() {
             return Err(Error::NoMail);
         }
@@ -116,7 +118,7 @@ impl IdentityService {
             room: invitation.room.clone(),
             sender: invitation.sender.clone(),
             stored_at: now,
-            expires_at: now + u64::from(self.config().invite_days) * DAY_MS,
+            expires_at: now + u64::from(config.service.invite_days) * DAY_MS,
             key: key.public_key(),
             origin: None,
         };
@@ -206,10 +208,10 @@ impl IdentityService {
         let inviter = Some(unlinked(told("sender_display_name"))).filter(|name| !name.is_empty());
         let inviter = inviter.unwrap_or_else(|| unlinked(invitation.sender.as_str()));
         let link = self.invite_link(invitation, token, seed);
-        let written = identity.inner.templates.write(&Letter {
+        let written = identity.inner.templates.get().write(&Letter {
             occasion: Occasion::Invite,
             language: invitation.language.unwrap_or(identity.language()),
-            service: identity.service_name(),
+            service: &identity.service_name(),
             to: &invitation.address,
             link: &link,
             inviter: &inviter,
@@ -224,7 +226,7 @@ impl IdentityService {
     fn invite_link(&self, invitation: &Invitation, token: &str, seed: &[u8; 32]) -> String {
         let site = self.inner.identity.inner.site.public_baseurl.trim_end_matches('/');
         let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let configured = &self.config().invite_link;
+        let configured = &self.config().service.invite_link;
         if !configured.is_empty() {
             let link = configured.replace("{address}", &encoded(invitation.address.as_str()));
             return link.replace("{token}", token);

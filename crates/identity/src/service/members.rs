@@ -79,13 +79,14 @@ impl IdentityService {
     /// The same for whoever has accepted all policies; [`Error::TermsNotSigned`] for the others.
     pub async fn member_in_good_standing(&self, token: &str) -> Result<OwnedUserId, Error> {
         let user = self.member(token).await?;
-        if self.config().policies.is_empty() {
+        let policies = &self.config().service.policies;
+        if policies.is_empty() {
             return Ok(user);
         }
         let record = self.store().read().get::<ServiceUsers>(&user).await?.unwrap_or_default();
         let accepted = |url: &String| record.0.accepted.contains(url);
         let signed = |policy: &crate::Policy| policy.texts.values().any(|text| accepted(&text.url));
-        if self.config().policies.values().all(signed) { Ok(user) } else { Err(Error::TermsNotSigned) }
+        if policies.values().all(signed) { Ok(user) } else { Err(Error::TermsNotSigned) }
     }
 
     /// As what the look-ups of a member are counted: as the user where the server is this one or one that the map names, else
@@ -107,9 +108,9 @@ impl IdentityService {
 
     /// Notes which policies a user accepts, by the URLs of their texts; URLs of no policy are passed over.
     pub async fn accept(&self, user: &UserId, urls: &[String]) -> Result<(), Error> {
-        let policies = self.config().policies.values();
+        let policies = &self.config().service.policies;
         let known: Vec<&String> =
-            policies.flat_map(|policy| policy.texts.values()).map(|text| &text.url).collect();
+            policies.values().flat_map(|policy| policy.texts.values()).map(|text| &text.url).collect();
         self.change_user(user, |record, _| {
             // What is no policy's any more is forgotten: the record stays small.
             record.accepted.retain(|url| known.contains(&url));

@@ -57,7 +57,7 @@ impl IdentityService {
     /// Turns the pepper if its time has come, or goes on turning it.
     pub(super) async fn turn_pepper_if_due(&self) -> Result<(), Error> {
         let (peppers, _) = self.peppers().await?;
-        let lifetime = u64::from(self.config().pepper_days) * DAY_MS;
+        let lifetime = u64::from(self.config().service.pepper_days) * DAY_MS;
         let due = lifetime > 0 && peppers.since.saturating_add(lifetime) <= self.world().now();
         if due || peppers.next.is_some() { self.turn_pepper().await } else { Ok(()) }
     }

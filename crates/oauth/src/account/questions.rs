@@ -149,7 +149,8 @@ async fn ask(
         if let Some(device) = question.device {
             here.set("device_id", device);
         }
-        let providers = visitor.oauth.sso().providers_of(user).await?;
+        let known = visitor.oauth.sso();
+        let providers = known.providers_of(user).await?;
         sso::links(body, &Goal::new("account", &here), &providers, Why::Prove);
     }
     Ok(())

@@ -193,7 +193,7 @@ impl Rooms {
         invites: &[AddressInvite],
     ) -> Result<ruma::OwnedRoomId> {
         if let Some(access) = self.0.access_for(actor) {
-            let wanted = Wanted::read(access, &actor.user, &request)?;
+            let wanted = Wanted::read(&access, &actor.user, &request)?;
             wanted.check_invited(&request.invite, invites.len())?;
             for invite in invites {
                 self.check_home(actor, wanted.rules.rule, invite).await?;

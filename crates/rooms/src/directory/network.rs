@@ -106,7 +106,7 @@ impl Rooms {
     /// The other servers of the network whose people and rooms are found from here, as far as their names are known; none
     /// where there is no such directory: it is for servers of agents in a closed network.
     pub fn neighbours(&self) -> Option<Vec<OwnedServerName>> {
-        let access = self.0.config.access.as_ref()?;
+        let access = self.0.access()?;
         let agents = |server: &OwnedServerName| *server != self.0.server && !access.is_external(server);
         Some(self.0.peers.members()?.into_iter().filter(agents).collect())
     }
@@ -119,7 +119,7 @@ impl Rooms {
 
     /// Whether a server is one of externals, by the access rules of the network.
     pub fn is_external(&self, server: &ServerName) -> bool {
-        self.0.config.access.as_ref().is_some_and(|access| access.is_external(server))
+        self.0.access().is_some_and(|access| access.is_external(server))
     }
 
     /// A page of the public rooms of this server and of all others of the network.

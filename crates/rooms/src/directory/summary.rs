@@ -86,7 +86,7 @@ impl Rooms {
 
     pub(crate) async fn remote_summary(&self, room: &RoomId, via: &[OwnedServerName]) -> Result<Summary> {
         let others = via.iter().filter(|server| **server != self.0.server);
-        for server in others.take(self.0.config.backfill_servers) {
+        for server in others.take(self.0.config().backfill_servers) {
             match self.0.peers.hierarchy(server, room, true).await {
                 Ok(answer) if answer.room.summary.room_id == room => {
                     return Ok(Summary::of(answer.room.summary));

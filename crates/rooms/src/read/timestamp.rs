@@ -46,7 +46,7 @@ impl Rooms {
             (Direction::Forward, until) => ts <= at && until.is_none_or(|until| at < until),
             (Direction::Backward, since) => at <= ts && since.is_none_or(|since| since < at),
         };
-        for server in local.servers.iter().take(self.0.config.backfill_servers) {
+        for server in local.servers.iter().take(self.0.config().backfill_servers) {
             let Ok((event, at)) = self.0.peers.timestamp_to_event(server, room, ts, direction).await else {
                 continue;
             };

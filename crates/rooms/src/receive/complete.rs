@@ -232,7 +232,7 @@ impl Inner {
         // No fault of the event: with more of the room here it may be taken another time.
         budget.states = budget.states.checked_sub(1).ok_or(Error::Unreachable)?;
         let told = self.peers.state_ids(origin, room, at).await?;
-        if told.state.len() + told.auth_chain.len() > self.config.join_state_limit {
+        if told.state.len() + told.auth_chain.len() > self.config().join_state_limit {
             return Err(Error::HostilePeer("the state told is too large".to_owned()));
         }
         let mut wanted = told.auth_chain;

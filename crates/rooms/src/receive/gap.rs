@@ -108,7 +108,8 @@ impl Inner {
         let earliest: Vec<OwnedEventId> = heads.iter().map(|head| head.id().to_owned()).collect();
         let (rules, depth) = (desk.rules, desk.head.depth.min(checked.pdu().depth()));
         drop(desk);
-        let (limit, most) = (self.config.missing_events_batch, self.config.missing_events_limit);
+        let config = self.config();
+        let (limit, most) = (config.missing_events_batch, config.missing_events_limit);
         let min_depth = UInt::try_from(depth.saturating_sub(most as u64)).unwrap_or_default();
         let mut latest = vec![checked.pdu().event_id().to_owned()];
         let mut found = BTreeMap::new();

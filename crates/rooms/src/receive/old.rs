@@ -71,7 +71,7 @@ impl Inner {
         let found = proven.map(|proven| (proven.pdu().event_id().to_owned(), proven)).collect();
         let proven = self.reached(room, &gap.missing, &found).await?.events;
         let mut budget =
-            Budget { events: self.config.missing_events_limit, states: MANY_STATES, fill: false };
+            Budget { events: self.config().missing_events_limit, states: MANY_STATES, fill: false };
         let (mut came, mut staged) = (0, Vec::new());
         for proven in proven {
             let event = proven.pdu().event_id().to_owned();

@@ -29,7 +29,7 @@ impl Inner {
         join: Pdu,
     ) -> Result<bool> {
         let checked = Checked::from_handshake(server, self.check_one(rules, join).await?);
-        let mut budget = Budget { events: self.config.missing_events_limit, states: STATES, fill: false };
+        let mut budget = Budget { events: self.config().missing_events_limit, states: STATES, fill: false };
         // Otherwise: what lies between is not needed for the user to be in.
         if let Err(error @ (Error::Store(_) | Error::Retry)) = self.fill_gap(&checked, &mut budget).await {
             return Err(error);

@@ -50,7 +50,7 @@ impl Inner {
         // it may have been left before they came, and what is here of it rests on that.
         let is_new = self.store.read().room_nid(room).await?.is_none();
         let followed = !is_new && self.is_followed_room(room).await?;
-        let partial = self.config.partial_joins && (followed || is_new);
+        let partial = self.config().partial_joins && (followed || is_new);
         let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
         let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await?;
         let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());

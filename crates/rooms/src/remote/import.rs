@@ -88,7 +88,7 @@ impl Inner {
         } else {
             None
         };
-        if answer.state.len() + answer.auth_chain.len() > self.config.join_state_limit {
+        if answer.state.len() + answer.auth_chain.len() > self.config().join_state_limit {
             return Err(hostile("the room is too large"));
         }
         let join = match &answer.event {
@@ -150,7 +150,7 @@ impl Inner {
 
     /// Makes the current state the one before the join, in commits of bounded size.
     async fn import_state(&self, room: &RoomId, import: &Import) -> Result<()> {
-        for _ in 0..ATTEMPTS + self.config.join_state_limit / CHANGES_AT_ONCE {
+        for _ in 0..ATTEMPTS + self.config().join_state_limit / CHANGES_AT_ONCE {
             let mut desk = Desk::open(self, room).await?;
             let ids: Vec<_> = import.state.values().map(|pdu| pdu.event_id().to_owned()).collect();
             let nums: Vec<EventNum> = desk.nums(&ids).await?.into_iter().flatten().collect();

@@ -39,7 +39,7 @@ impl Desk<'_> {
     /// Notes which media an event names. What state names of other servers' is theirs to keep.
     pub(crate) fn note_media(&mut self, pdu: &Pdu, num: EventNum, meta: &EventMeta) {
         let is_part = matches!(meta.status, Status::Accepted | Status::Outlier);
-        if self.inner.config.retention.is_none() || !is_part {
+        if self.inner.config().retention.is_none() || !is_part {
             return;
         }
         for (server, id) in named_media(pdu.content()) {

@@ -1,7 +1,10 @@
 //! Takes away what has expired, room by room, in the order in which rooms are due.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
     time::Duration,
 };
 
@@ -24,11 +27,25 @@ const NAP: Duration = Duration::from_mins(1);
 /// The worker's pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the worker has done since the server started.
+/// What the worker has done since the server started, and what it has to know of that.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     events: AtomicU64,
     behind: AtomicU64,
+    /// Since when every event notes which media it names, where that began while the server ran.
+    noted: AtomicU64,
+}
+
+impl Done {
+    /// Says since when every event notes which media it names, in milliseconds since 1970.
+    pub(crate) fn noted_since(&self, at: u64) {
+        self.noted.store(at, SeqCst);
+    }
+
+    /// The later of that and what was known of it.
+    fn since(&self, known: u64) -> u64 {
+        known.max(self.noted.load(SeqCst))
+    }
 }
 
 /// How expiring gets on.
@@ -43,7 +60,7 @@ pub struct ExpiryFigures {
 impl Rooms {
     /// What the configuration says of how long what is said is kept, if anything.
     pub fn retention(&self) -> Option<Policy> {
-        self.0.config.retention
+        self.0.config().retention
     }
 
     /// How expiring gets on.
@@ -54,7 +71,7 @@ impl Rooms {
 
     /// Takes away what expires, until the server stops. One task of a server runs this.
     pub async fn run_expiry(&self) {
-        let world = &self.0.world;
+        let (world, mut news) = (&self.0.world, self.0.config.changes());
         loop {
             let pause = match self.expire_due().await {
                 Ok(Some(due)) => Duration::from_millis(due.saturating_sub(world.now())).min(NAP),
@@ -67,6 +84,7 @@ impl Rooms {
             tokio::select! {
                 () = world.stopping() => return,
                 () = world.sleep(pause) => {}
+                _ = news.changed() => {}
             }
         }
     }
@@ -122,7 +140,7 @@ impl Rooms {
         let _turn = self.0.turn(&room).await;
         let view = self.view_of(nid).await?;
         let told = view.reader.get::<ExpiryPolicies>(&()).await?;
-        let since = told.map_or(u64::MAX, |Json(told)| told.since);
+        let since = told.map_or(u64::MAX, |Json(told)| self.0.expired.since(told.since));
         let (old, mut new, mut tx) = (view.head.clone(), view.head.clone(), Tx::new());
         let gone = view.expire_next(&mut tx, &mut new.keeping, since).await?;
         drop(view);
@@ -165,7 +183,7 @@ impl Rooms {
     async fn tell_some(&self) -> Result<bool> {
         let (reader, mut tx) = (self.0.store.read(), Tx::new());
         let known = reader.get::<ExpiryPolicies>(&()).await?.map(|Json(told)| told);
-        let Some(policy) = self.0.config.retention else {
+        let Some(policy) = self.retention() else {
             if known.is_some() {
                 tx.delete::<ExpiryPolicies>(&());
                 self.0.store.commit(tx).await?;
@@ -173,7 +191,8 @@ impl Rooms {
             return Ok(false);
         };
         let since = known.as_ref().map_or(self.0.world.now(), |told| told.since);
-        let known = known.filter(|told| told.policy == policy);
+        let since = self.0.expired.since(since);
+        let known = known.filter(|told| told.policy == policy && told.since == since);
         let mut told = known.unwrap_or(Told { policy, after: 0, done: false, since });
         if told.done {
             return Ok(false);

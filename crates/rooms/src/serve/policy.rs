@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    Deps, Error, PeerError, Result, Rooms,
+    Config, Error, PeerError, Result, Rooms,
     desk::Desk,
     receive::{allowed_by_acl, parse},
 };
@@ -43,7 +43,12 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn new(config: &PolicyServerConfig, deps: &Deps) -> Self {
+    /// What the configuration makes of this server, if anything.
+    pub(crate) fn of(config: &Config, key: &SigningKey) -> Option<Self> {
+        config.policy_server.as_ref().map(|config| Self::new(config, key))
+    }
+
+    fn new(config: &PolicyServerConfig, key: &SigningKey) -> Self {
         let written = Written {
             users: &config.refused_users,
             servers: &config.refused_servers,
@@ -51,7 +56,7 @@ impl Judge {
             kinds: &config.refused_msgtypes,
             files: &config.refused_mimetypes,
         };
-        Self { rooms: config.rooms.clone(), rules: ContentRules::new(written), key: deps.key.for_policy() }
+        Self { rooms: config.rooms.clone(), rules: ContentRules::new(written), key: key.for_policy() }
     }
 
     /// The signature of this server on an event, or what is said instead.
@@ -89,13 +94,13 @@ struct Addressed {
 impl Rooms {
     /// The public key of this server as a policy server, in base64; `None` if it is none.
     pub fn policy_key(&self) -> Option<String> {
-        self.0.judge.as_ref().map(|judge| judge.key.public_base64())
+        (*self.0.judge.get()).as_ref().map(|judge| judge.key.public_base64())
     }
 
     /// `sign`: this server's signature on an event of a room that it protects. [`Error::PolicyServer`] with the refusal,
     /// [`Error::NotFound`] for other rooms and where this server is no policy server.
     pub async fn sign_for_room(&self, origin: &ServerName, raw: &RawValue) -> Result<String> {
-        let judge = self.0.judge.as_ref().ok_or(Error::NotFound("policy server"))?;
+        let Some(judge) = &*self.0.judge.get() else { return Err(Error::NotFound("policy server")) };
         let Addressed { room_id: room } = serde_json::from_str(raw.get())
             .map_err(|_| Error::BadJson("an event needs a room_id".to_owned()))?;
         if !judge.protects(&room) {

@@ -83,7 +83,7 @@ impl Desk<'_> {
     /// The template of a draft that the rules and the policy would let in.
     async fn offer(&self, user: &UserId, draft: Draft) -> Result<Template> {
         let by = By { sender: user, bypass: Bypass::None, door: Door::Offer };
-        let Prepared { draft, auth_keys, held, .. } = self.prepare(by, draft).await?;
+        let Prepared { draft, auth_keys, held, access, .. } = self.prepare(by, draft).await?;
         let (prev_events, _) = self.heads().await?;
         let auth: Vec<EventNum> = auth_keys.iter().filter_map(|key| held.num(key)).collect();
         let auth_events = self.references(&auth).await?;
@@ -100,7 +100,7 @@ impl Desk<'_> {
         let trial =
             build::build(&place, draft.clone(), &self.inner.server, &self.inner.key).map_err(refusal)?;
         allowed_by_state(self.rules, &trial, |kind, key| held.get(kind, key)).map_err(refusal)?;
-        self.ask_access(by, &draft, &held).await?;
+        self.ask_access(by, &draft, &held, access.as_deref()).await?;
         let event =
             to_raw_value(&build::template(&place, draft)).map_err(|e| Error::BadJson(e.to_string()))?;
         Ok(Template { room_version: Some(self.head.version.clone()), event })

@@ -17,7 +17,7 @@ const RULES: &str = "im.vector.room.access_rules";
 
 /// A server that keeps the rules of the network.
 fn strict(net: &Net, name: &str, seed: u8) -> Rooms {
-    let config = Config { access: Some(Access::default()), ..Config::default() };
+    let config = Config { access: Some(Access::default().into()), ..Config::default() };
     net.server_with(name, seed, Db::new(Memory::default()), config)
 }
 

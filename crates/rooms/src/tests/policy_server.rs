@@ -193,4 +193,7 @@ async fn this_server_judges_rooms_that_it_protects_and_no_others() {
     assert!(matches!(sign("{}".to_owned()).await, Err(Error::BadJson(_))));
     let elsewhere = sign(pdu.json().replace(room.as_str(), other.as_str())).await;
     assert!(matches!(elsewhere, Err(Error::NotFound(_))), "{elsewhere:?}");
+    p.reconfigure(Config::default());
+    assert_eq!(p.policy_key(), None);
+    assert!(matches!(sign(pdu.json().to_owned()).await, Err(Error::NotFound(_))));
 }

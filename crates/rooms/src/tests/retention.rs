@@ -560,3 +560,25 @@ async fn heads_of_an_older_format_are_brought_up_to_date() {
     let head = store.read().get::<RoomHeads>(&nid).await.unwrap().unwrap();
     assert_eq!((head.keeping.said.max, head.keeping.next), (Some(5), EventNum(1)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_lifetime_holds_at_once() {
+    let net = Net::default();
+    let a = net.server("a.example", 1);
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    let old = say(&a, ALICE, &id, "old").await;
+    advance(8 * DAY).await;
+    a.expire_due().await.unwrap();
+    assert_eq!(seen(&a, ALICE, &id).await, ["old"]);
+    a.reconfigure(keeping(9));
+    assert_eq!(seen(&a, ALICE, &id).await, ["old"]);
+    a.expire_due().await.unwrap();
+    a.reconfigure(keeping(7));
+    assert!(seen(&a, ALICE, &id).await.is_empty());
+    assert!(stored(&a, &id, &old).await.contains("old"));
+    a.reconfigure(Config::default());
+    assert_eq!(seen(&a, ALICE, &id).await, ["old"], "put right in time");
+    a.reconfigure(keeping(7));
+    a.expire_due().await.unwrap();
+    assert!(!stored(&a, &id, &old).await.contains("old"));
+}

@@ -58,7 +58,7 @@ pub enum Api {
     Health,
 }
 
-/// PEM files; they are read again at `SIGHUP`.
+/// PEM files; they are read again with the configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {

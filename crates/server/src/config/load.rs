@@ -1,10 +1,6 @@
 //! From a TOML file and environment variables to a [`Config`]; an error names the key and where it was written.
 
-use std::{
-    fmt::Write,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write, ops::Range, path::Path};
 
 use serde::Deserialize;
 use toml::{
@@ -12,26 +8,16 @@ use toml::{
     de::{DeTable, DeValue, Deserializer},
 };
 
-use super::{Config, places::Places, valid};
+use super::{
+    Config,
+    mistake::{Error, Mistake},
+    places::Places,
+    valid,
+    written::Written,
+};
 
 /// Environment variables with this beginning override the file; `__` separates section and key.
 const PREFIX: &str = "CHAPPE__";
-
-/// The configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be read.
-    #[error("{}: {error}", file.display())]
-    Unreadable {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// Something is written wrongly; the text shows file, line and key.
-    #[error("{0}")]
-    Wrong(String),
-}
 
 /// Reads `file`, puts the environment above it and checks the whole.
 pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, Error> {
@@ -41,12 +27,15 @@ pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) ->
             .map_err(|error| Error::Unreadable { file: file.to_owned(), error })?,
     };
     let name = file.map_or_else(|| "(no file)".to_owned(), |file| file.display().to_string());
-    parse(&name, &text, env)
+    let mut config = parse(&name, &text, env)?;
+    config.written.file = file.map(Path::to_owned);
+    Ok(config)
 }
 
 /// As [`load`], from a text; `name` is what errors call it.
 pub fn parse(name: &str, text: &str, env: impl Iterator<Item = (String, String)>) -> Result<Config, Error> {
-    let source = Source::new(name, text, env);
+    let env: Vec<_> = env.filter(|(name, _)| name.starts_with(PREFIX) && name.len() > PREFIX.len()).collect();
+    let source = Source::new(name, text, &env);
     let mut table = DeTable::parse(text).map_err(|error| source.explain(&error, None))?;
     for variable in &source.variables {
         let written = &source.full[variable.value.clone()];
@@ -58,22 +47,26 @@ pub fn parse(name: &str, text: &str, env: impl Iterator<Item = (String, String)>
             .map_err(|()| source.wrong(&variable.value, "a part of this name is a value, not a section"))?;
     }
     let places = Places::of(table.get_ref());
-    let config = Config::deserialize(Deserializer::from(table)).map_err(|error| {
+    let explain = |error: toml::de::Error| {
         let path = error.span().and_then(|span| places.path(&span).map(str::to_owned));
         source.explain(&error, path.as_deref())
-    })?;
+    };
+    let whole = toml::Table::deserialize(Deserializer::from(table.clone())).map_err(explain)?;
+    let mut config = Config::deserialize(Deserializer::from(table)).map_err(explain)?;
     let problems = valid::problems(&config);
     if problems.is_empty() {
+        let (name, text) = (name.to_owned(), text.to_owned());
+        config.written = Written { file: None, name, text, env, table: whole };
         return Ok(config);
     }
     let named = |problem: valid::Problem| {
         let message = format!("`{}`: {}", problem.key, problem.sentence);
         match places.span(&problem.key) {
             Some(span) => source.locate(span, &message),
-            None => format!("{name}: {message}"),
+            None => Mistake::somewhere(name, message),
         }
     };
-    Err(Error::Wrong(problems.into_iter().map(named).collect::<Vec<_>>().join("\n")))
+    Err(Error::Wrong(problems.into_iter().map(named).collect()))
 }
 
 /// An override: its path, and where name and value stand in the full text.
@@ -92,9 +85,8 @@ struct Source {
 }
 
 impl Source {
-    fn new(name: &str, text: &str, env: impl Iterator<Item = (String, String)>) -> Self {
-        let mut overrides: Vec<(String, String)> =
-            env.filter(|(name, _)| name.starts_with(PREFIX) && name.len() > PREFIX.len()).collect();
+    fn new(name: &str, text: &str, env: &[(String, String)]) -> Self {
+        let mut overrides = env.to_vec();
         overrides.sort();
         let mut full = format!("{text}\n");
         let file_length = full.len();
@@ -119,26 +111,27 @@ impl Source {
         };
         match error.span() {
             Some(span) => self.wrong(&span, &message),
-            None => Error::Wrong(format!("{}: {message}", self.name)),
+            None => Error::Wrong(vec![Mistake::somewhere(&self.name, message)]),
         }
     }
 
     fn wrong(&self, at: &Range<usize>, message: &str) -> Error {
-        Error::Wrong(self.locate(at, message))
+        Error::Wrong(vec![self.locate(at, message)])
     }
 
     /// A message with the file, the line and what is written there, or with the variable.
-    fn locate(&self, at: &Range<usize>, message: &str) -> String {
+    fn locate(&self, at: &Range<usize>, message: &str) -> Mistake {
         if at.start >= self.file_length {
             let variable =
                 self.variables.iter().find(|v| v.name.start <= at.start && at.start <= v.value.end);
             let name = variable.map_or("?", |v| &self.full[v.name.clone()]);
-            return format!("environment variable {name}: {message}");
+            return Mistake::somewhere(&format!("environment variable {name}"), message.to_owned());
         }
         let before = &self.full[..at.start];
         let line = before.matches('\n').count() + 1;
         let content = self.full.lines().nth(line - 1).unwrap_or_default();
-        format!("{}, line {line}: {message}\n  {line} | {content}", self.name)
+        let place = format!("{}, line {line}", self.name);
+        Mistake { place, sentence: message.to_owned(), shown: Some(format!("{line} | {content}")) }
     }
 }
 

@@ -1,11 +1,14 @@
 //! The configuration: each crate owns its section, the binary composes them.
 
 mod listeners;
+mod live;
 mod load;
+mod mistake;
 mod places;
 #[cfg(test)]
 mod tests;
 mod valid;
+mod written;
 
 use std::path::PathBuf;
 
@@ -15,7 +18,9 @@ use serde::Deserialize;
 
 pub use self::{
     listeners::{Api, Listener, TlsFiles},
-    load::{Error, load, parse},
+    load::{load, parse},
+    mistake::{Error, Mistake},
+    written::Written,
 };
 
 /// The commented configuration that `chappe config example` prints; a test keeps it right.
@@ -96,6 +101,9 @@ pub struct Config {
     /// Administration over HTTP.
     #[serde(default)]
     pub admin: chappe_admin::Config,
+    /// What all this was read from.
+    #[serde(skip)]
+    pub written: Written,
 }
 
 /// `[log]`.

@@ -1,6 +1,10 @@
 //! Tests of the configuration.
 
-use super::{Api, Config, EXAMPLE, Error, LogFormat, parse};
+use super::{
+    Api, Config, EXAMPLE, Error, LogFormat,
+    live::{KEYS, When, when},
+    parse,
+};
 
 const SMALL: &str = r#"server_name = "hs1"
 data_dir = "/tmp/x"
@@ -242,5 +246,109 @@ fn is_there(at: &toml::Value, path: &[String]) -> bool {
     match at {
         toml::Value::Array(items) => items.iter().any(inside),
         table => inside(table),
+    }
+}
+
+/// The keys of a table that have values, tables within it aside.
+fn leaves(above: &str, table: &toml::Table) -> Vec<String> {
+    let leaf = |(name, value): (&String, &toml::Value)| {
+        let key = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        match value {
+            toml::Value::Table(inside) => leaves(&key, inside),
+            _ => vec![key],
+        }
+    };
+    table.iter().flat_map(leaf).collect()
+}
+
+#[test]
+fn the_example_says_of_every_key_when_it_takes_effect() {
+    for key in leaves("", &toml::from_str(&uncommented(true)).unwrap()) {
+        assert!(when(&key).is_some(), "{key} is not in the table of `live`");
+    }
+    let head = EXAMPLE.lines().take_while(|line| line.starts_with('#'));
+    let head = head.map(|line| line.trim_start_matches(['#', ' '])).collect::<Vec<_>>().join(" ");
+    for (said, effect) in
+        [("At once", When::AtOnce), ("At the next start", When::NextStart), ("Never", When::Never)]
+    {
+        let keys = KEYS.iter().filter(|(_, when)| *when == effect).map(|(key, _)| *key);
+        let list = format!("{said}: {}.", keys.collect::<Vec<_>>().join(", "));
+        assert!(head.contains(&list), "the head of deploy/chappe.toml lacks: {list}");
+    }
+}
+
+/// What becomes of a server that runs by the small file and `old` when it reads the small file and `new`.
+fn followed(old: &str, new: &str) -> Result<(Config, Vec<String>, Vec<String>), String> {
+    let read = |more: &str| with(&format!("{SMALL}{more}"), &[]).unwrap();
+    let followed = read(old).follow(&read(new)).map_err(|error| error.to_string());
+    followed.map(|(config, changes)| (config, changes.applied, changes.waiting))
+}
+
+#[test]
+fn what_is_read_again_is_taken_over_key_by_key() {
+    let old = "[media]\nmax_pixels = 1\n[mail]\nhost = \"h\"\nfrom = \"a@b.fr\"\n[rooms.retention]\n";
+    let new = "[media]\nmax_pixels = 2\nremote_at_once = 3\n[log]\nlevel = \"warn\"\nformat = \"json\"\n\
+        [client.rates]\nmessage = { per_second = 1.0, burst = 2 }\n";
+    let (config, applied, waiting) = followed(old, new).unwrap();
+    assert_eq!(
+        applied,
+        [
+            "client.rates.message.burst",
+            "client.rates.message.per_second",
+            "log.level",
+            "mail.from",
+            "mail.host",
+            "media.max_pixels",
+            "rooms.retention",
+        ]
+    );
+    assert_eq!(waiting, ["log.format", "media.remote_at_once"]);
+    assert_eq!((config.media.max_pixels, config.media.remote_at_once), (2, 64));
+    assert_eq!((&*config.log.level, config.log.format), ("warn", LogFormat::Pretty));
+    assert!(config.mail.is_none() && config.rooms.retention.is_none());
+    let (_, applied, waiting) = followed(new, new).unwrap();
+    assert!(applied.is_empty() && waiting.is_empty());
+    let (config, applied, _) = followed("", "[rooms.retention]\n").unwrap();
+    assert!(config.rooms.retention.is_some() && applied == ["rooms.retention"], "an empty section is one");
+    // What runs is compared with, not what was read last.
+    let again = with(&format!("{SMALL}{new}"), &[]).unwrap();
+    let (config, _, _) = followed(old, new).unwrap();
+    let (_, changes) = config.follow(&again).unwrap();
+    assert_eq!(
+        (changes.applied.len(), &*changes.waiting),
+        (0, &["log.format".to_owned(), "media.remote_at_once".to_owned()][..])
+    );
+}
+
+#[test]
+fn what_cannot_be_taken_over_waits_or_is_refused() {
+    let (config, applied, waiting) =
+        followed("", "[scanner]\nclamd = \"/s\"\nenforce = true\nmax_bytes = 1\n").unwrap();
+    assert!(!config.scanner.enforce, "there is nothing yet that scans");
+    assert_eq!(
+        (applied, waiting),
+        (
+            vec!["scanner.max_bytes".to_owned()],
+            vec!["scanner.clamd".to_owned(), "scanner.enforce".to_owned()]
+        )
+    );
+    let (old, new) = (with(SMALL, &[]).unwrap(), with(&SMALL.replace("hs1", "hs2"), &[]).unwrap());
+    assert!(old.follow(&new).unwrap_err().to_string().contains("`server_name` cannot be changed"));
+    let moved = with(&SMALL.replace("/tmp/x", "/tmp/y"), &[]).unwrap();
+    assert!(old.follow(&moved).unwrap_err().to_string().contains("`data_dir` cannot be changed"));
+}
+
+#[test]
+fn logs_are_told_what_is_wrong_and_not_what_is_written() {
+    for (section, sentence) in [
+        ("[client.turn]\nuris = []\nsecret = 12345678\n", "`client.turn.secret`: expected a string"),
+        ("[log]\nformat = \"12345678\"\n", "`log.format`: expected `pretty` or `json`"),
+        ("[log]\nlevle = \"12345678\"\n", "`log.levle`: unknown field `levle`"),
+        ("[log]\nlevel = \"12345678\n", "chappe.toml, line 8: "),
+    ] {
+        let error = with(&format!("{SMALL}{section}"), &[]).unwrap_err();
+        let said = error.without_values();
+        assert!(said.contains(sentence) && !said.contains("12345678"), "{said}");
+        assert!(error.to_string().contains("12345678"), "who wrote it is shown it");
     }
 }

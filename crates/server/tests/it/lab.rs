@@ -34,8 +34,9 @@ impl Lab {
         let (sender, mails) = mpsc::channel(16);
         let sink = tokio::spawn(mail_sink::receive(listener, sender));
         let text = configuration(folder.path(), port, more);
-        std::fs::write(folder.path().join("chappe.toml"), &text).unwrap();
-        let config = config::parse("chappe.toml", &text, std::iter::empty()).unwrap();
+        let file = folder.path().join("chappe.toml");
+        std::fs::write(&file, &text).unwrap();
+        let config = config::load(Some(&file), std::iter::empty()).unwrap();
         let world = World::real(&config.outbound).unwrap();
         let server = Server::start(&config, world, Db::new(Memory::default())).await.unwrap();
         Self { server, folder, mails, sink }

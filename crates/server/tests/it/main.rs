@@ -14,6 +14,7 @@ mod life;
 mod network;
 mod partial;
 mod push;
+mod reload;
 mod round_trips;
 mod sign_up;
 mod tchap;

@@ -34,7 +34,7 @@ async fn http_2_over_tls_and_a_new_certificate_without_a_restart() {
     assert_eq!(visit(port, &first).await.unwrap(), "ok\n");
     let second = renew();
     assert!(visit(port, &second).await.is_err());
-    lab.server.reload();
+    lab.server.reload().await;
     assert_eq!(visit(port, &second).await.unwrap(), "ok\n");
     lab.stop().await;
 }

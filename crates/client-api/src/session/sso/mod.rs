@@ -37,7 +37,7 @@ fn language(identity: &Identity, headers: &HeaderMap) -> Language {
 }
 
 fn html(identity: &Identity, language: Language, status: StatusCode, page: &SsoPage<'_>) -> Page {
-    Page { status, html: sso_page(page, language, identity.service_name()) }
+    Page { status, html: sso_page(page, language, &identity.service_name()) }
 }
 
 /// The page that says why nobody was let in.

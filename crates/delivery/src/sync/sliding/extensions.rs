@@ -189,7 +189,7 @@ impl Turn<'_> {
             return Ok(nothing);
         }
         let delivery = self.work.delivery;
-        let most = delivery.0.config.to_device_limit;
+        let most = delivery.0.config.get().to_device_limit;
         let limit = ask.limit.unwrap_or(most).clamp(1, most);
         let user = &self.request.user;
         let accounts = &delivery.0.accounts;

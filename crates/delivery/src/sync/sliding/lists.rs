@@ -78,7 +78,7 @@ struct Chosen {
 impl Turn<'_> {
     /// Chooses rooms, in the order of their activity.
     pub(super) async fn select(&self, rows: &[Row]) -> Result<Selection, Error> {
-        let most = self.work.delivery.0.config.timeline_limit;
+        let most = self.work.delivery.0.config.get().timeline_limit;
         let facts = self.facts(rows).await?;
         let mut chosen: BTreeMap<usize, Chosen> = BTreeMap::new();
         let (mut counts, mut interesting) = (BTreeMap::new(), BTreeSet::new());
@@ -123,7 +123,7 @@ impl Turn<'_> {
         if self.request.subscriptions.is_empty() {
             return Ok(());
         }
-        let most = self.work.delivery.0.config.timeline_limit;
+        let most = self.work.delivery.0.config.get().timeline_limit;
         let places: HashMap<&RoomKey, usize> =
             rows.iter().enumerate().map(|(at, row)| (&row.key, at)).collect();
         for (room, ask) in &self.request.subscriptions {

@@ -10,9 +10,9 @@ use tokio::time::advance;
 
 use super::{
     super::net::{Net, actor, state, user},
-    ALICE, BOB, DAY, HOUR, two,
+    ALICE, BOB, DAY, HOUR, keeping, two,
 };
-use crate::{Draft, Rooms};
+use crate::{Config, Draft, Rooms};
 
 fn naming(address: &str) -> Draft {
     let content = json!({ "msgtype": "m.image", "body": address, "url": format!("mxc://{address}") });
@@ -108,4 +108,22 @@ async fn files_go_that_nothing_else_names() {
     a.expire_due().await.unwrap();
     assert_eq!(unused(&a).await, ["forwarded", "picture", "plain"], "who uploads what is known of");
     assert_eq!((uses("plain").await, uses("forwarded").await, uses("picture").await), (0, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_stay_that_came_while_nothing_was_noted() {
+    let net = Net::default();
+    let (a, _, id) = two(&net, "11").await;
+    a.expire_due().await.unwrap();
+    // Off and on again before anybody has looked.
+    a.reconfigure(Config::default());
+    for name in ["before", "after"] {
+        put_medium(&a, "x.example", name, medium(None, a.0.world.now())).await;
+        a.send(&actor(ALICE), &id, naming(&format!("x.example/{name}")), None).await.unwrap();
+        a.reconfigure(keeping(7));
+        advance(HOUR).await;
+    }
+    advance(7 * DAY + HOUR).await;
+    a.expire_due().await.unwrap();
+    assert_eq!(unused(&a).await, ["after"]);
 }
