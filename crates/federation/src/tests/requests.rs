@@ -277,7 +277,11 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
     let posted = Request::post("/_matrix/federation/v1/3pid/onbind").body(body).unwrap();
     assert_eq!(b.router.clone().oneshot(posted).await.unwrap().status(), StatusCode::OK);
     let asked = exchanged.lock().last().cloned().unwrap();
-    assert_eq!((&asked["room_id"], &asked["type"]), (&json!(room), &json!("m.room.member")), "all of it is needed");
+    assert_eq!(
+        (&asked["room_id"], &asked["type"]),
+        (&json!(room), &json!("m.room.member")),
+        "all of it is needed"
+    );
     let invite = b.store.read().out_of_band(&bob, &room).await.unwrap().unwrap().value.0;
     assert_eq!(invite.kind(), Some(chappe_store::Membership::Invite));
     b.rooms.join(&b.actor("bob"), &room, Vec::new(), serde_json::Map::new()).await.unwrap();
