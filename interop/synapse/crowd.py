@@ -38,7 +38,8 @@ class Crowd(Tale):
         last = await person(self.last, "guest")
         name = f"{self.last.label} joins a room of many through {self.through.label}"
         await self.tell(name, lambda: self.join(last, self.through, host))
-        await self.tell("all three know the same of a room of many", lambda: agree(self.room, host, guest, last))
+        name = "all three know the same of a room of many"
+        await self.tell(name, lambda: agree(self.room, host, guest, last))
 
     async def fill(self, host: Person) -> None:
         """Hundreds of the host's server come in."""

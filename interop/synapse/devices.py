@@ -31,7 +31,7 @@ async def device_lists(pair: Pair) -> None:
 
 
 async def missed_update(pair: Pair) -> None:
-    """What another server says of a device is believed, until a change follows one that never came: then it is asked."""
+    """What another server says of a device is believed, until a change follows one that never came."""
     for owner, other in await met(pair):
         account = await log_in(owner.account.base, owner.user_id, owner.account.password)
         await upload_keys(account)
@@ -39,8 +39,8 @@ async def missed_update(pair: Pair) -> None:
         path = f"/_matrix/federation/v1/user/devices/{segment(owner.user_id)}"
         last = (await ask(other.server, owner.server, "GET", path))["stream_id"]
         # In the one stream of all users of a Synapse it cannot be told from outside what the last update was.
-        before = [] if owner.server.software == "synapse" else [last]
-        for name, before, number in [("NEXT", before, last + 1), ("MISSED", [BEYOND], BEYOND + 1)]:
+        known = [] if owner.server.software == "synapse" else [last]
+        for name, before, number in [("NEXT", known, last + 1), ("MISSED", [BEYOND], BEYOND + 1)]:
             update = {
                 "user_id": owner.user_id,
                 "device_id": name,
@@ -49,7 +49,10 @@ async def missed_update(pair: Pair) -> None:
                 "keys": device_keys(owner.user_id, name),
             }
             await tell(owner.server, other.server, "m.device_list_update", update)
-            await learns(other, owner, lambda seen, name=name: has_next(seen, owner.user_id) == (name == "NEXT"))
+            believed = name == "NEXT"
+            await learns(
+                other, owner, lambda seen, believed=believed: has_next(seen, owner.user_id) == believed
+            )
         seen = (await query(other, owner))["device_keys"][owner.user_id]
         assert account.device_id in seen and "MISSED" not in seen, f"the other sees {seen}"
         await account.call("POST", "/logout", {})

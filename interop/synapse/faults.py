@@ -1,10 +1,9 @@
 """Chapters: what neither server takes from the other, sent in the other's name."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
 
-from ..accounts import Refused
 from .pair import Pair
 from .peer import ask, signed_event
 from .person import Person, refused
@@ -38,7 +37,7 @@ async def unknown_versions(pair: Pair) -> None:
 
 
 async def faulty_invites(pair: Pair) -> None:
-    """What is no invite of this server's user by the other's is not signed, and the user hears nothing of it."""
+    """What is no invite of the server's own user by the other's is not signed, and the user hears nothing."""
     room, told = imagined(pair)
     faults: dict[str, Json] = {
         "no membership": {"type": "m.room.message"},
@@ -146,11 +145,9 @@ def badly_signed(event: Json) -> Json:
     return event | {"depth": event["depth"] + 1}
 
 
-async def not_taken(fault: str, request: object) -> Json:
+async def not_taken(fault: str, request: Awaitable[Json]) -> Json:
     """The request must be answered with 400 or 403: servers differ."""
     try:
-        answer = await request  # type: ignore[misc]
-    except Refused as refusal:
-        assert refusal.status in (400, 403), f"{fault}: {refusal}"
-        return refusal.answer
-    raise AssertionError(f"{fault}: this should not have been taken, and gave {answer}")
+        return await refused(request, 400, 403)
+    except AssertionError as error:
+        raise AssertionError(f"{fault}: {error}") from error

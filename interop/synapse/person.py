@@ -74,11 +74,11 @@ class Person(Watcher):
         return f"{self.user_id}-{self.sent}"
 
 
-async def refused(request: Any, status: int = 403) -> Json:
-    """The request must be answered with this status; gives the answer."""
+async def refused(request: Any, *statuses: int) -> Json:
+    """The request must be answered with one of these statuses, 403 unless said; gives the answer."""
     try:
         answer = await request
     except Refused as refusal:
-        assert refusal.status == status, str(refusal)
+        assert refusal.status in (statuses or (403,)), str(refusal)
         return refusal.answer
     raise AssertionError(f"this should have been refused, and gave {answer}")

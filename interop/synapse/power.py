@@ -26,7 +26,7 @@ async def states(pair: Pair) -> None:
 
 
 async def owned_state(pair: Pair) -> None:
-    """In a room version of MSC3757 each sets the state that is its own, and the more powerful that of others too."""
+    """In a room version of MSC3757 each sets the state that is its own, the more powerful also that of others."""
     levels = {"events": {PLACE: 0}}
     room = await pair.host.create(OWNED, preset="public_chat", power_level_content_override=levels)
     await pair.enter(room)

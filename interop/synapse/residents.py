@@ -1,4 +1,4 @@
-"""Chapters of three servers: of those in a restricted room, the one that is asked first cannot let anybody in."""
+"""Chapters of three servers: of those in a restricted room, the one asked first cannot let anybody in."""
 
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
