@@ -32,11 +32,13 @@ class Account:
     device_id: str
     token: str
 
-    async def call(self, method: str, path: str, body: Any = None, **query: str) -> dict[str, Any]:
+    async def call(
+        self, method: str, path: str, body: Any = None, **query: str | list[str]
+    ) -> dict[str, Any]:
         """Calls `/_matrix/client/v3` + path as this user."""
         return await call(self.base, method, "/_matrix/client/v3" + path, body, self.token, query)
 
-    async def get(self, path: str, **query: str) -> dict[str, Any]:
+    async def get(self, path: str, **query: str | list[str]) -> dict[str, Any]:
         """Asks a path that is not below `v3`, as this user."""
         return await call(self.base, "GET", path, None, self.token, query)
 
@@ -47,7 +49,7 @@ async def call(
     path: str,
     body: Any = None,
     token: str | None = None,
-    query: dict[str, str] | None = None,
+    query: dict[str, str | list[str]] | None = None,
 ) -> dict[str, Any]:
     """Makes one request and gives its JSON answer; raises Refused unless it is a success."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -14,10 +14,12 @@ from pathlib import Path
 from ..nio.__main__ import introduce
 from ..steps import Steps, arguments, conclude, work_folder
 from .authority import Authority
-from .chapters import CHAPTERS, FORMS, VERSIONS, table
+from .chapters import ANY, CHAPTERS, FORMS, VERSIONS, table
+from .crowd import Crowd
 from .forks import Fork
-from .outages import Divided, outage, partition
+from .outages import Divided, Drift, outage, partition
 from .pair import Pair
+from .residents import RESTRICTED, arrangements
 from .servers import KINDS, START_LIMIT, SecondChappe, SecondSynapse, Server
 from .tale import Tale, together
 
@@ -29,22 +31,36 @@ class Matrix:
 
     def __init__(self, servers: list[Server], versions: list[int], only: str) -> None:
         self.servers, self.only = servers, only
-        one, two, _ = servers
+        one, two, third = servers
         ways = [(one, two), (two, one)]
         self.pairs = [Pair(home, away, str(version)) for version in versions for home, away in ways]
         self.forks = [Fork(turned(servers, version), str(version)) for version in versions]
+        self.residents = [
+            tale
+            for version in versions
+            if version in RESTRICTED
+            for tale in arrangements(servers, str(version))
+        ]
+        once = [version for version in versions if version in ANY]
+        # A Chappe first: hundreds of users are made there sooner.
+        first, second = sorted((one, two), key=lambda server: server.software)
+        self.crowds = [Crowd(first, second, third, str(version)) for version in once]
+        self.drifts = [Drift(pair) for pair in self.pairs if int(pair.version) in once and pair.home is one]
 
     async def tell(self) -> None:
         """Chapters and encrypted conversations first, then what needs servers to be down."""
         await together([pair.sign_up for pair in self.pairs])
         one, two, _ = self.servers
         chapters = [partial(self.chapters, pair) for pair in self.pairs]
+        several = [*self.crowds, *self.residents]
+        chapters += [tale.chapters for tale in several if self.only in tale.subject]
         if self.only:
             return await together(chapters)
         await together([*chapters, *self.encrypted()])
         for down in (two, one):
             await outage(down, [pair for pair in self.pairs if int(pair.version) in FORMS])
-        await partition((one, two), [(pair, Divided(pair)) for pair in self.pairs])
+        drifts = [(drift, drift) for drift in self.drifts]
+        await partition((one, two), [*((pair, Divided(pair)) for pair in self.pairs), *drifts])
         await partition(self.servers, [(fork, fork) for fork in self.forks])
 
     async def chapters(self, pair: Pair) -> None:
@@ -66,7 +82,7 @@ class Matrix:
 
     def failed(self) -> list[str]:
         """What did not hold."""
-        tales: list[Tale] = [*self.pairs, *self.forks]
+        tales: list[Tale] = [*self.pairs, *self.residents, *self.crowds, *self.drifts, *self.forks]
         return [
             f"{tale.steps.label}: {name}" for tale in tales for name, held in tale.told.items() if not held
         ]
@@ -83,6 +99,8 @@ async def meet(folder: Path, kinds: list[str], versions: list[int], only: str) -
     authority = Authority(folder)
     third = next(kind for kind in (SecondChappe.label, SecondSynapse.label) if kind not in kinds)
     servers = [KINDS[kind](folder, authority) for kind in [*kinds, third]]
+    for server in servers:
+        server.configure(servers)
     matrix = Matrix(servers, versions, only)
     steps = Steps("servers")
     try:

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-NAMES = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+NAMES = [x509.DNSName("localhost"), *(x509.IPAddress(ip_address(f"127.0.0.{n}")) for n in range(1, 5))]
 
 
 class Authority:
-    """Signs certificates for `localhost`; its own certificate is `file`."""
+    """Signs certificates for the names of servers on loopback; its own certificate is `file`."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "authority.crt"

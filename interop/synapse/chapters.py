@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 
-from . import devices, doors, finding, media, people, power, talking, upgrades
+from . import addresses, devices, doors, faults, finding, media, people, power, talking, upgrades
 from .pair import Pair
 
 VERSIONS = range(1, 13)
@@ -45,6 +45,13 @@ KNOCK_REFUSED = {
     "chappe in a synapse room": "Synapse sends news of a room to servers in it and those of invited users",
 }
 
+ONE_STREAM = {"synapse in a synapse room": "Synapse believes an update only if it has heard of the last one"}
+NO_SERVICE = {"synapse in a synapse room": "Synapse is no identity service"}
+STATE_TAKEN = {
+    "synapse in a chappe room": "Synapse only logs it, until June 2027 as its source says",
+    "synapse in a synapse room": "Synapse only logs it, until June 2027 as its source says",
+}
+
 CHAPTERS = [
     Chapter("join by alias, with the history", talking.join_by_alias),
     Chapter("messages", talking.messages, FORMS),
@@ -55,11 +62,16 @@ CHAPTERS = [
     once("jump to a date", talking.jump_to_date),
     once("read on from a date", talking.around_date, READ_ON),
     Chapter("state and power", power.states),
+    once("state of one's own", power.owned_state),
     once("server ACL", power.server_acl),
     Chapter("kick", doors.kick),
     Chapter("invite", doors.invite),
     Chapter("invite turned down", doors.refuse),
     Chapter("invite withdrawn", doors.withdraw_invite),
+    once("invite that is none", faults.faulty_invites),
+    Chapter("invite without the room's events", faults.faulty_state, CREATORS, STATE_TAKEN),
+    Chapter("invite of an address", addresses.invite_address, FORMS, NO_SERVICE),
+    once("invite of an address withdrawn", addresses.withdrawn_address, NO_SERVICE),
     Chapter("ban", doors.ban),
     Chapter("invite after a ban", doors.invite_after_ban, FORMS),
     Chapter("leave", doors.leave, FORMS),
@@ -78,6 +90,7 @@ CHAPTERS = [
     Chapter("space of both servers' rooms", finding.spaces, FORMS),
     Chapter("restricted room in a space", finding.restricted_in_space, RESTRICTED),
     Chapter("summary of a room", finding.summary, FORMS),
+    once("versions that the other does not know", faults.unknown_versions),
     once("public rooms", finding.public_rooms),
     once("display names", people.profiles),
     once("other profile fields", people.profile_fields),
@@ -85,9 +98,11 @@ CHAPTERS = [
     once("typing", people.typing),
     once("receipts", people.receipts),
     once("device lists", devices.device_lists),
+    once("missed update of devices", devices.missed_update, ONE_STREAM),
     once("messages to devices", devices.to_device),
     once("one-time keys", devices.one_time_keys),
     once("cross-signing keys", devices.cross_signing),
+    once("OpenID", addresses.openid, NO_SERVICE),
     once("media", media.download),
     once("thumbnails", media.thumbnails),
 ]

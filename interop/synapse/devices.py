@@ -10,8 +10,12 @@ from signedjson.sign import sign_json
 
 from ..accounts import Account, log_in
 from .pair import Pair
+from .peer import ask, tell
 from .person import Person
-from .watcher import Json
+from .watcher import Json, segment
+
+# A number that no stream of a test reaches.
+BEYOND = 1_000_000_000
 
 
 async def device_lists(pair: Pair) -> None:
@@ -24,6 +28,35 @@ async def device_lists(pair: Pair) -> None:
         assert seen["keys"] == keys["keys"], f"the other sees {seen}"
         await account.call("POST", "/logout", {})
         await learns(other, owner, lambda seen, shown=shown: not shown(seen))
+
+
+async def missed_update(pair: Pair) -> None:
+    """What another server says of a device is believed, until a change follows one that never came."""
+    for owner, other in await met(pair):
+        account = await log_in(owner.account.base, owner.user_id, owner.account.password)
+        await upload_keys(account)
+        await learns(other, owner, partial(device_of, account))
+        path = f"/_matrix/federation/v1/user/devices/{segment(owner.user_id)}"
+        last = (await ask(other.server, owner.server, "GET", path))["stream_id"]
+        # In the one stream of all users of a Synapse it cannot be told from outside what the last update was.
+        known = [] if owner.server.software == "synapse" else [last]
+        for name, before, number in [("NEXT", known, last + 1), ("MISSED", [BEYOND], BEYOND + 1)]:
+            update = {
+                "user_id": owner.user_id,
+                "device_id": name,
+                "stream_id": number,
+                "prev_id": before,
+                "keys": device_keys(owner.user_id, name),
+            }
+            await tell(owner.server, other.server, "m.device_list_update", update)
+            believed = name == "NEXT"
+            await learns(
+                other, owner, lambda seen, believed=believed: has_next(seen, owner.user_id) == believed
+            )
+        seen = (await query(other, owner))["device_keys"][owner.user_id]
+        assert account.device_id in seen and "MISSED" not in seen, f"the other sees {seen}"
+        await account.call("POST", "/logout", {})
+        await learns(other, owner, lambda seen, account=account: not device_of(account, seen))
 
 
 async def to_device(pair: Pair) -> None:
@@ -75,6 +108,11 @@ async def cross_signing(pair: Pair) -> None:
         await learns(other, owner, partial(is_signed, owner.account, f"ed25519:{public(own)}"))
 
 
+def has_next(seen: Json, user_id: str) -> bool:
+    """Whether the device that was made up is in the answer."""
+    return "NEXT" in seen["device_keys"].get(user_id, {})
+
+
 def device_of(account: Account, seen: Json) -> Json | None:
     """A device, in an answer to a question for keys."""
     return seen["device_keys"].get(account.user_id, {}).get(account.device_id)
@@ -102,6 +140,8 @@ async def met(pair: Pair) -> list[tuple[Person, Person]]:
     """Owner and other, each in turn, who share a room and have asked for each other's keys, as clients do."""
     await pair.share()
     for owner, other in pair.both():
+        # The first sync tells nobody's changes.
+        await other.sync()
         await query(other, owner)
     return pair.both()
 
@@ -121,21 +161,26 @@ async def query(asking: Person, owner: Person) -> Json:
 
 
 async def upload_keys(account: Account) -> Json:
-    """Uploads a device's keys, signed by itself; gives them."""
-    key = generate_signing_key(account.device_id)
+    """Uploads a device's keys; gives them."""
+    device = device_keys(account.user_id, account.device_id)
+    await account.call("POST", "/keys/upload", {"device_keys": device})
+    return device
+
+
+def device_keys(user_id: str, device_id: str) -> Json:
+    """New keys of a device, signed by itself."""
+    key = generate_signing_key(device_id)
     keys = {
-        f"curve25519:{account.device_id}": public(generate_signing_key("x")),
-        f"ed25519:{account.device_id}": public(key),
+        f"curve25519:{device_id}": public(generate_signing_key("x")),
+        f"ed25519:{device_id}": public(key),
     }
     device: Json = {
-        "user_id": account.user_id,
-        "device_id": account.device_id,
+        "user_id": user_id,
+        "device_id": device_id,
         "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"],
         "keys": keys,
     }
-    sign_json(device, account.user_id, key)
-    await account.call("POST", "/keys/upload", {"device_keys": device})
-    return device
+    return sign_json(device, user_id, key)
 
 
 def cross_key(user_id: str, usage: str, key: object, signer: object = None) -> Json:

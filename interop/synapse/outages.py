@@ -7,13 +7,17 @@ from typing import Protocol
 
 from ..accounts import log_in
 from .agreement import agree
-from .devices import query, upload_keys
-from .pair import Pair
+from .devices import device_of, learns, notes, query, upload_keys
+from .pair import Pair, person
+from .person import Person
 from .servers import Server
 from .tale import Tale, together
+from .watcher import Json
 
 LIMIT = 120.0
 MISSED = 3
+# Of devices, while the line is cut: beyond what Synapse puts into one transaction.
+CHANGES = 60
 
 
 class Scene(Protocol):
@@ -141,6 +145,64 @@ class Divided:
         for one, other in self.pair.both():
             await other.message(self.room, await one.say(self.room, "again"), "again")
         await agree(self.room, self.pair.host, self.pair.guest)
+
+
+class Drift(Tale):
+    """Users of both sides change their devices while they do not reach each other."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__(f"devices at {pair.home.label} and {pair.away.label}", pair.version)
+        self.pair = pair
+        self.word = secrets.token_hex(6)
+        self.people: list[Person] = []
+
+    async def before(self) -> None:
+        """A room in which both have asked for each other's keys."""
+        self.people = [await person(server, "drifter") for server in (self.pair.home, self.pair.away)]
+        one, two = self.people
+        room = await one.create(self.version, preset="public_chat")
+        await two.join(room, one.server)
+        await one.membership(room, two.user_id, "join")
+        for owner, other in self.both():
+            await other.sync()
+            await query(other, owner)
+            await upload_keys(owner.account)
+            await learns(other, owner, lambda seen, owner=owner: device_of(owner.account, seen))
+
+    def both(self) -> list[tuple[Person, Person]]:
+        """Each in turn, with the other."""
+        one, two = self.people
+        return [(one, two), (two, one)]
+
+    async def meanwhile(self) -> None:
+        """More changes than go into one transaction, and a message for the other's devices."""
+        for owner, other in self.both():
+            for n in range(CHANGES):
+                account = await log_in(owner.account.base, owner.user_id, owner.account.password)
+                await upload_keys(account)
+                if n % 3:
+                    await account.call("POST", "/logout", {})
+            note = {"word": self.word, "for": "*"}
+            await other.to_devices("org.example.note", {owner.user_id: {"*": note}})
+
+    async def after(self) -> None:
+        """The other sees what the owner has, and the message comes once."""
+        for owner, other in self.both():
+            have = (await query(owner, owner))["device_keys"][owner.user_id]
+            wanted = {device: keys["keys"] for device, keys in have.items()}
+            while await seen_by(other, owner) != wanted:
+                await other.sync()
+            assert owner.user_id in other.devices_changed, "nobody was told that the devices changed"
+            while not notes(owner, other, self.word):
+                await owner.sync()
+            await owner.sync()
+            assert notes(owner, other, self.word) == ["*"], "the message for devices came twice"
+
+
+async def seen_by(other: Person, owner: Person) -> Json:
+    """The keys of somebody's devices, as another is given them."""
+    devices = (await query(other, owner))["device_keys"].get(owner.user_id, {})
+    return {device: keys["keys"] for device, keys in devices.items()}
 
 
 async def shared_with_moderator(pair: Pair) -> str:

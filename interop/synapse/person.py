@@ -20,10 +20,11 @@ class Person(Watcher):
         body = {"room_version": version} | options
         return (await self.account.call("POST", "/createRoom", body))["room_id"]
 
-    async def join(self, room_or_alias: str, via: Server) -> str:
-        """Joins through a server; gives the room's id."""
+    async def join(self, room_or_alias: str, *via: Server) -> str:
+        """Joins through these servers, asked in this order; gives the room's id."""
         path = f"/join/{segment(room_or_alias)}"
-        return (await self.account.call("POST", path, {}, via=via.name))["room_id"]
+        names = [server.name for server in via]
+        return (await self.account.call("POST", path, {}, via=names))["room_id"]
 
     async def knock(self, room: str, via: Server, reason: str) -> None:
         """Knocks through a server."""
@@ -73,11 +74,11 @@ class Person(Watcher):
         return f"{self.user_id}-{self.sent}"
 
 
-async def refused(request: Any) -> None:
-    """The request must be answered with 403."""
+async def refused(request: Any, *statuses: int) -> Json:
+    """The request must be answered with one of these statuses, 403 unless said; gives the answer."""
     try:
         answer = await request
     except Refused as refusal:
-        assert refusal.status == 403, str(refusal)
-    else:
-        raise AssertionError(f"this should have been refused, and gave {answer}")
+        assert refusal.status in (statuses or (403,)), str(refusal)
+        return refusal.answer
+    raise AssertionError(f"this should have been refused, and gave {answer}")

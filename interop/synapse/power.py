@@ -6,6 +6,9 @@ from .pair import Pair
 from .person import refused
 from .watcher import segment
 
+OWNED = "org.matrix.msc3757.11"
+PLACE = "org.example.place"
+
 
 async def states(pair: Pair) -> None:
     """The guest is given the power to set the topic, each sets it, and it is taken from the guest again."""
@@ -19,6 +22,20 @@ async def states(pair: Pair) -> None:
         assert content.get("topic") == topic["topic"], f"the topic read is {content}"
     await pair.guest.sees(room, await pair.host.give_power(room, {pair.guest.user_id: 0}))
     await refused(pair.guest.set_state(room, "m.room.topic", {"topic": "no longer"}))
+    await agree(room, pair.host, pair.guest)
+
+
+async def owned_state(pair: Pair) -> None:
+    """In a room version of MSC3757 each sets the state that is its own, the more powerful also that of others."""
+    levels = {"events": {PLACE: 0}}
+    room = await pair.host.create(OWNED, preset="public_chat", power_level_content_override=levels)
+    await pair.enter(room)
+    for owner, other in pair.both():
+        for key in (owner.user_id, f"{owner.user_id}_desk"):
+            await other.sees(room, await owner.set_state(room, PLACE, {"floor": 3}, key))
+    host, guest = (f"{person.user_id}_desk" for person in (pair.host, pair.guest))
+    await refused(pair.guest.set_state(room, PLACE, {"floor": 4}, host))
+    await pair.guest.sees(room, await pair.host.set_state(room, PLACE, {"floor": 4}, guest))
     await agree(room, pair.host, pair.guest)
 
 

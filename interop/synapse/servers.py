@@ -7,17 +7,25 @@ import socket
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+
+from signedjson.key import read_signing_keys
 
 from ..accounts import Refused, call
 from .authority import Authority
+from .mail import Mailbox
 from .wire import Wire
 
 START_LIMIT = 40.0
 STOP_LIMIT = 30.0
 SECRET = "interop"
-CLIENTS = "request login_by_ip login_by_account registration message join invite search upload remote_media"
-PEERS = "requests invites invites_to_user key_lookups"
+CLIENTS = (
+    "request login_by_ip login_by_account registration message to_device device join invite address_invite"
+    " search upload remote_media"
+)
+IDENTITY = "info request registration lookup"
+PEERS = "requests invites invites_to_user key_lookups bound bound_invites"
 
 
 def unlimited(names: str) -> str:
@@ -37,38 +45,53 @@ class Server(ABC):
 
     label: str
     software: str
-    host = "localhost"
+    # No two have the same name with another port: server ACLs know no ports.
+    host: str
+    key_file: str
+    # What the log says when the members of a room have come, where that is after the join.
+    came_later: str
 
     def __init__(self, folder: Path, authority: Authority) -> None:
         self.folder = folder / self.label
         self.folder.mkdir()
         self.authority = authority
         self.client_port, self.federation_port = free_port(), free_port()
-        self.wire = Wire(free_port(), self.federation_port)
+        address = "127.0.0.1" if self.host == "localhost" else self.host
+        self.wire = Wire(address, free_port(), self.federation_port)
         self.name = f"{self.host}:{self.wire.port}"
         self.base = f"http://127.0.0.1:{self.client_port}"
         self.registration = f"secret:{SECRET}"
         self.certificate, self.key = authority.issue(self.folder)
         self.process: subprocess.Popen[bytes] | None = None
-        self.configure()
 
     @abstractmethod
-    def configure(self) -> None:
-        """Writes the configuration."""
+    def configure(self, servers: Sequence["Server"]) -> None:
+        """Writes the configuration; all servers are known by now."""
 
     @abstractmethod
     def command(self) -> list[str]:
         """The command that serves."""
 
+    def environment(self) -> dict[str, str]:
+        """What it runs in."""
+        return dict(os.environ)
+
+    def signing_key(self) -> object:
+        """The key that signs its events and requests."""
+        lines = (self.folder / self.key_file).read_text().splitlines()
+        return read_signing_keys(lines[:1])[0]
+
     async def start(self) -> None:
         """Starts the process and waits until clients are answered."""
         await self.wire.mend()
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder)
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, cwd=self.folder, env=self.environment()
+            )
         async with asyncio.timeout(START_LIMIT):
             while not await self._answers():
                 if self.process.poll() is not None:
-                    raise RuntimeError(f"{self.label} ended: {self.last_words()}")
+                    raise RuntimeError(f"{self.label} ended: {self.log()[-3000:]}")
                 await asyncio.sleep(0.1)
 
     async def _answers(self) -> bool:
@@ -99,20 +122,24 @@ class Server(ABC):
             self.process.wait()
             self.process = None
 
-    def last_words(self) -> str:
-        """The end of the log."""
-        text = (self.folder / "server.log").read_text(errors="replace")
-        return text[-3000:]
+    def log(self) -> str:
+        """What it has said so far."""
+        return (self.folder / "server.log").read_text(errors="replace")
+
+    def completed(self, room: str) -> bool:
+        """Whether the members of a room have come, where that is later than the join."""
+        return any(self.came_later in line and room in line for line in self.log().splitlines())
 
 
 class Synapse(Server):
     """Synapse from PyPI, on SQLite."""
 
     label = software = "synapse"
-    # Not the name of Chappe with another port: server ACLs know no ports.
     host = "127.0.0.1"
+    key_file = "signing.key"
+    came_later = "State resync complete"
 
-    def configure(self) -> None:
+    def configure(self, servers: Sequence[Server]) -> None:
         federation = {
             "port": self.federation_port,
             "bind_addresses": ["127.0.0.1"],
@@ -156,6 +183,7 @@ class Synapse(Server):
             "rc_joins": {"local": many, "remote": many},
             "rc_joins_per_room": many,
             "rc_invites": {"per_room": many, "per_user": many, "per_issuer": many},
+            "rc_third_party_invite": many,
             "rc_room_creation": many,
             "rc_presence": {"per_user": many},
             "rc_federation": {"sleep_limit": 9999, "reject_limit": 9999, "concurrent": 99},
@@ -171,19 +199,36 @@ class Synapse(Server):
     def command(self) -> list[str]:
         return [sys.executable, "-m", "synapse.app.homeserver", "-c", str(self.folder / "homeserver.yaml")]
 
+    def environment(self) -> dict[str, str]:
+        # Identity servers are reached by the system's authorities alone.
+        return super().environment() | {"SSL_CERT_FILE": str(self.authority.file)}
+
 
 class SecondSynapse(Synapse):
     """Another Synapse, to try these tests without Chappe."""
 
     label = "synapse-2"
+    host = "127.0.0.2"
 
 
 class Chappe(Server):
-    """The binary named by CHAPPE_BIN."""
+    """The binary named by CHAPPE_BIN, with an identity service."""
 
     label = software = "chappe"
+    host = "localhost"
+    key_file = "data/signing.key"
+    came_later = "the room has all its members"
 
-    def configure(self) -> None:
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        super().__init__(folder, authority)
+        self.mailbox = Mailbox(free_port())
+
+    async def start(self) -> None:
+        await self.mailbox.open()
+        await super().start()
+
+    def configure(self, servers: Sequence[Server]) -> None:
+        identity_servers = [server.name for server in servers if isinstance(server, Chappe)]
         (self.folder / "chappe.toml").write_text(f"""
 server_name = "{self.name}"
 data_dir = "{self.folder / "data"}"
@@ -191,11 +236,11 @@ public_baseurl = "{self.base}"
 
 [[listeners]]
 port = {self.client_port}
-apis = ["client", "media", "admin"]
+apis = ["client", "media", "identity", "admin"]
 
 [[listeners]]
 port = {self.federation_port}
-apis = ["federation"]
+apis = ["federation", "identity"]
 tls = {{ certificate = "{self.certificate}", key = "{self.key}" }}
 
 [outbound]
@@ -204,6 +249,23 @@ certificate_authorities = ["{self.authority.file}"]
 
 [identity]
 profile = "matrix"
+addresses = "any"
+language = "en"
+mails_per_address = 0
+mails_per_ip = 0
+
+[identity.service]
+servers = {json.dumps(identity_servers)}
+invites_per_sender = 0
+
+[identity_api.rates]
+{unlimited(IDENTITY)}
+
+[mail]
+host = "127.0.0.1"
+port = {self.mailbox.port}
+security = "plain"
+from = "chappe@example.org"
 
 [client.rates]
 {unlimited(CLIENTS)}
@@ -235,18 +297,21 @@ class SecondChappe(Chappe):
     """Another Chappe."""
 
     label = "chappe-2"
+    host = "127.0.0.3"
 
 
-class PartialChappe(Chappe):
-    """A Chappe that is in a room before its members are (MSC3706)."""
+class WholeChappe(Chappe):
+    """A Chappe that is in a room only with all its members."""
 
-    label = "chappe-partial"
+    label = "chappe-whole"
+    host = "127.0.0.4"
+    came_later = ""
 
-    def configure(self) -> None:
-        super().configure()
+    def configure(self, servers: Sequence[Server]) -> None:
+        super().configure(servers)
         with (self.folder / "chappe.toml").open("a") as configuration:
-            configuration.write("\n[rooms]\npartial_joins = true\n")
+            configuration.write("\n[rooms]\npartial_joins = false\n")
 
 
-ALL: list[type[Server]] = [Synapse, SecondSynapse, Chappe, SecondChappe, PartialChappe]
+ALL: list[type[Server]] = [Synapse, SecondSynapse, Chappe, SecondChappe, WholeChappe]
 KINDS = {kind.label: kind for kind in ALL}

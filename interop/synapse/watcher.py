@@ -21,6 +21,7 @@ class Watcher:
     def __init__(self, account: Account) -> None:
         self.account = account
         self.user_id = account.user_id
+        self.filter = FILTER
         self.since: str | None = None
         self.timeline: dict[str, list[Json]] = {}
         self.section: dict[str, str] = {}
@@ -32,7 +33,7 @@ class Watcher:
 
     async def sync(self) -> None:
         """One turn of `/sync`; a server that is down is asked again later."""
-        query = {"timeout": "1000", "filter": FILTER} | ({"since": self.since} if self.since else {})
+        query = {"timeout": "1000", "filter": self.filter} | ({"since": self.since} if self.since else {})
         try:
             answer = await self.account.call("GET", "/sync", **query)
         except (aiohttp.ClientError, OSError):

@@ -9,15 +9,15 @@ CHUNK = 65536
 class Wire:
     """Forwards connections from the port that others know to the one where the server listens."""
 
-    def __init__(self, port: int, inner: int) -> None:
-        self.port, self.inner = port, inner
+    def __init__(self, address: str, port: int, inner: int) -> None:
+        self.address, self.port, self.inner = address, port, inner
         self.listener: asyncio.Server | None = None
         self.ends: set[asyncio.StreamWriter] = set()
 
     async def mend(self) -> None:
         """Takes connections; nothing happens to a wire that is whole."""
         if self.listener is None:
-            self.listener = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
+            self.listener = await asyncio.start_server(self._carry, self.address, self.port)
 
     def cut(self) -> None:
         """Refuses connections, and ends those that are open."""

@@ -145,7 +145,6 @@ impl From<chappe_rooms::Error> for Error {
             E::BadJson(_) => bad_request("M_BAD_JSON", &error),
             E::InvalidParam(_) => bad_request("M_INVALID_PARAM", &error),
             E::BadState(_) => bad_request("M_BAD_STATE", &error),
-            E::MissingParam(_) => bad_request("M_MISSING_PARAM", &error),
             E::InvalidRoomState(_) => bad_request("M_INVALID_ROOM_STATE", &error),
             E::BadAlias(_) => bad_request("M_BAD_ALIAS", &error),
             E::AliasInUse => bad_request("M_ROOM_IN_USE", &error),

@@ -6,6 +6,7 @@ use chappe_rooms::{
     StateEvents, StateIds, Template,
 };
 use chappe_rules::check::KeyRing as Known;
+use http::Method;
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId,
     ServerName, UserId,
@@ -25,15 +26,12 @@ use ruma::{
             policy::sign_event,
             query::get_room_information,
             space::get_hierarchy,
-            thirdparty::exchange_invite,
         },
     },
-    events::room::member::ThirdPartyInvite,
-    serde::Raw,
 };
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{json, value::RawValue};
 
-use crate::{Network, keys::old_keys};
+use crate::{Network, keys::old_keys, network::segment};
 
 /// The longest answer of a policy server, in bytes.
 const MAX_SIGNATURES: u64 = 64 << 10;
@@ -73,21 +71,18 @@ impl Peers for Network {
         Ok(Template { room_version: answer.room_version, event: answer.event })
     }
 
+    /// By hand: the body names the room once more (server-server API, "Third-party invites"), and some servers insist.
     async fn exchange_invite(&self, room: &RoomId, bound: BoundInvite) -> Answer<()> {
-        let malformed = |error: serde_json::Error| PeerError::Malformed(error.to_string());
         let BoundInvite { sender, invited, signed } = bound;
-        let peer = sender.server_name().to_owned();
         // The room knows what the invited is to be called.
-        let signed = Raw::from_json(to_raw_value(&signed).map_err(malformed)?);
-        let third_party = ThirdPartyInvite::new(String::new(), signed);
-        let request = exchange_invite::v1::Request::with_third_party_invite(
-            room.to_owned(),
-            sender,
-            invited,
-            third_party,
-        );
-        let request = request.map_err(malformed)?;
-        self.request(&peer, request, self.brief()).await.map(drop)
+        let third_party = json!({ "display_name": "", "signed": signed });
+        let content = json!({ "membership": "invite", "third_party_invite": third_party });
+        let body = json!({
+            "type": "m.room.member", "room_id": room, "sender": sender, "state_key": invited, "content": content,
+        });
+        let uri = format!("/_matrix/federation/v1/exchange_third_party_invite/{}", segment(room.as_str()));
+        let http = self.signed(sender.server_name(), Method::PUT, &uri, body.to_string().into())?;
+        self.exchange(sender.server_name(), http, self.brief()).await.map(drop)
     }
 
     async fn send_join(

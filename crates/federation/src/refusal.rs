@@ -81,7 +81,6 @@ impl From<RoomError> for Refusal {
             RoomError::NotFound(what) => Error::not_found(format!("There is no such {what}")),
             RoomError::BadJson(why) => Error::bad_json(why),
             RoomError::InvalidParam(why) => Error::invalid_param(why),
-            RoomError::MissingParam(why) => bad("M_MISSING_PARAM", why),
             RoomError::BadState(why) => bad("M_BAD_STATE", why),
             RoomError::TooLarge(_) => Error::too_large(),
             RoomError::UnsupportedRoomVersion(version) => {

@@ -19,6 +19,11 @@ pub(crate) struct Member {
     looking_up: Limits,
 }
 
+/// The same where the token may stand in the query as well: there homeservers put it that were written before version 1.20
+/// of the specification, Synapse among them.
+#[derive(Clone, Debug)]
+pub(crate) struct MemberByQuery;
+
 /// The bearer of an access token, policies accepted or not: for reading and accepting them, and for leaving.
 #[derive(Clone, Debug)]
 pub(crate) struct Bearer {
@@ -54,6 +59,15 @@ impl Limits {
 }
 
 impl Member {
+    async fn with(token: &str, api: &Api) -> Result<Self> {
+        let service = IdentityService::from_ref(api);
+        let user = service.member_in_good_standing(token).await?;
+        let limits = |subject| Limits { api: api.clone(), subject };
+        limits(user.to_string()).count("request", |rates| rates.request, 1)?;
+        let looking_up = limits(service.counted_as(&user));
+        Ok(Self { user, looking_up })
+    }
+
     /// Counts addresses that are looked up.
     pub(crate) fn looks_up(&self, addresses: usize) -> Result<()> {
         self.looking_up.count("lookup", |rates| rates.lookup, addresses)
@@ -93,13 +107,19 @@ impl FromRequestParts<Api> for Member {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
-        let token = token(parts)?;
-        let service = IdentityService::from_ref(api);
-        let user = service.member_in_good_standing(&token).await?;
-        let limits = |subject| Limits { api: api.clone(), subject };
-        limits(user.to_string()).count("request", |rates| rates.request, 1)?;
-        let looking_up = limits(service.counted_as(&user));
-        Ok(Self { user, looking_up })
+        Self::with(&token(parts)?, api).await
+    }
+}
+
+impl FromRequestParts<Api> for MemberByQuery {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
+        let mut pairs = parts.uri.query().unwrap_or_default().split('&');
+        let queried = pairs.find_map(|pair| pair.strip_prefix("access_token=").map(str::to_owned));
+        let queried = queried.filter(|_| !parts.headers.contains_key(header::AUTHORIZATION));
+        let token = queried.map_or_else(|| token(parts), Ok)?;
+        Member::with(&token, api).await.map(|_| Self)
     }
 }
 
@@ -113,7 +133,7 @@ impl FromRequestParts<Api> for Anybody {
     }
 }
 
-/// The access token of a request (identity service API, "Authentication"): in the header alone.
+/// The access token of a request (identity service API, "Authentication").
 fn token(parts: &Parts) -> Result<String> {
     let missing =
         || chappe_web::Error::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", "An access token is needed");

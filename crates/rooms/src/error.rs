@@ -31,9 +31,6 @@ pub enum Error {
     /// A parameter has a value that cannot be used: `M_INVALID_PARAM`.
     #[error("{0}")]
     InvalidParam(String),
-    /// Something that is needed was not given, or not in the form that is needed: `M_MISSING_PARAM`.
-    #[error("{0}")]
-    MissingParam(String),
     /// The operation makes no sense in the present state of the room: `M_BAD_STATE`.
     #[error("{0}")]
     BadState(String),

@@ -359,7 +359,7 @@ impl Desk<'_> {
     pub(crate) fn note_late(&mut self, pdu: &Pdu, num: EventNum, meta: &EventMeta) {
         let said = said_at(pdu, meta);
         let is_late = said.saturating_add(GATHER_MS) < self.inner.world.now();
-        if is_late && pdu.state_key().is_none() && self.inner.config.retention.is_some() {
+        if is_late && pdu.state_key().is_none() && self.inner.config.get().retention.is_some() {
             self.tx.put::<CameLate>(&(self.nid, said, num), &());
             self.said_first = Some(self.said_first.unwrap_or(said).min(said));
         }

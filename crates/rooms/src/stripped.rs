@@ -53,14 +53,14 @@ impl Inner {
         if !rules.authorization.room_create_event_id_as_room_id {
             return Ok(sanitized(told));
         }
-        let missing = |what: &str| Error::MissingParam(what.to_owned());
+        let faulty = |what: &str| Error::InvalidParam(what.to_owned());
         let whole = |raw: &RawValue| parse(rules, room, raw).ok().filter(|pdu| pdu.state().is_some());
         let pdus: Option<Vec<Pdu>> = told.iter().take(MOST_ENTRIES).map(|raw| whole(raw)).collect();
-        let pdus = pdus.ok_or_else(|| missing("the state of the room must be told in events of the room"))?;
+        let pdus = pdus.ok_or_else(|| faulty("the state of the room must be told in events of the room"))?;
         // Being of this room is what a create event proves by its hash.
         let (create, others): (Vec<Pdu>, _) =
             pdus.into_iter().partition(|pdu| *pdu.kind() == TimelineEventType::RoomCreate);
-        let create = create.into_iter().next().ok_or_else(|| missing("the room's create event is needed"))?;
+        let create = create.into_iter().next().ok_or_else(|| faulty("the room's create event is needed"))?;
         let proven = self.check_all(rules, others).await.into_iter().filter_map(Result::ok);
         let events = std::iter::once(create).chain(proven.map(|proven| proven.pdu().clone()));
         Ok(bounded(events.filter_map(|pdu| chappe_rules::client::stripped(&pdu))))

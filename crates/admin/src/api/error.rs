@@ -68,7 +68,6 @@ impl From<chappe_rooms::Error> for Error {
             }
             E::BadJson(_) => bad_request("M_BAD_JSON", &error),
             E::InvalidParam(_) => bad_request("M_INVALID_PARAM", &error),
-            E::MissingParam(_) => bad_request("M_MISSING_PARAM", &error),
             E::TooLarge(_) => refusal(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &error),
             E::Retry => chappe_web::Error::busy(),
             E::Unreachable | E::HostilePeer(_) | E::Peer(_) => {

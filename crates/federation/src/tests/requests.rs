@@ -243,6 +243,14 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
         });
         json!({ "medium": "email", "address": "b@example.org", "mxid": mxid, "invites": [invite] })
     };
+    let exchanged = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let list = exchanged.clone();
+    net.judge(move |_, _, request| {
+        if request.uri().path().contains("/exchange_third_party_invite/") {
+            list.lock().push(serde_json::from_slice::<Value>(request.body()).unwrap());
+        }
+        chappe_world::Fate::Deliver
+    });
     let put = async |body: Value| {
         let request = Request::put("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string()));
         b.router.clone().oneshot(request.unwrap()).await.unwrap().status()
@@ -268,6 +276,12 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
     let body = Body::from(bound(bob.as_str(), &signed).to_string());
     let posted = Request::post("/_matrix/federation/v1/3pid/onbind").body(body).unwrap();
     assert_eq!(b.router.clone().oneshot(posted).await.unwrap().status(), StatusCode::OK);
+    let asked = exchanged.lock().last().cloned().unwrap();
+    assert_eq!(
+        (&asked["room_id"], &asked["type"]),
+        (&json!(room), &json!("m.room.member")),
+        "all of it is needed"
+    );
     let invite = b.store.read().out_of_band(&bob, &room).await.unwrap().unwrap().value.0;
     assert_eq!(invite.kind(), Some(chappe_store::Membership::Invite));
     b.rooms.join(&b.actor("bob"), &room, Vec::new(), serde_json::Map::new()).await.unwrap();

@@ -55,7 +55,7 @@ impl Rooms {
             self.0.check_insiders(&invitation.room_state, &[])?;
         }
         let proven =
-            self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;
+            self.0.check_one(rules, pdu).await.map_err(|error| Error::InvalidParam(error.to_string()))?;
         let signed = countersign(rules, proven.pdu(), self.server(), &self.0.key)
             .map_err(|error| Error::BadJson(error.to_string()))?;
         if !here {
@@ -74,7 +74,7 @@ impl Rooms {
     }
 
     fn check_invite(&self, origin: &ServerName, event: &EventId, pdu: &Pdu) -> Result<ruma::OwnedUserId> {
-        let bad = |what: &str| Error::BadJson(what.to_owned());
+        let bad = |what: &str| Error::InvalidParam(what.to_owned());
         if pdu.event_id() != event {
             return Err(bad("the event has another id than the path says"));
         }
@@ -82,7 +82,7 @@ impl Rooms {
             return Err(bad("an invite is needed"));
         }
         if pdu.sender().server_name() != origin {
-            return Err(Error::Forbidden("the sender is not of your server".to_owned()));
+            return Err(bad("the sender is not of your server"));
         }
         let invited = pdu.state_key().and_then(|key| UserId::parse(key).ok());
         let invited = invited.ok_or_else(|| bad("an invite needs a user"))?;

@@ -98,7 +98,7 @@ async fn an_invite_tells_what_the_room_is() {
         let invitation =
             Invitation { room_version: "12".try_into().unwrap(), event: member.to_raw(), room_state };
         let refused = b.accept_invite(&server("a.example"), &id, member.event_id(), invitation).await;
-        assert!(matches!(refused, Err(Error::MissingParam(_))), "{refused:?}");
+        assert!(matches!(refused, Err(Error::InvalidParam(_))), "{refused:?}");
     }
 }
 

@@ -181,24 +181,49 @@ async fn an_event_that_names_two_rooms_does_not_pass_the_access_list_of_either()
     assert!(!bodies(&a, &other).await.contains(&"unheard".to_owned()));
 }
 
+/// An invite by Bob into a room that `a` does not know, otherwise than it should be.
+async fn invite(b: &Rooms, id: &RoomId, changes: Changes) -> (chappe_rules::Pdu, Invitation) {
+    let base = say(b, BOB, id, "base").await;
+    let mut event = stored(b, id, &base).await;
+    let content = CanonicalJsonObject::from([("membership".to_owned(), text("invite"))]);
+    let fields = [
+        ("type", text("m.room.member")),
+        ("room_id", text("!elsewhere:b.example")),
+        ("content", CanonicalJsonValue::Object(content)),
+    ];
+    event.extend(fields.into_iter().chain(changes).map(|(field, value)| (field.to_owned(), value)));
+    let event = signed(event);
+    let pdu = chappe_rules::Pdu::parse(&RoomVersionRules::V11, event.get().as_bytes()).unwrap();
+    (pdu, Invitation { room_version: ruma::RoomVersionId::V11, event, room_state: Vec::new() })
+}
+
 #[tokio::test]
 async fn an_invite_for_nobody_is_refused_and_leaves_nothing() {
     let net = Net::default();
     let (a, b, id) = shared(&net).await;
-    let base = say(&b, BOB, &id, "base").await;
-    let mut event = stored(&b, &id, &base).await;
     let nobody = user("@nobody:a.example");
-    event.insert("type".to_owned(), text("m.room.member"));
-    event.insert("state_key".to_owned(), text(nobody.as_str()));
-    event.insert("room_id".to_owned(), text("!elsewhere:b.example"));
-    let content = CanonicalJsonObject::from([("membership".to_owned(), text("invite"))]);
-    event.insert("content".to_owned(), CanonicalJsonValue::Object(content));
-    let event = signed(event);
-    let rules = &RoomVersionRules::V11;
-    let pdu = chappe_rules::Pdu::parse(rules, event.get().as_bytes()).unwrap();
-    let invitation = Invitation { room_version: ruma::RoomVersionId::V11, event, room_state: Vec::new() };
+    let (pdu, invitation) = invite(&b, &id, vec![("state_key", text(nobody.as_str()))]).await;
     let origin = server_name!("b.example");
     let refused = a.accept_invite(origin, pdu.room_id(), pdu.event_id(), invitation).await;
     assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     assert!(a.store().read().out_of_band(&nobody, pdu.room_id()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_is_no_invite_of_a_user_here_by_one_of_the_sender_is_not_signed() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net).await;
+    let joins = CanonicalJsonObject::from([("membership".to_owned(), text("join"))]);
+    for (field, value) in [
+        ("type", text("m.room.message")),
+        ("content", CanonicalJsonValue::Object(joins)),
+        ("sender", text("@mallory:c.example")),
+        ("state_key", text(BOB)),
+        ("state_key", text("nobody")),
+    ] {
+        let (pdu, invitation) = invite(&b, &id, vec![("state_key", text(ALICE)), (field, value)]).await;
+        let origin = server_name!("b.example");
+        let refused = a.accept_invite(origin, pdu.room_id(), pdu.event_id(), invitation).await;
+        assert!(matches!(refused, Err(Error::InvalidParam(_))), "{field}: {refused:?}");
+    }
 }

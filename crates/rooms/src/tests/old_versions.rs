@@ -187,7 +187,7 @@ async fn an_invite_under_another_servers_id_is_refused() {
         a.accept_invite(server_name!("b.example"), &id, &claimed, invitation).await
     };
     let refused = offer("$x:a.example").await;
-    assert!(matches!(refused, Err(Error::Forbidden(_) | Error::HostilePeer(_))), "{refused:?}");
+    assert!(matches!(refused, Err(Error::InvalidParam(_))), "{refused:?}");
     offer("$x:b.example").await.unwrap();
 }
 

@@ -306,6 +306,20 @@ async fn row_104_policies_come_first() {
 }
 
 #[tokio::test]
+async fn a_token_stands_in_the_query_where_homeservers_put_it_and_nowhere_else() {
+    let (lab, _, token) = lab("").await;
+    let http = lab.http();
+    for (asked, status) in [("/hash_details", 200), ("/account", 401)] {
+        let path = format!("{V2}{asked}?access_token={token}");
+        assert_eq!(http.get(&path, None).await.0.as_u16(), status, "{asked}");
+    }
+    refused(&http.get(&format!("{V2}/hash_details?access_token=x"), None).await, 401, "M_UNAUTHORIZED");
+    let both = format!("{V2}/hash_details?access_token={token}");
+    refused(&http.get(&both, Some("x")).await, 401, "M_UNAUTHORIZED");
+    lab.stop().await;
+}
+
+#[tokio::test]
 async fn version_one_takes_forms_and_looks_up_only_where_it_is_wanted() {
     let v1 = "/_matrix/identity/api/v1";
     let (mut lab, user, token) = lab("[identity.service]\nlegacy_lookups = true").await;
