@@ -1,6 +1,5 @@
 """Chapters: a room of hundreds, joined before its members are known."""
 
-import asyncio
 import json
 
 from ..accounts import sign_up
@@ -58,7 +57,9 @@ class Crowd(Tale):
         guest.filter = LAZY
         await guest.join(self.room, via)
         said = [await guest.say(self.room, "already here"), await host.say(self.room, "welcome")]
-        await asyncio.gather(*(one.sees(self.room, event) for one in (guest, host) for event in said))
+        for one in (guest, host):
+            for event_id in said:
+                await one.sees(self.room, event_id)
         self.members.add(guest.user_id)
         joined = (await guest.account.call("GET", f"/rooms/{segment(self.room)}/joined_members"))["joined"]
         assert set(joined) == self.members, f"missing: {self.members - set(joined)}"

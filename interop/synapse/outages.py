@@ -192,7 +192,7 @@ class Drift(Tale):
             wanted = {device: keys["keys"] for device, keys in have.items()}
             while await seen_by(other, owner) != wanted:
                 await other.sync()
-            assert owner.user_id in other.devices_changed, "nobody was told that the devices changed"
+            await other.until(lambda owner=owner, other=other: owner.user_id in other.devices_changed)
             while not notes(owner, other, self.word):
                 await owner.sync()
             await owner.sync()
