@@ -109,7 +109,7 @@ impl Desk<'_> {
         keys.sort();
         keys.dedup();
         let held = self.held(&keys).await?;
-        Ok(Prepared { draft, auth_keys, held, timestamp, access })
+        Ok(Prepared { draft, auth_keys, held, access, timestamp })
     }
 
     /// Makes `draft` an event of the room, judged by the rules and the policy at the current state.
