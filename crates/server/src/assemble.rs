@@ -173,7 +173,8 @@ impl House {
                     () = world.stopping() => break,
                     _ = sweep.tick() => {}
                 }
-                if let Err(error) = rooms.sweep().await {
+                let swept = rooms.sweep().await;
+                if let Err(error) = swept.and(rooms.resume_announcements().await) {
                     tracing::warn!(%error, "rooms upkeep");
                 }
                 let departures = tokio::select! {
@@ -182,9 +183,6 @@ impl House {
                 };
                 if let Err(error) = departures {
                     tracing::warn!(%error, "rooms of closed accounts");
-                }
-                if let Err(error) = rooms.resume_announcements().await {
-                    tracing::warn!(%error, "rooms are not told of changed profiles");
                 }
                 if let Err(error) = store.trim_log().await {
                     tracing::warn!(%error, "log upkeep");
