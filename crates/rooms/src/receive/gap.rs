@@ -74,6 +74,8 @@ impl Inner {
             return Ok(true);
         }
         let between = self.between(checked, &missing, budget).await?;
+        // What came from elsewhere meanwhile need not be given any more.
+        let missing = self.unsettled(checked.room(), &missing).await?;
         let came = |id: &OwnedEventId| between.iter().any(|proven| proven.pdu().event_id() == id);
         let mut given = missing.iter().all(came);
         for proven in between {
@@ -91,7 +93,7 @@ impl Inner {
                 Ok(()) => {}
             }
         }
-        Ok(given)
+        Ok(given || self.unsettled(checked.room(), &missing).await?.is_empty())
     }
 
     /// The missing events that the received one rests on, oldest first, as far as the origin gives them. In several

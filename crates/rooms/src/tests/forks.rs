@@ -52,6 +52,22 @@ async fn heads(rooms: &Rooms, id: &RoomId) -> Vec<OwnedEventId> {
 }
 
 #[tokio::test]
+async fn what_comes_from_elsewhere_while_it_is_asked_for_is_not_missing() {
+    let net = Net::default();
+    let ([a, b, c], id) = three(&net).await;
+    let first = say(&a, ALICE, &id, "first").await;
+    net.lose(&a, "b.example").await;
+    net.deliver().await;
+    let second = say(&c, CAROL, &id, "second").await;
+    let (late, first) = (b.clone(), raw(&a, &id, &first).await);
+    *net.meanwhile.lock() = Some(Box::pin(async move {
+        late.receive(server_name!("a.example"), vec![first]).await;
+    }));
+    assert!(hand(&second, &id, (&c, server_name!("c.example")), &b).await);
+    assert_eq!(bodies(&b, &id).await, ["first", "second"]);
+}
+
+#[tokio::test]
 async fn what_is_older_than_the_join_does_not_become_a_head() {
     let net = Net::default();
     let ([a, _, c], id) = three(&net).await;

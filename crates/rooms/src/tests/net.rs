@@ -14,6 +14,7 @@ use chappe_rules::{
 };
 use chappe_store::{OutboxItem, RoomNid, Store, Tx, outbox::Outbox};
 use chappe_world::{Fake, FakeNet, World};
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId,
@@ -63,6 +64,8 @@ pub(crate) struct Net {
     pub(super) unlisted: Arc<Mutex<HashSet<(OwnedServerName, OwnedServerName)>>>,
     /// Where invites wait for each other on their way.
     pub(super) invites_meet: Arc<Mutex<Option<Arc<tokio::sync::Barrier>>>>,
+    /// What happens while an answer about missing events is on its way.
+    pub(super) meanwhile: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
     /// Servers that are policy servers.
     pub(super) policy: Arc<Mutex<BTreeMap<OwnedServerName, Judge>>>,
     world: FakeNet,
@@ -321,7 +324,12 @@ impl Peers for Wire {
         room: &RoomId,
         gap: Gap,
     ) -> Result<Vec<Box<RawValue>>, PeerError> {
-        self.to(to)?.missing_events_for(&self.from, room, gap).await.map_err(refused)
+        let answer = self.to(to)?.missing_events_for(&self.from, room, gap).await.map_err(refused);
+        let meanwhile = self.net.meanwhile.lock().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.await;
+        }
+        answer
     }
 
     async fn backfill(
