@@ -2,7 +2,10 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use chappe_rules::appservice::Registrations;
@@ -47,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) hashing: Turns,
     pub(crate) estimates: Turns,
     stripes: Vec<Mutex<()>>,
+    /// Accounts did not end at some time since it was last looked who has no end.
+    pub(crate) endless: AtomicBool,
 }
 
 impl Accounts {
@@ -71,6 +76,7 @@ impl Accounts {
             store,
             world,
             server_name,
+            endless: AtomicBool::new(config.validity.days == 0),
             config: Live::new(config),
             cache,
             sessions,
@@ -104,6 +110,9 @@ impl Accounts {
     pub fn reconfigure(&self, config: AccountsConfig) {
         let had = self.config();
         let ends_otherwise = had.validity != config.validity;
+        if config.validity.days == 0 {
+            self.inner.endless.store(true, Relaxed);
+        }
         self.inner.config.set(config);
         if ends_otherwise {
             self.inner.cache.forget_all();

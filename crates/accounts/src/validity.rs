@@ -3,6 +3,8 @@
 //! The end stands in the head record, so that admitting a requester reads nothing more. What is to be done about it
 //! is found in a table ordered by time. A mail is noted before it goes out: a crash loses one rather than sending two.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use chappe_rules::glob::{Glob, folded};
 use chappe_store::{
     AccountNews, Json, Reader, Table, Tx,
@@ -299,7 +301,10 @@ impl Accounts {
     /// renewed it. Of several mails that should have gone out meanwhile, as after a stop or a
     /// jump of the clock, only the last one does.
     pub async fn look_at_end(&self, user: &UserId) -> Result<Duty, Error> {
-        let key = user.to_owned();
+        let (key, validity) = (user.to_owned(), &self.config().validity);
+        if validity.days == 0 {
+            return Ok(Duty::Done);
+        }
         retry!({
             let reader = self.store().read();
             let now = self.world().now();
@@ -310,7 +315,7 @@ impl Accounts {
                 self.renew(user).await?;
                 return Ok(Duty::Done);
             }
-            let close_after = u64::from(self.config().validity.close_after_days) * DAY_MS;
+            let close_after = u64::from(validity.close_after_days) * DAY_MS;
             if row.0.ended.is_some_and(|ended| close_after > 0 && ended + close_after <= now) {
                 let mut tx = Tx::new();
                 self.draft_closing(&reader, &mut tx, (user, record), Erase::No).await?;
@@ -437,7 +442,10 @@ impl Accounts {
     /// Gives an end to some accounts that have none, or one that passed while accounts did not end: up to a tenth of the
     /// period before it is over, so that not all of them ask at once. Says whether there may be more.
     pub async fn enrol_some(&self) -> Result<bool, Error> {
-        let name = ENROLMENT.to_owned();
+        let (name, period) = (ENROLMENT.to_owned(), self.period());
+        if period == 0 {
+            return Ok(false);
+        }
         retry!({
             let reader = self.store().read();
             let known = reader.get::<Enrolments>(&name).await?;
@@ -456,7 +464,7 @@ impl Accounts {
                 if has_one || old.deactivated.is_some() || old.kind != UserKind::User {
                     continue;
                 }
-                let ends = now + self.period() - self.world().below(self.period() / 10);
+                let ends = now + period - self.world().below(period / 10);
                 let record = User { ends: Some(ends), revision: old.revision + 1, ..old.clone() };
                 tx.expect::<Users>(&user, Some(&Json(old))).put::<Users>(&user, &Json(record));
                 self.draft_end(&reader, &mut tx, &user, (ends, None)).await?;
@@ -473,8 +481,20 @@ impl Accounts {
         })
     }
 
-    /// Notes that accounts do not end: should they again, those whose end has passed by then get another one.
+    /// Notes that accounts did not end for a while, if that is so: now that they do again, those whose end has passed get
+    /// another one.
     pub async fn end_enrolment(&self) -> Result<(), Error> {
+        if !self.inner.endless.swap(false, Relaxed) {
+            return Ok(());
+        }
+        let forgotten = self.forget_enrolment().await;
+        if forgotten.is_err() {
+            self.inner.endless.store(true, Relaxed);
+        }
+        forgotten
+    }
+
+    async fn forget_enrolment(&self) -> Result<(), Error> {
         let name = ENROLMENT.to_owned();
         if self.store().read().get::<Enrolments>(&name).await?.is_some() {
             let mut tx = Tx::new();

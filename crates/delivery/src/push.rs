@@ -21,7 +21,7 @@ use chappe_store::{
     unread::{UnreadRooms, UnreadRoomsOf},
 };
 use futures_util::future::try_join_all;
-use ruma::{OwnedUserId, RoomId, RoomVersionId, UserId};
+use ruma::{OwnedUserId, RoomId, RoomVersionId, UserId, events::TimelineEventType};
 use tokio::sync::OnceCell;
 
 use self::gateway::{Gateway, Notification, Told};
@@ -77,6 +77,17 @@ struct Listener {
     settings: Weak<Settings>,
     /// Rooms with something unread, once they have been counted. Kept over restarts.
     unread: Option<UnreadRooms>,
+    /// Of those, where something was redacted or has gone since: to be counted again the next time.
+    doubtful: BTreeSet<RoomNid>,
+    /// The number that was told last, if it was since the start.
+    told: Option<usize>,
+}
+
+impl Listener {
+    /// The number that is shown.
+    fn shown(&self) -> Option<usize> {
+        self.told.or_else(|| self.unread.as_ref().map(|unread| unread.rooms.len()))
+    }
 }
 
 struct Push {
@@ -233,6 +244,10 @@ impl Push {
                 }
                 Ok(())
             }
+            LogEntry::Purged { room, .. } => {
+                self.doubt(RoomNid(room));
+                Ok(())
+            }
             LogEntry::Receipt { room, user, .. } if self.users.contains_key(&user) => {
                 self.read(reader, RoomNid(room), &user).await
             }
@@ -256,13 +271,40 @@ impl Push {
                 self.enter(nid, user);
             } else {
                 listener.rooms.remove(&nid);
-                if listener.unread.as_mut().is_some_and(|unread| unread.rooms.remove(&nid)) {
-                    self.changed.insert(user.to_owned());
-                }
+                let shown = listener.shown();
+                let left = listener.unread.as_mut();
+                let left = left.and_then(|unread| unread.rooms.remove(&nid).then_some(unread.rooms.len()));
+                listener.told = shown;
                 self.leave(nid, user);
+                if let Some(now) = left {
+                    self.changed.insert(user.to_owned());
+                    self.correct(user, now).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Has a smaller number shown.
+    async fn correct(&mut self, user: &UserId, now: usize) -> Result<(), Error> {
+        if self.may_hear(user).await?
+            && let Some(listener) = self.users.get_mut(user).filter(|listener| listener.shown() != Some(now))
+        {
+            listener.told = Some(now);
+            self.gateway.send(user, &listener.pushers, Notification::badge(now));
+        }
+        Ok(())
+    }
+
+    /// Something in a room may be unread no more.
+    fn doubt(&mut self, nid: RoomNid) {
+        for user in self.rooms.get(&nid).cloned().unwrap_or_default().iter() {
+            if let Some(listener) = self.users.get_mut(user)
+                && listener.unread.as_ref().is_some_and(|unread| unread.rooms.contains(&nid))
+            {
+                listener.doubtful.insert(nid);
+            }
+        }
     }
 
     async fn event(
@@ -293,6 +335,9 @@ impl Push {
         if !view.shows(&event) || event.is_redacted() {
             return Ok(());
         }
+        if *event.pdu.kind() == TimelineEventType::RoomRedaction {
+            self.doubt(nid);
+        }
         let tail = delivery.tail(reader, nid).await?;
         let heard = Heard::new(&event.pdu, Some((view, tail)));
         for some in users.chunks(AT_ONCE) {
@@ -317,8 +362,7 @@ impl Push {
 
     /// Whoever has read on gets a smaller number shown.
     async fn read(&mut self, reader: &Reader<'_>, nid: RoomNid, user: &UserId) -> Result<(), Error> {
-        let before = self.users.get(user).and_then(|listener| listener.unread.as_ref());
-        let before = before.map(|unread| unread.rooms.len());
+        let before = self.users.get(user).and_then(Listener::shown);
         let settings = self.settings(reader, user).await?;
         let unread = self.unread(reader, user, &settings, Some(nid)).await?;
         let now = unread.rooms.len();

@@ -3,9 +3,9 @@
 mod header;
 mod origin;
 
-use chappe_rules::build::SigningKey;
+use chappe_rules::{build::SigningKey, json};
 use http::{HeaderValue, Method};
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, ServerName, SigningKeyAlgorithm, signatures};
+use ruma::{ServerName, SigningKeyAlgorithm, signatures};
 use serde_json::Value;
 
 pub(crate) use self::header::Claimed;
@@ -41,26 +41,14 @@ impl<'a> Addressee<'a> {
     }
 }
 
-/// The value of the `Authorization` header for a request of ours; `None` if the body is not canonical JSON.
+/// The value of the `Authorization` header for a request of ours; `None` if the body cannot be signed.
 pub(crate) fn sign(
     signed: Signed<'_>,
     origin: &ServerName,
     addressee: Addressee<'_>,
     key: &SigningKey,
 ) -> Option<HeaderValue> {
-    let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
-    let mut object = CanonicalJsonObject::from([
-        ("method".to_owned(), text(signed.method.as_str())),
-        ("uri".to_owned(), text(signed.uri)),
-        ("origin".to_owned(), text(origin.as_str())),
-        (addressee.field.to_owned(), text(addressee.name)),
-    ]);
-    if !signed.body.is_empty() {
-        object.insert("content".to_owned(), serde_json::from_slice(signed.body).ok()?);
-    }
-    key.sign_json(origin, &mut object);
-    let signatures = object.get("signatures")?.as_object()?;
-    let signature = signatures.get(origin.as_str())?.as_object()?.get(key.id())?.as_str()?;
+    let signature = key.sign_text(&text(signed, origin, addressee)?);
     let (id, destination) = (key.id(), addressee.name);
     HeaderValue::from_str(&format!(
         "X-Matrix origin=\"{origin}\",destination=\"{destination}\",key=\"{id}\",sig=\"{signature}\""
@@ -69,63 +57,29 @@ pub(crate) fn sign(
 }
 
 /// Whether a request carries the signature it claims. The body may hold what canonical JSON cannot, such as fractions:
-/// that is the sender's affair as long as both sides write it alike.
+/// events of old rooms do.
 pub(crate) fn verify(
     signed: Signed<'_>,
     claimed: &Claimed,
     addressee: Addressee<'_>,
     key: &[u8; 32],
 ) -> Result<(), &'static str> {
-    let text = |text: &str| Value::String(text.to_owned());
-    let mut object = serde_json::Map::from_iter([
-        ("method".to_owned(), text(signed.method.as_str())),
-        ("uri".to_owned(), text(signed.uri)),
-        ("origin".to_owned(), text(claimed.origin.as_str())),
-        (addressee.field.to_owned(), text(addressee.name)),
-    ]);
-    if !signed.body.is_empty() {
-        let content = serde_json::from_slice(signed.body).map_err(|_| "the body is not JSON")?;
-        object.insert("content".to_owned(), content);
-    }
-    let mut bytes = Vec::with_capacity(signed.body.len() + 256);
-    write_sorted(&Value::Object(object), &mut bytes);
-    signatures::verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, key, &claimed.signature, &bytes)
+    let text = text(signed, &claimed.origin, addressee).ok_or("the body is not JSON")?;
+    let (ed25519, signature) = (&SigningKeyAlgorithm::Ed25519, &claimed.signature);
+    signatures::verify_canonical_json_bytes(ed25519, key, signature, text.as_bytes())
         .map_err(|_| "the signature is wrong")
 }
 
-/// JSON without blanks, the keys of objects in order.
-fn write_sorted(value: &Value, to: &mut Vec<u8>) {
-    match value {
-        Value::Object(object) => {
-            let mut entries: Vec<_> = object.iter().collect();
-            entries.sort_unstable_by_key(|(key, _)| *key);
-            to.push(b'{');
-            for (index, (key, value)) in entries.into_iter().enumerate() {
-                if index > 0 {
-                    to.push(b',');
-                }
-                write_plain(key, to);
-                to.push(b':');
-                write_sorted(value, to);
-            }
-            to.push(b'}');
-        }
-        Value::Array(values) => {
-            to.push(b'[');
-            for (index, value) in values.iter().enumerate() {
-                if index > 0 {
-                    to.push(b',');
-                }
-                write_sorted(value, to);
-            }
-            to.push(b']');
-        }
-        plain => write_plain(plain, to),
-    }
-}
-
-fn write_plain(value: &(impl serde::Serialize + ?Sized), to: &mut Vec<u8>) {
-    serde_json::to_writer(to, value).expect("texts, numbers and booleans are always written to memory");
+/// What is signed: an object with its keys in order. `None` if the body is not JSON, or has a number that nobody can read.
+fn text(signed: Signed<'_>, origin: &ServerName, addressee: Addressee<'_>) -> Option<String> {
+    let content = match signed.body {
+        [] => String::new(),
+        body => format!(r#""content":{},"#, json::as_servers_write(body).ok()?),
+    };
+    let [name, method, origin, uri] =
+        [addressee.name, signed.method.as_str(), origin.as_str(), signed.uri].map(Value::from);
+    let field = addressee.field;
+    Some(format!(r#"{{{content}"{field}":{name},"method":{method},"origin":{origin},"uri":{uri}}}"#))
 }
 
 #[cfg(test)]
@@ -160,5 +114,81 @@ mod tests {
         assert!(round(signed(body), other, us).is_err());
         let other = Signed { method: &Method::POST, ..signed(body) };
         assert!(round(signed(body), other, us).is_err());
+    }
+
+    /// Numbers as they are in rooms of versions 1 to 5, in the spelling of Python.
+    const NUMBERS: &str =
+        r#"{"a":[1.5,1e+22,1e-05,18446744073709551617,0.30000000000000004,123456789.12345679]}"#;
+
+    #[test]
+    fn every_number_is_signed_as_python_writes_it() {
+        let us = server_name!("b.example");
+        assert_eq!(round(signed(NUMBERS), signed(NUMBERS), us), Ok(()));
+        let other = NUMBERS.replace("1e+22", "1E22").replace("1e-05", "0.00001").replace("1.5", "1.50");
+        assert_eq!(round(signed(NUMBERS), signed(&other), us), Ok(()), "the same numbers, written otherwise");
+        for (number, changed) in [
+            ("1.5", "1.6"),
+            ("1e+22", "1e+23"),
+            ("1e-05", "1e-06"),
+            ("18446744073709551617", "18446744073709551616"),
+            ("0.30000000000000004", "0.3"),
+            ("123456789.12345679", "123456789.12345678"),
+        ] {
+            let changed = NUMBERS.replace(number, changed);
+            assert!(round(signed(NUMBERS), signed(&changed), us).is_err(), "{changed}");
+        }
+    }
+
+    #[test]
+    fn what_is_signed_is_what_other_servers_sign() {
+        let key = SigningKey::from_seed([3; 32], "k").unwrap();
+        let (us, origin) = (server_name!("b.example"), server_name!("a.example"));
+        let theirs = format!(
+            r#"{{"content":{NUMBERS},"destination":"b.example","method":"PUT","origin":"a.example","uri":"{}"}}"#,
+            signed("").uri
+        );
+        let signature = key.sign_text(&theirs);
+        let header = format!(
+            r#"X-Matrix origin="a.example",destination="b.example",key="ed25519:k",sig="{signature}""#
+        );
+        let to = Addressee::homeserver(us);
+        assert_eq!(sign(signed(NUMBERS), origin, to, &key).unwrap(), header);
+        let claimed = Claimed::parse(header.as_bytes()).unwrap();
+        assert_eq!(verify(signed(NUMBERS), &claimed, to, &key.public_key()), Ok(()));
+    }
+
+    #[test]
+    fn canonical_bodies_are_signed_as_objects_are() {
+        let key = SigningKey::from_seed([3; 32], "k").unwrap();
+        let (body, origin) = (r#"{"b":["é\n\u0001",null],"a":-7}"#, server_name!("a.example"));
+        for (to, content) in [
+            (Addressee::homeserver(server_name!("b.example")), Some(body)),
+            (Addressee::homeserver(server_name!("b.example")), None),
+            (Addressee::identity_server("is.example"), Some(body)),
+        ] {
+            let signed = signed(content.unwrap_or_default());
+            let mut object = serde_json::json!({
+                "method": "PUT", "uri": signed.uri, "origin": origin, to.field: to.name,
+            });
+            if let Some(content) = content {
+                object["content"] = serde_json::from_str(content).unwrap();
+            }
+            let mut object = json::object(object.to_string().as_bytes()).unwrap();
+            key.sign_json(origin, &mut object);
+            let all = serde_json::to_value(&object["signatures"]).unwrap();
+            let signature = all["a.example"]["ed25519:k"].as_str().unwrap();
+            let header = sign(signed, origin, to, &key).unwrap();
+            assert!(header.to_str().unwrap().ends_with(&format!("sig=\"{signature}\"")), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_read_is_not_signed() {
+        let key = SigningKey::from_seed([3; 32], "k").unwrap();
+        let to = Addressee::homeserver(server_name!("b.example"));
+        let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+        for body in ["{", r#"{"a":1e999}"#, r#"{"a":1},"uri":"/other""#, &deep] {
+            assert_eq!(sign(signed(body), server_name!("a.example"), to, &key), None, "{body}");
+        }
     }
 }

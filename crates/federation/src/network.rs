@@ -281,7 +281,7 @@ impl Network {
     ) -> Result<http::Request<Bytes>, PeerError> {
         let signed = Signed { method: &method, uri, body: &body };
         let authorization = sign(signed, &self.0.server, Addressee::homeserver(to), &self.0.key)
-            .ok_or_else(|| PeerError::Malformed("the request is not canonical JSON".to_owned()))?;
+            .ok_or_else(|| PeerError::Malformed("the request cannot be signed".to_owned()))?;
         let mut http =
             http::Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, authorization);
         if !body.is_empty() {
@@ -290,7 +290,7 @@ impl Network {
         http.body(body).map_err(|error| PeerError::Malformed(error.to_string()))
     }
 
-    /// The `Authorization` header of our own request to an identity server; `None` if the body is not canonical JSON.
+    /// The `Authorization` header of our own request to an identity server; `None` if the body cannot be signed.
     pub(crate) fn authorization_for_identity_server(
         &self,
         uri: &str,

@@ -14,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use chappe_accounts::Accounts;
 use chappe_rooms::{PeerError, Rooms};
+use chappe_rules::json;
 use chappe_store::{Error, Tx, following, outbox::Outbox};
 use ruma::{OwnedServerName, ServerName, UserId};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -216,10 +217,10 @@ impl Sender {
                 network.backoff().delivered(destination).await?;
                 Ok(Step::Again)
             }
-            Err(PeerError::Refused { status: 400 | 413 | 414 | 422 | 431, error, .. }) if tried.is_some() => {
+            Err(error) if tried.is_some() && is_for_good(&error, &batch) => {
                 // Somebody's fault is in there: find it one by one, and leave it out.
                 if batch.rows.len() == 1 && batch.pdus.len() + batch.edus.len() <= 1 {
-                    tracing::error!(%destination, error, row = ?batch.rows, "refused for good, given up");
+                    tracing::error!(%destination, %error, row = ?batch.rows, "never to be delivered, given up");
                     self.done(&batch).await?;
                     network.backoff().delivered(destination).await?;
                 } else {
@@ -314,4 +315,20 @@ impl Sender {
             }
         }
     }
+}
+
+/// Whether the same would come of it at every time: the other server says so, or what is in there cannot be signed.
+fn is_for_good(error: &PeerError, batch: &Batch) -> bool {
+    match error {
+        PeerError::Refused { status, .. } => matches!(status, 400 | 413 | 414 | 422 | 431),
+        // An answer that nobody can read is the same error.
+        PeerError::Malformed(_) => !can_be_signed(batch),
+        PeerError::Unreachable(_) => false,
+    }
+}
+
+/// What is in it is nested as deep here as in the transaction.
+fn can_be_signed(batch: &Batch) -> bool {
+    let body = serde_json::to_vec(&(&batch.pdus, &batch.edus));
+    body.is_ok_and(|body| json::as_servers_write(&body).is_ok())
 }

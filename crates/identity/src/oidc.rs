@@ -127,7 +127,7 @@ struct Inner {
     world: World,
     accounts: Accounts,
     service: IdentityService,
-    providers: Vec<Provider>,
+    providers: Vec<Arc<Provider>>,
     trusted: Vec<Trusted>,
     callback: String,
     seal: Arc<Seal>,
@@ -138,25 +138,27 @@ impl Sso {
     /// Single sign-on by the providers of the configuration. Nothing is fetched yet.
     pub fn new(deps: SsoDeps) -> Self {
         let (seal, used) = (Arc::new(Seal::new(&deps.world)), Arc::new(Used::default()));
-        Self::with(deps, seal, used)
+        Self::with(deps, (seal, used), &[])
     }
 
     /// The same by another section and its secrets. Whoever is on the way to a provider that is still there gets back.
     #[must_use]
     pub fn reconfigured(&self, config: SsoConfig, secrets: BTreeMap<String, String>) -> Self {
-        let Inner { world, accounts, service, seal, used, .. } = &*self.inner;
+        let Inner { world, accounts, service, seal, used, providers, .. } = &*self.inner;
         let (world, accounts, service) = (world.clone(), accounts.clone(), service.clone());
         let deps = SsoDeps { world, accounts, service, config, secrets };
-        Self::with(deps, Arc::clone(seal), Arc::clone(used))
+        Self::with(deps, (Arc::clone(seal), Arc::clone(used)), providers)
     }
 
-    fn with(deps: SsoDeps, seal: Arc<Seal>, used: Arc<Used>) -> Self {
+    /// What `known` has fetched is kept where nothing else has changed.
+    fn with(deps: SsoDeps, (seal, used): (Arc<Seal>, Arc<Used>), known: &[Arc<Provider>]) -> Self {
         let SsoDeps { world, accounts, service, config, mut secrets } = deps;
         let base = service.identity().site().public_baseurl.trim_end_matches('/');
         let callback = format!("{base}{SSO_CALLBACK_PATH}");
         let provider = |one: ProviderConfig| {
             let secret = secrets.remove(&one.id);
-            Provider::new(one, secret, &callback, &world)
+            let same = known.iter().find(|known| known.is_by(&one, secret.as_deref()));
+            same.cloned().unwrap_or_else(|| Arc::new(Provider::new(one, secret, &callback, &world)))
         };
         let providers = config.providers.into_iter().map(provider).collect();
         let trusted = config.trusted_clients.iter().filter_map(|text| Trusted::parse(text)).collect();
@@ -190,7 +192,8 @@ impl Sso {
     }
 
     fn provider(&self, id: &str) -> Result<&Provider, SsoError> {
-        self.inner.providers.iter().find(|provider| provider.config.id == id).ok_or(SsoError::NoProvider)
+        let found = self.inner.providers.iter().find(|provider| provider.config.id == id);
+        found.map(Arc::as_ref).ok_or(SsoError::NoProvider)
     }
 
     fn identity(&self) -> &Identity {

@@ -140,9 +140,7 @@ impl Renewals {
     }
 
     async fn round(&self) -> Result<(), RenewalError> {
-        if !self.is_on() {
-            return Ok(self.accounts.end_enrolment().await?);
-        }
+        self.accounts.end_enrolment().await?;
         let world = &self.identity.inner.world;
         while self.accounts.enrol_some().await? && !world.is_stopping() {}
         let mut after: Option<(u64, OwnedUserId)> = None;
@@ -150,7 +148,7 @@ impl Renewals {
             let page = self.accounts.ends_due(after.as_ref(), PAGE).await?;
             let Some(last) = page.last().cloned() else { return Ok(()) };
             for (_, user) in &page {
-                if world.is_stopping() {
+                if world.is_stopping() || !self.is_on() {
                     return Ok(());
                 }
                 if let Err(error) = self.look_at(user).await {

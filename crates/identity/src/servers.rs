@@ -1,11 +1,14 @@
 //! Which servers may take part: the configuration's list, and what operators added while running.
 
+use std::sync::Arc;
+
 use chappe_store::{
     Direction, Json, Store, Tx,
     identity::{AllowRule, AllowedServers},
 };
 use chappe_world::{Live, World};
 use ruma::ServerName;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{Error, email::is_domain};
 
@@ -18,6 +21,7 @@ pub struct ServerList {
     store: Store,
     world: World,
     configured: Live<Option<Vec<String>>>,
+    turn: Arc<Mutex<()>>,
 }
 
 /// A server, or all servers under a domain, that may take part.
@@ -32,7 +36,12 @@ pub struct ListedServer {
 impl ServerList {
     /// The list over what the configuration says: `None` is every server, and then nothing can be added.
     pub fn new(store: Store, world: World, configured: Option<Vec<String>>) -> Self {
-        Self { store, world, configured: Live::new(configured) }
+        Self { store, world, configured: Live::new(configured), turn: Arc::default() }
+    }
+
+    /// Whoever changes the list and hands it on holds this meanwhile: what was read last is handed on last.
+    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Goes on with another list of the configuration; what operators added stays.

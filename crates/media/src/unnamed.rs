@@ -41,6 +41,16 @@ impl Media {
         Ok(removed)
     }
 
+    /// Keeps media whose time had come: nothing expires any more.
+    pub async fn keep_unnamed(&self) -> Result<(), Error> {
+        if !self.0.store.read().scan::<MediaUnused>(&(), Direction::Forward, 1).await?.is_empty() {
+            let mut tx = Tx::new();
+            tx.delete_prefix::<MediaUnused>(&());
+            self.0.store.commit(tx).await?;
+        }
+        Ok(())
+    }
+
     /// Looks at one of them for the last time. Who names it meanwhile takes it off the list, which makes this a conflict.
     async fn remove_if_unnamed(&self, key: &(OwnedServerName, String)) -> Result<bool, Error> {
         let reader = self.0.store.read();

@@ -5,19 +5,22 @@
 
 use std::collections::HashSet;
 
+use chappe_rules::policy_server::{PolicyServer, state_key};
 use chappe_store::{Membership, RoomNid};
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use crate::{Actor, Error, Result, Rooms};
+use crate::{Actor, Error, PeerError, Result, Rooms};
 
 /// Rooms of one user that are told side by side.
 const OF_ONE: usize = 4;
 /// Rooms of all users that are told side by side, in the order in which they were asked for.
 const OF_ALL: usize = 16;
+/// Rooms of all users whose policy servers are asked side by side.
+const ASKING: usize = 4;
 /// What rooms show of a profile.
 const SHOWN: [&str; 2] = ["displayname", "avatar_url"];
 
@@ -25,11 +28,13 @@ const SHOWN: [&str; 2] = ["displayname", "avatar_url"];
 pub(crate) struct Announcing {
     under_way: Mutex<HashSet<OwnedUserId>>,
     places: Semaphore,
+    /// For rooms with a policy server, which may let them wait.
+    asking: Semaphore,
 }
 
 impl Default for Announcing {
     fn default() -> Self {
-        Self { under_way: Mutex::default(), places: Semaphore::new(OF_ALL) }
+        Self { under_way: Mutex::default(), places: Semaphore::new(OF_ALL), asking: Semaphore::new(ASKING) }
     }
 }
 
@@ -40,6 +45,22 @@ enum Told {
     Yes,
     /// There is a newer one, or the server stops.
     Overtaken,
+}
+
+/// A room that is to be told.
+struct Untold {
+    room: OwnedRoomId,
+    /// Whether its policy server is asked first.
+    asks: bool,
+}
+
+/// Whether a room may be told another time that could not be told now.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Store(_) | Error::Retry | Error::Unasked(_) => true,
+        Error::PolicyServer(error) => matches!(error, PeerError::Unreachable(_)),
+        _ => false,
+    }
 }
 
 impl Rooms {
@@ -97,12 +118,20 @@ impl Rooms {
             async move { rooms.tell_room(nid, &user, change, content).await }
         });
         let mut telling = std::pin::pin!(stream::iter(telling).buffer_unordered(OF_ONE));
+        let mut done = Ok(Told::Yes);
         while let Some(told) = telling.next().await {
-            if told? == Told::Overtaken {
-                return Ok(Told::Overtaken);
+            match told {
+                Ok(Told::Yes) => {}
+                Ok(Told::Overtaken) => return Ok(Told::Overtaken),
+                Err(error) => {
+                    tracing::debug!(%user, %error, "profile not announced in a room");
+                    if is_passing(&error) {
+                        done = Err(error);
+                    }
+                }
             }
         }
-        Ok(Told::Yes)
+        done
     }
 
     async fn tell_room(
@@ -112,25 +141,47 @@ impl Rooms {
         change: u64,
         content: Map<String, Value>,
     ) -> Result<Told> {
-        let _place = self.0.announcing.places.acquire().await.map_err(|_| Error::Retry)?;
-        if self.0.world.is_stopping() || self.0.accounts.profile_news(user).await? != Some(change) {
+        let untold = {
+            let _place = self.0.announcing.places.acquire().await.map_err(|_| Error::Retry)?;
+            if self.is_overtaken(user, change).await? {
+                return Ok(Told::Overtaken);
+            }
+            self.untold(nid, user, &content).await?
+        };
+        let Some(Untold { room, asks }) = untold else { return Ok(Told::Yes) };
+        let places = if asks { &self.0.announcing.asking } else { &self.0.announcing.places };
+        let _place = places.acquire().await.map_err(|_| Error::Retry)?;
+        if self.is_overtaken(user, change).await? {
             return Ok(Told::Overtaken);
         }
+        self.submit_member(&Actor::user(user), &room, user, content).await?;
+        Ok(Told::Yes)
+    }
+
+    async fn is_overtaken(&self, user: &UserId, change: u64) -> Result<bool> {
+        Ok(self.0.world.is_stopping() || self.0.accounts.profile_news(user).await? != Some(change))
+    }
+
+    /// The room, if it has the user and shows something else of them.
+    async fn untold(
+        &self,
+        nid: RoomNid,
+        user: &UserId,
+        content: &Map<String, Value>,
+    ) -> Result<Option<Untold>> {
         let view = self.view_of(nid).await?;
         let now = view.current("m.room.member".into(), user.as_str()).await?;
         let now: Map<String, Value> = now.and_then(|event| event.pdu.content_as()).unwrap_or_default();
+        let (kind, key) = state_key();
+        let policy = view.current(kind, &key).await?;
+        let asks = policy.is_some_and(|event| PolicyServer::of(&event.pdu).is_some());
         let room = view.room_id.clone();
         drop(view);
         // Whoever has left meanwhile is not joined again: the rules refuse a join that nobody allowed, and an open room is
         // asked first.
         let is_joined = self.standpoint(user, &room).await?.is(Membership::Join);
-        if !is_joined || SHOWN.iter().all(|field| now.get(*field) == content.get(*field)) {
-            return Ok(Told::Yes);
-        }
-        if let Err(error) = self.submit_member(&Actor::user(user), &room, user, content).await {
-            tracing::debug!(%room, %user, %error, "profile not announced");
-        }
-        Ok(Told::Yes)
+        let is_told = SHOWN.iter().all(|field| now.get(*field) == content.get(*field));
+        Ok((is_joined && !is_told).then_some(Untold { room, asks }))
     }
 }
 
@@ -140,13 +191,13 @@ mod tests {
 
     use chappe_accounts::NewUser;
     use chappe_kv::{Db, Memory};
-    use ruma::{OwnedRoomId, RoomId, UserId, user_id};
+    use ruma::{OwnedRoomId, RoomId, UserId, serde::Base64, server_name, user_id};
     use serde_json::{Value, json};
 
     use super::Told;
     use crate::{
-        Rooms,
-        tests::net::{Net, room},
+        Error, PeerError, Rooms,
+        tests::net::{Net, actor, room, state},
     };
 
     fn alice() -> &'static UserId {
@@ -246,5 +297,39 @@ mod tests {
         assert_eq!(name_in(&rooms, &ids[1]).await.as_deref(), Some("Alice"));
         assert_eq!(head_of(&rooms, &ids[0]).await, told, "who knows is not told again");
         assert!(rooms.0.accounts.unannounced().await.unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_cannot_be_told_now_is_told_later_and_keeps_no_other_from_being_told() {
+        let net = Net::default();
+        let (rooms, judge) = (
+            server(&net, &Db::new(Memory::default())),
+            net.server_on("p.example", 2, Db::new(Memory::default())),
+        );
+        let ids = alice_in(&rooms, 2).await;
+        let judged = room(&rooms, alice().as_str(), json!({ "preset": "public_chat" })).await;
+        let via = vec![server_name!("a.example").to_owned()];
+        judge.join(&actor("@judge:p.example"), &judged, via, serde_json::Map::new()).await.unwrap();
+        net.deliver().await;
+        let key: Base64 = Base64::new(vec![9; 32]);
+        let name = async |content: &Value| {
+            let draft = state("m.room.policy", "", content);
+            rooms.send(&actor(alice().as_str()), &judged, draft, None).await.unwrap();
+        };
+        name(&json!({ "via": "p.example", "public_keys": { "ed25519": key.encode() } })).await;
+        net.down.lock().insert(server_name!("p.example").to_owned());
+        let change = call(&rooms, "Alice").await;
+        let told = rooms.tell_rooms(alice(), change).await;
+        assert!(matches!(told, Err(Error::PolicyServer(PeerError::Unreachable(_)))), "{told:?}");
+        assert_ne!(name_in(&rooms, &judged).await.as_deref(), Some("Alice"));
+        for id in &ids {
+            assert_eq!(name_in(&rooms, id).await.as_deref(), Some("Alice"));
+        }
+        assert!(rooms.announce_all(alice()).await.is_err());
+        assert_eq!(rooms.0.accounts.profile_news(alice()).await.unwrap(), Some(change), "still to be told");
+        name(&json!({})).await;
+        rooms.announce_all(alice()).await.unwrap();
+        assert_eq!(name_in(&rooms, &judged).await.as_deref(), Some("Alice"));
+        assert_eq!(rooms.0.accounts.profile_news(alice()).await.unwrap(), None);
     }
 }

@@ -48,7 +48,7 @@ mod upgrade;
 mod visible;
 mod wipe;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use chappe_accounts::Accounts;
 use chappe_rules::{access::Access as AccessRules, build::SigningKey, check::WeakKeys};
@@ -158,10 +158,10 @@ pub(crate) struct Inner {
     pub(crate) judge: Live<Option<serve::policy::Judge>>,
     /// What policy servers have signed that is not committed yet.
     pub(crate) policy_signatures: policy_server::Signatures,
-    /// What rooms tell of themselves, by state.
-    pub(crate) summaries: Cache<(RoomNid, StateRef), Arc<Summary>>,
-    /// Rooms whose state was redacted, or shown again, since the server started: of those it is worked out each time.
-    pub(crate) retold: Mutex<HashSet<RoomNid>>,
+    /// What rooms tell of themselves, and by which state.
+    pub(crate) summaries: Cache<RoomNid, (StateRef, Arc<Summary>)>,
+    /// Rooms whose state was redacted, or shown again, of late, and when: of those it is worked out each time.
+    pub(crate) retold: Mutex<HashMap<RoomNid, u64>>,
     /// The public rooms of the other servers of the network.
     pub(crate) lists: directory::Lists,
     /// What has been taken away that had expired.

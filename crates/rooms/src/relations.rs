@@ -162,6 +162,27 @@ struct Budget {
     end: Option<i64>,
 }
 
+/// What was looked at.
+struct Looked {
+    rows: Vec<(i64, Child)>,
+    /// The place up to which all types were looked at, where that is not all.
+    end: Option<i64>,
+}
+
+fn along(direction: Direction) -> chappe_store::Direction {
+    match direction {
+        Direction::Backward => chappe_store::Direction::Backward,
+        Direction::Forward => chappe_store::Direction::Forward,
+    }
+}
+
+fn against(direction: Direction) -> chappe_store::Direction {
+    match direction {
+        Direction::Backward => chappe_store::Direction::Forward,
+        Direction::Forward => chappe_store::Direction::Backward,
+    }
+}
+
 /// The place at which those begin that come after an event.
 fn behind(ordinal: i64, direction: Direction) -> Place {
     match direction {
@@ -181,7 +202,7 @@ impl View<'_> {
         let mut budget = Budget { left: LOOKED_AT, end: None };
         let (mut found, depth) = self.related_to(request, &mut budget).await?;
         self.cut(&mut found, request).await?;
-        let Some(end) = budget.end.filter(|_| request.recurse == Recurse::No) else {
+        let Some(end) = budget.end else {
             return Ok(Related { found, beyond: None, depth });
         };
         let backward = request.direction == Direction::Backward;
@@ -206,13 +227,11 @@ impl View<'_> {
         let mut depth = 0;
         while depth < deepest && !parents.is_empty() && budget.left > 0 {
             depth += 1;
-            let mut children = Vec::new();
-            for parent in &parents {
-                if budget.left == 0 {
-                    break;
-                }
-                children.extend(self.children(parent, request, depth == 1, budget).await?);
-            }
+            let children = if depth == 1 {
+                self.direct(request, budget).await?
+            } else {
+                self.children(&parents, along(request.direction), budget).await?
+            };
             parents = if depth < deepest {
                 let nums: Vec<EventNum> = children.iter().take(PARENTS).map(|(_, child)| child.num).collect();
                 let events = self.reader.pdus(self.nid, &nums).await?;
@@ -231,40 +250,89 @@ impl View<'_> {
         Ok((found, depth))
     }
 
-    async fn children(
-        &self,
-        parent: &EventId,
-        request: &RelationsRequest<'_>,
-        direct: bool,
-        budget: &mut Budget,
-    ) -> Result<Vec<(i64, Child)>> {
-        let types = match request.rel_type.filter(|_| direct) {
+    /// What relates to the event itself, from the token on: with recursion no more than is followed.
+    async fn direct(&self, request: &RelationsRequest<'_>, budget: &mut Budget) -> Result<Vec<(i64, Child)>> {
+        let types = match request.rel_type {
             Some(rel_type) => vec![rel_type.to_owned()],
-            None => self.reader.relation_types(self.nid, parent, TYPES).await?,
+            None => self.rarest_first(request.event).await?,
         };
-        let direction = match request.direction {
-            Direction::Backward => chappe_store::Direction::Backward,
-            Direction::Forward => chappe_store::Direction::Forward,
-        };
-        // What relates to related events may lie on the other side of the token than they do.
-        let from = match request.from.filter(|_| request.recurse == Recurse::No) {
+        let from = match request.from {
             Some(token) => Some(self.place(token).await?.0),
             None => None,
         };
-        let share = (budget.left / types.len()).max(1);
-        let mut found = Vec::new();
-        for rel_type in types.iter().take(budget.left) {
-            let rows = self.reader.related(self.nid, (parent, rel_type), direction, from, share).await?;
+        let of = (request.event, &*types);
+        let (most, both_sides) = match (request.recurse, from) {
+            (Recurse::No, _) => (budget.left, false),
+            (Recurse::Yes, None) => (PARENTS, false),
+            (Recurse::Yes, Some(_)) => (PARENTS / 2, true),
+        };
+        let ahead = self.share_out(of, (along(request.direction), from), most, budget).await?;
+        budget.end = ahead.end;
+        let mut found = ahead.rows;
+        if both_sides {
+            // What relates to related events may lie on the other side of the token than they do.
+            let behind = self.share_out(of, (against(request.direction), from), most, budget).await?;
+            found.extend(behind.rows);
+        }
+        Ok(found)
+    }
+
+    /// Looks at up to `most` relations; what one type does not need is left to those after it.
+    async fn share_out(
+        &self,
+        (event, types): (&EventId, &[String]),
+        (direction, from): (chappe_store::Direction, Option<i64>),
+        most: usize,
+        budget: &mut Budget,
+    ) -> Result<Looked> {
+        let (mut left, mut looked) = (most, Looked { rows: Vec::new(), end: None });
+        for (i, rel_type) in types.iter().enumerate() {
+            let share = (left / (types.len() - i)).max(1);
+            let rows = self.reader.related(self.nid, (event, rel_type), direction, from, share).await?;
             // A look that finds nothing is one too.
-            budget.left = budget.left.saturating_sub(rows.len().max(1));
+            left = left.saturating_sub(rows.len().max(1));
             if let Some((last, _)) = rows.last().filter(|_| rows.len() == share) {
-                let nearer = match request.direction {
-                    Direction::Backward => budget.end.map_or(*last, |end| end.max(*last)),
-                    Direction::Forward => budget.end.map_or(*last, |end| end.min(*last)),
+                let nearer = match direction {
+                    chappe_store::Direction::Backward => looked.end.map_or(*last, |end| end.max(*last)),
+                    chappe_store::Direction::Forward => looked.end.map_or(*last, |end| end.min(*last)),
                 };
-                budget.end = Some(nearer);
+                looked.end = Some(nearer);
             }
-            found.extend(rows);
+            looked.rows.extend(rows);
+        }
+        budget.left = budget.left.saturating_sub(most - left);
+        Ok(looked)
+    }
+
+    /// The types of what relates to an event, the rarest first.
+    async fn rarest_first(&self, event: &EventId) -> Result<Vec<String>> {
+        let types = self.reader.relation_types(self.nid, event, TYPES).await?;
+        let names: Vec<&str> = types.iter().map(String::as_str).collect();
+        let counts = self.reader.relation_counts(self.nid, &[event], &names).await?.concat();
+        let mut counted: Vec<(u32, String)> = counts.into_iter().zip(types).collect();
+        counted.sort_unstable();
+        Ok(counted.into_iter().map(|(_, rel_type)| rel_type).collect())
+    }
+
+    /// What relates to related events.
+    async fn children(
+        &self,
+        parents: &[OwnedEventId],
+        direction: chappe_store::Direction,
+        budget: &mut Budget,
+    ) -> Result<Vec<(i64, Child)>> {
+        let mut found = Vec::new();
+        for parent in parents {
+            if budget.left == 0 {
+                break;
+            }
+            let types = self.reader.relation_types(self.nid, parent, TYPES).await?;
+            let share = (budget.left / types.len()).max(1);
+            for rel_type in types.iter().take(budget.left) {
+                let rows = self.reader.related(self.nid, (parent, rel_type), direction, None, share).await?;
+                budget.left = budget.left.saturating_sub(rows.len().max(1));
+                found.extend(rows);
+            }
         }
         Ok(found)
     }
@@ -310,52 +378,116 @@ mod tests {
         EventNum, Tx,
         relations::{Child, Relation},
     };
-    use ruma::api::Direction;
+    use ruma::{EventId, OwnedEventId, OwnedRoomId, api::Direction};
     use serde_json::json;
 
     use super::{LOOKED_AT, Recurse, RelationsRequest};
-    use crate::testing::{Town, actor};
+    use crate::{
+        read::{token::Place, view::View},
+        testing::{Town, actor},
+    };
 
-    #[tokio::test]
-    async fn looking_is_bounded_for_all_types_together_and_passes_nothing_over() {
-        const PLACES: i64 = 7_000;
-        let (town, alice) = (Town::new(), actor("alice"));
+    fn everything(event: &EventId, direction: Direction, recurse: Recurse) -> RelationsRequest<'_> {
+        RelationsRequest {
+            event,
+            rel_type: None,
+            event_type: None,
+            from: None,
+            to: None,
+            direction,
+            limit: None,
+            recurse,
+        }
+    }
+
+    /// A root with so many relations, at the places from 0 on.
+    async fn root_with(
+        town: &Town,
+        types: impl Fn(i64) -> String,
+        places: i64,
+    ) -> (OwnedRoomId, OwnedEventId) {
+        let alice = actor("alice");
         let room = town.room(&alice, json!({})).await;
         let root = town.say(&alice, &room, json!({ "body": "root" })).await;
         let nid = town.rooms.view(&room).await.unwrap().nid;
         let mut tx = Tx::new();
-        for ordinal in 0..PLACES {
+        for ordinal in 0..places {
             let child = Child { num: EventNum(1), event_type: "x".to_owned(), sender: alice.user.clone() };
-            let rel_type = format!("t{}", ordinal % 50);
-            tx.put_relation(nid, &Relation { parent: (&*root).into(), rel_type, ordinal, child });
+            let relation = Relation { parent: (&*root).into(), rel_type: types(ordinal), ordinal, child };
+            tx.put_relation(nid, &relation);
         }
         town.store.commit(tx).await.unwrap();
-        let view = town.rooms.view(&room).await.unwrap();
-        for direction in [Direction::Backward, Direction::Forward] {
-            for recurse in [Recurse::No, Recurse::Yes] {
-                let (mut from, mut places) = (None::<String>, Vec::new());
-                loop {
-                    let request = RelationsRequest {
-                        event: &root,
-                        rel_type: None,
-                        event_type: None,
-                        from: from.as_deref(),
-                        to: None,
-                        direction,
-                        limit: None,
-                        recurse,
-                    };
-                    let related = view.related(&request).await.unwrap();
-                    assert!(related.found.len() <= LOOKED_AT);
-                    places.extend(related.found.into_iter().map(|(ordinal, _)| ordinal));
-                    let Some(beyond) = related.beyond else { break };
-                    from = Some(beyond.to_string());
-                }
-                if direction == Direction::Backward {
-                    places.reverse();
-                }
-                assert!(recurse == Recurse::Yes || places.into_iter().eq(0..PLACES));
+        (room, root)
+    }
+
+    /// The places of all pages, in the order of the timeline, and how many pages there were.
+    async fn all_places(view: &View<'_>, request: RelationsRequest<'_>) -> (Vec<i64>, usize) {
+        let (mut from, mut places, mut pages) = (None::<String>, Vec::new(), 0);
+        loop {
+            let page = RelationsRequest { from: from.as_deref(), ..request };
+            let related = view.related(&page).await.unwrap();
+            assert!(related.found.len() <= LOOKED_AT);
+            pages += 1;
+            places.extend(related.found.into_iter().map(|(ordinal, _)| ordinal));
+            let Some(beyond) = related.beyond else { break };
+            from = Some(beyond.to_string());
+        }
+        if request.direction == Direction::Backward {
+            places.reverse();
+        }
+        (places, pages)
+    }
+
+    #[tokio::test]
+    async fn looking_is_bounded_for_all_types_together_and_passes_nothing_over() {
+        let town = Town::new();
+        for (recurse, count) in [(Recurse::No, 7_000), (Recurse::Yes, 1_500)] {
+            let (room, root) = root_with(&town, |ordinal| format!("t{}", ordinal % 50), count).await;
+            let view = town.rooms.view(&room).await.unwrap();
+            for direction in [Direction::Backward, Direction::Forward] {
+                let (places, _) = all_places(&view, everything(&root, direction, recurse)).await;
+                assert!(places.into_iter().eq(0..count), "{recurse:?} {direction:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn rare_types_take_nothing_from_a_long_thread() {
+        let town = Town::new();
+        let types = |ordinal: i64| if ordinal < 40 { format!("t{ordinal}") } else { "m.thread".to_owned() };
+        let (room, root) = root_with(&town, types, 4_000).await;
+        let view = town.rooms.view(&room).await.unwrap();
+        let request = everything(&root, Direction::Backward, Recurse::No);
+        let (places, pages) = all_places(&view, request).await;
+        assert_eq!((places.len(), pages), (4_000, 1));
+        let request = everything(&root, Direction::Backward, Recurse::Yes);
+        let first = view.related(&request).await.unwrap();
+        assert!(first.found.len() > 400, "{}", first.found.len());
+        assert!(first.beyond.is_some(), "there is more");
+    }
+
+    #[tokio::test]
+    async fn what_relates_to_replies_on_the_other_side_of_the_token_is_found() {
+        let (town, alice) = (Town::new(), actor("alice"));
+        let room = town.room(&alice, json!({})).await;
+        let root = town.say(&alice, &room, json!({ "body": "root" })).await;
+        let relate = async |rel_type: &str, event: &EventId| {
+            let relation = json!({ "rel_type": rel_type, "event_id": event });
+            town.say(&alice, &room, json!({ "body": "x", "m.relates_to": relation })).await
+        };
+        let early = relate("m.thread", &root).await;
+        let late = relate("m.thread", &root).await;
+        let about_early = relate("m.reference", &early).await;
+        let view = town.rooms.view(&room).await.unwrap();
+        let mut nums = Vec::new();
+        for event in [&late, &about_early] {
+            nums.push(view.reader.event_num(view.nid, event).await.unwrap().unwrap());
+        }
+        let from = view.load_one(nums[0]).await.unwrap().meta.ordinal.unwrap();
+        let from = Place(from).to_string();
+        let request = everything(&root, Direction::Forward, Recurse::Yes);
+        let related = view.related(&RelationsRequest { from: Some(&from), ..request }).await.unwrap();
+        assert_eq!(related.found.into_iter().map(|(_, num)| num).collect::<Vec<_>>(), nums);
+        assert_eq!(related.beyond, None);
     }
 }

@@ -351,7 +351,9 @@ impl Desk<'_> {
         }
         if let Some(said) = self.said_first {
             let due = &mut self.head.keeping.due;
-            *due = said.saturating_add(kept).min(if *due == 0 { u64::MAX } else { *due });
+            let gathered = self.inner.world.now().saturating_add(GATHER_MS);
+            let wanted = said.saturating_add(kept).max(gathered);
+            *due = wanted.min(if *due == 0 { u64::MAX } else { *due });
         }
     }
 

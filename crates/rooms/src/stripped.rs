@@ -85,7 +85,7 @@ fn sanitize(raw: &RawValue) -> Option<Box<RawValue>> {
     if raw.get().len() > MOST_BYTES {
         return None;
     }
-    let event = chappe_rules::json::object(raw.get().as_bytes()).ok()?;
+    let event = chappe_rules::json::nearest(raw.get().as_bytes()).ok()?;
     let kind = event.get("type")?.as_str()?;
     let state_key = event.get("state_key")?.as_str()?;
     let sender = UserId::parse(event.get("sender")?.as_str()?).ok()?;
@@ -97,4 +97,28 @@ fn sanitize(raw: &RawValue) -> Option<Box<RawValue>> {
         stripped["origin_server_ts"] = Value::from(at.clone());
     }
     to_raw_value(&stripped).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json, value::RawValue};
+
+    use super::sanitized;
+
+    #[test]
+    fn what_is_told_of_an_old_room_has_the_nearest_numbers() {
+        let told = |content: &str| {
+            let text = format!(
+                r#"{{"type":"m.room.power_levels","state_key":"","sender":"@a:a.example","content":{content}}}"#
+            );
+            RawValue::from_string(text).unwrap()
+        };
+        let levels = r#"{"ban":50.5,"users":{"@a:a.example":18446744073709551617}}"#;
+        let shown = sanitized(&[told(levels), told(r#"{"ban":1.5,"ban":2.5}"#), told("1.5")]);
+        let shown: Vec<Value> = shown.iter().map(|raw| serde_json::from_str(raw.get()).unwrap()).collect();
+        let levels = json!({ "ban": 50, "users": { "@a:a.example": 9_007_199_254_740_991_u64 } });
+        let kind = "m.room.power_levels";
+        let only = json!({ "type": kind, "state_key": "", "sender": "@a:a.example", "content": levels });
+        assert_eq!(shown, [only]);
+    }
 }

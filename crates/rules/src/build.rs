@@ -54,6 +54,11 @@ impl SigningKey {
         Ok(Self { pair, id: format!("ed25519:{version}"), seed })
     }
 
+    /// The signature of a text as it is, in unpadded base64: for what [`SigningKey::sign_json`] has no type for.
+    pub fn sign_text(&self, text: &str) -> String {
+        self.pair.sign(text.as_bytes()).base64()
+    }
+
     /// Another key that follows from this one, for a purpose of its own: neither gives the other away.
     #[must_use]
     pub fn derived(&self, purpose: &str) -> Self {

@@ -5,7 +5,7 @@ use std::fmt;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, Int};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use crate::Error;
+use crate::{Error, numbers, opened::Opened};
 
 /// Reads one JSON object that must be expressible as canonical JSON.
 ///
@@ -90,9 +90,23 @@ pub fn canonical(object: &CanonicalJsonObject) -> String {
     serde_json::to_string(object).expect("canonical JSON has string keys and plain values")
 }
 
+/// The text of a JSON value that servers sign when it is the body of a request: canonical JSON, and where a number is none
+/// of canonical JSON, as Python writes it. Of a key that comes twice in an object the last counts.
+///
+/// Refused: what is no JSON, nesting deeper than 128, numbers that no double comes near.
+pub fn as_servers_write(bytes: &[u8]) -> Result<String, Error> {
+    object(bytes).map(|object| canonical(&object)).or_else(|_| numbers::text_as_python_writes(bytes))
+}
+
+/// Reads an object as strictly as [`object`], but for numbers: of those that canonical JSON does not have, the nearest
+/// integers that it does have.
+pub fn nearest(bytes: &[u8]) -> Result<CanonicalJsonObject, Error> {
+    Opened::read_any(bytes)?.nearest()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{canonical, object};
+    use super::{as_servers_write, canonical, nearest, object};
 
     #[test]
     fn hostile_json_is_refused() {
@@ -124,5 +138,37 @@ mod tests {
         let read =
             object(r#"{ "b": "\u65e5", "a": [1, -9007199254740991, null, true] }"#.as_bytes()).unwrap();
         assert_eq!(canonical(&read), r#"{"a":[1,-9007199254740991,null,true],"b":"日"}"#);
+    }
+
+    #[test]
+    fn bodies_are_written_as_servers_sign_them() {
+        for (read, written) in [
+            (r#"{ "b": "\u65e5", "a": -1 }"#, r#"{"a":-1,"b":"日"}"#),
+            (
+                r#"{"b":[1.50,1E22,0.00001],"a":{"y":2,"x":18446744073709551617}}"#,
+                r#"{"a":{"x":18446744073709551617,"y":2},"b":[1.5,1e+22,1e-05]}"#,
+            ),
+            (r#"{"a":0.1,"b":{"1.5":"2.5\"3"},"a":-0}"#, r#"{"a":0,"b":{"1.5":"2.5\"3"}}"#),
+            ("[ 1.0, null ]", "[1.0,null]"),
+            ("2.5", "2.5"),
+            (r#""x""#, r#""x""#),
+        ] {
+            assert_eq!(as_servers_write(read.as_bytes()).unwrap(), written, "{read}");
+        }
+        let deep = format!("{}1.5{}", "[".repeat(10_000), "]".repeat(10_000));
+        for text in ["", "{", r#"{"a":1e999}"#, r#"{"a":01}"#, r#"{"a":1.5} {}"#, r#"{"a":"\ud800"}"#, &deep]
+        {
+            assert!(as_servers_write(text.as_bytes()).is_err(), "{}", &text[..text.len().min(40)]);
+        }
+        assert!(as_servers_write(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn the_nearest_object_is_strict_but_for_numbers() {
+        let read = nearest(br#"{"b":1e300,"a":[1.9,7]}"#).unwrap();
+        assert_eq!(canonical(&read), r#"{"a":[1,7],"b":9007199254740991}"#);
+        for text in [r#"{"a":1.5,"a":1.5}"#, r#"{"a":1e999}"#, "[1.5]"] {
+            assert!(nearest(text.as_bytes()).is_err(), "{text}");
+        }
     }
 }

@@ -4,7 +4,9 @@
 //! text that is read as the same double. No type of JSON here holds that. So the numbers of a text are put into a list, and
 //! in the object that is read each stands as its place there, which whatever keeps or drops members of an object carries along.
 
-use ruma::{CanonicalJsonObject, Int};
+use std::fmt::Display;
+
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, Int};
 
 use crate::{Error, json};
 
@@ -42,8 +44,30 @@ impl Numbers {
     }
 }
 
+/// The canonical text of any JSON, but for its numbers, which are written as Python does. Of a key that comes twice in an
+/// object the last counts, as in Python.
+pub(crate) fn text_as_python_writes(bytes: &[u8]) -> Result<String, Error> {
+    let malformed = |error: &dyn Display| Error::Malformed(error.to_string());
+    let text = str::from_utf8(bytes).map_err(|error| malformed(&error))?;
+    // As they were read: each is written only where it stays, and a body can have millions.
+    let mut numbers = Vec::new();
+    let places = each_number(text, |number| {
+        numbers.push(number);
+        Ok((numbers.len() - 1).to_string())
+    })?;
+    let value: CanonicalJsonValue = serde_json::from_str(&places).map_err(|error| malformed(&error))?;
+    let sorted = serde_json::to_string(&value).map_err(|error| malformed(&error))?;
+    each_number(&sorted, |place| {
+        let number = place.parse().ok().and_then(|place: usize| numbers.get(place));
+        as_python_writes(number.ok_or_else(|| malformed(&"a number of another text"))?)
+    })
+}
+
 /// The text with something else for each number. What is no JSON stays none.
-fn each_number(text: &str, mut other: impl FnMut(&str) -> Result<String, Error>) -> Result<String, Error> {
+fn each_number<'a>(
+    text: &'a str,
+    mut other: impl FnMut(&'a str) -> Result<String, Error>,
+) -> Result<String, Error> {
     let (mut written, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(first) = rest.bytes().next() {
         let is_number = is_start(first);

@@ -62,7 +62,7 @@ pub(crate) async fn scan(
     let arguments: Vec<&OsStr> =
         arguments.iter().map(PathBuf::as_path).chain([&*file.0]).map(Path::as_os_str).collect();
     let ended = world.run(program, &arguments).await;
-    match ended.map_err(|error| Error::Away(format!("{}: {error}", program.display())))? {
+    match ended.map_err(|error| Error::Engine(format!("{}: {error}", program.display())))? {
         Some(0) => Ok(Outcome::Clean),
         Some(code) => Ok(Outcome::Exited(code)),
         None => Err(Error::Engine("the command was ended by a signal".to_owned())),

@@ -124,7 +124,7 @@ impl Examiner {
         }
         let outcome = self.scan(source, size).await;
         // A scanner that is away, or says that it is about the moment, is asked again at once.
-        if let Ok(Outcome::TooLarge) | Err(Error::Engine(_)) = &outcome {
+        if let Ok(Outcome::TooLarge) | Err(Error::Engine(_) | Error::Disk(_)) = &outcome {
             let until = self.0.world.instant() + TROUBLE;
             self.0.troubles.insert(*sha256, (until, outcome.is_ok()));
         }

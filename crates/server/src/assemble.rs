@@ -64,7 +64,8 @@ pub struct House {
     /// If this server is its own authorization server.
     oauth: Option<OAuth>,
     identity_api: chappe_identity_api::Api,
-    reloads: Arc<Reloads>,
+    /// What each listener shows, in the order of the configuration.
+    pub(crate) certificates: Vec<Option<Arc<Certificate>>>,
 }
 
 impl House {
@@ -124,7 +125,7 @@ impl House {
             identity_api: identity_api.clone(),
             statistics: statistics.clone(),
         };
-        let (reloads, admin) = ground.admin(config, parts, (list, &jobs));
+        let admin = ground.admin(config, parts, (list, &jobs));
         Ok(Self {
             secret: shared_secret(&config.admin)?,
             metrics: observe::metrics_handle()?,
@@ -146,13 +147,8 @@ impl House {
             client,
             oauth,
             identity_api,
-            reloads,
+            certificates: ground.certificates,
         })
-    }
-
-    /// Has these certificates read again together with the configuration.
-    pub(crate) fn keep(&self, certificates: Vec<Arc<Certificate>>) {
-        self.reloads.keep(certificates);
     }
 
     /// The list of the network, if one is followed.
@@ -323,6 +319,7 @@ struct Ground {
     identity: Identity,
     servers: ServerList,
     link: Link,
+    certificates: Vec<Option<Arc<Certificate>>>,
 }
 
 impl Ground {
@@ -344,7 +341,22 @@ impl Ground {
             Identity::new(store.clone(), world.clone(), post, config.identity.clone(), site).await?;
         let servers = ServerList::new(store.clone(), world.clone(), config.federation.allow.clone());
         let (key, old_keys) = (Arc::new(keys.current), keys.old);
-        Ok(Self { world, store, server, key, old_keys, weak_keys, accounts, identity, servers, link })
+        let files = config.listeners.iter().map(|listener| listener.tls.as_ref());
+        let certificates =
+            files.map(|files| files.map(Certificate::read).transpose()).collect::<Result<_>>()?;
+        Ok(Self {
+            world,
+            store,
+            server,
+            key,
+            old_keys,
+            weak_keys,
+            accounts,
+            identity,
+            servers,
+            link,
+            certificates,
+        })
     }
 
     /// The outbound half of federation, with the servers that may be talked with.
@@ -400,14 +412,10 @@ impl Ground {
         })
     }
 
-    /// What reads the configuration again, and the verbs of the operator.
-    fn admin(
-        &self,
-        config: &Config,
-        parts: Parts,
-        (list, jobs): (Option<ListBook>, &Jobs),
-    ) -> (Arc<Reloads>, Admin) {
-        let reloads = Arc::new(Reloads::new(parts, config));
+    /// The verbs of the operator; one of them reads the configuration again.
+    fn admin(&self, config: &Config, parts: Parts, (list, jobs): (Option<ListBook>, &Jobs)) -> Admin {
+        let certificates = self.certificates.iter().flatten().cloned().collect();
+        let reloads = Arc::new(Reloads::new(parts, config, certificates));
         let parts = reloads.parts();
         let running = chappe_admin::Running {
             rooms: parts.rooms.clone(),
@@ -419,7 +427,7 @@ impl Ground {
             configuration: Arc::clone(&reloads) as _,
             started: self.world.now(),
         };
-        let admin = Admin::new(chappe_admin::Deps {
+        Admin::new(chappe_admin::Deps {
             world: self.world.clone(),
             store: self.store.clone(),
             accounts: self.accounts.clone(),
@@ -429,8 +437,7 @@ impl Ground {
             list,
             places: config.places(),
             running: Some(running),
-        });
-        (reloads, admin)
+        })
     }
 
     fn sso(&self, config: &Config, service: &IdentityService) -> Result<Sso> {

@@ -1,13 +1,12 @@
 //! Listeners: from a bound port to requests at a router, bounded and ended in an orderly way.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use chappe_world::World;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
-use crate::{connection::serve_connection, places::Places};
+use crate::{connection::serve_connection, places::Places, tls::Certificate};
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -28,7 +27,7 @@ pub(crate) struct Doorman {
 pub(crate) struct Door {
     pub(crate) listener: TcpListener,
     pub(crate) router: Router,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<Arc<Certificate>>,
 }
 
 impl Doorman {
@@ -56,7 +55,8 @@ impl Doorman {
                 match tls {
                     None => Box::pin(serve_connection(&doorman, stream, Some(peer.ip()), router)).await,
                     Some(tls) => {
-                        let handshake = Box::pin(doorman.world.timeout(HANDSHAKE, tls.accept(stream)));
+                        let handshake =
+                            Box::pin(doorman.world.timeout(HANDSHAKE, tls.acceptor().accept(stream)));
                         if let Some(Ok(stream)) = handshake.await {
                             Box::pin(serve_connection(&doorman, Box::new(stream), Some(peer.ip()), router))
                                 .await;

@@ -1,9 +1,6 @@
 //! The configuration is read again while the server runs: as a whole, or nothing of it. See ADR 24.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use async_trait::async_trait;
@@ -31,6 +28,9 @@ use crate::{
     tls::Certificate,
 };
 
+/// How long reading files may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What goes on with other sections.
 pub(crate) struct Parts {
     pub(crate) world: World,
@@ -57,14 +57,14 @@ pub(crate) struct Reloads {
     parts: Parts,
     /// What the server runs by.
     running: Mutex<Config>,
-    /// The certificates of listeners, once they listen.
-    certificates: OnceLock<Vec<Arc<Certificate>>>,
+    /// Those of listeners.
+    certificates: Vec<Arc<Certificate>>,
 }
 
 impl Reloads {
     /// For parts that were built by `config`.
-    pub(crate) fn new(parts: Parts, config: &Config) -> Self {
-        Self { parts, running: Mutex::new(config.clone()), certificates: OnceLock::new() }
+    pub(crate) fn new(parts: Parts, config: &Config, certificates: Vec<Arc<Certificate>>) -> Self {
+        Self { parts, running: Mutex::new(config.clone()), certificates }
     }
 
     /// What goes on with other sections.
@@ -72,26 +72,22 @@ impl Reloads {
         &self.parts
     }
 
-    /// Has these certificates read again as well.
-    pub(crate) fn keep(&self, certificates: Vec<Arc<Certificate>>) {
-        // It listens once.
-        let _ = self.certificates.set(certificates);
-    }
-
     async fn read_again(&self) -> Result<Changes> {
         let mut running = self.running.lock().await;
         let written = running.written.clone();
-        let reading = self.parts.world.spawn_blocking(move || {
+        let world = &self.parts.world;
+        let reading = world.spawn_blocking(move || {
             let new = written.read_again().map_err(|error| anyhow!(error.without_values()))?;
             rehearse(&new)?;
             Ok::<_, anyhow::Error>(new)
         });
-        let new = reading.await??;
+        let new = world.timeout(PATIENCE, reading).await.context("the files are not read in time")???;
         let (config, changes) = running.follow(&new)?;
         let post = config.mail.as_ref().map(post).transpose().context("`mail`")?;
         let secrets = provider_secrets(&config.sso).context("`sso.providers.client_secret_file`")?;
         let sso = self.parts.sso.reconfigured(config.sso.clone(), secrets);
         let filter = observe::filter(&config.log)?;
+        let _turn = self.parts.servers.turn().await;
         let admitted = if config.federation.allow == running.federation.allow {
             None
         } else {
@@ -103,7 +99,7 @@ impl Reloads {
             self.parts.admit(&config, patterns.as_deref());
         }
         observe::log_by(filter);
-        for certificate in self.certificates.get().into_iter().flatten() {
+        for certificate in &self.certificates {
             // Those that the configuration names have just been read: these may be ones that it names no more.
             if let Err(error) = certificate.reload() {
                 tracing::error!(error = format!("{error:#}"), "the old certificate stays");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use chappe_admin::{Configuration, Verb};
+use chappe_admin::{Admin, Configuration, Verb};
 use chappe_kv::Db;
 use chappe_kv_rocksdb::{Options, Rocks};
 use chappe_world::World;
@@ -55,18 +55,15 @@ impl Server {
             places: Places::new(most, share, Arc::new(config.http.clone())),
             header_timeout: Duration::from_secs(config.process.header_timeout_seconds),
         };
-        let (mut doors, mut addresses, mut certificates) = (Vec::new(), Vec::new(), Vec::new());
-        for listener in &config.listeners {
+        let (mut doors, mut addresses) = (Vec::new(), Vec::new());
+        for (listener, certificate) in config.listeners.iter().zip(&house.certificates) {
             let place = listener.socket();
             let bound =
                 TcpListener::bind(place).await.with_context(|| format!("cannot listen on {place}"))?;
-            let certificate = listener.tls.as_ref().map(Certificate::read).transpose()?;
-            let tls = certificate.as_ref().map(Certificate::acceptor).transpose()?;
             addresses.push(bound.local_addr().context("own address")?);
-            certificates.extend(certificate);
-            doors.push(Door { listener: bound, router: house.router(&listener.apis), tls });
+            let (router, tls) = (house.router(&listener.apis), certificate.clone());
+            doors.push(Door { listener: bound, router, tls });
         }
-        house.keep(certificates);
         let socket = admin_socket::bind(&config.admin_socket())?;
         house.start();
         world.spawn("admin socket", admin_socket::attend(doorman.clone(), socket, house.admin.clone()));
@@ -90,9 +87,7 @@ impl Server {
     /// Reads the configuration and the files that it names again, as `chappe admin config reload` does. The log says what
     /// came of it.
     pub async fn reload(&self) {
-        if let Err(error) = self.house.admin.run(Verb::Config(Configuration::Reload)).await {
-            tracing::error!(%error, "SIGHUP");
-        }
+        reload(&self.house.admin).await;
     }
 
     /// Accepts no more, ends long-polls, finishes what is under way, stops everything, closes.
@@ -101,6 +96,12 @@ impl Server {
         if !left.is_empty() {
             tracing::warn!(?left, "some work did not end in time and was dropped");
         }
+    }
+}
+
+async fn reload(admin: &Admin) {
+    if let Err(error) = admin.run(Verb::Config(Configuration::Reload)).await {
+        tracing::error!(%error, "SIGHUP");
     }
 }
 
@@ -124,7 +125,10 @@ pub(crate) async fn serve(config: &Config) -> Result<()> {
             biased;
             _ = terminate.recv() => break true,
             _ = interrupt.recv() => break true,
-            _ = hang_up.recv() => server.reload().await,
+            _ = hang_up.recv() => {
+                let admin = server.house().admin.clone();
+                server.house().world.spawn("reload", async move { reload(&admin).await });
+            }
             _ = pulse.tick() => if !observe::is_writable(&store) { break false },
         }
     };
@@ -140,9 +144,7 @@ pub(crate) async fn serve(config: &Config) -> Result<()> {
 pub(crate) fn rehearse(config: &Config) -> Result<()> {
     for (index, listener) in config.listeners.iter().enumerate() {
         if let Some(tls) = &listener.tls {
-            Certificate::read(tls)
-                .and_then(|certificate| certificate.acceptor())
-                .with_context(|| format!("`listeners.{index}.tls`"))?;
+            Certificate::read(tls).with_context(|| format!("`listeners.{index}.tls`"))?;
         }
     }
     World::real(&config.outbound).map_err(|error| {

@@ -62,7 +62,14 @@ impl MediaKeeper {
         if let Err(error) = self.media.upkeep().await {
             tracing::warn!(%error, "old previews and copies of media are not removed");
         }
-        match self.media.remove_unnamed().await {
+        let unnamed = async {
+            if self.rooms.retention().is_none() {
+                // What is named from now on is not noted.
+                return self.media.keep_unnamed().await.map(|()| 0);
+            }
+            self.media.remove_unnamed().await
+        };
+        match unnamed.await {
             Ok(0) => {}
             Ok(files) => tracing::info!(files, "media of expired events removed"),
             Err(error) => tracing::warn!(%error, "media of expired events are not removed"),

@@ -61,8 +61,8 @@ pub enum SetupError {
         reason: String,
     },
     /// The proxy cannot be used.
-    #[error("proxy {0}: write http://host:port")]
-    Proxy(String),
+    #[error("write http://host:port, without a user and a password")]
+    Proxy,
 }
 
 impl SetupError {
@@ -71,7 +71,7 @@ impl SetupError {
         match self {
             Self::Authority { .. } => "certificate_authorities",
             Self::Certificate { .. } => "client_certificate",
-            Self::Proxy(_) => "proxy",
+            Self::Proxy => "proxy",
         }
     }
 }

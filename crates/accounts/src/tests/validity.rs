@@ -76,3 +76,36 @@ async fn an_account_is_closed_or_renewed_but_never_closed_behind_a_renewal() {
         tokio::time::resume();
     }
 }
+
+#[tokio::test]
+async fn ends_that_are_switched_off_end_nobody_and_switched_on_begin_anew() {
+    let store = Store::new(Db::new(Memory::default()));
+    let accounts = on(&store, |config| {
+        config.validity.days = 100;
+        config.validity.mail_days_before = Vec::new();
+        config.validity.close_after_days = 1;
+    });
+    while accounts.enrol_some().await.unwrap() {}
+    let alice = user(&accounts, "alice").await;
+    accounts.set_end(&alice, accounts.world().now(), None).await.unwrap();
+    tokio::time::pause();
+    assert_eq!(accounts.look_at_end(&alice).await.unwrap(), Duty::Done, "it is found to have ended");
+    tokio::time::advance(std::time::Duration::from_millis(2 * DAY)).await;
+
+    let section = (*accounts.config()).clone();
+    let mut off = section.clone();
+    off.validity.days = 0;
+    accounts.reconfigure(off);
+    assert_eq!(accounts.look_at_end(&alice).await.unwrap(), Duty::Done, "it was due to be closed");
+    assert!(accounts.user(&alice).await.unwrap().unwrap().deactivated.is_none());
+    assert!(!accounts.enrol_some().await.unwrap());
+    let bob = user(&accounts, "bob").await;
+
+    accounts.reconfigure(section);
+    accounts.end_enrolment().await.unwrap();
+    while accounts.enrol_some().await.unwrap() {}
+    for who in [&alice, &bob] {
+        let ends = accounts.validity(who).await.unwrap().ends;
+        assert!(ends.is_some_and(|ends| ends > accounts.world().now() + 80 * DAY), "{who}: {ends:?}");
+    }
+}

@@ -8,6 +8,7 @@ use crate::{Error, Servers};
 pub(super) async fn run(deps: &Deps, verb: Servers) -> Result<Answer, Error> {
     match verb {
         Servers::Allow { server } => {
+            let _turn = deps.servers.turn().await;
             let added = deps.servers.allow(&server).await?;
             tell(deps).await?;
             let said =
@@ -15,6 +16,7 @@ pub(super) async fn run(deps: &Deps, verb: Servers) -> Result<Answer, Error> {
             Ok(Answer::line(said, json!({ "server": server, "added": added })))
         }
         Servers::Deny { server } => {
+            let _turn = deps.servers.turn().await;
             let removed = deps.servers.deny(&server).await?;
             tell(deps).await?;
             if !removed {

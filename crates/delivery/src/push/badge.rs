@@ -55,16 +55,19 @@ impl Push {
         let Some(listener) = self.users.get_mut(user) else { return };
         listener.settings = Arc::downgrade(settings);
         let Some((unread, notification)) = news else { return };
+        listener.doubtful.clear();
+        let count = unread.rooms.len();
         if listener.unread.as_ref() != Some(&unread) {
             listener.unread = Some(unread);
             self.changed.insert(user.to_owned());
         }
         if let Some(notification) = notification {
+            listener.told = Some(count);
             self.gateway.send(user, &listener.pushers, notification);
         }
     }
 
-    /// Which rooms have something unread. All are counted once, and again with other push rules, else only the one where
+    /// Which rooms have something unread. All are counted once, and again with other push rules, else only those where
     /// something happened.
     pub(super) async fn unread(
         &self,
@@ -79,7 +82,9 @@ impl Push {
         };
         let known = listener.unread.as_ref().filter(|known| known.mark == mark);
         let (mut unread, rooms) = match known {
-            Some(known) => (known.rooms.clone(), changed.into_iter().collect()),
+            Some(known) => {
+                (known.rooms.clone(), changed.into_iter().chain(listener.doubtful.iter().copied()).collect())
+            }
             None => (BTreeSet::new(), listener.rooms.clone()),
         };
         unread.retain(|nid| listener.rooms.contains(nid));

@@ -110,3 +110,28 @@ async fn badges_are_right_after_a_restart_and_not_counted_anew() {
     let (_, followed) = house.trips.take_apart();
     assert!(followed.reads() < ROOMS, "{followed:?}");
 }
+
+#[tokio::test]
+async fn badges_do_not_count_what_was_taken_back_or_left_behind() {
+    let house = House::new();
+    let (mut hear, _) = gateway(&house);
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    set_pusher(&bob, None).await;
+    let mut rooms = Vec::new();
+    for _ in 0..3 {
+        let room = alice.room(&[]).await;
+        bob.join(&room).await;
+        rooms.push(room);
+    }
+    let mut shown = async || hear.recv().await.unwrap()["notification"]["counts"]["unread"].clone();
+    let said = alice.say(&rooms[0], "taken back").await;
+    assert_eq!(shown().await, 1);
+    let redaction = chappe_rooms::Draft::redaction(&said, None);
+    house.rooms.send(&alice.actor(), &rooms[0], redaction, None).await.unwrap();
+    alice.say(&rooms[1], "left behind").await;
+    assert_eq!(shown().await, 1);
+    bob.leave(&rooms[1]).await;
+    assert_eq!(shown().await, 0);
+    alice.say(&rooms[2], "new").await;
+    assert_eq!(shown().await, 1);
+}

@@ -204,9 +204,10 @@ async fn what_a_server_refuses_is_found_and_left_out() {
     });
     net.route("picky.example", &world, answer);
     let mut tx = chappe_store::Tx::new();
-    for n in 0..6 {
-        let item = chappe_store::OutboxItem::ToDevice(format!("{{\"n\":{n}}}"));
-        tx.enqueue(server_name!("picky.example"), &item);
+    // Too deep to be signed, once it is in a transaction.
+    let deep = format!(r#"{{"n":6,"deep":{}{}}}"#, "[".repeat(125), "]".repeat(125));
+    for content in (0..6).map(|n| format!(r#"{{"n":{n},"at":{n}.5}}"#)).chain([deep]) {
+        tx.enqueue(server_name!("picky.example"), &chappe_store::OutboxItem::ToDevice(content));
     }
     a.store.commit(tx).await.unwrap();
     super::eventually("the queue is empty", async || {

@@ -162,6 +162,11 @@ impl Provider {
         }
     }
 
+    /// Whether it was made of the same section and secret.
+    pub(super) fn is_by(&self, config: &ProviderConfig, secret: Option<&str>) -> bool {
+        self.config == *config && self.secret.as_ref().map(|secret| secret.as_str()) == secret
+    }
+
     /// The discovery document.
     pub(super) async fn metadata(&self) -> Result<Arc<Metadata>, ProviderError> {
         let mut kept = self.metadata.lock().await;

@@ -28,6 +28,10 @@ pub struct Summary {
     pub federated: bool,
 }
 
+/// How long after a redaction summaries are not kept, in milliseconds: by then it is committed, and nobody looks at the room
+/// as it was before.
+pub(super) const UNSETTLED_MS: u64 = 10 * 60 * 1_000;
+
 /// The state a summary is made of; the order is that of `Parts`.
 const PARTS: [&str; 9] = [
     "m.room.create",
@@ -141,31 +145,43 @@ impl Summary {
 
 impl Inner {
     /// What a room tells of itself by a state, if that was worked out before and follows from the state alone.
-    pub(crate) fn known_summary(&self, at: (RoomNid, StateRef)) -> Option<Arc<Summary>> {
-        self.summaries.get(&at).filter(|_| !self.retold.lock().contains(&at.0))
+    pub(crate) fn known_summary(&self, (nid, state): (RoomNid, StateRef)) -> Option<Arc<Summary>> {
+        self.summaries.get(&nid).filter(|(at, _)| *at == state).map(|(_, summary)| summary)
+    }
+
+    fn keep_summary(&self, nid: RoomNid, summary: (StateRef, Arc<Summary>)) {
+        let retold = self.retold.lock();
+        let since = retold.get(&nid).map(|at| self.world.now().saturating_sub(*at));
+        if since.is_none_or(|since| since > UNSETTLED_MS) {
+            self.summaries.insert(nid, summary);
+        }
     }
 }
 
 impl Desk<'_> {
     /// Notes that what the room tells of itself changes though its state does not: it is redacted, or no longer.
     pub(crate) fn retell(&self, pdu: &Pdu) {
-        if pdu.state_key() == Some("") && PARTS.contains(&&*pdu.kind().to_string()) {
-            self.inner.retold.lock().insert(self.nid);
+        if pdu.state_key() != Some("") || !PARTS.contains(&&*pdu.kind().to_string()) {
+            return;
         }
+        let now = self.inner.world.now();
+        let mut retold = self.inner.retold.lock();
+        retold.retain(|_, at| now.saturating_sub(*at) <= UNSETTLED_MS);
+        retold.insert(self.nid, now);
+        self.inner.summaries.remove(&self.nid);
     }
 }
 
 impl View<'_> {
     /// The room's summary now; kept for as long as its state stays the same.
     pub(crate) async fn summary(&self) -> Result<Arc<Summary>> {
-        let key = (self.nid, self.head.state);
-        if let Some(summary) = self.inner.known_summary(key) {
+        if let Some(summary) = self.inner.known_summary((self.nid, self.head.state)) {
             return Ok(summary);
         }
         let keys: Vec<StateKey> = PARTS.iter().map(|kind| StateKey::new(kind, "")).collect();
         let parts = self.state_events_at(self.head.state, &keys).await?;
         let summary = Arc::new(self.summary_of(&parts)?);
-        self.inner.summaries.insert(key, summary.clone());
+        self.inner.keep_summary(self.nid, (self.head.state, summary.clone()));
         Ok(summary)
     }
 

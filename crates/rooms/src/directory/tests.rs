@@ -1,8 +1,11 @@
 //! Aliases, lists and trees of rooms that were really made.
 
+use std::time::Duration;
+
 use ruma::{OwnedRoomId, RoomAliasId, directory::RoomTypeFilter, room_alias_id};
 use serde_json::json;
 
+use super::summary::UNSETTLED_MS;
 use crate::{
     Actor, Change, Draft, Error, HierarchyRequest, PublicRoomsRequest, Standing, Visibility,
     testing::{Town, actor, object},
@@ -156,6 +159,28 @@ async fn a_name_that_is_redacted_is_told_no_more() {
     let redaction = Draft::redaction(event.pdu.event_id(), None);
     town.rooms.send(&anna, &room, redaction, None).await.unwrap();
     assert_eq!(name().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_room_tells_is_kept_again_some_time_after_a_redaction() {
+    let town = Town::new();
+    let anna = actor("anna");
+    let room = town.room(&anna, json!({ "preset": "public_chat", "name": "An insult" })).await;
+    let view = town.rooms.view(&room).await.unwrap();
+    let event = view.current("m.room.name".into(), "").await.unwrap().unwrap();
+    let at = (view.nid, view.head.state);
+    view.summary().await.unwrap();
+    assert!(town.rooms.0.known_summary(at).is_some());
+    let redaction = Draft::redaction(event.pdu.event_id(), None);
+    town.rooms.send(&anna, &room, redaction, None).await.unwrap();
+    assert!(town.rooms.0.known_summary(at).is_none());
+    let late = view.summary().await.unwrap();
+    assert_eq!(late.room.name.as_deref(), Some("An insult"), "this view is older than the redaction");
+    assert!(town.rooms.0.known_summary(at).is_none(), "and what it shows is not kept");
+    drop(view);
+    tokio::time::advance(Duration::from_millis(UNSETTLED_MS + 1)).await;
+    town.rooms.room_summary(None, &room, &[]).await.unwrap();
+    assert_eq!(town.rooms.0.known_summary(at).unwrap().room.name, None);
 }
 
 #[tokio::test]

@@ -2,16 +2,26 @@
 
 use std::time::Duration;
 
-use chappe_rules::Pdu;
+use chappe_rules::{
+    Pdu,
+    policy::{Bypass, Door},
+};
 use chappe_store::{EventNum, Membership, RoomNid, Tx, members::ShutRooms};
-use ruma::{OwnedServerName, OwnedUserId, RoomId, events::StateEventType};
-use serde_json::{Map, Value};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId, events::StateEventType};
+use serde_json::{Map, Value, json};
 
-use crate::{Actor, Error, Result, Rooms, Standing, desk::Desk};
+use crate::{
+    Actor, Draft, Error, Result, Rooms, Standing,
+    author::By,
+    desk::{Desk, membership_of},
+    turn::ATTEMPTS,
+};
 
 const CAN_JOIN: &str = "can_join";
 /// Members looked at in one round trip.
 const PAGE: usize = 500;
+/// Guests who leave in one commit at most.
+const TOGETHER: usize = 100;
 /// What the commit that shuts guests out gets until it is looked for.
 const GATHER: Duration = Duration::from_secs(1);
 /// The longest sleep of the worker.
@@ -85,8 +95,39 @@ impl Rooms {
     async fn dismiss_from(&self, nid: RoomNid) -> Result<()> {
         let room = self.0.store.read().room_id(nid).await?;
         let mut done = Ok(());
-        for guest in self.guests_shut_out(&room).await? {
-            done = done.and(self.depart_from(&Actor::user(&guest), &room, None).await);
+        for guests in self.guests_shut_out(&room).await?.chunks(TOGETHER) {
+            done = done.and(self.dismiss_some(&room, guests).await);
+        }
+        done
+    }
+
+    /// Has some guests leave in one commit.
+    async fn dismiss_some(&self, room: &RoomId, guests: &[OwnedUserId]) -> Result<()> {
+        let _turn = self.0.turn(room).await;
+        for _ in 0..ATTEMPTS {
+            match self.try_to_dismiss(room, guests).await {
+                Err(Error::Retry) => {}
+                done => return done,
+            }
+        }
+        Err(Error::Retry)
+    }
+
+    async fn try_to_dismiss(&self, room: &RoomId, guests: &[OwnedUserId]) -> Result<()> {
+        let mut desk = Desk::open(&self.0, room).await?;
+        let access = desk.current(StateEventType::RoomGuestAccess, "").await?;
+        if access.is_some_and(|event| lets_in(&event)) {
+            return Ok(());
+        }
+        let (mut done, before) = (Ok(()), desk.head.next_event);
+        for guest in guests {
+            match desk.dismiss(guest).await {
+                Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
+                dismissed => done = done.and(dismissed),
+            }
+        }
+        if desk.head.next_event != before {
+            self.0.store.commit(desk.seal()).await?;
         }
         done
     }
@@ -111,6 +152,18 @@ impl Rooms {
 }
 
 impl Desk<'_> {
+    /// Has a guest leave who is still there. The room's policy server is not asked: it has seen what shuts the guest out.
+    async fn dismiss(&mut self, guest: &UserId) -> Result<()> {
+        let member = self.current(StateEventType::RoomMember, guest.as_str()).await?;
+        if member.is_none_or(|member| membership_of(&member) != Membership::Join) {
+            return Ok(());
+        }
+        self.hand_over(guest).await?;
+        let by = By { sender: guest, bypass: Bypass::None, door: Door::Local };
+        let content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
+        self.author_unasked(by, Draft::member(guest, content)).await.map(drop)
+    }
+
     /// Notes that guests have to go where the current state comes to let them in no longer.
     pub(crate) async fn change_guest_access(
         &mut self,

@@ -42,10 +42,11 @@ impl Rooms {
         self.sweep_room(room, nid).await
     }
 
-    /// Takes the room out of its users' lists. Those who know of it are told that they are out.
-    async fn take_from_lists(&self, room: &RoomId, nid: RoomNid) -> Result<()> {
+    /// Takes the room out of its users' lists. Those who know of it are told that they are out. Gives those who had
+    /// forgotten it, of which the room keeps note until it is uprooted: this may be done again.
+    async fn take_from_lists(&self, room: &RoomId, nid: RoomNid) -> Result<Vec<OwnedUserId>> {
         let view = self.view(room).await?;
-        let mut locals = Vec::new();
+        let (mut locals, mut forgetters) = (Vec::new(), Vec::new());
         for is in Membership::ALL {
             let members = view.reader.members(nid, is).await?.into_iter();
             let ours = members.filter(|(user, _)| user.server_name() == self.0.server);
@@ -57,8 +58,7 @@ impl Rooms {
             let mut tx = Tx::new();
             for ((user, _, is), event) in some.iter().zip(events) {
                 let key = (user.clone(), nid);
-                let forgotten = view.reader.forgotten(user, nid).await?.is_some();
-                tx.delete::<UserRooms>(&key).delete::<Forgotten>(&key);
+                tx.delete::<UserRooms>(&key);
                 tx.log(LogEntry::Member { room: nid.0, user: user.clone() });
                 if view.reader.get::<NoticeRooms>(user).await?.is_some_and(|told_in| told_in == room.as_str())
                 {
@@ -67,7 +67,9 @@ impl Rooms {
                 if *is == Membership::Join && self.0.accounts.appservices().cover_user(user) {
                     tx.log(LogEntry::ServiceUser { user: user.clone(), room: nid.0, joined: false });
                 }
-                if !forgotten {
+                if view.reader.forgotten(user, nid).await?.is_some() {
+                    forgetters.push(user.clone());
+                } else {
                     let farewell = OutOfBand {
                         membership: Membership::Leave.as_str().to_owned(),
                         event: event.pdu.to_raw(),
@@ -85,7 +87,7 @@ impl Rooms {
         for (user, ..) in &locals {
             self.drop_own(user, room, nid).await?;
         }
-        Ok(())
+        Ok(forgetters)
     }
 
     /// Removes what a user of this server keeps of the room for themselves.
@@ -111,7 +113,7 @@ impl Rooms {
         if force == Force::No && !self.locals_in(room).await?.is_empty() {
             return Err(Error::BadState("users of this server are still in the room".to_owned()));
         }
-        self.take_from_lists(room, nid).await?;
+        let forgetters = self.take_from_lists(room, nid).await?;
         for _ in 0..ATTEMPTS {
             let reader = self.0.store.read();
             let old = reader.room_head(nid).await?;
@@ -131,6 +133,9 @@ impl Rooms {
                 keeping: Keeping::default(),
                 ..old.clone()
             };
+            for user in &forgetters {
+                tx.delete::<Forgotten>(&(user.clone(), nid));
+            }
             tx.unlist_from_services(&reader, nid).await?;
             tx.unpublish_room(nid).uproot_room(nid, room).replace_head(nid, &old, &bare);
             tx.log(LogEntry::Members { room: nid.0 });
@@ -217,4 +222,30 @@ pub enum Force {
     No,
     /// They find themselves outside.
     Yes,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::Force;
+    use crate::testing::{Town, actor};
+
+    #[tokio::test]
+    async fn who_has_forgotten_a_room_is_not_reminded_by_a_purge_that_was_broken_off() {
+        let (town, alice, bob) = (Town::new(), actor("alice"), actor("bob"));
+        let room = town.room(&alice, json!({ "preset": "public_chat" })).await;
+        town.join(&bob, &room).await;
+        town.rooms.leave(&bob, &room, None).await.unwrap();
+        town.rooms.forget(&bob.user, &room).await.unwrap();
+        let nid = town.rooms.number(&room).await.unwrap().unwrap();
+        for _ in 0..2 {
+            assert_eq!(town.rooms.take_from_lists(&room, nid).await.unwrap(), [bob.user.clone()]);
+        }
+        town.rooms.purge(&room, nid, Force::Yes).await.unwrap();
+        let reader = town.store.read();
+        assert!(reader.out_of_band(&bob.user, &room).await.unwrap().is_none());
+        assert!(reader.out_of_band(&alice.user, &room).await.unwrap().is_some());
+        assert_eq!(reader.forgotten(&bob.user, nid).await.unwrap(), None);
+    }
 }

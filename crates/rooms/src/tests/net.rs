@@ -45,7 +45,7 @@ pub(crate) struct Net {
     rooms: Arc<Mutex<BTreeMap<OwnedServerName, Rooms>>>,
     keys: Arc<Mutex<BTreeMap<OwnedServerName, Arc<SigningKey>>>>,
     /// Servers that cannot be reached.
-    pub(super) down: Arc<Mutex<HashSet<OwnedServerName>>>,
+    pub(crate) down: Arc<Mutex<HashSet<OwnedServerName>>>,
     /// Events that nobody gives out, alone or as part of a state.
     pub(super) hidden: Arc<Mutex<HashSet<OwnedEventId>>>,
     /// What becomes of answers to `send_join`.
@@ -119,7 +119,7 @@ impl Net {
     }
 
     /// Delivers what waits in every outbox, until nothing does. Gives the number of events delivered.
-    pub(super) async fn deliver(&self) -> usize {
+    pub(crate) async fn deliver(&self) -> usize {
         let mut count = 0;
         loop {
             let before = count;
@@ -427,7 +427,7 @@ async fn signed_up(rooms: &Rooms, invite: &RawValue) {
 }
 
 /// An actor of a user id.
-pub(super) fn actor(user: &str) -> Actor {
+pub(crate) fn actor(user: &str) -> Actor {
     let mut actor = Actor::user(&UserId::parse(user).unwrap());
     actor.device = Some("DEVICE".into());
     actor
@@ -444,7 +444,7 @@ pub(super) fn text(body: &str) -> Draft {
 }
 
 /// A state draft.
-pub(super) fn state(kind: &str, key: &str, content: &Value) -> Draft {
+pub(crate) fn state(kind: &str, key: &str, content: &Value) -> Draft {
     Draft::state(TimelineEventType::from(kind), key, content.as_object().unwrap().clone())
 }
 

@@ -5,13 +5,15 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use chappe_accounts::{NewUser, UserKind};
 use chappe_kv::{Db, Memory};
 use chappe_rules::{Pdu, build, build::SigningKey};
+use chappe_store::members::ShutRooms;
 use ruma::{OwnedRoomId, RoomVersionId, owned_server_name, serde::Base64, server_name};
 use serde_json::{Value, json};
 
 use super::net::{Net, actor, bodies, membership, room, say, state, text};
-use crate::{Config, Error, PeerError, PolicyServerConfig, Rooms};
+use crate::{Actor, Config, Error, PeerError, PolicyServerConfig, Rooms, Standing};
 
 fn key() -> SigningKey {
     SigningKey::from_seed([9; 32], "policy_server").unwrap()
@@ -106,6 +108,37 @@ async fn a_policy_server_that_is_away_or_has_another_key_can_be_done_without() {
     say(&a, "@alice:a.fr", &room, "ham").await;
     name(&a, &room, &names("nowhere.fr", &key())).await;
     say(&a, "@alice:a.fr", &room, "the named server is not in the room").await;
+}
+
+#[tokio::test]
+async fn guests_who_are_shut_out_leave_though_the_policy_server_is_away() {
+    let net = Net::default();
+    let (a, _, room) = three(&net).await;
+    for guest in ["gus", "gil"] {
+        let new = NewUser { localpart: Some(guest.to_owned()), kind: UserKind::Guest, ..NewUser::default() };
+        a.0.accounts.create_user(new).await.unwrap();
+    }
+    let access = async |what: &str| {
+        let draft = state("m.room.guest_access", "", &json!({ "guest_access": what }));
+        a.send(&actor("@alice:a.fr"), &room, draft, None).await.unwrap();
+    };
+    access("can_join").await;
+    for guest in ["@gus:a.fr", "@gil:a.fr"] {
+        let guest = Actor { standing: Standing::Guest, ..actor(guest) };
+        a.join(&guest, &room, Vec::new(), serde_json::Map::new()).await.unwrap();
+    }
+    let asked = policy_server(&net, key());
+    name(&a, &room, &names("p.fr", &key())).await;
+    access("forbidden").await;
+    net.down.lock().insert(owned_server_name!("p.fr"));
+    let before = asked.load(Ordering::Relaxed);
+    a.dismiss_guests().await.unwrap();
+    for guest in ["@gus:a.fr", "@gil:a.fr"] {
+        assert_eq!(membership(&a, &room, guest).await, Some("leave"));
+    }
+    assert_eq!(membership(&a, &room, "@alice:a.fr").await, Some("join"));
+    assert_eq!(asked.load(Ordering::Relaxed), before);
+    assert!(a.0.store.read().scan_all::<ShutRooms>(&()).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub(super) struct Proxy {
 
 impl Proxy {
     pub(super) fn read(text: &str) -> Result<Self, SetupError> {
-        let wrong = || SetupError::Proxy(text.to_owned());
+        let wrong = || SetupError::Proxy;
         let url = Url::parse(text).map_err(|_| wrong())?;
         let bare = url.username().is_empty()
             && url.password().is_none()
