@@ -35,7 +35,7 @@ use crate::{
     reload::{Parts, Reloads},
     sections, signing_key,
     tls::Certificate,
-    upkeep::{FLUSH, MediaKeeper, SWEEP, keep_oauth},
+    upkeep::{MediaKeeper, keep_accounts, keep_oauth, keep_rooms},
 };
 
 /// Every handle of one server.
@@ -162,29 +162,7 @@ impl House {
         self.services.start();
         fleeting::start(&self.world, &self.delivery, &self.federation);
         let (world, rooms, store) = (self.world.clone(), self.rooms.clone(), self.store.clone());
-        self.world.spawn("rooms upkeep", async move {
-            let mut sweep = world.interval(SWEEP);
-            loop {
-                tokio::select! {
-                    () = world.stopping() => break,
-                    _ = sweep.tick() => {}
-                }
-                let swept = rooms.sweep().await;
-                if let Err(error) = swept.and(rooms.resume_announcements().await) {
-                    tracing::warn!(%error, "rooms upkeep");
-                }
-                let departures = tokio::select! {
-                    () = world.stopping() => break,
-                    departures = rooms.finish_departures() => departures,
-                };
-                if let Err(error) = departures {
-                    tracing::warn!(%error, "rooms of closed accounts");
-                }
-                if let Err(error) = store.trim_log().await {
-                    tracing::warn!(%error, "log upkeep");
-                }
-            }
-        });
+        self.world.spawn("rooms upkeep", keep_rooms(world, rooms, store));
         self.world.spawn("jobs of administrators", self.jobs.clone().run());
         self.world.spawn("statistics", self.statistics.clone().run());
         let service = self.service.clone();
@@ -207,25 +185,7 @@ impl House {
         });
         let search = self.search.clone();
         self.world.spawn("search", async move { search.run().await });
-        let (world, accounts) = (self.world.clone(), self.accounts.clone());
-        self.world.spawn("accounts upkeep", async move {
-            let mut flush = world.interval(FLUSH);
-            let mut sweep = world.interval(SWEEP);
-            loop {
-                let done = tokio::select! {
-                    biased;
-                    () = world.stopping() => break,
-                    _ = sweep.tick() => accounts.sweep().await.map(drop),
-                    _ = flush.tick() => accounts.flush_seen().await,
-                };
-                if let Err(error) = done {
-                    tracing::warn!(%error, "accounts upkeep");
-                }
-            }
-            if let Err(error) = accounts.flush_seen().await {
-                tracing::warn!(%error, "times of last use not written");
-            }
-        });
+        self.world.spawn("accounts upkeep", keep_accounts(self.world.clone(), self.accounts.clone()));
         if let Some(oauth) = self.oauth.clone() {
             self.world.spawn("oauth upkeep", keep_oauth(self.world.clone(), oauth));
         }

@@ -1,4 +1,4 @@
-//! What is removed now and then: old things of OAuth, media that nobody needs any more.
+//! What is removed and written now and then: of rooms, accounts, OAuth, and media that nobody needs any more.
 
 use std::time::Duration;
 
@@ -7,15 +7,60 @@ use chappe_media::{Deletion, Media};
 use chappe_oauth::OAuth;
 use chappe_rooms::Rooms;
 use chappe_scanner::Examiner;
+use chappe_store::Store;
 use chappe_world::World;
 
 /// How often what has expired is swept.
-pub(crate) const SWEEP: Duration = Duration::from_mins(5);
+const SWEEP: Duration = Duration::from_mins(5);
 /// How often the times devices and media were last seen are written.
-pub(crate) const FLUSH: Duration = Duration::from_mins(1);
+const FLUSH: Duration = Duration::from_mins(1);
 /// How often it is looked which media nobody needs any more.
 const TIDY: Duration = Duration::from_mins(10);
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Removes what has ended of rooms, and finishes what a stop has interrupted.
+pub(crate) async fn keep_rooms(world: World, rooms: Rooms, store: Store) {
+    let mut sweep = world.interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = world.stopping() => break,
+            _ = sweep.tick() => {}
+        }
+        let swept = rooms.sweep().await;
+        if let Err(error) = swept.and(rooms.resume_announcements().await) {
+            tracing::warn!(%error, "rooms upkeep");
+        }
+        let departures = tokio::select! {
+            () = world.stopping() => break,
+            departures = rooms.finish_departures() => departures,
+        };
+        if let Err(error) = departures {
+            tracing::warn!(%error, "rooms of closed accounts");
+        }
+        if let Err(error) = store.trim_log().await {
+            tracing::warn!(%error, "log upkeep");
+        }
+    }
+}
+
+/// Removes what has ended of accounts, and writes when they were last used.
+pub(crate) async fn keep_accounts(world: World, accounts: Accounts) {
+    let (mut flush, mut sweep) = (world.interval(FLUSH), world.interval(SWEEP));
+    loop {
+        let done = tokio::select! {
+            biased;
+            () = world.stopping() => break,
+            _ = sweep.tick() => accounts.sweep().await.map(drop),
+            _ = flush.tick() => accounts.flush_seen().await,
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "accounts upkeep");
+        }
+    }
+    if let Err(error) = accounts.flush_seen().await {
+        tracing::warn!(%error, "times of last use not written");
+    }
+}
 
 /// Removes what has ended of OAuth.
 pub(crate) async fn keep_oauth(world: World, oauth: OAuth) {

@@ -11,7 +11,7 @@ use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId, events::StateEventType}
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Actor, Draft, Error, Result, Rooms, Standing,
+    Actor, Draft, Error, Result, Rooms, Standing, View,
     author::By,
     desk::{Desk, membership_of},
     turn::ATTEMPTS,
@@ -114,11 +114,13 @@ impl Rooms {
     }
 
     async fn try_to_dismiss(&self, room: &RoomId, guests: &[OwnedUserId]) -> Result<()> {
-        let mut desk = Desk::open(&self.0, room).await?;
-        let access = desk.current(StateEventType::RoomGuestAccess, "").await?;
-        if access.is_some_and(|event| lets_in(&event)) {
+        // Looked at again in the room's turn.
+        let Some(view) = self.resident_view(room).await? else { return Ok(()) };
+        if !view.shuts_guests_out().await? {
             return Ok(());
         }
+        drop(view);
+        let mut desk = Desk::open(&self.0, room).await?;
         let (mut done, before) = (Ok(()), desk.head.next_event);
         for guest in guests {
             match desk.dismiss(guest).await {
@@ -136,8 +138,7 @@ impl Rooms {
     async fn guests_shut_out(&self, room: &RoomId) -> Result<Vec<OwnedUserId>> {
         let mut guests = Vec::new();
         let Some(view) = self.resident_view(room).await? else { return Ok(guests) };
-        let access = view.current(StateEventType::RoomGuestAccess, "").await?;
-        if access.is_some_and(|event| lets_in(&event.pdu)) {
+        if !view.shuts_guests_out().await? {
             return Ok(guests);
         }
         let mut page = view.reader.some_members(view.nid, Membership::Join, PAGE).await?;
@@ -148,6 +149,14 @@ impl Rooms {
             page = view.reader.members_after(view.nid, Membership::Join, &last, PAGE).await?;
         }
         Ok(guests)
+    }
+}
+
+impl View<'_> {
+    /// Whether guests have to go. What was redacted lets nobody in.
+    async fn shuts_guests_out(&self) -> Result<bool> {
+        let access = self.current(StateEventType::RoomGuestAccess, "").await?;
+        Ok(!access.is_some_and(|event| lets_in(&event.pdu)))
     }
 }
 

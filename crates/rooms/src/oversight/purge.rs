@@ -240,7 +240,10 @@ mod tests {
         town.rooms.forget(&bob.user, &room).await.unwrap();
         let nid = town.rooms.number(&room).await.unwrap().unwrap();
         for _ in 0..2 {
-            assert_eq!(town.rooms.take_from_lists(&room, nid).await.unwrap(), [bob.user.clone()]);
+            assert_eq!(
+                town.rooms.take_from_lists(&room, nid).await.unwrap(),
+                std::slice::from_ref(&bob.user)
+            );
         }
         town.rooms.purge(&room, nid, Force::Yes).await.unwrap();
         let reader = town.store.read();

@@ -136,7 +136,6 @@ async fn files_that_the_configuration_names_are_looked_at() {
             "[outbound]\nclient_certificate = { certificate = \"/no/such.pem\", key = \"/no/such.key\" }\n",
             "outbound.client_certificate",
         ),
-        ("[outbound]\nproxy = \"https://no/such\"\n", "outbound.proxy"),
         ("[mail]\nhost = \"h\"\nfrom = \"a@b.fr\"\nusername = \"u\"\npassword_file = \"/no/such\"\n", "mail"),
         (
             "[admin]\nregistration_shared_secret_file = \"/no/such\"\n",
@@ -148,4 +147,9 @@ async fn files_that_the_configuration_names_are_looked_at() {
         let said = chappe(arguments).await.unwrap_err();
         assert!(said.contains(&format!("`{key}`")) && said.contains("/no/such"), "{said}");
     }
+    std::fs::write(&file, format!("{text}[outbound]\nproxy = \"http://user:hunter2@no.such:3128\"\n"))
+        .unwrap();
+    let arguments = ["config", "check", "--config", file.to_str().unwrap()].map(str::to_owned).to_vec();
+    let said = chappe(arguments).await.unwrap_err();
+    assert!(said.contains("`outbound.proxy`") && !said.contains("hunter2"), "{said}");
 }
