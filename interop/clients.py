@@ -58,6 +58,8 @@ async def talk(folder: Path) -> None:
     """Every client on one server, then across both."""
     authority = Authority(folder)
     one, two = Chappe(folder, authority), SecondChappe(folder, authority)
+    for server in (one, two):
+        server.configure([one, two])
     servers = Steps("servers")
     try:
         await servers.run("start", asyncio.gather(one.start(), two.start()), START_LIMIT)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from olm.pk import PkEncryption
 from .accounts import Account, sign_up
 from .steps import Steps, arguments, conclude, until_answer, work_folder
 from .synapse.authority import Authority
-from .synapse.servers import START_LIMIT, Chappe
+from .synapse.servers import START_LIMIT, Chappe, Server
 
 WHOLE_LIMIT = 180.0
 PROXY = "/_matrix/media_proxy/unstable"
@@ -86,8 +87,8 @@ class Scanned(Chappe):
 
     label = "scanned"
 
-    def configure(self) -> None:
-        super().configure()
+    def configure(self, servers: Sequence[Server]) -> None:
+        super().configure(servers)
         with (self.folder / "chappe.toml").open("a") as file:
             file.write(f'[scanner]\nclamd = "{self.folder.parent / "clamd.sock"}"\nenforce = true\n')
 
@@ -176,6 +177,7 @@ async def scan(folder: Path) -> None:
     """Starts both and tries every way in."""
     steps = Steps("scanner")
     clamd, server = Clamd(folder), Scanned(folder, Authority(folder))
+    server.configure([server])
     try:
         await steps.run("start clamd", clamd.start(), START_LIMIT)
         await steps.run("start", server.start(), START_LIMIT)

@@ -26,6 +26,7 @@ async def talk(folder: Path) -> None:
     for library in ("mau", "nio"):
         logging.getLogger(library).setLevel(logging.ERROR)
     server = BridgedChappe(folder, Authority(folder))
+    server.configure([server])
     steps = Steps("mautrix")
     bridge = Bridge(server, folder)
     try:

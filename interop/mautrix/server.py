@@ -1,8 +1,9 @@
 """Chappe with the registration of one application service."""
 
 import secrets
+from collections.abc import Sequence
 
-from ..synapse.servers import Chappe, free_port
+from ..synapse.servers import Chappe, Server, free_port
 
 REGISTRATION = """
 id: interop
@@ -30,8 +31,8 @@ class BridgedChappe(Chappe):
 
     label = "chappe-bridged"
 
-    def configure(self) -> None:
-        super().configure()
+    def configure(self, servers: Sequence[Server]) -> None:
+        super().configure(servers)
         self.service_port = free_port()
         self.as_token, self.hs_token = secrets.token_hex(16), secrets.token_hex(16)
         url = f"http://127.0.0.1:{self.service_port}"

@@ -13,6 +13,7 @@ from synapse.events import make_event_from_dict
 from yarl import URL
 
 from ..accounts import Refused
+from ..steps import until_answer
 from .servers import Server
 from .watcher import Json
 
@@ -54,7 +55,19 @@ async def tell(sender: Server, receiver: Server, kind: str, content: Json) -> No
     """Sends something ephemeral."""
     edu = {"edu_type": kind, "content": content}
     body = {"origin": sender.name, "origin_server_ts": now(), "pdus": [], "edus": [edu]}
-    await ask(sender, receiver, "PUT", f"/_matrix/federation/v1/send/interop-{now()}-{next(counter)}", body)
+    path = f"/_matrix/federation/v1/send/interop-{now()}-{next(counter)}"
+
+    async def taken() -> bool:
+        try:
+            await ask(sender, receiver, "PUT", path, body)
+        except Refused as refused:
+            # Synapse takes one transaction of a server at a time, and its own may be under way.
+            if refused.status == 429:
+                return False
+            raise
+        return True
+
+    await until_answer(taken)
 
 
 def signed_event(sender: Server, version: str, event: Json) -> tuple[str, Json]:
