@@ -9,6 +9,7 @@ from signedjson.key import encode_verify_key_base64, generate_signing_key, get_v
 from signedjson.sign import sign_json
 
 from ..accounts import Account, log_in
+from ..steps import until_answer
 from .pair import Pair
 from .peer import ask, tell
 from .person import Person
@@ -156,8 +157,14 @@ async def learns(other: Person, owner: Person, look: Callable[[Json], Any]) -> A
 
 
 async def query(asking: Person, owner: Person) -> Json:
-    """Asks for somebody's keys."""
-    return await asking.account.call("POST", "/keys/query", {"device_keys": {owner.user_id: []}})
+    """Asks for somebody's keys until their server answers: it may be waited for after a transaction of ours was in its way."""
+
+    async def answered() -> Json | None:
+        body = {"device_keys": {owner.user_id: []}}
+        keys = await asking.account.call("POST", "/keys/query", body)
+        return keys if not keys.get("failures") and "device_keys" in keys else None
+
+    return await until_answer(answered)
 
 
 async def upload_keys(account: Account) -> Json:
