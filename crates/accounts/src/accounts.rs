@@ -110,10 +110,11 @@ impl Accounts {
     pub fn reconfigure(&self, config: AccountsConfig) {
         let had = self.config();
         let ends_otherwise = had.validity != config.validity;
-        if config.validity.days == 0 {
+        let endless = config.validity.days == 0;
+        self.inner.config.set(config);
+        if endless {
             self.inner.endless.store(true, Relaxed);
         }
-        self.inner.config.set(config);
         if ends_otherwise {
             self.inner.cache.forget_all();
         }

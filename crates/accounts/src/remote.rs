@@ -106,6 +106,8 @@ pub fn to_device_for_servers(sending: &Sending<'_>, message_id: &str) -> Result<
     for (server, messages) in servers {
         let edu = serde_json::to_string(&DirectToDevice { sender, r#type, message_id, messages });
         let edu = edu.map_err(|error| Error::BadJson(error.to_string()))?;
+        // As it came it may hold what no server can read: half a character, nests without end.
+        serde_json::from_str::<serde_json::Value>(&edu).map_err(|error| Error::BadJson(error.to_string()))?;
         tx.enqueue(server, &OutboxItem::ToDevice(edu));
     }
     Ok(tx)

@@ -188,10 +188,11 @@ impl Push {
     /// Loads a user's pushers and rooms, or forgets them if there are no pushers.
     async fn load(&mut self, reader: &Reader<'_>, user: &UserId) -> Result<(), Error> {
         let pushers = self.delivery.0.accounts.pushers(reader, user).await?;
-        let mut unread = None;
+        let mut listener = Listener::default();
         if let Some(old) = self.users.remove(user) {
-            unread = old.unread;
-            for nid in old.rooms {
+            let Listener { unread, doubtful, told, rooms, .. } = old;
+            listener = Listener { unread, doubtful, told, ..listener };
+            for nid in rooms {
                 self.leave(nid, user);
             }
         }
@@ -200,8 +201,7 @@ impl Push {
             self.changed.insert(user.to_owned());
             return Ok(());
         }
-        let pushers = pushers.into_iter().map(Arc::new).collect();
-        let mut listener = Listener { pushers, unread, ..Listener::default() };
+        listener.pushers = pushers.into_iter().map(Arc::new).collect();
         for (nid, at) in reader.user_rooms(user).await? {
             if at.value.membership == Membership::Join {
                 listener.rooms.insert(nid);
@@ -303,6 +303,7 @@ impl Push {
                 && listener.unread.as_ref().is_some_and(|unread| unread.rooms.contains(&nid))
             {
                 listener.doubtful.insert(nid);
+                self.changed.insert(user.clone());
             }
         }
     }

@@ -14,24 +14,25 @@ use crate::{Error, numbers, opened::Opened};
 ///
 /// Specification: appendices, "Canonical JSON".
 pub fn object(bytes: &[u8]) -> Result<CanonicalJsonObject, Error> {
-    match serde_json::from_slice::<Strict>(bytes) {
+    match serde_json::from_slice::<Strict<false>>(bytes) {
         Ok(Strict(CanonicalJsonValue::Object(object))) => Ok(object),
         Ok(_) => Err(Error::Malformed("not a JSON object".to_owned())),
         Err(error) => Err(Error::Malformed(error.to_string())),
     }
 }
 
-struct Strict(CanonicalJsonValue);
+/// Whether of a key that comes twice the last counts, or the text is refused.
+struct Strict<const LAST: bool>(CanonicalJsonValue);
 
-impl<'de> Deserialize<'de> for Strict {
+impl<'de, const LAST: bool> Deserialize<'de> for Strict<LAST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Self)
+        deserializer.deserialize_any(StrictVisitor::<LAST>).map(Self)
     }
 }
 
-struct StrictVisitor;
+struct StrictVisitor<const LAST: bool>;
 
-impl<'de> Visitor<'de> for StrictVisitor {
+impl<'de, const LAST: bool> Visitor<'de> for StrictVisitor<LAST> {
     type Value = CanonicalJsonValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,7 +69,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(Strict(value)) = seq.next_element()? {
+        while let Some(Strict::<LAST>(value)) = seq.next_element()? {
             values.push(value);
         }
         Ok(CanonicalJsonValue::Array(values))
@@ -76,13 +77,19 @@ impl<'de> Visitor<'de> for StrictVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut object = CanonicalJsonObject::new();
-        while let Some((key, Strict(value))) = map.next_entry::<String, Strict>()? {
-            if object.insert(key, value).is_some() {
+        while let Some((key, Strict(value))) = map.next_entry::<String, Strict<LAST>>()? {
+            if object.insert(key, value).is_some() && !LAST {
                 return Err(A::Error::custom("duplicate key"));
             }
         }
         Ok(CanonicalJsonValue::Object(object))
     }
+}
+
+/// Reads any value; of a key that comes twice in an object the last counts.
+pub(crate) fn last_wins(text: &str) -> Result<CanonicalJsonValue, Error> {
+    let read: Result<Strict<true>, _> = serde_json::from_str(text);
+    read.map(|Strict(value)| value).map_err(|error| Error::Malformed(error.to_string()))
 }
 
 /// The canonical bytes of an object, as text.
@@ -149,15 +156,29 @@ mod tests {
                 r#"{"a":{"x":18446744073709551617,"y":2},"b":[1.5,1e+22,1e-05]}"#,
             ),
             (r#"{"a":0.1,"b":{"1.5":"2.5\"3"},"a":-0}"#, r#"{"a":0,"b":{"1.5":"2.5\"3"}}"#),
+            (
+                r#"{"a":1.5,"b":{"$serde_json::private::RawValue":"[0]"}}"#,
+                r#"{"a":1.5,"b":{"$serde_json::private::RawValue":"[0]"}}"#,
+            ),
             ("[ 1.0, null ]", "[1.0,null]"),
             ("2.5", "2.5"),
             (r#""x""#, r#""x""#),
         ] {
             assert_eq!(as_servers_write(read.as_bytes()).unwrap(), written, "{read}");
         }
+        let long = format!(r#"{{"a":-1{}}}"#, "0".repeat(400));
+        assert_eq!(as_servers_write(long.as_bytes()).unwrap(), long);
         let deep = format!("{}1.5{}", "[".repeat(10_000), "]".repeat(10_000));
-        for text in ["", "{", r#"{"a":1e999}"#, r#"{"a":01}"#, r#"{"a":1.5} {}"#, r#"{"a":"\ud800"}"#, &deep]
-        {
+        for text in [
+            "",
+            "{",
+            r#"{"a":1e999}"#,
+            r#"{"a":01}"#,
+            r#"{"a":--1}"#,
+            r#"{"a":1.5} {}"#,
+            r#"{"a":"\ud800"}"#,
+            &deep,
+        ] {
             assert!(as_servers_write(text.as_bytes()).is_err(), "{}", &text[..text.len().min(40)]);
         }
         assert!(as_servers_write(b"{\"a\":\"\xff\"}").is_err());

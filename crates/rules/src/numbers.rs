@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, Int};
+use ruma::{CanonicalJsonObject, Int};
 
 use crate::{Error, json};
 
@@ -21,6 +21,7 @@ impl Numbers {
         let text = str::from_utf8(bytes).map_err(|error| Error::Malformed(error.to_string()))?;
         let mut numbers = Vec::new();
         let places = each_number(text, |number| {
+            double_of(number)?;
             numbers.push(as_python_writes(number)?);
             Ok((numbers.len() - 1).to_string())
         })?;
@@ -55,7 +56,7 @@ pub(crate) fn text_as_python_writes(bytes: &[u8]) -> Result<String, Error> {
         numbers.push(number);
         Ok((numbers.len() - 1).to_string())
     })?;
-    let value: CanonicalJsonValue = serde_json::from_str(&places).map_err(|error| malformed(&error))?;
+    let value = json::last_wins(&places)?;
     let sorted = serde_json::to_string(&value).map_err(|error| malformed(&error))?;
     each_number(&sorted, |place| {
         let number = place.parse().ok().and_then(|place: usize| numbers.get(place));
@@ -107,11 +108,22 @@ fn string_length(text: &str) -> usize {
     end.map_or(text.len(), |end| end + 2)
 }
 
+fn double_of(number: &str) -> Result<f64, Error> {
+    serde_json::from_str(number).map_err(|error| Error::Malformed(error.to_string()))
+}
+
+/// Whether a text is an integer as JSON writes them, however long.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_one = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_one && (digits == "0" || !digits.starts_with('0'))
+}
+
 fn as_python_writes(number: &str) -> Result<String, Error> {
-    let double: f64 = serde_json::from_str(number).map_err(|error| Error::Malformed(error.to_string()))?;
-    if !number.contains(['.', 'e', 'E']) {
+    if is_integer(number) {
         return Ok(if number == "-0" { "0" } else { number }.to_owned());
     }
+    let double = double_of(number)?;
     // That of `serde_json` may be the neighbour of the right one.
     let text = format!("{:?}", number.parse().unwrap_or(double));
     let Some((digits, exponent)) = text.split_once('e') else { return Ok(text) };

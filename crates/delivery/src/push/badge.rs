@@ -25,7 +25,9 @@ impl Push {
         while !self.changed.is_empty() {
             let (some, mut tx) = (self.changed.iter().take(PAGE).cloned().collect::<Vec<_>>(), Tx::new());
             for user in &some {
-                match self.users.get(user).and_then(|listener| listener.unread.as_ref()) {
+                // What is doubtful is not known there: all is counted anew.
+                let sure = self.users.get(user).filter(|listener| listener.doubtful.is_empty());
+                match sure.and_then(|listener| listener.unread.as_ref()) {
                     Some(unread) => tx.put::<UnreadRoomsOf>(user, unread),
                     None => tx.delete::<UnreadRoomsOf>(user),
                 };
@@ -55,9 +57,9 @@ impl Push {
         let Some(listener) = self.users.get_mut(user) else { return };
         listener.settings = Arc::downgrade(settings);
         let Some((unread, notification)) = news else { return };
-        listener.doubtful.clear();
+        let doubted = !std::mem::take(&mut listener.doubtful).is_empty();
         let count = unread.rooms.len();
-        if listener.unread.as_ref() != Some(&unread) {
+        if doubted || listener.unread.as_ref() != Some(&unread) {
             listener.unread = Some(unread);
             self.changed.insert(user.to_owned());
         }

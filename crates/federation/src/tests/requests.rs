@@ -206,7 +206,11 @@ async fn what_a_server_refuses_is_found_and_left_out() {
     let mut tx = chappe_store::Tx::new();
     // Too deep to be signed, once it is in a transaction.
     let deep = format!(r#"{{"n":6,"deep":{}{}}}"#, "[".repeat(125), "]".repeat(125));
-    for content in (0..6).map(|n| format!(r#"{{"n":{n},"at":{n}.5}}"#)).chain([deep]) {
+    // What nobody can read at all.
+    let half = r#"{"n":7,"half":"\ud800"}"#.to_owned();
+    for content in
+        [half].into_iter().chain((0..6).map(|n| format!(r#"{{"n":{n},"at":{n}.5}}"#))).chain([deep])
+    {
         tx.enqueue(server_name!("picky.example"), &chappe_store::OutboxItem::ToDevice(content));
     }
     a.store.commit(tx).await.unwrap();
