@@ -143,4 +143,14 @@ mod tests {
         let much: Vec<_> = (0..1_200).map(of_one_server).collect();
         assert!(matches!(sent(&much), Err(Error::TooLarge(_))));
     }
+
+    #[test]
+    fn messages_that_no_server_can_read_are_refused() {
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+        for content in [r#"{"a":"\ud800"}"#, r#"{"a":1e999}"#, &deep] {
+            let content = serde_json::value::RawValue::from_string(content.to_owned()).unwrap();
+            let to = (user_id!("@b:hs2").to_owned(), Recipients::All(content));
+            assert!(matches!(sent(&[to]), Err(Error::BadJson(_))));
+        }
+    }
 }

@@ -301,8 +301,8 @@ impl Push {
         for user in self.rooms.get(&nid).cloned().unwrap_or_default().iter() {
             if let Some(listener) = self.users.get_mut(user)
                 && listener.unread.as_ref().is_some_and(|unread| unread.rooms.contains(&nid))
+                && listener.doubtful.insert(nid)
             {
-                listener.doubtful.insert(nid);
                 self.changed.insert(user.clone());
             }
         }
