@@ -1,8 +1,8 @@
 //! Fuzzing on stable Rust, as an ordinary test: real inputs from a folder in the repository, changed by bytes, by words and,
 //! where they are JSON, by structure.
 //!
-//! A test runs a few thousand inputs; with `FUZZ_SECONDS=3600` it runs for so long. Inputs that come to something new (the
-//! target tells how each ended) are changed further. What makes the target panic is written into the folder, so that it is
+//! A test runs a few thousand inputs; with `FUZZ_SECONDS=3600` it runs until it had so much time of a processor. Inputs that
+//! come to something new (the target tells how each ended) are changed further. What makes the target panic is written into the folder, so that it is
 //! tried first from then on.
 
 mod mutate;
@@ -12,7 +12,7 @@ use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
 use self::mutate::Mutator;
@@ -63,13 +63,17 @@ impl Fuzz {
     /// Runs the target, which tells how each input ended. Panics as the target does; the input is kept.
     pub fn run<O: AsRef<str>>(self, mut target: impl FnMut(&[u8]) -> O) {
         let Self { folder, mut pool, brief } = self;
-        let (time, begin) = (seconds(), now());
+        let (time, begin) = (seconds(), spent());
         let mut mutator = Mutator::new(if time.is_some() { seed() } else { 1 });
         let mut outcomes = HashSet::new();
         let known = pool.len();
         for run in 0.. {
-            let over = time.map_or(run >= brief + known, |time| begin.elapsed() >= time);
+            let over = match time {
+                Some(time) => run % 64 == 0 && spent().saturating_sub(begin) >= time,
+                None => run >= brief + known,
+            };
             if over && run >= known {
+                tell(run, outcomes.len());
                 break;
             }
             let input = if run < known { pool[run].clone() } else { mutator.next(&pool) };
@@ -87,22 +91,32 @@ impl Fuzz {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "what a run came to is written down")]
+fn tell(inputs: usize, ends: usize) {
+    println!("{inputs} inputs, {ends} ways to end");
+}
+
 #[expect(clippy::disallowed_methods, reason = "whoever runs the tests says how long")]
 fn seconds() -> Option<Duration> {
     let seconds = std::env::var("FUZZ_SECONDS").ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests are outside the world")]
-fn now() -> Instant {
-    Instant::now()
+/// What this thread had of a processor, in a place where that is told (Linux); else the time of day.
+fn spent() -> Duration {
+    let told = fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanos = told.and_then(|told| told.split(' ').next()?.parse().ok());
+    nanos.map_or_else(since_1970, Duration::from_nanos)
 }
 
 /// Another one for each long run.
-#[expect(clippy::disallowed_methods, reason = "tests are outside the world")]
 fn seed() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    since.map_or(1, |since| u64::try_from(since.as_nanos() >> 10).unwrap_or(1) | 1)
+    u64::try_from(since_1970().as_nanos() >> 10).unwrap_or(1) | 1
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests are outside the world")]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// FNV-1a.

@@ -11,7 +11,7 @@ use chappe_rules::{
     access::{Access, RULES, Refusal, RoomRules, Rule},
     auth::StateKey as RuleKey,
     build,
-    outsiders::outsider,
+    outsiders::{self, outsider},
     policy::{Bypass, Candidate, Door, Question, State},
 };
 use chappe_store::{Membership, StateRef};
@@ -52,7 +52,7 @@ impl Desk<'_> {
     ) -> Result<()> {
         let state = |key: &RuleKey| held.get(&key.0, &key.1);
         let candidate = candidate(by, draft);
-        self.inner.refuse_outsiders(&candidate)?;
+        self.inner.refuse_outsiders(&candidate, &state)?;
         let Some(access) = access else { return Ok(()) };
         self.ask(access, candidate, &state, self.state.current(), (by.door, by.bypass)).await
     }
@@ -66,10 +66,13 @@ impl Desk<'_> {
     ) -> Result<()> {
         let content = pdu.content_object();
         let candidate = candidate_of(pdu, &content);
-        self.inner.refuse_outsiders(&candidate)?;
-        let Some(access) = &self.inner.access() else { return Ok(()) };
-        let held = self.held_at(at, &access.state_needed(&candidate)).await?;
+        let access = self.inner.access();
+        let mut keys: Vec<RuleKey> = outsiders::replaced(&candidate).into_iter().collect();
+        keys.extend(access.iter().flat_map(|access| access.state_needed(&candidate)));
+        let held = self.held_at(at, &keys).await?;
         let state = |key: &RuleKey| held.get(&key.0, &key.1);
+        self.inner.refuse_outsiders(&candidate, &state)?;
+        let Some(access) = &access else { return Ok(()) };
         self.ask(access, candidate, &state, at, (door, bypass)).await
     }
 
@@ -115,7 +118,7 @@ impl Inner {
         let state = |key: &RuleKey| told.iter().find(|(told, _)| told == key).map(|(_, pdu)| pdu.clone());
         let content = invite.content_object();
         let candidate = candidate_of(invite, &content);
-        self.refuse_outsiders(&candidate)?;
+        self.refuse_outsiders(&candidate, &state)?;
         let Some(access) = &self.access() else { return Ok(()) };
         let (door, bypass) = (Door::Offer, Bypass::None);
         // Of whom nothing is told may be there too.
@@ -149,9 +152,12 @@ impl Inner {
     }
 
     /// Nobody outside the network says or becomes anything here, whoever is exempt from its rules.
-    fn refuse_outsiders(&self, candidate: &Candidate<'_>) -> Result<()> {
-        let outsider = outsider(candidate, &|server| self.takes_part(server));
-        let refused = |user| Error::Forbidden(format!("{user} is not of a server that this one talks with"));
+    fn refuse_outsiders(&self, candidate: &Candidate<'_>, state: State<'_>) -> Result<()> {
+        let before = outsiders::replaced(candidate).and_then(|key| state(&key));
+        let before = before.map(|pdu| pdu.content_object());
+        let outsider = outsider(candidate, before.as_ref(), &|server| self.takes_part(server));
+        let refused =
+            |named| Error::Forbidden(format!("{named} is not of a server that this one talks with"));
         outsider.map(refused).map_or(Ok(()), Err)
     }
 

@@ -7,6 +7,7 @@ use chappe_rules::{
     access::Access,
     auth::{StateKey as RuleKey, allowed_by_state, auth_types},
     build::{self, Place, Reference},
+    outsiders,
     policy::{Bypass, Candidate, Door},
 };
 use chappe_store::EventNum;
@@ -97,9 +98,9 @@ impl Desk<'_> {
             .map_err(refusal)?;
         let mut keys = auth_keys.clone();
         let access = self.inner.access();
-        if let Some(access) = &access {
-            keys.extend(access.state_needed(&candidate(by, &draft)));
-        }
+        let candidate = candidate(by, &draft);
+        keys.extend(access.iter().flat_map(|access| access.state_needed(&candidate)));
+        keys.extend(outsiders::replaced(&candidate));
         if draft.kind != TimelineEventType::RoomCreate {
             keys.push(create_key());
         }

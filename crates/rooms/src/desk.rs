@@ -229,6 +229,9 @@ impl<'s> Desk<'s> {
 
     /// Some keys of the state at `at`.
     pub(crate) async fn held_at(&self, at: StateRef, keys: &[RuleKey]) -> Result<Held> {
+        if keys.is_empty() {
+            return Ok(Held::default());
+        }
         let wanted: Vec<StateKey> = keys.iter().map(store_key).collect();
         let nums = self.state.state_at(&self.reader, at, &wanted).await?;
         let present: Vec<EventNum> = nums.iter().copied().flatten().collect();

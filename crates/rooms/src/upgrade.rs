@@ -70,7 +70,7 @@ impl Rooms {
             furniture: Furniture {
                 create,
                 power_levels: default_power_levels(&actor.user, &Request::new(), rules)?,
-                rest: furniture(actor, rules, &old, &additional_creators),
+                rest: self.furniture(actor, rules, &old, &additional_creators),
             },
             alias: None,
             published: old.published,
@@ -163,6 +163,33 @@ impl Rooms {
         }
     }
 
+    /// The state carried over; the old power levels come last, when everything else is in place. Of those, who is not of the
+    /// network any more has none in the new room.
+    fn furniture(
+        &self,
+        actor: &Actor,
+        rules: &RoomVersionRules,
+        old: &Old,
+        creators: &[OwnedUserId],
+    ) -> Vec<Draft> {
+        let mut levels = old.power_levels.clone();
+        if levels.is_empty() {
+            return old.carried.clone();
+        }
+        let strict = rules.authorization.explicitly_privilege_room_creators;
+        let is_creator =
+            |user: &UserId| *user == actor.user || creators.iter().any(|creator| creator == user);
+        if let Some(Value::Object(users)) = levels.get_mut("users") {
+            users.retain(|user, _| match UserId::parse(user) {
+                Ok(user) => self.0.takes_part(user.server_name()) && !(strict && is_creator(&user)),
+                Err(_) => !strict,
+            });
+        }
+        let mut drafts = old.carried.clone();
+        drafts.push(Draft::state(TimelineEventType::RoomPowerLevels, "", levels));
+        drafts
+    }
+
     async fn move_aliases(&self, actor: &Actor, room: &RoomId, new: &RoomId, old: &Old) -> Result<()> {
         let reader = self.0.store.read();
         let (Some(from), Some(to)) = (reader.room_nid(room).await?, reader.room_nid(new).await?) else {
@@ -204,22 +231,4 @@ impl Desk<'_> {
         let joined = self.reader.members(self.nid, Membership::Join).await?.into_iter();
         Ok(joined.map(|(user, _)| user).filter(|user| access.is_external(user.server_name())).collect())
     }
-}
-
-/// The state carried over; the old power levels come last, when everything else is in place.
-fn furniture(actor: &Actor, rules: &RoomVersionRules, old: &Old, creators: &[OwnedUserId]) -> Vec<Draft> {
-    let mut levels = old.power_levels.clone();
-    if levels.is_empty() {
-        return old.carried.clone();
-    }
-    if rules.authorization.explicitly_privilege_room_creators {
-        let is_creator =
-            |user: &str| user == actor.user.as_str() || creators.iter().any(|c: &OwnedUserId| c == user);
-        if let Some(Value::Object(users)) = levels.get_mut("users") {
-            users.retain(|user, _| !is_creator(user) && UserId::parse(user).is_ok());
-        }
-    }
-    let mut drafts = old.carried.clone();
-    drafts.push(Draft::state(TimelineEventType::RoomPowerLevels, "", levels));
-    drafts
 }

@@ -6,10 +6,10 @@ use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName,
     room_version_rules::RoomVersionRules,
     serde::Base64,
-    signatures::{Verified, required_server_signatures_to_verify_event, verify_json},
+    signatures::{Verified, verify_json},
 };
 
-use crate::{Error, Pdu, policy_server, redact};
+use crate::{Error, Pdu, opened::signers, policy_server, redact};
 
 /// A server's public key as this server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +57,7 @@ pub fn keys_needed(
     pdu: &Pdu,
 ) -> Result<BTreeMap<OwnedServerName, BTreeSet<String>>, Error> {
     let object = pdu.to_object();
-    let servers = required_server_signatures_to_verify_event(&object, &rules.signatures)
-        .map_err(|error| Error::Malformed(error.to_string()))?;
+    let servers = signers(rules, &object).map_err(|error| Error::Malformed(error.to_string()))?;
     // The key of a policy server is in no key document: the room's state names it.
     let published = |server: &ServerName| {
         key_ids(&object, server).into_iter().filter(|id| id != policy_server::KEY_ID).collect()
@@ -82,7 +81,12 @@ pub fn check(rules: &RoomVersionRules, pdu: &Pdu, ring: &KeyRing, weak: &WeakKey
     let keys = usable(ring, at, weak);
     match pdu.opened().verify(rules, &keys)? {
         Verified::All => Ok(Checked { pdu: pdu.clone(), intact: true }),
-        Verified::Signatures => Ok(Checked { pdu: redact::event(rules, pdu)?, intact: false }),
+        Verified::Signatures => {
+            let left = redact::event(rules, pdu)?;
+            // What was said of a third party may be why its sender's server need not have signed, and is gone now.
+            left.opened().verify(rules, &keys)?;
+            Ok(Checked { pdu: left, intact: false })
+        }
     }
 }
 
@@ -127,10 +131,23 @@ fn usable(
 mod tests {
     use std::collections::BTreeSet;
 
-    use ruma::{MilliSecondsSinceUnixEpoch, room_version_rules::RoomVersionRules, server_name, uint};
+    use ruma::{
+        CanonicalJsonValue, MilliSecondsSinceUnixEpoch, room_version_rules::RoomVersionRules, server_name,
+        uint,
+    };
+    use serde_json::{Value, json};
 
     use super::{Checked, KeyRing, ServerKey, check, check_json, keys_needed};
-    use crate::{Error, Pdu, build::SigningKey, json, laws::sample};
+    use crate::{
+        Error, Pdu,
+        build::{SigningKey, countersign},
+        json,
+        laws::{Room, sample},
+    };
+
+    fn json_value(value: Value) -> CanonicalJsonValue {
+        value.try_into().unwrap()
+    }
 
     fn ring(key: &SigningKey, until: u32) -> KeyRing {
         let until = MilliSecondsSinceUnixEpoch(until.into());
@@ -165,6 +182,45 @@ mod tests {
         let checked = check(rules, &changed, &ring(&key, 2_000), &BTreeSet::new()).unwrap();
         assert!(!checked.is_intact());
         assert_eq!(checked.pdu().content().get(), "{}");
+    }
+
+    #[test]
+    fn nobody_invites_in_anothers_name_with_a_third_party_that_redaction_takes_away() {
+        for rules in [&RoomVersionRules::V1, &RoomVersionRules::V6, &RoomVersionRules::V10] {
+            let mut room = Room::new(rules, "@admin:victim.example");
+            let invite = room.member("@admin:victim.example", "@x:a.example", "invite");
+            let mut object = invite.to_object();
+            let content = json!({ "membership": "invite", "third_party_invite": {} });
+            object.insert("content".to_owned(), json_value(content));
+            object.insert("hashes".to_owned(), json_value(json!({ "sha256": "AAAA" })));
+            object.insert("signatures".to_owned(), json_value(json!({})));
+            if object.contains_key("event_id") {
+                object.insert("event_id".to_owned(), json_value(json!("$forged:a.example")));
+            }
+            let unsigned = Pdu::from_object(rules, object).unwrap();
+            let key = SigningKey::from_seed([1; 32], "k").unwrap();
+            let forged = countersign(rules, &unsigned, server_name!("a.example"), &key).unwrap();
+            let checked = check(rules, &forged, &ring(&key, 20_000), &BTreeSet::new());
+            assert!(matches!(checked, Err(Error::BadSignature(_))), "{checked:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_join_asks_for_the_signature_of_whoever_let_somebody_in() {
+        let by = |kind: &str, key: Option<&str>, content: Value| {
+            let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+            let pdu = room.send("@a:a.example", kind, key, &content);
+            let needed = keys_needed(&RoomVersionRules::V11, &pdu).unwrap();
+            let key = SigningKey::from_seed([1; 32], "k").unwrap();
+            let passes = check(&RoomVersionRules::V11, &pdu, &ring(&key, 20_000), &BTreeSet::new()).is_ok();
+            (needed.contains_key(server_name!("b.example")), passes)
+        };
+        let named = |field: &str, value: &str| json!({ field: value, "join_authorised_via_users_server": "@b:b.example" });
+        assert_eq!(by("m.room.member", Some("@a:a.example"), named("membership", "join")), (true, false));
+        assert_eq!(by("m.room.member", Some("@c:a.example"), named("membership", "invite")), (false, true));
+        assert_eq!(by("m.room.message", None, named("body", "x")), (false, true));
+        let odd = json!({ "body": "x", "join_authorised_via_users_server": 5 });
+        assert_eq!(by("m.room.message", None, odd), (false, true));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The JSON of an event as an object, to be changed, hashed and signed, whatever numbers it holds.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use base64::{
     Engine as _,
@@ -8,7 +11,7 @@ use base64::{
 };
 use ring::digest::{Digest, SHA256, digest};
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, ServerName, SigningKeyAlgorithm,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName, SigningKeyAlgorithm,
     canonical_json::redact_in_place,
     room_version_rules::{EventIdFormatVersion, RoomVersionRules},
     serde::Base64,
@@ -100,12 +103,11 @@ impl Opened {
     pub(crate) fn verify(&self, rules: &RoomVersionRules, keys: &PublicKeyMap) -> Result<Verified, Error> {
         let bad_signature = |error: VerificationError| Error::BadSignature(error.to_string());
         if self.numbers.is_none() {
-            return verify_event(keys, &self.object, rules).map_err(bad_signature);
+            let rules = with_signers_of(rules, &self.object);
+            return verify_event(keys, &self.object, &rules).map_err(bad_signature);
         }
         let signed = self.text_to_sign(rules)?;
-        let servers = required_server_signatures_to_verify_event(&self.object, &rules.signatures)
-            .map_err(bad_signature)?;
-        for server in servers {
+        for server in signers(rules, &self.object).map_err(bad_signature)? {
             self.verify_one(&server, keys.get(server.as_str()), &signed)?;
         }
         let said = self.object.get("hashes").and_then(|hashes| hashes.as_object()?.get("sha256")?.as_str());
@@ -164,6 +166,34 @@ impl Opened {
             None => Ok(json::canonical(object)),
         }
     }
+}
+
+/// The servers that must have signed an event.
+///
+/// Specification: server-server API, "Validating hashes and signatures on received events".
+pub(crate) fn signers(
+    rules: &RoomVersionRules,
+    event: &CanonicalJsonObject,
+) -> Result<BTreeSet<OwnedServerName>, VerificationError> {
+    required_server_signatures_to_verify_event(event, &with_signers_of(rules, event).signatures)
+}
+
+/// The rules, where only a join has to be signed by the server of the user who let somebody in: whatever else names one, a
+/// message too, needs no such signature elsewhere.
+fn with_signers_of<'a>(
+    rules: &'a RoomVersionRules,
+    event: &CanonicalJsonObject,
+) -> Cow<'a, RoomVersionRules> {
+    let content = event.get("content").and_then(CanonicalJsonValue::as_object);
+    let said = |field: &str| content.and_then(|content| content.get(field));
+    let is_join = event.get("type").and_then(CanonicalJsonValue::as_str) == Some("m.room.member")
+        && said("membership").and_then(CanonicalJsonValue::as_str) == Some("join");
+    if is_join || said("join_authorised_via_users_server").is_none() {
+        return Cow::Borrowed(rules);
+    }
+    let mut rules = rules.clone();
+    rules.signatures.check_join_authorised_via_users_server = false;
+    Cow::Owned(rules)
 }
 
 /// Whether a signature in base64 is that of the ed25519 key.

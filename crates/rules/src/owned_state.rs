@@ -113,7 +113,7 @@ impl Event for AsOwn<'_> {
     }
 
     fn content(&self) -> &RawValue {
-        self.0.content()
+        Event::content(self.0)
     }
 
     fn state_key(&self) -> Option<&str> {

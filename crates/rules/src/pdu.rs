@@ -1,6 +1,7 @@
 //! An event as servers exchange it, parsed and within the limits of its room version.
 
 mod judged;
+mod lenient;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 pub use self::judged::Judged;
+use self::lenient::content_to_judge;
 use crate::{Error, json, opened::Opened, owned_state};
 
 /// The longest identifier, type or state key, in bytes.
@@ -43,8 +45,8 @@ struct Fields {
     kind: TimelineEventType,
     state_key: Option<String>,
     content: Box<RawValue>,
-    /// Power levels as integers, where the content has other numbers.
-    levels: Option<Box<RawValue>>,
+    /// What authorization reads instead of the content, if it is not the same.
+    to_judge: Option<Box<RawValue>>,
     prev_events: Vec<OwnedEventId>,
     auth_events: Vec<OwnedEventId>,
     depth: u64,
@@ -152,6 +154,7 @@ impl Pdu {
         let depth = u64::try_from(integer(object, "depth")?).map_err(|_| malformed("depth is negative"))?;
         let timestamp = UInt::try_from(integer(object, "origin_server_ts")?)
             .map_err(|_| malformed("origin_server_ts is negative"))?;
+        let content_text = raw(content);
         Ok(Self(Arc::new(Fields {
             redacts: redacts(rules, &kind, object, content),
             event_id: id,
@@ -159,8 +162,8 @@ impl Pdu {
             names_room,
             sender: user_id(text(object, "sender")?)?,
             state_key: object.get("state_key").and_then(|key| key.as_str()).map(str::to_owned),
-            content: raw(content),
-            levels: None,
+            to_judge: content_to_judge(rules, &kind, &content_text),
+            content: content_text,
             prev_events: event_ids(rules, object, "prev_events")?,
             auth_events: event_ids(rules, object, "auth_events")?,
             depth,
@@ -194,7 +197,7 @@ impl Pdu {
             room_id,
             names_room,
             sender: stored.sender,
-            levels: levels_of(rules, &stored.kind, &stored.content),
+            to_judge: content_to_judge(rules, &stored.kind, &stored.content),
             kind: stored.kind,
             state_key: stored.state_key,
             content: stored.content,
@@ -390,16 +393,6 @@ fn raw(object: &CanonicalJsonObject) -> Box<RawValue> {
 
 fn content_object(content: &RawValue) -> CanonicalJsonObject {
     Opened::read_any(content.get().as_bytes()).and_then(Opened::nearest).unwrap_or_default()
-}
-
-/// Who has which power is compared as integers, in every room version.
-fn levels_of(
-    rules: &RoomVersionRules,
-    kind: &TimelineEventType,
-    content: &RawValue,
-) -> Option<Box<RawValue>> {
-    let is_free = *kind == TimelineEventType::RoomPowerLevels && !rules.authorization.strict_canonical_json;
-    (is_free && json::object(content.get().as_bytes()).is_err()).then(|| raw(&content_object(content)))
 }
 
 /// Where state belongs to users, a state key may be longer than elsewhere. An event with such a key comes back with a

@@ -31,7 +31,7 @@ impl Event for Pdu {
     }
 
     fn content(&self) -> &RawValue {
-        self.0.levels.as_ref().unwrap_or(&self.0.content)
+        self.0.to_judge.as_ref().unwrap_or(&self.0.content)
     }
 
     fn state_key(&self) -> Option<&str> {

@@ -98,3 +98,43 @@ async fn outsiders_are_neither_looked_at_nor_heard() {
     assert_ne!(x.call(&carol, "GET", "/_matrix/client/v3/profile/@bob:m.test", Value::Null).await.0, 200);
     assert_eq!(asked.load(SeqCst), 0, "nobody outside is asked anything");
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_gives_outsiders_a_part_in_a_room_and_who_has_one_does_not_hold_it() {
+    let net = FakeNet::new();
+    let m = Place::start(&net, "m.test", 2, &section()).await;
+    let bob = m.user("bob").await;
+    m.apply(&list(m.world.now(), 1, &["m.test", "x.test"], 10)).await;
+    let room = m.room(&bob).await;
+    let at = |kind: &str| format!("/_matrix/client/v3/rooms/{room}/state/{kind}/");
+    let power = at("m.room.power_levels");
+    let mut levels = m.ok(&bob, "GET", &power, Value::Null).await;
+    levels["users"]["@carol:x.test"] = json!(50);
+    m.ok(&bob, "PUT", &power, levels.clone()).await;
+    m.apply(&list(m.world.now(), 2, &["m.test"], 10)).await;
+
+    levels["users"]["@anne:m.test"] = json!(50);
+    m.ok(&bob, "PUT", &power, levels.clone()).await;
+    levels["users"]["@chris:x.test"] = json!(50);
+    let alias = json!({ "alt_aliases": ["#here:x.test"] });
+    for (path, body) in [(&power, &levels), (&at("m.room.policy"), &json!({ "via": "x.test" }))] {
+        let (status, said) = m.call(&bob, "PUT", path, body.clone()).await;
+        assert_eq!((status, &said["errcode"]), (403, &json!("M_FORBIDDEN")), "{path}: {said}");
+    }
+    assert_ne!(m.call(&bob, "PUT", &at("m.room.canonical_alias"), alias).await.0, 200);
+    let create = "/_matrix/client/v3/createRoom";
+    for body in [
+        json!({ "room_version": "12", "creation_content": { "additional_creators": ["@carol:x.test"] } }),
+        json!({ "power_level_content_override": { "users": { "@bob:m.test": 100, "@carol:x.test": 50 } } }),
+    ] {
+        let (status, said) = m.call(&bob, "POST", create, body).await;
+        assert_eq!((status, &said["errcode"]), (403, &json!("M_FORBIDDEN")), "{said}");
+    }
+
+    let path = format!("/_matrix/client/v3/rooms/{room}/upgrade");
+    let new = m.ok(&bob, "POST", &path, json!({ "new_version": "12" })).await;
+    let new = new["replacement_room"].as_str().unwrap();
+    let path = format!("/_matrix/client/v3/rooms/{new}/state/m.room.power_levels/");
+    let users = m.ok(&bob, "GET", &path, Value::Null).await["users"].clone();
+    assert_eq!(users, json!({ "@anne:m.test": 50 }));
+}
