@@ -20,7 +20,7 @@ WHOLE_LIMIT = 600.0
 
 
 class Browsed(Chappe):
-    """A server as browsers want it: everything by TLS, and people who sign up by mail."""
+    """A server as browsers want it: everything by TLS, and people who come by mail and by an identity provider."""
 
     label = "browsed"
 
@@ -28,6 +28,7 @@ class Browsed(Chappe):
         super().__init__(folder, authority)
         self.port = free_port()
         self.origin = f"https://localhost:{self.port}"
+        self.provider = f"https://127.0.0.2:{free_port()}"
 
     def configure(self, servers: Sequence[Server]) -> None:
         super().configure(servers)
@@ -40,6 +41,16 @@ tls = {{ certificate = "{self.certificate}", key = "{self.key}" }}
 
 [client.registration]
 email = true
+
+[[sso.providers]]
+id = "ministry"
+name = "Ministry"
+issuer = "{self.provider}"
+client_id = "chappe"
+userinfo = "none"
+
+[sso.providers.accounts]
+create = true
 
 [accounts.validity]
 days = 90
@@ -66,6 +77,7 @@ async def run(program: str, server: Browsed) -> None:
         *("--registration", server.registration),
         *("--folder", str(server.folder)),
         *("--mail", str(server.mailbox.port)),
+        *("--provider", server.provider),
         env=os.environ | {"NODE_EXTRA_CA_CERTS": str(server.authority.file)},
     )
     try:
@@ -84,7 +96,7 @@ async def browse(folder: Path) -> None:
     server.configure([server])
     try:
         await steps.run("start", server.start(), START_LIMIT)
-        for program in ("pages.mjs", "chat.mjs", "mails.mjs"):
+        for program in ("chat.mjs", "pages.mjs", "sso.mjs", "mails.mjs"):
             await steps.run(program, run(program, server), PROGRAM_LIMIT)
         await steps.run("stop", server.stop())
     finally:

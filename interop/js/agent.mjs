@@ -15,6 +15,7 @@ export const { values: options, positionals: bases } = parseArgs({
         third: { type: "string" },
         folder: { type: "string" },
         mail: { type: "string" },
+        provider: { type: "string" },
         verbose: { type: "boolean", default: false },
     },
 });

@@ -34,6 +34,25 @@ async function logIn(base, user, password) {
     keep(base, answer);
 }
 
+/** Logs in by the token that the page was left with. */
+async function logInByToken(base) {
+    const token = new URLSearchParams(location.search).get("loginToken");
+    keep(base, await sdk.createClient({ baseUrl: base }).loginRequest({ type: "m.login.token", token }));
+    return session();
+}
+
+/** Ends a session, which is confirmed on a page of the server in a window of its own. */
+async function endSession(deviceId) {
+    const client = sdk.createClient(session());
+    const { data } = await client.deleteDevice(deviceId).catch((error) => error);
+    const done = new Promise((resolve) => {
+        addEventListener("message", (message) => message.data === "authDone" && message.origin === client.baseUrl && resolve());
+    });
+    window.open(client.getFallbackAuthUrl("m.login.sso", data.session));
+    await done;
+    await client.deleteDevice(deviceId, { session: data.session });
+}
+
 function keep(baseUrl, { user_id: userId, device_id: deviceId, access_token: accessToken }) {
     localStorage.setItem(SESSION, JSON.stringify({ baseUrl, userId, deviceId, accessToken }));
 }
@@ -169,5 +188,8 @@ async function arrive() {
 }
 
 Object.assign(window, {
-    app: { discover, logIn, start, save, crossSign, encryptedRoom, accept, joined, say, read, upload, show, ask, hurry, depart, arrive },
+    app: {
+        ...{ discover, logIn, logInByToken, endSession, start, save, crossSign },
+        ...{ encryptedRoom, accept, joined, say, read, upload, show, ask, hurry, depart, arrive },
+    },
 });

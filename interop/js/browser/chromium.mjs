@@ -34,16 +34,15 @@ export function launch() {
 /** A page of a person with cookies and storage of their own. What the server's pages complain about is in `complaints`. */
 export async function person(browser, more = {}) {
     const context = await browser.newContext({ locale: "en-GB", ...more });
-    const page = await context.newPage();
     const complaints = [];
-    page.on("console", (message) => {
+    context.on("console", (message) => {
         const { url } = message.location();
         // A page that says no has a status that says so as well.
         const isStatus = message.text().startsWith("Failed to load resource: the server responded with a status of 40");
         if (message.type() === "error" && url.startsWith(origin) && !isStatus) complaints.push(message.text());
     });
-    page.on("pageerror", (error) => complaints.push(error.message));
-    return { context, page, complaints, language: more.locale?.slice(0, 2) ?? "en" };
+    context.on("weberror", (error) => complaints.push(error.error().message));
+    return { context, page: await context.newPage(), complaints, language: more.locale?.slice(0, 2) ?? "en" };
 }
 
 /** Asks of a page of the server what must be true of each of them, and takes its picture. */

@@ -36,13 +36,14 @@ async function reset(reader) {
     return login(origin, "dominique.mail", "a second password");
 }
 
-async function renew(reader, { accessToken }) {
+/** The link is opened twice, the second time by somebody who reads French. */
+async function renew(readers, { accessToken }) {
     await ask("/_synapse/client/email_account_validity/send_mail", {}, accessToken);
     const link = await mailbox.link(ADDRESS);
-    for (const name of ["renewed", "renewed-before"]) {
+    for (const reader of readers) {
         const response = await reader.page.goto(link);
         assert.equal(response.status(), 200);
-        await look(reader, name);
+        await look(reader, `renewed-${reader.language}`);
     }
 }
 
@@ -63,7 +64,8 @@ async function main() {
     const reader = await person(browser);
     await step("confirm an address", () => signUp(reader));
     const session = await step("reset a password", () => reset(reader));
-    await step("renew an account", () => renew(reader, session));
+    const french = await person(browser, { locale: "fr-FR" });
+    await step("renew an account", () => renew([reader, french], session));
     await step("links that are not valid", () => mistakes(reader));
     await browser.close();
 }

@@ -12,28 +12,16 @@ const PASSWORD = "correct cheval pile agrafe";
 // As they are in ministries.
 const LONG_NAME = "dominique.delatourdupin.developpementdurable.gouv.fr";
 const PASSWORD_CHANGE = "Change the password";
-const isBack = (url) => url.pathname === "/back";
 let browser;
 let address;
-
-/** From the application to the server's pages. */
-async function depart({ page }, prompt) {
-    await page.goto(address);
-    await page.evaluate(([base, prompt]) => app.depart(base, prompt), [origin, prompt]);
-    await page.waitForURL(`${origin}/**`);
-}
-
-/** Back in the application, with a code. */
-async function arrive({ page }) {
-    await page.waitForURL(isBack);
-    return page.evaluate(() => app.arrive());
-}
 
 async function signUp() {
     const camille = await person(browser);
     const { page, context } = camille;
-    await depart(camille, "create");
+    await site.depart(camille, "create");
     await look(camille, "sign-up");
+    await page.getByRole("link", { name: "I have an account already" }).click();
+    await page.getByRole("link", { name: "Create an account" }).click();
     await fill(page, "E-mail address", "camille@example.org");
     await button(page, "Go on");
     await look(camille, "sign-up-mailed");
@@ -51,7 +39,7 @@ async function signUp() {
     await button(page, "Create the account");
     await look(camille, "consent");
     await button(page, "Allow");
-    const session = await arrive(camille);
+    const session = await site.arrive(camille);
     assert.match(session.user_id, /^@camille:/);
     return { ...camille, session };
 }
@@ -59,7 +47,7 @@ async function signUp() {
 async function logIn() {
     const camille = await person(browser, { colorScheme: "dark" });
     const { page } = camille;
-    await depart(camille);
+    await site.depart(camille);
     await look(camille, "log-in");
     await fill(page, "User name or e-mail address", "camille@example.org");
     await fill(page, "Password", "something else");
@@ -69,11 +57,11 @@ async function logIn() {
     await button(page, "Log in");
     await look(camille, "consent-dark");
     await button(page, "Refuse");
-    await page.waitForURL(isBack);
+    await site.isBack(page);
     assert.match(page.url(), /error=access_denied/);
-    await depart(camille);
+    await site.depart(camille);
     await button(page, "Allow");
-    return arrive(camille);
+    return site.arrive(camille);
 }
 
 /** What an application does that has no page: registers, asks, and gets tokens for the code. */
@@ -107,7 +95,7 @@ async function byKeyboard(known, more) {
     await look(dominique, `autorisation-${more.name}`);
     await tabTo(page.getByRole("button", { name: "Autoriser" }));
     await page.keyboard.press("Space");
-    await page.waitForURL(isBack);
+    await site.isBack(page);
     const code = new URL(page.url()).searchParams.get("code");
     const { access_token: token } = await grant.completeAuthorizationCodeGrant(code, back);
     assert.equal((await call(origin, "GET", "/_matrix/client/v3/account/whoami", undefined, token)).user_id, known.userId);

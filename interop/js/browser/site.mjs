@@ -6,11 +6,14 @@ import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { options } from "../agent.mjs";
+import { origin } from "./chromium.mjs";
 
 const WASM = "matrix_sdk_crypto_wasm_bg.wasm";
 const TYPES = { ".js": "text/javascript", ".wasm": "application/wasm" };
 const PAGE = `<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Application</title>
 <link rel="icon" href="data:,"><script type="module" src="/app.js"></script></html>`;
+
+let address;
 
 async function files() {
     const folder = join(options.folder, "site");
@@ -37,5 +40,22 @@ export async function open() {
         response.end(file ? await readFile(file) : PAGE);
     });
     await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-    return `https://app.localhost:${server.address().port}`;
+    address = `https://app.localhost:${server.address().port}`;
+    return address;
+}
+
+/** From the application to the server's pages. */
+export async function depart({ page }, prompt) {
+    await page.goto(address);
+    await page.evaluate(([base, prompt]) => app.depart(base, prompt), [origin, prompt]);
+    await page.waitForURL(`${origin}/**`);
+}
+
+/** Waits until a page is back in the application. */
+export const isBack = (page) => page.waitForURL((url) => url.pathname === "/back");
+
+/** Back in the application, with a code. */
+export async function arrive({ page }) {
+    await isBack(page);
+    return page.evaluate(() => app.arrive());
 }

@@ -107,7 +107,9 @@ fn go_on(user: &str, client: &ClientUrl, link: &str, language: Language) -> Stri
     );
     let button = say(language, "Continuer", "Go on");
     let (whole, link) = (escaped(&client.to_string()), escaped(link));
-    format!("<p>{asked}</p><p><code>{whole}</code></p><p>{warning}</p><p><a href=\"{link}\">{button}</a></p>")
+    format!(
+        "<p>{asked}</p><p><code>{whole}</code></p><p>{warning}</p><p><a href=\"{link}\" class=\"button\">{button}</a></p>"
+    )
 }
 
 fn approve(user: &str, operation: &str, ticket: &str, language: Language) -> String {
