@@ -70,7 +70,7 @@ need_python() {
   python="$environment/bin/python"
 }
 
-# Node and matrix-js-sdk.
+# Node, matrix-js-sdk, and what drives a browser.
 need_node() {
   command -v npm >/dev/null || install_packages nodejs npm
   if [ "$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then
@@ -99,6 +99,15 @@ need_clamav() {
   PATH="$path" command -v clamd >/dev/null || (install_packages clamav-daemon) || true
   if ! PATH="$path" command -v clamd >/dev/null; then
     echo "NOT RUN: clamd is not there and Debian's package clamav-daemon cannot be had." >&2
+    exit 3
+  fi
+}
+
+# Debian's browser.
+need_chromium() {
+  [ -x /usr/bin/chromium ] || (install_packages chromium) || true
+  if [ ! -x /usr/bin/chromium ]; then
+    echo "NOT RUN: /usr/bin/chromium is not there and Debian's package chromium cannot be had." >&2
     exit 3
   fi
 }

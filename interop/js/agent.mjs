@@ -1,6 +1,9 @@
 // What the programs share: steps bounded in time, clients with encryption, encrypted rooms, waiting for an event.
 import assert from "node:assert/strict";
 import { parseArgs } from "node:util";
+import { seen } from "./seen.mjs";
+
+export { seen };
 
 /** Options and base URLs of the command line. */
 export const { values: options, positionals: bases } = parseArgs({
@@ -10,6 +13,9 @@ export const { values: options, positionals: bases } = parseArgs({
         first: { type: "string" },
         second: { type: "string" },
         third: { type: "string" },
+        folder: { type: "string" },
+        mail: { type: "string" },
+        provider: { type: "string" },
         verbose: { type: "boolean", default: false },
     },
 });
@@ -45,20 +51,6 @@ export async function step(name, action) {
     } finally {
         clearTimeout(timer);
     }
-}
-
-/** Resolves with the first truthy value of `look`, asked now and at each of the events. */
-export function seen(emitter, events, look) {
-    return new Promise((resolve) => {
-        const check = (...details) => {
-            const value = look(...details);
-            if (!value) return;
-            for (const event of events) emitter.off(event, check);
-            resolve(value);
-        };
-        for (const event of events) emitter.on(event, check);
-        check();
-    });
 }
 
 /** A client that has synced once, with encryption. `more` goes to the SDK's `createClient`. */

@@ -9,6 +9,7 @@ mod config;
 mod dates;
 mod email;
 mod error;
+mod frame;
 mod mail;
 mod map;
 mod oidc;
@@ -40,6 +41,7 @@ pub use self::{
     dates::{day_of, moment},
     email::{Email, InvalidEmail},
     error::Error,
+    frame::PAGE_STYLE,
     mail::{Mail, MailError, MailSecrets, Mailer, Smtp},
     map::{InvalidMap, InvalidPattern, Map, MapBook, MapEntry, MapLayer, Whom},
     oidc::{

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use chappe_store::identity::Purpose;
 
-use crate::{Email, Language};
+use crate::{Email, Language, frame::framed};
 
 /// What a mail is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,7 +243,7 @@ pub(crate) fn mail(letter: &Letter<'_>) -> Written {
         let _ = write!(html, "<p>{}</p><hr>", say.outro);
     }
     let subject = format!("{service} : {}", sentences(occasion, letter.language).subject);
-    Written { subject, text, html: document(letter.language, "", &html) }
+    Written { subject, text, html: document(letter.language, &html) }
 }
 
 fn in_order(first: Language) -> [Language; 2] {
@@ -289,18 +289,36 @@ pub enum Page<'a> {
     NotRenewed,
 }
 
+impl Page<'_> {
+    /// What it is about.
+    fn title(&self, language: Language) -> &'static str {
+        let (french, english) = match self {
+            Self::Confirm { purpose, reopens, .. } => return before(*purpose, *reopens, language).subject,
+            Self::Confirmed { .. } => ("C'est confirmé", "Confirmed"),
+            Self::Renewed { .. } | Self::RenewedBefore => ("Compte renouvelé", "Account renewed"),
+            Self::Failed | Self::NotRenewed => ("Cela n'a pas marché", "That did not work"),
+        };
+        if language == Language::Fr { french } else { english }
+    }
+}
+
+/// The sentences of the mail whose link led to a page.
+fn before(purpose: Purpose, reopens: bool, language: Language) -> Sentences {
+    sentences(if reopens { Occasion::Reopen } else { Occasion::Confirm(purpose) }, language)
+}
+
 /// A whole HTML page, without scripts or anything loaded from elsewhere.
 pub fn page(page: &Page<'_>, language: Language, service: &str) -> String {
     let french = language == Language::Fr;
     let say = |fr: &'static str, en: &'static str| if french { fr } else { en };
     let body = match page {
         Page::Confirm { address, purpose, reopens, action, sid, token } => {
-            let occasion = if *reopens { Occasion::Reopen } else { Occasion::Confirm(*purpose) };
-            let sentences = sentences(occasion, language);
+            let sentences = before(*purpose, *reopens, language);
             format!(
                 "<p>{} <b>{}</b>.</p><form method=\"post\" action=\"{}\">\
                  <input type=\"hidden\" name=\"sid\" value=\"{}\"><input type=\"hidden\" name=\"token\" value=\"{}\">\
-                 <input type=\"hidden\" name=\"lang\" value=\"{}\"><button>{}</button></form><p>{}</p>",
+                 <input type=\"hidden\" name=\"lang\" value=\"{}\"><button class=\"main\">{}</button></form>\
+                 <p>{}</p>",
                 sentences.intro,
                 escaped(address.as_str()),
                 escaped(action),
@@ -347,13 +365,12 @@ pub fn page(page: &Page<'_>, language: Language, service: &str) -> String {
             format!("<p>{failed}</p>")
         }
     };
-    let service = escaped(service);
-    document(language, &service, &format!("<h1>{service}</h1>{body}"))
+    framed(language, service, page.title(language), &body)
 }
 
-pub(crate) fn document(language: Language, title: &str, body: &str) -> String {
+fn document(language: Language, body: &str) -> String {
     format!(
-        "<!DOCTYPE html><html lang=\"{}\"><head><meta charset=\"utf-8\"><title>{title}</title>\
+        "<!DOCTYPE html><html lang=\"{}\"><head><meta charset=\"utf-8\"><title></title>\
          <meta name=\"viewport\" content=\"width=device-width\"></head>\
          <body style=\"font-family:sans-serif;max-width:40em;margin:2em auto\">{body}</body></html>",
         code(language)

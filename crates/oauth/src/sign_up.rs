@@ -228,6 +228,8 @@ pub(crate) fn page(visitor: &Visitor, goal: &Goal, known: &Fields, notice: Optio
     let known = oauth.sso();
     let makes = known.providers().filter(|provider| provider.accounts.create);
     sso::links(&mut body, goal, &makes.collect::<Vec<_>>(), Why::SignUp);
+    body.raw("<p><a href=\"").text(&goal.address()).raw("\">");
+    body.say("J'ai déjà un compte", "I have an account already").raw("</a></p>");
     visitor.page(visitor.say("Créer un compte", "Create an account"), &body)
 }
 

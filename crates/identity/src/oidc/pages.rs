@@ -3,7 +3,8 @@
 use super::{ClientUrl, ProviderError, SSO_APPROVE_PATH, SsoError};
 use crate::{
     Language,
-    texts::{code, document, escaped},
+    frame::framed,
+    texts::{code, escaped},
 };
 
 /// What a page shows.
@@ -55,8 +56,19 @@ pub fn sso_page(page: &SsoPage<'_>, language: Language, service: &str) -> String
         )),
         SsoPage::Failed(error) => paragraph(&escaped(&reason(error, language))),
     };
-    let service = escaped(service);
-    document(language, &service, &format!("<h1>{service}</h1>{body}"))
+    framed(language, service, title(page, language), &body)
+}
+
+fn title(page: &SsoPage<'_>, language: Language) -> &'static str {
+    let (french, english) = match page {
+        SsoPage::Choose(_) => ("Connexion", "Log in"),
+        SsoPage::GoOn { .. } => ("Autoriser une application", "Let an application in"),
+        SsoPage::Approve { .. } => ("Confirmer une opération", "Confirm an operation"),
+        SsoPage::Approved => ("C'est confirmé", "Confirmed"),
+        SsoPage::LoggedOut => ("Déconnexion", "Logged out"),
+        SsoPage::Failed(_) => ("Cela n'a pas marché", "That did not work"),
+    };
+    say(language, french, english)
 }
 
 fn say(language: Language, french: &'static str, english: &'static str) -> &'static str {
@@ -95,7 +107,9 @@ fn go_on(user: &str, client: &ClientUrl, link: &str, language: Language) -> Stri
     );
     let button = say(language, "Continuer", "Go on");
     let (whole, link) = (escaped(&client.to_string()), escaped(link));
-    format!("<p>{asked}</p><p><code>{whole}</code></p><p>{warning}</p><p><a href=\"{link}\">{button}</a></p>")
+    format!(
+        "<p>{asked}</p><p><code>{whole}</code></p><p>{warning}</p><p><a href=\"{link}\" class=\"button\">{button}</a></p>"
+    )
 }
 
 fn approve(user: &str, operation: &str, ticket: &str, language: Language) -> String {
@@ -112,7 +126,7 @@ fn approve(user: &str, operation: &str, ticket: &str, language: Language) -> Str
     format!(
         "<p>{asked}</p><p><b>{}</b><br><code>{}</code></p><p>{}</p><p>{warning}</p>\
          <form method=\"post\" action=\"{SSO_APPROVE_PATH}\"><input type=\"hidden\" name=\"ticket\" value=\"{}\">\
-         <input type=\"hidden\" name=\"lang\" value=\"{}\"><button>{}</button></form>",
+         <input type=\"hidden\" name=\"lang\" value=\"{}\"><button class=\"main\">{}</button></form>",
         described(operation, language),
         escaped(operation),
         escaped(user),

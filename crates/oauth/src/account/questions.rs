@@ -134,14 +134,13 @@ async fn ask(
             body.raw("<label>").say("Votre mot de passe", "Your password");
             body.password("password", "current-password").raw("</label>");
         }
-        body.raw("<button class=\"main\">").say(question.button.0, question.button.1).raw("</button>");
         if let Some((name, french, english)) = question.choice {
             body.raw("<label class=\"check\"><input type=\"checkbox\" value=\"yes\" name=\"")
                 .raw(name)
                 .raw("\">");
             body.say(french, english).raw("</label>");
         }
-        body.raw("</form>");
+        body.raw("<button class=\"main\">").say(question.button.0, question.button.1).raw("</button></form>");
     }
     if !visitor.proved {
         let mut here = Fields::default();
