@@ -56,7 +56,7 @@ use chappe_store::{RoomNid, StateChange, StateRef, Store};
 use chappe_world::{Live, World};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, ServerName};
 
 pub use self::{
     actor::{Actor, Standing, Transaction},
@@ -148,7 +148,9 @@ pub(crate) struct Inner {
     /// Servers with joined users at a committed version of a room's state.
     pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
     /// Events that could not be completed: not tried again for a while.
-    pub(crate) hopeless: receive::Hopeless,
+    pub(crate) hopeless: receive::Hopeless<OwnedEventId>,
+    /// Servers that could not be reached when events of theirs rested on missing ones, and for which nobody else had these.
+    pub(crate) unhelped: receive::Hopeless<OwnedServerName>,
     /// Rooms whose memberships are being fetched, and word of those that are whole now.
     pub(crate) partial: partial::Partial,
     /// Which policy server rooms have, by state.
@@ -175,8 +177,6 @@ impl Rooms {
     pub fn new(deps: Deps, config: Config) -> Self {
         let judge = Live::new(serve::policy::Judge::of(&config, &deps.key));
         let Deps { store, accounts, world, server, key, weak_keys, peers, services } = deps;
-        let (turns, servers, hopeless) =
-            (turn::Turns::default(), Cache::new(10_000), receive::Hopeless::default());
         let inner = Inner {
             store,
             accounts,
@@ -187,13 +187,14 @@ impl Rooms {
             peers,
             services,
             config: Live::new(config),
-            turns,
+            turns: turn::Turns::default(),
             delayed: tokio::sync::Notify::new(),
             shut: tokio::sync::Notify::new(),
             crowded: oversight::heads::Crowded::default(),
             resolved: Cache::new(1_000),
-            servers,
-            hopeless,
+            servers: Cache::new(10_000),
+            hopeless: receive::Hopeless::default(),
+            unhelped: receive::Hopeless::default(),
             partial: partial::Partial::default(),
             policy_servers: Cache::new(10_000),
             judge,
