@@ -39,7 +39,7 @@ impl Rooms {
             let work = async {
                 let servers = rooms.candidates(&actor.user, &room, via).await?;
                 servers.ask(|server| rooms.0.join_through(server, &actor.user, &room, &content)).await?;
-                Ok(())
+                rooms.look_at_guest(&actor, &room).await
             };
             let done = Box::pin(rooms.0.world.timeout(limit, work)).await;
             // Also where the time was up just when the room had come in.
