@@ -46,6 +46,7 @@ mod thread_subscriptions;
 mod turn;
 mod upgrade;
 mod visible;
+mod waits;
 mod wipe;
 
 use std::{collections::HashMap, sync::Arc};
@@ -153,13 +154,16 @@ pub(crate) struct Inner {
     pub(crate) unhelped: receive::Hopeless<OwnedServerName>,
     /// Rooms whose memberships are being fetched, and word of those that are whole now.
     pub(crate) partial: partial::Partial,
-    /// Which policy server rooms have, by state.
-    pub(crate) policy_servers:
-        Cache<(RoomNid, StateRef), Option<Arc<chappe_rules::policy_server::PolicyServer>>>,
+    /// Which policy server rooms name, by state.
+    pub(crate) policy_servers: Cache<(RoomNid, StateRef), Option<policy_server::Named>>,
     /// What makes this server the policy server of rooms, if it is one.
     pub(crate) judge: Live<Option<serve::policy::Judge>>,
     /// What policy servers have signed that is not committed yet.
     pub(crate) policy_signatures: policy_server::Signatures,
+    /// Policy servers that did not answer of late: whoever is not waited for does not ask them.
+    pub(crate) silent_judges: waits::Waits<OwnedServerName>,
+    /// Closed accounts whose rooms could not all be left of late.
+    pub(crate) departing: waits::Waits<ruma::OwnedUserId>,
     /// What rooms tell of themselves, and by which state.
     pub(crate) summaries: Cache<RoomNid, (StateRef, Arc<Summary>)>,
     /// Rooms whose state was redacted, or shown again, of late, and when: of those it is worked out each time.
@@ -199,6 +203,8 @@ impl Rooms {
             policy_servers: Cache::new(10_000),
             judge,
             policy_signatures: policy_server::no_signatures(),
+            silent_judges: waits::Waits::default(),
+            departing: waits::Waits::default(),
             summaries: Cache::new(10_000),
             retold: Mutex::default(),
             lists: directory::Lists::default(),
