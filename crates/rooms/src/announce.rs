@@ -13,7 +13,7 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-use crate::{Actor, Error, PeerError, Result, Rooms};
+use crate::{Actor, Error, PeerError, Result, Rooms, waits::Waits};
 
 /// Rooms of one user that are told side by side.
 const OF_ONE: usize = 4;
@@ -21,6 +21,8 @@ const OF_ONE: usize = 4;
 const OF_ALL: usize = 16;
 /// Rooms of all users whose policy servers are asked side by side.
 const ASKING: usize = 4;
+/// How long rooms that cannot be told are tried again, in milliseconds.
+const INSISTED_MS: u64 = 24 * 60 * 60 * 1_000;
 /// What rooms show of a profile.
 const SHOWN: [&str; 2] = ["displayname", "avatar_url"];
 
@@ -30,11 +32,18 @@ pub(crate) struct Announcing {
     places: Semaphore,
     /// For rooms with a policy server, which may let them wait.
     asking: Semaphore,
+    /// Whose changes could not be told everywhere of late.
+    failing: Waits<OwnedUserId>,
 }
 
 impl Default for Announcing {
     fn default() -> Self {
-        Self { under_way: Mutex::default(), places: Semaphore::new(OF_ALL), asking: Semaphore::new(ASKING) }
+        Self {
+            under_way: Mutex::default(),
+            places: Semaphore::new(OF_ALL),
+            asking: Semaphore::new(ASKING),
+            failing: Waits::default(),
+        }
     }
 }
 
@@ -66,6 +75,11 @@ fn is_passing(error: &Error) -> bool {
 impl Rooms {
     /// Tells the rooms that a user is in of a changed name or picture: starts the work and answers at once.
     pub fn announce_profile(&self, user: OwnedUserId) {
+        self.0.announcing.failing.worked(&user);
+        self.begin_announcing(user);
+    }
+
+    fn begin_announcing(&self, user: OwnedUserId) {
         if !self.0.announcing.under_way.lock().insert(user.clone()) {
             // Whoever tells of an older change sees that there is a newer one.
             return;
@@ -78,16 +92,18 @@ impl Rooms {
                 tracing::warn!(%user, %error, "rooms were not told of a changed profile yet");
             } else if rooms.has_news(&user).await {
                 // It came after the last look.
-                rooms.announce_profile(user);
+                rooms.begin_announcing(user);
             }
         }));
     }
 
-    /// Goes on with changes of which not all rooms were told. Meant to be called when the server starts and every few
-    /// minutes.
+    /// Goes on with changes of which not all rooms were told, less and less often, and for a day. Meant to be called when
+    /// the server starts and every few minutes.
     pub async fn resume_announcements(&self) -> Result<()> {
         for user in self.0.accounts.unannounced().await? {
-            self.announce_profile(user);
+            if !self.0.announcing.failing.holds(&user, self.0.world.now()) {
+                self.begin_announcing(user);
+            }
         }
         Ok(())
     }
@@ -98,12 +114,21 @@ impl Rooms {
 
     async fn announce_all(&self, user: &UserId) -> Result<()> {
         while let Some(change) = self.0.accounts.profile_news(user).await? {
-            match self.tell_rooms(user, change).await? {
-                Told::Yes => self.0.accounts.announced(user, change).await?,
-                Told::Overtaken if self.0.world.is_stopping() => return Ok(()),
-                Told::Overtaken => {}
+            match self.tell_rooms(user, change).await {
+                Ok(Told::Yes) => self.0.accounts.announced(user, change).await?,
+                Ok(Told::Overtaken) if self.0.world.is_stopping() => return Ok(()),
+                Ok(Told::Overtaken) => {}
+                Err(error) => {
+                    let failing_ms = self.0.announcing.failing.failed(user.to_owned(), self.0.world.now());
+                    if failing_ms <= INSISTED_MS {
+                        return Err(error);
+                    }
+                    tracing::warn!(%user, %error, "some rooms are never told of a changed profile");
+                    self.0.accounts.announced(user, change).await?;
+                }
             }
         }
+        self.0.announcing.failing.worked(user);
         Ok(())
     }
 
@@ -154,6 +179,9 @@ impl Rooms {
         if self.is_overtaken(user, change).await? {
             return Ok(Told::Overtaken);
         }
+        if asks {
+            self.0.expect_policy_server(&room).await?;
+        }
         self.submit_member(&Actor::user(user), &room, user, content).await?;
         Ok(Told::Yes)
     }
@@ -187,17 +215,17 @@ impl Rooms {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::atomic::Ordering, time::Duration};
 
     use chappe_accounts::NewUser;
     use chappe_kv::{Db, Memory};
     use ruma::{OwnedRoomId, RoomId, UserId, serde::Base64, server_name, user_id};
     use serde_json::{Value, json};
 
-    use super::Told;
+    use super::{OF_ONE, Told};
     use crate::{
         Error, PeerError, Rooms,
-        tests::net::{Net, actor, room, state},
+        tests::net::{Net, actor, room, rooms_without_answer, state},
     };
 
     fn alice() -> &'static UserId {
@@ -297,6 +325,25 @@ mod tests {
         assert_eq!(name_in(&rooms, &ids[1]).await.as_deref(), Some("Alice"));
         assert_eq!(head_of(&rooms, &ids[0]).await, told, "who knows is not told again");
         assert!(rooms.0.accounts.unannounced().await.unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_server_that_never_answers_is_asked_less_and_less_and_given_up() {
+        let net = Net::default();
+        let rooms = server(&net, &Db::new(Memory::default()));
+        alice_in(&rooms, 0).await;
+        let asked = rooms_without_answer(&net, &rooms, alice().as_str(), 8).await;
+        call(&rooms, "Alice").await;
+        for _ in 0..27 * 12 {
+            rooms.resume_announcements().await.unwrap();
+            while !rooms.0.announcing.under_way.lock().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::advance(Duration::from_mins(5)).await;
+        }
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((5..20 * OF_ONE).contains(&asked), "{asked}");
+        assert_eq!(rooms.0.accounts.profile_news(alice()).await.unwrap(), None);
     }
 
     #[tokio::test(start_paused = true)]

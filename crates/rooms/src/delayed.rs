@@ -18,7 +18,7 @@ use crate::{
     Access, Actor, Draft, Error, Result, Rooms, Standing, Transaction,
     author::{Authored, canonical},
     desk::Desk,
-    send::{bypass_of, says_membership, transaction_key},
+    send::{says_membership, transaction_key},
     turn::{ATTEMPTS, Job},
 };
 
@@ -187,8 +187,7 @@ impl Rooms {
             ..Draft::message(TimelineEventType::from(delayed.kind), content)
         };
         self.complete(&actor, &delayed.room, &mut draft).await?;
-        let bypass = bypass_of(&actor);
-        let job = Job { sender: actor.user, bypass, draft, txn: None, delayed: Some(id.to_owned()) };
+        let job = Job { delayed: Some(id.to_owned()), ..Job::new(&actor, draft) };
         self.submit(&delayed.room, job).await
     }
 

@@ -405,6 +405,14 @@ impl<'s> Desk<'s> {
         Ok(self.reader.gaps(self.nid).await?.iter().any(|gap| gap.missing.iter().any(|id| id == event)))
     }
 
+    /// Whether an event is redacted as this transaction leaves it.
+    pub(crate) async fn is_redacted(&self, num: EventNum) -> Result<bool> {
+        if self.redacted.contains(&num) || self.fresh.contains_key(&num) {
+            return Ok(self.redacted.contains(&num));
+        }
+        Ok(self.reader.event_meta(self.nid, num).await?.redacted_by.some().is_some())
+    }
+
     /// Tells the log, and the outboxes of the servers it has to be sent to. `servers` were in the room before it.
     pub(crate) async fn announce(
         &mut self,

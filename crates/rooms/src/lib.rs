@@ -46,6 +46,7 @@ mod thread_subscriptions;
 mod turn;
 mod upgrade;
 mod visible;
+mod waits;
 mod wipe;
 
 use std::{collections::HashMap, sync::Arc};
@@ -56,7 +57,7 @@ use chappe_store::{RoomNid, StateChange, StateRef, Store};
 use chappe_world::{Live, World};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, ServerName};
 
 pub use self::{
     actor::{Actor, Standing, Transaction},
@@ -148,16 +149,21 @@ pub(crate) struct Inner {
     /// Servers with joined users at a committed version of a room's state.
     pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
     /// Events that could not be completed: not tried again for a while.
-    pub(crate) hopeless: receive::Hopeless,
+    pub(crate) hopeless: receive::Hopeless<OwnedEventId>,
+    /// Servers that could not be reached when events of theirs rested on missing ones, and for which nobody else had these.
+    pub(crate) unhelped: receive::Hopeless<OwnedServerName>,
     /// Rooms whose memberships are being fetched, and word of those that are whole now.
     pub(crate) partial: partial::Partial,
-    /// Which policy server rooms have, by state.
-    pub(crate) policy_servers:
-        Cache<(RoomNid, StateRef), Option<Arc<chappe_rules::policy_server::PolicyServer>>>,
+    /// Which policy server rooms name, by state.
+    pub(crate) policy_servers: Cache<(RoomNid, StateRef), Option<policy_server::Named>>,
     /// What makes this server the policy server of rooms, if it is one.
     pub(crate) judge: Live<Option<serve::policy::Judge>>,
     /// What policy servers have signed that is not committed yet.
     pub(crate) policy_signatures: policy_server::Signatures,
+    /// Policy servers that did not answer of late: whoever is not waited for does not ask them.
+    pub(crate) silent_judges: waits::Waits<OwnedServerName>,
+    /// Closed accounts whose rooms could not all be left of late.
+    pub(crate) departing: waits::Waits<ruma::OwnedUserId>,
     /// What rooms tell of themselves, and by which state.
     pub(crate) summaries: Cache<RoomNid, (StateRef, Arc<Summary>)>,
     /// Rooms whose state was redacted, or shown again, of late, and when: of those it is worked out each time.
@@ -175,8 +181,6 @@ impl Rooms {
     pub fn new(deps: Deps, config: Config) -> Self {
         let judge = Live::new(serve::policy::Judge::of(&config, &deps.key));
         let Deps { store, accounts, world, server, key, weak_keys, peers, services } = deps;
-        let (turns, servers, hopeless) =
-            (turn::Turns::default(), Cache::new(10_000), receive::Hopeless::default());
         let inner = Inner {
             store,
             accounts,
@@ -187,17 +191,20 @@ impl Rooms {
             peers,
             services,
             config: Live::new(config),
-            turns,
+            turns: turn::Turns::default(),
             delayed: tokio::sync::Notify::new(),
             shut: tokio::sync::Notify::new(),
             crowded: oversight::heads::Crowded::default(),
             resolved: Cache::new(1_000),
-            servers,
-            hopeless,
+            servers: Cache::new(10_000),
+            hopeless: receive::Hopeless::default(),
+            unhelped: receive::Hopeless::default(),
             partial: partial::Partial::default(),
             policy_servers: Cache::new(10_000),
             judge,
             policy_signatures: policy_server::no_signatures(),
+            silent_judges: waits::Waits::default(),
+            departing: waits::Waits::default(),
             summaries: Cache::new(10_000),
             retold: Mutex::default(),
             lists: directory::Lists::default(),

@@ -15,13 +15,7 @@ use ruma::{OwnedServerName, RoomId, UserId};
 use serde_json::{Map, Value, json};
 
 pub use self::address::AddressInvite;
-use crate::{
-    Actor, Draft, Error, Result, Rooms,
-    desk::Desk,
-    oversight,
-    send::{bypass_of, not_in_room},
-    turn::Job,
-};
+use crate::{Actor, Draft, Error, Result, Rooms, desk::Desk, oversight, send::not_in_room, turn::Job};
 
 /// Servers to ask when this server is not in the room.
 pub type Via = Vec<OwnedServerName>;
@@ -160,10 +154,7 @@ impl Rooms {
         target: &UserId,
         content: Map<String, Value>,
     ) -> Result<()> {
-        let draft = Draft::member(target, content);
-        let job =
-            Job { sender: actor.user.clone(), bypass: bypass_of(actor), draft, txn: None, delayed: None };
-        self.submit(room, job).await.map(drop)
+        self.submit(room, Job::new(actor, Draft::member(target, content))).await.map(drop)
     }
 
     /// Leaves, rejects an invite or takes back a knock. [`Error::NoticeRoom`] for an invite of the server's own.

@@ -1,6 +1,10 @@
 //! Rooms that were joined without their members: the members are fetched behind, from whoever has them, again and again.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use chappe_store::{Membership, Tx, partial::PartialRoom};
 use parking_lot::Mutex;
@@ -24,10 +28,17 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 /// Rooms whose members are being fetched.
 #[derive(Default)]
 pub(crate) struct Partial {
-    /// Those that a task works on.
-    under_way: Mutex<HashSet<OwnedRoomId>>,
+    /// Those that a task works on, each with the word that somebody waits for it.
+    under_way: Mutex<HashMap<OwnedRoomId, Arc<Notify>>>,
     /// Word that some room is whole now.
     whole: Notify,
+}
+
+impl Partial {
+    /// Tells those who wait that a room is whole, or given up.
+    pub(crate) fn some_room_is_whole(&self) {
+        self.whole.notify_waiters();
+    }
 }
 
 impl Rooms {
@@ -47,26 +58,47 @@ impl Rooms {
 
     /// Fetches the members of a room in the background, if it lacks them.
     pub(crate) fn complete_soon(&self, room: &RoomId) {
-        if !self.0.partial.under_way.lock().insert(room.to_owned()) {
-            return;
-        }
+        let wanted = Arc::new(Notify::new());
+        match self.0.partial.under_way.lock().entry(room.to_owned()) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(entry) => entry.insert(wanted.clone()),
+        };
         let (rooms, room) = (self.clone(), room.to_owned());
         drop(self.0.world.spawn("members of a room", async move {
-            rooms.fetch_members(&room).await;
+            rooms.fetch_members(&room, &wanted).await;
             rooms.0.partial.under_way.lock().remove(&room);
+            // It may have come in anew after the last look.
+            rooms.complete_if_partial(&room).await;
         }));
     }
 
-    async fn fetch_members(&self, room: &RoomId) {
+    /// The same if the room is here and is known to lack them.
+    pub(crate) async fn complete_if_partial(&self, room: &RoomId) {
+        let is_partial = Desk::open(&self.0, room).await.is_ok_and(|desk| desk.head.partial);
+        if is_partial && !self.0.world.is_stopping() {
+            self.complete_soon(room);
+        }
+    }
+
+    /// The same without long pauses: somebody waits for them.
+    fn complete_now(&self, room: &RoomId) {
+        self.complete_soon(room);
+        if let Some(wanted) = self.0.partial.under_way.lock().get(room) {
+            wanted.notify_one();
+        }
+    }
+
+    async fn fetch_members(&self, room: &RoomId, wanted: &Notify) {
         let world = &self.0.world;
         let mut pause = FIRST_PAUSE;
         while !world.is_stopping() {
             match self.0.try_complete(room).await {
-                Ok(()) => return self.0.partial.whole.notify_waiters(),
+                Ok(()) | Err(Error::NotFound("room")) => return,
                 Err(error) => tracing::info!(%room, %error, "the members of the room could not be fetched"),
             }
             tokio::select! {
                 () = world.sleep(pause) => {}
+                () = async { world.sleep(FIRST_PAUSE).await; wanted.notified().await } => {}
                 () = world.stopping() => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -81,6 +113,7 @@ impl Rooms {
             return Ok((view, access));
         }
         drop(view);
+        self.complete_now(room);
         let limit = Duration::from_secs(self.config().join_timeout_seconds);
         let whole = self.0.world.timeout(limit, self.0.until_whole(room)).await;
         whole.unwrap_or(Err(Error::Unreachable))?;
@@ -136,6 +169,7 @@ impl Inner {
         }
         if result.is_ok() {
             self.make_whole(room, &partial).await?;
+            self.partial.some_room_is_whole();
             return self.finish(room).await;
         }
         if Desk::open(self, room).await?.is_here().await? {
@@ -188,6 +222,7 @@ impl Inner {
         let known = (desk.nid, desk.state.current());
         self.store.commit(desk.seal()).await?;
         self.servers.remove(&known);
+        self.partial.some_room_is_whole();
         Ok(())
     }
 

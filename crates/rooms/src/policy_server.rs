@@ -11,9 +11,9 @@ use chappe_rules::{
     Pdu,
     policy_server::{PolicyServer, judges, state_key},
 };
-use chappe_store::state::StateKey;
+use chappe_store::{EventNum, state::StateKey};
 use quick_cache::sync::Cache;
-use ruma::{OwnedEventId, room_version_rules::RoomVersionRules};
+use ruma::{OwnedEventId, RoomId, room_version_rules::RoomVersionRules};
 
 use crate::{
     Error, Inner, PeerError, Result,
@@ -26,6 +26,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Signatures remembered between asking and committing.
 const REMEMBERED: usize = 1_000;
+
+/// The event with which a room names a policy server, and what it says.
+pub(crate) type Named = (EventNum, Arc<PolicyServer>);
 
 /// Signatures of policy servers by event: asked for, not committed yet.
 pub(crate) type Signatures = Cache<OwnedEventId, Arc<str>>;
@@ -49,9 +52,9 @@ impl Desk<'_> {
         if !judges(pdu.kind(), pdu.state_key()) {
             return Ok(pdu);
         }
-        let (kind, key) = state_key();
-        let Some(by) = held.get(&kind, &key).as_ref().and_then(PolicyServer::of) else { return Ok(pdu) };
-        if !self.servers().await?.iter().any(|server| server == by.via()) {
+        let Some((num, event)) = held.0.get(&state_key()) else { return Ok(pdu) };
+        let Some(by) = PolicyServer::of(event) else { return Ok(pdu) };
+        if self.is_redacted(*num).await? || !self.servers().await?.iter().any(|server| server == by.via()) {
             return Ok(pdu);
         }
         let known = self.inner.policy_signatures.get(pdu.event_id());
@@ -81,18 +84,27 @@ impl Desk<'_> {
         if !self.may_have_policy_server() {
             return Ok(None);
         }
+        // The name may be redacted though the state stays as it is.
+        match self.named_policy_server().await? {
+            Some((num, by)) if !self.is_redacted(num).await? => Ok(Some(by)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn named_policy_server(&self) -> Result<Option<Named>> {
         let at = (self.nid, self.head.state);
         if let Some(known) = self.inner.policy_servers.get(&at) {
             return Ok(known);
         }
-        let (kind, key) = state_key();
-        let mut found = self.current(kind, &key).await?.as_ref().and_then(PolicyServer::of);
-        if let Some(by) = &found
+        let key = state_key();
+        let held = self.held(std::slice::from_ref(&key)).await?;
+        let named = held.0.get(&key).and_then(|(num, event)| Some((*num, PolicyServer::of(event)?)));
+        let mut found = named.map(|(num, by)| (num, Arc::new(by)));
+        if let Some((_, by)) = &found
             && !self.servers().await?.iter().any(|server| server == by.via())
         {
             found = None;
         }
-        let found = found.map(Arc::new);
         self.inner.policy_servers.insert(at, found.clone());
         Ok(found)
     }
@@ -103,6 +115,11 @@ impl Inner {
     pub(crate) async fn ask_policy_server(&self, event: &Unasked) -> Result<()> {
         let Unasked { by, rules, pdu } = event;
         let signature = self.policy_signature(by, (*rules, pdu), Purpose::Sending).await;
+        if matches!(signature, Err(PeerError::Unreachable(_))) {
+            self.silent_judges.failed(by.via().to_owned(), self.world.now());
+        } else {
+            self.silent_judges.worked(by.via());
+        }
         let signature = signature.map_err(Error::PolicyServer)?;
         if by.countersigned(rules, pdu, &signature).is_none() {
             let why = "the policy server signs with another key than the room says".to_owned();
@@ -128,6 +145,18 @@ impl Inner {
             Err(error) => complete.unwanted = Some(format!("not signed by the policy server: {error}")),
         }
         complete
+    }
+
+    /// For what nobody waits for: [`Error::PolicyServer`] if the policy server of the room did not answer of late. Asking
+    /// it would take long and most likely be in vain.
+    pub(crate) async fn expect_policy_server(&self, room: &RoomId) -> Result<()> {
+        let Ok(desk) = Desk::open(self, room).await else { return Ok(()) };
+        match desk.policy_server().await? {
+            Some(by) if self.silent_judges.holds(by.via(), self.world.now()) => {
+                Err(Error::PolicyServer(PeerError::Unreachable(by.via().to_owned())))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn policy_signature(

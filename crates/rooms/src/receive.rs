@@ -16,10 +16,10 @@ mod resolve;
 mod together;
 mod turn_back;
 
-use std::collections::HashMap;
+use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
 use parking_lot::Mutex;
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -62,25 +62,36 @@ pub(crate) const MANY_STATES: usize = 20;
 
 /// For how long an event that could not be completed is not tried again, in milliseconds.
 const HOPELESS_MS: u64 = 10 * 60 * 1_000;
-/// How many such events are remembered.
+/// For how long nobody else is asked about a server's gaps once that was in vain, in milliseconds.
+const UNHELPED_MS: u64 = 60 * 1_000;
+/// How many of either are remembered.
 const HOPELESS_MOST: usize = 10_000;
 
-/// Events that could not be completed: not tried again for a while.
-#[derive(Debug, Default)]
-pub(crate) struct Hopeless(Mutex<HashMap<OwnedEventId, u64>>);
+/// What was tried in vain and is not tried again for a while.
+#[derive(Debug)]
+pub(crate) struct Hopeless<T>(Mutex<HashMap<T, u64>>);
 
-impl Hopeless {
-    fn holds(&self, event: &EventId, now: u64) -> bool {
-        self.0.lock().get(event).is_some_and(|until| *until > now)
+impl<T> Default for Hopeless<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Eq + Hash> Hopeless<T> {
+    fn holds<Q: Eq + Hash + ?Sized>(&self, what: &Q, now: u64) -> bool
+    where
+        T: Borrow<Q>,
+    {
+        self.0.lock().get(what).is_some_and(|until| *until > now)
     }
 
-    fn add(&self, event: &EventId, now: u64) {
+    fn add(&self, what: T, (now, for_ms): (u64, u64)) {
         let mut known = self.0.lock();
         if known.len() >= HOPELESS_MOST {
             known.retain(|_, until| *until > now);
         }
         if known.len() < HOPELESS_MOST {
-            known.insert(event.to_owned(), now + HOPELESS_MS);
+            known.insert(what, now + for_ms);
         }
     }
 }
@@ -178,7 +189,7 @@ impl Inner {
             Err(error) => {
                 // A server that is down may be up again next time.
                 if matches!(error, Error::HostilePeer(_)) {
-                    self.hopeless.add(&event_id, now);
+                    self.hopeless.add(event_id, (now, HOPELESS_MS));
                 }
                 Err(error)
             }

@@ -35,14 +35,17 @@ impl Rooms {
         let limit = std::time::Duration::from_secs(self.config().join_timeout_seconds);
         let (rooms, actor, room) = (self.clone(), actor.clone(), room.to_owned());
         // Goes on when the client hangs up: half a join would have to be done again.
-        let work = async move {
-            let servers = rooms.candidates(&actor.user, &room, via).await?;
-            servers.ask(|server| rooms.0.join_through(server, &actor.user, &room, &content)).await?;
-            rooms.complete_soon(&room);
-            Ok(())
+        let bounded = async move {
+            let work = async {
+                let servers = rooms.candidates(&actor.user, &room, via).await?;
+                servers.ask(|server| rooms.0.join_through(server, &actor.user, &room, &content)).await?;
+                rooms.look_at_guest(&actor, &room).await
+            };
+            let done = Box::pin(rooms.0.world.timeout(limit, work)).await;
+            // Also where the time was up just when the room had come in.
+            rooms.complete_if_partial(&room).await;
+            done
         };
-        let world = self.0.world.clone();
-        let bounded = async move { Box::pin(world.timeout(limit, work)).await };
         self.0.world.spawn("remote join", bounded).await.ok().flatten().unwrap_or(Err(Error::Unreachable))
     }
 

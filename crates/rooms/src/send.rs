@@ -47,8 +47,7 @@ impl Rooms {
         if let Some(same) = self.unchanged(actor, room, &draft).await? {
             return Ok(same);
         }
-        let job = Job { sender: actor.user.clone(), bypass: bypass_of(actor), draft, txn, delayed: None };
-        self.submit(room, job).await
+        self.submit(room, Job { txn, ..Job::new(actor, draft) }).await
     }
 
     /// Judges a draft by what is outside its room, and puts into it what is the server's to say.

@@ -14,10 +14,10 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, R
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
 
 use crate::{
-    Draft, Error, Inner, Result, Rooms,
+    Actor, Draft, Error, Inner, Result, Rooms, Standing,
     author::By,
     desk::Desk,
-    send::{not_in_room, says_membership},
+    send::{bypass_of, not_in_room, says_membership},
 };
 
 /// How often an operation is tried again when another writer was first.
@@ -37,9 +37,16 @@ pub(crate) struct Job {
     pub(crate) txn: Option<TransactionKey>,
     /// The delayed event that this was until now.
     pub(crate) delayed: Option<String>,
+    /// Whether the sender is a guest.
+    pub(crate) is_guest: bool,
 }
 
 impl Job {
+    pub(crate) fn new(actor: &Actor, draft: Draft) -> Self {
+        let (sender, is_guest) = (actor.user.clone(), actor.standing == Standing::Guest);
+        Self { sender, bypass: bypass_of(actor), draft, txn: None, delayed: None, is_guest }
+    }
+
     /// Whether the sender leaves.
     fn is_farewell(&self) -> bool {
         says_membership(&self.draft, "leave") && self.draft.state_key.as_deref() == Some(self.sender.as_str())
@@ -267,6 +274,9 @@ impl Desk<'_> {
         };
         self.check_effects(&job.sender, &job.draft).await?;
         let by = By { sender: &job.sender, bypass: job.bypass, door: Door::Local };
+        if job.is_guest && says_membership(&job.draft, "join") {
+            self.admit_guest(&job.sender).await?;
+        }
         if job.is_farewell() {
             self.hand_over(&job.sender).await?;
         }

@@ -194,6 +194,17 @@ impl Tx {
         self.replace_delayed(id, old, &Delayed { end: Some(end), ..old.clone() }).delete_due(id, old)
     }
 
+    /// Removes an event that waits. Conflict if it has changed by then.
+    pub fn drop_delayed(&mut self, id: &str, old: &Delayed) -> &mut Self {
+        if let Some(hash) = &old.transaction {
+            self.delete::<DelayedTransactions>(hash);
+        }
+        let key = id.to_owned();
+        self.expect::<DelayedEvents>(&key, Some(&Json(old.clone()))).delete::<DelayedEvents>(&key);
+        self.add::<DelayedCounts>(&old.user, -1);
+        self.delete_due(id, old)
+    }
+
     /// Forgets delayed events that ended before `before` (milliseconds since the Unix epoch), `limit` at most. Gives how
     /// many.
     pub async fn forget_delayed(

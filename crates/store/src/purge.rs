@@ -80,8 +80,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Removes what a user of this server keeps of a room: account data, and which threads they follow; up to `limit` of
-    /// each. Conflict if some of it was changed by then.
+    /// Removes what a user of this server keeps of a room: account data, which threads they follow, up to `limit` of each,
+    /// and what they have waiting to be sent there. Conflict if some of it was changed by then.
     pub async fn drop_own(
         &mut self,
         reader: &Reader<'_>,
@@ -101,6 +101,11 @@ impl Tx {
             let change = (user.clone(), at.position.0, (nid, key.2.clone()));
             self.expect::<ThreadSubscriptions>(&key, Some(&at)).delete::<ThreadSubscriptions>(&key);
             self.delete::<ThreadSubscriptionOrder>(&change).add::<ThreadSubscriptionCounts>(&user, -1);
+        }
+        for (id, delayed) in reader.delayed_of(&user).await? {
+            if delayed.room == *room {
+                self.drop_delayed(&id, &delayed);
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId, events::StateEventType}
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Actor, Draft, Error, Result, Rooms, Standing, View,
+    Actor, Draft, Error, Result, Rooms, Standing,
     author::By,
     desk::{Desk, membership_of},
     turn::ATTEMPTS,
@@ -50,6 +50,21 @@ impl Rooms {
             None => self.remote_summary(room, via).await.is_ok_and(|summary| summary.room.guest_can_join),
         };
         if lets_in { Ok(()) } else { Err(Error::NoGuests) }
+    }
+
+    /// Looks again at a guest who has come in through another server: the room may have shut guests out meanwhile.
+    pub(crate) async fn look_at_guest(&self, actor: &Actor, room: &RoomId) -> Result<()> {
+        if actor.standing != Standing::Guest {
+            return Ok(());
+        }
+        let desk = Desk::open(&self.0, room).await?;
+        if desk.shuts_guests_out().await? {
+            let mut tx = Tx::new();
+            tx.put::<ShutRooms>(&desk.nid, &self.0.world.now());
+            self.0.store.commit(tx).await?;
+            self.0.shut.notify_one();
+        }
+        Ok(())
     }
 
     /// Has guests leave the rooms that shut them out, until the server stops. One task of a server runs this.
@@ -114,13 +129,11 @@ impl Rooms {
     }
 
     async fn try_to_dismiss(&self, room: &RoomId, guests: &[OwnedUserId]) -> Result<()> {
+        let mut desk = Desk::open(&self.0, room).await?;
         // Looked at again in the room's turn.
-        let Some(view) = self.resident_view(room).await? else { return Ok(()) };
-        if !view.shuts_guests_out().await? {
+        if !desk.is_here().await? || !desk.shuts_guests_out().await? {
             return Ok(());
         }
-        drop(view);
-        let mut desk = Desk::open(&self.0, room).await?;
         let (mut done, before) = (Ok(()), desk.head.next_event);
         for guest in guests {
             match desk.dismiss(guest).await {
@@ -138,7 +151,7 @@ impl Rooms {
     async fn guests_shut_out(&self, room: &RoomId) -> Result<Vec<OwnedUserId>> {
         let mut guests = Vec::new();
         let Some(view) = self.resident_view(room).await? else { return Ok(guests) };
-        if !view.shuts_guests_out().await? {
+        if !Desk::open(&self.0, room).await?.shuts_guests_out().await? {
             return Ok(guests);
         }
         let mut page = view.reader.some_members(view.nid, Membership::Join, PAGE).await?;
@@ -152,19 +165,31 @@ impl Rooms {
     }
 }
 
-impl View<'_> {
+impl Desk<'_> {
     /// Whether guests have to go. What was redacted lets nobody in.
     async fn shuts_guests_out(&self) -> Result<bool> {
-        let access = self.current(StateEventType::RoomGuestAccess, "").await?;
-        Ok(!access.is_some_and(|event| lets_in(&event.pdu)))
+        let key = (StateEventType::RoomGuestAccess, String::new());
+        let held = self.held(std::slice::from_ref(&key)).await?;
+        let Some((num, _)) = held.0.get(&key).filter(|(_, access)| lets_in(access)) else { return Ok(true) };
+        self.is_redacted(*num).await
     }
-}
 
-impl Desk<'_> {
+    async fn is_joined(&self, user: &UserId) -> Result<bool> {
+        let member = self.current(StateEventType::RoomMember, user.as_str()).await?;
+        Ok(member.is_some_and(|member| membership_of(&member) == Membership::Join))
+    }
+
+    /// Refuses a guest who is about to enter: the room was open a moment ago.
+    pub(crate) async fn admit_guest(&self, guest: &UserId) -> Result<()> {
+        if self.shuts_guests_out().await? && !self.is_joined(guest).await? {
+            return Err(Error::NoGuests);
+        }
+        Ok(())
+    }
+
     /// Has a guest leave who is still there. The room's policy server is not asked: it has seen what shuts the guest out.
     async fn dismiss(&mut self, guest: &UserId) -> Result<()> {
-        let member = self.current(StateEventType::RoomMember, guest.as_str()).await?;
-        if member.is_none_or(|member| membership_of(&member) != Membership::Join) {
+        if !self.is_joined(guest).await? {
             return Ok(());
         }
         self.hand_over(guest).await?;
@@ -204,5 +229,82 @@ impl Desk<'_> {
     fn shut_guests_out(&mut self) {
         self.tx.put::<ShutRooms>(&self.nid, &self.inner.world.now());
         self.inner.shut.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_accounts::{NewUser, UserKind};
+    use chappe_kv::{Db, Memory};
+    use ruma::{OwnedRoomId, RoomId, server_name};
+    use serde_json::{Map, Value, json};
+
+    use crate::{
+        Actor, Error, Result, Rooms, Standing, Via,
+        tests::net::{Net, actor, room, state},
+    };
+
+    const ALICE: &str = "@alice:a.example";
+
+    async fn set_access(a: &Rooms, id: &RoomId, what: &str) {
+        let draft = state("m.room.guest_access", "", &json!({ "guest_access": what }));
+        a.send(&actor(ALICE), id, draft, None).await.unwrap();
+    }
+
+    async fn open_room(a: &Rooms) -> OwnedRoomId {
+        let id = room(a, ALICE, json!({ "preset": "public_chat" })).await;
+        set_access(a, &id, "can_join").await;
+        id
+    }
+
+    /// A guest with an account.
+    async fn guest_of(rooms: &Rooms) -> Actor {
+        let new = NewUser { localpart: Some("gus".to_owned()), kind: UserKind::Guest, ..NewUser::default() };
+        rooms.0.accounts.create_user(new).await.unwrap();
+        Actor { standing: Standing::Guest, ..actor(&format!("@gus:{}", rooms.server())) }
+    }
+
+    /// What follows once a guest was admitted.
+    async fn enter(rooms: &Rooms, guest: &Actor, id: &RoomId, via: Via) -> Result<()> {
+        let content = Map::from_iter([("membership".to_owned(), json!("join"))]);
+        let at = rooms.standpoint(&guest.user, id).await?;
+        rooms.enter(guest, id, via, content, &at).await
+    }
+
+    async fn membership_of(rooms: &Rooms, guest: &Actor, id: &RoomId) -> Value {
+        let view = rooms.view(id).await.unwrap();
+        let event = view.current("m.room.member".into(), guest.user.as_str()).await.unwrap();
+        event.map_or(Value::Null, |event| event.pdu.content_as::<Value>().unwrap()["membership"].clone())
+    }
+
+    #[tokio::test]
+    async fn who_was_admitted_a_moment_ago_does_not_enter_a_room_that_has_closed() {
+        let a = Net::default().server_on("a.example", 1, Db::new(Memory::default()));
+        let (id, guest) = (open_room(&a).await, guest_of(&a).await);
+        a.admit_guest(&guest, &id, &[]).await.unwrap();
+        set_access(&a, &id, "forbidden").await;
+        a.dismiss_guests().await.unwrap();
+        let entered = enter(&a, &guest, &id, Vec::new()).await;
+        assert!(matches!(entered, Err(Error::NoGuests)), "{entered:?}");
+        set_access(&a, &id, "can_join").await;
+        enter(&a, &guest, &id, Vec::new()).await.unwrap();
+        assert_eq!(membership_of(&a, &guest, &id).await, "join");
+    }
+
+    #[tokio::test]
+    async fn who_comes_in_through_another_server_as_the_room_closes_leaves_again() {
+        let net = Net::default();
+        let server = |name: &str, seed: u8| net.server_on(name, seed, Db::new(Memory::default()));
+        let (a, b) = (server("a.example", 1), server("b.example", 2));
+        let (id, guest) = (open_room(&a).await, guest_of(&b).await);
+        let via = vec![server_name!("a.example").to_owned()];
+        b.admit_guest(&guest, &id, &via).await.unwrap();
+        set_access(&a, &id, "forbidden").await;
+        enter(&b, &guest, &id, via).await.unwrap();
+        b.dismiss_guests().await.unwrap();
+        net.deliver().await;
+        for rooms in [&a, &b] {
+            assert_eq!(membership_of(rooms, &guest, &id).await, "leave");
+        }
     }
 }

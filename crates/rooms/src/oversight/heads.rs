@@ -140,7 +140,7 @@ impl Rooms {
         let (world, crowded) = (&self.0.world, &self.0.crowded);
         while !world.is_stopping() {
             match crowded.take(world.now()) {
-                Ok(room) => match world.timeout(PATIENCE, Box::pin(self.bring_together(&room, MANY))).await {
+                Ok(room) => match world.timeout(PATIENCE, Box::pin(self.relieve(&room))).await {
                     Some(Ok(_)) => {}
                     Some(Err(error)) => tracing::debug!(%room, %error, "the heads stay as they are"),
                     None => tracing::info!(%room, "the heads could not be brought together in time"),
@@ -155,6 +155,11 @@ impl Rooms {
                 }
             }
         }
+    }
+
+    async fn relieve(&self, room: &RoomId) -> Result<usize> {
+        self.0.expect_policy_server(room).await?;
+        self.bring_together(room, MANY).await
     }
 
     async fn say_nothing(&self, room: &RoomId) -> Result<()> {

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use chappe_rules::Pdu;
 use chappe_store::{
     Direction, EventNum, Keeping, LogEntry, Membership, Removed, RoomHead, RoomNid, StateRef, Tx,
+    accounts::Users,
+    accounts_data::AccountData,
     events::EventPdus,
     media::MediaUses,
     members::{Forgotten, RemoteRooms, UserRooms},
@@ -106,6 +108,22 @@ impl Rooms {
         }
     }
 
+    /// The same of all users: also who was never in the room may have something of it.
+    async fn drop_all_own(&self, room: &RoomId, nid: RoomNid) -> Result<()> {
+        let mut page = self.0.store.read().scan::<Users>(&(), Direction::Forward, USERS).await?;
+        while let Some((last, _)) = page.last().cloned() {
+            for (user, _) in page {
+                let own = (user.clone(), room.to_string());
+                if !self.0.store.read().scan::<AccountData>(&own, Direction::Forward, 1).await?.is_empty() {
+                    self.drop_own(&user, room, nid).await?;
+                }
+            }
+            let rest = self.0.store.read().scan_from::<Users>(&(), &last, USERS + 1).await?;
+            page = rest.into_iter().skip(1).collect();
+        }
+        Ok(())
+    }
+
     /// From here on nobody finds the room any more.
     async fn uproot(&self, room: &RoomId, nid: RoomNid, force: Force) -> Result<()> {
         // Whoever enters or is invited does so in a turn.
@@ -158,6 +176,10 @@ impl Rooms {
             return Err(Error::BadState("this room is in use".to_owned()));
         }
         while !self.drop_events(nid).await?.ids.is_empty() {}
+        let doomed = self.0.store.read().get::<DoomedRooms>(&room.to_owned()).await? == Some(nid);
+        if doomed {
+            self.drop_all_own(room, nid).await?;
+        }
         loop {
             let mut tx = Tx::new();
             if tx.drop_sticky(&self.0.store.read(), nid, EVENTS).await? == 0 {
@@ -167,7 +189,7 @@ impl Rooms {
         }
         let mut tx = Tx::new();
         tx.sweep_room(nid);
-        if self.0.store.read().get::<DoomedRooms>(&room.to_owned()).await? == Some(nid) {
+        if doomed {
             tx.delete::<DoomedRooms>(&room.to_owned());
         }
         self.0.store.commit(tx).await?;

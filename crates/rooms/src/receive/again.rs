@@ -36,8 +36,8 @@ struct Again<'i> {
     after: HashMap<EventNum, StateRef>,
     /// How many of them this commit has.
     here: usize,
-    /// Users of this server whose joins the access rules refuse after all.
-    refused: BTreeSet<OwnedUserId>,
+    /// Joins of users of this server that the access rules refuse after all.
+    refused: BTreeMap<EventNum, OwnedUserId>,
 }
 
 impl Inner {
@@ -56,7 +56,7 @@ impl Inner {
         let believed: BTreeSet<OwnedServerName> = desk.servers().await?.into_iter().collect();
         let events = desk.since_join(partial.join()).await?;
         let mut again =
-            Again { inner: self, room, desk, after: HashMap::new(), here: 0, refused: BTreeSet::new() };
+            Again { inner: self, room, desk, after: HashMap::new(), here: 0, refused: BTreeMap::new() };
         for num in &events {
             again.judge(*num, partial).await?;
         }
@@ -104,11 +104,11 @@ impl Inner {
         (room, partial): (&RoomId, &PartialRoom),
         events: &[EventNum],
         believed: &BTreeSet<OwnedServerName>,
-        refused: &BTreeSet<OwnedUserId>,
+        refused: &BTreeMap<EventNum, OwnedUserId>,
     ) -> Result<()> {
         loop {
             let mut desk = Desk::open(self, room).await?;
-            desk.find_heads(events).await?;
+            desk.find_heads(events, refused).await?;
             let metas = desk.reader.event_metas(desk.nid, &desk.head.extremities).await?;
             let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).collect();
             let changes = desk.changes_to_states(&refs.into_iter().collect::<Vec<_>>()).await?;
@@ -165,7 +165,7 @@ impl Again<'_> {
             _ => Status::Accepted,
         };
         if refused {
-            self.refused.extend(self.inner.own_user_let_in(&pdu));
+            self.refused.extend(self.inner.own_user_let_in(&pdu).map(|user| (num, user)));
         } else if status == Status::SoftFailed {
             self.desk.tx.put::<LateEvents>(&(self.desk.nid, num), &());
         }
@@ -292,15 +292,22 @@ impl Desk<'_> {
         self.index(pdu, num, &new).await
     }
 
-    /// The heads after some events were judged again: those that no accepted event rests on.
-    async fn find_heads(&mut self, events: &[EventNum]) -> Result<()> {
+    /// The heads after some events were judged again: those that no accepted event rests on. A `refused` join counts as
+    /// accepted here: elsewhere it is, and only a leave that rests on it is one there.
+    async fn find_heads(
+        &mut self,
+        events: &[EventNum],
+        refused: &BTreeMap<EventNum, OwnedUserId>,
+    ) -> Result<()> {
         let mut candidates: BTreeSet<EventNum> = events.iter().copied().collect();
         let old: BTreeSet<EventNum> = self.head.extremities.iter().copied().collect();
         candidates.extend(&old);
         let nums: Vec<EventNum> = candidates.into_iter().collect();
         let metas = self.reader.event_metas(self.nid, &nums).await?;
-        let accepted: Vec<(EventNum, EventMeta)> =
-            nums.into_iter().zip(metas).filter(|(_, meta)| meta.status == Status::Accepted).collect();
+        let counts = |(num, meta): &(EventNum, EventMeta)| {
+            meta.status == Status::Accepted || refused.contains_key(num)
+        };
+        let accepted: Vec<(EventNum, EventMeta)> = nums.into_iter().zip(metas).filter(counts).collect();
         self.head.extremities = accepted.iter().map(|(num, _)| *num).collect();
         let prev: Vec<EventNum> = accepted.into_iter().flat_map(|(_, meta)| meta.prev).collect();
         self.cover_heads(&prev).await?;
@@ -316,6 +323,8 @@ impl Desk<'_> {
                 heads.push(num);
             }
         }
+        // A new event names the last of them where they are too many.
+        heads.sort_by_key(|num| refused.contains_key(num));
         // Not even the join is allowed: there is nothing else to go on from.
         self.head.extremities = if heads.is_empty() { old.into_iter().collect() } else { heads };
         Ok(())

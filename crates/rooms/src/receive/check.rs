@@ -37,18 +37,23 @@ impl Checked {
 
     /// An event that one of the handshakes has checked by the same function, [`Inner::check_all`].
     pub(crate) fn from_handshake(origin: &ServerName, proven: Proven) -> Self {
-        let pdu = proven.0;
+        let pdu = proven.0.into_pdu();
         Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu }
     }
 }
 
 /// An event with right signatures, from whomever. Only [`Inner::check_all`] makes one.
 #[derive(Clone, Debug)]
-pub(crate) struct Proven(Pdu);
+pub(crate) struct Proven(check::Checked);
 
 impl Proven {
     pub(crate) fn pdu(&self) -> &Pdu {
-        &self.0
+        self.0.pdu()
+    }
+
+    /// Whether it says what its sender said: its content hash is right.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.0.is_intact()
     }
 }
 
@@ -64,7 +69,7 @@ impl Received {
         drop(desk);
         let pdu = parse(rules, &self.room, &self.raw)?;
         let proven = inner.check_one(rules, pdu).await?;
-        Ok(Checked { origin: self.origin, room: self.room, pdu: proven.0 })
+        Ok(Checked { origin: self.origin, room: self.room, pdu: proven.0.into_pdu() })
     }
 }
 
@@ -104,9 +109,7 @@ impl Inner {
         let verify = move || -> Vec<Result<Proven>> {
             let checked = pdus.iter().map(|pdu| check::check(rules, pdu, &ring, &weak));
             let proven = |checked: Result<check::Checked, chappe_rules::Error>| {
-                checked
-                    .map(|checked| Proven(checked.into_pdu()))
-                    .map_err(|error| Error::HostilePeer(error.to_string()))
+                checked.map(Proven).map_err(|error| Error::HostilePeer(error.to_string()))
             };
             checked.map(proven).collect()
         };

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::{Budget, Checked, Outliers, Proven, check::parse};
 use crate::{
-    Error, Inner, Result,
+    Error, Inner, PeerError, Result,
     desk::{Desk, Source, is_placed},
 };
 
@@ -131,14 +131,16 @@ impl Inner {
             self.store_outliers(room, Outliers::from(proven)).await?;
         }
         let missing = self.missing_of(room, &needed).await?;
-        self.fetch_events(origin, room, &missing, budget).await?;
+        let fetched = self.fetch_events(origin, room, &missing, budget).await;
         match self.missing_of(room, &needed).await?.first() {
             None => Ok(()),
+            Some(_) if fetched.is_err() => fetched,
             Some(id) => Err(Error::HostilePeer(format!("auth event {id} could not be had"))),
         }
     }
 
-    /// Fetches single events with their auth events, as outliers. What cannot be had is left out.
+    /// Fetches single events with their auth events, as outliers. What cannot be had is left out;
+    /// [`Error::Unreachable`] if the rest was not to be asked for.
     async fn fetch_events(
         &self,
         origin: &ServerName,
@@ -149,12 +151,20 @@ impl Inner {
         let rules = Desk::open(self, room).await?.rules;
         let (mut todo, mut raws) = (wanted.to_vec(), Vec::new());
         let mut asked: BTreeSet<OwnedEventId> = todo.iter().cloned().collect();
+        let mut done = Ok(());
         while let Some(id) = todo.pop() {
             if budget.events == 0 {
                 break;
             }
             budget.events -= 1;
-            let Ok(raw) = self.peers.event(origin, &id).await else { continue };
+            let raw = match self.peers.event(origin, &id).await {
+                Ok(raw) => raw,
+                Err(PeerError::Unreachable(_)) => {
+                    done = Err(Error::Unreachable);
+                    break;
+                }
+                Err(_) => continue,
+            };
             let Ok(pdu) = parse(rules, room, &raw) else { continue };
             if pdu.event_id() != id {
                 continue;
@@ -167,7 +177,8 @@ impl Inner {
             raws.push(raw);
         }
         let proven = self.check_raws(rules, room, &raws).await;
-        self.store_outliers(room, Outliers::from(proven)).await
+        self.store_outliers(room, Outliers::from(proven)).await?;
+        done
     }
 
     /// Where the state before the event comes from if some of its previous events are missing: from the states that the
@@ -239,7 +250,11 @@ impl Inner {
         wanted.extend(told.state.iter().cloned());
         let mut missing = self.missing_of(room, &wanted).await?;
         if missing.len() <= SINGLY {
-            self.fetch_events(origin, room, &missing, budget).await?;
+            match self.fetch_events(origin, room, &missing, budget).await {
+                // A server that fails over one event may still tell the state whole.
+                Ok(()) | Err(Error::Unreachable) => {}
+                Err(error) => return Err(error),
+            }
             missing = self.missing_of(room, &wanted).await?;
         }
         let mut delivered = BTreeSet::new();

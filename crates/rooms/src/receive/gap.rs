@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use chappe_store::{EventMeta, EventNum, Status};
-use ruma::{OwnedEventId, RoomId, UInt};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UInt, room_version_rules::RoomVersionRules};
 
-use super::{Budget, Checked, Proven};
-use crate::{Error, Gap, Inner, Result, desk::Desk};
+use super::{Budget, Checked, Proven, UNHELPED_MS};
+use crate::{Error, Gap, Inner, PeerError, Result, desk::Desk};
 
 /// An answer with so many events may have been cut short: servers give no more at once, whatever they are asked for. One
 /// with fewer is all that there is to have.
 const FULL: usize = 20;
+/// Servers that are asked in place of an origin that cannot be reached, at most.
+const OTHERS: usize = 3;
 
 /// What of a peer's answer was asked for.
 pub(super) struct Reached {
@@ -66,20 +68,58 @@ impl Inner {
         Ok(Reached { events, open })
     }
 
-    /// Asks the origin for the events between the heads here and the received event, and takes them. False if it did not
-    /// even give those just before it, or not what they need.
+    /// Has the events between the heads here and the received event, from its origin or, while that cannot be reached, from
+    /// others in the room, and takes them. False if not even those just before it were given, or not what they need;
+    /// [`Error::Unreachable`] if the origin cannot be asked and nobody else has them: no fault of the event's.
     pub(crate) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<bool> {
         let missing = self.unsettled(checked.room(), checked.pdu().prev_events()).await?;
         if missing.is_empty() || budget.events == 0 {
             return Ok(true);
         }
-        let between = self.between(checked, &missing, budget).await?;
+        match self.fill_from(checked.origin(), (checked, &missing), budget).await {
+            Err(Error::Unreachable) => {}
+            filled => return filled,
+        }
+        let (origin, now) = (checked.origin(), self.world.now());
+        // Who seems to be away has this server bother others only so often.
+        if self.unhelped.holds(origin, now) {
+            return Err(Error::Unreachable);
+        }
+        for server in self.others(checked).await? {
+            match self.fill_from(&server, (checked, &missing), budget).await {
+                Ok(true) => return Ok(true),
+                Ok(false) | Err(Error::Unreachable) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.unhelped.add(origin.to_owned(), (now, UNHELPED_MS));
+        Err(Error::Unreachable)
+    }
+
+    /// Some servers in the room beside this one and the origin, by chance.
+    async fn others(&self, checked: &Checked) -> Result<Vec<OwnedServerName>> {
+        let mut servers = Desk::open(self, checked.room()).await?.servers().await?;
+        servers.retain(|server| server != checked.origin() && *server != self.server);
+        let count = u64::try_from(servers.len()).unwrap_or(u64::MAX).max(1);
+        servers.rotate_left(usize::try_from(self.world.random() % count).unwrap_or_default());
+        servers.truncate(OTHERS);
+        Ok(servers)
+    }
+
+    /// As [`Inner::fill_gap`], with what one server gives.
+    async fn fill_from(
+        &self,
+        server: &ServerName,
+        (checked, missing): (&Checked, &[OwnedEventId]),
+        budget: &mut Budget,
+    ) -> Result<bool> {
+        let between = self.between(server, (checked, missing), budget).await?;
         // What came from elsewhere meanwhile need not be given any more.
-        let missing = self.unsettled(checked.room(), &missing).await?;
+        let missing = self.unsettled(checked.room(), missing).await?;
         let came = |id: &OwnedEventId| between.iter().any(|proven| proven.pdu().event_id() == id);
         let mut given = missing.iter().all(came);
         for proven in between {
-            let found = Checked::from_handshake(checked.origin(), proven);
+            let found = Checked::from_handshake(server, proven);
             let event = found.pdu().event_id().to_owned();
             let tried_before = self.hopeless.holds(&event, self.world.now());
             // The budget says that no further gap is filled: this recursion is one deep.
@@ -96,13 +136,13 @@ impl Inner {
         Ok(given || self.unsettled(checked.room(), &missing).await?.is_empty())
     }
 
-    /// The missing events that the received one rests on, oldest first, as far as the origin gives them. In several
+    /// The missing events that the received one rests on, oldest first, as far as `server` gives them. In several
     /// rounds: a branch that is not followed back to something known would stand beside the present as a head of its
     /// own, and what the room was like when it parted would be resolved against what it is like now.
     async fn between(
         &self,
-        checked: &Checked,
-        missing: &[OwnedEventId],
+        server: &ServerName,
+        (checked, missing): (&Checked, &[OwnedEventId]),
         budget: &mut Budget,
     ) -> Result<Vec<Proven>> {
         let desk = Desk::open(self, checked.room()).await?;
@@ -113,12 +153,23 @@ impl Inner {
         let config = self.config();
         let (limit, most) = (config.missing_events_batch, config.missing_events_limit);
         let min_depth = UInt::try_from(depth.saturating_sub(most as u64)).unwrap_or_default();
-        let mut latest = vec![checked.pdu().event_id().to_owned()];
-        let mut found = BTreeMap::new();
+        let (mut latest, mut found) = (vec![checked.pdu().event_id().to_owned()], BTreeMap::new());
+        if server != checked.origin() {
+            // It may not have the event itself.
+            found = self.singly(server, (checked.room(), missing), rules, budget).await?;
+            let reached = self.reached(checked.room(), missing, &found).await?;
+            if found.len() < missing.len() || reached.open.is_empty() {
+                return Ok(reached.events);
+            }
+            latest = reached.open;
+        }
         loop {
             let gap = Gap { earliest: earliest.clone(), latest, limit, min_depth };
-            let answer = self.peers.missing_events(checked.origin(), checked.room(), gap).await;
-            let raws: Vec<_> = answer.unwrap_or_default().into_iter().take(limit.into()).collect();
+            let answer = match self.peers.missing_events(server, checked.room(), gap).await {
+                Err(PeerError::Unreachable(_)) if found.is_empty() => return Err(Error::Unreachable),
+                answer => answer.unwrap_or_default(),
+            };
+            let raws: Vec<_> = answer.into_iter().take(limit.into()).collect();
             budget.events = budget.events.saturating_sub(raws.len());
             let (known, has_more) = (found.len(), raws.len() >= FULL.min(limit.into()));
             for proven in self.check_raws(rules, checked.room(), &raws).await {
@@ -131,5 +182,26 @@ impl Inner {
             }
             latest = reached.open;
         }
+    }
+
+    /// Single events, until a server does not have one.
+    async fn singly(
+        &self,
+        server: &ServerName,
+        (room, wanted): (&RoomId, &[OwnedEventId]),
+        rules: &'static RoomVersionRules,
+        budget: &mut Budget,
+    ) -> Result<BTreeMap<OwnedEventId, Proven>> {
+        let mut raws = Vec::new();
+        for id in wanted.iter().take(budget.events) {
+            match self.peers.event(server, id).await {
+                Ok(raw) => raws.push(raw),
+                Err(PeerError::Unreachable(_)) => return Err(Error::Unreachable),
+                Err(_) => break,
+            }
+        }
+        budget.events -= raws.len();
+        let proven = self.check_raws(rules, room, &raws).await.into_iter();
+        Ok(proven.map(|proven| (proven.pdu().event_id().to_owned(), proven)).collect())
     }
 }

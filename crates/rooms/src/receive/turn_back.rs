@@ -1,12 +1,12 @@
 //! Users of this server who should not have entered a room, as its members tell now that they are here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_rules::{
     Pdu,
     policy::{Bypass, Door},
 };
-use chappe_store::{Membership, StateChange};
+use chappe_store::{EventNum, Membership, StateChange};
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, json};
 
@@ -27,11 +27,12 @@ impl Inner {
 
 impl Desk<'_> {
     /// The last commit with which a room becomes whole, by `changes`, takes those out who are `refused`, or all if somebody
-    /// is in the room whose server does not take part in the network.
+    /// is in the room whose server does not take part in the network. The leaves rest on the joins and go to all servers
+    /// that are in the room as its members tell.
     pub(super) async fn turn_back(
         &mut self,
         changes: &[StateChange],
-        refused: &BTreeSet<OwnedUserId>,
+        refused: &BTreeMap<EventNum, OwnedUserId>,
     ) -> Result<()> {
         let mut users = BTreeSet::new();
         for membership in [Membership::Join, Membership::Invite, Membership::Knock] {
@@ -51,7 +52,7 @@ impl Desk<'_> {
         if let Some(user) = self.first_in(&outside).await? {
             tracing::warn!(room = %self.room_id, %user, "left: somebody outside the network is in the room");
         } else {
-            own.retain(|user| refused.contains(user));
+            own.retain(|user| refused.values().any(|refused| refused == user));
         }
         for user in own {
             let by = By { sender: &user, bypass: Bypass::ServerAdmin, door: Door::Local };

@@ -222,6 +222,7 @@ impl Inner {
             }
             match self.store.commit(desk.seal()).await {
                 Ok(_) => {
+                    self.partial.some_room_is_whole();
                     tracing::info!(%room, %server, events = import.state.len(), "joined over federation");
                     return Ok(());
                 }

@@ -117,10 +117,10 @@ impl Rooms {
         if !judges(sent.kind(), sent.state_key()) {
             return Err(Error::BadJson("policy servers are not asked about this event".to_owned()));
         }
-        // What is judged must be what was said: nobody has words signed in another's name.
+        // What is judged must be what was said: nobody has words signed in another's name, nor by showing an event without
+        // them, which has the same signature.
         let proven = self.0.check_one(rules, sent.clone()).await;
-        let proven = proven.map_err(|error| Error::BadJson(error.to_string()))?;
-        if *proven.pdu() != sent {
+        if !proven.map_err(|error| Error::BadJson(error.to_string()))?.is_intact() {
             return Err(Error::BadJson("the content hash is wrong".to_owned()));
         }
         judge.sign(rules, &sent, self.server()).map_err(Error::PolicyServer)

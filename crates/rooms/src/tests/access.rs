@@ -6,13 +6,14 @@ use ruma::{OwnedRoomId, OwnedServerName, RoomId, server_name};
 use serde_json::{Map, Value, json};
 use tokio::sync::Barrier;
 
-use super::net::{Net, actor, bodies, membership, room, say, state, user};
+use super::net::{Net, actor, bodies, membership, room, say, state, user, whole_state};
 use crate::{Change, Config, Error, Invitation, PeerError, Rooms};
 
 const ALICE: &str = "@alice:a.example";
 const ANNE: &str = "@anne:a.example";
 const BOB: &str = "@bob:b.example";
 const CAROL: &str = "@carol:c.example";
+const DAN: &str = "@dan:c.example";
 const RULES: &str = "im.vector.room.access_rules";
 
 /// A server that keeps the rules of the network.
@@ -37,6 +38,12 @@ async fn chat(a: &Rooms, more: Value) -> OwnedRoomId {
     });
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     room(a, ALICE, body).await
+}
+
+/// Lets everybody into Alice's room.
+async fn open(a: &Rooms, id: &RoomId) {
+    let rule = json!({ "join_rule": "public" });
+    a.send(&actor(ALICE), id, state("m.room.join_rules", "", &rule), None).await.unwrap();
 }
 
 #[tokio::test]
@@ -94,6 +101,64 @@ async fn a_third_person_leaves_a_direct_chat_once_its_members_are_known() {
     assert_eq!(membership(&a, &id, BOB).await, Some("join"));
 }
 
+/// Dan enters by a join that counts elsewhere, whatever this server makes of it later.
+#[tokio::test(start_paused = true)]
+async fn who_is_not_let_in_leaves_elsewhere_too_and_the_others_go_on() {
+    let net = Net::default();
+    let (a, c) = (net.server("a.example", 1), strict(&net, "c.example", 3));
+    let id = chat(&a, json!({ "invite": [CAROL] })).await;
+    open(&a, &id).await;
+    *net.partial_joins.lock() = true;
+    net.silent.lock().insert(named("a.example"));
+    join(&c, CAROL, &id, "a.example").await.unwrap();
+    join(&c, DAN, &id, "a.example").await.unwrap();
+    net.deliver().await;
+    net.silent.lock().clear();
+    c.0.try_complete(&id).await.unwrap();
+    net.deliver().await;
+    for rooms in [&a, &c] {
+        assert_eq!(membership(rooms, &id, DAN).await, Some("leave"));
+        assert_eq!(membership(rooms, &id, CAROL).await, Some("join"));
+    }
+    say(&c, CAROL, &id, "still here").await;
+    net.deliver().await;
+    assert_eq!(bodies(&a, &id).await, ["still here"]);
+    assert_eq!(whole_state(&a, &id).await, whole_state(&c, &id).await);
+}
+
+/// Carol's join rests on power levels that what Bob said beside it does not know: a leave that rested on Bob's words alone
+/// would be undone by the join.
+#[tokio::test(start_paused = true)]
+async fn who_is_not_let_in_leaves_elsewhere_whatever_was_said_beside() {
+    let net = Net::default();
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), strict(&net, "c.example", 3));
+    let id = chat(&a, json!({ "invite": [BOB], "room_version": "11" })).await;
+    open(&a, &id).await;
+    join(&b, BOB, &id, "a.example").await.unwrap();
+    say(&b, BOB, &id, "one").await;
+    net.deliver().await;
+    say(&b, BOB, &id, "two").await;
+    net.deliver().await;
+    let levels = json!({ "users": { ALICE: 100, BOB: 100 }, "events_default": 1, "users_default": 1 });
+    a.send(&actor(ALICE), &id, state("m.room.power_levels", "", &levels), None).await.unwrap();
+    *net.partial_joins.lock() = true;
+    net.silent.lock().insert(named("a.example"));
+    join(&c, CAROL, &id, "a.example").await.unwrap();
+    // Bob's server hears of the rest only after he spoke.
+    let beside = say(&b, BOB, &id, "beside").await;
+    net.deliver().await;
+    let beside = b.event_for(server_name!("c.example"), &beside).await.unwrap();
+    c.receive(server_name!("b.example"), vec![beside]).await.pop().unwrap().result.unwrap();
+    assert_eq!(c.view(&id).await.unwrap().head.extremities.len(), 2);
+    net.silent.lock().clear();
+    c.0.try_complete(&id).await.unwrap();
+    net.deliver().await;
+    for rooms in [&a, &b, &c] {
+        assert_eq!(membership(rooms, &id, CAROL).await, Some("leave"));
+        assert_eq!(whole_state(rooms, &id).await, whole_state(&a, &id).await);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_room_whose_members_turn_out_to_be_outsiders_is_left() {
     let net = Net::default();
@@ -109,11 +174,11 @@ async fn a_room_whose_members_turn_out_to_be_outsiders_is_left() {
     };
     *net.twist.lock() = Some(std::sync::Arc::new(hide));
     join(&c, CAROL, &id, "a.example").await.unwrap();
-    c.join(&actor("@dan:c.example"), &id, vec![named("a.example")], Map::new()).await.unwrap();
+    c.join(&actor(DAN), &id, vec![named("a.example")], Map::new()).await.unwrap();
     net.silent.lock().clear();
     c.0.try_complete(&id).await.unwrap();
     net.deliver().await;
-    for who in [CAROL, "@dan:c.example"] {
+    for who in [CAROL, DAN] {
         assert_eq!(membership(&c, &id, who).await, Some("leave"), "{who}");
         assert_eq!(membership(&a, &id, who).await, Some("leave"), "{who}");
     }
@@ -158,8 +223,7 @@ async fn a_no_of_one_server_ends_no_search_for_a_way_in() {
     let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
     let id = room(&a, ALICE, json!({ "preset": "private_chat", "invite": [BOB] })).await;
     join(&b, BOB, &id, "a.example").await.unwrap();
-    let rule = json!({ "join_rule": "public" });
-    a.send(&actor(ALICE), &id, state("m.room.join_rules", "", &rule), None).await.unwrap();
+    open(&a, &id).await;
     net.lose(&a, "b.example").await;
     let via = |names: &[&str]| names.iter().map(|name| named(name)).collect::<Vec<_>>();
     let refused = c.join(&actor(CAROL), &id, via(&["b.example"]), Map::new()).await;

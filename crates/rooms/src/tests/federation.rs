@@ -1,8 +1,10 @@
 //! Several servers: joins, invites, knocks, forks that converge, gaps, history.
 
+use std::time::Duration;
+
 use chappe_accounts::{NewUser, UserKind};
 use chappe_store::{LogEntry, Membership, Status};
-use ruma::RoomId;
+use ruma::{RoomId, server_name};
 use serde_json::json;
 
 use super::net::{Net, actor, bodies, membership, room, say, state, text, user, whole_state};
@@ -267,6 +269,52 @@ async fn a_gap_is_filled() {
     a.store().commit(tx).await.unwrap();
     net.deliver().await;
     assert_eq!(bodies(&b, &id).await, (0..30).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_an_origin_is_away_others_give_what_it_said_before() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    let (away, c) = (server_name!("a.example").to_owned(), net.server("c.example", 3));
+    c.join(&actor(CAROL), &id, vec![away.clone()], serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+    let mut said = Vec::new();
+    for body in ["one", "two", "three"] {
+        said.push(say(&a, ALICE, &id, body).await);
+    }
+    net.lose(&a, "b.example").await;
+    let last = a.event_for(server_name!("b.example"), &said[2]).await.unwrap();
+    let told = async || b.receive(&away, vec![last.clone()]).await.pop().unwrap().result;
+    net.down.lock().insert(away.clone());
+    let nobody_has_it = told().await;
+    assert!(matches!(nobody_has_it, Err(Error::Unreachable)), "{nobody_has_it:?}");
+    net.down.lock().clear();
+    net.deliver().await;
+    net.down.lock().insert(away.clone());
+    let too_soon = told().await;
+    assert!(matches!(too_soon, Err(Error::Unreachable)), "others are not asked all the time: {too_soon:?}");
+    tokio::time::advance(Duration::from_mins(2)).await;
+    told().await.unwrap();
+    assert_eq!(bodies(&b, &id).await, ["one", "two", "three"]);
+}
+
+/// What could not be had of a server that was away is no fault of what rests on it.
+#[tokio::test]
+async fn an_event_whose_origin_was_away_is_taken_once_it_is_back() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    say(&a, ALICE, &id, "one").await;
+    let two = say(&a, ALICE, &id, "two").await;
+    net.lose(&a, "b.example").await;
+    let (origin, two) =
+        (server_name!("a.example"), a.event_for(server_name!("b.example"), &two).await.unwrap());
+    let told = async || b.receive(origin, vec![two.clone()]).await.pop().unwrap().result;
+    net.down.lock().insert(origin.to_owned());
+    let away = told().await;
+    assert!(matches!(away, Err(Error::Unreachable)), "{away:?}");
+    net.down.lock().clear();
+    told().await.unwrap();
+    assert_eq!(bodies(&b, &id).await, ["one", "two"]);
 }
 
 #[tokio::test]

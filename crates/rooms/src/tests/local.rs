@@ -1,7 +1,6 @@
 //! One server: creating, sending, memberships, redactions, transactions.
 
 use chappe_accounts::{Erase, NewUser, Scope, UserKind};
-use chappe_rules::policy::Bypass;
 use ruma::events::StateEventType;
 use serde_json::{Value, json};
 
@@ -166,9 +165,7 @@ async fn whoever_loses_a_race_tries_again() {
     say(&rooms, ALICE, &id, "first").await;
     let lost = rooms.store().commit(desk.seal()).await;
     assert!(matches!(lost, Err(chappe_store::Error::Conflict)));
-    let job =
-        Job { sender: user(ALICE), bypass: Bypass::None, draft: text("second"), txn: None, delayed: None };
-    rooms.submit(&id, job).await.unwrap();
+    rooms.submit(&id, Job::new(&actor(ALICE), text("second"))).await.unwrap();
     assert_eq!(bodies(&rooms, &id).await, ["first", "second"]);
 }
 

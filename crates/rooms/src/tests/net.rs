@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -474,6 +477,34 @@ pub(super) fn request(body: Value) -> Request {
     request.is_direct = field("is_direct").is_some();
     request.creation_content = field("creation_content").map(|v| serde_json::from_value(v).unwrap());
     request
+}
+
+/// Rooms of `who` whose policy server, p.example, never answers; gives how often it was asked.
+pub(crate) async fn rooms_without_answer(
+    net: &Net,
+    rooms: &Rooms,
+    who: &str,
+    count: usize,
+) -> Arc<AtomicUsize> {
+    let silent = ruma::owned_server_name!("p.example");
+    let judge = net.server(silent.as_str(), 77);
+    for _ in 0..count {
+        let id = room(rooms, who, json!({ "preset": "public_chat" })).await;
+        let via = vec![rooms.server().to_owned()];
+        judge.join(&actor("@judge:p.example"), &id, via, serde_json::Map::new()).await.unwrap();
+        net.deliver().await;
+        let key: ruma::serde::Base64 = ruma::serde::Base64::new(vec![9; 32]);
+        let named = json!({ "via": silent, "public_keys": { "ed25519": key.encode() } });
+        rooms.send(&actor(who), &id, state("m.room.policy", "", &named), None).await.unwrap();
+    }
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (count, by) = (asked.clone(), silent.clone());
+    let no_answer = move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Err(PeerError::Unreachable(by.clone()))
+    };
+    net.policy.lock().insert(silent, Arc::new(no_answer));
+    asked
 }
 
 /// The whole current state by event ids.

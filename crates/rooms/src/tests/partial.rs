@@ -160,6 +160,31 @@ async fn questions_about_members_wait_and_those_of_strangers_are_refused_at_once
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_members_does_not_wait_for_the_end_of_a_long_pause() {
+    let net = Net::default();
+    let (_, _, id) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &id).await;
+    // Nobody helps for so long that it is hardly tried any more.
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    net.silent.lock().clear();
+    let asked = tokio::time::Instant::now();
+    c.joined_members(&actor(CAROL), &id).await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_members_has_them_fetched_if_nobody_does() {
+    let net = Net::default();
+    let (_, _, id) = prepared(&net).await;
+    let db = Db::new(Memory::default());
+    joined(&net, &net.server_on("c.example", 3, db.clone()), &id).await;
+    let c = net.server_on("c.example", 3, db);
+    net.silent.lock().clear();
+    c.joined_members(&actor(CAROL), &id).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn somebody_who_is_not_known_yet_can_be_removed() {
     let net = Net::default();
     let (a, _, id) = prepared(&net).await;

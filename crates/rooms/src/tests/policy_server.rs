@@ -7,13 +7,13 @@ use std::sync::{
 
 use chappe_accounts::{NewUser, UserKind};
 use chappe_kv::{Db, Memory};
-use chappe_rules::{Pdu, build, build::SigningKey};
+use chappe_rules::{Pdu, build, build::SigningKey, redact};
 use chappe_store::members::ShutRooms;
 use ruma::{OwnedRoomId, RoomVersionId, owned_server_name, serde::Base64, server_name};
 use serde_json::{Value, json};
 
 use super::net::{Net, actor, bodies, membership, room, say, state, text};
-use crate::{Actor, Config, Error, PeerError, PolicyServerConfig, Rooms, Standing};
+use crate::{Actor, Config, Draft, Error, PeerError, PolicyServerConfig, Rooms, Standing};
 
 fn key() -> SigningKey {
     SigningKey::from_seed([9; 32], "policy_server").unwrap()
@@ -108,6 +108,31 @@ async fn a_policy_server_that_is_away_or_has_another_key_can_be_done_without() {
     say(&a, "@alice:a.fr", &room, "ham").await;
     name(&a, &room, &names("nowhere.fr", &key())).await;
     say(&a, "@alice:a.fr", &room, "the named server is not in the room").await;
+}
+
+#[tokio::test]
+async fn a_policy_server_whose_name_is_redacted_is_none_any_more() {
+    let net = Net::default();
+    let (a, b, room) = three(&net).await;
+    let asked = policy_server(&net, key());
+    let named = state("m.room.policy", "", &names("p.fr", &key()));
+    let named = a.send(&actor("@alice:a.fr"), &room, named, None).await.unwrap();
+    net.deliver().await;
+    for (rooms, who) in [(&a, "@alice:a.fr"), (&b, "@bob:b.fr")] {
+        say(rooms, who, &room, "ham").await;
+        net.deliver().await;
+    }
+    a.send(&actor("@alice:a.fr"), &room, Draft::redaction(&named, None), None).await.unwrap();
+    net.deliver().await;
+    let before = asked.load(Ordering::Relaxed);
+    for (rooms, who) in [(&a, "@alice:a.fr"), (&b, "@bob:b.fr")] {
+        say(rooms, who, &room, "spam").await;
+        net.deliver().await;
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), before);
+    for rooms in [&a, &b] {
+        assert_eq!(bodies(rooms, &room).await, ["ham", "ham", "spam", "spam"]);
+    }
 }
 
 #[tokio::test]
@@ -219,6 +244,12 @@ async fn this_server_judges_rooms_that_it_protects_and_no_others() {
         p.sign_for_room(server_name!("b.fr"), &raw).await
     };
     sign(pdu.json().to_owned()).await.unwrap();
+    let rules = chappe_rules::version::rules(&RoomVersionId::V11).unwrap();
+    let hidden = sign(redact::event(rules, &pdu).unwrap().json().to_owned()).await;
+    assert!(
+        matches!(hidden, Err(Error::BadJson(_))),
+        "the signature would be good for what is hidden: {hidden:?}"
+    );
     let forged = sign(pdu.json().replace("ham", "lamb")).await;
     assert!(matches!(forged, Err(Error::BadJson(_))), "{forged:?}");
     let forged = sign(pdu.json().replace("@alice:a.fr", "@alina:a.fr")).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chappe_accounts::Scope;
+use chappe_accounts::{NewUser, Scope};
 use chappe_kv::{Db, Direction, Memory, Range};
 use chappe_rules::retention::Policy;
 use chappe_store::{
@@ -22,11 +22,12 @@ use serde_json::{Map, json, value::RawValue};
 
 use super::{
     malformed::signed_in,
-    net::{Net, actor, bodies, membership, room, say, user},
+    net::{Net, actor, bodies, membership, room, say, text, user},
 };
 use crate::{Config, Draft, Error, Force, Rooms};
 
 const ALICE: &str = "@alice:a.example";
+const STRANGER: &str = "@stranger:a.example";
 const BOB: &str = "@bob:b.example";
 
 /// A room of another server, with history purged and then everything, is joined again as if it had never been here.
@@ -103,8 +104,13 @@ async fn keep_everything_of(a: &Rooms, id: &RoomId, nid: RoomNid, said: &EventId
     tx.put::<ServiceDirectory>(&("irc".to_owned(), "libera".to_owned(), nid), &());
     tx.put_thread_subscription(&user(ALICE), (nid, said), None, &subscribed);
     a.0.store.commit(tx).await.unwrap();
+    a.schedule(&actor(ALICE), id, text("later"), 60_000, None).await.unwrap();
     let tags = RawValue::from_string(r#"{"tags":{"m.favourite":{}}}"#.to_owned()).unwrap();
-    a.0.accounts.set_account_data(&user(ALICE), Scope::Room(id), "m.tag", &tags).await.unwrap();
+    let stranger = NewUser { localpart: Some("stranger".to_owned()), ..NewUser::default() };
+    a.0.accounts.create_user(stranger).await.unwrap();
+    for who in [ALICE, STRANGER] {
+        a.0.accounts.set_account_data(&user(who), Scope::Room(id), "m.tag", &tags).await.unwrap();
+    }
     let content = json!({ "body": "x", "url": "mxc://a.example/file" }).as_object().unwrap().clone();
     let picture =
         Draft { sticky_ms: Some(60_000), ..Draft::message(TimelineEventType::RoomMessage, content) };
@@ -146,6 +152,7 @@ async fn nothing_names_a_room_that_was_removed() {
         "ACCOUNT_DATA",
         "ACCOUNT_DATA_CHANGES",
         "ALIASES",
+        "DELAYED_EVENTS",
         "MEDIA_USES",
         "NOTICE_ROOMS",
         "OPEN_ROOMS",
