@@ -2,6 +2,7 @@
 
 mod devices;
 mod exchange;
+mod families;
 mod fuzz;
 mod hostile;
 mod keys;

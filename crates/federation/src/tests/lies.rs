@@ -49,7 +49,7 @@ pub(super) async fn open_room(a: &Server, version: &str, alias: Option<&str>) ->
 }
 
 /// The messages that the room shows.
-async fn shown(a: &Server, room: &RoomId) -> Vec<String> {
+pub(super) async fn shown(a: &Server, room: &RoomId) -> Vec<String> {
     let reader = a.store.read();
     let nid = reader.room_nid(room).await.unwrap().unwrap();
     let mut bodies = Vec::new();

@@ -150,7 +150,7 @@ impl Peer {
 
     /// Has a user of its own join a room.
     pub(super) async fn join(&self, to: &Server, room: &RoomId, user: &str) -> Seat {
-        let uri = format!("/_matrix/federation/v1/make_join/{room}/{user}?ver=11&ver=2&ver=12");
+        let uri = format!("/_matrix/federation/v1/make_join/{room}/{user}?ver=11&ver=10&ver=2&ver=12");
         let (status, offer) = self.call(to, Method::GET, &uri, &Value::Null).await;
         assert_eq!(status, StatusCode::OK, "{offer}");
         let version = RoomVersionId::try_from(offer["room_version"].as_str().unwrap()).unwrap();

@@ -38,7 +38,7 @@ impl Rooms {
         room: &RoomId,
         gap: Gap,
     ) -> Result<Vec<Box<RawValue>>> {
-        let view = self.view(room).await?;
+        let view = self.view_of_any(room).await?;
         view.let_peer_in(origin).await?;
         let latest = view.known(&gap.latest).await?;
         let metas = view.reader.event_metas(view.nid, &latest).await?;
@@ -100,9 +100,17 @@ impl Rooms {
 
     /// A view of a room for a server that is in it, as is this one.
     pub(crate) async fn view_for(&self, origin: &ServerName, room: &RoomId) -> Result<View<'_>> {
-        let view = self.view(room).await?;
+        let view = self.view_of_any(room).await?;
         view.let_in(self, origin).await?;
         Ok(view)
+    }
+
+    /// A view of a room. That there is none, a server that is not in it is not told apart.
+    async fn view_of_any(&self, room: &RoomId) -> Result<View<'_>> {
+        self.view(room).await.map_err(|error| match error {
+            Error::NotFound("room") => not_there(),
+            error => error,
+        })
     }
 }
 
