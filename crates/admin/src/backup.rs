@@ -60,8 +60,10 @@ enum How {
     Copied,
 }
 
-/// Makes the folder of a new backup, for its owner alone, and says where the database goes.
+/// Makes the folder of a new backup, for its owner alone, and says where the database goes. Folders above are made too.
 pub(crate) fn begin(folder: &Path) -> Result<PathBuf, Error> {
+    let above = folder.parent().unwrap_or(folder);
+    DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(at(above))?;
     DirBuilder::new().mode(0o700).create(folder).map_err(at(folder))?;
     Ok(folder.join(DATABASE))
 }
@@ -219,7 +221,7 @@ mod tests {
         fs::write(&old.signing_key, "key").unwrap();
         fs::create_dir_all(new.search.join("stale")).unwrap();
 
-        let backup = dir.path().join("backup");
+        let backup = dir.path().join("backups/today");
         let database = begin(&backup).unwrap();
         assert!(begin(&backup).is_err(), "a backup is not written over another");
         fs::create_dir(&database).unwrap();

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Answer, Deps, ListFile, Network, Verb};
 use chappe_federation::{ListBook, ListDeps};
@@ -226,6 +226,14 @@ fn routes() -> String {
 /// Through the running server if there is one, else on the database itself.
 async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
     if let Some(answer) = admin_socket::ask(&config.admin_socket(), &verb).await? {
+        if let Verb::Backup { folder } = &verb {
+            // The server of a systemd unit has a /tmp of its own, which ends with it.
+            ensure!(
+                folder.exists(),
+                "the backup is where only the server sees it: choose another folder than {}",
+                folder.display()
+            );
+        }
         return Ok(answer);
     }
     become_owner(config)?;

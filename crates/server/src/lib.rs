@@ -18,6 +18,7 @@ mod reload;
 mod resumed;
 mod sections;
 mod serve;
+mod service;
 mod signing_key;
 mod tls;
 mod upkeep;

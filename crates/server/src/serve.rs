@@ -27,7 +27,7 @@ use crate::{
     listen::{Door, Doorman},
     observe,
     places::Places,
-    registrations,
+    registrations, service,
     tls::Certificate,
 };
 
@@ -118,6 +118,7 @@ pub(crate) async fn serve(config: &Config) -> Result<()> {
         tracing::info!(%address, tls, apis = ?listener.apis, "listening");
     }
     tracing::info!(server = %config.server_name, version = env!("CARGO_PKG_VERSION"), "ready");
+    service::say_ready();
     let store = server.house().store.clone();
     let mut pulse = server.house().world.interval(PULSE);
     let writable = loop {

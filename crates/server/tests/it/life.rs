@@ -2,7 +2,9 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::net::UnixDatagram,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use http::{Request, StatusCode};
@@ -62,7 +64,8 @@ async fn health_and_metrics() {
     lab.stop().await;
 }
 
-/// The whole process: starts, says where it listens, stops at SIGTERM with exit code 0, keeps one server per folder.
+/// The whole process: starts, says where it listens and to systemd that it is up, stops at SIGTERM with exit code 0, keeps
+/// one server per folder.
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "a test waits for another process")]
 async fn the_process_starts_and_stops() {
@@ -73,8 +76,12 @@ async fn the_process_starts_and_stops() {
         folder.path().join("data").display()
     );
     std::fs::write(&file, text).unwrap();
+    let manager = folder.path().join("notify");
+    let told = UnixDatagram::bind(&manager).unwrap();
+    told.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_chappe"))
         .args(["serve", "--config", file.to_str().unwrap()])
+        .env("NOTIFY_SOCKET", &manager)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -86,7 +93,9 @@ async fn the_process_starts_and_stops() {
             .find(|line| line["message"] == "listening")
             .and_then(|line| line["address"].as_str().map(str::to_owned))
             .unwrap();
-        lines.by_ref().find(|line| line.contains("\"ready\"")).unwrap();
+        let mut word = [0; 32];
+        let length = told.recv(&mut word).unwrap();
+        assert_eq!(&word[..length], b"READY=1");
         (address, lines)
     })
     .await

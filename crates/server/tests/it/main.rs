@@ -6,6 +6,7 @@ mod admin;
 mod appservices;
 mod backup;
 mod client;
+mod deploy;
 mod host;
 mod hostile;
 mod identity;
