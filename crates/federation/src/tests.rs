@@ -7,6 +7,7 @@ mod hostile;
 mod keys;
 mod lies;
 mod peer;
+mod queues;
 mod requests;
 
 use std::{
