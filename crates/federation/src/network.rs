@@ -23,7 +23,7 @@ use crate::{
     discovery::Discovery,
     keys::{Pins, own_document},
     link::{Link, LinkError},
-    places::Places,
+    places::Paces,
     prompt::Prompt,
 };
 
@@ -33,7 +33,7 @@ const MAX_BYTES: u64 = 16 << 20;
 const MAX_STATE_BYTES: u64 = 512 << 20;
 /// The longest answer that carries state nobody here asked for: a received event made us look, in bytes.
 const MAX_TOLD_BYTES: u64 = 128 << 20;
-/// Long answers of each kind that are read at the same time.
+/// Long answers of each kind that are read at the same time; of those for states as many more from servers that are slow.
 const LONG_AT_ONCE: usize = 4;
 /// Of those for states, how many one server has: while it is asked for the members of a room that was joined before they were
 /// here, it may have to be asked for what is before an event.
@@ -71,7 +71,7 @@ struct Inner {
     limiter: RateLimiter,
     /// Places for answers that are long: those that a user waits for, and the others.
     joins: Semaphore,
-    states: Places,
+    states: Paces,
 }
 
 /// What a request may cost.
@@ -91,7 +91,8 @@ impl Network {
         let pins = Pins::new(&config.pinned_keys);
         let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), pins.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
-        let (joins, states) = (Semaphore::new(LONG_AT_ONCE), Places::new(LONG_AT_ONCE, STATES_OF_ONE));
+        let joins = Semaphore::new(LONG_AT_ONCE);
+        let states = Paces::new(world.clone(), LONG_AT_ONCE, STATES_OF_ONE);
         let limiter = RateLimiter::default();
         Self(Arc::new(Inner {
             world,
@@ -252,16 +253,16 @@ impl Network {
         self.ready(to, call).await?;
         let long = call.limits.max_bytes > MAX_BYTES;
         let _join = if long && call.insists { self.0.joins.acquire().await.ok() } else { None };
-        let _state = if long && !call.insists {
-            let place = self.0.world.timeout(call.limits.deadline, self.0.states.take(to)).await;
-            let place = place.ok_or_else(|| PeerError::Unreachable(to.to_owned()))?;
-            // It may have been found away while this waited.
-            self.ready(to, call).await?;
-            Some(place)
-        } else {
-            None
-        };
-        let answer = self.0.link.exchange(to, http, call.limits).await;
+        if !long || call.insists {
+            let answer = self.0.link.exchange(to, http, call.limits).await;
+            return self.noted(to, answer).await;
+        }
+        let place = self.0.world.timeout(call.limits.deadline, self.0.states.take(to)).await;
+        let place = place.ok_or_else(|| PeerError::Unreachable(to.to_owned()))?;
+        // It may have been found away while this waited.
+        self.ready(to, call).await?;
+        let exchange = self.0.link.exchange(to, http, call.limits);
+        let answer = self.0.states.spend(place, to, exchange).await;
         self.noted(to, answer).await
     }
 
