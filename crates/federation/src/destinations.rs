@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use chappe_store::{Direction, Error, Json, Reader, Store, members::RoomServers, outbox::Destinations};
+use chappe_store::{
+    Direction, Error, Json, Reader, Store,
+    members::RoomServers,
+    outbox::{DestinationState, Destinations},
+};
 use ruma::{OwnedServerName, ServerName};
 
 use crate::Network;
@@ -15,19 +19,28 @@ const COUNTED: usize = 10_000;
 pub struct Destination {
     /// Its name.
     pub server: OwnedServerName,
-    /// How much waits for it, up to 10,000.
-    pub queue: usize,
-    /// Attempts in a row that failed.
-    pub failures: u32,
-    /// When the first of them was, in milliseconds since 1970; 0 for none.
-    pub failing_since: u64,
-    /// Not to be tried before this time; 0 for at once.
-    pub retry_at: u64,
+    /// How reaching it went.
+    pub state: DestinationState,
 }
 
-/// Servers that something waits for or that were not reached, in the order of names after `after`.
+impl Destination {
+    /// Since when it is not reached or takes nothing, in milliseconds since 1970; none if all is well.
+    pub fn failing_since(&self) -> Option<u64> {
+        let DestinationState { failures, failing_since, refused, .. } = self.state;
+        let since = [(failures, failing_since), (refused.count, refused.since)];
+        since.into_iter().filter(|(times, _)| *times > 0).map(|(_, since)| since).min()
+    }
+}
+
+/// How much waits for a server, up to 10,000.
+pub async fn queue_length(store: &Store, server: &ServerName) -> Result<usize, Error> {
+    Ok(store.read().outbox(server, COUNTED).await?.len())
+}
+
+/// Servers that something waits for, in the order of names after `after`; as they are known to `running`, if it is.
 pub async fn destinations(
     store: &Store,
+    running: Option<&Network>,
     after: Option<&ServerName>,
     limit: usize,
 ) -> Result<Vec<Destination>, Error> {
@@ -47,14 +60,14 @@ pub async fn destinations(
     names.extend(failing.into_iter().map(|(server, _)| server).filter(|server| Some(&**server) != after));
     let mut found = Vec::new();
     for server in names.into_iter().take(limit) {
-        found.push(destination(&reader, server).await?);
+        found.push(destination(&reader, running, server).await?);
     }
     Ok(found)
 }
 
-/// Every server that shares a room with `own`, that something waits for or that was not reached, by name.
-pub async fn all_destinations(store: &Store, own: &ServerName) -> Result<Vec<Destination>, Error> {
-    let reader = store.read();
+/// Every server that shares a room with this one or that something waits for, by name.
+pub async fn all_destinations(network: &Network) -> Result<Vec<Destination>, Error> {
+    let reader = network.store().read();
     let mut names: BTreeSet<OwnedServerName> = BTreeSet::new();
     let shared = reader.scan_all::<RoomServers>(&()).await?;
     names.extend(shared.into_iter().filter(|(_, joined)| *joined > 0).map(|((_, server), _)| server));
@@ -65,22 +78,22 @@ pub async fn all_destinations(store: &Store, own: &ServerName) -> Result<Vec<Des
     }
     names.extend(reader.scan_all::<Destinations>(&()).await?.into_iter().map(|(server, _)| server));
     let mut found = Vec::new();
-    for server in names.into_iter().filter(|server| server != own) {
-        found.push(destination(&reader, server).await?);
+    for server in names.into_iter().filter(|server| server != network.server()) {
+        found.push(destination(&reader, Some(network), server).await?);
     }
     Ok(found)
 }
 
-async fn destination(reader: &Reader<'_>, server: OwnedServerName) -> Result<Destination, Error> {
-    let state = reader.get::<Destinations>(&server).await?.map(|Json(state)| state).unwrap_or_default();
-    let queue = reader.outbox(&server, COUNTED).await?.len();
-    Ok(Destination {
-        server,
-        queue,
-        failures: state.failures,
-        failing_since: state.failing_since,
-        retry_at: state.retry_at,
-    })
+async fn destination(
+    reader: &Reader<'_>,
+    running: Option<&Network>,
+    server: OwnedServerName,
+) -> Result<Destination, Error> {
+    let state = match running.and_then(|network| network.backoff().at_hand(&server)) {
+        Some(state) => state,
+        None => reader.get::<Destinations>(&server).await?.map(|Json(state)| state).unwrap_or_default(),
+    };
+    Ok(Destination { server, state })
 }
 
 impl Network {
@@ -94,7 +107,7 @@ impl Network {
 mod tests {
     use chappe_store::{
         Tx,
-        outbox::{DestinationState, OutboxItem},
+        outbox::{OutboxItem, Refusals},
     };
     use ruma::server_name;
 
@@ -110,20 +123,39 @@ mod tests {
             tx.enqueue(c, &OutboxItem::Pdu { room: 1, event });
         }
         tx.enqueue(a, &OutboxItem::Pdu { room: 1, event: 9 });
-        let failing = DestinationState { failures: 4, retry_at: 70, failing_since: 7, tried: None };
+        let failing = DestinationState { failures: 4, retry_at: 70, failing_since: 7, ..Default::default() };
         for server in [b, c] {
             tx.put::<Destinations>(&server.to_owned(), &Json(failing.clone()));
         }
         store.commit(tx).await.unwrap();
-        let of = |found: &[Destination]| -> Vec<(String, usize, u32)> {
-            found.iter().map(|one| (one.server.to_string(), one.queue, one.failures)).collect()
+        let of = async |after: Option<&ServerName>, limit| -> Vec<(String, u32)> {
+            let found = destinations(&store, None, after, limit).await.unwrap();
+            found.iter().map(|one| (one.server.to_string(), one.state.failures)).collect()
         };
-        let all =
-            [("a.example".to_owned(), 1, 0), ("b.example".to_owned(), 0, 4), ("c.example".to_owned(), 3, 4)];
-        assert_eq!(of(&destinations(&store, None, 10).await.unwrap()), all);
-        assert_eq!(of(&destinations(&store, None, 2).await.unwrap()), all[..2]);
-        assert_eq!(of(&destinations(&store, Some(a), 2).await.unwrap()), all[1..]);
-        assert_eq!(of(&destinations(&store, Some(b), 2).await.unwrap()), all[2..]);
-        assert!(destinations(&store, Some(c), 2).await.unwrap().is_empty());
+        let all = [("a.example".to_owned(), 0), ("b.example".to_owned(), 4), ("c.example".to_owned(), 4)];
+        assert_eq!(of(None, 10).await, all);
+        assert_eq!(of(None, 2).await, all[..2]);
+        assert_eq!(of(Some(a), 2).await, all[1..]);
+        assert_eq!(of(Some(b), 2).await, all[2..]);
+        assert!(of(Some(c), 2).await.is_empty());
+        assert_eq!((queue_length(&store, a).await.unwrap(), queue_length(&store, c).await.unwrap()), (1, 3));
+    }
+
+    #[test]
+    fn trouble_begins_with_the_first_failure_or_refusal() {
+        let since = |failing: (u32, u64), refused: (u32, u64)| {
+            let refused = Refusals { count: refused.0, since: refused.1, retry_at: 0 };
+            let state = DestinationState {
+                failures: failing.0,
+                failing_since: failing.1,
+                refused,
+                ..DestinationState::default()
+            };
+            Destination { server: server_name!("a.example").to_owned(), state }.failing_since()
+        };
+        assert_eq!(since((0, 0), (0, 0)), None);
+        assert_eq!(since((1, 5), (0, 0)), Some(5));
+        assert_eq!(since((0, 0), (1, 6)), Some(6));
+        assert_eq!(since((1, 5), (1, 4)), Some(4));
     }
 }

@@ -113,7 +113,12 @@ impl Federation {
             master: listed.master_key,
             self_signing: listed.self_signing_key,
         };
-        self.0.accounts.update_remote(user, update).await.map_err(|error| malformed(&error.to_string()))
+        let kept = async {
+            self.0.accounts.update_remote(user, update).await?;
+            // The user may have left the last common room meanwhile: then changes are not heard of.
+            self.is_unmet(user).await
+        };
+        kept.await.map(drop).map_err(|error| malformed(&error.to_string()))
     }
 
     /// Fetches the lists that are still to be fetched, again and again.
@@ -128,7 +133,11 @@ impl Federation {
                     if world.is_stopping() {
                         return;
                     }
-                    self.0.devices.resync(&self, &user).await.ok();
+                    if matches!(self.is_unmet(&user).await, Ok(true)) {
+                        self.0.accounts.end_resync(&user).await.ok();
+                    } else {
+                        self.0.devices.resync(&self, &user).await.ok();
+                    }
                 }
                 after = Some(last);
             }

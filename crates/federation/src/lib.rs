@@ -43,7 +43,7 @@ pub use self::{
     allow::AllowList,
     auth::Origin,
     config::{Config, NetworkConfig, OldKey, PinnedKey, Rates},
-    destinations::{Destination, all_destinations, destinations},
+    destinations::{Destination, all_destinations, destinations, queue_length},
     fleeting::RemoteActivity,
     keys::{KeyRing, is_public_key, weak_keys},
     media_routes::{MediaState, media_routes},

@@ -23,7 +23,7 @@ use crate::{
     discovery::Discovery,
     keys::{Pins, own_document},
     link::{Link, LinkError},
-    places::Places,
+    places::Paces,
     prompt::Prompt,
 };
 
@@ -33,7 +33,7 @@ const MAX_BYTES: u64 = 16 << 20;
 const MAX_STATE_BYTES: u64 = 512 << 20;
 /// The longest answer that carries state nobody here asked for: a received event made us look, in bytes.
 const MAX_TOLD_BYTES: u64 = 128 << 20;
-/// Long answers of each kind that are read at the same time.
+/// Long answers of each kind that are read at the same time; of those for states as many more from servers that are slow.
 const LONG_AT_ONCE: usize = 4;
 /// Of those for states, how many one server has: while it is asked for the members of a room that was joined before they were
 /// here, it may have to be asked for what is before an event.
@@ -71,7 +71,7 @@ struct Inner {
     limiter: RateLimiter,
     /// Places for answers that are long: those that a user waits for, and the others.
     joins: Semaphore,
-    states: Places,
+    states: Paces,
 }
 
 /// What a request may cost.
@@ -91,7 +91,8 @@ impl Network {
         let pins = Pins::new(&config.pinned_keys);
         let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), pins.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
-        let (joins, states) = (Semaphore::new(LONG_AT_ONCE), Places::new(LONG_AT_ONCE, STATES_OF_ONE));
+        let joins = Semaphore::new(LONG_AT_ONCE);
+        let states = Paces::new(world.clone(), LONG_AT_ONCE, STATES_OF_ONE);
         let limiter = RateLimiter::default();
         Self(Arc::new(Inner {
             world,
@@ -239,19 +240,29 @@ impl Network {
         http: http::Request<Bytes>,
         call: Call,
     ) -> Result<http::Response<Bytes>, PeerError> {
+        willing(to, self.reach(to, http, call).await?)
+    }
+
+    /// The same, giving whatever the server itself answered.
+    pub(crate) async fn reach(
+        &self,
+        to: &ServerName,
+        http: http::Request<Bytes>,
+        call: Call,
+    ) -> Result<http::Response<Bytes>, PeerError> {
         self.ready(to, call).await?;
         let long = call.limits.max_bytes > MAX_BYTES;
         let _join = if long && call.insists { self.0.joins.acquire().await.ok() } else { None };
-        let _state = if long && !call.insists {
-            let place = self.0.world.timeout(call.limits.deadline, self.0.states.take(to)).await;
-            let place = place.ok_or_else(|| PeerError::Unreachable(to.to_owned()))?;
-            // It may have been found away while this waited.
-            self.ready(to, call).await?;
-            Some(place)
-        } else {
-            None
-        };
-        let answer = self.0.link.exchange(to, http, call.limits).await;
+        if !long || call.insists {
+            let answer = self.0.link.exchange(to, http, call.limits).await;
+            return self.noted(to, answer).await;
+        }
+        let place = self.0.world.timeout(call.limits.deadline, self.0.states.take(to)).await;
+        let place = place.ok_or_else(|| PeerError::Unreachable(to.to_owned()))?;
+        // It may have been found away while this waited.
+        self.ready(to, call).await?;
+        let exchange = self.0.link.exchange(to, http, call.limits);
+        let answer = self.0.states.spend(place, to, exchange).await;
         self.noted(to, answer).await
     }
 
@@ -264,7 +275,7 @@ impl Network {
     ) -> Result<http::Response<Body>, PeerError> {
         self.ready(to, call).await?;
         let answer = self.0.link.stream(to, http, call.limits).await;
-        let answer = self.noted(to, answer).await?;
+        let answer = willing(to, self.noted(to, answer).await?)?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -320,15 +331,12 @@ impl Network {
         answer: Result<http::Response<T>, LinkError>,
     ) -> Result<http::Response<T>, PeerError> {
         let (kept, result) = match answer {
-            // It is there, only not for this question of this server at this moment: nobody else has to wait for that.
-            Ok(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
-                (Ok(()), Err(PeerError::Unreachable(to.to_owned())))
-            }
             Ok(answer) if is_down(answer.status()) => {
                 tracing::info!(server = %to, status = %answer.status(), "another server did not answer well");
                 (self.0.backoff.failed(to, None).await.map(drop), Err(PeerError::Unreachable(to.to_owned())))
             }
-            // A refusal says nothing new of a destination that takes no transactions.
+            // It is there, whatever it thinks of this request: nobody else has to wait for that, and it says nothing new of a
+            // destination that takes no transactions.
             Ok(answer) if !answer.status().is_success() => (Ok(()), Ok(answer)),
             Ok(answer) => (self.0.backoff.succeeded(to).await, Ok(answer)),
             Err(LinkError::TooLong) => {
@@ -362,12 +370,21 @@ impl Call {
     }
 }
 
-/// Answers that say that the server, or the way to it, is not in order.
+/// Answers that say that the way to the server is not in order: no homeserver gives them, but what stands before it. Those
+/// above 520 are a widespread one's own.
 fn is_down(status: StatusCode) -> bool {
-    status.is_server_error()
+    matches!(status.as_u16(), 408 | 502..=504 | 520..=530)
         || status.is_redirection()
         || status.is_informational()
-        || status == StatusCode::REQUEST_TIMEOUT
+}
+
+/// Leaves out answers that say that the server is there, only not for this question at this moment.
+fn willing<T>(to: &ServerName, answer: http::Response<T>) -> Result<http::Response<T>, PeerError> {
+    let status = answer.status();
+    if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+        return Err(PeerError::Unreachable(to.to_owned()));
+    }
+    Ok(answer)
 }
 
 /// Method, path with query, and body of a request.
@@ -404,7 +421,7 @@ struct ErrorBody {
 }
 
 /// What a peer's refusal becomes: never its token errors, never its HTML, never more than a line.
-fn refusal(to: &ServerName, status: StatusCode, body: &[u8]) -> PeerError {
+pub(crate) fn refusal(to: &ServerName, status: StatusCode, body: &[u8]) -> PeerError {
     if status == StatusCode::UNAUTHORIZED {
         return PeerError::Unreachable(to.to_owned());
     }

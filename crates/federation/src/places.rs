@@ -4,11 +4,25 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
+use chappe_world::World;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::Instant,
+};
+
+/// From then on an answer is slow.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it is remembered that a server was slow.
+const REMEMBERED: Duration = Duration::from_mins(10);
+/// Slow servers remembered.
+const SLOW: usize = 10_000;
 
 pub(crate) struct Places {
     all: Semaphore,
@@ -48,12 +62,60 @@ impl Places {
     }
 }
 
+/// Places of two kinds: servers that were slow lately share those of the slow, so that several of them keep nobody from servers
+/// that are quick.
+pub(crate) struct Paces {
+    world: World,
+    quick: Places,
+    slow: Places,
+    slow_until: Cache<OwnedServerName, Instant>,
+}
+
+impl Paces {
+    /// `all` places of each kind, of which one server has no more than `share`.
+    pub(crate) fn new(world: World, all: usize, share: usize) -> Self {
+        let [quick, slow] = [(); 2].map(|()| Places::new(all, share));
+        Self { world, quick, slow, slow_until: Cache::new(SLOW) }
+    }
+
+    pub(crate) async fn take(&self, server: &ServerName) -> Place<'_> {
+        if !self.is_slow(server) {
+            let place = self.quick.take(server).await;
+            if !self.is_slow(server) {
+                return place;
+            }
+        }
+        self.slow.take(server).await
+    }
+
+    fn is_slow(&self, server: &ServerName) -> bool {
+        let now = self.world.instant();
+        self.slow_until.get(server).is_some_and(|until| until > now)
+    }
+
+    /// Waits for an answer of `server`, and moves to a place among the slow once it is slow, if there is one.
+    pub(crate) async fn spend<T>(
+        &self,
+        place: Place<'_>,
+        server: &ServerName,
+        answer: impl Future<Output = T>,
+    ) -> T {
+        let mut answer = std::pin::pin!(answer);
+        if let Some(answer) = self.world.timeout(PATIENCE, &mut answer).await {
+            return answer;
+        }
+        self.slow_until.insert(server.to_owned(), self.world.instant() + REMEMBERED);
+        let _place = self.slow.take(server).now_or_never().unwrap_or(place);
+        answer.await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
     use ruma::server_name;
 
-    use super::Places;
+    use super::{Paces, Places};
 
     #[test]
     fn a_slow_server_takes_its_share() {
@@ -68,5 +130,36 @@ mod tests {
         assert!(others.is_some());
         drop((first, others));
         assert!(waiting.remove(0).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_slow_takes_no_places_of_the_quick() {
+        let world = crate::tests::world(1);
+        let paces = Paces::new(world.clone(), 4, 2);
+        let slow = [server_name!("one.example"), server_name!("two.example")];
+        let other = server_name!("other.example");
+        let minute = std::time::Duration::from_mins(1);
+        let (paces, world) = (&paces, &world);
+        let ask = |server| async move {
+            let place = paces.take(server).await;
+            paces.spend(place, server, world.sleep(minute)).await;
+        };
+        let questions = (0..8).map(|n| ask(slow[n % 2]));
+        let others = async {
+            for _ in 0..20 {
+                let asked = world.instant();
+                drop(paces.take(other).await);
+                assert!(asked.elapsed() < std::time::Duration::from_secs(11), "{:?}", asked.elapsed());
+                world.sleep(std::time::Duration::from_secs(5)).await;
+            }
+        };
+        let all = futures_util::future::join_all(questions);
+        futures_util::join!(all, others);
+        // They were slow last time: nobody waits for them at all.
+        let mut questions: Vec<_> = (0..8).map(|n| Box::pin(ask(slow[n % 2]))).collect();
+        for question in &mut questions {
+            assert!(question.now_or_never().is_none());
+        }
+        assert!(paces.take(other).now_or_never().is_some());
     }
 }

@@ -9,21 +9,23 @@ mod fleeting;
 mod follow;
 mod lanes;
 mod transaction;
+mod untaken;
 
 use std::{sync::Arc, time::Duration};
 
 use chappe_accounts::Accounts;
-use chappe_rooms::{PeerError, Rooms};
-use chappe_rules::json;
+use chappe_rooms::Rooms;
 use chappe_store::{Error, Tx, following, outbox::Outbox};
 use ruma::{OwnedServerName, ServerName, UserId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::fleeting::PresenceNews;
 use self::{
+    fleeting::Receipts,
     follow::Arrivals,
     lanes::Lanes,
     transaction::{Batch, Width},
+    untaken::Untaken,
 };
 use crate::Network;
 
@@ -139,12 +141,21 @@ impl Sender {
             };
             match step {
                 Ok(Step::Again) => {}
+                // What is in memory goes with a transaction of full width alone.
+                Ok(Step::Rest) if width != Width::Full => width = Width::Full,
                 Ok(Step::Rest) => {
                     if self.0.lanes.rest(&destination) {
                         return;
                     }
                 }
-                Ok(Step::Wait(until)) => return self.0.lanes.wait(&destination, until),
+                Ok(Step::Wait(until)) => {
+                    self.0.lanes.wait(&destination, until);
+                    // A sign of life that came meanwhile found nobody waiting.
+                    if self.may_be_tried(&destination) {
+                        self.wake_at_once(&destination);
+                    }
+                    return;
+                }
                 Ok(Step::WaitForNews(until)) => {
                     if self.0.lanes.wait_for_news(&destination, until) {
                         return;
@@ -158,13 +169,20 @@ impl Sender {
         }
     }
 
+    /// Whether a wait that was known of is over.
+    fn may_be_tried(&self, destination: &ServerName) -> bool {
+        let network = &self.0.network;
+        let state = network.backoff().at_hand(destination);
+        state.is_some_and(|state| state.send_at() <= network.world().now())
+    }
+
     async fn step(&self, destination: &ServerName, width: &mut Width) -> Result<Step, Error> {
         let network = &self.0.network;
         if !network.allowed().permits(destination) {
             return self.put_off(destination).await;
         }
         self.0.lanes.on_list(destination);
-        match network.backoff().wait_until(destination).await? {
+        match network.backoff().send_at(destination).await? {
             0 => {}
             until => return Ok(Step::Wait(until)),
         }
@@ -191,9 +209,10 @@ impl Sender {
     async fn put_off(&self, destination: &ServerName) -> Result<Step, Error> {
         let network = &self.0.network;
         if network.store().read().outbox(destination, 1).await?.is_empty() {
+            self.0.lanes.drop_fleeting(destination);
             return Ok(Step::Rest);
         }
-        self.0.lanes.drop_fleeting(destination);
+        self.0.lanes.drop_momentary(destination);
         let (now, pause) = (network.world().now(), u64::try_from(OFF_LIST.as_millis()).unwrap_or(u64::MAX));
         if now.saturating_sub(self.0.lanes.off_list(destination, now)) >= pause {
             self.shorten(destination, network.config().catch_up_after).await?;
@@ -217,10 +236,10 @@ impl Sender {
                 network.backoff().delivered(destination).await?;
                 Ok(Step::Again)
             }
-            Err(error) if tried.is_some() && is_for_good(&error, &batch) => {
+            Err(untaken) if tried.is_some() && untaken.is_for_good(&batch) => {
                 // Somebody's fault is in there: find it one by one, and leave it out.
                 if batch.rows.len() == 1 && batch.pdus.len() + batch.edus.len() <= 1 {
-                    tracing::error!(%destination, %error, row = ?batch.rows, "never to be delivered, given up");
+                    tracing::error!(%destination, %untaken, row = ?batch.rows, "never to be delivered, given up");
                     self.done(&batch).await?;
                     network.backoff().delivered(destination).await?;
                 } else {
@@ -228,12 +247,19 @@ impl Sender {
                 }
                 Ok(Step::Again)
             }
-            Err(error) => {
-                tracing::info!(%destination, %error, "a transaction was not taken");
-                self.0.lanes.drop_fleeting(destination);
-                let state = network.backoff().failed(destination, tried).await?;
+            Err(untaken) => {
+                tracing::info!(%destination, %untaken, "a transaction was not taken");
+                let again = if untaken.is_for_good(&batch) { Receipts::new() } else { batch.receipts };
+                self.0.lanes.give_back(destination, again);
+                let state = match untaken {
+                    Untaken::Unreached => network.backoff().failed(destination, tried).await?,
+                    Untaken::Refused { again_in, .. } => {
+                        network.backoff().refused(destination, tried, again_in).await?
+                    }
+                    Untaken::Malformed(_) => network.backoff().refused(destination, tried, None).await?,
+                };
                 self.shorten(destination, network.config().catch_up_after.saturating_mul(LONG_QUEUE)).await?;
-                Ok(Step::Wait(state.retry_at))
+                Ok(Step::Wait(state.send_at()))
             }
         }
     }
@@ -245,7 +271,7 @@ impl Sender {
         (place, patience): Place<'_>,
         destination: &ServerName,
         batch: &Batch,
-    ) -> Result<(), PeerError> {
+    ) -> Result<(), Untaken> {
         let mut transmitting = std::pin::pin!(self.transmit(destination, batch));
         let Some(patience) = patience else { return transmitting.await };
         tokio::select! {
@@ -310,25 +336,15 @@ impl Sender {
                         self.wake_at_once(&destination);
                     }
                 }
-                Err(RecvError::Lagged(_)) => {}
+                // Some were missed: whoever may be tried is.
+                Err(RecvError::Lagged(_)) => {
+                    let waiting = self.0.lanes.waiting();
+                    for destination in waiting.iter().filter(|destination| self.may_be_tried(destination)) {
+                        self.wake_at_once(destination);
+                    }
+                }
                 Err(RecvError::Closed) => return,
             }
         }
     }
-}
-
-/// Whether the same would come of it at every time: the other server says so, or what is in there cannot be signed.
-fn is_for_good(error: &PeerError, batch: &Batch) -> bool {
-    match error {
-        PeerError::Refused { status, .. } => matches!(status, 400 | 413 | 414 | 422 | 431),
-        // An answer that nobody can read is the same error.
-        PeerError::Malformed(_) => !can_be_signed(batch),
-        PeerError::Unreachable(_) => false,
-    }
-}
-
-/// What is in it is nested as deep here as in the transaction.
-fn can_be_signed(batch: &Batch) -> bool {
-    let body = serde_json::to_vec(&(&batch.pdus, &batch.edus));
-    body.is_ok_and(|body| json::as_servers_write(&body).is_ok())
 }

@@ -8,6 +8,7 @@ mod hostile;
 mod keys;
 mod lies;
 mod peer;
+mod queues;
 mod requests;
 
 use std::{

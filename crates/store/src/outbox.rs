@@ -73,7 +73,7 @@ impl Value for OutboxItem {
     }
 }
 
-/// How reaching a destination went. Absent: well, or never tried.
+/// How reaching a destination went. Absent: well, never tried, or nothing waits for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestinationState {
     /// Failed attempts in a row.
@@ -82,9 +82,36 @@ pub struct DestinationState {
     pub retry_at: u64,
     /// When the first of these failures was (milliseconds since the Unix epoch).
     pub failing_since: u64,
+    /// What it refused, being there: its queue alone waits for that.
+    #[serde(default, skip_serializing_if = "Refusals::is_none")]
+    pub refused: Refusals,
     /// The last outbox row, `(position, index)`, of the transaction that is being tried; its retry has the same rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried: Option<(u64, Index)>,
+}
+
+impl DestinationState {
+    /// When the queue may be gone on with (milliseconds since the Unix epoch).
+    pub fn send_at(&self) -> u64 {
+        self.retry_at.max(self.refused.retry_at)
+    }
+}
+
+/// Transactions in a row that a destination was sent and did not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusals {
+    /// How many.
+    pub count: u32,
+    /// When the first of them was (milliseconds since the Unix epoch).
+    pub since: u64,
+    /// No transaction is sent before this time (milliseconds since the Unix epoch).
+    pub retry_at: u64,
+}
+
+impl Refusals {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An event that another server was told has arrived, before it was dealt with.
@@ -169,6 +196,14 @@ mod tests {
         let device = OutboxItem::Device { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: 3 };
         assert_eq!(device.to_bytes(), b"\x02\0\0\0\0\0\0\0\x03@a:b\0D");
         assert_eq!(OutboxItem::SigningKeys(owned_user_id!("@a:b")).to_bytes(), b"\x03@a:b");
+    }
+
+    #[test]
+    fn rows_from_before_refusals_were_kept_are_read_and_written_alike() {
+        let row = r#"{"failures":2,"retry_at":3,"failing_since":1}"#;
+        let state: DestinationState = serde_json::from_str(row).unwrap();
+        assert_eq!((state.failures, state.refused), (2, Refusals::default()));
+        assert_eq!(serde_json::to_string(&state).unwrap(), row);
     }
 
     #[test]

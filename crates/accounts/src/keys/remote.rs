@@ -100,6 +100,9 @@ impl Accounts {
             let reader = self.store().read();
             let key = user.to_owned();
             let old = reader.get::<RemoteLists>(&key).await?;
+            if old.as_ref().is_some_and(|Json(old)| old.stale) {
+                return Ok(());
+            }
             let list = RemoteList { stale: true, ..old.clone().map(|Json(list)| list).unwrap_or_default() };
             let mut tx = Tx::new();
             tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
@@ -107,6 +110,14 @@ impl Accounts {
             self.store().commit(tx).await?;
             Ok(())
         })
+    }
+
+    /// The list of a remote user is not fetched again before somebody asks for it.
+    pub async fn end_resync(&self, user: &UserId) -> Result<(), Error> {
+        let mut tx = Tx::new();
+        tx.delete::<Resyncs>(&user.to_owned());
+        self.store().commit(tx).await?;
+        Ok(())
     }
 
     /// All devices of a remote user that are known, with or without keys.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chappe_accounts::{RemoteUpdate, Sending};
 use chappe_rooms::RemoteReceipt;
-use chappe_store::{Error, Reader, RoomNid, Tx};
+use chappe_store::{Error, Reader, RoomNid, Tx, members::RoomServers};
 use parking_lot::Mutex;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId,
@@ -21,8 +21,6 @@ use crate::{Federation, gate};
 
 /// Updates about users whose devices this server does not track that it takes from one server in a minute.
 const STRANGERS_PER_MINUTE: u32 = 200;
-/// The same in a day: each leaves a row behind.
-const STRANGERS_PER_DAY: u32 = 2_000;
 /// Rooms in one receipt EDU that are looked at, and users in each.
 const RECEIPT_ROOMS: usize = 200;
 const RECEIPT_USERS: usize = 500;
@@ -31,33 +29,19 @@ const PRESENCE_USERS: usize = 100;
 
 /// How many updates about untracked users came lately, by server.
 #[derive(Default)]
-pub(crate) struct Strangers(Mutex<(u64, BTreeMap<OwnedServerName, Came>)>);
-
-#[derive(Default)]
-struct Came {
-    minute: u64,
-    in_minute: u32,
-    in_day: u32,
-}
+pub(crate) struct Strangers(Mutex<(u64, BTreeMap<OwnedServerName, u32>)>);
 
 impl Strangers {
     fn admit(&self, origin: &ServerName, now: u64) -> bool {
-        let (day, minute) = (now / 86_400_000, now / 60_000);
+        let minute = now / 60_000;
         let mut guard = self.0.lock();
-        let (today, seen) = &mut *guard;
-        if *today != day {
-            (*today, *seen) = (day, BTreeMap::new());
+        let (last, came) = &mut *guard;
+        if *last != minute {
+            (*last, *came) = (minute, BTreeMap::new());
         }
-        let came = seen.entry(origin.to_owned()).or_default();
-        if came.minute != minute {
-            (came.minute, came.in_minute) = (minute, 0);
-        }
-        if came.in_minute >= STRANGERS_PER_MINUTE || came.in_day >= STRANGERS_PER_DAY {
-            return false;
-        }
-        came.in_minute += 1;
-        came.in_day += 1;
-        true
+        let came = came.entry(origin.to_owned()).or_default();
+        *came = came.saturating_add(1);
+        *came <= STRANGERS_PER_MINUTE
     }
 }
 
@@ -217,14 +201,15 @@ impl Federation {
         let user = update.user_id.clone();
         let Some(known) = accounts.remote_list(&user).await? else {
             // Nobody here was given keys of this user; who just came to share a room was told to ask for them.
-            let is_news = !self.0.sender.has_just_come(&user);
-            if is_news && self.0.inbound.strangers.admit(origin, self.network().world().now()) {
-                accounts.mark_stale(&user).await?;
-                self.note_unplaced(&user).await;
+            if !self.0.sender.has_just_come(&user) {
+                self.take_news_of_stranger(origin, &user).await?;
             }
             return Ok(());
         };
         self.note_unplaced(&user).await;
+        if self.is_unmet(&user).await? {
+            return Ok(());
+        }
         let stream_id = u64::from(update.stream_id);
         if known.stale {
             self.0.devices.resync_soon(self, &user);
@@ -250,6 +235,41 @@ impl Federation {
         accounts.update_remote(&user, update).await
     }
 
+    /// The devices or keys of a user changed of whom nobody here was given any. Those who share a room are told; where nobody
+    /// does nothing is kept, and whoever comes to asks anew.
+    async fn take_news_of_stranger(
+        &self,
+        origin: &ServerName,
+        user: &UserId,
+    ) -> Result<(), chappe_accounts::Error> {
+        if self.0.inbound.strangers.admit(origin, self.network().world().now()) {
+            if self.is_met(user).await? {
+                self.0.accounts.mark_stale(user).await?;
+            }
+            self.note_unplaced(user).await;
+        }
+        Ok(())
+    }
+
+    /// Whether nobody here shares a room with a user of whom something is kept: that is no longer believed then.
+    pub(crate) async fn is_unmet(&self, user: &UserId) -> Result<bool, chappe_accounts::Error> {
+        if self.is_met(user).await? {
+            return Ok(false);
+        }
+        self.0.accounts.doubt_remote(user).await?;
+        // Who came into a room meanwhile may have been shown what was kept.
+        Ok(!self.is_met(user).await?)
+    }
+
+    /// Whether somebody here shares a room with a user of another server.
+    async fn is_met(&self, user: &UserId) -> Result<bool, Error> {
+        let (reader, us) = (self.network().store().read(), self.network().server());
+        let rooms = reader.remote_rooms(user, usize::MAX).await?;
+        let ours: Vec<_> = rooms.into_iter().map(|nid| (nid, us.to_owned())).collect();
+        let joined = reader.get_many::<RoomServers>(&ours).await?;
+        Ok(joined.into_iter().flatten().any(|joined| joined > 0))
+    }
+
     async fn note_unplaced(&self, user: &UserId) {
         if let Err(error) = self.0.rooms.note_unplaced_devices(user).await {
             tracing::warn!(%user, %error, "it is not remembered that the user's devices changed");
@@ -263,13 +283,12 @@ impl Federation {
     ) -> Result<(), chappe_accounts::Error> {
         let accounts = &self.0.accounts;
         if accounts.remote_list(&update.user_id).await?.is_none() {
-            if self.0.inbound.strangers.admit(origin, self.network().world().now()) {
-                accounts.mark_stale(&update.user_id).await?;
-                self.note_unplaced(&update.user_id).await;
-            }
-            return Ok(());
+            return self.take_news_of_stranger(origin, &update.user_id).await;
         }
         self.note_unplaced(&update.user_id).await;
+        if self.is_unmet(&update.user_id).await? {
+            return Ok(());
+        }
         let keys = RemoteUpdate {
             master: update.master_key,
             self_signing: update.self_signing_key,

@@ -7,11 +7,18 @@ use serde_json::{Map, Value, json};
 
 /// More of a kind are not kept for one destination.
 const MOST: usize = 2_000;
+/// Nor more receipts for one that is being waited for: it may be one of thousands that never come back.
+const MOST_AWAY: usize = 100;
+/// Receipts in one EDU; servers look at so many.
+const RECEIPTS: usize = 100;
 /// Users in one presence EDU.
 const PRESENCES: usize = 50;
 
 /// A read receipt's place: room, user, thread (empty for none).
 pub(super) type ReceiptPlace = (OwnedRoomId, OwnedUserId, String);
+
+/// Receipts: the event, and when it was read in milliseconds since the Unix epoch.
+pub(super) type Receipts = BTreeMap<ReceiptPlace, (OwnedEventId, u64)>;
 
 /// A presence of a user, as its EDU carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +36,13 @@ pub struct PresenceNews {
 /// What waits in memory for one destination.
 #[derive(Debug, Default)]
 pub(super) struct Fleeting {
-    receipts: BTreeMap<ReceiptPlace, (OwnedEventId, u64)>,
+    receipts: Receipts,
     typing: BTreeMap<(OwnedRoomId, OwnedUserId), bool>,
     presence: BTreeMap<OwnedUserId, PresenceNews>,
 }
 
-fn add<K: Ord, V>(to: &mut BTreeMap<K, V>, key: K, value: V) {
-    if to.len() < MOST || to.contains_key(&key) {
+fn add<K: Ord, V>(to: &mut BTreeMap<K, V>, most: usize, key: K, value: V) {
+    if to.len() < most || to.contains_key(&key) {
         to.insert(key, value);
     }
 }
@@ -43,15 +50,33 @@ fn add<K: Ord, V>(to: &mut BTreeMap<K, V>, key: K, value: V) {
 impl Fleeting {
     /// A receipt at an event, made at a time in milliseconds since the Unix epoch.
     pub(super) fn receipt(&mut self, place: ReceiptPlace, event: OwnedEventId, ts: u64) {
-        add(&mut self.receipts, place, (event, ts));
+        add(&mut self.receipts, MOST, place, (event, ts));
+    }
+
+    /// The same, for a destination that is being waited for.
+    pub(super) fn late_receipt(&mut self, place: ReceiptPlace, event: OwnedEventId, ts: u64) {
+        add(&mut self.receipts, MOST_AWAY, place, (event, ts));
+    }
+
+    /// Receipts that were taken and not delivered, as far as there are no newer ones.
+    pub(super) fn give_back(&mut self, receipts: Receipts) {
+        for (place, (event, ts)) in receipts {
+            if !self.receipts.contains_key(&place) {
+                self.late_receipt(place, event, ts);
+            }
+        }
     }
 
     pub(super) fn typing(&mut self, room: OwnedRoomId, user: OwnedUserId, typing: bool) {
-        add(&mut self.typing, (room, user), typing);
+        add(&mut self.typing, MOST, (room, user), typing);
     }
 
     pub(super) fn presence(&mut self, user: OwnedUserId, news: PresenceNews) {
-        add(&mut self.presence, user, news);
+        add(&mut self.presence, MOST, user, news);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.receipts.is_empty() && self.typing.is_empty() && self.presence.is_empty()
     }
 
     /// Forgets what is about this moment.
@@ -60,38 +85,42 @@ impl Fleeting {
         self.presence.clear();
     }
 
-    /// Takes up to `limit` EDUs, the most telling first.
-    pub(super) fn take(&mut self, limit: usize) -> Vec<Value> {
-        let mut edus = Vec::new();
+    /// Takes up to `limit` EDUs, the most telling first, and says which receipts are in them.
+    pub(super) fn take(&mut self, limit: usize) -> (Vec<Value>, Receipts) {
+        let (mut edus, mut taken) = (Vec::new(), Receipts::new());
         while edus.len() < limit
             && let Some(((room, user), typing)) = self.typing.pop_first()
         {
             edus.push(edu("m.typing", &json!({ "room_id": room, "user_id": user, "typing": typing })));
         }
         while edus.len() < limit && !self.receipts.is_empty() {
-            edus.push(edu("m.receipt", &self.take_receipts()));
+            edus.push(edu("m.receipt", &self.take_receipts(&mut taken)));
         }
         while edus.len() < limit && !self.presence.is_empty() {
             edus.push(edu("m.presence", &json!({ "push": self.take_presence() })));
         }
-        edus
+        (edus, taken)
     }
 
     /// One EDU holds one receipt of each user in each room; further threads go into the next.
-    fn take_receipts(&mut self) -> Value {
+    fn take_receipts(&mut self, taken: &mut Receipts) -> Value {
         let mut rooms: BTreeMap<OwnedRoomId, Map<String, Value>> = BTreeMap::new();
-        let mut left = BTreeMap::new();
-        for ((room, user, thread), (event, ts)) in std::mem::take(&mut self.receipts) {
-            let users = rooms.entry(room.clone()).or_default();
-            if users.contains_key(user.as_str()) {
-                left.insert((room, user, thread), (event, ts));
+        let (mut left, mut room_for) = (Receipts::new(), RECEIPTS);
+        for (place, (event, ts)) in std::mem::take(&mut self.receipts) {
+            let (room, user, thread) = &place;
+            let said = rooms.get(room).is_some_and(|users| users.contains_key(user.as_str()));
+            if said || room_for == 0 {
+                left.insert(place, (event, ts));
                 continue;
             }
             let mut data = json!({ "ts": ts });
             if !thread.is_empty() {
-                data["thread_id"] = Value::String(thread);
+                data["thread_id"] = Value::String(thread.clone());
             }
-            users.insert(user.to_string(), json!({ "data": data, "event_ids": [event] }));
+            let receipt = json!({ "data": data, "event_ids": [event] });
+            rooms.entry(room.clone()).or_default().insert(user.to_string(), receipt);
+            taken.insert(place, (event, ts));
+            room_for -= 1;
         }
         self.receipts = left;
         let rooms = rooms.into_iter().map(|(room, users)| (room.to_string(), json!({ "m.read": users })));
@@ -139,13 +168,45 @@ mod tests {
             fleeting.receipt((room.clone(), user.clone(), String::new()), event, 5);
         }
         fleeting.receipt((room, user, "main".to_owned()), owned_event_id!("$3"), 6);
-        let edus = fleeting.take(10);
+        let (edus, _) = fleeting.take(10);
         assert_eq!(edus.len(), 3);
         assert_eq!(edus[0]["content"]["typing"], false);
         let read = |edu: &Value| edu["content"]["!r:a"]["m.read"]["@u:a"].clone();
         assert_eq!(read(&edus[1])["event_ids"], json!(["$2"]));
         assert_eq!(read(&edus[2])["data"], json!({ "ts": 6, "thread_id": "main" }));
-        assert!(fleeting.take(10).is_empty());
+        assert!(fleeting.is_empty());
+    }
+
+    #[test]
+    fn receipts_that_were_not_delivered_come_again_unless_there_are_newer_ones() {
+        let mut fleeting = Fleeting::default();
+        let place = |number: usize| (owned_room_id!("!r:a"), owned_user_id!("@u:a"), format!("$t{number}"));
+        for number in 0..3 {
+            fleeting.receipt(place(number), owned_event_id!("$old"), 1);
+        }
+        let (_, taken) = fleeting.take(10);
+        assert!(taken.len() == 3 && fleeting.is_empty());
+        fleeting.receipt(place(1), owned_event_id!("$new"), 2);
+        fleeting.give_back(taken);
+        let (edus, again) = fleeting.take(10);
+        assert_eq!((edus.len(), again.len()), (3, 3));
+        assert_eq!(again[&place(1)].0.as_str(), "$new");
+    }
+
+    #[test]
+    fn many_receipts_go_in_several_pieces_and_few_are_kept_for_who_is_away() {
+        let mut fleeting = Fleeting::default();
+        let place = |number: usize| {
+            (ruma::RoomId::parse(format!("!r{number}:a")).unwrap(), owned_user_id!("@u:a"), String::new())
+        };
+        for number in 0..250 {
+            fleeting.receipt(place(number), owned_event_id!("$1"), 1);
+        }
+        let (edus, taken) = fleeting.take(10);
+        let rooms = |edu: &Value| edu["content"].as_object().unwrap().len();
+        assert_eq!(edus.iter().map(rooms).collect::<Vec<_>>(), [100, 100, 50]);
+        fleeting.give_back(taken);
+        assert_eq!(fleeting.take(10).1.len(), 100);
     }
 
     #[test]
@@ -155,6 +216,6 @@ mod tests {
         let place = (owned_room_id!("!r:a"), owned_user_id!("@u:a"), String::new());
         fleeting.receipt(place, owned_event_id!("$1"), 5);
         fleeting.drop_momentary();
-        assert_eq!(fleeting.take(10).len(), 1);
+        assert_eq!(fleeting.take(10).0.len(), 1);
     }
 }

@@ -10,7 +10,7 @@ use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 
-use super::{Sender, announce::servers_of, fleeting::PresenceNews, lanes::Keep};
+use super::{Sender, announce::servers_of, fleeting::PresenceNews};
 
 /// The name of this follower's cursor.
 const CURSOR: &str = "federation";
@@ -24,6 +24,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 impl Sender {
     pub(super) async fn follow(self) {
         let world = self.0.network.world().clone();
+        if let Err(error) = self.0.network.backoff().forget_idle().await {
+            tracing::warn!(%error, "servers that nothing waits for any more were not forgotten");
+        }
         while !world.is_stopping() {
             if let Err(error) = self.follow_on().await {
                 tracing::error!(%error, "the log cannot be followed");
@@ -101,9 +104,7 @@ impl Sender {
             for (key, receipt) in &receipts {
                 let place = (room.clone(), user.clone(), key.thread.clone());
                 let (event, ts) = (receipt.value.event.0.clone(), receipt.value.ts);
-                self.0
-                    .lanes
-                    .add_fleeting(&server, Keep::UntilSent, |fleeting| fleeting.receipt(place, event, ts));
+                self.0.lanes.add_receipt(&server, place, (event, ts));
             }
             self.wake(&server);
         }
@@ -114,7 +115,7 @@ impl Sender {
     pub(crate) async fn send_typing(&self, room: &RoomId, user: &UserId, typing: bool) -> Result<(), Error> {
         let Some(nid) = self.0.network.store().read().room_nid(room).await? else { return Ok(()) };
         for server in self.others_in(nid).await? {
-            self.0.lanes.add_fleeting(&server, Keep::WhileReached, |fleeting| {
+            self.0.lanes.add_momentary(&server, |fleeting| {
                 fleeting.typing(room.to_owned(), user.to_owned(), typing);
             });
             self.wake(&server);
@@ -126,7 +127,7 @@ impl Sender {
     pub(crate) async fn send_presence(&self, user: &UserId, news: &PresenceNews) -> Result<(), Error> {
         let reader = self.0.network.store().read();
         for server in servers_of(&reader, user, self.0.network.server()).await? {
-            self.0.lanes.add_fleeting(&server, Keep::WhileReached, |fleeting| {
+            self.0.lanes.add_momentary(&server, |fleeting| {
                 fleeting.presence(user.to_owned(), news.clone());
             });
             self.wake(&server);
@@ -224,8 +225,7 @@ impl Sender {
     }
 
     async fn doubt(&self, user: &UserId) -> Result<(), Error> {
-        let known = self.0.accounts.remote_list(user).await;
-        if !matches!(known, Ok(Some(list)) if !list.stale) {
+        if !matches!(self.0.accounts.remote_list(user).await, Ok(Some(_))) {
             return Ok(());
         }
         match self.0.accounts.doubt_remote(user).await {

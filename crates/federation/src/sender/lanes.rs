@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use parking_lot::Mutex;
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, ServerName};
 use tokio::sync::{Notify, futures::Notified};
 
-use super::fleeting::Fleeting;
+use super::fleeting::{Fleeting, ReceiptPlace, Receipts};
 
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -78,7 +78,8 @@ impl Lanes {
     pub(super) fn rest(&self, destination: &ServerName) -> bool {
         let mut state = self.state.lock();
         let Some(lane) = state.lanes.get_mut(destination) else { return true };
-        if lane.activity == (Activity::Serving { again: true }) {
+        // What was just added to it may come before the word that it was.
+        if lane.activity == (Activity::Serving { again: true }) || !lane.fleeting.is_empty() {
             lane.activity = Activity::Serving { again: false };
             return false;
         }
@@ -150,46 +151,80 @@ impl Lanes {
     }
 
     pub(super) fn is_waiting(&self, destination: &ServerName) -> bool {
-        let state = self.state.lock();
-        state.lanes.get(destination).is_some_and(|lane| matches!(lane.activity, Activity::Waiting { .. }))
+        self.state.lock().lanes.get(destination).is_some_and(Lane::is_waiting)
     }
 
-    /// Adds to what is in memory for a destination, unless it is being waited for and `add` is for the moment only.
-    pub(super) fn add_fleeting(&self, destination: &ServerName, keep: Keep, add: impl FnOnce(&mut Fleeting)) {
+    /// The destinations that are being waited for.
+    pub(super) fn waiting(&self) -> Vec<OwnedServerName> {
+        self.state.lock().timetable.iter().map(|(_, destination)| destination.clone()).collect()
+    }
+
+    /// Adds a receipt to what is in memory for a destination until it is sent or replaced.
+    pub(super) fn add_receipt(
+        &self,
+        destination: &ServerName,
+        place: ReceiptPlace,
+        (event, ts): (OwnedEventId, u64),
+    ) {
         let mut state = self.state.lock();
         let lane = state.lanes.entry(destination.to_owned()).or_default();
-        if keep == Keep::WhileReached && matches!(lane.activity, Activity::Waiting { .. }) {
-            return;
+        if lane.is_waiting() {
+            lane.fleeting.late_receipt(place, event, ts);
+        } else {
+            lane.fleeting.receipt(place, event, ts);
         }
-        add(&mut lane.fleeting);
     }
 
-    /// Takes up to `limit` EDUs out of what is in memory for a destination.
-    pub(super) fn take_fleeting(&self, destination: &ServerName, limit: usize) -> Vec<serde_json::Value> {
+    /// Adds what is about this moment, unless the destination is being waited for.
+    pub(super) fn add_momentary(&self, destination: &ServerName, add: impl FnOnce(&mut Fleeting)) {
+        let mut state = self.state.lock();
+        let lane = state.lanes.entry(destination.to_owned()).or_default();
+        if !lane.is_waiting() {
+            add(&mut lane.fleeting);
+        }
+    }
+
+    /// Takes up to `limit` EDUs out of what is in memory for a destination; the receipts in them are for
+    /// [`Lanes::give_back`].
+    pub(super) fn take_fleeting(
+        &self,
+        destination: &ServerName,
+        limit: usize,
+    ) -> (Vec<serde_json::Value>, Receipts) {
         let mut state = self.state.lock();
         state.lanes.get_mut(destination).map(|lane| lane.fleeting.take(limit)).unwrap_or_default()
     }
 
-    /// A destination was not reached: what was for the moment only is out of date by the time it is.
-    pub(super) fn drop_fleeting(&self, destination: &ServerName) {
+    /// What was for the moment only is out of date by the time the destination can be sent to.
+    pub(super) fn drop_momentary(&self, destination: &ServerName) {
+        self.give_back(destination, Receipts::new());
+    }
+
+    /// A transaction was not taken: its receipts go with a later one, and nothing that was for the moment only.
+    pub(super) fn give_back(&self, destination: &ServerName, receipts: Receipts) {
         if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
             lane.fleeting.drop_momentary();
+            lane.fleeting.give_back(receipts);
+        }
+    }
+
+    /// Nothing that is in memory for a destination is to be sent.
+    pub(super) fn drop_fleeting(&self, destination: &ServerName) {
+        if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
+            lane.fleeting = Fleeting::default();
         }
     }
 }
 
-/// How long something in memory is worth sending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keep {
-    /// Until it is sent or replaced.
-    UntilSent,
-    /// Only if it can be sent now.
-    WhileReached,
+impl Lane {
+    fn is_waiting(&self) -> bool {
+        matches!(self.activity, Activity::Waiting { .. })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use ruma::server_name;
+    use ruma::{owned_room_id, owned_user_id, server_name};
 
     use super::Lanes;
 
@@ -201,6 +236,18 @@ mod tests {
         assert!(!lanes.rest(peer), "what came meanwhile was missed");
         assert!(lanes.rest(peer));
         assert!(lanes.wake(peer));
+    }
+
+    #[test]
+    fn a_worker_does_not_end_over_what_was_just_added() {
+        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
+        assert!(lanes.wake(peer));
+        lanes.add_momentary(peer, |fleeting| {
+            fleeting.typing(owned_room_id!("!r:a"), owned_user_id!("@u:a"), true);
+        });
+        assert!(!lanes.rest(peer), "it would be lost");
+        assert_eq!(lanes.take_fleeting(peer, 10).0.len(), 1);
+        assert!(lanes.rest(peer));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! One transaction: what goes into it, and sending it (server-server API, "Transactions").
 
 use bytes::Bytes;
-use chappe_rooms::PeerError;
 use chappe_store::{
     Error, EventNum, Index, OutboxItem, RoomNid,
     outbox::{Announced, AnnouncedDevices, OutboxKey},
@@ -16,7 +15,11 @@ use ruma::{
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{Sender, fleeting::edu};
+use super::{
+    Sender,
+    fleeting::{Receipts, edu},
+    untaken::Untaken,
+};
 
 /// PDUs in a transaction at most.
 const PDUS: usize = 50;
@@ -52,6 +55,8 @@ pub(super) struct Batch {
     pub(super) rows: Vec<OutboxKey>,
     pub(super) pdus: Vec<Box<RawValue>>,
     pub(super) edus: Vec<Value>,
+    /// What of the EDUs is in memory alone, and worth sending again.
+    pub(super) receipts: Receipts,
 }
 
 impl Batch {
@@ -80,7 +85,13 @@ impl Sender {
     ) -> Result<Option<Batch>, Error> {
         let limit = if width == Width::Full { PDUS + EDUS } else { 1 };
         let waiting = self.0.network.store().read().outbox(destination, limit).await?;
-        let mut batch = Batch { id: String::new(), rows: Vec::new(), pdus: Vec::new(), edus: Vec::new() };
+        let mut batch = Batch {
+            id: String::new(),
+            rows: Vec::new(),
+            pdus: Vec::new(),
+            edus: Vec::new(),
+            receipts: Receipts::new(),
+        };
         let mut bytes = 0;
         for (key, item) in waiting {
             let beyond = tried.is_some_and(|tried| (key.1, key.2) > tried);
@@ -91,7 +102,9 @@ impl Sender {
             batch.rows.push(key);
         }
         if tried.is_none() && width == Width::Full {
-            batch.edus.extend(self.0.lanes.take_fleeting(destination, EDUS - batch.edus.len()));
+            let (edus, receipts) = self.0.lanes.take_fleeting(destination, EDUS - batch.edus.len());
+            batch.edus.extend(edus);
+            batch.receipts = receipts;
         }
         batch.id = match (batch.rows.first(), batch.rows.last()) {
             (Some((_, p0, Index(i0))), Some((_, p1, Index(i1)))) => format!("{p0}.{i0}-{p1}.{i1}"),
@@ -178,7 +191,7 @@ impl Sender {
     }
 
     /// Sends a transaction. What the other server thinks of single events is for the log.
-    pub(super) async fn transmit(&self, destination: &ServerName, batch: &Batch) -> Result<(), PeerError> {
+    pub(super) async fn transmit(&self, destination: &ServerName, batch: &Batch) -> Result<(), Untaken> {
         let network = &self.0.network;
         let body = Body {
             origin: network.server(),
@@ -186,10 +199,13 @@ impl Sender {
             pdus: &batch.pdus,
             edus: &batch.edus,
         };
-        let body = serde_json::to_vec(&body).map_err(|error| PeerError::Malformed(error.to_string()))?;
+        let body = serde_json::to_vec(&body).map_err(|error| Untaken::Malformed(error.to_string()))?;
         let uri = format!("/_matrix/federation/v1/send/{}", batch.id);
         let http = network.signed(destination, Method::PUT, &uri, Bytes::from(body))?;
-        let answer = network.exchange(destination, http, network.long().insisting().up_to(1 << 20)).await?;
+        let answer = network.reach(destination, http, network.long().insisting().up_to(1 << 20)).await?;
+        if !answer.status().is_success() {
+            return Err(Untaken::refused(destination, &answer));
+        }
         let (head, body) = answer.into_parts();
         let answer = Response::try_from_http_response(http::Response::from_parts(head, &body[..]));
         for (event, result) in answer.map(|answer| answer.pdus).unwrap_or_default() {

@@ -9,12 +9,13 @@ use std::sync::{
 use axum::body::Body;
 use bytes::Bytes;
 use chappe_accounts::{Erase, NewUser, RemoteUsers};
-use chappe_rooms::{Draft, PublicRoomsRequest};
+use chappe_rooms::{Change, Draft, PublicRoomsRequest};
 use chappe_rules::{Pdu, version};
+use chappe_store::accounts_keys::{DeviceListHeads, RemoteLists};
 use chappe_world::FakeNet;
 use http::{Method, StatusCode};
 use ruma::{
-    OwnedRoomId, RoomAliasId, RoomId, RoomVersionId, UserId,
+    OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomVersionId, UserId,
     api::client::room::{
         Visibility,
         create_room::v3::{Request as CreateRoom, RoomPreset},
@@ -441,6 +442,68 @@ async fn news_about_others_keys_and_lists_that_jump_are_worth_little() {
     tokio::time::sleep(std::time::Duration::from_mins(1)).await;
     let asked = evil.asked("/user/devices/") - known;
     assert!(known > 0 && asked <= 2, "{known} times before, {asked} times after");
+}
+
+/// A user of the peer's.
+fn of_evil(name: &str) -> OwnedUserId {
+    UserId::parse(format!("@{name}:evil.example")).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_devices_of_whom_nobody_meets_nothing_is_kept() {
+    let net = FakeNet::new();
+    let (a, evil, seat) = seat(&net, "11").await;
+    let alice = account(&a, "alice").await;
+    let list = |user: &UserId| json!({ "user_id": user, "stream_id": 7_u64, "devices": [] });
+    evil.answer(move |uri| {
+        let name = uri.strip_prefix("/_matrix/federation/v1/user/devices/%40")?.split('%').next()?;
+        body(&list(&of_evil(name)))
+    });
+    let news = |user: &UserId, stream_id: u64| {
+        json!({ "edu_type": "m.device_list_update", "content": {
+            "user_id": user, "device_id": "D", "stream_id": stream_id, "prev_id": [stream_id - 1],
+        } })
+    };
+    let keys = |user: &UserId| json!({ "edu_type": "m.signing_key_update", "content": { "user_id": user } });
+    let tell = async |txn: &str, edus: Vec<Value>| {
+        let transaction = json!({ "origin": evil.name, "origin_server_ts": 1, "pdus": [], "edus": edus });
+        let uri = format!("/_matrix/federation/v1/send/{txn}");
+        assert_eq!(evil.call(&a, Method::PUT, &uri, &transaction).await.0, StatusCode::OK);
+    };
+    // Until then Mallory has just come.
+    tokio::time::sleep(std::time::Duration::from_mins(2)).await;
+    let strangers: Vec<_> = (0..40).map(|n| of_evil(&format!("s{n}"))).collect();
+    let edus = strangers.iter().flat_map(|user| [news(user, 9), keys(user)]).collect();
+    tell("strangers", edus).await;
+    let rows = async |user: &UserId| {
+        let (reader, key) = (a.store.read(), user.to_owned());
+        let changed = reader.get::<DeviceListHeads>(&key).await.unwrap().is_some();
+        (reader.get::<RemoteLists>(&key).await.unwrap().is_some(), changed)
+    };
+    for user in &strangers {
+        assert_eq!(rows(user).await, (false, false), "{user}");
+    }
+    assert!(a.accounts.stale_lists(None, 10).await.unwrap().is_empty());
+    // Whom somebody meets is asked for, and those who meet are told of.
+    tell("met", vec![news(&of_evil("mallory"), 9)]).await;
+    assert_eq!(rows(&of_evil("mallory")).await, (true, true));
+
+    let newcomer = &strangers[0];
+    evil.join(&a, &seat.room, newcomer.as_str()).await;
+    let asked = async || {
+        let before = evil.asked(&format!("/user/devices/%40{}", newcomer.localpart()));
+        a.federation.query_keys(&alice, &evil.name, [(newcomer.clone(), Vec::new())].into()).await.unwrap();
+        evil.asked(&format!("/user/devices/%40{}", newcomer.localpart())) - before
+    };
+    assert_eq!((asked().await, asked().await), (1, 0), "the first look asks, the next one need not");
+    // Gone and back, with news in between that nobody was to hear.
+    let kick = Change::Kick;
+    a.rooms.change(&a.actor("alice"), &seat.room, newcomer, kick, None).await.unwrap();
+    tell("gone", vec![news(newcomer, 20), keys(newcomer)]).await;
+    tokio::time::sleep(std::time::Duration::from_mins(30)).await;
+    assert!(a.accounts.remote_list(newcomer).await.unwrap().unwrap().stale, "believed without being heard");
+    evil.join(&a, &seat.room, newcomer.as_str()).await;
+    assert_eq!((asked().await, asked().await), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,8 +40,10 @@ async fn list(
     let now = api.world.now();
     match query.order_by.as_deref().unwrap_or("destination") {
         "destination" | "last_successful_stream_ordering" => {}
-        "failure_ts" => found.sort_by_key(|one| one.failing_since),
-        "retry_last_ts" | "retry_interval" => found.sort_by_key(|one| one.retry_at.saturating_sub(now)),
+        "failure_ts" => found.sort_by_key(Destination::failing_since),
+        "retry_last_ts" | "retry_interval" => {
+            found.sort_by_key(|one| one.state.send_at().saturating_sub(now));
+        }
         _ => return Err(no_such_order().into()),
     }
     if query.dir == Some(Dir::Backward) {
@@ -58,17 +60,18 @@ async fn list(
 
 /// The servers that this one has to do with.
 async fn known(api: &Api) -> Result<Vec<Destination>> {
-    Ok(chappe_federation::all_destinations(&api.store, api.accounts.server_name()).await?)
+    Ok(chappe_federation::all_destinations(api.federation.network()).await?)
 }
 
 /// The last attempt is not remembered, the next one is: as the console shows it, the wait began at the first failure.
 fn shown(one: &Destination, now: u64) -> Value {
-    let failing = one.failures > 0;
+    let failing_since = one.failing_since();
+    let wait = failing_since.map_or(0, |_| one.state.send_at().saturating_sub(now));
     json!({
         "destination": one.server,
-        "retry_last_ts": if failing { one.failing_since } else { 0 },
-        "retry_interval": if failing { one.retry_at.saturating_sub(now) } else { 0 },
-        "failure_ts": failing.then_some(one.failing_since),
+        "retry_last_ts": failing_since.unwrap_or(0),
+        "retry_interval": wait,
+        "failure_ts": failing_since,
         "last_successful_stream_ordering": null,
     })
 }

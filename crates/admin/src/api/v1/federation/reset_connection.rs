@@ -14,7 +14,7 @@ pub(super) async fn handler(
     State(api): State<Api>,
     Arguments(server): Arguments<OwnedServerName>,
 ) -> Result<Json<Value>> {
-    if known(&api, &server).await?.failures == 0 {
+    if known(&api, &server).await?.failing_since().is_none() {
         let said = "The retry timing does not need to be reset for this destination.";
         return Err(chappe_web::Error::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", said).into());
     }
