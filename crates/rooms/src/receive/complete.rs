@@ -139,8 +139,8 @@ impl Inner {
         }
     }
 
-    /// Fetches single events with their auth events, as outliers. What cannot be had is left out;
-    /// [`Error::Unreachable`] if the rest was not to be asked for.
+    /// Fetches single events with their auth events, as outliers. What cannot be had is left out; [`Error::Unreachable`] if
+    /// the server was away, and the rest is not asked for.
     async fn fetch_events(
         &self,
         origin: &ServerName,
