@@ -215,10 +215,11 @@ impl Federation {
             self.0.devices.resync_soon(self, &user);
             return Ok(());
         }
-        if stream_id <= known.stream_id {
+        if stream_id == known.stream_id {
             return Ok(());
         }
-        if update.prev_id.iter().any(|prev| u64::from(*prev) > known.stream_id) {
+        let follows = update.prev_id.iter().any(|prev| u64::from(*prev) == known.stream_id);
+        if stream_id < known.stream_id || !follows {
             accounts.mark_stale(&user).await?;
             self.0.devices.resync_soon(self, &user);
             return Ok(());

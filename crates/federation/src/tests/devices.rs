@@ -92,6 +92,43 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_update_that_does_not_follow_what_is_known_has_the_list_fetched() {
+    let net = FakeNet::new();
+    let (a, b, _room) = couple(&net).await;
+    let alice = user(&a, "alice").await;
+    device(&a, &alice, "ONE").await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    let at = b.accounts.remote_list(&alice).await.unwrap().unwrap().stream_id;
+    let asked = super::count(&net, "/_matrix/federation/v1/user/devices");
+    for (number, (stream_id, prev_id, fetched)) in [
+        (at, json!([at - 1]), false),
+        (at + 1, json!([]), true),
+        (at + 1, json!([at + 7]), true),
+        (at + 1, json!([at - 1]), true),
+        // As of a server that went back to a backup.
+        (at - 1, json!([at]), true),
+        (at + 1, json!([at + 9, at]), false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        asked.store(0, SeqCst);
+        let update = json!({ "edu_type": "m.device_list_update", "content": {
+            "user_id": alice, "device_id": "FORGED", "stream_id": stream_id, "prev_id": prev_id } });
+        let edus = vec![RawValue::from_string(update.to_string()).unwrap()];
+        let (origin, id) = (a.name.clone(), format!("update{number}"));
+        b.federation.receive(Received { origin, id, pdus: Vec::new(), edus }).await.unwrap();
+        eventually("the list is believed", async || {
+            !b.accounts.remote_list(&alice).await.unwrap().unwrap().stale
+        })
+        .await;
+        assert_eq!(asked.load(SeqCst), usize::from(fetched), "{stream_id} after {prev_id}, known {at}");
+    }
+    assert_eq!(known(&b, &alice).await, ["ONE"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_joins_is_announced_even_without_keys() {
     let net = FakeNet::new();
     let (a, b, room) = couple(&net).await;

@@ -554,7 +554,7 @@ fn stripped(content: &Value) -> Value {
     json!({ "type": "m.room.create", "state_key": "", "sender": MALLORY, "content": content })
 }
 
-pub(super) async fn account(server: &Server, name: &str) -> ruma::OwnedUserId {
+pub(super) async fn account(server: &Server, name: &str) -> OwnedUserId {
     let new = NewUser { localpart: Some(name.to_owned()), ..NewUser::default() };
     server.accounts.create_user(new).await.unwrap()
 }
