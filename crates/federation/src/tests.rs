@@ -6,6 +6,7 @@ mod fuzz;
 mod hostile;
 mod keys;
 mod lies;
+mod memberships;
 mod peer;
 mod requests;
 
