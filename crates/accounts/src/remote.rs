@@ -106,8 +106,6 @@ pub fn to_device_for_servers(sending: &Sending<'_>, message_id: &str) -> Result<
     for (server, messages) in servers {
         let edu = serde_json::to_string(&DirectToDevice { sender, r#type, message_id, messages });
         let edu = edu.map_err(|error| Error::BadJson(error.to_string()))?;
-        // As it came it may hold what no server can read: half a character, nests without end.
-        serde_json::from_str::<serde_json::Value>(&edu).map_err(|error| Error::BadJson(error.to_string()))?;
         tx.enqueue(server, &OutboxItem::ToDevice(edu));
     }
     Ok(tx)
@@ -145,9 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_no_server_can_read_are_refused() {
+    fn messages_that_nobody_can_read_are_refused() {
         let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(200), "]".repeat(200));
-        for content in [r#"{"a":"\ud800"}"#, r#"{"a":1e999}"#, &deep] {
+        for content in [r#"{"a":"\ud800"}"#, r#"{"a":1e999}"#, r#"{"a":1,"a":1}"#, &deep] {
             let content = serde_json::value::RawValue::from_string(content.to_owned()).unwrap();
             let to = (user_id!("@b:hs2").to_owned(), Recipients::All(content));
             assert!(matches!(sent(&[to]), Err(Error::BadJson(_))));

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use chappe_rules::json;
 use chappe_store::{
     Direction, LogEntry, Position, Reader, Table, Tx,
     accounts::{Devices, Expiries},
@@ -336,7 +337,8 @@ pub(crate) fn draft_empty_inbox(tx: &mut Tx, inbox: &Inbox) {
     tx.delete::<ToDeviceCounts>(inbox);
 }
 
-/// The message as the device gets it; [`Error::TooLarge`], [`Error::BadJson`].
+/// The message as the device gets it; [`Error::TooLarge`]. [`Error::BadJson`] if it is no object, or would keep a device or a
+/// server from reading all that it comes with: half a character, a key twice, nests without end.
 pub(crate) fn message(sending: &Sending<'_>, content: &RawValue) -> Result<Vec<u8>, Error> {
     #[derive(serde::Serialize)]
     struct Event<'a> {
@@ -344,12 +346,13 @@ pub(crate) fn message(sending: &Sending<'_>, content: &RawValue) -> Result<Vec<u
         sender: &'a UserId,
         content: &'a RawValue,
     }
-    if !content.get().trim_start().starts_with('{') {
-        return Err(Error::BadJson("content is an object".to_owned()));
-    }
     let event = Event { r#type: sending.event_type, sender: sending.sender, content };
     let bytes = serde_json::to_vec(&event).map_err(|error| Error::BadJson(error.to_string()))?;
-    if bytes.len() > LONGEST { Err(Error::TooLarge("to-device message")) } else { Ok(bytes) }
+    if bytes.len() > LONGEST {
+        return Err(Error::TooLarge("to-device message"));
+    }
+    json::check_told(content.get().as_bytes()).map_err(|error| Error::BadJson(error.to_string()))?;
+    Ok(bytes)
 }
 
 fn draft_letters(tx: &mut Tx, sender: &UserId, letters: &[Letter]) {

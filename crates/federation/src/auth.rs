@@ -56,18 +56,27 @@ pub(crate) fn sign(
     .ok()
 }
 
+/// Why a request is not proven to come from the server that it claims to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unproven {
+    /// The body is not JSON, so that nobody has signed it.
+    NoJson,
+    /// The signature is wrong.
+    BadSignature,
+}
+
 /// Whether a request carries the signature it claims. The body may hold what canonical JSON cannot, such as fractions:
-/// events of old rooms do.
+/// events of old rooms do. Nor does it matter how deep it is nested: what is too deep to be read is refused alone later.
 pub(crate) fn verify(
     signed: Signed<'_>,
     claimed: &Claimed,
     addressee: Addressee<'_>,
     key: &[u8; 32],
-) -> Result<(), &'static str> {
-    let text = text(signed, &claimed.origin, addressee).ok_or("the body is not JSON")?;
+) -> Result<(), Unproven> {
+    let text = text(signed, &claimed.origin, addressee).ok_or(Unproven::NoJson)?;
     let (ed25519, signature) = (&SigningKeyAlgorithm::Ed25519, &claimed.signature);
     signatures::verify_canonical_json_bytes(ed25519, key, signature, text.as_bytes())
-        .map_err(|_| "the signature is wrong")
+        .map_err(|_| Unproven::BadSignature)
 }
 
 /// What is signed: an object with its keys in order. `None` if the body is not JSON, or has a number that nobody can read.
@@ -92,7 +101,7 @@ mod tests {
         Signed { method: &Method::PUT, uri: "/_matrix/federation/v1/send/1?a=%20b", body: body.as_bytes() }
     }
 
-    fn round(ours: Signed<'_>, theirs: Signed<'_>, destination: &ServerName) -> Result<(), &'static str> {
+    fn round(ours: Signed<'_>, theirs: Signed<'_>, destination: &ServerName) -> Result<(), Unproven> {
         let key = SigningKey::from_seed([3; 32], "k").unwrap();
         let to = Addressee::homeserver(server_name!("b.example"));
         let header = sign(ours, server_name!("a.example"), to, &key).unwrap();
@@ -186,9 +195,9 @@ mod tests {
     fn what_nobody_can_read_is_not_signed() {
         let key = SigningKey::from_seed([3; 32], "k").unwrap();
         let to = Addressee::homeserver(server_name!("b.example"));
-        let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+        let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
         for body in ["{", r#"{"a":1e999}"#, r#"{"a":1},"uri":"/other""#, &deep] {
-            assert_eq!(sign(signed(body), server_name!("a.example"), to, &key), None, "{body}");
+            assert_eq!(sign(signed(body), server_name!("a.example"), to, &key), None);
         }
     }
 }

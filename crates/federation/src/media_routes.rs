@@ -112,8 +112,9 @@ fn pieces(file: File) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Sen
 
 fn refusal(error: MediaError) -> Refusal {
     Refusal(match error {
-        MediaError::NotFound | MediaError::NoThumbnail | MediaError::NotClean => {
-            Error::not_found("Media not found")
+        MediaError::NotFound | MediaError::NotClean => Error::not_found("Media not found"),
+        MediaError::NoThumbnail => {
+            Error::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", "There can be no thumbnail of this")
         }
         MediaError::NotYetUploaded => {
             let why = "The content has not been uploaded yet";

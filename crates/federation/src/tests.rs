@@ -7,6 +7,7 @@ mod fuzz;
 mod hostile;
 mod keys;
 mod lies;
+mod memberships;
 mod peer;
 mod queues;
 mod requests;

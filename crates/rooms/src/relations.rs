@@ -33,7 +33,8 @@ const DEEPEST: u8 = 3;
 pub enum Recurse {
     /// Only direct relations.
     No,
-    /// Down to a depth of three.
+    /// Down to a depth of three, by way of those direct relations that lie nearest to where the page begins: 250 on each
+    /// side of it, the first 500 where no token says where that is. What relates to an event farther away may be left out.
     Yes,
 }
 
@@ -489,5 +490,40 @@ mod tests {
         let related = view.related(&RelationsRequest { from: Some(&from), ..request }).await.unwrap();
         assert_eq!(related.found.into_iter().map(|(_, num)| num).collect::<Vec<_>>(), nums);
         assert_eq!(related.beyond, None);
+    }
+
+    /// A reply, so many others behind it, then something about the first: whether that is found.
+    async fn is_found_over(between: i64, from_there: bool) -> bool {
+        let (town, alice) = (Town::new(), actor("alice"));
+        let (room, root) = root_with(&town, |_| "m.thread".to_owned(), between).await;
+        let early = town.say(&alice, &room, json!({ "body": "early" })).await;
+        let nid = town.rooms.view(&room).await.unwrap().nid;
+        let num = town.store.read().event_num(nid, &early).await.unwrap().unwrap();
+        let child = |num| Child { num, event_type: "x".to_owned(), sender: alice.user.clone() };
+        let relation = |parent: &EventId, ordinal, num| Relation {
+            parent: parent.into(),
+            rel_type: "m.thread".to_owned(),
+            ordinal,
+            child: child(num),
+        };
+        let last = EventNum(2);
+        let mut tx = Tx::new();
+        tx.put_relation(nid, &relation(&root, -1, num)).put_relation(nid, &relation(&early, between, last));
+        town.store.commit(tx).await.unwrap();
+        let view = town.rooms.view(&room).await.unwrap();
+        let from = from_there.then(|| Place(between).to_string());
+        let direction = if from_there { Direction::Forward } else { Direction::Backward };
+        let request = everything(&root, direction, Recurse::Yes);
+        let related = view.related(&RelationsRequest { from: from.as_deref(), ..request }).await.unwrap();
+        related.found.contains(&(between, last))
+    }
+
+    #[tokio::test]
+    async fn what_relates_to_the_nearest_relations_is_found() {
+        for (between, from_there, found) in
+            [(240, true, true), (260, true, false), (490, false, true), (510, false, false)]
+        {
+            assert_eq!(is_found_over(between, from_there).await, found, "{between}");
+        }
     }
 }

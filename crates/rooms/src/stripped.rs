@@ -16,6 +16,8 @@ use crate::{Error, Inner, Result, desk::Desk, receive::parse};
 /// Stripped state taken from another server at most: entries and bytes.
 const MOST_ENTRIES: usize = 64;
 const MOST_BYTES: usize = 48 * 1_024;
+/// What events have and stripped state has not.
+const EVIDENCE: [&str; 4] = ["auth_events", "hashes", "prev_events", "signatures"];
 
 impl Desk<'_> {
     /// The state events that tell an outsider what room this is, and those about `users`.
@@ -41,10 +43,32 @@ impl Desk<'_> {
     }
 }
 
+/// What another server told of a room, checked.
+struct Told {
+    /// Events of the room, rightly signed; the create event first.
+    whole: Vec<Pdu>,
+    /// Entries that are no events and claim to be none, in the form for clients.
+    bare: Vec<Box<RawValue>>,
+    /// What is wrong with an entry that is none of these.
+    fault: Option<&'static str>,
+}
+
+impl Told {
+    fn has_create(&self) -> bool {
+        self.whole.first().is_some_and(is_create)
+    }
+
+    fn shown(self) -> Vec<Box<RawValue>> {
+        bounded(self.whole.iter().filter_map(chappe_rules::client::stripped).chain(self.bare))
+    }
+}
+
 impl Inner {
-    /// What another server tells of a room, in the form for clients. Where the room's id comes from its create event,
-    /// whole events are needed, that one among them; of the others those with right signatures count.
-    pub(crate) async fn told_of(
+    /// What the server that invites tells of a room, in the form for clients. Where the room's id comes from its create
+    /// event, that one is needed, and [`Error::InvalidParam`] says that something is wrong.
+    ///
+    /// Specification: server-server API, `PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`.
+    pub(crate) async fn told_with_invite(
         &self,
         rules: &'static RoomVersionRules,
         room: &RoomId,
@@ -53,18 +77,66 @@ impl Inner {
         if !rules.authorization.room_create_event_id_as_room_id {
             return Ok(sanitized(told));
         }
-        let faulty = |what: &str| Error::InvalidParam(what.to_owned());
-        let whole = |raw: &RawValue| parse(rules, room, raw).ok().filter(|pdu| pdu.state().is_some());
-        let pdus: Option<Vec<Pdu>> = told.iter().take(MOST_ENTRIES).map(|raw| whole(raw)).collect();
-        let pdus = pdus.ok_or_else(|| faulty("the state of the room must be told in events of the room"))?;
-        // Being of this room is what a create event proves by its hash.
-        let (create, others): (Vec<Pdu>, _) =
-            pdus.into_iter().partition(|pdu| *pdu.kind() == TimelineEventType::RoomCreate);
-        let create = create.into_iter().next().ok_or_else(|| faulty("the room's create event is needed"))?;
-        let proven = self.check_all(rules, others).await.into_iter().filter_map(Result::ok);
-        let events = std::iter::once(create).chain(proven.map(|proven| proven.pdu().clone()));
-        Ok(bounded(events.filter_map(|pdu| chappe_rules::client::stripped(&pdu))))
+        let told = self.told(rules, room, told).await;
+        match told.fault {
+            Some(fault) => Err(Error::InvalidParam(fault.to_owned())),
+            None if told.has_create() => Ok(told.shown()),
+            None => Err(Error::InvalidParam("the room's create event is needed".to_owned())),
+        }
     }
+
+    /// The same of the server that a knock was sent to. What is wrong is left out.
+    ///
+    /// Specification: server-server API, `PUT /_matrix/federation/v1/send_knock/{roomId}/{eventId}`.
+    pub(crate) async fn told_at_knock(
+        &self,
+        rules: &'static RoomVersionRules,
+        room: &RoomId,
+        told: &[Box<RawValue>],
+    ) -> Vec<Box<RawValue>> {
+        self.told(rules, room, told).await.shown()
+    }
+
+    /// Events whose keys are not to be had are left out and are no fault: their servers may be gone for good. The create
+    /// event stays where the room's id, which is its hash, vouches for it.
+    async fn told(&self, rules: &'static RoomVersionRules, room: &RoomId, told: &[Box<RawValue>]) -> Told {
+        let (mut pdus, mut bare, mut fault) = (Vec::new(), Vec::new(), None);
+        for raw in told.iter().take(MOST_ENTRIES) {
+            match parse(rules, room, raw) {
+                Ok(pdu) if pdu.state_key().is_some() => pdus.push(pdu),
+                _ => match bare_entry(rules, raw) {
+                    Some(entry) => bare.push(entry),
+                    None => fault = Some("the state of the room must be told in events of the room"),
+                },
+            }
+        }
+        pdus.sort_by_key(|pdu| !is_create(pdu));
+        let mut whole = Vec::new();
+        for (pdu, proven) in pdus.clone().into_iter().zip(self.try_all(rules, pdus).await) {
+            let is_vouched_for = rules.authorization.room_create_event_id_as_room_id && is_create(&pdu);
+            match proven {
+                Ok(proven) => whole.push(proven.pdu().clone()),
+                Err(chappe_rules::Error::UnknownKey(_)) if is_vouched_for => whole.push(pdu),
+                Err(chappe_rules::Error::UnknownKey(_)) => {}
+                Err(_) => fault = Some("an event of the state that is told is not rightly signed"),
+            }
+        }
+        Told { whole, bare, fault }
+    }
+}
+
+fn is_create(pdu: &Pdu) -> bool {
+    *pdu.kind() == TimelineEventType::RoomCreate && pdu.state_key() == Some("")
+}
+
+/// An entry as all were before version 1.16 of the specification: without what an event needs. Until July 2026 Synapse told
+/// all but the create event so even where that gives the room its id.
+fn bare_entry(rules: &RoomVersionRules, raw: &RawValue) -> Option<Box<RawValue>> {
+    let entry = chappe_rules::json::object(raw.get().as_bytes()).ok()?;
+    let is_create = entry.get("type").and_then(|kind| kind.as_str()) == Some("m.room.create");
+    let names_room = rules.authorization.room_create_event_id_as_room_id && is_create;
+    let is_bare = !EVIDENCE.iter().any(|field| entry.contains_key(*field));
+    sanitize(raw).filter(|_| is_bare && !names_room)
 }
 
 /// What another server told of a room, reduced to what a client may be shown: well-formed entries, a bounded number.

@@ -6,7 +6,7 @@ use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName,
     room_version_rules::RoomVersionRules,
     serde::Base64,
-    signatures::{Verified, verify_json},
+    signatures::{PublicKeyMap, Verified, verify_json},
 };
 
 use crate::{Error, Pdu, opened::signers, policy_server, redact};
@@ -74,20 +74,37 @@ pub fn key_ids(object: &CanonicalJsonObject, server: &ServerName) -> BTreeSet<St
 
 /// Verifies all required signatures, then the content hash.
 ///
-/// A wrong or missing signature is [`Error::BadSignature`]: drop the event. A wrong hash leaves the redacted form.
-/// Where the room version enforces key validity, keys that had expired when the event claims to be made do not count.
+/// A wrong or missing signature is [`Error::BadSignature`], one that cannot be checked [`Error::UnknownKey`]: drop the
+/// event. A wrong hash leaves the redacted form. Where the room version enforces key validity, keys that had expired when the event claims to be made do not count.
 pub fn check(rules: &RoomVersionRules, pdu: &Pdu, ring: &KeyRing, weak: &WeakKeys) -> Result<Checked, Error> {
     let at = rules.enforce_key_validity.then(|| pdu.origin_server_ts());
     let keys = usable(ring, at, weak);
-    match pdu.opened().verify(rules, &keys)? {
+    match verify(rules, pdu, &keys)? {
         Verified::All => Ok(Checked { pdu: pdu.clone(), intact: true }),
         Verified::Signatures => {
             let left = redact::event(rules, pdu)?;
             // What was said of a third party may be why its sender's server need not have signed, and is gone now.
-            left.opened().verify(rules, &keys)?;
+            verify(rules, &left, &keys)?;
             Ok(Checked { pdu: left, intact: false })
         }
     }
+}
+
+fn verify(rules: &RoomVersionRules, pdu: &Pdu, keys: &PublicKeyMap) -> Result<Verified, Error> {
+    pdu.opened().verify(rules, keys).map_err(|error| match error {
+        Error::BadSignature(why) if lacks_keys(rules, pdu, keys) => Error::UnknownKey(why),
+        other => other,
+    })
+}
+
+/// Whether all have signed who must, one of them with unknown keys alone.
+fn lacks_keys(rules: &RoomVersionRules, pdu: &Pdu, keys: &PublicKeyMap) -> bool {
+    let needed = keys_needed(rules, pdu).unwrap_or_default();
+    let is_known = |server: &ServerName, id: &String| {
+        keys.get(server.as_str()).is_some_and(|known| known.contains_key(id))
+    };
+    needed.values().all(|ids| !ids.is_empty())
+        && needed.iter().any(|(server, ids)| !ids.iter().any(|id| is_known(server, id)))
 }
 
 /// Verifies that `server` has signed any other JSON object with a key that is valid at `at`.
@@ -110,11 +127,7 @@ pub fn check_json(
     verify_json(&keys, &object).map_err(|error| Error::BadSignature(error.to_string()))
 }
 
-fn usable(
-    ring: &KeyRing,
-    at: Option<MilliSecondsSinceUnixEpoch>,
-    weak: &WeakKeys,
-) -> BTreeMap<String, BTreeMap<String, Base64>> {
+fn usable(ring: &KeyRing, at: Option<MilliSecondsSinceUnixEpoch>, weak: &WeakKeys) -> PublicKeyMap {
     let good = |key: &ServerKey| at.is_none_or(|at| at <= key.until) && !weak.contains(&key.public);
     ring.iter()
         .map(|(server, keys)| {
@@ -166,12 +179,16 @@ mod tests {
     #[test]
     fn expired_unknown_and_weak_keys_do_not_count() {
         let (rules, key, pdu) = sample(&RoomVersionRules::V11);
-        let refused = |answer: Result<Checked, Error>| matches!(answer, Err(Error::BadSignature(_)));
-        assert!(refused(check(rules, &pdu, &ring(&key, 10), &BTreeSet::new())));
-        assert!(refused(check(rules, &pdu, &KeyRing::new(), &BTreeSet::new())));
-        assert!(refused(check(rules, &pdu, &ring(&key, 2_000), &BTreeSet::from([key.public_key()]))));
+        let unknown = |answer: Result<Checked, Error>| matches!(answer, Err(Error::UnknownKey(_)));
+        assert!(unknown(check(rules, &pdu, &ring(&key, 10), &BTreeSet::new())));
+        assert!(unknown(check(rules, &pdu, &KeyRing::new(), &BTreeSet::new())));
+        assert!(unknown(check(rules, &pdu, &ring(&key, 2_000), &BTreeSet::from([key.public_key()]))));
+        let wrong = |answer: Result<Checked, Error>| matches!(answer, Err(Error::BadSignature(_)));
         let other = SigningKey::from_seed([9; 32], "k").unwrap();
-        assert!(refused(check(rules, &pdu, &ring(&other, 2_000), &BTreeSet::new())));
+        assert!(wrong(check(rules, &pdu, &ring(&other, 2_000), &BTreeSet::new())));
+        let unsigned = pdu.json().replace(key.id(), "rsa:k");
+        let unsigned = Pdu::parse(rules, unsigned.as_bytes()).unwrap();
+        assert!(wrong(check(rules, &unsigned, &KeyRing::new(), &BTreeSet::new())));
     }
 
     #[test]

@@ -9,6 +9,9 @@ pub enum Error {
     /// A required signature is missing or wrong: drop the event.
     #[error("bad signature: {0}")]
     BadSignature(String),
+    /// A server has signed as it must, but with keys that are not at hand: nobody can say whether it did.
+    #[error("unknown key: {0}")]
+    UnknownKey(String),
     /// The authorization rules refuse the event: reject it, or answer 403 to a client.
     #[error("not allowed: {0}")]
     Forbidden(String),

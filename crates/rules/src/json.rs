@@ -5,7 +5,14 @@ use std::fmt;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, Int};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use crate::{Error, numbers, opened::Opened};
+use crate::{Error, opened::Opened, tree};
+
+/// Levels of nesting that `serde_json` reads, and so whoever uses it.
+const READABLE: usize = 127;
+/// Levels of nesting in what is told to others inside of more JSON.
+const TOLD: usize = 100;
+/// More levels of nesting than a server can write: Python's own reader ends at some thousands.
+const WRITABLE: usize = 100_000;
 
 /// Reads one JSON object that must be expressible as canonical JSON.
 ///
@@ -14,25 +21,24 @@ use crate::{Error, numbers, opened::Opened};
 ///
 /// Specification: appendices, "Canonical JSON".
 pub fn object(bytes: &[u8]) -> Result<CanonicalJsonObject, Error> {
-    match serde_json::from_slice::<Strict<false>>(bytes) {
+    match serde_json::from_slice::<Strict>(bytes) {
         Ok(Strict(CanonicalJsonValue::Object(object))) => Ok(object),
         Ok(_) => Err(Error::Malformed("not a JSON object".to_owned())),
         Err(error) => Err(Error::Malformed(error.to_string())),
     }
 }
 
-/// Whether of a key that comes twice the last counts, or the text is refused.
-struct Strict<const LAST: bool>(CanonicalJsonValue);
+struct Strict(CanonicalJsonValue);
 
-impl<'de, const LAST: bool> Deserialize<'de> for Strict<LAST> {
+impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor::<LAST>).map(Self)
+        deserializer.deserialize_any(StrictVisitor).map(Self)
     }
 }
 
-struct StrictVisitor<const LAST: bool>;
+struct StrictVisitor;
 
-impl<'de, const LAST: bool> Visitor<'de> for StrictVisitor<LAST> {
+impl<'de> Visitor<'de> for StrictVisitor {
     type Value = CanonicalJsonValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,7 +75,7 @@ impl<'de, const LAST: bool> Visitor<'de> for StrictVisitor<LAST> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(Strict::<LAST>(value)) = seq.next_element()? {
+        while let Some(Strict(value)) = seq.next_element()? {
             values.push(value);
         }
         Ok(CanonicalJsonValue::Array(values))
@@ -77,19 +83,13 @@ impl<'de, const LAST: bool> Visitor<'de> for StrictVisitor<LAST> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut object = CanonicalJsonObject::new();
-        while let Some((key, Strict(value))) = map.next_entry::<String, Strict<LAST>>()? {
-            if object.insert(key, value).is_some() && !LAST {
+        while let Some((key, Strict(value))) = map.next_entry::<String, Strict>()? {
+            if object.insert(key, value).is_some() {
                 return Err(A::Error::custom("duplicate key"));
             }
         }
         Ok(CanonicalJsonValue::Object(object))
     }
-}
-
-/// Reads any value; of a key that comes twice in an object the last counts.
-pub(crate) fn last_wins(text: &str) -> Result<CanonicalJsonValue, Error> {
-    let read: Result<Strict<true>, _> = serde_json::from_str(text);
-    read.map(|Strict(value)| value).map_err(|error| Error::Malformed(error.to_string()))
 }
 
 /// The canonical bytes of an object, as text.
@@ -100,9 +100,24 @@ pub fn canonical(object: &CanonicalJsonObject) -> String {
 /// The text of a JSON value that servers sign when it is the body of a request: canonical JSON, and where a number is none
 /// of canonical JSON, as Python writes it. Of a key that comes twice in an object the last counts.
 ///
-/// Refused: what is no JSON, nesting deeper than 128, numbers that no double comes near.
+/// Refused: what is no JSON, nesting deeper than any server writes it, numbers that no double comes near.
 pub fn as_servers_write(bytes: &[u8]) -> Result<String, Error> {
-    object(bytes).map(|object| canonical(&object)).or_else(|_| numbers::text_as_python_writes(bytes))
+    tree::sorted(bytes, WRITABLE)
+}
+
+/// Whether an object can be told to clients and servers inside of other JSON, as it is: strict as [`object`] but for
+/// numbers, and not so deep that a parser which is used up at 127 would refuse all that it comes with.
+pub fn check_told(bytes: &[u8]) -> Result<(), Error> {
+    nearest(bytes)?;
+    if tree::is_deeper(bytes, TOLD) {
+        return Err(Error::Malformed("nested too deep".to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether this server's own parsers read a text, as far as nesting is concerned.
+pub fn is_readable(bytes: &[u8]) -> bool {
+    !tree::is_deeper(bytes, READABLE)
 }
 
 /// Reads an object as strictly as [`object`], but for numbers: of those that canonical JSON does not have, the nearest
@@ -113,7 +128,10 @@ pub fn nearest(bytes: &[u8]) -> Result<CanonicalJsonObject, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{as_servers_write, canonical, nearest, object};
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use super::{as_servers_write, canonical, check_told, is_readable, nearest, object};
 
     #[test]
     fn hostile_json_is_refused() {
@@ -168,10 +186,27 @@ mod tests {
         }
         let long = format!(r#"{{"a":-1{}}}"#, "0".repeat(400));
         assert_eq!(as_servers_write(long.as_bytes()).unwrap(), long);
-        let deep = format!("{}1.5{}", "[".repeat(10_000), "]".repeat(10_000));
+        let deep = |levels: usize| format!("{}1.5{}", "[".repeat(levels), "]".repeat(levels));
+        assert_eq!(as_servers_write(deep(100_000).as_bytes()).unwrap(), deep(100_000));
+        let deep = deep(100_001);
         for text in [
             "",
             "{",
+            "[",
+            "[1 2]",
+            "[1,]",
+            "[,1]",
+            "[}",
+            r#"{"a"}"#,
+            r#"{"a":1,}"#,
+            r#"{"a" 1}"#,
+            r"{1:2}",
+            "tru",
+            "truefalse",
+            "\"a",
+            "\"a\u{1}\"",
+            "1 2",
+            "-",
             r#"{"a":1e999}"#,
             r#"{"a":01}"#,
             r#"{"a":--1}"#,
@@ -182,6 +217,47 @@ mod tests {
             assert!(as_servers_write(text.as_bytes()).is_err(), "{}", &text[..text.len().min(40)]);
         }
         assert!(as_servers_write(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn keys_are_sorted_as_they_are_read_and_the_last_of_two_counts() {
+        let text = r#"{"\u00e9":1,"b":[{"z":1,"\n":2,"z":3}],"!":4,"\u0062":{"c":5}}"#;
+        let written = r#"{"!":4,"b":{"c":5},"é":1}"#;
+        assert_eq!(as_servers_write(text.as_bytes()).unwrap(), written);
+        let text = r#"[{"z":1,"\n":2,"z":3}]"#;
+        assert_eq!(as_servers_write(text.as_bytes()).unwrap(), r#"[{"\n":2,"z":3}]"#);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_canonical_stays_as_it_is(keys in prop::collection::vec(".{0,5}", 0..5), value in ".{0,9}", n in -9i32..9) {
+            let inner: Map<String, Value> = keys.iter().map(|key| (key.clone(), json!([value, n, null, {}]))).collect();
+            let outer = json!({ "x": inner, value: [[], inner, true] }).to_string();
+            let read = object(outer.as_bytes()).unwrap();
+            prop_assert_eq!(as_servers_write(outer.as_bytes()).unwrap(), canonical(&read));
+        }
+    }
+
+    #[test]
+    fn what_is_told_leaves_room_for_what_it_is_told_in() {
+        let deep = |levels: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        for text in ["{}", r#"{"a":1.5,"b":"]["}"#, &deep(99)] {
+            assert!(check_told(text.as_bytes()).is_ok(), "{text}");
+        }
+        for text in [
+            "[]",
+            "1",
+            "",
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":1e999}"#,
+            &deep(100),
+            &deep(5_000),
+        ] {
+            assert!(check_told(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(is_readable(deep(126).as_bytes()) && !is_readable(deep(127).as_bytes()));
+        assert!(is_readable(br#"["[[[\"[[[", []]"#));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod push;
 pub mod redact;
 pub mod resolve;
 pub mod retention;
+mod tree;
 pub mod version;
 pub mod visibility;
 

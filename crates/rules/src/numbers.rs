@@ -4,8 +4,6 @@
 //! text that is read as the same double. No type of JSON here holds that. So the numbers of a text are put into a list, and
 //! in the object that is read each stands as its place there, which whatever keeps or drops members of an object carries along.
 
-use std::fmt::Display;
-
 use ruma::{CanonicalJsonObject, Int};
 
 use crate::{Error, json};
@@ -45,30 +43,8 @@ impl Numbers {
     }
 }
 
-/// The canonical text of any JSON, but for its numbers, which are written as Python does. Of a key that comes twice in an
-/// object the last counts, as in Python.
-pub(crate) fn text_as_python_writes(bytes: &[u8]) -> Result<String, Error> {
-    let malformed = |error: &dyn Display| Error::Malformed(error.to_string());
-    let text = str::from_utf8(bytes).map_err(|error| malformed(&error))?;
-    // As they were read: each is written only where it stays, and a body can have millions.
-    let mut numbers = Vec::new();
-    let places = each_number(text, |number| {
-        numbers.push(number);
-        Ok((numbers.len() - 1).to_string())
-    })?;
-    let value = json::last_wins(&places)?;
-    let sorted = serde_json::to_string(&value).map_err(|error| malformed(&error))?;
-    each_number(&sorted, |place| {
-        let number = place.parse().ok().and_then(|place: usize| numbers.get(place));
-        as_python_writes(number.ok_or_else(|| malformed(&"a number of another text"))?)
-    })
-}
-
 /// The text with something else for each number. What is no JSON stays none.
-fn each_number<'a>(
-    text: &'a str,
-    mut other: impl FnMut(&'a str) -> Result<String, Error>,
-) -> Result<String, Error> {
+fn each_number(text: &str, mut other: impl FnMut(&str) -> Result<String, Error>) -> Result<String, Error> {
     let (mut written, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(first) = rest.bytes().next() {
         let is_number = is_start(first);
@@ -88,17 +64,17 @@ fn each_number<'a>(
     Ok(written)
 }
 
-fn is_start(byte: u8) -> bool {
+pub(crate) fn is_start(byte: u8) -> bool {
     byte == b'-' || byte.is_ascii_digit()
 }
 
 /// How far a text goes until there comes an ASCII character of which `ends` holds.
-fn length_until(text: &str, ends: impl FnMut(u8) -> bool) -> usize {
+pub(crate) fn length_until(text: &str, ends: impl FnMut(u8) -> bool) -> usize {
     text.bytes().position(ends).unwrap_or(text.len())
 }
 
 /// How long the string is that begins here, its quotation marks included.
-fn string_length(text: &str) -> usize {
+pub(crate) fn string_length(text: &str) -> usize {
     let mut escaped = false;
     let end = text.bytes().skip(1).position(|byte| {
         let is_end = byte == b'"' && !escaped;
@@ -119,7 +95,7 @@ fn is_integer(text: &str) -> bool {
     is_one && (digits == "0" || !digits.starts_with('0'))
 }
 
-fn as_python_writes(number: &str) -> Result<String, Error> {
+pub(crate) fn as_python_writes(number: &str) -> Result<String, Error> {
     if is_integer(number) {
         return Ok(if number == "-0" { "0" } else { number }.to_owned());
     }

@@ -101,9 +101,11 @@ impl Error {
         Self::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", error)
     }
 
-    /// 400 `M_NOT_JSON` or `M_BAD_JSON`, as the parser says.
+    /// 400 `M_NOT_JSON` or `M_BAD_JSON`, as the parser says. What is nested too deep to be read is JSON.
     pub fn unreadable_json(error: &serde_json::Error) -> Self {
-        if error.is_data() { Self::bad_json(error.to_string()) } else { Self::not_json(error.to_string()) }
+        let why = error.to_string();
+        let is_json = error.is_data() || why.starts_with("recursion limit exceeded");
+        if is_json { Self::bad_json(why) } else { Self::not_json(why) }
     }
 
     /// 400 `M_INVALID_PARAM`.

@@ -10,7 +10,7 @@ use http::{StatusCode, header, request::Parts};
 use ruma::{OwnedServerName, ServerName, api::IncomingRequest};
 use serde::de::DeserializeOwned;
 
-use super::{Addressee, Claimed, Signed, verify};
+use super::{Addressee, Claimed, Signed, Unproven, verify};
 use crate::{Federation, Network};
 
 /// A request that another server has signed. The request is read after the signature was checked.
@@ -114,7 +114,7 @@ async fn claim(
     Ok((claimed, key))
 }
 
-/// Whether they did sign it: 401 if not.
+/// Whether they did sign it: 401 if not, 400 if nobody can have signed it.
 fn prove(
     network: &Network,
     parts: &Parts,
@@ -125,9 +125,16 @@ fn prove(
     let us = network.server();
     let uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let signed = Signed { method: &parts.method, uri, body };
-    verify(signed, &claimed, Addressee::homeserver(us), key).map_err(unauthorized)?;
+    verify(signed, &claimed, Addressee::homeserver(us), key).map_err(unproven)?;
     network.backoff().heard_from(&claimed.origin);
     Ok(claimed.origin)
+}
+
+fn unproven(why: Unproven) -> Error {
+    match why {
+        Unproven::NoJson => Error::not_json("The body is not JSON"),
+        Unproven::BadSignature => unauthorized("the signature is wrong"),
+    }
 }
 
 fn unauthorized(why: &'static str) -> Error {
@@ -138,7 +145,7 @@ impl Network {
     /// The homeserver that signed a request to the identity service of this server, which is known by `names`. The body is
     /// read after it is clear that there is a key to check it with.
     ///
-    /// 401 when nobody signed it, 403 when it is a server this one does not talk with, 429 when its key would have to be
+    /// 400 when it is not JSON, 401 when nobody signed it, 403 when it is a server this one does not talk with, 429 when its key would have to be
     /// looked for once too often, or when it asks too much.
     pub async fn signer(
         &self,
@@ -156,7 +163,7 @@ impl Network {
         let as_homeserver = homeserver
             .is_some_and(|name| verify(signed, &claimed, Addressee::homeserver(&name), &key).is_ok());
         if !as_homeserver {
-            verify(signed, &claimed, Addressee::identity_server(&meant), &key).map_err(unauthorized)?;
+            verify(signed, &claimed, Addressee::identity_server(&meant), &key).map_err(unproven)?;
         }
         self.backoff().heard_from(&claimed.origin);
         self.count("requests", claimed.origin.as_str(), self.config().rates.requests)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chappe_accounts::{RemoteUpdate, Sending};
 use chappe_rooms::RemoteReceipt;
+use chappe_rules::json;
 use chappe_store::{Error, Reader, RoomNid, Tx, members::RoomServers};
 use parking_lot::Mutex;
 use ruma::{
@@ -74,9 +75,12 @@ fn content<T: DeserializeOwned>(edu: &Edu) -> Option<T> {
 }
 
 impl Federation {
-    /// Takes the EDUs of a transaction one by one; a bad one never stops the others.
+    /// Takes the EDUs of a transaction one by one; a bad one, or one too deep to be read, never stops the others.
     pub(super) async fn take_edus(&self, origin: &OwnedServerName, edus: Vec<Box<RawValue>>) {
         for edu in edus {
+            if !json::is_readable(edu.get().as_bytes()) {
+                continue;
+            }
             let Ok(edu) = serde_json::from_str::<Edu>(edu.get()) else { continue };
             if let Err(error) = self.take_edu(origin, &edu).await {
                 tracing::warn!(%origin, kind = edu.edu_type, %error, "an EDU was not taken");

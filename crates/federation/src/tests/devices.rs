@@ -23,7 +23,7 @@ async fn user(server: &Server, name: &str) -> OwnedUserId {
 }
 
 /// A device with keys that look like keys.
-async fn device(server: &Server, user: &UserId, id: &str) {
+pub(super) async fn device(server: &Server, user: &UserId, id: &str) {
     let log_in = LogIn {
         user_id: user.to_owned(),
         device_id: Some(id.into()),

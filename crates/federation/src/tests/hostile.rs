@@ -265,7 +265,6 @@ async fn transactions_of_a_wrong_shape_are_refused_whole() {
     };
     let many = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
     let edus = format!("[{}]", vec![r#"{"edu_type":"x","content":{}}"#; 101].join(","));
-    let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
     for (what, body) in [
         ("51 events", frame(&many(51), "[]")),
         ("101 EDUs", frame("[]", &edus)),
@@ -275,10 +274,52 @@ async fn transactions_of_a_wrong_shape_are_refused_whole() {
         let (status, told) = ask(&b, (Method::PUT, uri), ("a.example", 1), &body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{what}: {told}");
     }
-    // Too deep for this parser, not for the signer's: the signature cannot be checked.
-    let body = frame(&format!("[{deep}]"), "[]");
-    let proof = authorization(&Method::PUT, uri, ("a.example", 1), "{}");
-    let request = Request::put(uri).header(header::AUTHORIZATION, proof).body(Body::from(body)).unwrap();
-    assert_eq!(answer(&b, request).await.0, StatusCode::UNAUTHORIZED);
+    // What nobody can have signed.
+    for body in ["{".to_owned(), frame("[1e999]", "[]"), "[".repeat(1_000_000)] {
+        let proof = authorization(&Method::PUT, uri, ("a.example", 1), "{}");
+        let request = Request::put(uri).header(header::AUTHORIZATION, proof).body(Body::from(body)).unwrap();
+        let (status, told) = answer(&b, request).await;
+        assert_eq!((status, &told["errcode"]), (StatusCode::BAD_REQUEST, &Value::from("M_NOT_JSON")));
+    }
     assert_eq!(ask(&b, (Method::PUT, uri), ("a.example", 1), &frame(&many(50), "[]")).await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_nested_too_deep_is_dropped_alone() {
+    let net = FakeNet::new();
+    let (_a, b, _) = couple(&net).await;
+    let bob = super::lies::account(&b, "bob").await;
+    super::devices::device(&b, &bob, "D").await;
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    let edu = |id: &str, more: &str| {
+        format!(
+            r#"{{"edu_type":"m.direct_to_device","content":{{"sender":"@a:a.example","type":"x","message_id":"{id}",
+               "messages":{{"@bob:b.example":{{"D":{{"id":"{id}"{more}}}}}}}}}}}"#
+        )
+    };
+    let with = |more: &str| format!(r#","more":{more}"#);
+    let readable = format!("{}{}", "[".repeat(110), "]".repeat(110));
+    let edus = [edu("1", &with(&deep)), edu("2", &with(&readable)), deep.clone(), edu("3", "")].join(",");
+    let body = format!(
+        r#"{{"origin":"a.example","origin_server_ts":1,"pdus":[{deep}],"edus":[{edus}],"x":{deep}}}"#
+    );
+    let uri = "/_matrix/federation/v1/send/1";
+    let (status, told) = ask(&b, (Method::PUT, uri), ("a.example", 1), &body).await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    let reader = b.store.read();
+    let none = chappe_store::Position(0);
+    let all = chappe_store::Position(u64::MAX);
+    let letters = b.accounts.to_device_messages(&reader, &bob, "D".into(), none, all, 10).await.unwrap();
+    let letters: Vec<&str> = letters.iter().map(|letter| letter.event.get()).collect();
+    assert_eq!(letters, [r#"{"type":"x","sender":"@a:a.example","content":{"id":"3"}}"#]);
+    // Where it is the whole request, it is refused as what it is.
+    for uri in ["/_matrix/federation/v1/user/keys/query", "/_matrix/federation/v1/publicRooms"] {
+        let body = format!(r#"{{"device_keys":{deep},"filter":{deep}}}"#);
+        let (status, told) = ask(&b, (Method::POST, uri), ("a.example", 1), &body).await;
+        assert_eq!(
+            (status, &told["errcode"]),
+            (StatusCode::BAD_REQUEST, &Value::from("M_BAD_JSON")),
+            "{told}"
+        );
+    }
 }

@@ -204,7 +204,7 @@ async fn what_a_server_refuses_is_found_and_left_out() {
     });
     net.route("picky.example", &world, answer);
     let mut tx = chappe_store::Tx::new();
-    // Too deep to be signed, once it is in a transaction.
+    // Too deep to be read by that server, once it is in a transaction.
     let deep = format!(r#"{{"n":6,"deep":{}{}}}"#, "[".repeat(125), "]".repeat(125));
     // What nobody can read at all.
     let half = r#"{"n":7,"half":"\ud800"}"#.to_owned();

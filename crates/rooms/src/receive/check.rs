@@ -4,6 +4,7 @@ use chappe_rules::{
     Pdu,
     acl::Acl,
     check::{self, KeyRing, ServerKey, keys_needed},
+    json,
 };
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedServerName, RoomId, ServerName, UInt,
@@ -42,7 +43,7 @@ impl Checked {
     }
 }
 
-/// An event with right signatures, from whomever. Only [`Inner::check_all`] makes one.
+/// An event with right signatures, from whomever. Only [`Inner::try_all`] makes one.
 #[derive(Clone, Debug)]
 pub(crate) struct Proven(check::Checked);
 
@@ -82,11 +83,15 @@ pub(crate) async fn allowed_by_acl(desk: &Desk<'_>, server: &ServerName) -> Resu
     Err(Error::Forbidden("this room does not let your server in".to_owned()))
 }
 
-/// Reads an event that must be of `room`.
+/// Reads an event that must be of `room`; [`Error::BadJson`] if it is not even canonical JSON.
 pub(crate) fn parse(rules: &RoomVersionRules, room: &RoomId, raw: &RawValue) -> Result<Pdu> {
-    let pdu = Pdu::parse(rules, raw.get().as_bytes()).map_err(|error| Error::BadJson(error.to_string()))?;
+    let bytes = raw.get().as_bytes();
+    let pdu = Pdu::parse(rules, bytes).map_err(|error| match json::object(bytes) {
+        Ok(_) => Error::InvalidParam(error.to_string()),
+        Err(_) => Error::BadJson(error.to_string()),
+    })?;
     if pdu.room_id() != room {
-        return Err(Error::BadJson("the event is of another room".to_owned()));
+        return Err(Error::InvalidParam("the event is of another room".to_owned()));
     }
     Ok(pdu)
 }
@@ -104,14 +109,21 @@ impl Inner {
         rules: &'static RoomVersionRules,
         pdus: Vec<Pdu>,
     ) -> Vec<Result<Proven>> {
+        let checked = self.try_all(rules, pdus).await.into_iter();
+        checked.map(|checked| checked.map_err(|error| Error::HostilePeer(error.to_string()))).collect()
+    }
+
+    /// As [`Inner::check_all`], with what the rules say against them.
+    pub(crate) async fn try_all(
+        &self,
+        rules: &'static RoomVersionRules,
+        pdus: Vec<Pdu>,
+    ) -> Vec<Result<Proven, chappe_rules::Error>> {
         let ring = self.keys_for(rules, &pdus).await;
         let weak = self.weak_keys.clone();
-        let verify = move || -> Vec<Result<Proven>> {
+        let verify = move || {
             let checked = pdus.iter().map(|pdu| check::check(rules, pdu, &ring, &weak));
-            let proven = |checked: Result<check::Checked, chappe_rules::Error>| {
-                checked.map(Proven).map_err(|error| Error::HostilePeer(error.to_string()))
-            };
-            checked.map(proven).collect()
+            checked.map(|checked| checked.map(Proven)).collect()
         };
         self.world.spawn_blocking(verify).await.unwrap_or_default()
     }

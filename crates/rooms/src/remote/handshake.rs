@@ -13,7 +13,7 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 use super::same_event;
-use crate::{Error, Extent, Inner, Result, Template, desk::rules_of, stripped::sanitized};
+use crate::{Error, Extent, Inner, Result, Template, desk::rules_of};
 
 /// A membership event made from a peer's template.
 struct Made {
@@ -93,7 +93,7 @@ impl Inner {
             membership: "knock".to_owned(),
             event: made.pdu.to_raw(),
             event_id: made.pdu.event_id().to_string(),
-            state: sanitized(&state),
+            state: self.told_at_knock(made.rules, room, &state).await,
             version: Some(made.version.to_string()),
             via: vec![server.clone()],
             number: None,

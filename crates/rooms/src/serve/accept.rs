@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::SignedMember;
 use crate::{
     Error, Extent, JoinAnswer, Result, Rooms, View,
-    desk::{Desk, Source, membership_of},
+    desk::{Desk, Source},
     receive::{Budget, Checked, Verdict, allowed_by_acl, parse},
 };
 
@@ -25,6 +25,11 @@ use crate::{
 struct Authorised {
     #[serde(rename = "join_authorised_via_users_server")]
     by: Option<OwnedUserId>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    membership: String,
 }
 
 impl Rooms {
@@ -56,7 +61,7 @@ impl Rooms {
         Desk::open(&self.0, room).await?.introduction_for_peers(&[]).await
     }
 
-    /// Takes a membership event of a user of `origin`, and only that.
+    /// Takes a membership event of a user of `origin`, and only that: [`Error::InvalidParam`] for any other.
     async fn accept(
         &self,
         origin: &ServerName,
@@ -77,7 +82,7 @@ impl Rooms {
         let rules = desk.rules;
         drop(desk);
         let proven =
-            self.0.check_one(rules, pdu).await.map_err(|error| Error::Forbidden(error.to_string()))?;
+            self.0.check_one(rules, pdu).await.map_err(|error| Error::InvalidParam(error.to_string()))?;
         let checked = Checked::from_handshake(origin, proven);
         let pdu = checked.pdu().clone();
         if !self.0.missing_prevs(&checked).await?.is_empty() {
@@ -166,7 +171,7 @@ impl View<'_> {
 }
 
 fn check_shape(origin: &ServerName, pdu: &Pdu, member: &SignedMember, membership: Membership) -> Result<()> {
-    let bad = |what: &str| Err(Error::BadJson(what.to_owned()));
+    let bad = |what: &str| Err(Error::InvalidParam(what.to_owned()));
     if pdu.event_id() != member.event_id {
         return bad("the event has another id than the path says");
     }
@@ -174,9 +179,10 @@ fn check_shape(origin: &ServerName, pdu: &Pdu, member: &SignedMember, membership
         return bad("a membership event of the sender is needed");
     }
     if pdu.sender().server_name() != origin {
-        return Err(Error::Forbidden("the sender is not of your server".to_owned()));
+        return bad("the sender is not of your server");
     }
-    if membership_of(pdu) != membership {
+    let said = pdu.content_as::<Said>().and_then(|content| Membership::parse(&content.membership));
+    if said != Some(membership) {
         return bad("the event has another membership");
     }
     Ok(())

@@ -42,21 +42,22 @@ impl Rooms {
             return Err(Error::Forbidden("there is no such user on this server".to_owned()));
         }
         self.check_welcome(pdu.sender(), &invited).await?;
+        let proven =
+            self.0.check_one(rules, pdu).await.map_err(|error| Error::InvalidParam(error.to_string()))?;
+        let pdu = proven.pdu();
         let here = is_in(&self.0, room).await?;
-        let room_state = self.0.told_of(rules, room, &invitation.room_state).await?;
+        let room_state = self.0.told_with_invite(rules, room, &invitation.room_state).await?;
         if here {
             let desk = Desk::open(&self.0, room).await?;
             allowed_by_acl(&desk, origin).await?;
-            desk.ask_access_of(&pdu, desk.state.current(), (Door::Offer, Bypass::None)).await?;
+            desk.ask_access_of(pdu, desk.state.current(), (Door::Offer, Bypass::None)).await?;
         } else {
             let told: Vec<(StateKey, Pdu)> =
                 room_state.iter().filter_map(|raw| told_event(rules, room, raw)).collect();
-            self.0.ask_access_as_told(&pdu, &told).await?;
+            self.0.ask_access_as_told(pdu, &told).await?;
             self.0.check_insiders(&invitation.room_state, &[])?;
         }
-        let proven =
-            self.0.check_one(rules, pdu).await.map_err(|error| Error::InvalidParam(error.to_string()))?;
-        let signed = countersign(rules, proven.pdu(), self.server(), &self.0.key)
+        let signed = countersign(rules, pdu, self.server(), &self.0.key)
             .map_err(|error| Error::BadJson(error.to_string()))?;
         if !here {
             let outside = OutOfBand {

@@ -113,7 +113,7 @@ impl Rooms {
         allowed_by_acl(&desk, origin).await?;
         let rules = desk.rules;
         drop(desk);
-        let sent = parse(rules, &room, raw)?;
+        let sent = parse(rules, &room, raw).map_err(|error| Error::BadJson(error.to_string()))?;
         if !judges(sent.kind(), sent.state_key()) {
             return Err(Error::BadJson("policy servers are not asked about this event".to_owned()));
         }

@@ -191,9 +191,7 @@ impl View<'_> {
         at: &EventId,
     ) -> Result<(Vec<EventNum>, Vec<EventNum>)> {
         if self.head.partial {
-            return Err(Error::Forbidden(
-                "this server does not know the whole state of the room yet".to_owned(),
-            ));
+            return Err(Error::NotFound("whole state of the room"));
         }
         let event = self.told_one(origin, at).await?;
         let state = self.reader.full_state(self.nid, event.meta.before).await?;

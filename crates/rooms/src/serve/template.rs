@@ -101,8 +101,10 @@ impl Desk<'_> {
             build::build(&place, draft.clone(), &self.inner.server, &self.inner.key).map_err(refusal)?;
         allowed_by_state(self.rules, &trial, |kind, key| held.get(kind, key)).map_err(refusal)?;
         self.ask_access(by, &draft, &held, access.as_deref()).await?;
-        let event =
-            to_raw_value(&build::template(&place, draft)).map_err(|e| Error::BadJson(e.to_string()))?;
+        let mut event = build::template(&place, draft);
+        // Who offers it, as the specification wants it; whoever signs puts in its own name, or none.
+        event.insert("origin".to_owned(), self.inner.server.as_str().into());
+        let event = to_raw_value(&event).map_err(|e| Error::BadJson(e.to_string()))?;
         Ok(Template { room_version: Some(self.head.version.clone()), event })
     }
 }

@@ -122,7 +122,7 @@ async fn only_the_right_membership_of_ones_own_user_is_accepted() {
     let member = SignedMember { event_id: message, pdu };
     assert!(matches!(
         a.accept_join(origin, &id, member.clone(), Extent::Whole).await,
-        Err(Error::BadJson(_))
+        Err(Error::InvalidParam(_))
     ));
     assert!(a.accept_leave(origin, &id, member.clone()).await.is_err());
     assert!(a.accept_knock(origin, &id, member).await.is_err());

@@ -57,6 +57,27 @@ async fn a_message_to_a_device_arrives_once_and_stays_until_it_was_seen() {
 }
 
 #[tokio::test]
+async fn messages_to_devices_that_would_spoil_an_answer_are_refused() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let to = |content: &str| format!(r#"{{"messages":{{"{}":{{"*":{content}}}}}}}"#, bob.id);
+    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(110), "]".repeat(110));
+    let refused = ["[]", "7", r#"{"a":1,"a":2}"#, r#"{"a":"\ud800"}"#, r#"{"a":1e999}"#, deep.as_str()];
+    for (txn, content) in refused.into_iter().enumerate() {
+        let path = format!("/_matrix/client/v3/sendToDevice/x.test/{txn}");
+        let request = http::Request::put(path).header("authorization", format!("Bearer {}", alice.token));
+        let answer = home.send(request.body(to(content).into()).unwrap()).await;
+        answer.refused(400, "M_BAD_JSON");
+    }
+    let fraction = json!({ "messages": { bob.id.clone(): { "*": { "a": 1.5, "b": [[]] } } } });
+    alice.put("/sendToDevice/x.test/good", fraction).await.ok();
+    let (synced, _) = bob.sync("").await;
+    let events = synced["to_device"]["events"].as_array().unwrap();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["content"], json!({ "a": 1.5, "b": [[]] }));
+}
+
+#[tokio::test]
 async fn keys_are_kept_in_a_backup() {
     let home = Home::new().await;
     let alice = home.user("alice").await;

@@ -2,15 +2,23 @@
 
 use axum::extract::State;
 use chappe_rooms::BoundInvite;
-use chappe_web::{Error, Ruma};
-use ruma::{
-    api::federation::thirdparty::exchange_invite::v1::{Request, Response},
-    events::StateEventType,
-};
+use chappe_web::{Arguments, Error, Ruma};
+use ruma::{OwnedRoomId, OwnedUserId, api::federation::thirdparty::exchange_invite::v1::Response};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{Federation, Origin, refusal::Answer};
+use crate::{Federation, auth::SignedJson, refusal::Answer};
+
+/// What is sent of the invite.
+#[derive(Deserialize)]
+pub(in crate::routes) struct Invite {
+    #[serde(rename = "type")]
+    kind: String,
+    room_id: OwnedRoomId,
+    sender: OwnedUserId,
+    state_key: OwnedUserId,
+    content: Content,
+}
 
 #[derive(Deserialize)]
 struct Content {
@@ -25,19 +33,18 @@ struct ThirdPartyInvite {
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
-    Origin { origin, request }: Origin<Request>,
+    Arguments(room): Arguments<OwnedRoomId>,
+    SignedJson { origin, body }: SignedJson<Invite>,
 ) -> Answer<Response> {
-    federation.gate(&origin, &request.room_id).await?;
-    let content: Content = serde_json::from_str(request.content.json().get())
-        .map_err(|error| Error::bad_json(error.to_string()))?;
-    if request.kind != StateEventType::RoomMember || content.membership != "invite" {
+    federation.gate(&origin, &room).await?;
+    let Invite { kind, room_id, sender, state_key: invited, content } = body;
+    if kind != "m.room.member" || content.membership != "invite" {
         return Err(Error::bad_json("An invite is needed").into());
     }
-    let bound = BoundInvite {
-        sender: request.sender,
-        invited: request.state_key,
-        signed: content.third_party_invite.signed,
-    };
-    federation.rooms().exchange_invite(&request.room_id, bound).await?;
+    if room_id != room {
+        return Err(Error::invalid_param("The invite is to another room than the path says").into());
+    }
+    let bound = BoundInvite { sender, invited, signed: content.third_party_invite.signed };
+    federation.rooms().exchange_invite(&room, bound).await?;
     Ok(Ruma(Response::new()))
 }

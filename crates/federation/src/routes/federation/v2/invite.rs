@@ -2,19 +2,28 @@
 
 use axum::extract::State;
 use chappe_rooms::Invitation;
-use chappe_web::Ruma;
+use chappe_web::{Error, Ruma};
 use ruma::{
-    EventId, OwnedUserId, RoomId, ServerName,
-    api::federation::membership::create_invite::v2::{Request, Response},
+    EventId, OwnedUserId, RoomId, RoomVersionId, ServerName,
+    api::federation::membership::{
+        create_invite::v2::Response, create_leave_event::v2::Request as WholeBody,
+    },
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
     Federation, Origin,
-    peers::raw_state,
     refusal::{Answer, Refusal},
 };
+
+/// The body. What the room's state is told in is no more than a hint in old rooms, and may be missing.
+#[derive(Deserialize)]
+struct Body {
+    room_version: RoomVersionId,
+    event: Box<RawValue>,
+    invite_room_state: Option<Box<RawValue>>,
+}
 
 #[derive(Deserialize)]
 struct Invited {
@@ -23,13 +32,13 @@ struct Invited {
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
-    Origin { origin, request }: Origin<Request>,
+    Origin { origin, request }: Origin<WholeBody>,
 ) -> Answer<Response> {
-    let invitation = Invitation {
-        room_version: request.room_version,
-        event: request.event,
-        room_state: request.invite_room_state.into_iter().map(raw_state).collect(),
-    };
+    let body = serde_json::from_str(request.pdu.get());
+    let Body { room_version, event, invite_room_state } =
+        body.map_err(|error| Error::unreadable_json(&error))?;
+    let told = invite_room_state.and_then(|told| serde_json::from_str(told.get()).ok());
+    let invitation = Invitation { room_version, event, room_state: told.unwrap_or_default() };
     let event = accept(&federation, &origin, (&request.room_id, &request.event_id), invitation).await?;
     Ok(Ruma(Response::new(event)))
 }
