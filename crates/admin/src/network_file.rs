@@ -9,7 +9,7 @@ use std::{
 };
 
 use chappe_federation::{Member, NetworkList, VerifyKey, cosign, weak_keys};
-use chappe_identity::MapTarget;
+use chappe_identity::{MapTarget, day_of};
 use chappe_rules::build::SigningKey;
 use chappe_world::World;
 use clap::Subcommand;
@@ -52,6 +52,12 @@ pub enum ListFile {
         /// A key that it signs with, as ID=BASE64: with any, no others are believed; may be given several times
         #[arg(long = "key", value_name = "KEY", value_parser = key_pair)]
         keys: Vec<(OwnedServerSigningKeyId, String)>,
+        /// From the beginning of which day (UTC) it belongs to the network
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = beginning)]
+        valid_from: Option<u64>,
+        /// Until the beginning of which day (UTC) it does
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = beginning)]
+        valid_until: Option<u64>,
     },
     /// Take a server off the list, with what belongs to it
     Remove {
@@ -86,13 +92,15 @@ impl ListFile {
                 write(&file, &list.unsigned(), Fresh::Must)?;
                 Ok(said(&file, &list, "made: add servers, then sign it"))
             }
-            Self::Add { file, server, addresses, requires_invite, keys } => {
+            Self::Add { file, server, addresses, requires_invite, keys, valid_from, valid_until } => {
                 let mut list = read(&file)?;
                 let target = MapTarget { hs: server.clone(), shadow_hs: None, requires_invite };
                 list.addresses.extend(addresses.into_iter().map(|whom| (whom, target.clone())));
                 let keys = keys.into_iter().map(|(id, key)| (id, VerifyKey { key }));
                 let member: &mut Member = list.servers.entry(server.clone()).or_default();
                 member.verify_keys.extend(keys);
+                member.valid_from = valid_from.or(member.valid_from);
+                member.valid_until = valid_until.or(member.valid_until);
                 save(&file, &list, &format!("{server} is on the list"))
             }
             Self::Remove { file, server } => {
@@ -218,6 +226,11 @@ fn at(file: &Path) -> impl FnOnce(std::io::Error) -> Error {
 
 fn invalid(error: &dyn std::fmt::Display) -> Error {
     Error::Invalid(error.to_string())
+}
+
+/// The first millisecond of a day.
+fn beginning(date: &str) -> Result<u64, String> {
+    day_of(date).map(|day| day * DAY).ok_or_else(|| "write YYYY-MM-DD".to_owned())
 }
 
 fn key_pair(text: &str) -> Result<(OwnedServerSigningKeyId, String), String> {

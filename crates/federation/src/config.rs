@@ -13,7 +13,8 @@ pub struct Config {
     /// Servers to talk with, such as `agent.dinum.tchap.gouv.fr` or `*.tchap.gouv.fr`. Absent: with every server.
     /// Present: with these alone, in both directions.
     pub allow: Option<Vec<String>>,
-    /// Servers that are asked for keys of servers that do not answer, in this order. They are trusted with that.
+    /// Servers that are asked, in this order, for keys of servers that do not answer or do not know their earlier keys any more.
+    /// They are trusted with that.
     pub notaries: Vec<OwnedServerName>,
     /// What `/.well-known/matrix/server` says, such as `matrix.example.org:443`. Absent: there is no such page.
     pub delegated_name: Option<OwnedServerName>,

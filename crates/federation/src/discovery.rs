@@ -9,7 +9,7 @@ use chappe_world::{Host, World};
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
 
-use self::well_known::Delegation;
+use self::well_known::{Delegation, Missing};
 use crate::Config;
 
 /// The port of the federation API when nothing else is said.
@@ -108,7 +108,7 @@ impl Discovery {
     /// The hosts that SRV records name, or the name itself on the default port.
     async fn services(&self, host: &str) -> Vec<(String, u16)> {
         for service in ["_matrix-fed", "_matrix"] {
-            let found = self.0.world.dns().services(&format!("{service}._tcp.{host}")).await;
+            let found = self.0.world.services(&format!("{service}._tcp.{host}")).await;
             let usable = found.unwrap_or_default().into_iter();
             let usable: Vec<(String, u16)> = usable
                 .filter(|service| !service.target.is_empty() && service.port != 0)
@@ -137,26 +137,24 @@ impl Discovery {
             }
             Err(error) => {
                 tracing::debug!(host, %error, "no delegation");
-                self.missing(remembered, now)
+                let kept = remembered.as_ref().and_then(|before| before.delegation.clone());
+                let kept = kept.filter(|_| matches!(error, Missing::Unknown(_)));
+                self.missing(kept, remembered.map_or(0, |before| before.failures) + 1, now)
             }
         };
         self.0.delegations.insert(host.to_owned(), fresh.clone());
         (fresh.delegation, fresh.until)
     }
 
-    /// A delegation that was there is kept for a few failures; otherwise there is none.
-    fn missing(&self, before: Option<Remembered>, now: u64) -> Remembered {
-        let failures = before.as_ref().map_or(0, |before| before.failures) + 1;
+    /// A delegation that may still be there is kept for a few failures; otherwise there is none.
+    fn missing(&self, kept: Option<OwnedServerName>, failures: u32, now: u64) -> Remembered {
         let absent = millis(self.0.lifetimes.absent);
-        match before.and_then(|before| before.delegation) {
-            Some(delegation) if failures <= 3 => {
-                Remembered { delegation: Some(delegation), until: now + absent / 12, failures }
-            }
-            _ => {
-                let wait = (absent / 12).saturating_mul(1 << failures.min(8)).min(absent);
-                Remembered { delegation: None, until: now + wait, failures }
-            }
-        }
+        let delegation = kept.filter(|_| failures <= 3);
+        let wait = match delegation {
+            Some(_) => absent / 12,
+            None => (absent / 12).saturating_mul(1 << failures.min(8)).min(absent),
+        };
+        Remembered { delegation, until: now + wait, failures }
     }
 }
 

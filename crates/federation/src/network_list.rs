@@ -5,7 +5,9 @@
 //! ```json
 //! {
 //!   "network": "example.gouv.fr", "sequence": 7, "issued_at": 1790000000000, "expires_at": 1798000000000,
-//!   "servers": { "agent.dinum.example.gouv.fr": { "verify_keys": { "ed25519:a_1": { "key": "…" } } } },
+//!   "servers": {
+//!     "agent.dinum.example.gouv.fr": { "verify_keys": { "ed25519:a_1": { "key": "…" } }, "valid_until": 1795000000000 }
+//!   },
 //!   "addresses": { "dinum.gouv.fr": { "hs": "agent.dinum.example.gouv.fr" } },
 //!   "patterns": [{ "regex": ".*@.*\\.fr", "target": { "hs": "agent.dinum.example.gouv.fr" } }],
 //!   "signatures": { "example.gouv.fr": { "ed25519:root_1": "…" } }
@@ -14,9 +16,9 @@
 
 mod book;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chappe_identity::{MapLayer, MapPattern, MapTarget};
+use chappe_identity::{MapLayer, MapPattern, MapTarget, moment};
 use chappe_rules::{build::SigningKey, check::WeakKeys, json, names};
 use ruma::{CanonicalJsonObject, OwnedServerName, OwnedServerSigningKeyId, ServerName};
 use serde::{Deserialize, Serialize};
@@ -67,6 +69,12 @@ pub struct Member {
     /// Keys that it signed with before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub old_verify_keys: BTreeMap<OwnedServerSigningKeyId, OldKey>,
+    /// From when on it belongs to the network; absent: from the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_from: Option<u64>,
+    /// Until when, that moment no more; absent: as long as it is on the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<u64>,
 }
 
 /// A key.
@@ -99,7 +107,15 @@ impl Member {
         old.chain(now.map(|(id, key)| (id.clone(), PinnedKey::Current(key.key.clone())))).collect()
     }
 
+    /// Whether it belongs to the network at a time.
+    fn is_valid(&self, now: u64) -> bool {
+        self.valid_from.is_none_or(|from| from <= now) && self.valid_until.is_none_or(|until| now < until)
+    }
+
     fn check(&self, weak: &WeakKeys) -> Result<(), String> {
+        if self.valid_from.zip(self.valid_until).is_some_and(|(from, until)| from >= until) {
+            return Err("ends before it begins".to_owned());
+        }
         if self.verify_keys.is_empty() && !self.old_verify_keys.is_empty() {
             return Err("has old keys alone".to_owned());
         }
@@ -180,6 +196,12 @@ impl NetworkList {
         MapLayer::read(&self.addresses, &self.patterns).map_err(|error| malformed(&error))
     }
 
+    /// Who belongs to the network at a time; none when the list is over.
+    pub(crate) fn members(&self, now: u64) -> Option<BTreeSet<OwnedServerName>> {
+        let valid = self.servers.iter().filter(|(_, member)| member.is_valid(now));
+        (now < self.expires_at).then(|| valid.map(|(server, _)| server.clone()).collect())
+    }
+
     /// The next list, signed: good from `now` until `expires_at`.
     pub fn sign(&self, key: &SigningKey, now: u64, expires_at: u64) -> Result<String, InvalidList> {
         let next = Self { sequence: self.sequence + 1, issued_at: now, expires_at, ..self.clone() };
@@ -195,8 +217,10 @@ impl NetworkList {
     pub fn lines(&self) -> BTreeMap<String, String> {
         let servers = self.servers.iter().map(|(server, member)| {
             let keys: Vec<String> = member.pinned().iter().map(|(id, key)| told_key(id, key)).collect();
-            let said = if keys.is_empty() { "any keys".to_owned() } else { keys.join(", ") };
-            (format!("server {server}"), said)
+            let keys = if keys.is_empty() { "any keys".to_owned() } else { keys.join(", ") };
+            let from = member.valid_from.map(|from| format!(", from {}", told_time(from)));
+            let until = member.valid_until.map(|until| format!(", until {}", told_time(until)));
+            (format!("server {server}"), [Some(keys), from, until].into_iter().flatten().collect::<String>())
         });
         let addresses =
             self.addresses.iter().map(|(whom, target)| (format!("addresses {whom}"), told(target)));
@@ -206,6 +230,11 @@ impl NetworkList {
         });
         servers.chain(addresses).chain(patterns).collect()
     }
+}
+
+/// For people, and to the millisecond for whoever compares.
+fn told_time(ms: u64) -> String {
+    format!("{} ({ms})", moment(ms))
 }
 
 fn told_key(id: &OwnedServerSigningKeyId, key: &PinnedKey) -> String {
@@ -309,6 +338,39 @@ mod tests {
         };
         assert_ne!(with(5), with(6));
         assert!(with(5)["server a.example"].ends_with(&format!("ed25519:1 {}", key(9).public_base64())));
+    }
+
+    #[test]
+    fn a_member_belongs_to_the_network_for_its_time_and_that_is_told() {
+        let with = |validity| {
+            list(&json!({ "servers": { "a.example": validity, "b.example": {} }, "expires_at": 100 }))
+        };
+        let both = with(json!({ "valid_from": 10, "valid_until": 20 }));
+        for (now, expected) in [
+            (9, Some(&["b.example"][..])),
+            (10, Some(&["a.example", "b.example"])),
+            (19, Some(&["a.example", "b.example"])),
+            (20, Some(&["b.example"])),
+            (100, None),
+        ] {
+            let members = both.members(now);
+            let names =
+                members.as_ref().map(|names| names.iter().map(|name| name.as_str()).collect::<Vec<_>>());
+            assert_eq!(names.as_deref(), expected, "{now}");
+        }
+        assert_eq!(
+            both.lines()["server a.example"],
+            "any keys, from 1970-01-01 00:00 UTC (10), until 1970-01-01 00:00 UTC (20)"
+        );
+        assert_eq!(NetworkList::read(both.unsigned().as_bytes()).unwrap(), both);
+        for (validity, right) in [
+            (json!({ "valid_from": 10 }), true),
+            (json!({ "valid_until": 10 }), true),
+            (json!({ "valid_from": 10, "valid_until": 10 }), false),
+            (json!({ "valid_from": 11, "valid_until": 10 }), false),
+        ] {
+            assert_eq!(with(validity.clone()).check(&weak_keys()).is_ok(), right, "{validity}");
+        }
     }
 
     #[test]

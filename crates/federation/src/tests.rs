@@ -213,7 +213,7 @@ async fn couple(net: &FakeNet) -> (Server, Server, OwnedRoomId) {
 }
 
 /// Counts the requests whose path begins so.
-fn count(net: &FakeNet, path: &'static str) -> Arc<AtomicUsize> {
+pub(crate) fn count(net: &FakeNet, path: &'static str) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     net.judge(move |_, _, request| {

@@ -29,8 +29,7 @@ pub trait Dns: Send + Sync {
     /// The addresses of a host (A and AAAA, hosts file included), in the order to try them.
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError>;
 
-    /// The SRV records of a name such as `_matrix-fed._tcp.example.org`, sorted by priority, heaviest first.
-    /// A failed look-up is no obstacle: callers go on without.
+    /// The SRV records of a name such as `_matrix-fed._tcp.example.org`, in no order.
     async fn services(&self, name: &str) -> Result<Vec<Service>, DnsError>;
 }
 
@@ -78,10 +77,28 @@ impl Dns for System {
             }),
             _ => None,
         };
-        let mut services: Vec<Service> = found.answers().iter().filter_map(|r| service(&r.data)).collect();
-        services.sort_by_key(|service| (service.priority, std::cmp::Reverse(service.weight)));
-        Ok(services)
+        Ok(found.answers().iter().filter_map(|record| service(&record.data)).collect())
     }
+}
+
+/// Services in the order to try them (RFC 2782): by priority, and among those of one priority drawn by weight. `below` draws
+/// a number below its argument.
+pub(crate) fn in_order(mut services: Vec<Service>, below: impl Fn(u64) -> u64) -> Vec<Service> {
+    // Those without weight come first, so that they are drawn now and then.
+    services.sort_by_key(|service| (service.priority, service.weight));
+    let mut ordered = Vec::with_capacity(services.len());
+    while let Some(first) = services.first() {
+        let alike = services.iter().take_while(|service| service.priority == first.priority);
+        let weights: Vec<u64> = alike.map(|service| service.weight.into()).collect();
+        let drawn = below(weights.iter().sum::<u64>() + 1);
+        let mut sum = 0;
+        let place = weights.iter().position(|weight| {
+            sum += weight;
+            sum >= drawn
+        });
+        ordered.push(services.remove(place.unwrap_or(0)));
+    }
+    ordered
 }
 
 /// Names that mean this machine everywhere (RFC 6761 §6.3); not every system's resolver knows those under `localhost`.
@@ -92,7 +109,31 @@ fn is_localhost(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_localhost;
+    use super::{Service, in_order, is_localhost};
+    use crate::random::Random;
+
+    #[test]
+    fn the_lowest_priority_comes_first_and_weights_are_shares() {
+        let service = |priority, weight| Service { priority, weight, target: String::new(), port: 1 };
+        let random = Random::seeded(1);
+        let below = |bound: u64| {
+            let mut bytes = [0; 8];
+            random.fill(&mut bytes);
+            u64::from_be_bytes(bytes) % bound
+        };
+        let mut firsts = [0; 4];
+        for _ in 0..4_000 {
+            let given = vec![service(2, 9), service(1, 30), service(1, 0), service(1, 10), service(0, 0)];
+            let ordered = in_order(given, below);
+            let priorities: Vec<u16> = ordered.iter().map(|service| service.priority).collect();
+            assert_eq!(priorities, [0, 1, 1, 1, 2]);
+            firsts[usize::from(ordered[1].weight / 10)] += 1;
+        }
+        let [none, light, _, heavy] = firsts;
+        assert!((50..150).contains(&none), "one of 41: {firsts:?}");
+        assert!((850..1_100).contains(&light) && heavy > 2_700, "{firsts:?}");
+        assert!(in_order(Vec::new(), below).is_empty());
+    }
 
     #[test]
     fn names_of_this_machine() {

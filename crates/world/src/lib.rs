@@ -79,8 +79,12 @@ impl SetupError {
 impl World {
     /// The machine: system clock, system randomness, the network as `outbound` allows it.
     pub fn real(outbound: &Outbound) -> Result<Self, SetupError> {
+        Self::named(outbound, Arc::new(dns::System::new()))
+    }
+
+    /// The same with names looked up elsewhere, for those who try where it connects to.
+    pub fn named(outbound: &Outbound, dns: Arc<dyn Dns>) -> Result<Self, SetupError> {
         let tasks = Tasks::threaded();
-        let dns: Arc<dyn Dns> = Arc::new(dns::System::new());
         let http = Arc::new(http::Client::new(outbound, Arc::clone(&dns), &tasks)?);
         Ok(Self::of(Clock::system(), Random::system(), tasks, http, dns))
     }
@@ -221,6 +225,13 @@ impl World {
     /// Sends a request; the answer's body arrives piece by piece, within the request's limits.
     pub async fn stream(&self, request: Request) -> Result<::http::Response<Body>, Error> {
         self.inner.http.stream(request).await
+    }
+
+    /// The SRV records of a name such as `_matrix-fed._tcp.example.org`, in the order to try them; another one each time, by
+    /// their weights.
+    pub async fn services(&self, name: &str) -> Result<Vec<Service>, DnsError> {
+        let found = self.inner.dns.services(name).await?;
+        Ok(dns::in_order(found, |bound| self.below(bound)))
     }
 
     /// Name look-ups.

@@ -1,18 +1,26 @@
 //! The steps of discovery, one name each.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use bytes::Bytes;
 use chappe_world::{Fake, FakeNet, Service};
 use http_body_util::Full;
 
 use super::*;
 
+const PAGE: &str = "/.well-known/matrix/server";
+
 fn page(net: &FakeNet, host: &str, status: u16, body: &'static str) {
+    cached_page(net, host, (status, ""), body);
+}
+
+/// A page that says how long it may be kept.
+fn cached_page(net: &FakeNet, host: &str, (status, cached): (u16, &'static str), body: &'static str) {
     let world = World::fake(Fake::new(host, 9, net));
     let answer = tower::service_fn(move |request: http::Request<Full<Bytes>>| async move {
-        let known = request.uri().path() == "/.well-known/matrix/server";
-        let status = if known { status } else { 404 };
-        let answer =
-            http::Response::builder().status(status).body(Full::new(Bytes::from_static(body.as_bytes())));
+        let status = if request.uri().path() == PAGE { status } else { 404 };
+        let answer = http::Response::builder().status(status).header(http::header::CACHE_CONTROL, cached);
+        let answer = answer.body(Full::new(Bytes::from_static(body.as_bytes())));
         Ok::<_, std::convert::Infallible>(answer.unwrap())
     });
     net.route(host, &world, answer);
@@ -89,6 +97,73 @@ async fn a_delegation_outlives_a_short_outage_and_ends_with_a_long_one() {
         found(&discovery, "d.example").await;
     }
     assert_eq!(found(&discovery, "d.example").await.0, "d.example");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_is_asked_for_as_often_as_it_says_within_bounds() {
+    const MINUTE: u64 = 60;
+    let good = r#"{"m.server":"matrix.d.example:443"}"#;
+    for (status, cached, body, (every, times), asked) in [
+        (200, "max-age=1", good, (MINUTE, 60), 13),
+        (200, "no-store", good, (MINUTE, 60), 13),
+        (200, "max-age=864000", good, (60 * MINUTE, 100), 3),
+        (200, "", good, (60 * MINUTE, 100), 5),
+        // After 10, 20, 40 minutes, then every hour.
+        (404, "max-age=864000", "{}", (MINUTE, 240), 6),
+        (200, "max-age=864000", r#"{"m.server":7}"#, (MINUTE, 240), 6),
+        (503, "", "", (MINUTE, 240), 6),
+    ] {
+        let net = FakeNet::new();
+        cached_page(&net, "d.example", (status, cached), body);
+        let (discovery, count) = (discovery(&net), crate::tests::count(&net, PAGE));
+        for _ in 0..=times {
+            found(&discovery, "d.example").await;
+            tokio::time::advance(Duration::from_secs(every)).await;
+        }
+        assert_eq!(count.load(SeqCst), asked, "{status} {cached} {body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delegation_ends_with_its_page_and_not_with_a_failure_of_it() {
+    for (status, body, kept) in [
+        (404, "", false),
+        (410, "", false),
+        (200, "<html>", false),
+        (200, r#"{"m.server":"not a name"}"#, false),
+        (429, "", true),
+        (502, "<html>", true),
+    ] {
+        let net = FakeNet::new();
+        page(&net, "d.example", 200, r#"{"m.server":"matrix.d.example:443"}"#);
+        let discovery = discovery(&net);
+        assert_eq!(found(&discovery, "d.example").await.0, "matrix.d.example");
+        page(&net, "d.example", status, body);
+        tokio::time::advance(Duration::from_hours(25)).await;
+        let expected = if kept { "matrix.d.example" } else { "d.example" };
+        assert_eq!(found(&discovery, "d.example").await.0, expected, "{status} {body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_are_tried_by_priority_and_get_their_share() {
+    let net = FakeNet::new();
+    let record = |priority, weight, target: &str| Service { priority, weight, ..service(target, 8448) };
+    let records =
+        [record(20, 9, "spare.example"), record(10, 100, "light.example"), record(10, 300, "heavy.example")];
+    net.set_services("_matrix-fed._tcp.srv.example", records.to_vec());
+    let mut heavy = 0;
+    for seed in 0..400 {
+        let discovery = Discovery::new(World::fake(Fake::new("us.example", seed, &net)), &Config::default());
+        let hosts = discovery.target(ruma::server_name!("srv.example")).await.unwrap().hosts;
+        let names: Vec<&str> = hosts.iter().map(|host| host.connect.as_str()).collect();
+        match names[..] {
+            ["heavy.example", "light.example", "spare.example"] => heavy += 1,
+            ["light.example", "heavy.example", "spare.example"] => {}
+            _ => panic!("{names:?}"),
+        }
+    }
+    assert!((260..340).contains(&heavy), "{heavy} of 400");
 }
 
 #[tokio::test(start_paused = true)]

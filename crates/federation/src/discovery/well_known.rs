@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chappe_world::{Destination, Limits, Request, World};
-use http::{HeaderMap, header};
+use chappe_world::{Destination, Error, Limits, Request, World};
+use http::{HeaderMap, StatusCode, header};
 use ruma::OwnedServerName;
 use serde::Deserialize;
 
@@ -30,25 +30,44 @@ pub(super) struct Delegation {
     pub(super) lifetime: Duration,
 }
 
+/// Why there is no delegation, in words for the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Missing {
+    /// The host was not reached, or is not in order: there may be one.
+    #[error("{0}")]
+    Unknown(String),
+    /// There is none.
+    #[error("{0}")]
+    Absent(String),
+}
+
 #[derive(Deserialize)]
 struct Page {
     #[serde(rename = "m.server")]
     server: OwnedServerName,
 }
 
-/// Asks. Anything but a well-formed page is an error, in words for the log.
-pub(super) async fn ask(world: &World, host: &str, lifetimes: &Lifetimes) -> Result<Delegation, String> {
+/// Asks.
+pub(super) async fn ask(world: &World, host: &str, lifetimes: &Lifetimes) -> Result<Delegation, Missing> {
+    let absent = |error: &dyn std::fmt::Display| Missing::Absent(error.to_string());
     let http = http::Request::get(format!("https://{host}/.well-known/matrix/server"))
         .header(header::ACCEPT, "application/json")
         .body(Bytes::new())
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| absent(&error))?;
     let limits = Limits { max_bytes: MAX_BYTES, deadline: Duration::from_secs(10) };
     let request = Request { destination: Destination::Peer { redirects: REDIRECTS }, http, limits };
-    let answer = world.send(request).await.map_err(|error| error.to_string())?;
-    if answer.status() != http::StatusCode::OK {
-        return Err(format!("status {}", answer.status()));
+    let answer = world.send(request).await.map_err(|error| match error {
+        Error::Unreachable(_) | Error::Timeout => Missing::Unknown(error.to_string()),
+        other => absent(&other),
+    })?;
+    let status = answer.status();
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(Missing::Unknown(format!("status {status}")));
     }
-    let page: Page = serde_json::from_slice(answer.body()).map_err(|error| error.to_string())?;
+    if status != StatusCode::OK {
+        return Err(absent(&format!("status {status}")));
+    }
+    let page: Page = serde_json::from_slice(answer.body()).map_err(|error| absent(&error))?;
     let lifetime = lifetime(answer.headers()).unwrap_or(lifetimes.unsaid);
     let lifetime = lifetime.clamp(SHORTEST, lifetimes.unsaid.saturating_mul(2).max(SHORTEST));
     Ok(Delegation { to: page.server, lifetime })

@@ -16,7 +16,7 @@ const MAX_KEYS: usize = 100;
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
     pub(crate) server: OwnedServerName,
-    /// Key id → key; trust is already cut to seven days from now.
+    /// Key id → key; trust is already cut to seven days from now, that in old keys to now.
     pub(crate) keys: Vec<(String, ServerKey)>,
     pub(crate) valid_until: u64,
     pub(crate) object: CanonicalJsonObject,
@@ -58,10 +58,18 @@ impl Document {
             let expired = entry.as_object().and_then(|entry| millis(entry.get("expired_ts")));
             let Some((key, expired)) = key_of(entry).zip(expired) else { continue };
             if !weak.contains(&key) && !keys.iter().any(|(known, _)| known == id) {
-                keys.push((id.clone(), ServerKey { key: encode(key), valid_until: expired, old: true }));
+                keys.push((
+                    id.clone(),
+                    ServerKey { key: encode(key), valid_until: expired.min(now), old: true },
+                ));
             }
         }
         Ok(Self { server: server.to_owned(), keys, valid_until, object })
+    }
+
+    /// The ids of its keys.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = String> {
+        self.keys.iter().map(|(id, _)| id.clone())
     }
 }
 
@@ -130,6 +138,19 @@ mod tests {
         assert_eq!(document.keys.len(), 1);
         assert_eq!(document.keys[0].1.valid_until, NOW + LONGEST_TRUST);
         assert_eq!(document.valid_until, NOW + 30 * 24 * 3_600_000);
+    }
+
+    #[test]
+    fn old_keys_end_when_the_document_says_and_never_after_now() {
+        let [key, old] = [1, 2].map(|seed| SigningKey::from_seed([seed; 32], "k").unwrap());
+        for (expired_ts, until) in [(7, 7), (NOW + 1, NOW), (u64::MAX, NOW)] {
+            let entry = crate::OldKey { key: encode(old.public_key()), expired_ts };
+            let old_keys = [("ed25519:o".try_into().unwrap(), entry)].into();
+            let document = own(&key, &Config { old_keys, ..Config::default() });
+            let document = read(&document, &WeakKeys::new()).unwrap();
+            let (id, read) = &document.keys[1];
+            assert_eq!((id.as_str(), read.old, read.valid_until), ("ed25519:o", true, until));
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The keys of other servers: kept, fetched from them or from a notary when needed, each server once at a time.
+//! The keys of other servers: kept, fetched from them or from notaries when needed, each server once at a time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -35,8 +36,12 @@ const PAUSE: u64 = 30_000;
 const FETCHES: usize = 256;
 /// Longest pause, in milliseconds.
 const LONGEST_PAUSE: u64 = 3_600_000;
+/// Documents of a notary's answer that are looked at.
+const MAX_DOCUMENTS: usize = 20;
 
 type Fetch = Shared<BoxFuture<'static, ()>>;
+/// Key ids that somebody waits for.
+type Wanted = Arc<Mutex<BTreeSet<String>>>;
 
 /// Keys of other servers: a handle, clones share it.
 #[derive(Clone)]
@@ -51,7 +56,7 @@ struct Inner {
     timeout: Duration,
     weak: WeakKeys,
     pins: Pins,
-    under_way: Mutex<HashMap<OwnedServerName, Fetch>>,
+    under_way: Mutex<HashMap<OwnedServerName, (Fetch, Wanted)>>,
     pauses: Cache<OwnedServerName, Pause>,
     places: Semaphore,
 }
@@ -60,6 +65,15 @@ struct Inner {
 struct Pause {
     until: u64,
     failures: u32,
+    /// Whether the notaries were asked, too: otherwise they may know a key that is not among those found.
+    everybody: bool,
+}
+
+/// Where a document came from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Itself,
+    Notary,
 }
 
 impl KeyRing {
@@ -97,23 +111,29 @@ impl KeyRing {
         if let Some(key) = self.at_hand(server, id).await {
             return Some(key);
         }
-        self.fetch(server).await;
+        // Of the keys with which it signs now its own document says all.
+        self.fetch(server, BTreeSet::new()).await;
         self.at_hand(server, id).await
     }
 
     /// The keys among `wanted` (key ids by server) that are known or could be fetched. One that is known to end before
     /// `at` (milliseconds since the Unix epoch) is fetched again first, and given as it is then.
     pub async fn for_events(&self, wanted: &KeysWanted, at: u64) -> Known {
-        let missing = join_all(wanted.iter().map(async |(server, ids)| {
-            let known = join_all(ids.iter().map(|id| self.known(server, id))).await;
-            let lacks = |known: &Result<Option<ServerKey>, Error>| match known {
-                Ok(Some(key)) => !key.old && key.valid_until < at,
-                _ => true,
-            };
-            known.iter().any(lacks).then_some(server)
-        }));
-        let missing: Vec<&OwnedServerName> = missing.await.into_iter().flatten().collect();
-        join_all(missing.into_iter().map(|server| self.fetch(server))).await;
+        join_all(wanted.iter().map(async |(server, ids)| {
+            let mut missing = BTreeSet::new();
+            for id in ids {
+                match self.known(server, id).await {
+                    Ok(Some(key)) if key.old || key.valid_until >= at => {}
+                    _ => {
+                        missing.insert(id.clone());
+                    }
+                }
+            }
+            if !missing.is_empty() {
+                self.fetch(server, missing).await;
+            }
+        }))
+        .await;
         let mut found = Known::new();
         for (server, ids) in wanted {
             for id in ids {
@@ -132,7 +152,7 @@ impl KeyRing {
         if kept.as_ref().is_some_and(|kept| kept.valid_until >= valid_until) {
             return kept;
         }
-        self.fetch(server).await;
+        self.fetch(server, BTreeSet::new()).await;
         self.kept_document(server).await
     }
 
@@ -154,61 +174,80 @@ impl KeyRing {
         public_key(&key.key).filter(|key| !self.0.weak.contains(key))
     }
 
-    /// Fetches the keys of a server unless that was done just now; whoever asks meanwhile waits for the same fetch.
-    async fn fetch(&self, server: &ServerName) {
+    /// Fetches the keys of a server, these above all, unless that was done just now; whoever asks meanwhile waits for the same
+    /// fetch.
+    async fn fetch(&self, server: &ServerName, ids: BTreeSet<String>) {
         let nobody_to_ask = self.0.notaries.is_empty() && !self.0.allowed.permits(server);
         if nobody_to_ask || self.0.pins.of(server).is_some() {
             return;
         }
         let now = self.0.world.now();
-        if self.0.pauses.get(server).is_some_and(|pause| pause.until > now) {
+        let pauses = |pause: Pause| pause.until > now && (pause.everybody || ids.is_empty());
+        if self.0.pauses.get(server).is_some_and(pauses) {
             return;
         }
         let fetch = {
             let mut under_way = self.0.under_way.lock();
-            under_way
-                .entry(server.to_owned())
-                .or_insert_with(|| self.clone().begin(server.to_owned()))
-                .clone()
+            let (fetch, wanted) =
+                under_way.entry(server.to_owned()).or_insert_with(|| self.clone().begin(server.to_owned()));
+            wanted.lock().extend(ids);
+            fetch.clone()
         };
         fetch.await;
     }
 
-    fn begin(self, server: OwnedServerName) -> Fetch {
+    fn begin(self, server: OwnedServerName) -> (Fetch, Wanted) {
+        let wanted = Wanted::default();
+        let ids = Arc::clone(&wanted);
         let fetch = async move {
             let _place = self.0.places.acquire().await;
-            let result = self.fetch_anywhere(&server).await;
+            let result = self.fetch_anywhere(&server, &ids).await;
             if let Err(error) = &result {
                 tracing::info!(%server, error, "no keys");
             }
-            let failures = match result {
-                Ok(()) => 0,
-                Err(_) => self.0.pauses.get(&server).map_or(0, |pause| pause.failures) + 1,
+            let (everybody, failures) = match result {
+                Ok(everybody) => (everybody, 0),
+                Err(_) => (true, self.0.pauses.get(&server).map_or(0, |pause| pause.failures) + 1),
             };
             let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
-            self.0.pauses.insert(server.clone(), Pause { until: self.0.world.now() + pause, failures });
+            let until = self.0.world.now() + pause;
+            self.0.pauses.insert(server.clone(), Pause { until, failures, everybody });
             self.0.under_way.lock().remove(&server);
         };
-        fetch.boxed().shared()
+        (fetch.boxed().shared(), wanted)
     }
 
-    async fn fetch_anywhere(&self, server: &ServerName) -> Result<(), String> {
+    /// Asks the server, then notaries, until all that is wanted was found; says whether everybody was asked.
+    async fn fetch_anywhere(&self, server: &ServerName, wanted: &Wanted) -> Result<bool, String> {
+        let mut found: Option<BTreeSet<String>> = None;
         // What a server signed that is not talked with, or no more, still stands in rooms: notaries may know its keys.
         let mut error = "it is not talked with".to_owned();
         if self.0.allowed.permits(server) {
             match self.fetch_direct(server).await {
-                Ok(document) => return self.keep(document).await,
+                Ok(document) => {
+                    found = Some(document.ids().collect());
+                    self.keep(document, Source::Itself).await?;
+                }
                 Err(other) => error = other,
             }
         }
         let permitted = |notary: &&OwnedServerName| *notary != server && self.0.allowed.permits(notary);
         for notary in self.0.notaries.iter().filter(permitted) {
+            // A server that was set up anew does not know its earlier keys, and they stand in rooms as well.
+            if found.as_ref().is_some_and(|found| wanted.lock().is_subset(found)) {
+                return Ok(false);
+            }
             match self.fetch_from(notary, server).await {
-                Ok(document) => return self.keep(document).await,
+                Ok(documents) => {
+                    for document in documents {
+                        found.get_or_insert_default().extend(document.ids());
+                        self.keep(document, Source::Notary).await?;
+                    }
+                }
                 Err(other) => error = format!("{error}; {notary}: {other}"),
             }
         }
-        Err(error)
+        found.map(|_| true).ok_or(error)
     }
 
     fn limits(&self) -> Limits {
@@ -225,8 +264,8 @@ impl KeyRing {
         Document::read(answer.body(), server, self.0.world.now(), &self.0.weak)
     }
 
-    /// Asks a notary, which is trusted as far as its own signature, learned from itself, goes.
-    async fn fetch_from(&self, notary: &ServerName, server: &ServerName) -> Result<Document, String> {
+    /// Asks a notary, which is trusted as far as its own signature, learned from itself, goes; the newest document comes first.
+    async fn fetch_from(&self, notary: &ServerName, server: &ServerName) -> Result<Vec<Document>, String> {
         let now = self.0.world.now();
         let own = self.notary_keys(notary).await?;
         let body = json!({ "server_keys": { server.as_str(): {} } }).to_string();
@@ -239,15 +278,18 @@ impl KeyRing {
         let Some(CanonicalJsonValue::Array(documents)) = answer.remove("server_keys") else {
             return Err("there are no server_keys in the answer".to_owned());
         };
-        for document in documents {
-            let CanonicalJsonValue::Object(document) = document else { continue };
-            if check_json(&document, notary, &own, time(now), &self.0.weak).is_ok()
-                && let Ok(document) = Document::from_object(document, server, now, &self.0.weak)
-            {
-                return Ok(document);
-            }
+        let trusted = |document: CanonicalJsonValue| {
+            let CanonicalJsonValue::Object(document) = document else { return None };
+            check_json(&document, notary, &own, time(now), &self.0.weak).ok()?;
+            Document::from_object(document, server, now, &self.0.weak).ok()
+        };
+        let mut found: Vec<Document> =
+            documents.into_iter().take(MAX_DOCUMENTS).filter_map(trusted).collect();
+        found.sort_by_key(|document| Reverse(document.valid_until));
+        if found.is_empty() {
+            return Err("no document in the answer can be trusted".to_owned());
         }
-        Err("no document in the answer can be trusted".to_owned())
+        Ok(found)
     }
 
     async fn notary_keys(&self, notary: &ServerName) -> Result<Known, String> {
@@ -272,26 +314,45 @@ impl KeyRing {
         };
         let mut keys = current(rows().await.map_err(|error| error.to_string())?);
         if keys.is_empty() {
-            self.keep(self.fetch_direct(notary).await?).await?;
+            self.keep(self.fetch_direct(notary).await?, Source::Itself).await?;
             keys = current(rows().await.map_err(|error| error.to_string())?);
         }
         Ok(Known::from([(notary.to_owned(), keys)]))
     }
 
-    async fn keep(&self, document: Document) -> Result<(), String> {
+    /// Takes in what a document says. What a server says itself counts. A notary makes no old key current again, and of a
+    /// document older than the kept one, which it may have had for long, only unknown keys are taken, as old ones.
+    async fn keep(&self, document: Document, source: Source) -> Result<(), String> {
+        let now = self.0.world.now();
+        let kept = self.kept_document(&document.server).await;
+        let older =
+            source == Source::Notary && kept.is_some_and(|kept| kept.valid_until > document.valid_until);
         let mut tx = Tx::new();
-        for (id, key) in document.keys {
-            tx.put::<ServerKeys>(&(document.server.clone(), id), &Json(key));
+        for (id, mut key) in document.keys {
+            let place = (document.server.clone(), id);
+            if source == Source::Notary {
+                let known = self.0.store.read().get::<ServerKeys>(&place).await;
+                match known.map_err(|error| error.to_string())? {
+                    Some(Json(known)) if older || known.old => continue,
+                    None if older => {
+                        key = ServerKey { valid_until: key.valid_until.min(now), old: true, ..key }
+                    }
+                    _ => {}
+                }
+            }
+            tx.put::<ServerKeys>(&place, &Json(key));
         }
-        let json = super::text_of(&document.object);
-        let kept = KeyDocument { fetched_at: self.0.world.now(), valid_until: document.valid_until, json };
-        tx.put::<KeyDocuments>(&document.server, &Json(kept));
+        if !older {
+            let json = super::text_of(&document.object);
+            let kept = KeyDocument { fetched_at: now, valid_until: document.valid_until, json };
+            tx.put::<KeyDocuments>(&document.server, &Json(kept));
+        }
         self.0.store.commit(tx).await.map(drop).map_err(|error| error.to_string())
     }
 
     /// Which of these servers' keys are known without asking anybody.
     #[cfg(test)]
-    pub(crate) async fn ids(&self, server: &ServerName) -> std::collections::BTreeSet<String> {
+    pub(crate) async fn ids(&self, server: &ServerName) -> BTreeSet<String> {
         let rows = self.0.store.read().scan::<ServerKeys>(&server.to_owned(), Direction::Forward, 100).await;
         rows.unwrap_or_default().into_iter().map(|((_, id), _)| id).collect()
     }

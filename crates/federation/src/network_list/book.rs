@@ -2,9 +2,9 @@
 //!
 //! A list closes what it does not name, and so does the lack of one: before the first list, and once the last one has expired,
 //! nobody is talked with. What an expired list says of keys and addresses stays until the next one: it opens nothing, and
-//! without it people could sign up where they do not belong.
+//! without it people could sign up where they do not belong. The same goes for a server of the list whose own time is over.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chappe_identity::{MapBook, MapLayer};
@@ -26,7 +26,7 @@ use crate::{AllowList, Network, NetworkConfig, keys::Pins, weak_keys};
 pub(crate) const PATH: &str = "/_matrix/federation/unstable/chappe/network_list";
 /// How far the clock of whoever signed may be ahead of ours, in milliseconds.
 const SKEW: u64 = 3_600_000;
-/// How often it is looked whether the list has expired: wall clocks jump.
+/// How often it is looked whether the list, or the time of a server on it, has come to its end: wall clocks jump.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// What [`ListBook`] is built from.
@@ -65,7 +65,8 @@ struct State {
     held: Option<Arc<Held>>,
     /// Whether all that the list says is followed.
     enacted: bool,
-    open: bool,
+    /// Who is let in; none where the network is closed.
+    members: Option<BTreeSet<OwnedServerName>>,
     asked: Option<(u64, Result<(), String>)>,
 }
 
@@ -156,7 +157,7 @@ impl ListBook {
     /// How it stands.
     pub fn status(&self) -> ListStatus {
         let state = self.0.state.read();
-        ListStatus { held: state.held.clone(), open: state.open, asked: state.asked.clone() }
+        ListStatus { held: state.held.clone(), open: state.members.is_some(), asked: state.asked.clone() }
     }
 
     /// Applies a signed list; nothing changes unless it is right, good at this moment and newer.
@@ -248,7 +249,8 @@ impl ListBook {
         Err(format!("status {}", answer.status()))
     }
 
-    /// Asks publishers at the interval of the configuration, and closes the network when the list has expired.
+    /// Asks publishers at the interval of the configuration, and closes the network when the list has expired, to a server
+    /// when its time is over.
     pub async fn follow(self) {
         let world = &self.0.deps.world;
         let others = self.config().publishers.iter().any(|publisher| *publisher != self.0.deps.server);
@@ -278,12 +280,11 @@ impl ListBook {
         }
     }
 
-    /// Opens or closes the network, if the list has come to its end or the clock was set.
+    /// Lets in who is to be let in now, if that has changed: by the end of the list or the time of a server, or because the
+    /// clock was set.
     fn look(&self) {
-        let status = self.status();
-        let Some(held) = status.held else { return };
-        let good = held.list.expires_at > self.0.deps.world.now();
-        if good != status.open {
+        let Some(held) = self.0.state.read().held.clone() else { return };
+        if held.list.members(self.0.deps.world.now()) != self.0.state.read().members {
             self.judge(&held);
         }
     }
@@ -313,20 +314,20 @@ impl ListBook {
     fn judge(&self, held: &Held) {
         let Inner { deps, allowed, state, .. } = &*self.0;
         let sequence = held.list.sequence;
-        if held.list.expires_at <= deps.world.now() {
+        let Some(members) = held.list.members(deps.world.now()) else {
             tracing::error!(sequence, "the list of the network has expired: no other server is talked with");
             return self.close();
+        };
+        allowed.follow_network(members.iter().map(|server| &**server));
+        if !members.contains(&deps.server) {
+            tracing::warn!(sequence, server = %deps.server, "this server is not on the list of its network at this time");
         }
-        allowed.follow_network(held.list.servers.keys().map(|server| &**server));
-        state.write().open = true;
-        if !held.list.servers.contains_key(&deps.server) {
-            tracing::warn!(sequence, server = %deps.server, "this server is not on the list of its network");
-        }
+        state.write().members = Some(members);
     }
 
     fn close(&self) {
         self.0.allowed.follow_network(std::iter::empty());
-        self.0.state.write().open = false;
+        self.0.state.write().members = None;
     }
 
     /// Whether the trust roots of the configuration stand behind a list.

@@ -6,15 +6,172 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Body;
 use chappe_world::FakeNet;
 use futures_util::future::join_all;
-use ruma::server_name;
+use ruma::{CanonicalJsonObject, ServerName, server_name};
+use serde_json::json;
 
-use super::{Server, config, count};
-use crate::{Config, PinnedKey};
+use super::{Server, config, count, key, peer::Peer};
+use crate::{Config, OldKey, PinnedKey, keys::own_document};
+
+const HOUR: u64 = 3_600_000;
+const QUERY: &str = "/_matrix/key/v2/query";
 
 fn wanted(server: &str, id: &str) -> BTreeMap<ruma::OwnedServerName, BTreeSet<String>> {
-    BTreeMap::from([(server.try_into().unwrap(), BTreeSet::from([id.to_owned()]))])
+    all_wanted(server, &[id])
+}
+
+fn all_wanted(server: &str, ids: &[&str]) -> BTreeMap<ruma::OwnedServerName, BTreeSet<String>> {
+    let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+    BTreeMap::from([(server.try_into().unwrap(), ids)])
+}
+
+/// The public key of a seed, in base64.
+fn text(seed: u8) -> String {
+    ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(key(seed).public_key()).encode()
+}
+
+/// The key of a seed, as one that was in use until some time.
+fn before(seed: u8, expired_ts: u64) -> BTreeMap<ruma::OwnedServerSigningKeyId, OldKey> {
+    let id = format!("ed25519:k{seed}");
+    BTreeMap::from([(id.as_str().try_into().unwrap(), OldKey { key: text(seed), expired_ts })])
+}
+
+/// What a server with the key of a seed published at some time, good for a day.
+fn published(server: &ServerName, seed: u8, at: u64) -> CanonicalJsonObject {
+    own_document(server, &key(seed), &config(), at)
+}
+
+/// Has a notary, whose key is of this seed, answer with these documents.
+fn vouch(notary: &Peer, seed: u8, documents: Vec<CanonicalJsonObject>) {
+    let name = notary.name.clone();
+    let signed = documents.into_iter().map(|mut document| {
+        key(seed).sign_json(&name, &mut document);
+        document
+    });
+    let answer = json!({ "server_keys": signed.collect::<Vec<_>>() }).to_string();
+    notary.answer(move |uri| uri.starts_with(QUERY).then(|| Body::from(answer.clone())));
+}
+
+/// A server that asks notaries, whose keys are of these seeds.
+fn asker(net: &FakeNet, notaries: &[(&Peer, u8)]) -> Server {
+    let pinned = |seed: &u8| {
+        let id = format!("ed25519:k{seed}");
+        BTreeMap::from([(id.as_str().try_into().unwrap(), PinnedKey::Current(text(*seed)))])
+    };
+    let pinned_keys = notaries.iter().map(|(notary, seed)| (notary.name.clone(), pinned(seed))).collect();
+    let notaries = notaries.iter().map(|(notary, _)| notary.name.clone()).collect();
+    Server::start(net, "b.example", 3, Config { notaries, pinned_keys, ..config() })
+}
+
+/// Until when the key of a seed counts.
+async fn until(server: &Server, of: &ServerName, seed: u8) -> Option<u64> {
+    let id = format!("ed25519:k{seed}");
+    let found = server.network.keys().for_events(&wanted(of.as_str(), &id), server.world.now()).await;
+    let key = found.get(of)?.get(&id)?;
+    Some(key.until.get().into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn notaries_know_what_a_server_signed_with_before_it_was_set_up_anew() {
+    let net = FakeNet::new();
+    let a = Server::start(&net, "a.example", 2, config());
+    let n = Peer::start(&net, "n.example", 5);
+    let b = asker(&net, &[(&n, 5)]);
+    let now = b.world.now();
+    vouch(&n, 5, vec![published(&a.name, 1, now - 12 * HOUR)]);
+    let ring = b.network.keys();
+    // What was found of it just now does not keep the notaries from being asked.
+    assert!(ring.for_request(&a.name, "ed25519:k2").await.is_some());
+    assert_eq!(n.asked(QUERY), 0);
+    let found = ring.for_events(&all_wanted("a.example", &["ed25519:k1", "ed25519:k2"]), now).await;
+    assert_eq!(found[&a.name]["ed25519:k1"].public, key(1).public_key());
+    assert_eq!(
+        (until(&b, &a.name, 1).await, until(&b, &a.name, 2).await),
+        (Some(now), Some(now + 24 * HOUR))
+    );
+    assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none(), "it does not sign with it any more");
+    for _ in 0..5 {
+        ring.for_events(&wanted("a.example", "ed25519:k7"), now).await;
+    }
+    assert_eq!(n.asked(QUERY), 1, "notaries are asked again and again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_notaries_know_is_put_together() {
+    let net = FakeNet::new();
+    let (n, o) = (Peer::start(&net, "n.example", 5), Peer::start(&net, "o.example", 6));
+    let b = asker(&net, &[(&n, 5), (&o, 6)]);
+    let (a, now) = (server_name!("a.example"), b.world.now());
+    let mut forged = published(a, 9, now);
+    forged.remove("signatures");
+    vouch(&n, 5, vec![forged, published(a, 1, now - 48 * HOUR), published(a, 2, now - HOUR)]);
+    vouch(&o, 6, vec![published(a, 4, now - 36 * HOUR)]);
+    let ids = ["ed25519:k1", "ed25519:k2", "ed25519:k4", "ed25519:k9"];
+    let found = b.network.keys().for_events(&all_wanted("a.example", &ids), now).await;
+    let found: Vec<&str> = found[a].keys().map(String::as_str).collect();
+    assert_eq!(found, ids[..3]);
+    let ends = [until(&b, a, 1).await, until(&b, a, 2).await, until(&b, a, 4).await];
+    assert_eq!(ends, [Some(now - 24 * HOUR), Some(now + 23 * HOUR), Some(now - 12 * HOUR)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_document_takes_nothing_back() {
+    let net = FakeNet::new();
+    let n = Peer::start(&net, "n.example", 5);
+    let b = asker(&net, &[(&n, 5)]);
+    let first = b.world.now();
+    let old_keys = before(1, first - HOUR);
+    let a = Server::start(&net, "a.example", 2, Config { old_keys, ..config() });
+    assert_eq!(until(&b, &a.name, 2).await, Some(first + 24 * HOUR));
+    net.unroute("a.example");
+    tokio::time::advance(Duration::from_hours(25)).await;
+    vouch(&n, 5, vec![published(&a.name, 1, first - 2 * HOUR), published(&a.name, 2, first - 3 * HOUR)]);
+    assert_eq!(until(&b, &a.name, 2).await, Some(first + 24 * HOUR));
+    assert_eq!(n.asked(QUERY), 1);
+    assert_eq!(until(&b, &a.name, 1).await, Some(first - HOUR), "it was laid aside");
+    let kept = b.network.keys().kept_document(&a.name).await.unwrap();
+    assert_eq!(kept.valid_until, first + 24 * HOUR, "others who ask get the newer one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notary_makes_no_old_key_current_again() {
+    let net = FakeNet::new();
+    let n = Peer::start(&net, "n.example", 5);
+    let b = asker(&net, &[(&n, 5)]);
+    let first = b.world.now();
+    let a = Server::start(&net, "a.example", 2, Config { old_keys: before(1, first - HOUR), ..config() });
+    until(&b, &a.name, 2).await;
+    net.unroute("a.example");
+    tokio::time::advance(Duration::from_hours(25)).await;
+    vouch(&n, 5, vec![published(&a.name, 1, b.world.now())]);
+    until(&b, &a.name, 2).await;
+    assert_eq!(n.asked(QUERY), 1);
+    assert!(b.network.keys().for_request(&a.name, "ed25519:k1").await.is_none());
+    assert_eq!(until(&b, &a.name, 1).await, Some(first - HOUR));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_key_signs_no_request_and_vouches_until_it_was_laid_aside() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 3, config());
+    let now = b.world.now();
+    let old_keys = before(9, now + 365 * 24 * HOUR);
+    let a = Server::start(&net, "a.example", 2, Config { old_keys, ..config() });
+    let ring = b.network.keys();
+    assert!(ring.for_request(&a.name, "ed25519:k2").await.is_some());
+    assert!(ring.for_request(&a.name, "ed25519:k9").await.is_none());
+    assert_eq!(until(&b, &a.name, 9).await, Some(now), "an end in the future is none");
+
+    let pinned = before(9, now + HOUR).into_iter().map(|(id, old)| (id, PinnedKey::Old(old)));
+    let current = ("ed25519:k8".try_into().unwrap(), PinnedKey::Current(text(8)));
+    let pinned_keys = BTreeMap::from([(a.name.clone(), pinned.chain([current]).collect())]);
+    let c = Server::start(&net, "c.example", 4, Config { pinned_keys, ..config() });
+    let ring = c.network.keys();
+    assert!(ring.for_request(&a.name, "ed25519:k8").await.is_some());
+    assert!(ring.for_request(&a.name, "ed25519:k9").await.is_none());
+    assert_eq!(until(&c, &a.name, 9).await, Some(now + HOUR));
 }
 
 #[tokio::test(start_paused = true)]
@@ -26,7 +183,7 @@ async fn a_hundred_askers_fetch_a_key_once() {
     let wanted = wanted("a.example", "ed25519:k1");
     let ring = b.network.keys();
     let found = join_all((0..100).map(|_| ring.for_events(&wanted, b.world.now()))).await;
-    assert!(found.iter().all(|found| found[&a.name]["ed25519:k1"].public == super::key(1).public_key()));
+    assert!(found.iter().all(|found| found[&a.name]["ed25519:k1"].public == key(1).public_key()));
     assert_eq!(fetches.load(SeqCst), 1);
     ring.for_events(&wanted, b.world.now()).await;
     assert_eq!(fetches.load(SeqCst), 1, "a known key was fetched again");
@@ -58,7 +215,7 @@ async fn a_notary_vouches_for_a_server_that_is_away() {
     b.network.keys().for_events(&wanted("a.example", "ed25519:k1"), 0).await;
     net.unroute("a.example");
     let found = c.network.keys().for_events(&wanted("a.example", "ed25519:k1"), 0).await;
-    assert_eq!(found[&a.name]["ed25519:k1"].public, super::key(1).public_key());
+    assert_eq!(found[&a.name]["ed25519:k1"].public, key(1).public_key());
     assert_eq!(
         c.network.keys().ids(server_name!("b.example")).await,
         BTreeSet::from(["ed25519:k2".to_owned()])
@@ -77,17 +234,13 @@ async fn pinned_keys_count_alone_and_nobody_is_asked() {
     let net = FakeNet::new();
     let a = Server::start(&net, "a.example", 1, config());
     let fetches = count(&net, "/_matrix/key/v2/server");
-    let text = |seed| {
-        let public = super::key(seed).public_key();
-        ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(public).encode()
-    };
     let pinned = BTreeMap::from([("ed25519:k9".try_into().unwrap(), PinnedKey::Current(text(9)))]);
     let pinned_keys = BTreeMap::from([(a.name.clone(), pinned)]);
     let b = Server::start(&net, "b.example", 2, Config { pinned_keys, ..config() });
     let ring = b.network.keys();
     assert!(ring.for_events(&wanted("a.example", "ed25519:k1"), 0).await.is_empty(), "what a publishes");
     let found = ring.for_events(&wanted("a.example", "ed25519:k9"), b.world.now()).await;
-    assert_eq!(found[&a.name]["ed25519:k9"].public, super::key(9).public_key());
+    assert_eq!(found[&a.name]["ed25519:k9"].public, key(9).public_key());
     assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
     assert!(ring.for_request(&a.name, "ed25519:k9").await.is_some());
     assert_eq!(fetches.load(SeqCst), 0);
@@ -96,12 +249,9 @@ async fn pinned_keys_count_alone_and_nobody_is_asked() {
 #[tokio::test(start_paused = true)]
 async fn what_this_server_signed_with_an_earlier_key_still_counts_here() {
     let net = FakeNet::new();
-    let public = super::key(9).public_key();
-    let key = ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(public).encode();
-    let old_keys = BTreeMap::from([("ed25519:k9".try_into().unwrap(), crate::OldKey { key, expired_ts: 7 })]);
-    let b = Server::start(&net, "b.example", 2, Config { old_keys, ..config() });
+    let b = Server::start(&net, "b.example", 2, Config { old_keys: before(9, 7), ..config() });
     let at = ruma::MilliSecondsSinceUnixEpoch(ruma::uint!(5));
     let known = chappe_rooms::Peers::keys(&b.network, &wanted("b.example", "ed25519:k9"), at).await;
     let own = &known[&b.name]["ed25519:k9"];
-    assert_eq!((own.public, u64::from(own.until.get())), (public, 7));
+    assert_eq!((own.public, u64::from(own.until.get())), (key(9).public_key(), 7));
 }

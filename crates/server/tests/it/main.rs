@@ -14,6 +14,7 @@ mod lab;
 mod life;
 mod network;
 mod partial;
+mod peers;
 mod push;
 mod reload;
 mod round_trips;

@@ -28,7 +28,8 @@ pub struct Outbound {
     pub system_authorities: bool,
     /// What other servers see when they ask for a certificate.
     pub client_certificate: Option<ClientCertificate>,
-    /// `http://host:port` of a proxy through which other servers are reached (`CONNECT`): it looks their names up.
+    /// `http://host:port` of a proxy through which other servers are reached (`CONNECT`). It looks their names up; one for
+    /// which this machine's resolver finds an address that may not be connected to is not asked for.
     pub proxy: Option<String>,
     /// Seconds until a connection must stand.
     pub connect_timeout_s: u64,

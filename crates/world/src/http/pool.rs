@@ -83,6 +83,8 @@ pub(super) struct Pool {
 
 /// Idle HTTP/1 connections kept for one host.
 const IDLE_PER_HOST: usize = 8;
+/// How long this machine's resolver has to say where a name leads for which the proxy is asked.
+const LOOK_UP: Duration = Duration::from_secs(2);
 
 impl Pool {
     pub(super) fn new(
@@ -205,11 +207,23 @@ impl Pool {
     }
 
     async fn tunnel(&self, proxy: &Proxy, key: &Key) -> Result<TokioIo<Upgraded>, Error> {
-        if !may_lead_to(&key.connect, &self.ways.guard) {
+        if !self.proxy_may_lead_to(&key.connect).await {
             return Err(Error::Refused(key.connect.clone()));
         }
         let tcp = first(&self.addresses(&proxy.host).await?, (&proxy.host, proxy.port)).await?;
         proxy.tunnel(tcp, (&key.connect, key.port), &self.tasks).await
+    }
+
+    /// Whether the proxy may be asked for a way to `host`. Which of a name's addresses it takes is not known here: one that is
+    /// not permitted is enough to refuse. Many that need a proxy cannot look up names of outside; those it judges alone.
+    async fn proxy_may_lead_to(&self, host: &str) -> bool {
+        if !may_lead_to(host, &self.ways.guard) {
+            return false;
+        }
+        match tokio::time::timeout(LOOK_UP, self.addresses(host)).await {
+            Ok(Ok(found)) => found.into_iter().all(|address| self.ways.guard.permits(address)),
+            Ok(Err(_)) | Err(_) => true,
+        }
     }
 
     /// Connects to the first permitted address that answers.

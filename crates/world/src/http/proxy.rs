@@ -61,8 +61,8 @@ impl Proxy {
     }
 }
 
-/// Whether the proxy may be asked for a way to `host`. Names are the proxy's to look up, and to refuse where they lead inside;
-/// what can be judged here is addresses, and the names of the machine itself.
+/// Whether the proxy may be asked for a way to `host`, as far as that can be said without a look-up: of addresses, and of the
+/// names of the machine itself.
 pub(super) fn may_lead_to(host: &str, guard: &Guard) -> bool {
     match host.parse::<IpAddr>() {
         Ok(address) => guard.permits(address),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn literals_are_judged_here_and_names_by_the_proxy() {
+    fn addresses_in_any_spelling_and_names_of_this_machine_are_judged_as_they_stand() {
         let guard = Guard::new(vec!["10.1.0.0/16".parse().unwrap()]);
         for allowed in
             ["matrix.example", "1.1.1.1", "10.1.2.3", "localhost.example", "0xa.example", "1.example"]

@@ -165,6 +165,41 @@ async fn the_network_closes_at_the_moment_the_list_expires() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_is_let_in_for_its_time_alone() {
+    let store = crate::tests::memory();
+    let first = place(&store, 1_000 * HOUR, &[1]).await;
+    let mut timed = list(1, "a.example");
+    let member = timed.servers.get_mut(server_name!("a.example")).unwrap();
+    (member.valid_from, member.valid_until) = (Some(first.now + HOUR), Some(first.now + 2 * HOUR));
+    let signed = timed.sign(&key(1), first.now, first.now + 5 * HOUR).unwrap();
+    first.book.apply(signed.as_bytes()).await.unwrap();
+    assert!(!first.permits("a.example") && first.book.status().open, "not yet");
+    let world = first.book.0.deps.world.clone();
+    let following = world.spawn("network list", first.book.clone().follow());
+    world.sleep(Duration::from_hours(1).saturating_sub(LOOK)).await;
+    assert!(!first.permits("a.example"));
+    world.sleep(2 * LOOK).await;
+    assert!(first.permits("a.example") && first.permits("us.example"), "now");
+    world.sleep(Duration::from_hours(1).saturating_sub(2 * LOOK)).await;
+    assert!(first.permits("a.example"));
+    let mut changes = first.network.allowed().changes();
+    changes.mark_unchanged();
+    world.sleep(2 * LOOK).await;
+    assert!(
+        !first.permits("a.example") && first.permits("us.example") && first.book.status().open,
+        "no more"
+    );
+    assert!(changes.has_changed().unwrap(), "whoever follows the list is told");
+    assert!(first.network.pins().of(server_name!("a.example")).is_some(), "what is pinned stays so");
+    drop(following);
+
+    for (hours, expected) in [(0, false), (1, true), (2, false)] {
+        let again = place(&store, first.now + hours * HOUR, &[1]).await;
+        assert_eq!(again.permits("a.example"), expected, "after a restart, {hours} h later");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_publisher_that_takes_its_time_does_not_put_the_end_off() {
     let (net, store) = (FakeNet::new(), crate::tests::memory());
     net.judge(|_, _, _| chappe_world::Fate::Delay(Duration::from_hours(1)));

@@ -43,11 +43,22 @@ async fn a_list_is_made_signed_compared_and_applied() {
     for wrong in [&["add", &file, "c.example", "--addresses", "a@b@c"][..], &["remove", &file, "c.example"]] {
         assert!(chappe(wrong).await.is_err(), "{wrong:?}");
     }
+    let timed: &[&str] =
+        &["add", &file, "b.example.gouv.fr", "--valid-from", "2026-01-01", "--valid-until", "2999-01-01"];
+    chappe(timed).await.unwrap();
+    for wrong in ["2025-12-31", "tomorrow"] {
+        assert!(
+            chappe(&["add", &file, "b.example.gouv.fr", "--valid-until", wrong]).await.is_err(),
+            "{wrong}"
+        );
+    }
     let unsigned = lab.admin(&["network", "apply", &file]).await.unwrap_err();
     assert!(unsigned.contains("no trust root has signed it"), "{unsigned}");
     let differs = lab.admin(&["network", "diff", &file]).await.unwrap();
     assert!(
-        differs.contains("+ server b.example.gouv.fr") && differs.contains("+ addresses dinum.gouv.fr"),
+        differs.contains("+ server b.example.gouv.fr")
+            && differs.contains("from 2026-01-01 00:00 UTC (1767225600000), until 2999-01-01 00:00 UTC")
+            && differs.contains("+ addresses dinum.gouv.fr"),
         "{differs}"
     );
 

@@ -1,14 +1,16 @@
 //! The real client against servers on loopback.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
-use crate::{Destination, Error, Limits, Outbound, Request, World};
+use super::Client;
+use crate::{Destination, Dns, DnsError, Error, Http, Limits, Outbound, Request, Service, Tasks, World};
 
 fn world() -> World {
     let allowed_ranges = vec!["127.0.0.0/8".parse().unwrap()];
@@ -142,5 +144,50 @@ async fn ranges_listed_for_a_purpose_open_nothing_else() {
             matches!(refused, Err(Error::Refused(_))),
             "{range} {host}: what others may use does not count"
         );
+    }
+}
+
+/// A resolver that knows some names, and does not answer for one.
+struct Names;
+
+#[async_trait]
+impl Dns for Names {
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
+        let found = match host {
+            "public.example" => vec!["1.1.1.1"],
+            "inside.example" => vec!["10.0.0.1"],
+            "both.example" => vec!["1.1.1.1", "fd00::1"],
+            "listed.example" => vec!["127.0.0.9"],
+            "silent.example" => std::future::pending().await,
+            _ => return Err(DnsError(format!("{host} is unknown"))),
+        };
+        Ok(found.into_iter().map(|address| address.parse().unwrap()).collect())
+    }
+
+    async fn services(&self, _: &str) -> Result<Vec<Service>, DnsError> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn the_proxy_is_not_asked_for_names_that_are_seen_to_lead_inside() {
+    let proxy = serve(vec![b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n".to_vec(); 4]).await;
+    let outbound = Outbound {
+        allowed_ranges: vec!["127.0.0.0/8".parse().unwrap()],
+        proxy: Some(format!("http://127.0.0.1:{proxy}")),
+        system_authorities: false,
+        ..Outbound::default()
+    };
+    let client = Client::new(&outbound, Arc::new(Names), &Tasks::threaded()).unwrap();
+    let ask = async |host: &str| {
+        let asked = get(format!("http://{host}/"), 10, 0);
+        client.stream(Request { destination: Destination::Peer { redirects: 0 }, ..asked }).await.map(drop)
+    };
+    for inside in ["inside.example", "both.example", "10.0.0.1", "a.localhost"] {
+        assert!(matches!(ask(inside).await, Err(Error::Refused(host)) if host == inside), "{inside}");
+    }
+    for outside in ["public.example", "listed.example", "unknown.example", "silent.example"] {
+        let said = ask(outside).await;
+        assert!(matches!(&said, Err(Error::Unreachable(why)) if why.contains("403")), "{outside}: {said:?}");
     }
 }
