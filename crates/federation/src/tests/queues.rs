@@ -174,7 +174,7 @@ async fn many_that_show_life_at_once_are_all_tried() {
     let a = Server::start(&net, "a.example", 1, Config { backoff_min_ms: PATIENT, ..config() });
     let names: Vec<OwnedServerName> =
         (0..1_000).map(|n| OwnedServerName::try_from(format!("n{n}.example")).unwrap()).collect();
-    let tried: Arc<Mutex<std::collections::BTreeSet<String>>> = Arc::default();
+    let tried: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     let seen = Arc::clone(&tried);
     net.judge(move |_, to, request| {
         if request.uri().path().starts_with(SEND) {
