@@ -312,14 +312,12 @@ async fn what_is_nested_too_deep_is_dropped_alone() {
     let letters = b.accounts.to_device_messages(&reader, &bob, "D".into(), none, all, 10).await.unwrap();
     let letters: Vec<&str> = letters.iter().map(|letter| letter.event.get()).collect();
     assert_eq!(letters, [r#"{"type":"x","sender":"@a:a.example","content":{"id":"3"}}"#]);
-    // Where it is the whole request, it is refused as what it is.
-    for uri in ["/_matrix/federation/v1/user/keys/query", "/_matrix/federation/v1/publicRooms"] {
-        let body = format!(r#"{{"device_keys":{deep},"filter":{deep}}}"#);
-        let (status, told) = ask(&b, (Method::POST, uri), ("a.example", 1), &body).await;
-        assert_eq!(
-            (status, &told["errcode"]),
-            (StatusCode::BAD_REQUEST, &Value::from("M_BAD_JSON")),
-            "{told}"
-        );
-    }
+    // Where it is what is asked, it is refused as what it is.
+    let body = format!(
+        r#"{{"type":"m.room.member","room_id":"!r:b.example","sender":"@bob:b.example","state_key":"@a:a.example",
+           "content":{{"membership":"invite","third_party_invite":{{"signed":{{"x":{deep}}}}}}}}}"#
+    );
+    let uri = "/_matrix/federation/v1/exchange_third_party_invite/!r:b.example";
+    let (status, told) = ask(&b, (Method::PUT, uri), ("a.example", 1), &body).await;
+    assert_eq!((status, &told["errcode"]), (StatusCode::BAD_REQUEST, &Value::from("M_BAD_JSON")), "{told}");
 }
