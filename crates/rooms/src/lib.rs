@@ -48,7 +48,13 @@ mod upgrade;
 mod visible;
 mod wipe;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use chappe_accounts::Accounts;
 use chappe_rules::{access::Access as AccessRules, build::SigningKey, check::WeakKeys};
@@ -168,6 +174,8 @@ pub(crate) struct Inner {
     pub(crate) expired: retention::Done,
     /// Whose changed names and pictures rooms are being told of.
     pub(crate) announcing: announce::Announcing,
+    /// Transactions up to this position are forgotten.
+    forgotten: AtomicU64,
 }
 
 impl Rooms {
@@ -203,6 +211,7 @@ impl Rooms {
             lists: directory::Lists::default(),
             expired: retention::Done::default(),
             announcing: announce::Announcing::default(),
+            forgotten: AtomicU64::new(0),
         };
         Self(Arc::new(inner))
     }
@@ -251,11 +260,13 @@ impl Rooms {
         swept += self.sweep_sticky().await?;
         loop {
             let mut tx = chappe_store::Tx::new();
-            let count = tx.forget_transactions(&self.0.store.read(), before, AT_ONCE).await?;
+            let from = (self.0.forgotten.load(Relaxed), before);
+            let (count, gone) = tx.forget_transactions(&self.0.store.read(), from, AT_ONCE).await?;
             if count == 0 {
                 return Ok(swept);
             }
             self.0.store.commit(tx).await?;
+            self.0.forgotten.store(gone, Relaxed);
             swept += count;
         }
     }

@@ -21,5 +21,6 @@ mod serve;
 mod signing_key;
 mod tls;
 mod upkeep;
+mod watched;
 
 pub use self::{assemble::House, cli::Cli, serve::Server};
