@@ -87,10 +87,11 @@ impl Accounts {
 
     /// Removes what has expired; gives the number of rows. Meant to be called every few minutes.
     pub async fn sweep(&self) -> Result<usize, Error> {
-        let mut swept = 0;
+        // What is gone is not walked over again.
+        let (mut swept, mut gone) = (0, 0_u64);
         loop {
             let now = self.world().now();
-            let mut rows = self.store().read().scan_from::<Expiries>(&(), &0_u64, SWEPT_AT_ONCE).await?;
+            let mut rows = self.store().read().scan_from::<Expiries>(&(), &gone, SWEPT_AT_ONCE).await?;
             rows.retain(|((at, ..), ())| *at <= now);
             if rows.is_empty() {
                 return Ok(swept);
@@ -107,6 +108,7 @@ impl Accounts {
             }
             self.store().commit(tx).await?;
             swept += rows.len();
+            gone = rows.last().map_or(gone, |((at, ..), ())| *at);
         }
     }
 }

@@ -39,6 +39,11 @@ impl Signer {
         self.sign(&json!({ "video": { "roomCreate": true } }), now, TO_ASK)
     }
 
+    /// For this server, which asks who is in a room.
+    pub(crate) fn for_looking(&self, room: &str, now: u64) -> String {
+        self.sign(&json!({ "video": { "roomAdmin": true, "room": room } }), now, TO_ASK)
+    }
+
     fn sign(&self, claims: &Value, now: u64, lifetime: u64) -> String {
         let (now, mut claims) = (now / 1_000, claims.clone());
         claims["iss"] = json!(self.issuer);

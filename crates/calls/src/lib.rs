@@ -4,6 +4,7 @@
 //! the SFU must not make any by itself (`room.auto_create: false`).
 
 mod config;
+mod delegated;
 mod jwt;
 mod sfu;
 
@@ -12,12 +13,16 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use chappe_identity::{HomeserverError, Homeservers};
 use chappe_world::World;
+use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde_json::json;
 
-pub use self::config::Config;
-use self::jwt::Signer;
+pub use self::{
+    config::Config,
+    delegated::{Leave, Leaves},
+};
+use self::{delegated::Delegated, jwt::Signer};
 
 /// The slot of a call where the client does not say one.
 const ROOM_CALL: &str = "m.call#ROOM";
@@ -30,6 +35,8 @@ pub struct Deps {
     pub server: OwnedServerName,
     /// Whose OpenID tokens are.
     pub homeservers: Arc<dyn Homeservers>,
+    /// The delayed events of its users.
+    pub leaves: Arc<dyn Leaves>,
     /// The secret that goes with `api_key`.
     pub api_secret: String,
 }
@@ -42,6 +49,8 @@ struct Inner {
     world: World,
     server: OwnedServerName,
     homeservers: Arc<dyn Homeservers>,
+    leaves: Arc<dyn Leaves>,
+    delegated: Mutex<Delegated>,
     signer: Signer,
     config: Config,
 }
@@ -90,6 +99,12 @@ pub enum Error {
     /// The server that gave the token was not reached: 502 `M_UNKNOWN`.
     #[error("the server that gave the OpenID token was not reached")]
     HomeserverUnreachable,
+    /// The delayed leave waits for less than this server needs: 400 `M_BAD_JSON`.
+    #[error("`delay_timeout` is too short")]
+    TooShort,
+    /// The delayed leave is on another server: 400 `M_UNSUPPORTED`.
+    #[error("delayed events of other servers are not looked after here")]
+    Elsewhere,
     /// The SFU was not reached or did not do what it was asked to: 502 `M_UNKNOWN`.
     #[error("the call could not be begun")]
     Sfu(String),
@@ -98,26 +113,40 @@ pub enum Error {
 impl Calls {
     /// Ties the SFU to those who may use it.
     pub fn new(deps: Deps, config: Config) -> Self {
-        let Deps { world, server, homeservers, api_secret } = deps;
-        let signer = Signer::new(&config.api_key, &api_secret);
-        Self(Arc::new(Inner { world, server, homeservers, signer, config }))
+        let Deps { world, server, homeservers, leaves, api_secret } = deps;
+        let (signer, delegated) = (Signer::new(&config.api_key, &api_secret), Mutex::default());
+        Self(Arc::new(Inner { world, server, homeservers, leaves, delegated, signer, config }))
     }
 
     /// Lets `user` into the call of a room that it is joined to. The call begins if need be and if the user is one of this
     /// server.
     pub async fn access(&self, user: &UserId, room: &str, member: Member<'_>) -> Result<Access, Error> {
-        let (slot, identity) = match member {
-            Member::Device(device) => (ROOM_CALL, format!("{user}:{device}")),
-            Member::Slot { user: claimed, .. } if *claimed != *user => return Err(Error::Unauthorized),
-            Member::Slot { slot, device, id, .. } => (slot, hashed(&[user.as_str(), device, id])),
-        };
-        let room = hashed(&[room, slot]);
+        let (room, identity) = place(user, room, member)?;
         if user.server_name() == self.0.server {
             let now = self.0.world.now();
             sfu::create_room(&self.0.world, &self.0.config, &self.0.signer.for_api(now), &room).await?;
         }
         let jwt = self.0.signer.for_member(&room, &identity, self.0.world.now());
         Ok(Access { url: self.0.config.url.clone(), jwt })
+    }
+
+    /// Looks after the delayed leave of somebody who is or will be in the call of a room; in the place of one that was looked
+    /// after before.
+    pub fn look_after(
+        &self,
+        user: &UserId,
+        room: &str,
+        member: Member<'_>,
+        leave: Leave,
+    ) -> Result<(), Error> {
+        let place = place(user, room, member)?;
+        self.0.delegated.lock().watch(place, leave, self.0.world.instant());
+        Ok(())
+    }
+
+    /// Refuses who is of another server: their delayed events are not known here.
+    pub fn check_local(&self, user: &UserId) -> Result<(), Error> {
+        if user.server_name() == self.0.server { Ok(()) } else { Err(Error::Elsewhere) }
     }
 
     /// Whose a token is. A server speaks for its own users alone.
@@ -134,6 +163,16 @@ impl std::fmt::Debug for Calls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Calls of {}", self.0.server)
     }
+}
+
+/// The room of the SFU and who somebody is in it.
+fn place(user: &UserId, room: &str, member: Member<'_>) -> Result<(String, String), Error> {
+    let (slot, identity) = match member {
+        Member::Device(device) => (ROOM_CALL, format!("{user}:{device}")),
+        Member::Slot { user: claimed, .. } if *claimed != *user => return Err(Error::Unauthorized),
+        Member::Slot { slot, device, id, .. } => (slot, hashed(&[user.as_str(), device, id])),
+    };
+    Ok((hashed(&[room, slot]), identity))
 }
 
 /// A name for the SFU that tells nothing: SHA-256 of a list in JSON, in unpadded Base64.

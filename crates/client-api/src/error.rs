@@ -277,6 +277,8 @@ impl From<chappe_calls::Error> for Error {
         use chappe_calls::Error as E;
         Self(match &error {
             E::Unauthorized => unauthorized("M_UNAUTHORIZED", &error),
+            E::TooShort => bad_request("M_BAD_JSON", &error),
+            E::Elsewhere => bad_request("M_UNSUPPORTED", &error),
             E::HomeserverUnreachable => {
                 chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
             }

@@ -81,6 +81,7 @@ struct Inner {
     connections: sync::Connections,
     room_traits: sync::RoomTraits,
     recent_settings: signal::RecentSettings,
+    shared_rules: signal::SharedRules,
 }
 
 impl Delivery {
@@ -111,6 +112,7 @@ impl Delivery {
             connections: sync::Connections::default(),
             room_traits: sync::RoomTraits::default(),
             recent_settings: signal::RecentSettings::default(),
+            shared_rules: signal::SharedRules::default(),
         }));
         push::follow(delivery.clone());
         delivery
@@ -128,6 +130,7 @@ impl Delivery {
         let invites = self.0.accounts.invite_filter(reader, user).await?;
         let mut hasher = DefaultHasher::new();
         (serde_json::to_string(&rules).unwrap_or_default(), &ignored, &invites).hash(&mut hasher);
+        let rules = self.0.shared_rules.active(user, rules);
         Ok(signal::Settings { ignored, invites, rules, mark: hasher.finish() })
     }
 

@@ -6,17 +6,18 @@ use std::{
     time::Duration,
 };
 
-use chappe_store::{
-    Membership, Reader, RoomNid, Store,
-    members::{RoomMembers, RoomServers},
-};
+use chappe_store::{RoomNid, Store};
 use chappe_world::{Live, World};
 use parking_lot::Mutex;
-use ruma::{OwnedServerName, OwnedUserId, UserId, presence::PresenceState as Is};
+use ruma::{OwnedUserId, UserId, presence::PresenceState as Is};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::{sync::broadcast, time::Instant};
 
-use crate::{Config, Error, wake::Wake};
+use crate::{
+    Config, Error,
+    signal::Signal,
+    wake::{Numbered, Wake},
+};
 
 /// A user who has not synced for so long is offline.
 const GONE: Duration = Duration::from_secs(45);
@@ -44,7 +45,10 @@ struct Known {
     now: PresenceState,
     /// Chosen by the user; syncing does not override `unavailable`.
     chosen: Is,
+    /// When a sync of the user ended last.
     synced: Instant,
+    /// Syncs under way.
+    syncing: usize,
     local: bool,
     /// Whether it follows from syncing, so that the user is attached while it holds.
     by_sync: bool,
@@ -56,6 +60,24 @@ impl Known {
     fn is_worth_telling(&self) -> bool {
         self.now.state != Is::Offline || self.now.status_msg.is_some()
     }
+
+    /// The state that a user of this server has come to by doing nothing, if it is another one.
+    fn fades(&self, limits: Limits) -> Option<Is> {
+        let gone = self.syncing == 0 && limits.now.saturating_duration_since(self.synced) > GONE;
+        let idle = limits.now.saturating_duration_since(self.now.last_active) > limits.idle_after;
+        match self.now.state {
+            Is::Online | Is::Unavailable if gone && self.local => Some(Is::Offline),
+            Is::Online if idle && self.local => Some(Is::Unavailable),
+            _ => None,
+        }
+    }
+}
+
+/// When users have gone or fallen idle.
+#[derive(Clone, Copy)]
+struct Limits {
+    now: Instant,
+    idle_after: Duration,
 }
 
 /// Everybody of whom something is known.
@@ -99,6 +121,22 @@ impl Users {
 
     fn state(&self, user: &UserId) -> Option<PresenceState> {
         self.known.get(user).map(|known| known.now.clone())
+    }
+}
+
+/// A sync under way: its user has not gone.
+pub(crate) struct Syncing<'a> {
+    presence: &'a Presence,
+    user: &'a UserId,
+}
+
+impl Drop for Syncing<'_> {
+    fn drop(&mut self) {
+        let now = self.presence.world.instant();
+        if let Some(known) = self.presence.users.lock().known.get_mut(self.user) {
+            known.syncing = known.syncing.saturating_sub(1);
+            known.synced = now;
+        }
     }
 }
 
@@ -152,11 +190,21 @@ impl Presence {
         self.set(user, presence, (false, false)).await
     }
 
-    /// A local user's device syncs, in this state.
-    pub(crate) async fn synced(&self, user: &UserId, state: &Is) -> Result<(), Error> {
+    /// A local user's device syncs, in this state, until what is given is dropped.
+    pub(crate) async fn sync<'a>(
+        &'a self,
+        user: &'a UserId,
+        state: &Is,
+    ) -> Result<Option<Syncing<'a>>, Error> {
         if !self.is_enabled() || *state == Is::Offline {
-            return Ok(());
+            return Ok(None);
         }
+        self.synced(user, state).await?;
+        self.users.lock().known.get_mut(user).into_iter().for_each(|known| known.syncing += 1);
+        Ok(Some(Syncing { presence: self, user }))
+    }
+
+    async fn synced(&self, user: &UserId, state: &Is) -> Result<(), Error> {
         let now = self.world.instant();
         let status_msg = {
             let mut users = self.users.lock();
@@ -196,85 +244,79 @@ impl Presence {
         if !enabled {
             return Ok(());
         }
-        if !local && self.wake.sharing_room(&self.store.read(), user).await?.is_empty() {
+        let rooms = self.wake.rooms_of(&self.store.read(), user).await?;
+        if !local && self.wake.meeting(user, &rooms).is_empty() {
             self.users.lock().forget(user);
             return Ok(());
         }
         let chosen = now.state.clone();
         let synced = self.world.instant();
-        let sequence = {
+        let numbered = {
             let mut users = self.users.lock();
             // Whoever sees the number finds the change: both are there before the lock is given back.
-            let changed = self.wake.next_fleeting();
-            users.put(user, Known { now: now.clone(), chosen, synced, local, by_sync, changed });
-            changed
+            let numbered = self.wake.next_fleeting();
+            let changed = numbered.sequence;
+            let syncing = users.known.get(user).map_or(0, |known| known.syncing);
+            users.put(user, Known { now: now.clone(), chosen, synced, syncing, local, by_sync, changed });
+            numbered
         };
-        self.announce(user, now, local, sequence).await
+        self.announce(user, now, local, (numbered, &rooms));
+        Ok(())
     }
 
-    async fn announce(
+    /// Tells those who are in one of the user's rooms.
+    fn announce(
         &self,
         user: &UserId,
         now: PresenceState,
         local: bool,
-        sequence: u64,
-    ) -> Result<(), Error> {
-        for signal in self.wake.sharing_room(&self.store.read(), user).await? {
-            signal.touch_fleeting(sequence);
+        (numbered, rooms): (Numbered<'_>, &[RoomNid]),
+    ) {
+        for signal in self.wake.meeting(user, rooms) {
+            signal.hear(numbered.sequence);
         }
+        drop(numbered);
         if local {
             // Nobody listening is fine: then nobody has to be told.
             let _ = self.changes.send((user.to_owned(), now.clone()));
             let _ = self.news.send((user.to_owned(), now));
         }
-        Ok(())
     }
 
-    /// Presence events of those who share one of `rooms`, changed after a sequence number; `None`: of all who are there.
-    pub(crate) async fn since(
+    /// Who of those whom an attached user meets has changed after a sequence number: what the user heard of. `None` if that
+    /// is not all remembered.
+    pub(crate) fn heard(&self, signal: &Signal, after: u64) -> Option<Vec<OwnedUserId>> {
+        let heard = signal.heard(after)?;
+        let users = self.users.lock();
+        // Of several changes of somebody the last one counts.
+        Some(heard.iter().filter_map(|changed| users.order.get(changed)).cloned().collect())
+    }
+
+    /// Whom a user in `rooms` may have to be told of: those who changed after a sequence number, or, with `None`, all who are
+    /// worth telling. First the attached users of the rooms, then others, wherever those are.
+    pub(crate) fn around(
         &self,
-        reader: &Reader<'_>,
-        asker: &UserId,
+        signal: &Signal,
         rooms: &BTreeSet<RoomNid>,
         after: Option<u64>,
-    ) -> Result<Vec<(OwnedUserId, Box<RawValue>)>, Error> {
-        // Whoever is attached is found by the rooms: never everybody who is there.
-        let mut near: BTreeSet<OwnedUserId> = BTreeSet::from([asker.to_owned()]);
-        if after.is_none() {
-            near.extend(
-                rooms.iter().flat_map(|nid| self.wake.in_room(*nid)).map(|signal| signal.user.clone()),
-            );
-        }
-        let fresh: Vec<(OwnedUserId, PresenceState)> = {
-            let users = self.users.lock();
-            let named: Vec<&OwnedUserId> = match after {
-                Some(after) => users.order.range(after.saturating_add(1)..).map(|(_, user)| user).collect(),
-                None => near.union(&users.apart).collect(),
-            };
-            let worth = |user: &&&OwnedUserId| {
-                after.is_some() || users.known.get(**user).is_some_and(Known::is_worth_telling)
-            };
-            let named = named.iter().filter(worth);
-            named.filter_map(|user| Some(((*user).clone(), users.state(user)?))).collect()
+    ) -> (BTreeSet<OwnedUserId>, BTreeSet<OwnedUserId>) {
+        let near = rooms.iter().flat_map(|nid| self.wake.in_room(*nid)).map(|signal| signal.user.clone());
+        let mut near: BTreeSet<OwnedUserId> = near.chain([signal.user.clone()]).collect();
+        let users = self.users.lock();
+        let is_news = |known: &Known| match after {
+            Some(after) => known.changed > after,
+            None => known.is_worth_telling(),
         };
-        let (mut events, mut servers) = (Vec::new(), BTreeMap::new());
-        for (user, now) in fresh {
-            if !near.contains(&user) {
-                // Of a server that is in none of the rooms nobody has to be looked for.
-                let server = user.server_name().to_owned();
-                let meets = match servers.get(&server) {
-                    Some(meets) => *meets,
-                    None => meets_in(reader, &server, rooms).await?,
-                };
-                servers.insert(server, meets);
-                if !meets || !self.shares(reader, &user, rooms).await? {
-                    continue;
-                }
-            }
-            let event = self.event(&user, &now);
-            events.push((user, event));
-        }
-        Ok(events)
+        let others: BTreeSet<&OwnedUserId> = match after {
+            Some(after) => users.order.range(after.saturating_add(1)..).map(|(_, user)| user).collect(),
+            None => users.apart.iter().collect(),
+        };
+        // Whoever is attached and not near is in none of the rooms.
+        let others =
+            others.into_iter().filter(|user| !near.contains(*user) && self.wake.user(user).is_none());
+        let others = others.cloned().collect();
+        near.retain(|user| users.known.get(user).is_some_and(is_news));
+        (near, others)
     }
 
     /// The presence events of those of some users of whom anything is known.
@@ -287,20 +329,6 @@ impl Presence {
             some.filter_map(|user| Some((user, users.state(user)?))).collect()
         };
         known.into_iter().map(|(user, now)| (user.clone(), self.event(user, &now))).collect()
-    }
-
-    async fn shares(
-        &self,
-        reader: &Reader<'_>,
-        user: &UserId,
-        rooms: &BTreeSet<RoomNid>,
-    ) -> Result<bool, Error> {
-        if let Some(signal) = self.wake.user(user) {
-            let own = signal.rooms.lock();
-            return Ok(own.iter().any(|(nid, (joined, _))| *joined && rooms.contains(nid)));
-        }
-        let keys: Vec<_> = rooms.iter().map(|nid| (*nid, Membership::Join, user.to_owned())).collect();
-        Ok(reader.get_many::<RoomMembers>(&keys).await?.iter().any(Option::is_some))
     }
 
     /// Somebody's presence as an event.
@@ -341,49 +369,37 @@ impl Presence {
             *self.users.lock() = Users::default();
             return Ok(());
         }
-        for (user, presence, sequence) in self.gone() {
-            self.announce(&user, presence, true, sequence).await?;
+        let limits = Limits {
+            now: self.world.instant(),
+            idle_after: Duration::from_secs(self.config.get().idle_seconds),
+        };
+        for user in self.fading(limits) {
+            let rooms = self.wake.rooms_of(&self.store.read(), &user).await?;
+            let Some((presence, numbered)) = self.let_go(&user, limits) else { continue };
+            self.announce(&user, presence, true, (numbered, &rooms));
         }
         Ok(())
     }
 
-    /// Notes who has gone or fallen idle.
-    fn gone(&self) -> Vec<(OwnedUserId, PresenceState, u64)> {
-        let (now, idle_after) = (self.world.instant(), Duration::from_secs(self.config.get().idle_seconds));
-        let mut users = self.users.lock();
-        let mut changed = Vec::new();
-        for (user, known) in users.known.iter().filter(|(_, known)| known.local) {
-            let gone = now.saturating_duration_since(known.synced) > GONE;
-            let idle = now.saturating_duration_since(known.now.last_active) > idle_after;
-            let state = match known.now.state {
-                Is::Online | Is::Unavailable if gone => Is::Offline,
-                Is::Online if idle => Is::Unavailable,
-                _ => continue,
-            };
-            let now = PresenceState { state, currently_active: false, ..known.now.clone() };
-            let changed_at = self.wake.next_fleeting();
-            changed.push((
-                user.clone(),
-                Known { now, chosen: known.chosen.clone(), changed: changed_at, ..*known },
-            ));
-        }
-        let told = changed.iter().map(|(user, known)| (user.clone(), known.now.clone(), known.changed));
-        let told = told.collect();
-        for (user, known) in changed {
-            users.put(&user, known);
-        }
-        told
+    /// Who has gone or fallen idle.
+    fn fading(&self, limits: Limits) -> Vec<OwnedUserId> {
+        let users = self.users.lock();
+        let fading = users.known.iter().filter(|(_, known)| known.fades(limits).is_some());
+        fading.map(|(user, _)| user.clone()).collect()
     }
-}
 
-/// Whether a server has a member in one of `rooms`.
-async fn meets_in(
-    reader: &Reader<'_>,
-    server: &OwnedServerName,
-    rooms: &BTreeSet<RoomNid>,
-) -> Result<bool, Error> {
-    let keys: Vec<_> = rooms.iter().map(|nid| (*nid, server.clone())).collect();
-    Ok(reader.get_many::<RoomServers>(&keys).await?.into_iter().flatten().any(|count| count > 0))
+    /// Notes that a user has gone or fallen idle, unless they have come back since.
+    fn let_go(&self, user: &UserId, limits: Limits) -> Option<(PresenceState, Numbered<'_>)> {
+        let mut users = self.users.lock();
+        let known = users.known.get(user)?;
+        let state = known.fades(limits)?;
+        let now = PresenceState { state, currently_active: false, ..known.now.clone() };
+        let numbered = self.wake.next_fleeting();
+        let known =
+            Known { now: now.clone(), chosen: known.chosen.clone(), changed: numbered.sequence, ..*known };
+        users.put(user, known);
+        Some((now, numbered))
+    }
 }
 
 impl std::fmt::Debug for Presence {
@@ -411,6 +427,7 @@ mod tests {
                 },
                 chosen: state,
                 synced: now,
+                syncing: 0,
                 local,
                 by_sync: false,
                 changed,

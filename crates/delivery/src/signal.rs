@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    convert::Infallible,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -9,18 +10,26 @@ use std::{
 };
 
 use chappe_accounts::{InviteFilter, KeyCounts};
+use chappe_rules::push::ActiveRules;
 use chappe_store::{Position, RoomNid};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, push::Ruleset};
+use ruma::{
+    DeviceId, OwnedDeviceId, OwnedUserId, UserId,
+    push::{ConditionalPushRule, Ruleset},
+};
 use tokio::sync::Notify;
 
 use crate::sync::{RoomKey, Shelf};
 
 /// Changes remembered per user; older ones are found by comparing positions.
 const REMEMBERED: usize = 256;
+/// Changes of presence remembered per user.
+pub(crate) const HEARD: usize = 128;
 /// Spaces of which a user's children are remembered.
 const SPACES: usize = 200;
+/// Push rules that users share.
+const SHARED_RULES: usize = 1_000;
 /// Users whose settings are kept.
 const RECENT_SETTINGS: usize = 10_000;
 
@@ -116,6 +125,13 @@ struct Recent {
     changes: VecDeque<(Position, Touch)>,
 }
 
+/// The numbers of changes of presence that concern a user.
+struct Heard {
+    /// Changes after this are all remembered.
+    floor: u64,
+    changes: VecDeque<u64>,
+}
+
 /// One attached user.
 pub(crate) struct Signal {
     pub(crate) user: OwnedUserId,
@@ -123,6 +139,7 @@ pub(crate) struct Signal {
     fleeting: AtomicU64,
     notify: Notify,
     recent: Mutex<Recent>,
+    heard: Mutex<Heard>,
     /// Rooms by whether the user is joined, and the position at which that was so.
     pub(crate) rooms: Mutex<BTreeMap<RoomNid, (bool, Position)>>,
     waiting: AtomicUsize,
@@ -197,12 +214,37 @@ pub(crate) struct Settings {
     /// Which invites they want.
     pub(crate) invites: InviteFilter,
     /// Their push rules.
-    pub(crate) rules: Ruleset,
+    pub(crate) rules: ActiveRules,
     /// Another number for other settings.
     pub(crate) mark: u64,
 }
 
-/// Settings that were needed lately: push rules take some ten kilobytes for each user.
+/// Push rules that many users have, by their JSON: those of one user alone would take some ten kilobytes.
+pub(crate) struct SharedRules(Cache<String, Arc<ConditionalPushRule>>);
+
+impl Default for SharedRules {
+    fn default() -> Self {
+        Self(Cache::new(SHARED_RULES))
+    }
+}
+
+impl SharedRules {
+    /// A user's rules, those shared that come from the server and do not name the user.
+    pub(crate) fn active(&self, user: &UserId, rules: Ruleset) -> ActiveRules {
+        ActiveRules::new(rules, |rule| {
+            let text = serde_json::to_string(&rule).ok();
+            match text.filter(|text| rule.default && !text.contains(user.as_str())) {
+                Some(text) => {
+                    let kept = self.0.get_or_insert_with(&text, || Ok::<_, Infallible>(Arc::new(rule)));
+                    kept.unwrap_or_else(|never| match never {})
+                }
+                None => Arc::new(rule),
+            }
+        })
+    }
+}
+
+/// Settings that were needed lately.
 pub(crate) struct RecentSettings(Cache<OwnedUserId, Arc<Settings>>);
 
 impl Default for RecentSettings {
@@ -233,6 +275,7 @@ impl Signal {
             fleeting: AtomicU64::new(0),
             notify: Notify::new(),
             recent: Mutex::new(Recent { floor: Position(u64::MAX), changes: VecDeque::new() }),
+            heard: Mutex::new(Heard { floor: u64::MAX, changes: VecDeque::new() }),
             rooms: Mutex::default(),
             waiting: AtomicUsize::new(0),
             wide: tokio::sync::Mutex::default(),
@@ -248,13 +291,19 @@ impl Signal {
         }
     }
 
-    /// From `floor` on every change is remembered.
-    pub(crate) fn begin(&self, floor: Position) {
+    /// From `floor` on every change is remembered, and of presence from the number `fleeting` on.
+    pub(crate) fn begin(&self, floor: Position, fleeting: u64) {
+        self.heard.lock().floor = fleeting;
         let mut recent = self.recent.lock();
         recent.floor = floor;
         self.begun.store(floor.0, SeqCst);
         let kept = recent.changes.iter().map(|(at, _)| at.0).max().unwrap_or(0);
         self.last.store(floor.0.max(kept), SeqCst);
+    }
+
+    /// Whether changes are remembered yet.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(SeqCst) != u64::MAX
     }
 
     /// Remembers a change and wakes the user's devices.
@@ -288,6 +337,26 @@ impl Signal {
         }
         drop(recent);
         self.notify.notify_waiters();
+    }
+
+    /// Remembers a change of somebody's presence and wakes the user's devices.
+    pub(crate) fn hear(&self, sequence: u64) {
+        let mut heard = self.heard.lock();
+        if heard.changes.len() == HEARD
+            && let Some(gone) = heard.changes.pop_front()
+        {
+            heard.floor = heard.floor.max(gone);
+        }
+        heard.changes.push_back(sequence);
+        drop(heard);
+        self.touch_fleeting(sequence);
+    }
+
+    /// The changes of presence after a number that concern the user; `None` if they are not all remembered.
+    pub(crate) fn heard(&self, after: u64) -> Option<Vec<u64>> {
+        let heard = self.heard.lock();
+        let fresh = heard.changes.iter().copied().filter(|sequence| *sequence > after);
+        (after >= heard.floor).then(|| fresh.collect())
     }
 
     /// Typing or presence has changed for this user.
@@ -447,11 +516,11 @@ mod tests {
     use futures_util::FutureExt as _;
     use ruma::{device_id, user_id};
 
-    use super::{Look, REMEMBERED, Signal, Touch, Touched};
+    use super::{HEARD, Look, REMEMBERED, SharedRules, Signal, Touch, Touched};
 
     fn signal() -> Signal {
         let signal = Signal::new(user_id!("@a:a.example").to_owned(), tokio::time::Instant::now());
-        signal.begin(Position(10));
+        signal.begin(Position(10), 0);
         signal
     }
 
@@ -476,6 +545,32 @@ mod tests {
         let rooms = [RoomNid(3)].into();
         assert_eq!(look(10, "A"), Look::At(Touched { rooms, to_device: true, ..Touched::default() }));
         assert_eq!(look(11, "B"), Look::At(Touched::default()));
+    }
+
+    #[test]
+    fn rules_that_users_have_alike_are_kept_once() {
+        let shared = SharedRules::default();
+        for user in ["@a:a.example", "@b:a.example"] {
+            let user = user.try_into().unwrap();
+            shared.active(user, chappe_rules::push::defaults(user));
+        }
+        let defaults = chappe_rules::push::defaults(user_id!("@a:a.example"));
+        let all = defaults.override_.iter().chain(&defaults.underride).filter(|rule| rule.enabled);
+        let own = [".m.rule.invite_for_me", ".m.rule.is_user_mention"];
+        let alike = all.filter(|rule| !own.contains(&&*rule.rule_id)).count();
+        assert_eq!(shared.0.len(), alike);
+    }
+
+    #[test]
+    fn so_many_changes_of_presence_are_remembered() {
+        let signal = signal();
+        let heard = |after| signal.heard(after).map(|changes| changes.len());
+        assert_eq!(Signal::new(signal.user.clone(), tokio::time::Instant::now()).heard(0), None, "not begun");
+        (1..=HEARD as u64).for_each(|sequence| signal.hear(sequence));
+        assert_eq!((heard(0), heard(HEARD as u64 - 1)), (Some(HEARD), Some(1)));
+        signal.hear(HEARD as u64 + 1);
+        assert_eq!((heard(0), heard(1)), (None, Some(HEARD)));
+        assert!(!signal.is_quiet(Position(10), HEARD as u64));
     }
 
     #[test]

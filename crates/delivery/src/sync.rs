@@ -243,7 +243,7 @@ impl Delivery {
         }
         let signal = self.0.wake.attach(&request.user).await?;
         let _entered = signal.enter();
-        self.0.presence.synced(&request.user, &request.presence).await?;
+        let _syncing = self.0.presence.sync(&request.user, &request.presence).await?;
         self.forget_handed_out(request).await?;
         self.0.wake.reach(visible).await?;
         let answer = self.wait(request, &signal).await;

@@ -4,6 +4,7 @@ mod devices;
 mod house;
 mod model;
 mod notifications;
+mod presence;
 mod push;
 mod removal;
 mod rooms;

@@ -15,7 +15,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Error, wake::Wake};
+use crate::{
+    Error,
+    wake::{Numbered, Wake},
+};
 
 /// The longest that anybody types without saying so again.
 const LONGEST: Duration = Duration::from_mins(2);
@@ -154,10 +157,11 @@ impl Typing {
             // Whoever sees the number finds the change: both are there before the lock is given back.
             changed.then(|| self.number(&mut rooms, nid))
         };
-        if let Some(sequence) = changed {
-            self.announce(nid, id, sequence);
+        let is_news = changed.is_some() || typing.is_some();
+        if let Some(numbered) = changed {
+            self.announce(nid, id, numbered);
         }
-        if local && (changed.is_some() || typing.is_some()) {
+        if local && is_news {
             self.tell(id, user, typing.is_some());
         }
         self.rescheduled.notify_one();
@@ -169,18 +173,19 @@ impl Typing {
         let _ = self.changes.send(TypingChange { room: room.to_owned(), user: user.to_owned(), typing });
     }
 
-    fn number(&self, rooms: &mut Rooms, nid: RoomNid) -> u64 {
-        let sequence = self.wake.next_fleeting();
-        rooms.change(nid, sequence);
-        sequence
+    fn number(&self, rooms: &mut Rooms, nid: RoomNid) -> Numbered<'_> {
+        let numbered = self.wake.next_fleeting();
+        rooms.change(nid, numbered.sequence);
+        numbered
     }
 
-    fn announce(&self, nid: RoomNid, id: &RoomId, sequence: u64) {
+    fn announce(&self, nid: RoomNid, id: &RoomId, numbered: Numbered<'_>) {
         // Nobody listening is fine here as well.
         let _ = self.news.send((nid, id.to_owned()));
         for signal in self.wake.in_room(nid) {
-            signal.touch_fleeting(sequence);
+            signal.touch_fleeting(numbered.sequence);
         }
+        drop(numbered);
     }
 
     /// Who types in which room, for the rooms that changed after a sequence number.
@@ -216,8 +221,7 @@ impl Typing {
 
     fn end_expired(&self) {
         let now = self.world.instant();
-        let mut ended: BTreeMap<RoomNid, (OwnedRoomId, u64)> = BTreeMap::new();
-        {
+        let ended: Vec<(RoomNid, OwnedRoomId, Numbered<'_>)> = {
             let mut rooms = self.rooms.lock();
             let mut over = Vec::new();
             for (nid, room) in &rooms.busy {
@@ -226,19 +230,18 @@ impl Typing {
                     expired.map(|(user, typist)| (*nid, room.id.clone(), user.clone(), typist.local)),
                 );
             }
+            let mut ended = BTreeMap::new();
             for (nid, id, user, local) in over {
                 rooms.set(nid, &id, &user, None);
                 if local {
                     self.tell(&id, &user, false);
                 }
-                ended.entry(nid).or_insert((id, 0));
+                ended.insert(nid, id);
             }
-            for (nid, (_, sequence)) in &mut ended {
-                *sequence = self.number(&mut rooms, *nid);
-            }
-        }
-        for (nid, (id, sequence)) in ended {
-            self.announce(nid, &id, sequence);
+            ended.into_iter().map(|(nid, id)| (nid, id, self.number(&mut rooms, nid))).collect()
+        };
+        for (nid, id, numbered) in ended {
+            self.announce(nid, &id, numbered);
         }
     }
 }

@@ -226,10 +226,7 @@ pub(crate) async fn display_name(reading: &Reading<'_>) -> Result<String, Error>
     struct Named {
         displayname: Option<String>,
     }
-    let mut rules = reading.settings.rules.override_.iter().chain(&reading.settings.rules.underride);
-    let asks =
-        rules.any(|rule| rule.conditions.iter().any(|condition| condition.kind() == "contains_display_name"));
-    if !asks {
+    if !reading.settings.rules.ask_for("contains_display_name") {
         return Ok(String::new());
     }
     let member = reading.view.current(StateEventType::RoomMember, reading.user.as_str()).await?;
@@ -241,12 +238,7 @@ pub(crate) async fn display_name(reading: &Reading<'_>) -> Result<String, Error>
 ///
 /// Specification: MSC4306.
 pub(crate) async fn follows(reading: &Reading<'_>, event: &Pdu) -> Result<Option<bool>, Error> {
-    let rules = &reading.settings.rules;
-    let asks = rules
-        .override_
-        .iter()
-        .chain(&rules.underride)
-        .any(|rule| rule.conditions.iter().any(|condition| condition.kind() == THREAD_SUBSCRIPTION));
+    let asks = reading.settings.rules.ask_for(THREAD_SUBSCRIPTION);
     let thread = relation_of(event).filter(|(kind, _)| asks && kind == "m.thread");
     let Some((_, root)) = thread else { return Ok(None) };
     let found = reading.view.reader.thread_subscription(reading.user, reading.view.nid, &root).await?;

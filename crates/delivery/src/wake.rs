@@ -1,7 +1,7 @@
 //! Following the log: who has to be woken by what. Users who are not attached cost nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -11,7 +11,7 @@ use std::{
 
 use chappe_store::{
     At, Entry, LogEntry, Membership, Position, Reader, RoomNid, Store, following,
-    members::{RoomMembers, UserRoom, UserRooms},
+    members::{UserRoom, UserRooms},
 };
 use chappe_world::World;
 use parking_lot::{Mutex, RwLock};
@@ -49,6 +49,26 @@ struct Changes {
     event: Option<Position>,
 }
 
+/// The numbers of typing and presence changes.
+#[derive(Default)]
+struct Fleeting {
+    last: u64,
+    /// Those of which not everybody has been told yet whom they concern.
+    under_way: BTreeSet<u64>,
+}
+
+/// The number of a typing or presence change, until everybody has been told of it whom it concerns.
+pub(crate) struct Numbered<'a> {
+    wake: &'a Wake,
+    pub(crate) sequence: u64,
+}
+
+impl Drop for Numbered<'_> {
+    fn drop(&mut self) {
+        self.wake.fleeting.lock().under_way.remove(&self.sequence);
+    }
+}
+
 /// The attached users and the follower that wakes them.
 pub(crate) struct Wake {
     store: Store,
@@ -67,8 +87,7 @@ pub(crate) struct Wake {
     begun: AtomicU64,
     /// The last commit that changed anybody's pushers.
     pushers: AtomicU64,
-    /// Sequence of typing and presence changes.
-    fleeting: AtomicU64,
+    fleeting: Mutex<Fleeting>,
     attaching: Mutex<HashMap<OwnedUserId, Arc<tokio::sync::Mutex<()>>>>,
     /// Rooms that somebody looks into without being in them.
     pub(crate) peeks: Peeks,
@@ -88,7 +107,7 @@ impl Wake {
             reached: watch::Sender::new(born),
             begun: AtomicU64::new(born.0),
             pushers: AtomicU64::new(0),
-            fleeting: AtomicU64::new(0),
+            fleeting: Mutex::default(),
             attaching: Mutex::default(),
             peeks: Peeks::default(),
         }
@@ -127,14 +146,20 @@ impl Wake {
         }
     }
 
-    /// The number of the last typing or presence change.
+    /// The last typing or presence change up to which everybody has been told of every one.
     pub(crate) fn fleeting(&self) -> u64 {
-        self.fleeting.load(SeqCst)
+        let fleeting = self.fleeting.lock();
+        fleeting.under_way.first().map_or(fleeting.last, |first| first - 1)
     }
 
-    /// The number of the next typing or presence change. Note the change under it before waking anybody.
-    pub(crate) fn next_fleeting(&self) -> u64 {
-        self.fleeting.fetch_add(1, SeqCst) + 1
+    /// The number of the next typing or presence change. Note the change under it, tell those whom it concerns, and let
+    /// go of it without waiting for anything in between: whoever asks meanwhile is told that they have not seen it.
+    pub(crate) fn next_fleeting(&self) -> Numbered<'_> {
+        let mut fleeting = self.fleeting.lock();
+        fleeting.last += 1;
+        let sequence = fleeting.last;
+        fleeting.under_way.insert(sequence);
+        Numbered { wake: self, sequence }
     }
 
     /// The store that is followed.
@@ -216,7 +241,8 @@ impl Wake {
     /// An attached user who stays so for a while from now on: noted before anybody can detach them.
     fn seen(&self, user: &UserId) -> Option<Arc<Signal>> {
         let users = self.users.read();
-        let signal = users.get(user)?;
+        // Whoever does not know their rooms yet is still being attached, or was given up.
+        let signal = users.get(user).filter(|signal| signal.has_begun())?;
         signal.see(self.world.instant());
         Some(signal.clone())
     }
@@ -241,7 +267,8 @@ impl Wake {
             self.set_joined(signal, nid, at.value.membership == Membership::Join, reader.position());
         }
         // An entry begun after this sees the registrations; those begun before may have missed them.
-        signal.begin(Position(self.begun.load(SeqCst)).max(reader.position()));
+        let fleeting = self.fleeting.lock().last;
+        signal.begin(Position(self.begun.load(SeqCst)).max(reader.position()), fleeting);
         Ok(())
     }
 
@@ -482,34 +509,37 @@ impl Wake {
         reader: &Reader<'_>,
         user: &UserId,
     ) -> Result<Vec<Arc<Signal>>, Error> {
-        let mut sharing: BTreeMap<OwnedUserId, Arc<Signal>> = BTreeMap::new();
-        sharing.extend(self.user(user).map(|signal| (user.to_owned(), signal)));
-        for nid in self.rooms_of(reader, user).await? {
-            sharing.extend(self.in_room(nid).into_iter().map(|signal| (signal.user.clone(), signal)));
-        }
-        Ok(sharing.into_values().collect())
+        Ok(self.meeting(user, &self.rooms_of(reader, user).await?))
     }
 
-    /// Rooms with attached users in which `user` is joined.
-    async fn rooms_of(&self, reader: &Reader<'_>, user: &UserId) -> Result<Vec<RoomNid>, Error> {
+    /// The attached users of some rooms, and `user` if attached.
+    pub(crate) fn meeting(&self, user: &UserId, rooms: &[RoomNid]) -> Vec<Arc<Signal>> {
+        let mut meeting: BTreeMap<OwnedUserId, Arc<Signal>> = BTreeMap::new();
+        meeting.extend(self.user(user).map(|signal| (user.to_owned(), signal)));
+        for nid in rooms {
+            meeting.extend(self.in_room(*nid).into_iter().map(|signal| (signal.user.clone(), signal)));
+        }
+        meeting.into_values().collect()
+    }
+
+    /// The rooms that a user is joined to.
+    pub(crate) async fn rooms_of(&self, reader: &Reader<'_>, user: &UserId) -> Result<Vec<RoomNid>, Error> {
         if let Some(signal) = self.user(user) {
             let rooms = signal.rooms.lock();
             return Ok(rooms.iter().filter(|(_, (joined, _))| *joined).map(|(nid, _)| *nid).collect());
         }
-        let attached: Vec<RoomNid> = self.rooms.read().keys().copied().collect();
-        let mut joined = Vec::new();
-        for chunk in attached.chunks(CHUNK) {
-            let keys: Vec<_> = chunk.iter().map(|nid| (*nid, Membership::Join, user.to_owned())).collect();
-            let found = reader.get_many::<RoomMembers>(&keys).await?;
-            joined.extend(chunk.iter().zip(found).filter(|(_, num)| num.is_some()).map(|(nid, _)| *nid));
+        let rooms = reader.remote_rooms(user, usize::MAX).await?;
+        if !rooms.is_empty() {
+            return Ok(rooms);
         }
-        Ok(joined)
+        let rooms = reader.user_rooms_and_forgotten(user).await?.into_iter();
+        Ok(rooms.filter(|(_, at)| at.value.membership == Membership::Join).map(|(nid, _)| nid).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use chappe_kv::{Db, Memory};
     use chappe_store::{Entry, LogEntry, Position, RoomNid, Store};
@@ -517,6 +547,7 @@ mod tests {
     use ruma::user_id;
 
     use super::Wake;
+    use crate::signal::Signal;
 
     #[tokio::test]
     async fn who_has_come_back_is_not_detached() {
@@ -532,6 +563,30 @@ mod tests {
         drop(syncing);
         wake.detach(user, since);
         assert_eq!(wake.attached(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_was_given_up_while_being_attached_is_attached_anew() {
+        let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
+        let wake = Wake::new(Store::new(Db::new(Memory::default())), world.clone(), Position(0));
+        let user = user_id!("@a:hs1");
+        let half = Arc::new(Signal::new(user.to_owned(), world.instant()));
+        wake.users.write().insert(user.to_owned(), half.clone());
+        let signal = wake.attach(user).await.unwrap();
+        assert!(signal.has_begun() && !Arc::ptr_eq(&signal, &half));
+        assert!(Arc::ptr_eq(&signal, &wake.attach(user).await.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn no_token_passes_a_change_that_is_still_being_told() {
+        let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
+        let wake = Wake::new(Store::new(Db::new(Memory::default())), world, Position(0));
+        let (first, second) = (wake.next_fleeting(), wake.next_fleeting());
+        assert_eq!((first.sequence, second.sequence, wake.fleeting()), (1, 2, 0));
+        drop(second);
+        assert_eq!(wake.fleeting(), 0);
+        drop(first);
+        assert_eq!(wake.fleeting(), 2);
     }
 
     #[tokio::test]

@@ -3,6 +3,10 @@
 use chappe_kv::Class;
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options as RocksOptions};
 
+/// A file is compacted early once so many of so many rows that follow each other say that something is deleted.
+const DELETED: usize = 4_000;
+const DELETED_OF: usize = 8_000;
+
 /// Names on disk; never change one.
 pub(crate) const FAMILIES: [&str; 4] = ["point", "index", "bulk", "queue"];
 
@@ -72,6 +76,8 @@ impl Options {
         options.set_write_buffer_size(self.write_buffer_bytes / 4);
         // Short rows as well: uncompressed, those of "point" and "queue" took half as much as the events themselves.
         options.set_compression_type(DBCompressionType::Lz4);
+        // Whoever looks for the first row of a queue walks over all that was deleted before it.
+        options.add_compact_on_deletion_collector_factory(DELETED_OF, DELETED, 0.5);
         options
     }
 }

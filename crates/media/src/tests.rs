@@ -163,6 +163,19 @@ async fn an_address_made_ahead_is_its_makers_and_used_once() {
     assert!(media.create(user_id!("@alice:a.test")).await.is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_medium_is_as_old_as_its_address() {
+    let House { media, .. } = &house(Config::default()).await;
+    let created = media.create(user_id!("@alice:a.test")).await.unwrap();
+    let (id, made) = (created.uri.media_id().unwrap(), media.0.world.now());
+    tokio::time::advance(Duration::from_mins(5)).await;
+    media.upload_to(id, alice("text/plain"), body(b"late")).await.unwrap();
+    let info = media.info(server_name!("a.test"), id).await.unwrap().unwrap();
+    assert_eq!(info.medium.created, made, "events may have named it since then");
+    media.delete(server_name!("a.test"), id).await.unwrap();
+    assert!(media.of_user(user_id!("@alice:a.test")).await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn media_of_other_servers_are_fetched_once() {
     let house = house(Config::default()).await;

@@ -110,8 +110,8 @@ impl Media {
         }
         let _place = self.place_to_upload(&upload.user).await?;
         let received = self.take(&upload.user, body).await?;
-        let Medium { quarantined_by, protected, .. } = pending.0.clone();
-        let medium = Medium { quarantined_by, protected, ..self.uploaded(upload, &received) };
+        let Medium { quarantined_by, protected, created, .. } = pending.0.clone();
+        let medium = Medium { quarantined_by, protected, created, ..self.uploaded(upload, &received) };
         match self.finish(received, id.to_owned(), (Some(pending), medium)).await {
             Err(Error::Store(chappe_store::Error::Conflict)) => Err(Error::AlreadyUploaded),
             other => other,

@@ -49,7 +49,13 @@ mod visible;
 mod waits;
 mod wipe;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use chappe_accounts::Accounts;
 use chappe_rules::{access::Access as AccessRules, build::SigningKey, check::WeakKeys};
@@ -174,6 +180,8 @@ pub(crate) struct Inner {
     pub(crate) expired: retention::Done,
     /// Whose changed names and pictures rooms are being told of.
     pub(crate) announcing: announce::Announcing,
+    /// Transactions up to this position are forgotten.
+    forgotten: AtomicU64,
 }
 
 impl Rooms {
@@ -210,6 +218,7 @@ impl Rooms {
             lists: directory::Lists::default(),
             expired: retention::Done::default(),
             announcing: announce::Announcing::default(),
+            forgotten: AtomicU64::new(0),
         };
         Self(Arc::new(inner))
     }
@@ -258,11 +267,13 @@ impl Rooms {
         swept += self.sweep_sticky().await?;
         loop {
             let mut tx = chappe_store::Tx::new();
-            let count = tx.forget_transactions(&self.0.store.read(), before, AT_ONCE).await?;
+            let from = (self.0.forgotten.load(Relaxed), before);
+            let (count, gone) = tx.forget_transactions(&self.0.store.read(), from, AT_ONCE).await?;
             if count == 0 {
                 return Ok(swept);
             }
             self.0.store.commit(tx).await?;
+            self.0.forgotten.store(gone, Relaxed);
             swept += count;
         }
     }

@@ -1,16 +1,17 @@
 //! Push rules: what an event means for one user's attention.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    OwnedUserId, RoomId, UserId,
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
     events::room::power_levels::UserPowerLevel,
     power_levels::NotificationPowerLevelsKey,
     push::{
         Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData,
         EventPropertyIsConditionData, FlattenedJson, FlattenedJsonValue, HighlightTweakValue,
         PatternedPushRule, PatternedPushRuleInit, PushCondition, RoomMemberCountConditionData,
-        RoomMemberCountIs, Ruleset, SenderNotificationPermissionConditionData, SoundTweakValue, Tweak,
+        RoomMemberCountIs, Ruleset, SenderNotificationPermissionConditionData, SimplePushRule,
+        SoundTweakValue, Tweak,
     },
     serde::Raw,
     uint,
@@ -195,10 +196,43 @@ pub struct Setting<'a> {
     pub follows: Option<bool>,
 }
 
+/// Those of a user's rules that are switched on, for evaluation: what many users have alike can be kept once.
+#[derive(Debug, Default)]
+pub struct ActiveRules {
+    override_: Box<[Arc<ConditionalPushRule>]>,
+    content: Box<[PatternedPushRule]>,
+    room: Box<[SimplePushRule<OwnedRoomId>]>,
+    sender: Box<[SimplePushRule<OwnedUserId>]>,
+    underride: Box<[Arc<ConditionalPushRule>]>,
+}
+
+impl ActiveRules {
+    /// Takes a user's rules; `share` gives what is kept of one that others may have as well.
+    pub fn new(
+        rules: Ruleset,
+        share: impl Fn(ConditionalPushRule) -> Arc<ConditionalPushRule> + Copy,
+    ) -> Self {
+        let Ruleset { override_, content, room, sender, underride, .. } = rules;
+        Self {
+            override_: override_.into_iter().filter(|rule| rule.enabled).map(share).collect(),
+            content: content.into_iter().filter(|rule| rule.enabled).collect(),
+            room: room.into_iter().filter(|rule| rule.enabled).collect(),
+            sender: sender.into_iter().filter(|rule| rule.enabled).collect(),
+            underride: underride.into_iter().filter(|rule| rule.enabled).map(share).collect(),
+        }
+    }
+
+    /// Whether a rule has a condition of this kind.
+    pub fn ask_for(&self, kind: &str) -> bool {
+        let mut rules = self.override_.iter().chain(&self.underride);
+        rules.any(|rule| rule.conditions.iter().any(|condition| condition.kind() == kind))
+    }
+}
+
 /// Evaluates a user's rules; nobody's attention is drawn to what they said themselves.
 ///
 /// Specification: client-server API, "Push rules".
-pub fn evaluate(rules: &Ruleset, subject: &Subject, setting: &Setting<'_>) -> Attention {
+pub fn evaluate(rules: &ActiveRules, subject: &Subject, setting: &Setting<'_>) -> Attention {
     actions(rules, subject, setting).map(attention).unwrap_or_default()
 }
 
@@ -219,21 +253,21 @@ pub fn attention(actions: &[Action]) -> Attention {
 }
 
 /// The actions of the first rule that applies, in the order of the kinds; none for what the user said themselves.
-pub fn actions<'a>(rules: &'a Ruleset, subject: &Subject, setting: &Setting<'_>) -> Option<&'a [Action]> {
+pub fn actions<'a>(rules: &'a ActiveRules, subject: &Subject, setting: &Setting<'_>) -> Option<&'a [Action]> {
     if subject.sender == setting.user {
         return None;
     }
-    let conditional = |rule: &&ConditionalPushRule| conditions_hold(rule, subject, setting);
+    let conditional = |rule: &&Arc<ConditionalPushRule>| conditions_hold(rule, subject, setting);
     if let Some(rule) = rules.override_.iter().find(conditional) {
         return Some(&rule.actions);
     }
     if let Some(rule) = rules.content.iter().find(|rule| content_matches(rule, subject)) {
         return Some(&rule.actions);
     }
-    if let Some(rule) = rules.room.iter().find(|rule| rule.enabled && *rule.rule_id == *setting.room_id) {
+    if let Some(rule) = rules.room.iter().find(|rule| *rule.rule_id == *setting.room_id) {
         return Some(&rule.actions);
     }
-    if let Some(rule) = rules.sender.iter().find(|rule| rule.enabled && rule.rule_id == subject.sender) {
+    if let Some(rule) = rules.sender.iter().find(|rule| rule.rule_id == subject.sender) {
         return Some(&rule.actions);
     }
     rules.underride.iter().find(conditional).map(|rule| &rule.actions[..])
@@ -246,12 +280,11 @@ fn is_superseded(rule_id: &str, subject: &Subject) -> bool {
 }
 
 fn content_matches(rule: &PatternedPushRule, subject: &Subject) -> bool {
-    rule.enabled && !is_superseded(&rule.rule_id, subject) && body_matches(&rule.pattern, subject)
+    !is_superseded(&rule.rule_id, subject) && body_matches(&rule.pattern, subject)
 }
 
 fn conditions_hold(rule: &ConditionalPushRule, subject: &Subject, setting: &Setting<'_>) -> bool {
-    rule.enabled
-        && !is_superseded(&rule.rule_id, subject)
+    !is_superseded(&rule.rule_id, subject)
         && rule.conditions.iter().all(|condition| condition_holds(condition, subject, setting))
 }
 
@@ -332,8 +365,15 @@ mod tests {
     use ruma::{push::Ruleset, room_version_rules::RoomVersionRules, user_id};
     use serde_json::json;
 
-    use super::{Additions, Attention, ENCRYPTED_EVENT, Setting, Subject, defaults, defaults_with, evaluate};
+    use super::{
+        ActiveRules, Additions, Arc, Attention, ENCRYPTED_EVENT, Setting, Subject, defaults, defaults_with,
+        evaluate,
+    };
     use crate::{Pdu, laws::Room};
+
+    fn active(rules: &Ruleset) -> ActiveRules {
+        ActiveRules::new(rules.clone(), Arc::new)
+    }
 
     fn heard(rules: &Ruleset, room: &Room, joined: u64, said: &Pdu) -> Attention {
         let power = room.power();
@@ -345,7 +385,7 @@ mod tests {
             display_name: "Bob B",
             follows: None,
         };
-        evaluate(rules, &Subject::new(said), &setting)
+        evaluate(&active(rules), &Subject::new(said), &setting)
     }
 
     #[test]
@@ -466,7 +506,7 @@ mod tests {
                 display_name: "",
                 follows,
             };
-            evaluate(&rules, &said, &setting).notify
+            evaluate(&active(&rules), &said, &setting).notify
         };
         assert!(heard(true, Some(true)) && heard(false, Some(false)));
         assert!(!heard(true, Some(false)) && !heard(false, Some(true)));

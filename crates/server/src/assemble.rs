@@ -10,6 +10,7 @@ use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Jobs, SharedSecret, Statistics};
 use chappe_appservices::{Link, Services};
+use chappe_calls::Calls;
 use chappe_delivery::Delivery;
 use chappe_federation::{
     Federation, FederationDeps, ListBook, ListDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys,
@@ -60,12 +61,19 @@ pub struct House {
     secret: Option<SharedSecret>,
     metrics: PrometheusHandle,
     settings: Arc<chappe_web::Settings>,
+    calls: Option<Calls>,
     client: chappe_client_api::Api,
     /// If this server is its own authorization server.
     oauth: Option<OAuth>,
     identity_api: chappe_identity_api::Api,
     /// What each listener shows, in the order of the configuration.
     pub(crate) certificates: Vec<Option<Arc<Certificate>>>,
+}
+
+/// The API of the identity service.
+fn identity_api(config: &Config, service: &IdentityService, network: Network) -> chappe_identity_api::Api {
+    let config = config.identity_api.clone();
+    chappe_identity_api::Api::new(chappe_identity_api::Deps { service: service.clone(), network, config })
 }
 
 impl House {
@@ -84,9 +92,8 @@ impl House {
         let federation = ground.federation((&network, &list), (&rooms, &search), &delivery);
         let service = ground.service(&federation);
         let sso = ground.sso(config, &service)?;
-        let section = config.identity_api.clone();
-        let deps = chappe_identity_api::Deps { service: service.clone(), network, config: section };
-        let identity_api = chappe_identity_api::Api::new(deps);
+        let identity_api = identity_api(config, &service, network);
+        let calls = beside::calls(config, world, (&federation, &rooms))?;
         let client = chappe_client_api::Api::new(chappe_client_api::Deps {
             world: world.clone(),
             accounts: accounts.clone(),
@@ -98,7 +105,7 @@ impl House {
             services: services.clone(),
             media: media.clone(),
             scanner: beside::scanner(config, examiner.as_ref(), &media)?,
-            calls: beside::calls(config, world, &federation)?,
+            calls: calls.clone(),
             search: search.clone(),
             config: sections::client(config),
         });
@@ -144,6 +151,7 @@ impl House {
             admin,
             jobs,
             statistics,
+            calls,
             client,
             oauth,
             identity_api,
@@ -183,6 +191,9 @@ impl House {
                 tracing::error!(%error, "the members of rooms that were joined before are not fetched");
             }
         });
+        if let Some(calls) = self.calls.clone() {
+            self.world.spawn("calls", async move { calls.run().await });
+        }
         let search = self.search.clone();
         self.world.spawn("search", async move { search.run().await });
         self.world.spawn("accounts upkeep", keep_accounts(self.world.clone(), self.accounts.clone()));

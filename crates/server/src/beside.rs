@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use async_trait::async_trait;
 use chappe_admin::{Statistics, StatisticsDeps};
-use chappe_calls::Calls;
+use chappe_calls::{Calls, Leaves};
 use chappe_federation::Federation;
 use chappe_media::{Inspector, Media};
 use chappe_rooms::Rooms;
@@ -37,15 +38,43 @@ pub(crate) fn scanner(
 }
 
 /// Access to the SFU, if there is one.
-pub(crate) fn calls(config: &Config, world: &World, federation: &Federation) -> Result<Option<Calls>> {
+pub(crate) fn calls(
+    config: &Config,
+    world: &World,
+    (federation, rooms): (&Federation, &Rooms),
+) -> Result<Option<Calls>> {
     let Some(livekit) = &config.livekit else { return Ok(None) };
     let deps = chappe_calls::Deps {
         world: world.clone(),
         server: config.server_name.clone(),
         homeservers: Arc::new(federation.clone()),
+        leaves: Arc::new(DelayedLeaves(rooms.clone())),
         api_secret: secret(&livekit.api_secret_file)?,
     };
     Ok(Some(Calls::new(deps, livekit.clone())))
+}
+
+/// The delayed events of this server, for calls.
+struct DelayedLeaves(Rooms);
+
+#[async_trait]
+impl Leaves for DelayedLeaves {
+    async fn put_off(&self, delay_id: &str) -> Result<bool, String> {
+        waits(self.0.restart_delayed(delay_id).await)
+    }
+
+    async fn send(&self, delay_id: &str) -> Result<(), String> {
+        waits(self.0.send_delayed(delay_id).await).map(drop)
+    }
+}
+
+/// Whether an event still waited; what is refused ends at its time.
+fn waits<T>(done: Result<T, chappe_rooms::Error>) -> Result<bool, String> {
+    match done {
+        Ok(_) => Ok(true),
+        Err(error @ (chappe_rooms::Error::Retry | chappe_rooms::Error::Store(_))) => Err(error.to_string()),
+        Err(_) => Ok(false),
+    }
 }
 
 /// What is counted.

@@ -12,6 +12,7 @@ use chappe_accounts::Accounts;
 use chappe_admin::{Admin, Answer, Deps, ListFile, Network, Verb};
 use chappe_federation::{ListBook, ListDeps};
 use chappe_identity::{AllowList, MapBook, ServerList};
+use chappe_kv::Db;
 use chappe_store::Store;
 use chappe_world::World;
 use clap::{Args, Parser, Subcommand};
@@ -241,7 +242,7 @@ async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
         bail!("no database in {}: start the server once", config.data_dir.display());
     }
     let world = bare_world()?;
-    let store = Store::open(serve::open_database(config)?).await.context("opening the store")?;
+    let store = Store::open(Db::new(serve::open_engine(config)?)).await.context("opening the store")?;
     let server = config.server_name.clone();
     let map = MapBook::open(store.clone()).await?;
     let list = match config.federation.network.clone() {

@@ -22,5 +22,6 @@ mod service;
 mod signing_key;
 mod tls;
 mod upkeep;
+mod watched;
 
 pub use self::{assemble::House, cli::Cli, serve::Server};

@@ -29,6 +29,7 @@ use crate::{
     places::Places,
     registrations, service,
     tls::Certificate,
+    watched::{self, Watched},
 };
 
 /// Positions left out when a backup is put back: more commits than any server makes between two backups.
@@ -112,7 +113,8 @@ pub(crate) async fn serve(config: &Config) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     let mut hang_up = signal(SignalKind::hangup()).context("signals")?;
     let world = World::real(&config.outbound).context("outbound connections")?;
-    let server = Server::start(config, world, open_database(config)?).await?;
+    let db = Db::new(Watched::new(open_engine(config)?, world.clone()));
+    let server = Server::start(config, world, db).await?;
     for (listener, address) in config.listeners.iter().zip(server.addresses()) {
         let tls = listener.tls.is_some();
         tracing::info!(%address, tls, apis = ?listener.apis, "listening");
@@ -130,7 +132,12 @@ pub(crate) async fn serve(config: &Config) -> Result<()> {
                 let admin = server.house().admin.clone();
                 server.house().world.spawn("reload", async move { reload(&admin).await });
             }
-            _ = pulse.tick() => if !observe::is_writable(&store) { break false },
+            due = pulse.tick() => {
+                watched::note_delay(server.house().world.instant().saturating_duration_since(due));
+                if !observe::is_writable(&store) {
+                    break false;
+                }
+            }
         }
     };
     drop(store);
@@ -163,14 +170,13 @@ pub(crate) fn rehearse(config: &Config) -> Result<()> {
 }
 
 /// Opens the database; fails when another process has it open.
-pub(crate) fn open_database(config: &Config) -> Result<Db> {
+pub(crate) fn open_engine(config: &Config) -> Result<Rocks> {
     make_data_dir(&config.data_dir)?;
     let cache_bytes = config.process.database_cache_mib << 20;
     let options = Options { cache_bytes, ..Options::default() };
     let folder = config.database_dir();
-    let rocks = Rocks::open(&folder, &options, chappe_store::registry::class)
-        .with_context(|| format!("opening the database {}", folder.display()))?;
-    Ok(Db::new(rocks))
+    Rocks::open(&folder, &options, chappe_store::registry::class)
+        .with_context(|| format!("opening the database {}", folder.display()))
 }
 
 /// Puts a backup where the server will find it. What the lost server said after the backup was made keeps its

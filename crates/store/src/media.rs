@@ -26,7 +26,7 @@ pub struct Medium {
     /// Who uploads it; none for media of other servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uploader: Option<OwnedUserId>,
-    /// Made at (milliseconds since the Unix epoch).
+    /// When it got its address, which may be named from then on (milliseconds since the Unix epoch).
     pub created: u64,
     /// Without a file: until when it may be uploaded (milliseconds since the Unix epoch).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -119,23 +119,22 @@ impl Tx {
     }
 
     /// Forgets the transactions of `reader` that were done before `before` (milliseconds since the Unix epoch), the
-    /// oldest `limit` at most. Gives how many.
+    /// oldest `limit` at most. Those up to the position `gone` are forgotten already: they are not walked over again.
+    /// Gives how many, and up to where they are gone then.
     pub async fn forget_transactions(
         &mut self,
         reader: &Reader<'_>,
-        before: u64,
+        (gone, before): (u64, u64),
         limit: usize,
-    ) -> Result<usize, Error> {
-        let rows = reader.scan_from::<TransactionOrder>(&(), &0u64, limit).await?;
-        let old = rows.iter().take_while(|(_, done)| done.at < before);
-        let mut count = 0;
-        for (row, done) in old {
+    ) -> Result<(usize, u64), Error> {
+        let rows = reader.scan_from::<TransactionOrder>(&(), &gone, limit).await?;
+        let old: Vec<_> = rows.iter().take_while(|(_, done)| done.at < before).collect();
+        for (row, done) in &old {
             self.delete::<Transactions>(&done.key);
             self.delete::<EventTransactions>(&row.1);
             self.delete::<TransactionOrder>(row);
-            count += 1;
         }
-        Ok(count)
+        Ok((old.len(), old.last().map_or(gone, |((position, _), _)| *position)))
     }
 }
 
@@ -165,10 +164,11 @@ mod tests {
         again.put_transaction(&key(5), 60, (RoomNid(1), EventNum(6)));
         assert!(store.commit(again).await.is_err(), "a transaction is done once");
         let mut tx = Tx::new();
-        assert_eq!(tx.forget_transactions(&store.read(), 40, 2).await.unwrap(), 2);
+        let (count, gone) = tx.forget_transactions(&store.read(), (0, 40), 2).await.unwrap();
+        assert_eq!(count, 2);
         store.commit(tx).await.unwrap();
         let mut tx = Tx::new();
-        assert_eq!(tx.forget_transactions(&store.read(), 40, 9).await.unwrap(), 1);
+        assert_eq!(tx.forget_transactions(&store.read(), (gone, 40), 9).await.unwrap().0, 1);
         store.commit(tx).await.unwrap();
         let reader = store.read();
         assert_eq!(reader.scan_all::<Transactions>(&()).await.unwrap().len(), 2);

@@ -1,14 +1,14 @@
 //! `POST …/livekit/get_token`: access for a member of a slot (MSC4195).
 
 use axum::{Json, extract::State};
-use chappe_calls::{Calls, Member};
+use chappe_calls::Calls;
 use chappe_rooms::Rooms;
 use chappe_web::{Origin, Payload};
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{OpenIdToken, answer};
+use super::{Claimed, Delegation, OpenIdToken, admit, give_access};
 use crate::{error::Result, rates::Limits};
 
 #[derive(Deserialize)]
@@ -17,16 +17,8 @@ pub(super) struct Body {
     slot_id: String,
     openid_token: OpenIdToken,
     member: Claimed,
-    delay_id: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Claimed {
-    id: String,
-    #[serde(rename = "claimed_user_id")]
-    user: OwnedUserId,
-    #[serde(rename = "claimed_device_id")]
-    device: String,
+    #[serde(flatten)]
+    delegation: Delegation,
 }
 
 pub(super) async fn handler(
@@ -36,11 +28,9 @@ pub(super) async fn handler(
     origin: Origin,
     Payload(body): Payload<Body>,
 ) -> Result<Json<Value>> {
-    let Claimed { id, user, device } = &body.member;
-    if [&body.slot_id, id, device].iter().any(|field| field.is_empty()) {
-        return Err(chappe_web::Error::bad_json("`slot_id`, `member.id` or the device is empty").into());
-    }
-    let member = Member::Slot { slot: &body.slot_id, user, device, id };
-    let asked = (&*body.room_id, member);
-    answer((calls, rooms), (limits, origin), &body.openid_token, asked, body.delay_id.as_ref()).await
+    let member = body.member.member(&body.slot_id)?;
+    let room = &*body.room_id;
+    let (calls, user) = admit((calls, &rooms), (&limits, origin), &body.openid_token, room).await?;
+    let leave = body.delegation.leave((&calls, &rooms), &user, room).await?;
+    give_access(&calls, (&user, room), member, leave).await
 }

@@ -1,15 +1,18 @@
 //! `/_matrix/client/unstable/chappe/livekit`: access to a LiveKit server for calls of many people (MSC4195), for users of every
 //! server. They show no access token of this server but an OpenID token.
 
+mod delegate_delayed_leave;
 mod get_token;
 mod sfu_get;
 
+use std::time::Duration;
+
 use axum::Json;
-use chappe_calls::{Access, Calls, Member, Proof};
+use chappe_calls::{Access, Calls, Leave, Member, Proof};
 use chappe_rooms::Rooms;
 use chappe_web::{Auth, Origin, Routes};
 use http::Method;
-use ruma::{OwnedServerName, RoomId};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,12 +22,11 @@ use crate::{Api, error::Result, rates::Limits};
 pub(crate) const PATH: &str = "/_matrix/client/unstable/chappe/livekit";
 
 pub(crate) fn routes() -> Routes<Api> {
-    Routes::new().at(&Method::POST, &format!("{PATH}/get_token"), Auth::None, get_token::handler).at(
-        &Method::POST,
-        &format!("{PATH}/sfu/get"),
-        Auth::None,
-        sfu_get::handler,
-    )
+    let delegate = format!("{PATH}/delegate_delayed_leave");
+    Routes::new()
+        .at(&Method::POST, &format!("{PATH}/get_token"), Auth::None, get_token::handler)
+        .at(&Method::POST, &format!("{PATH}/sfu/get"), Auth::None, sfu_get::handler)
+        .at(&Method::POST, &delegate, Auth::None, delegate_delayed_leave::handler)
 }
 
 #[derive(Deserialize)]
@@ -33,23 +35,93 @@ struct OpenIdToken {
     matrix_server_name: OwnedServerName,
 }
 
-/// What both endpoints do. `delayed` is the event that the client wants somebody else to look after.
-async fn answer(
-    (calls, rooms): (Option<Calls>, Rooms),
-    (limits, origin): (Limits, Origin),
+/// The delayed leave that a client wants looked after, if it does.
+#[derive(Deserialize)]
+struct Delegation {
+    delay_id: Option<String>,
+    delay_timeout: Option<Value>,
+}
+
+impl Delegation {
+    /// The event, where one is said: one of the user in the room that still waits. For how long this server knows better.
+    async fn leave(
+        &self,
+        (calls, rooms): (&Calls, &Rooms),
+        user: &UserId,
+        room: &RoomId,
+    ) -> Result<Option<Leave>> {
+        let id = match (&self.delay_id, &self.delay_timeout) {
+            (None, None) => return Ok(None),
+            (Some(id), Some(timeout)) if is_time(timeout) => id,
+            _ => {
+                let error = "`delay_id` or `delay_timeout` is missing or wrong";
+                return Err(chappe_web::Error::bad_json(error).into());
+            }
+        };
+        calls.check_local(user)?;
+        match rooms.delayed(user, id).await {
+            Ok(delayed) if delayed.room == room && delayed.end.is_none() => {
+                Ok(Some(Leave::new(id, Duration::from_millis(delayed.delay_ms))?))
+            }
+            Ok(_) | Err(chappe_rooms::Error::NotFound(_)) => {
+                Err(chappe_web::Error::bad_json("No such delayed event waits in the room").into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Whether this is a number of milliseconds, as a text (MSC4195) or as a number (older clients).
+fn is_time(value: &Value) -> bool {
+    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    number.is_some_and(|number| number > 0)
+}
+
+/// A member of a slot, as the client says it.
+#[derive(Deserialize)]
+struct Claimed {
+    id: String,
+    #[serde(rename = "claimed_user_id")]
+    user: OwnedUserId,
+    #[serde(rename = "claimed_device_id")]
+    device: String,
+}
+
+impl Claimed {
+    fn member<'a>(&'a self, slot: &'a str) -> Result<Member<'a>> {
+        let Self { id, user, device } = self;
+        if [slot, id, device].iter().any(|field| field.is_empty()) {
+            return Err(chappe_web::Error::bad_json("`slot_id`, `member.id` or the device is empty").into());
+        }
+        Ok(Member::Slot { slot, user, device, id })
+    }
+}
+
+/// Finds out who asks, and that they are in the room.
+async fn admit(
+    (calls, rooms): (Option<Calls>, &Rooms),
+    (limits, origin): (&Limits, Origin),
     openid: &OpenIdToken,
-    (room, member): (&RoomId, Member<'_>),
-    delayed: Option<&Value>,
-) -> Result<Json<Value>> {
+    room: &RoomId,
+) -> Result<(Calls, OwnedUserId)> {
     let calls = calls.ok_or_else(chappe_web::Error::unrecognized)?;
     limits.ip("call", origin, |rates| rates.call)?;
-    if delayed.is_some_and(|delayed| !delayed.is_null()) {
-        // A client that was not told would stop looking after it.
-        return Err(chappe_web::Error::bad_json("Delayed events are not looked after here").into());
-    }
     let proof = Proof { server: &openid.matrix_server_name, token: &openid.access_token };
     let user = calls.prove(proof).await?;
     rooms.check_joined(&user, room).await?;
-    let Access { url, jwt } = calls.access(&user, room.as_str(), member).await?;
+    Ok((calls, user))
+}
+
+/// Gives access, and looks after a leave where that is wanted.
+async fn give_access(
+    calls: &Calls,
+    (user, room): (&UserId, &RoomId),
+    member: Member<'_>,
+    leave: Option<Leave>,
+) -> Result<Json<Value>> {
+    let Access { url, jwt } = calls.access(user, room.as_str(), member).await?;
+    if let Some(leave) = leave {
+        calls.look_after(user, room.as_str(), member, leave)?;
+    }
     Ok(Json(json!({ "url": url, "jwt": jwt })))
 }

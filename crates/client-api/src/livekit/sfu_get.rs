@@ -8,7 +8,7 @@ use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{OpenIdToken, answer};
+use super::{Delegation, OpenIdToken, admit, give_access};
 use crate::{error::Result, rates::Limits};
 
 #[derive(Deserialize)]
@@ -16,7 +16,8 @@ pub(super) struct Body {
     room: OwnedRoomId,
     openid_token: OpenIdToken,
     device_id: String,
-    delay_id: Option<Value>,
+    #[serde(flatten)]
+    delegation: Delegation,
 }
 
 pub(super) async fn handler(
@@ -29,6 +30,8 @@ pub(super) async fn handler(
     if body.device_id.is_empty() || body.device_id.contains(':') {
         return Err(chappe_web::Error::bad_json("`device_id` is empty or has a colon").into());
     }
-    let asked = (&*body.room, Member::Device(&body.device_id));
-    answer((calls, rooms), (limits, origin), &body.openid_token, asked, body.delay_id.as_ref()).await
+    let room = &*body.room;
+    let (calls, user) = admit((calls, &rooms), (&limits, origin), &body.openid_token, room).await?;
+    let leave = body.delegation.leave((&calls, &rooms), &user, room).await?;
+    give_access(&calls, (&user, room), Member::Device(&body.device_id), leave).await
 }

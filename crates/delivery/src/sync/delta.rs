@@ -265,10 +265,18 @@ impl Work<'_> {
             return Ok(());
         }
         let after = self.seen.map(|seen| seen.fleeting);
-        let mut events = presence.since(self.reader, &self.request.user, joined, after).await?;
+        let mut told: BTreeSet<OwnedUserId> = match after.and_then(|after| presence.heard(self.signal, after))
+        {
+            Some(heard) => heard.into_iter().collect(),
+            None => {
+                let (mut near, others) = presence.around(self.signal, joined, after);
+                near.extend(self.sharing(joined, others.iter().collect()).await?);
+                near
+            }
+        };
         // Of those who are new here the device knows nothing yet.
-        let told: BTreeSet<OwnedUserId> = events.iter().map(|(user, _)| user.clone()).collect();
-        events.extend(presence.events_of(came.difference(&told)));
+        told.extend(came.iter().cloned());
+        let events = presence.events_of(told.iter());
         let wanted = |user: &UserId| filter::wants(&self.request.filter.presence, "m.presence", Some(user));
         delta.presence =
             events.into_iter().filter(|(user, _)| wanted(user)).map(|(_, event)| event).collect();

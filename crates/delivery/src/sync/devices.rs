@@ -121,7 +121,7 @@ impl Work<'_> {
     }
 
     /// Those of some users who are in any of the rooms.
-    async fn sharing(
+    pub(super) async fn sharing(
         &self,
         rooms: &BTreeSet<RoomNid>,
         users: BTreeSet<&OwnedUserId>,

@@ -100,7 +100,7 @@ impl Delivery {
         let visible = *self.0.store.visible().borrow();
         let signal = self.0.wake.attach(&request.user).await?;
         let _entered = signal.enter();
-        self.0.presence.synced(&request.user, &request.presence).await?;
+        let _syncing = self.0.presence.sync(&request.user, &request.presence).await?;
         self.forget_acknowledged(request).await?;
         self.0.wake.reach(visible).await?;
         let answer = self.wait_sliding(request, &signal, &open).await;

@@ -1,6 +1,6 @@
 //! Calls: relays, access to the SFU, proofs of who somebody is, what clients find.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use base64::{
     Engine,
@@ -43,25 +43,49 @@ fn claims(jwt: &str, world: &World) -> Value {
     claims
 }
 
-/// A SFU that makes rooms for whoever has a token for that; their names.
-fn sfu(net: &FakeNet, world: &World) -> Arc<Mutex<Vec<String>>> {
-    let made = Arc::new(Mutex::new(Vec::new()));
-    let (rooms, at) = (made.clone(), world.clone());
+/// What happens at a SFU: the names of the rooms that were made, and who is in.
+#[derive(Default)]
+struct Sfu {
+    made: Mutex<Vec<String>>,
+    there: Mutex<Vec<Value>>,
+}
+
+impl Sfu {
+    fn ask(&self, procedure: &str, allowed: &Value, body: &Value) -> Value {
+        let text = |name: &str| body[name].as_str().unwrap().to_owned();
+        match procedure {
+            "CreateRoom" => {
+                assert_eq!(*allowed, json!({ "roomCreate": true }));
+                self.made.lock().push(text("name"));
+                json!({})
+            }
+            "ListParticipants" => {
+                assert_eq!(*allowed, json!({ "roomAdmin": true, "room": text("room") }));
+                json!({ "participants": *self.there.lock() })
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// A SFU that does what a token allows.
+fn sfu(net: &FakeNet, world: &World) -> Arc<Sfu> {
+    let sfu = Arc::new(Sfu::default());
+    let (asked, at) = (sfu.clone(), world.clone());
     let answer = move |request: http::Request<Full<Bytes>>| {
-        let (rooms, at) = (rooms.clone(), at.clone());
+        let (sfu, at) = (asked.clone(), at.clone());
         async move {
             let (parts, body) = request.into_parts();
-            assert_eq!(parts.uri.path(), "/twirp/livekit.RoomService/CreateRoom");
+            let procedure = parts.uri.path().strip_prefix("/twirp/livekit.RoomService/").unwrap();
             let bearer = parts.headers["authorization"].to_str().unwrap();
             let claims = claims(bearer.strip_prefix("Bearer ").unwrap(), &at);
-            assert_eq!(claims["video"], json!({ "roomCreate": true }));
             let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
-            rooms.lock().push(body["name"].as_str().unwrap().to_owned());
-            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from("{}"))))
+            let said = sfu.ask(procedure, &claims["video"], &body).to_string();
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(said))))
         }
     };
     net.route("sfu.test", world, tower::service_fn(answer));
-    made
+    sfu
 }
 
 /// A server with access to the SFU.
@@ -134,7 +158,7 @@ async fn row_93_a_call_of_many_people() {
     let net = FakeNet::new();
     let a = office(&net, "[client]\nlivekit_services = [\"https://other.test/jwt\"]\n").await;
     let b = Office::on(&net, "b.test", "").await;
-    let made = sfu(&net, &a.world);
+    let at = sfu(&net, &a.world);
     let (alice, bob) = (a.agent("alice").await, b.agent("bob").await);
     let room = room(&alice).await;
     let room = &*room;
@@ -155,14 +179,14 @@ async fn row_93_a_call_of_many_people() {
     lets_in(ask(&a, "sfu/get", legacy(&openid, room)).await, (&a.world, room), "@bob:b.test:PHONE");
     let member = hashed(&["@bob:b.test", "PHONE", "m1"]);
     lets_in(ask(&a, "get_token", slot(&openid, &bob.id, room)).await, (&a.world, room), &member);
-    assert!(made.lock().is_empty());
+    assert!(at.made.lock().is_empty());
     let openid = alice.openid().await;
     lets_in(ask(&a, "sfu/get", legacy(&openid, room)).await, (&a.world, room), "@alice:a.test:PHONE");
     let member = hashed(&["@alice:a.test", "PHONE", "m1"]);
     let got = ask(&a, "get_token", slot(&openid, &alice.id, room)).await;
     assert_eq!(got.headers["access-control-allow-origin"], "*");
     lets_in(got, (&a.world, room), &member);
-    assert_eq!(*made.lock(), vec![hashed(&[room, "m.call#ROOM"]); 2]);
+    assert_eq!(*at.made.lock(), vec![hashed(&[room, "m.call#ROOM"]); 2]);
 }
 
 #[tokio::test]
@@ -194,7 +218,7 @@ async fn row_93_members_of_calls_come_and_go_without_power() {
 async fn row_93_nobody_is_let_in_who_does_not_prove_who_it_is() {
     let net = FakeNet::new();
     let a = office(&net, "").await;
-    let made = sfu(&net, &a.world);
+    let at = sfu(&net, &a.world);
     let (alice, bob) = (a.agent("alice").await, a.agent("bob").await);
     let room = room(&alice).await;
     let room = &*room;
@@ -235,14 +259,140 @@ async fn row_93_nobody_is_let_in_who_does_not_prove_who_it_is() {
     for path in ["sfu/get", "get_token"] {
         ask(&a, path, json!({})).await.refused(400, "M_MISSING_PARAM");
     }
-    let mut looked_after = legacy(&openid, room);
-    looked_after["delay_id"] = json!("d1");
-    ask(&a, "sfu/get", looked_after).await.refused(400, "M_BAD_JSON");
-    assert!(made.lock().is_empty());
+    assert!(at.made.lock().is_empty());
     net.unroute("sfu.test");
     ask(&a, "sfu/get", legacy(&openid, room)).await.refused(502, "M_UNKNOWN");
     let without = Office::on(&net, "c.test", "").await;
     ask(&without, "sfu/get", legacy(&openid, room)).await.refused(404, "M_UNRECOGNIZED");
+}
+
+/// A member of a call in a room, and what says that they leave.
+struct Leaving<'a> {
+    of: &'a Agent<'a>,
+    state: String,
+    delay_id: String,
+}
+
+impl<'a> Leaving<'a> {
+    /// Somebody who is about to enter the call of a room, and leaves it a while after.
+    async fn soon(of: &'a Agent<'_>, room: &str, delay_ms: u64) -> Self {
+        let kind = "org.matrix.msc3401.call.member";
+        let state = format!("/_matrix/client/v3/rooms/{room}/state/{kind}/_{}_PHONE", of.id);
+        of.put(&state, json!({ "device_id": "PHONE" })).await.ok();
+        let delayed = format!("{state}?org.matrix.msc4140.delay={delay_ms}");
+        let delay_id = of.put(&delayed, json!({})).await.ok()["delay_id"].as_str().unwrap().to_owned();
+        Self { of, state, delay_id }
+    }
+
+    async fn is_member(&self) -> bool {
+        self.of.get(&self.state).await.ok() == json!({ "device_id": "PHONE" })
+    }
+
+    /// A request with this leave to be looked after.
+    fn with(&self, mut body: Value, timeout: Value) -> Value {
+        body["delay_id"] = json!(self.delay_id);
+        body["delay_timeout"] = timeout;
+        body
+    }
+}
+
+const DELEGATE: &str = "delegate_delayed_leave";
+
+#[tokio::test(start_paused = true)]
+async fn row_93_who_falls_out_of_a_call_has_left_it() {
+    let net = FakeNet::new();
+    let a = office(&net, "").await;
+    let at = sfu(&net, &a.world);
+    let (alice, bob) = (a.agent("alice").await, a.agent("bob").await);
+    let room = room(&alice).await;
+    let room = &*room;
+    let power = format!("/_matrix/client/v3/rooms/{room}/state/m.room.power_levels/");
+    let mut levels = alice.get(&power).await.ok();
+    levels["events"]["org.matrix.msc3401.call.member"] = json!(0);
+    alice.put(&power, levels).await.ok();
+    bob.post(&format!("/_matrix/client/v3/join/{room}"), json!({})).await.ok();
+    let minutes = async |minutes| tokio::time::sleep(Duration::from_mins(minutes)).await;
+
+    // By a request of its own, and together with access by older clients.
+    let (hers, his) = (Leaving::soon(&alice, room, 60_000).await, Leaving::soon(&bob, room, 60_000).await);
+    let asked = hers.with(slot(&alice.openid().await, &alice.id, room), json!("60000"));
+    assert_eq!(ask(&a, DELEGATE, asked).await.ok(), json!({}));
+    let asked = his.with(legacy(&bob.openid().await, room), json!(60_000));
+    lets_in(ask(&a, "sfu/get", asked).await, (&a.world, room), "@bob:a.test:PHONE");
+    let her = json!({ "identity": hashed(&[&*alice.id, "PHONE", "m1"]), "state": "ACTIVE" });
+    *at.there.lock() = vec![her.clone(), json!({ "identity": "@bob:a.test:PHONE" })];
+    minutes(20).await;
+    assert!(hers.is_member().await && his.is_member().await, "who is in stays in");
+    *at.there.lock() = vec![her, json!({ "identity": "@bob:a.test:PHONE", "state": "DISCONNECTED" })];
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(hers.is_member().await && !his.is_member().await, "who is out has left at once");
+    // A SFU that says nothing: leaves are sent at their time.
+    net.unroute("sfu.test");
+    minutes(2).await;
+    assert!(!hers.is_member().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_93_of_delayed_leaves_the_last_one_is_looked_after() {
+    let net = FakeNet::new();
+    let a = office(&net, "").await;
+    let at = sfu(&net, &a.world);
+    let alice = a.agent("alice").await;
+    let room = room(&alice).await;
+    let room = &*room;
+    let delegate = async |leaving: &Leaving<'_>| {
+        let asked = leaving.with(slot(&alice.openid().await, &alice.id, room), json!("60000"));
+        ask(&a, DELEGATE, asked).await.ok();
+    };
+    let first = Leaving::soon(&alice, room, 60_000).await;
+    delegate(&first).await;
+    *at.there.lock() = vec![json!({ "identity": hashed(&[&*alice.id, "PHONE", "m1"]) })];
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let second = Leaving::soon(&alice, room, 600_000).await;
+    delegate(&second).await;
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert!(!first.is_member().await, "the first one was put off no more");
+    let waiting = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events";
+    let left = alice.get(waiting).await.ok();
+    assert_eq!(left["delayed_events"][0]["delay_id"], json!(second.delay_id));
+}
+
+#[tokio::test]
+async fn row_93_only_ones_own_leaves_are_looked_after() {
+    let net = FakeNet::new();
+    let a = office(&net, "").await;
+    let b = Office::on(&net, "b.test", "").await;
+    sfu(&net, &a.world);
+    let (alice, bob, carol) = (a.agent("alice").await, a.agent("bob").await, b.agent("carol").await);
+    let (here, elsewhere) = (room(&alice).await, room(&alice).await);
+    let openid = alice.openid().await;
+    let of_alice = || slot(&openid, &alice.id, &here);
+    let leaving = Leaving::soon(&alice, &here, 60_000).await;
+    let refused = async |body: Value, status: u16, code: &str| {
+        ask(&a, DELEGATE, body).await.refused(status, code);
+    };
+    bob.post(&format!("/_matrix/client/v3/join/{here}"), json!({})).await.ok();
+    let of_bob = slot(&bob.openid().await, &bob.id, &here);
+    refused(leaving.with(of_bob, json!("60000")), 400, "M_BAD_JSON").await;
+    let in_another_room = slot(&openid, &alice.id, &elsewhere);
+    refused(leaving.with(in_another_room, json!("60000")), 400, "M_BAD_JSON").await;
+    for wrong in [json!("soon"), json!(0), json!(-1), Value::Null] {
+        refused(leaving.with(of_alice(), wrong.clone()), 400, "M_BAD_JSON").await;
+        let older = leaving.with(legacy(&openid, &here), wrong);
+        ask(&a, "sfu/get", older).await.refused(400, "M_BAD_JSON");
+    }
+    refused(of_alice(), 400, "M_MISSING_PARAM").await;
+    let too_short = Leaving::soon(&alice, &here, 5_000).await;
+    refused(too_short.with(of_alice(), json!("5000")), 400, "M_BAD_JSON").await;
+    let mut unproved = of_alice();
+    unproved["openid_token"]["access_token"] = json!("made up");
+    refused(leaving.with(unproved, json!("60000")), 401, "M_UNAUTHORIZED").await;
+    let for_another = slot(&openid, &bob.id, &here);
+    refused(leaving.with(for_another, json!("60000")), 401, "M_UNAUTHORIZED").await;
+    let stranger = slot(&carol.openid().await, &carol.id, &here);
+    refused(leaving.with(stranger.clone(), json!("60000")), 403, "M_FORBIDDEN").await;
+    carol.post(&format!("/_matrix/client/v3/join/{here}?server_name=a.test"), json!({})).await.ok();
+    refused(leaving.with(stranger, json!("60000")), 400, "M_UNSUPPORTED").await;
 }
 
 #[tokio::test]

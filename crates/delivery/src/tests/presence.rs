@@ -1,0 +1,146 @@
+//! Who hears of whose presence, and what it costs.
+
+use std::time::Duration;
+
+use chappe_store::{EventNum, Membership, Tx, members::MemberChange};
+use ruma::{OwnedUserId, RoomId, UserId, presence::PresenceState as Is};
+use serde_json::json;
+
+use super::house::{House, Person, values};
+use crate::{PresenceState, SyncRequest, SyncToken, signal::HEARD};
+
+/// Makes a user of another server join or leave a room.
+async fn place(house: &House, room: &RoomId, user: &UserId, (old, new): (Option<Membership>, Membership)) {
+    let reader = house.store.read();
+    let nid = reader.room_nid(room).await.unwrap().unwrap();
+    let before = reader.room_head(nid).await.unwrap();
+    let (mut head, mut tx) = (before.clone(), Tx::new());
+    let change = MemberChange { user: user.to_owned(), local: false, old, new: Some((new, EventNum(1))) };
+    tx.change_member(nid, &mut head, &change).replace_head(nid, &before, &head);
+    house.store.commit(tx).await.unwrap();
+}
+
+/// So many users of another server, joined to a room.
+async fn crowd(house: &House, room: &RoomId, count: usize) -> Vec<OwnedUserId> {
+    let name = |number| UserId::parse(format!("@{room}{number}:b.example").replace(['!', '$'], "")).unwrap();
+    let crowd: Vec<OwnedUserId> = (0..count).map(name).collect();
+    for user in &crowd {
+        place(house, room, user, (None, Membership::Join)).await;
+    }
+    crowd
+}
+
+async fn appear(house: &House, user: &UserId) {
+    let last_active = house.world.instant();
+    let state = PresenceState { state: Is::Online, status_msg: None, last_active, currently_active: true };
+    house.delivery.presence().set_remote(user, state).await.unwrap();
+}
+
+/// Of whom somebody is told, and how they are.
+async fn told(person: &Person<'_>, since: Option<SyncToken>) -> Vec<(OwnedUserId, Is)> {
+    let told = values(&person.sync(since).await.presence).into_iter();
+    let part = |event: &serde_json::Value| {
+        let user = UserId::parse(event["sender"].as_str().unwrap()).unwrap();
+        (user, event["content"]["presence"].as_str().unwrap().into())
+    };
+    told.map(|event| part(&event)).collect()
+}
+
+#[tokio::test]
+async fn whom_one_does_not_meet_costs_a_sync_nothing() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let (shared, other) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&shared).await;
+    let (near, far) = (crowd(&house, &shared, 2).await, crowd(&house, &other, 50).await);
+    alice.sync(None).await;
+    let since = bob.sync(None).await.next;
+    for user in far.iter().chain(&near) {
+        appear(&house, user).await;
+    }
+    house.trips.take();
+    let online: Vec<_> = near.into_iter().map(|user| (user, Is::Online)).collect();
+    assert_eq!(told(&bob, Some(since)).await, online);
+    assert_eq!(house.trips.take(), (0, 0, 0), "what a user hears of is known when it happens");
+    let again = told(&bob, None).await;
+    assert!(
+        online.iter().all(|one| again.contains(one)) && !again.iter().any(|(user, _)| far.contains(user))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_hears_who_came_and_who_went() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let (carol, dave) = (house.user("carol").await, house.user("dave").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    let away = crowd(&house, &room, 1).await.remove(0);
+    alice.sync(None).await;
+    dave.sync(None).await;
+    let since = bob.sync(None).await.next;
+    tokio::time::sleep(Duration::from_mins(7)).await;
+    assert_eq!(house.delivery.attached(), 0);
+    carol.sync(None).await;
+    appear(&house, &away).await;
+    let mut told = told(&bob, Some(since)).await;
+    told.sort();
+    let mut due = [
+        (alice.id.clone(), Is::Offline),
+        (bob.id.clone(), Is::Online),
+        (carol.id.clone(), Is::Online),
+        (away, Is::Online),
+    ];
+    due.sort();
+    assert_eq!(told, due, "and nothing of dave, who shares no room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_long_has_not_gone() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    bob.join(&alice.room(&[]).await).await;
+    let next = alice.sync(None).await.next;
+    bob.sync(None).await;
+    let quiet = json!({ "presence": { "types": [] } });
+    let waits = SyncRequest { timeout: Duration::from_secs(100), ..alice.request(Some(next), quiet) };
+    let online = || house.delivery.presence().of(&alice.id).unwrap().state == Is::Online;
+    let looks = async {
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        assert!(online());
+    };
+    let (answer, ()) = tokio::join!(house.delivery.sync(&waits), looks);
+    answer.unwrap();
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert!(!online(), "but who has hung up");
+}
+
+#[tokio::test]
+async fn more_than_is_remembered_is_found_by_the_rooms() {
+    let house = House::new();
+    let bob = house.user("bob").await;
+    let room = bob.room(&[]).await;
+    let many = crowd(&house, &room, HEARD + 1).await;
+    let since = bob.sync(None).await.next;
+    for user in &many {
+        appear(&house, user).await;
+    }
+    assert_eq!(told(&bob, Some(since)).await.len(), many.len());
+}
+
+#[tokio::test]
+async fn nothing_is_heard_of_whoever_has_left() {
+    let house = House::new();
+    let bob = house.user("bob").await;
+    let eve = house.user("eve").await;
+    let (room, other) = (bob.room(&[]).await, eve.room(&[]).await);
+    let user = crowd(&house, &room, 1).await.remove(0);
+    eve.sync(None).await;
+    let since = bob.sync(None).await.next;
+    place(&house, &room, &user, (Some(Membership::Join), Membership::Leave)).await;
+    place(&house, &other, &user, (None, Membership::Join)).await;
+    appear(&house, &user).await;
+    assert_eq!(told(&bob, Some(since)).await, []);
+    assert_eq!(told(&bob, Some(SyncToken { fleeting: 0, ..since })).await, [(bob.id.clone(), Is::Online)]);
+}
