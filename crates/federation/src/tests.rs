@@ -3,6 +3,7 @@
 mod devices;
 mod exchange;
 mod fuzz;
+mod hearsay;
 mod hostile;
 mod keys;
 mod lies;

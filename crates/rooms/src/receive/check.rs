@@ -20,6 +20,7 @@ pub(crate) struct Checked {
     origin: OwnedServerName,
     room: OwnedRoomId,
     pdu: Pdu,
+    intact: bool,
 }
 
 impl Checked {
@@ -35,20 +36,37 @@ impl Checked {
         &self.pdu
     }
 
+    /// Whether its hash was right.
+    pub(super) fn is_intact(&self) -> bool {
+        self.intact
+    }
+
     /// An event that one of the handshakes has checked by the same function, [`Inner::check_all`].
     pub(crate) fn from_handshake(origin: &ServerName, proven: Proven) -> Self {
-        let pdu = proven.0;
-        Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu }
+        let Proven { pdu, intact } = proven;
+        Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu, intact }
     }
 }
 
-/// An event with right signatures, from whomever. Only [`Inner::check_all`] makes one.
+/// An event with right signatures, from whomever, redacted if its hash was wrong. Only [`Inner::check_all`] makes one.
 #[derive(Clone, Debug)]
-pub(crate) struct Proven(Pdu);
+pub(crate) struct Proven {
+    pdu: Pdu,
+    intact: bool,
+}
 
 impl Proven {
     pub(crate) fn pdu(&self) -> &Pdu {
-        &self.0
+        &self.pdu
+    }
+
+    /// Fails if `origin` changed what another server wrote: to know an event that has been redacted is reason to give it to
+    /// who asks, not to push it.
+    pub(super) fn if_pushed_by(self, origin: &ServerName) -> Result<Self> {
+        if self.intact || self.pdu.sender().server_name() == origin {
+            return Ok(self);
+        }
+        Err(Error::HostilePeer(format!("{} was changed on its way", self.pdu.event_id())))
     }
 }
 
@@ -63,8 +81,8 @@ impl Received {
         let rules = desk.rules;
         drop(desk);
         let pdu = parse(rules, &self.room, &self.raw)?;
-        let proven = inner.check_one(rules, pdu).await?;
-        Ok(Checked { origin: self.origin, room: self.room, pdu: proven.0 })
+        let proven = inner.check_one(rules, pdu).await?.if_pushed_by(&self.origin)?;
+        Ok(Checked::from_handshake(&self.origin, proven))
     }
 }
 
@@ -105,7 +123,7 @@ impl Inner {
             let checked = pdus.iter().map(|pdu| check::check(rules, pdu, &ring, &weak));
             let proven = |checked: Result<check::Checked, chappe_rules::Error>| {
                 checked
-                    .map(|checked| Proven(checked.into_pdu()))
+                    .map(|checked| Proven { intact: checked.is_intact(), pdu: checked.into_pdu() })
                     .map_err(|error| Error::HostilePeer(error.to_string()))
             };
             checked.map(proven).collect()
