@@ -4,6 +4,7 @@ mod devices;
 mod exchange;
 mod families;
 mod fuzz;
+mod hearsay;
 mod hostile;
 mod keys;
 mod lies;

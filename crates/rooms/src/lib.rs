@@ -154,8 +154,8 @@ pub(crate) struct Inner {
     pub(crate) resolved: Cache<(RoomNid, Vec<StateRef>), Arc<Vec<StateChange>>>,
     /// Servers with joined users at a committed version of a room's state.
     pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
-    /// Events that could not be completed: not tried again for a while.
-    pub(crate) hopeless: receive::Hopeless<OwnedEventId>,
+    /// Events that could not be completed with the help of a server: not tried again with it for a while.
+    pub(crate) hopeless: receive::Hopeless<(OwnedServerName, OwnedEventId)>,
     /// Servers that could not be reached when events of theirs rested on missing ones, and for which nobody else had these.
     pub(crate) unhelped: receive::Hopeless<OwnedServerName>,
     /// Rooms whose memberships are being fetched, and word of those that are whole now.

@@ -8,10 +8,13 @@ mod check;
 mod commit;
 mod complete;
 mod gap;
+mod hearsay;
 mod judge;
 mod old;
+mod order;
 mod outliers;
 mod outside;
+mod refill;
 mod resolve;
 mod together;
 mod turn_back;
@@ -175,7 +178,8 @@ impl Inner {
             return Ok(());
         }
         let now = self.world.now();
-        if self.hopeless.holds(checked.pdu().event_id(), now) {
+        let attempt = (checked.origin().to_owned(), checked.pdu().event_id().to_owned());
+        if self.hopeless.holds(&attempt, now) {
             return Err(Error::HostilePeer("this event could not be completed a short while ago".to_owned()));
         }
         // An event that is sent as news becomes a head. Could its past be withheld, whoever sends it could say what the
@@ -183,28 +187,43 @@ impl Inner {
         if std::mem::take(&mut budget.fill) && !self.fill_gap(&checked, budget).await? {
             return Err(Error::HostilePeer("the events before this one were not given".to_owned()));
         }
-        let event_id = checked.pdu().event_id().to_owned();
-        match checked.complete(self, budget).await {
-            Ok(complete) => self.settle(&self.with_opinion(complete).await).await.map(drop),
-            Err(error) => {
-                // A server that is down may be up again next time.
-                if matches!(error, Error::HostilePeer(_)) {
-                    self.hopeless.add(event_id, (now, HOPELESS_MS));
-                }
-                Err(error)
-            }
+        let result = self.place(checked, budget).await;
+        // A server that is down may be up again next time.
+        if matches!(result, Err(Error::HostilePeer(_))) {
+            self.hopeless.add(attempt, (now, HOPELESS_MS));
+        }
+        result
+    }
+
+    /// Completes and settles an event whose gap is filled. If only what some server told of earlier states speaks against it, its
+    /// own server or whoever else sends it says what the state before it was.
+    async fn place(&self, checked: Checked, budget: &mut Budget) -> Result<()> {
+        let origin = checked.origin().to_owned();
+        let complete = checked.complete(self, budget).await?;
+        let mut complete = self.with_opinion(complete).await;
+        let mut verdict = self.settle(&complete).await?;
+        if matches!(verdict, Verdict::Undecided(_)) && complete.before == Before::Prevs {
+            let (room, event) = (&complete.room, complete.pdu.event_id());
+            let told = self.state_from(&origin, room, event, complete.rules, budget).await?;
+            complete.before = Before::Told(told);
+            verdict = self.settle(&complete).await?;
+        }
+        match verdict {
+            Verdict::Undecided(reason) => Err(Error::HostilePeer(reason)),
+            _ => Ok(()),
         }
     }
 
-    /// Whether the event has its place already.
+    /// Whether the event has its place already. One that is here without what it says gets that.
     async fn is_settled(&self, checked: &Checked) -> Result<bool> {
         let desk = Desk::open(self, checked.room()).await?;
-        match desk.own_num(checked.pdu()).await? {
-            Some(num) => {
-                Ok(desk.reader.event_meta(desk.nid, num).await?.status != chappe_store::Status::Outlier)
-            }
-            None => Ok(false),
+        let Some(num) = desk.own_num(checked.pdu()).await? else { return Ok(false) };
+        let meta = desk.reader.event_meta(desk.nid, num).await?;
+        if checked.is_intact() && desk.is_bare(num, checked.pdu()).await? {
+            drop(desk);
+            self.refill(num, checked.pdu()).await?;
         }
+        Ok(meta.status != chappe_store::Status::Outlier)
     }
 }
 

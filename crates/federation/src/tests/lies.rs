@@ -29,7 +29,7 @@ use super::{
 };
 
 pub(super) const MALLORY: &str = "@mallory:evil.example";
-const NOBODYS: &str = "$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+pub(super) const NOBODYS: &str = "$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// A server with a room of Alice's in which the peer has a user.
 pub(super) async fn seat(net: &FakeNet, version: &str) -> (Server, Peer, Seat) {
@@ -63,7 +63,7 @@ pub(super) async fn shown(a: &Server, room: &RoomId) -> Vec<String> {
 
 /// A message that rests on one event and is sent: whether it was taken. Its sender is not told that what is around it could
 /// not be had.
-async fn news(a: &Server, (evil, seat): (&Peer, &Seat), txn: &str, prev: &str) -> bool {
+pub(super) async fn news(a: &Server, (evil, seat): (&Peer, &Seat), txn: &str, prev: &str) -> bool {
     let news = evil.message(seat, txn, &[prev], seat.depth + 50);
     let answer = evil.send(a, txn, std::slice::from_ref(&news)).await;
     let taken = a.has(&news.event_id().to_owned()).await;
@@ -72,7 +72,7 @@ async fn news(a: &Server, (evil, seat): (&Peer, &Seat), txn: &str, prev: &str) -
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as an answer is")]
-fn body(value: &Value) -> Option<Body> {
+pub(super) fn body(value: &Value) -> Option<Body> {
     Some(Body::from(value.to_string()))
 }
 
@@ -372,41 +372,48 @@ async fn a_room_that_claims_to_follow_another_takes_nothing_of_it() {
 
 /// A room of the peer's own that says it follows `old`; it can be joined.
 fn hosted(evil: &Peer, old: &RoomId) -> OwnedRoomId {
-    let room = RoomId::parse("!new:evil.example").unwrap();
+    let create = json!({ "room_version": "11", "predecessor": { "room_id": old, "event_id": NOBODYS } });
+    let events = founded(evil, MALLORY, create);
+    let_in(evil, &events, &events);
+    events[0].room_id().to_owned()
+}
+
+/// The first events of a room of the peer's own: create event, join, power levels, join rules.
+pub(super) fn founded(evil: &Peer, creator: &str, create: Value) -> Vec<Pdu> {
     let rules = version::rules(&RoomVersionId::V11).unwrap();
     let state = [
-        (
-            "m.room.create",
-            "",
-            json!({ "room_version": "11", "predecessor": { "room_id": old, "event_id": NOBODYS } }),
-        ),
-        ("m.room.member", MALLORY, json!({ "membership": "join" })),
-        ("m.room.power_levels", "", json!({ "users": { MALLORY: 100 } })),
+        ("m.room.create", "", create),
+        ("m.room.member", creator, json!({ "membership": "join" })),
+        ("m.room.power_levels", "", json!({ "users": { creator: 100 } })),
         ("m.room.join_rules", "", json!({ "join_rule": "public" })),
     ];
     let mut events: Vec<Pdu> = Vec::new();
     for (kind, key, content) in state {
         let before: Vec<&str> = events.iter().map(|pdu| pdu.event_id().as_str()).collect();
         let event = json!({
-            "room_id": room, "sender": MALLORY, "type": kind, "state_key": key, "content": content,
+            "room_id": "!new:evil.example", "sender": creator, "type": kind, "state_key": key, "content": content,
             "prev_events": before.last().into_iter().collect::<Vec<_>>(), "auth_events": before,
             "depth": before.len() + 1, "origin_server_ts": 1_780_000_000_000_u64,
         });
         events.push(evil.sign(rules, event));
     }
-    let ids: Vec<&str> = events.iter().map(|pdu| pdu.event_id().as_str()).collect();
+    events
+}
+
+/// From now on the peer lets everybody into the room that has this state.
+pub(super) fn let_in(evil: &Peer, state: &[Pdu], auth_chain: &[Pdu]) {
+    let ids: Vec<&str> = state.iter().map(|pdu| pdu.event_id().as_str()).collect();
     let offer = json!({ "room_version": "11", "event": {
-        "room_id": room, "type": "m.room.member", "prev_events": [ids[3]], "auth_events": [ids[0], ids[2], ids[3]],
-        "depth": 5, "content": { "membership": "join" },
+        "room_id": state[0].room_id(), "type": "m.room.member", "prev_events": [ids[3]],
+        "auth_events": [ids[0], ids[2], ids[3]], "depth": 5, "content": { "membership": "join" },
     } });
-    let raws: Vec<Value> = events.iter().map(raw).collect();
-    let answer = json!({ "origin": evil.name, "state": raws, "auth_chain": raws });
+    let raws = |pdus: &[Pdu]| pdus.iter().map(raw).collect::<Vec<_>>();
+    let answer = json!({ "origin": evil.name, "state": raws(state), "auth_chain": raws(auth_chain) });
     evil.answer(move |uri| match uri {
         uri if uri.contains("/make_join/") => body(&offer),
         uri if uri.contains("/send_join/") => body(&answer),
         _ => None,
     });
-    room
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use chappe_store::{
 };
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
 
-use super::{Before, Complete};
+use super::{Before, Complete, order::ordered};
 use crate::{
     Error, Inner, Result,
     desk::{Desk, Source, is_placed, membership_of},
@@ -239,7 +239,8 @@ impl Desk<'_> {
                 todo.extend(children.get(&num).into_iter().flatten());
             }
         }
-        Ok(ordered(&below, &metas))
+        let rests_on = |num: &EventNum| metas.get(num).map_or_else(Vec::new, |meta| meta.prev.clone());
+        Ok(ordered(below.into_iter().collect(), rests_on))
     }
 
     async fn allows(&self, pdu: &Pdu, before: StateRef) -> Result<bool> {
@@ -361,20 +362,4 @@ impl Desk<'_> {
         }
         Ok(servers)
     }
-}
-
-/// Events after those that they rest on. An event cannot rest on itself: it was given a place after its previous events.
-fn ordered(events: &BTreeSet<EventNum>, metas: &BTreeMap<EventNum, EventMeta>) -> Vec<EventNum> {
-    let (mut order, mut entered) = (Vec::with_capacity(events.len()), BTreeSet::new());
-    let mut stack: Vec<(EventNum, bool)> = events.iter().rev().map(|num| (*num, false)).collect();
-    while let Some((num, ready)) = stack.pop() {
-        if ready {
-            order.push(num);
-        } else if entered.insert(num) {
-            stack.push((num, true));
-            let prev = metas.get(&num).into_iter().flat_map(|meta| &meta.prev);
-            stack.extend(prev.filter(|prev| events.contains(prev)).map(|prev| (*prev, false)));
-        }
-    }
-    order
 }

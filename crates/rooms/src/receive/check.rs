@@ -21,6 +21,7 @@ pub(crate) struct Checked {
     origin: OwnedServerName,
     room: OwnedRoomId,
     pdu: Pdu,
+    intact: bool,
 }
 
 impl Checked {
@@ -36,14 +37,19 @@ impl Checked {
         &self.pdu
     }
 
+    /// Whether its hash was right.
+    pub(super) fn is_intact(&self) -> bool {
+        self.intact
+    }
+
     /// An event that one of the handshakes has checked by the same function, [`Inner::check_all`].
     pub(crate) fn from_handshake(origin: &ServerName, proven: Proven) -> Self {
-        let pdu = proven.0.into_pdu();
-        Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu }
+        let (intact, pdu) = (proven.is_intact(), proven.0.into_pdu());
+        Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu, intact }
     }
 }
 
-/// An event with right signatures, from whomever. Only [`Inner::try_all`] makes one.
+/// An event with right signatures, from whomever, redacted if its hash was wrong. Only [`Inner::try_all`] makes one.
 #[derive(Clone, Debug)]
 pub(crate) struct Proven(check::Checked);
 
@@ -55,6 +61,15 @@ impl Proven {
     /// Whether it says what its sender said: its content hash is right.
     pub(crate) fn is_intact(&self) -> bool {
         self.0.is_intact()
+    }
+
+    /// Fails if `origin` changed what another server wrote: to know an event that has been redacted is reason to give it to
+    /// who asks, not to push it.
+    pub(super) fn if_pushed_by(self, origin: &ServerName) -> Result<Self> {
+        if self.is_intact() || self.pdu().sender().server_name() == origin {
+            return Ok(self);
+        }
+        Err(Error::HostilePeer(format!("{} was changed on its way", self.pdu().event_id())))
     }
 }
 
@@ -69,8 +84,8 @@ impl Received {
         let rules = desk.rules;
         drop(desk);
         let pdu = parse(rules, &self.room, &self.raw)?;
-        let proven = inner.check_one(rules, pdu).await?;
-        Ok(Checked { origin: self.origin, room: self.room, pdu: proven.0.into_pdu() })
+        let proven = inner.check_one(rules, pdu).await?.if_pushed_by(&self.origin)?;
+        Ok(Checked::from_handshake(&self.origin, proven))
     }
 }
 

@@ -69,6 +69,7 @@ impl Judged<'_> {
             Verdict::Accepted => self.commit_on_fork().await,
             Verdict::SoftFailed(_) => self.commit_aside(Status::SoftFailed).await,
             Verdict::Rejected(_) => self.commit_aside(Status::Rejected).await,
+            Verdict::Undecided(_) => Ok(Step::Done(self.verdict)),
         }
     }
 
@@ -147,6 +148,7 @@ impl Judged<'_> {
     /// current state.
     async fn join_heads(&mut self, num: EventNum, after: StateRef) -> Result<Vec<StateChange>> {
         let (placing, desk) = (&self.placing, &mut self.desk);
+        let heads = desk.head.extremities.clone();
         desk.cover_heads(&placing.prev).await?;
         let followed = !desk.head.extremities.is_empty() && desk.is_followed(placing.pdu.event_id()).await?;
         let mut refs = if followed { Vec::new() } else { vec![after] };
@@ -163,7 +165,13 @@ impl Judged<'_> {
                 desk.inner.crowded.add(&desk.room_id, world.now(), world.random());
             }
         }
-        desk.changes_to_states(&refs).await
+        let changes = desk.changes_to_states(&refs).await?;
+        if followed && desk.changes_something(&changes).await? {
+            // Only what was told of the state before those that follow it says so.
+            desk.head.extremities = heads;
+            return Ok(Vec::new());
+        }
+        Ok(changes)
     }
 
     fn meta(&self, status: Status, after: StateRef, ordinal: Option<i64>) -> EventMeta {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chappe_store::{EventMeta, EventNum, Status};
 use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UInt, room_version_rules::RoomVersionRules};
 
-use super::{Budget, Checked, Proven, UNHELPED_MS};
+use super::{Budget, Checked, Proven, UNHELPED_MS, order::ordered};
 use crate::{Error, Gap, Inner, PeerError, Result, desk::Desk};
 
 /// An answer with so many events may have been cut short: servers give no more at once, whatever they are asked for. One
@@ -62,8 +62,14 @@ impl Inner {
                 }
             }
         }
-        let mut events: Vec<Proven> = events.into_values().cloned().collect();
-        events.sort_by_key(|proven| proven.pdu().depth());
+        // How deep an event is its server only claims.
+        let mut ids: Vec<&OwnedEventId> = events.keys().copied().collect();
+        ids.sort_by_key(|id| events.get(id).map(|proven| proven.pdu().depth()));
+        let rests_on = |id: &&OwnedEventId| {
+            events.get(id).map_or_else(Vec::new, |proven| proven.pdu().prev_events().iter().collect())
+        };
+        let events =
+            ordered(ids, rests_on).into_iter().filter_map(|id| events.get(id)).copied().cloned().collect();
         open.dedup();
         Ok(Reached { events, open })
     }
@@ -121,7 +127,7 @@ impl Inner {
         for proven in between {
             let found = Checked::from_handshake(server, proven);
             let event = found.pdu().event_id().to_owned();
-            let tried_before = self.hopeless.holds(&event, self.world.now());
+            let tried_before = self.hopeless.holds(&(server.to_owned(), event.clone()), self.world.now());
             // The budget says that no further gap is filled: this recursion is one deep.
             match Box::pin(self.take(found, budget)).await {
                 Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),

@@ -24,6 +24,8 @@ pub(crate) enum Verdict {
     SoftFailed(String),
     /// Not allowed where it stands.
     Rejected(String),
+    /// Not allowed by a state that was told here: nothing is kept of it, another server may tell a better one.
+    Undecided(String),
 }
 
 /// By what an event is judged.
@@ -64,15 +66,21 @@ impl Complete {
         if meta.as_ref().is_some_and(|meta| meta.status != Status::Outlier) {
             return Ok(None);
         }
-        let staged = meta.filter(|meta| meta.after != StateRef::EMPTY).map(|meta| (meta.before, meta.after));
         let placing = self.placing(&desk, stored).await?;
+        let is_whole = placing.prev.len() == self.pdu.prev_events().len();
+        // What was told while previous events were missing is worth nothing once they are here.
+        let still_counts = |meta: &EventMeta| !is_whole || meta.prev.len() == placing.prev.len();
+        let staged = meta.filter(|meta| meta.after != StateRef::EMPTY && still_counts(meta));
+        let staged = staged.map(|meta| (meta.before, meta.after));
         let before = match staged {
             Some((at, _)) => StateBefore { at, committed: true },
             None => {
                 let before = if by == By::Then && self.creates(&desk).await? {
                     StateBefore { at: StateRef::EMPTY, committed: true }
                 } else {
-                    desk.state_before(&placing.prev, &self.before).await?
+                    let (told, before) = desk.state_before(&placing.prev, &self.before).await?;
+                    desk = told;
+                    before
                 };
                 let (settled, before) = desk.with_claimed(before, &self.pdu).await?;
                 desk = settled;
@@ -85,6 +93,7 @@ impl Complete {
             By::Then => self.verdict_then(&desk, before.at).await?,
             By::ThenAndNow => self.verdict(&desk, before.at, goes_on).await?,
         };
+        let verdict = self.unless_told(&desk, (&placing, before.at), verdict).await?;
         Ok(Some(Judged { desk, placing, before, staged: staged.map(|(_, after)| after), verdict }))
     }
 
@@ -153,12 +162,8 @@ impl Complete {
     /// What authorization reads of the state before the event, if it lets it pass there and at its auth events.
     async fn authorized(&self, desk: &Desk<'_>, before: StateRef) -> Result<Result<Held, String>> {
         let (rules, pdu) = (desk.rules, &self.pdu);
-        let Some(nums) = desk.nums(&events_needed(rules, pdu)).await?.into_iter().collect::<Option<Vec<_>>>()
-        else {
-            return Err(Error::HostilePeer("auth events are missing".to_owned()));
-        };
-        if let Err(reason) = allowed_by_auth_events(rules, pdu, &desk.judged(&nums).await?) {
-            return Ok(Err(reason.to_string()));
+        if let Err(reason) = self.allowed_by_auth_events(desk).await? {
+            return Ok(Err(reason));
         }
         let keys = match state_needed(rules, pdu) {
             Ok(keys) => keys,
@@ -167,6 +172,16 @@ impl Complete {
         let held = desk.held_at(before, &keys).await?;
         let allowed = allowed_by_state(rules, pdu, |kind, key| held.get(kind, key));
         Ok(allowed.map(|()| held).map_err(|reason| reason.to_string()))
+    }
+
+    pub(super) async fn allowed_by_auth_events(&self, desk: &Desk<'_>) -> Result<Result<(), String>> {
+        let (rules, pdu) = (desk.rules, &self.pdu);
+        let Some(nums) = desk.nums(&events_needed(rules, pdu)).await?.into_iter().collect::<Option<Vec<_>>>()
+        else {
+            return Err(Error::HostilePeer("auth events are missing".to_owned()));
+        };
+        let allowed = allowed_by_auth_events(rules, pdu, &desk.judged(&nums).await?);
+        Ok(allowed.map_err(|reason| reason.to_string()))
     }
 
     async fn by_access(&self, desk: &Desk<'_>, states: &[StateRef]) -> Result<Verdict> {
@@ -200,10 +215,16 @@ impl Desk<'_> {
     }
 
     /// The state before an event with these previous events.
-    pub(super) async fn state_before(&mut self, prev: &[EventNum], before: &Before) -> Result<StateBefore> {
+    async fn state_before(mut self, prev: &[EventNum], before: &Before) -> Result<(Self, StateBefore)> {
         match before {
-            Before::Told(state) => self.told(state).await,
-            Before::Prevs => self.state_of_prevs(prev).await,
+            Before::Told(state) => {
+                let told = self.told(state).await?;
+                self.told_beside(prev, told).await
+            }
+            Before::Prevs => {
+                let before = self.state_of_prevs(prev).await?;
+                Ok((self, before))
+            }
         }
     }
 
@@ -251,12 +272,16 @@ impl Desk<'_> {
         }
         let metas = self.reader.event_metas(self.nid, prev).await?;
         let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).collect();
-        let refs: Vec<StateRef> = refs.into_iter().collect();
-        match refs.as_slice() {
+        self.state_of(&refs.into_iter().collect::<Vec<_>>()).await
+    }
+
+    /// What committed states come to.
+    pub(super) async fn state_of(&mut self, refs: &[StateRef]) -> Result<StateBefore> {
+        match refs {
             [] => Err(Error::HostilePeer("an event needs previous events".to_owned())),
             [one] => Ok(StateBefore { at: *one, committed: true }),
             [first, ..] => {
-                let changes = self.resolved_changes(&refs).await?;
+                let changes = self.resolved_changes(refs).await?;
                 let at = self.state.branch(&self.reader, *first, &changes).await?;
                 Ok(StateBefore { at, committed: at == *first })
             }
@@ -267,6 +292,9 @@ impl Desk<'_> {
     async fn told(&mut self, state: &[EventNum]) -> Result<StateBefore> {
         let base = self.state.current();
         let changes = self.changes_to(state).await?;
+        if changes.iter().any(|change| change.key.event_type() == "m.room.create") {
+            return Err(Error::HostilePeer("the state told is of another room".to_owned()));
+        }
         let at = self.state.branch(&self.reader, base, &changes).await?;
         Ok(StateBefore { at, committed: at == base })
     }

@@ -7,7 +7,7 @@ use chappe_store::{EventMeta, EventNum, LogEntry, Removed, StateRef, Status, gap
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
 
 use super::{
-    Budget, Checked, Complete, MANY_STATES,
+    Before, Budget, Checked, Complete, MANY_STATES,
     judge::{By, Verdict},
 };
 use crate::{
@@ -112,6 +112,9 @@ impl Inner {
                 Verdict::Accepted => Status::Outlier,
                 Verdict::SoftFailed(_) => Status::SoftFailed,
                 Verdict::Rejected(_) => Status::Rejected,
+                // Not shown, and not asked for again and again.
+                Verdict::Undecided(_) if complete.before == Before::Prevs => Status::SoftFailed,
+                Verdict::Undecided(reason) => return Err(Error::HostilePeer(reason.clone())),
             };
             match judged.commit_aside(status).await {
                 Ok(_) => return Ok(Some(status)),
@@ -200,7 +203,7 @@ impl Desk<'_> {
         self.wipes_of(&senders.into_iter().collect::<Vec<_>>()).await
     }
 
-    /// Heads that old events rest on are heads no more, and what they said of the current state no longer counts.
+    /// Heads that old events rest on are heads no more, if the current state stays what it is without them.
     async fn follow_old(&mut self, prev: &[EventNum]) -> Result<()> {
         let old = self.head.extremities.clone();
         self.cover_heads(prev).await?;
@@ -211,8 +214,10 @@ impl Desk<'_> {
         let metas = self.reader.event_metas(self.nid, &self.head.extremities).await?;
         let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).collect();
         let changes = self.changes_to_states(&refs.into_iter().collect::<Vec<_>>()).await?;
-        self.change_current(&changes).await?;
-        self.announce_members(&changes, None);
+        if self.changes_something(&changes).await? {
+            // Only what was told of the state before those that follow them says so.
+            self.head.extremities = old;
+        }
         Ok(())
     }
 

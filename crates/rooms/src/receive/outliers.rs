@@ -1,6 +1,6 @@
 //! Events that are stored without a place in the room: somebody's auth or state events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chappe_rules::{
     Pdu,
@@ -8,9 +8,12 @@ use chappe_rules::{
     pdu::Judged,
 };
 use chappe_store::{EventMeta, EventNum, Position, StateRef, Status};
-use ruma::{OwnedEventId, RoomId, events::TimelineEventType};
+use ruma::{
+    OwnedEventId, RoomId,
+    events::{StateEventType, TimelineEventType},
+};
 
-use super::check::Proven;
+use super::{check::Proven, order::ordered};
 use crate::{Error, Inner, Result, desk::Desk, turn::ATTEMPTS};
 
 /// Bytes of events that one commit stores.
@@ -27,28 +30,14 @@ impl From<Vec<Proven>> for Outliers {
     }
 }
 
-/// Auth events first. An event in a cycle, as ids that are no hashes allow, rests on nothing and is left out later.
+/// Auth events first. One of a cycle, as ids that are no hashes allow, comes before what it rests on and is left out later.
 fn sorted(mut left: BTreeMap<OwnedEventId, Pdu>) -> Vec<Pdu> {
-    let mut order = Vec::with_capacity(left.len());
-    let mut stack: Vec<(OwnedEventId, bool)> = left.keys().rev().map(|id| (id.clone(), false)).collect();
     // From version 12 on nobody lists the create event, and everybody rests on it.
-    let creates = left.iter().filter(|(_, pdu)| *pdu.kind() == TimelineEventType::RoomCreate);
-    stack.extend(creates.map(|(id, _)| (id.clone(), false)));
-    let mut entered = BTreeSet::new();
-    while let Some((id, ready)) = stack.pop() {
-        let Some(pdu) = left.get(&id) else { continue };
-        if ready {
-            order.extend(left.remove(&id));
-            continue;
-        }
-        if !entered.insert(id.clone()) {
-            continue;
-        }
-        let auth: Vec<_> = pdu.auth_events().iter().filter(|id| left.contains_key(*id)).cloned().collect();
-        stack.push((id, true));
-        stack.extend(auth.into_iter().map(|id| (id, false)));
-    }
-    order
+    let (creates, others): (Vec<_>, Vec<_>) =
+        left.values().partition(|pdu| *pdu.kind() == TimelineEventType::RoomCreate);
+    let ids = creates.into_iter().chain(others).map(|pdu| pdu.event_id().to_owned()).collect();
+    let order = ordered(ids, |id| left.get(id).map_or_else(Vec::new, |pdu| pdu.auth_events().to_vec()));
+    order.into_iter().filter_map(|id| left.remove(&id)).collect()
 }
 
 impl Inner {
@@ -89,7 +78,8 @@ impl Inner {
             }
             let Some(known) = known_auth(&desk, pdu, &here).await? else { continue };
             let judged: Vec<Judged> = known.iter().map(|(_, judged)| judged.clone()).collect();
-            let rejected = allowed_by_auth_events(desk.rules, pdu, &judged).is_err();
+            let rejected = allowed_by_auth_events(desk.rules, pdu, &judged).is_err()
+                || (*pdu.kind() == TimelineEventType::RoomCreate && desk.is_created_otherwise(pdu).await?);
             let listed = |judged: &Judged| pdu.auth_events().iter().any(|id| id == judged.pdu.event_id());
             let meta = EventMeta {
                 position: Position(0),
@@ -111,6 +101,14 @@ impl Inner {
             self.store.commit(desk.seal()).await?;
         }
         Ok(())
+    }
+}
+
+impl Desk<'_> {
+    /// Whether the room has another create event: the first one that came counts, whatever its server makes later.
+    pub(crate) async fn is_created_otherwise(&self, create: &Pdu) -> Result<bool> {
+        let first = self.current(StateEventType::RoomCreate, "").await?;
+        Ok(first.is_some_and(|first| first.event_id() != create.event_id()))
     }
 }
 

@@ -71,7 +71,7 @@ impl Inner {
         drop(desk);
         let parsed = raws.iter().map_while(|raw| parse(rules, &room, raw).ok()).collect();
         let proven = self.check_all(rules, parsed).await.into_iter();
-        let proven: Vec<Proven> = proven.map_while(Result::ok).collect();
+        let proven: Vec<Proven> = proven.map_while(|proven| proven.ok()?.if_pushed_by(origin).ok()).collect();
         let taken = self.append_together(origin, &room, &proven).await?;
         Ok(Together { taken, of: raws.len() })
     }

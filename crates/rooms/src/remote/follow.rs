@@ -43,7 +43,9 @@ impl Inner {
         }
         match self.settle_in_turn(&complete).await? {
             Verdict::Accepted => Ok(true),
-            Verdict::SoftFailed(reason) | Verdict::Rejected(reason) => Err(Error::Forbidden(reason)),
+            Verdict::SoftFailed(reason) | Verdict::Rejected(reason) | Verdict::Undecided(reason) => {
+                Err(Error::Forbidden(reason))
+            }
         }
     }
 }

@@ -34,6 +34,7 @@ const CHANGES_AT_ONCE: usize = 4_000;
 /// A validated answer to `send_join`.
 struct Import {
     join: Pdu,
+    create: Pdu,
     outliers: Outliers,
     state: BTreeMap<StateKey, Pdu>,
     /// Where memberships were left out: the servers said to be in the room.
@@ -69,6 +70,9 @@ impl Inner {
             return Ok(false);
         }
         self.have_room(&room, version).await?;
+        if Desk::open(self, &room).await?.is_created_otherwise(&import.create).await? {
+            return Err(Error::HostilePeer("the room began otherwise".to_owned()));
+        }
         self.store_outliers_in_turn(&room, &import.outliers).await?;
         self.import_state(&room, &import).await?;
         self.go_live(&room, server, &import).await.map(|()| true)
@@ -100,7 +104,7 @@ impl Inner {
         let chain = self.check_listed(rules, room, &answer.auth_chain).await;
         let state = self.check_listed(rules, room, &answer.state).await;
         let mut map = state_map(&state)?;
-        check_create(&map, version)?;
+        let create = check_create(&map, version)?;
         if partial.is_some() {
             add_claimed(&mut map, &join, &chain);
         }
@@ -109,8 +113,13 @@ impl Inner {
             Error::HostilePeer(format!("the join is not allowed by the state sent: {error}"))
         })?;
         self.ask_access_of_join(&join, &map).await?;
-        let outliers = Outliers::from(chain.into_iter().chain(state).collect::<Vec<_>>());
-        Ok(Import { join, outliers, state: map, partial })
+        let mut listed: Vec<Proven> = chain.into_iter().chain(state).collect();
+        listed.retain(|proven| {
+            *proven.pdu().kind() != TimelineEventType::RoomCreate
+                || proven.pdu().event_id() == create.event_id()
+        });
+        let outliers = Outliers::from(listed);
+        Ok(Import { join, create, outliers, state: map, partial })
     }
 
     /// Other servers among what a peer says to be server names.
@@ -260,12 +269,13 @@ fn state_map(state: &[Proven]) -> Result<BTreeMap<StateKey, Pdu>> {
     Ok(map)
 }
 
-fn check_create(state: &BTreeMap<StateKey, Pdu>, version: &RoomVersionId) -> Result<()> {
+/// The one create event of the room.
+fn check_create(state: &BTreeMap<StateKey, Pdu>, version: &RoomVersionId) -> Result<Pdu> {
     let create = state.get(&(StateEventType::RoomCreate, String::new()));
     let content = create.and_then(Pdu::content_as::<CreateContent>);
-    match content {
-        Some(content) if content.room_version == *version => Ok(()),
-        Some(_) => Err(Error::HostilePeer("the room has another version than was said".to_owned())),
-        None => Err(Error::HostilePeer("the state has no create event".to_owned())),
+    match (create, content) {
+        (Some(create), Some(content)) if content.room_version == *version => Ok(create.clone()),
+        (_, Some(_)) => Err(Error::HostilePeer("the room has another version than was said".to_owned())),
+        _ => Err(Error::HostilePeer("the state has no create event".to_owned())),
     }
 }

@@ -93,7 +93,9 @@ impl Rooms {
         let complete = self.0.with_opinion(complete).await;
         match self.0.settle(&complete).await? {
             Verdict::Accepted => Ok(pdu),
-            Verdict::SoftFailed(reason) | Verdict::Rejected(reason) => Err(Error::Forbidden(reason)),
+            Verdict::SoftFailed(reason) | Verdict::Rejected(reason) | Verdict::Undecided(reason) => {
+                Err(Error::Forbidden(reason))
+            }
         }
     }
 

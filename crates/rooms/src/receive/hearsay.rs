@@ -1,0 +1,95 @@
+//! What a peer told of a state when events were missing here may be a lie, and so may be what followed from it: it counts, it
+//! never has the last word.
+
+use std::collections::BTreeSet;
+
+use chappe_store::{EventNum, StateChange, StateRef};
+
+use super::{
+    Complete,
+    judge::{StateBefore, Verdict},
+};
+use crate::{
+    Result,
+    desk::{Desk, Placing, parsed},
+};
+
+/// Events on side lines that are looked through for one whose state was told.
+const LONGEST: usize = 100;
+
+impl Complete {
+    /// A rejection lasts and falls on all that name the event. Where it is the state before the event that speaks against it, and
+    /// that comes from what was told, it is no rejection.
+    pub(super) async fn unless_told(
+        &self,
+        desk: &Desk<'_>,
+        (placing, before): (&Placing, StateRef),
+        verdict: Verdict,
+    ) -> Result<Verdict> {
+        let Verdict::Rejected(reason) = verdict else { return Ok(verdict) };
+        // A room without its members is judged again as a whole.
+        let is_own = before == desk.state.current() || desk.head.partial;
+        if is_own || self.allowed_by_auth_events(desk).await?.is_err() {
+            return Ok(Verdict::Rejected(reason));
+        }
+        let told =
+            placing.prev.len() < self.pdu.prev_events().len() || desk.follows_told(&placing.prev).await?;
+        Ok(if told { Verdict::Undecided(reason) } else { Verdict::Rejected(reason) })
+    }
+}
+
+impl Desk<'_> {
+    /// Whether the states after these events follow from one that was told, not from the current one of some time.
+    async fn follows_told(&self, events: &[EventNum]) -> Result<bool> {
+        let main = self.state.current().line;
+        let (mut todo, mut seen) = (events.to_vec(), BTreeSet::new());
+        while !todo.is_empty() {
+            seen.extend(todo.iter().copied());
+            if seen.len() > LONGEST {
+                return Ok(true);
+            }
+            let mut next = Vec::new();
+            let found = match self.reader.events(self.nid, &todo).await {
+                // Nobody knows any more.
+                Err(chappe_store::Error::Gone) => return Ok(true),
+                found => found?,
+            };
+            for (meta, stored) in found.into_iter().filter(|(meta, _)| meta.before.line != main) {
+                if meta.prev.len() < parsed(self.rules, &stored)?.prev_events().len() {
+                    return Ok(true);
+                }
+                next.extend(meta.prev.into_iter().filter(|num| !seen.contains(num)));
+            }
+            todo = next;
+        }
+        Ok(false)
+    }
+
+    /// The state before an event of whose previous events only `prev` are here: what was told, and what these come to.
+    pub(super) async fn told_beside(
+        mut self,
+        prev: &[EventNum],
+        told: StateBefore,
+    ) -> Result<(Self, StateBefore)> {
+        if prev.is_empty() {
+            return Ok((self, told));
+        }
+        if !told.committed {
+            // Only what is on disk can be resolved.
+            let (inner, room) = (self.inner, self.room_id.clone());
+            inner.store.commit(self.seal()).await?;
+            self = Desk::open(inner, &room).await?;
+        }
+        let metas = self.reader.event_metas(self.nid, prev).await?;
+        let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).chain([told.at]).collect();
+        let before = self.state_of(&refs.into_iter().collect::<Vec<_>>()).await?;
+        Ok((self, before))
+    }
+
+    /// Whether the current state would be another one.
+    pub(super) async fn changes_something(&self, changes: &[StateChange]) -> Result<bool> {
+        let keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
+        let now = self.state.state_at(&self.reader, self.state.current(), &keys).await?;
+        Ok(changes.iter().zip(now).any(|(change, now)| change.num.some() != now))
+    }
+}
