@@ -22,7 +22,8 @@ async fn place(house: &House, room: &RoomId, user: &UserId, (old, new): (Option<
 
 /// So many users of another server, joined to a room.
 async fn crowd(house: &House, room: &RoomId, count: usize) -> Vec<OwnedUserId> {
-    let name = |number| UserId::parse(format!("@{room}{number}:b.example").replace(['!', '$'], "")).unwrap();
+    let of_room = room.as_str().replace(['!', ':'], "");
+    let name = |number| UserId::parse(format!("@{of_room}{number}:b.example")).unwrap();
     let crowd: Vec<OwnedUserId> = (0..count).map(name).collect();
     for user in &crowd {
         place(house, room, user, (None, Membership::Join)).await;
