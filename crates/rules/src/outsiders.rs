@@ -1,7 +1,7 @@
 //! Servers that are not of a closed network, wherever an event names them or their users.
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, ServerName, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, ServerName,
     events::{StateEventType, TimelineEventType},
 };
 
