@@ -161,7 +161,9 @@ impl From<chappe_rooms::Error> for Error {
             E::UnableToGrantJoin => bad_request("M_UNABLE_TO_GRANT_JOIN", &error),
             E::Peer(peer) => relayed(peer),
             E::PolicyServer(peer) => policy_server(peer),
-            E::Unreachable | E::HostilePeer(_) => {
+            // What is wrong with an answer is told in the answer's own words.
+            E::HostilePeer(_) => gateway(),
+            E::Unreachable => {
                 chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
             }
             E::TooMany { retry_after } => chappe_web::Error::limit_exceeded(*retry_after),

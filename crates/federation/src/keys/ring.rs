@@ -320,34 +320,46 @@ impl KeyRing {
         Ok(Known::from([(notary.to_owned(), keys)]))
     }
 
-    /// Takes in what a document says. What a server says itself counts. A notary makes no old key current again, and of a
-    /// document older than the kept one, which it may have had for long, only unknown keys are taken, as old ones.
+    /// Takes in what a document says. What a server says itself counts. Of a notary's document that is outdated only unknown keys
+    /// are taken, as old ones.
     async fn keep(&self, document: Document, source: Source) -> Result<(), String> {
         let now = self.0.world.now();
-        let kept = self.kept_document(&document.server).await;
-        let older =
-            source == Source::Notary && kept.is_some_and(|kept| kept.valid_until > document.valid_until);
+        let outdated = source == Source::Notary
+            && self.is_outdated(&document).await.map_err(|error| error.to_string())?;
         let mut tx = Tx::new();
         for (id, mut key) in document.keys {
             let place = (document.server.clone(), id);
-            if source == Source::Notary {
+            if outdated {
                 let known = self.0.store.read().get::<ServerKeys>(&place).await;
-                match known.map_err(|error| error.to_string())? {
-                    Some(Json(known)) if older || known.old => continue,
-                    None if older => {
-                        key = ServerKey { valid_until: key.valid_until.min(now), old: true, ..key }
-                    }
-                    _ => {}
+                if known.map_err(|error| error.to_string())?.is_some() {
+                    continue;
                 }
+                key = ServerKey { valid_until: key.valid_until.min(now), old: true, ..key };
             }
             tx.put::<ServerKeys>(&place, &Json(key));
         }
-        if !older {
+        if !outdated {
             let json = super::text_of(&document.object);
             let kept = KeyDocument { fetched_at: now, valid_until: document.valid_until, json };
             tx.put::<KeyDocuments>(&document.server, &Json(kept));
         }
         self.0.store.commit(tx).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Whether more is known of the server: by a newer document, or because a key that signed this one is old by now.
+    async fn is_outdated(&self, document: &Document) -> Result<bool, Error> {
+        let kept = self.kept_document(&document.server).await;
+        if kept.is_some_and(|kept| kept.valid_until > document.valid_until) {
+            return Ok(true);
+        }
+        let reader = self.0.store.read();
+        for (id, _) in document.keys.iter().filter(|(_, key)| !key.old) {
+            let known = reader.get::<ServerKeys>(&(document.server.clone(), id.clone())).await?;
+            if known.is_some_and(|Json(known)| known.old) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Which of these servers' keys are known without asking anybody.

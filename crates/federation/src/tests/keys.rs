@@ -150,6 +150,8 @@ async fn a_notary_makes_no_old_key_current_again() {
     assert_eq!(n.asked(QUERY), 1);
     assert!(b.network.keys().for_request(&a.name, "ed25519:k1").await.is_none());
     assert_eq!(until(&b, &a.name, 1).await, Some(first - HOUR));
+    let kept = b.network.keys().kept_document(&a.name).await.unwrap();
+    assert_eq!(kept.valid_until, first + 24 * HOUR, "nor is it told to others");
 }
 
 #[tokio::test(start_paused = true)]
