@@ -191,7 +191,9 @@ impl View<'_> {
         at: &EventId,
     ) -> Result<(Vec<EventNum>, Vec<EventNum>)> {
         if self.head.partial {
-            return Err(Error::NotFound("state"));
+            return Err(Error::Forbidden(
+                "this server does not know the whole state of the room yet".to_owned(),
+            ));
         }
         let event = self.told_one(origin, at).await?;
         let state = self.reader.full_state(self.nid, event.meta.before).await?;
