@@ -11,14 +11,22 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use ruma::{OwnedUserId, UserId};
 use tokio::time::Instant;
 
 use crate::{Calls, Error, sfu};
 
 /// How often the SFU is asked who is in.
-const LOOK: Duration = Duration::from_secs(5);
-/// The shortest delay of a leave that is looked after: half of it passes before it is put off.
-const SHORTEST: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_secs(3);
+/// Rooms that it is asked about at the same time.
+const SIDE_BY_SIDE: usize = 16;
+/// The shortest delay of a leave that is looked after: one look may fail. Clients have theirs wait for so long.
+const SHORTEST: Duration = Duration::from_secs(8);
+/// Who has not come in for so long is not waited for any more.
+const PATIENCE: Duration = Duration::from_mins(5);
+/// Leaves of one user that are looked after.
+const MOST: usize = 8;
 
 /// The delayed events of this server.
 #[async_trait]
@@ -47,6 +55,7 @@ impl Leave {
 /// A leave that is looked after.
 #[derive(Clone)]
 struct Watched {
+    user: OwnedUserId,
     leave: Leave,
     /// Whether they were ever seen in the call.
     seen: bool,
@@ -59,10 +68,18 @@ struct Watched {
 pub(crate) struct Delegated(BTreeMap<(String, String), Watched>);
 
 impl Delegated {
-    /// One leave for each place in a call, and one place for each leave: the last one counts.
-    pub(crate) fn watch(&mut self, place: (String, String), leave: Leave, now: Instant) {
+    /// One leave for each place in a call, and one place for each leave: the last one counts. Of a user who has too many
+    /// the one goes that was put off the longest time ago.
+    pub(crate) fn watch(&mut self, place: (String, String), user: &UserId, leave: Leave, now: Instant) {
         self.0.retain(|_, other| other.leave.delay_id != leave.delay_id);
-        self.0.insert(place, Watched { leave, seen: false, since: now });
+        self.0.insert(place, Watched { user: user.to_owned(), leave, seen: false, since: now });
+        let of_user: Vec<_> = self.0.iter().filter(|(_, watched)| *watched.user == *user).collect();
+        if of_user.len() > MOST
+            && let Some((oldest, _)) = of_user.into_iter().min_by_key(|(_, watched)| watched.since)
+        {
+            let oldest = oldest.clone();
+            self.0.remove(&oldest);
+        }
     }
 
     fn rooms(&self) -> BTreeSet<String> {
@@ -76,12 +93,12 @@ impl Delegated {
     }
 
     /// Notes what became of a leave, unless another one has taken its place.
-    fn note(&mut self, place: (String, String), delay_id: &str, fate: Fate) {
-        let Some(watched) = self.0.get_mut(&place).filter(|known| known.leave.delay_id == delay_id) else {
+    fn note(&mut self, place: &(String, String), delay_id: &str, fate: &Fate) {
+        let Some(watched) = self.0.get_mut(place).filter(|known| known.leave.delay_id == delay_id) else {
             return;
         };
-        match fate {
-            Fate::Over => drop(self.0.remove(&place)),
+        match *fate {
+            Fate::Over => drop(self.0.remove(place)),
             Fate::PutOff(since) => (watched.seen, watched.since) = (true, since),
         }
     }
@@ -101,17 +118,19 @@ impl Calls {
 
     async fn look(&self) {
         let rooms = self.0.delegated.lock().rooms();
-        for room in rooms {
-            let now = self.0.world.instant();
-            let token = self.0.signer.for_looking(&room, self.0.world.now());
-            match sfu::participants(&self.0.world, &self.0.config, &token, &room).await {
-                Ok(there) => self.look_at(&room, &there, now).await,
-                Err(error) => {
-                    tracing::warn!(?error, "the SFU does not say who is in a call");
-                    return;
-                }
-            }
+        let looking = rooms.into_iter().map(|room| async move { self.look_into(&room).await });
+        let looked: Vec<_> = stream::iter(looking).buffer_unordered(SIDE_BY_SIDE).collect().await;
+        if let Some(error) = looked.into_iter().find_map(Result::err) {
+            tracing::warn!(?error, "the SFU does not say who is in a call");
         }
+    }
+
+    async fn look_into(&self, room: &str) -> Result<(), Error> {
+        let now = self.0.world.instant();
+        let token = self.0.signer.for_looking(room, self.0.world.now());
+        let there = sfu::participants(&self.0.world, &self.0.config, &token, room).await?;
+        self.look_at(room, &there, now).await;
+        Ok(())
     }
 
     async fn look_at(&self, room: &str, there: &BTreeSet<String>, now: Instant) {
@@ -120,7 +139,7 @@ impl Calls {
             match self.settle(&watched, there.contains(&identity), now).await {
                 Ok(Some(fate)) => {
                     let place = (room.to_owned(), identity);
-                    self.0.delegated.lock().note(place, &watched.leave.delay_id, fate);
+                    self.0.delegated.lock().note(&place, &watched.leave.delay_id, &fate);
                 }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "a delayed leave is tried again"),
@@ -129,10 +148,10 @@ impl Calls {
     }
 
     async fn settle(&self, watched: &Watched, is_there: bool, now: Instant) -> Result<Option<Fate>, String> {
-        let Watched { leave, seen, since } = watched;
+        let Watched { leave, seen, since, .. } = watched;
         let waited = now.saturating_duration_since(*since);
         if is_there {
-            if *seen && waited < leave.delay / 2 {
+            if *seen && waited + LOOK < leave.delay / 2 {
                 return Ok(None);
             }
             let waits = self.0.leaves.put_off(&leave.delay_id).await?;
@@ -143,6 +162,34 @@ impl Calls {
             return Ok(Some(Fate::Over));
         }
         // Whoever has never come in has left by itself when the time is up.
-        Ok((waited > leave.delay).then_some(Fate::Over))
+        Ok((waited > leave.delay.min(PATIENCE)).then_some(Fate::Over))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ruma::{UserId, user_id};
+    use tokio::time::Instant;
+
+    use super::{Delegated, Leave, MOST, SHORTEST};
+
+    #[test]
+    fn one_user_has_so_many_leaves_looked_after() {
+        let start = Instant::now();
+        let mut delegated = Delegated::default();
+        let mut watch = |user: &UserId, number: u64| {
+            let leave = Leave::new(&number.to_string(), SHORTEST).unwrap();
+            let place = (format!("room{number}"), "somebody".to_owned());
+            delegated.watch(place, user, leave, start + Duration::from_secs(number));
+        };
+        watch(user_id!("@bob:a.test"), 0);
+        for number in 1..=u64::try_from(MOST).unwrap() + 1 {
+            watch(user_id!("@alice:a.test"), number);
+        }
+        let rooms = delegated.rooms();
+        assert_eq!(rooms.len(), 1 + MOST);
+        assert!(rooms.contains("room0") && !rooms.contains("room1"), "her oldest one has gone");
     }
 }

@@ -140,7 +140,7 @@ impl Calls {
         leave: Leave,
     ) -> Result<(), Error> {
         let place = place(user, room, member)?;
-        self.0.delegated.lock().watch(place, leave, self.0.world.instant());
+        self.0.delegated.lock().watch(place, user, leave, self.0.world.instant());
         Ok(())
     }
 

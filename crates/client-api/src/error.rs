@@ -163,9 +163,7 @@ impl From<chappe_rooms::Error> for Error {
             E::PolicyServer(peer) => policy_server(peer),
             // What is wrong with an answer is told in the answer's own words.
             E::HostilePeer(_) => gateway(),
-            E::Unreachable => {
-                chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
-            }
+            E::Unreachable => chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string()),
             E::TooMany { retry_after } => chappe_web::Error::limit_exceeded(*retry_after),
             E::NotInThread => bad_request("IO.ELEMENT.MSC4306.M_NOT_IN_THREAD", &error),
             E::Unsubscribed => {

@@ -27,6 +27,9 @@ const SWEEP: Duration = Duration::from_secs(15);
 const MOST_REMOTE: usize = 20_000;
 /// Changes kept for followers who are slow to fetch them.
 const QUEUE: usize = 1_024;
+/// Users who fade at once, and the time that followers have to fetch that before the next.
+const AT_ONCE: usize = 256;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// One user's presence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +120,22 @@ impl Users {
             self.order.remove(&before.changed);
             self.remote.remove(&before.changed);
         }
+    }
+
+    /// Notes when somebody was last active, if they are otherwise as they were; whether that is so.
+    fn refresh(&mut self, user: &UserId, now: &PresenceState) -> bool {
+        let Some(known) = self.known.get_mut(user) else { return false };
+        let same = PresenceState { last_active: now.last_active, ..known.now.clone() } == *now;
+        if same {
+            known.now.last_active = now.last_active;
+        }
+        same
+    }
+
+    /// The state that somebody chose, as far as it holds when they sync: until they are gone.
+    fn choice(&self, user: &UserId) -> Is {
+        let known = self.known.get(user).filter(|known| known.now.state != Is::Offline);
+        known.map_or(Is::Online, |known| known.chosen.clone())
     }
 
     fn state(&self, user: &UserId) -> Option<PresenceState> {
@@ -235,27 +254,25 @@ impl Presence {
         now: PresenceState,
         (local, by_sync): (bool, bool),
     ) -> Result<(), Error> {
-        let enabled = self.is_enabled();
-        if enabled && !local {
+        if !self.is_enabled() || (!local && self.users.lock().refresh(user, &now)) {
+            return Ok(());
+        }
+        if !local {
             // Nobody listening is fine here as well.
             let _ = self.news.send((user.to_owned(), now.clone()));
         }
-        // Of other servers' users those are remembered whom somebody here can see: the rest may not even exist.
-        if !enabled {
-            return Ok(());
-        }
         let rooms = self.wake.rooms_of(&self.store.read(), user).await?;
-        if !local && self.wake.meeting(user, &rooms).is_empty() {
-            self.users.lock().forget(user);
+        // Of other servers' users those come to be remembered whom somebody here can see: the rest may not even exist.
+        if !local && self.of(user).is_none() && !self.wake.is_anybody_in(&rooms) {
             return Ok(());
         }
-        let chosen = now.state.clone();
         let synced = self.world.instant();
         let numbered = {
             let mut users = self.users.lock();
             // Whoever sees the number finds the change: both are there before the lock is given back.
             let numbered = self.wake.next_fleeting();
             let changed = numbered.sequence;
+            let chosen = if by_sync { users.choice(user) } else { now.state.clone() };
             let syncing = users.known.get(user).map_or(0, |known| known.syncing);
             users.put(user, Known { now: now.clone(), chosen, synced, syncing, local, by_sync, changed });
             numbered
@@ -312,8 +329,8 @@ impl Presence {
             None => users.apart.iter().collect(),
         };
         // Whoever is attached and not near is in none of the rooms.
-        let others =
-            others.into_iter().filter(|user| !near.contains(*user) && self.wake.user(user).is_none());
+        let is_attached = |user: &UserId| self.wake.user(user).is_some_and(|signal| signal.has_begun());
+        let others = others.into_iter().filter(|user| !near.contains(*user) && !is_attached(user));
         let others = others.cloned().collect();
         near.retain(|user| users.known.get(user).is_some_and(is_news));
         (near, others)
@@ -373,10 +390,16 @@ impl Presence {
             now: self.world.instant(),
             idle_after: Duration::from_secs(self.config.get().idle_seconds),
         };
-        for user in self.fading(limits) {
-            let rooms = self.wake.rooms_of(&self.store.read(), &user).await?;
-            let Some((presence, numbered)) = self.let_go(&user, limits) else { continue };
-            self.announce(&user, presence, true, (numbered, &rooms));
+        for users in self.fading(limits).chunks(AT_ONCE) {
+            for user in users {
+                let rooms = self.wake.rooms_of(&self.store.read(), user).await?;
+                let Some((presence, numbered)) = self.let_go(user, limits) else { continue };
+                self.announce(user, presence, true, (numbered, &rooms));
+            }
+            if self.world.is_stopping() {
+                break;
+            }
+            self.world.sleep(PAUSE).await;
         }
         Ok(())
     }

@@ -69,6 +69,36 @@ impl Drop for Numbered<'_> {
     }
 }
 
+/// A user's turn to be attached.
+struct Turn<'a> {
+    wake: &'a Wake,
+    user: &'a UserId,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut attaching = self.wake.attaching.lock();
+        self.lock = Arc::default();
+        // While somebody else waits for their turn they need it.
+        if attaching.get(self.user).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            attaching.remove(self.user);
+        }
+    }
+}
+
+/// A user who is being attached: taken away if that is given up, by an error or because the client hangs up.
+struct Half<'a> {
+    wake: &'a Wake,
+    signal: Arc<Signal>,
+}
+
+impl Drop for Half<'_> {
+    fn drop(&mut self) {
+        self.wake.take_away(&self.signal.user, |signal| !signal.has_begun());
+    }
+}
+
 /// The attached users and the follower that wakes them.
 pub(crate) struct Wake {
     store: Store,
@@ -88,6 +118,7 @@ pub(crate) struct Wake {
     /// The last commit that changed anybody's pushers.
     pushers: AtomicU64,
     fleeting: Mutex<Fleeting>,
+    /// One is attached at a time of each user.
     attaching: Mutex<HashMap<OwnedUserId, Arc<tokio::sync::Mutex<()>>>>,
     /// Rooms that somebody looks into without being in them.
     pub(crate) peeks: Peeks,
@@ -227,15 +258,13 @@ impl Wake {
         if let Some(signal) = self.seen(user) {
             return Ok(signal);
         }
-        let turn = self.attaching.lock().entry(user.to_owned()).or_default().clone();
-        let held = turn.lock().await;
-        let attached = match self.seen(user) {
+        let lock = self.attaching.lock().entry(user.to_owned()).or_default().clone();
+        let turn = Turn { wake: self, user, lock };
+        let _held = turn.lock.lock().await;
+        match self.seen(user) {
             Some(signal) => Ok(signal),
             None => self.attach_new(user).await,
-        };
-        drop(held);
-        self.attaching.lock().remove(user);
-        attached
+        }
     }
 
     /// An attached user who stays so for a while from now on: noted before anybody can detach them.
@@ -250,13 +279,9 @@ impl Wake {
     async fn attach_new(&self, user: &UserId) -> Result<Arc<Signal>, Error> {
         let signal = Arc::new(Signal::new(user.to_owned(), self.world.instant()));
         self.users.write().insert(user.to_owned(), signal.clone());
-        match self.register(&signal).await {
-            Ok(()) => Ok(signal),
-            Err(error) => {
-                self.users.write().remove(user);
-                Err(error)
-            }
-        }
+        let half = Half { wake: self, signal };
+        self.register(&half.signal).await?;
+        Ok(half.signal.clone())
     }
 
     /// Registers the rooms of a user whom own membership changes reach already. What happens in the rooms from the
@@ -291,9 +316,13 @@ impl Wake {
 
     /// Detaches a user, unless they have come back since.
     fn detach(&self, user: &UserId, since: Instant) {
+        self.take_away(user, |signal| signal.is_gone(since));
+    }
+
+    fn take_away(&self, user: &UserId, is_over: impl FnOnce(&Signal) -> bool) {
         let mut rooms = self.rooms.write();
         let mut users = self.users.write();
-        if !users.get(user).is_some_and(|signal| signal.is_gone(since)) {
+        if !users.get(user).is_some_and(|signal| is_over(signal)) {
             return;
         }
         let Some(signal) = users.remove(user) else { return };
@@ -512,6 +541,12 @@ impl Wake {
         Ok(self.meeting(user, &self.rooms_of(reader, user).await?))
     }
 
+    /// Whether any attached user is in some rooms.
+    pub(crate) fn is_anybody_in(&self, some: &[RoomNid]) -> bool {
+        let rooms = self.rooms.read();
+        some.iter().any(|nid| rooms.contains_key(nid))
+    }
+
     /// The attached users of some rooms, and `user` if attached.
     pub(crate) fn meeting(&self, user: &UserId, rooms: &[RoomNid]) -> Vec<Arc<Signal>> {
         let mut meeting: BTreeMap<OwnedUserId, Arc<Signal>> = BTreeMap::new();
@@ -524,7 +559,8 @@ impl Wake {
 
     /// The rooms that a user is joined to.
     pub(crate) async fn rooms_of(&self, reader: &Reader<'_>, user: &UserId) -> Result<Vec<RoomNid>, Error> {
-        if let Some(signal) = self.user(user) {
+        // Until a user is attached the signal does not know all of the rooms.
+        if let Some(signal) = self.user(user).filter(|signal| signal.has_begun()) {
             let rooms = signal.rooms.lock();
             return Ok(rooms.iter().filter(|(_, (joined, _))| *joined).map(|(nid, _)| *nid).collect());
         }
@@ -546,7 +582,7 @@ mod tests {
     use chappe_world::{Fake, FakeNet, World};
     use ruma::user_id;
 
-    use super::Wake;
+    use super::{Half, Turn, Wake};
     use crate::signal::Signal;
 
     #[tokio::test]
@@ -575,6 +611,34 @@ mod tests {
         let signal = wake.attach(user).await.unwrap();
         assert!(signal.has_begun() && !Arc::ptr_eq(&signal, &half));
         assert!(Arc::ptr_eq(&signal, &wake.attach(user).await.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_while_being_attached_leaves_nothing() {
+        let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
+        let wake = Wake::new(Store::new(Db::new(Memory::default())), world.clone(), Position(0));
+        let (user, nid) = (user_id!("@a:hs1"), RoomNid(7));
+        let signal = Arc::new(Signal::new(user.to_owned(), world.instant()));
+        wake.users.write().insert(user.to_owned(), signal.clone());
+        wake.set_joined(&signal, nid, true, Position(1));
+        let rooms = wake.rooms_of(&wake.store.read(), user).await.unwrap();
+        assert!(rooms.is_empty(), "the store is asked, which knows of none");
+        drop(Half { wake: &wake, signal });
+        assert!(wake.user(user).is_none() && wake.in_room(nid).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_forgotten_when_nobody_waits_for_it() {
+        let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
+        let wake = Wake::new(Store::new(Db::new(Memory::default())), world, Position(0));
+        let user = user_id!("@a:hs1");
+        let lock = wake.attaching.lock().entry(user.to_owned()).or_default().clone();
+        let (first, second) =
+            (Turn { wake: &wake, user, lock: lock.clone() }, Turn { wake: &wake, user, lock });
+        drop(first);
+        assert_eq!(wake.attaching.lock().len(), 1);
+        drop(second);
+        assert!(wake.attaching.lock().is_empty());
     }
 
     #[tokio::test]

@@ -255,7 +255,7 @@ impl Network {
         let _join = if long && call.insists { self.0.joins.acquire().await.ok() } else { None };
         if !long || call.insists {
             let answer = self.0.link.exchange(to, http, call.limits).await;
-            return self.noted(to, answer).await;
+            return self.noted(to, answer, is_down).await;
         }
         let place = self.0.world.timeout(call.limits.deadline, self.0.states.take(to)).await;
         let place = place.ok_or_else(|| PeerError::Unreachable(to.to_owned()))?;
@@ -263,7 +263,7 @@ impl Network {
         self.ready(to, call).await?;
         let exchange = self.0.link.exchange(to, http, call.limits);
         let answer = self.0.states.spend(place, to, exchange).await;
-        self.noted(to, answer).await
+        self.noted(to, answer, is_down).await
     }
 
     /// The same, with an answer that is read piece by piece.
@@ -275,7 +275,9 @@ impl Network {
     ) -> Result<http::Response<Body>, PeerError> {
         self.ready(to, call).await?;
         let answer = self.0.link.stream(to, http, call.limits).await;
-        let answer = willing(to, self.noted(to, answer).await?)?;
+        // Whose 502, 503 or 504 it is cannot be seen before the body: a server says so of a medium that is not there yet.
+        let noted = self.noted(to, answer, |answer| is_astray(answer.status())).await;
+        let answer = willing(to, noted?)?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -324,14 +326,15 @@ impl Network {
         Ok(())
     }
 
-    /// Remembers whether the server was there.
+    /// Remembers whether the server was there: not if its answer is one of those that `is_down` knows.
     async fn noted<T>(
         &self,
         to: &ServerName,
         answer: Result<http::Response<T>, LinkError>,
+        is_down: fn(&http::Response<T>) -> bool,
     ) -> Result<http::Response<T>, PeerError> {
         let (kept, result) = match answer {
-            Ok(answer) if is_down(answer.status()) => {
+            Ok(answer) if is_down(&answer) => {
                 tracing::info!(server = %to, status = %answer.status(), "another server did not answer well");
                 (self.0.backoff.failed(to, None).await.map(drop), Err(PeerError::Unreachable(to.to_owned())))
             }
@@ -372,10 +375,17 @@ impl Call {
 
 /// Answers that say that the way to the server is not in order: no homeserver gives them, but what stands before it. Those
 /// above 520 are a widespread one's own.
-fn is_down(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 502..=504 | 520..=530)
-        || status.is_redirection()
-        || status.is_informational()
+fn is_astray(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 520..=530) || status.is_redirection() || status.is_informational()
+}
+
+/// Those, and what is said in place of a server that is away. Servers give the same statuses, but with an error of Matrix.
+fn is_down(answer: &http::Response<Bytes>) -> bool {
+    let is_gateways = || {
+        let said: ErrorBody = serde_json::from_slice(answer.body()).unwrap_or_default();
+        said.errcode.is_empty()
+    };
+    is_astray(answer.status()) || (matches!(answer.status().as_u16(), 502..=504) && is_gateways())
 }
 
 /// Leaves out answers that say that the server is there, only not for this question at this moment.
@@ -451,6 +461,22 @@ mod tests {
 
     fn refused(status: u16, body: &str) -> PeerError {
         refusal(server_name!("peer.example"), StatusCode::from_u16(status).unwrap(), body.as_bytes())
+    }
+
+    #[test]
+    fn a_server_that_gives_an_error_itself_is_not_away() {
+        let is_down = |status: u16, body: &'static str| {
+            is_down(
+                &http::Response::builder().status(status).body(Bytes::from_static(body.as_bytes())).unwrap(),
+            )
+        };
+        for status in [502, 503, 504] {
+            assert!(!is_down(status, r#"{"errcode":"M_NOT_YET_UPLOADED","error":"later"}"#), "{status}");
+            for of_gateway in ["", "<html>", r#"{"message":"no upstream"}"#, r#"{"errcode":7}"#] {
+                assert!(is_down(status, of_gateway), "{status} {of_gateway}");
+            }
+        }
+        assert!(is_down(302, r#"{"errcode":"M_UNKNOWN"}"#) && !is_down(500, "<html>") && !is_down(200, ""));
     }
 
     #[test]

@@ -48,6 +48,10 @@ impl Peers for Network {
         self.allowed().members()
     }
 
+    async fn is_away(&self, server: &ServerName) -> bool {
+        self.backoff().wait_until(server).await.is_ok_and(|until| until > 0)
+    }
+
     async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> Known {
         let mut wanted = wanted.clone();
         let ours = wanted.remove(self.server()).is_some();

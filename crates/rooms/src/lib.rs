@@ -158,6 +158,8 @@ pub(crate) struct Inner {
     pub(crate) hopeless: receive::Hopeless<(OwnedServerName, OwnedEventId)>,
     /// Servers that could not be reached when events of theirs rested on missing ones, and for which nobody else had these.
     pub(crate) unhelped: receive::Hopeless<OwnedServerName>,
+    /// Servers for whose events others were asked for longer than one transaction may have them asked.
+    pub(crate) slow: receive::Hopeless<OwnedServerName>,
     /// Rooms whose memberships are being fetched, and word of those that are whole now.
     pub(crate) partial: partial::Partial,
     /// Which policy server rooms name, by state.
@@ -206,6 +208,7 @@ impl Rooms {
             resolved: Cache::new(1_000),
             servers: Cache::new(10_000),
             hopeless: receive::Hopeless::default(),
+            slow: receive::Hopeless::default(),
             unhelped: receive::Hopeless::default(),
             partial: partial::Partial::default(),
             policy_servers: Cache::new(10_000),

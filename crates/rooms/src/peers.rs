@@ -150,6 +150,11 @@ pub trait Peers: Send + Sync {
         None
     }
 
+    /// Whether a server did not answer of late, so that it is not asked for a while.
+    async fn is_away(&self, _: &ServerName) -> bool {
+        false
+    }
+
     /// The keys among `wanted` that could be had; missing ones are left out. A key known to have expired before `at`
     /// (the latest `origin_server_ts` of the events to check) is fetched again first.
     async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> KeyRing;

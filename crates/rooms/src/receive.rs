@@ -10,21 +10,22 @@ mod complete;
 mod gap;
 mod hearsay;
 mod judge;
+mod likely;
 mod old;
 mod order;
 mod outliers;
 mod outside;
-mod refill;
 mod resolve;
 mod together;
 mod turn_back;
 
-use std::{borrow::Borrow, collections::HashMap, hash::Hash};
+use std::{borrow::Borrow, collections::HashMap, hash::Hash, time::Duration};
 
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use self::together::Together;
 pub(crate) use self::{
@@ -62,6 +63,10 @@ pub(crate) struct Budget {
 pub(crate) const STATES: usize = 3;
 /// States asked for at once where this server asks of its own accord: an event has so many previous events at most.
 pub(crate) const MANY_STATES: usize = 20;
+
+/// For how long the events of one transaction in a room may have other servers asked for what is missing. The state of a room
+/// of 50,000 members may take more than a minute.
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// For how long an event that could not be completed is not tried again, in milliseconds.
 const HOPELESS_MS: u64 = 10 * 60 * 1_000;
@@ -126,6 +131,7 @@ impl Rooms {
     pub async fn receive(&self, origin: &ServerName, pdus: Vec<Box<RawValue>>) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(pdus.len());
         let mut tried = 0;
+        let end = self.0.world.instant() + LONGEST;
         while let Some(raw) = pdus.get(outcomes.len()) {
             if outcomes.len() >= tried {
                 let left = &pdus[outcomes.len()..];
@@ -138,14 +144,14 @@ impl Rooms {
                     continue;
                 }
             }
-            outcomes.push(self.0.receive_one(origin, raw.clone()).await);
+            outcomes.push(self.0.receive_one(origin, raw.clone(), end).await);
         }
         outcomes
     }
 }
 
 impl Inner {
-    async fn receive_one(&self, origin: &ServerName, raw: Box<RawValue>) -> Outcome {
+    async fn receive_one(&self, origin: &ServerName, raw: Box<RawValue>, end: Instant) -> Outcome {
         let checked = match Received::read(origin, raw) {
             Ok(received) => match self.receive_outside(&received).await {
                 Ok(Some(event_id)) => return Outcome { event_id: Some(event_id), result: Ok(()) },
@@ -157,9 +163,7 @@ impl Inner {
         match checked {
             Ok(checked) => {
                 let event_id = Some(checked.pdu().event_id().to_owned());
-                let mut budget =
-                    Budget { events: self.config().missing_events_limit, states: STATES, fill: true };
-                let result = self.take(checked, &mut budget).await;
+                let result = self.take_in_time(checked, end).await;
                 if let Err(error) = &result {
                     tracing::info!(%origin, event = ?event_id, %error, "received event not taken");
                 }
@@ -170,6 +174,22 @@ impl Inner {
                 Outcome { event_id: None, result: Err(error) }
             }
         }
+    }
+
+    /// [`Inner::take`] until `end`. A server whose events have this one ask for so long has nothing asked for them for a while.
+    async fn take_in_time(&self, checked: Checked, end: Instant) -> Result<()> {
+        let (origin, now) = (checked.origin().to_owned(), self.world.now());
+        let mut budget = if self.slow.holds(&origin, now) {
+            Budget { events: 0, states: 0, fill: false }
+        } else {
+            Budget { events: self.config().missing_events_limit, states: STATES, fill: true }
+        };
+        let left = end.saturating_duration_since(self.world.instant());
+        let taken = self.world.timeout(left, Box::pin(self.take(checked, &mut budget))).await;
+        taken.unwrap_or_else(|| {
+            self.slow.add(origin, (self.world.now(), HOPELESS_MS));
+            Err(Error::Unreachable)
+        })
     }
 
     /// Takes a checked event through the remaining stages.
@@ -214,15 +234,11 @@ impl Inner {
         }
     }
 
-    /// Whether the event has its place already. One that is here without what it says gets that.
+    /// Whether the event has its place already.
     async fn is_settled(&self, checked: &Checked) -> Result<bool> {
         let desk = Desk::open(self, checked.room()).await?;
         let Some(num) = desk.own_num(checked.pdu()).await? else { return Ok(false) };
         let meta = desk.reader.event_meta(desk.nid, num).await?;
-        if checked.is_intact() && desk.is_bare(num, checked.pdu()).await? {
-            drop(desk);
-            self.refill(num, checked.pdu()).await?;
-        }
         Ok(meta.status != chappe_store::Status::Outlier)
     }
 }

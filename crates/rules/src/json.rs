@@ -217,6 +217,9 @@ mod tests {
             assert!(as_servers_write(text.as_bytes()).is_err(), "{}", &text[..text.len().min(40)]);
         }
         assert!(as_servers_write(b"{\"a\":\"\xff\"}").is_err());
+        let many = |values: usize| format!("[{}0]", "0,".repeat(values - 2));
+        assert!(as_servers_write(many(1_000_000).as_bytes()).is_ok());
+        assert!(as_servers_write(many(1_000_001).as_bytes()).is_err());
     }
 
     #[test]

@@ -5,6 +5,9 @@ use crate::{
     numbers::{as_python_writes, is_start, length_until, string_length},
 };
 
+/// Values in one text at most: each takes far more room here than as it is written.
+const MOST_VALUES: usize = 1_000_000;
+
 /// The canonical text of any JSON nested no deeper than `deepest`, but for its numbers, which are written as Python does.
 /// Of a key that comes twice in an object the last counts, as in Python.
 pub(crate) fn sorted(bytes: &[u8], deepest: usize) -> Result<String, Error> {
@@ -129,6 +132,9 @@ impl Reader<'_> {
     /// Puts a value where it belongs, and reads what ends with it; gives the place of the root if that has ended.
     fn end(&mut self, mut node: Node) -> Result<Option<usize>, Error> {
         loop {
+            if self.tree.nodes.len() == MOST_VALUES {
+                return Err(malformed("too many values"));
+            }
             self.tree.nodes.push(node);
             let place = self.tree.nodes.len() - 1;
             match self.open.pop() {

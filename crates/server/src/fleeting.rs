@@ -64,7 +64,7 @@ async fn typing(world: World, delivery: Delivery, federation: Federation) {
                     tracing::warn!(%error, "typing was not told to other servers");
                 }
             }
-            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "typing was not told to other servers"),
             Err(RecvError::Closed) => return,
         }
     }
@@ -85,7 +85,9 @@ async fn presence(world: World, delivery: Delivery, federation: Federation) {
                     tracing::warn!(%error, "presence was not told to other servers");
                 }
             }
-            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "presence was not told to other servers");
+            }
             Err(RecvError::Closed) => return,
         }
     }

@@ -50,6 +50,9 @@ pub struct RemoteList {
     /// Whether something was missed, so that the list must be fetched before it is believed.
     #[serde(default)]
     pub stale: bool,
+    /// Stream ids of the last updates heard of, oldest first. A list that is not stale covers them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heard: Vec<u64>,
 }
 
 /// A device of a remote user.

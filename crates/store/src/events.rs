@@ -208,12 +208,6 @@ impl Tx {
         self.put::<EventMetas>(&(nid, num), meta)
     }
 
-    /// Replaces an event that came in its redacted form by the whole of it. The caller expects the room's head, and drops the
-    /// event from memory with [`crate::Store::forget`].
-    pub fn refill_event(&mut self, nid: RoomNid, num: EventNum, whole: &StoredPdu) -> &mut Self {
-        self.put::<EventPdus>(&(nid, num), whole)
-    }
-
     /// Replaces the record of an event and keeps its position: for a redaction.
     pub fn update_event(&mut self, nid: RoomNid, num: EventNum, meta: &EventMeta) -> &mut Self {
         self.put::<EventMetas>(&(nid, num), meta)

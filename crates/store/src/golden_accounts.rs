@@ -137,7 +137,10 @@ fn keys(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         row::<KeySignatures>((user.clone(), user.clone(), text("D"), text("ed25519:x")), text("s")),
         row::<DeviceListHeads>(user.clone(), 0x0a0b),
         row::<DeviceListChanges>((0x0a0b, user.clone()), 9),
-        row::<RemoteLists>(user.clone(), Json(RemoteList { stream_id: 1, fetched: 2, stale: true })),
+        row::<RemoteLists>(
+            user.clone(),
+            Json(RemoteList { stream_id: 1, fetched: 2, stale: true, heard: Vec::new() }),
+        ),
         row::<RemoteDevices>(both.clone(), Json(RemoteDevice { keys: Some(raw()), name: Some(text("n")) })),
         row::<Resyncs>(user.clone(), ()),
         row::<ToDevice>((user.clone(), device.clone(), 0x0a0b, 1), document()),

@@ -35,10 +35,14 @@ export function launch() {
 export async function person(browser, more = {}) {
     const context = await browser.newContext({ locale: "en-GB", ...more });
     const complaints = [];
+    const pages = new Set();
+    context.on("request", (request) => {
+        if (request.isNavigationRequest()) pages.add(request.url());
+    });
     context.on("console", (message) => {
         const { url } = message.location();
         // A page that says no has a status that says so as well.
-        const isStatus = message.text().startsWith("Failed to load resource: the server responded with a status of 40");
+        const isStatus = pages.has(url) && message.text().startsWith("Failed to load resource: the server responded with a status of 40");
         if (message.type() === "error" && url.startsWith(origin) && !isStatus) complaints.push(message.text());
     });
     context.on("weberror", (error) => complaints.push(error.error().message));

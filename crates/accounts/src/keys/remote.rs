@@ -15,6 +15,8 @@ use crate::{Accounts, Error, retry::retry};
 
 /// Devices of one remote user that are kept.
 const MOST_DEVICES: usize = 1_000;
+/// Updates of one remote user's devices that are remembered.
+const MOST_HEARD: usize = 20;
 /// Bytes of a device's name that are kept.
 const NAME_BYTES: usize = 1_000;
 
@@ -38,6 +40,12 @@ impl Accounts {
             let mut list = old.clone().map(|Json(list)| list).unwrap_or_default();
             if let Some(stream_id) = update.stream_id {
                 list.stream_id = stream_id;
+                if update.complete {
+                    // A server that went back to a backup counts some of them again.
+                    list.heard.retain(|heard| *heard <= stream_id);
+                } else {
+                    hear(&mut list, stream_id);
+                }
             }
             let mut tx = Tx::new();
             let before = known(&reader, user, &update).await?;
@@ -80,6 +88,29 @@ impl Accounts {
             tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
             tx.put::<Resyncs>(&key, &());
             self.draft_list_change(&reader, &mut tx, user).await?;
+            drop(reader);
+            self.store().commit(tx).await?;
+            Ok(())
+        })
+    }
+
+    /// Remembers an update of a remote user's devices that cannot be taken in, and marks the list as to be fetched again.
+    /// Those who share a room are told, unless they were already.
+    pub async fn miss_update(&self, user: &UserId, stream_id: u64) -> Result<(), Error> {
+        retry!({
+            let reader = self.store().read();
+            let key = user.to_owned();
+            let old = reader.get::<RemoteLists>(&key).await?;
+            let mut list = old.clone().map(|Json(list)| list).unwrap_or_default();
+            let told = list.stale && reader.get::<Resyncs>(&key).await?.is_some();
+            list.stale = true;
+            hear(&mut list, stream_id);
+            let mut tx = Tx::new();
+            tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
+            if !told {
+                tx.put::<Resyncs>(&key, &());
+                self.draft_list_change(&reader, &mut tx, user).await?;
+            }
             drop(reader);
             self.store().commit(tx).await?;
             Ok(())
@@ -129,6 +160,14 @@ impl Accounts {
             .await?;
         Ok(rows.into_iter().map(|((_, device), _)| device).collect())
     }
+}
+
+/// Remembers an update as the last one heard of.
+fn hear(list: &mut RemoteList, stream_id: u64) {
+    list.heard.retain(|heard| *heard != stream_id);
+    list.heard.push(stream_id);
+    let surplus = list.heard.len().saturating_sub(MOST_HEARD);
+    list.heard.drain(..surplus);
 }
 
 /// What a device's row holds, by device.

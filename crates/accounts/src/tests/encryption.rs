@@ -438,6 +438,15 @@ async fn remote_devices_are_kept_as_fetched_without_the_bad_ones() {
         accounts.stale_lists(None, 10).await.unwrap().is_empty(),
         "nothing is fetched before somebody asks"
     );
+    for stream_id in [9, 10] {
+        accounts.miss_update(carol, stream_id).await.unwrap();
+        assert_eq!(accounts.stale_lists(None, 10).await.unwrap(), [carol]);
+    }
+    assert_eq!(accounts.remote_list(carol).await.unwrap().unwrap().heard, [9, 10]);
+    let told = heard().await;
+    assert_ne!(told, before);
+    accounts.miss_update(carol, 11).await.unwrap();
+    assert_eq!(heard().await, told, "who was told is not told again");
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ pub(super) async fn handler(
     let room = &*body.room_id;
     let (calls, user) = admit((calls, &rooms), (&limits, origin), &body.openid_token, room).await?;
     let leave = body.delegation.leave((&calls, &rooms), &user, room).await?;
-    let leave = leave.ok_or_else(|| chappe_web::Error::missing_param("`delay_id` is missing"))?;
+    let leave = leave.ok_or_else(|| chappe_web::Error::missing_param("`delay_id` is missing"))??;
     calls.look_after(&user, room.as_str(), member, leave)?;
     Ok(Json(json!({})))
 }

@@ -42,6 +42,9 @@ struct Delegation {
     delay_timeout: Option<Value>,
 }
 
+/// A leave to be looked after, or why this server does not.
+type Wanted = std::result::Result<Leave, chappe_calls::Error>;
+
 impl Delegation {
     /// The event, where one is said: one of the user in the room that still waits. For how long this server knows better.
     async fn leave(
@@ -49,7 +52,7 @@ impl Delegation {
         (calls, rooms): (&Calls, &Rooms),
         user: &UserId,
         room: &RoomId,
-    ) -> Result<Option<Leave>> {
+    ) -> Result<Option<Wanted>> {
         let id = match (&self.delay_id, &self.delay_timeout) {
             (None, None) => return Ok(None),
             (Some(id), Some(timeout)) if is_time(timeout) => id,
@@ -58,10 +61,12 @@ impl Delegation {
                 return Err(chappe_web::Error::bad_json(error).into());
             }
         };
-        calls.check_local(user)?;
+        if let Err(error) = calls.check_local(user) {
+            return Ok(Some(Err(error)));
+        }
         match rooms.delayed(user, id).await {
             Ok(delayed) if delayed.room == room && delayed.end.is_none() => {
-                Ok(Some(Leave::new(id, Duration::from_millis(delayed.delay_ms))?))
+                Ok(Some(Leave::new(id, Duration::from_millis(delayed.delay_ms))))
             }
             Ok(_) | Err(chappe_rooms::Error::NotFound(_)) => {
                 Err(chappe_web::Error::bad_json("No such delayed event waits in the room").into())
@@ -112,16 +117,18 @@ async fn admit(
     Ok((calls, user))
 }
 
-/// Gives access, and looks after a leave where that is wanted.
+/// Gives access, and looks after a leave where that is wanted and possible: where it is not, nobody misses the call for it.
 async fn give_access(
     calls: &Calls,
     (user, room): (&UserId, &RoomId),
     member: Member<'_>,
-    leave: Option<Leave>,
+    leave: Option<Wanted>,
 ) -> Result<Json<Value>> {
     let Access { url, jwt } = calls.access(user, room.as_str(), member).await?;
-    if let Some(leave) = leave {
-        calls.look_after(user, room.as_str(), member, leave)?;
+    match leave {
+        Some(Ok(leave)) => calls.look_after(user, room.as_str(), member, leave)?,
+        Some(Err(error)) => tracing::debug!(%user, %error, "a delayed leave is not looked after"),
+        None => {}
     }
     Ok(Json(json!({ "url": url, "jwt": jwt })))
 }

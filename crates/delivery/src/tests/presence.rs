@@ -32,8 +32,12 @@ async fn crowd(house: &House, room: &RoomId, count: usize) -> Vec<OwnedUserId> {
 }
 
 async fn appear(house: &House, user: &UserId) {
+    change(house, user, Is::Online).await;
+}
+
+async fn change(house: &House, user: &UserId, state: Is) {
     let last_active = house.world.instant();
-    let state = PresenceState { state: Is::Online, status_msg: None, last_active, currently_active: true };
+    let state = PresenceState { state, status_msg: None, last_active, currently_active: true };
     house.delivery.presence().set_remote(user, state).await.unwrap();
 }
 
@@ -128,6 +132,57 @@ async fn more_than_is_remembered_is_found_by_the_rooms() {
         appear(&house, user).await;
     }
     assert_eq!(told(&bob, Some(since)).await.len(), many.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_says_again_is_told_to_nobody() {
+    let house = House::new();
+    let bob = house.user("bob").await;
+    let room = bob.room(&[]).await;
+    let user = crowd(&house, &room, 1).await.remove(0);
+    bob.sync(None).await;
+    appear(&house, &user).await;
+    let since = bob.sync(None).await.next;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let again = house.world.instant();
+    appear(&house, &user).await;
+    assert_eq!(house.delivery.presence().of(&user).unwrap().last_active, again);
+    assert_eq!(told(&bob, Some(since)).await, []);
+    change(&house, &user, Is::Unavailable).await;
+    assert_eq!(told(&bob, Some(since)).await, [(user, Is::Unavailable)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_says_while_nobody_is_there_is_found_later() {
+    let house = House::new();
+    let bob = house.user("bob").await;
+    let room = bob.room(&[]).await;
+    let mut away = crowd(&house, &room, 2).await;
+    let (user, stranger) = (away.remove(0), away.remove(0));
+    bob.sync(None).await;
+    appear(&house, &user).await;
+    let since = bob.sync(None).await.next;
+    tokio::time::sleep(Duration::from_mins(7)).await;
+    assert_eq!(house.delivery.attached(), 0);
+    change(&house, &user, Is::Unavailable).await;
+    appear(&house, &stranger).await;
+    assert!(told(&bob, Some(since)).await.contains(&(user, Is::Unavailable)));
+    assert!(house.delivery.presence().of(&stranger).is_none(), "nobody could see them");
+}
+
+#[tokio::test]
+async fn a_sync_is_no_choice() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let presence = house.delivery.presence();
+    let sync = async |state: Is| drop(presence.sync(&alice.id, &state).await.unwrap());
+    let now = || presence.of(&alice.id).unwrap().state;
+    sync(Is::Unavailable).await;
+    sync(Is::Online).await;
+    assert_eq!(now(), Is::Online);
+    presence.set_local(&alice.id, Is::Unavailable, None).await.unwrap();
+    sync(Is::Online).await;
+    assert_eq!(now(), Is::Unavailable);
 }
 
 #[tokio::test]

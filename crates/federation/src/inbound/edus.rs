@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use chappe_accounts::{RemoteUpdate, Sending};
 use chappe_rooms::RemoteReceipt;
 use chappe_rules::json;
-use chappe_store::{Error, Reader, RoomNid, Tx, members::RoomServers};
+use chappe_store::{
+    Error, Reader, RoomNid, Tx,
+    accounts_keys::RemoteList,
+    members::{RemoteRooms, RoomServers},
+};
 use parking_lot::Mutex;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId,
@@ -25,6 +29,8 @@ const STRANGERS_PER_MINUTE: u32 = 200;
 /// Rooms in one receipt EDU that are looked at, and users in each.
 const RECEIPT_ROOMS: usize = 200;
 const RECEIPT_USERS: usize = 500;
+/// Rooms of a user that are looked at at once.
+const ROOMS: usize = 50;
 /// Users in one presence EDU that are looked at.
 const PRESENCE_USERS: usize = 100;
 
@@ -72,6 +78,14 @@ struct ReceiptData {
 
 fn content<T: DeserializeOwned>(edu: &Edu) -> Option<T> {
     serde_json::from_str(edu.content.get()).ok()
+}
+
+/// Whether nothing was missed between what is known and an update. Some servers count a list that is fetched by what changed
+/// last of anybody's, which no update names: then those heard of before count, all of which that list holds.
+fn follows(update: &DeviceListUpdateContent, known: &RemoteList) -> bool {
+    let mut before = update.prev_id.iter().map(|prev| u64::from(*prev));
+    let heard = !update.prev_id.is_empty() && before.clone().all(|prev| known.heard.contains(&prev));
+    heard || before.any(|prev| prev == known.stream_id)
 }
 
 impl Federation {
@@ -203,6 +217,7 @@ impl Federation {
     ) -> Result<(), chappe_accounts::Error> {
         let accounts = &self.0.accounts;
         let user = update.user_id.clone();
+        self.0.devices.note_news(&user);
         let Some(known) = accounts.remote_list(&user).await? else {
             // Nobody here was given keys of this user; who just came to share a room was told to ask for them.
             if !self.0.sender.has_just_come(&user) {
@@ -211,20 +226,12 @@ impl Federation {
             return Ok(());
         };
         self.note_unplaced(&user).await;
-        if self.is_unmet(&user).await? {
-            return Ok(());
-        }
         let stream_id = u64::from(update.stream_id);
-        if known.stale {
-            self.0.devices.resync_soon(self, &user);
+        if (!known.stale && stream_id == known.stream_id) || self.is_unmet(&user).await? {
             return Ok(());
         }
-        if stream_id == known.stream_id {
-            return Ok(());
-        }
-        let follows = update.prev_id.iter().any(|prev| u64::from(*prev) == known.stream_id);
-        if stream_id < known.stream_id || !follows {
-            accounts.mark_stale(&user).await?;
+        if known.stale || stream_id < known.stream_id || !follows(&update, &known) {
+            accounts.miss_update(&user, stream_id).await?;
             self.0.devices.resync_soon(self, &user);
             return Ok(());
         }
@@ -269,10 +276,21 @@ impl Federation {
     /// Whether somebody here shares a room with a user of another server.
     async fn is_met(&self, user: &UserId) -> Result<bool, Error> {
         let (reader, us) = (self.network().store().read(), self.network().server());
-        let rooms = reader.remote_rooms(user, usize::MAX).await?;
-        let ours: Vec<_> = rooms.into_iter().map(|nid| (nid, us.to_owned())).collect();
-        let joined = reader.get_many::<RoomServers>(&ours).await?;
-        Ok(joined.into_iter().flatten().any(|joined| joined > 0))
+        let user = user.to_owned();
+        let mut from = RoomNid(0);
+        loop {
+            let rooms = reader.scan_from::<RemoteRooms>(&user, &(user.clone(), from), ROOMS).await?;
+            let Some(((_, last), ())) = rooms.last() else { return Ok(false) };
+            from = RoomNid(last.0.saturating_add(1));
+            let ours: Vec<_> = rooms.iter().map(|((_, nid), ())| (*nid, us.to_owned())).collect();
+            let joined = reader.get_many::<RoomServers>(&ours).await?;
+            if joined.into_iter().flatten().any(|joined| joined > 0) {
+                return Ok(true);
+            }
+            if rooms.len() < ROOMS {
+                return Ok(false);
+            }
+        }
     }
 
     async fn note_unplaced(&self, user: &UserId) {
@@ -287,6 +305,8 @@ impl Federation {
         update: SigningKeyUpdateContent,
     ) -> Result<(), chappe_accounts::Error> {
         let accounts = &self.0.accounts;
+        // An answer under way may hold the keys before these.
+        self.0.devices.note_news(&update.user_id);
         if accounts.remote_list(&update.user_id).await?.is_none() {
             return self.take_news_of_stranger(origin, &update.user_id).await;
         }

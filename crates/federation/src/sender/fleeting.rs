@@ -50,12 +50,23 @@ fn add<K: Ord, V>(to: &mut BTreeMap<K, V>, most: usize, key: K, value: V) {
 impl Fleeting {
     /// A receipt at an event, made at a time in milliseconds since the Unix epoch.
     pub(super) fn receipt(&mut self, place: ReceiptPlace, event: OwnedEventId, ts: u64) {
-        add(&mut self.receipts, MOST, place, (event, ts));
+        self.add_receipt(MOST, place, (event, ts));
     }
 
     /// The same, for a destination that is being waited for.
     pub(super) fn late_receipt(&mut self, place: ReceiptPlace, event: OwnedEventId, ts: u64) {
-        add(&mut self.receipts, MOST_AWAY, place, (event, ts));
+        self.add_receipt(MOST_AWAY, place, (event, ts));
+    }
+
+    /// Where there is no room, the oldest receipt goes.
+    fn add_receipt(&mut self, most: usize, place: ReceiptPlace, (event, ts): (OwnedEventId, u64)) {
+        if self.receipts.len() >= most && !self.receipts.contains_key(&place) {
+            let oldest = self.receipts.iter().min_by_key(|(_, (_, ts))| *ts);
+            let Some((oldest, _)) = oldest.filter(|(_, (_, oldest))| *oldest <= ts) else { return };
+            let oldest = oldest.clone();
+            self.receipts.remove(&oldest);
+        }
+        self.receipts.insert(place, (event, ts));
     }
 
     /// Receipts that were taken and not delivered, as far as there are no newer ones.
@@ -207,6 +218,20 @@ mod tests {
         assert_eq!(edus.iter().map(rooms).collect::<Vec<_>>(), [100, 100, 50]);
         fleeting.give_back(taken);
         assert_eq!(fleeting.take(10).1.len(), 100);
+    }
+
+    #[test]
+    fn the_oldest_receipt_makes_room_for_a_new_one() {
+        let mut fleeting = Fleeting::default();
+        let place = |number: u64| (owned_room_id!("!r:a"), owned_user_id!("@u:a"), format!("$t{number}"));
+        let most = MOST_AWAY as u64;
+        for number in 1..=most + 1 {
+            fleeting.late_receipt(place(number), owned_event_id!("$1"), number);
+        }
+        fleeting.late_receipt(place(0), owned_event_id!("$1"), 0);
+        let times: Vec<u64> = fleeting.take(2 * MOST_AWAY).1.values().map(|(_, ts)| *ts).collect();
+        assert_eq!((times.len(), times.iter().min()), (MOST_AWAY, Some(&2)));
+        assert!(times.contains(&(most + 1)));
     }
 
     #[test]

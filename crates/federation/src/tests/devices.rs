@@ -2,17 +2,24 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
+use axum::body::Body;
+use bytes::Bytes;
 use chappe_accounts::{CrossSigningUpload, KeyUpload, LogIn, NewUser, Refreshing, RemoteUsers, Replace};
-use chappe_store::{Tx, accounts_keys::KeySignatures};
+use chappe_store::{Json, Tx, accounts_keys::KeySignatures, outbox::AnnouncedDevices};
 use chappe_world::{FakeNet, Fate};
+use http::Request;
+use http_body_util::Full;
 use ruma::{DeviceId, OwnedUserId, UserId, serde::Raw};
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
+use tower::ServiceExt;
 
 use super::{Server, couple, eventually};
 use crate::inbound::Received;
@@ -58,6 +65,39 @@ async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<String> {
         .unwrap_or_default()
 }
 
+/// Tells a server of a change of a user's devices, as the user's server does.
+async fn tell(server: &Server, user: &UserId, (stream_id, prev_id): (u64, &Value), txn: &str) {
+    let update = json!({ "edu_type": "m.device_list_update", "content": {
+        "user_id": user, "device_id": "FORGED", "stream_id": stream_id, "prev_id": prev_id } });
+    let edus = vec![RawValue::from_string(update.to_string()).unwrap()];
+    let (origin, id) = (user.server_name().to_owned(), txn.to_owned());
+    server.federation.receive(Received { origin, id, pdus: Vec::new(), edus }).await.unwrap();
+}
+
+/// Waits until the list that a server keeps of a user is believed; gives its stream id.
+async fn believed(server: &Server, user: &UserId) -> u64 {
+    let list = async || server.accounts.remote_list(user).await.unwrap().unwrap();
+    eventually("the list is believed", async || !list().await.stale).await;
+    list().await.stream_id
+}
+
+/// Has the lists of a server come a while after they were written.
+fn delay_lists(net: &FakeNet, server: &Server, by: Duration) {
+    let router = server.router.clone();
+    let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let router = router.clone();
+        async move {
+            let is_list = request.uri().path().starts_with("/_matrix/federation/v1/user/devices/");
+            let answer = router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {});
+            if is_list {
+                tokio::time::sleep(by).await;
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    net.route(server.name.as_str(), &server.world, service);
+}
+
 #[tokio::test(start_paused = true)]
 async fn lists_are_followed_and_repaired_after_a_gap() {
     let net = FakeNet::new();
@@ -76,7 +116,7 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
     let mut ahead = a.federation.announced(&alice).await.unwrap();
     ahead.stream_id += 5;
     let mut tx = Tx::new();
-    tx.put::<chappe_store::outbox::AnnouncedDevices>(&alice, &chappe_store::Json(ahead));
+    tx.put::<AnnouncedDevices>(&alice, &Json(ahead));
     a.store.commit(tx).await.unwrap();
     device(&a, &alice, "THREE").await;
     eventually("the list is fetched", async || known(&b, &alice).await == ["ONE", "THREE", "TWO"]).await;
@@ -114,18 +154,67 @@ async fn an_update_that_does_not_follow_what_is_known_has_the_list_fetched() {
     .enumerate()
     {
         asked.store(0, SeqCst);
-        let update = json!({ "edu_type": "m.device_list_update", "content": {
-            "user_id": alice, "device_id": "FORGED", "stream_id": stream_id, "prev_id": prev_id } });
-        let edus = vec![RawValue::from_string(update.to_string()).unwrap()];
-        let (origin, id) = (a.name.clone(), format!("update{number}"));
-        b.federation.receive(Received { origin, id, pdus: Vec::new(), edus }).await.unwrap();
-        eventually("the list is believed", async || {
-            !b.accounts.remote_list(&alice).await.unwrap().unwrap().stale
-        })
-        .await;
+        tell(&b, &alice, (stream_id, &prev_id), &format!("update{number}")).await;
+        believed(&b, &alice).await;
         assert_eq!(asked.load(SeqCst), usize::from(fetched), "{stream_id} after {prev_id}, known {at}");
     }
     assert_eq!(known(&b, &alice).await, ["ONE"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_server_that_counts_lists_otherwise_than_updates_no_list_is_fetched_twice() {
+    let net = FakeNet::new();
+    let (a, b, _room) = couple(&net).await;
+    let alice = user(&a, "alice").await;
+    device(&a, &alice, "ONE").await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    let mut announced = a.federation.announced(&alice).await.unwrap();
+    announced.stream_id = 1006;
+    let mut tx = Tx::new();
+    tx.put::<AnnouncedDevices>(&alice, &Json(announced));
+    a.store.commit(tx).await.unwrap();
+    let asked = super::count(&net, "/_matrix/federation/v1/user/devices");
+    for (stream_id, prev_id, fetched, then) in
+        [(1005, 1001, 1, 1006), (1010, 1005, 1, 1010), (1014, 1010, 1, 1014), (1020, 1017, 2, 1006)]
+    {
+        tell(&b, &alice, (stream_id, &json!([prev_id])), &format!("update{stream_id}")).await;
+        assert_eq!(believed(&b, &alice).await, then, "{stream_id}");
+        assert_eq!(asked.load(SeqCst), fetched, "{stream_id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_comes_while_the_list_is_fetched_is_not_lost() {
+    let net = FakeNet::new();
+    let (a, b, _room) = couple(&net).await;
+    let alice = user(&a, "alice").await;
+    device(&a, &alice, "ONE").await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    let at = believed(&b, &alice).await;
+    delay_lists(&net, &a, Duration::from_secs(5));
+    tell(&b, &alice, (at + 1, &json!([at + 7])), "gap").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    device(&a, &alice, "TWO").await;
+    believed(&b, &alice).await;
+    assert_eq!(known(&b, &alice).await, ["ONE", "TWO"]);
+    assert!(b.accounts.stale_lists(None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_of_a_list_that_is_doubted_is_not_forgotten_when_the_list_cannot_be_fetched() {
+    let net = FakeNet::new();
+    let (a, b, _room) = couple(&net).await;
+    let alice = user(&a, "alice").await;
+    device(&a, &alice, "ONE").await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    let at = believed(&b, &alice).await;
+    b.accounts.doubt_remote(&alice).await.unwrap();
+    net.unroute("a.example");
+    tell(&b, &alice, (at + 1, &json!([at])), "doubted").await;
+    assert_eq!(b.accounts.stale_lists(None, 10).await.unwrap(), [alice]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 use super::{
     Server, eventually, key,
-    lies::{MALLORY, open_room, seat, shown},
+    lies::{MALLORY, news, open_room, seat, shown},
     peer::{Peer, Seat, raw},
 };
 use crate::auth::{Addressee, Signed, sign};
@@ -292,6 +292,35 @@ async fn family_15_nobody_without_power_redacts_others_from_elsewhere() {
         assert!(!is_redacted(&a, &seat.room, &create).await, "{version}");
         assert!(is_redacted(&a, &seat.room, &own).await, "one's own words are one's own, {version}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn family_15_what_was_taken_back_stays_so_though_history_brings_it_whole() {
+    let net = FakeNet::new();
+    let (a, evil, seat) = seat(&net, "11").await;
+    let said = evil.message(&seat, "taken back", &[seat.join.as_str()], seat.depth + 1);
+    let content = json!({ "redacts": said.event_id() });
+    let taken_back = seat.event("m.room.redaction", content, &[said.event_id().as_str()], seat.depth + 2);
+    let taken_back = evil.sign(seat.rules, taken_back);
+    let middle = evil.message(&seat, "middle", &[taken_back.event_id().as_str()], seat.depth + 3);
+    let state: Vec<&str> = seat.state.iter().chain([&seat.join]).map(|id| id.as_str()).collect();
+    let state = json!({ "pdu_ids": state, "auth_chain_ids": [] });
+    let (old, page) = (raw(&taken_back), json!([raw(&taken_back), raw(&said)]));
+    let between = raw(&middle);
+    evil.answer(move |uri| {
+        let told = |pdus: &Value| json!({ "origin": "x", "origin_server_ts": 1, "pdus": pdus });
+        let answer = match uri {
+            uri if uri.contains("/get_missing_events/") => json!({ "events": [between] }),
+            uri if uri.contains("/state_ids/") => state.clone(),
+            uri if uri.contains("/event/") => told(&json!([old])),
+            uri if uri.contains("/backfill/") => told(&page),
+            _ => return None,
+        };
+        Some(Body::from(answer.to_string()))
+    });
+    assert!(news(&a, (&evil, &seat), "news", middle.event_id().as_str()).await);
+    assert_eq!(a.rooms.fetch_older(&seat.room, 100).await.unwrap(), 2);
+    assert!(is_redacted(&a, &seat.room, &said.event_id().to_owned()).await);
 }
 
 #[tokio::test(start_paused = true)]

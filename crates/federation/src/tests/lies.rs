@@ -319,6 +319,35 @@ async fn an_auth_chain_without_end_costs_what_may_be_fetched() {
     assert!(news(&a, (&evil, &seat), "good", seat.join.as_str()).await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn slow_answers_hold_nobody_for_long() {
+    let net = FakeNet::new();
+    let (a, evil, seat) = seat(&net, "11").await;
+    let chain = long_chain(&evil, &seat, 300);
+    let by_id: std::collections::HashMap<String, Value> =
+        chain.iter().map(|pdu| (pdu.event_id().to_string(), raw(pdu))).collect();
+    evil.answer(move |uri| {
+        let (_, id) = uri.rsplit_once('/').filter(|(path, _)| path.ends_with("/event"))?;
+        let event = by_id.get(&id.replace("%24", "$"))?;
+        let told = json!({ "origin": "x", "origin_server_ts": 1, "pdus": [event] }).to_string();
+        Some(Body::from_stream(futures_util::stream::once(async move {
+            tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+            Ok::<_, std::io::Error>(Bytes::from(told))
+        })))
+    });
+    let top = chain.last().unwrap().event_id().to_string();
+    for (round, most) in [(1, 25), (2, 25)] {
+        let mut event = seat.event("m.room.message", json!({ "body": round }), &[seat.join.as_str()], 9);
+        event["auth_events"].as_array_mut().unwrap().pop();
+        event["auth_events"].as_array_mut().unwrap().push(json!(top));
+        evil.send(&a, &round.to_string(), &[evil.sign(seat.rules, event)]).await;
+        tokio::time::sleep(std::time::Duration::from_mins(7)).await;
+        let asked = evil.asked("/event/");
+        assert!((10..=most).contains(&asked), "round {round}: {asked} questions");
+    }
+    assert!(news(&a, (&evil, &seat), "good", seat.join.as_str()).await);
+}
+
 /// Changes of the user's name, each justified by the one before, the first by something that nobody has.
 fn long_chain(evil: &Peer, seat: &Seat, length: usize) -> Vec<Pdu> {
     let mut chain: Vec<Pdu> = Vec::with_capacity(length);

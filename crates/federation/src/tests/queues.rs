@@ -106,10 +106,12 @@ async fn who_finds_a_transaction_too_much_is_left_alone_by_the_queue_and_by_noth
 
 #[tokio::test(start_paused = true)]
 async fn whatever_a_server_says_of_a_transaction_questions_do_not_wait_for_it() {
-    for status in [401, 403, 404, 429, 500, 501] {
+    let own = r#"{"errcode":"M_UNKNOWN","error":"not now"}"#;
+    let answers = [401, 403, 404, 429, 500, 501].map(|status| (status, "<html>"));
+    for (status, body) in answers.into_iter().chain([502, 503, 504].map(|status| (status, own))) {
         let net = FakeNet::new();
         let (a, b, room) = patient_couple(&net).await;
-        let door = door(&net, &b, Some((status, "<html>")));
+        let door = door(&net, &b, Some((status, body)));
         let event = a.say("alice", &room, "no").await;
         eventually("it is refused", async || state(&a, &b).await.refused.count == 1).await;
         assert!(state(&a, &b).await.failures == 0 && is_asked(&a, &b).await, "{status}");

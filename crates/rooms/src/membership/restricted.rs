@@ -38,7 +38,7 @@ impl Rooms {
     /// Whether joining `room` needs an authorising user, and who of this server that is. `None`: it does not.
     ///
     /// [`Error::UnableToGrantJoin`] when nobody here may invite, [`Error::UnableToAuthoriseJoin`] when this server is
-    /// in none of the rooms that count, [`Error::Forbidden`] when the conditions are known not to hold.
+    /// in none of the rooms that count or does not know yet who else is, [`Error::Forbidden`] when the conditions are known not to hold.
     pub(crate) async fn authorise_join(&self, user: &UserId, room: &RoomId) -> Result<Option<OwnedUserId>> {
         let desk = Desk::open(&self.0, room).await?;
         if !desk.rules.authorization.restricted_join_rule {
@@ -65,6 +65,11 @@ impl Rooms {
         for room in rooms {
             let Some(nid) = desk.reader.room_nid(room).await? else { continue };
             if !desk.reader.server_joined(nid, self.server()).await? {
+                continue;
+            }
+            // Of a room whose members are still to come only those of this server are known.
+            let whole = user.server_name() == self.server() || !desk.reader.room_head(nid).await?.partial;
+            if !whole {
                 continue;
             }
             knows_one = true;

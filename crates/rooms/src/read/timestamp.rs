@@ -1,11 +1,10 @@
 //! `/timestamp_to_event`: the event nearest to a time.
 
-use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, api::Direction,
-};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, api::Direction};
 
 use crate::{
     Actor, Error, Result, Rooms,
+    desk::Desk,
     read::view::{Event, View},
 };
 
@@ -26,8 +25,6 @@ struct Nearest {
     found: Option<Found>,
     /// Where history is missing in which a nearer event may be.
     gap: Option<i64>,
-    /// Who may have it.
-    servers: Vec<OwnedServerName>,
 }
 
 impl Rooms {
@@ -46,8 +43,11 @@ impl Rooms {
             (Direction::Forward, until) => ts <= at && until.is_none_or(|until| at < until),
             (Direction::Backward, since) => at <= ts && since.is_none_or(|since| since < at),
         };
-        for server in local.servers.iter().take(self.0.config().backfill_servers) {
-            let Ok((event, at)) = self.0.peers.timestamp_to_event(server, room, ts, direction).await else {
+        let desk = Desk::open(&self.0, room).await?;
+        let servers = desk.likely_servers(gap, self.0.config().backfill_servers).await?;
+        drop(desk);
+        for server in servers {
+            let Ok((event, at)) = self.0.peers.timestamp_to_event(&server, room, ts, direction).await else {
                 continue;
             };
             if is_nearer(at) && self.fetch_back_to(room, gap, &event).await? {
@@ -72,8 +72,7 @@ impl Rooms {
         let event = nearest(seen.into_iter().map(|seen| seen.event), ts, direction);
         let at = event.as_ref().and_then(|event| event.meta.ordinal);
         let gap = view.gap_between(low, at, direction).await?;
-        let servers = if gap.is_some() { view.other_servers().await? } else { Vec::new() };
-        Ok(Nearest { found: event.as_ref().map(found), gap, servers })
+        Ok(Nearest { found: event.as_ref().map(found), gap })
     }
 
     /// Fetches history before the gap at `ordinal` until `event` has its place; gives whether it has.
@@ -176,13 +175,5 @@ impl View<'_> {
         rows.extend(self.reader.timeline_forward(self.nid, low, AROUND).await?);
         let nums: Vec<_> = rows.into_iter().map(|row| row.num).collect();
         self.load(&nums).await
-    }
-
-    /// Other servers with a joined user, the biggest first.
-    pub(crate) async fn other_servers(&self) -> Result<Vec<OwnedServerName>> {
-        let mut servers = self.reader.room_servers(self.nid).await?;
-        servers.retain(|(server, _)| *server != self.inner.server);
-        servers.sort_by_key(|(_, joined)| std::cmp::Reverse(*joined));
-        Ok(servers.into_iter().map(|(server, _)| server).collect())
     }
 }

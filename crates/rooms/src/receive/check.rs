@@ -21,7 +21,6 @@ pub(crate) struct Checked {
     origin: OwnedServerName,
     room: OwnedRoomId,
     pdu: Pdu,
-    intact: bool,
 }
 
 impl Checked {
@@ -37,15 +36,10 @@ impl Checked {
         &self.pdu
     }
 
-    /// Whether its hash was right.
-    pub(super) fn is_intact(&self) -> bool {
-        self.intact
-    }
-
     /// An event that one of the handshakes has checked by the same function, [`Inner::check_all`].
     pub(crate) fn from_handshake(origin: &ServerName, proven: Proven) -> Self {
-        let (intact, pdu) = (proven.is_intact(), proven.0.into_pdu());
-        Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu, intact }
+        let pdu = proven.0.into_pdu();
+        Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu }
     }
 }
 

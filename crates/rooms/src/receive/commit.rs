@@ -150,9 +150,12 @@ impl Judged<'_> {
         let (placing, desk) = (&self.placing, &mut self.desk);
         let heads = desk.head.extremities.clone();
         desk.cover_heads(&placing.prev).await?;
-        let followed = !desk.head.extremities.is_empty() && desk.is_followed(placing.pdu.event_id()).await?;
+        let metas = desk.reader.event_metas(desk.nid, &desk.head.extremities).await?;
+        let followed = !metas.is_empty()
+            && desk.is_followed(placing.pdu.event_id()).await?
+            && !desk.is_passed_over(&placing.pdu, self.before.at, &metas).await?;
         let mut refs = if followed { Vec::new() } else { vec![after] };
-        for meta in desk.reader.event_metas(desk.nid, &desk.head.extremities).await? {
+        for meta in metas {
             if !refs.contains(&meta.after) {
                 refs.push(meta.after);
             }

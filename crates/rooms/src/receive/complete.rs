@@ -122,9 +122,8 @@ impl Inner {
         if self.missing_of(room, &needed).await?.is_empty() {
             return Ok(());
         }
-        if budget.events > 0
-            && let Ok(raws) = self.peers.event_auth(origin, room, checked.pdu().event_id()).await
-        {
+        let spent = budget.events == 0;
+        if !spent && let Ok(raws) = self.peers.event_auth(origin, room, checked.pdu().event_id()).await {
             let raws: Vec<_> = raws.into_iter().take(budget.events).collect();
             budget.events -= raws.len();
             let proven = self.check_raws(rules, room, &raws).await;
@@ -135,6 +134,8 @@ impl Inner {
         match self.missing_of(room, &needed).await?.first() {
             None => Ok(()),
             Some(_) if fetched.is_err() => fetched,
+            // Nothing was asked for it: it may come another time.
+            Some(_) if spent => Err(Error::Unreachable),
             Some(id) => Err(Error::HostilePeer(format!("auth event {id} could not be had"))),
         }
     }

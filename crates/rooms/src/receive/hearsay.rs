@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use chappe_store::{EventNum, StateChange, StateRef};
+use chappe_rules::Pdu;
+use chappe_store::{EventMeta, EventNum, StateChange, StateRef, state::StateKey};
 
 use super::{
     Complete,
@@ -84,6 +85,25 @@ impl Desk<'_> {
         let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).chain([told.at]).collect();
         let before = self.state_of(&refs.into_iter().collect::<Vec<_>>()).await?;
         Ok((self, before))
+    }
+
+    /// Whether all heads hold, in the place of a state event, what was there before it: whatever is said to follow the event, the
+    /// states that were told know nothing of it.
+    pub(super) async fn is_passed_over(
+        &self,
+        pdu: &Pdu,
+        before: StateRef,
+        heads: &[EventMeta],
+    ) -> Result<bool> {
+        let Some((kind, key)) = pdu.state() else { return Ok(false) };
+        let key = [StateKey::new(kind, key)];
+        let old = self.state.state_at(&self.reader, before, &key).await?;
+        for head in heads {
+            if self.state.state_at(&self.reader, head.after, &key).await? != old {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the current state would be another one.

@@ -1,13 +1,13 @@
 //! History that this server missed: fetched on demand, put where it belongs in the timeline.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_rules::Pdu;
 use chappe_store::{EventMeta, EventNum, LogEntry, Removed, StateRef, Status, gaps};
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
 
 use super::{
-    Before, Budget, Checked, Complete, MANY_STATES,
+    Budget, Checked, Complete, MANY_STATES,
     judge::{By, Verdict},
 };
 use crate::{
@@ -37,13 +37,10 @@ impl Rooms {
         if !desk.is_here().await? {
             return Ok(0);
         }
-        let mut servers = desk.servers().await?;
-        servers.retain(|server| server != self.server());
-        // Whoever made the room most likely has all of it.
-        servers.sort_by_key(|server| Some(&**server) != room.server_name());
+        let servers = desk.likely_servers(gap.ordinal, self.config().backfill_servers).await?;
         drop(desk);
-        for server in servers.iter().take(self.config().backfill_servers) {
-            match self.0.fetch_before(server, room, &gap, limit).await {
+        for server in servers {
+            match self.0.fetch_before(&server, room, &gap, limit).await {
                 Ok(0) => {}
                 Ok(count) => return Ok(count),
                 Err(error @ Error::Store(_)) => return Err(error),
@@ -112,8 +109,6 @@ impl Inner {
                 Verdict::Accepted => Status::Outlier,
                 Verdict::SoftFailed(_) => Status::SoftFailed,
                 Verdict::Rejected(_) => Status::Rejected,
-                // Not shown, and not asked for again and again.
-                Verdict::Undecided(_) if complete.before == Before::Prevs => Status::SoftFailed,
                 Verdict::Undecided(reason) => return Err(Error::HostilePeer(reason.clone())),
             };
             match judged.commit_aside(status).await {
@@ -163,12 +158,18 @@ impl Desk<'_> {
         };
         let (mut before, last) = (Vec::new(), ordinal);
         let wipes = self.wipes_among(&found).await?;
+        let mut redactions: BTreeMap<OwnedEventId, EventNum> = BTreeMap::new();
         for (num, mut meta) in found {
             let Some(pdu) = self.pdus(&[num]).await?.pop() else { continue };
             meta.status = Status::Accepted;
             meta.ordinal = Some(ordinal);
             meta.position = position;
             meta.redacted_by = self.waiting_redaction((&pdu, num), Source::Elsewhere, meta.before).await?;
+            if let Some(redaction) = redactions.get(pdu.event_id()).filter(|_| self.redacted.contains(&num)) {
+                // Its redaction has got its place just now.
+                meta.redacted_by = *redaction;
+            }
+            redactions.extend(pdu.redacts().map(|target| (target.to_owned(), num)));
             if meta.redacted_by.some().is_none() {
                 meta.redacted_by = self.wiped_by(&wipes, &pdu, meta.before).await?;
             }

@@ -408,3 +408,31 @@ async fn guests_leave_when_another_server_shuts_them_out() {
     }
     same_state(&a, &b, &id).await;
 }
+
+#[tokio::test]
+async fn history_is_read_though_most_servers_are_away() {
+    let net = Net::default();
+    let a = net.server("a.example", 1);
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "12" })).await;
+    let joined = async |rooms: &Rooms, who: &str| {
+        let via = vec![server_name!("a.example").to_owned()];
+        rooms.join(&actor(who), &id, via, serde_json::Map::new()).await.unwrap();
+    };
+    let mut dead = vec!["a.example".to_owned()];
+    for n in 2..6 {
+        let name = format!("a{n}.example");
+        joined(&net.server(&name, n), &format!("@x:{name}")).await;
+        dead.push(name);
+    }
+    let living = net.server("living.example", 6);
+    joined(&living, "@lou:living.example").await;
+    net.deliver().await;
+    say(&living, "@lou:living.example", &id, "before").await;
+    net.deliver().await;
+    let late = net.server("late.example", 7);
+    joined(&late, "@lea:late.example").await;
+    net.deliver().await;
+    net.down.lock().extend(dead.into_iter().map(|name| name.try_into().unwrap()));
+    assert!(late.fetch_older(&id, 50).await.unwrap() > 0);
+    assert_eq!(bodies(&late, &id).await, ["before"]);
+}

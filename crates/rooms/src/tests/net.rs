@@ -208,6 +208,10 @@ impl Peers for Wire {
         !self.net.unlisted.lock().contains(&(self.from.clone(), server.to_owned()))
     }
 
+    async fn is_away(&self, server: &ServerName) -> bool {
+        self.net.down.lock().contains(server)
+    }
+
     async fn keys(&self, wanted: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
         let keys = self.net.keys.lock();
         let known = wanted.keys().filter_map(|server| Some((server.clone(), keys.get(server)?)));

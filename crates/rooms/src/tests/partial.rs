@@ -517,3 +517,25 @@ async fn nothing_expires_for_good_before_the_room_is_whole() {
     c.expire_due().await.unwrap();
     assert!(bodies(&c, &id).await.is_empty());
 }
+
+/// Who is in a club is asked of a server that knows its members.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_taken_for_a_stranger_while_the_members_are_to_come() {
+    let net = Net::default();
+    let (_, _, club) = prepared(&net).await;
+    let c = net.server("c.example", 3);
+    joined(&net, &c, &club).await;
+    assert!(is_partial(&c, &club).await);
+    let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+    let rule = json!({ "join_rule": "restricted", "allow": allow });
+    let rule = json!({ "type": "m.room.join_rules", "content": rule });
+    let inner = room(&c, CAROL, json!({ "initial_state": [rule], "room_version": "11" })).await;
+    let asks =
+        async |who: &str| c.make_join(user(who).server_name(), &inner, &user(who), crate::VERSIONS).await;
+    let unknown = asks(BOB).await;
+    assert!(matches!(unknown, Err(Error::UnableToAuthoriseJoin)), "{unknown:?}");
+    complete(&net, &c, &club).await;
+    assert!(asks(BOB).await.is_ok());
+    let stranger = asks("@sam:b.example").await;
+    assert!(matches!(stranger, Err(Error::Forbidden(_))), "{stranger:?}");
+}

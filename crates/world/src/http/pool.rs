@@ -20,6 +20,7 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::Semaphore,
     time::Instant,
 };
 use tokio_rustls::TlsConnector;
@@ -79,12 +80,20 @@ pub(super) struct Pool {
     pub(super) connect_timeout: Duration,
     pub(super) idle_timeout: Duration,
     slots: Mutex<HashMap<Key, Slot>>,
+    look_ups: Arc<Semaphore>,
+    /// Names that this machine's resolver did not find, and when.
+    unknown: Mutex<HashMap<String, Instant>>,
 }
 
 /// Idle HTTP/1 connections kept for one host.
 const IDLE_PER_HOST: usize = 8;
 /// How long this machine's resolver has to say where a name leads for which the proxy is asked.
 const LOOK_UP: Duration = Duration::from_secs(2);
+/// Such look-ups under way at once: each holds a thread until the resolver gives up.
+const LOOK_UPS: usize = 16;
+/// For how long a name that it did not find is not looked up again, and how many of them are remembered.
+const UNKNOWN_FOR: Duration = Duration::from_mins(5);
+const MOST_UNKNOWN: usize = 1_000;
 
 impl Pool {
     pub(super) fn new(
@@ -100,6 +109,8 @@ impl Pool {
             connect_timeout,
             idle_timeout,
             slots: Mutex::default(),
+            look_ups: Arc::new(Semaphore::new(LOOK_UPS)),
+            unknown: Mutex::default(),
         });
         let kept = Arc::downgrade(&pool);
         let signal = tasks.stop_signal();
@@ -220,9 +231,37 @@ impl Pool {
         if !may_lead_to(host, &self.ways.guard) {
             return false;
         }
-        match tokio::time::timeout(LOOK_UP, self.addresses(host)).await {
-            Ok(Ok(found)) => found.into_iter().all(|address| self.ways.guard.permits(address)),
-            Ok(Err(_)) | Err(_) => true,
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return self.ways.guard.permits(address);
+        }
+        if self.is_unknown(host) {
+            return true;
+        }
+        let Ok(place) = Arc::clone(&self.look_ups).try_acquire_owned() else { return true };
+        let (dns, name, stop) = (Arc::clone(&self.dns), host.to_owned(), self.tasks.stop_signal());
+        let look_up = self.tasks.spawn("name for the proxy", async move {
+            // Held for as long as the resolver works, whoever still waits for it.
+            let _place = place;
+            stop.run_until_cancelled(dns.addresses(&name)).await
+        });
+        let Ok(Ok(Some(Ok(found)))) = tokio::time::timeout(LOOK_UP, look_up).await else {
+            self.note_unknown(host);
+            return true;
+        };
+        found.into_iter().all(|address| self.ways.guard.permits(address))
+    }
+
+    fn is_unknown(&self, host: &str) -> bool {
+        self.unknown.lock().get(host).is_some_and(|since| since.elapsed() < UNKNOWN_FOR)
+    }
+
+    fn note_unknown(&self, host: &str) {
+        let mut unknown = self.unknown.lock();
+        if unknown.len() >= MOST_UNKNOWN {
+            unknown.retain(|_, since| since.elapsed() < UNKNOWN_FOR);
+        }
+        if unknown.len() < MOST_UNKNOWN {
+            unknown.insert(host.to_owned(), Instant::now());
         }
     }
 

@@ -333,6 +333,25 @@ async fn row_93_who_falls_out_of_a_call_has_left_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn row_93_a_short_leave_is_put_off_in_time() {
+    let net = FakeNet::new();
+    let a = office(&net, "").await;
+    let at = sfu(&net, &a.world);
+    let alice = a.agent("alice").await;
+    let room = room(&alice).await;
+    let room = &*room;
+    let leaving = Leaving::soon(&alice, room, 8_000).await;
+    *at.there.lock() = vec![json!({ "identity": "@alice:a.test:PHONE" })];
+    let asked = leaving.with(legacy(&alice.openid().await, room), json!(8_000));
+    lets_in(ask(&a, "sfu/get", asked).await, (&a.world, room), "@alice:a.test:PHONE");
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert!(leaving.is_member().await);
+    at.there.lock().clear();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!leaving.is_member().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn row_93_of_delayed_leaves_the_last_one_is_looked_after() {
     let net = FakeNet::new();
     let a = office(&net, "").await;
@@ -384,6 +403,8 @@ async fn row_93_only_ones_own_leaves_are_looked_after() {
     refused(of_alice(), 400, "M_MISSING_PARAM").await;
     let too_short = Leaving::soon(&alice, &here, 5_000).await;
     refused(too_short.with(of_alice(), json!("5000")), 400, "M_BAD_JSON").await;
+    // Which costs nobody the call.
+    ask(&a, "get_token", too_short.with(of_alice(), json!("5000"))).await.ok();
     let mut unproved = of_alice();
     unproved["openid_token"]["access_token"] = json!("made up");
     refused(leaving.with(unproved, json!("60000")), 401, "M_UNAUTHORIZED").await;
@@ -392,7 +413,8 @@ async fn row_93_only_ones_own_leaves_are_looked_after() {
     let stranger = slot(&carol.openid().await, &carol.id, &here);
     refused(leaving.with(stranger.clone(), json!("60000")), 403, "M_FORBIDDEN").await;
     carol.post(&format!("/_matrix/client/v3/join/{here}?server_name=a.test"), json!({})).await.ok();
-    refused(leaving.with(stranger, json!("60000")), 400, "M_UNSUPPORTED").await;
+    refused(leaving.with(stranger.clone(), json!("60000")), 400, "M_UNSUPPORTED").await;
+    ask(&a, "get_token", leaving.with(stranger, json!("60000"))).await.ok();
 }
 
 #[tokio::test]

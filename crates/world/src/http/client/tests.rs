@@ -171,7 +171,7 @@ impl Dns for Names {
 
 #[tokio::test]
 async fn the_proxy_is_not_asked_for_names_that_are_seen_to_lead_inside() {
-    let proxy = serve(vec![b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n".to_vec(); 4]).await;
+    let proxy = serve(vec![b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n".to_vec(); 5]).await;
     let outbound = Outbound {
         allowed_ranges: vec!["127.0.0.0/8".parse().unwrap()],
         proxy: Some(format!("http://127.0.0.1:{proxy}")),
@@ -190,4 +190,6 @@ async fn the_proxy_is_not_asked_for_names_that_are_seen_to_lead_inside() {
         let said = ask(outside).await;
         assert!(matches!(&said, Err(Error::Unreachable(why)) if why.contains("403")), "{outside}: {said:?}");
     }
+    let again = tokio::time::timeout(Duration::from_secs(1), ask("silent.example")).await;
+    assert!(again.is_ok(), "who does not know a name is not asked for it again at once");
 }
