@@ -253,15 +253,14 @@ impl Network {
         self.ready(to, call).await?;
         let long = call.limits.max_bytes > MAX_BYTES;
         let _join = if long && call.insists { self.0.joins.acquire().await.ok() } else { None };
+        let exchange = Box::pin(self.0.link.exchange(to, http, call.limits));
         if !long || call.insists {
-            let answer = self.0.link.exchange(to, http, call.limits).await;
-            return self.noted(to, answer, is_down).await;
+            return self.noted(to, exchange.await, is_down).await;
         }
         let place = self.0.world.timeout(call.limits.deadline, self.0.states.take(to)).await;
         let place = place.ok_or_else(|| PeerError::Unreachable(to.to_owned()))?;
         // It may have been found away while this waited.
         self.ready(to, call).await?;
-        let exchange = self.0.link.exchange(to, http, call.limits);
         let answer = self.0.states.spend(place, to, exchange).await;
         self.noted(to, answer, is_down).await
     }

@@ -96,7 +96,8 @@ async fn who_finds_a_transaction_too_much_is_left_alone_by_the_queue_and_by_noth
     let again = Server::build(&net, "a.example", 1, patient, a.store.clone());
     again.federation.start();
     tokio::time::sleep(Duration::from_mins(14)).await;
-    assert_eq!((door.lock().knocks, state(&again, &b).await.failures), (1, 0));
+    let knocks = door.lock().knocks;
+    assert_eq!((knocks, state(&again, &b).await.failures), (1, 0));
     assert!(is_asked(&again, &b).await);
     door.lock().answer = None;
     eventually("it is sent when b said", async || b.has(&event).await).await;
