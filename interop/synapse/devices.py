@@ -39,9 +39,9 @@ async def missed_update(pair: Pair) -> None:
         await learns(other, owner, partial(device_of, account))
         path = f"/_matrix/federation/v1/user/devices/{segment(owner.user_id)}"
         last = (await ask(other.server, owner.server, "GET", path))["stream_id"]
+        updates = [("NEXT", [last], last + 1), ("MISSED", [BEYOND], BEYOND + 1)]
         # In the one stream of all users of a Synapse it cannot be told from outside what the last update was.
-        known = [] if owner.server.software == "synapse" else [last]
-        for name, before, number in [("NEXT", known, last + 1), ("MISSED", [BEYOND], BEYOND + 1)]:
+        for name, before, number in updates[owner.server.software == "synapse" :]:
             update = {
                 "user_id": owner.user_id,
                 "device_id": name,

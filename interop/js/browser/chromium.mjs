@@ -41,8 +41,9 @@ export async function person(browser, more = {}) {
     });
     context.on("console", (message) => {
         const { url } = message.location();
-        // A page that says no has a status that says so as well.
-        const isStatus = pages.has(url) && message.text().startsWith("Failed to load resource: the server responded with a status of 40");
+        // A page that says no has a status that says so as well; what another site is refused is no complaint of a page.
+        const isOwn = message.page()?.url().startsWith(origin);
+        const isStatus = (pages.has(url) || !isOwn) && message.text().startsWith("Failed to load resource: the server responded with a status of 40");
         if (message.type() === "error" && url.startsWith(origin) && !isStatus) complaints.push(message.text());
     });
     context.on("weberror", (error) => complaints.push(error.error().message));

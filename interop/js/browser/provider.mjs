@@ -49,6 +49,8 @@ export function open() {
         const isPage = pathname === "/authorize";
         response.setHeader("Content-Type", isPage ? "text/html" : "application/json");
         if (isPage) return response.end(authorize(searchParams));
+        // A browser asks for more, such as an icon.
+        if (!documents[pathname] && pathname !== "/token") return response.writeHead(404).end("{}");
         const answer = documents[pathname] ?? token(new URLSearchParams(await text(request)));
         return response.writeHead(answer.error ? 400 : 200).end(JSON.stringify(answer));
     });
