@@ -178,13 +178,12 @@ impl Inner {
 
     /// [`Inner::take`] until `end`. A server whose events have this one ask for so long has nothing asked for them for a while.
     async fn take_in_time(&self, checked: Checked, end: Instant) -> Result<()> {
-        let (origin, now) = (checked.origin().to_owned(), self.world.now());
-        let mut budget = if self.slow.holds(&origin, now) {
-            Budget { events: 0, states: 0, fill: false }
-        } else {
-            Budget { events: self.config().missing_events_limit, states: STATES, fill: true }
-        };
+        let origin = checked.origin().to_owned();
         let left = end.saturating_duration_since(self.world.instant());
+        if left.is_zero() || self.slow.holds(&origin, self.world.now()) {
+            return self.take(checked, &mut Budget { events: 0, states: 0, fill: false }).await;
+        }
+        let mut budget = Budget { events: self.config().missing_events_limit, states: STATES, fill: true };
         let taken = self.world.timeout(left, Box::pin(self.take(checked, &mut budget))).await;
         taken.unwrap_or_else(|| {
             self.slow.add(origin, (self.world.now(), HOPELESS_MS));
