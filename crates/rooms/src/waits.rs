@@ -44,7 +44,8 @@ impl<T: Eq + Hash> Waits<T> {
     pub(crate) fn failed(&self, what: T, now: u64) -> u64 {
         let mut all = self.0.lock();
         if all.len() >= MOST {
-            all.retain(|_, failing| failing.until > now);
+            // What is due is tried again soon, and for how long it has failed is not forgotten before.
+            all.retain(|_, failing| failing.until + LONGEST_MS > now);
         }
         let is_full = all.len() >= MOST;
         match all.entry(what) {

@@ -4,29 +4,17 @@ use axum::{Json, extract::State};
 use chappe_calls::Calls;
 use chappe_rooms::Rooms;
 use chappe_web::{Origin, Payload};
-use ruma::OwnedRoomId;
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Claimed, Delegation, OpenIdToken, admit, give_access};
+use super::{OfSlot, admit, give_access};
 use crate::{error::Result, rates::Limits};
-
-#[derive(Deserialize)]
-pub(super) struct Body {
-    room_id: OwnedRoomId,
-    slot_id: String,
-    openid_token: OpenIdToken,
-    member: Claimed,
-    #[serde(flatten)]
-    delegation: Delegation,
-}
 
 pub(super) async fn handler(
     State(calls): State<Option<Calls>>,
     State(rooms): State<Rooms>,
     State(limits): State<Limits>,
     origin: Origin,
-    Payload(body): Payload<Body>,
+    Payload(body): Payload<OfSlot>,
 ) -> Result<Json<Value>> {
     let member = body.member.member(&body.slot_id)?;
     let room = &*body.room_id;

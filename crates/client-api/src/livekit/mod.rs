@@ -12,7 +12,7 @@ use chappe_calls::{Access, Calls, Leave, Member, Proof};
 use chappe_rooms::Rooms;
 use chappe_web::{Auth, Origin, Routes};
 use http::Method;
-use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -80,6 +80,17 @@ impl Delegation {
 fn is_time(value: &Value) -> bool {
     let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
     number.is_some_and(|number| number > 0)
+}
+
+/// What is asked for a member of a slot (MSC4195).
+#[derive(Deserialize)]
+struct OfSlot {
+    room_id: OwnedRoomId,
+    slot_id: String,
+    openid_token: OpenIdToken,
+    member: Claimed,
+    #[serde(flatten)]
+    delegation: Delegation,
 }
 
 /// A member of a slot, as the client says it.
