@@ -3,7 +3,7 @@
 use chappe_store::{
     Json, LogInMethod, Table, Tx,
     accounts::{Expiries, OneOffPurpose, OneOffToken, OneOffTokens, Users},
-    accounts_keys::ToDeviceTxns,
+    accounts_keys::{SpentKeys, ToDeviceTxns},
     validity::RenewalLinks,
 };
 use ruma::{OwnedUserId, UserId};
@@ -101,6 +101,7 @@ impl Accounts {
                 match key.1 {
                     n if n == OneOffTokens::INFO.number => tx.delete::<OneOffTokens>(&key.2),
                     n if n == RenewalLinks::INFO.number => tx.delete::<RenewalLinks>(&key.2),
+                    n if n == SpentKeys::INFO.number => tx.delete::<SpentKeys>(&key.2),
                     n if n == ToDeviceTxns::INFO.number => tx.delete::<ToDeviceTxns>(&key.2),
                     _ => &mut tx,
                 }

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     Claim, ClaimedKeys, Error, Profile, Recipients, Sending, UserInfo,
-    to_device::{ALTOGETHER, message},
+    to_device::{ALTOGETHER, LONGEST, message},
 };
 
 /// Why another server did not answer a question about its users.
@@ -51,6 +51,14 @@ pub trait RemoteUsers: Send + Sync {
         users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
     ) -> Result<RemoteKeys, RemoteError>;
 
+    /// The same of users of any server, as far as nobody has to be asked: the keys of those whose device lists this server
+    /// follows and has.
+    async fn kept_keys(
+        &self,
+        asker: &UserId,
+        users: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+    ) -> RemoteKeys;
+
     /// Claims one-time keys of users of `server` (all of them its own).
     async fn claim_keys(&self, server: &ServerName, claim: Claim) -> Result<ClaimedKeys, RemoteError>;
 
@@ -68,55 +76,89 @@ pub trait RemoteUsers: Send + Sync {
 /// Other servers that one request sends to-device messages to.
 const MOST_SERVERS: usize = 500;
 
+/// Messages by user and device.
+type Messages<'a> = BTreeMap<&'a UserId, BTreeMap<&'a str, &'a RawValue>>;
+
 /// The content of an `m.direct_to_device` EDU.
 #[derive(Serialize)]
 struct DirectToDevice<'a> {
     sender: &'a UserId,
     r#type: &'a str,
     message_id: &'a str,
-    messages: BTreeMap<&'a UserId, BTreeMap<&'a str, &'a RawValue>>,
+    messages: Messages<'a>,
 }
 
-/// The outbox rows that carry to-device messages to users of other servers, one EDU per server (server-server API,
-/// "Send-to-device messaging"). `message_id` must be new. Hand the result to [`crate::Accounts::send_to_devices`].
-/// [`Error::TooLarge`], [`Error::TooMany`] servers.
+/// What one server is sent: in several EDUs where one would be so long that the server may not take it.
+#[derive(Default)]
+struct Parcels<'a> {
+    edus: Vec<Messages<'a>>,
+    /// Bytes of the messages in the last of them.
+    bytes: usize,
+}
+
+impl<'a> Parcels<'a> {
+    fn add(&mut self, user: &'a UserId, device: &'a str, content: &'a RawValue) {
+        let bytes = user.as_str().len() + device.len() + content.get().len();
+        if self.bytes + bytes <= LONGEST
+            && let Some(edu) = self.edus.last_mut()
+        {
+            edu.entry(user).or_default().insert(device, content);
+            self.bytes += bytes;
+        } else {
+            self.edus.push(BTreeMap::from([(user, BTreeMap::from([(device, content)]))]));
+            self.bytes = bytes;
+        }
+    }
+}
+
+/// The outbox rows that carry to-device messages to users of other servers (server-server API, "Send-to-device
+/// messaging"). `message_id` must be new, and seven characters shorter than ids may be: where a server is sent several EDUs
+/// it is the beginning of their ids. Hand the result to [`crate::Accounts::send_to_devices`]. [`Error::TooLarge`],
+/// [`Error::TooMany`] servers.
 pub fn to_device_for_servers(sending: &Sending<'_>, message_id: &str) -> Result<Tx, Error> {
-    let mut servers: BTreeMap<&ServerName, BTreeMap<&UserId, BTreeMap<&str, &RawValue>>> = BTreeMap::new();
+    let mut servers: BTreeMap<&ServerName, Parcels<'_>> = BTreeMap::new();
     let mut bytes = 0;
     for (user, recipients) in sending.messages {
-        let devices: BTreeMap<&str, &RawValue> = match recipients {
-            Recipients::All(content) => BTreeMap::from([("*", &**content)]),
+        let messages: Vec<(&str, &RawValue)> = match recipients {
+            Recipients::All(content) => vec![("*", &**content)],
             Recipients::Devices(devices) => {
                 devices.iter().map(|(device, content)| (DeviceId::as_str(device), &**content)).collect()
             }
         };
-        for content in devices.values() {
+        for (device, content) in messages {
             bytes += message(sending, content)?.len();
+            servers.entry(user.server_name()).or_default().add(user, device, content);
         }
         if bytes > ALTOGETHER {
             return Err(Error::TooLarge("to-device messages"));
         }
-        servers.entry(user.server_name()).or_default().insert(user, devices);
     }
     if servers.len() > MOST_SERVERS {
         return Err(Error::TooMany("servers in one request"));
     }
     let (sender, r#type) = (sending.sender, sending.event_type);
     let mut tx = Tx::new();
-    for (server, messages) in servers {
-        let edu = serde_json::to_string(&DirectToDevice { sender, r#type, message_id, messages });
-        let edu = edu.map_err(|error| Error::BadJson(error.to_string()))?;
-        tx.enqueue(server, &OutboxItem::ToDevice(edu));
+    for (server, parcels) in servers {
+        for (number, messages) in parcels.edus.into_iter().enumerate() {
+            let id = if number == 0 { message_id.to_owned() } else { format!("{message_id}.{number}") };
+            let edu = serde_json::to_string(&DirectToDevice { sender, r#type, message_id: &id, messages });
+            let edu = edu.map_err(|error| Error::BadJson(error.to_string()))?;
+            tx.enqueue(server, &OutboxItem::ToDevice(edu));
+        }
     }
     Ok(tx)
 }
 
 #[cfg(test)]
 mod tests {
-    use ruma::{OwnedUserId, user_id};
-    use serde_json::{json, value::to_raw_value};
+    use std::collections::{BTreeMap, BTreeSet};
 
-    use super::{MOST_SERVERS, to_device_for_servers};
+    use chappe_kv::{Db, Memory};
+    use chappe_store::{Store, outbox::OutboxItem};
+    use ruma::{OwnedDeviceId, OwnedUserId, ServerName, server_name, user_id};
+    use serde_json::{Value, json, value::to_raw_value};
+
+    use super::{LONGEST, MOST_SERVERS, to_device_for_servers};
     use crate::{Error, Recipients, Sending};
 
     fn sent(messages: &[(OwnedUserId, Recipients)]) -> Result<bool, Error> {
@@ -140,6 +182,57 @@ mod tests {
         let of_one_server = |n: usize| (OwnedUserId::try_from(format!("@u{n}:hs")).unwrap(), to(0, 60_000).1);
         let much: Vec<_> = (0..1_200).map(of_one_server).collect();
         assert!(matches!(sent(&much), Err(Error::TooLarge(_))));
+    }
+
+    #[tokio::test]
+    async fn many_messages_go_in_several_edus_that_other_servers_take() {
+        let object = |length: usize| to_raw_value(&json!({ "x": "x".repeat(length - 8) })).unwrap();
+        assert_eq!(object(9).get().len(), 9);
+        let to = |user: &str, lengths: &[usize]| {
+            let named =
+                |(n, length): (usize, &usize)| (OwnedDeviceId::from(format!("D{n}")), object(*length));
+            let devices = lengths.iter().enumerate().map(named).collect();
+            (OwnedUserId::try_from(user).unwrap(), Recipients::Devices(devices))
+        };
+        let messages = [
+            to("@a:hs2", &[30_000, 30_000, 30_000]),
+            to("@b:hs2", &[LONGEST, 10, 30_000]),
+            to("@c:hs3", &[10]),
+            to("@d:hs3", &[]),
+        ];
+        let sending =
+            Sending { sender: user_id!("@a:hs1"), once: None, event_type: "m.test", messages: &messages };
+        let store = Store::new(Db::new(Memory::default()));
+        store.commit(to_device_for_servers(&sending, "m").unwrap()).await.unwrap();
+        let sent = async |server: &ServerName| {
+            let rows = store.read().outbox(server, 100).await.unwrap();
+            let edu = |item: OutboxItem| match item {
+                OutboxItem::ToDevice(edu) => serde_json::from_str::<Value>(&edu).unwrap(),
+                other => panic!("{other:?}"),
+            };
+            rows.into_iter().map(|(_, item)| edu(item)).collect::<Vec<_>>()
+        };
+        let edus = sent(server_name!("hs2")).await;
+        let names = |edu: &Value| -> Vec<String> {
+            let users: BTreeMap<String, BTreeMap<String, Value>> =
+                serde_json::from_value(edu["messages"].clone()).unwrap();
+            let names = |(user, devices): (String, BTreeMap<String, Value>)| {
+                devices.into_keys().map(move |device| format!("{user} {device}")).collect::<Vec<_>>()
+            };
+            users.into_iter().flat_map(names).collect()
+        };
+        assert_eq!(
+            edus.iter().map(names).collect::<Vec<_>>(),
+            [
+                vec!["@a:hs2 D0", "@a:hs2 D1"],
+                vec!["@a:hs2 D2"],
+                vec!["@b:hs2 D0"],
+                vec!["@b:hs2 D1", "@b:hs2 D2"],
+            ]
+        );
+        let ids: BTreeSet<_> = edus.iter().map(|edu| edu["message_id"].as_str().unwrap()).collect();
+        assert_eq!(ids, BTreeSet::from(["m", "m.1", "m.2", "m.3"]));
+        assert_eq!(sent(server_name!("hs3")).await.iter().map(names).collect::<Vec<_>>(), [["@c:hs3 D0"]]);
     }
 
     #[test]

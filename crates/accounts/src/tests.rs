@@ -6,6 +6,7 @@ mod external;
 mod imported;
 mod inbox;
 mod interactive;
+mod one_time;
 mod sessions;
 mod validity;
 mod yielding;

@@ -16,8 +16,10 @@ use serde_json::value::RawValue;
 
 use crate::{Accounts, Error, retry::retry, tokens::sha256};
 
-/// Bytes of one message.
-const LONGEST: usize = 63_000;
+/// Bytes of the content of one message, as many as Synapse takes.
+pub(crate) const LONGEST: usize = 65_536;
+/// Bytes of what is around it: the type, the sender.
+const AROUND: usize = 1_024;
 /// Bytes of messages written in one commit.
 const AT_ONCE: usize = 2_000_000;
 /// Bytes of all messages of one request together, each counted for every device that gets it.
@@ -75,7 +77,8 @@ impl Accounts {
     /// Sends to local devices, together with what the caller has put into `tx` (rows of the federation's outbox,
     /// without expectations). `false` when the same was sent before: then nothing is written.
     ///
-    /// What does not fit one commit goes in several, the caller's rows and the mark that it was sent in the last.
+    /// What does not fit one commit goes in several, the caller's rows and the mark that it was sent in the last. Messages of
+    /// another server that no device could take are left out.
     pub async fn send_to_devices(&self, sending: Sending<'_>, mut tx: Tx) -> Result<bool, Error> {
         let mark = sending.once.map(|(from, id)| sha256(&format!("{}\0{from}\0{id}", sending.sender)));
         let reader = self.store().read();
@@ -126,7 +129,7 @@ impl Accounts {
             let before = letters.len();
             match recipients {
                 Recipients::All(content) => {
-                    let event = message(sending, content)?;
+                    let Some(event) = self.event(sending, content)? else { continue };
                     for device in self.device_ids(reader, user).await? {
                         letters.push(Letter { inbox: (user.clone(), device), event: event.clone() });
                     }
@@ -136,8 +139,10 @@ impl Accounts {
                         by_device.keys().map(|device| (user.clone(), device.clone())).collect();
                     let there = reader.get_many::<Devices>(&keys).await?;
                     for ((inbox, content), device) in keys.into_iter().zip(by_device.values()).zip(there) {
-                        if device.is_some() {
-                            letters.push(Letter { inbox, event: message(sending, content)? });
+                        if device.is_some()
+                            && let Some(event) = self.event(sending, content)?
+                        {
+                            letters.push(Letter { inbox, event });
                         }
                     }
                 }
@@ -148,6 +153,18 @@ impl Accounts {
             }
         }
         Ok(letters)
+    }
+
+    /// The message as a device gets it; none if another server sent what no device could take: what it came with is for
+    /// others.
+    fn event(&self, sending: &Sending<'_>, content: &RawValue) -> Result<Option<Vec<u8>>, Error> {
+        match message(sending, content) {
+            Err(error) if !self.is_local(sending.sender) => {
+                tracing::info!(sender = %sending.sender, %error, "a message to a device was not taken");
+                Ok(None)
+            }
+            event => event.map(Some),
+        }
     }
 
     /// Makes room in full inboxes.
@@ -348,7 +365,8 @@ pub(crate) fn message(sending: &Sending<'_>, content: &RawValue) -> Result<Vec<u
     }
     let event = Event { r#type: sending.event_type, sender: sending.sender, content };
     let bytes = serde_json::to_vec(&event).map_err(|error| Error::BadJson(error.to_string()))?;
-    if bytes.len() > LONGEST {
+    let length = content.get().len();
+    if length > LONGEST || bytes.len() - length > AROUND {
         return Err(Error::TooLarge("to-device message"));
     }
     json::check_told(content.get().as_bytes()).map_err(|error| Error::BadJson(error.to_string()))?;

@@ -42,7 +42,8 @@ async fn handler(
     let device = requester.device_id.as_ref().map_or("", |device| device.as_str());
     let once = Some((device, request.txn_id.as_str()));
     let sending = Sending { sender: requester.user(), once, event_type: &kind, messages: &elsewhere };
-    let tx = to_device_for_servers(&sending, &world.token(32))?;
+    // Ids of messages have 32 characters at most.
+    let tx = to_device_for_servers(&sending, &world.token(25))?;
     accounts.send_to_devices(Sending { messages: &here, ..sending }, tx).await?;
     Ok(Ruma(Response::new()))
 }

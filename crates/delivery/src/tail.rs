@@ -1,9 +1,6 @@
 //! The newest events of a room, loaded and rendered once for everybody who is told of them.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use chappe_rooms::{Event, Seen, View};
 use chappe_rules::{power::Power, version};
@@ -53,8 +50,8 @@ pub(crate) struct Tail {
     /// Oldest first.
     pub(crate) rows: Vec<TimelineRow>,
     events: Vec<Event>,
-    /// Ordinals before which this server lacks events.
-    pub(crate) holes: BTreeSet<i64>,
+    /// The newest ordinal before which this server lacks events.
+    pub(crate) newest_hole: Option<i64>,
     rendered: Vec<OnceLock<Option<Box<str>>>>,
     power: OnceCell<Option<Power>>,
     bump: OnceCell<Option<Position>>,
@@ -77,7 +74,7 @@ impl Delivery {
         rows.reverse();
         let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
         let events = view.load(&nums).await?;
-        let holes = reader.gaps(nid).await?.into_iter().map(|gap| gap.ordinal).collect();
+        let newest_hole = reader.gaps_back(nid, view.head.next_live, 1).await?.first().map(|gap| gap.ordinal);
         let rendered = rows.iter().map(|_| OnceLock::new()).collect();
         let View { room_id, head, .. } = view;
         Ok(Tail {
@@ -85,7 +82,7 @@ impl Delivery {
             head,
             rows,
             events,
-            holes,
+            newest_hole,
             rendered,
             power: OnceCell::new(),
             bump: OnceCell::new(),

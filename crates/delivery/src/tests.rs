@@ -1,6 +1,8 @@
 //! Delivery on real rooms and accounts over the memory engine.
 
 mod devices;
+mod forks;
+mod holes;
 mod house;
 mod model;
 mod notifications;

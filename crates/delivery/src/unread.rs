@@ -115,13 +115,15 @@ impl Delivery {
         if let Some(known) = known.as_ref().filter(|known| known.next == end) {
             return Ok(unread(&known.tally.counts));
         }
-        let limit = i64::try_from(self.0.config.get().unread_limit).unwrap_or(i64::MAX);
-        let beginning = read.oldest_unread().max(end.saturating_sub(limit)).max(1);
         let mut tally = known.as_ref().map(|known| known.tally.clone()).unwrap_or_default();
-        let start = known.as_ref().map_or(beginning, |known| known.next);
-        if !count(reading, &read, (start, end), &mut tally).await? && start > beginning {
-            // A redaction took something away that was counted: count again.
+        let is_counted = match &known {
+            Some(known) => count(reading, &read, (known.next, end), &mut tally).await?,
+            None => false,
+        };
+        if !is_counted {
+            // Never counted, or a redaction took something away that was counted.
             tally = Tally::default();
+            let beginning = self.beginning(reading, &read, end).await?;
             count(reading, &read, (beginning, end), &mut tally).await?;
         }
         let answer = unread(&tally.counts);
@@ -131,6 +133,17 @@ impl Delivery {
             self.0.unread.0.insert(key, Arc::new(counted));
         }
         Ok(answer)
+    }
+
+    /// The place from which on it is counted: that of the oldest unread event, among so many of the newest.
+    async fn beginning(&self, reading: &Reading<'_>, read: &Read, end: i64) -> Result<i64, Error> {
+        let (oldest, limit) = (read.oldest_unread().max(1), self.0.config.get().unread_limit);
+        if i64::try_from(limit).is_ok_and(|limit| end.saturating_sub(oldest) <= limit) {
+            return Ok(oldest);
+        }
+        // Places are not events: some are kept free for what is missing.
+        let rows = reading.view.reader.timeline_back(reading.view.nid, end, limit).await?;
+        Ok(rows.last().map_or(end, |row| row.ordinal.max(oldest)))
     }
 
     pub(crate) async fn read_up_to(&self, reading: &Reading<'_>) -> Result<Read, Error> {

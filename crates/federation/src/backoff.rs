@@ -29,6 +29,9 @@ const ASKED_MOST: u64 = 3_600_000;
 /// Rows looked at at once.
 const PAGE: usize = 1_000;
 
+/// What has to be sent again as it was: the last outbox row of a transaction, and its id.
+pub(crate) type Tried = ((u64, Index), String);
+
 /// The waiting times: a handle, clones share it.
 #[derive(Clone)]
 pub(crate) struct Backoff(Arc<Inner>);
@@ -82,7 +85,21 @@ impl Backoff {
 
     /// How reaching `destination` went last, if it was tried since this server started.
     pub(crate) fn at_hand(&self, destination: &ServerName) -> Option<DestinationState> {
-        self.0.known.lock().get(destination).map(|known| known.state.clone())
+        let mut state = self.0.known.lock().get(destination)?.state.clone();
+        self.set_right(&mut state);
+        Some(state)
+    }
+
+    /// A wait that ends later than any wait that begins now was written by a clock that ran ahead: it is over.
+    fn set_right(&self, state: &mut DestinationState) {
+        let now = self.0.world.now();
+        if state.retry_at.saturating_sub(now) > self.0.max_ms {
+            state.retry_at = 0;
+        }
+        let longest = self.0.max_ms.max(self.0.min_ms).max(ASKED_MOST);
+        if state.refused.retry_at.saturating_sub(now) > longest {
+            state.refused.retry_at = 0;
+        }
     }
 
     /// How reaching `destination` went last.
@@ -92,15 +109,19 @@ impl Backoff {
         }
         let read = self.0.store.read().get::<Destinations>(&destination.to_owned()).await?;
         let state = read.map(|Json(state)| state).unwrap_or_default();
-        let mut known = self.0.known.lock();
-        make_room(&mut known);
-        let entry = known.entry(destination.to_owned()).or_insert_with(|| Known {
-            was_away: state.failures > 0,
-            kept: state.clone(),
-            state,
-            ..Known::default()
-        });
-        Ok(entry.state.clone())
+        let mut state = {
+            let mut known = self.0.known.lock();
+            make_room(&mut known);
+            let entry = known.entry(destination.to_owned()).or_insert_with(|| Known {
+                was_away: state.failures > 0,
+                kept: state.clone(),
+                state,
+                ..Known::default()
+            });
+            entry.state.clone()
+        };
+        self.set_right(&mut state);
+        Ok(state)
     }
 
     /// The time before which `destination` is not to be tried; 0 when it may be tried now.
@@ -134,8 +155,9 @@ impl Backoff {
 
     /// It has taken the transaction that was to be sent.
     pub(crate) async fn delivered(&self, destination: &ServerName) -> Result<(), Error> {
-        let nothing =
-            |state: &mut DestinationState| (state.tried, state.refused) = (None, Refusals::default());
+        let nothing = |state: &mut DestinationState| {
+            (state.tried, state.transaction, state.refused) = (None, None, Refusals::default());
+        };
         self.change(destination, nothing).await.map(drop)
     }
 
@@ -148,6 +170,7 @@ impl Backoff {
         let state = {
             let mut known = self.0.known.lock();
             let entry = known.entry(destination.to_owned()).or_default();
+            self.set_right(&mut entry.state);
             change(&mut entry.state);
             entry.state.clone()
         };
@@ -226,15 +249,15 @@ impl Backoff {
         known.get_mut(destination).is_some_and(|known| std::mem::take(&mut known.was_away))
     }
 
-    /// It was not reached; `tried` is the last outbox row of the transaction that has to be tried again.
+    /// It was not reached; `tried` is the transaction that has to be tried again.
     pub(crate) async fn failed(
         &self,
         destination: &ServerName,
-        tried: Option<(u64, Index)>,
+        tried: Option<Tried>,
     ) -> Result<DestinationState, Error> {
         let now = self.0.world.now();
         let state = self.change(destination, |state| {
-            state.tried = tried.or(state.tried);
+            note(state, tried);
             // Several requests that fail together are one failure.
             if state.retry_at <= now {
                 if state.failures == 0 {
@@ -251,17 +274,16 @@ impl Backoff {
         Ok(state)
     }
 
-    /// It was reached and did not take the transaction whose last outbox row is `tried`; `again_in` milliseconds it may be
-    /// sent again, if it said so.
+    /// It was reached and did not take the transaction `tried`; in `again_in` milliseconds it may be sent again, if it said so.
     pub(crate) async fn refused(
         &self,
         destination: &ServerName,
-        tried: Option<(u64, Index)>,
+        tried: Option<Tried>,
         again_in: Option<u64>,
     ) -> Result<DestinationState, Error> {
         let now = self.0.world.now();
         let change = |state: &mut DestinationState| {
-            state.tried = tried.or(state.tried);
+            note(state, tried);
             let refused = &mut state.refused;
             if refused.count == 0 {
                 refused.since = now;
@@ -287,7 +309,7 @@ impl Backoff {
         {
             let mut known = self.0.known.lock();
             let Some(entry) = known.get_mut(origin) else { return };
-            if entry.state.retry_at <= now || entry.revived_at + REVIVAL_INTERVAL > now {
+            if entry.state.retry_at <= now || entry.revived_at.abs_diff(now) < REVIVAL_INTERVAL {
                 return;
             }
             entry.revived_at = now;
@@ -300,6 +322,12 @@ impl Backoff {
     pub(crate) async fn end_wait(&self, destination: &ServerName) -> Result<(), Error> {
         let now = |state: &mut DestinationState| (state.retry_at, state.refused.retry_at) = (0, 0);
         self.change(destination, now).await.map(drop)
+    }
+}
+
+fn note(state: &mut DestinationState, tried: Option<Tried>) {
+    if let Some((last, id)) = tried {
+        (state.tried, state.transaction) = (Some(last), Some(id));
     }
 }
 
@@ -364,8 +392,30 @@ mod tests {
         let store = memory();
         let (backoff, peer) = (backoff(&store), server_name!("peer.example"));
         backoff.failed(peer, None).await.unwrap();
-        let state = backoff.failed(peer, Some((4, Index(2)))).await.unwrap();
+        let state = backoff.failed(peer, Some(((4, Index(2)), "5.x".to_owned()))).await.unwrap();
         assert_eq!((state.failures, state.tried), (1, Some((4, Index(2)))));
+        assert_eq!(state.transaction.as_deref(), Some("5.x"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_was_written_while_the_clock_was_ahead_is_over() {
+        let peer = server_name!("peer.example");
+        let store = waiting(peer).await;
+        let ahead = backoff(&store).0.world.now() + 30 * 24 * 3_600_000;
+        let refused = Refusals { count: 1, since: ahead, retry_at: ahead };
+        let written = DestinationState { failures: 1, retry_at: ahead, refused, ..Default::default() };
+        let mut tx = Tx::new();
+        tx.put::<Destinations>(&peer.to_owned(), &Json(written));
+        store.commit(tx).await.unwrap();
+        let backoff = backoff(&store);
+        assert_eq!(backoff.wait_until(peer).await.unwrap(), 0);
+        assert_eq!(backoff.send_at(peer).await.unwrap(), 0);
+        // Where it is away, and where it still takes nothing, one waits from now on.
+        let failed = backoff.failed(peer, None).await.unwrap();
+        for state in [failed, backoff.refused(peer, None, None).await.unwrap()] {
+            let wait = state.send_at() - backoff.0.world.now();
+            assert!((1..=60_000).contains(&wait), "{state:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -390,7 +440,8 @@ mod tests {
         let backoff = backoff(&store);
         let tried = Some((1, Index(0)));
         let wait = async |again_in| {
-            let state = backoff.refused(peer, tried, again_in).await.unwrap();
+            let state =
+                backoff.refused(peer, Some(((1, Index(0)), "2.x".to_owned())), again_in).await.unwrap();
             (state.send_at() - backoff.0.world.now(), state.refused.count)
         };
         assert_eq!(wait(Some(5_000)).await, (5_000, 1));

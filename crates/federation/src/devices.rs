@@ -1,31 +1,40 @@
 //! Device lists of remote users: fetched whole when an update was missed, one fetch per user at a time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use chappe_accounts::RemoteUpdate;
+use bytes::Bytes;
+use chappe_accounts::{Error, RemoteUpdate};
 use chappe_rooms::PeerError;
+use chappe_world::World;
 use futures_util::{
     FutureExt,
-    future::{BoxFuture, Shared},
+    future::{BoxFuture, Shared, join_all},
 };
 use http::Method;
 use parking_lot::Mutex;
 use ruma::{
-    OwnedDeviceId, OwnedUserId, UInt, UserId,
+    OwnedDeviceId, OwnedServerName, OwnedUserId, UInt, UserId,
     encryption::{CrossSigningKey, DeviceKeys},
     serde::Raw,
 };
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 
-use crate::Federation;
+use crate::{Federation, places::Paces};
 
-/// Lists fetched at once.
+/// Lists fetched at once, and of one server.
 const PLACES: usize = 16;
+const SHARE: usize = 4;
 /// Devices of a user that are taken.
 const MAX_DEVICES: usize = 2_000;
 /// How often lists that are still to be fetched are looked for.
 const ROUND: Duration = Duration::from_mins(10);
+/// How many of them are looked at at once, and for how long one server's are fetched then.
+const PAGE: usize = 100;
+const TURN: Duration = Duration::from_mins(2);
 /// How often a list is asked for that changes meanwhile, and how long after it did: updates come in swarms.
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -41,13 +50,7 @@ struct UnderWay {
 /// Fetches under way.
 pub(crate) struct Devices {
     under_way: Mutex<HashMap<OwnedUserId, UnderWay>>,
-    places: Semaphore,
-}
-
-impl Default for Devices {
-    fn default() -> Self {
-        Self { under_way: Mutex::default(), places: Semaphore::new(PLACES) }
-    }
+    paces: Paces,
 }
 
 /// `GET /user/devices`, read leniently: devices without keys are listed by some servers.
@@ -69,11 +72,14 @@ struct ListedDevice {
 }
 
 impl Devices {
+    pub(crate) fn new(world: World) -> Self {
+        Self { under_way: Mutex::default(), paces: Paces::new(world, PLACES, SHARE) }
+    }
+
     /// Fetches a user's list in the background, as it is from now on.
     pub(crate) fn resync_soon(&self, federation: &Federation, user: &UserId) {
         self.note_news(user);
-        let fetch = self.fetch(federation, user);
-        federation.network().world().spawn("device list", fetch);
+        drop(self.fetch(federation, user));
     }
 
     /// Fetches a user's list; whoever asks for the same meanwhile waits for the same fetch.
@@ -114,14 +120,17 @@ impl Devices {
         if let Some(UnderWay { fetch, .. }) = under_way.get(user) {
             return fetch.clone();
         }
-        let (federation, owned) = (federation.clone(), user.to_owned());
-        let fetch = async move {
-            let result = federation.fetch_until_quiet(&owned).await.map_err(Arc::new);
+        let (fetching, owned) = (federation.clone(), user.to_owned());
+        let work = async move {
+            let result = fetching.fetch_until_quiet(&owned).await.map_err(Arc::new);
             if let Err(error) = &result {
                 tracing::info!(user = %owned, %error, "a device list was not fetched");
             }
             result
         };
+        // A task of its own: it ends, and gives its place away, whether or not anybody still waits for it.
+        let ended = federation.network().world().spawn("device list", work);
+        let fetch = ended.map(|ended| ended.unwrap_or_else(|_| Err(Arc::new(malformed("stopping")))));
         let fetch = fetch.boxed().shared();
         under_way.insert(user.to_owned(), UnderWay { fetch: fetch.clone(), again: false });
         fetch
@@ -160,17 +169,11 @@ impl Federation {
     }
 
     async fn fetch_devices(&self, user: &UserId) -> Result<(), PeerError> {
-        let Ok(_place) = self.0.devices.places.acquire().await else { return Err(malformed("stopping")) };
-        let network = self.network();
-        let uri = format!("/_matrix/federation/v1/user/devices/{}", crate::network::segment(user.as_str()));
-        let http = network.signed(user.server_name(), Method::GET, &uri, bytes::Bytes::new())?;
-        self.0.devices.begins(user);
-        let answer = network.exchange(user.server_name(), http, network.brief()).await?;
-        if self.0.devices.has_news(user) {
-            return Ok(());
-        }
+        let (devices, server) = (&self.0.devices, user.server_name());
+        let place = devices.paces.take(server).await;
+        let answer = devices.paces.spend(place, server, self.ask_for_devices(user)).await?;
         let listed: Listed =
-            serde_json::from_slice(answer.body()).map_err(|error| malformed(&error.to_string()))?;
+            serde_json::from_slice(&answer).map_err(|error| malformed(&error.to_string()))?;
         if listed.user_id != user || listed.devices.len() > MAX_DEVICES {
             return Err(malformed("not the device list of this user"));
         }
@@ -184,11 +187,24 @@ impl Federation {
             self_signing: listed.self_signing_key,
         };
         let kept = async {
-            self.0.accounts.update_remote(user, update).await?;
-            // The user may have left the last common room meanwhile: then changes are not heard of.
-            self.is_unmet(user).await
+            // What was written before the news says nothing of them: the list stays to be fetched.
+            let holds = || !devices.has_news(user);
+            if self.0.accounts.update_remote_while(user, update, holds).await? {
+                // The user may have left the last common room meanwhile: then changes are not heard of.
+                self.is_unmet(user).await?;
+            }
+            Ok::<_, Error>(())
         };
-        kept.await.map(drop).map_err(|error| malformed(&error.to_string()))
+        kept.await.map_err(|error| malformed(&error.to_string()))
+    }
+
+    async fn ask_for_devices(&self, user: &UserId) -> Result<Bytes, PeerError> {
+        let network = self.network();
+        let uri = format!("/_matrix/federation/v1/user/devices/{}", crate::network::segment(user.as_str()));
+        let http = network.signed(user.server_name(), Method::GET, &uri, Bytes::new())?;
+        self.0.devices.begins(user);
+        let answer = network.exchange(user.server_name(), http, network.brief()).await?;
+        Ok(answer.into_body())
     }
 
     /// Fetches the lists that are still to be fetched, again and again.
@@ -197,23 +213,34 @@ impl Federation {
         while !world.is_stopping() {
             let mut after: Option<OwnedUserId> = None;
             loop {
-                let page = self.0.accounts.stale_lists(after.as_deref(), 100).await.unwrap_or_default();
-                let Some(last) = page.last().cloned() else { break };
+                let page = self.0.accounts.stale_lists(after.as_deref(), PAGE).await.unwrap_or_default();
+                let Some(last) = page.last().cloned().filter(|_| !world.is_stopping()) else { break };
+                let mut servers: BTreeMap<OwnedServerName, Vec<OwnedUserId>> = BTreeMap::new();
                 for user in page {
-                    if world.is_stopping() {
-                        return;
-                    }
-                    if matches!(self.is_unmet(&user).await, Ok(true)) {
-                        self.0.accounts.end_resync(&user).await.ok();
-                    } else {
-                        self.0.devices.resync(&self, &user).await.ok();
-                    }
+                    servers.entry(user.server_name().to_owned()).or_default().push(user);
                 }
+                // Nobody waits long for those of a slow server: what is left of them comes in the next round.
+                let turns = servers.into_values().map(|users| world.timeout(TURN, self.fetch_in_turn(users)));
+                join_all(turns).await;
                 after = Some(last);
             }
             tokio::select! {
                 () = world.sleep(ROUND) => {}
                 () = world.stopping() => {}
+            }
+        }
+    }
+
+    /// Fetches lists of one server, one after the other.
+    async fn fetch_in_turn(&self, users: Vec<OwnedUserId>) {
+        for user in users {
+            if self.network().world().is_stopping() {
+                return;
+            }
+            if matches!(self.is_unmet(&user).await, Ok(true)) {
+                self.0.accounts.end_resync(&user).await.ok();
+            } else {
+                self.0.devices.resync(self, &user).await.ok();
             }
         }
     }

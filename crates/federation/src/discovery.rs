@@ -8,14 +8,19 @@ use chappe_rules::names;
 use chappe_world::{Host, World};
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
+use tokio::time::Instant;
 
 use self::well_known::{Delegation, Missing};
 use crate::Config;
 
 /// The port of the federation API when nothing else is said.
 const DEFAULT_PORT: u16 = 8448;
-/// How long found SRV records are kept, in milliseconds.
-const SERVICES_LIFETIME: u64 = 5 * 60_000;
+/// How long found SRV records are kept.
+const SERVICES_LIFETIME: Duration = Duration::from_mins(5);
+/// How long it is kept what nobody was asked for.
+const UNASKED_LIFETIME: Duration = Duration::from_hours(24);
+/// Longer than this nothing is kept, whatever the configuration says.
+const LONGEST_LIFETIME: Duration = Duration::from_hours(24 * 365);
 /// How many names are remembered.
 const REMEMBERED: usize = 20_000;
 /// How many hosts of one name are tried.
@@ -47,22 +52,23 @@ struct Inner {
 #[derive(Clone)]
 struct Found {
     target: Target,
-    until: u64,
+    until: Instant,
 }
 
 #[derive(Clone)]
 struct Remembered {
     delegation: Option<OwnedServerName>,
-    until: u64,
+    until: Instant,
     /// Failures in a row, for a delegation that went missing.
     failures: u32,
 }
 
 impl Discovery {
     pub(crate) fn new(world: World, config: &Config) -> Self {
+        let lifetime = |seconds: u64| Duration::from_secs(seconds).min(LONGEST_LIFETIME);
         let lifetimes = well_known::Lifetimes {
-            unsaid: Duration::from_secs(config.well_known_lifetime),
-            absent: Duration::from_secs(config.well_known_retry),
+            unsaid: lifetime(config.well_known_lifetime),
+            absent: lifetime(config.well_known_retry),
         };
         let (found, delegations) = (Cache::new(REMEMBERED), Cache::new(REMEMBERED));
         Self(Arc::new(Inner { world, lifetimes, found, delegations }))
@@ -70,7 +76,7 @@ impl Discovery {
 
     /// Where `server` is reached.
     pub(crate) async fn target(&self, server: &ServerName) -> Result<Target, Unresolvable> {
-        let now = self.0.world.now();
+        let now = self.0.world.instant();
         if let Some(found) = self.0.found.get(server)
             && found.until > now
         {
@@ -86,11 +92,11 @@ impl Discovery {
         self.0.found.remove(server);
     }
 
-    async fn resolve(&self, server: &ServerName) -> Result<(Target, u64), Unresolvable> {
+    async fn resolve(&self, server: &ServerName) -> Result<(Target, Instant), Unresolvable> {
         let name = Name::parse(server)?;
         if name.literal || name.port.is_some() {
             let target = name.target(vec![(name.host.clone(), name.port.unwrap_or(DEFAULT_PORT))]);
-            return Ok((target, u64::MAX));
+            return Ok((target, self.0.world.instant() + UNASKED_LIFETIME));
         }
         let (delegation, until) = self.delegation(&name.host).await;
         let name = match delegation.as_deref().map(Name::parse) {
@@ -101,7 +107,7 @@ impl Discovery {
             let target = name.target(vec![(name.host.clone(), name.port.unwrap_or(DEFAULT_PORT))]);
             return Ok((target, until));
         }
-        let until = until.min(self.0.world.now() + SERVICES_LIFETIME);
+        let until = until.min(self.0.world.instant() + SERVICES_LIFETIME);
         Ok((name.target(self.services(&name.host).await), until))
     }
 
@@ -123,8 +129,8 @@ impl Discovery {
     }
 
     /// What the host's well-known page delegates to, and until when that holds.
-    async fn delegation(&self, host: &str) -> (Option<OwnedServerName>, u64) {
-        let now = self.0.world.now();
+    async fn delegation(&self, host: &str) -> (Option<OwnedServerName>, Instant) {
+        let now = self.0.world.instant();
         let remembered = self.0.delegations.get(host);
         if let Some(remembered) = &remembered
             && remembered.until > now
@@ -133,7 +139,7 @@ impl Discovery {
         }
         let fresh = match well_known::ask(&self.0.world, host, &self.0.lifetimes).await {
             Ok(Delegation { to, lifetime }) => {
-                Remembered { delegation: Some(to), until: now + millis(lifetime), failures: 0 }
+                Remembered { delegation: Some(to), until: now + lifetime, failures: 0 }
             }
             Err(error) => {
                 tracing::debug!(host, %error, "no delegation");
@@ -147,8 +153,8 @@ impl Discovery {
     }
 
     /// A delegation that may still be there is kept for a few failures; otherwise there is none.
-    fn missing(&self, kept: Option<OwnedServerName>, failures: u32, now: u64) -> Remembered {
-        let absent = millis(self.0.lifetimes.absent);
+    fn missing(&self, kept: Option<OwnedServerName>, failures: u32, now: Instant) -> Remembered {
+        let absent = self.0.lifetimes.absent;
         let delegation = kept.filter(|_| failures <= 3);
         let wait = match delegation {
             Some(_) => absent / 12,
@@ -156,10 +162,6 @@ impl Discovery {
         };
         Remembered { delegation, until: now + wait, failures }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A server name taken apart.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use chappe_rooms::{Error as RoomError, Outcome};
 use chappe_rules::Pdu;
 use chappe_store::{
-    Direction, Error, Json, Tx,
+    Error, Json, Position, Tx,
     outbox::{Later, ReceivedLater},
 };
 use chappe_web::Error as WebError;
@@ -21,6 +21,7 @@ use quick_cache::sync::Cache;
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::{Federation, places::Places};
 
@@ -28,6 +29,15 @@ use crate::{Federation, places::Places};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Answers remembered, for transactions that come again.
 const REMEMBERED: usize = 10_000;
+/// For how long: a server that is set up anew may begin its ids anew.
+const REMEMBERED_FOR: Duration = Duration::from_hours(1);
+
+/// Pause before what was kept is tried again; doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// For how long it is tried again.
+const TRIED_FOR: Duration = Duration::from_hours(1);
 
 /// Rooms' worth of events of one server that are worked on; from then on it has to wait with its next transaction.
 const ROOMS_OF_ONE_SERVER: usize = 100;
@@ -39,16 +49,27 @@ type Key = (OwnedServerName, String);
 /// One of so many parts of the places is for one server.
 const SHARE: usize = 4;
 
-type Work = Shared<BoxFuture<'static, Arc<Results>>>;
+/// What becomes of a transaction; none: it was not taken, and is to come again.
+type Work = Shared<BoxFuture<'static, Option<Arc<Results>>>>;
 
 /// What is known of transactions under way and done.
 pub(crate) struct Inbound {
     under_way: Mutex<BTreeMap<Key, Work>>,
-    answered: Cache<Key, Arc<Results>>,
+    /// Each until it is forgotten.
+    answered: Cache<Key, (Instant, Arc<Results>)>,
     /// Places for rooms being worked on.
     places: Places,
     loads: Loads,
     pub(crate) strangers: edus::Strangers,
+}
+
+/// A transaction that is being dealt with, for as long as that lasts, however it ends.
+struct UnderWay<'a>(&'a Inbound, &'a Key);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.lock().remove(self.1);
+    }
 }
 
 /// Rooms' worth of events under way, by server.
@@ -112,13 +133,26 @@ fn told(result: Result<(), RoomError>) -> Result<(), String> {
     }
 }
 
+fn results(outcomes: Vec<Outcome>) -> Results {
+    let result = |Outcome { event_id, result }: Outcome| Some((event_id?, told(result)));
+    outcomes.into_iter().filter_map(result).collect()
+}
+
+/// Whether an event could not be dealt with now, and may be at another time.
+fn is_for_later(outcome: &Outcome) -> bool {
+    matches!(outcome.result, Err(RoomError::Unreachable | RoomError::Retry | RoomError::Store(_)))
+}
+
 impl Federation {
     /// Deals with a transaction once, however often it comes, and whether or not its sender waits for the answer; 429
-    /// while the server has too much under way here.
+    /// while the server has too much under way here, 500 if something could not be kept that is said only once: nothing is
+    /// remembered then, and it is dealt with anew when it comes again.
     pub(crate) async fn receive(&self, received: Received) -> Result<Arc<Results>, WebError> {
         let inbound = &self.0.inbound;
         let key = (received.origin.clone(), received.id.clone());
-        if let Some(answer) = inbound.answered.get(&key) {
+        if let Some((until, answer)) = inbound.answered.get(&key)
+            && until > self.network().world().instant()
+        {
             return Ok(answer);
         }
         let load = inbound.loads.lock().get(&received.origin).copied().unwrap_or(0);
@@ -134,22 +168,26 @@ impl Federation {
                 }
             }
         };
-        Ok(work.await)
+        work.await.ok_or_else(|| WebError::internal("a received transaction was not taken"))
     }
 
     fn begin(&self, key: Key, received: Received) -> Work {
         let federation = self.clone();
         let work = async move {
-            let results = Arc::new(federation.work(received).await);
-            federation.0.inbound.answered.insert(key.clone(), Arc::clone(&results));
-            federation.0.inbound.under_way.lock().remove(&key);
+            let inbound = &federation.0.inbound;
+            let _under_way = UnderWay(inbound, &key);
+            let results = federation.work(received).await.ok().map(Arc::new);
+            if let Some(results) = &results {
+                let until = federation.network().world().instant() + REMEMBERED_FOR;
+                inbound.answered.insert(key.clone(), (until, Arc::clone(results)));
+            }
             results
         };
         let ended = self.network().world().spawn("received transaction", work);
-        ended.map(Result::unwrap_or_default).boxed().shared()
+        ended.map(|ended| ended.ok().flatten()).boxed().shared()
     }
 
-    async fn work(&self, received: Received) -> Results {
+    async fn work(&self, received: Received) -> Result<Results, chappe_accounts::Error> {
         let Received { origin, pdus, edus, .. } = received;
         let mut rooms: BTreeMap<String, Vec<Box<RawValue>>> = BTreeMap::new();
         for pdu in pdus {
@@ -158,8 +196,9 @@ impl Federation {
             rooms.entry(room).or_default().push(pdu);
         }
         let in_rooms = rooms.into_iter().map(|(room, pdus)| self.work_in_time(&origin, room, pdus));
-        let (results, ()) = futures_util::join!(join_all(in_rooms), self.take_edus(&origin, edus));
-        results.into_iter().flatten().collect()
+        let (results, taken) = futures_util::join!(join_all(in_rooms), self.take_edus(&origin, edus));
+        taken?;
+        Ok(results.into_iter().flatten().collect())
     }
 
     /// The events of one room. When that takes too long they are kept on disk, and go on being worked on.
@@ -177,7 +216,7 @@ impl Federation {
             federation.work_in_room(&sender, &at, events).await
         });
         if let Some(ended) = world.timeout(PATIENCE, &mut work).await {
-            return ended.unwrap_or_default();
+            return ended.map(results).unwrap_or_default();
         }
         match self.keep_for_later(origin, &room, &pdus).await {
             Ok(keys) => {
@@ -194,32 +233,42 @@ impl Federation {
             // Not kept: the answer has to wait for the work.
             Err(error) => {
                 tracing::warn!(%error, "events cannot be kept for later");
-                work.await.unwrap_or_default()
+                work.await.map(results).unwrap_or_default()
             }
         }
     }
 
-    async fn work_in_room(&self, origin: &OwnedServerName, room: &str, pdus: Vec<Box<RawValue>>) -> Results {
+    async fn work_in_room(
+        &self,
+        origin: &OwnedServerName,
+        room: &str,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Vec<Outcome> {
         let _place = self.0.inbound.places.take(origin).await;
-        if let Ok(room) = <&RoomId>::try_from(room)
-            && !self.acl_allows(origin, room).await.unwrap_or(false)
-        {
-            return self.denied(room, &pdus).await.unwrap_or_default();
+        let allowed = match <&RoomId>::try_from(room) {
+            Ok(room) => self.acl_allows(origin, room).await.map(|allows| (!allows).then_some(room)),
+            Err(_) => Ok(None),
+        };
+        match allowed {
+            Ok(None) => self.0.rooms.receive(origin, pdus).await,
+            Ok(Some(room)) => self.denied(room, &pdus).await.unwrap_or_default(),
+            Err(error) => {
+                let failed = |_| Outcome { event_id: None, result: Err(error.clone().into()) };
+                pdus.iter().map(failed).collect()
+            }
         }
-        let outcomes = self.0.rooms.receive(origin, pdus).await;
-        let result = |Outcome { event_id, result }: Outcome| Some((event_id?, told(result)));
-        outcomes.into_iter().filter_map(result).collect()
     }
 
     /// What a server gets that the room's list excludes.
-    async fn denied(&self, room: &RoomId, pdus: &[Box<RawValue>]) -> Result<Results, Error> {
+    async fn denied(&self, room: &RoomId, pdus: &[Box<RawValue>]) -> Result<Vec<Outcome>, Error> {
         let reader = self.network().store().read();
-        let Some(nid) = reader.room_nid(room).await? else { return Ok(Results::new()) };
+        let Some(nid) = reader.room_nid(room).await? else { return Ok(Vec::new()) };
         let version = reader.room_head(nid).await?.version;
-        let Some(rules) = chappe_rules::version::rules(&version) else { return Ok(Results::new()) };
+        let Some(rules) = chappe_rules::version::rules(&version) else { return Ok(Vec::new()) };
         let denied = |pdu: &RawValue| {
             let pdu = Pdu::parse(rules, pdu.get().as_bytes()).ok()?;
-            Some((pdu.event_id().to_owned(), Err("your server is excluded from the room".to_owned())))
+            let result = Err(RoomError::Forbidden("your server is excluded from the room".to_owned()));
+            Some(Outcome { event_id: Some(pdu.event_id().to_owned()), result })
         };
         Ok(pdus.iter().filter_map(|pdu| denied(pdu)).collect())
     }
@@ -259,24 +308,50 @@ impl Federation {
         self.0.inbound.loads.lock().is_empty()
     }
 
-    /// Deals with the events that were kept for later when the server stopped.
+    /// Deals with the events that were kept for later when the server stopped: their senders, who were told that they had
+    /// arrived, do not send them again. What cannot be had now, as before there is a network, is tried again for a while.
     pub(crate) async fn resume(self) -> Result<(), Error> {
-        const PAGE: usize = 100;
+        let world = self.network().world();
+        let kept_until = self.network().store().read().position();
+        let (mut pause, end) = (FIRST_PAUSE, world.instant() + TRIED_FOR);
         loop {
-            let reader = self.network().store().read();
-            let rows = reader.scan::<ReceivedLater>(&(), Direction::Forward, PAGE).await?;
-            drop(reader);
-            if rows.is_empty() {
+            let gives_up = world.instant() >= end;
+            if !self.take_kept(kept_until, gives_up).await? {
                 return Ok(());
             }
-            let mut keys = Vec::new();
-            for (key, Json(Later { origin, pdu })) in rows {
-                if let Ok(pdu) = RawValue::from_string(pdu) {
-                    self.work_in_room(&origin, &key.0, vec![pdu]).await;
-                }
-                keys.push(key);
+            tokio::select! {
+                () = world.sleep(pause) => {}
+                () = world.stopping() => return Ok(()),
             }
-            self.drop_later(&keys).await?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Tries all that has been kept up to a commit; says whether some of it is kept on.
+    async fn take_kept(&self, until: Position, gives_up: bool) -> Result<bool, Error> {
+        const PAGE: usize = 100;
+        let (mut from, mut keeps) = ((String::new(), 0_u64, 0_u16), false);
+        loop {
+            let reader = self.network().store().read();
+            let rows = reader.scan_from::<ReceivedLater>(&(), &from, PAGE).await?;
+            drop(reader);
+            let Some(((room, at, index), _)) = rows.last() else { return Ok(keeps) };
+            from = (room.clone(), *at, index.saturating_add(1));
+            let mut done = Vec::new();
+            for (key, Json(Later { origin, pdu })) in rows.into_iter().filter(|(key, _)| key.1 <= until.0) {
+                let outcomes = match RawValue::from_string(pdu) {
+                    Ok(pdu) => self.work_in_room(&origin, &key.0, vec![pdu]).await,
+                    Err(_) => Vec::new(),
+                };
+                if !gives_up && outcomes.iter().any(is_for_later) {
+                    keeps = true;
+                } else {
+                    done.push(key);
+                }
+            }
+            if !done.is_empty() {
+                self.drop_later(&done).await?;
+            }
         }
     }
 }

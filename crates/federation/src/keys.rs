@@ -19,7 +19,10 @@ use crate::{Config, OldKey};
 
 pub(crate) use self::document::Document;
 pub use self::ring::KeyRing;
-pub(crate) use self::{document::signed_by, pins::Pins};
+pub(crate) use self::{
+    document::{is_plain, signed_by},
+    pins::Pins,
+};
 
 /// A published key is relied on for this long at most, in milliseconds (server-server API, "Publishing keys").
 const LONGEST_TRUST: u64 = 7 * 24 * 3_600_000;

@@ -101,7 +101,8 @@ impl Federation {
         let FederationDeps { network, rooms, accounts, search, activity: fleeting, list } = deps;
         let sender = sender::Sender::new(network.clone(), rooms.clone(), accounts.clone());
         let inbound = inbound::Inbound::new(network.config().concurrent_rooms);
-        let (devices, profiles) = (devices::Devices::default(), remote_users::Profiles::default());
+        let devices = devices::Devices::new(network.world().clone());
+        let profiles = remote_users::Profiles::default();
         let inner =
             Inner { network, rooms, accounts, search, sender, inbound, devices, profiles, fleeting, list };
         Self(Arc::new(inner))
@@ -148,6 +149,7 @@ impl Federation {
         self.0.sender.start();
         let world = self.network().world();
         world.spawn("device lists", self.clone().keep_devices());
+        world.spawn("keys of strangers", self.network().keys().clone().keep_within_bounds());
         if let Some(list) = self.0.list.clone() {
             world.spawn("network list", list.follow());
         }

@@ -7,14 +7,13 @@ use chappe_rooms::PeerError;
 use chappe_rules::build::SigningKey;
 use chappe_store::Store;
 use chappe_web::{Error, Rate, RateLimiter};
-use chappe_world::{Body, Limits, Live, World};
+use chappe_world::{Body, Limits, Live, Repeatable, World};
 use http::{HeaderValue, StatusCode, header};
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName, UInt,
     api::{IncomingResponseExt, OutgoingBody, OutgoingRequest, path_builder::SinglePath},
 };
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 
 use crate::{
     AllowList, Config, KeyRing,
@@ -33,11 +32,11 @@ const MAX_BYTES: u64 = 16 << 20;
 const MAX_STATE_BYTES: u64 = 512 << 20;
 /// The longest answer that carries state nobody here asked for: a received event made us look, in bytes.
 const MAX_TOLD_BYTES: u64 = 128 << 20;
-/// Long answers of each kind that are read at the same time; of those for states as many more from servers that are slow.
+/// Long answers of each kind that are read at the same time, and as many more from servers that are slow.
 const LONG_AT_ONCE: usize = 4;
-/// Of those for states, how many one server has: while it is asked for the members of a room that was joined before they were
-/// here, it may have to be asked for what is before an event.
-const STATES_OF_ONE: usize = 2;
+/// Of each kind, how many one server has: while it is asked for the members of a room that was joined before they were here,
+/// it may have to be asked for what is before an event.
+const LONG_OF_ONE: usize = 2;
 
 /// What [`Network`] is built from.
 #[derive(Debug)]
@@ -70,7 +69,7 @@ struct Inner {
     prompt: Prompt,
     limiter: RateLimiter,
     /// Places for answers that are long: those that a user waits for, and the others.
-    joins: Semaphore,
+    joins: Paces,
     states: Paces,
 }
 
@@ -80,6 +79,8 @@ pub(crate) struct Call {
     limits: Limits,
     /// Whether a destination that is being waited for is tried all the same.
     insists: bool,
+    /// Whether it must not arrive twice.
+    once: bool,
 }
 
 impl Network {
@@ -91,8 +92,7 @@ impl Network {
         let pins = Pins::new(&config.pinned_keys);
         let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), pins.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
-        let joins = Semaphore::new(LONG_AT_ONCE);
-        let states = Paces::new(world.clone(), LONG_AT_ONCE, STATES_OF_ONE);
+        let [joins, states] = [(); 2].map(|()| Paces::new(world.clone(), LONG_AT_ONCE, LONG_OF_ONE));
         let limiter = RateLimiter::default();
         Self(Arc::new(Inner {
             world,
@@ -247,21 +247,23 @@ impl Network {
     pub(crate) async fn reach(
         &self,
         to: &ServerName,
-        http: http::Request<Bytes>,
+        mut http: http::Request<Bytes>,
         call: Call,
     ) -> Result<http::Response<Bytes>, PeerError> {
         self.ready(to, call).await?;
-        let long = call.limits.max_bytes > MAX_BYTES;
-        let _join = if long && call.insists { self.0.joins.acquire().await.ok() } else { None };
+        if !call.once {
+            http.extensions_mut().insert(Repeatable);
+        }
         let exchange = Box::pin(self.0.link.exchange(to, http, call.limits));
-        if !long || call.insists {
+        if call.limits.max_bytes <= MAX_BYTES {
             return self.noted(to, exchange.await, is_down).await;
         }
-        let place = self.0.world.timeout(call.limits.deadline, self.0.states.take(to)).await;
+        let places = if call.insists { &self.0.joins } else { &self.0.states };
+        let place = self.0.world.timeout(call.limits.deadline, places.take(to)).await;
         let place = place.ok_or_else(|| PeerError::Unreachable(to.to_owned()))?;
         // It may have been found away while this waited.
         self.ready(to, call).await?;
-        let answer = self.0.states.spend(place, to, exchange).await;
+        let answer = places.spend(place, to, exchange).await;
         self.noted(to, answer, is_down).await
     }
 
@@ -358,12 +360,17 @@ impl Network {
 
 impl Call {
     fn within(deadline: Duration, max_bytes: u64) -> Self {
-        Self { limits: Limits { max_bytes, deadline }, insists: false }
+        Self { limits: Limits { max_bytes, deadline }, insists: false, once: false }
     }
 
     /// Tried even when the destination is being waited for: somebody is waiting for just this server.
     pub(crate) fn insisting(self) -> Self {
         Self { insists: true, ..self }
+    }
+
+    /// Never sent again when a connection breaks: it may have been dealt with.
+    pub(crate) fn once(self) -> Self {
+        Self { once: true, ..self }
     }
 
     /// With another limit on the answer, in bytes.
@@ -380,11 +387,14 @@ fn is_astray(status: StatusCode) -> bool {
 
 /// Those, and what is said in place of a server that is away. Servers give the same statuses, but with an error of Matrix.
 fn is_down(answer: &http::Response<Bytes>) -> bool {
-    let is_gateways = || {
-        let said: ErrorBody = serde_json::from_slice(answer.body()).unwrap_or_default();
-        said.errcode.is_empty()
-    };
-    is_astray(answer.status()) || (matches!(answer.status().as_u16(), 502..=504) && is_gateways())
+    let may_be_away = matches!(answer.status().as_u16(), 502..=504);
+    is_astray(answer.status()) || (may_be_away && !has_errcode(answer.body()))
+}
+
+/// Whether an error is one of Matrix, which no gateway gives.
+pub(crate) fn has_errcode(body: &[u8]) -> bool {
+    let said: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
+    !said.errcode.is_empty()
 }
 
 /// Leaves out answers that say that the server is there, only not for this question at this moment.

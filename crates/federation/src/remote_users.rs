@@ -71,20 +71,20 @@ impl RemoteUsers for Federation {
                 let fetched = self.0.devices.resync(self, &user).await;
                 (user, fetched.is_ok())
             }));
+            let mut left = Vec::new();
             for (user, fetched) in fetched.await {
-                if let Some(devices) = missing.remove(&user).filter(|_| fetched) {
+                if !fetched {
+                    left.push(user);
+                } else if let Some(devices) = missing.remove(&user) {
                     self.add_cached(&mut keys, asker, user, &devices).await?;
                 }
             }
+            self.note_given(&left).await?;
         } else {
-            for user in followed {
-                // From now on somebody here has this user's keys and must hear of changes.
-                self.0
-                    .accounts
-                    .doubt_remote(&user)
-                    .await
-                    .map_err(|e| RemoteError::Unavailable(e.to_string()))?;
-                self.0.devices.resync_soon(self, &user);
+            let followed: Vec<_> = followed.into_iter().collect();
+            self.note_given(&followed).await?;
+            for user in &followed {
+                self.0.devices.resync_soon(self, user);
             }
         }
         if !missing.is_empty() {
@@ -93,13 +93,30 @@ impl RemoteUsers for Federation {
         Ok(keys)
     }
 
+    async fn kept_keys(
+        &self,
+        asker: &UserId,
+        users: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+    ) -> RemoteKeys {
+        let mut keys = RemoteKeys::default();
+        for user in self.sharing(asker, users.keys()).await {
+            let Some(devices) = users.get(&user) else { continue };
+            if self.is_fresh(&user).await
+                && let Err(error) = self.add_cached(&mut keys, asker, user, devices).await
+            {
+                tracing::warn!(%error, "keys that are kept cannot be read");
+            }
+        }
+        keys
+    }
+
     async fn claim_keys(&self, server: &ServerName, mut claim: Claim) -> Result<ClaimedKeys, RemoteError> {
         claim.retain(|user, _| user.server_name() == server);
         let asked = claim.clone();
         let request = claim_keys::v1::Request::new(claim);
         let network = self.network();
-        let answer = network.request(server, request, network.brief()).await.map_err(|e| remote_error(&e))?;
-        let mut claimed = answer.one_time_keys;
+        let answer = network.request(server, request, network.brief().once()).await;
+        let mut claimed = answer.map_err(|error| remote_error(&error))?.one_time_keys;
         claimed.retain(|user, _| asked.contains_key(user));
         for (user, devices) in &mut claimed {
             devices.retain(|device, _| asked[user].contains_key(device));
@@ -161,6 +178,12 @@ impl Federation {
         keys.self_signing.extend(known.self_signing.map(|key| (user.clone(), key)));
         keys.devices.insert(user, known.devices);
         Ok(())
+    }
+
+    /// From now on somebody here has keys of these users that their lists may not hold, and must hear of changes.
+    async fn note_given(&self, users: &[OwnedUserId]) -> Result<(), RemoteError> {
+        let noted = self.0.accounts.note_given(users).await;
+        noted.map_err(|error| RemoteError::Unavailable(error.to_string()))
     }
 
     async fn add_asked(

@@ -17,7 +17,10 @@ use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
 use chappe_store::{Error, Tx, following, outbox::Outbox};
 use ruma::{OwnedServerName, ServerName, UserId};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 pub use self::fleeting::PresenceNews;
 use self::{
@@ -33,6 +36,8 @@ use crate::Network;
 const LONG_QUEUE: usize = 10;
 /// How long a destination that answered last time keeps its place without an answer, if there is one among the slow.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// A destination that has to wait for longer is looked at all the same.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
 /// How often the queue of a server that is not talked with is looked at.
 const OFF_LIST: Duration = Duration::from_mins(10);
 /// As many times the places of those who answered last time are there for those of them who are slow.
@@ -149,7 +154,7 @@ impl Sender {
                     }
                 }
                 Ok(Step::Wait(until)) => {
-                    self.0.lanes.wait(&destination, until);
+                    self.0.lanes.wait(&destination, self.steady(until));
                     // A sign of life that came meanwhile found nobody waiting.
                     if self.may_be_tried(&destination) {
                         self.wake_at_once(&destination);
@@ -157,16 +162,23 @@ impl Sender {
                     return;
                 }
                 Ok(Step::WaitForNews(until)) => {
-                    if self.0.lanes.wait_for_news(&destination, until) {
+                    if self.0.lanes.wait_for_news(&destination, self.steady(until)) {
                         return;
                     }
                 }
                 Err(error) => {
                     tracing::error!(%destination, %error, "the queue of a destination cannot be worked on");
-                    return self.0.lanes.wait(&destination, world.now() + 60_000);
+                    return self.0.lanes.wait(&destination, world.instant() + Duration::from_mins(1));
                 }
             }
         }
+    }
+
+    /// A time of the wall clock, in milliseconds since the Unix epoch, on the steady one.
+    fn steady(&self, at: u64) -> Instant {
+        let world = self.0.network.world();
+        let wait = Duration::from_millis(at.saturating_sub(world.now()));
+        world.instant() + wait.min(LONGEST_WAIT)
     }
 
     /// Whether a wait that was known of is over.
@@ -192,7 +204,7 @@ impl Sender {
         if state.tried.is_none() && network.backoff().was_away(destination) {
             self.shorten(destination, network.config().catch_up_after).await?;
         }
-        let Some(batch) = self.collect(destination, state.tried, *width).await? else {
+        let Some(batch) = self.collect(destination, &state, *width).await? else {
             if state.tried.is_some() {
                 // What was tried is no longer there: forget it and look at the whole queue.
                 network.backoff().delivered(destination).await?;
@@ -227,41 +239,45 @@ impl Sender {
         width: &mut Width,
         place: Place<'_>,
     ) -> Result<Step, Error> {
-        let network = &self.0.network;
-        let tried = batch.last();
-        match self.transmit_in(place, destination, &batch).await {
+        let untaken = match self.transmit_in(place, destination, &batch).await {
             Ok(()) => {
                 *width = width.after_success();
-                self.done(&batch).await?;
-                network.backoff().delivered(destination).await?;
-                Ok(Step::Again)
+                return self.delivered(destination, &batch).await;
             }
-            Err(untaken) if tried.is_some() && untaken.is_for_good(&batch) => {
-                // Somebody's fault is in there: find it one by one, and leave it out.
-                if batch.rows.len() == 1 && batch.pdus.len() + batch.edus.len() <= 1 {
-                    tracing::error!(%destination, %untaken, row = ?batch.rows, "never to be delivered, given up");
-                    self.done(&batch).await?;
-                    network.backoff().delivered(destination).await?;
-                } else {
-                    *width = Width::Single(batch.rows.len());
-                }
-                Ok(Step::Again)
+            Err(untaken) => untaken,
+        };
+        let may_be_of_it = untaken.may_be_of(&batch);
+        if may_be_of_it && !batch.rows.is_empty() {
+            // Somebody's fault is in there: find it one by one, and leave it out.
+            if !batch.is_smallest() {
+                *width = Width::Single(batch.rows.len());
+                return Ok(Step::Again);
             }
-            Err(untaken) => {
-                tracing::info!(%destination, %untaken, "a transaction was not taken");
-                let again = if untaken.is_for_good(&batch) { Receipts::new() } else { batch.receipts };
-                self.0.lanes.give_back(destination, again);
-                let state = match untaken {
-                    Untaken::Unreached => network.backoff().failed(destination, tried).await?,
-                    Untaken::Refused { again_in, .. } => {
-                        network.backoff().refused(destination, tried, again_in).await?
-                    }
-                    Untaken::Malformed(_) => network.backoff().refused(destination, tried, None).await?,
-                };
-                self.shorten(destination, network.config().catch_up_after.saturating_mul(LONG_QUEUE)).await?;
-                Ok(Step::Wait(state.send_at()))
+            if matches!(untaken, Untaken::Malformed(_)) || self.takes_nothing(destination).await {
+                tracing::error!(%destination, %untaken, row = ?batch.rows, "never to be delivered, given up");
+                return self.delivered(destination, &batch).await;
             }
         }
+        tracing::info!(%destination, %untaken, "a transaction was not taken");
+        let (network, tried) = (&self.0.network, batch.tried());
+        let again = if may_be_of_it { Receipts::new() } else { batch.receipts };
+        self.0.lanes.give_back(destination, again);
+        let state = match untaken {
+            Untaken::Unreached => network.backoff().failed(destination, tried).await?,
+            Untaken::Refused { again_in, .. } => {
+                network.backoff().refused(destination, tried, again_in).await?
+            }
+            Untaken::Malformed(_) => network.backoff().refused(destination, tried, None).await?,
+        };
+        self.shorten(destination, network.config().catch_up_after.saturating_mul(LONG_QUEUE)).await?;
+        Ok(Step::Wait(state.send_at()))
+    }
+
+    /// What was delivered, or never will be, is done with.
+    async fn delivered(&self, destination: &ServerName, batch: &Batch) -> Result<Step, Error> {
+        self.done(batch).await?;
+        self.0.network.backoff().delivered(destination).await?;
+        Ok(Step::Again)
     }
 
     /// Transmits, and gives the place away for one among the slow once the patience is over: many that fall silent at the
@@ -283,7 +299,7 @@ impl Sender {
         transmitting.await
     }
 
-    /// What was delivered leaves the queue.
+    /// It leaves the queue.
     async fn done(&self, batch: &Batch) -> Result<(), Error> {
         if batch.rows.is_empty() {
             return Ok(());
@@ -300,13 +316,12 @@ impl Sender {
         let world = self.0.network.world().clone();
         while !world.is_stopping() {
             let changed = self.0.lanes.timetable_changed();
-            for destination in self.0.lanes.due(world.now()) {
+            for destination in self.0.lanes.due(world.instant()) {
                 self.begin(destination);
             }
-            let next = self.0.lanes.next_due().unwrap_or(u64::MAX);
-            let wait = next.saturating_sub(world.now()).min(3_600_000);
+            let next = self.0.lanes.next_due().unwrap_or_else(|| world.instant() + LONGEST_WAIT);
             tokio::select! {
-                () = world.sleep(Duration::from_millis(wait)) => {}
+                () = world.sleep_until(next) => {}
                 () = changed => {}
                 () = world.stopping() => {}
             }

@@ -1,5 +1,6 @@
 //! Whole servers that talk with each other in one process, over stores in memory and a fake network.
 
+mod catch_up;
 mod devices;
 mod exchange;
 mod families;
@@ -7,7 +8,9 @@ mod fuzz;
 mod hearsay;
 mod hostile;
 mod keys;
+mod later;
 mod lies;
+mod lists;
 mod memberships;
 mod peer;
 mod queues;

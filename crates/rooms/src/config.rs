@@ -18,8 +18,13 @@ pub struct Config {
     pub max_initial_state: usize,
     /// Events asked of a peer at once to fill a gap before a received event.
     pub missing_events_batch: u16,
-    /// Events fetched at most for one received event, over all rounds and peers.
+    /// Events before a received one that are fetched for it at most, over all rounds and peers.
     pub missing_events_limit: usize,
+    /// Auth events, and single events of states, that are fetched for one event at most.
+    pub auth_events_limit: usize,
+    /// State keys on which states that one server tells, for what it sends, may differ from what is known here, an hour. A
+    /// larger difference is taken as a whole, and nothing more then until the hours have passed that it is worth.
+    pub told_changes_per_hour: usize,
     /// State events and auth events taken from a peer at most when joining a room.
     pub join_state_limit: usize,
     /// Whether joins over federation are done as soon as the state without memberships is here, which follow behind.
@@ -53,7 +58,9 @@ impl Default for Config {
             max_invites_at_creation: 200,
             max_initial_state: 200,
             missing_events_batch: 50,
-            missing_events_limit: 500,
+            missing_events_limit: 5_000,
+            auth_events_limit: 500,
+            told_changes_per_hour: 200_000,
             join_state_limit: 500_000,
             partial_joins: true,
             join_timeout_seconds: 120,

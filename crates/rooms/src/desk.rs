@@ -341,7 +341,11 @@ impl<'s> Desk<'s> {
         let before = self.state.current();
         let servers = if source == Source::Elsewhere { Vec::new() } else { self.servers().await? };
         let num = self.number(&pdu, stored);
-        let redacted_by = self.waiting_redaction((&pdu, num), source, before).await?;
+        let known = match stored {
+            Some(num) => self.reader.event_meta(self.nid, num).await?.redacted_by,
+            None => EventNum::NONE,
+        };
+        let redacted_by = self.redaction_of((&pdu, num), known, source, before).await?;
         if let Some((kind, key)) = pdu.state() {
             let change = StateChange { key: StateKey::new(kind, key), num };
             self.change_current(&[change]).await?;
@@ -402,7 +406,7 @@ impl<'s> Desk<'s> {
 
     /// Whether an accepted event names `event` among those before it: it was missing until now.
     pub(crate) async fn is_followed(&self, event: &EventId) -> Result<bool> {
-        Ok(self.reader.gaps(self.nid).await?.iter().any(|gap| gap.missing.iter().any(|id| id == event)))
+        Ok(self.reader.is_missing(self.nid, event).await?)
     }
 
     /// Whether an event is redacted as this transaction leaves it.

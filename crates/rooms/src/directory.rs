@@ -6,14 +6,15 @@ mod network;
 mod public;
 mod service;
 mod summary;
+mod walks;
 
-pub(crate) use self::network::Lists;
 pub use self::{
     aliases::Visibility,
     hierarchy::{HierarchyPage, HierarchyRequest, HierarchyRoom},
     public::{PublicRooms, PublicRoomsRequest},
     summary::Summary,
 };
+pub(crate) use self::{network::Lists, walks::Walks};
 
 #[cfg(test)]
 mod tests;

@@ -252,8 +252,35 @@ impl Desk<'_> {
         Ok(create.map(|create| Power::new(self.rules, &create, held.get(&levels, "").as_ref())))
     }
 
+    /// By what an event is redacted that gets its place: by what redacted it while it had none, `known`, or by what came
+    /// before it.
+    pub(crate) async fn redaction_of(
+        &mut self,
+        (pdu, num): (&Pdu, EventNum),
+        known: EventNum,
+        source: Source,
+        before: StateRef,
+    ) -> Result<EventNum> {
+        if !self.stands(known).await? {
+            return self.waiting_redaction((pdu, num), source, before).await;
+        }
+        self.redacted.insert(num);
+        self.tx.redacted_arrived(self.nid, pdu.event_id());
+        Ok(known)
+    }
+
+    /// Whether a redaction, if it is one, still has its own place.
+    async fn stands(&self, redaction: EventNum) -> Result<bool> {
+        let Some(redaction) = redaction.some() else { return Ok(false) };
+        match self.reader.event_meta(self.nid, redaction).await {
+            // Purged: nobody takes it back any more.
+            Err(chappe_store::Error::Gone) => Ok(true),
+            found => Ok(found?.status == Status::Accepted),
+        }
+    }
+
     /// The redaction that came before the event it redacts, if one did and applies.
-    pub(crate) async fn waiting_redaction(
+    async fn waiting_redaction(
         &mut self,
         (pdu, num): (&Pdu, EventNum),
         source: Source,

@@ -160,6 +160,8 @@ pub(crate) struct Inner {
     pub(crate) unhelped: receive::Hopeless<OwnedServerName>,
     /// Servers for whose events others were asked for longer than one transaction may have them asked.
     pub(crate) slow: receive::Hopeless<OwnedServerName>,
+    /// What states that servers told of late have changed.
+    pub(crate) tellers: receive::Tellers,
     /// Rooms whose memberships are being fetched, and word of those that are whole now.
     pub(crate) partial: partial::Partial,
     /// Which policy server rooms name, by state.
@@ -178,6 +180,8 @@ pub(crate) struct Inner {
     pub(crate) retold: Mutex<HashMap<RoomNid, u64>>,
     /// The public rooms of the other servers of the network.
     pub(crate) lists: directory::Lists,
+    /// What is left of trees of spaces that are shown page by page.
+    pub(crate) walks: directory::Walks,
     /// What has been taken away that had expired.
     pub(crate) expired: retention::Done,
     /// Whose changed names and pictures rooms are being told of.
@@ -209,6 +213,7 @@ impl Rooms {
             servers: Cache::new(10_000),
             hopeless: receive::Hopeless::default(),
             slow: receive::Hopeless::default(),
+            tellers: receive::Tellers::default(),
             unhelped: receive::Hopeless::default(),
             partial: partial::Partial::default(),
             policy_servers: Cache::new(10_000),
@@ -219,6 +224,7 @@ impl Rooms {
             summaries: Cache::new(10_000),
             retold: Mutex::default(),
             lists: directory::Lists::default(),
+            walks: directory::Walks::default(),
             expired: retention::Done::default(),
             announcing: announce::Announcing::default(),
             forgotten: AtomicU64::new(0),

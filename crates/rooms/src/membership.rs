@@ -6,9 +6,10 @@ pub(crate) mod restricted;
 
 use chappe_accounts::Welcome;
 use chappe_store::{
-    At, LogEntry, Membership,
+    At, Json, LogEntry, Membership,
     blocks::BlockedRooms,
-    members::{RoomServers, UserRoom},
+    members::{RoomServers, UserRoom, UserRooms},
+    out_of_band::{OutOfBand, OutOfBands},
     rooms::DoomedRooms,
 };
 use ruma::{OwnedServerName, RoomId, UserId};
@@ -42,7 +43,8 @@ pub(crate) struct Standpoint {
     pub(crate) here: bool,
     /// The user's membership there.
     pub(crate) membership: Option<At<UserRoom>>,
-    /// Whether it may be that the user has one nevertheless: memberships of the room are still being fetched.
+    /// Whether it may be another one: memberships of the room are still being fetched, or an invite came of which the room
+    /// knows nothing here, as where this server is out of it and has not heard.
     pub(crate) unsure: bool,
     /// Whether operators keep this server's users out of the room.
     pub(crate) blocked: bool,
@@ -75,9 +77,18 @@ impl Rooms {
             .get_both::<RoomServers, BlockedRooms>(&[(nid, self.0.server.clone())], &[room.to_owned()])
             .await?;
         let here = counts.into_iter().flatten().any(|count| count > 0);
-        let membership = reader.user_room(user, nid).await?;
-        let unsure = here && membership.is_none() && reader.room_head(nid).await?.partial;
-        Ok(Standpoint { here, membership, unsure, blocked: blocks.iter().any(Option::is_some) })
+        let (own, outside) = reader
+            .get_both::<UserRooms, OutOfBands>(
+                &[(user.to_owned(), nid)],
+                &[(user.to_owned(), room.to_owned())],
+            )
+            .await?;
+        let membership = own.into_iter().flatten().next();
+        let is_invite = |at: At<Json<OutOfBand>>| at.value.0.kind() == Some(Membership::Invite);
+        let unsure = outside.into_iter().flatten().any(is_invite)
+            || (here && membership.is_none() && reader.room_head(nid).await?.partial);
+        let blocked = blocks.iter().any(Option::is_some);
+        Ok(Standpoint { here, membership, unsure, blocked })
     }
 
     /// Joins `actor` to the room, through `via` if this server is not in it. Joining twice is fine. What the client `said`
@@ -89,7 +100,7 @@ impl Rooms {
         }
         at.check_block()?;
         let first_time = !at.is(Membership::Leave) && !at.is(Membership::Ban);
-        self.admit_guest(actor, room, &via).await?;
+        self.admit_guest(actor, room, &or_its_own(&via, room)).await?;
         let content = self.0.join_content(&actor.user, said).await?;
         self.enter(actor, room, via, content, &at).await?;
         if first_time {
@@ -107,7 +118,7 @@ impl Rooms {
         at: &Standpoint,
     ) -> Result<()> {
         if !at.here || at.unsure {
-            return self.join_remote(actor, room, via, content).await;
+            return self.join_remote(actor, room, Vec::new(), via, content).await;
         }
         match self.authorise_join(&actor.user, room).await {
             Ok(None) => {}
@@ -116,7 +127,8 @@ impl Rooms {
             }
             // Another server in the room may be able to.
             Err(error @ (Error::UnableToGrantJoin | Error::UnableToAuthoriseJoin)) => {
-                return match self.join_remote(actor, room, via, content).await {
+                let able = self.who_else_may_invite(room).await?;
+                return match self.join_remote(actor, room, able, via, content).await {
                     Err(Error::NotFound(_)) => Err(error),
                     joined => joined,
                 };
@@ -171,7 +183,11 @@ impl Rooms {
         reason: Option<String>,
     ) -> Result<()> {
         let at = self.standpoint(&actor.user, room).await?;
-        if let Some(outside) = self.0.store.read().out_of_band(&actor.user, room).await? {
+        // The room itself knows best, and its event takes away what else was noted; but a noted invite may be newer than a
+        // membership that is none yet.
+        let is_asked = at.is(Membership::Invite) || at.is(Membership::Knock);
+        let takes_part = at.here && (at.is(Membership::Join) || (is_asked && !at.unsure));
+        if !takes_part && let Some(outside) = self.0.store.read().out_of_band(&actor.user, room).await? {
             return self.leave_remote(actor, room, outside, reason).await;
         }
         let Some(now) = at.membership else { return Err(not_in_room()) };
@@ -291,18 +307,24 @@ impl Rooms {
     /// Takes a left room out of the user's lists. [`Error::BadState`] while the user is in it.
     pub async fn forget(&self, user: &UserId, room: &RoomId) -> Result<()> {
         let reader = self.0.store.read();
+        let is_in = || Error::BadState("you must leave the room before you can forget it".to_owned());
         let mut tx = chappe_store::Tx::new();
         if let Some(outside) = reader.out_of_band(user, room).await? {
-            if outside.value.0.kind() != Some(Membership::Leave) {
-                return Err(Error::BadState("you must leave the room before you can forget it".to_owned()));
+            let now = match reader.room_nid(room).await? {
+                Some(nid) => reader.user_room(user, nid).await?,
+                None => None,
+            };
+            let is_joined = now.is_some_and(|at| at.value.membership == Membership::Join);
+            if is_joined || outside.value.0.kind() != Some(Membership::Leave) {
+                return Err(is_in());
             }
-            tx.delete_out_of_band(user, room);
+            tx.expect_out_of_band(user, room, &outside).delete_out_of_band(user, room);
             tx.log(LogEntry::OutOfBandMembership { user: user.to_owned(), room: room.to_owned() });
         } else {
             let nid = reader.room_nid(room).await?.ok_or(Error::NotFound("room"))?;
             let at = reader.user_room(user, nid).await?.ok_or(Error::NotFound("room"))?;
             if !matches!(at.value.membership, Membership::Leave | Membership::Ban) {
-                return Err(Error::BadState("you must leave the room before you can forget it".to_owned()));
+                return Err(is_in());
             }
             tx.forget_room(nid, user, &at);
             tx.log(LogEntry::Member { room: nid.0, user: user.to_owned() });
@@ -311,6 +333,14 @@ impl Rooms {
         self.0.store.commit(tx).await?;
         Ok(())
     }
+}
+
+/// Whom to ask about a room: those named, or for want of them the server in the room's id.
+fn or_its_own(via: &[OwnedServerName], room: &RoomId) -> Via {
+    if via.is_empty() {
+        return room.server_name().map(ToOwned::to_owned).into_iter().collect();
+    }
+    via.to_vec()
 }
 
 fn plain(membership: &str, mut said: Map<String, Value>) -> Map<String, Value> {

@@ -198,8 +198,7 @@ impl Inner {
         partial: &PartialRoom,
     ) -> Result<()> {
         let rules = Desk::open(self, room).await?.rules;
-        let mut budget =
-            Budget { events: self.config().missing_events_limit, states: MANY_STATES, fill: false };
+        let mut budget = Budget::without_gap(&self.config(), MANY_STATES);
         for event in self.unplaced(room, &partial.prev).await? {
             self.stage_told((server, room, &event), rules, &mut budget).await?;
         }

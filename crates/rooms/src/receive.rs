@@ -9,15 +9,20 @@ mod commit;
 mod complete;
 mod gap;
 mod hearsay;
+mod intact;
 mod judge;
+mod late;
 mod likely;
 mod old;
 mod order;
 mod outliers;
 mod outside;
+mod put_out;
 mod resolve;
 mod together;
+mod told;
 mod turn_back;
+mod walk;
 
 use std::{borrow::Borrow, collections::HashMap, hash::Hash, time::Duration};
 
@@ -33,9 +38,10 @@ pub(crate) use self::{
     complete::{Before, Complete},
     judge::Verdict,
     outliers::Outliers,
+    told::Tellers,
 };
 use crate::{
-    Error, Inner, Result, Rooms,
+    Config, Error, Inner, Result, Rooms,
     desk::{Desk, Source},
 };
 
@@ -49,14 +55,31 @@ pub struct Outcome {
 }
 
 /// How much one received event may cost in requests to other servers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Budget {
-    /// Events that may still be fetched.
+    /// Events before it that may still be fetched.
+    pub(crate) missing: usize,
+    /// Events that may still be fetched for what they justify, or as part of a state.
     pub(crate) events: usize,
     /// States that may still be asked for.
     pub(crate) states: usize,
     /// Whether a gap before the event may still be filled.
     pub(crate) fill: bool,
+    /// Whether what states that are told for it change counts against who tells them.
+    pub(crate) counted: bool,
+}
+
+impl Budget {
+    /// For an event that comes as news.
+    pub(crate) fn with_gap(config: &Config) -> Self {
+        let (missing, events) = (config.missing_events_limit, config.auth_events_limit);
+        Self { missing, events, states: STATES, fill: true, counted: true }
+    }
+
+    /// For an event that this server asked for.
+    pub(crate) fn without_gap(config: &Config, states: usize) -> Self {
+        Self { missing: 0, events: config.auth_events_limit, states, fill: false, counted: false }
+    }
 }
 
 /// States that one received event, with the gap before it, may have this server ask for.
@@ -181,9 +204,9 @@ impl Inner {
         let origin = checked.origin().to_owned();
         let left = end.saturating_duration_since(self.world.instant());
         if left.is_zero() || self.slow.holds(&origin, self.world.now()) {
-            return self.take(checked, &mut Budget { events: 0, states: 0, fill: false }).await;
+            return self.take(checked, &mut Budget::default()).await;
         }
-        let mut budget = Budget { events: self.config().missing_events_limit, states: STATES, fill: true };
+        let mut budget = Budget::with_gap(&self.config());
         let taken = self.world.timeout(left, Box::pin(self.take(checked, &mut budget))).await;
         taken.unwrap_or_else(|| {
             self.slow.add(origin, (self.world.now(), HOPELESS_MS));
@@ -203,10 +226,13 @@ impl Inner {
         }
         // An event that is sent as news becomes a head. Could its past be withheld, whoever sends it could say what the
         // whole room is like.
-        if std::mem::take(&mut budget.fill) && !self.fill_gap(&checked, budget).await? {
+        let result = if !std::mem::take(&mut budget.fill) || self.fill_gap(&checked, budget).await? {
+            self.place(checked, budget).await
+        } else if self.puts_out_somebody(&checked).await? {
+            self.take_put_out(checked, budget).await
+        } else {
             return Err(Error::HostilePeer("the events before this one were not given".to_owned()));
-        }
-        let result = self.place(checked, budget).await;
+        };
         // A server that is down may be up again next time.
         if matches!(result, Err(Error::HostilePeer(_))) {
             self.hopeless.add(attempt, (now, HOPELESS_MS));

@@ -5,11 +5,14 @@ mod handshake;
 mod import;
 mod insiders;
 
+use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
+
 use chappe_rules::{Pdu, policy::Door};
 use chappe_store::{At, Json, Membership, Tx, out_of_band::OutOfBand};
 use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId, room_version_rules::RoomVersionRules};
 use serde_json::{Map, Value, json};
 
+use self::handshake::Accepted;
 use crate::{
     Actor, Draft, Error, Invitation, PeerError, Result, Rooms, Via,
     author::By,
@@ -20,25 +23,36 @@ use crate::{
     turn::ATTEMPTS,
 };
 
-/// Servers that are asked at most before giving up.
-const MOST_SERVERS: usize = 8;
+/// Servers of one kind that are asked at most before giving up.
+pub(crate) const MOST_SERVERS: usize = 8;
+/// For how long other servers are told that an invite is turned down or a knock taken back: the user waits for it.
+const TELLING: Duration = Duration::from_secs(10);
 
 impl Rooms {
+    /// Joins through another server: first through those that are known to be `able` to let the user in.
     pub(crate) async fn join_remote(
         &self,
         actor: &Actor,
         room: &RoomId,
+        able: Vec<OwnedServerName>,
         via: Via,
         content: Map<String, Value>,
     ) -> Result<()> {
         self.check_invited(actor, room).await?;
-        let limit = std::time::Duration::from_secs(self.config().join_timeout_seconds);
+        let limit = Duration::from_secs(self.config().join_timeout_seconds);
         let (rooms, actor, room) = (self.clone(), actor.clone(), room.to_owned());
         // Goes on when the client hangs up: half a join would have to be done again.
         let bounded = async move {
+            let accepted = Accepted::default();
             let work = async {
-                let servers = rooms.candidates(&actor.user, &room, via).await?;
-                servers.ask(|server| rooms.0.join_through(server, &actor.user, &room, &content)).await?;
+                let servers = rooms.candidates(&actor.user, &room, able, via).await?;
+                let join = |server| rooms.0.join_through(server, &actor.user, &room, &content, &accepted);
+                let joined = servers.ask(join).await;
+                // Where the next attempt may go on from here, an invite is not to be lost.
+                if joined.as_ref().is_err_and(|error| !is_passing(error)) {
+                    rooms.0.take_back_join(&accepted, &actor.user, &room).await;
+                }
+                joined?;
                 rooms.look_at_guest(&actor, &room).await
             };
             let done = Box::pin(rooms.0.world.timeout(limit, work)).await;
@@ -56,14 +70,14 @@ impl Rooms {
         via: Via,
         reason: Option<String>,
     ) -> Result<()> {
-        let servers = self.candidates(&actor.user, room, via).await?;
+        let servers = self.candidates(&actor.user, room, Vec::new(), via).await?;
         let content = self.0.member_content(&actor.user, "knock", reason.as_deref()).await?;
         let user = &*actor.user;
         servers.ask(|server| self.0.knock_through(server, user, room, &content)).await
     }
 
-    /// Turns an invite down or takes a knock back. The other servers are told if one can be reached; the user is out
-    /// in any case.
+    /// Turns an invite down or takes a knock back. The other servers are told if one can be reached in time; the user is
+    /// out in any case, but for [`Error::Retry`]: invited anew meanwhile, or in the room.
     pub(crate) async fn leave_remote(
         &self,
         actor: &Actor,
@@ -74,58 +88,115 @@ impl Rooms {
         if outside.value.0.kind() == Some(Membership::Leave) {
             return Ok(());
         }
+        let (rooms, user, room) = (self.clone(), actor.user.clone(), room.to_owned());
+        // Goes on when the client hangs up: the invite would come back.
+        let work = async move { rooms.turn_down(&user, &room, outside, reason).await };
+        self.0.world.spawn("remote leave", work).await.unwrap_or(Err(Error::Retry))
+    }
+
+    async fn turn_down(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        outside: At<Json<OutOfBand>>,
+        reason: Option<String>,
+    ) -> Result<()> {
         let mut content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
         if let Some(reason) = reason {
             content.insert("reason".to_owned(), json!(reason));
         }
-        let servers = self.candidates(&actor.user, room, Vec::new()).await?;
-        let (user, content) = (&*actor.user, &content);
-        let told = servers.ask(|server| self.0.leave_through(server, user, room, content)).await;
-        let pdu = match told {
+        let content = &content;
+        let telling = async {
+            let servers = self.candidates(user, room, Vec::new(), Vec::new()).await?;
+            servers.ask(|server| self.0.leave_through(server, user, room, content)).await
+        };
+        let told = Box::pin(self.0.world.timeout(TELLING, telling)).await;
+        let leave = match told.unwrap_or(Err(Error::Unreachable)) {
             Ok(pdu) => pdu,
             Err(error) => {
                 tracing::info!(%room, %user, %error, "nobody could be told that the invite is turned down");
                 self.0.refuse(user, room, &outside.value.0, content)?
             }
         };
-        let left = OutOfBand {
-            membership: "leave".to_owned(),
-            event_id: pdu.event_id().to_string(),
-            event: pdu.to_raw(),
-            ..outside.value.0
-        };
-        let mut tx = Tx::new();
-        tx.put_out_of_band(&actor.user, room, &left);
-        self.0.store.commit(tx).await?;
-        Ok(())
+        self.put_leave(user, room, outside, &leave).await
     }
 
-    /// Servers that may know the room: those named and those that invited; and, for want of them, those in it, the
-    /// one in its name and those that list it.
-    async fn candidates(&self, user: &UserId, room: &RoomId, via: Via) -> Result<Candidates> {
+    /// Puts the leave in place of the invite or knock, unless something else has taken that place meanwhile.
+    async fn put_leave(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        mut read: At<Json<OutOfBand>>,
+        leave: &Pdu,
+    ) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            match self.0.end_outside(user, room, &read, leave).await {
+                Err(Error::Retry) => {}
+                done => return done,
+            }
+            match self.0.store.read().out_of_band(user, room).await? {
+                Some(now) if now.value.0.kind() == Some(Membership::Leave) => return Ok(()),
+                // The same invite, told once more.
+                Some(now) if now.value.0 == read.value.0 => read = now,
+                _ => break,
+            }
+        }
+        Err(Error::Retry)
+    }
+
+    /// Servers that may know the room: those `able` to let the user in, those that invited and those named; and the one
+    /// in its name, those that list it and those in it.
+    async fn candidates(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        mut able: Vec<OwnedServerName>,
+        via: Via,
+    ) -> Result<Candidates> {
         let reader = self.0.store.read();
-        let (mut named, mut others) = (Vec::new(), Vec::new());
+        let mut is_strict = !via.is_empty();
+        let mut named = Vec::new();
         if let Some(outside) = reader.out_of_band(user, room).await? {
             // Who invited knows of it.
             named.extend(outside.value.0.via);
         }
         named.extend(via);
-        if let Some(nid) = reader.room_nid(room).await? {
-            others.extend(reader.room_servers(nid).await?.into_iter().map(|(server, _)| server));
-        }
-        others.extend(room.server_name().map(ToOwned::to_owned));
+        let mut others: Vec<OwnedServerName> =
+            room.server_name().map(ToOwned::to_owned).into_iter().collect();
         others.extend(self.listed_at(room));
-        let mut seen = std::collections::BTreeSet::new();
-        for servers in [&mut named, &mut others] {
+        if let Some(nid) = reader.room_nid(room).await? {
+            let mut servers = reader.room_servers(nid).await?;
+            // Whoever is in the room itself knows better than the client who may help.
+            is_strict &= !servers.iter().any(|(server, _)| server == self.server());
+            servers.sort_by_key(|(_, joined)| Reverse(*joined));
+            others.extend(servers.into_iter().map(|(server, _)| server));
+        }
+        let mut seen = BTreeSet::new();
+        for servers in [&mut able, &mut named, &mut others] {
             servers.retain(|server| server != self.server() && seen.insert(server.clone()));
             servers.truncate(MOST_SERVERS);
         }
-        let nobody = named.is_empty() && others.is_empty();
-        if nobody { Err(Error::NotFound("room")) } else { Ok(Candidates { named, others }) }
+        let first = [able, named].concat();
+        let groups = if is_strict { vec![first, others] } else { vec![[first, others].concat()] };
+        let is_nobody = groups.iter().all(Vec::is_empty);
+        if is_nobody { Err(Error::NotFound("room")) } else { Ok(Candidates(groups)) }
     }
 
     /// Invites another server's user: that server sees and signs the invite first.
     pub(crate) async fn invite_remote(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        target: &UserId,
+        content: Map<String, Value>,
+    ) -> Result<OwnedEventId> {
+        let (rooms, actor, room, target) = (self.clone(), actor.clone(), room.to_owned(), target.to_owned());
+        // Goes on when the client hangs up: the other server may have shown the invite already.
+        let work = async move { rooms.invite_through(&actor, &room, &target, content).await };
+        self.0.world.spawn("remote invite", work).await.unwrap_or(Err(Error::Retry))
+    }
+
+    async fn invite_through(
         &self,
         actor: &Actor,
         room: &RoomId,
@@ -138,7 +209,7 @@ impl Rooms {
         let signed = policy_server::keep_signature(rules, &ours, signed);
         let proven = self.0.check_one(rules, signed).await?;
         let checked = Checked::from_handshake(self.server(), proven);
-        let mut budget = Budget { events: 0, states: 0, fill: false };
+        let mut budget = Budget::default();
         let mut complete = checked.complete_as(&self.0, &mut budget, Source::Here).await?;
         // Asked again: others may have been invited meanwhile.
         complete.door = (Door::Local, bypass_of(actor));
@@ -199,23 +270,22 @@ pub(crate) fn same_event(came: Option<Pdu>, sent: &Pdu) -> Result<Pdu> {
     }
 }
 
-/// Servers that may help into a room or out of it.
-struct Candidates {
-    /// Whom the user or the invite names.
-    named: Vec<OwnedServerName>,
-    /// Who is asked if none of those can be reached: a refusal of theirs stands.
-    others: Vec<OwnedServerName>,
-}
+/// Servers that may help into a room or out of it, in groups: the next one is asked if nobody of the one before can be
+/// reached. Where this server is not in the room, the word of those whom the client names stands.
+struct Candidates(Vec<Vec<OwnedServerName>>);
 
 impl Candidates {
     async fn ask<'a, T, F>(&'a self, ask: impl Fn(&'a OwnedServerName) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        match first_that_works(&self.named, &ask).await {
-            Err(Error::Unreachable) => first_that_works(&self.others, &ask).await,
-            answer => answer,
+        for servers in &self.0 {
+            match first_that_works(servers, &ask).await {
+                Err(Error::Unreachable) => {}
+                answer => return answer,
+            }
         }
+        Err(Error::Unreachable)
     }
 }
 
@@ -256,6 +326,11 @@ fn is_final(error: &Error) -> bool {
         Error::Peer(PeerError::Refused { errcode, .. }) => errcode == "M_INCOMPATIBLE_ROOM_VERSION",
         _ => false,
     }
+}
+
+/// Whether the same may work out another time.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Store(_) | Error::Retry | Error::Unreachable)
 }
 
 /// How much an answer tells: one without a reason may come from a server that knows nothing of the room.

@@ -6,7 +6,10 @@
 mod media;
 mod worker;
 
-use std::{ops::RangeBounds, sync::Arc};
+use std::{
+    ops::{Bound, RangeBounds},
+    sync::Arc,
+};
 
 use chappe_rules::{Pdu, access::RETENTION, redact, retention::Retention, retention::is_ahead};
 use chappe_store::{
@@ -31,6 +34,8 @@ use crate::{
 pub(crate) const GATHER_MS: u64 = 60 * 60 * 1_000;
 /// Events looked at under one turn, and taken away in one commit.
 const BATCH: usize = 200;
+/// Places looked at before which history is missing.
+const GAPS: usize = 100;
 
 /// When something was said: as its server claims, or when it came here if that was earlier.
 fn said_at(pdu: &Pdu, meta: &EventMeta) -> u64 {
@@ -80,16 +85,32 @@ impl View<'_> {
         event.is_shown() && !self.has_expired(event)
     }
 
-    /// The places among these before which history is missing, oldest first, that are not so old that none of it would
-    /// be shown.
+    /// The newest places among these before which history is missing, oldest first, that are not so old that none of it
+    /// would be shown.
     pub(crate) async fn open_gaps(&self, among: impl RangeBounds<i64>) -> Result<Vec<i64>> {
-        let gaps = self.reader.gaps(self.nid).await?.into_iter();
+        self.newest_open_gaps(among, GAPS).await
+    }
+
+    /// The newest of them.
+    pub(crate) async fn newest_open_gap(&self, among: impl RangeBounds<i64>) -> Result<Option<i64>> {
+        Ok(self.newest_open_gaps(among, 1).await?.pop())
+    }
+
+    async fn newest_open_gaps(&self, among: impl RangeBounds<i64>, limit: usize) -> Result<Vec<i64>> {
+        let before = match among.end_bound() {
+            Bound::Included(last) => last.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => i64::MAX,
+        };
         let mut open = Vec::new();
-        for ordinal in gaps.map(|gap| gap.ordinal).filter(|ordinal| among.contains(ordinal)) {
-            if !self.is_all_past(ordinal).await? {
-                open.push(ordinal);
+        for gap in self.reader.gaps_back(self.nid, before, limit).await? {
+            // What has expired for certain before one place has before all older ones.
+            if !among.contains(&gap.ordinal) || self.is_all_past(gap.ordinal).await? {
+                break;
             }
+            open.push(gap.ordinal);
         }
+        open.reverse();
         Ok(open)
     }
 

@@ -1,19 +1,25 @@
 //! `upgrade`: a new room takes over from an old one.
 
+mod levels;
+
+use std::collections::BTreeSet;
+
 use chappe_rules::{Pdu, auth::StateKey as RuleKey};
 use chappe_store::{Membership, Tx};
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
     api::client::room::create_room::v3::Request,
     events::{StateEventType, TimelineEventType, room::power_levels::UserPowerLevel},
     room_version_rules::RoomVersionRules,
 };
 use serde_json::{Map, Value, json};
 
+use self::levels::{Levels, tidied};
 use crate::{
     Actor, Change, Draft, Error, Result, Rooms,
     create::{Furniture, Plan, Upgrade, default_power_levels, succession},
     desk::{Desk, content_of, rules_of},
+    turn::Job,
 };
 
 /// What of the old room's state goes on in the new one, beside power levels and bans.
@@ -38,6 +44,8 @@ struct Old {
     create: Pdu,
     carried: Vec<Draft>,
     power_levels: Map<String, Value>,
+    /// Who was above every level.
+    unlimited: Vec<OwnedUserId>,
     canonical_alias: Option<Map<String, Value>>,
     bans: Vec<(OwnedUserId, Map<String, Value>)>,
     last: Option<ruma::OwnedEventId>,
@@ -65,16 +73,14 @@ impl Rooms {
         };
         let old_content: Map<String, Value> = content_of(&old.create);
         let create = succession(&actor.user, old_content, &version, rules, &from, &additional_creators);
+        let levels = self.new_levels(actor, rules, &old, &additional_creators)?;
+        let rest = furniture(&old, levels.last);
         let plan = Plan {
             version,
-            furniture: Furniture {
-                create,
-                power_levels: default_power_levels(&actor.user, &Request::new(), rules)?,
-                rest: self.furniture(actor, rules, &old, &additional_creators),
-            },
+            furniture: Furniture { create, power_levels: levels.first, rest },
             alias: None,
             published: old.published,
-            invites: old.bans.clone(),
+            invites: Vec::new(),
             own_member: self.0.member_content(&actor.user, "join", None).await?,
         };
         let new = self.0.make_room(actor, &plan).await?;
@@ -110,7 +116,10 @@ impl Rooms {
         let pdus = desk.pdus(&nums).await?;
         let bans = bans.into_iter().zip(pdus).map(|((user, _), pdu)| (user, content_of(&pdu)));
         let externals = desk.externals().await?;
+        let is_unlimited = desk.rules.authorization.explicitly_privilege_room_creators;
+        let unlimited = power.creators().iter().filter(|_| is_unlimited).cloned().collect();
         Ok(Old {
+            unlimited,
             externals,
             carried: held.0.iter().map(|(key, (_, pdu))| draft(key, pdu)).collect(),
             power_levels: content(desk.current(StateEventType::RoomPowerLevels, "").await?)
@@ -163,31 +172,36 @@ impl Rooms {
         }
     }
 
-    /// The state carried over; the old power levels come last, when everything else is in place. Of those, who is not of the
-    /// network any more has none in the new room.
-    fn furniture(
+    /// The levels of the old room as the new one has them: who is not of the network any more has none.
+    fn new_levels(
         &self,
         actor: &Actor,
         rules: &RoomVersionRules,
         old: &Old,
         creators: &[OwnedUserId],
-    ) -> Vec<Draft> {
-        let mut levels = old.power_levels.clone();
-        if levels.is_empty() {
-            return old.carried.clone();
+    ) -> Result<Levels> {
+        if old.power_levels.is_empty() {
+            let levels = default_power_levels(&actor.user, &Request::new(), rules)?;
+            return Ok(Levels::without_limit(levels));
         }
+        let mut kept = tidied(old.power_levels.clone());
         let strict = rules.authorization.explicitly_privilege_room_creators;
         let is_creator =
             |user: &UserId| *user == actor.user || creators.iter().any(|creator| creator == user);
-        if let Some(Value::Object(users)) = levels.get_mut("users") {
+        if let Some(Value::Object(users)) = kept.get_mut("users") {
             users.retain(|user, _| match UserId::parse(user) {
                 Ok(user) => self.0.takes_part(user.server_name()) && !(strict && is_creator(&user)),
                 Err(_) => !strict,
             });
         }
-        let mut drafts = old.carried.clone();
-        drafts.push(Draft::state(TimelineEventType::RoomPowerLevels, "", levels));
-        drafts
+        if strict {
+            return Ok(Levels::without_limit(kept));
+        }
+        let unlimited = old.unlimited.iter().map(|user| &**user);
+        let unlimited: Vec<&UserId> =
+            unlimited.filter(|user| self.0.takes_part(user.server_name())).collect();
+        let banned = old.bans.iter().map(|(user, _)| &**user);
+        Ok(Levels::within_limits(kept, &actor.user, &unlimited, banned))
     }
 
     async fn move_aliases(&self, actor: &Actor, room: &RoomId, new: &RoomId, old: &Old) -> Result<()> {
@@ -195,10 +209,11 @@ impl Rooms {
         let (Some(from), Some(to)) = (reader.room_nid(room).await?, reader.room_nid(new).await?) else {
             return Ok(());
         };
-        let mut tx = Tx::new();
+        let (mut tx, mut moved) = (Tx::new(), BTreeSet::new());
         for name in reader.aliases_of(from).await? {
             if let Some(alias) = reader.alias(&name).await? {
                 tx.move_alias(&name, &alias, to);
+                moved.insert(name);
             }
         }
         if old.published {
@@ -208,17 +223,60 @@ impl Rooms {
         if !tx.is_empty() {
             self.0.store.commit(tx).await?;
         }
-        if let Some(content) = old.canonical_alias.clone().filter(|content| !content.is_empty()) {
-            let gone = Draft::state(TimelineEventType::RoomCanonicalAlias, "", Map::new());
-            let here = Draft::state(TimelineEventType::RoomCanonicalAlias, "", content);
-            for (room, draft) in [(room, gone), (new, here)] {
-                if let Err(error) = self.send(actor, room, draft, None).await {
-                    tracing::info!(%room, %error, "canonical alias not moved");
-                }
-            }
+        if let Some(content) = &old.canonical_alias
+            && let Err(error) = self.move_canonical(actor, (room, new), content, &moved).await
+        {
+            tracing::info!(%room, %new, %error, "canonical alias not moved");
         }
         Ok(())
     }
+
+    /// Names what was moved in the new room and then no longer in the old one. Aliases of other servers still point there.
+    async fn move_canonical(
+        &self,
+        actor: &Actor,
+        (room, new): (&RoomId, &RoomId),
+        content: &Map<String, Value>,
+        moved: &BTreeSet<OwnedRoomAliasId>,
+    ) -> Result<()> {
+        let is_moved = |alias: &str| moved.iter().any(|name| name.as_str() == alias);
+        let here = only_aliases(content, is_moved);
+        if here.is_empty() {
+            return Ok(());
+        }
+        let draft = |content| Draft::state(TimelineEventType::RoomCanonicalAlias, "", content);
+        // That they point there is known: nobody is asked.
+        self.submit(new, Job::new(actor, draft(here))).await?;
+        let gone = only_aliases(content, |alias| !is_moved(alias));
+        self.send(actor, room, draft(gone), None).await.map(drop)
+    }
+}
+
+/// The state carried over, the bans, and last the power levels that stay where the room begins with others.
+fn furniture(old: &Old, last: Option<Map<String, Value>>) -> Vec<Draft> {
+    let bans = old.bans.iter().map(|(user, content)| Draft::member(user, content.clone()));
+    let last = last.map(|levels| Draft::state(TimelineEventType::RoomPowerLevels, "", levels));
+    old.carried.iter().cloned().chain(bans).chain(last).collect()
+}
+
+/// The content of a canonical alias event with some of its aliases; empty if it names none of them.
+fn only_aliases(content: &Map<String, Value>, holds: impl Fn(&str) -> bool) -> Map<String, Value> {
+    let stays = |alias: &Value| alias.as_str().is_some_and(&holds);
+    let mut kept = content.clone();
+    if !kept.get("alias").is_some_and(stays) {
+        kept.remove("alias");
+    }
+    let has_others = match kept.get_mut("alt_aliases") {
+        Some(Value::Array(aliases)) => {
+            aliases.retain(stays);
+            !aliases.is_empty()
+        }
+        _ => false,
+    };
+    if !has_others {
+        kept.remove("alt_aliases");
+    }
+    if has_others || kept.contains_key("alias") { kept } else { Map::new() }
 }
 
 impl Desk<'_> {

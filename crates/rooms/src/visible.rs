@@ -1,11 +1,10 @@
 //! The one door for reading events: who sees what, judged by room and event together.
 
+mod servers;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use chappe_rules::{
-    redact,
-    visibility::{AtEvent, membership, server_may_see, user_may_see, visibility},
-};
+use chappe_rules::visibility::{AtEvent, membership, user_may_see, visibility};
 use chappe_store::{EventNum, Membership, StateRef, Status, state::StateKey};
 use futures_util::future::try_join_all;
 use ruma::{
@@ -16,6 +15,7 @@ use ruma::{
     },
 };
 
+pub(crate) use self::servers::Witness;
 use crate::{
     Actor, Error, Result, Rooms, Standing,
     read::view::{Event, View},
@@ -115,10 +115,6 @@ impl Rooms {
         if sees.first() == Some(&true) { Ok(event) } else { Err(Error::NotFound("event")) }
     }
 }
-
-/// Memberships at earlier states that are looked at for one question of another server, at most. What that leaves open is
-/// not seen: a server with very many users is told less of what was before their time.
-const MOST_LOOKS: usize = 20_000;
 
 fn member_key(user: &UserId) -> StateKey {
     StateKey::new(StateEventType::RoomMember, user)
@@ -257,96 +253,6 @@ impl View<'_> {
             member = before.num;
         }
         Ok(NO_PART)
-    }
-
-    /// Which of `events` a server may see, in their order. Nothing for a server without a joined user in the room.
-    pub async fn server_sees(&self, server: &ServerName, events: &[Event]) -> Result<Vec<bool>> {
-        if !self.reader.server_joined(self.nid, server).await? {
-            return Ok(vec![false; events.len()]);
-        }
-        let mut known: BTreeMap<StateRef, bool> = BTreeMap::new();
-        let mut users = None;
-        let mut looks = MOST_LOOKS;
-        let mut sees = Vec::with_capacity(events.len());
-        for event in events {
-            let is_part = !matches!(event.meta.status, Status::Rejected | Status::Outlier);
-            if !is_part || self.has_expired(event) {
-                sees.push(false);
-                continue;
-            }
-            let before = event.meta.before;
-            let allowed = match known.get(&before) {
-                Some(allowed) => *allowed,
-                None => self.server_sees_state(server, (&mut users, &mut looks), before).await?,
-            };
-            known.insert(before, allowed);
-            let own = event.pdu.sender().server_name() == server;
-            sees.push(allowed || own);
-        }
-        Ok(sees)
-    }
-
-    /// Events as a server with a joined user gets them, so that it can follow the room: those it may not see redacted.
-    /// What was never part of the room is left out.
-    pub(crate) async fn told_to_server(&self, server: &ServerName, events: Vec<Event>) -> Result<Vec<Event>> {
-        if !self.reader.server_joined(self.nid, server).await? {
-            return Ok(Vec::new());
-        }
-        let sees = self.server_sees(server, &events).await?;
-        let mut told = Vec::with_capacity(events.len());
-        for (mut event, sees) in events.into_iter().zip(sees) {
-            if matches!(event.meta.status, Status::Rejected | Status::Outlier) {
-                continue;
-            }
-            if !sees {
-                event.pdu = redact::event(self.rules, &event.pdu)
-                    .map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
-            }
-            told.push(event);
-        }
-        Ok(told)
-    }
-
-    /// `users` are the server's users with any membership now, found once where the visibility asks for them; `looks` is at
-    /// how many of them may still be looked.
-    async fn server_sees_state(
-        &self,
-        server: &ServerName,
-        (users, looks): (&mut Option<Vec<StateKey>>, &mut usize),
-        at: StateRef,
-    ) -> Result<bool> {
-        let said = self.state_event_at(at, StateEventType::RoomHistoryVisibility, "").await?;
-        let visibility = visibility(said.as_ref().map(|event| &event.pdu));
-        if server_may_see(&visibility, []) {
-            return Ok(true);
-        }
-        let users = match users {
-            Some(users) => users,
-            None => users.insert(self.users_of(server).await?),
-        };
-        for some in users.chunks(20) {
-            if *looks < some.len() {
-                return Ok(false);
-            }
-            *looks -= some.len();
-            let members = self.state_events_at(at, some).await?;
-            let memberships = members.iter().flatten().map(|event| membership(Some(&event.pdu)));
-            if server_may_see(&visibility, memberships) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The state keys of a server's users, joined ones first.
-    async fn users_of(&self, server: &ServerName) -> Result<Vec<StateKey>> {
-        let mut users = Vec::new();
-        for is in Membership::ALL {
-            let members = self.reader.members(self.nid, is).await?.into_iter();
-            let ours = members.filter(|(user, _)| user.server_name() == server);
-            users.extend(ours.map(|(user, _)| member_key(&user)));
-        }
-        Ok(users)
     }
 }
 

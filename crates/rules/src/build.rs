@@ -18,10 +18,12 @@ use ruma::{
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use crate::{Error, Pdu, opened::Opened};
+use crate::{Error, Pdu, auth::check_lengths, opened::Opened};
 
 /// The largest depth an event can claim.
 const MAX_DEPTH: u64 = (1 << 53) - 1;
+/// The longest event made here, in bytes: a byte less than may be, as not every server has counted that one.
+const MAX_BYTES: usize = 65_535;
 /// What precedes a 32-byte ed25519 seed in a PKCS #8 document (RFC 8410).
 const PKCS8_HEAD: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
@@ -290,7 +292,10 @@ pub fn build(place: &Place<'_>, draft: Draft, server: &ServerName, key: &Signing
     }
     hash_and_sign_event(server.as_str(), &key.pair, &mut event, &place.rules.redaction)
         .map_err(|error| Error::Malformed(error.to_string()))?;
-    Pdu::from_object(place.rules, event)
+    let pdu = Pdu::from_object(place.rules, event)?;
+    let malformed = |why: &str| Error::Malformed(why.to_owned());
+    check_lengths(place.rules, &pdu).map_err(malformed)?;
+    if pdu.json().len() > MAX_BYTES { Err(malformed("event is too large")) } else { Ok(pdu) }
 }
 
 /// Adds this server's signature to a peer's event **that has been checked and allowed**: an invite of our user, or a

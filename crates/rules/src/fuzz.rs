@@ -91,7 +91,7 @@ proptest! {
         let text = event.to_string();
         let bytes = &text.as_bytes()[..cut.unwrap_or(text.len()).min(text.len())];
         if let Ok(pdu) = Pdu::parse(rules, bytes) {
-            prop_assert!(pdu.json().len() <= 65_535);
+            prop_assert!(pdu.json().len() <= 65_536);
             prop_assert!(pdu.prev_events().len() <= 20 && pdu.auth_events().len() <= 10);
             let ids = [pdu.event_id().as_str(), pdu.room_id().as_str(), pdu.sender().as_str()];
             prop_assert!(ids.iter().all(|id| id.len() <= 255));

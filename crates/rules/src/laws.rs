@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use ruma::{
-    CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
+    RoomId, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::{RoomIdFormatVersion, RoomVersionRules},
 };
@@ -144,8 +145,17 @@ pub(crate) fn sample(rules: &'static RoomVersionRules) -> (&'static RoomVersionR
     (rules, SigningKey::from_seed([1; 32], "k").unwrap(), room.say("@a:a.example", "hello"))
 }
 
-/// Members of the random rooms.
-const USERS: [&str; 4] = ["@a:a.example", "@b:b.example", "@c:c.example", "@d:d.example"];
+/// The event as it is if it names one event less among those that justify it.
+pub(crate) fn without_auth_event(rules: &RoomVersionRules, pdu: &Pdu, left_out: &EventId) -> Pdu {
+    let mut object = pdu.to_object();
+    if let Some(CanonicalJsonValue::Array(named)) = object.get_mut("auth_events") {
+        named.retain(|id| id.as_str() != Some(left_out.as_str()));
+    }
+    Pdu::from_object(rules, object).unwrap()
+}
+
+/// Who acts in the random rooms. The last is not in them from the beginning.
+const USERS: [&str; 5] = ["@a:a.example", "@b:b.example", "@c:c.example", "@d:d.example", "@e:e.example"];
 
 /// One random act: who, what, on whom.
 type Act = (usize, u8, usize);
@@ -154,7 +164,7 @@ type Act = (usize, u8, usize);
 fn play(room: &mut Room, acts: &[Act], clock: u64) {
     room.clock = clock;
     for (who, what, whom) in acts {
-        let (who, whom) = (USERS[who % 4], USERS[whom % 4]);
+        let (who, whom) = (USERS[who % 5], USERS[whom % 5]);
         let level = i64::from(*what) % 60;
         let draft = match what % 6 {
             0 => ("m.room.member", who, json!({"membership": "join"})),
@@ -188,7 +198,7 @@ fn forks(
     tails: &[Vec<Act>],
 ) -> (Vec<StateMap>, BTreeMap<OwnedEventId, Pdu>) {
     let mut room = Room::new(rules, USERS[0]);
-    for user in &USERS[1..] {
+    for user in &USERS[1..4] {
         room.member(user, user, "join");
     }
     play(&mut room, common, 20);
@@ -204,7 +214,7 @@ fn forks(
 }
 
 fn acts(most: usize) -> impl Strategy<Value = Vec<Act>> {
-    prop::collection::vec((0..4usize, any::<u8>(), 0..4usize), 0..most)
+    prop::collection::vec((0..5usize, any::<u8>(), 0..5usize), 0..most)
 }
 
 fn version() -> impl Strategy<Value = &'static RoomVersionRules> {
@@ -311,7 +321,9 @@ proptest! {
         let conflict = Conflict { states: states.iter().map(reduce).collect(), auth_difference: difference, subgraph: between };
         let mut merged = states[0].clone();
         merged.retain(|key, _| !keys.contains_key(key));
-        merged.extend(resolve(rules, &conflict, fetch).unwrap());
+        for (key, id) in resolve(rules, &conflict, fetch).unwrap() {
+            merged.entry(key).or_insert(id);
+        }
         prop_assert_eq!(merged, naive);
     }
 }
@@ -319,11 +331,17 @@ proptest! {
 mod limits {
     //! Sizes and shapes at their edges.
 
-    use ruma::room_version_rules::RoomVersionRules;
+    use std::collections::BTreeSet;
+
+    use ruma::{MilliSecondsSinceUnixEpoch, UInt, room_version_rules::RoomVersionRules, server_name};
     use serde_json::{Value, json};
 
     use super::sample;
-    use crate::Pdu;
+    use crate::{
+        Pdu,
+        check::{KeyRing, ServerKey, check},
+        pdu::id_of,
+    };
 
     fn parse_with(change: impl Fn(&mut Value)) -> Result<Pdu, crate::Error> {
         let (rules, _, pdu) = sample(&RoomVersionRules::V11);
@@ -349,8 +367,57 @@ mod limits {
         let base = parse_with(|event| event["content"]["pad"] = "".into()).unwrap().json().len();
         let padded =
             |bytes: usize| parse_with(|event| event["content"]["pad"] = "p".repeat(bytes - base).into());
-        assert!(padded(65_535).is_ok());
-        assert!(padded(65_536).is_err());
+        let largest = padded(65_536).unwrap();
+        assert!(padded(65_537).is_err());
+        let (rules, key, _) = sample(&RoomVersionRules::V11);
+        let known = ServerKey { public: key.public_key(), until: MilliSecondsSinceUnixEpoch(UInt::MAX) };
+        let ring =
+            KeyRing::from([(server_name!("a.example").to_owned(), [(key.id().to_owned(), known)].into())]);
+        assert!(check(rules, &largest, &ring, &BTreeSet::new()).is_ok(), "the signature can be checked");
+    }
+
+    #[test]
+    fn before_version_11_the_whole_event_is_counted_too() {
+        let (rules, _, pdu) = sample(&RoomVersionRules::V10);
+        let mut event: Value = serde_json::from_str(pdu.json()).unwrap();
+        event["type"] = "💥".repeat(255).into();
+        let mut padded = |bytes: usize| {
+            event["content"]["pad"] = "".into();
+            let pad = bytes - event.to_string().len();
+            event["content"]["pad"] = "p".repeat(pad).into();
+            Pdu::parse(rules, event.to_string().as_bytes())
+        };
+        assert!(padded(65_536).is_ok());
+        assert!(padded(65_537).is_err());
+    }
+
+    #[test]
+    fn whoever_counts_the_years_from_elsewhere_is_heard() {
+        for rules in [&RoomVersionRules::V1, &RoomVersionRules::V5, &RoomVersionRules::V11] {
+            let (_, _, pdu) = sample(rules);
+            let mut event: Value = serde_json::from_str(pdu.json()).unwrap();
+            event["origin_server_ts"] = json!(-5);
+            let pdu = Pdu::parse(rules, event.to_string().as_bytes()).unwrap();
+            assert_eq!(pdu.origin_server_ts(), MilliSecondsSinceUnixEpoch(UInt::MIN));
+            assert!(pdu.json().contains(r#""origin_server_ts":-5,"#));
+            let again = Pdu::restore(rules, pdu.event_id().to_owned(), pdu.json()).unwrap();
+            assert_eq!((again.time(), pdu.time()), (-5, -5));
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_has_an_id_too() {
+        for rules in [&RoomVersionRules::V1, &RoomVersionRules::V5, &RoomVersionRules::V11] {
+            let (_, _, pdu) = sample(rules);
+            assert_eq!(id_of(rules, pdu.json().as_bytes()).as_deref(), Some(pdu.event_id()));
+            let mut event: Value = serde_json::from_str(pdu.json()).unwrap();
+            event["unsigned"] = json!({ "age": 1.5 });
+            event["content"]["body"] = "x".repeat(70_000).into();
+            let text = event.to_string();
+            assert!(Pdu::parse(rules, text.as_bytes()).is_err());
+            assert_eq!(id_of(rules, text.as_bytes()).as_deref(), Some(pdu.event_id()));
+        }
+        assert_eq!(id_of(&RoomVersionRules::V11, b"[]"), None);
     }
 
     #[test]
@@ -368,7 +435,7 @@ mod limits {
         assert!(parse_with(|event| event["hashes"] = json!({"sha256": 1})).is_err());
         assert!(parse_with(|event| event["signatures"] = json!({"a.example": []})).is_err());
         assert!(parse_with(|event| event["content"] = json!([])).is_err());
-        assert!(parse_with(|event| event["origin_server_ts"] = json!(-5)).is_err());
+        assert!(parse_with(|event| event["origin_server_ts"] = json!(1.5)).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! An event as servers exchange it, parsed and within the limits of its room version.
 
+mod format;
 mod judged;
 mod lenient;
 
@@ -10,14 +11,16 @@ use ruma::{
     OwnedUserId, RoomId, UInt, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
-    state_res::check_pdu_format,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
 use serde_json::value::{RawValue, to_raw_value};
 
+use self::format::{MAX_BYTES, check_proofs, counted_in_characters, with_owned_key};
 pub use self::judged::Judged;
-use self::lenient::content_to_judge;
-use crate::{Error, json, opened::Opened, owned_state};
+pub(crate) use self::judged::no_join_rules;
+pub(crate) use self::lenient::{NOBODY, stand_in};
+use self::lenient::{content_to_judge, state_key_to_judge};
+use crate::{Error, json, opened::Opened};
 
 /// The longest identifier, type or state key, in bytes.
 pub const MAX_ID_BYTES: usize = 255;
@@ -27,8 +30,6 @@ pub(crate) const STICKY: &str = "msc4354_sticky";
 pub const MAX_STICKY_MS: u32 = 3_600_000;
 /// Raw input longer than this is not even parsed, in bytes. Four times the limit of the canonical form.
 const MAX_RAW_BYTES: usize = 4 * MAX_BYTES;
-/// The longest event in canonical JSON, in bytes.
-const MAX_BYTES: usize = 65_535;
 /// The deepest event of a room version without canonical JSON.
 const MAX_DEPTH: u64 = (1 << 63) - 1;
 
@@ -36,7 +37,7 @@ const MAX_DEPTH: u64 = (1 << 63) - 1;
 #[derive(Clone, Debug)]
 pub struct Pdu(Arc<Fields>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Fields {
     event_id: OwnedEventId,
     room_id: OwnedRoomId,
@@ -44,13 +45,16 @@ struct Fields {
     sender: OwnedUserId,
     kind: TimelineEventType,
     state_key: Option<String>,
+    /// What authorization reads instead of the state key, if it is not the same.
+    key_to_judge: Option<String>,
     content: Box<RawValue>,
     /// What authorization reads instead of the content, if it is not the same.
     to_judge: Option<Box<RawValue>>,
     prev_events: Vec<OwnedEventId>,
     auth_events: Vec<OwnedEventId>,
     depth: u64,
-    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    /// In milliseconds since 1970: in whatever year a server likes.
+    time: i64,
     redacts: Option<OwnedEventId>,
     json: Box<str>,
 }
@@ -77,8 +81,8 @@ impl Pdu {
             Err(opened) => return Self::with_any_numbers(rules, opened),
         };
         match counted_in_characters(rules, &object) {
-            Some(shortened) => {
-                check_pdu_format(&shortened, &rules.event_format).map_err(Error::Malformed)?;
+            Some(mut shortened) => {
+                format::check(rules, &mut shortened)?;
                 Self::of_checked_form(rules, object)
             }
             None => Self::from_object(rules, object),
@@ -91,9 +95,8 @@ impl Pdu {
         if rules.event_id_format != EventIdFormatVersion::V1 {
             object.remove("event_id");
         }
-        let shortened = with_owned_key(rules, &object)?;
-        let object_to_check = shortened.as_ref().unwrap_or(&object);
-        check_pdu_format(object_to_check, &rules.event_format).map_err(Error::Malformed)?;
+        let mut shortened = with_owned_key(rules, &object);
+        format::check(rules, shortened.as_mut().unwrap_or(&mut object))?;
         Self::of_checked_form(rules, object)
     }
 
@@ -109,10 +112,9 @@ impl Pdu {
             return Err(malformed("event is too large"));
         }
         let hash = opened.reference_hash(rules)?;
-        let nearest = opened.nearest()?;
-        let shortened = counted_in_characters(rules, &nearest);
-        check_pdu_format(shortened.as_ref().unwrap_or(&nearest), &rules.event_format)
-            .map_err(Error::Malformed)?;
+        let mut nearest = opened.nearest()?;
+        let mut shortened = counted_in_characters(rules, &nearest);
+        format::check(rules, shortened.as_mut().unwrap_or(&mut nearest))?;
         check_proofs(&nearest)?;
         let id =
             if derived_id { event_id(&format!("${hash}"))? } else { event_id(text(&nearest, "event_id")?)? };
@@ -134,7 +136,8 @@ impl Pdu {
         } else {
             event_id(text(&object, "event_id")?)?
         };
-        Self::assemble(rules, event_id, &object)
+        let pdu = Self::assemble(rules, event_id, &object)?;
+        if pdu.json().len() > MAX_BYTES { Err(malformed("event is too large")) } else { Ok(pdu) }
     }
 
     fn assemble(
@@ -152,8 +155,7 @@ impl Pdu {
             return Err(malformed("content is not an object"));
         };
         let depth = u64::try_from(integer(object, "depth")?).map_err(|_| malformed("depth is negative"))?;
-        let timestamp = UInt::try_from(integer(object, "origin_server_ts")?)
-            .map_err(|_| malformed("origin_server_ts is negative"))?;
+        let state_key = object.get("state_key").and_then(|key| key.as_str()).map(str::to_owned);
         let content_text = raw(content);
         Ok(Self(Arc::new(Fields {
             redacts: redacts(rules, &kind, object, content),
@@ -161,13 +163,14 @@ impl Pdu {
             room_id,
             names_room,
             sender: user_id(text(object, "sender")?)?,
-            state_key: object.get("state_key").and_then(|key| key.as_str()).map(str::to_owned),
+            key_to_judge: state_key.as_deref().and_then(|key| state_key_to_judge(&kind, key)),
+            state_key,
             to_judge: content_to_judge(rules, &kind, &content_text),
             content: content_text,
             prev_events: event_ids(rules, object, "prev_events")?,
             auth_events: event_ids(rules, object, "auth_events")?,
             depth,
-            origin_server_ts: MilliSecondsSinceUnixEpoch(timestamp),
+            time: integer(object, "origin_server_ts")?,
             json: json::canonical(object).into(),
             kind,
         })))
@@ -197,6 +200,7 @@ impl Pdu {
             room_id,
             names_room,
             sender: stored.sender,
+            key_to_judge: stored.state_key.as_deref().and_then(|key| state_key_to_judge(&stored.kind, key)),
             to_judge: content_to_judge(rules, &stored.kind, &stored.content),
             kind: stored.kind,
             state_key: stored.state_key,
@@ -204,7 +208,7 @@ impl Pdu {
             prev_events: stored.prev_events,
             auth_events: stored.auth_events,
             depth: stored.depth,
-            origin_server_ts: stored.origin_server_ts,
+            time: stored.time,
             json: json.into(),
         })))
     }
@@ -270,9 +274,14 @@ impl Pdu {
         self.0.depth
     }
 
-    /// When its server made it, as claimed; whatever is later than 2^53 − 1 is that.
+    /// When its server made it, as claimed; whatever is before 1970 is 1970, whatever is later than 2^53 − 1 is that.
     pub fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.0.origin_server_ts
+        MilliSecondsSinceUnixEpoch(UInt::new_saturating(u64::try_from(self.0.time).unwrap_or_default()))
+    }
+
+    /// When its server made it, as claimed, in milliseconds since 1970.
+    pub(crate) fn time(&self) -> i64 {
+        self.0.time
     }
 
     /// For a redaction event: what it redacts, wherever the room version puts it. State redacts nothing, whatever its type.
@@ -340,6 +349,16 @@ impl Pdu {
     }
 }
 
+/// The id of what may be an event and is malformed as one; `None` where it has none.
+pub fn id_of(rules: &RoomVersionRules, bytes: &[u8]) -> Option<OwnedEventId> {
+    let mut opened = Opened::read_any(bytes).ok()?;
+    if rules.event_id_format == EventIdFormatVersion::V1 {
+        return event_id(text(&opened.object, "event_id").ok()?).ok();
+    }
+    opened.object.remove("event_id");
+    event_id(&format!("${}", opened.reference_hash(rules).ok()?)).ok()
+}
+
 #[derive(Deserialize)]
 struct Stored {
     room_id: Option<OwnedRoomId>,
@@ -353,8 +372,8 @@ struct Stored {
     #[serde(deserialize_with = "references")]
     auth_events: Vec<OwnedEventId>,
     depth: u64,
-    #[serde(deserialize_with = "moment")]
-    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    #[serde(rename = "origin_server_ts", deserialize_with = "moment")]
+    time: i64,
     #[serde(default, deserialize_with = "lenient_id")]
     redacts: Option<OwnedEventId>,
 }
@@ -383,8 +402,10 @@ fn lenient_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Optio
     Ok(value.as_str().and_then(|id| event_id(id).ok()))
 }
 
-fn moment<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<MilliSecondsSinceUnixEpoch, D::Error> {
-    u64::deserialize(deserializer).map(|millis| MilliSecondsSinceUnixEpoch(UInt::new_saturating(millis)))
+fn moment<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let late = || number.as_u64().map(|_| i64::MAX);
+    number.as_i64().or_else(late).ok_or_else(|| D::Error::custom("origin_server_ts is not an integer"))
 }
 
 fn raw(object: &CanonicalJsonObject) -> Box<RawValue> {
@@ -393,53 +414,6 @@ fn raw(object: &CanonicalJsonObject) -> Box<RawValue> {
 
 fn content_object(content: &RawValue) -> CanonicalJsonObject {
     Opened::read_any(content.get().as_bytes()).and_then(Opened::nearest).unwrap_or_default()
-}
-
-/// Where state belongs to users, a state key may be longer than elsewhere. An event with such a key comes back with a
-/// placeholder that is not too long, to be checked in its stead; how long which part may be is for the auth rules to say.
-fn with_owned_key(
-    rules: &RoomVersionRules,
-    object: &CanonicalJsonObject,
-) -> Result<Option<CanonicalJsonObject>, Error> {
-    let key = object.get("state_key").and_then(|key| key.as_str()).unwrap_or_default();
-    if !owned_state::has_owners(rules) || !(256..=owned_state::LONGEST_KEY).contains(&key.len()) {
-        return Ok(None);
-    }
-    if json::canonical(object).len() > MAX_BYTES {
-        return Err(malformed("event is too large"));
-    }
-    let mut shortened = object.clone();
-    shortened.insert("state_key".to_owned(), CanonicalJsonValue::String("x".repeat(255)));
-    Ok(Some(shortened))
-}
-
-/// Before version 11 servers counted the characters of a type or state key, not its bytes, and rooms hold such events. One
-/// that is too long only in bytes comes back with a placeholder of as many bytes as are allowed, to be checked in its stead.
-fn counted_in_characters(
-    rules: &RoomVersionRules,
-    object: &CanonicalJsonObject,
-) -> Option<CanonicalJsonObject> {
-    const MOST: usize = 255;
-    if rules.authorization.use_room_create_sender {
-        return None;
-    }
-    let long = |field: &&str| {
-        let text = object.get(*field).and_then(|value| value.as_str());
-        text.is_some_and(|text| text.len() > MOST && text.chars().count() <= MOST)
-    };
-    let fields: Vec<&str> = ["type", "state_key"].into_iter().filter(long).collect();
-    if fields.is_empty() {
-        return None;
-    }
-    let mut shortened = object.clone();
-    shortened.remove("unsigned");
-    if rules.event_id_format != EventIdFormatVersion::V1 {
-        shortened.remove("event_id");
-    }
-    for field in fields {
-        shortened.insert(field.to_owned(), CanonicalJsonValue::String("x".repeat(MOST)));
-    }
-    Some(shortened)
 }
 
 fn malformed(what: &str) -> Error {
@@ -512,21 +486,6 @@ fn redacts(
     }
     let from = if rules.redaction.content_field_redacts { content } else { object };
     event_id(from.get("redacts")?.as_str()?).ok()
-}
-
-/// `hashes` and `signatures` have the right shape. Whether they are right is asked in [`crate::check`].
-fn check_proofs(object: &CanonicalJsonObject) -> Result<(), Error> {
-    let Some(CanonicalJsonValue::Object(hashes)) = object.get("hashes") else {
-        return Err(malformed("hashes is not an object"));
-    };
-    text(hashes, "sha256")?;
-    let Some(CanonicalJsonValue::Object(signatures)) = object.get("signatures") else {
-        return Err(malformed("signatures is not an object"));
-    };
-    let texts = |keys: &CanonicalJsonValue| {
-        keys.as_object().is_some_and(|keys| keys.values().all(CanonicalJsonValue::is_string))
-    };
-    if signatures.values().all(texts) { Ok(()) } else { Err(malformed("signatures are not strings")) }
 }
 
 #[cfg(test)]

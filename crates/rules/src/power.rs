@@ -12,6 +12,32 @@ use ruma::{
 
 use crate::Pdu;
 
+/// Whether power levels have the form that they must have in a room of this create event.
+pub(crate) fn check_form(rules: &RoomVersionRules, levels: &Pdu, create: &Pdu) -> Result<(), String> {
+    const FIELDS: [Field; 7] = [
+        Field::UsersDefault,
+        Field::EventsDefault,
+        Field::StateDefault,
+        Field::Ban,
+        Field::Redact,
+        Field::Kick,
+        Field::Invite,
+    ];
+    let (rules, levels) = (&rules.authorization, RoomPowerLevelsEvent::new(levels));
+    for field in FIELDS {
+        levels.get_as_int(field, rules)?;
+    }
+    levels.events(rules)?;
+    levels.notifications(rules)?;
+    let users = levels.users(rules)?;
+    let creators = RoomCreateEvent::new(create).creators(rules)?;
+    let names_one = users.is_some_and(|users| creators.iter().any(|user| users.contains_key(user)));
+    if rules.explicitly_privilege_room_creators && names_one {
+        return Err("creators have no power level".to_owned());
+    }
+    Ok(())
+}
+
 /// Power levels at a state. Reads leniently what peers wrote: an unreadable field has its default.
 #[derive(Clone, Debug)]
 pub struct Power {

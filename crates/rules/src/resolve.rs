@@ -2,6 +2,7 @@
 
 mod first;
 mod owned;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use ruma::{
     state_res::{self, Event, utils::event_id_set::EventIdSet},
 };
 
+use self::shown::{judged_key, shown, with_own_keys};
 use crate::{
     Error, Pdu,
     auth::{StateKey, auth_types_of},
@@ -25,8 +27,9 @@ pub type StateMap = BTreeMap<StateKey, OwnedEventId>;
 /// What is to be resolved.
 ///
 /// The states may be reduced: every conflicted key must be there with its event in each state that has one, and of the
-/// unconflicted keys those of [`relevant_keys`]. The answer then covers those keys; all other keys keep the event that
-/// all states agree on.
+/// unconflicted keys those of [`relevant_keys`]. The answer then covers those keys, and may have more, where events of the
+/// auth difference or of the subgraph are: such a key counts if the states have nothing there. All other keys keep the event
+/// that all states agree on.
 #[derive(Clone, Debug, Default)]
 pub struct Conflict {
     /// The states of the forks, two or more.
@@ -130,15 +133,19 @@ pub fn resolve(
         StateResolutionVersion::V2(version) => *version,
         _ => return Err(unresolvable("by an algorithm that is not known here")),
     };
-    if owned_state::has_owners(rules) {
-        return owned::resolve(rules, version, conflict, fetch);
-    }
-    let difference = conflict.auth_difference.iter().cloned().collect();
-    let subgraph = conflict.subgraph.iter().cloned().collect();
-    run(rules, version, &conflict.states, (difference, subgraph), fetch)
+    let known = shown(conflict, &fetch);
+    let resolved = if owned_state::has_owners(rules) {
+        owned::resolve(rules, version, conflict, known)?
+    } else {
+        let difference = conflict.auth_difference.iter().cloned().collect();
+        let subgraph = conflict.subgraph.iter().cloned().collect();
+        run(rules, version, &conflict.states, (difference, subgraph), known)?
+    };
+    Ok(with_own_keys(resolved, &fetch))
 }
 
-/// Runs the algorithm on the states, the auth difference and the conflicted subgraph.
+/// Runs the algorithm on the states, the auth difference and the conflicted subgraph. The answer has the keys that were
+/// judged.
 fn run<E: Event<Id = OwnedEventId> + Clone>(
     rules: &RoomVersionRules,
     version: StateResolutionV2Rules,
@@ -146,8 +153,10 @@ fn run<E: Event<Id = OwnedEventId> + Clone>(
     (difference, subgraph): (EventIdSet<OwnedEventId>, EventIdSet<OwnedEventId>),
     fetch: impl Fn(&EventId) -> Option<E>,
 ) -> Result<StateMap, Error> {
-    let states: Vec<state_res::StateMap<OwnedEventId>> =
-        states.iter().map(|state| state.clone().into_iter().collect()).collect();
+    let judged = |state: &StateMap| -> state_res::StateMap<OwnedEventId> {
+        state.iter().map(|(key, id)| (judged_key(key), id.clone())).collect()
+    };
+    let states: Vec<_> = states.iter().map(judged).collect();
     // Two chains whose difference is the given one.
     let chains = vec![difference, EventIdSet::new()];
     state_res::resolve(&rules.authorization, &version, &states, chains, fetch, |_| Some(subgraph.clone()))

@@ -53,6 +53,10 @@ pub struct RemoteList {
     /// Stream ids of the last updates heard of, oldest first. A list that is not stale covers them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub heard: Vec<u64>,
+    /// Whether somebody was given keys that their server was asked for beside this list, since those who share a room were told
+    /// of a change for the last time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given: bool,
 }
 
 /// A device of a remote user.
@@ -94,6 +98,8 @@ table! {
     OneTimeKeys = ONE_TIME_KEYS: (OwnedUserId, OwnedDeviceId, String, String) => Vec<u8>;
     /// `(user, device, algorithm, position, index within the commit)` → key id.
     OneTimeKeyOrder = ONE_TIME_KEY_ORDER: (OwnedUserId, OwnedDeviceId, String, u64, u16) => String;
+    /// SHA-256 of user, device, algorithm, key id and public key → nothing: it was handed out, and is not taken in again.
+    SpentKeys = SPENT_KEYS: [u8; 32] => ();
     /// `(user, device, algorithm)` → fallback key.
     FallbackKeys = FALLBACK_KEYS: (OwnedUserId, OwnedDeviceId, String) => Json<FallbackKey>;
     /// `(user, device)` → what is left.

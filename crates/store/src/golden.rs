@@ -16,7 +16,7 @@ use crate::{
     },
     events::{EventIds, EventMetas, EventPdus, PurgedIds},
     expiry::{CameLate, ExpiryDue, ExpiryPolicies, Told},
-    gaps::Gaps,
+    gaps::{Gaps, Missing},
     members::{Forgotten, OpenRooms, RemoteRooms, RoomMembers, RoomServers, ShutRooms, UserRoom, UserRooms},
     out_of_band::{OutOfBand, OutOfBands},
     partial::{LateEvents, PartialRoom, PartialRooms, UnplacedDevices},
@@ -25,7 +25,7 @@ use crate::{
     relations::{Child, RelationCounts, Relations, Threads, WaitingRedactions},
     reports::{Report, Reports},
     rooms::{DoomedRooms, RoomHeads, RoomIds, RoomNames, WholeSince},
-    state::{Line, Now, StateChanges, StateKey, StateKeys, StateLines, StateNow, StateVersions},
+    state::{Line, Now, StateChanges, StateKey, StateKeys, StateLines, StateNow, StateSince, StateVersions},
     timeline::Timeline,
     transactions::{Done, EventTransaction, EventTransactions, TransactionOrder, Transactions},
 };
@@ -249,11 +249,19 @@ fn expiry_rows() -> Vec<(u8, String)> {
     ]
 }
 
+fn found_rows() -> Vec<(u8, String)> {
+    vec![
+        row::<StateSince>((NID, Position(0x0a0b)), StateRef { line: 0, version: 200 }),
+        row::<Missing>((NID, event_id!("$abc:x.fr").into(), NUM), -2),
+    ]
+}
+
 fn all_rows() -> Vec<(u8, String)> {
     let mut all = rows();
     all.extend(delayed_rows());
     all.extend(partial_rows());
     all.extend(expiry_rows());
+    all.extend(found_rows());
     all
 }
 

@@ -20,7 +20,7 @@ use crate::{
         Backup, BackupKeys, BackupNumbers, Backups, CrossSigningKeys, DehydratedDevice, DehydratedDevices,
         DeviceKeys, DeviceListChanges, DeviceListHeads, FallbackKey, FallbackKeys, KeyHead, KeyHeads,
         KeySignatures, OneTimeKeyOrder, OneTimeKeys, RemoteDevice, RemoteDevices, RemoteList, RemoteLists,
-        Resyncs, ToDevice, ToDeviceCounts, ToDeviceTxns,
+        Resyncs, SpentKeys, ToDevice, ToDeviceCounts, ToDeviceTxns,
     },
     golden::row,
     oauth::{
@@ -131,6 +131,7 @@ fn keys(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         row::<DeviceKeys>(both.clone(), document()),
         row::<OneTimeKeys>((user.clone(), device.clone(), text("a"), text("k")), document()),
         row::<OneTimeKeyOrder>((user.clone(), device.clone(), text("a"), 0x0a0b, 1), text("k")),
+        row::<SpentKeys>([7; 32], ()),
         row::<FallbackKeys>(of_device("a"), Json(FallbackKey { id: text("k"), key: raw() })),
         row::<KeyHeads>(both.clone(), Json(head)),
         row::<CrossSigningKeys>((user.clone(), 2), document()),
@@ -139,7 +140,7 @@ fn keys(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         row::<DeviceListChanges>((0x0a0b, user.clone()), 9),
         row::<RemoteLists>(
             user.clone(),
-            Json(RemoteList { stream_id: 1, fetched: 2, stale: true, heard: Vec::new() }),
+            Json(RemoteList { stream_id: 1, fetched: 2, stale: true, ..RemoteList::default() }),
         ),
         row::<RemoteDevices>(both.clone(), Json(RemoteDevice { keys: Some(raw()), name: Some(text("n")) })),
         row::<Resyncs>(user.clone(), ()),

@@ -70,7 +70,7 @@ pub use self::{
     outbox::OutboxItem,
     purge::Removed,
     rooms::{Keeping, RoomHead, RoomNid, WholeSince},
-    state::{KeyChange, KeyId, StateChange, StateRef, StateWriter},
+    state::{KeyChange, KeyCourse, KeyId, StateChange, StateRef, StateWriter},
     table::{Table, TableInfo},
     tx::{Error, Reader, Store, Tx},
     value::{At, Json, Value},

@@ -2,14 +2,17 @@
 
 use crate::{
     expiry::note_retentions,
+    gaps::note_missing,
     log::Meta,
+    state::note_states,
     tx::{Error, Store, Tx},
 };
 
 /// The format this release writes. Raise it together with a new arm in `step`.
 ///
 /// 2: events are packed. Those of format 1 are read as they are. 3: heads of rooms say how long what is said is kept.
-pub const FORMAT: u32 = 3;
+/// 4: it is noted since when a room has had its state, and what is missing is found by its id.
+pub const FORMAT: u32 = 4;
 
 const NAME: &str = "format";
 
@@ -43,6 +46,11 @@ async fn step(store: &Store, format: u32) -> Result<(), Error> {
         1 => advance(store, format).await,
         2 => {
             note_retentions(store).await?;
+            advance(store, format).await
+        }
+        3 => {
+            note_states(store).await?;
+            note_missing(store).await?;
             advance(store, format).await
         }
         _ => Err(Error::Corrupt("no migration from this format")),

@@ -68,6 +68,16 @@ impl Reader<'_> {
 }
 
 impl Tx {
+    /// Conflict if it is no longer as it was read.
+    pub fn expect_out_of_band(
+        &mut self,
+        user: &UserId,
+        room: &RoomId,
+        read: &At<Json<OutOfBand>>,
+    ) -> &mut Self {
+        self.expect::<OutOfBands>(&(user.to_owned(), room.to_owned()), Some(read))
+    }
+
     /// Sets an out-of-band membership and says so in the log.
     pub fn put_out_of_band(&mut self, user: &UserId, room: &RoomId, what: &OutOfBand) -> &mut Self {
         let key = (user.to_owned(), room.to_owned());
@@ -78,5 +88,43 @@ impl Tx {
     /// Drops it: the user is in the room now, or has forgotten it.
     pub fn delete_out_of_band(&mut self, user: &UserId, room: &RoomId) -> &mut Self {
         self.delete::<OutOfBands>(&(user.to_owned(), room.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+    use ruma::{room_id, user_id};
+    use serde_json::value::RawValue;
+
+    use super::OutOfBand;
+    use crate::{Error, Store, Tx};
+
+    #[tokio::test]
+    async fn what_is_not_as_it_was_read_is_not_replaced() {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let (user, room) = (user_id!("@a:here.fr"), room_id!("!r:there.fr"));
+        let what = |membership: &str, event: &str| OutOfBand {
+            membership: membership.to_owned(),
+            event: RawValue::from_string(r#"{ "depth":  3}"#.to_owned()).unwrap(),
+            event_id: event.to_owned(),
+            state: Vec::new(),
+            version: None,
+            via: Vec::new(),
+            number: None,
+        };
+        let mut tx = Tx::new();
+        tx.put_out_of_band(user, room, &what("invite", "$one"));
+        store.commit(tx).await.unwrap();
+        let read = store.read().out_of_band(user, room).await.unwrap().unwrap();
+        let leave = async |event: &str| {
+            let mut tx = Tx::new();
+            tx.expect_out_of_band(user, room, &read).put_out_of_band(user, room, &what("leave", event));
+            store.commit(tx).await
+        };
+        leave("$two").await.unwrap();
+        assert!(matches!(leave("$three").await, Err(Error::Conflict)));
+        let now = store.read().out_of_band(user, room).await.unwrap().unwrap();
+        assert_eq!(now.value.0, what("leave", "$two"));
     }
 }

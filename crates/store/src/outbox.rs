@@ -30,6 +30,26 @@ pub enum OutboxItem {
     },
     /// The cross-signing keys of a local user changed: an `m.signing_key_update`, written out when it is sent.
     SigningKeys(OwnedUserId),
+    /// A local user came to share a room: an `m.device_list_update` that names none before it, so that whoever does not have this
+    /// very stream id fetches the list.
+    Introduction {
+        /// Whose.
+        user: OwnedUserId,
+        /// One of the user's devices; it may be gone.
+        device: OwnedDeviceId,
+        /// The stream id of the last update.
+        stream_id: u64,
+    },
+}
+
+fn device_bytes(tag: u8, user: &OwnedUserId, device: &OwnedDeviceId, stream_id: u64) -> Vec<u8> {
+    [&[tag], &stream_id.to_be_bytes()[..], user.as_bytes(), &[0], device.as_bytes()].concat()
+}
+
+fn read_device(rest: &[u8]) -> Option<(OwnedUserId, OwnedDeviceId, u64)> {
+    let (stream_id, rest) = rest.split_first_chunk::<8>()?;
+    let (user, device) = std::str::from_utf8(rest).ok()?.split_once('\0')?;
+    Some((user.try_into().ok()?, device.into(), u64::from_be_bytes(*stream_id)))
 }
 
 impl Value for OutboxItem {
@@ -42,10 +62,9 @@ impl Value for OutboxItem {
                 bytes
             }
             Self::ToDevice(content) => [&[1], content.as_bytes()].concat(),
-            Self::Device { user, device, stream_id } => {
-                [&[2], &stream_id.to_be_bytes()[..], user.as_bytes(), &[0], device.as_bytes()].concat()
-            }
+            Self::Device { user, device, stream_id } => device_bytes(2, user, device, *stream_id),
             Self::SigningKeys(user) => [&[3], user.as_bytes()].concat(),
+            Self::Introduction { user, device, stream_id } => device_bytes(4, user, device, *stream_id),
         }
     }
 
@@ -61,13 +80,14 @@ impl Value for OutboxItem {
             }
             1 => text().map(Self::ToDevice),
             2 => {
-                let (stream_id, rest) = rest.split_first_chunk::<8>().ok_or(damaged.clone())?;
-                let text = std::str::from_utf8(rest).map_err(|_| damaged.clone())?;
-                let (user, device) = text.split_once('\0').ok_or(damaged.clone())?;
-                let user = user.try_into().map_err(|_| damaged)?;
-                Ok(Self::Device { user, device: device.into(), stream_id: u64::from_be_bytes(*stream_id) })
+                let (user, device, stream_id) = read_device(rest).ok_or(damaged)?;
+                Ok(Self::Device { user, device, stream_id })
             }
             3 => text()?.try_into().map(Self::SigningKeys).map_err(|_| damaged),
+            4 => {
+                let (user, device, stream_id) = read_device(rest).ok_or(damaged)?;
+                Ok(Self::Introduction { user, device, stream_id })
+            }
             _ => Err(damaged),
         }
     }
@@ -88,6 +108,9 @@ pub struct DestinationState {
     /// The last outbox row, `(position, index)`, of the transaction that is being tried; its retry has the same rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried: Option<(u64, Index)>,
+    /// The id of that transaction; its retry has the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<String>,
 }
 
 impl DestinationState {
@@ -196,6 +219,9 @@ mod tests {
         let device = OutboxItem::Device { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: 3 };
         assert_eq!(device.to_bytes(), b"\x02\0\0\0\0\0\0\0\x03@a:b\0D");
         assert_eq!(OutboxItem::SigningKeys(owned_user_id!("@a:b")).to_bytes(), b"\x03@a:b");
+        let introduction =
+            OutboxItem::Introduction { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: 3 };
+        assert_eq!(introduction.to_bytes(), b"\x04\0\0\0\0\0\0\0\x03@a:b\0D");
     }
 
     #[test]
@@ -207,12 +233,23 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_that_is_tried_may_have_no_id_from_before() {
+        let row = r#"{"failures":2,"retry_at":3,"failing_since":1,"tried":[4,2]}"#;
+        let mut state: DestinationState = serde_json::from_str(row).unwrap();
+        assert_eq!((state.tried, &state.transaction), (Some((4, Index(2))), &None));
+        state.transaction = Some("5.x".to_owned());
+        let row = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<DestinationState>(&row).unwrap(), state);
+    }
+
+    #[test]
     fn items_come_back() {
         for item in [
             OutboxItem::Pdu { room: 7, event: u32::MAX },
             OutboxItem::ToDevice("{\"a\":1}".to_owned()),
             OutboxItem::Device { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: u64::MAX },
             OutboxItem::SigningKeys(owned_user_id!("@a:b")),
+            OutboxItem::Introduction { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: 1 },
         ] {
             assert_eq!(OutboxItem::from_bytes(&item.to_bytes()).unwrap(), item);
         }

@@ -11,14 +11,14 @@ use crate::{
     delayed::DelayedSent,
     events::{EventIdKey, EventIds, EventMetas, EventNum, EventPdus, PurgedIds},
     expiry::CameLate,
-    gaps::Gaps,
+    gaps::{Gaps, Missing},
     members::{OpenRooms, RoomMembers, RoomServers, ShutRooms},
     partial::{LateEvents, PartialRooms, UnplacedDevices},
     receipts::{ReceiptOrder, Receipts},
     relations::{RelationCounts, Relations, Threads},
     rooms::{DoomedRooms, RoomIds, RoomNid},
     services::ServiceDirectory,
-    state::{StateChanges, StateKeys, StateLines, StateNow, StateVersions},
+    state::{StateChanges, StateKeys, StateLines, StateNow, StateSince, StateVersions},
     sticky::{Sticky, StickyEnds},
     thread_subscriptions::{ThreadSubscriptionCounts, ThreadSubscriptionOrder, ThreadSubscriptions},
     timeline::{Timeline, TimelineRow},
@@ -129,6 +129,7 @@ impl Tx {
         self.delete_prefix::<EventMetas>(&nid).delete_prefix::<EventTransactions>(&nid);
         self.delete_prefix::<StateKeys>(&nid).delete_prefix::<StateVersions>(&nid);
         self.delete_prefix::<StateChanges>(&nid).delete_prefix::<StateLines>(&nid);
+        self.delete_prefix::<StateSince>(&nid).delete_prefix::<Missing>(&nid);
         self.delete_prefix::<Receipts>(&nid).delete_prefix::<ReceiptOrder>(&nid);
         self.delete_prefix::<Relations>(&nid).delete_prefix::<RelationCounts>(&nid);
         self.delete_prefix::<Threads>(&nid).delete_prefix::<Gaps>(&nid);

@@ -187,6 +187,10 @@ registry! {
     DELAYED_ENDED = 66, Queue;
     /// Event → the delayed event that it was.
     DELAYED_SENT = 67, Point;
+    /// Since which commit a room has had each of its current states.
+    STATE_SINCE = 68, Index;
+    /// Missing predecessors of events, by their own ids.
+    MISSING = 69, Index;
 
     // Accounts.
     /// Local users.
@@ -297,6 +301,8 @@ registry! {
     LOG_OUTS = 122, Point;
     /// OAuth clients that nobody is known to be logged in with, by their last use.
     OAUTH_IDLE_CLIENTS = 123, Queue;
+    /// One-time keys that were handed out lately.
+    SPENT_KEYS = 124, Point;
     /// Accounts by when their end is to be looked at.
     RENEWALS_DUE = 125, Queue;
     /// How the end of each account is dealt with.

@@ -10,9 +10,12 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chappe_kv::Position;
 use futures_util::future::try_join_all;
 
+pub(crate) use self::write::note_states;
 pub use self::{
+    diff::KeyCourse,
     key::{KeyId, StateKey, StateType},
     write::{StateChange, StateWriter},
 };
@@ -47,6 +50,15 @@ impl StateRef {
 
     pub(crate) fn unpack(from: &mut Unpacker<'_>) -> Result<Self, Error> {
         Ok(Self { line: from.u32()?, version: from.u32()? })
+    }
+}
+
+impl Value for StateRef {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.pack()
+    }
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        Self::unpack(&mut Unpacker::new(bytes, "state reference"))
     }
 }
 
@@ -140,6 +152,8 @@ table! {
     StateChanges = STATE_CHANGES: (RoomNid, u32, u32, u16) => Vec<KeyChange>;
     /// Room and line → parent and last version; the first main line (0) has no row.
     StateLines = STATE_LINES: (RoomNid, u32) => Line;
+    /// Room and commit → the state that was the current one from then on.
+    StateSince = STATE_SINCE: (RoomNid, Position) => StateRef;
 }
 
 impl Reader<'_> {
@@ -184,6 +198,14 @@ impl Reader<'_> {
         let keys: Vec<_> = nids.iter().map(|nid| (*nid, key.clone())).collect();
         let rows = self.get_many::<StateNow>(&keys).await?;
         Ok(rows.into_iter().map(|row| row.and_then(|now| now.num.some())).collect())
+    }
+
+    /// The state that was the current one when the commit `at` was the newest: one round trip. `None` where that is not
+    /// known, as no state has been noted so early.
+    pub async fn state_as_of(&self, nid: RoomNid, at: Position) -> Result<Option<StateRef>, Error> {
+        let after = (nid, Position(at.0.saturating_add(1)));
+        let rows = self.scan_back::<StateSince>(&nid, &after, 1).await?;
+        Ok(rows.first().map(|(_, state)| *state))
     }
 
     /// The whole current state.

@@ -21,7 +21,7 @@ pub use self::{
     dns::{Dns, DnsError, Service},
     fake::{Fake, FakeNet, Fate, Handler},
     guard::Guard,
-    http::{Body, ClientCertificate, Destination, Error, Host, Http, Limits, Outbound, Request},
+    http::{Body, ClientCertificate, Destination, Error, Host, Http, Limits, Outbound, Repeatable, Request},
     live::Live,
     operator::{Duplex, Socket},
     tasks::{Ended, Stopped, Tasks},

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use chappe_store::{
-    Direction, Json, LogEntry, Reader, Tx,
-    accounts_keys::{FallbackKeys, KeyHeads, OneTimeKeyOrder, OneTimeKeys},
+    Direction, Json, LogEntry, Reader, Table, Tx,
+    accounts::Expiries,
+    accounts_keys::{FallbackKeys, KeyHeads, OneTimeKeyOrder, OneTimeKeys, SpentKeys},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use ruma::{
@@ -13,11 +14,14 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::{Claim, ClaimedKeys};
-use crate::{Accounts, Error, retry::retry};
+use super::{Claim, ClaimedKeys, form, upload::KeyRow};
+use crate::{Accounts, Error, retry::retry, tokens::sha256};
 
 /// Users dealt with at the same time.
 const AT_ONCE: usize = 16;
+/// How long a key that was handed out is known as such, in milliseconds: a client whose upload was not answered uploads
+/// the same keys again.
+const REMEMBERED: u64 = 7 * 24 * 3600 * 1000;
 
 type OfDevice = BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>;
 
@@ -44,15 +48,15 @@ impl Accounts {
         devices: &BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>,
     ) -> Result<BTreeMap<OwnedDeviceId, OfDevice>, Error> {
         let _turn = self.turn(user).await;
+        let until = self.world().now().saturating_add(REMEMBERED);
         retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
             let mut claimed = BTreeMap::new();
             for (device, algorithm) in devices {
                 let key = (user.to_owned(), device.clone());
-                if let Some((id, key)) = draft_claim(&reader, &mut tx, &key, algorithm.as_str()).await? {
-                    claimed.insert(device.clone(), BTreeMap::from([(id, key)]));
-                }
+                let found = draft_claim(&reader, &mut tx, (&key, algorithm.as_str()), until).await?;
+                claimed.extend(found.map(|found| (device.clone(), BTreeMap::from([found]))));
             }
             drop(reader);
             if !tx.is_empty() {
@@ -63,11 +67,18 @@ impl Accounts {
     }
 }
 
+/// What is kept of a one-time key that was handed out. A key that comes under an id that another one had is a new one.
+pub(super) fn mark(row: &KeyRow, json: &str) -> [u8; 32] {
+    let (user, device, algorithm, id) = row;
+    let public = form::one_time_public(json).unwrap_or_default();
+    sha256(&[user.as_str(), device.as_str(), algorithm, id, &public].join("\0"))
+}
+
 async fn draft_claim(
     reader: &Reader<'_>,
     tx: &mut Tx,
-    device: &(OwnedUserId, OwnedDeviceId),
-    algorithm: &str,
+    (device, algorithm): (&(OwnedUserId, OwnedDeviceId), &str),
+    until: u64,
 ) -> Result<Option<(OwnedOneTimeKeyId, Raw<OneTimeKey>)>, Error> {
     let Some(Json(old)) = reader.get::<KeyHeads>(device).await? else { return Ok(None) };
     let mut head = old.clone();
@@ -82,6 +93,9 @@ async fn draft_claim(
             *count = count.saturating_sub(1);
         }
         let text = String::from_utf8(key).map_err(|_| chappe_store::Error::Corrupt("one-time key"))?;
+        let mark = mark(&row, &text);
+        tx.put::<SpentKeys>(&mark, &());
+        tx.put::<Expiries>(&(until, SpentKeys::INFO.number, mark), &());
         let key = RawValue::from_string(text).map_err(|_| chappe_store::Error::Corrupt("one-time key"))?;
         (row.3, key)
     } else {

@@ -115,6 +115,15 @@ pub(super) fn check_one_time_key<'a>(id: &'a str, json: &str) -> Result<(&'a str
     }
 }
 
+/// The public key of a one-time key, in base64.
+pub(super) fn one_time_public(json: &str) -> Option<String> {
+    match serde_json::from_str::<Value>(json).ok()? {
+        Value::String(key) => Some(key),
+        Value::Object(fields) => text_field(&fields, "key").map(str::to_owned),
+        _ => None,
+    }
+}
+
 /// Checks a cross-signing key; gives it with its public key, in base64.
 pub(super) fn check_cross_signing(
     json: &str,

@@ -19,6 +19,8 @@ const MOST_DEVICES: usize = 1_000;
 const MOST_HEARD: usize = 20;
 /// Bytes of a device's name that are kept.
 const NAME_BYTES: usize = 1_000;
+/// Users of whom something is noted in one commit.
+const USERS_AT_ONCE: usize = 500;
 
 impl Accounts {
     /// What is known of a remote user's devices: stream id and whether the list must be fetched; `None`: nothing.
@@ -29,15 +31,32 @@ impl Accounts {
     /// Takes in what the federation fetched or was told of a user of another server. Keys are checked; bad ones are
     /// dropped alone. [`Error::Forbidden`] for users of this server.
     pub async fn update_remote(&self, user: &UserId, update: RemoteUpdate) -> Result<(), Error> {
+        self.update_remote_while(user, update, || true).await.map(drop)
+    }
+
+    /// The same as long as the update `holds`, which is asked before each attempt to write it: says whether it was taken.
+    /// What is noted of the user before `holds` says otherwise stays as it is.
+    pub async fn update_remote_while(
+        &self,
+        user: &UserId,
+        update: RemoteUpdate,
+        holds: impl Fn() -> bool + Send + Sync,
+    ) -> Result<bool, Error> {
         if self.is_local(user) {
             return Err(Error::Forbidden("not a user of another server"));
         }
         let _turn = self.turn(user).await;
         retry!({
             let reader = self.store().read();
+            // After the moment that is read: what comes later and says otherwise is a conflict.
+            if !holds() {
+                return Ok(false);
+            }
             let key = user.to_owned();
             let old = reader.get::<RemoteLists>(&key).await?;
             let mut list = old.clone().map(|Json(list)| list).unwrap_or_default();
+            // What was given out beside the list is not known any more: it may differ from this one.
+            let mut changed = update.complete && std::mem::take(&mut list.given);
             if let Some(stream_id) = update.stream_id {
                 list.stream_id = stream_id;
                 if update.complete {
@@ -58,7 +77,7 @@ impl Accounts {
             tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
             let room = room_for_devices(&reader, user, &before, &update).await?;
             draft_devices(&mut tx, &mut after, &update, (&key, room));
-            let mut changed = before != after;
+            changed |= before != after;
             for (usage, new) in [(Usage::Master, &update.master), (Usage::SelfSigning, &update.self_signing)]
             {
                 if let Some(new) = new {
@@ -73,7 +92,7 @@ impl Accounts {
             }
             drop(reader);
             self.store().commit(tx).await?;
-            Ok(())
+            Ok(true)
         })
     }
 
@@ -83,7 +102,8 @@ impl Accounts {
             let reader = self.store().read();
             let key = user.to_owned();
             let old = reader.get::<RemoteLists>(&key).await?;
-            let list = RemoteList { stale: true, ..old.clone().map(|Json(list)| list).unwrap_or_default() };
+            let old_list = old.clone().map(|Json(list)| list).unwrap_or_default();
+            let list = RemoteList { stale: true, given: false, ..old_list };
             let mut tx = Tx::new();
             tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
             tx.put::<Resyncs>(&key, &());
@@ -95,14 +115,15 @@ impl Accounts {
     }
 
     /// Remembers an update of a remote user's devices that cannot be taken in, and marks the list as to be fetched again.
-    /// Those who share a room are told, unless they were already.
+    /// Those who share a room are told, unless they were already and were given no keys since.
     pub async fn miss_update(&self, user: &UserId, stream_id: u64) -> Result<(), Error> {
         retry!({
             let reader = self.store().read();
             let key = user.to_owned();
             let old = reader.get::<RemoteLists>(&key).await?;
             let mut list = old.clone().map(|Json(list)| list).unwrap_or_default();
-            let told = list.stale && reader.get::<Resyncs>(&key).await?.is_some();
+            let given = std::mem::take(&mut list.given);
+            let told = list.stale && !given && reader.get::<Resyncs>(&key).await?.is_some();
             list.stale = true;
             hear(&mut list, stream_id);
             let mut tx = Tx::new();
@@ -141,6 +162,51 @@ impl Accounts {
             self.store().commit(tx).await?;
             Ok(())
         })
+    }
+
+    /// The same for several users, in one commit. Those of whom nothing is kept are left alone.
+    pub async fn doubt_known(&self, users: &[OwnedUserId]) -> Result<(), Error> {
+        retry!({
+            let reader = self.store().read();
+            let lists = reader.get_many::<RemoteLists>(users).await?;
+            let mut tx = Tx::new();
+            for (user, old) in users.iter().zip(lists) {
+                let Some(old) = old.filter(|Json(old)| !old.stale) else { continue };
+                let list = RemoteList { stale: true, ..old.0.clone() };
+                tx.expect::<RemoteLists>(user, Some(&old)).put::<RemoteLists>(user, &Json(list));
+            }
+            drop(reader);
+            if !tx.is_empty() {
+                self.store().commit(tx).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Somebody is about to be given keys of remote users, as these have them now, beside the lists kept of them: of each the
+    /// next news are told, and so is the list once it is fetched. A list of which nothing is kept is to be fetched.
+    pub async fn note_given(&self, users: &[OwnedUserId]) -> Result<(), Error> {
+        for some in users.chunks(USERS_AT_ONCE) {
+            retry!({
+                let reader = self.store().read();
+                let lists = reader.get_many::<RemoteLists>(some).await?;
+                let mut tx = Tx::new();
+                for (user, old) in some.iter().zip(lists) {
+                    let unknown = RemoteList { stale: true, ..RemoteList::default() };
+                    let list = old.clone().map_or(unknown, |Json(list)| list);
+                    if !list.given {
+                        let list = RemoteList { given: true, ..list };
+                        tx.expect::<RemoteLists>(user, old.as_ref()).put::<RemoteLists>(user, &Json(list));
+                    }
+                }
+                drop(reader);
+                if !tx.is_empty() {
+                    self.store().commit(tx).await?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// The list of a remote user is not fetched again before somebody asks for it.

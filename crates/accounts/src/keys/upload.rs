@@ -6,13 +6,14 @@ use chappe_store::{
     Json, LogEntry, Reader, Tx,
     accounts::Devices,
     accounts_keys::{
-        DeviceKeys, FallbackKey, FallbackKeys, KeyHead, KeyHeads, KeySignatures, OneTimeKeyOrder, OneTimeKeys,
+        DeviceKeys, FallbackKey, FallbackKeys, KeyHead, KeyHeads, KeySignatures, OneTimeKeyOrder,
+        OneTimeKeys, SpentKeys,
     },
 };
 use ruma::{DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId, UserId};
 use serde_json::Value;
 
-use super::{KeyCounts, KeyUpload, form};
+use super::{KeyCounts, KeyUpload, claim, form};
 use crate::{Accounts, Error, retry::retry};
 
 /// One-time keys of one request.
@@ -22,7 +23,8 @@ type DeviceKey = (OwnedUserId, OwnedDeviceId);
 
 impl Accounts {
     /// Takes a device's keys in, after checking them: user, device, algorithms, shape, size. A one-time key that is
-    /// there already is passed over when it is the same and refused ([`Error::Invalid`]) when it is another.
+    /// there already is passed over when it is the same and refused ([`Error::Invalid`]) when it is another; one that was
+    /// handed out before is passed over, as the device may not have heard that it came.
     pub async fn upload_keys(
         &self,
         user: &UserId,
@@ -138,26 +140,34 @@ pub(crate) fn check_upload(user: &UserId, device: &DeviceId, upload: &KeyUpload)
     Ok(())
 }
 
-type KeyRow = (OwnedUserId, OwnedDeviceId, String, String);
+/// Where a one-time key is kept: user, device, algorithm, key id.
+pub(super) type KeyRow = (OwnedUserId, OwnedDeviceId, String, String);
 
-/// The one-time keys of an upload that are not there yet.
+/// The one-time keys of an upload that never came before.
 async fn fresh_keys(
     reader: &Reader<'_>,
     key: &DeviceKey,
     upload: &KeyUpload,
 ) -> Result<Vec<(KeyRow, Vec<u8>)>, Error> {
-    let mut rows = Vec::new();
+    let (mut rows, mut keys, mut marks) = (Vec::new(), Vec::new(), Vec::new());
     for (id, one_time) in &upload.one_time_keys {
-        let (algorithm, id) = form::check_one_time_key(id.as_str(), one_time.json().get())?;
+        let json = one_time.json().get();
+        let (algorithm, id) = form::check_one_time_key(id.as_str(), json)?;
         let row = (key.0.clone(), key.1.clone(), algorithm.to_owned(), id.to_owned());
-        rows.push((row, one_time.json().get().as_bytes().to_vec()));
+        marks.push(claim::mark(&row, json));
+        keys.push(row.clone());
+        rows.push((row, json.as_bytes().to_vec()));
     }
-    let keys: Vec<_> = rows.iter().map(|(row, _)| row.clone()).collect();
-    let there = reader.get_many::<OneTimeKeys>(&keys).await?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (there, claimed) = reader.get_both::<OneTimeKeys, SpentKeys>(&keys, &marks).await?;
     let mut fresh = Vec::new();
-    for ((row, bytes), there) in rows.into_iter().zip(there) {
+    for (((row, bytes), there), claimed) in rows.into_iter().zip(there).zip(claimed) {
         let Some(there) = there else {
-            fresh.push((row, bytes));
+            if claimed.is_none() {
+                fresh.push((row, bytes));
+            }
             continue;
         };
         let value = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).ok();

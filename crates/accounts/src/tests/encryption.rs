@@ -52,7 +52,7 @@ fn device_keys(user: &UserId, device: &str, signer: &Signer) -> Value {
     keys
 }
 
-fn raw<T>(value: &Value) -> Raw<T> {
+pub(super) fn raw<T>(value: &Value) -> Raw<T> {
     Raw::from_json(to_raw_value(value).unwrap())
 }
 
@@ -60,7 +60,7 @@ fn with_device(keys: &Value) -> KeyUpload {
     KeyUpload { device_keys: Some(raw(keys)), ..KeyUpload::default() }
 }
 
-fn one_time(names: impl IntoIterator<Item = usize>) -> KeyUpload {
+pub(super) fn one_time(names: impl IntoIterator<Item = usize>) -> KeyUpload {
     let key = |n| {
         let id = format!("signed_curve25519:K{n:04}").try_into().unwrap();
         (id, raw(&json!({ "key": format!("key {n}"), "signatures": {} })))
@@ -73,7 +73,7 @@ fn claim(user: &UserId, device: &str) -> Claim {
     BTreeMap::from([(user.to_owned(), of_user)])
 }
 
-async fn claimed(accounts: &Accounts, user: &UserId, device: &str) -> Option<String> {
+pub(super) async fn claimed(accounts: &Accounts, user: &UserId, device: &str) -> Option<String> {
     loop {
         match accounts.claim_keys(&claim(user, device)).await {
             Ok(keys) => return Some(keys.get(user)?.get(device)?.keys().next()?.to_string()),
@@ -83,7 +83,7 @@ async fn claimed(accounts: &Accounts, user: &UserId, device: &str) -> Option<Str
     }
 }
 
-async fn one_time_left(accounts: &Accounts, user: &UserId, device: &DeviceId) -> u32 {
+pub(super) async fn one_time_left(accounts: &Accounts, user: &UserId, device: &DeviceId) -> u32 {
     let counts = accounts.key_counts(&accounts.store().read(), user, device).await.unwrap();
     counts.one_time_keys[&OneTimeKeyAlgorithm::SignedCurve25519]
 }
@@ -471,4 +471,45 @@ async fn a_user_of_another_server_has_so_many_devices() {
     let too_many = RemoteUpdate { complete: true, ..named(0..1_500, "d") };
     accounts.update_remote(carol, too_many).await.unwrap();
     assert_eq!(ids().await.len(), 1_000);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_remote_lists_tells_whom_to_tell_and_what_to_fetch() {
+    let accounts = server();
+    let carol = user_id!("@carol:elsewhere");
+    let list =
+        |stream_id| RemoteUpdate { stream_id: Some(stream_id), complete: true, ..RemoteUpdate::default() };
+    let heard = async || {
+        accounts.device_list_change(&accounts.store().read(), carol).await.unwrap().map(|c| c.position)
+    };
+    accounts.update_remote(carol, list(1)).await.unwrap();
+    accounts.miss_update(carol, 2).await.unwrap();
+    let told = heard().await;
+    assert!(told.is_some());
+    accounts.note_given(&[carol.to_owned()]).await.unwrap();
+    accounts.miss_update(carol, 3).await.unwrap();
+    let again = heard().await;
+    assert_ne!(again, told, "somebody was given keys since");
+    accounts.miss_update(carol, 4).await.unwrap();
+    assert_eq!(heard().await, again);
+
+    // What may have been written before the news leaves all as it is.
+    assert!(!accounts.update_remote_while(carol, list(4), || false).await.unwrap());
+    assert!(accounts.remote_list(carol).await.unwrap().unwrap().stale);
+    assert_eq!(accounts.stale_lists(None, 10).await.unwrap(), [carol]);
+
+    accounts.note_given(&[carol.to_owned()]).await.unwrap();
+    accounts.update_remote(carol, list(4)).await.unwrap();
+    let told = heard().await;
+    assert_ne!(told, again, "what was given may differ");
+    accounts.update_remote(carol, list(4)).await.unwrap();
+    assert_eq!(heard().await, told);
+
+    let dora = user_id!("@dora:elsewhere");
+    accounts.doubt_known(&[carol.to_owned(), dora.to_owned()]).await.unwrap();
+    assert!(accounts.remote_list(carol).await.unwrap().unwrap().stale);
+    assert!(accounts.remote_list(dora).await.unwrap().is_none());
+    assert_eq!(heard().await, told, "nobody is told yet");
+    accounts.note_given(&[dora.to_owned()]).await.unwrap();
+    assert!(accounts.remote_list(dora).await.unwrap().unwrap().stale, "it was never fetched");
 }

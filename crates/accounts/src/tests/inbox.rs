@@ -191,11 +191,42 @@ async fn what_does_not_fit_one_commit_still_arrives() {
     for n in 0..60 {
         assert_eq!(waiting(&accounts, &alice, &format!("D{n}")).await.len(), 1);
     }
-    let messages =
-        [(alice.clone(), Recipients::All(to_raw_value(&json!({ "pad": "x".repeat(70_000) })).unwrap()))];
-    let sending =
-        Sending { sender: user_id!("@bob:elsewhere"), once: None, event_type: "m.test", messages: &messages };
-    assert!(matches!(accounts.send_to_devices(sending, Tx::new()).await, Err(Error::TooLarge(_))));
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_is_left_out_alone() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    log_in(&accounts, &alice, "ONE").await;
+    log_in(&accounts, &alice, "TWO").await;
+    let padded = |n: usize, length: usize| {
+        let bare = to_raw_value(&json!({ "n": n, "pad": "" })).unwrap().get().len();
+        to_raw_value(&json!({ "n": n, "pad": "x".repeat(length - bare) })).unwrap()
+    };
+    let by_device = BTreeMap::from([
+        (OwnedDeviceId::from("ONE"), padded(1, 65_537)),
+        (OwnedDeviceId::from("TWO"), padded(2, 65_536)),
+    ]);
+    let list = to_raw_value(&json!([])).unwrap();
+    let messages = [
+        (alice.clone(), Recipients::All(padded(3, 65_537))),
+        (alice.clone(), Recipients::All(list)),
+        (alice.clone(), Recipients::Devices(by_device)),
+        (alice.clone(), Recipients::All(content(4))),
+    ];
+    let sent = async |sender: &UserId, messages: &[(OwnedUserId, Recipients)]| {
+        let sending = Sending { sender, once: None, event_type: "m.test", messages };
+        accounts.send_to_devices(sending, Tx::new()).await
+    };
+    sent(user_id!("@bob:elsewhere"), &messages[..]).await.unwrap();
+    let numbers = async |device: &str| {
+        waiting(&accounts, &alice, device).await.into_iter().map(|(_, n)| n).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers("ONE").await, [4]);
+    assert_eq!(numbers("TWO").await, [2, 4]);
+    // Who is here is told.
+    assert!(matches!(sent(&alice, &messages[..1]).await, Err(Error::TooLarge(_))));
+    assert!(matches!(sent(&alice, &messages[1..2]).await, Err(Error::BadJson(_))));
 }
 
 fn key(index: u64, forwarded: u64, verified: bool) -> Box<RawValue> {

@@ -29,24 +29,22 @@ pub(crate) fn routes() -> Routes<Api> {
 /// Servers tried at most for one room.
 const SERVERS: usize = 20;
 
-/// The room that an id or an alias means, and servers that may help to enter it.
+/// The room that an id or an alias means, and the servers that are named as those that may help to enter it.
 pub(crate) async fn find(
     rooms: &Rooms,
     name: &RoomOrAliasId,
     mut via: Vec<OwnedServerName>,
 ) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
-    let room = if let Ok(room) = OwnedRoomId::try_from(name.to_owned()) {
-        if via.is_empty() {
-            via.extend(room.server_name().map(ToOwned::to_owned));
+    let (room, servers) = match OwnedRoomId::try_from(name.to_owned()) {
+        Ok(room) => (room, Vec::new()),
+        Err(_) => {
+            let alias = OwnedRoomAliasId::try_from(name.to_owned());
+            let alias = alias.map_err(|_| chappe_web::Error::invalid_param("Neither room id nor alias"))?;
+            let target = rooms.resolve_alias(&alias).await?;
+            (target.room_id, target.servers)
         }
-        room
-    } else {
-        let alias = OwnedRoomAliasId::try_from(name.to_owned());
-        let alias = alias.map_err(|_| chappe_web::Error::invalid_param("Neither room id nor alias"))?;
-        let target = rooms.resolve_alias(&alias).await?;
-        via.extend(target.servers);
-        target.room_id
     };
+    via.extend(servers);
     via.truncate(SERVERS);
     Ok((room, via))
 }

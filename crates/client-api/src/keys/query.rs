@@ -51,15 +51,21 @@ pub(super) async fn handler(
     let answers = join_all(elsewhere.into_iter().map(async |(server, users)| {
         let answer =
             world.timeout(patience, remote.query_keys(requester.user(), &server, users.clone())).await;
-        (server, users, answer)
+        (server, users, answer.and_then(Result::ok))
     }));
     for (server, users, answer) in answers.await {
-        match answer {
-            Some(Ok(keys)) => add_remote(&users, keys, &mut response),
-            Some(Err(_)) | None => {
-                response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
+        let keys = match answer {
+            Some(keys) => keys,
+            // Nobody has to do without what is here.
+            None => {
+                let kept = remote.kept_keys(requester.user(), &users).await;
+                if !users.keys().all(|user| kept.devices.contains_key(user)) {
+                    response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
+                }
+                kept
             }
-        }
+        };
+        add_remote(&users, keys, &mut response);
     }
     Ok(Ruma(response))
 }

@@ -9,7 +9,6 @@ use ruma::{
 };
 use serde_json::{Map, Value};
 
-use super::server_of;
 use crate::{directory::find, error::Result, rates::Limits, requester::Acting};
 
 pub(super) async fn by_id(
@@ -19,9 +18,8 @@ pub(super) async fn by_id(
     WithBody(request, body): WithBody<join_room_by_id::v3::Request>,
 ) -> Result<Ruma<join_room_by_id::v3::Response>> {
     limits.user("join", &requester, |rates| rates.join)?;
-    let via = server_of(&request.room_id);
     redeem(&rooms, &requester, &request.room_id, &body).await?;
-    rooms.join(&requester.actor(), &request.room_id, via, said(body)).await?;
+    rooms.join(&requester.actor(), &request.room_id, Vec::new(), said(body)).await?;
     Ok(Ruma(join_room_by_id::v3::Response::new(request.room_id)))
 }
 

@@ -32,13 +32,10 @@ mod upgrade;
 
 use chappe_web::{Auth, Routes};
 use http::Method;
-use ruma::{
-    RoomId,
-    api::client::{
-        context::get_context, knock::knock_room, membership as m, message as msg, peeking::get_current_state,
-        read_marker::set_read_marker, receipt::create_receipt, redact::redact_event, relations as rel,
-        room as r, space::get_hierarchy, state as s, threads::get_threads,
-    },
+use ruma::api::client::{
+    context::get_context, knock::knock_room, membership as m, message as msg, peeking::get_current_state,
+    read_marker::set_read_marker, receipt::create_receipt, redact::redact_event, relations as rel, room as r,
+    space::get_hierarchy, state as s, threads::get_threads,
 };
 use serde_json::{Map, Value, value::RawValue};
 
@@ -120,9 +117,4 @@ fn around() -> Routes<Api> {
 /// The content of an event as a client gave it: a JSON object.
 fn content(json: &RawValue) -> Result<Map<String, Value>> {
     Ok(chappe_rooms::Draft::content_from(json.get())?)
-}
-
-/// The server in a room id, as a place to ask when the client names none. Ids of version 12 have none.
-fn server_of(room: &RoomId) -> Vec<ruma::OwnedServerName> {
-    room.server_name().map(ToOwned::to_owned).into_iter().collect()
 }

@@ -21,7 +21,11 @@ pub(super) async fn handler(
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
     limits.ip("search", origin, |rates| rates.search)?;
-    let (room, via) = find(&rooms, &request.room_id_or_alias, request.via).await?;
+    let (room, mut via) = find(&rooms, &request.room_id_or_alias, request.via).await?;
+    if via.is_empty() {
+        // Ids of version 12 name no server.
+        via.extend(room.server_name().map(ToOwned::to_owned));
+    }
     // Nobody makes this server ask others without being logged in.
     let via = if requester.is_some() { via } else { Vec::new() };
     let user = requester.as_ref().map(Requester::user);

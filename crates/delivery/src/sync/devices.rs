@@ -7,7 +7,7 @@ use chappe_rules::visibility::membership;
 use chappe_store::{
     EventNum, Membership, Position, RoomNid, StateRef,
     members::RoomMembers,
-    state::{KeyChange, StateKey},
+    state::{KeyCourse, StateKey},
 };
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState, presence::PresenceState};
 
@@ -228,7 +228,7 @@ impl Work<'_> {
     }
 }
 
-/// Somebody came into a room, went, or went and came back.
+/// Somebody came into a room, went, went and came back, or came and went again.
 struct Move {
     user: OwnedUserId,
     was_in: bool,
@@ -245,26 +245,29 @@ async fn moves_between(
     if from == to {
         return Ok(Vec::new());
     }
-    let changes = view.reader.state_diff(view.nid, from, to).await?;
-    let ids: Vec<_> = changes.iter().map(|change| change.key).collect();
+    let courses = view.reader.state_course(view.nid, from, to).await?;
+    let ids: Vec<_> = courses.iter().map(|course| course.key).collect();
     let keys = view.reader.state_keys(view.nid, &ids).await?;
-    let members = keys.into_iter().zip(changes).filter(|(key, _)| key.event_type() == "m.room.member");
-    let members: Vec<(OwnedUserId, KeyChange)> =
-        members.filter_map(|(key, change)| Some((UserId::parse(&key.state_key).ok()?, change))).collect();
-    let nums: Vec<EventNum> =
-        members.iter().flat_map(|(_, change)| [change.old.some(), change.new.some()]).flatten().collect();
+    let members = keys.into_iter().zip(courses).filter(|(key, _)| key.event_type() == "m.room.member");
+    let members: Vec<(OwnedUserId, KeyCourse)> =
+        members.filter_map(|(key, course)| Some((UserId::parse(&key.state_key).ok()?, course))).collect();
+    let all = |course: &KeyCourse| [&[course.old, course.new][..], &course.between[..]].concat();
+    let nums: BTreeSet<EventNum> = members.iter().flat_map(|(_, course)| all(course)).collect();
+    let nums: Vec<EventNum> = nums.into_iter().filter_map(EventNum::some).collect();
     let events = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
     let joins: BTreeSet<EventNum> =
         events.iter().filter(|event| is_join(event)).map(|event| event.num).collect();
     let heard_of: BTreeSet<EventNum> =
         events.iter().filter(|event| grown && event.meta.ordinal.is_none()).map(|event| event.num).collect();
     let mut found = Vec::new();
-    for (user, change) in members {
-        if change.old == EventNum::NONE && heard_of.contains(&change.new) {
+    for (user, course) in members {
+        if course.old == EventNum::NONE && heard_of.contains(&course.new) {
             continue;
         }
-        let (was_in, is_in) = (joins.contains(&change.old), joins.contains(&change.new));
-        if was_in != is_in || (was_in && was_away(view, &user, change).await?) {
+        let (was_in, is_in) = (joins.contains(&course.old), joins.contains(&course.new));
+        // The timeline may have told of who came, and not that it was taken back.
+        let moved = was_in != is_in || course.between.iter().any(|num| joins.contains(num) != is_in);
+        if moved || (was_in && was_away(view, &user, &course).await?) {
             found.push(Move { user, was_in, is_in });
         }
     }
@@ -273,15 +276,18 @@ async fn moves_between(
 
 /// Whether somebody who was in the room and is has been out of it in between: goes back from profile change to
 /// profile change.
-async fn was_away(view: &View<'_>, user: &UserId, change: KeyChange) -> Result<bool, Error> {
+async fn was_away(view: &View<'_>, user: &UserId, course: &KeyCourse) -> Result<bool, Error> {
+    if course.old == course.new {
+        return Ok(false);
+    }
     let key = [StateKey::new("m.room.member", user)];
-    let mut num = change.new;
+    let mut num = course.new;
     for _ in 0..STEPS {
         let before = view.reader.event_meta(view.nid, num).await?.before;
         let Some(before) = view.reader.state_at(view.nid, before, &key).await?.pop().flatten() else {
             return Ok(true);
         };
-        if before == change.old {
+        if before == course.old {
             return Ok(false);
         }
         if !is_join(&view.load_one(before).await?) {

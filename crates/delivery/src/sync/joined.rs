@@ -29,6 +29,8 @@ use super::{
 };
 use crate::{Error, tail::Tail, unread::Reading};
 
+const MEMBER: &str = "m.room.member";
+
 /// Members named for a room without a name.
 const HEROES: usize = 5;
 
@@ -137,10 +139,14 @@ impl Work<'_> {
             return Ok(Some(seen));
         }
         let view = &place.view;
-        let ordinal = view.reader.ordinal_after(view.nid, seen).await?;
-        let rows = view.reader.timeline_back(view.nid, ordinal, 1).await?;
-        let Some(last) = rows.first().filter(|row| row.ordinal > 0) else { return Ok(None) };
-        let at = view.reader.event_meta(view.nid, last.num).await?.after;
+        let at = if let Some(at) = view.reader.state_as_of(view.nid, seen).await? {
+            at
+        } else {
+            let ordinal = view.reader.ordinal_after(view.nid, seen).await?;
+            let rows = view.reader.timeline_back(view.nid, ordinal, 1).await?;
+            let Some(last) = rows.first().filter(|row| row.ordinal > 0) else { return Ok(None) };
+            view.reader.event_meta(view.nid, last.num).await?.after
+        };
         let was = membership_at(view, at, &self.request.user).await?;
         Ok((was == MembershipState::Join).then_some(seen))
     }
@@ -152,14 +158,13 @@ impl Work<'_> {
         stretch: &Stretch<'_>,
         known: Option<Position>,
     ) -> Result<(Nums, bool), Error> {
-        let nums = if self.request.state_after {
+        let part = if self.request.state_after {
             state::after(&place.view, stretch).await?
         } else {
             state::before(&place.view, stretch).await?
         };
-        let in_state = nums.keys().any(|key| key.event_type() == "m.room.member");
         let in_timeline = stretch.slice.events.iter().any(|seen| is_member(&seen.event));
-        Ok((nums, known.is_none() || in_state || in_timeline))
+        Ok((part.nums, known.is_none() || part.members || in_timeline))
     }
 
     /// Leaves out the members that the device knows or does not need.
@@ -176,14 +181,22 @@ impl Work<'_> {
             return Ok(nums);
         }
         let nid = place.view.nid;
-        nums.retain(|key, _| key.event_type() != "m.room.member");
+        // Where nothing is left out between the timeline and what the device has, members that the timeline does not tell
+        // changed otherwise: states were resolved.
+        let keeps = stretch.from.is_some() && !stretch.slice.limited;
+        nums.retain(|key, _| keeps || key.event_type() != MEMBER);
+        let changed: Vec<(OwnedUserId, EventNum)> = (nums.iter())
+            .filter(|(key, _)| key.event_type() == MEMBER)
+            .filter_map(|(key, num)| Some((UserId::parse(&key.state_key).ok()?, *num)))
+            .collect();
         let mut needed: BTreeSet<OwnedUserId> =
             stretch.slice.events.iter().map(|seen| seen.event.pdu.sender().to_owned()).collect();
         needed.extend(summary.heroes.iter().flatten().cloned());
         if fresh {
             needed.insert(self.request.user.clone());
         }
-        let at = if self.request.state_after { stretch.end } else { stretch.start() };
+        let before = !self.request.state_after && stretch.joins_on();
+        let at = if before { stretch.start() } else { stretch.end };
         let mut members = state::members_at(&place.view, at, needed, stretch.slice).await?;
         if let Some(device) = &self.request.device {
             let sent = &self.delivery.0.members_sent;
@@ -198,10 +211,12 @@ impl Work<'_> {
                 stretch.slice.events.iter().filter(|seen| is_member(&seen.event)).filter_map(|seen| {
                     Some((UserId::parse(seen.event.pdu.state_key()?).ok()?, seen.event.num))
                 });
-            let noted: Vec<_> = members.iter().cloned().chain(told).collect();
+            let noted: Vec<_> = members.iter().cloned().chain(changed).chain(told).collect();
             sent.note(user, device, nid, self.next.position, noted);
         }
-        nums.extend(members.into_iter().map(|(user, num)| (StateKey::new("m.room.member", user), num)));
+        for (user, num) in members {
+            nums.entry(StateKey::new(MEMBER, user)).or_insert(num);
+        }
         Ok(nums)
     }
 

@@ -12,6 +12,25 @@ use crate::Error;
 /// State events by key.
 pub(super) type Nums = BTreeMap<StateKey, EventNum>;
 
+/// State to tell.
+#[derive(Default)]
+pub(super) struct Part {
+    pub(super) nums: Nums,
+    /// Whether members are among what changed, those included of whom there is no event any more.
+    pub(super) members: bool,
+}
+
+impl Part {
+    fn of(nums: Nums) -> Self {
+        let members = nums.keys().any(is_member);
+        Self { nums, members }
+    }
+}
+
+fn is_member(key: &StateKey) -> bool {
+    key.event_type() == "m.room.member"
+}
+
 /// From where to where.
 pub(super) struct Stretch<'a> {
     /// The state the device has; `None`: nothing.
@@ -30,21 +49,50 @@ impl Stretch<'_> {
         self.slice.events.first().map_or(self.end, |seen| seen.event.meta.before)
     }
 
-    /// Whether the timeline tells every change: each event goes on from the state that the one before it left.
-    fn is_told(&self) -> bool {
-        let mut at = self.from;
+    /// Whether the timeline starts from the state that the device has or from a later one. What came by a fork starts from
+    /// an older one, or from one that never was the current one.
+    pub(super) fn joins_on(&self) -> bool {
+        let start = self.start();
+        self.from.is_none_or(|from| start.line == from.line && start >= from)
+    }
+
+    /// Whether the timeline tells every change from its start on: each event goes on from the state that the one before it
+    /// left.
+    fn tells_all(&self) -> bool {
+        let mut at = self.start();
         for seen in &self.slice.events {
-            if at != Some(seen.event.meta.before) {
+            if at != seen.event.meta.before {
                 return false;
             }
-            at = Some(seen.event.meta.after);
+            at = seen.event.meta.after;
         }
-        at == Some(self.end)
+        at == self.end
     }
 }
 
 /// The state that a device had when it had seen everything up to `seen`.
 pub(super) async fn state_seen(view: &View<'_>, seen: Position, slice: &Slice) -> Result<StateRef, Error> {
+    if view.head.position <= seen {
+        return Ok(view.head.state);
+    }
+    if let Some(told) = told_from(slice, view.head.state) {
+        return Ok(told);
+    }
+    match view.reader.state_as_of(view.nid, seen).await? {
+        Some(state) => Ok(state),
+        None => state_guessed(view, seen, slice).await,
+    }
+}
+
+/// The state before a timeline that has all that is new and tells every change up to `end`.
+fn told_from(slice: &Slice, end: StateRef) -> Option<StateRef> {
+    let first = slice.events.first().filter(|seen| !slice.limited && slice.first == Some(seen.event.num))?;
+    let stretch = Stretch { from: None, end, lazy: false, slice };
+    stretch.tells_all().then_some(first.event.meta.before)
+}
+
+/// The same where it was not noted: what the events around tell of it.
+async fn state_guessed(view: &View<'_>, seen: Position, slice: &Slice) -> Result<StateRef, Error> {
     let first = match slice.first {
         Some(first) if !slice.limited => Some(first),
         None if !slice.limited => return Ok(view.head.state),
@@ -100,26 +148,28 @@ pub(super) async fn members_at(
 }
 
 /// State between what the device has and the start of the timeline, and what no event of the timeline tells.
-pub(super) async fn before(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Nums, Error> {
-    let Some(from) = stretch.from else { return whole(view, stretch.start(), stretch.lazy).await };
-    if stretch.is_told() {
-        return Ok(Nums::new());
+pub(super) async fn before(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Part, Error> {
+    let start = stretch.start();
+    let mut part = match stretch.from {
+        None => Part::of(whole(view, start, stretch.lazy).await?),
+        Some(from) if stretch.joins_on() => changed(view, from, start).await?,
+        Some(_) => Part::default(),
+    };
+    if stretch.joins_on() && stretch.tells_all() {
+        return Ok(part);
     }
-    let mut changes = changed(view, from, stretch.start()).await?;
     let told: BTreeSet<EventNum> = stretch.slice.events.iter().map(|seen| seen.event.num).collect();
-    for (key, num) in changed(view, from, stretch.end).await? {
-        if !told.contains(&num) {
-            changes.insert(key, num);
-        }
-    }
-    Ok(changes)
+    let all = changed(view, stretch.from.unwrap_or(start), stretch.end).await?;
+    part.members |= all.members;
+    part.nums.extend(all.nums.into_iter().filter(|(_, num)| !told.contains(num)));
+    Ok(part)
 }
 
 /// State between what the device has and the end of the timeline.
-pub(super) async fn after(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Nums, Error> {
+pub(super) async fn after(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Part, Error> {
     match stretch.from {
         Some(from) => changed(view, from, stretch.end).await,
-        None => whole(view, stretch.end, stretch.lazy).await,
+        None => Ok(Part::of(whole(view, stretch.end, stretch.lazy).await?)),
     }
 }
 
@@ -135,13 +185,15 @@ pub(super) async fn whole(view: &View<'_>, at: StateRef, lazy: bool) -> Result<N
     Ok(state.into_iter().collect())
 }
 
-async fn changed(view: &View<'_>, from: StateRef, to: StateRef) -> Result<Nums, Error> {
+async fn changed(view: &View<'_>, from: StateRef, to: StateRef) -> Result<Part, Error> {
     if from == to {
-        return Ok(Nums::new());
+        return Ok(Part::default());
     }
-    let changes = view.reader.state_diff(view.nid, from, to).await?;
-    let changes: Vec<_> = changes.into_iter().filter(|change| change.new != EventNum::NONE).collect();
-    let ids: Vec<_> = changes.iter().map(|change| change.key).collect();
+    // What came and was taken back is told again: the timeline may have told that it came.
+    let courses = view.reader.state_course(view.nid, from, to).await?;
+    let ids: Vec<_> = courses.iter().map(|course| course.key).collect();
     let keys = view.reader.state_keys(view.nid, &ids).await?;
-    Ok(keys.into_iter().zip(changes).map(|(key, change)| (key, change.new)).collect())
+    let members = keys.iter().any(is_member);
+    let nums = keys.into_iter().zip(courses).map(|(key, course)| (key, course.new));
+    Ok(Part { nums: nums.filter(|(_, num)| *num != EventNum::NONE).collect(), members })
 }

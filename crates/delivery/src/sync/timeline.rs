@@ -64,6 +64,7 @@ pub(super) async fn slice(
     let limit = wanted.limit();
     let mut slice = Slice { start: span.before, ..Slice::default() };
     let mut scanned = 0;
+    let hole = newest_hole(view, tail, span.before).await?;
     let (mut rows, mut events) = tail.back(span.before);
     let mut more = tail.has_older(span.after);
     loop {
@@ -73,7 +74,7 @@ pub(super) async fn slice(
         for row in &rows[..inside] {
             let kept = seen.next_if(|seen| seen.event.num == row.num);
             // The event after a gap may have expired.
-            let is_behind_gap = tail.holes.range(row.ordinal + 1..slice.start).next().is_some();
+            let is_behind_gap = hole.is_some_and(|hole| hole > row.ordinal && hole < slice.start);
             if is_behind_gap || (kept.is_some() && slice.events.len() == limit) {
                 slice.limited = true;
                 return Ok(turned(slice));
@@ -81,7 +82,7 @@ pub(super) async fn slice(
             slice.start = row.ordinal;
             slice.first = Some(row.num);
             slice.events.extend(kept);
-            if tail.holes.contains(&row.ordinal) {
+            if hole == Some(row.ordinal) {
                 slice.limited = true;
                 return Ok(turned(slice));
             }
@@ -101,6 +102,15 @@ pub(super) async fn slice(
         let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
         events = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
     }
+}
+
+/// The newest place before `before` before which this server lacks events: no slice goes further back.
+async fn newest_hole(view: &View<'_>, tail: &Tail, before: i64) -> Result<Option<i64>, Error> {
+    if tail.newest_hole.is_none_or(|hole| hole < before) {
+        return Ok(tail.newest_hole);
+    }
+    let gaps = view.reader.gaps_back(view.nid, before, 1).await?;
+    Ok(gaps.first().map(|gap| gap.ordinal))
 }
 
 /// Those of the events that the user may see and wants, in their order.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chappe_accounts::{RemoteUpdate, Sending};
+use chappe_accounts::{Error as AccountError, RemoteUpdate, Sending};
 use chappe_rooms::RemoteReceipt;
 use chappe_rules::json;
 use chappe_store::{
@@ -12,11 +12,12 @@ use chappe_store::{
 };
 use parking_lot::Mutex;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId,
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UInt, UserId,
     api::federation::transactions::edu::{
-        DeviceListUpdateContent, PresenceContent, SigningKeyUpdateContent, TypingContent,
+        DeviceListUpdateContent, PresenceUpdate, SigningKeyUpdateContent, TypingContent,
     },
     events::receipt::ReceiptThread,
+    presence::PresenceState,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -58,8 +59,25 @@ struct Edu {
     content: Box<RawValue>,
 }
 
-/// `m.receipt`, read leniently: what this server does not know is passed over.
-type Receipts = BTreeMap<OwnedRoomId, BTreeMap<String, BTreeMap<OwnedUserId, ReceiptEntry>>>;
+/// A part of an EDU whose entries are read one by one: what is wrong with one is no fault of the others.
+type Entries = BTreeMap<String, Box<RawValue>>;
+
+/// `m.presence`.
+#[derive(Deserialize)]
+struct Presences {
+    push: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Presence {
+    user_id: OwnedUserId,
+    presence: PresenceState,
+    status_msg: Option<String>,
+    /// Left out by some servers that do not know it.
+    last_active_ago: Option<UInt>,
+    #[serde(default)]
+    currently_active: bool,
+}
 
 #[derive(Deserialize)]
 struct ReceiptEntry {
@@ -76,8 +94,44 @@ struct ReceiptData {
     thread_id: ReceiptThread,
 }
 
+fn read<T: DeserializeOwned>(json: &RawValue) -> Option<T> {
+    serde_json::from_str(json.get()).ok()
+}
+
 fn content<T: DeserializeOwned>(edu: &Edu) -> Option<T> {
-    serde_json::from_str(edu.content.get()).ok()
+    read(&edu.content)
+}
+
+/// How users of `origin` are, of those that a presence EDU tells of.
+fn presences(edu: &Edu, origin: &ServerName) -> Vec<PresenceUpdate> {
+    let Some(Presences { push }) = content(edu) else { return Vec::new() };
+    let update = |entry: &RawValue| {
+        let Presence { user_id, presence, status_msg, last_active_ago, currently_active } = read(entry)?;
+        let mut update = PresenceUpdate::new(user_id, presence, last_active_ago.unwrap_or_default());
+        (update.status_msg, update.currently_active) = (status_msg, currently_active);
+        Some(update)
+    };
+    let all = push.iter().filter_map(|entry| update(entry));
+    all.filter(|update| update.user_id.server_name() == origin).take(PRESENCE_USERS).collect()
+}
+
+/// The public receipts of a room, of those in one part of a receipt EDU.
+fn receipts(room: &RawValue) -> Vec<(OwnedUserId, ReceiptEntry)> {
+    let users = read::<Entries>(room).and_then(|mut kinds| read::<Entries>(&kinds.remove("m.read")?));
+    let entry = |(user, entry): (String, Box<RawValue>)| {
+        Some((OwnedUserId::try_from(user).ok()?, read::<ReceiptEntry>(&entry)?))
+    };
+    users.unwrap_or_default().into_iter().take(RECEIPT_USERS).filter_map(entry).collect()
+}
+
+/// Whether an EDU says what its server, once it was taken, does not say again.
+fn is_said_once(kind: &str) -> bool {
+    matches!(kind, "m.direct_to_device" | "m.device_list_update" | "m.signing_key_update")
+}
+
+/// Whether something was not taken for a reason that may be gone when it comes again.
+fn may_pass(error: &AccountError) -> bool {
+    matches!(error, AccountError::Busy | AccountError::Store(Error::Conflict | Error::Engine(_)))
 }
 
 /// Whether nothing was missed between what is known and an update. Some servers count a list that is fetched by what changed
@@ -90,19 +144,28 @@ fn follows(update: &DeviceListUpdateContent, known: &RemoteList) -> bool {
 
 impl Federation {
     /// Takes the EDUs of a transaction one by one; a bad one, or one too deep to be read, never stops the others.
-    pub(super) async fn take_edus(&self, origin: &OwnedServerName, edus: Vec<Box<RawValue>>) {
+    /// An error: one that is said only once could not be kept. Those after it are left for when all of them come again, so
+    /// that they do not overtake it.
+    pub(super) async fn take_edus(
+        &self,
+        origin: &OwnedServerName,
+        edus: Vec<Box<RawValue>>,
+    ) -> Result<(), AccountError> {
         for edu in edus {
             if !json::is_readable(edu.get().as_bytes()) {
                 continue;
             }
             let Ok(edu) = serde_json::from_str::<Edu>(edu.get()) else { continue };
-            if let Err(error) = self.take_edu(origin, &edu).await {
-                tracing::warn!(%origin, kind = edu.edu_type, %error, "an EDU was not taken");
+            let Err(error) = self.take_edu(origin, &edu).await else { continue };
+            tracing::warn!(%origin, kind = edu.edu_type, %error, "an EDU was not taken");
+            if is_said_once(&edu.edu_type) && may_pass(&error) {
+                return Err(error);
             }
         }
+        Ok(())
     }
 
-    async fn take_edu(&self, origin: &ServerName, edu: &Edu) -> Result<(), chappe_accounts::Error> {
+    async fn take_edu(&self, origin: &ServerName, edu: &Edu) -> Result<(), AccountError> {
         match edu.edu_type.as_str() {
             "m.typing" => {
                 if let Some(typing) = content::<TypingContent>(edu) {
@@ -110,16 +173,13 @@ impl Federation {
                 }
             }
             "m.receipt" => {
-                if let Some(receipts) = content::<Receipts>(edu) {
-                    self.take_receipts(origin, receipts).await?;
+                if let Some(rooms) = content::<Entries>(edu) {
+                    self.take_receipts(origin, rooms).await?;
                 }
             }
             "m.presence" => {
-                if let Some(PresenceContent { push, .. }) = content(edu) {
-                    let own = push.into_iter().filter(|update| update.user_id.server_name() == origin);
-                    for update in own.take(PRESENCE_USERS) {
-                        self.0.fleeting.presence(update).await;
-                    }
+                for update in presences(edu, origin) {
+                    self.0.fleeting.presence(update).await;
                 }
             }
             "m.direct_to_device" => self.take_to_device(origin, edu).await?,
@@ -168,12 +228,13 @@ impl Federation {
         Ok(())
     }
 
-    async fn take_receipts(&self, origin: &ServerName, receipts: Receipts) -> Result<(), Error> {
-        for (room, mut kinds) in receipts.into_iter().take(RECEIPT_ROOMS) {
+    async fn take_receipts(&self, origin: &ServerName, rooms: Entries) -> Result<(), Error> {
+        for (room, kinds) in rooms.into_iter().take(RECEIPT_ROOMS) {
+            let Ok(room) = OwnedRoomId::try_from(room) else { continue };
             if !self.acl_allows(origin, &room).await? {
                 continue;
             }
-            for (user, entry) in kinds.remove("m.read").unwrap_or_default().into_iter().take(RECEIPT_USERS) {
+            for (user, entry) in receipts(&kinds) {
                 let Some(event) = entry.event_ids.last() else { continue };
                 let ReceiptData { ts, thread_id: thread } = entry.data;
                 if event.as_bytes().len() <= 255 {
@@ -187,7 +248,7 @@ impl Federation {
         Ok(())
     }
 
-    async fn take_to_device(&self, origin: &ServerName, edu: &Edu) -> Result<(), chappe_accounts::Error> {
+    async fn take_to_device(&self, origin: &ServerName, edu: &Edu) -> Result<(), AccountError> {
         let Some(message) = content::<to_device::Message>(edu) else { return Ok(()) };
         if message.sender.server_name() != origin {
             return Ok(());
@@ -214,7 +275,7 @@ impl Federation {
         &self,
         origin: &ServerName,
         update: DeviceListUpdateContent,
-    ) -> Result<(), chappe_accounts::Error> {
+    ) -> Result<(), AccountError> {
         let accounts = &self.0.accounts;
         let user = update.user_id.clone();
         self.0.devices.note_news(&user);
@@ -249,11 +310,7 @@ impl Federation {
 
     /// The devices or keys of a user changed of whom nobody here was given any. Those who share a room are told; where nobody
     /// does nothing is kept, and whoever comes to asks anew.
-    async fn take_news_of_stranger(
-        &self,
-        origin: &ServerName,
-        user: &UserId,
-    ) -> Result<(), chappe_accounts::Error> {
+    async fn take_news_of_stranger(&self, origin: &ServerName, user: &UserId) -> Result<(), AccountError> {
         if self.0.inbound.strangers.admit(origin, self.network().world().now()) {
             if self.is_met(user).await? {
                 self.0.accounts.mark_stale(user).await?;
@@ -264,7 +321,7 @@ impl Federation {
     }
 
     /// Whether nobody here shares a room with a user of whom something is kept: that is no longer believed then.
-    pub(crate) async fn is_unmet(&self, user: &UserId) -> Result<bool, chappe_accounts::Error> {
+    pub(crate) async fn is_unmet(&self, user: &UserId) -> Result<bool, AccountError> {
         if self.is_met(user).await? {
             return Ok(false);
         }
@@ -303,7 +360,7 @@ impl Federation {
         &self,
         origin: &ServerName,
         update: SigningKeyUpdateContent,
-    ) -> Result<(), chappe_accounts::Error> {
+    ) -> Result<(), AccountError> {
         let accounts = &self.0.accounts;
         // An answer under way may hold the keys before these.
         self.0.devices.note_news(&update.user_id);

@@ -11,6 +11,16 @@ use super::{LONGEST_TRUST, public_key, time};
 
 /// More keys than this no server has.
 const MAX_KEYS: usize = 100;
+/// The longest document, in bytes: room for the keys that a server may have, and for little else.
+pub(super) const MAX_DOCUMENT: usize = 32 << 10;
+/// What a key document is made of (server-server API, "Publishing keys"; the last one in documents of old servers).
+const FIELDS: [&str; 6] =
+    ["server_name", "verify_keys", "old_verify_keys", "valid_until_ts", "signatures", "tls_fingerprints"];
+
+/// Whether a document is a key document and nothing that could be read as something else as well.
+pub(crate) fn is_plain(document: &CanonicalJsonObject) -> bool {
+    document.keys().all(|field| FIELDS.contains(&field.as_str()))
+}
 
 /// What a document says, once its own signatures were found right.
 #[derive(Clone, Debug)]
@@ -37,6 +47,9 @@ impl Document {
     ) -> Result<Self, String> {
         if object.get("server_name").and_then(|name| name.as_str()) != Some(server.as_str()) {
             return Err("it is about another server".to_owned());
+        }
+        if json::canonical(&object).len() > MAX_DOCUMENT {
+            return Err("it is too long".to_owned());
         }
         let valid_until = millis(object.get("valid_until_ts")).ok_or("valid_until_ts is missing")?;
         let until = valid_until.min(now.saturating_add(LONGEST_TRUST));
@@ -167,6 +180,21 @@ mod tests {
             assert!(read(&forged, &WeakKeys::new()).is_err());
         }
         assert!(read(&good, &WeakKeys::from([key.public_key()])).is_err());
+    }
+
+    #[test]
+    fn a_document_has_room_for_keys_and_for_little_else() {
+        let key = SigningKey::from_seed([1; 32], "k").unwrap();
+        let signed = |pad: usize| {
+            let mut document = own(&key, &Config::default());
+            document.remove("signatures");
+            document.insert("pad".to_owned(), CanonicalJsonValue::String("x".repeat(pad)));
+            key.sign_json(server_name!("a.example"), &mut document);
+            document
+        };
+        assert!(read(&signed(MAX_DOCUMENT / 2), &WeakKeys::new()).is_ok());
+        assert!(read(&signed(MAX_DOCUMENT), &WeakKeys::new()).is_err());
+        assert!(is_plain(&own(&key, &Config::default())) && !is_plain(&signed(1)));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The keys of other servers: kept, fetched from them or from notaries when needed, each server once at a time.
 
+mod bounds;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -23,19 +25,22 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{CanonicalJsonValue, OwnedServerName, ServerName};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
-use super::{Document, Pins, public_key, time, weak_keys};
+use super::{Document, Pins, document::MAX_DOCUMENT, is_plain, public_key, time, weak_keys};
 use crate::{AllowList, Config, link::Link};
 
-/// A key document and a notary's answer are at most this long, in bytes.
-const MAX_BYTES: u64 = 256 * 1024;
-/// After fetching, the same server is left alone for so long, in milliseconds; longer with each failure.
-const PAUSE: u64 = 30_000;
+/// The answer of a notary is at most this long, in bytes.
+const MAX_ANSWER: u64 = 256 * 1024;
+/// After fetching, the same server is left alone for so long; longer with each failure.
+const PAUSE: Duration = Duration::from_secs(30);
 /// Servers whose keys are fetched at the same time.
 const FETCHES: usize = 256;
-/// Longest pause, in milliseconds.
-const LONGEST_PAUSE: u64 = 3_600_000;
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// Documents of a notary's answer that are looked at.
 const MAX_DOCUMENTS: usize = 20;
 
@@ -59,11 +64,14 @@ struct Inner {
     under_way: Mutex<HashMap<OwnedServerName, (Fetch, Wanted)>>,
     pauses: Cache<OwnedServerName, Pause>,
     places: Semaphore,
+    /// Documents kept since the start, and word that many came.
+    kept: AtomicUsize,
+    surge: Notify,
 }
 
 #[derive(Clone, Copy)]
 struct Pause {
-    until: u64,
+    until: Instant,
     failures: u32,
     /// Whether the notaries were asked, too: otherwise they may know a key that is not among those found.
     everybody: bool,
@@ -90,6 +98,8 @@ impl KeyRing {
             under_way: Mutex::default(),
             pauses: Cache::new(20_000),
             places: Semaphore::new(FETCHES),
+            kept: AtomicUsize::default(),
+            surge: Notify::new(),
         };
         Self(Arc::new(inner))
     }
@@ -181,7 +191,7 @@ impl KeyRing {
         if nobody_to_ask || self.0.pins.of(server).is_some() {
             return;
         }
-        let now = self.0.world.now();
+        let now = self.0.world.instant();
         let pauses = |pause: Pause| pause.until > now && (pause.everybody || ids.is_empty());
         if self.0.pauses.get(server).is_some_and(pauses) {
             return;
@@ -189,32 +199,36 @@ impl KeyRing {
         let fetch = {
             let mut under_way = self.0.under_way.lock();
             let (fetch, wanted) =
-                under_way.entry(server.to_owned()).or_insert_with(|| self.clone().begin(server.to_owned()));
+                under_way.entry(server.to_owned()).or_insert_with(|| self.begin(server.to_owned()));
             wanted.lock().extend(ids);
             fetch.clone()
         };
         fetch.await;
     }
 
-    fn begin(self, server: OwnedServerName) -> (Fetch, Wanted) {
+    /// As a task of its own: it ends, and gives its place away, whether or not anybody still waits for it.
+    fn begin(&self, server: OwnedServerName) -> (Fetch, Wanted) {
         let wanted = Wanted::default();
-        let ids = Arc::clone(&wanted);
-        let fetch = async move {
-            let _place = self.0.places.acquire().await;
-            let result = self.fetch_anywhere(&server, &ids).await;
-            if let Err(error) = &result {
-                tracing::info!(%server, error, "no keys");
-            }
-            let (everybody, failures) = match result {
-                Ok(everybody) => (everybody, 0),
-                Err(_) => (true, self.0.pauses.get(&server).map_or(0, |pause| pause.failures) + 1),
-            };
-            let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
-            let until = self.0.world.now() + pause;
-            self.0.pauses.insert(server.clone(), Pause { until, failures, everybody });
-            self.0.under_way.lock().remove(&server);
+        let (ring, ids) = (self.clone(), Arc::clone(&wanted));
+        let work = async move { ring.fetch_now(&server, &ids).await };
+        let ended = self.0.world.spawn("keys of a server", work);
+        (ended.map(drop).boxed().shared(), wanted)
+    }
+
+    async fn fetch_now(&self, server: &OwnedServerName, wanted: &Wanted) {
+        let _place = self.0.places.acquire().await;
+        let result = self.fetch_anywhere(server, wanted).await;
+        if let Err(error) = &result {
+            tracing::info!(%server, error, "no keys");
+        }
+        let (everybody, failures) = match result {
+            Ok(everybody) => (everybody, 0),
+            Err(_) => (true, self.0.pauses.get(server).map_or(0, |pause| pause.failures) + 1),
         };
-        (fetch.boxed().shared(), wanted)
+        let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+        let until = self.0.world.instant() + pause;
+        self.0.pauses.insert(server.clone(), Pause { until, failures, everybody });
+        self.0.under_way.lock().remove(server);
     }
 
     /// Asks the server, then notaries, until all that is wanted was found; says whether everybody was asked.
@@ -250,14 +264,15 @@ impl KeyRing {
         found.map(|_| true).ok_or(error)
     }
 
-    fn limits(&self) -> Limits {
-        Limits { max_bytes: MAX_BYTES, deadline: self.0.timeout }
+    fn limits(&self, max_bytes: u64) -> Limits {
+        Limits { max_bytes, deadline: self.0.timeout }
     }
 
     async fn fetch_direct(&self, server: &ServerName) -> Result<Document, String> {
         let http =
             http::Request::get("/_matrix/key/v2/server").body(Bytes::new()).map_err(|e| e.to_string())?;
-        let answer = self.0.link.exchange(server, http, self.limits()).await.map_err(|e| e.to_string())?;
+        let limits = self.limits(MAX_DOCUMENT as u64);
+        let answer = self.0.link.exchange(server, http, limits).await.map_err(|e| e.to_string())?;
         if answer.status() != http::StatusCode::OK {
             return Err(format!("status {}", answer.status()));
         }
@@ -273,7 +288,8 @@ impl KeyRing {
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Bytes::from(body))
             .map_err(|error| error.to_string())?;
-        let answer = self.0.link.exchange(notary, http, self.limits()).await.map_err(|e| e.to_string())?;
+        let limits = self.limits(MAX_ANSWER);
+        let answer = self.0.link.exchange(notary, http, limits).await.map_err(|e| e.to_string())?;
         let mut answer = chappe_rules::json::object(answer.body()).map_err(|error| error.to_string())?;
         let Some(CanonicalJsonValue::Array(documents)) = answer.remove("server_keys") else {
             return Err("there are no server_keys in the answer".to_owned());
@@ -339,11 +355,15 @@ impl KeyRing {
             tx.put::<ServerKeys>(&place, &Json(key));
         }
         if !outdated {
-            let json = super::text_of(&document.object);
+            // The text is for those who ask this server as a notary: others get nothing under which it does not sign.
+            let plain = is_plain(&document.object);
+            let json = if plain { super::text_of(&document.object) } else { String::new() };
             let kept = KeyDocument { fetched_at: now, valid_until: document.valid_until, json };
             tx.put::<KeyDocuments>(&document.server, &Json(kept));
         }
-        self.0.store.commit(tx).await.map(drop).map_err(|error| error.to_string())
+        self.0.store.commit(tx).await.map_err(|error| error.to_string())?;
+        self.note_kept();
+        Ok(())
     }
 
     /// Whether more is known of the server: by a newer document, or because a key that signed this one is old by now.

@@ -58,7 +58,8 @@ impl Sender {
     }
 
     /// Tells servers of a user who has come into a room with them. One of the user's devices is enough: who does not
-    /// know the stream fetches the whole list, who does sees that nothing is new.
+    /// know the stream up to there fetches the whole list, who does sees that nothing is new. No update before it is named:
+    /// who missed just the last one would take this for it.
     pub(super) async fn introduce(&self, user: &UserId, servers: &[OwnedServerName]) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
             match self.try_introduce(user, servers).await {
@@ -86,7 +87,7 @@ impl Sender {
         if stream_id != told.stream_id {
             tx.put::<AnnouncedDevices>(&user.to_owned(), &Json(Announced { stream_id, ..told }));
         }
-        let item = OutboxItem::Device { user: user.to_owned(), device, stream_id };
+        let item = OutboxItem::Introduction { user: user.to_owned(), device, stream_id };
         for server in servers {
             tx.enqueue(server, &item);
         }

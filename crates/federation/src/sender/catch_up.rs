@@ -7,16 +7,18 @@ use chappe_store::{
     outbox::{Outbox, OutboxKey},
 };
 use ruma::{OwnedUserId, ServerName};
+use serde::Deserialize;
 
 use super::Sender;
 
 /// Rows read and removed at once.
-const PAGE: usize = 1_000;
+const PAGE: usize = 200;
 
 impl Sender {
     /// Shortens a queue of `from` rows and more: of each room's events only the last one stays, and where others have
     /// followed it, the room's newest events come instead; of the news about a user's devices and keys the last stays.
-    /// Everything else stays, sticky events among it.
+    /// Everything else stays, among it sticky events and those that put the destination's users out: whoever is out may not be
+    /// told of the room.
     pub(super) async fn shorten(&self, destination: &ServerName, from: usize) -> Result<(), Error> {
         let from = from.max(1);
         let store = self.0.network.store();
@@ -33,7 +35,7 @@ impl Sender {
         }
         let rooms = last.len();
         for (room, (key, event)) in last {
-            let newest = newest(&store.read(), destination, room, event).await?;
+            let newest = self.newest(destination, RoomNid(room), EventNum(event)).await?;
             let mut tx = Tx::new();
             for event in newest {
                 tx.enqueue(destination, &OutboxItem::Pdu { room, event: event.0 });
@@ -47,6 +49,26 @@ impl Sender {
         Ok(())
     }
 
+    /// The events to send instead of `event`: none when it is itself among the newest, or when the destination may see none of
+    /// those. They may be of others, who did not mean them for it.
+    async fn newest(
+        &self,
+        destination: &ServerName,
+        room: RoomNid,
+        event: EventNum,
+    ) -> Result<Vec<EventNum>, Error> {
+        let head = self.0.network.store().read().room_head(room).await?;
+        if head.extremities.contains(&event) {
+            return Ok(Vec::new());
+        }
+        let newest: Vec<EventNum> = head.extremities.into_iter().take(20).collect();
+        match self.0.rooms.shown_to(destination, room, &newest).await {
+            Ok(shown) => Ok(shown),
+            Err(chappe_rooms::Error::Store(error)) => Err(error),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
     async fn survey(&self, destination: &ServerName) -> Result<Survey, Error> {
         let mut survey = Survey::default();
         let mut sticky: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
@@ -57,6 +79,9 @@ impl Sender {
             let rows = reader.scan_from::<Outbox>(&destination.to_owned(), &from, PAGE).await?;
             let Some((end, _)) = rows.last() else { return Ok(survey) };
             from = (end.0.clone(), end.1, Index(end.2.0.saturating_add(1)));
+            let events: Vec<(RoomNid, EventNum)> =
+                rows.iter().filter_map(|(_, item)| event_in(item)).collect();
+            let mut pdus = reader.pdus_of(&events).await?.into_iter();
             for (key, item) in rows {
                 let OutboxItem::Pdu { room, event } = item else {
                     survey.take_news(key, item);
@@ -65,7 +90,9 @@ impl Sender {
                 if let Entry::Vacant(unread) = sticky.entry(room) {
                     unread.insert(sticky_in(&reader, room, now).await?);
                 }
-                let stays = sticky.get(&room).is_some_and(|sticky| sticky.contains(&event));
+                let pdu = pdus.next().flatten();
+                let stays = sticky.get(&room).is_some_and(|sticky| sticky.contains(&event))
+                    || pdu.is_some_and(|pdu| puts_out(&pdu.json, destination));
                 if !stays && let Some((before, _)) = survey.last.insert(room, (key, event)) {
                     survey.superseded.push(before);
                 }
@@ -92,7 +119,7 @@ impl Survey {
     /// the same stream id both stay, as the second says nothing of the first.
     fn take_news(&mut self, key: OutboxKey, item: OutboxItem) {
         match item {
-            OutboxItem::Device { user, stream_id, .. } => {
+            OutboxItem::Device { user, stream_id, .. } | OutboxItem::Introduction { user, stream_id, .. } => {
                 let before = self.devices.insert(user, (key, stream_id));
                 let before = before.filter(|(_, before)| *before < stream_id);
                 self.superseded.extend(before.map(|(key, _)| key));
@@ -103,33 +130,66 @@ impl Survey {
     }
 }
 
+fn event_in(item: &OutboxItem) -> Option<(RoomNid, EventNum)> {
+    match item {
+        OutboxItem::Pdu { room, event } => Some((RoomNid(*room), EventNum(*event))),
+        _ => None,
+    }
+}
+
+/// As much of an event as says whom it puts out.
+#[derive(Deserialize)]
+struct Member {
+    #[serde(rename = "type")]
+    kind: String,
+    state_key: OwnedUserId,
+    content: Content,
+}
+
+#[derive(Deserialize)]
+struct Content {
+    membership: String,
+}
+
+/// Whether an event puts a user of a server out of its room.
+fn puts_out(event: &str, server: &ServerName) -> bool {
+    serde_json::from_str(event).is_ok_and(|Member { kind, state_key, content }| {
+        let is_out = matches!(&*content.membership, "leave" | "ban");
+        kind == "m.room.member" && is_out && state_key.server_name() == server
+    })
+}
+
 /// The events of a room that are sticky still: those have to arrive (MSC4354).
 async fn sticky_in(reader: &Reader<'_>, room: u32, now: u64) -> Result<BTreeSet<u32>, Error> {
     let rows = reader.sticky_after(RoomNid(room), Position(0), usize::MAX).await?;
     Ok(rows.into_iter().filter(|(_, _, until)| *until > now).map(|(_, num, _)| num.0).collect())
 }
 
-/// The events to send instead of `event`: none when it is itself among the newest, or when the destination has left.
-async fn newest(
-    reader: &Reader<'_>,
-    destination: &ServerName,
-    room: u32,
-    event: u32,
-) -> Result<Vec<EventNum>, Error> {
-    let nid = RoomNid(room);
-    let head = reader.room_head(nid).await?;
-    let is_newest = head.extremities.contains(&EventNum(event));
-    if is_newest || !reader.server_joined(nid, destination).await? {
-        return Ok(Vec::new());
-    }
-    Ok(head.extremities.into_iter().take(20).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use ruma::{owned_server_name, owned_user_id};
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn who_is_put_out_is_read_from_memberships_alone() {
+        let server = owned_server_name!("b.example");
+        let event = |kind: &str, user: &str, membership: &str| {
+            json!({ "type": kind, "state_key": user, "content": { "membership": membership } }).to_string()
+        };
+        assert!(puts_out(&event("m.room.member", "@u:b.example", "leave"), &server));
+        assert!(puts_out(&event("m.room.member", "@u:b.example", "ban"), &server));
+        for (kind, user, membership) in [
+            ("m.room.member", "@u:b.example", "invite"),
+            ("m.room.member", "@u:c.example", "ban"),
+            ("m.room.message", "@u:b.example", "ban"),
+            ("m.room.member", "nobody", "ban"),
+        ] {
+            assert!(!puts_out(&event(kind, user, membership), &server), "{kind} {user} {membership}");
+        }
+        assert!(!puts_out(r#"{"type":"m.room.message","content":{"body":"ban"}}"#, &server));
+    }
 
     #[test]
     fn of_news_about_a_user_the_last_is_enough_unless_it_hides_one_before() {

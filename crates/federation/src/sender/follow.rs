@@ -1,10 +1,11 @@
 //! Following the log: who has to be woken, which EDUs follow from what happened.
 
+mod members;
+
 use std::time::Duration;
 
 use chappe_store::{
-    Cursors, Entry, Error, EventNum, LogEntry, Membership, OutboxItem, Position, Reader, RoomNid, Tx,
-    receipts::ReceiptKind, state::StateKey,
+    Cursors, Entry, Error, EventNum, LogEntry, OutboxItem, Position, RoomNid, Tx, receipts::ReceiptKind,
 };
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
@@ -78,8 +79,13 @@ impl Sender {
             }
             LogEntry::Whole { room, servers } => self.catch_up_devices(RoomNid(*room), servers).await?,
             LogEntry::Event { room, event, member: Some(member), .. } => {
-                self.follow_member(RoomNid(*room), EventNum(*event), member).await?;
+                let event = (EventNum(*event), entry.position);
+                self.follow_member(RoomNid(*room), event, member).await?;
             }
+            LogEntry::Member { room, user } => {
+                self.follow_resolved(RoomNid(*room), user, entry.position).await?;
+            }
+            LogEntry::Members { room } => self.doubt_members(RoomNid(*room)).await?,
             _ => {}
         }
         Ok(())
@@ -135,45 +141,6 @@ impl Sender {
         Ok(())
     }
 
-    /// A membership changed, and with it perhaps which servers tell each other of a user's devices.
-    async fn follow_member(&self, nid: RoomNid, event: EventNum, member: &OwnedUserId) -> Result<(), Error> {
-        let reader = self.0.network.store().read();
-        let joined = reader.membership(nid, member).await?.is_some_and(|(is, _)| is == Membership::Join);
-        if !joined {
-            return self.stop_tracking(&reader, nid, member).await;
-        }
-        if !has_come(&reader, nid, event, member).await? {
-            return Ok(());
-        }
-        if member.server_name() != self.0.network.server() {
-            self.0.arrivals.note(member, self.0.network.world().now());
-            return self.send_sticky(nid, member.server_name()).await;
-        }
-        let others = self.others_in(nid).await?;
-        if others.is_empty() {
-            return Ok(());
-        }
-        // While it is not known who is there, only those are introduced of whose devices somebody may have kept something.
-        if reader.room_head(nid).await?.partial && !self.is_announced(member).await? {
-            return Ok(());
-        }
-        self.introduce(member, &others).await
-    }
-
-    /// A room has all its members: servers that did not seem to be in it missed what happened to the devices of ours.
-    async fn catch_up_devices(&self, nid: RoomNid, missed: &[OwnedServerName]) -> Result<(), Error> {
-        if missed.is_empty() {
-            return Ok(());
-        }
-        let members = self.0.network.store().read().members(nid, Membership::Join).await?;
-        for (user, _) in members {
-            if user.server_name() == self.0.network.server() && self.is_announced(&user).await? {
-                self.introduce(&user, missed).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// A server that may be new in a room gets what local users said there and what still sticks (MSC4354).
     async fn send_sticky(&self, nid: RoomNid, to: &ServerName) -> Result<(), Error> {
         let (store, now) = (self.0.network.store(), self.0.network.world().now());
@@ -201,74 +168,12 @@ impl Sender {
         }
         Ok(())
     }
-
-    /// Somebody left a room: what is kept of a remote user's devices cannot be relied on any more.
-    async fn stop_tracking(
-        &self,
-        reader: &Reader<'_>,
-        nid: RoomNid,
-        member: &OwnedUserId,
-    ) -> Result<(), Error> {
-        let us = self.0.network.server();
-        if member.server_name() != us {
-            return self.doubt(member).await;
-        }
-        if reader.server_joined(nid, us).await? {
-            return Ok(());
-        }
-        for (user, _) in reader.members(nid, Membership::Join).await? {
-            if user.server_name() != us {
-                self.doubt(&user).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn doubt(&self, user: &UserId) -> Result<(), Error> {
-        if !matches!(self.0.accounts.remote_list(user).await, Ok(Some(_))) {
-            return Ok(());
-        }
-        match self.0.accounts.doubt_remote(user).await {
-            Err(chappe_accounts::Error::Store(error)) => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Whether a membership event is that of somebody who was not in the room before it.
-async fn has_come(
-    reader: &Reader<'_>,
-    nid: RoomNid,
-    event: EventNum,
-    member: &UserId,
-) -> Result<bool, Error> {
-    let before = match reader.event_meta(nid, event).await {
-        // Its room was purged meanwhile.
-        Err(Error::Gone) => return Ok(false),
-        meta => meta?.before,
-    };
-    let key = [StateKey::new("m.room.member", member)];
-    let Some(before) = reader.state_at(nid, before, &key).await?.pop().flatten() else { return Ok(true) };
-    let pdu = reader.pdu(nid, before).await?;
-    let was = serde_json::from_str::<Was>(&pdu.json).map(|was| was.content.membership);
-    Ok(!was.is_ok_and(|was| was == "join"))
 }
 
 /// As much of an event as is asked for.
 #[derive(Deserialize)]
 struct Sent {
     sender: OwnedUserId,
-}
-
-/// As much of a membership event as is asked for.
-#[derive(Deserialize)]
-struct Was {
-    content: WasContent,
-}
-
-#[derive(Deserialize)]
-struct WasContent {
-    membership: String,
 }
 
 /// How long it is remembered that somebody came, in milliseconds.

@@ -4,7 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedServerName, ServerName};
-use tokio::sync::{Notify, futures::Notified};
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 
 use super::fleeting::{Fleeting, ReceiptPlace, Receipts};
 
@@ -17,8 +20,8 @@ pub(super) struct Lanes {
 #[derive(Default)]
 struct State {
     lanes: HashMap<OwnedServerName, Lane>,
-    /// `(time in milliseconds since the Unix epoch, destination)`, one for each waiting lane.
-    timetable: BTreeSet<(u64, OwnedServerName)>,
+    /// `(time, destination)`, one for each waiting lane; the time is one of the steady clock, which nobody sets.
+    timetable: BTreeSet<(Instant, OwnedServerName)>,
 }
 
 #[derive(Default)]
@@ -38,7 +41,7 @@ enum Activity {
         again: bool,
     },
     Waiting {
-        until: u64,
+        until: Instant,
     },
 }
 
@@ -101,7 +104,7 @@ impl Lanes {
     }
 
     /// As [`Lanes::wait`]; false if there was news meanwhile, which may be that it may be sent to.
-    pub(super) fn wait_for_news(&self, destination: &ServerName, until: u64) -> bool {
+    pub(super) fn wait_for_news(&self, destination: &ServerName, until: Instant) -> bool {
         let mut state = self.state.lock();
         let lane = state.lanes.entry(destination.to_owned()).or_default();
         if lane.activity == (Activity::Serving { again: true }) {
@@ -116,7 +119,7 @@ impl Lanes {
     }
 
     /// A worker ends for now.
-    pub(super) fn wait(&self, destination: &ServerName, until: u64) {
+    pub(super) fn wait(&self, destination: &ServerName, until: Instant) {
         let mut state = self.state.lock();
         let lane = state.lanes.entry(destination.to_owned()).or_default();
         lane.activity = Activity::Waiting { until };
@@ -126,7 +129,7 @@ impl Lanes {
     }
 
     /// Takes the destinations whose time has come; their workers are to be begun.
-    pub(super) fn due(&self, now: u64) -> Vec<OwnedServerName> {
+    pub(super) fn due(&self, now: Instant) -> Vec<OwnedServerName> {
         let mut state = self.state.lock();
         let mut due = Vec::new();
         while state.timetable.first().is_some_and(|(until, _)| *until <= now)
@@ -141,7 +144,7 @@ impl Lanes {
     }
 
     /// When the next one's time comes.
-    pub(super) fn next_due(&self) -> Option<u64> {
+    pub(super) fn next_due(&self) -> Option<Instant> {
         self.state.lock().timetable.first().map(|(until, _)| *until)
     }
 
@@ -226,7 +229,7 @@ impl Lane {
 mod tests {
     use ruma::{owned_room_id, owned_user_id, server_name};
 
-    use super::Lanes;
+    use super::*;
 
     #[test]
     fn one_worker_per_destination_that_misses_nothing() {
@@ -253,13 +256,15 @@ mod tests {
     #[test]
     fn waiting_ends_with_its_time_or_a_sign_of_life() {
         let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
+        let begun = Instant::now();
+        let after = |seconds| begun + std::time::Duration::from_secs(seconds);
         assert!(lanes.wake(peer));
-        lanes.wait(peer, 100);
+        lanes.wait(peer, after(100));
         assert!(!lanes.wake(peer) && lanes.is_waiting(peer));
-        assert_eq!(lanes.next_due(), Some(100));
-        assert!(lanes.due(99).is_empty());
-        assert_eq!(lanes.due(100), [peer]);
-        lanes.wait(peer, 200);
+        assert_eq!(lanes.next_due(), Some(after(100)));
+        assert!(lanes.due(after(99)).is_empty());
+        assert_eq!(lanes.due(after(100)), [peer]);
+        lanes.wait(peer, after(200));
         assert!(lanes.wake_at_once(peer));
         assert_eq!(lanes.next_due(), None);
         assert!(!lanes.wake_at_once(peer));

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use chappe_store::{
-    Error, EventNum, Index, OutboxItem, RoomNid,
-    outbox::{Announced, AnnouncedDevices, OutboxKey},
+    Error, EventNum, OutboxItem, RoomNid,
+    outbox::{Announced, AnnouncedDevices, DestinationState, OutboxKey},
 };
 use http::Method;
 use ruma::{
@@ -13,13 +13,14 @@ use ruma::{
     serde::Raw,
 };
 use serde::Serialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
-    Sender,
+    PATIENCE, Sender,
     fleeting::{Receipts, edu},
     untaken::Untaken,
 };
+use crate::backoff::Tried;
 
 /// PDUs in a transaction at most.
 const PDUS: usize = 50;
@@ -47,9 +48,10 @@ impl Width {
 }
 
 /// A transaction to be sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// The same again when it is sent again, even after a restart.
+    /// The same again when it is sent again, even after a restart; never that of another one, even of a server that is set up
+    /// anew or went back to an earlier state of its disk: those who remember it would take this one for dealt with.
     pub(super) id: String,
     /// The rows of the outbox that are in it.
     pub(super) rows: Vec<OutboxKey>,
@@ -60,9 +62,14 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Its last row.
-    pub(super) fn last(&self) -> Option<(u64, Index)> {
-        self.rows.last().map(|(_, position, index)| (*position, *index))
+    /// What of it has to be remembered if it is not taken.
+    pub(super) fn tried(&self) -> Option<Tried> {
+        self.rows.last().map(|(_, position, index)| ((*position, *index), self.id.clone()))
+    }
+
+    /// Whether less would be nothing.
+    pub(super) fn is_smallest(&self) -> bool {
+        self.rows.len() <= 1 && self.pdus.len() + self.edus.len() <= 1
     }
 }
 
@@ -75,24 +82,17 @@ struct Body<'a> {
 }
 
 impl Sender {
-    /// The next transaction for a destination, `None` when nothing waits. With `tried`, the transaction that failed
-    /// before: its rows, no less and no more.
+    /// The next transaction for a destination, `None` when nothing waits. If one was tried before, that one: its rows and
+    /// nothing else, under its id.
     pub(super) async fn collect(
         &self,
         destination: &ServerName,
-        tried: Option<(u64, Index)>,
+        DestinationState { tried, transaction, .. }: &DestinationState,
         width: Width,
     ) -> Result<Option<Batch>, Error> {
         let limit = if width == Width::Full { PDUS + EDUS } else { 1 };
         let waiting = self.0.network.store().read().outbox(destination, limit).await?;
-        let mut batch = Batch {
-            id: String::new(),
-            rows: Vec::new(),
-            pdus: Vec::new(),
-            edus: Vec::new(),
-            receipts: Receipts::new(),
-        };
-        let mut bytes = 0;
+        let (mut batch, mut bytes) = (Batch::default(), 0);
         for (key, item) in waiting {
             let beyond = tried.is_some_and(|tried| (key.1, key.2) > tried);
             if beyond || batch.pdus.len() >= PDUS || batch.edus.len() >= EDUS || bytes >= BYTES {
@@ -106,12 +106,25 @@ impl Sender {
             batch.edus.extend(edus);
             batch.receipts = receipts;
         }
-        batch.id = match (batch.rows.first(), batch.rows.last()) {
-            (Some((_, p0, Index(i0))), Some((_, p1, Index(i1)))) => format!("{p0}.{i0}-{p1}.{i1}"),
-            _ if batch.edus.is_empty() => return Ok(None),
-            _ => format!("f{}", self.0.network.world().token(20)),
-        };
+        if batch.rows.is_empty() && batch.edus.is_empty() {
+            return Ok(None);
+        }
+        // A part of what was tried is another transaction.
+        let again = transaction.as_ref().filter(|_| tried.is_some() && width == Width::Full);
+        batch.id = again.cloned().unwrap_or_else(|| self.new_id());
         Ok(Some(batch))
+    }
+
+    fn new_id(&self) -> String {
+        let world = self.0.network.world();
+        format!("{}.{}", world.now(), world.token(8))
+    }
+
+    /// Whether a destination takes a transaction with nothing in it: if not, it is not what was in another one that it refused.
+    pub(super) async fn takes_nothing(&self, destination: &ServerName) -> bool {
+        let Ok(place) = self.0.failing.acquire().await else { return false };
+        let nothing = Batch { id: self.new_id(), ..Batch::default() };
+        self.transmit_in((place, Some(PATIENCE)), destination, &nothing).await.is_ok()
     }
 
     /// Writes an item out; gives its size in bytes. What is no longer there is left out.
@@ -138,6 +151,13 @@ impl Sender {
                 Some(edu("m.direct_to_device", &content))
             }
             OutboxItem::Device { user, device, stream_id } => {
+                let mut update = self.device_update(&user, &device, stream_id).await?;
+                if stream_id > 1 {
+                    update["prev_id"] = json!([stream_id - 1]);
+                }
+                Some(edu("m.device_list_update", &update))
+            }
+            OutboxItem::Introduction { user, device, stream_id } => {
                 Some(edu("m.device_list_update", &self.device_update(&user, &device, stream_id).await?))
             }
             OutboxItem::SigningKeys(user) => {
@@ -156,9 +176,6 @@ impl Sender {
         stream_id: u64,
     ) -> Result<Value, Error> {
         let mut update = json!({ "user_id": user, "device_id": device, "stream_id": stream_id });
-        if stream_id > 1 {
-            update["prev_id"] = json!([stream_id - 1]);
-        }
         let devices = match self.0.accounts.federated_devices(user).await {
             Ok(devices) => devices,
             Err(chappe_accounts::Error::Store(error)) => return Err(error),
@@ -205,6 +222,10 @@ impl Sender {
         let answer = network.reach(destination, http, network.long().insisting().up_to(1 << 20)).await?;
         if !answer.status().is_success() {
             return Err(Untaken::refused(destination, &answer));
+        }
+        // What stands before a server that is away may answer in its place, and well.
+        if serde_json::from_slice::<Map<String, Value>>(answer.body()).is_err() {
+            return Err(Untaken::Malformed("the answer is none of a homeserver".to_owned()));
         }
         let (head, body) = answer.into_parts();
         let answer = Response::try_from_http_response(http::Response::from_parts(head, &body[..]));

@@ -10,7 +10,7 @@ use ruma::ServerName;
 use serde::Deserialize;
 
 use super::transaction::Batch;
-use crate::network::refusal;
+use crate::network::{has_errcode, refusal};
 
 /// A transaction was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,8 @@ pub(super) enum Untaken {
         status: StatusCode,
         /// What it says.
         why: PeerError,
+        /// Whether that is a homeserver's word, and not of what stands before one.
+        itself: bool,
         /// In how many milliseconds it wants it again, if it found it too much for now.
         again_in: Option<u64>,
     },
@@ -48,13 +50,18 @@ impl Untaken {
         let (status, body) = (answer.status(), answer.body());
         let too_much = status == StatusCode::TOO_MANY_REQUESTS;
         let again_in = too_much.then(|| again_in(answer.headers(), body)).flatten();
-        Self::Refused { status, why: refusal(by, status, body), again_in }
+        Self::Refused { status, why: refusal(by, status, body), itself: has_errcode(body), again_in }
     }
 
-    /// Whether the same would come of it at every time: the other server says so, or what is in there cannot be signed.
-    pub(super) fn is_for_good(&self, batch: &Batch) -> bool {
+    /// Whether it may lie in what is in there: the other server says so, it is too long for what stands before that, or it cannot
+    /// be signed.
+    pub(super) fn may_be_of(&self, batch: &Batch) -> bool {
         match self {
-            Self::Refused { status, .. } => matches!(status.as_u16(), 400 | 413 | 414 | 422 | 431),
+            Self::Refused { status, itself, .. } => match status.as_u16() {
+                400 | 422 => *itself,
+                413 => true,
+                _ => false,
+            },
             // An answer that nobody can read is the same error.
             Self::Malformed(_) => !can_be_signed(batch),
             Self::Unreached => false,

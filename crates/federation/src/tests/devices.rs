@@ -13,18 +13,20 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use chappe_accounts::{CrossSigningUpload, KeyUpload, LogIn, NewUser, Refreshing, RemoteUsers, Replace};
-use chappe_store::{Json, Tx, accounts_keys::KeySignatures, outbox::AnnouncedDevices};
+use chappe_kv::{Batch, Db, Fault, Faulty, Memory};
+use chappe_store::{Json, Store, Tx, accounts_keys::KeySignatures, outbox::AnnouncedDevices};
 use chappe_world::{FakeNet, Fate};
-use http::Request;
+use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedUserId, UserId, serde::Raw};
 use serde_json::{Value, json, value::RawValue};
 use tower::ServiceExt;
 
-use super::{Server, couple, eventually};
+use super::{Server, config, couple, eventually, peer::Peer};
 use crate::inbound::Received;
 
-async fn user(server: &Server, name: &str) -> OwnedUserId {
+pub(super) async fn user(server: &Server, name: &str) -> OwnedUserId {
     let new = NewUser { localpart: Some(name.to_owned()), ..NewUser::default() };
     server.accounts.create_user(new).await.unwrap()
 }
@@ -50,12 +52,12 @@ pub(super) async fn device(server: &Server, user: &UserId, id: &str) {
     server.accounts.upload_keys(user, <&DeviceId>::from(id), upload).await.unwrap();
 }
 
-async fn known(server: &Server, user: &UserId) -> Vec<String> {
+pub(super) async fn known(server: &Server, user: &UserId) -> Vec<String> {
     let keys = server.accounts.public_keys(None, user, &[]).await.unwrap();
     keys.devices.keys().map(ToString::to_string).collect()
 }
 
-async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<String> {
+pub(super) async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<String> {
     let asker = server.actor(asker).user;
     let users = BTreeMap::from([(user.to_owned(), Vec::new())]);
     let keys = server.federation.query_keys(&asker, user.server_name(), users).await.unwrap();
@@ -66,7 +68,7 @@ async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<String> {
 }
 
 /// Tells a server of a change of a user's devices, as the user's server does.
-async fn tell(server: &Server, user: &UserId, (stream_id, prev_id): (u64, &Value), txn: &str) {
+pub(super) async fn tell(server: &Server, user: &UserId, (stream_id, prev_id): (u64, &Value), txn: &str) {
     let update = json!({ "edu_type": "m.device_list_update", "content": {
         "user_id": user, "device_id": "FORGED", "stream_id": stream_id, "prev_id": prev_id } });
     let edus = vec![RawValue::from_string(update.to_string()).unwrap()];
@@ -82,7 +84,7 @@ async fn believed(server: &Server, user: &UserId) -> u64 {
 }
 
 /// Has the lists of a server come a while after they were written.
-fn delay_lists(net: &FakeNet, server: &Server, by: Duration) {
+pub(super) fn delay_lists(net: &FakeNet, server: &Server, by: Duration) {
     let router = server.router.clone();
     let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
         let router = router.clone();
@@ -327,4 +329,57 @@ async fn to_device_messages_arrive_once_and_never_in_a_foreign_name() {
     let origin = ruma::server_name!("c.example").to_owned();
     b.federation.receive(Received { origin, id: "1".to_owned(), pdus: Vec::new(), edus }).await.unwrap();
     assert_eq!(inbox().await.len(), 1);
+}
+
+/// What number the messages are that wait for a device.
+async fn inbox(server: &Server, user: &UserId, device: &str) -> Vec<Value> {
+    let reader = server.store.read();
+    let (none, now) = (chappe_store::Position(0), reader.position());
+    let found =
+        server.accounts.to_device_messages(&reader, user, device.into(), none, now, 100).await.unwrap();
+    let number =
+        |event: &RawValue| serde_json::from_str::<Value>(event.get()).unwrap()["content"]["n"].take();
+    found.iter().map(|message| number(&message.event)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_kept_is_not_acknowledged() {
+    let net = FakeNet::new();
+    let full = Arc::new(AtomicBool::new(false));
+    let is_full = full.clone();
+    let plan = move |_: &Batch| is_full.load(SeqCst).then_some(Fault::Lost);
+    let db = Db::new(Faulty::new(Memory::default(), Arc::new(Mutex::new(plan))));
+    let b = Server::build(&net, "b.example", 2, config(), Store::new(db));
+    let bob = user(&b, "bob").await;
+    device(&b, &bob, "B").await;
+    let peer = Peer::start(&net, "c.example", 3);
+    let send = async |txn: &str, edus: Value| {
+        let body = json!({ "origin": peer.name, "origin_server_ts": 1, "pdus": [], "edus": edus });
+        peer.call(&b, Method::PUT, &format!("/_matrix/federation/v1/send/{txn}"), &body).await.0
+    };
+    let letter = |n: u64| {
+        json!({ "edu_type": "m.direct_to_device", "content": {
+            "sender": "@carol:c.example", "type": "m.test", "message_id": n.to_string(),
+            "messages": { bob.as_str(): { "B": { "n": n } } } } })
+    };
+    let presence = json!({ "edu_type": "m.presence", "content": {
+        "push": [{ "user_id": "@carol:c.example", "presence": "online", "last_active_ago": 1 }] } });
+    assert_eq!(send("0", json!([letter(0)])).await, StatusCode::OK);
+    full.store(true, SeqCst);
+    for _ in 0..2 {
+        let refused = send("1", json!([presence, letter(1), letter(2)])).await;
+        assert_eq!(refused, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    assert_eq!(send("2", json!([presence])).await, StatusCode::OK, "nothing of it is kept on disk");
+    full.store(false, SeqCst);
+    for _ in 0..2 {
+        assert_eq!(send("1", json!([presence, letter(1), letter(2)])).await, StatusCode::OK);
+    }
+    assert_eq!(inbox(&b, &bob, "B").await, [0, 1, 2], "in their order, and once");
+    // Nor is what a server that stops did not get to.
+    b.world.kill();
+    let edus = vec![RawValue::from_string(letter(3).to_string()).unwrap()];
+    let (origin, id) = (peer.name.clone(), "3".to_owned());
+    let stopped = b.federation.receive(Received { origin, id, pdus: Vec::new(), edus }).await;
+    assert_eq!(stopped.unwrap_err().status(), StatusCode::INTERNAL_SERVER_ERROR);
 }

@@ -219,6 +219,37 @@ async fn typing_and_receipts_cross_and_forged_ones_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_one_entry_of_an_edu_spoils_no_other() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    let event = a.say("alice", &room, "read me").await;
+    eventually("it arrives", async || b.has(&event).await).await;
+    let alice = a.actor("alice").user;
+    // Some servers leave out since when a user was active where they do not know it.
+    let presence = json!({ "push": [
+        { "user_id": "nobody", "presence": "online", "last_active_ago": 1 },
+        { "user_id": "@bare:a.example" },
+        { "user_id": alice, "presence": "online" },
+    ] });
+    let at = |ts: i64| json!({ "event_ids": [event], "data": { "ts": ts } });
+    let receipts = json!({
+        "!": { "m.read": [] },
+        "nowhere": { "m.read": { alice.as_str(): at(5) } },
+        room.as_str(): { "m.read": { "nobody": at(5), "@early:a.example": at(-1), alice.as_str(): at(5) } },
+    });
+    let edus = vec![
+        raw(&json!({ "edu_type": "m.presence", "content": presence })),
+        raw(&json!({ "edu_type": "m.receipt", "content": receipts })),
+    ];
+    let received = Received { origin: a.name.clone(), id: "entries".to_owned(), pdus: Vec::new(), edus };
+    b.federation.receive(received).await.unwrap();
+    assert_eq!(*b.seen.presence.lock(), [alice.as_str()]);
+    let reader = b.store.read();
+    let nid = reader.room_nid(&room).await.unwrap().unwrap();
+    assert_eq!(reader.room_receipts(nid).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_excluded_server_is_not_heard() {
     let net = FakeNet::new();
     let (a, b, room) = couple(&net).await;

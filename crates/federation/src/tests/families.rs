@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 use super::{
     Server, eventually, key,
-    lies::{MALLORY, news, open_room, seat, shown},
+    lies::{MALLORY, body, news, open_room, seat, shown},
     peer::{Peer, Seat, raw},
 };
 use crate::auth::{Addressee, Signed, sign};
@@ -67,7 +67,7 @@ async fn held(a: &Server, room: &RoomId, kind: &str, key: &str) -> Value {
 }
 
 /// Whether the event stands redacted.
-async fn is_redacted(a: &Server, room: &RoomId, event: &OwnedEventId) -> bool {
+pub(super) async fn is_redacted(a: &Server, room: &RoomId, event: &OwnedEventId) -> bool {
     let reader = a.store.read();
     let nid = reader.room_nid(room).await.unwrap().unwrap();
     let num = reader.event_num(nid, event).await.unwrap().unwrap();
@@ -104,7 +104,7 @@ async fn families_1_to_3_bad_events_are_dropped_alone_over_the_wire() {
             "a long sender",
             signed(&|event| event["sender"] = json!(format!("@{}:evil.example", "x".repeat(250)))),
         ),
-        ("65,536 bytes", sized(&evil, &seat, 65_536)),
+        ("65,537 bytes", sized(&evil, &seat, 65_537)),
     ];
     for (number, (what, event)) in bad.into_iter().enumerate() {
         let name = format!("good after {what}");
@@ -116,7 +116,7 @@ async fn families_1_to_3_bad_events_are_dropped_alone_over_the_wire() {
         assert_eq!(shown(&a, &seat.room).await.last(), Some(&name));
     }
     assert!(shown(&a, &seat.room).await.iter().all(|body| body.starts_with("good after")));
-    let largest = sized(&evil, &seat, 65_535);
+    let largest = sized(&evil, &seat, 65_536);
     assert_eq!(put(&a, &key(6), "largest", &transaction(&[largest])).await.0, StatusCode::OK);
     let kept = shown(&a, &seat.room).await;
     assert!(kept.last().unwrap().len() > 60_000, "the largest event is one");
@@ -321,6 +321,31 @@ async fn family_15_what_was_taken_back_stays_so_though_history_brings_it_whole()
     assert!(news(&a, (&evil, &seat), "news", middle.event_id().as_str()).await);
     assert_eq!(a.rooms.fetch_older(&seat.room, 100).await.unwrap(), 2);
     assert!(is_redacted(&a, &seat.room, &said.event_id().to_owned()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn family_15_what_was_redacted_before_it_had_a_place_stays_so() {
+    let net = FakeNet::new();
+    let (a, evil, seat) = seat(&net, "11").await;
+    let withheld = evil.message(&seat, "withheld", &[seat.join.as_str()], seat.depth + 1);
+    let given = evil.message(&seat, "given", &[withheld.event_id().as_str()], seat.depth + 2);
+    let state: Vec<&str> = seat.state.iter().chain([&seat.join]).map(|id| id.as_str()).collect();
+    let state = json!({ "pdu_ids": state, "auth_chain_ids": [] });
+    let single = json!({ "origin": "x", "origin_server_ts": 1, "pdus": [raw(&withheld)] });
+    let between = json!({ "events": [raw(&given)] });
+    evil.answer(move |uri| match uri {
+        uri if uri.contains("/get_missing_events/") => body(&between),
+        uri if uri.contains("/state_ids/") => body(&state),
+        uri if uri.contains("/event/") => body(&single),
+        _ => None,
+    });
+    assert!(news(&a, (&evil, &seat), "news", given.event_id().as_str()).await);
+    let target = withheld.event_id().to_owned();
+    a.rooms.send(&a.actor("alice"), &seat.room, Draft::redaction(&target, None), None).await.unwrap();
+    assert!(is_redacted(&a, &seat.room, &target).await);
+    evil.send(&a, "late", std::slice::from_ref(&withheld)).await;
+    assert!(shown(&a, &seat.room).await.contains(&"withheld".to_owned()), "it has its place");
+    assert!(is_redacted(&a, &seat.room, &target).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! What a member's server says of others: of the state before their events, of what they wrote, of how the room began.
 
 use axum::body::Body;
+use chappe_rooms::Draft;
 use chappe_rules::Pdu;
 use chappe_store::{Status, state::StateKey};
 use chappe_world::FakeNet;
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::{
     Server, config,
-    lies::{MALLORY, NOBODYS, body, founded, let_in, news, shown},
+    families::is_redacted,
+    lies::{MALLORY, NOBODYS, body, founded, let_in, news, open_room, shown},
     peer::{Peer, Seat, raw},
 };
 
@@ -54,6 +56,13 @@ impl Scene {
 
     fn says(&self, what: &str, prev: &str, depth: u64) -> Pdu {
         self.honest.message(&self.hugo, what, &[prev], depth)
+    }
+
+    /// The event as nothing is left of it but what its signature covers.
+    fn blank(&self, pdu: &Pdu) -> Pdu {
+        let mut event = raw(pdu);
+        event["content"]["body"] = json!("changed");
+        Pdu::parse(self.hugo.rules, event.to_string().as_bytes()).unwrap()
     }
 
     /// From now on Mallory's server has these events before its news, others one by one, and a state that once was.
@@ -250,16 +259,175 @@ async fn nobody_blanks_what_others_say() {
     let Scene { a, evil, honest, hugo, .. } = &scene;
     let one = scene.says("one", hugo.join.as_str(), hugo.depth + 1);
     let two = scene.says("two", one.event_id().as_str(), hugo.depth + 2);
-    let changed = |pdu: &Pdu| {
-        let mut event = raw(pdu);
-        event["content"]["body"] = json!("changed");
-        Pdu::parse(hugo.rules, event.to_string().as_bytes()).unwrap()
-    };
-    let blank = [changed(&one), changed(&two)];
+    let blank = [scene.blank(&one), scene.blank(&two)];
     assert_eq!(blank[1].event_id(), two.event_id());
     evil.send(a, "1", &blank).await;
     evil.send(a, "2", &blank[..1]).await;
     assert_eq!(status(a, &one.event_id().to_owned()).await, None);
     honest.send(a, "1", &[one, two]).await;
     assert_eq!(shown(a, &hugo.room).await, ["one", "two"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_blank_is_asked_of_its_own_server() {
+    for (history, whole) in [(false, true), (true, true), (false, false), (true, false)] {
+        let net = FakeNet::new();
+        let scene = scene(&net).await;
+        let Scene { a, evil, mallory, honest, hugo } = &scene;
+        let one = scene.says("one", hugo.join.as_str(), hugo.depth + 1);
+        let two = evil.message(mallory, "two", &[one.event_id().as_str()], hugo.depth + 2);
+        let blank = scene.blank(&one);
+        let given = if history { vec![two.clone()] } else { vec![blank.clone(), two.clone()] };
+        let (given, state) = (json!({ "events": given.iter().map(raw).collect::<Vec<_>>() }), state_of(mallory));
+        let backfill = json!({ "origin": "x", "origin_server_ts": 1, "pdus": [raw(&blank)] });
+        evil.answer(move |uri| match uri {
+            uri if uri.contains("/get_missing_events/") => body(&given),
+            uri if uri.contains("/state_ids/") => body(&state),
+            uri if uri.contains("/backfill/") => body(&backfill),
+            _ => taken(),
+        });
+        // Another event under its id is none.
+        let answer = if whole { raw(&one) } else { raw(&two) };
+        let answer = json!({ "origin": "x", "origin_server_ts": 1, "pdus": [answer] });
+        honest.answer(move |uri| if uri.contains("/event/") { body(&answer) } else { taken() });
+        assert!(news(a, (evil, mallory), "three", two.event_id().as_str()).await);
+        if history {
+            assert_eq!(a.rooms.fetch_older(&hugo.room, 10).await.unwrap(), 1);
+        }
+        let said = if whole { vec!["one", "two", "three"] } else { vec!["two", "three"] };
+        assert_eq!(shown(a, &hugo.room).await, said, "{history}");
+        assert_eq!(status(a, &one.event_id().to_owned()).await, Some(Status::Accepted));
+        assert_eq!(honest.asked("/event/"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_redacted_is_not_asked_for() {
+    let net = FakeNet::new();
+    let scene = scene(&net).await;
+    let Scene { a, evil, mallory, honest, hugo } = &scene;
+    let one = scene.says("one", hugo.join.as_str(), hugo.depth + 1);
+    let one_id = one.event_id().as_str();
+    let redaction = json!({ "redacts": one_id });
+    let redaction = hugo.event("m.room.redaction", redaction, &[one_id], hugo.depth + 2);
+    let redaction = honest.sign(hugo.rules, redaction);
+    let given = json!({ "events": [raw(&scene.blank(&one)), raw(&redaction)] });
+    evil.answer(move |uri| uri.contains("/get_missing_events/").then(|| body(&given))?);
+    assert!(news(a, (evil, mallory), "two", redaction.event_id().as_str()).await);
+    assert_eq!((shown(a, &hugo.room).await, honest.asked("/event/")), (vec!["two".to_owned()], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_redacted_here_is_not_asked_for_and_stays_so() {
+    let net = FakeNet::new();
+    let scene = scene(&net).await;
+    let Scene { a, evil, mallory, honest, hugo } = &scene;
+    let one = scene.says("one", hugo.join.as_str(), hugo.depth + 1);
+    let two = evil.message(mallory, "two", &[one.event_id().as_str()], hugo.depth + 2);
+    scene.lie(std::slice::from_ref(&two), std::slice::from_ref(&one), hugo);
+    assert!(news(a, (evil, mallory), "three", two.event_id().as_str()).await);
+    let target = one.event_id().to_owned();
+    assert_eq!(status(a, &target).await, Some(Status::Outlier));
+    a.rooms.send(&a.actor("alice"), &hugo.room, Draft::redaction(&target, None), None).await.unwrap();
+    let backfill = json!({ "origin": "x", "origin_server_ts": 1, "pdus": [raw(&scene.blank(&one))] });
+    evil.answer(move |uri| if uri.contains("/backfill/") { body(&backfill) } else { taken() });
+    assert_eq!(a.rooms.fetch_older(&hugo.room, 10).await.unwrap(), 1);
+    assert_eq!(status(a, &target).await, Some(Status::Accepted));
+    assert!(is_redacted(a, &hugo.room, &target).await);
+    assert_eq!(honest.asked("/event/"), 0);
+}
+
+/// A state that is told may leave out the whole room: a row for each member, for good.
+#[tokio::test(start_paused = true)]
+async fn a_server_has_so_much_written_of_what_it_tells_and_no_more() {
+    let net = FakeNet::new();
+    let scene = scene(&net).await;
+    let Scene { a, evil, mallory, hugo, .. } = &scene;
+    for n in 0..20 {
+        let draft = Draft::state("x.test", n.to_string(), serde_json::Map::new());
+        a.rooms.send(&a.actor("alice"), &hugo.room, draft, None).await.unwrap();
+    }
+    a.rooms.reconfigure(chappe_rooms::Config { told_changes_per_hour: 10, ..Default::default() });
+    let lines = async || {
+        let reader = a.store.read();
+        let nid = reader.room_nid(&hugo.room).await.unwrap().unwrap();
+        reader.room_head(nid).await.unwrap().next_line
+    };
+    let tells = async |what: &str| {
+        let given = evil.message(mallory, what, &[NOBODYS], hugo.depth + 30);
+        scene.lie(std::slice::from_ref(&given), &[], mallory);
+        news(a, (evil, mallory), &format!("on {what}"), given.event_id().as_str()).await
+    };
+    let at_first = lines().await;
+    assert!(tells("first").await, "an old state may be far from the current one");
+    let written = lines().await;
+    assert!(written > at_first);
+    assert!(!tells("second").await);
+    assert_eq!((lines().await, evil.asked("/state_ids/")), (written, 0));
+    tokio::time::advance(std::time::Duration::from_hours(3)).await;
+    assert!(tells("third").await, "it was paid for");
+}
+
+/// As servers do that give nothing to those who are out.
+#[tokio::test(start_paused = true)]
+async fn who_is_put_out_is_out_though_nobody_says_what_was_before() {
+    let net = FakeNet::new();
+    let Scene { a, evil, mallory, honest, hugo } = scene(&net).await;
+    a.rooms.join(&a.actor("bob"), &hugo.room, Vec::new(), serde_json::Map::new()).await.unwrap();
+    let bob = a.actor("bob").user;
+    let joined = current(&a, &hugo, "m.room.member", bob.as_str()).await;
+    let joined = Pdu::parse(hugo.rules, joined.to_string().as_bytes()).unwrap();
+    let kick = |peer: &Peer, seat: &Seat| {
+        let content = json!({ "membership": "leave" });
+        let mut event = seat.event("m.room.member", content, &[NOBODYS], seat.depth + 50);
+        event["state_key"] = json!(bob);
+        event["auth_events"].as_array_mut().unwrap().push(json!(joined.event_id()));
+        peer.sign(seat.rules, event)
+    };
+    let is = async || {
+        current(&a, &hugo, "m.room.member", bob.as_str()).await["content"]["membership"].clone()
+    };
+    evil.send(&a, "1", &[kick(&evil, &mallory)]).await;
+    assert_eq!(is().await, "join", "by somebody who may not");
+    let kick = kick(&honest, &hugo);
+    honest.send(&a, "1", std::slice::from_ref(&kick)).await;
+    assert_eq!(is().await, "leave");
+    assert_eq!(status(&a, &kick.event_id().to_owned()).await, Some(Status::Accepted));
+    // The room goes on.
+    assert!(news(&a, (&honest, &hugo), "after it", kick.event_id().as_str()).await);
+    a.say("alice", &hugo.room, "as well").await;
+    assert_eq!(shown(&a, &hugo.room).await, ["after it", "as well"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_event_here_leaves_no_hole_in_a_state() {
+    for comes in [true, false] {
+        let net = FakeNet::new();
+        let (a, evil) = (Server::start(&net, "a.example", 1, config()), Peer::start(&net, "evil.example", 6));
+        let room = open_room(&a, "11", None).await;
+        for n in 0..9 {
+            let draft = Draft::state("x.n", n.to_string(), serde_json::Map::new());
+            a.rooms.send(&a.actor("alice"), &room, draft, None).await.unwrap();
+        }
+        let seat = evil.join(&a, &room, MALLORY).await;
+        let mut odd = seat.event("m.room.name", json!({ "name": "odd" }), &[seat.join.as_str()], seat.depth + 1);
+        (odd["state_key"], odd["depth"]) = (json!(""), json!(-1));
+        let odd = evil.signed(seat.rules, &odd).unwrap();
+        let text = odd.to_string();
+        assert!(Pdu::parse(seat.rules, text.as_bytes()).is_err());
+        let id = chappe_rules::pdu::id_of(seat.rules, text.as_bytes()).unwrap();
+        let given = evil.message(&seat, "given", &[NOBODYS], seat.depth + 2);
+        let ids: Vec<&OwnedEventId> = seat.state.iter().chain([&seat.join, &id]).collect();
+        let ids = json!({ "pdu_ids": ids, "auth_chain_ids": [] });
+        let full = json!({ "pdus": if comes { vec![odd] } else { Vec::new() }, "auth_chain": [] });
+        let events = json!({ "events": [raw(&given)] });
+        evil.answer(move |uri| match uri {
+            uri if uri.contains("/get_missing_events/") => body(&events),
+            uri if uri.contains("/state_ids/") => body(&ids),
+            uri if uri.contains("/state/") => body(&full),
+            _ => None,
+        });
+        assert_eq!(news(&a, (&evil, &seat), "on top", given.event_id().as_str()).await, comes);
+        assert_eq!(shown(&a, &room).await, if comes { vec!["given", "on top"] } else { Vec::new() });
+    }
 }

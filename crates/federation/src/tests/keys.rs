@@ -7,9 +7,10 @@ use std::{
 };
 
 use axum::body::Body;
-use chappe_world::FakeNet;
+use chappe_store::{RoomNid, Tx, members::RoomServers};
+use chappe_world::{FakeNet, Fate};
 use futures_util::future::join_all;
-use ruma::{CanonicalJsonObject, ServerName, server_name};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName, server_name};
 use serde_json::json;
 
 use super::{Server, config, count, key, peer::Peer};
@@ -256,4 +257,69 @@ async fn what_this_server_signed_with_an_earlier_key_still_counts_here() {
     let known = chappe_rooms::Peers::keys(&b.network, &wanted("b.example", "ed25519:k9"), at).await;
     let own = &known[&b.name]["ed25519:k9"];
     assert_eq!((own.public, u64::from(own.until.get())), (key(9).public_key(), 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_of_keys_that_nobody_waits_for_any_more_gives_its_place_away() {
+    let net = FakeNet::new();
+    let (a, b) =
+        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let silent: Vec<OwnedServerName> =
+        (0..256).map(|n| ServerName::parse(format!("a{n}.evil.example")).unwrap()).collect();
+    for name in &silent {
+        net.route(name.as_str(), &b.world, a.router.clone());
+    }
+    net.judge(|_, to, _| if to.ends_with(".evil.example") { Fate::Lose } else { Fate::Deliver });
+    let ring = b.network.keys();
+    let asked = silent
+        .iter()
+        .map(|name| b.world.timeout(Duration::from_secs(1), ring.for_request(name, "ed25519:k1")));
+    assert!(join_all(asked).await.iter().all(Option::is_none));
+    let found = b.world.timeout(Duration::from_mins(5), ring.for_request(&a.name, "ed25519:k1")).await;
+    assert!(found.flatten().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_document_that_is_more_than_one_the_keys_alone_are_kept() {
+    let net = FakeNet::new();
+    let n = Peer::start(&net, "n.example", 5);
+    let b = asker(&net, &[(&n, 5)]);
+    let (a, now) = (server_name!("a.example"), b.world.now());
+    let mut odd = published(a, 1, now);
+    odd.remove("signatures");
+    odd.insert("more".to_owned(), CanonicalJsonValue::Bool(true));
+    key(1).sign_json(a, &mut odd);
+    vouch(&n, 5, vec![odd]);
+    assert!(until(&b, a, 1).await.is_some());
+    assert_eq!(b.network.keys().kept_document(a).await.unwrap().json, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_servers_that_nobody_meets_do_not_fill_the_disk() {
+    let net = FakeNet::new();
+    let n = Peer::start(&net, "n.example", 5);
+    let b = asker(&net, &[(&n, 5)]);
+    let servers: Vec<OwnedServerName> =
+        (0..10).map(|n| ServerName::parse(format!("s{n}.example")).unwrap()).collect();
+    let ring = b.network.keys();
+    for server in &servers {
+        vouch(&n, 5, vec![published(server, 1, b.world.now())]);
+        assert!(until(&b, server, 1).await.is_some(), "{server}");
+        tokio::time::advance(Duration::from_mins(1)).await;
+    }
+    let mut tx = Tx::new();
+    tx.add::<RoomServers>(&(RoomNid(1), servers[0].clone()), 1);
+    b.store.commit(tx).await.unwrap();
+    let kept = async |most: usize| {
+        ring.drop_surplus(most).await.unwrap();
+        let mut kept = Vec::new();
+        for (n, server) in servers.iter().enumerate() {
+            let document = ring.kept_document(server).await;
+            assert_eq!(document.is_some(), !ring.ids(server).await.is_empty(), "{server}");
+            kept.extend(document.map(|_| n));
+        }
+        kept
+    };
+    assert_eq!(kept(10).await.len(), 10);
+    assert_eq!(kept(3).await, [0, 7, 8, 9], "who is met, and those that came last");
 }

@@ -139,6 +139,7 @@ async fn lies_about_a_gap_show_nothing_and_stop_nobody() {
 async fn a_gap_without_end_is_followed_so_far() {
     let net = FakeNet::new();
     let (a, evil, seat) = seat(&net, "11").await;
+    a.rooms.reconfigure(chappe_rooms::Config { missing_events_limit: 500, ..Default::default() });
     let mut chain = vec![evil.message(&seat, "0", &[NOBODYS], seat.depth + 1)];
     for n in 1..700 {
         let before = chain[n - 1].event_id().to_owned();
@@ -281,6 +282,30 @@ async fn lies_about_old_events_fill_nothing() {
     evil.answer(move |_| body(&answer));
     assert_eq!(a.rooms.fetch_older(&seat.room, 100).await.unwrap(), 1);
     assert_eq!(shown(&a, &seat.room).await, ["older", "middle", "news"]);
+}
+
+/// As after a night without the network in a busy room.
+#[tokio::test(start_paused = true)]
+async fn a_long_gap_is_filled_whole() {
+    let net = FakeNet::new();
+    let (a, evil, seat) = seat(&net, "11").await;
+    let mut chain: Vec<Pdu> = Vec::new();
+    for n in 0..1_200 {
+        let before = chain.last().map_or_else(|| seat.join.clone(), |last| last.event_id().to_owned());
+        chain.push(evil.message(&seat, &n.to_string(), &[before.as_str()], seat.depth + 1 + n));
+    }
+    let top = chain[1_199].event_id().to_owned();
+    let (raws, rounds): (Vec<Value>, _) = (chain.iter().map(raw).collect(), AtomicUsize::new(0));
+    evil.answer(move |uri| {
+        let round = uri.contains("/get_missing_events/").then(|| rounds.fetch_add(1, SeqCst))?;
+        let end = raws.len().saturating_sub(round * 20);
+        body(&json!({ "events": raws[end.saturating_sub(20)..end] }))
+    });
+    assert!(news(&a, (&evil, &seat), "news", top.as_str()).await);
+    assert_eq!(evil.asked("/state"), 0);
+    let mut said: Vec<String> = (0..1_200).map(|n| n.to_string()).collect();
+    said.push("news".to_owned());
+    assert_eq!(shown(&a, &seat.room).await, said);
 }
 
 #[tokio::test(start_paused = true)]

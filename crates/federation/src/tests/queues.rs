@@ -4,23 +4,25 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration}
 
 use axum::body::Body;
 use bytes::Bytes;
-use chappe_rooms::{PeerError, Peers};
+use chappe_rooms::{Extent, PeerError, Peers};
 use chappe_store::{
     OutboxItem, Tx,
     outbox::{DestinationState, Destinations},
 };
 use chappe_world::{FakeNet, Fate};
+use futures_util::future::join_all;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use ruma::{
     OwnedServerName, UserId, api::client::receipt::create_receipt::v3::ReceiptType,
-    events::receipt::ReceiptThread,
+    events::receipt::ReceiptThread, server_name,
 };
+use serde_json::value::RawValue;
 use tower::ServiceExt;
 
-use super::{Server, config, couple, eventually};
-use crate::Config;
+use super::{Server, config, couple, eventually, peer::Peer};
+use crate::{Config, inbound::Received};
 
 const SEND: &str = "/_matrix/federation/v1/send/";
 /// Long enough that nothing is tried again while a test looks.
@@ -30,24 +32,32 @@ const PATIENT: u64 = 600_000;
 #[derive(Default)]
 struct Door {
     answer: Option<(u16, &'static str)>,
+    /// Only transactions with this in them are answered so.
+    only: Option<&'static str>,
     knocks: usize,
+    /// The transactions that were let in.
+    taken: Vec<String>,
 }
 
 /// Puts a door before a server.
 fn door(net: &FakeNet, server: &Server, answer: Option<(u16, &'static str)>) -> Arc<Mutex<Door>> {
-    let door = Arc::new(Mutex::new(Door { answer, knocks: 0 }));
+    let door = Arc::new(Mutex::new(Door { answer, ..Door::default() }));
     let (router, shut) = (server.router.clone(), Arc::clone(&door));
     let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
         let (router, shut) = (router.clone(), Arc::clone(&shut));
         async move {
             if request.uri().path().starts_with(SEND) {
+                let body = request.body().clone().collect().await?.to_bytes();
+                let told = String::from_utf8_lossy(&body).into_owned();
                 let mut shut = shut.lock();
                 shut.knocks += 1;
-                if let Some((status, body)) = shut.answer {
+                let answer = shut.answer.filter(|_| shut.only.is_none_or(|only| told.contains(only)));
+                if let Some((status, body)) = answer {
                     return Ok::<_, Infallible>(
                         Response::builder().status(status).body(Body::from(body)).unwrap(),
                     );
                 }
+                shut.taken.push(told);
             }
             Ok(router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}))
         }
@@ -108,8 +118,11 @@ async fn who_finds_a_transaction_too_much_is_left_alone_by_the_queue_and_by_noth
 #[tokio::test(start_paused = true)]
 async fn whatever_a_server_says_of_a_transaction_questions_do_not_wait_for_it() {
     let own = r#"{"errcode":"M_UNKNOWN","error":"not now"}"#;
-    let answers = [401, 403, 404, 429, 500, 501].map(|status| (status, "<html>"));
-    for (status, body) in answers.into_iter().chain([502, 503, 504].map(|status| (status, own))) {
+    let answers = [200, 400, 401, 403, 404, 422, 429, 500, 501].map(|status| (status, "<html>", 1));
+    let answers = answers.into_iter().chain([502, 503, 504].map(|status| (status, own, 1)));
+    // What may be of the event that is sent is also said of a transaction without any.
+    let answers = answers.chain([(400, own, 2), (413, own, 2), (422, own, 2), (413, "<html>", 2)]);
+    for (status, body, knocks) in answers.chain([(200, "", 1), (200, "[]", 1)]) {
         let net = FakeNet::new();
         let (a, b, room) = patient_couple(&net).await;
         let door = door(&net, &b, Some((status, body)));
@@ -117,11 +130,108 @@ async fn whatever_a_server_says_of_a_transaction_questions_do_not_wait_for_it() 
         eventually("it is refused", async || state(&a, &b).await.refused.count == 1).await;
         assert!(state(&a, &b).await.failures == 0 && is_asked(&a, &b).await, "{status}");
         tokio::time::sleep(Duration::from_mins(5)).await;
-        assert_eq!(door.lock().knocks, 1, "{status}");
+        assert_eq!(door.lock().knocks, knocks, "{status} {body}");
         door.lock().answer = None;
         a.federation.retry(Some(&b.name)).await.unwrap();
         eventually("it is sent", async || b.has(&event).await).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_never_taken_is_left_out_alone_and_only_by_the_word_of_a_server() {
+    let own = r#"{"errcode":"M_BAD_JSON","error":"what is that"}"#;
+    for (status, body, left_out) in [
+        (400, own, true),
+        (413, own, true),
+        // A gateway's, but a shorter one passes.
+        (413, "<html>", true),
+        (400, "<html>", false),
+        (403, own, false),
+    ] {
+        let net = FakeNet::new();
+        let (a, b, _room) = patient_couple(&net).await;
+        let door = door(&net, &b, Some((status, body)));
+        door.lock().only = Some("poison");
+        let mut tx = Tx::new();
+        for content in ["apple", "poison", "cherry"] {
+            tx.enqueue(&b.name, &OutboxItem::ToDevice(format!(r#"{{"is":"{content}"}}"#)));
+        }
+        a.store.commit(tx).await.unwrap();
+        if left_out {
+            eventually("the others are taken", async || a.waiting(&b).await == 0).await;
+        } else {
+            eventually("it is refused", async || state(&a, &b).await.refused.count == 1).await;
+            tokio::time::sleep(Duration::from_mins(5)).await;
+            assert_eq!((a.waiting(&b).await, door.lock().knocks), (3, 1), "{status} {body}");
+            door.lock().only = Some("nothing of this kind");
+            a.federation.retry(Some(&b.name)).await.unwrap();
+            eventually("all is taken", async || a.waiting(&b).await == 0).await;
+        }
+        let taken = door.lock().taken.join("");
+        let times = ["apple", "poison", "cherry"].map(|content| taken.matches(content).count());
+        assert_eq!(times, [1, usize::from(!left_out), 1], "{status} {body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_set_up_anew_names_no_transaction_as_before() {
+    let ids = async |seed: u8| {
+        let net = FakeNet::new();
+        let ids: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let seen = Arc::clone(&ids);
+        net.judge(move |_, _, request| {
+            seen.lock().extend(request.uri().path().strip_prefix(SEND).map(str::to_owned));
+            Fate::Deliver
+        });
+        let a = Server::start(&net, "a.example", seed, config());
+        let _b = Server::start(&net, "b.example", 9, config());
+        for row in 0..3 {
+            let mut tx = Tx::new();
+            tx.enqueue(server_name!("b.example"), &OutboxItem::ToDevice(format!(r#"{{"n":{row}}}"#)));
+            a.store.commit(tx).await.unwrap();
+            eventually("it is sent", async || ids.lock().len() > row).await;
+        }
+        ids.lock().clone()
+    };
+    let (before, after) = (ids(1).await, ids(2).await);
+    assert!(before.is_disjoint(&after), "{before:?} {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_comes_again_after_hours_is_that_of_another_transaction() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 2, config());
+    let receive = async || {
+        let (origin, id) = (server_name!("a.example").to_owned(), "1".to_owned());
+        let received = Received { origin, id, pdus: Vec::new(), edus: Vec::new() };
+        b.federation.receive(received).await.unwrap()
+    };
+    let first = receive().await;
+    assert!(Arc::ptr_eq(&first, &receive().await));
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    assert!(!Arc::ptr_eq(&first, &receive().await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn joins_through_a_slow_server_hold_up_no_others() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    let slow = Peer::start(&net, "slow.example", 9);
+    net.judge(|_, to, request| {
+        let joins = request.uri().path().starts_with("/_matrix/federation/v2/send_join");
+        if joins && to == "slow.example" { Fate::Lose } else { Fate::Deliver }
+    });
+    let (network, room, begun) = (&a.network, &room, a.world.instant());
+    let join = |to: OwnedServerName| async move {
+        let pdu = RawValue::from_string("{}".to_owned()).unwrap();
+        network.send_join(&to, room, ruma::event_id!("$nobodys"), pdu, Extent::Whole).await.map(drop)
+    };
+    let slow = join_all((0..8).map(|_| join(slow.name.clone())));
+    let other = async { (join(b.name.clone()).await, begun.elapsed()) };
+    let (slow, (answer, took)) = futures_util::join!(slow, other);
+    assert!(slow.iter().all(|answer| matches!(answer, Err(PeerError::Unreachable(_)))), "{slow:?}");
+    let is_answered = matches!(answer, Err(PeerError::Refused { .. }));
+    assert!(is_answered && took < Duration::from_secs(10), "{answer:?} after {took:?}");
 }
 
 #[tokio::test(start_paused = true)]

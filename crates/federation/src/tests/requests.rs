@@ -1,11 +1,15 @@
 //! Signed requests: tricks with headers, the list of allowed servers, answers of hostile servers.
 
+use std::sync::Arc;
+
 use axum::body::Body;
+use chappe_accounts::{Claim, RemoteUsers};
 use chappe_rooms::{PeerError, Peers};
-use chappe_world::{Fake, FakeNet, World};
+use chappe_world::{Fake, FakeNet, Fate, Repeatable, World};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use ruma::{room_alias_id, server_name};
+use parking_lot::Mutex;
+use ruma::{event_id, room_alias_id, server_name};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -291,4 +295,23 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
     let invite = b.store.read().out_of_band(&bob, &room).await.unwrap().unwrap().value.0;
     assert_eq!(invite.kind(), Some(chappe_store::Membership::Invite));
     b.rooms.join(&b.actor("bob"), &room, Vec::new(), serde_json::Map::new()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_uses_something_up_is_not_asked_again_when_a_connection_breaks() {
+    let net = FakeNet::new();
+    let (a, b) =
+        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let once: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&once);
+    net.judge(move |from, _, request| {
+        let ours = from == "a.example" && request.headers().contains_key(header::AUTHORIZATION);
+        if ours && request.extensions().get::<Repeatable>().is_none() {
+            seen.lock().push(request.uri().path().to_owned());
+        }
+        Fate::Deliver
+    });
+    assert!(a.network.event(&b.name, event_id!("$nobodys")).await.is_err());
+    a.federation.claim_keys(&b.name, Claim::new()).await.unwrap();
+    assert_eq!(*once.lock(), ["/_matrix/federation/v1/user/keys/claim"]);
 }

@@ -1,6 +1,9 @@
 //! The tree of a space.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use chappe_store::Membership;
 use ruma::{
@@ -12,6 +15,7 @@ use ruma::{
 };
 use serde_json::{json, value::RawValue};
 
+use super::walks::{Rest, Tree};
 use crate::{
     Error, Result, Rooms,
     directory::Summary,
@@ -24,8 +28,12 @@ const LONGEST: usize = 50;
 const LARGEST: usize = 2_000;
 /// Children of one space at most.
 const CHILDREN: usize = 1_000;
-/// Other servers asked for one page at most.
+/// Questions to other servers for one page at most: where they are used up, the page ends.
 const REMOTE: usize = 20;
+/// Servers asked about one room at most.
+const SERVERS: usize = 3;
+/// The longest word of another server about a room that is kept until the room is visited, in bytes of JSON.
+const WORD: usize = 4_096;
 /// How deep a tree is followed where the client does not say.
 const DEEPEST: u64 = 20;
 
@@ -63,19 +71,74 @@ pub struct HierarchyPage {
 }
 
 /// A room still to be visited.
-struct Node {
+#[derive(Clone)]
+pub(super) struct Node {
     room: OwnedRoomId,
+    /// Servers to ask about it.
     via: Vec<OwnedServerName>,
     depth: u64,
+    /// What a server said of it when it told of a space that it is in.
+    told: Option<Arc<Told>>,
+}
+
+struct Told {
+    summary: RoomSummary,
+    bytes: usize,
+}
+
+impl Told {
+    /// None if it is too long to be kept.
+    fn short(summary: &RoomSummary) -> Option<Self> {
+        let bytes = serde_json::to_vec(summary).ok()?.len();
+        (bytes <= WORD).then(|| Self { summary: summary.clone(), bytes })
+    }
+}
+
+impl Node {
+    fn root(room: &RoomId) -> Self {
+        Self { room: room.to_owned(), via: Vec::new(), depth: 0, told: None }
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let via: usize = self.via.iter().map(|server| server.as_str().len()).sum();
+        let told = self.told.as_ref().map_or(0, |told| told.bytes);
+        size_of::<Self>() + self.room.as_str().len() + via + told
+    }
+
+    /// Whether only its servers can tell what is in it: what was told of a room that is no space is all there is.
+    fn is_open(&self) -> bool {
+        self.told.as_ref().is_none_or(|told| told.summary.room_type == Some(RoomType::Space))
+    }
+}
+
+/// A room of the tree, with what its server told of the rooms in it.
+struct Found {
+    room: HierarchyRoom,
+    told: Vec<RoomSummary>,
+}
+
+impl Found {
+    fn alone(summary: RoomSummary) -> Self {
+        Self { room: HierarchyRoom { summary, children_state: Vec::new() }, told: Vec::new() }
+    }
+}
+
+/// What a look at a node came to.
+enum Seen {
+    Room(Box<Found>),
+    /// There is none, or the user may not know of it.
+    Nothing,
+    /// Nobody was asked: this page has asked enough.
+    Unasked,
 }
 
 /// A walk over one tree for one user.
 struct Walk<'a> {
     rooms: &'a Rooms,
-    user: &'a UserId,
-    suggested_only: bool,
+    tree: &'a Tree,
+    rest: Rest,
     asked: usize,
-    told: HashMap<OwnedRoomId, RoomSummary>,
 }
 
 impl Rooms {
@@ -83,40 +146,36 @@ impl Rooms {
     /// the space itself is none of them.
     pub async fn hierarchy(&self, user: &UserId, request: &HierarchyRequest<'_>) -> Result<HierarchyPage> {
         let max_depth = request.max_depth.unwrap_or(DEEPEST).min(DEEPEST);
-        let marks = format!("{max_depth}{}", if request.suggested_only { "s" } else { "a" });
-        let skip = match request.from {
+        let suggested_only = request.suggested_only;
+        let tree = Tree { user: user.to_owned(), space: request.room.to_owned(), max_depth, suggested_only };
+        let (walks, now) = (&self.0.walks, self.0.world.instant());
+        let rest = match request.from {
             Some(token) => {
-                read_token(token, &marks).ok_or(Error::InvalidParam("unknown token".to_owned()))?
+                let rest = walks.rest_of(token, &tree, now);
+                rest.ok_or_else(|| Error::InvalidParam("unknown token".to_owned()))?
             }
-            None => 0,
+            None => Rest { stack: vec![Node::root(request.room)], visited: HashSet::new() },
         };
         let limit = request.limit.map_or(LONGEST, |limit| usize::try_from(limit).unwrap_or(LONGEST));
         let limit = limit.clamp(1, LONGEST);
-        let suggested_only = request.suggested_only;
-        let mut walk = Walk { rooms: self, user, suggested_only, asked: 0, told: HashMap::new() };
-        let mut stack = vec![Node { room: request.room.to_owned(), via: Vec::new(), depth: 0 }];
-        let (mut visited, mut page, mut count) = (HashSet::new(), HierarchyPage::default(), 0);
-        while let Some(node) = stack.pop().filter(|_| visited.len() < LARGEST) {
-            if !visited.insert(node.room.clone()) {
-                continue;
-            }
-            let Some(found) = walk.visit(&node).await? else {
-                if node.depth == 0 {
+        let mut walk = Walk { rooms: self, tree: &tree, rest, asked: 0 };
+        let mut page = HierarchyPage::default();
+        while let Some(node) = walk.next_node() {
+            match walk.visit(&node).await? {
+                Seen::Nothing if node.depth == 0 => {
                     return Err(Error::Forbidden("you may not see this room".to_owned()));
                 }
-                continue;
-            };
-            if page.rooms.len() == limit {
-                page.next_batch = Some(format!("h{count}_{marks}"));
-                break;
-            }
-            if node.depth < max_depth && found.summary.room_type == Some(RoomType::Space) {
-                let children = children_of(&found.children_state).into_iter().rev();
-                stack.extend(children.map(|(room, via)| Node { room, via, depth: node.depth + 1 }));
-            }
-            count += 1;
-            if count > skip {
-                page.rooms.push(found);
+                Seen::Nothing => {}
+                Seen::Room(found) if page.rooms.len() < limit => {
+                    walk.go_into(&node, &found);
+                    page.rooms.push(found.room);
+                }
+                Seen::Room(_) | Seen::Unasked => {
+                    let token = format!("h{}", self.0.world.token(18));
+                    page.next_batch = Some(token.clone());
+                    walks.keep(token, tree.clone(), walk.put_back(node), now);
+                    return Ok(page);
+                }
             }
         }
         Ok(page)
@@ -155,14 +214,6 @@ impl Rooms {
     }
 }
 
-fn read_token(token: &str, marks: &str) -> Option<usize> {
-    let (skip, found) = token.strip_prefix('h')?.split_once('_')?;
-    if found != marks {
-        return None;
-    }
-    skip.parse().ok()
-}
-
 /// The children that `m.space.child` events name, in the specification's order.
 fn children_of(state: &[Box<RawValue>]) -> Vec<(OwnedRoomId, Vec<OwnedServerName>)> {
     let read = |event: &RawValue| serde_json::from_str::<HierarchySpaceChildEvent>(event.get()).ok();
@@ -173,55 +224,92 @@ fn children_of(state: &[Box<RawValue>]) -> Vec<(OwnedRoomId, Vec<OwnedServerName
 }
 
 impl Walk<'_> {
+    /// The next room that was not visited yet.
+    fn next_node(&mut self) -> Option<Node> {
+        while self.rest.visited.len() < LARGEST {
+            let node = self.rest.stack.pop()?;
+            if self.rest.visited.insert(node.room.clone()) {
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    /// What is left if this room is to be visited again.
+    fn put_back(mut self, node: Node) -> Rest {
+        self.rest.visited.remove(&node.room);
+        self.rest.stack.push(node);
+        self.rest
+    }
+
     /// The room of a node, if the user may know of it.
-    async fn visit(&mut self, node: &Node) -> Result<Option<HierarchyRoom>> {
+    async fn visit(&mut self, node: &Node) -> Result<Seen> {
+        let user = Some(&*self.tree.user);
         if let Some(view) = self.rooms.resident_view(&node.room).await? {
             let summary = view.summary().await?;
-            if !view.may_know(Some(self.user), &summary).await? {
-                return Ok(None);
+            if !view.may_know(user, &summary).await? {
+                return Ok(Seen::Nothing);
             }
-            let is_space = summary.room.room_type == Some(RoomType::Space);
-            let children_state =
-                if is_space { view.space_children(self.suggested_only).await? } else { Vec::new() };
-            return Ok(Some(HierarchyRoom { summary: summary.room.clone(), children_state }));
+            let mut found = Found::alone(summary.room.clone());
+            if summary.room.room_type == Some(RoomType::Space) {
+                found.room.children_state = view.space_children(self.tree.suggested_only).await?;
+            }
+            return Ok(Seen::Room(Box::new(found)));
         }
-        let found = self.ask(node).await;
-        let Some(found) = found.or_else(|| self.told_of(&node.room)) else { return Ok(None) };
-        let summary = Summary::of(found.summary.clone());
-        let known = self.rooms.may_know_remote(Some(self.user), &summary).await?;
-        Ok(Some(found).filter(|_| known))
+        let mut found = None;
+        if node.is_open() {
+            if self.asked >= REMOTE {
+                return Ok(Seen::Unasked);
+            }
+            found = self.ask(node).await;
+        }
+        let told = || Some(Found::alone(node.told.as_ref()?.summary.clone()));
+        let Some(found) = found.or_else(told) else { return Ok(Seen::Nothing) };
+        let summary = Summary::of(found.room.summary.clone());
+        let is_known = self.rooms.may_know_remote(user, &summary).await?;
+        Ok(if is_known { Seen::Room(Box::new(found)) } else { Seen::Nothing })
     }
 
-    fn told_of(&self, room: &RoomId) -> Option<HierarchyRoom> {
-        let summary = self.told.get(room)?.clone();
-        Some(HierarchyRoom { summary, children_state: Vec::new() })
-    }
-
-    /// Asks the servers that a child event names; a room that was told of and is no space needs no question.
-    async fn ask(&mut self, node: &Node) -> Option<HierarchyRoom> {
-        if self.told.get(&node.room).is_some_and(|summary| summary.room_type != Some(RoomType::Space)) {
-            return None;
-        }
-        for server in node.via.iter().filter(|server| *server != self.rooms.server()).take(3) {
-            if self.asked == REMOTE {
-                return None;
+    /// Asks the servers that a child event names. Those that did not answer of late are not asked, and do not count.
+    async fn ask(&mut self, node: &Node) -> Option<Found> {
+        let peers = &self.rooms.0.peers;
+        for server in &node.via {
+            if peers.is_away(server).await {
+                continue;
             }
             self.asked += 1;
-            let answer = self.rooms.0.peers.hierarchy(server, &node.room, self.suggested_only).await;
+            let answer = peers.hierarchy(server, &node.room, self.tree.suggested_only).await;
             let Ok(answer) = answer else { continue };
             if answer.room.summary.room_id != node.room {
                 continue;
             }
-            for child in answer.children.into_iter().take(CHILDREN) {
-                self.told.insert(child.room_id.clone(), child);
-            }
             let children_state = answer.room.children_state.into_iter().take(CHILDREN);
-            return Some(HierarchyRoom {
+            let room = HierarchyRoom {
                 summary: answer.room.summary,
                 children_state: children_state.map(Raw::into_json).collect(),
-            });
+            };
+            return Some(Found { room, told: answer.children.into_iter().take(CHILDREN).collect() });
         }
         None
+    }
+
+    /// Has the rooms in a space visited next.
+    fn go_into(&mut self, node: &Node, found: &Found) {
+        let Found { room, told } = found;
+        if node.depth >= self.tree.max_depth || room.summary.room_type != Some(RoomType::Space) {
+            return;
+        }
+        let told: HashMap<&RoomId, &RoomSummary> =
+            told.iter().map(|summary| (&*summary.room_id, summary)).collect();
+        for (room, mut via) in children_of(&room.children_state).into_iter().rev() {
+            via.retain(|server| *server != self.rooms.server());
+            via.truncate(SERVERS);
+            let told = told.get(&*room).copied().and_then(Told::short).map(Arc::new);
+            self.rest.stack.push(Node { room, via, depth: node.depth + 1, told });
+        }
+        // As many are visited at most: the last ones of the tree would not be.
+        let over = self.rest.stack.len().saturating_sub(LARGEST);
+        self.rest.stack.drain(..over);
     }
 }
 

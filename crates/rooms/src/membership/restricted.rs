@@ -3,12 +3,12 @@
 use chappe_rules::Pdu;
 use chappe_store::Membership;
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId,
     events::{StateEventType, room::power_levels::UserPowerLevel},
 };
 use serde::Deserialize;
 
-use crate::{Error, Result, Rooms, desk::Desk};
+use crate::{Error, Result, Rooms, desk::Desk, remote::MOST_SERVERS};
 
 #[derive(Deserialize)]
 struct JoinRules {
@@ -97,5 +97,26 @@ impl Rooms {
             }
         }
         Ok(desk.reader.find_member(desk.nid, Membership::Join, may).await?)
+    }
+
+    /// Other servers of joined users who may invite, as far as those have a level of their own.
+    pub(crate) async fn who_else_may_invite(&self, room: &RoomId) -> Result<Vec<OwnedServerName>> {
+        let desk = Desk::open(&self.0, room).await?;
+        let Some(power) = desk.power_at(desk.state.current()).await? else { return Ok(Vec::new()) };
+        let needed = UserPowerLevel::Int(power.to_invite());
+        let mut servers: Vec<OwnedServerName> = Vec::new();
+        for user in power.named().into_iter().filter(|user| power.of(user) >= needed) {
+            let server = user.server_name();
+            if server == self.server() || servers.iter().any(|known| known == server) {
+                continue;
+            }
+            if matches!(desk.reader.membership(desk.nid, &user).await?, Some((Membership::Join, _))) {
+                servers.push(server.to_owned());
+            }
+            if servers.len() == MOST_SERVERS {
+                break;
+            }
+        }
+        Ok(servers)
     }
 }

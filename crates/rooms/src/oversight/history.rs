@@ -38,7 +38,8 @@ impl Rooms {
     }
 
     /// Removes some of the messages before the place `up_to`, beginning at `from`; gives where to go on, if there is more,
-    /// and how many were removed. Those of this server's users, which may be the only copies, only `with_local`.
+    /// and how many were removed. Those of this server's users, which may be the only copies, only `with_local`. Not while
+    /// members of the room are still to come: what was said since the join is judged again then.
     pub async fn purge_some(
         &self,
         room: &RoomId,
@@ -48,6 +49,9 @@ impl Rooms {
     ) -> Result<(Option<i64>, u64)> {
         let _turn = self.0.turn(room).await;
         let view = self.view(room).await?;
+        if view.head.partial {
+            return Err(Error::BadState("the members of the room are still to come".to_owned()));
+        }
         let rows = view.reader.timeline_forward(view.nid, from, EVENTS).await?;
         let before: Vec<TimelineRow> = rows.iter().copied().filter(|row| row.ordinal < up_to).collect();
         let next = (before.len() == EVENTS).then(|| before.last().map(|row| row.ordinal + 1)).flatten();
@@ -65,9 +69,8 @@ impl Rooms {
             view.unrelate(&mut tx, (&event.pdu, event.num, row.ordinal), with_all).await?;
             purged.push(event);
         }
-        for gap in view.reader.gaps(view.nid).await? {
-            let has_place = before.iter().any(|row| row.ordinal == gap.ordinal);
-            if !has_place && (from..next.unwrap_or(up_to)).contains(&gap.ordinal) {
+        for gap in view.reader.gaps_between(view.nid, from, next.unwrap_or(up_to)).await? {
+            if !before.iter().any(|row| row.ordinal == gap.ordinal) {
                 // The event after it has expired.
                 tx.put_gap(view.nid, &Gap { missing: Vec::new(), ..gap });
             }

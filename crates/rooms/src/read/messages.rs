@@ -144,7 +144,7 @@ impl View<'_> {
             None if lacking && found.exhausted => i64::MIN,
             _ => found.next.saturating_add(i64::from(!lacking)),
         };
-        Ok(self.open_gaps(lowest..=stretch.from).await?.pop())
+        self.newest_open_gap(lowest..=stretch.from).await
     }
 
     /// The events of a stretch that `user` may see and that pass the filter.

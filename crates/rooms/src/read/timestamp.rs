@@ -87,7 +87,7 @@ impl Rooms {
             {
                 return Ok(true);
             }
-            let Some(next) = view.open_gaps(..=ordinal).await?.pop() else { return Ok(false) };
+            let Some(next) = view.newest_open_gap(..=ordinal).await? else { return Ok(false) };
             ordinal = next;
         }
         Ok(false)
@@ -132,19 +132,15 @@ impl View<'_> {
     /// The gap in which an event may be that is nearer than the one found at `at`; if there are several, the one that comes
     /// first in the direction of looking.
     async fn gap_between(&self, low: i64, at: Option<i64>, direction: Direction) -> Result<Option<i64>> {
-        let gaps = self.open_gaps(..).await?;
-        if gaps.is_empty() {
-            return Ok(None);
-        }
         if direction == Direction::Backward {
             let since = at.map_or(i64::MIN, |at| at.min(low - 1));
-            return Ok(gaps.into_iter().filter(|gap| since < *gap && *gap <= low).max());
+            return self.newest_open_gap(since.saturating_add(1)..=low).await;
         }
         // The event that comes after a gap may have expired: the gap stays, before the event that is found.
         let before = self.reader.timeline_back(self.nid, low, 1).await?;
         let before = before.first().map_or(i64::MIN, |row| row.ordinal);
         let until = at.map_or(i64::MAX, |at| at.max(low));
-        Ok(gaps.into_iter().filter(|gap| before < *gap && *gap <= until).min())
+        Ok(self.open_gaps(before.saturating_add(1)..=until).await?.into_iter().next())
     }
 
     /// The place of the first event after a time: a binary search, as the timeline is nearly in order of time.

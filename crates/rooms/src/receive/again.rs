@@ -9,16 +9,16 @@ use chappe_rules::{
     policy::{Bypass, Door},
 };
 use chappe_store::{
-    EventMeta, EventNum, LogEntry, Membership, StateChange, StateRef, Status, Tx, WholeSince,
+    EventMeta, EventNum, LogEntry, Membership, StateChange, StateRef, Status, WholeSince,
     partial::{LateEvents, PartialRoom},
     state::StateKey,
 };
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
 
-use super::{Before, Complete, order::ordered};
+use super::order::ordered;
 use crate::{
     Error, Inner, Result,
-    desk::{Desk, Source, is_placed, membership_of},
+    desk::{Desk, is_placed, membership_of},
 };
 
 /// Events judged in one commit at most.
@@ -66,36 +66,6 @@ impl Inner {
         drop(turn);
         tracing::info!(%room, events = events.len(), "the room has all its members");
         Ok(())
-    }
-
-    /// Decides the places of the events that did not fit what the room seemed to be like when they came.
-    pub(crate) async fn settle_late(&self, room: &RoomId) -> Result<()> {
-        let turn = self.turn(room).await;
-        let desk = Desk::open(self, room).await?;
-        let nid = desk.nid;
-        let late = desk.reader.late_events(nid).await?;
-        drop(desk);
-        for num in late {
-            self.settle_one_late(room, num).await?;
-            let mut tx = Tx::new();
-            tx.delete::<LateEvents>(&(nid, num));
-            self.store.commit(tx).await?;
-        }
-        drop(turn);
-        Ok(())
-    }
-
-    async fn settle_one_late(&self, room: &RoomId, num: EventNum) -> Result<()> {
-        let mut desk = Desk::open(self, room).await?;
-        let Some(pdu) = desk.pdus(&[num]).await?.pop() else { return Ok(()) };
-        let rules = desk.rules;
-        let meta = desk.reader.event_meta(desk.nid, num).await?;
-        if meta.status == Status::SoftFailed {
-            // Only what has no place yet is given one; the row of it remains until it has.
-            desk.tx.update_event(desk.nid, num, &EventMeta { status: Status::Outlier, ..meta });
-            self.store.commit(desk.seal()).await?;
-        }
-        self.settle_in_turn(&Complete::alone(pdu, rules, Source::Elsewhere, Before::Prevs)).await.map(drop)
     }
 
     /// Makes the current state the one that the heads come to, and the room whole with the last of it.
@@ -160,9 +130,9 @@ impl Again<'_> {
         let status = match old.status {
             _ if !allowed => Status::Rejected,
             _ if refused => Status::SoftFailed,
-            // Its place is decided when the room is whole.
-            Status::SoftFailed | Status::Outlier => old.status,
-            _ => Status::Accepted,
+            // Whether it is wanted now, and its place, is decided when the room is whole.
+            Status::Rejected => Status::SoftFailed,
+            status => status,
         };
         if refused {
             self.refused.extend(self.inner.own_user_let_in(&pdu).map(|user| (num, user)));
@@ -266,7 +236,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Takes an event out of the timeline that is not allowed after all, or shows one late that is.
+    /// Takes an event out of the timeline that is not allowed after all; one that was not in it gets no place yet.
     async fn change_status(
         &mut self,
         (pdu, num): (&Pdu, EventNum),
@@ -274,23 +244,16 @@ impl Desk<'_> {
         mut new: EventMeta,
     ) -> Result<()> {
         tracing::info!(event = %pdu.event_id(), was = ?old.status, is = ?new.status, "judged otherwise");
-        if let Some(ordinal) = old.ordinal {
-            self.unindex(pdu, num, old).await?;
-            new.ordinal = None;
-            self.tx.unplace_event(self.nid, num, ordinal, &new);
-            let gap = chappe_store::gaps::Gap { ordinal, num, missing: Vec::new() };
-            self.tx.put_gap(self.nid, &gap);
-            return Ok(());
-        }
-        if new.status != Status::Accepted {
+        let Some(ordinal) = old.ordinal else {
             self.tx.update_event(self.nid, num, &new);
             return Ok(());
-        }
-        new.ordinal = Some(self.head.take_live_ordinal());
-        new.redacted_by = self.waiting_redaction((pdu, num), Source::Elsewhere, new.before).await?;
-        self.tx.place_event(self.nid, num, &new);
-        self.announce(pdu, num, Source::Elsewhere, Vec::new()).await?;
-        self.index(pdu, num, &new).await
+        };
+        self.unindex(pdu, num, old).await?;
+        new.ordinal = None;
+        self.tx.unplace_event(self.nid, num, ordinal, &new);
+        let gap = chappe_store::gaps::Gap { ordinal, num, missing: Vec::new() };
+        self.tx.put_gap(self.nid, &gap);
+        Ok(())
     }
 
     /// The heads after some events were judged again: those that no accepted event rests on. A `refused` join counts as

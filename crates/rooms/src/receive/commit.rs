@@ -91,7 +91,7 @@ impl Judged<'_> {
             _ => self.state_after().await?,
         };
         let mut meta = self.meta(status, after, None);
-        if status == Status::SoftFailed {
+        if status == Status::SoftFailed && meta.redacted_by.some().is_none() {
             meta.redacted_by = self.desk.wiped_already(&self.placing.pdu, self.before.at).await?;
         }
         let num = self.desk.number(&self.placing.pdu, self.placing.stored);
@@ -120,8 +120,8 @@ impl Judged<'_> {
         self.open_hole();
         let ordinal = self.desk.head.take_live_ordinal();
         let mut meta = self.meta(Status::Accepted, after, Some(ordinal));
-        meta.redacted_by =
-            self.desk.waiting_redaction((&pdu, num), self.placing.source, self.before.at).await?;
+        let (known, source) = (meta.redacted_by, self.placing.source);
+        meta.redacted_by = self.desk.redaction_of((&pdu, num), known, source, self.before.at).await?;
         self.desk.put(&pdu, num, self.placing.stored.is_some(), meta.clone());
         self.desk.change_current(&changes).await?;
         self.desk.announce_members(&changes, Some(num));
@@ -152,7 +152,7 @@ impl Judged<'_> {
         desk.cover_heads(&placing.prev).await?;
         let metas = desk.reader.event_metas(desk.nid, &desk.head.extremities).await?;
         let followed = !metas.is_empty()
-            && desk.is_followed(placing.pdu.event_id()).await?
+            && (self.followed || desk.is_followed(placing.pdu.event_id()).await?)
             && !desk.is_passed_over(&placing.pdu, self.before.at, &metas).await?;
         let mut refs = if followed { Vec::new() } else { vec![after] };
         for meta in metas {
@@ -184,7 +184,7 @@ impl Judged<'_> {
             before: self.before.at,
             after,
             ordinal,
-            redacted_by: EventNum::NONE,
+            redacted_by: self.redacted_by,
             auth: self.placing.auth.clone(),
             prev: self.placing.prev.clone(),
             expired: false,

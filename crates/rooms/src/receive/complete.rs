@@ -5,14 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use chappe_rules::{
     Pdu,
     auth::events_needed,
+    pdu::id_of,
     policy::{Bypass, Door},
     policy_server::PolicyServer,
 };
-use chappe_store::EventNum;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, room_version_rules::RoomVersionRules};
 use serde_json::value::RawValue;
 
-use super::{Budget, Checked, Outliers, Proven, check::parse};
+use super::{Budget, Checked, Outliers, Proven, check::parse, told::Told};
 use crate::{
     Error, Inner, PeerError, Result,
     desk::{Desk, Source, is_placed},
@@ -26,8 +26,10 @@ const SINGLY: usize = 20;
 pub(crate) enum Before {
     /// From its previous events, all of which are here.
     Prevs,
-    /// A peer told it, since previous events are missing: these events, all stored.
-    Told(Vec<EventNum>),
+    /// A peer told it, since previous events are missing.
+    Told(Told),
+    /// Previous events are missing and nobody tells it: what the room is like here counts.
+    Now,
 }
 
 /// An event with everything it builds on. Its auth events are stored; its previous events as far as they are here.
@@ -44,6 +46,8 @@ pub(crate) struct Complete {
     pub(crate) policy_server: Option<Arc<PolicyServer>>,
     /// Why the policy server is taken not to want it.
     pub(crate) unwanted: Option<String>,
+    /// Whether an accepted event is known to rest on it.
+    pub(super) followed: bool,
 }
 
 impl Complete {
@@ -51,7 +55,8 @@ impl Complete {
     pub(super) fn alone(pdu: Pdu, rules: &'static RoomVersionRules, source: Source, before: Before) -> Self {
         let room = pdu.room_id().to_owned();
         let door = (Door::Received, Bypass::None);
-        Self { pdu, room, source, before, rules, door, policy_server: None, unwanted: None }
+        let (policy_server, unwanted, followed) = (None, None, false);
+        Self { pdu, room, source, before, rules, door, policy_server, unwanted, followed }
     }
 }
 
@@ -80,6 +85,17 @@ impl Checked {
         };
         inner.have_auth_events(&self, rules, budget).await?;
         let complete = Complete::alone(self.pdu().clone(), rules, source, before);
+        Ok(Complete { policy_server, ..complete })
+    }
+
+    /// As [`Checked::complete`] where nobody tells what was before the event.
+    pub(super) async fn complete_by_now(self, inner: &Inner, budget: &mut Budget) -> Result<Complete> {
+        let source = super::source_for(inner, self.origin());
+        let desk = Desk::open(inner, self.room()).await?;
+        let (rules, policy_server) = (desk.rules, desk.policy_server().await?);
+        drop(desk);
+        inner.have_auth_events(&self, rules, budget).await?;
+        let complete = Complete::alone(self.pdu().clone(), rules, source, Before::Now);
         Ok(Complete { policy_server, ..complete })
     }
 }
@@ -240,7 +256,11 @@ impl Inner {
         at: &EventId,
         rules: &'static RoomVersionRules,
         budget: &mut Budget,
-    ) -> Result<Vec<EventNum>> {
+    ) -> Result<Told> {
+        let by = budget.counted.then(|| origin.to_owned());
+        if by.is_some() && self.tellers.is_spent(origin, self.world.now()) {
+            return Err(Error::Unreachable);
+        }
         // No fault of the event: with more of the room here it may be taken another time.
         budget.states = budget.states.checked_sub(1).ok_or(Error::Unreachable)?;
         let told = self.peers.state_ids(origin, room, at).await?;
@@ -266,16 +286,16 @@ impl Inner {
         let nums = Desk::open(self, room).await?.nums(&told.state).await?;
         let holes = told.state.iter().zip(&nums).filter(|(_, num)| num.is_none()).map(|(id, _)| id);
         let (refused, untold): (Vec<_>, Vec<_>) = holes.partition(|id| delivered.contains(*id));
-        // What came and is not rightly signed is left out, as it is when joining. What did not come leaves a hole, and
-        // a state with a hole is none; nor is one that is mostly wrong.
+        // What came and is no event here, or not rightly signed, is left out, as it is when joining. What did not come leaves
+        // a hole, and a state with a hole is none; nor is one that is mostly wrong.
         if !untold.is_empty() || refused.len() * 10 > told.state.len() || told.state.is_empty() {
             return Err(Error::HostilePeer("the state before the event could not be had".to_owned()));
         }
-        Ok(nums.into_iter().flatten().collect())
+        Ok(Told { events: nums.into_iter().flatten().collect(), by })
     }
 
-    /// Fetches a whole state and stores those of its events that are `missing`; gives which of them came, rightly
-    /// signed or not.
+    /// Fetches a whole state and stores those of its events that are `missing`; gives which of them came, right or
+    /// not.
     async fn fetch_state(
         &self,
         (origin, room, at): (&ServerName, &RoomId, &EventId),
@@ -284,10 +304,16 @@ impl Inner {
     ) -> Result<BTreeSet<OwnedEventId>> {
         let full = self.peers.state(origin, room, at).await?;
         let missing: BTreeSet<OwnedEventId> = missing.into_iter().collect();
-        let raws = full.auth_chain.iter().chain(&full.state);
-        let pdus = raws.filter_map(|raw| parse(rules, room, raw).ok());
-        let pdus: Vec<Pdu> = pdus.filter(|pdu| missing.contains(pdu.event_id())).collect();
-        let delivered = pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        let (mut pdus, mut delivered) = (Vec::new(), BTreeSet::new());
+        for raw in full.auth_chain.iter().chain(&full.state) {
+            match parse(rules, room, raw) {
+                Ok(pdu) if missing.contains(pdu.event_id()) => pdus.push(pdu),
+                Ok(_) => {}
+                // Others may take it for an event.
+                Err(_) => delivered.extend(id_of(rules, raw.get().as_bytes())),
+            }
+        }
+        delivered.extend(pdus.iter().map(|pdu| pdu.event_id().to_owned()));
         let proven: Vec<_> = self.check_all(rules, pdus).await.into_iter().filter_map(Result::ok).collect();
         self.store_outliers(room, Outliers::from(proven)).await?;
         Ok(delivered)

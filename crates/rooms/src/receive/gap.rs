@@ -1,30 +1,22 @@
 //! Events between the heads here and a received event: asked for in rounds, taken oldest first.
 
-use std::collections::BTreeMap;
-
 use chappe_store::{EventMeta, EventNum, Status};
 use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UInt, room_version_rules::RoomVersionRules};
 
-use super::{Budget, Checked, Proven, UNHELPED_MS, order::ordered};
+use super::{Budget, Checked, Proven, UNHELPED_MS, walk::Walk};
 use crate::{Error, Gap, Inner, PeerError, Result, desk::Desk};
 
 /// An answer with so many events may have been cut short: servers give no more at once, whatever they are asked for. One
 /// with fewer is all that there is to have.
 const FULL: usize = 20;
+/// Bytes of missing events that are fetched for one received event, at most about.
+const MOST_BYTES: usize = 32 << 20;
 /// Servers that are asked in place of an origin that cannot be reached, at most.
 const OTHERS: usize = 3;
 
-/// What of a peer's answer was asked for.
-pub(super) struct Reached {
-    /// Missing events, oldest first.
-    pub(super) events: Vec<Proven>,
-    /// Those of them that rest on something that neither is here nor came.
-    open: Vec<OwnedEventId>,
-}
-
 impl Inner {
     /// Those of `ids` that have no place in the room here.
-    async fn unsettled(&self, room: &RoomId, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
+    pub(super) async fn unsettled(&self, room: &RoomId, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
         let desk = Desk::open(self, room).await?;
         let known = desk.known(ids).await?.into_iter();
         let has_place = |(_, meta): &(EventNum, EventMeta)| meta.status != Status::Outlier;
@@ -34,52 +26,12 @@ impl Inner {
             .collect())
     }
 
-    /// Of what a peer says to be missing, what `roots` rest on through missing events alone. The rest is older than
-    /// something that is here, or of a branch that nobody asked for.
-    pub(super) async fn reached(
-        &self,
-        room: &RoomId,
-        roots: &[OwnedEventId],
-        found: &BTreeMap<OwnedEventId, Proven>,
-    ) -> Result<Reached> {
-        let mut events: BTreeMap<&OwnedEventId, &Proven> = BTreeMap::new();
-        let mut open = Vec::new();
-        let mut todo: Vec<(OwnedEventId, Option<&OwnedEventId>)> =
-            roots.iter().map(|id| (id.clone(), None)).collect();
-        while !todo.is_empty() {
-            let ids: Vec<OwnedEventId> = todo.iter().map(|(id, _)| id.clone()).collect();
-            let missing = self.unsettled(room, &ids).await?;
-            for (id, follower) in std::mem::take(&mut todo) {
-                if !missing.contains(&id) || events.contains_key(&id) {
-                    continue;
-                }
-                match found.get_key_value(&id) {
-                    Some((id, proven)) => {
-                        events.insert(id, proven);
-                        todo.extend(proven.pdu().prev_events().iter().map(|prev| (prev.clone(), Some(id))));
-                    }
-                    None => open.extend(follower.cloned()),
-                }
-            }
-        }
-        // How deep an event is its server only claims.
-        let mut ids: Vec<&OwnedEventId> = events.keys().copied().collect();
-        ids.sort_by_key(|id| events.get(id).map(|proven| proven.pdu().depth()));
-        let rests_on = |id: &&OwnedEventId| {
-            events.get(id).map_or_else(Vec::new, |proven| proven.pdu().prev_events().iter().collect())
-        };
-        let events =
-            ordered(ids, rests_on).into_iter().filter_map(|id| events.get(id)).copied().cloned().collect();
-        open.dedup();
-        Ok(Reached { events, open })
-    }
-
     /// Has the events between the heads here and the received event, from its origin or, while that cannot be reached, from
     /// others in the room, and takes them. False if not even those just before it were given, or not what they need;
     /// [`Error::Unreachable`] if the origin cannot be asked and nobody else has them: no fault of the event's.
     pub(crate) async fn fill_gap(&self, checked: &Checked, budget: &mut Budget) -> Result<bool> {
         let missing = self.unsettled(checked.room(), checked.pdu().prev_events()).await?;
-        if missing.is_empty() || budget.events == 0 {
+        if missing.is_empty() || budget.missing == 0 {
             return Ok(true);
         }
         match self.fill_from(checked.origin(), (checked, &missing), budget).await {
@@ -159,35 +111,32 @@ impl Inner {
         let config = self.config();
         let (limit, most) = (config.missing_events_batch, config.missing_events_limit);
         let min_depth = UInt::try_from(depth.saturating_sub(most as u64)).unwrap_or_default();
-        let (mut latest, mut found) = (vec![checked.pdu().event_id().to_owned()], BTreeMap::new());
+        let room = checked.room();
+        let (mut walk, mut bytes) = (Walk::new(missing), 0);
+        let mut latest = vec![checked.pdu().event_id().to_owned()];
         if server != checked.origin() {
             // It may not have the event itself.
-            found = self.singly(server, (checked.room(), missing), rules, budget).await?;
-            let reached = self.reached(checked.room(), missing, &found).await?;
-            if found.len() < missing.len() || reached.open.is_empty() {
-                return Ok(reached.events);
-            }
-            latest = reached.open;
+            let found = self.singly(server, (room, missing), rules, budget).await?;
+            walk.go_on(self, room, found).await?;
+            latest = if walk.lacks() { Vec::new() } else { walk.open() };
         }
-        loop {
+        while !latest.is_empty() {
             let gap = Gap { earliest: earliest.clone(), latest, limit, min_depth };
-            let answer = match self.peers.missing_events(server, checked.room(), gap).await {
-                Err(PeerError::Unreachable(_)) if found.is_empty() => return Err(Error::Unreachable),
+            let answer = match self.peers.missing_events(server, room, gap).await {
+                Err(PeerError::Unreachable(_)) if walk.is_empty() => return Err(Error::Unreachable),
                 answer => answer.unwrap_or_default(),
             };
             let raws: Vec<_> = answer.into_iter().take(limit.into()).collect();
-            budget.events = budget.events.saturating_sub(raws.len());
-            let (known, has_more) = (found.len(), raws.len() >= FULL.min(limit.into()));
-            for proven in self.check_raws(rules, checked.room(), &raws).await {
-                found.insert(proven.pdu().event_id().to_owned(), proven);
+            bytes += raws.iter().map(|raw| raw.get().len()).sum::<usize>();
+            budget.missing = budget.missing.saturating_sub(raws.len());
+            let has_more = raws.len() >= FULL.min(limit.into());
+            let is_news = walk.go_on(self, room, self.check_raws(rules, room, &raws).await).await?;
+            if !has_more || !is_news || budget.missing < limit.into() || bytes > MOST_BYTES {
+                break;
             }
-            let reached = self.reached(checked.room(), missing, &found).await?;
-            let is_news = has_more && found.len() > known;
-            if reached.open.is_empty() || !is_news || budget.events < limit.into() {
-                return Ok(reached.events);
-            }
-            latest = reached.open;
+            latest = walk.open();
         }
+        Ok(self.intact(server, (room, rules), walk.into_events()).await)
     }
 
     /// Single events, until a server does not have one.
@@ -197,17 +146,16 @@ impl Inner {
         (room, wanted): (&RoomId, &[OwnedEventId]),
         rules: &'static RoomVersionRules,
         budget: &mut Budget,
-    ) -> Result<BTreeMap<OwnedEventId, Proven>> {
+    ) -> Result<Vec<Proven>> {
         let mut raws = Vec::new();
-        for id in wanted.iter().take(budget.events) {
+        for id in wanted.iter().take(budget.missing) {
             match self.peers.event(server, id).await {
                 Ok(raw) => raws.push(raw),
                 Err(PeerError::Unreachable(_)) => return Err(Error::Unreachable),
                 Err(_) => break,
             }
         }
-        budget.events -= raws.len();
-        let proven = self.check_raws(rules, room, &raws).await.into_iter();
-        Ok(proven.map(|proven| (proven.pdu().event_id().to_owned(), proven)).collect())
+        budget.missing -= raws.len();
+        Ok(self.check_raws(rules, room, &raws).await)
     }
 }

@@ -7,7 +7,7 @@ use chappe_rules::Pdu;
 use chappe_store::{EventMeta, EventNum, StateChange, StateRef, state::StateKey};
 
 use super::{
-    Complete,
+    Before, Complete,
     judge::{StateBefore, Verdict},
 };
 use crate::{
@@ -29,7 +29,7 @@ impl Complete {
     ) -> Result<Verdict> {
         let Verdict::Rejected(reason) = verdict else { return Ok(verdict) };
         // A room without its members is judged again as a whole.
-        let is_own = before == desk.state.current() || desk.head.partial;
+        let is_own = (before == desk.state.current() && self.before != Before::Now) || desk.head.partial;
         if is_own || self.allowed_by_auth_events(desk).await?.is_err() {
             return Ok(Verdict::Rejected(reason));
         }

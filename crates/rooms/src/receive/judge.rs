@@ -9,7 +9,7 @@ use chappe_rules::{
 use chappe_store::{EventMeta, EventNum, StateChange, StateRef, Status, state::StateKey};
 use ruma::events::{StateEventType, TimelineEventType};
 
-use super::{Before, Complete};
+use super::{Before, Complete, told::Told};
 use crate::{
     Error, Result,
     desk::{Desk, Held, Placing, is_placed},
@@ -52,6 +52,10 @@ pub(super) struct Judged<'s> {
     pub(super) before: StateBefore,
     /// The state after it if it was staged in an earlier commit.
     pub(super) staged: Option<StateRef>,
+    /// By what it was redacted while it had no place.
+    pub(super) redacted_by: EventNum,
+    /// Whether an accepted event is known to rest on it.
+    pub(super) followed: bool,
     pub(super) verdict: Verdict,
 }
 
@@ -66,6 +70,7 @@ impl Complete {
         if meta.as_ref().is_some_and(|meta| meta.status != Status::Outlier) {
             return Ok(None);
         }
+        let redacted_by = meta.as_ref().map_or(EventNum::NONE, |meta| meta.redacted_by);
         let placing = self.placing(&desk, stored).await?;
         let is_whole = placing.prev.len() == self.pdu.prev_events().len();
         // What was told while previous events were missing is worth nothing once they are here.
@@ -94,7 +99,8 @@ impl Complete {
             By::ThenAndNow => self.verdict(&desk, before.at, goes_on).await?,
         };
         let verdict = self.unless_told(&desk, (&placing, before.at), verdict).await?;
-        Ok(Some(Judged { desk, placing, before, staged: staged.map(|(_, after)| after), verdict }))
+        let (staged, followed) = (staged.map(|(_, after)| after), self.followed);
+        Ok(Some(Judged { desk, placing, before, staged, redacted_by, followed, verdict }))
     }
 
     /// Whether it is the event that created the room, which comes with the oldest history.
@@ -217,9 +223,13 @@ impl Desk<'_> {
     /// The state before an event with these previous events.
     async fn state_before(mut self, prev: &[EventNum], before: &Before) -> Result<(Self, StateBefore)> {
         match before {
-            Before::Told(state) => {
-                let told = self.told(state).await?;
+            Before::Told(told) => {
+                let told = self.told(told).await?;
                 self.told_beside(prev, told).await
+            }
+            Before::Now => {
+                let at = self.state.current();
+                Ok((self, StateBefore { at, committed: true }))
             }
             Before::Prevs => {
                 let before = self.state_of_prevs(prev).await?;
@@ -288,10 +298,14 @@ impl Desk<'_> {
         }
     }
 
-    /// A state given as a list of events, as a branch of the current one.
-    async fn told(&mut self, state: &[EventNum]) -> Result<StateBefore> {
+    /// A state that was told, as a branch of the current one.
+    async fn told(&mut self, told: &Told) -> Result<StateBefore> {
         let base = self.state.current();
-        let changes = self.changes_to(state).await?;
+        let changes = self.changes_to(&told.events).await?;
+        if let Some(by) = &told.by {
+            let per_hour = self.inner.config().told_changes_per_hour;
+            self.inner.tellers.spend(by, changes.len(), (per_hour, self.inner.world.now()));
+        }
         if changes.iter().any(|change| change.key.event_type() == "m.room.create") {
             return Err(Error::HostilePeer("the state told is of another room".to_owned()));
         }

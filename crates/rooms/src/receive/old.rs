@@ -9,6 +9,7 @@ use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
 use super::{
     Budget, Checked, Complete, MANY_STATES,
     judge::{By, Verdict},
+    walk::Walk,
 };
 use crate::{
     Error, Inner, Result, Rooms,
@@ -30,7 +31,7 @@ impl Rooms {
     /// [`i64::MIN`] stands for the oldest event with something missing before it.
     pub(crate) async fn fill_gap(&self, room: &RoomId, ordinal: i64, limit: u16) -> Result<usize> {
         let desk = Desk::open(&self.0, room).await?;
-        let gaps = desk.reader.gaps(desk.nid).await?;
+        let gaps = desk.reader.gaps_from(desk.nid, ordinal, 1).await?;
         let Some(gap) = gaps.into_iter().find(|gap| ordinal == i64::MIN || gap.ordinal == ordinal) else {
             return Ok(0);
         };
@@ -64,11 +65,10 @@ impl Inner {
         // Checking has keys of every sender's server looked for.
         raws.truncate(limit.into());
         let rules = Desk::open(self, room).await?.rules;
-        let proven = self.check_raws(rules, room, &raws).await.into_iter();
-        let found = proven.map(|proven| (proven.pdu().event_id().to_owned(), proven)).collect();
-        let proven = self.reached(room, &gap.missing, &found).await?.events;
-        let mut budget =
-            Budget { events: self.config().missing_events_limit, states: MANY_STATES, fill: false };
+        let mut walk = Walk::new(&gap.missing);
+        walk.go_on(self, room, self.check_raws(rules, room, &raws).await).await?;
+        let proven = self.intact(server, (room, rules), walk.into_events()).await;
+        let mut budget = Budget::without_gap(&self.config(), MANY_STATES);
         let (mut came, mut staged) = (0, Vec::new());
         for proven in proven {
             let event = proven.pdu().event_id().to_owned();
@@ -164,8 +164,12 @@ impl Desk<'_> {
             meta.status = Status::Accepted;
             meta.ordinal = Some(ordinal);
             meta.position = position;
-            meta.redacted_by = self.waiting_redaction((&pdu, num), Source::Elsewhere, meta.before).await?;
-            if let Some(redaction) = redactions.get(pdu.event_id()).filter(|_| self.redacted.contains(&num)) {
+            let (known, at) = (meta.redacted_by, meta.before);
+            meta.redacted_by = self.redaction_of((&pdu, num), known, Source::Elsewhere, at).await?;
+            if meta.redacted_by.some().is_none()
+                && let Some(redaction) = redactions.get(pdu.event_id())
+                && self.redacted.contains(&num)
+            {
                 // Its redaction has got its place just now.
                 meta.redacted_by = *redaction;
             }

@@ -63,15 +63,30 @@ impl Desk<'_> {
         }
         let ids: Vec<KeyId> = conflicted.keys().copied().collect();
         let keys = self.reader.state_keys(self.nid, &ids).await?;
-        let resolved = self.resolve(refs, &keys, &conflicted).await?;
+        let mut resolved = self.resolve(refs, &keys, &conflicted).await?;
         let mut changes = Vec::new();
         for (key, values) in keys.into_iter().zip(conflicted.values()) {
-            let num = resolved.get(&key).copied().unwrap_or(EventNum::NONE);
+            let num = resolved.remove(&key).unwrap_or(EventNum::NONE);
             if values.first() != Some(&num) {
                 changes.push(StateChange { key, num });
             }
         }
+        changes.extend(self.brought_back(refs, resolved).await?);
         Ok(changes)
+    }
+
+    /// What of a resolution is where none of the states has anything: an event that conflicting ones rest on was allowed.
+    async fn brought_back(
+        &self,
+        refs: &[StateRef],
+        resolved: BTreeMap<StateKey, EventNum>,
+    ) -> Result<Vec<StateChange>> {
+        let (keys, nums): (Vec<StateKey>, Vec<EventNum>) = resolved.into_iter().unzip();
+        // On keys that are not conflicted all states agree.
+        let first = refs.first().copied().unwrap_or(StateRef::EMPTY);
+        let held = self.reader.state_at(self.nid, first, &keys).await?;
+        let found = keys.into_iter().zip(nums).zip(held).filter(|(_, held)| held.is_none());
+        Ok(found.map(|((key, num), _)| StateChange { key, num }).collect())
     }
 
     async fn conflicted(&self, refs: &[StateRef]) -> Result<Conflicted> {
@@ -95,7 +110,7 @@ impl Desk<'_> {
         refs: &[StateRef],
         keys: &[StateKey],
         conflicted: &Conflicted,
-    ) -> Result<HashMap<StateKey, EventNum>> {
+    ) -> Result<BTreeMap<StateKey, EventNum>> {
         let difference = self.reader.auth_difference(self.nid, refs).await?;
         let in_conflict =
             conflicted.values().flatten().filter_map(|num| num.some()).map(|num| num.0).collect();

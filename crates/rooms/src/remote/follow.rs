@@ -1,13 +1,14 @@
 //! A join through another server to a room that this server follows already: an event like any other.
 
-use ruma::{RoomId, ServerName, room_version_rules::RoomVersionRules};
+use ruma::{RoomId, RoomVersionId, ServerName};
 
 use chappe_rules::Pdu;
 
+use super::handshake::check_version;
 use crate::{
     Error, Inner, Result,
-    desk::{Desk, Source},
-    receive::{Budget, Checked, STATES, Verdict},
+    desk::{Desk, Source, rules_of},
+    receive::{Budget, Checked, Verdict},
 };
 
 impl Inner {
@@ -21,15 +22,20 @@ impl Inner {
         Ok(desk.head.partial || desk.is_here().await?)
     }
 
-    /// Takes the join of a local user that another server has accepted. False if the room is not followed any more.
+    /// Takes the join of a local user that another server has accepted, made for a room of this version. False if the room is
+    /// not followed any more.
     pub(super) async fn follow_join(
         &self,
         server: &ServerName,
-        rules: &'static RoomVersionRules,
+        version: &RoomVersionId,
         join: Pdu,
     ) -> Result<bool> {
+        let head = Desk::open(self, join.room_id()).await?.head;
+        check_version(version, &head.version)?;
+        let rules = rules_of(&head.version)?;
         let checked = Checked::from_handshake(server, self.check_one(rules, join).await?);
-        let mut budget = Budget { events: self.config().missing_events_limit, states: STATES, fill: false };
+        let mut budget = Budget::with_gap(&self.config());
+        budget.fill = false;
         // Otherwise: what lies between is not needed for the user to be in.
         if let Err(error @ (Error::Store(_) | Error::Retry)) = self.fill_gap(&checked, &mut budget).await {
             return Err(error);

@@ -6,6 +6,7 @@ use chappe_rules::{
     version::known,
 };
 use chappe_store::out_of_band::OutOfBand;
+use parking_lot::Mutex;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedServerName, RoomId, RoomVersionId, UserId,
     canonical_json::try_from_json_map, events::TimelineEventType, room_version_rules::RoomVersionRules,
@@ -16,10 +17,22 @@ use super::same_event;
 use crate::{Error, Extent, Inner, Result, Template, desk::rules_of};
 
 /// A membership event made from a peer's template.
-struct Made {
-    pdu: Pdu,
-    version: RoomVersionId,
-    rules: &'static RoomVersionRules,
+pub(super) struct Made {
+    pub(super) pdu: Pdu,
+    pub(super) version: RoomVersionId,
+    pub(super) rules: &'static RoomVersionRules,
+}
+
+/// The last server that has accepted a join.
+pub(super) type Accepted = Mutex<Option<OwnedServerName>>;
+
+/// The version that a peer says a room has must be the one that it has here: made by other rules, the same event has another
+/// id, and other signatures count.
+pub(super) fn check_version(said: &RoomVersionId, known: &RoomVersionId) -> Result<()> {
+    if said == known {
+        return Ok(());
+    }
+    Err(Error::HostilePeer("the room has another version than was said".to_owned()))
 }
 
 impl Inner {
@@ -29,10 +42,11 @@ impl Inner {
         user: &UserId,
         room: &RoomId,
         content: &Map<String, Value>,
+        accepted: &Accepted,
     ) -> Result<()> {
-        match self.try_join_through(server, user, room, content).await {
+        match self.try_join_through(server, user, room, content, accepted).await {
             // What the room is to this server changed while the answer came.
-            Err(Error::Retry) => self.try_join_through(server, user, room, content).await,
+            Err(Error::Retry) => self.try_join_through(server, user, room, content, accepted).await,
             done => done,
         }
     }
@@ -43,20 +57,26 @@ impl Inner {
         user: &UserId,
         room: &RoomId,
         content: &Map<String, Value>,
+        accepted: &Accepted,
     ) -> Result<()> {
         let template = self.peers.make_join(server, room, user, &known()).await?;
         let Made { pdu, version, rules } = self.make_member(&template, user, room, content)?;
+        let here = self.known_version(room).await?;
+        if let Some(here) = &here {
+            check_version(&version, here)?;
+        }
         // Of a room that is followed already the state is not needed at all. One that was left comes in with all members:
         // it may have been left before they came, and what is here of it rests on that.
-        let is_new = self.store.read().room_nid(room).await?.is_none();
+        let is_new = here.is_none();
         let followed = !is_new && self.is_followed_room(room).await?;
         let partial = self.config().partial_joins && (followed || is_new);
         let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
         let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await?;
+        *accepted.lock() = Some(server.clone());
         let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());
         let join = if answer.event.is_some() { same_event(signed, &pdu)? } else { pdu.clone() };
         // The answer took its time: what the room is to this server is asked again.
-        if self.is_followed_room(room).await? && self.follow_join(server, rules, join.clone()).await? {
+        if self.is_followed_room(room).await? && self.follow_join(server, &version, join.clone()).await? {
             return Ok(());
         }
         if answer.members_omitted && !partial {
@@ -65,18 +85,30 @@ impl Inner {
         if answer.members_omitted && followed {
             return Err(Error::Retry);
         }
-        let comes_in = match self.import_join(server, &version, rules, pdu, answer).await {
-            // The others believe that the user is in.
-            Err(error @ (Error::Outsiders(_) | Error::Forbidden(_))) => {
-                let content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
-                if let Err(error) = self.leave_through(server, user, room, &content).await {
-                    tracing::warn!(%room, %user, %error, "a room that is not entered could not be left at once");
-                }
-                return Err(error);
-            }
-            comes_in => comes_in?,
-        };
-        if comes_in || self.follow_join(server, rules, join).await? { Ok(()) } else { Err(Error::Retry) }
+        let comes_in = self.import_join(server, &version, rules, pdu, answer).await?;
+        if comes_in || self.follow_join(server, &version, join).await? { Ok(()) } else { Err(Error::Retry) }
+    }
+
+    /// The version of a room that this server knows.
+    async fn known_version(&self, room: &RoomId) -> Result<Option<RoomVersionId>> {
+        let reader = self.store.read();
+        match reader.room_nid(room).await? {
+            Some(nid) => Ok(Some(reader.room_head(nid).await?.version)),
+            None => Ok(None),
+        }
+    }
+
+    /// Has a user leave a room that does not come in: the others believe that the user is in.
+    pub(super) async fn take_back_join(&self, accepted: &Accepted, user: &UserId, room: &RoomId) {
+        let server = accepted.lock().take();
+        let Some(server) = server else { return };
+        if self.seems_joined(room, user).await.unwrap_or_default() {
+            return;
+        }
+        let content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
+        if let Err(error) = self.leave_through(&server, user, room, &content).await {
+            tracing::warn!(%room, %user, %error, "a room that is not entered could not be left at once");
+        }
     }
 
     pub(super) async fn knock_through(
@@ -150,7 +182,7 @@ impl Inner {
     }
 
     /// Makes our own event: of the template only its place and, for a restricted join, who authorises it.
-    fn make_member(
+    pub(super) fn make_member(
         &self,
         template: &Template,
         user: &UserId,

@@ -9,7 +9,7 @@ use chappe_rules::{
     Pdu,
     auth::{StateKey, allowed_by_state},
 };
-use chappe_store::{EventNum, LogEntry, gaps, partial::PartialRoom};
+use chappe_store::{EventNum, LogEntry, Membership, StateChange, gaps, partial::PartialRoom};
 use ruma::{
     OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
     events::{StateEventType, TimelineEventType},
@@ -18,10 +18,10 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::same_event;
+use super::{handshake::check_version, same_event};
 use crate::{
     Error, Inner, JoinAnswer, Result,
-    desk::{Desk, Placing, Source, store_key},
+    desk::{Desk, Placing, Source, membership_of, store_key},
     receive::{Outliers, Proven, parse},
     turn::ATTEMPTS,
 };
@@ -70,9 +70,12 @@ impl Inner {
             return Ok(false);
         }
         self.have_room(&room, version).await?;
-        if Desk::open(self, &room).await?.is_created_otherwise(&import.create).await? {
+        let desk = Desk::open(self, &room).await?;
+        check_version(version, &desk.head.version)?;
+        if desk.is_created_otherwise(&import.create).await? {
             return Err(Error::HostilePeer("the room began otherwise".to_owned()));
         }
+        drop(desk);
         self.store_outliers_in_turn(&room, &import.outliers).await?;
         self.import_state(&room, &import).await?;
         self.go_live(&room, server, &import).await.map(|()| true)
@@ -157,7 +160,7 @@ impl Inner {
         Err(Error::Retry)
     }
 
-    /// Makes the current state the one before the join, in commits of bounded size.
+    /// Makes the current state the one before the join, in commits of bounded size; but for [`Inner::own_joins`].
     async fn import_state(&self, room: &RoomId, import: &Import) -> Result<()> {
         for _ in 0..ATTEMPTS + self.config().join_state_limit / CHANGES_AT_ONCE {
             let mut desk = Desk::open(self, room).await?;
@@ -168,7 +171,12 @@ impl Inner {
                 // Of its own users this server knows the memberships from an earlier stay.
                 changes.retain(|change| change.num != EventNum::NONE || !self.is_own_member(&change.key));
             }
+            let held_back = self.own_joins(&desk, import).await?;
+            let own: BTreeSet<_> = held_back.iter().map(|change| &change.key).collect();
+            changes.retain(|change| !own.contains(&change.key));
             if changes.is_empty() {
+                // For the look at it alone: nothing is committed here.
+                desk.enter(&held_back).await?;
                 return self.check_arrived(&desk, import).await;
             }
             desk.change_current(&changes[..changes.len().min(CHANGES_AT_ONCE)]).await?;
@@ -178,6 +186,33 @@ impl Inner {
             }
         }
         Err(Error::Retry)
+    }
+
+    /// What makes users of this server joined before the join itself. The last commit does that too: this server would seem to
+    /// be in a room that is not there.
+    async fn own_joins(&self, desk: &Desk<'_>, import: &Import) -> Result<Vec<StateChange>> {
+        let is_own_join = |(key, pdu): &(&StateKey, &Pdu)| {
+            self.is_own_member(&store_key(key)) && membership_of(pdu) == Membership::Join
+        };
+        let joins = import.state.iter().filter(is_own_join);
+        let (keys, ids): (Vec<_>, Vec<_>) =
+            joins.map(|(key, pdu)| (store_key(key), pdu.event_id().to_owned())).unzip();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let nums = desk.nums(&ids).await?;
+        let known: Vec<EventNum> = nums.iter().copied().flatten().collect();
+        let mut judged = desk.judged(&known).await?.into_iter();
+        let now = desk.state.state_at(&desk.reader, desk.state.current(), &keys).await?;
+        let mut changes = Vec::new();
+        for ((key, num), now) in keys.into_iter().zip(nums).zip(now) {
+            let Some(num) = num else { continue };
+            let counts = judged.next().is_some_and(|judged| !judged.rejected);
+            if counts && now != Some(num) {
+                changes.push(StateChange { key, num });
+            }
+        }
+        Ok(changes)
     }
 
     fn is_own_member(&self, key: &chappe_store::state::StateKey) -> bool {
@@ -204,6 +239,8 @@ impl Inner {
                 return Ok(());
             }
             let auth = desk.nums(pdu.auth_events()).await?.into_iter().flatten().collect();
+            let own = self.own_joins(&desk, import).await?;
+            desk.enter(&own).await?;
             // Heads from before this server left lead nowhere any more.
             desk.head.extremities.clear();
             desk.head.depth = pdu.depth();
@@ -243,6 +280,12 @@ impl Inner {
     }
 }
 
+impl Desk<'_> {
+    async fn enter(&mut self, joins: &[StateChange]) -> Result<()> {
+        if joins.is_empty() { Ok(()) } else { self.change_current(joins).await }
+    }
+}
+
 /// Takes from the auth events of the join the memberships that the state was sent without.
 fn add_claimed(state: &mut BTreeMap<StateKey, Pdu>, join: &Pdu, chain: &[Proven]) {
     let named =
@@ -277,5 +320,54 @@ fn check_create(state: &BTreeMap<StateKey, Pdu>, version: &RoomVersionId) -> Res
         (Some(create), Some(content)) if content.room_version == *version => Ok(create.clone()),
         (_, Some(_)) => Err(Error::HostilePeer("the room has another version than was said".to_owned())),
         _ => Err(Error::HostilePeer("the state has no create event".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+    use serde_json::{Map, json};
+
+    use crate::{
+        Extent, Rooms, SignedMember, VERSIONS,
+        receive::is_in,
+        tests::net::{Net, actor, room},
+    };
+
+    const ALICE: &str = "@alice:a.example";
+    const BOB: &str = "@bob:b.example";
+
+    fn server(net: &Net, name: &str, seed: u8) -> Rooms {
+        net.server_on(name, seed, Db::new(Memory::default()))
+    }
+
+    #[tokio::test]
+    async fn nobody_is_in_a_room_before_it_has_come_in() {
+        for extent in [Extent::Whole, Extent::WithoutMembers] {
+            let net = Net::default();
+            let (a, b) = (server(&net, "a.example", 1), server(&net, "b.example", 2));
+            let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+            let via = vec![a.server().to_owned()];
+            b.join(&actor(BOB), &id, via, Map::new()).await.unwrap();
+            // The others still believe what this server has lost.
+            let b = server(&net, "b.example", 2);
+            let (inner, bob) = (&b.0, actor(BOB).user);
+            let template = a.make_join(b.server(), &id, &bob, VERSIONS).await.unwrap();
+            let content = json!({ "membership": "join" }).as_object().unwrap().clone();
+            let made = inner.make_member(&template, &bob, &id, &content).unwrap();
+            let member = SignedMember { event_id: made.pdu.event_id().to_owned(), pdu: made.pdu.to_raw() };
+            let answer = a.accept_join(b.server(), &id, member, extent).await.unwrap();
+            let import = inner.validate(made.rules, &made.version, made.pdu, answer).await.unwrap();
+            inner.have_room(&id, &made.version).await.unwrap();
+            inner.store_outliers_in_turn(&id, &import.outliers).await.unwrap();
+            inner.import_state(&id, &import).await.unwrap();
+            assert!(!is_in(inner, &id).await.unwrap(), "{extent:?}");
+            inner.go_live(&id, a.server(), &import).await.unwrap();
+            let view = b.view(&id).await.unwrap();
+            let joined = view.reader.room_servers(view.nid).await.unwrap();
+            assert!(joined.iter().any(|(server, users)| server == b.server() && *users == 1), "{joined:?}");
+            let now = view.current("m.room.member".into(), BOB).await.unwrap().unwrap();
+            assert_eq!(now.pdu.event_id(), import.join.event_id(), "{extent:?}");
+        }
     }
 }

@@ -88,7 +88,7 @@ impl Rooms {
         if !self.0.missing_prevs(&checked).await?.is_empty() {
             return Err(Error::BadJson("the event does not follow the template".to_owned()));
         }
-        let mut nothing = Budget { events: 0, states: 0, fill: false };
+        let mut nothing = Budget::default();
         let complete = checked.complete_as(&self.0, &mut nothing, Source::PassedOn).await?;
         let complete = self.0.with_opinion(complete).await;
         match self.0.settle(&complete).await? {

@@ -21,8 +21,8 @@ use crate::{
 };
 
 impl Rooms {
-    /// `invite` (v2): gives the invite with this server's signature added. An invite to a room that this server is not
-    /// in is kept for the user; otherwise it comes with the room's events.
+    /// `invite` (v2): gives the invite with this server's signature added. It is kept for the user where this server is not
+    /// in the room, or may be out of it without having heard; otherwise it comes with the room's events.
     pub async fn accept_invite(
         &self,
         origin: &ServerName,
@@ -45,11 +45,16 @@ impl Rooms {
         let proven =
             self.0.check_one(rules, pdu).await.map_err(|error| Error::InvalidParam(error.to_string()))?;
         let pdu = proven.pdu();
+        let misses = self.misses_before(origin, (room, pdu), &invited).await?;
         let here = is_in(&self.0, room).await?;
         let room_state = self.0.told_with_invite(rules, room, &invitation.room_state).await?;
         if here {
             let desk = Desk::open(&self.0, room).await?;
             allowed_by_acl(&desk, origin).await?;
+            if self.0.seems_joined(room, &invited).await? {
+                // Kept for somebody who is in it, the room would be shown twice, for whoever likes to send an invite.
+                return Err(Error::Forbidden("this user is in the room".to_owned()));
+            }
             desk.ask_access_of(pdu, desk.state.current(), (Door::Offer, Bypass::None)).await?;
         } else {
             let told: Vec<(StateKey, Pdu)> =
@@ -59,7 +64,7 @@ impl Rooms {
         }
         let signed = countersign(rules, pdu, self.server(), &self.0.key)
             .map_err(|error| Error::BadJson(error.to_string()))?;
-        if !here {
+        if !here || misses {
             let outside = OutOfBand {
                 membership: "invite".to_owned(),
                 event: signed.to_raw(),

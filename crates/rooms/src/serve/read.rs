@@ -7,7 +7,7 @@ use chappe_store::{EventNum, RoomNid, Status};
 use ruma::{EventId, OwnedEventId, RoomId, ServerName, events::StateEventType};
 use serde_json::value::RawValue;
 
-use crate::{Error, Event, Gap, Result, Rooms, StateEvents, StateIds, View};
+use crate::{Error, Event, Gap, Result, Rooms, StateEvents, StateIds, View, visible::Witness};
 
 /// Events given out at once at most.
 const MOST: usize = 100;
@@ -23,15 +23,15 @@ impl Rooms {
         from: &[OwnedEventId],
         limit: u16,
     ) -> Result<Vec<Box<RawValue>>> {
-        let view = self.view_for(origin, room).await?;
-        let start = view.known(from).await?;
+        let view = self.view_inside(room).await?;
+        let witness = view.let_ask(origin, view.known(from).await?).await?;
         let limit = usize::from(limit).min(MOST);
-        let found = view.walk_back(&start, |_| true, limit, origin).await?;
+        let found = view.walk_back(&witness.of, |_| true, limit, &witness).await?;
         Ok(found.iter().map(|event| event.pdu.to_raw()).collect())
     }
 
     /// `get_missing_events`, oldest first; redacted where `origin` may not see them. Also of a room that this server has
-    /// left: whoever gets the last leave may still need what is before it.
+    /// left: whoever gets the last leave may still need what is before it. So may a server whose last user was put out.
     pub async fn missing_events_for(
         &self,
         origin: &ServerName,
@@ -39,29 +39,28 @@ impl Rooms {
         gap: Gap,
     ) -> Result<Vec<Box<RawValue>>> {
         let view = self.view_of_any(room).await?;
-        view.let_peer_in(origin).await?;
-        let latest = view.known(&gap.latest).await?;
-        let metas = view.reader.event_metas(view.nid, &latest).await?;
+        let witness = view.let_ask(origin, view.known(&gap.latest).await?).await?;
+        let metas = view.reader.event_metas(view.nid, &witness.of).await?;
         let start: Vec<EventNum> = metas.into_iter().flat_map(|meta| meta.prev).collect();
         let known: BTreeSet<EventNum> = view.known(&gap.earliest).await?.into_iter().collect();
         let min_depth = u64::from(gap.min_depth);
         let goes_on = |event: &Event| !known.contains(&event.num) && event.pdu.depth() >= min_depth;
         let limit = usize::from(gap.limit).min(MOST);
-        let mut found = view.walk_back(&start, goes_on, limit, origin).await?;
+        let mut found = view.walk_back(&start, goes_on, limit, &witness).await?;
         found.reverse();
         Ok(found.iter().map(|event| event.pdu.to_raw()).collect())
     }
 
     /// `state_ids` before `at`.
     pub async fn state_ids_for(&self, origin: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds> {
-        let view = self.view_for(origin, room).await?;
+        let view = self.view_inside(room).await?;
         let (state, chain) = view.state_told_to(origin, at).await?;
         Ok(StateIds { state: view.ids(&state).await?, auth_chain: view.ids(&chain).await? })
     }
 
     /// `state` before `at`.
     pub async fn state_for(&self, origin: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents> {
-        let view = self.view_for(origin, room).await?;
+        let view = self.view_inside(room).await?;
         let (state, chain) = view.state_told_to(origin, at).await?;
         Ok(StateEvents { state: view.raws(&state).await?, auth_chain: view.raws(&chain).await? })
     }
@@ -71,8 +70,11 @@ impl Rooms {
         let address = self.store().read().event_address(event).await?;
         let (nid, _) = address.ok_or(Error::NotFound("event"))?;
         let view = self.view_of(nid).await?;
-        view.let_in(self, origin).await.map_err(|_| Error::NotFound("event"))?;
-        Ok(view.told_one(origin, event).await?.pdu.to_raw())
+        view.check_inside(self).await.map_err(|_| Error::NotFound("event"))?;
+        match view.told_one(origin, event).await {
+            Err(Error::Forbidden(_)) => Err(Error::NotFound("event")),
+            told => Ok(told?.pdu.to_raw()),
+        }
     }
 
     /// `event_auth`: the auth chain of `event`.
@@ -82,7 +84,7 @@ impl Rooms {
         room: &RoomId,
         event: &EventId,
     ) -> Result<Vec<Box<RawValue>>> {
-        let view = self.view_for(origin, room).await?;
+        let view = self.view_inside(room).await?;
         let event = view.told_one(origin, event).await?;
         let chain = view.chain_of(&[event.num]).await?;
         view.raws(&chain).await
@@ -98,10 +100,33 @@ impl Rooms {
             .map_err(|_| chappe_store::Error::Corrupt("event JSON").into())
     }
 
+    /// Those of a room's events that `server`, which is in it, may see.
+    pub async fn shown_to(
+        &self,
+        server: &ServerName,
+        nid: RoomNid,
+        events: &[EventNum],
+    ) -> Result<Vec<EventNum>> {
+        let view = self.view_of(nid).await?;
+        let events = view.load(events).await?;
+        let sees = view.server_sees(server, &events).await?;
+        Ok(events.iter().zip(sees).filter(|(_, sees)| *sees).map(|(event, _)| event.num).collect())
+    }
+
     /// A view of a room for a server that is in it, as is this one.
     pub(crate) async fn view_for(&self, origin: &ServerName, room: &RoomId) -> Result<View<'_>> {
+        let view = self.view_inside(room).await?;
+        if !view.reader.server_joined(view.nid, origin).await? {
+            return Err(not_there());
+        }
+        view.check_acl(origin).await?;
+        Ok(view)
+    }
+
+    /// A view of a room that this server is in.
+    async fn view_inside(&self, room: &RoomId) -> Result<View<'_>> {
         let view = self.view_of_any(room).await?;
-        view.let_in(self, origin).await?;
+        view.check_inside(self).await?;
         Ok(view)
     }
 
@@ -119,18 +144,21 @@ fn not_there() -> Error {
 }
 
 impl View<'_> {
-    async fn let_in(&self, rooms: &Rooms, origin: &ServerName) -> Result<()> {
-        if !self.reader.server_joined(self.nid, rooms.server()).await? {
-            return Err(not_there());
-        }
-        self.let_peer_in(origin).await
+    /// Refuses where this server is not in the room.
+    async fn check_inside(&self, rooms: &Rooms) -> Result<()> {
+        if self.reader.server_joined(self.nid, rooms.server()).await? { Ok(()) } else { Err(not_there()) }
     }
 
-    /// Refuses a server that is not in the room, as far as is known here, or may not be heard there.
-    async fn let_peer_in(&self, origin: &ServerName) -> Result<()> {
-        if !self.reader.server_joined(self.nid, origin).await? {
-            return Err(not_there());
-        }
+    /// Refuses a server that is not in the room, as far as is known here, and was not when any of `about` happened, or that
+    /// may not be heard there.
+    async fn let_ask<'o>(&self, origin: &'o ServerName, about: Vec<EventNum>) -> Result<Witness<'o>> {
+        let witness = self.witness(origin, about).await?.ok_or_else(not_there)?;
+        self.check_acl(origin).await?;
+        Ok(witness)
+    }
+
+    /// Refuses a server that the room does not let in.
+    async fn check_acl(&self, origin: &ServerName) -> Result<()> {
         match self.current(StateEventType::RoomServerAcl, "").await? {
             Some(acl) if !Acl::new(acl.pdu.content()).allows(origin) => {
                 Err(Error::Forbidden("this room does not let your server in".to_owned()))
@@ -145,18 +173,19 @@ impl View<'_> {
     }
 
     async fn told_one(&self, origin: &ServerName, event: &EventId) -> Result<Event> {
-        let num = self.reader.event_num(self.nid, event).await?.ok_or(Error::NotFound("event"))?;
-        let event = self.load_one(num).await?;
-        self.told_to_server(origin, vec![event]).await?.pop().ok_or(Error::NotFound("event"))
+        let num = self.reader.event_num(self.nid, event).await?;
+        let witness = self.let_ask(origin, num.into_iter().collect()).await?;
+        let event = self.load_one(num.ok_or(Error::NotFound("event"))?).await?;
+        self.told_to_server(&witness, vec![event]).await?.pop().ok_or(Error::NotFound("event"))
     }
 
-    /// Walks from `start` along previous events, deepest first, as far as `goes_on`; gives what `origin` is told.
+    /// Walks from `start` along previous events, deepest first, as far as `goes_on`; gives what the witness is told.
     async fn walk_back(
         &self,
         start: &[EventNum],
         goes_on: impl Fn(&Event) -> bool,
         limit: usize,
-        origin: &ServerName,
+        witness: &Witness<'_>,
     ) -> Result<Vec<Event>> {
         let mut found = Vec::new();
         let mut seen: BTreeSet<EventNum> = start.iter().copied().collect();
@@ -182,7 +211,7 @@ impl View<'_> {
                 found.push(event);
             }
         }
-        self.told_to_server(origin, found).await
+        self.told_to_server(witness, found).await
     }
 
     async fn state_told_to(
@@ -190,12 +219,12 @@ impl View<'_> {
         origin: &ServerName,
         at: &EventId,
     ) -> Result<(Vec<EventNum>, Vec<EventNum>)> {
+        let event = self.told_one(origin, at).await?;
         if self.head.partial {
             return Err(Error::Forbidden(
                 "this server does not know the whole state of the room yet".to_owned(),
             ));
         }
-        let event = self.told_one(origin, at).await?;
         let state = self.reader.full_state(self.nid, event.meta.before).await?;
         let state: Vec<EventNum> = state.into_iter().map(|(_, num)| num).collect();
         let chain = self.chain_of(&state).await?;

@@ -86,6 +86,23 @@ async fn older_history_is_fetched() {
     same_state(&a, &b, &id).await;
 }
 
+#[tokio::test]
+async fn what_was_redacted_stays_so_when_history_brings_its_place() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
+    let name = state("m.room.name", "", &json!({ "name": "an insult" }));
+    let name = a.send(&actor(ALICE), &id, name, None).await.unwrap();
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    net.deliver().await;
+    a.send(&actor(ALICE), &id, Draft::redaction(&name, None), None).await.unwrap();
+    net.deliver().await;
+    assert!(b.fetch_older(&id, 50).await.unwrap() > 3);
+    let view = b.view(&id).await.unwrap();
+    let name = view.current("m.room.name".into(), "").await.unwrap().unwrap();
+    assert!(name.meta.ordinal.is_some() && name.is_redacted());
+}
+
 /// History ends with the event that created the room: nothing is asked for any more.
 #[tokio::test]
 async fn history_is_fetched_to_its_beginning() {

@@ -8,7 +8,7 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName,
     room_version_rules::RoomVersionRules, server_name,
 };
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
     malformed::signed_in,
@@ -227,4 +227,74 @@ async fn a_state_with_a_hole_is_not_used() {
     assert!(hand(&above, &id, from_a, &b).await);
     assert_eq!(heads(&b, &id).await.last(), Some(&above));
     assert_eq!(whole_state(&a, &id).await, whole_state(&b, &id).await);
+}
+
+/// Writes what `b` tells of a room, in the order of time.
+struct Scribe<'a> {
+    a: &'a Rooms,
+    id: &'a RoomId,
+    /// What justifies every event.
+    auth: Vec<OwnedEventId>,
+    told: u64,
+}
+
+impl Scribe<'_> {
+    async fn tell(&mut self, mut event: Value, prev: &[&EventId], auth: &[&EventId]) -> OwnedEventId {
+        self.told += 1;
+        event["room_id"] = json!(self.id);
+        event["prev_events"] = json!(prev);
+        let named = self.auth.iter().map(|id| &**id).chain(auth.iter().copied());
+        event["auth_events"] = named.map(|id| json!(id)).collect();
+        event["depth"] = json!(100 + self.told);
+        event["origin_server_ts"] = json!(self.a.0.world.now() + self.told);
+        let event = signed_in(&RoomVersionRules::V11, serde_json::from_value(event).unwrap());
+        let outcome = self.a.receive(server_name!("b.example"), vec![event]).await.remove(0);
+        assert!(outcome.result.is_ok(), "{outcome:?}");
+        outcome.event_id.unwrap()
+    }
+}
+
+fn said(sender: &str, body: &str) -> Value {
+    json!({ "type": "m.room.message", "sender": sender, "content": { "msgtype": "m.text", "body": body } })
+}
+
+fn set(sender: &str, kind: &str, key: &str, content: &Value) -> Value {
+    json!({ "type": kind, "sender": sender, "state_key": key, "content": content })
+}
+
+#[tokio::test]
+async fn who_is_in_again_by_what_conflicting_state_rests_on_is_in() {
+    const DAVE: &str = "@dave:b.example";
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let levels = json!({ "users": { ALICE: 100, BOB: 100 }, "events": { "m.room.topic": 0 } });
+    a.send(&actor(ALICE), &id, state("m.room.power_levels", "", &levels), None).await.unwrap();
+    let base = heads(&a, &id).await.remove(0);
+    let known = whole_state(&a, &id).await;
+    let at = |kind: &str, key: &str| known[&(kind.to_owned(), key.to_owned())].clone();
+    let (bob, public) = (at("m.room.member", BOB), at("m.room.join_rules", ""));
+    let auth = vec![at("m.room.create", ""), at("m.room.power_levels", "")];
+    let mut b = Scribe { a: &a, id: &id, auth, told: 0 };
+    let rule = |rule: &str| set(BOB, "m.room.join_rules", "", &json!({ "join_rule": rule }));
+    let topic = |sender: &str, text: &str| set(sender, "m.room.topic", "", &json!({ "topic": text }));
+    // Bob closes the room while Dave comes in and sets the topic: the topic stays, Dave does not.
+    let closed = b.tell(rule("invite"), &[&base], &[&bob]).await;
+    let join = set(DAVE, "m.room.member", DAVE, &json!({ "membership": "join" }));
+    let came = b.tell(join, &[&base], &[&public]).await;
+    let first = b.tell(topic(DAVE, "first"), &[&came], &[&came]).await;
+    let together = b.tell(said(BOB, "together"), &[&closed, &first], &[&bob]).await;
+    let now = whole_state(&a, &id).await;
+    assert_eq!(now[&("m.room.topic".to_owned(), String::new())], first);
+    assert_eq!(membership(&a, &id, DAVE).await, None);
+    // Where anybody may come in again, a fork over the topic looks at Dave's join once more.
+    let open = b.tell(rule("public"), &[&together], &[&bob]).await;
+    let second = b.tell(topic(BOB, "second"), &[&open], &[&bob]).await;
+    let beside = b.tell(said(BOB, "beside"), &[&open], &[&bob]).await;
+    let merged = b.tell(said(BOB, "merged"), &[&second, &beside], &[&bob]).await;
+    assert_eq!(whole_state(&a, &id).await[&("m.room.topic".to_owned(), String::new())], second);
+    assert_eq!(membership(&a, &id, DAVE).await, Some("join"));
+    b.tell(said(DAVE, "back"), &[&merged], &[&came]).await;
+    assert_eq!(bodies(&a, &id).await, ["together", "beside", "merged", "back"]);
 }

@@ -141,6 +141,37 @@ async fn a_server_that_cannot_let_in_is_passed_over_only_if_others_are_named() {
 }
 
 #[tokio::test]
+async fn who_is_in_the_room_knows_which_server_can_let_in() {
+    let net = Net::default();
+    let (z, c) = (net.server("z.example", 1), net.server("c.example", 2));
+    let (zoe, dan, erin) = ("@zoe:z.example", "@dan:c.example", "@erin:c.example");
+    let public = json!({ "preset": "public_chat", "room_version": "12" });
+    let (club, id) = (room(&z, zoe, public.clone()).await, room(&z, zoe, public).await);
+    // As many as are asked come before the one that can.
+    for number in 0..8 {
+        let name = format!("a{number}.example");
+        let unable = net.server(&name, 10 + number);
+        unable.join(&actor(&format!("@x:{name}")), &id, vec![server("z.example")], Map::new()).await.unwrap();
+        net.deliver().await;
+    }
+    for (who, id) in [(CAROL, &id), (CAROL, &club), (dan, &club), (erin, &club)] {
+        c.join(&actor(who), id, vec![server("z.example")], Map::new()).await.unwrap();
+        net.deliver().await;
+    }
+    let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+    let rule = json!({ "join_rule": "restricted", "allow": allow });
+    z.send(&actor(zoe), &id, state("m.room.join_rules", "", &rule), None).await.unwrap();
+    net.deliver().await;
+    for (who, via) in [(dan, Vec::new()), (erin, vec![server("a0.example")])] {
+        c.join(&actor(who), &id, via, Map::new()).await.unwrap();
+        net.deliver().await;
+        let view = c.view(&id).await.unwrap();
+        let member = view.current("m.room.member".into(), who).await.unwrap().unwrap().pdu;
+        assert!(member.content().get().contains(zoe));
+    }
+}
+
+#[tokio::test]
 async fn where_nobody_named_is_reached_the_rooms_own_server_is_asked() {
     let net = Net::default();
     let (_a, _b, club, _) = club(&net).await;

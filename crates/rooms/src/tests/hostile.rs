@@ -11,7 +11,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     malformed::signed_in,
-    net::{Net, actor, room, say, user, whole_state},
+    net::{Net, actor, membership, room, say, user, whole_state},
 };
 use crate::{
     Change, Error, Extent, JoinAnswer, Rooms, SignedMember,
@@ -80,11 +80,12 @@ async fn lying_answers_to_a_join_are_refused_and_leave_no_room() {
     ];
     for (what, lie) in lies {
         let net = Net::default();
-        let (_, b, id) = open_room(&net).await;
+        let (a, b, id) = open_room(&net).await;
         *net.twist.lock() = Some(Arc::new(lie));
         let result = join(&b, &id).await;
         assert!(matches!(result, Err(Error::HostilePeer(_))), "{what}: {result:?}");
         assert!(b.store().read().user_rooms(&user(BOB)).await.unwrap().is_empty(), "{what}");
+        assert_eq!(membership(&a, &id, BOB).await, Some("leave"), "{what}: elsewhere as well");
         // Told the truth, it works.
         *net.twist.lock() = None;
         join(&b, &id).await.unwrap();
@@ -224,7 +225,7 @@ async fn one_event_has_us_ask_for_few_states() {
     join(&b, &id).await.unwrap();
     net.deliver().await;
     let (rules, from) = (&RoomVersionRules::V11, server_name!("b.example"));
-    let mut budget = Budget { events: 100, states: STATES, fill: false };
+    let mut budget = Budget { events: 100, states: STATES, ..Budget::default() };
     for previous in [20, STATES, 1] {
         let prev: Vec<String> = (0..previous).map(|n| format!("${n:A>43}")).collect();
         let event = json!({

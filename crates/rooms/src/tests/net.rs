@@ -55,6 +55,8 @@ pub(crate) struct Net {
     pub(super) twist: Arc<Mutex<Option<Twist>>>,
     /// What becomes of templates.
     pub(super) twist_template: Arc<Mutex<Option<TwistTemplate>>>,
+    /// What version templates say that their room has.
+    pub(super) twist_version: Arc<Mutex<Option<RoomVersionId>>>,
     /// Whether servers leave members out of what they answer to a join, if they are asked to.
     pub(super) partial_joins: Arc<Mutex<bool>>,
     /// Whether servers refuse joins that ask for members.
@@ -69,6 +71,8 @@ pub(crate) struct Net {
     pub(super) invites_meet: Arc<Mutex<Option<Arc<tokio::sync::Barrier>>>>,
     /// What happens while an answer about missing events is on its way.
     pub(super) meanwhile: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
+    /// What happens before something is asked for, once: keys, leaves, invites, by the names of the functions.
+    pub(super) before: Arc<Mutex<BTreeMap<&'static str, BoxFuture<'static, ()>>>>,
     /// Servers that are policy servers.
     pub(super) policy: Arc<Mutex<BTreeMap<OwnedServerName, Judge>>>,
     world: FakeNet,
@@ -110,6 +114,13 @@ impl Net {
         let rooms = Rooms::new(deps, config);
         self.rooms.lock().insert(server, rooms.clone());
         rooms
+    }
+
+    async fn comes_to(&self, what: &'static str) {
+        let before = self.before.lock().remove(what);
+        if let Some(before) = before {
+            before.await;
+        }
     }
 
     fn reach(&self, from: &ServerName, to: &ServerName) -> Result<Rooms, PeerError> {
@@ -196,6 +207,8 @@ impl Wire {
     }
 
     fn twisted(&self, template: Template) -> Template {
+        let said = self.net.twist_version.lock().clone();
+        let template = Template { room_version: said.or(template.room_version), ..template };
         let Some(twist) = self.net.twist_template.lock().clone() else { return template };
         let event = twist(serde_json::from_str(template.event.get()).unwrap());
         Template { event: serde_json::value::to_raw_value(&event).unwrap(), ..template }
@@ -213,6 +226,7 @@ impl Peers for Wire {
     }
 
     async fn keys(&self, wanted: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
+        self.net.comes_to("keys").await;
         let keys = self.net.keys.lock();
         let known = wanted.keys().filter_map(|server| Some((server.clone(), keys.get(server)?)));
         let until = MilliSecondsSinceUnixEpoch(UInt::MAX);
@@ -257,6 +271,7 @@ impl Peers for Wire {
     }
 
     async fn make_leave(&self, to: &ServerName, room: &RoomId, user: &UserId) -> Result<Template, PeerError> {
+        self.net.comes_to("make_leave").await;
         self.to(to)?.make_leave(&self.from, room, user).await.map_err(refused)
     }
 
@@ -299,6 +314,7 @@ impl Peers for Wire {
         event: &EventId,
         invitation: Invitation,
     ) -> Result<Box<RawValue>, PeerError> {
+        self.net.comes_to("invite").await;
         let peer = self.to(to)?;
         signed_up(&peer, &invitation.event).await;
         let meet = self.net.invites_meet.lock().clone();

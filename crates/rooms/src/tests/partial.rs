@@ -18,17 +18,17 @@ use super::{
 };
 use crate::{Config, Draft, Error, MembersRequest, Rooms};
 
-const ALICE: &str = "@alice:a.example";
-const BOB: &str = "@bob:b.example";
-const BERT: &str = "@bert:b.example";
-const CAROL: &str = "@carol:c.example";
+pub(super) const ALICE: &str = "@alice:a.example";
+pub(super) const BOB: &str = "@bob:b.example";
+pub(super) const BERT: &str = "@bert:b.example";
+pub(super) const CAROL: &str = "@carol:c.example";
 
-fn via(server: &str) -> Vec<OwnedServerName> {
+pub(super) fn via(server: &str) -> Vec<OwnedServerName> {
     vec![server.try_into().unwrap()]
 }
 
 /// Alice's room on `a`, with Bob and Bert on `b`; `c` does not know it yet, and nobody tells states.
-async fn prepared(net: &Net) -> (Rooms, Rooms, OwnedRoomId) {
+pub(super) async fn prepared(net: &Net) -> (Rooms, Rooms, OwnedRoomId) {
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
     let levels = json!({ "users": { ALICE: 100, BOB: 50, CAROL: 50 } });
     let power = json!({ "type": "m.room.power_levels", "content": levels });
@@ -43,7 +43,7 @@ async fn prepared(net: &Net) -> (Rooms, Rooms, OwnedRoomId) {
     (a, b, id)
 }
 
-async fn joined(net: &Net, c: &Rooms, id: &RoomId) {
+pub(super) async fn joined(net: &Net, c: &Rooms, id: &RoomId) {
     c.join(&actor(CAROL), id, via("a.example"), serde_json::Map::new()).await.unwrap();
     net.deliver().await;
 }
@@ -52,7 +52,7 @@ async fn is_partial(rooms: &Rooms, id: &RoomId) -> bool {
     rooms.view(id).await.unwrap().head.partial
 }
 
-async fn status(rooms: &Rooms, id: &RoomId, event: &EventId) -> Status {
+pub(super) async fn status(rooms: &Rooms, id: &RoomId, event: &EventId) -> Status {
     let view = rooms.view(id).await.unwrap();
     let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
     view.load_one(num).await.unwrap().meta.status
@@ -64,23 +64,23 @@ async fn servers(rooms: &Rooms, id: &RoomId) -> Vec<String> {
     servers.into_iter().map(|(server, _)| server.to_string()).collect()
 }
 
-async fn complete(net: &Net, rooms: &Rooms, id: &RoomId) {
+pub(super) async fn complete(net: &Net, rooms: &Rooms, id: &RoomId) {
     net.silent.lock().clear();
     rooms.0.try_complete(id).await.unwrap();
     assert!(!is_partial(rooms, id).await);
 }
 
 /// An event of a user of `b`, resting on what it likes.
-struct Lie<'a> {
-    sender: &'a str,
-    kind: &'a str,
-    key: Option<&'a str>,
-    content: Value,
-    prev: OwnedEventId,
-    auth: Vec<OwnedEventId>,
+pub(super) struct Lie<'a> {
+    pub(super) sender: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) key: Option<&'a str>,
+    pub(super) content: Value,
+    pub(super) prev: OwnedEventId,
+    pub(super) auth: Vec<OwnedEventId>,
 }
 
-async fn tell(to: &Rooms, id: &RoomId, lie: Lie<'_>) -> OwnedEventId {
+pub(super) async fn tell(to: &Rooms, id: &RoomId, lie: Lie<'_>) -> OwnedEventId {
     let rules = &RoomVersionRules::V11;
     let mut event = json!({
         "type": lie.kind, "sender": lie.sender, "room_id": id, "content": lie.content, "depth": 20,
@@ -99,7 +99,7 @@ async fn tell(to: &Rooms, id: &RoomId, lie: Lie<'_>) -> OwnedEventId {
     outcome.event_id.unwrap()
 }
 
-fn at(
+pub(super) fn at(
     state: &std::collections::BTreeMap<(String, String), OwnedEventId>,
     kind: &str,
     key: &str,

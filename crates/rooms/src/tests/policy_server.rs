@@ -15,17 +15,17 @@ use serde_json::{Value, json};
 use super::net::{Net, actor, bodies, membership, room, say, state, text};
 use crate::{Actor, Config, Draft, Error, PeerError, PolicyServerConfig, Rooms, Standing};
 
-fn key() -> SigningKey {
+pub(super) fn key() -> SigningKey {
     SigningKey::from_seed([9; 32], "policy_server").unwrap()
 }
 
-fn names(via: &str, key: &SigningKey) -> Value {
+pub(super) fn names(via: &str, key: &SigningKey) -> Value {
     let key: Base64 = Base64::new(key.public_key().to_vec());
     json!({ "via": via, "public_keys": { "ed25519": key.encode() } })
 }
 
 /// Makes p.fr a policy server that refuses what says "spam"; gives how often it was asked.
-fn policy_server(net: &Net, key: SigningKey) -> Arc<AtomicUsize> {
+pub(super) fn policy_server(net: &Net, key: SigningKey) -> Arc<AtomicUsize> {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let judge = move |pdu: Value| {

@@ -77,6 +77,30 @@ async fn a_removed_room_can_come_back_and_not_before_all_of_it_is_gone() {
     assert_eq!(bodies(&b, &id).await.last().map(String::as_str), Some("again"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn history_is_not_purged_before_the_members_of_the_room_are_here() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
+    *net.partial_joins.lock() = true;
+    net.silent.lock().insert(server_name!("a.example").to_owned());
+    let via = vec![server_name!("a.example").to_owned()];
+    b.join(&actor(BOB), &id, via, Map::new()).await.unwrap();
+    net.deliver().await;
+    say(&a, ALICE, &id, "old").await;
+    let new = say(&a, ALICE, &id, "new").await;
+    net.deliver().await;
+    let (first, up_to) = (b.first_place(&id).await.unwrap(), b.place_of(&id, &new).await.unwrap());
+    let early = b.purge_some(&id, first, up_to, true).await;
+    assert!(matches!(early, Err(Error::BadState(_))), "{early:?}");
+    net.silent.lock().clear();
+    b.0.try_complete(&id).await.unwrap();
+    assert!(!b.view(&id).await.unwrap().head.partial);
+    assert_eq!(bodies(&b, &id).await, ["old", "new"]);
+    assert_eq!(b.purge_some(&id, first, up_to, true).await.unwrap(), (None, 1));
+    assert_eq!(bodies(&b, &id).await, ["new"]);
+}
+
 /// Tables that may name a room that was removed: that there was such a number, what users are still to be told, and the
 /// log, of which followers leave nothing in the end.
 const MAY_NAME: [&str; 4] = ["LOG", "OUT_OF_BAND", "ROOM_HEADS", "ROOM_NAMES"];

@@ -1,7 +1,7 @@
 //! Reads that need other servers.
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, RoomId,
+    MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId,
     api::{Direction, client::filter::RoomEventFilter},
     events::receipt::ReceiptThread,
     room_alias_id,
@@ -138,6 +138,55 @@ async fn aliases_lists_and_trees_cross_servers() {
     let page = b.hierarchy(&actor(BOB).user, &request).await.unwrap();
     let rooms: Vec<_> = page.rooms.into_iter().map(|room| room.summary.room_id).collect();
     assert_eq!(rooms, [space, id]);
+}
+
+async fn page_of(rooms: &Rooms, space: &RoomId, from: Option<&str>) -> (Vec<OwnedRoomId>, Option<String>) {
+    let request =
+        HierarchyRequest { room: space, from, limit: Some(30), max_depth: None, suggested_only: false };
+    let page = rooms.hierarchy(&actor(BOB).user, &request).await.unwrap();
+    (page.rooms.into_iter().map(|room| room.summary.room_id).collect(), page.next_batch)
+}
+
+async fn put_in(rooms: &Rooms, who: &str, space: &RoomId, child: &str, content: Value) {
+    rooms.send(&actor(who), space, state("m.space.child", child, &content), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_room_of_a_space_is_on_one_page_however_many_servers_are_asked() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let space = json!({ "preset": "public_chat", "creation_content": { "type": "m.space" } });
+    let (outer, inner) = (room(&b, BOB, space.clone()).await, room(&a, ALICE, space).await);
+    for number in 0..8 {
+        let via = ["x.example", "y.example", "z.example"];
+        let content = json!({ "via": via, "order": format!("a{number}") });
+        put_in(&b, BOB, &outer, &format!("!gone{number}:x.example"), content).await;
+    }
+    let mut expected = vec![outer.clone()];
+    for number in 0..45 {
+        let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+        let content = json!({ "via": ["a.example"], "order": format!("b{number:02}") });
+        put_in(&b, BOB, &outer, id.as_str(), content).await;
+        expected.push(id);
+    }
+    put_in(&b, BOB, &outer, inner.as_str(), json!({ "via": ["a.example"], "order": "c" })).await;
+    expected.push(inner.clone());
+    for number in 0..30 {
+        let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+        // Known by what is told of the space alone.
+        let content = json!({ "via": ["x.example"], "order": format!("{number:02}") });
+        put_in(&a, ALICE, &inner, id.as_str(), content).await;
+        expected.push(id);
+    }
+    let (mut found, mut pages, mut from) = (Vec::new(), 0, None::<String>);
+    while pages == 0 || from.is_some() {
+        let page = page_of(&b, &outer, from.as_deref()).await;
+        assert_eq!(page_of(&b, &outer, from.as_deref()).await.0, page.0, "asked again");
+        found.extend(page.0);
+        (pages, from) = (pages + 1, page.1);
+    }
+    assert_eq!(found, expected);
+    assert_eq!(pages, 5);
 }
 
 #[tokio::test]

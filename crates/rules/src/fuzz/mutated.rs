@@ -48,7 +48,7 @@ fn a_mutated_event_is_one_in_every_version_or_an_error() {
                     continue;
                 }
             };
-            assert!(pdu.json().len() <= 65_535);
+            assert!(pdu.json().len() <= 65_536);
             assert!(pdu.prev_events().len() <= 20 && pdu.auth_events().len() <= 10);
             assert_eq!(Pdu::parse(rules, pdu.json().as_bytes()).unwrap(), pdu);
             Pdu::restore(rules, pdu.event_id().to_owned(), pdu.json()).unwrap();

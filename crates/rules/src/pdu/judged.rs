@@ -1,11 +1,52 @@
 //! An event as authorization and state resolution take it.
 
+use std::sync::{Arc, LazyLock};
+
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UserId, events::TimelineEventType, state_res::Event,
+    CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UserId,
+    events::TimelineEventType, owned_room_id, owned_user_id, state_res::Event,
 };
 use serde_json::value::RawValue;
 
-use super::Pdu;
+use super::{Fields, MAX_ID_BYTES, Pdu, raw};
+
+/// What stands for the join rules where there are none: other servers read `invite` then.
+pub(crate) fn no_join_rules() -> &'static Pdu {
+    static STAND_IN: LazyLock<Pdu> = LazyLock::new(|| {
+        let content = CanonicalJsonObject::from([("join_rule".to_owned(), "invite".to_owned().into())]);
+        let longer_than_any = format!("${}", "x".repeat(MAX_ID_BYTES));
+        Pdu(Arc::new(Fields {
+            event_id: EventId::parse(longer_than_any).expect("an event id but for its length"),
+            room_id: owned_room_id!("!none:nobody.invalid"),
+            names_room: true,
+            sender: owned_user_id!("@none:nobody.invalid"),
+            kind: TimelineEventType::RoomJoinRules,
+            state_key: Some(String::new()),
+            key_to_judge: None,
+            content: raw(&content),
+            to_judge: None,
+            prev_events: Vec::new(),
+            auth_events: Vec::new(),
+            depth: 0,
+            time: 0,
+            redacts: None,
+            json: "{}".into(),
+        }))
+    });
+    &STAND_IN
+}
+
+impl Pdu {
+    /// The same event with another content for authorization to read.
+    pub(crate) fn with_content_to_judge(&self, content: &RawValue) -> Self {
+        Self(Arc::new(Fields { to_judge: Some(content.to_owned()), ..Fields::clone(&self.0) }))
+    }
+
+    /// The same event as one of another time, for state resolution to read.
+    pub(crate) fn at(&self, time: i64) -> Self {
+        Self(Arc::new(Fields { time, ..Fields::clone(&self.0) }))
+    }
+}
 
 impl Event for Pdu {
     type Id = OwnedEventId;
@@ -23,7 +64,7 @@ impl Event for Pdu {
     }
 
     fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.0.origin_server_ts
+        self.origin_server_ts()
     }
 
     fn event_type(&self) -> &TimelineEventType {
@@ -35,7 +76,7 @@ impl Event for Pdu {
     }
 
     fn state_key(&self) -> Option<&str> {
-        self.0.state_key.as_deref()
+        self.0.key_to_judge.as_deref().or(self.0.state_key.as_deref())
     }
 
     fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
@@ -98,7 +139,7 @@ impl Event for Judged {
     }
 
     fn state_key(&self) -> Option<&str> {
-        self.pdu.state_key()
+        Event::state_key(&self.pdu)
     }
 
     fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
@@ -106,7 +147,10 @@ impl Event for Judged {
     }
 
     fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
-        Box::new(self.pdu.auth_events().iter())
+        // Of several join rules the last count: those that a member event names, if it names any.
+        let default =
+            (*self.pdu.kind() == TimelineEventType::RoomMember).then(|| &no_join_rules().0.event_id);
+        Box::new(default.into_iter().chain(self.pdu.auth_events()))
     }
 
     fn redacts(&self) -> Option<&Self::Id> {

@@ -1,4 +1,4 @@
-//! What authorization reads of power levels and join rules that peers wrote loosely.
+//! What authorization reads of power levels, join rules and members that peers wrote loosely.
 //!
 //! Rooms hold such state: other servers take it, and whoever rejects it rejects all that rests on it. So what is judged is the
 //! content as they read it; what is stored, hashed and sent stays as it is.
@@ -19,6 +19,8 @@ const NAMED: [&str; 7] =
     ["users_default", "events_default", "state_default", "ban", "redact", "kick", "invite"];
 /// The levels by key.
 const MAPS: [&str; 3] = ["users", "events", "notifications"];
+/// What a user id that stands for none ends with: no server is called that.
+pub(crate) const NOBODY: &str = ":nobody.invalid";
 
 /// The content to be judged, where it is not the one that was sent.
 pub(super) fn content_to_judge(
@@ -71,15 +73,26 @@ fn truth_as_number(level: &mut CanonicalJsonValue) {
 /// The key itself, if it is a user id or is refused by everybody. One that merely looks like a user id counts elsewhere as an
 /// entry that may not be given more than one has: here as that of a user there can never be.
 fn with_a_name(user: String) -> String {
-    let looks_like_one = user.starts_with('@') && user.contains(':');
-    if !looks_like_one || UserId::parse(&user).is_ok() {
-        return user;
+    if user.starts_with('@') { stand_in(&user).unwrap_or(user) } else { user }
+}
+
+/// The state key to be judged, where it is not the one that was sent: who is put out of a room need not be a user, elsewhere
+/// a colon is all that such a name needs.
+pub(super) fn state_key_to_judge(kind: &TimelineEventType, key: &str) -> Option<String> {
+    if *kind == TimelineEventType::RoomMember { stand_in(key) } else { None }
+}
+
+/// The id of a user there can never be, another one for every text that looks like a user id and is none.
+pub(crate) fn stand_in(text: &str) -> Option<String> {
+    let may_be_one = UserId::parse(text).is_ok() && !text.ends_with(NOBODY);
+    if may_be_one || !text.contains(':') {
+        return None;
     }
     let mut name = "@".to_owned();
-    for byte in digest(&SHA256, user.as_bytes()).as_ref() {
+    for byte in digest(&SHA256, text.as_bytes()).as_ref() {
         write!(name, "{byte:02x}").ok();
     }
-    name + ":nobody.invalid"
+    Some(name + NOBODY)
 }
 
 /// A join rule that is missing is `invite`; one that is no text lets nobody in.

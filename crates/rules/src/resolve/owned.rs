@@ -14,7 +14,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::{Conflict, StateMap, conflicted, run};
+use super::{Conflict, StateMap, conflicted, run, shown::judged_key};
 use crate::{Error, auth::StateKey, owned_state, pdu::Judged};
 
 /// What is put before a state key that begins with a user id; no client sends a key that begins with it and `@`, and one
@@ -75,7 +75,7 @@ struct Shielded {
 
 impl Shielded {
     fn new(event: Judged) -> Self {
-        let key = event.pdu.state().map(|(kind, key)| shielded(&(kind, key.to_owned())).1);
+        let key = event.pdu.state().map(|(kind, key)| judged_key(&shielded(&(kind, key.to_owned()))).1);
         Self { event, key }
     }
 }

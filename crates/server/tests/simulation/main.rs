@@ -73,7 +73,7 @@ struct Sim {
     trouble: Arc<Mutex<Trouble>>,
     /// Those that share the room, then the stranger.
     hosts: Vec<Host>,
-    /// One of each host who stays, one of each who comes and goes, and the stranger's.
+    /// One of each host who stays, one of each who comes and goes, one of each who comes late, and the stranger's.
     users: Vec<User>,
     room: String,
     acknowledged: Vec<(usize, String)>,
@@ -106,11 +106,12 @@ impl Sim {
         sim
     }
 
-    /// Accounts, the room, and everybody in it, in calm weather.
+    /// Accounts, the room, and everybody in it but those who come late, in calm weather.
     async fn settle_in(&mut self) {
         let servers = self.plan.servers;
         let names = (0..servers).map(|host| (host, "stays"));
-        let names = names.chain((0..servers).map(|host| (host, "moves"))).chain([(servers, "stranger")]);
+        let names = names.chain((0..servers).map(|host| (host, "moves")));
+        let names = names.chain((0..servers).map(|host| (host, "late"))).chain([(servers, "stranger")]);
         for (host, name) in names {
             let body =
                 json!({ "username": name, "password": "long enough", "auth": { "type": "m.login.dummy" } });
@@ -127,7 +128,11 @@ impl Sim {
         let body = json!({
             "preset": "public_chat",
             "room_version": self.plan.version,
-            "power_level_content_override": { "users": powers },
+            // Whoever is in may set the topic, so that state comes to rest on a join that loses elsewhere.
+            "power_level_content_override": {
+                "users": powers,
+                "events": { "m.room.topic": 0, "m.room.power_levels": 100 },
+            },
         });
         let (status, answer) = self.as_user(0, "POST", "createRoom", &body).await;
         assert_eq!(status, 200, "{answer}");
@@ -136,7 +141,7 @@ impl Sim {
             let (status, answer) = self.as_user(user, "POST", &self.join_path(), &json!({})).await;
             assert_eq!(status, 200, "{} cannot join: {answer}", self.users[user].id);
         }
-        let (status, _) = self.as_user(2 * servers, "POST", &self.join_path(), &json!({})).await;
+        let (status, _) = self.as_user(3 * servers, "POST", &self.join_path(), &json!({})).await;
         assert!((400..500).contains(&status) || status == 502, "the stranger came in: {status}");
     }
 
@@ -174,13 +179,15 @@ impl Sim {
             self.say(user).await;
         } else if is(topic) {
             let body = json!({ "topic": format!("topic {}", self.random.below(1000)) });
+            let user = self.random.below(3 * servers);
             self.set_state(user, "m.room.topic", &body).await;
         } else if is(powers) {
             self.change_powers(moved).await;
         } else if is(leave) {
             self.change_member(moved, "leave", None).await;
         } else if is(join) {
-            drop(self.as_user(moved, "POST", &self.join_path(), &json!({})).await);
+            let comes = servers + self.random.below(2 * servers);
+            drop(self.as_user(comes, "POST", &self.join_path(), &json!({})).await);
         } else if is(kick) {
             self.change_member(self.mighty(), "kick", Some(moved)).await;
         } else if is(ban) {

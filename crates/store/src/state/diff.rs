@@ -1,9 +1,22 @@
 //! Differences between versions, and whole states worked out from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::{KeyChange, KeyId, StateChanges, StateKey, StateRef, StateVersions};
 use crate::{Reader, events::EventNum, rooms::RoomNid, tx::Error};
+
+/// What a key had from one version to a later one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyCourse {
+    /// Which key.
+    pub key: KeyId,
+    /// Its event before; [`EventNum::NONE`] if it had none.
+    pub old: EventNum,
+    /// Its events in between.
+    pub between: Vec<EventNum>,
+    /// Its event after; [`EventNum::NONE`] if it has none.
+    pub new: EventNum,
+}
 
 /// First value and last value of each key that changed along a stretch of versions.
 type Changed = BTreeMap<KeyId, (EventNum, EventNum)>;
@@ -46,6 +59,41 @@ impl Reader<'_> {
         keys.dedup();
         let change = |key| KeyChange { key, old: value(&to_a, &to_b, key), new: value(&to_b, &to_a, key) };
         Ok(keys.into_iter().map(change).filter(|change| change.old != change.new).collect())
+    }
+
+    /// The keys that got another event on the way from `a` to a later version `b` of the same line, by key number, those
+    /// included that have the same one at both ends: where states are resolved, what was taken back is there again.
+    /// Between other versions there is no way, only the difference.
+    pub async fn state_course(
+        &self,
+        nid: RoomNid,
+        a: StateRef,
+        b: StateRef,
+    ) -> Result<Vec<KeyCourse>, Error> {
+        if a.line != b.line || a.version > b.version {
+            let course = |KeyChange { key, old, new }| KeyCourse { key, old, between: Vec::new(), new };
+            return Ok(self.state_diff(nid, a, b).await?.into_iter().map(course).collect());
+        }
+        if a == b {
+            return Ok(Vec::new());
+        }
+        let mut courses: BTreeMap<KeyId, KeyCourse> = BTreeMap::new();
+        let (from, to) = ((nid, a.line, a.version + 1), (nid, b.line, b.version + 1));
+        for (_, changes) in self.scan_between::<StateChanges>(&from, &to).await? {
+            for KeyChange { key, old, new } in changes {
+                match courses.entry(key) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(KeyCourse { key, old, between: Vec::new(), new });
+                    }
+                    Entry::Occupied(mut entry) => {
+                        let course = entry.get_mut();
+                        course.between.push(course.new);
+                        course.new = new;
+                    }
+                }
+            }
+        }
+        Ok(courses.into_values().collect())
     }
 
     /// The whole state at any version. O(state + changes between then and now).

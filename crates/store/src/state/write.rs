@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{
     KeyChange, KeyId, Line, Now, StateChanges, StateKey, StateKeys, StateLines, StateNow, StateRef,
-    StateVersions,
+    StateSince, StateVersions,
 };
 use crate::{
-    Reader, Tx,
+    Reader, Store, Tx,
     events::EventNum,
-    rooms::{FIRST_KEY, RoomHead, RoomNid},
+    rooms::{FIRST_KEY, RoomHead, RoomHeads, RoomNid},
     tx::Error,
 };
 
 /// Keys in one row of changes: keeps a row of a huge change (a join over federation) below 64 KiB.
 pub(super) const PART: usize = 4_000;
+
+/// Rooms looked at in one commit.
+const PAGE: usize = 1_000;
 
 /// A line this deep below the main line is flattened when something is put on top of it.
 const DEEPEST: usize = 8;
@@ -185,6 +188,9 @@ impl StateWriter {
         for (line, (record, _)) in self.lines.iter().filter(|(line, _)| **line != self.current.line) {
             tx.put::<StateLines>(&(nid, *line), record);
         }
+        if self.current != self.committed {
+            tx.put_at_position::<StateSince>(&nid, &(), &self.current);
+        }
         head.no_policy &= !self.is_new_key(&StateKey::policy_server());
         head.state = self.current;
         head.next_line = self.next_line;
@@ -289,4 +295,21 @@ fn merged(below: Vec<KeyChange>, above: Vec<KeyChange>) -> Vec<KeyChange> {
         all.entry(change.key).or_insert(change).new = change.new;
     }
     all.into_values().filter(|change| change.old != change.new).collect()
+}
+
+/// Notes of all rooms that they have their states by now: from format 4 on it is noted when that changes.
+pub(crate) async fn note_states(store: &Store) -> Result<(), Error> {
+    let mut from = RoomNid(0);
+    loop {
+        let rows = store.read().scan_from::<RoomHeads>(&(), &from, PAGE).await?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        from = RoomNid(last.0.saturating_add(1));
+        let mut tx = Tx::new();
+        for (nid, head) in rows.into_iter().filter(|(_, head)| !head.is_bare()) {
+            tx.put_at_position::<StateSince>(&nid, &(), &head.state);
+        }
+        if !tx.is_empty() {
+            store.commit(tx).await?;
+        }
+    }
 }

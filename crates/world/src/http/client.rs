@@ -18,11 +18,14 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::{
-    Body, ClientCertificate, Destination, Error, Host, Http, Outbound, Request,
+    Body, ClientCertificate, Destination, Error, Host, Http, Outbound, Repeatable, Request,
     pool::{Connection, Key, Plain, Pool, Ways},
     proxy::Proxy,
 };
 use crate::{Dns, Guard, SetupError, Tasks};
+
+/// Who asks, where the caller does not say it: some firewalls turn away whoever does not.
+const AGENT: &str = concat!("Chappe/", env!("CARGO_PKG_VERSION"));
 
 pub(crate) struct Client {
     pool: Arc<Pool>,
@@ -52,21 +55,23 @@ impl Client {
         request: &http::Request<Bytes>,
     ) -> Result<(Parts, Incoming, Back), Error> {
         if let Some(kept) = self.pool.kept(&key)
-            && let Some(answer) = self.try_on(kept, &key, request).await?
+            && let Some(answer) = self.try_on(kept, &key, request, may_be_repeated(request)).await?
         {
             return Ok(answer);
         }
         let fresh = self.pool.connect(&key).await?;
-        let answer = self.try_on(fresh, &key, request).await?;
+        let answer = self.try_on(fresh, &key, request, false).await?;
         answer.ok_or_else(|| Error::Unreachable(format!("{}: the connection closed at once", key.connect)))
     }
 
-    /// `None` when the connection had gone before the request left, so that another may be tried.
+    /// `None` when the connection had gone before the request left, so that another may be tried; with `again` also when it
+    /// went before an answer came.
     async fn try_on(
         &self,
         connection: Connection,
         key: &Key,
         request: &http::Request<Bytes>,
+        again: bool,
     ) -> Result<Option<(Parts, Incoming, Back)>, Error> {
         let outcome = match connection {
             Connection::One(mut one) => {
@@ -85,6 +90,10 @@ impl Client {
             }
             Err(mut error) => match error.take_message() {
                 Some(_unsent) => Ok(None),
+                None if again => {
+                    tracing::debug!(host = %key.connect, error = %error.error(), "a kept connection broke");
+                    Ok(None)
+                }
                 None => Err(Error::Unreachable(format!("{}: {}", key.connect, error.error()))),
             },
         }
@@ -135,7 +144,9 @@ type Back = Option<(Arc<Pool>, Key, Plain)>;
 
 #[async_trait]
 impl Http for Client {
-    async fn stream(&self, request: Request) -> Result<http::Response<Body>, Error> {
+    async fn stream(&self, mut request: Request) -> Result<http::Response<Body>, Error> {
+        let agent = request.http.headers_mut().entry(header::USER_AGENT);
+        agent.or_insert(HeaderValue::from_static(AGENT));
         let (limits, deadline) = (request.limits, Instant::now() + request.limits.deadline);
         let exchange = async {
             match request.destination.clone() {
@@ -186,6 +197,11 @@ fn pieces(incoming: Incoming, back: Back) -> impl Stream<Item = Result<Bytes, Er
         }
     });
     Box::pin(data).chain(end.filter_map(async |()| None))
+}
+
+/// Whether it does no harm if it was dealt with already (RFC 9110 §9.2.2).
+fn may_be_repeated(request: &http::Request<Bytes>) -> bool {
+    request.method().is_idempotent() || request.extensions().get::<Repeatable>().is_some()
 }
 
 fn key_of(host: Host) -> Key {

@@ -4,6 +4,7 @@ mod body;
 mod client;
 mod pool;
 mod proxy;
+mod race;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -130,6 +131,11 @@ pub struct Request {
     /// What the answer may cost.
     pub limits: Limits,
 }
+
+/// Goes with a request, as an extension, that may be sent twice though its method does not say so: where a kept connection
+/// broke before an answer, nobody knows whether the request had arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeatable;
 
 /// Why there is no answer. An answer with an error status is an answer.
 #[derive(Clone, Debug, thiserror::Error)]

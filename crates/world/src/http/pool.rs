@@ -28,6 +28,7 @@ use tokio_rustls::TlsConnector;
 use super::{
     Error,
     proxy::{Proxy, may_lead_to},
+    race::race,
 };
 use crate::{Dns, Guard, Tasks};
 
@@ -285,19 +286,15 @@ impl Pool {
     }
 }
 
+/// A connection to the first of these addresses that answers.
 async fn first(addresses: &[IpAddr], (host, port): (&str, u16)) -> Result<TcpStream, Error> {
-    let mut last = None;
-    for address in addresses {
-        #[expect(clippy::disallowed_methods, reason = "this is where connections are made")]
-        match TcpStream::connect(SocketAddr::new(*address, port)).await {
-            Ok(stream) => {
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => last = Some(unreachable(host, &error)),
-        }
-    }
-    Err(last.unwrap_or(Error::Timeout))
+    #[expect(clippy::disallowed_methods, reason = "this is where connections are made")]
+    let connect = |address: IpAddr| TcpStream::connect(SocketAddr::new(address, port));
+    let failed =
+        |error: Option<std::io::Error>| error.map_or(Error::Timeout, |error| unreachable(host, &error));
+    let stream = race(addresses, connect).await.map_err(failed)?;
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 fn unreachable(host: &str, error: &dyn std::fmt::Display) -> Error {

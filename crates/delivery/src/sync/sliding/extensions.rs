@@ -133,6 +133,9 @@ impl Turn<'_> {
         let asked = self.request.extensions.clone();
         if let Some(ask) = &asked.to_device {
             extensions.to_device = Some(self.messages_to(ask, told).await?);
+        } else {
+            // What comes in between is in no answer: whoever asks next has to look.
+            told.to_device = None;
         }
         if asked.e2ee {
             extensions.e2ee = Some(self.e2ee(told).await?);
@@ -182,9 +185,10 @@ impl Turn<'_> {
         let since = ask.since.unwrap_or_default();
         let nothing = ToDevice { next_batch: Received(now).max(since), events: Vec::new() };
         let Some(device) = &self.work.request.device else { return Ok(nothing) };
-        let is_up_to_date = self.known.told.to_device == Some(since) && !self.known.lags;
-        let touched = super::super::touched(&self.work.look, |touched| touched.to_device);
-        if is_up_to_date && !touched {
+        let is_up_to_date = self.known.told.to_device == Some(since)
+            && !self.known.lags
+            && !self.is_touched(since.0, |touched| touched.to_device);
+        if is_up_to_date {
             told.to_device = Some(nothing.next_batch);
             return Ok(nothing);
         }

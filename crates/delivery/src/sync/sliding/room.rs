@@ -285,7 +285,7 @@ impl Turn<'_> {
             state::state_seen(view, seen, slice).await?
         };
         let stretch = Stretch { from: Some(from), end: course.end, lazy: false, slice };
-        let changed = state::after(view, &stretch).await?;
+        let changed = state::after(view, &stretch).await?.nums;
         let mut nums = changed.clone();
         nums.retain(|key, _| course.asked.wants(key.event_type(), &key.state_key));
         if let Some(sent) = course.sent {
@@ -410,7 +410,11 @@ async fn needed(
     let members = changed.into_iter().flatten().filter(|(key, _)| key.event_type() == MEMBER);
     nums.extend(members.map(|(key, num)| (key.clone(), *num)));
     let is_known = |num: EventNum| course.sent.is_some_and(|sent| sent.knows_member(num));
-    nums.retain(|key, num| !is_known(*num) && !course.asked.wants(MEMBER, &key.state_key));
+    // What changed may be what was sent long ago: it was taken back in between, and is there again.
+    let has_changed = |key: &StateKey| changed.is_some_and(|changed| changed.contains_key(key));
+    nums.retain(|key, num| {
+        (has_changed(key) || !is_known(*num)) && !course.asked.wants(MEMBER, &key.state_key)
+    });
     Ok(nums)
 }
 

@@ -37,6 +37,12 @@ async fn receipts_are_told_whatever_the_follower_knows_already() {
     assert!(next(&house, &mut request).await.extensions.receipts[&room].get().contains(two.as_str()));
 }
 
+/// The messages for the device in an answer.
+fn bodies(answer: &SlidingAnswer) -> Vec<Value> {
+    let events = values(&answer.extensions.to_device.as_ref().unwrap().events);
+    events.iter().map(|event| event["content"]["text"].clone()).collect()
+}
+
 #[tokio::test]
 async fn messages_for_the_device_are_told_until_it_has_them() {
     let house = House::new();
@@ -47,10 +53,6 @@ async fn messages_for_the_device_are_told_until_it_has_them() {
     for n in 0..3 {
         crate::tests::devices::message(&alice, &bob, &n.to_string()).await;
     }
-    let bodies = |answer: &SlidingAnswer| -> Vec<Value> {
-        let events = values(&answer.extensions.to_device.as_ref().unwrap().events);
-        events.iter().map(|event| event["content"]["text"].clone()).collect()
-    };
     let first = next(&house, &mut request).await;
     assert_eq!(bodies(&first), ["0", "1"]);
     let again = next(&house, &mut request).await;
@@ -70,6 +72,34 @@ async fn messages_for_the_device_are_told_until_it_has_them() {
     let future = Some(crate::Received::up_to(chappe_store::Position(u64::MAX)));
     request.extensions.to_device = Some(ToDeviceAsk { since: future, limit: None });
     assert!(matches!(house.delivery.sliding_sync(&request).await, Err(Error::BadToken)));
+}
+
+#[tokio::test]
+async fn a_request_that_asks_for_no_messages_takes_none_away() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let after = |answer: &SlidingAnswer, limit| {
+        let since = answer.extensions.to_device.as_ref().map(|to_device| to_device.next_batch);
+        Some(ToDeviceAsk { since, limit })
+    };
+    let mut request = window(&bob, 9, ask(1, &[]));
+    request.extensions.to_device = Some(ToDeviceAsk::default());
+    let first = next(&house, &mut request).await;
+    request.extensions.to_device = None;
+    for n in 0..3 {
+        crate::tests::devices::message(&alice, &bob, &n.to_string()).await;
+    }
+    next(&house, &mut request).await;
+    request.extensions.to_device = after(&first, Some(2));
+    let page = next(&house, &mut request).await;
+    assert_eq!(bodies(&page), ["0", "1"], "what came before the answer without messages");
+    request.extensions.to_device = None;
+    next(&house, &mut request).await;
+    request.extensions.to_device = after(&page, Some(2));
+    let rest = next(&house, &mut request).await;
+    assert_eq!(bodies(&rest), ["2"], "what did not fit the page");
+    request.extensions.to_device = after(&rest, Some(2));
+    assert_eq!(bodies(&next(&house, &mut request).await), [""; 0]);
 }
 
 #[tokio::test]

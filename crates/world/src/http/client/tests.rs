@@ -7,10 +7,13 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
 };
 
 use super::Client;
-use crate::{Destination, Dns, DnsError, Error, Http, Limits, Outbound, Request, Service, Tasks, World};
+use crate::{
+    Destination, Dns, DnsError, Error, Http, Limits, Outbound, Repeatable, Request, Service, Tasks, World,
+};
 
 fn world() -> World {
     let allowed_ranges = vec!["127.0.0.0/8".parse().unwrap()];
@@ -113,6 +116,73 @@ async fn a_kept_connection_does_not_hold_up_the_stop() {
     );
     assert!(world.shut_down(Duration::from_secs(10)).await.is_empty());
     assert_eq!(server.await.unwrap(), 0, "the connection was closed by the world");
+}
+
+/// Answers the first request of each connection and leaves at the next; tells all that it was asked.
+async fn forgetful() -> (u16, UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, asked) = unbounded_channel();
+    #[expect(clippy::disallowed_methods, reason = "a test's server is outside the world")]
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                for answer in [&b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"[..], b""] {
+                    let mut head = [0; 4096];
+                    let length = stream.read(&mut head).await.unwrap();
+                    let head = String::from_utf8_lossy(&head[..length]).into_owned();
+                    if head.is_empty() || tell.send(head).is_err() {
+                        return;
+                    }
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    (port, asked)
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_breaks_is_replaced_where_a_request_may_come_twice() {
+    let (port, mut asked) = forgetful().await;
+    let world = world();
+    let ask = async |method: http::Method, repeatable: bool| {
+        let mut request = get(format!("http://127.0.0.1:{port}/"), 10, 0);
+        *request.http.method_mut() = method;
+        if repeatable {
+            request.http.extensions_mut().insert(Repeatable);
+        }
+        world.send(request).await
+    };
+    for method in [http::Method::GET, http::Method::GET] {
+        assert_eq!(&ask(method, false).await.unwrap().body()[..], b"hello");
+    }
+    let once = ask(http::Method::POST, false).await;
+    assert!(matches!(once, Err(Error::Unreachable(_))), "{once:?}");
+    for _ in 0..2 {
+        assert_eq!(&ask(http::Method::POST, true).await.unwrap().body()[..], b"hello");
+    }
+    for method in ["GET", "GET", "GET", "POST", "POST", "POST", "POST"] {
+        let head = asked.recv().await.unwrap();
+        assert!(head.starts_with(&format!("{method} /")), "{method}: {head}");
+    }
+    assert!(asked.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn whoever_is_asked_is_told_who_asks() {
+    let (port, mut asked) = forgetful().await;
+    let mut named = get(format!("http://127.0.0.1:{port}/"), 10, 0);
+    named.http.headers_mut().insert("user-agent", "Other/1".parse().unwrap());
+    for (request, agent) in
+        [(get(format!("http://127.0.0.1:{port}/"), 10, 0), "Chappe/0"), (named, "Other/1")]
+    {
+        world().send(request).await.unwrap();
+        let head = asked.recv().await.unwrap().to_ascii_lowercase();
+        let line = format!("\r\nuser-agent: {}", agent.to_ascii_lowercase());
+        assert_eq!(head.matches(&line).count(), 1, "{head}");
+    }
 }
 
 #[tokio::test]

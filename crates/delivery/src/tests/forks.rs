@@ -1,0 +1,136 @@
+//! What is told of states that were resolved: also that something is as it was before.
+
+use chappe_store::{EventNum, Membership};
+use ruma::{EventId, OwnedRoomId, RoomId};
+use serde_json::{Value, json};
+
+use super::{
+    house::{House, Person, by_fork, memberships, values},
+    sliding::{ask, next, window},
+};
+use crate::{Delta, SyncToken};
+
+/// The memberships of a user among state events.
+fn of<'a>(person: &Person<'_>, state: &'a [Value]) -> Vec<&'a str> {
+    let own = state.iter().filter(|event| event["state_key"] == person.id.as_str());
+    own.map(|event| event["content"]["membership"].as_str().unwrap()).collect()
+}
+
+fn state(delta: &Delta, room: &RoomId) -> Vec<Value> {
+    values(delta.joined[room].part.state.events())
+}
+
+async fn number(house: &House, room: &RoomId, event: &EventId) -> EventNum {
+    let view = house.rooms.view(room).await.unwrap();
+    view.reader.event_num(view.nid, event).await.unwrap().unwrap()
+}
+
+/// A room of `alice` with `bob`, and what he has seen of it when `mallory` has just joined.
+async fn joined_by<'h>(
+    house: &'h House,
+    mallory: &Person<'_>,
+) -> (Person<'h>, Person<'h>, OwnedRoomId, SyncToken) {
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    alice.set(&room, "m.room.topic", json!({"topic": "one"})).await;
+    mallory.join(&room).await;
+    let token = bob.sync(None).await.next;
+    (alice, bob, room, token)
+}
+
+#[tokio::test]
+async fn a_join_that_a_fork_takes_back_is_told() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let mallory = house.user("mallory").await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    mallory.join(&room).await;
+    let mut request = window(&bob, 9, ask(9, &[]));
+    request.extensions.e2ee = true;
+    next(&house, &mut request).await;
+    mallory.leave(&room).await;
+    next(&house, &mut request).await;
+    mallory.join(&room).await;
+    next(&house, &mut request).await;
+    let lazy = json!({"room": {"state": {"lazy_load_members": true}}});
+    let lazily = bob.filtered(None, lazy.clone()).await.next;
+    let token = bob.sync(None).await.next;
+
+    let of_mallory = memberships(&mallory, &room).await;
+    let (left, joined) = (of_mallory[1], of_mallory[2]);
+    assert_eq!((left.0, joined.0), (Membership::Leave, Membership::Join));
+    let said = alice.say(&room, "by a fork").await;
+    by_fork(&house, &room, (&said, joined.1), Some((&mallory, Some(left)))).await;
+
+    let delta = bob.sync(Some(token)).await;
+    assert_eq!(of(&mallory, &state(&delta, &room)), ["leave"]);
+    assert_eq!(delta.device_lists.left, std::slice::from_ref(&mallory.id));
+    let delta = bob.filtered(Some(lazily), lazy.clone()).await;
+    assert_eq!(
+        of(&mallory, &state(&delta, &room)),
+        ["leave"],
+        "whoever loads lazily was told of the join, too"
+    );
+    for filter in [json!({}), lazy] {
+        let mut after = bob.request(Some(token), filter);
+        after.state_after = true;
+        let delta = house.delivery.sync(&after).await.unwrap();
+        assert_eq!(of(&mallory, &state(&delta, &room)), ["leave"]);
+    }
+    let answer = next(&house, &mut request).await;
+    let told = values(answer.rooms[&room].part.as_ref().unwrap().state.events());
+    assert_eq!(of(&mallory, &told), ["leave"], "though this leave was sent before");
+    assert_eq!(answer.rooms[&room].members, Some((2, 0)));
+    assert_eq!(answer.extensions.e2ee.unwrap().lists.left, std::slice::from_ref(&mallory.id));
+}
+
+#[tokio::test]
+async fn who_was_never_there_after_all_gets_no_more_keys() {
+    let house = House::new();
+    let mallory = house.user("mallory").await;
+    let (alice, bob, room, token) = joined_by(&house, &mallory).await;
+    let joined = memberships(&mallory, &room).await[0].1;
+    let said = alice.say(&room, "by a fork").await;
+    by_fork(&house, &room, (&said, joined), Some((&mallory, None))).await;
+    // No event says so.
+    assert_eq!(bob.sync(Some(token)).await.device_lists.left, std::slice::from_ref(&mallory.id));
+}
+
+#[tokio::test]
+async fn a_join_that_is_told_and_taken_back_at_once_leaves_no_device_behind() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let mallory = house.user("mallory").await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    mallory.join(&room).await;
+    mallory.leave(&room).await;
+    let token = bob.sync(None).await.next;
+    mallory.join(&room).await;
+    let of_mallory = memberships(&mallory, &room).await;
+    let said = alice.say(&room, "by a fork").await;
+    by_fork(&house, &room, (&said, of_mallory[2].1), Some((&mallory, Some(of_mallory[1])))).await;
+    let delta = bob.sync(Some(token)).await;
+    assert_eq!(delta.device_lists.left, std::slice::from_ref(&mallory.id));
+    assert!(delta.device_lists.changed.is_empty());
+}
+
+#[tokio::test]
+async fn what_comes_by_a_fork_does_not_bring_back_what_was_there_before_it() {
+    let house = House::new();
+    let mallory = house.user("mallory").await;
+    let (alice, bob, room, _) = joined_by(&house, &mallory).await;
+    let topic = alice.set(&room, "m.room.topic", json!({"topic": "two"})).await;
+    let (topic, token) = (number(&house, &room, &topic).await, bob.sync(None).await.next);
+    let said = alice.say(&room, "by a fork").await;
+    by_fork(&house, &room, (&said, topic), None).await;
+    let delta = bob.sync(Some(token)).await;
+    assert!(state(&delta, &room).is_empty(), "{delta:?}");
+    // Whoever begins with that event has the state as it is now.
+    let newest = json!({"room": {"timeline": {"limit": 1}}});
+    let told = state(&bob.filtered(None, newest).await, &room);
+    let topics: Vec<_> = told.iter().filter(|event| event["type"] == "m.room.topic").collect();
+    assert!(topics.len() == 1 && topics[0]["content"]["topic"] == "two", "{topics:?}");
+}

@@ -1,0 +1,191 @@
+//! Who comes and goes: which servers are told of a user's devices, and of whom is not heard any more.
+
+use chappe_store::{Error, EventNum, Membership, Position, Reader, RoomNid, state::StateKey};
+use ruma::{OwnedServerName, OwnedUserId, UserId};
+use serde::Deserialize;
+
+use super::Sender;
+
+/// Users whose lists are doubted in one commit.
+const USERS_AT_ONCE: usize = 500;
+/// Rooms of a remote user that are looked at.
+const ROOMS: usize = 20;
+
+impl Sender {
+    /// A membership changed, and with it perhaps which servers tell each other of a user's devices.
+    pub(super) async fn follow_member(
+        &self,
+        nid: RoomNid,
+        (event, at): (EventNum, Position),
+        member: &OwnedUserId,
+    ) -> Result<(), Error> {
+        let reader = self.0.network.store().read();
+        let joined = reader.membership(nid, member).await?.is_some_and(|(is, _)| is == Membership::Join);
+        if !joined {
+            return self.stop_tracking(&reader, nid, member).await;
+        }
+        if !has_come(&reader, nid, event, member).await? {
+            return Ok(());
+        }
+        if member.server_name() == self.0.network.server() {
+            return self.introduce_in(&reader, nid, member).await;
+        }
+        self.0.arrivals.note(member, self.0.network.world().now());
+        // Who was gone and is back before that was seen here may have changed devices meanwhile.
+        if !self.was_met(&reader, nid, member, at).await? {
+            self.doubt(std::slice::from_ref(member)).await?;
+        }
+        self.send_sticky(nid, member.server_name()).await
+    }
+
+    /// A membership changed otherwise than by an event of the timeline.
+    pub(super) async fn follow_resolved(
+        &self,
+        nid: RoomNid,
+        member: &OwnedUserId,
+        at: Position,
+    ) -> Result<(), Error> {
+        if member.server_name() != self.0.network.server() {
+            return self.doubt(std::slice::from_ref(member)).await;
+        }
+        let reader = self.0.network.store().read();
+        // Whoever only forgot the room changed nothing in it.
+        let now = reader.user_room(member, nid).await?.filter(|now| now.position >= at);
+        let Some(now) = now.map(|now| now.value) else { return Ok(()) };
+        if now.membership != Membership::Join {
+            return self.stop_tracking(&reader, nid, member).await;
+        }
+        let meta = match reader.event_meta(nid, now.num).await {
+            // Its room was purged meanwhile.
+            Err(Error::Gone) => return Ok(()),
+            meta => meta?,
+        };
+        // An event that got its place in the timeline then has an entry of its own.
+        if meta.position >= at && meta.ordinal.is_some() {
+            return Ok(());
+        }
+        self.introduce_in(&reader, nid, member).await
+    }
+
+    /// Tells the other servers in a room of a local user.
+    async fn introduce_in(&self, reader: &Reader<'_>, nid: RoomNid, member: &UserId) -> Result<(), Error> {
+        let others = self.others_in(nid).await?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        // While it is not known who is there, only those are introduced of whose devices somebody may have kept something.
+        if reader.room_head(nid).await?.partial && !self.is_announced(member).await? {
+            return Ok(());
+        }
+        self.introduce(member, &others).await
+    }
+
+    /// A room has all its members: servers that did not seem to be in it missed what happened to the devices of ours.
+    pub(super) async fn catch_up_devices(
+        &self,
+        nid: RoomNid,
+        missed: &[OwnedServerName],
+    ) -> Result<(), Error> {
+        if missed.is_empty() {
+            return Ok(());
+        }
+        let members = self.0.network.store().read().members(nid, Membership::Join).await?;
+        for (user, _) in members {
+            if user.server_name() == self.0.network.server() && self.is_announced(&user).await? {
+                self.introduce(&user, missed).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this server shared another room with a remote user before something happened: then it heard of all that they
+    /// changed, or doubts it already.
+    async fn was_met(
+        &self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        member: &UserId,
+        at: Position,
+    ) -> Result<bool, Error> {
+        for other in reader.remote_rooms(member, ROOMS).await?.into_iter().filter(|other| *other != nid) {
+            if !reader.server_joined(other, self.0.network.server()).await? {
+                continue;
+            }
+            let Some((Membership::Join, num)) = reader.membership(other, member).await? else { continue };
+            let meta = match reader.event_meta(other, num).await {
+                Err(Error::Gone) => continue,
+                meta => meta?,
+            };
+            if meta.position < at {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Somebody left a room: what is kept of a remote user's devices cannot be relied on any more.
+    async fn stop_tracking(
+        &self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        member: &OwnedUserId,
+    ) -> Result<(), Error> {
+        let us = self.0.network.server();
+        if member.server_name() != us {
+            return self.doubt(std::slice::from_ref(member)).await;
+        }
+        if reader.server_joined(nid, us).await? {
+            return Ok(());
+        }
+        self.doubt_members(nid).await
+    }
+
+    /// This server came into a room or is no longer there: of the devices of others in it may have been missed what changed.
+    pub(super) async fn doubt_members(&self, nid: RoomNid) -> Result<(), Error> {
+        let us = self.0.network.server();
+        let members = self.0.network.store().read().members(nid, Membership::Join).await?;
+        let others = members.into_iter().map(|(user, _)| user).filter(|user| user.server_name() != us);
+        let others: Vec<OwnedUserId> = others.collect();
+        for some in others.chunks(USERS_AT_ONCE) {
+            self.doubt(some).await?;
+        }
+        Ok(())
+    }
+
+    async fn doubt(&self, users: &[OwnedUserId]) -> Result<(), Error> {
+        match self.0.accounts.doubt_known(users).await {
+            Err(chappe_accounts::Error::Store(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a membership event is that of somebody who was not in the room before it.
+async fn has_come(
+    reader: &Reader<'_>,
+    nid: RoomNid,
+    event: EventNum,
+    member: &UserId,
+) -> Result<bool, Error> {
+    let before = match reader.event_meta(nid, event).await {
+        // Its room was purged meanwhile.
+        Err(Error::Gone) => return Ok(false),
+        meta => meta?.before,
+    };
+    let key = [StateKey::new("m.room.member", member)];
+    let Some(before) = reader.state_at(nid, before, &key).await?.pop().flatten() else { return Ok(true) };
+    let pdu = reader.pdu(nid, before).await?;
+    let was = serde_json::from_str::<Was>(&pdu.json).map(|was| was.content.membership);
+    Ok(!was.is_ok_and(|was| was == "join"))
+}
+
+/// As much of a membership event as is asked for.
+#[derive(Deserialize)]
+struct Was {
+    content: WasContent,
+}
+
+#[derive(Deserialize)]
+struct WasContent {
+    membership: String,
+}

@@ -1,0 +1,202 @@
+//! Device lists that are slow to come, that nobody waits for, that cannot be had; who is told of whom, and when what is kept is
+//! not believed.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use chappe_accounts::RemoteUsers;
+use chappe_store::{LogEntry, Position, Tx};
+use chappe_world::{FakeNet, Fate};
+use parking_lot::Mutex;
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use serde_json::{Value, json};
+
+use super::{
+    Server, config, couple,
+    devices::{delay_lists, device, known, query, tell, user},
+    eventually,
+    lies::seat,
+    peer::Peer,
+};
+
+const LISTS: &str = "/_matrix/federation/v1/user/devices/";
+
+/// Two servers with a room, and Alice on the first with a device of which the second has not heard.
+async fn alice(net: &FakeNet) -> (Server, Server, OwnedRoomId, OwnedUserId) {
+    let (a, b, room) = couple(net).await;
+    let alice = user(&a, "alice").await;
+    device(&a, &alice, "ONE").await;
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    (a, b, room, alice)
+}
+
+/// The lists of a server come late.
+fn dawdle(net: &FakeNet, server: &'static str) {
+    net.judge(move |_, to, request| {
+        if to == server && request.uri().path().starts_with(LISTS) {
+            return Fate::Delay(Duration::from_secs(19));
+        }
+        Fate::Deliver
+    });
+}
+
+async fn is_doubted(server: &Server, user: &UserId) -> bool {
+    server.accounts.remote_list(user).await.unwrap().is_none_or(|list| list.stale)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_nobody_waits_for_any_more_is_fetched_to_the_end() {
+    let net = FakeNet::new();
+    let (a, b, _room, alice) = alice(&net).await;
+    delay_lists(&net, &a, Duration::from_secs(5));
+    let bob = b.actor("bob").user;
+    let users = BTreeMap::from([(alice.clone(), Vec::new())]);
+    let asked = b.federation.query_keys(&bob, alice.server_name(), users);
+    assert!(b.world.timeout(Duration::from_secs(1), asked).await.is_none());
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(known(&b, &alice).await, ["ONE"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_lists_are_slow_keeps_no_place_from_others() {
+    let net = FakeNet::new();
+    let (_a, b, _room, alice) = alice(&net).await;
+    let _evil = Peer::start(&net, "evil.example", 6);
+    dawdle(&net, "evil.example");
+    for n in 0..40 {
+        let user = UserId::parse(format!("@u{n}:evil.example")).unwrap();
+        b.federation.0.devices.resync_soon(&b.federation, &user);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let bob = b.actor("bob").user;
+    let users = BTreeMap::from([(alice.clone(), Vec::new())]);
+    let asked = b.federation.query_keys(&bob, alice.server_name(), users);
+    let keys = b.world.timeout(Duration::from_secs(5), asked).await.unwrap().unwrap();
+    assert_eq!(keys.devices[&alice].len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_are_to_be_fetched_do_not_wait_for_those_of_a_slow_server() {
+    let net = FakeNet::new();
+    let (a, evil, seat) = seat(&net, "11").await;
+    let b = Server::start(&net, "b.example", 2, config());
+    b.join("bob", &seat.room, &a).await;
+    let bob = user(&b, "bob").await;
+    device(&b, &bob, "B").await;
+    let mut slow = Vec::new();
+    for n in 0..40 {
+        let name = format!("@a{n}:evil.example");
+        evil.join(&a, &seat.room, &name).await;
+        slow.push(UserId::parse(name).unwrap());
+    }
+    eventually("queues are empty", async || b.waiting(&a).await == 0).await;
+    dawdle(&net, "evil.example");
+    for user in slow.iter().chain([&bob]) {
+        a.accounts.mark_stale(user).await.unwrap();
+    }
+    // One round.
+    tokio::time::sleep(Duration::from_mins(12)).await;
+    assert!(!is_doubted(&a, &bob).await);
+    assert_eq!(known(&a, &bob).await, ["B"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_introduction_names_no_update_before_it() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    let carol = user(&b, "carol").await;
+    for id in ["ONE", "TWO"] {
+        device(&b, &carol, id).await;
+    }
+    let counted = async || b.federation.announced(&carol).await.unwrap().stream_id == 2;
+    eventually("both devices are counted", counted).await;
+    let told: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let (heard, of) = (Arc::clone(&told), carol.clone());
+    net.judge(move |_, to, request| {
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let edus = body["edus"].as_array().cloned().unwrap_or_default();
+        let contents = edus.into_iter().map(|mut edu| edu["content"].take());
+        let own = contents.filter(|content| to == "a.example" && content["user_id"] == of.as_str());
+        heard.lock().extend(own);
+        Fate::Deliver
+    });
+    b.join("carol", &room, &a).await;
+    eventually("the user is introduced", async || !told.lock().is_empty()).await;
+    let told = told.lock();
+    let good = |update: &Value| update["stream_id"] == 2 && update.get("prev_id").is_none();
+    assert!(told.iter().all(good), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_away_while_a_user_left_and_came_back_learns_what_changed() {
+    let net = FakeNet::new();
+    let (a, b, room, alice) = alice(&net).await;
+    // Somebody stays, so that Alice can come back.
+    a.join("dave", &room, &a).await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    net.unroute("b.example");
+    a.rooms.leave(&a.actor("alice"), &room, None).await.unwrap();
+    device(&a, &alice, "TWO").await;
+    let counted = async || a.federation.announced(&alice).await.unwrap().stream_id == 2;
+    eventually("the new device is counted", counted).await;
+    a.join("alice", &room, &a).await;
+    b.back(&net);
+    a.federation.retry(Some(&b.name)).await.unwrap();
+    eventually("all is told", async || a.waiting(&b).await == 0).await;
+    let both = async || query(&b, "bob", &alice).await == ["ONE", "TWO"];
+    eventually("the new device is known", both).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_memberships_were_resolved_lists_are_doubted() {
+    let net = FakeNet::new();
+    let (_a, b, room, alice) = alice(&net).await;
+    let room = b.store.read().room_nid(&room).await.unwrap().unwrap().0;
+    for what in [LogEntry::Member { room, user: alice.clone() }, LogEntry::Members { room }] {
+        assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+        assert!(!is_doubted(&b, &alice).await);
+        let mut tx = Tx::new();
+        tx.log(what);
+        b.store.commit(tx).await.unwrap();
+        eventually("the list is doubted", async || is_doubted(&b, &alice).await).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_here_are_given_though_their_server_is_away() {
+    let net = FakeNet::new();
+    let (a, b, _room, alice) = alice(&net).await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    let stranger = user(&a, "stranger").await;
+    net.unroute("a.example");
+    let bob = b.actor("bob").user;
+    let users = BTreeMap::from([(alice.clone(), Vec::new()), (stranger, Vec::new())]);
+    assert!(b.federation.query_keys(&bob, &a.name, users.clone()).await.is_err());
+    let kept = b.federation.kept_keys(&bob, &users).await;
+    assert_eq!(kept.devices.keys().collect::<Vec<_>>(), [&alice]);
+    let nobody = b.actor("nobody").user;
+    assert!(b.federation.kept_keys(&nobody, &users).await.devices.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_given_keys_beside_a_list_is_told_of_the_next_change() {
+    let net = FakeNet::new();
+    let (_a, b, _room, alice) = alice(&net).await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    let at = b.accounts.remote_list(&alice).await.unwrap().unwrap().stream_id;
+    net.judge(|_, to, request| {
+        let is_list = to == "a.example" && request.uri().path().starts_with(LISTS);
+        if is_list { Fate::Unreachable } else { Fate::Deliver }
+    });
+    let told = async || -> Position {
+        let reader = b.store.read();
+        b.accounts.device_list_change(&reader, &alice).await.unwrap().unwrap().position
+    };
+    tell(&b, &alice, (at + 1, &json!([at + 7])), "gap").await;
+    let first = told().await;
+    tell(&b, &alice, (at + 2, &json!([at + 1])), "more").await;
+    assert_eq!(told().await, first, "nobody asked meanwhile");
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"], "the list cannot be had, but the keys can");
+    tell(&b, &alice, (at + 3, &json!([at + 2])), "again").await;
+    assert_ne!(told().await, first);
+}

@@ -1,0 +1,83 @@
+//! The way back from events that are missing here to something that is here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ruma::{OwnedEventId, RoomId};
+
+use super::{Proven, order::ordered};
+use crate::{Inner, Result};
+
+/// How far what a peer says to be missing leads back. Only what the events asked for rest on through missing events alone
+/// counts: the rest is older than something that is here, or of a branch that nobody asked for.
+#[derive(Debug)]
+pub(super) struct Walk {
+    found: BTreeMap<OwnedEventId, Proven>,
+    reached: BTreeSet<OwnedEventId>,
+    /// Where the way ends: events that may be missing, each with the one that rests on it; none: it was asked for.
+    ends: Vec<(OwnedEventId, Option<OwnedEventId>)>,
+}
+
+impl Walk {
+    /// A way that begins at missing events.
+    pub(super) fn new(roots: &[OwnedEventId]) -> Self {
+        let ends = roots.iter().map(|id| (id.clone(), None)).collect();
+        Self { found: BTreeMap::new(), reached: BTreeSet::new(), ends }
+    }
+
+    /// Whether nothing was found yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Goes on with what was found; gives whether any of it is news.
+    pub(super) async fn go_on(&mut self, inner: &Inner, room: &RoomId, found: Vec<Proven>) -> Result<bool> {
+        let known = self.found.len();
+        self.found.extend(found.into_iter().map(|proven| (proven.pdu().event_id().to_owned(), proven)));
+        let mut todo = std::mem::take(&mut self.ends);
+        while !todo.is_empty() {
+            let ids: Vec<OwnedEventId> = todo.iter().map(|(id, _)| id.clone()).collect();
+            let missing: BTreeSet<OwnedEventId> = inner.unsettled(room, &ids).await?.into_iter().collect();
+            for (id, follower) in std::mem::take(&mut todo) {
+                if !missing.contains(&id) || self.reached.contains(&id) {
+                    continue;
+                }
+                match self.found.get(&id) {
+                    Some(proven) => {
+                        let before = proven.pdu().prev_events().iter();
+                        todo.extend(before.map(|prev| (prev.clone(), Some(id.clone()))));
+                        self.reached.insert(id);
+                    }
+                    None => self.ends.push((id, follower)),
+                }
+            }
+        }
+        Ok(self.found.len() > known)
+    }
+
+    /// Those reached that rest on something that neither is here nor came.
+    pub(super) fn open(&self) -> Vec<OwnedEventId> {
+        let open: BTreeSet<&OwnedEventId> =
+            self.ends.iter().filter_map(|(_, follower)| follower.as_ref()).collect();
+        open.into_iter().cloned().collect()
+    }
+
+    /// Whether an event that was asked for did not come.
+    pub(super) fn lacks(&self) -> bool {
+        self.ends.iter().any(|(_, follower)| follower.is_none())
+    }
+
+    /// The missing events that were reached, oldest first.
+    pub(super) fn into_events(self) -> Vec<Proven> {
+        let Self { mut found, reached, .. } = self;
+        // How deep an event is its server only claims.
+        let mut ids: Vec<&OwnedEventId> = reached.iter().collect();
+        ids.sort_by_key(|id| found.get(*id).map(|proven| proven.pdu().depth()));
+        let rests_on = |id: &&OwnedEventId| {
+            let proven = found.get(*id);
+            let before = proven.map(|proven| proven.pdu().prev_events());
+            before.unwrap_or_default().iter().filter_map(|prev| reached.get(prev)).collect()
+        };
+        let order: Vec<OwnedEventId> = ordered(ids, rests_on).into_iter().cloned().collect();
+        order.iter().filter_map(|id| found.remove(id)).collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! Users who were put out of a room whose server did not hear of it: how it hears, and how they come back.
+
+use ruma::{OwnedEventId, RoomVersionId, UInt, server_name};
+use serde_json::{Map, json};
+
+use super::net::{Net, actor, bodies, membership, room, say, user, whole_state};
+use crate::{Change, Error, Gap, Rooms};
+
+const ALICE: &str = "@alice:a.example";
+const BOB: &str = "@bob:b.example";
+const BERT: &str = "@bert:b.example";
+const CAROL: &str = "@carol:c.example";
+
+/// Alice's room with Bob and Bert.
+async fn shared(net: &Net, preset: &str) -> (Rooms, Rooms, ruma::OwnedRoomId) {
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": preset, "invite": [BOB, BERT], "room_version": "11" })).await;
+    for who in [BOB, BERT] {
+        join(&b, who, &id).await;
+        net.deliver().await;
+    }
+    (a, b, id)
+}
+
+async fn join(rooms: &Rooms, who: &str, id: &ruma::RoomId) {
+    rooms.join(&actor(who), id, vec![server_name!("a.example").to_owned()], Map::new()).await.unwrap();
+}
+
+async fn kick(a: &Rooms, id: &ruma::RoomId, who: &str) -> OwnedEventId {
+    a.change(&actor(ALICE), id, &user(who), Change::Kick, None).await.unwrap();
+    whole_state(a, id).await[&("m.room.member".to_owned(), who.to_owned())].clone()
+}
+
+#[tokio::test]
+async fn who_is_put_out_on_top_of_what_is_missing_is_out() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net, "public_chat").await;
+    let c = net.server("c.example", 3);
+    join(&c, CAROL, &id).await;
+    net.deliver().await;
+    kick(&a, &id, BERT).await;
+    net.deliver().await;
+    say(&c, CAROL, &id, "slow").await;
+    net.lose(&c, "b.example").await;
+    net.deliver().await;
+    kick(&a, &id, BOB).await;
+    net.deliver().await;
+    assert_eq!(membership(&b, &id, BOB).await, Some("leave"));
+    assert_eq!(bodies(&b, &id).await, ["slow"]);
+}
+
+#[tokio::test]
+async fn a_server_that_was_put_out_is_told_what_was_before_and_no_more() {
+    let net = Net::default();
+    let (a, _b, id) = shared(&net, "public_chat").await;
+    let within = say(&a, ALICE, &id, "within").await;
+    kick(&a, &id, BERT).await;
+    let kick = kick(&a, &id, BOB).await;
+    let later = say(&a, ALICE, &id, "later").await;
+    let gap = |latest: &[&OwnedEventId]| Gap {
+        earliest: Vec::new(),
+        latest: latest.iter().map(|event| (*event).clone()).collect(),
+        limit: 2,
+        min_depth: UInt::MIN,
+    };
+    let peer = server_name!("b.example");
+    assert!(matches!(a.missing_events_for(peer, &id, gap(&[&later])).await, Err(Error::Forbidden(_))));
+    let told = a.missing_events_for(peer, &id, gap(&[&later, &kick])).await.unwrap();
+    assert!(told.len() == 2 && told[0].get().contains("within"), "{told:?}");
+    for event in [&within, &kick] {
+        assert!(a.event_for(peer, event).await.is_ok());
+        assert!(a.state_ids_for(peer, &id, event).await.is_ok());
+        assert!(a.event_auth_for(peer, &id, event).await.is_ok());
+    }
+    let told = a.backfill_for(peer, &id, &[later.clone(), kick.clone()], 1).await.unwrap();
+    assert!(told[0].get().contains("leave"), "{told:?}");
+    assert!(matches!(a.event_for(peer, &later).await, Err(Error::NotFound(_))));
+    assert!(a.state_ids_for(peer, &id, &later).await.is_err());
+    assert!(a.event_for(server_name!("d.example"), &kick).await.is_err());
+}
+
+#[tokio::test]
+async fn who_was_put_out_unheard_is_invited_again_and_comes_back() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net, "private_chat").await;
+    for who in [BERT, BOB] {
+        kick(&a, &id, who).await;
+    }
+    net.lose(&a, "b.example").await;
+    say(&a, ALICE, &id, "meanwhile").await;
+    assert_eq!(membership(&b, &id, BOB).await, Some("join"));
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
+    for who in [BERT, BOB] {
+        assert_eq!(membership(&b, &id, who).await, Some("leave"));
+    }
+    assert!(b.store().read().out_of_band(&user(BOB), &id).await.unwrap().is_some());
+    b.join(&actor(BOB), &id, Vec::new(), Map::new()).await.unwrap();
+    say(&b, BOB, &id, "back").await;
+    net.deliver().await;
+    assert_eq!(bodies(&a, &id).await, ["meanwhile", "back"]);
+    assert_eq!(whole_state(&a, &id).await, whole_state(&b, &id).await);
+}
+
+#[tokio::test]
+async fn an_invite_into_a_room_that_seems_to_be_here_is_kept() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net, "private_chat").await;
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    net.deliver().await;
+    kick(&a, &id, BERT).await;
+    net.lose(&a, "b.example").await;
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
+    net.deliver().await;
+    assert_eq!(membership(&b, &id, BERT).await, Some("join"), "nobody has told");
+    b.join(&actor(BOB), &id, Vec::new(), Map::new()).await.unwrap();
+    assert_eq!(membership(&b, &id, BOB).await, Some("join"));
+    assert_eq!(membership(&b, &id, BERT).await, Some("leave"));
+    assert!(b.store().read().out_of_band(&user(BOB), &id).await.unwrap().is_none());
+    say(&b, BOB, &id, "back").await;
+    net.deliver().await;
+    assert_eq!(bodies(&a, &id).await, ["back"]);
+}
+
+#[tokio::test]
+async fn a_join_into_a_room_that_is_here_is_made_for_its_version() {
+    let net = Net::default();
+    let (_a, b, id) = shared(&net, "public_chat").await;
+    *net.twist_version.lock() = Some(RoomVersionId::V7);
+    let content = json!({ "membership": "join" }).as_object().unwrap().clone();
+    let via = vec![server_name!("a.example").to_owned()];
+    let refused = b.join_remote(&actor("@new:b.example"), &id, Vec::new(), via, content).await;
+    assert!(matches!(refused, Err(Error::HostilePeer(_))), "{refused:?}");
+}

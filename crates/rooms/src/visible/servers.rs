@@ -1,0 +1,168 @@
+//! What another server is told of a room, judged by room and event together.
+
+use std::collections::BTreeMap;
+
+use chappe_rules::{
+    redact,
+    visibility::{membership, server_may_see, visibility},
+};
+use chappe_store::{EventNum, Membership, StateRef, Status, members::RoomServers, state::StateKey};
+use ruma::{
+    ServerName,
+    events::{StateEventType, room::history_visibility::HistoryVisibility},
+};
+
+use super::member_key;
+use crate::{
+    Result,
+    read::view::{Event, View},
+};
+
+/// Memberships at earlier states that are looked at for one question of another server, at most. What that leaves open is
+/// not seen: a server with very many users is told less of what was before their time.
+const MOST_LOOKS: usize = 20_000;
+
+/// A server that may be told of some events and of what was before them.
+#[derive(Debug)]
+pub(crate) struct Witness<'o> {
+    server: &'o ServerName,
+    /// The events.
+    pub(crate) of: Vec<EventNum>,
+}
+
+impl View<'_> {
+    /// Of which of these events, and of what was before them, a server may be told: of all if it has a joined user, else of
+    /// those before which it had one. Whoever was put out may not have heard of that yet. `None` if of none.
+    pub(crate) async fn witness<'o>(
+        &self,
+        server: &'o ServerName,
+        events: Vec<EventNum>,
+    ) -> Result<Option<Witness<'o>>> {
+        // A row of nobody is that of a server which was in the room.
+        let Some(count) = self.reader.get::<RoomServers>(&(self.nid, server.to_owned())).await? else {
+            return Ok(None);
+        };
+        if count > 0 {
+            return Ok(Some(Witness { server, of: events }));
+        }
+        if events.is_empty() {
+            return Ok(None);
+        }
+        let (users, mut looks) = (self.users_of(server).await?, MOST_LOOKS);
+        let metas = self.reader.event_metas(self.nid, &events).await?;
+        let mut of = Vec::new();
+        for (num, meta) in events.into_iter().zip(metas) {
+            let is_part = !matches!(meta.status, Status::Rejected | Status::Outlier);
+            let joined = HistoryVisibility::Joined;
+            if is_part && self.is_for_some(&joined, (&users, &mut looks), meta.before).await? {
+                of.push(num);
+            }
+        }
+        Ok((!of.is_empty()).then_some(Witness { server, of }))
+    }
+
+    /// Which of `events` a server may see, in their order. Nothing for a server without a joined user in the room.
+    pub async fn server_sees(&self, server: &ServerName, events: &[Event]) -> Result<Vec<bool>> {
+        if !self.reader.server_joined(self.nid, server).await? {
+            return Ok(vec![false; events.len()]);
+        }
+        self.sees(server, events).await
+    }
+
+    /// Events as a server gets them that may be told of what they are before, so that it can follow the room: those it may not
+    /// see redacted. What was never part of the room is left out.
+    pub(crate) async fn told_to_server(
+        &self,
+        witness: &Witness<'_>,
+        events: Vec<Event>,
+    ) -> Result<Vec<Event>> {
+        let sees = self.sees(witness.server, &events).await?;
+        let mut told = Vec::with_capacity(events.len());
+        for (mut event, sees) in events.into_iter().zip(sees) {
+            if matches!(event.meta.status, Status::Rejected | Status::Outlier) {
+                continue;
+            }
+            if !sees {
+                event.pdu = redact::event(self.rules, &event.pdu)
+                    .map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
+            }
+            told.push(event);
+        }
+        Ok(told)
+    }
+
+    async fn sees(&self, server: &ServerName, events: &[Event]) -> Result<Vec<bool>> {
+        let mut known: BTreeMap<StateRef, bool> = BTreeMap::new();
+        let mut users = None;
+        let mut looks = MOST_LOOKS;
+        let mut sees = Vec::with_capacity(events.len());
+        for event in events {
+            let is_part = !matches!(event.meta.status, Status::Rejected | Status::Outlier);
+            if !is_part || self.has_expired(event) {
+                sees.push(false);
+                continue;
+            }
+            let before = event.meta.before;
+            let allowed = match known.get(&before) {
+                Some(allowed) => *allowed,
+                None => self.server_sees_state(server, (&mut users, &mut looks), before).await?,
+            };
+            known.insert(before, allowed);
+            let own = event.pdu.sender().server_name() == server;
+            sees.push(allowed || own);
+        }
+        Ok(sees)
+    }
+
+    /// `users` are the server's users with any membership now, found once where the visibility asks for them; `looks` is at
+    /// how many of them may still be looked.
+    async fn server_sees_state(
+        &self,
+        server: &ServerName,
+        (users, looks): (&mut Option<Vec<StateKey>>, &mut usize),
+        at: StateRef,
+    ) -> Result<bool> {
+        let said = self.state_event_at(at, StateEventType::RoomHistoryVisibility, "").await?;
+        let visibility = visibility(said.as_ref().map(|event| &event.pdu));
+        if server_may_see(&visibility, []) {
+            return Ok(true);
+        }
+        let users = match users {
+            Some(users) => users,
+            None => users.insert(self.users_of(server).await?),
+        };
+        self.is_for_some(&visibility, (users, looks), at).await
+    }
+
+    /// Whether, with this visibility, what is said at a state is for the server of these users.
+    async fn is_for_some(
+        &self,
+        visibility: &HistoryVisibility,
+        (users, looks): (&[StateKey], &mut usize),
+        at: StateRef,
+    ) -> Result<bool> {
+        for some in users.chunks(20) {
+            if *looks < some.len() {
+                return Ok(false);
+            }
+            *looks -= some.len();
+            let members = self.state_events_at(at, some).await?;
+            let memberships = members.iter().flatten().map(|event| membership(Some(&event.pdu)));
+            if server_may_see(visibility, memberships) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The state keys of a server's users, joined ones first.
+    async fn users_of(&self, server: &ServerName) -> Result<Vec<StateKey>> {
+        let mut users = Vec::new();
+        for is in Membership::ALL {
+            let members = self.reader.members(self.nid, is).await?.into_iter();
+            let ours = members.filter(|(user, _)| user.server_name() == server);
+            users.extend(ours.map(|(user, _)| member_key(&user)));
+        }
+        Ok(users)
+    }
+}
