@@ -53,6 +53,34 @@ pub(crate) struct Devices {
     paces: Paces,
 }
 
+/// One of them, for as long as it lasts, however it ends.
+struct Fetching<'a> {
+    devices: &'a Devices,
+    user: &'a UserId,
+    has_ended: bool,
+}
+
+impl Fetching<'_> {
+    /// Ends it if there are no news.
+    fn ends(&mut self) -> bool {
+        let mut under_way = self.devices.under_way.lock();
+        self.has_ended = under_way.get(self.user).is_none_or(|under_way| !under_way.again);
+        if self.has_ended {
+            under_way.remove(self.user);
+        }
+        self.has_ended
+    }
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        // By now it may be another one's.
+        if !self.has_ended {
+            self.devices.under_way.lock().remove(self.user);
+        }
+    }
+}
+
 /// `GET /user/devices`, read leniently: devices without keys are listed by some servers.
 #[derive(Deserialize)]
 struct Listed {
@@ -105,24 +133,16 @@ impl Devices {
         self.under_way.lock().get(user).is_some_and(|under_way| under_way.again)
     }
 
-    /// Ends a fetch if there are no news.
-    fn ends(&self, user: &UserId) -> bool {
-        let mut under_way = self.under_way.lock();
-        let ends = under_way.get(user).is_none_or(|under_way| !under_way.again);
-        if ends {
-            under_way.remove(user);
-        }
-        ends
-    }
-
     fn fetch(&self, federation: &Federation, user: &UserId) -> Fetch {
         let mut under_way = self.under_way.lock();
         if let Some(UnderWay { fetch, .. }) = under_way.get(user) {
             return fetch.clone();
         }
         let (fetching, owned) = (federation.clone(), user.to_owned());
+        let stop = federation.network().world().tasks().stop_signal();
         let work = async move {
-            let result = fetching.fetch_until_quiet(&owned).await.map_err(Arc::new);
+            let result = stop.run_until_cancelled(fetching.fetch_until_quiet(&owned)).await;
+            let result = result.unwrap_or_else(|| Err(malformed("stopping"))).map_err(Arc::new);
             if let Err(error) = &result {
                 tracing::info!(user = %owned, %error, "a device list was not fetched");
             }
@@ -144,10 +164,10 @@ fn malformed(why: &str) -> PeerError {
 impl Federation {
     /// Fetches a list until nothing changed meanwhile.
     async fn fetch_until_quiet(&self, user: &UserId) -> Result<(), PeerError> {
-        let devices = &self.0.devices;
+        let mut fetching = Fetching { devices: &self.0.devices, user, has_ended: false };
         let mut attempts = 1;
         let mut result = self.fetch_devices(user).await;
-        while result.is_ok() && !devices.ends(user) {
+        while result.is_ok() && !fetching.ends() {
             if attempts == ATTEMPTS {
                 result = Err(malformed("it changes all the time"));
                 break;
@@ -156,14 +176,12 @@ impl Federation {
             attempts += 1;
             result = self.fetch_devices(user).await;
         }
-        if result.is_err() {
-            // An answer that is too old may have been taken for the list.
-            if attempts > 1
-                && let Err(error) = self.0.accounts.mark_stale(user).await
-            {
-                tracing::warn!(%user, %error, "a device list is believed that is too old");
-            }
-            devices.under_way.lock().remove(user);
+        // An answer that is too old may have been taken where nothing was kept: news write nothing then of who just came.
+        if result.is_err()
+            && attempts > 1
+            && let Err(error) = self.0.accounts.mark_stale(user).await
+        {
+            tracing::warn!(%user, %error, "a device list is believed that is too old");
         }
         result
     }

@@ -138,9 +138,11 @@ fn results(outcomes: Vec<Outcome>) -> Results {
     outcomes.into_iter().filter_map(result).collect()
 }
 
-/// Whether an event could not be dealt with now, and may be at another time.
+/// Whether an event could not be dealt with now, and may be at another time: that something of it is missing may be the fault
+/// of a server that is away.
 fn is_for_later(outcome: &Outcome) -> bool {
-    matches!(outcome.result, Err(RoomError::Unreachable | RoomError::Retry | RoomError::Store(_)))
+    use RoomError::{HostilePeer, Retry, Store, Unreachable};
+    matches!(outcome.result, Err(Unreachable | HostilePeer(_) | Retry | Store(_)))
 }
 
 impl Federation {

@@ -83,6 +83,8 @@ pub(crate) struct Desk<'s> {
     pub(crate) stripped: Vec<EventNum>,
     /// When the earliest was said of what it adds that came late, in milliseconds since 1970.
     pub(crate) said_first: Option<u64>,
+    /// Whether a membership that is missing from its states is that of nobody, and not only unknown.
+    pub(crate) knows_members: bool,
 }
 
 /// Servers with joined users, and how many.
@@ -158,6 +160,7 @@ impl<'s> Desk<'s> {
             redacted: HashSet::new(),
             stripped: Vec::new(),
             said_first: None,
+            knows_members: !head.partial,
             now: inner.now(),
             inner,
             reader,

@@ -59,11 +59,11 @@ use std::{
 
 use chappe_accounts::Accounts;
 use chappe_rules::{access::Access as AccessRules, build::SigningKey, check::WeakKeys};
-use chappe_store::{RoomNid, StateChange, StateRef, Store};
+use chappe_store::{RoomNid, StateChange, StateRef, Store, state::StateKey};
 use chappe_world::{Live, World};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{OwnedEventId, OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 
 pub use self::{
     actor::{Actor, Standing, Transaction},
@@ -154,10 +154,14 @@ pub(crate) struct Inner {
     pub(crate) resolved: Cache<(RoomNid, Vec<StateRef>), Arc<Vec<StateChange>>>,
     /// Servers with joined users at a committed version of a room's state.
     pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
+    /// Users of servers that have no joined one, by the current state of the room.
+    pub(crate) gone: Cache<(RoomNid, StateRef, OwnedServerName), Arc<[StateKey]>>,
     /// Events that could not be completed with the help of a server: not tried again with it for a while.
     pub(crate) hopeless: receive::Hopeless<(OwnedServerName, OwnedEventId)>,
     /// Servers that could not be reached when events of theirs rested on missing ones, and for which nobody else had these.
     pub(crate) unhelped: receive::Hopeless<OwnedServerName>,
+    /// Events that were given without what they say, and that their own servers do not give either.
+    pub(crate) blank: receive::Hopeless<(OwnedRoomId, OwnedEventId)>,
     /// Servers for whose events others were asked for longer than one transaction may have them asked.
     pub(crate) slow: receive::Hopeless<OwnedServerName>,
     /// What states that servers told of late have changed.
@@ -211,10 +215,12 @@ impl Rooms {
             crowded: oversight::heads::Crowded::default(),
             resolved: Cache::new(1_000),
             servers: Cache::new(10_000),
+            gone: Cache::new(100),
             hopeless: receive::Hopeless::default(),
             slow: receive::Hopeless::default(),
             tellers: receive::Tellers::default(),
             unhelped: receive::Hopeless::default(),
+            blank: receive::Hopeless::default(),
             partial: partial::Partial::default(),
             policy_servers: Cache::new(10_000),
             judge,

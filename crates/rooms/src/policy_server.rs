@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use chappe_rules::{
     Pdu,
+    build::MAX_BYTES,
     policy_server::{PolicyServer, judges, state_key},
 };
 use chappe_store::{EventNum, state::StateKey};
@@ -26,6 +27,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Signatures remembered between asking and committing.
 const REMEMBERED: usize = 1_000;
+/// Bytes of a signature in an event, beside the name of the server.
+const SIGNATURE: usize = 160;
 
 /// The event with which a room names a policy server, and what it says.
 pub(crate) type Named = (EventNum, Arc<PolicyServer>);
@@ -59,6 +62,11 @@ impl Desk<'_> {
         }
         let known = self.inner.policy_signatures.get(pdu.event_id());
         let signed = known.and_then(|signature| by.countersigned(self.rules, &pdu, &signature));
+        if signed.is_none() && pdu.json().len() + by.via().as_str().len() + SIGNATURE > MAX_BYTES {
+            return Err(Error::TooLarge(
+                "the event is too large to be signed by the policy server".to_owned(),
+            ));
+        }
         signed.ok_or_else(|| Error::Unasked(Arc::new(Unasked { by, rules: self.rules, pdu })))
     }
 

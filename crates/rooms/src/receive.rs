@@ -228,10 +228,12 @@ impl Inner {
         // whole room is like.
         let result = if !std::mem::take(&mut budget.fill) || self.fill_gap(&checked, budget).await? {
             self.place(checked, budget).await
-        } else if self.puts_out_somebody(&checked).await? {
-            self.take_put_out(checked, budget).await
-        } else {
+        } else if !self.puts_out_somebody(&checked).await? {
             return Err(Error::HostilePeer("the events before this one were not given".to_owned()));
+        } else if self.fill_elsewhere(&checked, budget).await? {
+            self.place(checked, budget).await
+        } else {
+            self.take_put_out(checked, budget).await
         };
         // A server that is down may be up again next time.
         if matches!(result, Err(Error::HostilePeer(_))) {

@@ -27,6 +27,8 @@ use crate::{
 pub(crate) const MOST_SERVERS: usize = 8;
 /// For how long other servers are told that an invite is turned down or a knock taken back: the user waits for it.
 const TELLING: Duration = Duration::from_secs(10);
+/// How many servers that do not answer are asked within that.
+const ASKED_IN_TIME: u32 = 3;
 
 impl Rooms {
     /// Joins through another server: first through those that are known to be `able` to let the user in.
@@ -108,7 +110,8 @@ impl Rooms {
         let content = &content;
         let telling = async {
             let servers = self.candidates(user, room, Vec::new(), Vec::new()).await?;
-            servers.ask(|server| self.0.leave_through(server, user, room, content)).await
+            let patience = servers.share_of(TELLING);
+            servers.ask(|server| self.0.leave_through(server, user, room, content, patience)).await
         };
         let told = Box::pin(self.0.world.timeout(TELLING, telling)).await;
         let leave = match told.unwrap_or(Err(Error::Unreachable)) {
@@ -275,6 +278,12 @@ pub(crate) fn same_event(came: Option<Pdu>, sent: &Pdu) -> Result<Pdu> {
 struct Candidates(Vec<Vec<OwnedServerName>>);
 
 impl Candidates {
+    /// For how long one of them may be silent, so that the next ones are asked as well.
+    fn share_of(&self, time: Duration) -> Duration {
+        let asked = self.0.iter().flatten().zip(1..=ASKED_IN_TIME).map(|(_, count)| count).max();
+        time / asked.unwrap_or(1)
+    }
+
     async fn ask<'a, T, F>(&'a self, ask: impl Fn(&'a OwnedServerName) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,

@@ -200,8 +200,8 @@ impl Rooms {
         let unlimited = old.unlimited.iter().map(|user| &**user);
         let unlimited: Vec<&UserId> =
             unlimited.filter(|user| self.0.takes_part(user.server_name())).collect();
-        let banned = old.bans.iter().map(|(user, _)| &**user);
-        Ok(Levels::within_limits(kept, &actor.user, &unlimited, banned))
+        let banned: Vec<&UserId> = old.bans.iter().map(|(user, _)| &**user).collect();
+        Ok(Levels::within_limits(kept, &actor.user, &unlimited, &banned))
     }
 
     async fn move_aliases(&self, actor: &Actor, room: &RoomId, new: &RoomId, old: &Old) -> Result<()> {

@@ -23,7 +23,7 @@ use crate::{Error, Pdu, auth::check_lengths, opened::Opened};
 /// The largest depth an event can claim.
 const MAX_DEPTH: u64 = (1 << 53) - 1;
 /// The longest event made here, in bytes: a byte less than may be, as not every server has counted that one.
-const MAX_BYTES: usize = 65_535;
+pub const MAX_BYTES: usize = 65_535;
 /// What precedes a 32-byte ed25519 seed in a PKCS #8 document (RFC 8410).
 const PKCS8_HEAD: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
@@ -311,7 +311,11 @@ pub fn countersign(
     opened
         .add_signature(server, &signature.id(), &signature.base64())
         .ok_or_else(|| Error::Malformed("signatures are no object".to_owned()))?;
-    pdu.with(rules, opened)
+    let signed = pdu.with(rules, opened)?;
+    if signed.json().len() > MAX_BYTES {
+        return Err(Error::Malformed("event is too large to be signed by one more server".to_owned()));
+    }
+    Ok(signed)
 }
 
 /// What may be taken over from a peer's `make_join`, `make_leave` or `make_knock` template: where the event goes, and

@@ -20,8 +20,7 @@ const PAGE: usize = 1_000;
 table! {
     /// Room, ordinal of the event, event → its missing previous events.
     Gaps = GAPS: (RoomNid, i64, EventNum) => Json<Vec<OwnedEventId>>;
-    /// Room, missing event, event that follows it → the ordinal of that one. It may stay when the gap is closed: the gap
-    /// counts.
+    /// Room, missing event, event that follows it → the ordinal of that one. The gap counts, should this outlive it.
     Missing = MISSING: (RoomNid, EventIdKey, EventNum) => i64;
 }
 
@@ -41,11 +40,6 @@ fn gap(((_, ordinal, num), Json(missing)): ((RoomNid, i64, EventNum), Json<Vec<O
 }
 
 impl Reader<'_> {
-    /// All gaps of a room, oldest place first.
-    pub async fn gaps(&self, nid: RoomNid) -> Result<Vec<Gap>, Error> {
-        Ok(self.scan_all::<Gaps>(&nid).await?.into_iter().map(gap).collect())
-    }
-
     /// The gaps from the place `from` (included) to the place `to` (excluded), oldest first.
     pub async fn gaps_between(&self, nid: RoomNid, from: i64, to: i64) -> Result<Vec<Gap>, Error> {
         if from >= to {
@@ -88,6 +82,14 @@ impl Tx {
             self.put::<Missing>(&(nid, EventIdKey::from(&**event), gap.num), &gap.ordinal);
         }
         self.put::<Gaps>(&key, &Json(gap.missing.clone()))
+    }
+
+    /// Says what of a gap is still missing; nothing closes it.
+    pub fn narrow_gap(&mut self, nid: RoomNid, gap: &Gap, missing: Vec<OwnedEventId>) -> &mut Self {
+        for event in gap.missing.iter().filter(|event| !missing.contains(event)) {
+            self.delete::<Missing>(&(nid, EventIdKey::from(&**event), gap.num));
+        }
+        self.put_gap(nid, &Gap { missing, ..*gap })
     }
 }
 
@@ -139,6 +141,28 @@ mod tests {
         assert!(!is_missing(&a).await && is_missing(&b).await);
         put(&gap(3, &[])).await;
         assert!(!is_missing(&b).await);
+    }
+
+    #[tokio::test]
+    async fn gaps_that_were_closed_hide_none() {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let missing = [event_id!("$a:x.fr").to_owned()];
+        let at = |n: u32| Gap { ordinal: n.into(), num: EventNum(n), missing: missing.to_vec() };
+        let mut tx = Tx::new();
+        for n in 1..=150 {
+            tx.put_gap(NID, &at(n));
+        }
+        store.commit(tx).await.unwrap();
+        let close = async |nums: std::ops::RangeInclusive<u32>| {
+            let mut tx = Tx::new();
+            for n in nums {
+                tx.narrow_gap(NID, &at(n), Vec::new());
+            }
+            store.commit(tx).await.unwrap();
+            store.read().is_missing(NID, &missing[0]).await.unwrap()
+        };
+        assert!(close(1..=149).await);
+        assert!(!close(150..=150).await);
     }
 
     #[tokio::test]

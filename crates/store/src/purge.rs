@@ -141,10 +141,9 @@ impl Tx {
 
 impl Tx {
     /// Removes an event, its place in the timeline and what is indexed under it; that there was one stays known. The
-    /// caller expects the room's head, and drops it from memory with [`Store::forget`].
+    /// caller closes the gap before it, expects the room's head, and drops the event from memory with [`Store::forget`].
     pub fn purge_event(&mut self, nid: RoomNid, row: &TimelineRow, event: &EventId) -> &mut Self {
         self.put::<PurgedIds>(&(nid, event.into()), &()).delete::<EventPdus>(&(nid, row.num));
-        self.delete::<Gaps>(&(nid, row.ordinal, row.num));
         self.unlist_event(nid, row, event)
     }
 

@@ -145,26 +145,9 @@ impl Accounts {
         Ok(rows.into_iter().map(|(user, ())| user).collect())
     }
 
-    /// No longer believes what is kept of a remote user's devices, as changes may not be heard of: the next who asks has
-    /// it fetched again, and only if it differs then are those told who share a room.
-    pub async fn doubt_remote(&self, user: &UserId) -> Result<(), Error> {
-        retry!({
-            let reader = self.store().read();
-            let key = user.to_owned();
-            let old = reader.get::<RemoteLists>(&key).await?;
-            if old.as_ref().is_some_and(|Json(old)| old.stale) {
-                return Ok(());
-            }
-            let list = RemoteList { stale: true, ..old.clone().map(|Json(list)| list).unwrap_or_default() };
-            let mut tx = Tx::new();
-            tx.expect::<RemoteLists>(&key, old.as_ref()).put::<RemoteLists>(&key, &Json(list));
-            drop(reader);
-            self.store().commit(tx).await?;
-            Ok(())
-        })
-    }
-
-    /// The same for several users, in one commit. Those of whom nothing is kept are left alone.
+    /// No longer believes what is kept of remote users' devices, as changes may not be heard of: the next who asks has it
+    /// fetched again, and only if it differs then are those told who share a room. One commit; users of whom nothing is kept
+    /// are left alone.
     pub async fn doubt_known(&self, users: &[OwnedUserId]) -> Result<(), Error> {
         retry!({
             let reader = self.store().read();

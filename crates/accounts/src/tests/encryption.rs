@@ -431,7 +431,7 @@ async fn remote_devices_are_kept_as_fetched_without_the_bad_ones() {
     assert!(accounts.stale_lists(None, 10).await.unwrap().is_empty());
     assert!(accounts.public_keys(None, carol, &[]).await.unwrap().devices.is_empty());
     let before = heard().await;
-    accounts.doubt_remote(carol).await.unwrap();
+    accounts.doubt_known(&[carol.to_owned()]).await.unwrap();
     assert!(accounts.remote_list(carol).await.unwrap().unwrap().stale);
     assert_eq!(heard().await, before, "nobody is told yet");
     assert!(

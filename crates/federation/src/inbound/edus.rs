@@ -325,7 +325,7 @@ impl Federation {
         if self.is_met(user).await? {
             return Ok(false);
         }
-        self.0.accounts.doubt_remote(user).await?;
+        self.0.accounts.doubt_known(&[user.to_owned()]).await?;
         // Who came into a room meanwhile may have been shown what was kept.
         Ok(!self.is_met(user).await?)
     }

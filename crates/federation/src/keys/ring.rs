@@ -1,6 +1,7 @@
 //! The keys of other servers: kept, fetched from them or from notaries when needed, each server once at a time.
 
 mod bounds;
+mod fetches;
 
 use std::{
     cmp::Reverse,
@@ -17,36 +18,21 @@ use chappe_store::{
     server_keys::{KeyDocument, KeyDocuments, ServerKey, ServerKeys},
 };
 use chappe_world::{Limits, World};
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared, join_all},
-};
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{CanonicalJsonValue, OwnedServerName, ServerName};
 use serde_json::json;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::sync::{Notify, Semaphore};
 
+use self::fetches::{FETCHES, Fetch, Pause, Wanted};
 use super::{Document, Pins, document::MAX_DOCUMENT, is_plain, public_key, time, weak_keys};
 use crate::{AllowList, Config, link::Link};
 
 /// The answer of a notary is at most this long, in bytes.
 const MAX_ANSWER: u64 = 256 * 1024;
-/// After fetching, the same server is left alone for so long; longer with each failure.
-const PAUSE: Duration = Duration::from_secs(30);
-/// Servers whose keys are fetched at the same time.
-const FETCHES: usize = 256;
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// Documents of a notary's answer that are looked at.
 const MAX_DOCUMENTS: usize = 20;
-
-type Fetch = Shared<BoxFuture<'static, ()>>;
-/// Key ids that somebody waits for.
-type Wanted = Arc<Mutex<BTreeSet<String>>>;
 
 /// Keys of other servers: a handle, clones share it.
 #[derive(Clone)]
@@ -67,14 +53,6 @@ struct Inner {
     /// Documents kept since the start, and word that many came.
     kept: AtomicUsize,
     surge: Notify,
-}
-
-#[derive(Clone, Copy)]
-struct Pause {
-    until: Instant,
-    failures: u32,
-    /// Whether the notaries were asked, too: otherwise they may know a key that is not among those found.
-    everybody: bool,
 }
 
 /// Where a document came from.
@@ -182,53 +160,6 @@ impl KeyRing {
 
     fn sound(&self, key: &ServerKey) -> Option<[u8; 32]> {
         public_key(&key.key).filter(|key| !self.0.weak.contains(key))
-    }
-
-    /// Fetches the keys of a server, these above all, unless that was done just now; whoever asks meanwhile waits for the same
-    /// fetch.
-    async fn fetch(&self, server: &ServerName, ids: BTreeSet<String>) {
-        let nobody_to_ask = self.0.notaries.is_empty() && !self.0.allowed.permits(server);
-        if nobody_to_ask || self.0.pins.of(server).is_some() {
-            return;
-        }
-        let now = self.0.world.instant();
-        let pauses = |pause: Pause| pause.until > now && (pause.everybody || ids.is_empty());
-        if self.0.pauses.get(server).is_some_and(pauses) {
-            return;
-        }
-        let fetch = {
-            let mut under_way = self.0.under_way.lock();
-            let (fetch, wanted) =
-                under_way.entry(server.to_owned()).or_insert_with(|| self.begin(server.to_owned()));
-            wanted.lock().extend(ids);
-            fetch.clone()
-        };
-        fetch.await;
-    }
-
-    /// As a task of its own: it ends, and gives its place away, whether or not anybody still waits for it.
-    fn begin(&self, server: OwnedServerName) -> (Fetch, Wanted) {
-        let wanted = Wanted::default();
-        let (ring, ids) = (self.clone(), Arc::clone(&wanted));
-        let work = async move { ring.fetch_now(&server, &ids).await };
-        let ended = self.0.world.spawn("keys of a server", work);
-        (ended.map(drop).boxed().shared(), wanted)
-    }
-
-    async fn fetch_now(&self, server: &OwnedServerName, wanted: &Wanted) {
-        let _place = self.0.places.acquire().await;
-        let result = self.fetch_anywhere(server, wanted).await;
-        if let Err(error) = &result {
-            tracing::info!(%server, error, "no keys");
-        }
-        let (everybody, failures) = match result {
-            Ok(everybody) => (everybody, 0),
-            Err(_) => (true, self.0.pauses.get(server).map_or(0, |pause| pause.failures) + 1),
-        };
-        let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
-        let until = self.0.world.instant() + pause;
-        self.0.pauses.insert(server.clone(), Pause { until, failures, everybody });
-        self.0.under_way.lock().remove(server);
     }
 
     /// Asks the server, then notaries, until all that is wanted was found; says whether everybody was asked.

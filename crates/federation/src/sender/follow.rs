@@ -85,7 +85,7 @@ impl Sender {
             LogEntry::Member { room, user } => {
                 self.follow_resolved(RoomNid(*room), user, entry.position).await?;
             }
-            LogEntry::Members { room } => self.doubt_members(RoomNid(*room)).await?,
+            LogEntry::Members { room } => self.doubt_members(RoomNid(*room), entry.position).await?,
             _ => {}
         }
         Ok(())

@@ -50,8 +50,9 @@ impl Width {
 /// A transaction to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// The same again when it is sent again, even after a restart; never that of another one, even of a server that is set up
-    /// anew or went back to an earlier state of its disk: those who remember it would take this one for dealt with.
+    /// The same again when it is sent again because it was not taken, even after a restart. Where this server stopped before it
+    /// knew, what was in it comes under another id. Never that of another transaction, even of a server that is set up anew or
+    /// went back to an earlier state of its disk: those who remember it would take this one for dealt with.
     pub(super) id: String,
     /// The rows of the outbox that are in it.
     pub(super) rows: Vec<OutboxKey>,

@@ -213,7 +213,7 @@ async fn an_update_of_a_list_that_is_doubted_is_not_forgotten_when_the_list_cann
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
     let at = believed(&b, &alice).await;
-    b.accounts.doubt_remote(&alice).await.unwrap();
+    b.accounts.doubt_known(std::slice::from_ref(&alice)).await.unwrap();
     net.unroute("a.example");
     tell(&b, &alice, (at + 1, &json!([at])), "doubted").await;
     assert_eq!(b.accounts.stale_lists(None, 10).await.unwrap(), [alice]);

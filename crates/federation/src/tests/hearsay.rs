@@ -6,7 +6,7 @@ use chappe_rules::Pdu;
 use chappe_store::{Status, state::StateKey};
 use chappe_world::FakeNet;
 use ruma::{
-    OwnedEventId, RoomVersionId,
+    OwnedEventId, OwnedUserId, RoomVersionId,
     api::client::room::create_room::v3::{Request as CreateRoom, RoomPreset},
 };
 use serde_json::{Value, json};
@@ -78,6 +78,33 @@ impl Scene {
             uri if uri.contains("/event/") => body(&single),
             _ => None,
         });
+    }
+}
+
+/// A user of `a` in the room, and the join.
+struct Bob {
+    user: OwnedUserId,
+    join: OwnedEventId,
+}
+
+impl Scene {
+    async fn has_bob_in(&self) -> Bob {
+        let Self { a, hugo, .. } = self;
+        let bob = a.actor("bob");
+        a.rooms.join(&bob, &hugo.room, Vec::new(), serde_json::Map::new()).await.unwrap();
+        let join = current(a, hugo, "m.room.member", bob.user.as_str()).await;
+        let join = Pdu::parse(hugo.rules, join.to_string().as_bytes()).unwrap();
+        Bob { user: bob.user, join: join.event_id().to_owned() }
+    }
+}
+
+impl Bob {
+    fn kick(&self, (peer, seat): (&Peer, &Seat), prev: &str) -> Pdu {
+        let mut event =
+            seat.event("m.room.member", json!({ "membership": "leave" }), &[prev], seat.depth + 50);
+        event["state_key"] = json!(self.user);
+        event["auth_events"].as_array_mut().unwrap().push(json!(self.join));
+        peer.sign(seat.rules, event)
     }
 }
 
@@ -278,7 +305,8 @@ async fn what_is_given_blank_is_asked_of_its_own_server() {
         let two = evil.message(mallory, "two", &[one.event_id().as_str()], hugo.depth + 2);
         let blank = scene.blank(&one);
         let given = if history { vec![two.clone()] } else { vec![blank.clone(), two.clone()] };
-        let (given, state) = (json!({ "events": given.iter().map(raw).collect::<Vec<_>>() }), state_of(mallory));
+        let (given, state) =
+            (json!({ "events": given.iter().map(raw).collect::<Vec<_>>() }), state_of(mallory));
         let backfill = json!({ "origin": "x", "origin_server_ts": 1, "pdus": [raw(&blank)] });
         evil.answer(move |uri| match uri {
             uri if uri.contains("/get_missing_events/") => body(&given),
@@ -298,6 +326,21 @@ async fn what_is_given_blank_is_asked_of_its_own_server() {
         assert_eq!(shown(a, &hugo.room).await, said, "{history}");
         assert_eq!(status(a, &one.event_id().to_owned()).await, Some(Status::Accepted));
         assert_eq!(honest.asked("/event/"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_for_in_vain_is_not_asked_for_again_at_once() {
+    let net = FakeNet::new();
+    let scene = scene(&net).await;
+    let Scene { a, evil, mallory, honest, hugo } = &scene;
+    let one = scene.says("one", NOBODYS, hugo.depth + 1);
+    let given = json!({ "events": [raw(&scene.blank(&one))] });
+    evil.answer(move |uri| uri.contains("/get_missing_events/").then(|| body(&given))?);
+    for (what, minutes, asked) in [("two", 0, 1), ("three", 1, 1), ("four", 10, 2)] {
+        tokio::time::advance(std::time::Duration::from_mins(minutes)).await;
+        assert!(!news(a, (evil, mallory), what, one.event_id().as_str()).await);
+        assert_eq!(honest.asked("/event/"), asked, "{what}");
     }
 }
 
@@ -372,31 +415,36 @@ async fn a_server_has_so_much_written_of_what_it_tells_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn who_is_put_out_is_out_though_nobody_says_what_was_before() {
     let net = FakeNet::new();
-    let Scene { a, evil, mallory, honest, hugo } = scene(&net).await;
-    a.rooms.join(&a.actor("bob"), &hugo.room, Vec::new(), serde_json::Map::new()).await.unwrap();
-    let bob = a.actor("bob").user;
-    let joined = current(&a, &hugo, "m.room.member", bob.as_str()).await;
-    let joined = Pdu::parse(hugo.rules, joined.to_string().as_bytes()).unwrap();
-    let kick = |peer: &Peer, seat: &Seat| {
-        let content = json!({ "membership": "leave" });
-        let mut event = seat.event("m.room.member", content, &[NOBODYS], seat.depth + 50);
-        event["state_key"] = json!(bob);
-        event["auth_events"].as_array_mut().unwrap().push(json!(joined.event_id()));
-        peer.sign(seat.rules, event)
-    };
-    let is = async || {
-        current(&a, &hugo, "m.room.member", bob.as_str()).await["content"]["membership"].clone()
-    };
-    evil.send(&a, "1", &[kick(&evil, &mallory)]).await;
+    let scene = scene(&net).await;
+    let bob = scene.has_bob_in().await;
+    let Scene { a, evil, mallory, honest, hugo } = &scene;
+    let is =
+        async || current(a, hugo, "m.room.member", bob.user.as_str()).await["content"]["membership"].clone();
+    evil.send(a, "1", &[bob.kick((evil, mallory), NOBODYS)]).await;
     assert_eq!(is().await, "join", "by somebody who may not");
-    let kick = kick(&honest, &hugo);
-    honest.send(&a, "1", std::slice::from_ref(&kick)).await;
+    let kick = bob.kick((honest, hugo), NOBODYS);
+    honest.send(a, "1", std::slice::from_ref(&kick)).await;
     assert_eq!(is().await, "leave");
-    assert_eq!(status(&a, &kick.event_id().to_owned()).await, Some(Status::Accepted));
+    assert_eq!(status(a, &kick.event_id().to_owned()).await, Some(Status::Accepted));
     // The room goes on.
-    assert!(news(&a, (&honest, &hugo), "after it", kick.event_id().as_str()).await);
+    assert!(news(a, (honest, hugo), "after it", kick.event_id().as_str()).await);
     a.say("alice", &hugo.room, "as well").await;
-    assert_eq!(shown(&a, &hugo.room).await, ["after it", "as well"]);
+    assert_eq!(shown(a, &hugo.room).await, ["after it", "as well"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_withheld_before_somebody_is_put_out_is_had_from_others() {
+    let net = FakeNet::new();
+    let scene = scene(&net).await;
+    let bob = scene.has_bob_in().await;
+    let Scene { a, mallory, honest, hugo, .. } = &scene;
+    let set = scene.topic("set", hugo.join.as_str(), hugo.depth + 1);
+    scene.lie(&[], std::slice::from_ref(&set), mallory);
+    let kick = bob.kick((honest, hugo), set.event_id().as_str());
+    honest.send(a, "1", std::slice::from_ref(&kick)).await;
+    assert_eq!(topic(a, hugo).await, "set");
+    let is = current(a, hugo, "m.room.member", bob.user.as_str()).await;
+    assert_eq!(is["content"]["membership"], "leave");
 }
 
 #[tokio::test(start_paused = true)]
@@ -410,7 +458,8 @@ async fn what_is_no_event_here_leaves_no_hole_in_a_state() {
             a.rooms.send(&a.actor("alice"), &room, draft, None).await.unwrap();
         }
         let seat = evil.join(&a, &room, MALLORY).await;
-        let mut odd = seat.event("m.room.name", json!({ "name": "odd" }), &[seat.join.as_str()], seat.depth + 1);
+        let mut odd =
+            seat.event("m.room.name", json!({ "name": "odd" }), &[seat.join.as_str()], seat.depth + 1);
         (odd["state_key"], odd["depth"]) = (json!(""), json!(-1));
         let odd = evil.signed(seat.rules, &odd).unwrap();
         let text = odd.to_string();

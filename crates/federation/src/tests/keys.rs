@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering::SeqCst,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
@@ -10,6 +10,7 @@ use axum::body::Body;
 use chappe_store::{RoomNid, Tx, members::RoomServers};
 use chappe_world::{FakeNet, Fate};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName, server_name};
 use serde_json::json;
 
@@ -19,11 +20,11 @@ use crate::{Config, OldKey, PinnedKey, keys::own_document};
 const HOUR: u64 = 3_600_000;
 const QUERY: &str = "/_matrix/key/v2/query";
 
-fn wanted(server: &str, id: &str) -> BTreeMap<ruma::OwnedServerName, BTreeSet<String>> {
+fn wanted(server: &str, id: &str) -> BTreeMap<OwnedServerName, BTreeSet<String>> {
     all_wanted(server, &[id])
 }
 
-fn all_wanted(server: &str, ids: &[&str]) -> BTreeMap<ruma::OwnedServerName, BTreeSet<String>> {
+fn all_wanted(server: &str, ids: &[&str]) -> BTreeMap<OwnedServerName, BTreeSet<String>> {
     let ids = ids.iter().map(|id| (*id).to_owned()).collect();
     BTreeMap::from([(server.try_into().unwrap(), ids)])
 }
@@ -265,18 +266,72 @@ async fn a_fetch_of_keys_that_nobody_waits_for_any_more_gives_its_place_away() {
     let (a, b) =
         (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
     let silent: Vec<OwnedServerName> =
-        (0..256).map(|n| ServerName::parse(format!("a{n}.evil.example")).unwrap()).collect();
+        (0..600).map(|n| ServerName::parse(format!("a{n}.evil.example")).unwrap()).collect();
+    for name in &silent {
+        net.route(name.as_str(), &b.world, a.router.clone());
+    }
+    let asked: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    let seen = Arc::clone(&asked);
+    net.judge(move |_, to, _| {
+        if !to.ends_with(".evil.example") {
+            return Fate::Deliver;
+        }
+        seen.lock().insert(to.to_owned());
+        Fate::Lose
+    });
+    let ring = b.network.keys();
+    let looks = silent
+        .iter()
+        .map(|name| b.world.timeout(Duration::from_secs(1), ring.for_request(name, "ed25519:k1")));
+    assert!(join_all(looks).await.iter().all(Option::is_none));
+    let found = b.world.timeout(Duration::from_mins(5), ring.for_request(&a.name, "ed25519:k1")).await;
+    assert!(found.flatten().is_some());
+    assert_eq!(asked.lock().len(), 256, "those that had no place yet when nobody waited any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_too_long_for_keys_that_are_not_looked_for_yet_asks_again() {
+    let net = FakeNet::new();
+    let (a, b) =
+        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let silent: Vec<OwnedServerName> =
+        (0..900).map(|n| ServerName::parse(format!("a{n}.evil.example")).unwrap()).collect();
     for name in &silent {
         net.route(name.as_str(), &b.world, a.router.clone());
     }
     net.judge(|_, to, _| if to.ends_with(".evil.example") { Fate::Lose } else { Fate::Deliver });
     let ring = b.network.keys();
-    let asked = silent
-        .iter()
-        .map(|name| b.world.timeout(Duration::from_secs(1), ring.for_request(name, "ed25519:k1")));
-    assert!(join_all(asked).await.iter().all(Option::is_none));
-    let found = b.world.timeout(Duration::from_mins(5), ring.for_request(&a.name, "ed25519:k1")).await;
-    assert!(found.flatten().is_some());
+    let look = async |names: &[OwnedServerName]| {
+        join_all(names.iter().map(|name| ring.for_request(name, "ed25519:k1"))).await;
+    };
+    let others = async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        look(&silent[300..]).await;
+    };
+    let last = async {
+        tokio::time::sleep(Duration::from_secs(21)).await;
+        assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
+        tokio::time::sleep(Duration::from_mins(3)).await;
+        assert!(ring.for_request(&a.name, "ed25519:k1").await.is_some(), "of it nothing was learned");
+    };
+    futures_util::join!(look(&silent[..300]), others, last);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_of_keys_that_breaks_down_is_not_the_last() {
+    let net = FakeNet::new();
+    let (a, b) =
+        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    net.judge(|_, _, request| {
+        if request.uri().path().starts_with("/_matrix/key/v2/server") {
+            std::panic::resume_unwind(Box::new("a defect"));
+        }
+        Fate::Deliver
+    });
+    let ring = b.network.keys();
+    assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
+    net.judge(|_, _, _| Fate::Deliver);
+    assert!(ring.for_request(&a.name, "ed25519:k1").await.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use std::{
 use chappe_store::{
     Direction, Json, Tx,
     outbox::{Later, ReceivedLater},
+    server_keys::ServerKeys,
 };
 use chappe_world::{FakeNet, Fate};
 use ruma::OwnedEventId;
@@ -27,17 +28,18 @@ struct Kept {
     kept: OwnedEventId,
     /// Whether the other server can be reached. It sends nothing itself.
     is_up: Arc<AtomicBool>,
-    /// How often it was asked for events.
+    /// How often it was asked for events or its keys.
     asked: Arc<AtomicUsize>,
 }
 
-async fn kept(net: &FakeNet) -> Kept {
+async fn kept(net: &FakeNet, knows_keys: bool) -> Kept {
     let (a, b, room) = couple(net).await;
     eventually("quiet", async || a.waiting(&b).await == 0 && b.waiting(&a).await == 0).await;
     let (is_up, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let (up, count) = (Arc::clone(&is_up), Arc::clone(&asked));
     net.judge(move |from, to, request| {
-        if to == "a.example" && request.uri().path().contains("get_missing_events") {
+        let path = request.uri().path();
+        if to == "a.example" && (path.contains("get_missing_events") || path.contains("key/v2/server")) {
             count.fetch_add(1, Relaxed);
         }
         let passes = from != "a.example" && (to != "a.example" || up.load(SeqCst));
@@ -53,6 +55,9 @@ async fn kept(net: &FakeNet) -> Kept {
     let mut tx = Tx::new();
     let later = Later { origin: a.name.clone(), pdu };
     tx.put_at_position::<ReceivedLater>(&room.to_string(), &0u16, &Json(later));
+    if !knows_keys {
+        tx.delete_prefix::<ServerKeys>(&a.name);
+    }
     b.store.commit(tx).await.unwrap();
     let b = Server::build(net, "b.example", 2, config(), b.store.clone());
     b.federation.start();
@@ -68,7 +73,7 @@ async fn rows(server: &Server) -> usize {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_completed_is_tried_again() {
     let net = FakeNet::new();
-    let Kept { b, missed, kept, is_up, asked } = kept(&net).await;
+    let Kept { b, missed, kept, is_up, asked } = kept(&net, true).await;
     eventually("it is tried again", async || asked.load(SeqCst) > 1).await;
     assert!(!b.has(&kept).await);
     assert_eq!(rows(&b).await, 1);
@@ -78,9 +83,19 @@ async fn what_cannot_be_completed_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_signed_with_a_key_that_cannot_be_had_yet_is_tried_again() {
+    let net = FakeNet::new();
+    let Kept { b, missed, kept, is_up, .. } = kept(&net, false).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(rows(&b).await, 1);
+    is_up.store(true, SeqCst);
+    eventually("it is taken", async || b.has(&kept).await && b.has(&missed).await).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_can_never_be_completed_is_given_up() {
     let net = FakeNet::new();
-    let Kept { b, kept, .. } = kept(&net).await;
+    let Kept { b, kept, .. } = kept(&net, true).await;
     tokio::time::sleep(Duration::from_hours(2)).await;
     assert_eq!(rows(&b).await, 0);
     assert!(!b.has(&kept).await);

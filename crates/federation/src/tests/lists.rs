@@ -4,10 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chappe_accounts::RemoteUsers;
-use chappe_store::{LogEntry, Position, Tx};
+use chappe_kv::{Batch, Db, Fault, Faulty, Memory};
+use chappe_store::{LogEntry, Position, RoomNid, Store, Table, Tx, accounts_keys::RemoteLists};
 use chappe_world::{FakeNet, Fate};
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, UserId, server_name};
 use serde_json::{Value, json};
 
 use super::{
@@ -160,6 +161,112 @@ async fn where_memberships_were_resolved_lists_are_doubted() {
         b.store.commit(tx).await.unwrap();
         eventually("the list is doubted", async || is_doubted(&b, &alice).await).await;
     }
+}
+
+async fn number(server: &Server, room: &OwnedRoomId) -> RoomNid {
+    server.store.read().room_nid(room).await.unwrap().unwrap()
+}
+
+async fn note(server: &Server, news: Vec<LogEntry>) {
+    let mut tx = Tx::new();
+    for what in news {
+        tx.log(what);
+    }
+    server.store.commit(tx).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_are_followed_because_of_another_room_are_not_doubted() {
+    let net = FakeNet::new();
+    let (a, b, room, alice) = alice(&net).await;
+    let (other, dave) = (a.room("alice").await, user(&a, "dave").await);
+    a.join("dave", &room, &a).await;
+    device(&a, &dave, "D").await;
+    let counted = async || a.federation.announced(&dave).await.unwrap().stream_id > 0;
+    eventually("the device is counted", counted).await;
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    // Dave is in one room alone: once his list is doubted all that was noted before is dealt with.
+    let doubted = async |news: Vec<LogEntry>| {
+        assert_eq!(query(&b, "bob", &dave).await, ["D"]);
+        assert!(!is_doubted(&b, &dave).await);
+        let room = number(&b, &room).await.0;
+        note(&b, [news, vec![LogEntry::Member { room, user: dave.clone() }]].concat()).await;
+        eventually("the list is doubted", async || is_doubted(&b, &dave).await).await;
+        is_doubted(&b, &alice).await
+    };
+    assert!(!doubted(Vec::new()).await);
+    b.join("bob", &other, &a).await;
+    assert!(!doubted(Vec::new()).await, "the room that was joined");
+    let other = number(&b, &other).await.0;
+    for what in [LogEntry::Member { room: other, user: alice.clone() }, LogEntry::Members { room: other }] {
+        assert!(!doubted(vec![what.clone()]).await, "{what:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_others_write_all_the_while_is_doubted_in_the_end() {
+    let net = FakeNet::new();
+    let conflicts = Arc::new(Mutex::new(0_usize));
+    let left = Arc::clone(&conflicts);
+    let plan = move |batch: &Batch| {
+        let is_list = |key: &[u8]| key.first() == Some(&RemoteLists::INFO.number);
+        let mut left = left.lock();
+        if *left == 0 || !batch.expectations.iter().any(|expected| is_list(expected.key())) {
+            return None;
+        }
+        *left -= 1;
+        Some(Fault::Conflict)
+    };
+    let db = Db::new(Faulty::new(Memory::default(), Arc::new(Mutex::new(plan))));
+    let a = Server::start(&net, "a.example", 1, config());
+    let b = Server::build(&net, "b.example", 2, config(), Store::new(db));
+    b.federation.start();
+    let room = a.room("alice").await;
+    b.join("bob", &room, &a).await;
+    let alice = user(&a, "alice").await;
+    device(&a, &alice, "ONE").await;
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    assert!(!is_doubted(&b, &alice).await);
+    let room = number(&b, &room).await.0;
+    *conflicts.lock() = 30;
+    note(&b, vec![LogEntry::Member { room, user: alice.clone() }]).await;
+    eventually("the list is doubted", async || is_doubted(&b, &alice).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_waits_for_no_lists_and_no_keys() {
+    let net = FakeNet::new();
+    let (_a, b, _room, alice) = alice(&net).await;
+    let silent = server_name!("silent.example");
+    net.route(silent.as_str(), &b.world, b.router.clone());
+    net.judge(move |_, to, request| {
+        let is_lost = to == silent.as_str() || request.uri().path().starts_with(LISTS);
+        if is_lost { Fate::Lose } else { Fate::Deliver }
+    });
+    b.federation.0.devices.resync_soon(&b.federation, &alice);
+    let asked = b.network.keys().for_request(silent, "ed25519:k1");
+    assert!(b.world.timeout(Duration::from_secs(1), asked).await.is_none());
+    let left = b.world.shut_down(Duration::from_secs(2)).await;
+    assert!(!left.contains(&"device list") && !left.contains(&"keys of a server"), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_of_a_list_that_breaks_down_is_not_the_last() {
+    let net = FakeNet::new();
+    let (_a, b, _room, alice) = alice(&net).await;
+    net.judge(|_, _, request| {
+        if request.uri().path().starts_with(LISTS) {
+            std::panic::resume_unwind(Box::new("a defect"));
+        }
+        Fate::Deliver
+    });
+    let resync = async || b.federation.0.devices.resync(&b.federation, &alice).await;
+    assert!(resync().await.is_err());
+    net.judge(|_, _, _| Fate::Deliver);
+    resync().await.unwrap();
+    assert_eq!(known(&b, &alice).await, ["ONE"]);
 }
 
 #[tokio::test(start_paused = true)]

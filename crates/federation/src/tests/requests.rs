@@ -189,7 +189,7 @@ async fn what_a_server_refuses_is_found_and_left_out() {
     let net = FakeNet::new();
     let a = Server::start(&net, "a.example", 1, config());
     let world = World::fake(Fake::new("picky.example", 66, &net));
-    let taken = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let taken = Arc::new(Mutex::new(Vec::new()));
     let list = taken.clone();
     let answer = tower::service_fn(move |request: Request<http_body_util::Full<bytes::Bytes>>| {
         let list = list.clone();
@@ -202,8 +202,9 @@ async fn what_a_server_refuses_is_found_and_left_out() {
             if !bad {
                 list.lock().extend(edus.iter().map(|edu| edu["content"]["n"].as_u64().unwrap()));
             }
-            let body = http_body_util::Full::new(bytes::Bytes::from_static(b"{\"pdus\":{}}"));
-            let status = if bad { 400 } else { 200 };
+            let (status, body) =
+                if bad { (400, r#"{"errcode":"M_NOT_JSON","error":"no"}"#) } else { (200, r#"{"pdus":{}}"#) };
+            let body = http_body_util::Full::new(bytes::Bytes::from_static(body.as_bytes()));
             Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
         }
     });
@@ -253,13 +254,13 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
         });
         json!({ "medium": "email", "address": "b@example.org", "mxid": mxid, "invites": [invite] })
     };
-    let exchanged = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let exchanged = Arc::new(Mutex::new(Vec::new()));
     let list = exchanged.clone();
     net.judge(move |_, _, request| {
         if request.uri().path().contains("/exchange_third_party_invite/") {
             list.lock().push(serde_json::from_slice::<Value>(request.body()).unwrap());
         }
-        chappe_world::Fate::Deliver
+        Fate::Deliver
     });
     let put = async |body: Value| {
         let request = Request::put("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string()));

@@ -129,7 +129,7 @@ enum Seen {
     Room(Box<Found>),
     /// There is none, or the user may not know of it.
     Nothing,
-    /// Nobody was asked: this page has asked enough.
+    /// Nobody was asked: this page is full, or has asked enough.
     Unasked,
 }
 
@@ -161,16 +161,19 @@ impl Rooms {
         let mut walk = Walk { rooms: self, tree: &tree, rest, asked: 0 };
         let mut page = HierarchyPage::default();
         while let Some(node) = walk.next_node() {
-            match walk.visit(&node).await? {
+            // Looked at now, it would have to be asked for once more.
+            let is_full = page.rooms.len() >= limit;
+            let seen = if is_full { Seen::Unasked } else { walk.visit(&node).await? };
+            match seen {
                 Seen::Nothing if node.depth == 0 => {
                     return Err(Error::Forbidden("you may not see this room".to_owned()));
                 }
                 Seen::Nothing => {}
-                Seen::Room(found) if page.rooms.len() < limit => {
+                Seen::Room(found) => {
                     walk.go_into(&node, &found);
                     page.rooms.push(found.room);
                 }
-                Seen::Room(_) | Seen::Unasked => {
+                Seen::Unasked => {
                     let token = format!("h{}", self.0.world.token(18));
                     page.next_batch = Some(token.clone());
                     walks.keep(token, tree.clone(), walk.put_back(node), now);

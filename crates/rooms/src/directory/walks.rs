@@ -2,21 +2,22 @@
 //! asked twice, and what other servers tell meanwhile moves no place.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use tokio::time::Instant;
 
 use super::hierarchy::Node;
 
 /// For how long a token is good.
 const KEPT: Duration = Duration::from_mins(10);
-/// Tokens at most, and about how many bytes for all of them.
+/// Tokens at most, those of one user at most, and about how many bytes for all of them.
 const TOKENS: usize = 1_000;
+const TOKENS_OF_ONE: usize = 20;
 const BYTES: usize = 64 << 20;
 /// About what an entry of a set takes beside its text.
 const ENTRY: usize = 64;
@@ -71,36 +72,62 @@ impl Walks {
 
     pub(super) fn keep(&self, token: String, tree: Tree, rest: Rest, now: Instant) {
         let bytes = rest.bytes();
+        self.add(Kept { token, tree, rest: Arc::new(rest), until: now + KEPT, bytes }, now);
+    }
+
+    /// Whoever has too many loses the oldest; where all have too many, whoever takes up the most.
+    fn add(&self, new: Kept, now: Instant) {
+        let user = new.tree.user.clone();
         let mut kept = self.0.lock();
-        kept.push_back(Kept { token, tree, rest: Arc::new(rest), until: now + KEPT, bytes });
-        let mut total: usize = kept.iter().map(|kept| kept.bytes).sum();
-        loop {
-            let is_over = kept.len() > TOKENS || total > BYTES;
-            let Some(gone) = kept.pop_front_if(|first| is_over || first.until <= now) else { return };
-            total -= gone.bytes;
+        kept.retain(|kept| kept.until > now);
+        kept.push_back(new);
+        if kept.iter().filter(|kept| kept.tree.user == user).count() > TOKENS_OF_ONE {
+            drop_oldest(&mut kept, &user);
+        }
+        while kept.len() > TOKENS || kept.iter().map(|kept| kept.bytes).sum::<usize>() > BYTES {
+            let Some(user) = largest(&kept) else { return };
+            drop_oldest(&mut kept, &user);
         }
     }
 }
 
+fn drop_oldest(kept: &mut VecDeque<Kept>, user: &UserId) {
+    if let Some(at) = kept.iter().position(|kept| kept.tree.user == user) {
+        kept.remove(at);
+    }
+}
+
+/// Whose trees take up the most.
+fn largest(kept: &VecDeque<Kept>) -> Option<OwnedUserId> {
+    let mut bytes: HashMap<&UserId, usize> = HashMap::new();
+    for kept in kept {
+        *bytes.entry(&kept.tree.user).or_default() += kept.bytes;
+    }
+    bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(user, _)| user.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{collections::HashSet, sync::Arc};
 
-    use ruma::{owned_room_id, owned_user_id};
+    use ruma::{UserId, owned_room_id, owned_user_id};
     use tokio::time::Instant;
 
-    use super::{KEPT, Rest, TOKENS, Tree, Walks};
+    use super::{BYTES, KEPT, Kept, Rest, TOKENS, TOKENS_OF_ONE, Tree, Walks};
+
+    fn tree_of(name: &str) -> Tree {
+        let user = UserId::parse(format!("@{name}:x.fr")).unwrap();
+        Tree { user, space: owned_room_id!("!s:x.fr"), max_depth: 3, suggested_only: false }
+    }
+
+    fn rest() -> Rest {
+        Rest { stack: Vec::new(), visited: HashSet::from([owned_room_id!("!s:x.fr")]) }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn tokens_are_good_for_one_tree_and_some_time_and_are_no_more_than_fit() {
         let (walks, start) = (Walks::default(), Instant::now());
-        let tree = Tree {
-            user: owned_user_id!("@a:x.fr"),
-            space: owned_room_id!("!s:x.fr"),
-            max_depth: 3,
-            suggested_only: false,
-        };
-        let rest = || Rest { stack: Vec::new(), visited: HashSet::from([owned_room_id!("!s:x.fr")]) };
+        let tree = tree_of("a");
         let is_kept = |token: &str, tree: &Tree, now| walks.rest_of(token, tree, now).is_some();
         walks.keep("first".to_owned(), tree.clone(), rest(), start);
         assert!(is_kept("first", &tree, start) && is_kept("first", &tree, start));
@@ -114,11 +141,34 @@ mod tests {
         assert!(!is_kept("first", &tree, start + KEPT));
         walks.keep("second".to_owned(), tree.clone(), rest(), start + KEPT);
         assert!(!is_kept("first", &tree, start), "what has no use any more is dropped");
-        for number in 0..TOKENS {
+        for number in 0..TOKENS_OF_ONE {
             assert!(is_kept("second", &tree, start + KEPT));
             walks.keep(number.to_string(), tree.clone(), rest(), start + KEPT);
         }
         assert!(!is_kept("second", &tree, start + KEPT));
         assert!(is_kept("0", &tree, start + KEPT));
+    }
+
+    #[test]
+    fn who_takes_up_the_most_gives_way() {
+        let (walks, now) = (Walks::default(), Instant::now());
+        let is_kept = |token: &str, user: &str| walks.rest_of(token, &tree_of(user), now).is_some();
+        let add = |token: &str, user: &str, bytes| {
+            let (tree, rest) = (tree_of(user), Arc::new(rest()));
+            walks.add(Kept { token: token.to_owned(), tree, rest, until: now + KEPT, bytes }, now);
+        };
+        add("small", "a", BYTES / 10);
+        for number in 0..TOKENS {
+            add(&number.to_string(), "b", BYTES / 4);
+        }
+        assert!(is_kept("small", "a"));
+        add("next", "a", BYTES / 5);
+        assert!(is_kept("small", "a") && is_kept("next", "a"), "whoever comes later stays too");
+        assert!(is_kept(&(TOKENS - 1).to_string(), "b"));
+        for number in 0..TOKENS {
+            add("one", &format!("u{number}"), 1);
+        }
+        assert_eq!(walks.0.lock().len(), TOKENS);
+        assert!(is_kept("one", "u0"));
     }
 }

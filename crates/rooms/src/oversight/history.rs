@@ -5,9 +5,7 @@
 //! finds its predecessor missing, and nothing is fetched again from other servers. State events stay whole, and with
 //! them all that authorization rests on.
 
-use chappe_store::{
-    EventNum, LogEntry, Removed, RoomHead, Tx, events::EventPdus, gaps::Gap, timeline::TimelineRow,
-};
+use chappe_store::{EventNum, LogEntry, Removed, RoomHead, Tx, events::EventPdus, timeline::TimelineRow};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt, api::Direction,
     events::TimelineEventType,
@@ -70,9 +68,11 @@ impl Rooms {
             purged.push(event);
         }
         for gap in view.reader.gaps_between(view.nid, from, next.unwrap_or(up_to)).await? {
-            if !before.iter().any(|row| row.ordinal == gap.ordinal) {
-                // The event after it has expired.
-                tx.put_gap(view.nid, &Gap { missing: Vec::new(), ..gap });
+            // The event after it goes now, or has expired.
+            let stays = before.iter().any(|row| row.ordinal == gap.ordinal)
+                && !purged.iter().any(|event| event.num == gap.num);
+            if !stays {
+                tx.narrow_gap(view.nid, &gap, Vec::new());
             }
         }
         if tx.is_empty() {
@@ -115,8 +115,11 @@ impl View<'_> {
 
 #[cfg(test)]
 mod tests {
-    use chappe_store::Membership;
-    use ruma::{api::Direction, api::client::filter::RoomEventFilter};
+    use chappe_store::{
+        Membership, Tx,
+        gaps::{Gap, Missing},
+    };
+    use ruma::{api::Direction, api::client::filter::RoomEventFilter, event_id};
     use serde_json::json;
 
     use crate::{
@@ -168,5 +171,31 @@ mod tests {
         let view = town.rooms.view(&room).await.unwrap();
         assert_eq!(view.reader.members(view.nid, Membership::Join).await.unwrap().len(), 2);
         assert!(view.reader.threads(view.nid).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_before_messages_goes_with_them() {
+        let town = Town::new();
+        let anna = actor("anna");
+        let room = town.room(&anna, json!({ "preset": "public_chat" })).await;
+        let old = town.say(&anna, &room, json!({ "body": "old", "msgtype": "m.text" })).await;
+        let new = town.say(&anna, &room, json!({ "body": "new", "msgtype": "m.text" })).await;
+        let nid = town.rooms.view(&room).await.unwrap().nid;
+        let store = &town.rooms.0.store;
+        let missing = vec![event_id!("$missing:hs2").to_owned()];
+        let mut tx = Tx::new();
+        for event in [&old, &new] {
+            let ordinal = town.rooms.place_of(&room, event).await.unwrap();
+            let num = store.read().event_num(nid, event).await.unwrap().unwrap();
+            tx.put_gap(nid, &Gap { ordinal, num, missing: missing.clone() });
+        }
+        store.commit(tx).await.unwrap();
+        let first = town.rooms.first_place(&room).await.unwrap();
+        let up_to = town.rooms.place_of(&room, &new).await.unwrap();
+        assert_eq!(town.rooms.purge_some(&room, first, up_to, true).await.unwrap(), (None, 1));
+        let reader = store.read();
+        assert_eq!(reader.gaps_from(nid, i64::MIN, 9).await.unwrap().len(), 1);
+        let rows = reader.scan::<Missing>(&nid, chappe_store::Direction::Forward, 9).await.unwrap();
+        assert_eq!(rows.len(), 1, "before what stays");
     }
 }

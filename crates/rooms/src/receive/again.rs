@@ -52,7 +52,7 @@ impl Inner {
     /// Makes a room whole: the states after the events before its join are known by now.
     pub(crate) async fn make_whole(&self, room: &RoomId, partial: &PartialRoom) -> Result<()> {
         let turn = self.turn(room).await;
-        let desk = Desk::open(self, room).await?;
+        let desk = with_members(self, room).await?;
         let believed: BTreeSet<OwnedServerName> = desk.servers().await?.into_iter().collect();
         let events = desk.since_join(partial.join()).await?;
         let mut again =
@@ -77,7 +77,7 @@ impl Inner {
         refused: &BTreeMap<EventNum, OwnedUserId>,
     ) -> Result<()> {
         loop {
-            let mut desk = Desk::open(self, room).await?;
+            let mut desk = with_members(self, room).await?;
             desk.find_heads(events, refused).await?;
             let metas = desk.reader.event_metas(desk.nid, &desk.head.extremities).await?;
             let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).collect();
@@ -105,13 +105,20 @@ impl Inner {
     }
 }
 
+/// A desk for a room that is not called whole yet, of whose states only whole ones are looked at.
+async fn with_members<'s>(inner: &'s Inner, room: &RoomId) -> Result<Desk<'s>> {
+    let mut desk = Desk::open(inner, room).await?;
+    desk.knows_members = true;
+    Ok(desk)
+}
+
 impl Again<'_> {
     async fn flush(&mut self) -> Result<()> {
         if self.here > 0 {
-            let next = Desk::open(self.inner, self.room).await?;
+            let next = with_members(self.inner, self.room).await?;
             let desk = std::mem::replace(&mut self.desk, next);
             self.inner.store.commit(desk.seal()).await?;
-            self.desk = Desk::open(self.inner, self.room).await?;
+            self.desk = with_members(self.inner, self.room).await?;
             self.here = 0;
         }
         Ok(())
@@ -251,8 +258,10 @@ impl Desk<'_> {
         self.unindex(pdu, num, old).await?;
         new.ordinal = None;
         self.tx.unplace_event(self.nid, num, ordinal, &new);
-        let gap = chappe_store::gaps::Gap { ordinal, num, missing: Vec::new() };
-        self.tx.put_gap(self.nid, &gap);
+        let gaps = self.reader.gaps_between(self.nid, ordinal, ordinal + 1).await?;
+        for gap in gaps.into_iter().filter(|gap| gap.num == num) {
+            self.tx.narrow_gap(self.nid, &gap, Vec::new());
+        }
         Ok(())
     }
 

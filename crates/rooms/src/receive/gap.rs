@@ -43,6 +43,16 @@ impl Inner {
         if self.unhelped.holds(origin, now) {
             return Err(Error::Unreachable);
         }
+        if self.fill_elsewhere(checked, budget).await? {
+            return Ok(true);
+        }
+        self.unhelped.add(origin.to_owned(), (now, UNHELPED_MS));
+        Err(Error::Unreachable)
+    }
+
+    /// As [`Inner::fill_gap`], from others in the room; false if none of them has the events.
+    pub(super) async fn fill_elsewhere(&self, checked: &Checked, budget: &mut Budget) -> Result<bool> {
+        let missing = self.unsettled(checked.room(), checked.pdu().prev_events()).await?;
         for server in self.others(checked).await? {
             match self.fill_from(&server, (checked, &missing), budget).await {
                 Ok(true) => return Ok(true),
@@ -50,8 +60,7 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
-        self.unhelped.add(origin.to_owned(), (now, UNHELPED_MS));
-        Err(Error::Unreachable)
+        Ok(false)
     }
 
     /// Some servers in the room beside this one and the origin, by chance.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::future::join_all;
 use ruma::{EventId, RoomId, ServerName, room_version_rules::RoomVersionRules};
 
-use super::{Proven, check::parse};
+use super::{HOPELESS_MS, Proven, check::parse};
 use crate::{Inner, Result, desk::Desk};
 
 /// Events whose senders' servers are asked for them, at most.
@@ -25,7 +25,7 @@ impl Inner {
         let changed = self.changed_by(server, room, &events).await.unwrap_or_default();
         let asked = changed.into_iter().take(MOST).map(|at| {
             let whole = self.as_its_server_gives(rules, room, &events[at]);
-            async move { Some((at, self.world.timeout(LONGEST, whole).await??)) }
+            async move { Some((at, whole.await?)) }
         });
         let found: Vec<(usize, Proven)> = join_all(asked).await.into_iter().flatten().collect();
         for (at, whole) in found {
@@ -46,6 +46,9 @@ impl Inner {
         let mut changed = Vec::new();
         for (at, proven) in events.iter().enumerate().filter(|(_, proven)| is_changed(proven)) {
             let event = proven.pdu().event_id();
+            if self.blank.holds(&(room.to_owned(), event.to_owned()), self.world.now()) {
+                continue;
+            }
             let waiting = desk.reader.waiting_redactions(desk.nid, event).await?;
             let waiting = desk.pdus(&waiting).await?;
             let is_redacted = redacted.contains(event)
@@ -61,6 +64,7 @@ impl Inner {
         Ok(changed)
     }
 
+    /// None is not asked for again for a while, unless its server was not asked at all.
     async fn as_its_server_gives(
         &self,
         rules: &'static RoomVersionRules,
@@ -71,8 +75,15 @@ impl Inner {
         if self.peers.is_away(server).await {
             return None;
         }
-        let raw = self.peers.event(server, pdu.event_id()).await.ok()?;
-        let whole = self.check_one(rules, parse(rules, room, &raw).ok()?).await.ok()?;
-        (whole.is_intact() && pdu.is_same(rules, whole.pdu())).then_some(whole)
+        let asked = async {
+            let raw = self.peers.event(server, pdu.event_id()).await.ok()?;
+            let whole = self.check_one(rules, parse(rules, room, &raw).ok()?).await.ok()?;
+            (whole.is_intact() && pdu.is_same(rules, whole.pdu())).then_some(whole)
+        };
+        let whole = self.world.timeout(LONGEST, asked).await.flatten();
+        if whole.is_none() {
+            self.blank.add((room.to_owned(), pdu.event_id().to_owned()), (self.world.now(), HOPELESS_MS));
+        }
+        whole
     }
 }

@@ -67,7 +67,11 @@ impl Inner {
         let rules = Desk::open(self, room).await?.rules;
         let mut walk = Walk::new(&gap.missing);
         walk.go_on(self, room, self.check_raws(rules, room, &raws).await).await?;
-        let proven = self.intact(server, (room, rules), walk.into_events()).await;
+        let mut proven = walk.into_events();
+        // What this server may not see comes redacted from everybody.
+        if self.sees_before(room, gap).await.unwrap_or_default() {
+            proven = self.intact(server, (room, rules), proven).await;
+        }
         let mut budget = Budget::without_gap(&self.config(), MANY_STATES);
         let (mut came, mut staged) = (0, Vec::new());
         for proven in proven {
@@ -86,6 +90,13 @@ impl Inner {
         staged.reverse();
         self.place_old(room, &staged, gap).await?;
         Ok(came)
+    }
+
+    /// Whether this server may see what was said just before the event that follows a gap.
+    async fn sees_before(&self, room: &RoomId, gap: &gaps::Gap) -> Result<bool> {
+        let view = self.view(room).await?;
+        let meta = view.reader.event_meta(view.nid, gap.num).await?;
+        view.server_sees_at(&self.server, meta.before).await
     }
 
     /// Judges an old event and stores it with the state around it, without a place yet. Gives what it is now; `None` if it was
@@ -196,7 +207,7 @@ impl Desk<'_> {
             self.tx.log(LogEntry::History { room: self.nid.0, first: ordinal + 1, last });
         }
         let missing = self.unplaced(&gap.missing, &now).await?;
-        self.tx.put_gap(self.nid, &gaps::Gap { missing, ..gap.clone() });
+        self.tx.narrow_gap(self.nid, gap, missing);
         self.follow_old(&before).await
     }
 

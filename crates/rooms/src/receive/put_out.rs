@@ -1,7 +1,9 @@
 //! Users of this server who are put out of a room: who is out is told no more of it, so the events before that may not be had.
 
+use std::time::Duration;
+
 use chappe_rules::Pdu;
-use chappe_store::Membership;
+use chappe_store::{EventMeta, EventNum, Membership, Status};
 use ruma::{OwnedUserId, RoomId, ServerName, UserId};
 
 use super::{Budget, Checked, Verdict, is_in, parse};
@@ -10,8 +12,10 @@ use crate::{
     desk::{Desk, membership_of},
 };
 
-/// Events that an invite rests on which are asked for, at most: it rests on no more.
-const MOST: usize = 10;
+/// Unknown events that an invite rests on which are asked for, at most: one says that the invited user is out.
+const MOST: usize = 3;
+/// For how long they are asked for, and what is before them: whoever invites waits.
+const LONGEST: Duration = Duration::from_secs(30);
 
 impl Rooms {
     /// Whether an invite of a user of this server rests on what was never heard of here, though this server seems to be in the
@@ -28,16 +32,35 @@ impl Rooms {
         if !self.0.seems_joined(room, invited).await? {
             return Ok(true);
         }
-        let rules = Desk::open(&self.0, room).await?.rules;
-        let unknown = self.0.unsettled(room, invite.auth_events()).await?;
-        for event in unknown.iter().take(MOST) {
-            let Ok(raw) = self.0.peers.event(origin, event).await else { continue };
-            let pdu = parse(rules, room, &raw).ok();
-            if pdu.is_some_and(|pdu| self.0.put_out(&pdu).is_some_and(|user| user == *invited)) {
-                self.receive(origin, vec![raw]).await;
-            }
-        }
+        let asked = self.ask_for_put_out(origin, (room, invite), invited);
+        self.0.world.timeout(LONGEST, Box::pin(asked)).await.unwrap_or(Ok(()))?;
         Ok(true)
+    }
+
+    /// Takes the event that puts a user of this server out, if the invite rests on it.
+    async fn ask_for_put_out(
+        &self,
+        origin: &ServerName,
+        (room, invite): (&RoomId, &Pdu),
+        user: &UserId,
+    ) -> Result<()> {
+        let desk = Desk::open(&self.0, room).await?;
+        let (rules, known) = (desk.rules, desk.known(invite.auth_events()).await?);
+        let is_outlier =
+            |(num, meta): &(EventNum, EventMeta)| (meta.status == Status::Outlier).then_some(*num);
+        let outliers: Vec<EventNum> =
+            known.iter().filter_map(|(_, known)| known.as_ref().and_then(is_outlier)).collect();
+        let mut pdus = desk.pdus(&outliers).await?;
+        drop(desk);
+        for (event, _) in known.iter().filter(|(_, known)| known.is_none()).take(MOST) {
+            let raw = self.0.peers.event(origin, event).await.ok();
+            pdus.extend(raw.and_then(|raw| parse(rules, room, &raw).ok()));
+        }
+        let puts_out = |pdu: &&Pdu| self.0.put_out(pdu).is_some_and(|out| out == *user);
+        if let Some(pdu) = pdus.iter().find(puts_out) {
+            self.receive(origin, vec![pdu.to_raw()]).await;
+        }
+        Ok(())
     }
 }
 
@@ -57,12 +80,18 @@ impl Inner {
         Ok(membership.is_some_and(|(membership, _)| membership == Membership::Join))
     }
 
-    /// Whether an event puts somebody of this server out who seems to be in the room.
+    /// Whether an event puts somebody of this server out who seems to be in the room, and has not come in since.
     pub(super) async fn puts_out_somebody(&self, checked: &Checked) -> Result<bool> {
-        match self.put_out(checked.pdu()) {
-            Some(user) => self.seems_joined(checked.room(), &user).await,
-            None => Ok(false),
-        }
+        let Some(user) = self.put_out(checked.pdu()) else { return Ok(false) };
+        let desk = Desk::open(self, checked.room()).await?;
+        let Some((Membership::Join, join)) = desk.reader.membership(desk.nid, &user).await? else {
+            return Ok(false);
+        };
+        let stored = desk.own_num(checked.pdu()).await?;
+        Ok(match stored {
+            Some(num) => !desk.reader.auth_chain(desk.nid, &[join]).await?.contains(num.0),
+            None => true,
+        })
     }
 
     /// Takes an event that puts a user of this server out and whose past is not given. It is judged by what the room is like

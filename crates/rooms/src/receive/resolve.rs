@@ -9,7 +9,7 @@ use chappe_rules::{
     pdu::Judged,
     resolve::{Conflict, StateMap, relevant_keys, resolve},
 };
-use chappe_store::{EventNum, KeyId, StateChange, StateRef, state::StateKey};
+use chappe_store::{EventNum, KeyChange, KeyId, StateChange, StateRef, state::StateKey};
 use ruma::{EventId, OwnedEventId, events::TimelineEventType};
 
 use crate::{
@@ -30,12 +30,15 @@ impl Desk<'_> {
         let diff = self.reader.state_diff(self.nid, self.state.current(), *first).await?;
         let ids: Vec<KeyId> = diff.iter().map(|change| change.key).collect();
         let keys = self.reader.state_keys(self.nid, &ids).await?;
-        let mut target: BTreeMap<StateKey, EventNum> =
-            keys.into_iter().zip(diff).map(|(key, change)| (key, change.new)).collect();
+        let change = |(key, KeyChange { old, new, .. })| (key, (Some(old), new));
+        let mut target: BTreeMap<StateKey, (Option<EventNum>, EventNum)> =
+            keys.into_iter().zip(diff).map(change).collect();
         for change in self.resolved_changes(refs).await? {
-            target.insert(change.key, change.num);
+            // Where the first state is like the current one, another value is a change.
+            target.entry(change.key).or_insert((None, change.num)).1 = change.num;
         }
-        Ok(target.into_iter().map(|(key, num)| StateChange { key, num }).collect())
+        let changed = target.into_iter().filter(|(_, (old, new))| *old != Some(*new));
+        Ok(changed.map(|(key, (_, num))| StateChange { key, num }).collect())
     }
 
     /// What makes the first of several committed states their resolution. Remembered: while a room has the same heads, each
@@ -81,7 +84,9 @@ impl Desk<'_> {
         refs: &[StateRef],
         resolved: BTreeMap<StateKey, EventNum>,
     ) -> Result<Vec<StateChange>> {
-        let (keys, nums): (Vec<StateKey>, Vec<EventNum>) = resolved.into_iter().unzip();
+        let is_unknown = |key: &StateKey| !self.knows_members && key.event_type() == "m.room.member";
+        let (keys, nums): (Vec<StateKey>, Vec<EventNum>) =
+            resolved.into_iter().filter(|(key, _)| !is_unknown(key)).unzip();
         // On keys that are not conflicted all states agree.
         let first = refs.first().copied().unwrap_or(StateRef::EMPTY);
         let held = self.reader.state_at(self.nid, first, &keys).await?;

@@ -13,7 +13,7 @@ use crate::{Inner, Result};
 pub(super) struct Walk {
     found: BTreeMap<OwnedEventId, Proven>,
     reached: BTreeSet<OwnedEventId>,
-    /// Where the way ends: events that may be missing, each with the one that rests on it; none: it was asked for.
+    /// Where the way ends: missing events, each with the one that rests on it; none: it was asked for.
     ends: Vec<(OwnedEventId, Option<OwnedEventId>)>,
 }
 
@@ -33,7 +33,10 @@ impl Walk {
     pub(super) async fn go_on(&mut self, inner: &Inner, room: &RoomId, found: Vec<Proven>) -> Result<bool> {
         let known = self.found.len();
         self.found.extend(found.into_iter().map(|proven| (proven.pdu().event_id().to_owned(), proven)));
-        let mut todo = std::mem::take(&mut self.ends);
+        let ends = std::mem::take(&mut self.ends).into_iter();
+        // Of the others nothing new is known: there may be many, and each is looked at once.
+        let (mut todo, ends): (Vec<_>, Vec<_>) = ends.partition(|(id, _)| self.found.contains_key(id));
+        self.ends = ends;
         while !todo.is_empty() {
             let ids: Vec<OwnedEventId> = todo.iter().map(|(id, _)| id.clone()).collect();
             let missing: BTreeSet<OwnedEventId> = inner.unsettled(room, &ids).await?.into_iter().collect();

@@ -1,5 +1,7 @@
 //! The asking halves of the handshakes: a template is a hint, the event is always made afresh.
 
+use std::time::Duration;
+
 use chappe_rules::{
     Pdu,
     build::{self, Offer},
@@ -13,7 +15,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use super::same_event;
+use super::{TELLING, same_event};
 use crate::{Error, Extent, Inner, Result, Template, desk::rules_of};
 
 /// A membership event made from a peer's template.
@@ -106,7 +108,7 @@ impl Inner {
             return;
         }
         let content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
-        if let Err(error) = self.leave_through(&server, user, room, &content).await {
+        if let Err(error) = self.leave_through(&server, user, room, &content, TELLING).await {
             tracing::warn!(%room, %user, %error, "a room that is not entered could not be left at once");
         }
     }
@@ -136,14 +138,18 @@ impl Inner {
         Ok(())
     }
 
+    /// Leaves through a server that offers a template within `patience`. Whoever was sent the leave is waited for: made once more
+    /// through another server, it could end what came after the first one.
     pub(super) async fn leave_through(
         &self,
         server: &OwnedServerName,
         user: &UserId,
         room: &RoomId,
         content: &Map<String, Value>,
+        patience: Duration,
     ) -> Result<Pdu> {
-        let template = self.peers.make_leave(server, room, user).await?;
+        let template = self.world.timeout(patience, self.peers.make_leave(server, room, user)).await;
+        let template = template.ok_or(Error::Unreachable)??;
         let made = self.make_member(&template, user, room, content)?;
         self.peers.send_leave(server, room, made.pdu.event_id(), made.pdu.to_raw()).await?;
         Ok(made.pdu)

@@ -14,7 +14,7 @@ use super::{
     malformed::signed_in,
     net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
 };
-use crate::{Actor, Change, Rooms, Standing};
+use crate::{Actor, Change, Config, Rooms, Standing};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -134,6 +134,8 @@ async fn guests_leave_though_what_shuts_them_out_comes_by_a_fork() {
 
 /// More than is fetched for one event.
 const MANY: usize = 700;
+/// How many events b fetches before another.
+const FEW: usize = 500;
 
 #[tokio::test]
 async fn a_gap_is_followed_back_to_what_is_known() {
@@ -188,6 +190,7 @@ async fn many_heads_are_brought_together_unasked() {
 async fn what_was_missing_does_not_become_a_head_when_it_comes() {
     let net = Net::default();
     let ([a, b, _], id) = three(&net).await;
+    b.reconfigure(Config { missing_events_limit: FEW, ..Config::default() });
     let from_a = (&a, server_name!("a.example"));
     let mut said = Vec::new();
     for n in 0..MANY {
@@ -199,7 +202,8 @@ async fn what_was_missing_does_not_become_a_head_when_it_comes() {
     assert_eq!(heads(&b, &id).await, [joined, last.clone()]);
     let reader = b.store().read();
     let nid = reader.room_nid(&id).await.unwrap().unwrap();
-    let missing = reader.gaps(nid).await.unwrap().pop().unwrap().missing.remove(0);
+    let gaps = reader.gaps_from(nid, i64::MIN, 100).await.unwrap();
+    let missing = gaps.last().unwrap().missing[0].clone();
     drop(reader);
     assert!(hand(&missing, &id, from_a, &b).await);
     assert_eq!(heads(&b, &id).await, [last]);
@@ -210,6 +214,7 @@ async fn what_was_missing_does_not_become_a_head_when_it_comes() {
 async fn a_state_with_a_hole_is_not_used() {
     let net = Net::default();
     let ([a, b, _], id) = three(&net).await;
+    b.reconfigure(Config { missing_events_limit: FEW, ..Config::default() });
     let from_a = (&a, server_name!("a.example"));
     let name = a.send(&actor(ALICE), &id, state("m.room.name", "", &json!({ "name": "n" })), None).await;
     let name = name.unwrap();

@@ -79,6 +79,24 @@ async fn an_invite_turned_down_in_silence_ends_with_an_event_of_our_own() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_invite_is_turned_down_though_who_invited_is_silent() {
+    let net = Net::default();
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
+    let id = room(&c, CAROL, json!({ "invite": [ALICE], "room_version": "11" })).await;
+    a.join(&actor(ALICE), &id, vec![server("c.example")], Map::new()).await.unwrap();
+    net.deliver().await;
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
+    net.deliver().await;
+    assert_eq!(membership(&c, &id, BOB).await, Some("invite"));
+    net.before.lock().insert("make_leave", Box::pin(std::future::pending::<()>()));
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    assert_eq!(outside(&b, BOB, &id).await.kind(), Some(Membership::Leave));
+    assert_eq!(membership(&c, &id, BOB).await, Some("leave"));
+    net.deliver().await;
+    assert_eq!(membership(&a, &id, BOB).await, Some("leave"));
+}
+
 #[tokio::test]
 async fn an_invite_tells_what_the_room_is() {
     let net = Net::default();
@@ -223,6 +241,30 @@ async fn what_a_server_may_not_see_it_gets_redacted_and_in_its_place() {
     let stranger = server("c.example");
     assert!(a.event_for(&stranger, &secret).await.is_err());
     assert!(a.state_ids_for(&stranger, &id, &secret).await.is_err());
+}
+
+#[tokio::test]
+async fn what_everybody_hides_from_this_server_is_asked_of_nobody_else() {
+    for (visibility, is_hidden) in [("joined", true), ("shared", false)] {
+        let net = Net::default();
+        let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
+        let content = json!({ "history_visibility": visibility });
+        let rule = json!({ "type": "m.room.history_visibility", "content": content });
+        let id = room(&a, ALICE, json!({ "preset": "public_chat", "initial_state": [rule] })).await;
+        c.join(&actor(CAROL), &id, vec![server("a.example")], Map::new()).await.unwrap();
+        net.deliver().await;
+        let mut said = Vec::new();
+        for (rooms, who) in [(&a, ALICE), (&c, CAROL)] {
+            said.push(say(rooms, who, &id, "secret").await);
+            net.deliver().await;
+        }
+        b.join(&actor(BOB), &id, vec![server("a.example")], Map::new()).await.unwrap();
+        net.deliver().await;
+        assert!(b.fetch_older(&id, 50).await.unwrap() > 3);
+        assert_eq!(bodies(&b, &id).await.is_empty(), is_hidden);
+        let asked = net.events.lock().clone();
+        assert!(asked.iter().all(|(_, event)| !said.contains(event)), "{visibility}: {asked:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,7 +71,9 @@ pub(crate) struct Net {
     pub(super) invites_meet: Arc<Mutex<Option<Arc<tokio::sync::Barrier>>>>,
     /// What happens while an answer about missing events is on its way.
     pub(super) meanwhile: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
-    /// What happens before something is asked for, once: keys, leaves, invites, by the names of the functions.
+    /// Servers that were asked for single events, and for which.
+    pub(super) events: Arc<Mutex<Vec<(OwnedServerName, OwnedEventId)>>>,
+    /// What happens before something is asked for, once: keys, leaves, invites, trees, by the names of the functions.
     pub(super) before: Arc<Mutex<BTreeMap<&'static str, BoxFuture<'static, ()>>>>,
     /// Servers that are policy servers.
     pub(super) policy: Arc<Mutex<BTreeMap<OwnedServerName, Judge>>>,
@@ -385,6 +387,7 @@ impl Peers for Wire {
     }
 
     async fn event(&self, to: &ServerName, event: &EventId) -> Result<Box<RawValue>, PeerError> {
+        self.net.events.lock().push((to.to_owned(), event.to_owned()));
         if self.net.hidden.lock().contains(event) {
             return Err(refused(Error::NotFound("event")));
         }
@@ -413,6 +416,7 @@ impl Peers for Wire {
         room: &RoomId,
         suggested_only: bool,
     ) -> Result<get_hierarchy::v1::Response, PeerError> {
+        self.net.comes_to("hierarchy").await;
         self.to(to)?.hierarchy_for(&self.from, room, suggested_only).await.map_err(refused)
     }
 

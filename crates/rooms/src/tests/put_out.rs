@@ -1,9 +1,16 @@
 //! Users who were put out of a room whose server did not hear of it: how it hears, and how they come back.
 
+use std::sync::Arc;
+
+use chappe_kv::{Counting, Db, Memory, RoundTrips};
+use chappe_store::{Membership, Status};
 use ruma::{OwnedEventId, RoomVersionId, UInt, server_name};
 use serde_json::{Map, json};
 
-use super::net::{Net, actor, bodies, membership, room, say, user, whole_state};
+use super::{
+    net::{Net, actor, bodies, membership, room, say, user, whole_state},
+    partial::{Lie, at, status, tell},
+};
 use crate::{Change, Error, Gap, Rooms};
 
 const ALICE: &str = "@alice:a.example";
@@ -77,6 +84,42 @@ async fn a_server_that_was_put_out_is_told_what_was_before_and_no_more() {
     assert!(matches!(a.event_for(peer, &later).await, Err(Error::NotFound(_))));
     assert!(a.state_ids_for(peer, &id, &later).await.is_err());
     assert!(a.event_for(server_name!("d.example"), &kick).await.is_err());
+}
+
+#[tokio::test]
+async fn whoever_is_out_does_not_have_everybody_looked_at_for_each_question() {
+    let (net, trips) = (Net::default(), Arc::new(RoundTrips::default()));
+    let a = net.server_on("a.example", 1, Db::new(Counting::new(Memory::default(), trips.clone())));
+    let b = net.server("b.example", 2);
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
+    join(&b, BOB, &id).await;
+    net.deliver().await;
+    let within = say(&a, ALICE, &id, "within").await;
+    let state = whole_state(&a, &id).await;
+    let room_auth = ["m.room.create", "m.room.power_levels"].map(|kind| at(&state, kind, ""));
+    let bob = at(&state, "m.room.member", BOB);
+    let named = Lie {
+        sender: BOB,
+        kind: "m.room.name",
+        key: Some(""),
+        content: json!({ "name": "Bob's" }),
+        prev: within.clone(),
+        auth: room_auth.into_iter().chain([bob]).collect(),
+    };
+    let rejected = tell(&a, &id, named).await;
+    assert_eq!(status(&a, &id, &rejected).await, Status::Rejected);
+    kick(&a, &id, BOB).await;
+    let peer = server_name!("b.example");
+    let scans = async |event: &OwnedEventId, is_told: bool| {
+        trips.take();
+        assert_eq!(a.event_for(peer, event).await.is_ok(), is_told);
+        usize::try_from(trips.take().1).unwrap()
+    };
+    let most = Membership::ALL.len() - 1;
+    assert!(scans(&rejected, false).await < most, "what is no part of the room");
+    scans(&within, true).await;
+    assert!(scans(&within, true).await < most, "asked for again");
+    assert!(scans(&state[&("m.room.create".to_owned(), String::new())], false).await < most, "another event");
 }
 
 #[tokio::test]

@@ -190,6 +190,28 @@ async fn every_room_of_a_space_is_on_one_page_however_many_servers_are_asked() {
 }
 
 #[tokio::test]
+async fn of_a_page_that_is_full_nobody_is_asked_for_more() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let space = json!({ "preset": "public_chat", "creation_content": { "type": "m.space" } });
+    let space = room(&b, BOB, space).await;
+    let inner = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    put_in(&b, BOB, &space, inner.as_str(), json!({ "via": ["a.example"] })).await;
+    net.before.lock().insert("hierarchy", Box::pin(std::future::ready(())));
+    let page = async |from: Option<&str>| {
+        let request =
+            HierarchyRequest { room: &space, from, limit: Some(1), max_depth: None, suggested_only: false };
+        let page = b.hierarchy(&actor(BOB).user, &request).await.unwrap();
+        (page.rooms.into_iter().map(|room| room.summary.room_id).collect::<Vec<_>>(), page.next_batch)
+    };
+    let (rooms, token) = page(None).await;
+    assert_eq!(rooms, [&*space]);
+    assert!(net.before.lock().contains_key("hierarchy"), "nobody was asked yet");
+    assert_eq!(page(token.as_deref()).await, (vec![inner], None));
+    assert!(!net.before.lock().contains_key("hierarchy"));
+}
+
+#[tokio::test]
 async fn other_servers_know_what_happened_before_our_time() {
     let net = Net::default();
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));

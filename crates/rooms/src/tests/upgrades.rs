@@ -56,6 +56,31 @@ async fn an_upgrade_keeps_levels_above_those_of_who_upgrades() {
 }
 
 #[tokio::test]
+async fn an_upgrade_keeps_bans_of_those_whom_nobody_is_above() {
+    const HIGHEST: i64 = (1 << 53) - 1;
+    let rooms = Net::default().server("a.example", 1);
+    for from in ["11", "12"] {
+        let mut users = Map::new();
+        if from == "11" {
+            users.insert(ALICE.to_owned(), json!(HIGHEST));
+        }
+        let mut wanted = request(json!({ "preset": "public_chat", "room_version": from }));
+        let levels = json!({ "users": users });
+        wanted.power_level_content_override = Some(serde_json::from_value(levels).unwrap());
+        let old = rooms.create(&actor(ALICE), wanted).await.unwrap();
+        rooms.change(&actor(ALICE), &old, &user(CAROL), Change::Ban, None).await.unwrap();
+        let mut levels = content(&rooms, &old, "m.room.power_levels").await;
+        levels["users"][CAROL] = json!(HIGHEST);
+        rooms.send(&actor(ALICE), &old, state("m.room.power_levels", "", &levels), None).await.unwrap();
+
+        let new = upgraded(&rooms, &old, "11").await;
+        let kept = content(&rooms, &new, "m.room.power_levels").await;
+        assert_eq!(kept["users"], json!({ ALICE: HIGHEST, CAROL: HIGHEST }), "from {from}");
+        assert_eq!(membership(&rooms, &new, CAROL).await, Some("ban"));
+    }
+}
+
+#[tokio::test]
 async fn who_made_a_room_of_version_12_is_as_high_as_anything_in_one_of_version_11() {
     let rooms = Net::default().server("a.example", 1);
     let old = room(&rooms, ALICE, json!({ "room_version": "12" })).await;

@@ -34,23 +34,29 @@ impl Levels {
 
     /// Of a room whose creator is bound by its levels: until everything is in place, it is high enough for all of it. Who was
     /// `unlimited` in the old room comes to be as high as anybody.
-    pub(super) fn within_limits<'a>(
+    pub(super) fn within_limits(
         mut kept: Map<String, Value>,
         creator: &UserId,
         unlimited: &[&UserId],
-        banned: impl Iterator<Item = &'a UserId>,
+        banned: &[&UserId],
     ) -> Self {
         let top = highest_user(&kept).max(highest_needed(&kept)).max(CREATOR);
         for user in unlimited {
             set(&mut kept, user, top);
         }
-        let above_banned = banned.map(|user| of(&kept, user) + 1).max().unwrap_or(0);
+        let above_banned = banned.iter().map(|user| of(&kept, user) + 1).max().unwrap_or(0);
         let needed = highest_needed(&kept).max(above_banned).min(HIGHEST);
-        if of(&kept, creator) >= needed {
+        let level = needed.max(of(&kept, creator));
+        // Nobody is above the highest level: who is banned at it has it back in the end.
+        let equals: Vec<&UserId> = banned.iter().copied().filter(|user| of(&kept, user) >= level).collect();
+        if level == of(&kept, creator) && equals.is_empty() {
             return Self { first: kept, last: None };
         }
         let mut first = kept.clone();
-        set(&mut first, creator, needed);
+        set(&mut first, creator, level);
+        for user in equals {
+            set(&mut first, user, level - 1);
+        }
         Self { first, last: Some(kept) }
     }
 }
@@ -143,8 +149,8 @@ mod tests {
     fn who_is_high_enough_is_not_raised() {
         let (alice, bob) = (user_id!("@a:x"), user_id!("@b:x"));
         let of = |levels: &Value, banned: bool| {
-            let banned = banned.then_some(bob).into_iter();
-            let levels = Levels::within_limits(map(levels.clone()), alice, &[], banned);
+            let banned = if banned { vec![bob] } else { Vec::new() };
+            let levels = Levels::within_limits(map(levels.clone()), alice, &[], &banned);
             (levels.first["users"][alice.as_str()].as_i64().unwrap(), levels.last)
         };
         let levels = json!({ "users": { "@a:x": 60, "@b:x": 90 }, "events": { "x": 60 } });
@@ -155,9 +161,20 @@ mod tests {
     }
 
     #[test]
+    fn who_is_banned_at_the_highest_level_is_below_it_at_first() {
+        let (alice, bob) = (user_id!("@a:x"), user_id!("@b:x"));
+        for own in [60, HIGHEST] {
+            let levels = map(json!({ "users": { "@a:x": own, "@b:x": HIGHEST } }));
+            let Levels { first, last } = Levels::within_limits(levels.clone(), alice, &[], &[bob]);
+            assert_eq!(first["users"], json!({ "@a:x": HIGHEST, "@b:x": HIGHEST - 1 }));
+            assert_eq!(last, Some(levels));
+        }
+    }
+
+    #[test]
     fn who_was_unlimited_is_as_high_as_anybody() {
         let alice = user_id!("@a:x");
-        let of = |levels: Value| Levels::within_limits(map(levels), alice, &[alice], std::iter::empty());
+        let of = |levels: Value| Levels::within_limits(map(levels), alice, &[alice], &[]);
         for (levels, level) in
             [(json!({}), 100), (json!({ "users": { "@b:x": 120 } }), 120), (json!({ "ban": 150 }), 150)]
         {

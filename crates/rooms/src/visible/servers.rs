@@ -1,12 +1,14 @@
 //! What another server is told of a room, judged by room and event together.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use chappe_rules::{
     redact,
     visibility::{membership, server_may_see, visibility},
 };
-use chappe_store::{EventNum, Membership, StateRef, Status, members::RoomServers, state::StateKey};
+use chappe_store::{
+    EventMeta, EventNum, Membership, StateRef, Status, members::RoomServers, state::StateKey,
+};
 use ruma::{
     ServerName,
     events::{StateEventType, room::history_visibility::HistoryVisibility},
@@ -21,6 +23,8 @@ use crate::{
 /// Memberships at earlier states that are looked at for one question of another server, at most. What that leaves open is
 /// not seen: a server with very many users is told less of what was before their time.
 const MOST_LOOKS: usize = 20_000;
+/// Users of a server without a joined one that are looked for at earlier states, at most: those who went last.
+const MOST_GONE: usize = 1_000;
 
 /// A server that may be told of some events and of what was before them.
 #[derive(Debug)]
@@ -28,6 +32,12 @@ pub(crate) struct Witness<'o> {
     server: &'o ServerName,
     /// The events.
     pub(crate) of: Vec<EventNum>,
+    /// Its users, where none is joined.
+    gone: Option<Arc<[StateKey]>>,
+}
+
+fn is_part(meta: &EventMeta) -> bool {
+    !matches!(meta.status, Status::Rejected | Status::Outlier)
 }
 
 impl View<'_> {
@@ -43,22 +53,29 @@ impl View<'_> {
             return Ok(None);
         };
         if count > 0 {
-            return Ok(Some(Witness { server, of: events }));
+            return Ok(Some(Witness { server, of: events, gone: None }));
         }
-        if events.is_empty() {
+        let metas = self.reader.event_metas(self.nid, &events).await?;
+        let parts = events.into_iter().zip(metas).filter(|(_, meta)| is_part(meta));
+        let parts: Vec<(EventNum, StateRef)> = parts.map(|(num, meta)| (num, meta.before)).collect();
+        if parts.is_empty() {
             return Ok(None);
         }
-        let (users, mut looks) = (self.users_of(server).await?, MOST_LOOKS);
-        let metas = self.reader.event_metas(self.nid, &events).await?;
+        let (gone, mut looks) = (self.gone_of(server).await?, MOST_LOOKS);
+        let mut known: BTreeMap<StateRef, bool> = BTreeMap::new();
         let mut of = Vec::new();
-        for (num, meta) in events.into_iter().zip(metas) {
-            let is_part = !matches!(meta.status, Status::Rejected | Status::Outlier);
+        for (num, before) in parts {
             let joined = HistoryVisibility::Joined;
-            if is_part && self.is_for_some(&joined, (&users, &mut looks), meta.before).await? {
+            let was_in = match known.get(&before) {
+                Some(was_in) => *was_in,
+                None => self.is_for_some(&joined, (&gone, &mut looks), before).await?,
+            };
+            known.insert(before, was_in);
+            if was_in {
                 of.push(num);
             }
         }
-        Ok((!of.is_empty()).then_some(Witness { server, of }))
+        Ok((!of.is_empty()).then_some(Witness { server, of, gone: Some(gone) }))
     }
 
     /// Which of `events` a server may see, in their order. Nothing for a server without a joined user in the room.
@@ -66,7 +83,13 @@ impl View<'_> {
         if !self.reader.server_joined(self.nid, server).await? {
             return Ok(vec![false; events.len()]);
         }
-        self.sees(server, events).await
+        self.sees(server, None, events).await
+    }
+
+    /// Whether a server may see what was said at a state.
+    pub(crate) async fn server_sees_at(&self, server: &ServerName, at: StateRef) -> Result<bool> {
+        let mut looks = MOST_LOOKS;
+        self.server_sees_state(server, (&mut None, &mut looks), at).await
     }
 
     /// Events as a server gets them that may be told of what they are before, so that it can follow the room: those it may not
@@ -76,10 +99,10 @@ impl View<'_> {
         witness: &Witness<'_>,
         events: Vec<Event>,
     ) -> Result<Vec<Event>> {
-        let sees = self.sees(witness.server, &events).await?;
+        let sees = self.sees(witness.server, witness.gone.clone(), &events).await?;
         let mut told = Vec::with_capacity(events.len());
         for (mut event, sees) in events.into_iter().zip(sees) {
-            if matches!(event.meta.status, Status::Rejected | Status::Outlier) {
+            if !is_part(&event.meta) {
                 continue;
             }
             if !sees {
@@ -91,14 +114,17 @@ impl View<'_> {
         Ok(told)
     }
 
-    async fn sees(&self, server: &ServerName, events: &[Event]) -> Result<Vec<bool>> {
+    async fn sees(
+        &self,
+        server: &ServerName,
+        mut users: Option<Arc<[StateKey]>>,
+        events: &[Event],
+    ) -> Result<Vec<bool>> {
         let mut known: BTreeMap<StateRef, bool> = BTreeMap::new();
-        let mut users = None;
         let mut looks = MOST_LOOKS;
         let mut sees = Vec::with_capacity(events.len());
         for event in events {
-            let is_part = !matches!(event.meta.status, Status::Rejected | Status::Outlier);
-            if !is_part || self.has_expired(event) {
+            if !is_part(&event.meta) || self.has_expired(event) {
                 sees.push(false);
                 continue;
             }
@@ -119,7 +145,7 @@ impl View<'_> {
     async fn server_sees_state(
         &self,
         server: &ServerName,
-        (users, looks): (&mut Option<Vec<StateKey>>, &mut usize),
+        (users, looks): (&mut Option<Arc<[StateKey]>>, &mut usize),
         at: StateRef,
     ) -> Result<bool> {
         let said = self.state_event_at(at, StateEventType::RoomHistoryVisibility, "").await?;
@@ -129,7 +155,7 @@ impl View<'_> {
         }
         let users = match users {
             Some(users) => users,
-            None => users.insert(self.users_of(server).await?),
+            None => users.insert(self.users_of(server).await?.into()),
         };
         self.is_for_some(&visibility, (users, looks), at).await
     }
@@ -153,6 +179,24 @@ impl View<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// The state keys of those users of a server without a joined one who went last, the last one first. Kept: everybody in the
+    /// room is looked at for it, and whoever is out may go on asking.
+    async fn gone_of(&self, server: &ServerName) -> Result<Arc<[StateKey]>> {
+        let key = (self.nid, self.head.state, server.to_owned());
+        if let Some(gone) = self.inner.gone.get(&key) {
+            return Ok(gone);
+        }
+        let mut gone = Vec::new();
+        for is in Membership::ALL.into_iter().filter(|is| *is != Membership::Join) {
+            let members = self.reader.members(self.nid, is).await?.into_iter();
+            gone.extend(members.filter(|(user, _)| user.server_name() == server));
+        }
+        gone.sort_unstable_by_key(|(_, num)| Reverse(*num));
+        let gone: Arc<[StateKey]> = gone.iter().take(MOST_GONE).map(|(user, _)| member_key(user)).collect();
+        self.inner.gone.insert(key, gone.clone());
+        Ok(gone)
     }
 
     /// The state keys of a server's users, joined ones first.

@@ -1,6 +1,8 @@
 //! Who comes and goes: which servers are told of a user's devices, and of whom is not heard any more.
 
-use chappe_store::{Error, EventNum, Membership, Position, Reader, RoomNid, state::StateKey};
+use chappe_store::{
+    Error, EventNum, Json, Membership, Position, Reader, RoomNid, accounts_keys::RemoteLists, state::StateKey,
+};
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 use serde::Deserialize;
 
@@ -22,7 +24,7 @@ impl Sender {
         let reader = self.0.network.store().read();
         let joined = reader.membership(nid, member).await?.is_some_and(|(is, _)| is == Membership::Join);
         if !joined {
-            return self.stop_tracking(&reader, nid, member).await;
+            return self.stop_tracking(&reader, nid, (member, at)).await;
         }
         if !has_come(&reader, nid, event, member).await? {
             return Ok(());
@@ -32,9 +34,7 @@ impl Sender {
         }
         self.0.arrivals.note(member, self.0.network.world().now());
         // Who was gone and is back before that was seen here may have changed devices meanwhile.
-        if !self.was_met(&reader, nid, member, at).await? {
-            self.doubt(std::slice::from_ref(member)).await?;
-        }
+        self.doubt_unmet(nid, std::slice::from_ref(member), at).await?;
         self.send_sticky(nid, member.server_name()).await
     }
 
@@ -46,14 +46,14 @@ impl Sender {
         at: Position,
     ) -> Result<(), Error> {
         if member.server_name() != self.0.network.server() {
-            return self.doubt(std::slice::from_ref(member)).await;
+            return self.doubt_unmet(nid, std::slice::from_ref(member), at).await;
         }
         let reader = self.0.network.store().read();
         // Whoever only forgot the room changed nothing in it.
         let now = reader.user_room(member, nid).await?.filter(|now| now.position >= at);
         let Some(now) = now.map(|now| now.value) else { return Ok(()) };
         if now.membership != Membership::Join {
-            return self.stop_tracking(&reader, nid, member).await;
+            return self.stop_tracking(&reader, nid, (member, at)).await;
         }
         let meta = match reader.event_meta(nid, now.num).await {
             // Its room was purged meanwhile.
@@ -128,33 +128,46 @@ impl Sender {
         &self,
         reader: &Reader<'_>,
         nid: RoomNid,
-        member: &OwnedUserId,
+        (member, at): (&OwnedUserId, Position),
     ) -> Result<(), Error> {
         let us = self.0.network.server();
         if member.server_name() != us {
-            return self.doubt(std::slice::from_ref(member)).await;
+            return self.doubt_unmet(nid, std::slice::from_ref(member), at).await;
         }
         if reader.server_joined(nid, us).await? {
             return Ok(());
         }
-        self.doubt_members(nid).await
+        self.doubt_members(nid, at).await
     }
 
     /// This server came into a room or is no longer there: of the devices of others in it may have been missed what changed.
-    pub(super) async fn doubt_members(&self, nid: RoomNid) -> Result<(), Error> {
+    pub(super) async fn doubt_members(&self, nid: RoomNid, at: Position) -> Result<(), Error> {
         let us = self.0.network.server();
         let members = self.0.network.store().read().members(nid, Membership::Join).await?;
         let others = members.into_iter().map(|(user, _)| user).filter(|user| user.server_name() != us);
         let others: Vec<OwnedUserId> = others.collect();
         for some in others.chunks(USERS_AT_ONCE) {
-            self.doubt(some).await?;
+            self.doubt_unmet(nid, some, at).await?;
         }
         Ok(())
     }
 
-    async fn doubt(&self, users: &[OwnedUserId]) -> Result<(), Error> {
-        match self.0.accounts.doubt_known(users).await {
+    /// No longer believes what is kept of the devices of remote users, those aside of whom another room told all the while.
+    async fn doubt_unmet(&self, nid: RoomNid, users: &[OwnedUserId], at: Position) -> Result<(), Error> {
+        let reader = self.0.network.store().read();
+        let lists = reader.get_many::<RemoteLists>(users).await?;
+        let mut doubted = Vec::new();
+        for (user, list) in users.iter().zip(lists) {
+            let is_believed = list.is_some_and(|Json(list)| !list.stale);
+            if is_believed && !self.was_met(&reader, nid, user, at).await? {
+                doubted.push(user.clone());
+            }
+        }
+        drop(reader);
+        match self.0.accounts.doubt_known(&doubted).await {
             Err(chappe_accounts::Error::Store(error)) => Err(error),
+            // The log is followed again from before this.
+            Err(chappe_accounts::Error::Busy) => Err(Error::Conflict),
             _ => Ok(()),
         }
     }
