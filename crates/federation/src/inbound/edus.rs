@@ -69,7 +69,7 @@ struct Presences {
 }
 
 #[derive(Deserialize)]
-struct Presence {
+struct Shown {
     user_id: OwnedUserId,
     presence: PresenceState,
     status_msg: Option<String>,
@@ -106,7 +106,7 @@ fn content<T: DeserializeOwned>(edu: &Edu) -> Option<T> {
 fn presences(edu: &Edu, origin: &ServerName) -> Vec<PresenceUpdate> {
     let Some(Presences { push }) = content(edu) else { return Vec::new() };
     let update = |entry: &RawValue| {
-        let Presence { user_id, presence, status_msg, last_active_ago, currently_active } = read(entry)?;
+        let Shown { user_id, presence, status_msg, last_active_ago, currently_active } = read(entry)?;
         let mut update = PresenceUpdate::new(user_id, presence, last_active_ago.unwrap_or_default());
         (update.status_msg, update.currently_active) = (status_msg, currently_active);
         Some(update)

@@ -22,7 +22,7 @@ use ruma::OwnedEventId;
 use super::{Server, config, couple, eventually};
 
 /// Servers of which one, started again, has kept an event of the other, which rests on one that it does not have.
-struct Kept {
+struct Waiting {
     b: Server,
     missed: OwnedEventId,
     kept: OwnedEventId,
@@ -32,7 +32,7 @@ struct Kept {
     asked: Arc<AtomicUsize>,
 }
 
-async fn kept(net: &FakeNet, knows_keys: bool) -> Kept {
+async fn kept(net: &FakeNet, knows_keys: bool) -> Waiting {
     let (a, b, room) = couple(net).await;
     eventually("quiet", async || a.waiting(&b).await == 0 && b.waiting(&a).await == 0).await;
     let (is_up, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -62,7 +62,7 @@ async fn kept(net: &FakeNet, knows_keys: bool) -> Kept {
     let b = Server::build(net, "b.example", 2, config(), b.store.clone());
     b.federation.start();
     eventually("it is tried", async || asked.load(SeqCst) > 0).await;
-    Kept { b, missed, kept, is_up, asked }
+    Waiting { b, missed, kept, is_up, asked }
 }
 
 async fn rows(server: &Server) -> usize {
@@ -73,7 +73,7 @@ async fn rows(server: &Server) -> usize {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_completed_is_tried_again() {
     let net = FakeNet::new();
-    let Kept { b, missed, kept, is_up, asked } = kept(&net, true).await;
+    let Waiting { b, missed, kept, is_up, asked } = kept(&net, true).await;
     eventually("it is tried again", async || asked.load(SeqCst) > 1).await;
     assert!(!b.has(&kept).await);
     assert_eq!(rows(&b).await, 1);
@@ -85,7 +85,7 @@ async fn what_cannot_be_completed_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn what_was_signed_with_a_key_that_cannot_be_had_yet_is_tried_again() {
     let net = FakeNet::new();
-    let Kept { b, missed, kept, is_up, .. } = kept(&net, false).await;
+    let Waiting { b, missed, kept, is_up, .. } = kept(&net, false).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(rows(&b).await, 1);
     is_up.store(true, SeqCst);
@@ -95,7 +95,7 @@ async fn what_was_signed_with_a_key_that_cannot_be_had_yet_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn what_can_never_be_completed_is_given_up() {
     let net = FakeNet::new();
-    let Kept { b, kept, .. } = kept(&net, true).await;
+    let Waiting { b, kept, .. } = kept(&net, true).await;
     tokio::time::sleep(Duration::from_hours(2)).await;
     assert_eq!(rows(&b).await, 0);
     assert!(!b.has(&kept).await);
