@@ -18,7 +18,7 @@ mod verb;
 
 pub use self::{
     api::{Api, router, routes},
-    backup::{Note, Places, restore},
+    backup::{Note, Places, Restored, restore},
     config::Config,
     error::Error,
     jobs::Jobs,

@@ -5,13 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_accounts::KeyCounts;
-use chappe_rules::{Pdu, appservice::Registration, client, version};
+use chappe_rules::{Pdu, appservice::Registration, client, version, visibility::membership};
 use chappe_store::{
     EventNum, Position, RoomNid,
     receipts::ReceiptKind,
     services::{ServiceItem, ServiceKey},
 };
-use ruma::{OneTimeKeyAlgorithm, OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId, RoomVersionId, UserId};
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    events::room::member::MembershipState,
+};
 use serde::Serialize;
 use serde_json::{
     Map, Value, json,
@@ -230,6 +233,10 @@ impl Services {
         let rules = version::rules(&known.unwrap_or(RoomVersionId::V11));
         let id = OwnedEventId::try_from(found.event_id).ok();
         let pdu = rules.zip(id).and_then(|(rules, id)| Pdu::restore(rules, id, found.event.get()).ok());
+        // Whoever is out without an event that says so is not told by the one that let them in.
+        let says_so =
+            |pdu: &Pdu| matches!(membership(Some(pdu)), MembershipState::Leave | MembershipState::Ban);
+        let pdu = pdu.filter(|pdu| found.membership != "leave" || says_so(pdu));
         let unsigned = client::Unsigned { invite_room_state: found.state, ..client::Unsigned::default() };
         Ok(pdu.map(|pdu| client::render(&pdu, client::Form::Full, &unsigned)))
     }

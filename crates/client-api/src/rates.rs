@@ -46,6 +46,8 @@ pub struct Rates {
     pub remote_media: Rate,
     /// Files that one user, or one address without log-in, has this server scan.
     pub scan: Rate,
+    /// Other servers that one user has this server ask for keys.
+    pub remote_keys: Rate,
     /// Calls of many people that are entered from one address.
     pub call: Rate,
     /// Web pages that one user has this server fetch for previews.
@@ -72,6 +74,7 @@ impl Default for Rates {
             upload: Rate::new(2.0, 50),
             remote_media: Rate::new(2.0, 500),
             scan: Rate::new(2.0, 500),
+            remote_keys: Rate::new(200.0, 50_000),
             call: Rate::new(5.0, 300),
             preview: Rate::new(0.5, 60),
         }
@@ -120,6 +123,15 @@ impl Limits {
             _ => rate(&self.config.rates),
         };
         self.limiter.check(action, requester.user().as_str(), rate)
+    }
+
+    /// Counts the other servers that a user has this server ask for keys.
+    pub(crate) fn remote_keys(&self, requester: &Requester, servers: usize) -> Result<(), Error> {
+        if servers == 0 || !requester.is_counted() {
+            return Ok(());
+        }
+        let (user, rate) = (requester.user().as_str(), self.config.rates.remote_keys);
+        self.limiter.check_many("remote keys", user, rate, u32::try_from(servers).unwrap_or(u32::MAX))
     }
 
     /// Counts a message of a user.

@@ -10,6 +10,7 @@ mod rooms;
 mod sliding;
 mod state;
 mod stripped;
+mod summary;
 mod timeline;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -77,6 +77,21 @@ impl AllowList {
         self.0.changes.send_modify(|count| *count += 1);
     }
 
+    /// Whether nobody is let in, since the network has no good list: who belongs to it is not known then.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.members.read().as_ref().is_some_and(BTreeSet::is_empty)
+    }
+
+    /// Waits until that is known.
+    pub(crate) async fn until_open(&self) {
+        let mut changes = self.changes();
+        while self.is_closed() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Tells when a list was replaced.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
@@ -148,6 +163,21 @@ mod tests {
         let members = ["a.c.test", "b.test", "d.test"].map(|name| name.try_into().unwrap());
         list.follow_network(members.iter().map(|name: &ruma::OwnedServerName| &**name));
         assert_eq!(names(&list), Some(vec!["a.c.test".to_owned(), "b.test".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_an_open_network_goes_on_when_it_opens() {
+        let list = AllowList::new(Some(&[]));
+        assert!(!list.is_closed(), "the operator's list is known");
+        list.until_open().await;
+        list.follow_network(std::iter::empty());
+        assert!(list.is_closed());
+        let opens = async {
+            tokio::task::yield_now().await;
+            list.follow_network(std::iter::once(server_name!("a.example")));
+        };
+        tokio::join!(list.until_open(), opens);
+        assert!(!list.is_closed());
     }
 
     #[test]

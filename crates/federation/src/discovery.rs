@@ -33,10 +33,16 @@ pub(crate) struct Target {
     pub(crate) hosts: Vec<Host>,
 }
 
-/// The name cannot be one that a server is reached by.
+/// It is not known where a server is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a name that a server is reached by")]
-pub(crate) struct Unresolvable(String);
+pub(crate) enum Unresolvable {
+    /// The name cannot be one that a server is reached by.
+    #[error("{0} is not a name that a server is reached by")]
+    Name(String),
+    /// Too much is under way to find out.
+    #[error("too much is under way")]
+    Busy,
+}
 
 /// Finds servers and remembers where they were: a handle, clones share it.
 #[derive(Clone)]
@@ -98,7 +104,7 @@ impl Discovery {
             let target = name.target(vec![(name.host.clone(), name.port.unwrap_or(DEFAULT_PORT))]);
             return Ok((target, self.0.world.instant() + UNASKED_LIFETIME));
         }
-        let (delegation, until) = self.delegation(&name.host).await;
+        let (delegation, until) = self.delegation(&name.host).await?;
         let name = match delegation.as_deref().map(Name::parse) {
             Some(Ok(delegated)) => delegated,
             _ => name,
@@ -129,18 +135,20 @@ impl Discovery {
     }
 
     /// What the host's well-known page delegates to, and until when that holds.
-    async fn delegation(&self, host: &str) -> (Option<OwnedServerName>, Instant) {
+    async fn delegation(&self, host: &str) -> Result<(Option<OwnedServerName>, Instant), Unresolvable> {
         let now = self.0.world.instant();
         let remembered = self.0.delegations.get(host);
         if let Some(remembered) = &remembered
             && remembered.until > now
         {
-            return (remembered.delegation.clone(), remembered.until);
+            return Ok((remembered.delegation.clone(), remembered.until));
         }
         let fresh = match well_known::ask(&self.0.world, host, &self.0.lifetimes).await {
             Ok(Delegation { to, lifetime }) => {
                 Remembered { delegation: Some(to), until: now + lifetime, failures: 0 }
             }
+            // Nothing was learned.
+            Err(Missing::Busy) => return Err(Unresolvable::Busy),
             Err(error) => {
                 tracing::debug!(host, %error, "no delegation");
                 let kept = remembered.as_ref().and_then(|before| before.delegation.clone());
@@ -149,7 +157,7 @@ impl Discovery {
             }
         };
         self.0.delegations.insert(host.to_owned(), fresh.clone());
-        (fresh.delegation, fresh.until)
+        Ok((fresh.delegation, fresh.until))
     }
 
     /// A delegation that may still be there is kept for a few failures; otherwise there is none.
@@ -177,7 +185,7 @@ struct Name {
 
 impl Name {
     fn parse(server: &ServerName) -> Result<Self, Unresolvable> {
-        let unresolvable = || Unresolvable(server.to_string());
+        let unresolvable = || Unresolvable::Name(server.to_string());
         let header = server.as_str().to_ascii_lowercase();
         let host = server.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let literal = host.parse::<IpAddr>().is_ok();

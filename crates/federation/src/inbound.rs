@@ -1,6 +1,7 @@
 //! Transactions of other servers: every event on its own, each room at its own pace, the answer in good time.
 
 mod edus;
+mod load;
 mod to_device;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -21,8 +22,9 @@ use quick_cache::sync::Cache;
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
+use self::load::{Load, Loads};
 use crate::{Federation, places::Places};
 
 /// A transaction is answered after this time; what is not done by then is kept on disk and done later.
@@ -39,8 +41,10 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// For how long it is tried again.
 const TRIED_FOR: Duration = Duration::from_hours(1);
 
-/// Rooms' worth of events of one server that are worked on; from then on it has to wait with its next transaction.
-const ROOMS_OF_ONE_SERVER: usize = 100;
+/// What a transaction counts for at least, in bytes.
+const SMALLEST: usize = 16 << 10;
+/// A longer event is none, nor would its reader look at it, in bytes.
+const LONGEST_EVENT: usize = 256 << 10;
 
 /// What became of the events: event id → error, if any.
 pub(crate) type Results = BTreeMap<OwnedEventId, Result<(), String>>;
@@ -60,6 +64,8 @@ pub(crate) struct Inbound {
     /// Places for rooms being worked on.
     places: Places,
     loads: Loads,
+    /// Word that events which were answered for have to wait until the network opens.
+    waits: Notify,
     pub(crate) strangers: edus::Strangers,
 }
 
@@ -72,31 +78,6 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Rooms' worth of events under way, by server.
-type Loads = Arc<Mutex<BTreeMap<OwnedServerName, usize>>>;
-
-/// One of them.
-struct Load(Loads, OwnedServerName);
-
-impl Load {
-    fn begin(loads: &Loads, origin: &OwnedServerName) -> Self {
-        *loads.lock().entry(origin.clone()).or_default() += 1;
-        Self(Arc::clone(loads), origin.clone())
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        let mut loads = self.0.lock();
-        if let Some(load) = loads.get_mut(&self.1) {
-            *load -= 1;
-            if *load == 0 {
-                loads.remove(&self.1);
-            }
-        }
-    }
-}
-
 impl Inbound {
     pub(crate) fn new(concurrent_rooms: usize) -> Self {
         Self {
@@ -104,6 +85,7 @@ impl Inbound {
             answered: Cache::new(REMEMBERED),
             places: Places::new(concurrent_rooms, concurrent_rooms / SHARE),
             loads: Loads::default(),
+            waits: Notify::new(),
             strangers: edus::Strangers::default(),
         }
     }
@@ -116,6 +98,14 @@ pub(crate) struct Received {
     pub(crate) id: String,
     pub(crate) pdus: Vec<Box<RawValue>>,
     pub(crate) edus: Vec<Box<RawValue>>,
+}
+
+impl Received {
+    /// What it takes in memory, roughly.
+    fn bytes(&self) -> usize {
+        let parts = self.pdus.iter().chain(&self.edus);
+        parts.map(|part| part.get().len()).sum::<usize>().max(SMALLEST)
+    }
 }
 
 #[derive(Deserialize)]
@@ -147,8 +137,8 @@ fn is_for_later(outcome: &Outcome) -> bool {
 
 impl Federation {
     /// Deals with a transaction once, however often it comes, and whether or not its sender waits for the answer; 429
-    /// while the server has too much under way here, 500 if something could not be kept that is said only once: nothing is
-    /// remembered then, and it is dealt with anew when it comes again.
+    /// while the server has too much under way here, 500 if something could not be kept that is said only once, or if the
+    /// network closed over an event: nothing is remembered then, and it is dealt with anew when it comes again.
     pub(crate) async fn receive(&self, received: Received) -> Result<Arc<Results>, WebError> {
         let inbound = &self.0.inbound;
         let key = (received.origin.clone(), received.id.clone());
@@ -157,28 +147,29 @@ impl Federation {
         {
             return Ok(answer);
         }
-        let load = inbound.loads.lock().get(&received.origin).copied().unwrap_or(0);
-        let work = {
-            let mut under_way = inbound.under_way.lock();
-            match under_way.get(&key) {
-                Some(work) => work.clone(),
-                None if load >= ROOMS_OF_ONE_SERVER => return Err(WebError::limit_exceeded(PATIENCE)),
-                None => {
-                    let work = self.begin(key.clone(), received);
-                    under_way.insert(key, work.clone());
-                    work
-                }
-            }
-        };
+        let work = self.under_way(key, received).ok_or_else(|| WebError::limit_exceeded(PATIENCE))?;
         work.await.ok_or_else(|| WebError::internal("a received transaction was not taken"))
     }
 
-    fn begin(&self, key: Key, received: Received) -> Work {
+    /// The work on a transaction, begun now if it is not under way; none if there is no room for it.
+    fn under_way(&self, key: Key, received: Received) -> Option<Work> {
+        let inbound = &self.0.inbound;
+        let mut under_way = inbound.under_way.lock();
+        if let Some(work) = under_way.get(&key) {
+            return Some(work.clone());
+        }
+        let load = inbound.loads.admit(&received.origin, received.bytes())?;
+        let work = self.begin(key.clone(), received, load);
+        under_way.insert(key, work.clone());
+        Some(work)
+    }
+
+    fn begin(&self, key: Key, received: Received, load: Load) -> Work {
         let federation = self.clone();
         let work = async move {
             let inbound = &federation.0.inbound;
             let _under_way = UnderWay(inbound, &key);
-            let results = federation.work(received).await.ok().map(Arc::new);
+            let results = federation.work(received, load).await.ok().map(Arc::new);
             if let Some(results) = &results {
                 let until = federation.network().world().instant() + REMEMBERED_FOR;
                 inbound.answered.insert(key.clone(), (until, Arc::clone(results)));
@@ -189,62 +180,88 @@ impl Federation {
         ended.map(|ended| ended.ok().flatten()).boxed().shared()
     }
 
-    async fn work(&self, received: Received) -> Result<Results, chappe_accounts::Error> {
+    async fn work(&self, received: Received, mut load: Load) -> Result<Results, chappe_accounts::Error> {
         let Received { origin, pdus, edus, .. } = received;
         let mut rooms: BTreeMap<String, Vec<Box<RawValue>>> = BTreeMap::new();
-        for pdu in pdus {
+        let mut bytes = 0;
+        for pdu in pdus.into_iter().filter(|pdu| pdu.get().len() <= LONGEST_EVENT) {
             let placed: Option<Placed> = serde_json::from_str(pdu.get()).ok();
             let room = placed.and_then(|placed| placed.room_id).unwrap_or_default();
+            bytes += pdu.get().len();
             rooms.entry(room).or_default().push(pdu);
         }
-        let in_rooms = rooms.into_iter().map(|(room, pdus)| self.work_in_time(&origin, room, pdus));
-        let (results, taken) = futures_util::join!(join_all(in_rooms), self.take_edus(&origin, edus));
+        let of_rooms = Arc::new(load.split_off(if rooms.is_empty() { 0 } else { bytes.max(SMALLEST) }));
+        let in_rooms = rooms
+            .into_iter()
+            .map(|(room, pdus)| self.work_in_time(&origin, room, pdus.into(), Arc::clone(&of_rooms)));
+        let in_rooms: Vec<_> = in_rooms.collect();
+        drop(of_rooms);
+        let edus = async {
+            let taken = self.take_edus(&origin, edus).await;
+            drop(load);
+            taken
+        };
+        let (results, taken) = futures_util::join!(join_all(in_rooms), edus);
         taken?;
-        Ok(results.into_iter().flatten().collect())
+        let results: Option<Vec<Results>> = results.into_iter().collect();
+        Ok(results.ok_or(chappe_accounts::Error::Busy)?.into_iter().flatten().collect())
     }
 
-    /// The events of one room. When that takes too long they are kept on disk, and go on being worked on.
+    /// The events of one room; none if they are to come again. When that takes too long they are kept on disk, and go on being
+    /// worked on.
     async fn work_in_time(
         &self,
         origin: &OwnedServerName,
         room: String,
-        pdus: Vec<Box<RawValue>>,
-    ) -> Results {
+        pdus: Arc<[Box<RawValue>]>,
+        load: Arc<Load>,
+    ) -> Option<Results> {
         let world = self.network().world();
         let (federation, sender, at, events) = (self.clone(), origin.clone(), room.clone(), pdus.clone());
-        let load = Load::begin(&self.0.inbound.loads, origin);
+        // That of the transaction's events lasts until the last of its rooms is done.
+        let loads = (self.0.inbound.loads.begin_room(origin), load);
         let mut work = world.spawn("received events", async move {
-            let _load = load;
-            federation.work_in_room(&sender, &at, events).await
+            let _loads = loads;
+            federation.work_in_room(&sender, &at, &events).await
         });
         if let Some(ended) = world.timeout(PATIENCE, &mut work).await {
-            return ended.map(results).unwrap_or_default();
+            return ended.map_or_else(|_| Some(Results::new()), |outcomes| self.answer(outcomes));
         }
         match self.keep_for_later(origin, &room, &pdus).await {
             Ok(keys) => {
                 let federation = self.clone();
                 world.spawn("received events, slow", async move {
-                    if work.await.is_ok()
-                        && let Err(error) = federation.drop_later(&keys).await
-                    {
+                    let Ok(outcomes) = work.await else { return };
+                    if federation.has_to_wait(&outcomes) {
+                        federation.0.inbound.waits.notify_one();
+                    } else if let Err(error) = federation.drop_later(&keys).await {
                         tracing::warn!(%error, "events that were dealt with are still kept for later");
                     }
                 });
-                Results::new()
+                Some(Results::new())
             }
             // Not kept: the answer has to wait for the work.
             Err(error) => {
                 tracing::warn!(%error, "events cannot be kept for later");
-                work.await.map(results).unwrap_or_default()
+                work.await.map_or_else(|_| Some(Results::new()), |outcomes| self.answer(outcomes))
             }
         }
+    }
+
+    fn answer(&self, outcomes: Vec<Outcome>) -> Option<Results> {
+        (!self.has_to_wait(&outcomes)).then(|| results(outcomes))
+    }
+
+    /// Whether there is no network to talk with, and some event could not be dealt with: perhaps for that.
+    fn has_to_wait(&self, outcomes: &[Outcome]) -> bool {
+        self.network().allowed().is_closed() && outcomes.iter().any(is_for_later)
     }
 
     async fn work_in_room(
         &self,
         origin: &OwnedServerName,
         room: &str,
-        pdus: Vec<Box<RawValue>>,
+        pdus: &[Box<RawValue>],
     ) -> Vec<Outcome> {
         let _place = self.0.inbound.places.take(origin).await;
         let allowed = match <&RoomId>::try_from(room) {
@@ -252,8 +269,8 @@ impl Federation {
             Err(_) => Ok(None),
         };
         match allowed {
-            Ok(None) => self.0.rooms.receive(origin, pdus).await,
-            Ok(Some(room)) => self.denied(room, &pdus).await.unwrap_or_default(),
+            Ok(None) => self.0.rooms.receive(origin, pdus.to_vec()).await,
+            Ok(Some(room)) => self.denied(room, pdus).await.unwrap_or_default(),
             Err(error) => {
                 let failed = |_| Outcome { event_id: None, result: Err(error.clone().into()) };
                 pdus.iter().map(failed).collect()
@@ -301,22 +318,44 @@ impl Federation {
     /// As if so many rooms' worth of events of `origin` were being worked on.
     #[cfg(test)]
     pub(crate) fn load_of(&self, origin: &OwnedServerName, rooms: usize) -> impl Sized + use<> {
-        (0..rooms).map(|_| Load::begin(&self.0.inbound.loads, origin)).collect::<Vec<_>>()
+        (0..rooms).map(|_| self.0.inbound.loads.begin_room(origin)).collect::<Vec<_>>()
     }
 
     /// Whether nothing is being worked on.
     #[cfg(test)]
     pub(crate) fn is_unloaded(&self) -> bool {
-        self.0.inbound.loads.lock().is_empty()
+        self.0.inbound.loads.is_empty()
     }
 
-    /// Deals with the events that were kept for later when the server stopped: their senders, who were told that they had
-    /// arrived, do not send them again. What cannot be had now, as before there is a network, is tried again for a while.
+    /// Deals with the events that were kept for later when the server stopped, and when the network closed: their senders, who
+    /// were told that they had arrived, do not send them again.
     pub(crate) async fn resume(self) -> Result<(), Error> {
         let world = self.network().world();
+        while !world.is_stopping() {
+            self.take_all_kept().await?;
+            tokio::select! {
+                () = self.0.inbound.waits.notified() => {}
+                () = world.stopping() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What cannot be had now is tried again for a while, which does not pass while there is no network to talk with: whoever is
+    /// of it is not known then.
+    async fn take_all_kept(&self) -> Result<(), Error> {
+        let world = self.network().world();
         let kept_until = self.network().store().read().position();
-        let (mut pause, end) = (FIRST_PAUSE, world.instant() + TRIED_FOR);
+        let allowed = self.network().allowed();
+        let (mut pause, mut end) = (FIRST_PAUSE, world.instant() + TRIED_FOR);
         loop {
+            if allowed.is_closed() {
+                tokio::select! {
+                    () = allowed.until_open() => {}
+                    () = world.stopping() => return Ok(()),
+                }
+                (pause, end) = (FIRST_PAUSE, world.instant() + TRIED_FOR);
+            }
             let gives_up = world.instant() >= end;
             if !self.take_kept(kept_until, gives_up).await? {
                 return Ok(());
@@ -342,10 +381,12 @@ impl Federation {
             let mut done = Vec::new();
             for (key, Json(Later { origin, pdu })) in rows.into_iter().filter(|(key, _)| key.1 <= until.0) {
                 let outcomes = match RawValue::from_string(pdu) {
-                    Ok(pdu) => self.work_in_room(&origin, &key.0, vec![pdu]).await,
+                    Ok(pdu) => self.work_in_room(&origin, &key.0, &[pdu]).await,
                     Err(_) => Vec::new(),
                 };
-                if !gives_up && outcomes.iter().any(is_for_later) {
+                // The network may have closed meanwhile.
+                let keeps_on = !gives_up || self.network().allowed().is_closed();
+                if keeps_on && outcomes.iter().any(is_for_later) {
                     keeps = true;
                 } else {
                     done.push(key);

@@ -22,6 +22,7 @@ pub use self::ring::KeyRing;
 pub(crate) use self::{
     document::{is_plain, signed_by},
     pins::Pins,
+    ring::Haste,
 };
 
 /// A published key is relied on for this long at most, in milliseconds (server-server API, "Publishing keys").

@@ -5,6 +5,7 @@
 //! for them ([`Federation::start`]): it is built last, from `Network` and the domain.
 
 mod allow;
+mod answers;
 mod auth;
 mod backoff;
 mod config;
@@ -89,6 +90,7 @@ struct Inner {
     search: Search,
     sender: sender::Sender,
     inbound: inbound::Inbound,
+    answers: answers::Answers,
     devices: devices::Devices,
     profiles: remote_users::Profiles,
     fleeting: Arc<dyn RemoteActivity>,
@@ -103,9 +105,20 @@ impl Federation {
         let inbound = inbound::Inbound::new(network.config().concurrent_rooms);
         let devices = devices::Devices::new(network.world().clone());
         let profiles = remote_users::Profiles::default();
-        let inner =
-            Inner { network, rooms, accounts, search, sender, inbound, devices, profiles, fleeting, list };
-        Self(Arc::new(inner))
+        let answers = answers::Answers::default();
+        Self(Arc::new(Inner {
+            network,
+            rooms,
+            accounts,
+            search,
+            sender,
+            inbound,
+            answers,
+            devices,
+            profiles,
+            fleeting,
+            list,
+        }))
     }
 
     /// The outbound half.

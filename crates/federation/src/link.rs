@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chappe_world::{Body, Destination, Limits, Request, World};
 use ruma::ServerName;
 
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, Unresolvable};
 
 /// Sends requests to servers by name. Knows no signatures and no waiting times.
 #[derive(Clone)]
@@ -19,6 +19,9 @@ pub(crate) enum LinkError {
     /// The server was not found or not reached, or broke off: try again later.
     #[error("{0}")]
     Unreachable(String),
+    /// Too much is under way here: nothing was learned of the server.
+    #[error("too much is under way")]
+    Busy,
     /// It sent more than was asked for.
     #[error("the answer is too long")]
     TooLong,
@@ -65,7 +68,10 @@ impl Link {
         http: http::Request<Bytes>,
         limits: Limits,
     ) -> Result<Vec<Request>, LinkError> {
-        let target = self.discovery.target(to).await.map_err(|e| LinkError::Unreachable(e.to_string()))?;
+        let target = self.discovery.target(to).await.map_err(|error| match error {
+            Unresolvable::Busy => LinkError::Busy,
+            error @ Unresolvable::Name(_) => LinkError::Unreachable(error.to_string()),
+        })?;
         let request = |host| Request { destination: Destination::Host(host), http: http.clone(), limits };
         Ok(target.hosts.into_iter().map(request).collect())
     }
@@ -79,6 +85,7 @@ impl Link {
                 Ok(why)
             }
             Error::TooLong => Err(LinkError::TooLong),
+            Error::Busy => Err(LinkError::Busy),
             other => Err(LinkError::Unreachable(other.to_string())),
         }
     }

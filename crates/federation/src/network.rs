@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use chappe_rooms::PeerError;
+use chappe_rooms::{Held, PeerError};
 use chappe_rules::build::SigningKey;
 use chappe_store::Store;
 use chappe_web::{Error, Rate, RateLimiter};
 use chappe_world::{Body, Limits, Live, Repeatable, World};
+use futures_util::StreamExt;
 use http::{HeaderValue, StatusCode, header};
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName, UInt,
@@ -22,21 +23,29 @@ use crate::{
     discovery::Discovery,
     keys::{Pins, own_document},
     link::{Link, LinkError},
-    places::Paces,
+    places::{Paces, Places},
     prompt::Prompt,
 };
 
 /// The longest answer to a usual request, in bytes.
-const MAX_BYTES: u64 = 16 << 20;
+const MAX_BYTES: u64 = World::SHORT_BYTES;
+/// The longest answer about the keys of users, in bytes, and what more each of them may take: one request of a client asks many
+/// servers at a time. One user may have 2,000 devices.
+const KEYS_BYTES: u64 = 3 << 20;
+const KEYS_OF_USER: u64 = 64 << 10;
 /// The longest answer that carries the state of a room, in bytes.
 const MAX_STATE_BYTES: u64 = 512 << 20;
 /// The longest answer that carries state nobody here asked for: a received event made us look, in bytes.
 const MAX_TOLD_BYTES: u64 = 128 << 20;
+/// How much is read of a refusal where answers are not read whole, in bytes.
+const MAX_REFUSAL_BYTES: usize = 16 << 10;
 /// Long answers of each kind that are read at the same time, and as many more from servers that are slow.
 const LONG_AT_ONCE: usize = 4;
 /// Of each kind, how many one server has: while it is asked for the members of a room that was joined before they were here,
 /// it may have to be asked for what is before an event.
 const LONG_OF_ONE: usize = 2;
+/// Room for what was read of each kind and is being worked on, in KiB; one server has half of it.
+const READ_KIB: usize = 512 << 10;
 
 /// What [`Network`] is built from.
 #[derive(Debug)]
@@ -68,9 +77,23 @@ struct Inner {
     backoff: Backoff,
     prompt: Prompt,
     limiter: RateLimiter,
-    /// Places for answers that are long: those that a user waits for, and the others.
-    joins: Paces,
-    states: Paces,
+    /// Answers that are long: those that a user waits for, and the others.
+    joins: Long,
+    states: Long,
+}
+
+/// Places for long answers while they are read, and room for them afterwards: whoever checks one may wait for many others, and
+/// keeps nobody from reading meanwhile.
+struct Long {
+    reading: Paces,
+    read: Places,
+}
+
+impl Long {
+    fn new(world: &World) -> Self {
+        let reading = Paces::new(world.clone(), LONG_AT_ONCE, LONG_OF_ONE);
+        Self { reading, read: Places::new(READ_KIB, READ_KIB / 2) }
+    }
 }
 
 /// What a request may cost.
@@ -92,7 +115,7 @@ impl Network {
         let pins = Pins::new(&config.pinned_keys);
         let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), pins.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
-        let [joins, states] = [(); 2].map(|()| Paces::new(world.clone(), LONG_AT_ONCE, LONG_OF_ONE));
+        let [joins, states] = [(); 2].map(|()| Long::new(&world));
         let limiter = RateLimiter::default();
         Self(Arc::new(Inner {
             world,
@@ -211,12 +234,25 @@ impl Network {
     where
         R: OutgoingRequest<PathBuilder = SinglePath>,
     {
+        Ok(self.request_held(to, request, call).await?.0)
+    }
+
+    /// The same, with the room that a long answer has for as long as it is there.
+    pub(crate) async fn request_held<R>(
+        &self,
+        to: &ServerName,
+        request: R,
+        call: Call,
+    ) -> Result<(R::IncomingResponse, Held), PeerError>
+    where
+        R: OutgoingRequest<PathBuilder = SinglePath>,
+    {
         let (method, uri, body) = parts(request).map_err(PeerError::Malformed)?;
         let http = self.signed(to, method, &uri, body)?;
-        let answer = self.exchange(to, http, call).await?;
-        let (head, body) = answer.into_parts();
-        R::IncomingResponse::try_from_http_response(http::Response::from_parts(head, &body[..]))
-            .map_err(|error| PeerError::Malformed(error.to_string()))
+        let (mut head, body) = self.exchange(to, http, call).await?.into_parts();
+        let held = head.extensions.remove::<Held>().unwrap_or_default();
+        let read = R::IncomingResponse::try_from_http_response(http::Response::from_parts(head, &body[..]));
+        Ok((read.map_err(|error| PeerError::Malformed(error.to_string()))?, held))
     }
 
     /// Sends a signed request and gives a good answer; anything else is an error, and noted for the next ones.
@@ -258,31 +294,43 @@ impl Network {
         if call.limits.max_bytes <= MAX_BYTES {
             return self.noted(to, exchange.await, is_down).await;
         }
-        let places = if call.insists { &self.0.joins } else { &self.0.states };
-        let place = self.0.world.timeout(call.limits.deadline, places.take(to)).await;
+        let Long { reading, read } = if call.insists { &self.0.joins } else { &self.0.states };
+        let place = self.0.world.timeout(call.limits.deadline, reading.take(to)).await;
         let place = place.ok_or_else(|| PeerError::Unreachable(to.to_owned()))?;
         // It may have been found away while this waited.
         self.ready(to, call).await?;
-        let answer = places.spend(place, to, exchange).await;
-        self.noted(to, answer, is_down).await
+        let (answer, place) = reading.spend(place, to, exchange).await;
+        let mut answer = self.noted(to, answer, is_down).await?;
+        let kib = u32::try_from(answer.body().len().div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        // For one that there is no room for its place has to do.
+        let held = read.try_take(to, kib).unwrap_or(place);
+        answer.extensions_mut().insert(Held::new(held));
+        Ok(answer)
     }
 
-    /// The same, with an answer that is read piece by piece.
+    /// The same, with an answer that is read piece by piece. By statuses that `is_away` knows the server counts as not reached.
     pub(crate) async fn stream(
         &self,
         to: &ServerName,
         http: http::Request<Bytes>,
         call: Call,
+        is_away: fn(&http::Response<Bytes>) -> bool,
     ) -> Result<http::Response<Body>, PeerError> {
         self.ready(to, call).await?;
-        let answer = self.0.link.stream(to, http, call.limits).await;
-        // Whose 502, 503 or 504 it is cannot be seen before the body: a server says so of a medium that is not there yet.
-        let noted = self.noted(to, answer, |answer| is_astray(answer.status())).await;
-        let answer = willing(to, noted?)?;
-        if answer.status().is_success() {
-            return Ok(answer);
+        let answer = match self.0.link.stream(to, http, call.limits).await {
+            Ok(answer) if answer.status().is_success() => {
+                return self.noted(to, Ok(answer), |_| false).await;
+            }
+            Ok(refused) => Ok(beginning(refused).await),
+            Err(error) => Err(error),
+        };
+        let answer = self.noted(to, answer, is_away).await?;
+        let refused = refusal(to, answer.status(), answer.body());
+        // Of what is not there yet its server says so with a status of those that are away.
+        if !matches!(&refused, PeerError::Refused { errcode, .. } if errcode == "M_NOT_YET_UPLOADED") {
+            willing(to, answer)?;
         }
-        Err(refusal(to, answer.status(), &[]))
+        Err(refused)
     }
 
     /// A request with our signature on it.
@@ -346,6 +394,8 @@ impl Network {
             Err(LinkError::TooLong) => {
                 (Ok(()), Err(PeerError::Malformed("the answer is too long".to_owned())))
             }
+            // That is no fault of the server's.
+            Err(LinkError::Busy) => (Ok(()), Err(PeerError::Unreachable(to.to_owned()))),
             Err(LinkError::Unreachable(why)) => {
                 tracing::info!(server = %to, why, "another server was not reached");
                 (self.0.backoff.failed(to, None).await.map(drop), Err(PeerError::Unreachable(to.to_owned())))
@@ -373,6 +423,12 @@ impl Call {
         Self { once: true, ..self }
     }
 
+    /// For an answer about so many users' keys.
+    pub(crate) fn about(self, users: usize) -> Self {
+        let users = u64::try_from(users).unwrap_or(u64::MAX);
+        self.up_to(KEYS_BYTES.saturating_add(users.saturating_mul(KEYS_OF_USER)).min(MAX_BYTES))
+    }
+
     /// With another limit on the answer, in bytes.
     pub(crate) fn up_to(self, max_bytes: u64) -> Self {
         Self { limits: Limits { max_bytes, ..self.limits }, ..self }
@@ -381,7 +437,7 @@ impl Call {
 
 /// Answers that say that the way to the server is not in order: no homeserver gives them, but what stands before it. Those
 /// above 520 are a widespread one's own.
-fn is_astray(status: StatusCode) -> bool {
+pub(crate) fn is_astray(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 520..=530) || status.is_redirection() || status.is_informational()
 }
 
@@ -395,6 +451,18 @@ fn is_down(answer: &http::Response<Bytes>) -> bool {
 pub(crate) fn has_errcode(body: &[u8]) -> bool {
     let said: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
     !said.errcode.is_empty()
+}
+
+/// What is said with a refusal, as far as it is short.
+async fn beginning(answer: http::Response<Body>) -> http::Response<Bytes> {
+    let (head, mut body) = answer.into_parts();
+    let mut bytes = BytesMut::new();
+    while bytes.len() < MAX_REFUSAL_BYTES
+        && let Some(Ok(piece)) = body.next().await
+    {
+        bytes.extend_from_slice(&piece);
+    }
+    http::Response::from_parts(head, bytes.freeze())
 }
 
 /// Leaves out answers that say that the server is there, only not for this question at this moment.

@@ -15,6 +15,7 @@
 //! ```
 
 mod book;
+mod signatures;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,10 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::book::PATH as LIST_PATH;
 pub use self::book::{Applied, Held, ListBook, ListDeps, ListError, ListStatus};
-use crate::{
-    NetworkConfig, OldKey, PinnedKey,
-    keys::{public_key, signed_by},
-};
+use crate::{NetworkConfig, OldKey, PinnedKey, keys::public_key};
 
 /// Longest list, in bytes.
 pub(crate) const MAX_BYTES: usize = 8 << 20;
@@ -148,18 +146,15 @@ impl NetworkList {
         serde_json::from_str(&json::canonical(&object)).map_err(|error| malformed(&error))
     }
 
-    /// Reads a list that one of the network's trust roots has signed; with it, what it says of addresses, and its text.
+    /// Reads a list that one of the network's trust roots has signed; with it, what it says of addresses, and its text with
+    /// the signatures that are kept.
     pub(crate) fn verify(
         bytes: &[u8],
         config: &NetworkConfig,
         weak: &WeakKeys,
     ) -> Result<(Self, MapLayer, String), InvalidList> {
-        let object = object(bytes)?;
-        let signed = |(id, key): (&OwnedServerSigningKeyId, &String)| {
-            let key = public_key(key).filter(|key| !weak.contains(key));
-            key.is_some_and(|key| signed_by(&object, &config.name, id.as_str(), key))
-        };
-        if !config.trust_roots.iter().any(signed) {
+        let mut object = object(bytes)?;
+        if !signatures::prune(&mut object, config, weak) {
             let network = object.get("network").and_then(|name| ServerName::parse(name.as_str()?).ok());
             let other = network.filter(|network| *network != config.name);
             return Err(other.map_or(InvalidList::Unsigned, InvalidList::OtherNetwork));

@@ -31,17 +31,45 @@ use ruma::{
 };
 use serde_json::{json, value::RawValue};
 
-use crate::{Network, keys::old_keys, network::segment};
+use crate::{
+    Network,
+    keys::{Haste, old_keys},
+    network::segment,
+};
 
 /// The longest answer of a policy server, in bytes.
 const MAX_SIGNATURES: u64 = 64 << 10;
 
+/// The longest answer that holds some events, in bytes: a hundred of them may be as long as an event can be.
+const MAX_EVENTS: u64 = 8 << 20;
+
 type Answer<T> = Result<T, PeerError>;
+
+impl Network {
+    /// Keys to check events; those of before are told of this server.
+    async fn looked_for(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch, haste: Haste) -> Known {
+        let mut wanted = wanted.clone();
+        let ours = wanted.remove(self.server()).is_some();
+        let mut known = self.keys().look_for(&wanted, at.get().into(), haste).await;
+        if ours {
+            known.insert(self.server().to_owned(), old_keys(&self.config()));
+        }
+        known
+    }
+}
 
 #[async_trait]
 impl Peers for Network {
     fn takes_part(&self, server: &ServerName) -> bool {
         self.allowed().permits(server)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.allowed().is_closed()
+    }
+
+    async fn until_open(&self) {
+        self.allowed().until_open().await;
     }
 
     fn members(&self) -> Option<Vec<OwnedServerName>> {
@@ -53,13 +81,11 @@ impl Peers for Network {
     }
 
     async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> Known {
-        let mut wanted = wanted.clone();
-        let ours = wanted.remove(self.server()).is_some();
-        let mut known = self.keys().for_events(&wanted, at.get().into()).await;
-        if ours {
-            known.insert(self.server().to_owned(), old_keys(&self.config()));
-        }
-        known
+        self.looked_for(wanted, at, Haste::Told).await
+    }
+
+    async fn keys_for_join(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> Known {
+        self.looked_for(wanted, at, Haste::Join).await
     }
 
     async fn make_join(
@@ -99,13 +125,15 @@ impl Peers for Network {
     ) -> Answer<JoinAnswer> {
         let mut request = create_join_event::v2::Request::new(room.to_owned(), event.to_owned(), pdu);
         request.omit_members = extent == Extent::WithoutMembers;
-        let state = self.request(to, request, self.long().insisting()).await?.room_state;
+        let (answer, held) = self.request_held(to, request, self.long().insisting()).await?;
+        let state = answer.room_state;
         Ok(JoinAnswer {
             auth_chain: state.auth_chain,
             state: state.state,
             event: state.event,
             servers_in_room: state.servers_in_room,
             members_omitted: state.members_omitted,
+            held,
         })
     }
 
@@ -187,7 +215,7 @@ impl Peers for Network {
         let mut request = get_missing_events::v1::Request::new(room.to_owned(), earliest, latest);
         request.limit = limit.into();
         request.min_depth = min_depth;
-        Ok(self.request(to, request, self.brief()).await?.events)
+        Ok(self.request(to, request, self.brief().up_to(MAX_EVENTS)).await?.events)
     }
 
     async fn backfill(
@@ -198,7 +226,7 @@ impl Peers for Network {
         limit: u16,
     ) -> Answer<Vec<Box<RawValue>>> {
         let request = get_backfill::v1::Request::new(room.to_owned(), from.to_vec(), limit.into());
-        Ok(self.request(to, request, self.brief()).await?.pdus)
+        Ok(self.request(to, request, self.brief().up_to(MAX_EVENTS)).await?.pdus)
     }
 
     async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Answer<StateIds> {
@@ -209,8 +237,8 @@ impl Peers for Network {
 
     async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Answer<StateEvents> {
         let request = get_room_state::v1::Request::new(at.to_owned(), room.to_owned());
-        let answer = self.request(to, request, self.state()).await?;
-        Ok(StateEvents { state: answer.pdus, auth_chain: answer.auth_chain })
+        let (answer, held) = self.request_held(to, request, self.state()).await?;
+        Ok(StateEvents { state: answer.pdus, auth_chain: answer.auth_chain, held })
     }
 
     async fn event(&self, to: &ServerName, event: &EventId) -> Answer<Box<RawValue>> {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 
@@ -25,14 +25,14 @@ const REMEMBERED: Duration = Duration::from_mins(10);
 const SLOW: usize = 10_000;
 
 pub(crate) struct Places {
-    all: Semaphore,
+    all: Arc<Semaphore>,
     share: usize,
     each: Mutex<HashMap<OwnedServerName, Weak<Semaphore>>>,
 }
 
 /// Held while something is under way.
-pub(crate) struct Place<'a> {
-    _all: Option<SemaphorePermit<'a>>,
+pub(crate) struct Place {
+    _all: Option<OwnedSemaphorePermit>,
     _own: Option<OwnedSemaphorePermit>,
     // After the permit: whoever waits finds the same semaphore.
     _share: Arc<Semaphore>,
@@ -41,13 +41,23 @@ pub(crate) struct Place<'a> {
 impl Places {
     /// `all` places, of which one server has no more than `share`.
     pub(crate) fn new(all: usize, share: usize) -> Self {
-        Self { all: Semaphore::new(all.max(1)), share: share.max(1), each: Mutex::default() }
+        let all = Arc::new(Semaphore::new(all.max(1)));
+        Self { all, share: share.max(1), each: Mutex::default() }
     }
 
-    pub(crate) async fn take(&self, server: &ServerName) -> Place<'_> {
+    pub(crate) async fn take(&self, server: &ServerName) -> Place {
         let share = self.share_of(server);
         let own = share.clone().acquire_owned().await.ok();
-        Place { _all: self.all.acquire().await.ok(), _own: own, _share: share }
+        let all = Arc::clone(&self.all).acquire_owned().await.ok();
+        Place { _all: all, _own: own, _share: share }
+    }
+
+    /// So many places at once, if they are there now.
+    pub(crate) fn try_take(&self, server: &ServerName, count: u32) -> Option<Place> {
+        let share = self.share_of(server);
+        let own = Arc::clone(&share).try_acquire_many_owned(count).ok()?;
+        let all = Arc::clone(&self.all).try_acquire_many_owned(count).ok()?;
+        Some(Place { _all: Some(all), _own: Some(own), _share: share })
     }
 
     fn share_of(&self, server: &ServerName) -> Arc<Semaphore> {
@@ -78,7 +88,7 @@ impl Paces {
         Self { world, quick, slow, slow_until: Cache::new(SLOW) }
     }
 
-    pub(crate) async fn take(&self, server: &ServerName) -> Place<'_> {
+    pub(crate) async fn take(&self, server: &ServerName) -> Place {
         if !self.is_slow(server) {
             let place = self.quick.take(server).await;
             if !self.is_slow(server) {
@@ -93,20 +103,21 @@ impl Paces {
         self.slow_until.get(server).is_some_and(|until| until > now)
     }
 
-    /// Waits for an answer of `server`, and moves to a place among the slow once it is slow, if there is one.
+    /// Waits for an answer of `server`, and moves to a place among the slow once it is slow, if there is one. The place is
+    /// given back with the answer.
     pub(crate) async fn spend<T>(
         &self,
-        place: Place<'_>,
+        place: Place,
         server: &ServerName,
         answer: impl Future<Output = T>,
-    ) -> T {
+    ) -> (T, Place) {
         let mut answer = std::pin::pin!(answer);
         if let Some(answer) = self.world.timeout(PATIENCE, &mut answer).await {
-            return answer;
+            return (answer, place);
         }
         self.slow_until.insert(server.to_owned(), self.world.instant() + REMEMBERED);
-        let _place = self.slow.take(server).now_or_never().unwrap_or(place);
-        answer.await
+        let place = self.slow.take(server).now_or_never().unwrap_or(place);
+        (answer.await, place)
     }
 }
 
@@ -130,6 +141,19 @@ mod tests {
         assert!(others.is_some());
         drop((first, others));
         assert!(waiting.remove(0).now_or_never().is_some());
+    }
+
+    #[test]
+    fn many_are_taken_together_or_none() {
+        let places = Places::new(4, 3);
+        let (one, other) = (server_name!("one.example"), server_name!("other.example"));
+        let first = places.try_take(one, 2).unwrap();
+        assert!(places.try_take(one, 2).is_none(), "it has its share");
+        assert!(places.try_take(other, 3).is_none(), "all have so many");
+        let second = places.try_take(other, 2);
+        assert!(second.is_some(), "what was refused took some");
+        drop(first);
+        assert!(places.try_take(one, 2).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,10 @@ use http::{HeaderMap, Method, header};
 use ruma::{ServerName, http_headers::ContentDisposition};
 
 use self::multipart::Parts;
-use crate::{Network, network::segment};
+use crate::{
+    Network,
+    network::{is_astray, segment},
+};
 
 /// Bytes of headers and metadata around the content at most.
 const AROUND: u64 = 64 * 1024;
@@ -32,13 +35,15 @@ impl RemoteMedia for Network {
     ) -> Result<RemoteContent, RemoteError> {
         let id = segment(media_id);
         let uri = format!("/_matrix/federation/v1/media/download/{id}?timeout_ms={}", wait.as_millis());
-        match self.get(server, &uri, max_bytes).await {
+        match self.get(server, &uri, max_bytes, |answer| is_astray(answer.status())).await {
             Ok(answer) => self.read(answer, max_bytes).await,
             // Servers before specification 1.11 know only the older path.
             Err(error) if is_unknown_endpoint(&error) => {
                 let name = segment(server.as_str());
                 let uri = format!("/_matrix/media/v3/download/{name}/{id}?allow_remote=false");
-                let answer = self.get(server, &uri, max_bytes).await.map_err(|e| remote_error(&e))?;
+                // Whatever stands at the older path: of the server itself an answer has come already.
+                let answer = self.get(server, &uri, max_bytes, |_| false).await;
+                let answer = answer.map_err(|error| remote_error(&error))?;
                 let (head, body) = answer.into_parts();
                 Ok(content(&head.headers, body, max_bytes))
             }
@@ -55,6 +60,7 @@ fn is_unknown_endpoint(error: &PeerError) -> bool {
 
 fn remote_error(error: &PeerError) -> RemoteError {
     match error {
+        PeerError::Refused { errcode, .. } if errcode == "M_NOT_YET_UPLOADED" => RemoteError::NotYetUploaded,
         PeerError::Refused { status: 404, .. } => RemoteError::NotFound,
         other => RemoteError::Unavailable(other.to_string()),
     }
@@ -88,9 +94,11 @@ impl Network {
         server: &ServerName,
         uri: &str,
         max_bytes: u64,
+        is_away: fn(&http::Response<Bytes>) -> bool,
     ) -> Result<http::Response<Body>, PeerError> {
         let http = self.signed(server, Method::GET, uri, Bytes::new())?;
-        self.stream(server, http, self.long().insisting().up_to(max_bytes.saturating_add(AROUND))).await
+        let call = self.long().insisting().up_to(max_bytes.saturating_add(AROUND));
+        self.stream(server, http, call, is_away).await
     }
 
     /// Takes the parts of an answer: metadata first, then the content or where it lies.

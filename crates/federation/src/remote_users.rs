@@ -1,16 +1,14 @@
 //! Users of other servers, as the accounts and clients of this one ask about them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod profiles;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use chappe_accounts::{Claim, ClaimedKeys, Profile, RemoteError, RemoteKeys, RemoteUsers, UserInfo};
 use chappe_rooms::PeerError;
 use chappe_store::{Membership, members::RoomMembers};
 use futures_util::future::join_all;
-use quick_cache::sync::Cache;
 use ruma::{
     OwnedDeviceId, OwnedUserId, ServerName, UserId,
     api::federation::{
@@ -20,23 +18,13 @@ use ruma::{
     profile::ProfileFieldName,
 };
 
+pub(crate) use self::profiles::Profiles;
 use crate::Federation;
 
 /// With so many lists to fetch from a server, it is asked for all keys at once and the lists are fetched later.
 const SINGLY: usize = 5;
-/// How long a profile is kept, in milliseconds.
-const PROFILE_LIFETIME: u64 = 5 * 60_000;
-
-type ProfileKey = (OwnedUserId, Option<String>);
-
-/// Profiles of remote users, asked for lately.
-pub(crate) struct Profiles(Cache<ProfileKey, (u64, Arc<Profile>)>);
-
-impl Default for Profiles {
-    fn default() -> Self {
-        Self(Cache::new(10_000))
-    }
-}
+/// The longest answer that tells a profile, in bytes: one has 64 KiB, which may be written at more length.
+const PROFILE_BYTES: u64 = 128 << 10;
 
 fn remote_error(error: &PeerError) -> RemoteError {
     match error {
@@ -115,7 +103,7 @@ impl RemoteUsers for Federation {
         let asked = claim.clone();
         let request = claim_keys::v1::Request::new(claim);
         let network = self.network();
-        let answer = network.request(server, request, network.brief().once()).await;
+        let answer = network.request(server, request, network.brief().once().about(asked.len())).await;
         let mut claimed = answer.map_err(|error| remote_error(&error))?.one_time_keys;
         claimed.retain(|user, _| asked.contains_key(user));
         for (user, devices) in &mut claimed {
@@ -129,20 +117,20 @@ impl RemoteUsers for Federation {
             // Nor told of what was kept.
             return Err(RemoteError::NotFound);
         }
-        let key = (user.to_owned(), field.map(str::to_owned));
-        let now = self.network().now();
-        if let Some((until, profile)) = self.0.profiles.0.get(&key)
-            && until > now
-        {
-            return Ok((*profile).clone());
+        let (network, asked) = (self.network(), (user.to_owned(), field.map(str::to_owned)));
+        let now = network.now();
+        if let Some(kept) = self.0.profiles.get(&asked, now) {
+            return Ok(kept);
         }
         let mut request = get_profile_information::v1::Request::new(user.to_owned());
         request.field = field.map(ProfileFieldName::from);
-        let network = self.network();
-        let answer = network.request(user.server_name(), request, network.brief().insisting().up_to(1 << 20));
-        let answer = answer.await.map_err(|error| remote_error(&error))?;
-        let profile = Profile { fields: answer.into_iter().collect() };
-        self.0.profiles.0.insert(key, (now + PROFILE_LIFETIME, Arc::new(profile.clone())));
+        let call = network.brief().insisting().up_to(PROFILE_BYTES);
+        let answer = network.request(user.server_name(), request, call).await;
+        let fields = answer.map_err(|error| remote_error(&error))?.into_iter();
+        // Of a server that tells more than it was asked, no more is taken.
+        let fields = fields.filter(|(name, _)| field.is_none_or(|field| field == name)).collect();
+        let profile = Profile { fields };
+        self.0.profiles.keep(asked, &profile, now);
         Ok(profile)
     }
 
@@ -194,7 +182,7 @@ impl Federation {
     ) -> Result<(), RemoteError> {
         let network = self.network();
         let request = get_keys::v1::Request::new(users.clone());
-        let answer = network.request(server, request, network.brief().insisting()).await;
+        let answer = network.request(server, request, network.brief().insisting().about(users.len())).await;
         let answer = answer.map_err(|error| remote_error(&error))?;
         let asked = |user: &OwnedUserId| users.contains_key(user);
         keys.devices.extend(answer.device_keys.into_iter().filter(|(user, _)| asked(user)));

@@ -227,7 +227,7 @@ impl Sender {
         self.0.lanes.drop_momentary(destination);
         let (now, pause) = (network.world().now(), u64::try_from(OFF_LIST.as_millis()).unwrap_or(u64::MAX));
         if now.saturating_sub(self.0.lanes.off_list(destination, now)) >= pause {
-            self.shorten(destination, network.config().catch_up_after).await?;
+            self.shorten_waiting(destination, network.config().catch_up_after).await?;
         }
         Ok(Step::WaitForNews(now.saturating_add(pause)))
     }
@@ -269,13 +269,15 @@ impl Sender {
             }
             Untaken::Malformed(_) => network.backoff().refused(destination, tried, None).await?,
         };
-        self.shorten(destination, network.config().catch_up_after.saturating_mul(LONG_QUEUE)).await?;
+        let long = network.config().catch_up_after.saturating_mul(LONG_QUEUE);
+        self.shorten_waiting(destination, long).await?;
         Ok(Step::Wait(state.send_at()))
     }
 
     /// What was delivered, or never will be, is done with.
     async fn delivered(&self, destination: &ServerName, batch: &Batch) -> Result<Step, Error> {
         self.done(batch).await?;
+        self.0.lanes.done(destination, &batch.rows);
         self.0.network.backoff().delivered(destination).await?;
         Ok(Step::Again)
     }

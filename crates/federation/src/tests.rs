@@ -1,5 +1,6 @@
 //! Whole servers that talk with each other in one process, over stores in memory and a fake network.
 
+mod answers;
 mod catch_up;
 mod devices;
 mod exchange;
@@ -15,6 +16,8 @@ mod memberships;
 mod peer;
 mod queues;
 mod requests;
+mod restored;
+mod turns;
 
 use std::{
     sync::{

@@ -69,7 +69,7 @@ impl Blobs {
     }
 
     /// Where a blob lies. Names are letters and digits of our own making.
-    fn path(&self, blob: &str) -> PathBuf {
+    pub(crate) fn path(&self, blob: &str) -> PathBuf {
         let (first, rest) = blob.split_at(blob.len().min(2));
         let (second, rest) = rest.split_at(rest.len().min(2));
         self.directory.join(first).join(second).join(rest)
@@ -128,12 +128,14 @@ impl Blobs {
         gone(fs::remove_file(self.directory.join(MARKS).join(blob)).await);
     }
 
+    /// Whether there is a blob of that name.
+    pub(crate) async fn is_there(&self, blob: &str) -> Result<bool, Error> {
+        Ok(fs::try_exists(self.path(blob)).await?)
+    }
+
     /// Opens a blob for reading.
     pub(crate) async fn read(&self, blob: &str) -> Result<File, Error> {
-        match File::open(self.path(blob)).await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::NotFound),
-            other => Ok(other?),
-        }
+        found(File::open(self.path(blob)).await)
     }
 
     /// The SHA-256 of a blob.
@@ -150,7 +152,7 @@ impl Blobs {
 
     /// A blob as bytes.
     pub(crate) async fn whole(&self, blob: &str) -> Result<Vec<u8>, Error> {
-        Ok(fs::read(self.path(blob)).await?)
+        found(fs::read(self.path(blob)).await)
     }
 
     /// Removes a blob and its mark; none is fine.
@@ -159,6 +161,14 @@ impl Blobs {
             self.settle(blob).await;
         }
     }
+}
+
+/// What was opened or read; a file that is not there is not found.
+fn found<T>(read: std::io::Result<T>) -> Result<T, Error> {
+    read.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound,
+        _ => error.into(),
+    })
 }
 
 /// Whether a file is not there any more.

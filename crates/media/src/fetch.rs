@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use chappe_store::{
     Json, Tx,
-    media::{Media as Table, MediaByHash, Medium},
+    media::{Media as Table, MediaAccess, MediaByHash, Medium},
 };
 use ruma::ServerName;
 use tokio::fs::File;
 
 use crate::{
     Error, Media, RemoteError,
+    blobs::Received,
     upload::{BLOB_LENGTH, kept},
 };
 
@@ -52,8 +53,9 @@ impl Media {
     ) -> Result<Content, Error> {
         let medium = self.find(server, id, reach, wait).await?;
         self.inspect(server, id, &medium).await?;
+        let content = self.open_content(medium).await?;
         self.saw(server, id);
-        self.open_content(medium).await
+        Ok(content)
     }
 
     pub(crate) async fn open_content(&self, medium: Medium) -> Result<Content, Error> {
@@ -73,7 +75,7 @@ impl Media {
         if !is_media_id(id) || (reach == Reach::Local && !self.is_local(server)) {
             return Err(Error::NotFound);
         }
-        let medium = match self.known(server, id).await? {
+        let medium = match self.at_hand(server, id).await? {
             Some(medium) if medium.blob.is_some() || medium.quarantined_by.is_some() => medium,
             Some(_) => self.awaited(server, id, wait).await?,
             None if self.is_local(server) || reach != Reach::Anywhere => return Err(Error::NotFound),
@@ -85,7 +87,13 @@ impl Media {
 
     /// Whether nothing has to be fetched for a medium: it is here, or ours to have.
     pub async fn is_kept(&self, server: &ServerName, id: &str) -> Result<bool, Error> {
-        Ok(self.is_local(server) || !is_media_id(id) || self.known(server, id).await?.is_some())
+        if self.is_local(server) || !is_media_id(id) {
+            return Ok(true);
+        }
+        match self.known(server, id).await? {
+            Some(medium) => Ok(!self.is_lost(server, &medium).await?),
+            None => Ok(false),
+        }
     }
 
     /// Whether those who are not logged in may have a medium as far as its age goes: it came here before the freeze, or is
@@ -95,12 +103,35 @@ impl Media {
         if !is_media_id(id) {
             return Ok(false);
         }
-        Ok(self.known(server, id).await?.is_some_and(|medium| medium.created < frozen_since))
+        let Some(medium) = self.known(server, id).await? else { return Ok(false) };
+        // It would be fetched again.
+        Ok(medium.created < frozen_since && !self.is_lost(server, &medium).await?)
     }
 
     pub(crate) async fn known(&self, server: &ServerName, id: &str) -> Result<Option<Medium>, Error> {
         let found = self.0.store.read().get::<Table>(&(server.to_owned(), id.to_owned())).await?;
         Ok(found.map(|Json(medium)| medium))
+    }
+
+    /// The same, without a copy whose file is gone: its server has it still. What is known of it stays until it is here again:
+    /// the file may come back.
+    async fn at_hand(&self, server: &ServerName, id: &str) -> Result<Option<Medium>, Error> {
+        let Some(medium) = self.known(server, id).await? else { return Ok(None) };
+        if !self.is_lost(server, &medium).await? {
+            return Ok(Some(medium));
+        }
+        tracing::warn!(%server, id, "the file of a medium of another server is gone");
+        Ok(None)
+    }
+
+    /// Whether the file of another server's medium is gone. What is under quarantine is given to nobody, and stays.
+    async fn is_lost(&self, server: &ServerName, medium: &Medium) -> Result<bool, Error> {
+        match &medium.blob {
+            Some(blob) if !self.is_local(server) && medium.quarantined_by.is_none() => {
+                Ok(!self.0.blobs.is_there(blob).await?)
+            }
+            _ => Ok(false),
+        }
     }
 
     async fn awaited(&self, server: &ServerName, id: &str, wait: Duration) -> Result<Medium, Error> {
@@ -124,13 +155,17 @@ impl Media {
     /// Fetches from the medium's server, once for all who ask at the time.
     async fn fetched(&self, server: &ServerName, id: &str, wait: Duration) -> Result<Medium, Error> {
         let _turn = self.turn(&format!("{server}/{id}")).await;
-        if let Some(medium) = self.known(server, id).await? {
-            return Ok(medium);
+        let before = self.known(server, id).await?;
+        if let Some(medium) = &before
+            && !self.is_lost(server, medium).await?
+        {
+            return Ok(medium.clone());
         }
         let _places = self.places_from(server).await?;
         let limit = self.config().max_remote_bytes;
         let content = self.0.remote.download(server, id, limit, wait).await.map_err(|error| match error {
             RemoteError::NotFound => Error::NotFound,
+            RemoteError::NotYetUploaded => Error::NotYetUploaded,
             RemoteError::Unavailable(why) => Error::RemoteFailed(why),
         })?;
         let blob = self.0.world.token(BLOB_LENGTH);
@@ -146,30 +181,47 @@ impl Media {
             content_type: content.content_type.and_then(kept),
             filename: content.filename.and_then(kept),
             uploader: None,
-            created: self.0.world.now(),
+            created: before.as_ref().map_or(self.0.world.now(), |before| before.created),
             expires: None,
             sha256: Some(received.sha256),
             quarantined_by: None,
-            protected: false,
+            protected: before.as_ref().is_some_and(|before| before.protected),
         };
-        let key = (server.to_owned(), id.to_owned());
-        let (media, kept) = (self.clone(), medium.clone());
-        let (size, sha256) = (received.size, received.sha256);
-        let commit = async move {
-            let mut tx = Tx::new();
-            tx.put::<MediaByHash>(&(sha256, key.0.clone(), key.1.clone()), &());
-            tx.expect_absent::<Table>(&key).put::<Table>(&key, &Json(kept));
-            media.0.store.commit(tx).await?;
-            media.remote_grew(size);
-            Ok(())
-        };
-        match self.keep(received, commit).await {
+        match self.keep_fetched((server, id), received, before, medium.clone()).await {
             // Put under quarantine meanwhile.
             Err(Error::Store(chappe_store::Error::Conflict)) => {
                 self.known(server, id).await?.ok_or(Error::NotFound)
             }
             done => done.map(|()| medium),
         }
+    }
+
+    /// Keeps what was fetched, in place of a copy whose file is gone.
+    async fn keep_fetched(
+        &self,
+        (server, id): (&ServerName, &str),
+        received: Received,
+        before: Option<Medium>,
+        medium: Medium,
+    ) -> Result<(), Error> {
+        let (media, key) = (self.clone(), (server.to_owned(), id.to_owned()));
+        let (size, sha256) = (received.size, received.sha256);
+        let commit = async move {
+            let (mut tx, mut gone) = (Tx::new(), Vec::new());
+            if let Some(before) = before {
+                gone = media.draft_gone(&mut tx, &key, before).await?;
+                // It came long ago, but is not unused.
+                tx.put::<MediaAccess>(&key, &media.0.world.now());
+            } else {
+                tx.expect_absent::<Table>(&key);
+            }
+            tx.put::<MediaByHash>(&(sha256, key.0.clone(), key.1.clone()), &());
+            tx.put::<Table>(&key, &Json(medium));
+            media.forget(tx, &gone).await?;
+            media.remote_grew(size);
+            Ok(())
+        };
+        self.keep(received, commit).await
     }
 }
 

@@ -35,8 +35,9 @@ impl Media {
     ) -> Result<(Content, [u8; 32]), Error> {
         let medium = self.find(server, id, reach, wait).await?;
         let sha256 = self.hash_of(server, id, &medium).await?.ok_or(Error::NotFound)?;
+        let content = self.open_content(medium).await?;
         self.saw(server, id);
-        Ok((self.open_content(medium).await?, sha256))
+        Ok((content, sha256))
     }
 
     /// Whether nobody has to look at a medium before it is given out or refused. At what has to be fetched first somebody

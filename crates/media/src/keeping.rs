@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
-use chappe_store::{Json, media::Thumbnails};
+use chappe_store::{
+    Direction, Json,
+    media::{Thumbnail, Thumbnails},
+};
 
-use crate::{Error, Media, blobs::Received};
+use crate::{Error, Media, blobs::Received, thumbnail::Key};
 
 /// Rows looked at in one round trip.
 const PAGE: usize = 500;
@@ -59,7 +62,17 @@ impl Media {
             false
         })
         .await?;
-        self.each_thumbnail(note).await?;
+        let mut from = None;
+        loop {
+            let (page, next) = self.some_thumbnails(from).await?;
+            for (_, made) in &page {
+                note(&made.blob);
+            }
+            from = next;
+            if from.is_none() {
+                break;
+            }
+        }
         let named = named.into_inner();
         tracing::info!(marked = marked.len(), named = named.len(), "interrupted work on media settled");
         for blob in marked {
@@ -72,23 +85,19 @@ impl Media {
         Ok(())
     }
 
-    async fn each_thumbnail(&self, note: impl Fn(&String)) -> Result<(), Error> {
-        let mut from = None;
-        loop {
-            let reader = self.0.store.read();
-            let page = match &from {
-                None => reader.scan::<Thumbnails>(&(), chappe_store::Direction::Forward, PAGE).await?,
-                Some(from) => reader.scan_from::<Thumbnails>(&(), from, PAGE).await?,
-            };
-            drop(reader);
-            let is_last = page.len() < PAGE;
-            for (_, Json(made)) in &page {
-                note(&made.blob);
-            }
-            from = page.into_iter().last().map(|((server, id, size), _)| (server, id, format!("{size}\0")));
-            if is_last {
-                return Ok(());
-            }
-        }
+    /// Some thumbnails in the order of their keys, and where the next ones begin; none: those were the last.
+    pub(crate) async fn some_thumbnails(
+        &self,
+        from: Option<Key>,
+    ) -> Result<(Vec<(Key, Thumbnail)>, Option<Key>), Error> {
+        let reader = self.0.store.read();
+        let rows = match &from {
+            None => reader.scan::<Thumbnails>(&(), Direction::Forward, PAGE).await?,
+            Some(from) => reader.scan_from::<Thumbnails>(&(), from, PAGE).await?,
+        };
+        let page: Vec<(Key, Thumbnail)> = rows.into_iter().map(|(key, Json(made))| (key, made)).collect();
+        let last = page.last().filter(|_| page.len() == PAGE);
+        let next = last.map(|((server, id, size), _)| (server.clone(), id.clone(), format!("{size}\0")));
+        Ok((page, next))
     }
 }

@@ -26,6 +26,9 @@ pub enum RemoteError {
     /// It does not have it.
     #[error("not found")]
     NotFound,
+    /// Its address was made and nothing was uploaded yet.
+    #[error("not uploaded yet")]
+    NotYetUploaded,
     /// It was not reached, or answered nonsense.
     #[error("{0}")]
     Unavailable(String),

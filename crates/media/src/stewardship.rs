@@ -121,21 +121,7 @@ impl Media {
         key: (OwnedServerName, String),
         medium: Medium,
     ) -> Result<(), Error> {
-        let reader = self.0.store.read();
-        let thumbnails = reader.scan::<Thumbnails>(&key, Direction::Forward, usize::MAX).await?;
-        drop(reader);
-        tx.expect::<Table>(&key, Some(&Json(medium.clone()))).delete::<Table>(&key);
-        tx.delete_prefix::<Thumbnails>(&key).delete::<MediaAccess>(&key);
-        if let Some(hash) = medium.sha256 {
-            tx.delete::<MediaByHash>(&(hash, key.0.clone(), key.1.clone()));
-        }
-        if let Some(user) = &medium.uploader {
-            tx.delete::<UserMedia>(&(user.clone(), medium.created, key.1.clone()));
-            tx.delete::<PendingMedia>(&(user.clone(), key.1.clone()));
-            self.draft_freed(&mut tx, user, medium.size).await?;
-        }
-        let thumbnails = thumbnails.into_iter().map(|(_, Json(made))| made.blob);
-        let blobs: Vec<String> = medium.blob.into_iter().chain(thumbnails).collect();
+        let blobs = self.draft_gone(&mut tx, &key, medium).await?;
         let media = self.clone();
         // To the end, whether anybody waits for it or not: files that nothing names any more would stay.
         let work = async move { media.forget(tx, &blobs).await };
@@ -144,8 +130,32 @@ impl Media {
         Ok(())
     }
 
+    /// Drafts that a medium goes as it was found, with its thumbnails; gives the blobs that nothing names then.
+    pub(crate) async fn draft_gone(
+        &self,
+        tx: &mut Tx,
+        key: &(OwnedServerName, String),
+        medium: Medium,
+    ) -> Result<Vec<String>, Error> {
+        let reader = self.0.store.read();
+        let thumbnails = reader.scan::<Thumbnails>(key, Direction::Forward, usize::MAX).await?;
+        drop(reader);
+        tx.expect::<Table>(key, Some(&Json(medium.clone()))).delete::<Table>(key);
+        tx.delete_prefix::<Thumbnails>(key).delete::<MediaAccess>(key);
+        if let Some(hash) = medium.sha256 {
+            tx.delete::<MediaByHash>(&(hash, key.0.clone(), key.1.clone()));
+        }
+        if let Some(user) = &medium.uploader {
+            tx.delete::<UserMedia>(&(user.clone(), medium.created, key.1.clone()));
+            tx.delete::<PendingMedia>(&(user.clone(), key.1.clone()));
+            self.draft_freed(tx, user, medium.size).await?;
+        }
+        let thumbnails = thumbnails.into_iter().map(|(_, Json(made))| made.blob);
+        Ok(medium.blob.into_iter().chain(thumbnails).collect())
+    }
+
     /// Commits what names some blobs no more, and removes them.
-    async fn forget(&self, tx: Tx, blobs: &[String]) -> Result<(), Error> {
+    pub(crate) async fn forget(&self, tx: Tx, blobs: &[String]) -> Result<(), Error> {
         for blob in blobs {
             self.0.blobs.mark(blob).await?;
         }
@@ -250,9 +260,15 @@ pub(crate) async fn counted(reader: &Reader<'_>, user: &OwnedUserId) -> Result<u
     Ok(reader.scan_all::<UserMedia>(user).await?.iter().map(|(_, size)| size).sum())
 }
 
+impl MediumInfo {
+    /// When it was last given out, or else came, in milliseconds since the Unix epoch.
+    pub(crate) fn used(&self) -> u64 {
+        self.last_access.unwrap_or(self.medium.created)
+    }
+}
+
 impl Deletion {
     pub(crate) fn fits(&self, info: &MediumInfo) -> bool {
-        let used = info.last_access.unwrap_or(info.medium.created);
-        used < self.before && info.medium.size > self.larger_than
+        info.used() < self.before && info.medium.size > self.larger_than
     }
 }

@@ -1,5 +1,6 @@
 //! Media over the memory engine and a temporary folder.
 
+mod copies;
 mod limits;
 
 use std::{
@@ -500,6 +501,23 @@ async fn media_of_other_servers_go_when_nobody_asks_or_there_is_no_room() {
     media.upkeep().await.unwrap();
     assert_eq!(kept().await, "d", "two days unused");
     assert!(get(media, "a.test", own.media_id().unwrap()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_runs_ahead_removes_no_media() {
+    const HOUR: Duration = Duration::from_hours(1);
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Arc::new(Slow { asked: AtomicUsize::new(0), open: tokio::sync::Semaphore::new(1) });
+    let config = Config { remote_unused_days: 2, ..Config::default() };
+    let media = &media(&folder, slow, config).await;
+    get(media, "b.test", "a").await.unwrap();
+    let is_kept = async || media.is_kept(server_name!("b.test"), "a").await.unwrap();
+    media.0.world.set_clock_ahead(100 * HOUR);
+    media.upkeep().await.unwrap();
+    assert!(is_kept().await);
+    tokio::time::advance(HOUR).await;
+    media.upkeep().await.unwrap();
+    assert!(!is_kept().await, "it was set for good");
 }
 
 #[tokio::test(start_paused = true)]

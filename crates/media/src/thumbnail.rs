@@ -56,7 +56,7 @@ const ANIMATING: (Duration, u64) = (Duration::from_secs(10), 4);
 pub(crate) const UNMADE_MS: u64 = 600_000;
 
 /// Server, media id, size.
-type Key = (OwnedServerName, String, String);
+pub(crate) type Key = (OwnedServerName, String, String);
 
 /// What came of making one.
 enum Made {
@@ -99,12 +99,23 @@ impl Media {
     ) -> Result<Content, Error> {
         let medium = self.find(server, id, reach, wait).await?;
         self.inspect(server, id, &medium).await?;
+        let content = self.small((server, id), medium, wanted, asker).await?;
         self.saw(server, id);
+        Ok(content)
+    }
+
+    async fn small(
+        &self,
+        (server, id): (&ServerName, &str),
+        medium: Medium,
+        wanted: Wanted,
+        asker: &str,
+    ) -> Result<Content, Error> {
         let size = wanted.made();
         let key = |size: Wanted| (server.to_owned(), id.to_owned(), size.key());
         let (key, still) = (key(size), key(Wanted { animated: false, ..size }));
         let _turn = self.turn(&format!("{server}/{id}/{}", still.2)).await;
-        if let Some(Json(made)) = self.0.store.read().get::<Thumbnails>(&key).await? {
+        if let Some(made) = self.made_before(&key).await? {
             return self.opened(made).await;
         }
         let blob = medium.blob.as_deref().ok_or(Error::NotFound)?;
@@ -119,7 +130,7 @@ impl Media {
             Made::Moving(bytes) => (bytes, ImageFormat::WebP, vec![key]),
             // One for those who want it to move and those who do not.
             Made::Still(bytes, format) => {
-                if let Some(Json(made)) = self.0.store.read().get::<Thumbnails>(&still).await? {
+                if let Some(made) = self.made_before(&still).await? {
                     self.name(blob, &[key], &made).await?;
                     return self.opened(made).await;
                 }
@@ -127,6 +138,13 @@ impl Media {
             }
         };
         self.opened(self.keep_made(blob.to_owned(), (bytes, format), keys).await?).await
+    }
+
+    /// A thumbnail that is here. Where its file is gone it is made anew, and its row replaced.
+    async fn made_before(&self, key: &Key) -> Result<Option<Thumbnail>, Error> {
+        let row = self.0.store.read().get::<Thumbnails>(key).await?;
+        let Some(Json(made)) = row else { return Ok(None) };
+        Ok(self.0.blobs.is_there(&made.blob).await?.then_some(made))
     }
 
     /// Makes a thumbnail, unless it is known already that there is none to be made.
@@ -175,7 +193,14 @@ impl Media {
         let content_type = format.to_mime_type().to_owned();
         let made = Thumbnail { blob, size: received.size, content_type };
         let (media, named) = (self.clone(), made.clone());
-        self.keep(received, async move { media.name(&of, &keys, &named).await }).await?;
+        let commit = async move {
+            media.name(&of, &keys, &named).await?;
+            if keys.iter().any(|(server, ..)| !media.is_local(server)) {
+                media.remote_grew(named.size);
+            }
+            Ok(())
+        };
+        self.keep(received, commit).await?;
         Ok(made)
     }
 

@@ -1,6 +1,7 @@
 //! The access rules of this network, asked about what happens in a room.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -16,18 +17,20 @@ use chappe_rules::{
 };
 use chappe_store::{Membership, StateRef};
 use ruma::{
-    CanonicalJsonObject, OwnedUserId, RoomId, ServerName,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedUserId, RoomId, ServerName,
     events::{StateEventType, TimelineEventType},
 };
 
 use crate::{
     Actor, Error, Inner, Result, Rooms, Standing,
     author::{By, candidate},
-    desk::{Desk, Held},
+    desk::{Desk, Held, membership_of},
 };
 
-/// Members, and invited addresses, that are looked at: more than two are too many wherever the number counts.
+/// Members, or invited addresses, that are looked at: more than two are too many wherever the number counts.
 const PARTIES: usize = 100;
+/// Pages of state keys, of as many each, that are searched for them.
+const PAGES: usize = 10;
 
 /// What makes somebody, or an address, a party of a room.
 const PARTY_KINDS: [StateEventType; 2] = [StateEventType::RoomMember, StateEventType::RoomThirdPartyInvite];
@@ -52,7 +55,7 @@ impl Desk<'_> {
     ) -> Result<()> {
         let state = |key: &RuleKey| held.get(&key.0, &key.1);
         let candidate = candidate(by, draft);
-        self.inner.refuse_outsiders(&candidate, &state)?;
+        self.inner.refuse_outsiders(&candidate, &state, by.door)?;
         let Some(access) = access else { return Ok(()) };
         self.ask(access, candidate, &state, self.state.current(), (by.door, by.bypass)).await
     }
@@ -71,7 +74,7 @@ impl Desk<'_> {
         keys.extend(access.iter().flat_map(|access| access.state_needed(&candidate)));
         let held = self.held_at(at, &keys).await?;
         let state = |key: &RuleKey| held.get(&key.0, &key.1);
-        self.inner.refuse_outsiders(&candidate, &state)?;
+        self.inner.refuse_outsiders(&candidate, &state, door)?;
         let Some(access) = &access else { return Ok(()) };
         self.ask(access, candidate, &state, at, (door, bypass)).await
     }
@@ -85,7 +88,7 @@ impl Desk<'_> {
         (door, bypass): (Door, Bypass),
     ) -> Result<()> {
         let parties = if access.needs_parties(&candidate, state) {
-            Some(self.parties(at, candidate.state_key).await?)
+            Some(self.parties(at, &candidate).await?)
         } else {
             None
         };
@@ -96,19 +99,62 @@ impl Desk<'_> {
         self.inner.ask(access, &question).await
     }
 
-    /// The members and invited addresses of a state: all, or more than count, `target` among them if it is one.
-    async fn parties(&self, at: StateRef, target: Option<&str>) -> Result<Vec<Pdu>> {
-        let mut keys: BTreeSet<RuleKey> = BTreeSet::new();
+    /// The members and invited addresses of a state: all, or more than count, the one that `candidate` is about among them
+    /// if it is one. Refused invites leave keys for which nothing is set: where so many are in the way that it cannot be told
+    /// who is there, nobody new is let in.
+    async fn parties(&self, at: StateRef, candidate: &Candidate<'_>) -> Result<Vec<Pdu>> {
+        let mut parties = BTreeMap::new();
         for kind in PARTY_KINDS {
-            let known = self.reader.keys_of_type(self.nid, &kind.to_string(), PARTIES).await?;
-            keys.extend(known.into_iter().map(|key| (kind.clone(), key)));
-            keys.extend(target.map(|target| (kind, target.to_owned())));
+            let (found, is_told) = self.parties_of(&kind, at, candidate).await?;
+            parties.extend(found);
+            if !is_told && !stays(candidate, &parties) {
+                return Err(refused(Refusal::Third));
+            }
         }
-        keys.extend(self.new_parties());
-        let keys: Vec<RuleKey> = keys.into_iter().collect();
-        let held = self.held_at(at, &keys).await?;
-        Ok(held.0.into_values().map(|(_, pdu)| pdu).collect())
+        Ok(parties.into_values().collect())
     }
+
+    /// Those of one kind, and whether these are all, or more than count.
+    async fn parties_of(
+        &self,
+        kind: &StateEventType,
+        at: StateRef,
+        candidate: &Candidate<'_>,
+    ) -> Result<(BTreeMap<RuleKey, Pdu>, bool)> {
+        let name = kind.to_string();
+        let target = candidate.state_key.filter(|_| candidate.kind.to_string() == name);
+        let mut keys: BTreeSet<RuleKey> = self.new_parties().filter(|(new, _)| new == kind).collect();
+        keys.extend(target.map(|target| (kind.clone(), target.to_owned())));
+        let (mut found, mut from) = (BTreeMap::new(), String::new());
+        for _ in 0..PAGES {
+            let page = self.reader.keys_of_type(self.nid, &name, &from, PARTIES).await?;
+            let is_last = page.len() < PARTIES;
+            from = page.last().cloned().unwrap_or_default();
+            keys.extend(page.into_iter().map(|key| (kind.clone(), key)));
+            let wanted: Vec<RuleKey> = std::mem::take(&mut keys).into_iter().collect();
+            let held = self.held_at(at, &wanted).await?.0.into_iter();
+            found.extend(held.map(|(key, (_, pdu))| (key, pdu)).filter(|(_, pdu)| is_there(pdu)));
+            if is_last || found.len() >= PARTIES {
+                return Ok((found, true));
+            }
+        }
+        Ok((found, false))
+    }
+}
+
+/// An invited address that was taken back is empty.
+fn is_there(party: &Pdu) -> bool {
+    *party.kind() == TimelineEventType::RoomMember || !party.content_object().is_empty()
+}
+
+/// Whether an event is about somebody who is in a room already, or goes: then it does not matter how many others are there.
+fn stays(candidate: &Candidate<'_>, parties: &BTreeMap<RuleKey, Pdu>) -> bool {
+    let is_member = *candidate.kind == TimelineEventType::RoomMember;
+    let target = candidate.state_key.filter(|_| is_member);
+    let now = target.and_then(|target| parties.get(&(StateEventType::RoomMember, target.to_owned())));
+    let said = candidate.content.get("membership").and_then(CanonicalJsonValue::as_str);
+    let goes = matches!(said, Some("leave" | "ban"));
+    now.is_some_and(|now| goes || membership_of(now) == Membership::Join)
 }
 
 impl Inner {
@@ -118,9 +164,9 @@ impl Inner {
         let state = |key: &RuleKey| told.iter().find(|(told, _)| told == key).map(|(_, pdu)| pdu.clone());
         let content = invite.content_object();
         let candidate = candidate_of(invite, &content);
-        self.refuse_outsiders(&candidate, &state)?;
-        let Some(access) = &self.access() else { return Ok(()) };
         let (door, bypass) = (Door::Offer, Bypass::None);
+        self.refuse_outsiders(&candidate, &state, door)?;
+        let Some(access) = &self.access() else { return Ok(()) };
         // Of whom nothing is told may be there too.
         let others = told.iter().filter(|((_, key), _)| Some(&**key) != invite.state_key());
         let parties: Vec<Pdu> = others.filter(|(key, _)| is_party(key)).map(|(_, pdu)| pdu.clone()).collect();
@@ -151,14 +197,35 @@ impl Inner {
         *server == self.server || self.peers.takes_part(server)
     }
 
-    /// Nobody outside the network says or becomes anything here, whoever is exempt from its rules.
-    fn refuse_outsiders(&self, candidate: &Candidate<'_>, state: State<'_>) -> Result<()> {
+    /// Whether another server is outside the network. [`Error::Unreachable`] while there is none to talk with: then that is
+    /// known of nobody.
+    pub(crate) fn is_outside(&self, server: &ServerName) -> Result<bool> {
+        // It may close or open in between.
+        let was_closed = self.peers.is_closed();
+        if self.takes_part(server) {
+            return Ok(false);
+        }
+        if was_closed || self.peers.is_closed() { Err(Error::Unreachable) } else { Ok(true) }
+    }
+
+    /// Nobody outside the network says or becomes anything here, whoever is exempt from its rules. What was sent already is
+    /// judged when it is known who is outside: a verdict is for good.
+    fn refuse_outsiders(&self, candidate: &Candidate<'_>, state: State<'_>, door: Door) -> Result<()> {
         let before = outsiders::replaced(candidate).and_then(|key| state(&key));
         let before = before.map(|pdu| pdu.content_object());
-        let outsider = outsider(candidate, before.as_ref(), &|server| self.takes_part(server));
-        let refused =
-            |named| Error::Forbidden(format!("{named} is not of a server that this one talks with"));
-        outsider.map(refused).map_or(Ok(()), Err)
+        let unknown = Cell::new(false);
+        let takes_part = |server: &ServerName| match self.is_outside(server) {
+            Ok(is_outside) => !is_outside,
+            Err(_) => {
+                unknown.set(true);
+                false
+            }
+        };
+        let Some(named) = outsider(candidate, before.as_ref(), &takes_part) else { return Ok(()) };
+        if unknown.get() && door == Door::Received {
+            return Err(Error::Unreachable);
+        }
+        Err(Error::Forbidden(format!("{named} is not of a server that this one talks with")))
     }
 
     async fn ask(&self, access: &Access, question: &Question<'_>) -> Result<()> {

@@ -8,7 +8,8 @@ use std::{
 use chappe_rules::{Pdu, access::RETENTION, auth::StateKey as RuleKey, build::Reference, pdu::Judged};
 use chappe_store::{
     EventMeta, EventNum, LogEntry, MemberChange, Membership, NewEvent, Reader, RoomHead, RoomNid,
-    StateChange, StateRef, StateWriter, Status, StoredPdu, Tx, outbox::OutboxItem, state::StateKey,
+    StateChange, StateRef, StateWriter, Status, StoredPdu, Tx, out_of_band::OutOfBand, outbox::OutboxItem,
+    state::StateKey,
 };
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId,
@@ -327,8 +328,16 @@ impl<'s> Desk<'s> {
             self.head.resident = true;
         }
         if local {
-            // The room itself knows now.
-            self.tx.delete_out_of_band(&user, &self.room_id);
+            let was_told = matches!(old, Some(Membership::Join | Membership::Invite | Membership::Knock));
+            if let Some(last) = pdus.first().filter(|_| was_told && new.is_none()) {
+                // No event says that they are out.
+                let last = (last.event_id(), last.to_raw());
+                let farewell = OutOfBand::farewell(self.nid, &self.head.version, last);
+                self.tx.put_out_of_band(&user, &self.room_id, &farewell);
+            } else {
+                // The room itself knows now.
+                self.tx.delete_out_of_band(&user, &self.room_id);
+            }
         }
         if local && change != 0 && self.inner.accounts.appservices().cover_user(&user) {
             let (user, room) = (user.clone(), self.nid.0);

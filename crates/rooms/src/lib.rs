@@ -79,8 +79,8 @@ pub use self::{
     notices::{Notice, NoticesConfig},
     oversight::{Block, Evicted, Force, Head, Listed, Replacement, RoomOrder, RoomPage, RoomQuery},
     peers::{
-        AliasTarget, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Purpose, StateEvents,
-        StateIds, Template,
+        AliasTarget, Extent, Gap, Held, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Purpose,
+        StateEvents, StateIds, Template,
     },
     policy_server::Unasked,
     queries::{NoServices, Queries},
@@ -99,7 +99,7 @@ pub use self::{
     relations::{Recurse, RelationsPage, RelationsRequest, ThreadsPage},
     reports::Reported,
     retention::ExpiryFigures,
-    serve::{BoundInvite, SignedMember, policy::PolicyServerConfig},
+    serve::{AcceptedJoin, BoundInvite, SignedMember, policy::PolicyServerConfig},
     sticky::StickyEvent,
     thread_subscriptions::{SubscriptionChange, SubscriptionsPage, changed_subscriptions},
     visible::{Access, Seen},
@@ -156,6 +156,10 @@ pub(crate) struct Inner {
     pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
     /// Users of servers that have no joined one, by the current state of the room.
     pub(crate) gone: Cache<(RoomNid, StateRef, OwnedServerName), Arc<[StateKey]>>,
+    /// Users of servers that have a joined one, by the current state of the room.
+    pub(crate) users: Cache<(RoomNid, StateRef, OwnedServerName), Arc<[StateKey]>>,
+    /// A few users of servers, for whom these may see much.
+    pub(crate) seers: Cache<(RoomNid, OwnedServerName), Arc<[StateKey]>>,
     /// Events that could not be completed with the help of a server: not tried again with it for a while.
     pub(crate) hopeless: receive::Hopeless<(OwnedServerName, OwnedEventId)>,
     /// Servers that could not be reached when events of theirs rested on missing ones, and for which nobody else had these.
@@ -216,6 +220,8 @@ impl Rooms {
             resolved: Cache::new(1_000),
             servers: Cache::new(10_000),
             gone: Cache::new(100),
+            users: Cache::new(100),
+            seers: Cache::new(1_000),
             hopeless: receive::Hopeless::default(),
             slow: receive::Hopeless::default(),
             tellers: receive::Tellers::default(),

@@ -92,6 +92,11 @@ impl Rooms {
         let world = &self.0.world;
         let mut pause = FIRST_PAUSE;
         while !world.is_stopping() {
+            // Until then nobody can be asked, and whoever is in the room would be taken for an outsider.
+            tokio::select! {
+                () = self.0.peers.until_open() => {}
+                () = world.stopping() => return,
+            }
             match self.0.try_complete(room).await {
                 Ok(()) | Err(Error::NotFound("room")) => return,
                 Err(error) => tracing::info!(%room, %error, "the members of the room could not be fetched"),

@@ -3,7 +3,11 @@
 //! Every call has a deadline of its own inside the implementation, talks only to servers the configuration
 //! allows, and gives back what came unread: checking it is the business of this crate.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use chappe_rules::check::KeyRing;
@@ -74,6 +78,8 @@ pub struct JoinAnswer {
     pub servers_in_room: Option<Vec<String>>,
     /// Whether memberships were left out.
     pub members_omitted: bool,
+    /// Its room among the long answers.
+    pub held: Held,
 }
 
 /// State at an event, in event ids.
@@ -92,6 +98,25 @@ pub struct StateEvents {
     pub state: Vec<Box<RawValue>>,
     /// The auth chains of the state.
     pub auth_chain: Vec<Box<RawValue>>,
+    /// Its room among the long answers.
+    pub held: Held,
+}
+
+/// What goes with an answer that takes much memory: it is let go with the answer. Nothing, for answers made here.
+#[derive(Clone, Default)]
+pub struct Held(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Held {
+    /// Keeps `place` for as long as there is a clone.
+    pub fn new(place: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(place)))
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Held({})", self.0.is_some())
+    }
 }
 
 /// An invite on its way to the invited user's server.
@@ -145,6 +170,14 @@ pub trait Peers: Send + Sync {
         true
     }
 
+    /// Whether there is no network to talk with for now, so that nobody takes part: who does is not known.
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    /// Waits until there is one.
+    async fn until_open(&self) {}
+
     /// The servers of a closed network, as far as their names are known; none: this server talks with everybody.
     fn members(&self) -> Option<Vec<OwnedServerName>> {
         None
@@ -158,6 +191,12 @@ pub trait Peers: Send + Sync {
     /// The keys among `wanted` that could be had; missing ones are left out. A key known to have expired before `at`
     /// (the latest `origin_server_ts` of the events to check) is fetched again first.
     async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> KeyRing;
+
+    /// The same for the answer to a join, which may name many servers and is waited for: more of them are asked at the same time,
+    /// and for longer.
+    async fn keys_for_join(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> KeyRing {
+        self.keys(wanted, at).await
+    }
 
     /// `GET /make_join`.
     async fn make_join(

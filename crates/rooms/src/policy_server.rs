@@ -60,6 +60,9 @@ impl Desk<'_> {
         if self.is_redacted(*num).await? || !self.servers().await?.iter().any(|server| server == by.via()) {
             return Ok(pdu);
         }
+        if self.inner.has_no_say(&by) {
+            return Ok(pdu);
+        }
         let known = self.inner.policy_signatures.get(pdu.event_id());
         let signed = known.and_then(|signature| by.countersigned(self.rules, &pdu, &signature));
         if signed.is_none() && pdu.json().len() + by.via().as_str().len() + SIGNATURE > MAX_BYTES {
@@ -94,7 +97,7 @@ impl Desk<'_> {
         }
         // The name may be redacted though the state stays as it is.
         match self.named_policy_server().await? {
-            Some((num, by)) if !self.is_redacted(num).await? => Ok(Some(by)),
+            Some((num, by)) if !self.inner.has_no_say(&by) && !self.is_redacted(num).await? => Ok(Some(by)),
             _ => Ok(None),
         }
     }
@@ -119,6 +122,12 @@ impl Desk<'_> {
 }
 
 impl Inner {
+    /// Whether a policy server has gone off the list of those that this server talks with: the rooms that it is still in go on
+    /// without it. While it is not known who is on the list it keeps its say.
+    fn has_no_say(&self, by: &PolicyServer) -> bool {
+        self.is_outside(by.via()).unwrap_or(false)
+    }
+
     /// Asks about an event made here and remembers the signature. [`Error::PolicyServer`] with what the server said.
     pub(crate) async fn ask_policy_server(&self, event: &Unasked) -> Result<()> {
         let Unasked { by, rules, pdu } = event;

@@ -128,8 +128,12 @@ impl View<'_> {
 
     /// Takes away what has expired: what came late, and the next events of the room. Says in `keeping` how far it has come
     /// and when there is more to do.
-    async fn expire_next(&self, tx: &mut Tx, keeping: &mut Keeping, since: u64) -> Result<Vec<Gone>> {
-        let now = self.inner.world.now();
+    async fn expire_next(
+        &self,
+        tx: &mut Tx,
+        keeping: &mut Keeping,
+        (now, since): (u64, u64),
+    ) -> Result<Vec<Gone>> {
         keeping.due = 0;
         let Some(lifetime) = self.lifetime() else { return Ok(Vec::new()) };
         if self.head.partial {
@@ -292,10 +296,10 @@ impl Event {
 
 impl Desk<'_> {
     /// What is noted of an event that claims to be of a time that has not come yet: when it came. Nobody has what they say
-    /// kept for longer by dating it ahead.
+    /// kept for longer by dating it ahead. By a clock that is wrong it might go too early: it is noted later then.
     pub(crate) fn came(&self, pdu: &Pdu) -> u64 {
-        let now = self.inner.world.now();
-        if is_ahead(pdu.origin_server_ts().0.into(), now) { now } else { 0 }
+        let now = self.inner.world.settled_now();
+        now.filter(|now| is_ahead(pdu.origin_server_ts().0.into(), *now)).unwrap_or(0)
     }
 
     /// Takes over what the room says now of how long it keeps what is said: the event with this number.
@@ -390,7 +394,8 @@ impl Desk<'_> {
 
     /// Gives old history a place without what it said, if that has expired; says whether it has.
     pub(crate) fn place_stripped(&mut self, pdu: &Pdu, num: EventNum, meta: &EventMeta) -> Result<bool> {
-        let now = self.inner.world.now();
+        // It goes in its turn.
+        let Some(now) = self.inner.world.settled_now() else { return Ok(false) };
         let lifetime = self.inner.lifetime(&self.head.keeping).filter(|_| pdu.state_key().is_none());
         if lifetime.is_none_or(|lifetime| said_at(pdu, meta).saturating_add(lifetime) > now) {
             return Ok(false);

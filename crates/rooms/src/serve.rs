@@ -10,7 +10,7 @@ mod third_party;
 use ruma::OwnedEventId;
 use serde_json::value::RawValue;
 
-pub use self::third_party::BoundInvite;
+pub use self::{accept::AcceptedJoin, third_party::BoundInvite};
 
 /// A membership event that another server made and signed.
 #[derive(Clone, Debug)]

@@ -29,12 +29,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use ruma::{OwnedServerName, OwnedServerSigningKeyId};
 
 use crate::{
-    beside,
+    beside, clock,
     config::{Api, Config},
     files::{post, provider_secrets, shared_secret},
     fleeting, observe, registrations,
     reload::{Parts, Reloads},
-    sections, signing_key,
+    restored, sections, signing_key,
     tls::Certificate,
     upkeep::{MediaKeeper, keep_accounts, keep_oauth, keep_rooms},
 };
@@ -164,12 +164,18 @@ impl House {
         self.federation.list()
     }
 
+    /// Deals with a backup that was put back, at the first start, before anybody is served.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        restored::settle(&self.store, &self.accounts, &self.federation).await.context("after a backup")
+    }
+
     /// Starts what runs beside requests.
     pub fn start(&self) {
         self.federation.start();
         self.services.start();
         fleeting::start(&self.world, &self.delivery, &self.federation);
         let (world, rooms, store) = (self.world.clone(), self.rooms.clone(), self.store.clone());
+        self.world.spawn("clock", clock::keep(self.world.clone(), self.store.clone()));
         self.world.spawn("rooms upkeep", keep_rooms(world, rooms, store));
         self.world.spawn("jobs of administrators", self.jobs.clone().run());
         self.world.spawn("statistics", self.statistics.clone().run());
@@ -296,6 +302,7 @@ struct Ground {
 impl Ground {
     async fn lay(config: &Config, world: World, db: Db) -> Result<Self> {
         let store = Store::open(db).await.context("opening the store")?;
+        clock::recall(&world, &store).await.context("where the clock was")?;
         let server = config.server_name.clone();
         let weak_keys = Arc::new(weak_keys());
         let keys = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;

@@ -167,7 +167,11 @@ impl Cli {
             Command::Restore { folder } => {
                 let config = place.load()?;
                 become_owner(&config)?;
-                let note = serve::restore(&config, &folder)?;
+                let restored = serve::restore(&config, &folder).await?;
+                for sentence in restored.sentences() {
+                    say(&sentence)?;
+                }
+                let note = restored.note;
                 let minutes = bare_world()?.now().saturating_sub(note.made) / 60_000;
                 say(&format!("{} is as it was {minutes} minutes ago: start it", note.server_name))
             }

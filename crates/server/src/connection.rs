@@ -40,6 +40,13 @@ use crate::{listen::Doorman, resumed::Resumed};
 
 /// A connection over which nothing was asked for so long is closed.
 const IDLE: Duration = Duration::from_mins(3);
+/// A connection that is to end is left when less than this, in bytes, went out in that time: its client does not fetch what it asked
+/// for.
+const HARDLY_ANYTHING: u64 = 16 << 10;
+/// Requests of one HTTP/2 connection under way at once.
+const STREAMS: u32 = 64;
+/// What a client may send over HTTP/2, in bytes, before it is read: of one request, and of all of a connection.
+const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
 /// A request that has waited for so long is put aside.
 const LONG: Duration = Duration::from_secs(1);
 /// How HTTP/2 begins where TLS has not settled it (RFC 9113, section 3.4).
@@ -89,8 +96,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_mins(1)).max_concurrent_streams(250);
-    let asked = Arc::clone(&desk);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_mins(1))
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1);
+    let (asked, sent) = (Arc::clone(&desk), stream.sent());
     let service = service_fn(move |request| {
         let answer = asked.answer(request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -104,7 +116,8 @@ where
                 return;
             }
             connection.as_mut().graceful_shutdown();
-            connection.await
+            let Some(ended) = taken_leave(doorman, &sent, Box::pin(connection)).await else { return };
+            ended
         }
     };
     log(ended);
@@ -136,7 +149,7 @@ async fn until_waiting<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let unsent = stream.unsent();
+    let (unsent, sent) = (stream.unsent(), stream.sent());
     let asked = Arc::clone(desk);
     let service = service_fn(move |request| {
         let answer = Arc::clone(&asked).answer_or_wait(request);
@@ -159,11 +172,24 @@ where
                 return None;
             }
             Pin::new(&mut connection).graceful_shutdown();
-            connection.await
+            taken_leave(doorman, &sent, Box::pin(connection)).await?
         }
     };
     log(ended);
     None
+}
+
+/// Waits for the end of a connection that is to end; none if its client hardly fetches anything any more.
+async fn taken_leave<T>(doorman: &Doorman, sent: &AtomicU64, mut connection: BoxFuture<'_, T>) -> Option<T> {
+    loop {
+        let before = sent.load(Relaxed);
+        if let Some(ended) = doorman.world.timeout(IDLE, connection.as_mut()).await {
+            return Some(ended);
+        }
+        if sent.load(Relaxed) - before < HARDLY_ANYTHING {
+            return None;
+        }
+    }
 }
 
 /// Ready when the client of a request that waits has closed the connection. If it says more, that is for later, and its

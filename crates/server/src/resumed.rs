@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
 };
@@ -18,11 +18,12 @@ pub(crate) struct Resumed<S> {
     unread: Bytes,
     stream: S,
     unsent: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
 }
 
 impl<S> Resumed<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { unread: Bytes::new(), stream, unsent: Arc::default() }
+        Self { unread: Bytes::new(), stream, unsent: Arc::default(), sent: Arc::default() }
     }
 
     /// Puts bytes in front of all that is to be read.
@@ -40,6 +41,18 @@ impl<S> Resumed<S> {
     /// Whether the last that was written did not go out whole.
     pub(crate) fn unsent(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.unsent)
+    }
+
+    /// Bytes that went out until now.
+    pub(crate) fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
+    }
+
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.sent.fetch_add(*bytes as u64, Relaxed);
+        }
+        self.note(written)
     }
 
     fn note<T>(&self, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -76,7 +89,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note(written)
+        self.count(written)
     }
 
     fn poll_write_vectored(
@@ -85,7 +98,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.note(written)
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {

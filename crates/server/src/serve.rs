@@ -27,13 +27,10 @@ use crate::{
     listen::{Door, Doorman},
     observe,
     places::Places,
-    registrations, service,
+    registrations, restored, service,
     tls::Certificate,
     watched::{self, Watched},
 };
-
-/// Positions left out when a backup is put back: more commits than any server makes between two backups.
-const LEFT_OUT: u64 = 1 << 40;
 
 /// How often the server looks whether it can still write.
 const PULSE: Duration = Duration::from_secs(1);
@@ -50,6 +47,7 @@ impl Server {
     pub async fn start(config: &Config, world: World, db: Db) -> Result<Self> {
         make_data_dir(&config.data_dir)?;
         let house = House::build(config, world.clone(), db).await?;
+        house.settle().await?;
         let (most, share) = (config.process.max_connections, config.process.max_connections_per_address);
         let doorman = Doorman {
             world: world.clone(),
@@ -181,14 +179,10 @@ pub(crate) fn open_engine(config: &Config) -> Result<Rocks> {
 
 /// Puts a backup where the server will find it. What the lost server said after the backup was made keeps its
 /// positions: none of them is given out again, so what clients remember is never mistaken for something else.
-pub(crate) fn restore(config: &Config, folder: &Path) -> Result<chappe_admin::Note> {
+pub(crate) async fn restore(config: &Config, folder: &Path) -> Result<chappe_admin::Restored> {
     make_data_dir(&config.data_dir)?;
-    let skip = |database: &Path| {
-        Rocks::skip(database, &Options::default(), chappe_store::registry::class, LEFT_OUT)
-            .map(drop)
-            .map_err(|error| chappe_admin::Error::Store(error.into()))
-    };
-    Ok(chappe_admin::restore(folder, &config.places(), &config.server_name, skip)?)
+    let (places, name) = (config.places(), &config.server_name);
+    Ok(chappe_admin::restore(folder, &places, name, restored::prepare).await?)
 }
 
 /// Makes the data folder for its owner alone. One that is there is left as it is, with a warning if others may enter.

@@ -119,8 +119,9 @@ impl MediaKeeper {
             Ok(files) => tracing::info!(files, "media of expired events removed"),
             Err(error) => tracing::warn!(%error, "media of expired events are not removed"),
         }
-        let now = self.world.now();
-        if looked_through.is_none_or(|at| at + DAY_MS <= now) {
+        if let Some(now) = self.world.settled_now()
+            && looked_through.is_none_or(|at| at + DAY_MS <= now)
+        {
             *looked_through = Some(now);
             self.remove_unused(now).await;
         }

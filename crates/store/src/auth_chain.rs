@@ -13,6 +13,11 @@ use crate::{
     tx::Error,
 };
 
+/// The chains of so many events are kept one by one, those of more walked together.
+const KEPT: usize = 1_000;
+/// Events whose records are read at once.
+const PAGE: usize = 1_000;
+
 impl Reader<'_> {
     /// The auth events of several events, in their order: one round trip, none if cached.
     pub async fn auth_events(&self, nid: RoomNid, nums: &[EventNum]) -> Result<Vec<Arc<[EventNum]>>, Error> {
@@ -29,8 +34,12 @@ impl Reader<'_> {
         found.into_iter().map(|auth| auth.ok_or(Error::Corrupt("event without a record"))).collect()
     }
 
-    /// Everything that `nums` rest on, themselves left out unless one rests on another. Memoised for single events.
+    /// Everything that `nums` rest on, themselves left out unless one rests on another. Memoised for single events, unless they
+    /// are very many: the state of a large room would drive everything else out.
     pub async fn auth_chain(&self, nid: RoomNid, nums: &[EventNum]) -> Result<RoaringBitmap, Error> {
+        if nums.len() > KEPT {
+            return self.walk(nid, nums.to_vec()).await;
+        }
         let mut chain = RoaringBitmap::new();
         for num in nums {
             chain |= &*self.chain_of(nid, *num).await?;
@@ -42,23 +51,28 @@ impl Reader<'_> {
         if let Some(chain) = self.cache.chains.get(&(nid, num)) {
             return Ok(chain);
         }
+        let chain = Arc::new(self.walk(nid, vec![num]).await?);
+        self.cache.chains.insert((nid, num), chain.clone());
+        Ok(chain)
+    }
+
+    async fn walk(&self, nid: RoomNid, mut frontier: Vec<EventNum>) -> Result<RoaringBitmap, Error> {
         let mut chain = RoaringBitmap::new();
-        let mut frontier = vec![num];
         while !frontier.is_empty() {
             let mut next = Vec::new();
-            for auth in self.auth_events(nid, &frontier).await?.iter().flat_map(|auth| auth.iter()) {
-                if !chain.insert(auth.0) {
-                    continue;
-                }
-                match self.cache.chains.get(&(nid, *auth)) {
-                    Some(known) => chain |= &*known,
-                    None => next.push(*auth),
+            for some in frontier.chunks(PAGE) {
+                for auth in self.auth_events(nid, some).await?.iter().flat_map(|auth| auth.iter()) {
+                    if !chain.insert(auth.0) {
+                        continue;
+                    }
+                    match self.cache.chains.get(&(nid, *auth)) {
+                        Some(known) => chain |= &*known,
+                        None => next.push(*auth),
+                    }
                 }
             }
             frontier = next;
         }
-        let chain = Arc::new(chain);
-        self.cache.chains.insert((nid, num), chain.clone());
         Ok(chain)
     }
 
@@ -198,6 +212,19 @@ mod tests {
         }
         let kept = reader.cache.chains.weight();
         assert!(kept < 4 << 20, "{kept} bytes for what is kept of chains");
+    }
+
+    #[tokio::test]
+    async fn the_chains_of_very_many_events_are_walked_together_and_not_kept() {
+        const MEMBERS: u32 = 3_000;
+        let of = |num: u32| if num < 3 { (1..=num).collect() } else { vec![1, 3] };
+        let auth: Vec<Vec<u32>> = (0..MEMBERS).map(of).collect();
+        let store = room_of(&auth).await;
+        let nums: Vec<EventNum> = (1..=MEMBERS).map(EventNum).collect();
+        let reader = store.read();
+        let chain = reader.auth_chain(RoomNid(1), &nums).await.unwrap();
+        assert!(chain.iter().eq(1..=3), "{chain:?}");
+        assert!(reader.cache.chains.is_empty());
     }
 
     fn naive_chain(auth: &[Vec<u32>], of: u32) -> std::collections::BTreeSet<u32> {

@@ -15,6 +15,9 @@ pub use self::{
 };
 use crate::{At, Reader, Tx, rooms::RoomNid, table, timeline::Timeline, tx::Error};
 
+/// Events of which the ids are read at once.
+const PAGE: usize = 1_000;
+
 /// An event about to be stored.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
@@ -115,6 +118,18 @@ impl Reader<'_> {
         Ok(found)
     }
 
+    /// The ids of stored events, in their order, a page at a time. They may be all of a large room: nothing is cached.
+    pub async fn event_ids(&self, nid: RoomNid, nums: &[EventNum]) -> Result<Vec<OwnedEventId>, Error> {
+        let mut ids = Vec::with_capacity(nums.len());
+        for some in nums.chunks(PAGE) {
+            let keys: Vec<_> = some.iter().map(|num| (nid, *num)).collect();
+            for id in self.get_parts::<EventPdus, _>(&keys, stored::id_in).await? {
+                ids.push(id.ok_or(Error::Gone)?);
+            }
+        }
+        Ok(ids)
+    }
+
     /// What the server thinks of an event.
     pub async fn event_meta(&self, nid: RoomNid, num: EventNum) -> Result<EventMeta, Error> {
         self.get::<EventMetas>(&(nid, num)).await?.ok_or(Error::Gone)
@@ -143,6 +158,24 @@ impl Reader<'_> {
         nid: RoomNid,
         nums: &[EventNum],
     ) -> Result<Vec<(EventMeta, Arc<StoredPdu>)>, Error> {
+        self.records_and_json(nid, nums, true).await
+    }
+
+    /// The same for events that are meant to be looked at once: what is not cached does not get there.
+    pub async fn events_once(
+        &self,
+        nid: RoomNid,
+        nums: &[EventNum],
+    ) -> Result<Vec<(EventMeta, Arc<StoredPdu>)>, Error> {
+        self.records_and_json(nid, nums, false).await
+    }
+
+    async fn records_and_json(
+        &self,
+        nid: RoomNid,
+        nums: &[EventNum],
+        keeps: bool,
+    ) -> Result<Vec<(EventMeta, Arc<StoredPdu>)>, Error> {
         let cached: Vec<_> = nums.iter().map(|num| self.cache.pdus.get(&(nid, *num))).collect();
         let metas: Vec<_> = nums.iter().map(|num| (nid, *num)).collect();
         let missing: Vec<_> =
@@ -157,7 +190,9 @@ impl Reader<'_> {
             } else {
                 let (key, row) = rows.next().ok_or(Error::Gone)?;
                 let pdu = Arc::new(row.ok_or(Error::Gone)?);
-                self.keep(&self.cache.pdus, &key, pdu.clone());
+                if keeps {
+                    self.keep(&self.cache.pdus, &key, pdu.clone());
+                }
                 pdu
             };
             events.push((meta, pdu));
@@ -234,6 +269,9 @@ mod tests {
         let position = store.commit(tx).await.unwrap();
 
         let reader = store.read();
+        assert_eq!(reader.event_ids(one, &[num]).await.unwrap(), [id]);
+        assert_eq!(&*reader.events_once(one, &[num]).await.unwrap()[0].1.json, "{}");
+        assert!(reader.cache.pdus.is_empty(), "what is looked at once");
         for _ in 0..2 {
             assert_eq!(reader.event_num(one, id).await.unwrap(), Some(num));
             assert_eq!(reader.event_num(two, id).await.unwrap(), None);

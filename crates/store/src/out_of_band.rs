@@ -1,10 +1,11 @@
-//! Invites and knocks of local users in rooms this server is not in, with what the other server tells of the room.
+//! Invites and knocks of local users in rooms this server is not in, with what the other server tells of the room; and
+//! that a user is out of a room of which no event says so.
 
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
+use ruma::{EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{At, Json, LogEntry, Reader, Tx, members::Membership, table, tx::Error};
+use crate::{At, Json, LogEntry, Reader, RoomNid, Tx, members::Membership, table, tx::Error};
 
 /// A membership without a room.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,12 +25,26 @@ pub struct OutOfBand {
     /// Servers to ask when joining or leaving.
     #[serde(default)]
     pub via: Vec<OwnedServerName>,
-    /// The number that the room had here before it was removed.
+    /// The number of the room here, before it was removed or nothing was left of the user's membership.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u32>,
 }
 
 impl OutOfBand {
+    /// That a user is out of a room of this server, without an event that says so. `last` is the membership they had.
+    pub fn farewell(nid: RoomNid, version: &RoomVersionId, last: (&EventId, Box<RawValue>)) -> Self {
+        let (event_id, event) = last;
+        Self {
+            membership: Membership::Leave.as_str().to_owned(),
+            event,
+            event_id: event_id.to_string(),
+            state: Vec::new(),
+            version: Some(version.to_string()),
+            via: Vec::new(),
+            number: Some(nid.0),
+        }
+    }
+
     /// The membership.
     pub fn kind(&self) -> Option<Membership> {
         Membership::parse(&self.membership)

@@ -232,10 +232,18 @@ impl Reader<'_> {
         Ok(rows.into_iter().filter_map(|((_, key), now)| Some((key, now.num.some()?))).collect())
     }
 
-    /// The state keys of one type that any state of the room has had, `limit` at most: current ones and others.
-    pub async fn keys_of_type(&self, nid: RoomNid, kind: &str, limit: usize) -> Result<Vec<String>, Error> {
+    /// The state keys of one type that any state of the room has had, current ones and others: `limit` at most, in order, `from`
+    /// included.
+    pub async fn keys_of_type(
+        &self,
+        nid: RoomNid,
+        kind: &str,
+        from: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
         let of_type = (nid, StateType(kind.to_owned()));
-        let rows = self.scan::<StateNow>(&of_type, Direction::Forward, limit).await?;
+        let from = (nid, StateKey::new(kind, from));
+        let rows = self.scan_from::<StateNow>(&of_type, &from, limit).await?;
         Ok(rows.into_iter().map(|((_, key), _)| key.state_key).collect())
     }
 

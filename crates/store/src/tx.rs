@@ -147,6 +147,17 @@ impl Reader<'_> {
         values::<T>(self.snapshot.get(&keys).await?)
     }
 
+    /// What `read` takes from several values of one table, in the order of the keys: one round trip.
+    pub(crate) async fn get_parts<T: Table, V>(
+        &self,
+        keys: &[T::Key],
+        read: impl Fn(&[u8]) -> Result<V, Error>,
+    ) -> Result<Vec<Option<V>>, Error> {
+        let keys: Vec<Bytes> = keys.iter().map(encode::<T>).collect();
+        let found = self.snapshot.get(&keys).await?;
+        found.into_iter().map(|v| v.map(|bytes| read(&bytes)).transpose()).collect()
+    }
+
     /// Values of two tables, each in the order of its keys: one round trip.
     pub async fn get_both<A: Table, B: Table>(
         &self,

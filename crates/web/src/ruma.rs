@@ -31,22 +31,56 @@ pub struct Ruma<T>(pub T);
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimit(pub usize);
 
-/// Bytes of a body that are read without asking whether there is room.
-const FREE_BYTES: usize = 64 << 10;
+/// Bytes of a body that are read without asking whether there is room: no more than a request's head may have.
+const FREE_BYTES: usize = 4 << 10;
+/// Up to so many bytes a body is short.
+const SHORT_BYTES: usize = 64 << 10;
 
-/// What the bodies that are being read may have together: strangers may begin as many as they like.
+/// What the bodies that are being read may have together, the short ones and the long ones: strangers may begin as many as
+/// they like, and no number of long ones keeps out the short ones.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<Semaphore>);
+pub(crate) struct Budget {
+    short: Arc<Semaphore>,
+    long: Arc<Semaphore>,
+}
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes >> 10).clamp(1, Semaphore::MAX_PERMITS))))
+        let kibibytes = (bytes >> 10).clamp(1, Semaphore::MAX_PERMITS);
+        let [short, long] = [(); 2].map(|()| Arc::new(Semaphore::new(kibibytes)));
+        Self { short, long }
+    }
+}
+
+/// What one body has of it.
+struct Share<'a> {
+    budget: &'a Budget,
+    places: Vec<OwnedSemaphorePermit>,
+    kibibytes: usize,
+    is_long: bool,
+}
+
+impl<'a> Share<'a> {
+    fn of(budget: &'a Budget) -> Self {
+        Self { budget, places: Vec::new(), kibibytes: 0, is_long: false }
     }
 
-    /// Room for so many KiB, if there is.
-    fn take(&self, kibibytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kibibytes = u32::try_from(kibibytes).ok()?;
-        Arc::clone(&self.0).try_acquire_many_owned(kibibytes).ok()
+    /// Takes what is missing for a body that has so many bytes by now. A body that is found to be long is counted anew.
+    fn grow(&mut self, bytes: usize) -> Option<()> {
+        if bytes <= FREE_BYTES {
+            return Some(());
+        }
+        if bytes > SHORT_BYTES && !self.is_long {
+            *self = Self { is_long: true, ..Self::of(self.budget) };
+        }
+        let needed = bytes.div_ceil(1 << 10);
+        if needed > self.kibibytes {
+            let all = if self.is_long { &self.budget.long } else { &self.budget.short };
+            let more = u32::try_from(needed - self.kibibytes).ok()?;
+            self.places.push(Arc::clone(all).try_acquire_many_owned(more).ok()?);
+            self.kibibytes = needed;
+        }
+        Some(())
     }
 }
 
@@ -182,18 +216,13 @@ enum Unread {
     NoRoom,
 }
 
-/// Collects a body. What is more than a little is taken from what all bodies under way may have together.
+/// Collects a body. What is more than a little is taken from what all bodies of its kind may have together.
 async fn read(mut body: Limited<Body>, budget: &Budget) -> Result<Bytes, Unread> {
-    let (mut bytes, mut places, mut paid) = (BytesMut::new(), Vec::new(), 0);
+    let (mut bytes, mut share) = (BytesMut::new(), Share::of(budget));
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
         // Counted together, not by pieces: a piece may have a single byte.
-        let length = bytes.len() + data.len();
-        let needed = length.div_ceil(1 << 10);
-        if length > FREE_BYTES && needed > paid {
-            places.push(budget.take(needed - paid).ok_or(Unread::NoRoom)?);
-            paid = needed;
-        }
+        share.grow(bytes.len() + data.len()).ok_or(Unread::NoRoom)?;
         bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())

@@ -13,7 +13,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Bytes of a request body where the endpoint does not say otherwise.
     pub body_limit: usize,
-    /// Bytes that the bodies being read at a time may have together; beyond, requests with long ones are put off.
+    /// Bytes that the bodies over 64 KiB being read at a time may have together, and as many for the others; beyond, requests are
+    /// put off.
     pub bodies_limit: usize,
     /// Seconds in which a request body must have arrived.
     pub body_timeout_s: u64,

@@ -1,6 +1,9 @@
 //! Wall time, from the system or from a chosen beginning.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::Instant;
 
@@ -11,6 +14,8 @@ pub(crate) enum Clock {
     Fake {
         epoch_ms: u64,
         start: Instant,
+        /// How far it was set ahead.
+        ahead_ms: AtomicU64,
     },
 }
 
@@ -20,7 +25,14 @@ impl Clock {
     }
 
     pub(crate) fn from(epoch_ms: u64) -> Self {
-        Self::Fake { epoch_ms, start: Instant::now() }
+        Self::Fake { epoch_ms, start: Instant::now(), ahead_ms: AtomicU64::new(0) }
+    }
+
+    /// Sets a fake clock ahead of where it would be; the system's stays.
+    pub(crate) fn set_ahead(&self, by_ms: u64) {
+        if let Self::Fake { ahead_ms, .. } = self {
+            ahead_ms.store(by_ms, Relaxed);
+        }
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -30,12 +42,14 @@ impl Clock {
                 let now = SystemTime::now();
                 now.duration_since(UNIX_EPOCH).map_or(0, millis)
             }
-            Self::Fake { epoch_ms, start } => epoch_ms + millis(start.elapsed()),
+            Self::Fake { epoch_ms, start, ahead_ms } => {
+                epoch_ms + ahead_ms.load(Relaxed) + millis(start.elapsed())
+            }
         }
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+pub(crate) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -1,9 +1,14 @@
 //! Names to addresses, and the services of a domain.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use hickory_resolver::{TokioResolver, proto::rr::RData};
+use tokio::sync::Semaphore;
 
 /// One SRV record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,10 +23,16 @@ pub struct Service {
     pub port: u16,
 }
 
-/// The look-up failed or found nothing.
+/// Nothing was found.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("name look-up: {0}")]
-pub struct DnsError(pub String);
+pub enum DnsError {
+    /// The look-up failed or found nothing.
+    #[error("name look-up: {0}")]
+    Failed(String),
+    /// Too many names are being looked up: nothing was learned of this one.
+    #[error("too many names are being looked up")]
+    Busy,
+}
 
 /// Name look-ups.
 #[async_trait]
@@ -36,6 +47,35 @@ pub trait Dns: Send + Sync {
 /// The machine's own resolver for addresses, hickory for SRV, which the machine's cannot ask.
 pub(crate) struct System {
     srv: Option<TokioResolver>,
+    threads: Threads,
+}
+
+/// Address look-ups under way at once: each has a thread until the resolver answers or gives up. Other work that blocks needs
+/// some as well: a runtime has these besides.
+pub const LOOK_UPS: usize = 256;
+/// How long a look-up waits for a thread: less than a connection may take to be made.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Threads for look-ups.
+struct Threads(Arc<Semaphore>);
+
+impl Threads {
+    /// Does what blocks once there is a thread. Whoever stops waiting gives up what was not begun; what was begun keeps its
+    /// thread until it ends.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, DnsError> {
+        let thread = tokio::time::timeout(PATIENCE, Arc::clone(&self.0).acquire_owned()).await;
+        let thread = thread.map_err(|_| DnsError::Busy)?.map_err(|e| DnsError::Failed(e.to_string()))?;
+        let work = move || {
+            let _thread = thread;
+            work()
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the world waits for its tasks at the end, not for these"
+        )]
+        let ended = tokio::task::spawn_blocking(work);
+        ended.await.map_err(|e| DnsError::Failed(e.to_string()))
+    }
 }
 
 impl System {
@@ -44,7 +84,7 @@ impl System {
         if let Err(error) = &srv {
             tracing::warn!(%error, "no resolver configuration: going on without SRV look-ups");
         }
-        Self { srv: srv.ok() }
+        Self { srv: srv.ok(), threads: Threads(Arc::new(Semaphore::new(LOOK_UPS))) }
     }
 }
 
@@ -54,9 +94,10 @@ impl Dns for System {
         if is_localhost(host) {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let found = tokio::net::lookup_host((host, 0)).await.map_err(|e| DnsError(e.to_string()))?;
+        let name = host.to_owned();
+        let found = self.threads.run(move || (name.as_str(), 0).to_socket_addrs()).await?;
         let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in found.map(|socket| socket.ip()) {
+        for address in found.map_err(|e| DnsError::Failed(e.to_string()))?.map(|socket| socket.ip()) {
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -67,7 +108,7 @@ impl Dns for System {
     async fn services(&self, name: &str) -> Result<Vec<Service>, DnsError> {
         let Some(resolver) = &self.srv else { return Ok(Vec::new()) };
         let name = format!("{}.", name.trim_end_matches('.'));
-        let found = resolver.srv_lookup(name).await.map_err(|e| DnsError(e.to_string()))?;
+        let found = resolver.srv_lookup(name).await.map_err(|e| DnsError::Failed(e.to_string()))?;
         let service = |data: &RData| match data {
             RData::SRV(srv) => Some(Service {
                 priority: srv.priority,
@@ -109,8 +150,32 @@ fn is_localhost(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Service, in_order, is_localhost};
+    use std::sync::{Arc, mpsc};
+
+    use futures_util::FutureExt;
+    use tokio::sync::Semaphore;
+
+    use super::{DnsError, Service, Threads, in_order, is_localhost};
     use crate::random::Random;
+
+    #[tokio::test]
+    async fn a_look_up_nobody_waits_for_keeps_its_thread_and_no_more_are_begun() {
+        let threads = Threads(Arc::new(Semaphore::new(1)));
+        let (answer, resolver) = mpsc::channel::<()>();
+        let mut slow = Box::pin(threads.run(move || resolver.recv()));
+        assert!(slow.as_mut().now_or_never().is_none());
+        drop(slow);
+        let mut next = Box::pin(threads.run(|| 7));
+        assert!(next.as_mut().now_or_never().is_none(), "the resolver still works on the other");
+        drop(answer);
+        assert_eq!(next.await.unwrap(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_for_which_there_is_no_thread_says_so() {
+        let threads = Threads(Arc::new(Semaphore::new(0)));
+        assert!(matches!(threads.run(|| 7).await, Err(DnsError::Busy)));
+    }
 
     #[test]
     fn the_lowest_priority_comes_first_and_weights_are_shares() {

@@ -215,7 +215,7 @@ impl Dns for FakeNet {
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
         match self.handler(host) {
             Some(_) => Ok(vec![IpAddr::from([127, 0, 0, 1])]),
-            None => Err(DnsError(format!("{host} is unknown"))),
+            None => Err(DnsError::Failed(format!("{host} is unknown"))),
         }
     }
 

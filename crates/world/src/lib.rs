@@ -13,12 +13,13 @@ mod live;
 mod operator;
 mod random;
 mod tasks;
+mod wall;
 
 use std::{sync::Arc, time::Duration};
 
-use self::{clock::Clock, random::Random};
+use self::{clock::Clock, random::Random, wall::Wall};
 pub use self::{
-    dns::{Dns, DnsError, Service},
+    dns::{Dns, DnsError, LOOK_UPS, Service},
     fake::{Fake, FakeNet, Fate, Handler},
     guard::Guard,
     http::{Body, ClientCertificate, Destination, Error, Host, Http, Limits, Outbound, Repeatable, Request},
@@ -35,10 +36,13 @@ pub struct World {
 
 struct Inner {
     clock: Clock,
+    wall: Wall,
     random: Random,
     tasks: Tasks,
     http: Arc<dyn Http>,
     dns: Arc<dyn Dns>,
+    /// Room for short answers.
+    answers: http::Room,
 }
 
 /// The real world could not be set up.
@@ -98,12 +102,30 @@ impl World {
     }
 
     fn of(clock: Clock, random: Random, tasks: Tasks, http: Arc<dyn Http>, dns: Arc<dyn Dns>) -> Self {
-        Self { inner: Arc::new(Inner { clock, random, tasks, http, dns }) }
+        let wall = Wall::new(clock.now());
+        let answers = http::Room::default();
+        Self { inner: Arc::new(Inner { clock, wall, random, tasks, http, dns, answers }) }
     }
 
     /// Wall time in milliseconds since 1970, as Matrix counts it. It may jump: never measure with it.
     pub fn now(&self) -> u64 {
         self.inner.clock.now()
+    }
+
+    /// Wall time to take things away by that are old; none within an hour after the clock was seen more than a day from where it
+    /// was expected. One that is ahead for a while takes nothing away for good; what it dates while it is behind may go early.
+    pub fn settled_now(&self) -> Option<u64> {
+        self.inner.wall.settled(self.now())
+    }
+
+    /// What the wall clock said when it was last relied on, before the start: it is expected to be no more than a day from there.
+    pub fn expect_clock(&self, said: u64) {
+        self.inner.wall.expect(said);
+    }
+
+    /// Sets the wall clock of a fake world ahead of the steady one, from where it began; that of a real one stays.
+    pub fn set_clock_ahead(&self, by: Duration) {
+        self.inner.clock.set_ahead(clock::millis(by));
     }
 
     /// A point on the steady clock, for measuring and for deadlines.
@@ -217,9 +239,13 @@ impl World {
         self.inner.tasks.kill();
     }
 
+    /// The longest answer that is short, in bytes: all of those that [`World::send`] is reading, or has read and were not
+    /// dropped yet, share so much room. Whoever permits longer ones bounds their number.
+    pub const SHORT_BYTES: u64 = 16 << 20;
+
     /// Sends a request and reads the whole answer, within the request's limits.
     pub async fn send(&self, request: Request) -> Result<::http::Response<bytes::Bytes>, Error> {
-        http::whole(&*self.inner.http, request).await
+        http::whole(&*self.inner.http, request, &self.inner.answers).await
     }
 
     /// Sends a request; the answer's body arrives piece by piece, within the request's limits.

@@ -8,9 +8,10 @@ use chappe_store::{
         CrossSigningKeys, KeySignatures, RemoteDevice, RemoteDevices, RemoteList, RemoteLists, Resyncs,
     },
 };
-use ruma::{OwnedDeviceId, OwnedUserId, UserId, encryption::CrossSigningKey, serde::Raw};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, encryption::CrossSigningKey, serde::Raw};
+use serde_json::value::RawValue;
 
-use super::{RemoteUpdate, Usage, form, query::read_object};
+use super::{RemoteDeviceUpdate, RemoteUpdate, Usage, form, query::read_object};
 use crate::{Accounts, Error, retry::retry};
 
 /// Devices of one remote user that are kept.
@@ -166,6 +167,40 @@ impl Accounts {
         })
     }
 
+    /// Believes no list that is kept of remote users' devices before it is fetched again: a backup was put back, and what was
+    /// heard since is forgotten. Nor is it known what clients were told and given since: the lists are fetched without anybody
+    /// asking, and all who share a room are told then. Meant for a server that serves nobody yet.
+    pub async fn doubt_all(&self) -> Result<(), Error> {
+        let mut from = String::new();
+        loop {
+            let rows = self.store().read().scan_from::<RemoteLists>(&(), &from, USERS_AT_ONCE).await?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            from = crate::users::beyond(last);
+            let mut tx = Tx::new();
+            for (user, Json(list)) in rows {
+                tx.put::<RemoteLists>(&user, &Json(RemoteList { stale: true, given: true, ..list }));
+                tx.put::<Resyncs>(&user, &());
+            }
+            self.store().commit(tx).await?;
+        }
+    }
+
+    /// Whether what is told of a remote user's device is what is kept of it; `None`: it is gone. Some servers tell names on one
+    /// way only: one that is left out says nothing.
+    pub async fn holds_device(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        told: Option<&RemoteDeviceUpdate>,
+    ) -> Result<bool, Error> {
+        let kept = self.store().read().get::<RemoteDevices>(&(user.to_owned(), device.to_owned())).await?;
+        let kept = kept.map(|Json(kept)| kept);
+        let Some(told) = told.map(|told| to_keep(user, device, told)) else { return Ok(kept.is_none()) };
+        let (keys, name) = kept.map_or((None, None), |kept| (kept.keys, kept.name));
+        let is_named_so = told.name.is_none() || told.name == name;
+        Ok(is_named_so && content(keys.as_deref()) == content(told.keys.as_deref()))
+    }
+
     /// Somebody is about to be given keys of remote users, as these have them now, beside the lists kept of them: of each the
     /// next news are told, and so is the list once it is fetched. A list of which nothing is kept is to be fetched.
     pub async fn note_given(&self, users: &[OwnedUserId]) -> Result<(), Error> {
@@ -256,7 +291,7 @@ fn draft_devices(
 ) {
     for (device, found) in &update.devices {
         let key = (user.clone(), device.clone());
-        let Some((keys, name)) = found else {
+        let Some(found) = found else {
             tx.delete::<RemoteDevices>(&key);
             after.remove(device);
             continue;
@@ -268,18 +303,33 @@ fn draft_devices(
             }
             room -= 1;
         }
-        let keys = keys.as_ref().map(Raw::json).filter(|json| {
-            let checked = form::check_device_keys(json.get(), user, device);
-            if let Err(error) = &checked {
-                tracing::debug!(%user, %device, %error, "dropping a remote device's keys");
-            }
-            checked.is_ok()
-        });
-        let name = name.clone().filter(|name| name.len() <= NAME_BYTES);
-        let row = Json(RemoteDevice { keys: keys.map(ToOwned::to_owned), name });
+        let row = Json(to_keep(user, device, found));
         after.insert(device.clone(), row.to_bytes());
         tx.put::<RemoteDevices>(&key, &row);
     }
+}
+
+/// What is kept of what is told of a device: bad keys and long names are dropped.
+fn to_keep(user: &UserId, device: &DeviceId, (keys, name): &RemoteDeviceUpdate) -> RemoteDevice {
+    let keys = keys.as_ref().map(Raw::json).filter(|json| {
+        let checked = form::check_device_keys(json.get(), user, device);
+        if let Err(error) = &checked {
+            tracing::debug!(%user, %device, %error, "dropping a remote device's keys");
+        }
+        checked.is_ok()
+    });
+    let name = name.clone().filter(|name| name.len() <= NAME_BYTES);
+    RemoteDevice { keys: keys.map(ToOwned::to_owned), name }
+}
+
+/// What keys say, however they are written.
+fn content(keys: Option<&RawValue>) -> Option<serde_json::Value> {
+    let mut keys: serde_json::Value = serde_json::from_str(keys?.get()).ok()?;
+    // What nobody signed is no part of them.
+    if let Some(keys) = keys.as_object_mut() {
+        keys.remove("unsigned");
+    }
+    Some(keys)
 }
 
 fn draft_cross_signing(

@@ -438,6 +438,8 @@ async fn remote_devices_are_kept_as_fetched_without_the_bad_ones() {
         accounts.stale_lists(None, 10).await.unwrap().is_empty(),
         "nothing is fetched before somebody asks"
     );
+    accounts.doubt_all().await.unwrap();
+    assert_eq!(accounts.stale_lists(None, 10).await.unwrap(), [carol]);
     for stream_id in [9, 10] {
         accounts.miss_update(carol, stream_id).await.unwrap();
         assert_eq!(accounts.stale_lists(None, 10).await.unwrap(), [carol]);

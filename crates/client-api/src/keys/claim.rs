@@ -13,7 +13,7 @@ use ruma::{
 };
 use serde_json::json;
 
-use crate::{error::Result, requester::Requester};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 /// Devices of which keys are claimed in one request.
 const DEVICES: usize = 20_000;
@@ -26,7 +26,8 @@ pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(remote): State<Arc<dyn RemoteUsers>>,
     State(world): State<World>,
-    _requester: Requester,
+    State(limits): State<Limits>,
+    requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
     if request.one_time_keys.values().map(BTreeMap::len).sum::<usize>() > DEVICES {
@@ -41,8 +42,10 @@ pub(super) async fn handler(
             elsewhere.entry(user.server_name().to_owned()).or_default().insert(user, devices);
         }
     }
-    let mut response = Response::new(accounts.claim_keys(&here).await?);
     let further = elsewhere.keys().nth(SERVERS).cloned().map(|first| elsewhere.split_off(&first));
+    // Before anything is claimed.
+    limits.remote_keys(&requester, elsewhere.len())?;
+    let mut response = Response::new(accounts.claim_keys(&here).await?);
     for (server, _) in further.into_iter().flatten() {
         response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
     }

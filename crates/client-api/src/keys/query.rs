@@ -13,7 +13,7 @@ use ruma::{
 };
 use serde_json::json;
 
-use crate::{error::Result, requester::Requester};
+use crate::{error::Result, rates::Limits, requester::Requester};
 
 /// Users asked about in one request.
 const USERS: usize = 20_000;
@@ -28,6 +28,7 @@ pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(remote): State<Arc<dyn RemoteUsers>>,
     State(world): State<World>,
+    State(limits): State<Limits>,
     requester: Requester,
     Ruma(request): Ruma<Request>,
 ) -> Result<Ruma<Response>> {
@@ -47,6 +48,7 @@ pub(super) async fn handler(
     for (server, _) in further.into_iter().flatten() {
         response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
     }
+    limits.remote_keys(&requester, elsewhere.len())?;
     let patience = request.timeout.unwrap_or(PATIENCE.0).min(PATIENCE.1);
     let answers = join_all(elsewhere.into_iter().map(async |(server, users)| {
         let answer =

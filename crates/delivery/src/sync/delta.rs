@@ -217,16 +217,20 @@ impl Work<'_> {
                 continue;
             }
             match out_of_band(&at, &personal.settings) {
+                // What is noted beside a room that is here came after what is known of it here.
                 Some((Membership::Invite, state)) => {
+                    delta.left.remove(&room);
                     delta.invited.insert(room, state);
                 }
                 Some((Membership::Knock, state)) => {
+                    delta.left.remove(&room);
                     delta.knocked.insert(room, state);
                 }
                 Some((Membership::Leave | Membership::Ban, _))
                     if seen.is_some() || self.request.filter.room.include_leave =>
                 {
-                    delta.left.insert(room, farewell(&at, self.form()));
+                    // If they were in the room before that, how that ended says more.
+                    delta.left.entry(room).or_insert_with(|| farewell(&at, self.form()));
                 }
                 _ => {}
             }

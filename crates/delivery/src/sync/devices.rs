@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use chappe_rooms::{Actor, Event, View};
 use chappe_rules::visibility::membership;
 use chappe_store::{
-    EventNum, Membership, Position, RoomNid, StateRef,
-    members::RoomMembers,
+    At, EventNum, Json, Membership, Position, RoomNid, StateRef,
+    members::{RoomMembers, UserRoom},
     state::{KeyCourse, StateKey},
 };
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState, presence::PresenceState};
@@ -177,13 +177,31 @@ impl Work<'_> {
         rooms: &BTreeSet<RoomNid>,
     ) -> Result<Moved, Error> {
         let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(Moved::default()) };
-        let mut moved = Moved::default();
-        for candidate in candidates {
+        let (mut moved, over) = (Moved::default(), self.taken_back(seen).await?);
+        for candidate in candidates.iter().chain(&over) {
             if candidate.own.position > seen || rooms.contains(&candidate.nid) {
                 self.moved_in(candidate, seen, &mut moved).await?;
             }
         }
         Ok(moved)
+    }
+
+    /// Rooms of this server in which nothing is left of the user's membership since.
+    async fn taken_back(&self, seen: Position) -> Result<Vec<Candidate>, Error> {
+        let mut found = Vec::new();
+        if !touched(&self.look, |touched| touched.out_of_band) {
+            return Ok(found);
+        }
+        for (room, at) in self.reader.out_of_bands(&self.request.user).await? {
+            let At { position, value: Json(what) } = at;
+            let Some(nid) = what.number.map(RoomNid).filter(|_| position > seen) else { continue };
+            // Of a room that was removed it is not known any more who was in it.
+            if self.reader.room_nid(&room).await? == Some(nid) {
+                let value = UserRoom { membership: Membership::Leave, num: EventNum::NONE };
+                found.push(Candidate { nid, own: At { position, value } });
+            }
+        }
+        Ok(found)
     }
 
     /// Whose membership of one room changed since, in a way that bears on who shares it with the user.

@@ -8,7 +8,7 @@ use std::{
 use chappe_rooms::{Bundle, Event, Form, Seen, View, passes, passes_room};
 use chappe_rules::visibility::membership;
 use chappe_store::{
-    At, EventNum, Membership, Position, StateRef,
+    At, EventNum, Position, StateRef,
     members::UserRoom,
     receipts::{ReceiptKind, ReceiptRow},
     state::StateKey,
@@ -24,15 +24,13 @@ use super::{
     delta::{Personal, Work},
     filter::{self, Members},
     state::{self, Nums, Stretch},
+    summary::may_be_renamed,
     timeline::{self, Slice, Span},
     touched,
 };
 use crate::{Error, tail::Tail, unread::Reading};
 
 const MEMBER: &str = "m.room.member";
-
-/// Members named for a room without a name.
-const HEROES: usize = 5;
 
 /// Event, kind and user of receipts.
 type ReceiptPlace = (String, &'static str, OwnedUserId);
@@ -84,10 +82,15 @@ impl Work<'_> {
         };
         let stretch = Stretch { from, end: view.head.state, lazy, slice: &slice };
         let (nums, members_changed) = self.state(place, &stretch, known).await?;
+        let members_changed = members_changed || grown;
         let fresh = known.is_none() || self.request.full_state;
-        let summary =
-            if fresh || members_changed || grown { self.summary(place).await? } else { Summary::default() };
-        let nums = self.lazily(place, &stretch, nums, &summary, fresh).await?;
+        let is_due = fresh || members_changed || may_be_renamed(&nums, &slice);
+        let summary = if is_due { self.summary(place).await? } else { Summary::default() };
+        let moved = match known {
+            Some(seen) if grown => state::members_since(view, seen).await?,
+            _ => Nums::new(),
+        };
+        let nums = self.lazily(place, &stretch, (nums, moved), &summary, fresh).await?;
         let ephemeral = self.ephemeral(place, known, personal).await?;
         let account_data = personal.of_rooms.get(&view.room_id).cloned().unwrap_or_default();
         let sticky = self.sticky(place, known, &slice, personal).await?;
@@ -167,12 +170,12 @@ impl Work<'_> {
         Ok((part.nums, known.is_none() || part.members || in_timeline))
     }
 
-    /// Leaves out the members that the device knows or does not need.
+    /// Leaves out the members that the device knows or does not need, but not those who `moved`.
     async fn lazily(
         &self,
         place: &Place<'_>,
         stretch: &Stretch<'_>,
-        mut nums: Nums,
+        (mut nums, moved): (Nums, Nums),
         summary: &Summary,
         fresh: bool,
     ) -> Result<Nums, Error> {
@@ -185,6 +188,7 @@ impl Work<'_> {
         // changed otherwise: states were resolved.
         let keeps = stretch.from.is_some() && !stretch.slice.limited;
         nums.retain(|key, _| keeps || key.event_type() != MEMBER);
+        nums.extend(moved);
         let changed: Vec<(OwnedUserId, EventNum)> = (nums.iter())
             .filter(|(key, _)| key.event_type() == MEMBER)
             .filter_map(|(key, num)| Some((UserId::parse(&key.state_key).ok()?, *num)))
@@ -342,32 +346,6 @@ impl Work<'_> {
             }
         }
         contents.iter().map(|content| raw(&json!({"type": "m.receipt", "content": content}))).collect()
-    }
-
-    async fn summary(&self, place: &Place<'_>) -> Result<Summary, Error> {
-        let keys = [StateKey::new("m.room.name", ""), StateKey::new("m.room.canonical_alias", "")];
-        let named = place.view.reader.state_now(place.view.nid, &keys).await?.iter().any(Option::is_some);
-        let head = &place.view.head;
-        let heroes = if named { None } else { Some(self.heroes(place).await?) };
-        Ok(Summary { heroes, joined: Some(head.joined.into()), invited: Some(head.invited.into()) })
-    }
-
-    pub(super) async fn heroes(&self, place: &Place<'_>) -> Result<Vec<OwnedUserId>, Error> {
-        let mut heroes = Vec::new();
-        let groups: [&[Membership]; 2] =
-            [&[Membership::Join, Membership::Invite], &[Membership::Leave, Membership::Ban]];
-        for group in groups {
-            for membership in group {
-                let some = place.view.reader.some_members(place.view.nid, *membership, HEROES + 1).await?;
-                heroes
-                    .extend(some.into_iter().map(|(user, _)| user).filter(|user| *user != self.request.user));
-            }
-            if !heroes.is_empty() {
-                break;
-            }
-        }
-        heroes.truncate(HEROES);
-        Ok(heroes)
     }
 }
 

@@ -258,6 +258,10 @@ impl Turn<'_> {
         for room in due.into_iter().take(ROOMS) {
             let (id, (news, sent)) = self.room(room).await?;
             rooms.extend(news.map(|news| (id, news)));
+            if let Some(nid) = room.row.was {
+                // Whoever comes back into it begins anew.
+                self.told.insert(RoomKey::Here(nid), sent.clone());
+            }
             self.told.insert(room.row.key.clone(), sent);
         }
         let mut told: Told = self.known.told.clone();

@@ -173,6 +173,19 @@ pub(super) async fn after(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Part
     }
 }
 
+/// The member events of those who had one at `seen` and have, or had meanwhile, another: whoever loads lazily may have
+/// been shown them. For a room whose members came since, which no timeline tells.
+pub(super) async fn members_since(view: &View<'_>, seen: Position) -> Result<Nums, Error> {
+    let gap = Slice { limited: true, ..Slice::default() };
+    let from = state_seen(view, seen, &gap).await?;
+    let mut courses = view.reader.state_course(view.nid, from, view.head.state).await?;
+    courses.retain(|course| course.old != EventNum::NONE && course.new != EventNum::NONE);
+    let ids: Vec<_> = courses.iter().map(|course| course.key).collect();
+    let keys = view.reader.state_keys(view.nid, &ids).await?;
+    let nums = keys.into_iter().zip(courses).filter(|(key, _)| is_member(key));
+    Ok(nums.map(|(key, course)| (key, course.new)).collect())
+}
+
 /// A whole state, without its members if they come one by one.
 pub(super) async fn whole(view: &View<'_>, at: StateRef, lazy: bool) -> Result<Nums, Error> {
     let (reader, nid) = (&view.reader, view.nid);

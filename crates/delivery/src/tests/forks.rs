@@ -5,7 +5,7 @@ use ruma::{EventId, OwnedRoomId, RoomId};
 use serde_json::{Value, json};
 
 use super::{
-    house::{House, Person, by_fork, memberships, values},
+    house::{House, Person, becomes_whole, by_fork, memberships, values},
     sliding::{ask, next, window},
 };
 use crate::{Delta, SyncToken};
@@ -133,4 +133,64 @@ async fn what_comes_by_a_fork_does_not_bring_back_what_was_there_before_it() {
     let told = state(&bob.filtered(None, newest).await, &room);
     let topics: Vec<_> = told.iter().filter(|event| event["type"] == "m.room.topic").collect();
     assert!(topics.len() == 1 && topics[0]["content"]["topic"] == "two", "{topics:?}");
+}
+
+#[tokio::test]
+async fn who_is_taken_out_by_a_fork_hears_of_it() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let mut request = window(&bob, 9, ask(9, &[]));
+    request.extensions.e2ee = true;
+    next(&house, &mut request).await;
+    // Also if it comes to that once more.
+    for time in 0..2 {
+        let token = bob.sync(None).await.next;
+        let joined = memberships(&bob, &room).await[time].1;
+        let said = alice.say(&room, "by a fork").await;
+        by_fork(&house, &room, (&said, joined), Some((&bob, None))).await;
+        let delta = bob.sync(Some(token)).await;
+        assert!(delta.left.contains_key(&room) && delta.joined.is_empty(), "{delta:?}");
+        assert_eq!(delta.device_lists.left, std::slice::from_ref(&alice.id));
+        let answer = next(&house, &mut request).await;
+        assert_eq!(answer.rooms[&room].membership, "leave");
+        assert_eq!(answer.extensions.e2ee.unwrap().lists.left, std::slice::from_ref(&alice.id));
+        assert!(next(&house, &mut request).await.rooms.is_empty(), "told once");
+        bob.join(&room).await;
+        let answer = next(&house, &mut request).await;
+        assert!(answer.rooms[&room].initial && answer.rooms[&room].membership == "join");
+    }
+}
+
+#[tokio::test]
+async fn who_was_shown_and_is_out_once_the_members_are_known_is_told() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let mallory = house.user("mallory").await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    mallory.join(&room).await;
+    mallory.leave(&room).await;
+    mallory.join(&room).await;
+    let lazy = json!({"room": {"state": {"lazy_load_members": true}}});
+    let token = bob.filtered(None, lazy.clone()).await.next;
+    let mut request = window(&bob, 9, ask(9, &[]));
+    request.extensions.e2ee = true;
+    next(&house, &mut request).await;
+    let left = memberships(&mallory, &room).await[1];
+    assert_eq!(left.0, Membership::Leave);
+    becomes_whole(&house, &room, (&mallory, left)).await;
+    alice.say(&room, "now that they are here").await;
+    for state_after in [false, true] {
+        let mut lazily = bob.request(Some(token), lazy.clone());
+        lazily.state_after = state_after;
+        let delta = house.delivery.sync(&lazily).await.unwrap();
+        assert_eq!(of(&mallory, &state(&delta, &room)), ["leave"]);
+        assert_eq!(delta.device_lists.left, std::slice::from_ref(&mallory.id));
+    }
+    let answer = next(&house, &mut request).await;
+    let told = values(answer.rooms[&room].part.as_ref().unwrap().state.events());
+    assert_eq!(of(&mallory, &told), ["leave"]);
+    assert_eq!(answer.extensions.e2ee.unwrap().lists.left, std::slice::from_ref(&mallory.id));
 }

@@ -1,5 +1,7 @@
 //! A server without other servers, for tests.
 
+mod change;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -10,10 +12,7 @@ use chappe_rooms::{
     PeerError, Peers, Rooms, StateEvents, StateIds, Template,
 };
 use chappe_rules::{build::SigningKey, check::KeyRing};
-use chappe_store::{
-    EventMeta, EventNum, LogEntry, Membership, StateChange, StateWriter, Store, Tx, members::MemberChange,
-    state::StateKey,
-};
+use chappe_store::{EventNum, LogEntry, Membership, Store, Tx, members::MemberChange};
 use chappe_world::{Fake, FakeNet, World};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId,
@@ -29,6 +28,7 @@ use ruma::{
 };
 use serde_json::{Value, json, value::RawValue};
 
+pub(super) use self::change::{becomes_whole, by_fork};
 use crate::{Config, Delivery, Delta, Deps, SyncRequest, SyncToken};
 
 /// No other server is there.
@@ -355,36 +355,4 @@ pub(super) async fn resolve(person: &Person<'_>, room: &RoomId, now: (Membership
         LogEntry::Member { room: nid.0, user: person.id.clone() }
     });
     store.commit(tx).await.unwrap();
-}
-
-/// Makes `event`, which somebody has just sent, one that came by a fork from the state before the event `forked`. Whoever is
-/// named has by the resolution the membership that is named, or none.
-pub(super) async fn by_fork(
-    house: &House,
-    room: &RoomId,
-    (event, forked): (&EventId, EventNum),
-    resolved: Option<(&Person<'_>, Option<(Membership, EventNum)>)>,
-) {
-    let reader = house.store.read();
-    let nid = reader.room_nid(room).await.unwrap().unwrap();
-    let old = reader.room_head(nid).await.unwrap();
-    let (mut head, mut tx) = (old.clone(), Tx::new());
-    let num = reader.event_num(nid, event).await.unwrap().unwrap();
-    let then = reader.event_meta(nid, forked).await.unwrap().before;
-    let meta = reader.event_meta(nid, num).await.unwrap();
-    tx.place_event(nid, num, &EventMeta { before: then, after: then, ..meta });
-    if let Some((person, now)) = resolved {
-        let mut writer = StateWriter::new(nid, &old);
-        let key = StateKey::new("m.room.member", &person.id);
-        let num = now.map_or(EventNum::NONE, |(_, num)| num);
-        writer.advance(&reader, &[StateChange { key, num }]).await.unwrap();
-        writer.write(&mut head, &mut tx);
-        let before = reader.membership(nid, &person.id).await.unwrap().map(|(membership, _)| membership);
-        let change = MemberChange { user: person.id.clone(), local: true, old: before, new: now };
-        tx.change_member(nid, &mut head, &change);
-        tx.log(LogEntry::Member { room: nid.0, user: person.id.clone() });
-    }
-    tx.replace_head(nid, &old, &head);
-    tx.log(LogEntry::Event { room: nid.0, event: num.0, member: None, local: true, sticky: false });
-    house.store.commit(tx).await.unwrap();
 }

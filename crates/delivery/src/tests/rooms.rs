@@ -369,3 +369,31 @@ async fn of_receipts_for_one_event_that_without_a_thread_is_told() {
     let told = told().await;
     assert!(told.len() == 1 && told[0]["thread_id"].is_null(), "{told:?}");
 }
+
+#[tokio::test]
+async fn a_room_whose_name_is_empty_or_was_redacted_is_called_by_its_members() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let heroes = |delta: &Delta| delta.joined[&room].summary.heroes.clone();
+    let named = async |name: &str| alice.set(&room, "m.room.name", json!({ "name": name })).await;
+    named("Salon").await;
+    let first = bob.sync(None).await;
+    assert_eq!(heroes(&first), None);
+    named("").await;
+    let unnamed = bob.sync(Some(first.next)).await;
+    for delta in [&unnamed, &bob.sync(None).await] {
+        assert_eq!(heroes(delta), Some(vec![alice.id.clone()]));
+    }
+    let name = named("Salon").await;
+    let again = bob.sync(Some(unnamed.next)).await;
+    assert_eq!(heroes(&again), None);
+    let redaction = chappe_rooms::Draft::redaction(&name, None);
+    house.rooms.send(&alice.actor(), &room, redaction, None).await.unwrap();
+    for since in [Some(again.next), None] {
+        assert_eq!(heroes(&bob.sync(since).await), Some(vec![alice.id.clone()]));
+    }
+    alice.set(&room, "m.room.canonical_alias", json!({})).await;
+    assert!(heroes(&bob.sync(None).await).is_some(), "no main alias is no name");
+}

@@ -39,6 +39,9 @@ pub(super) enum Missing {
     /// There is none.
     #[error("{0}")]
     Absent(String),
+    /// It was not asked: too much is under way.
+    #[error("too much is under way")]
+    Busy,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +61,7 @@ pub(super) async fn ask(world: &World, host: &str, lifetimes: &Lifetimes) -> Res
     let request = Request { destination: Destination::Peer { redirects: REDIRECTS }, http, limits };
     let answer = world.send(request).await.map_err(|error| match error {
         Error::Unreachable(_) | Error::Timeout => Missing::Unknown(error.to_string()),
+        Error::Busy => Missing::Busy,
         other => absent(&other),
     })?;
     let status = answer.status();

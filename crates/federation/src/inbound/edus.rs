@@ -287,19 +287,26 @@ impl Federation {
             return Ok(());
         };
         self.note_unplaced(&user).await;
-        let stream_id = u64::from(update.stream_id);
-        if (!known.stale && stream_id == known.stream_id) || self.is_unmet(&user).await? {
-            return Ok(());
-        }
-        if known.stale || stream_id < known.stream_id || !follows(&update, &known) {
-            accounts.miss_update(&user, stream_id).await?;
-            self.0.devices.resync_soon(self, &user);
-            return Ok(());
-        }
+        let (stream_id, follows) = (u64::from(update.stream_id), follows(&update, &known));
         let device = match update.deleted {
             Some(true) => None,
             _ => Some((update.keys, update.device_display_name)),
         };
+        // A server that went back to a backup counts some of them again: only what says the same is the same.
+        if !known.stale
+            && stream_id == known.stream_id
+            && accounts.holds_device(&user, &update.device_id, device.as_ref()).await?
+        {
+            return Ok(());
+        }
+        if self.is_unmet(&user).await? {
+            return Ok(());
+        }
+        if known.stale || stream_id <= known.stream_id || !follows {
+            accounts.miss_update(&user, stream_id).await?;
+            self.0.devices.resync_soon(self, &user);
+            return Ok(());
+        }
         let update = RemoteUpdate {
             stream_id: Some(stream_id),
             devices: [(update.device_id, device)].into(),

@@ -25,7 +25,7 @@ use ruma::{CanonicalJsonValue, OwnedServerName, ServerName};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
 
-use self::fetches::{FETCHES, Fetch, Pause, Wanted};
+use self::fetches::{Errand, FOR_EVENTS, FOR_REQUESTS, Fetch, Pause, Purpose, Wanted};
 use super::{Document, Pins, document::MAX_DOCUMENT, is_plain, public_key, time, weak_keys};
 use crate::{AllowList, Config, link::Link};
 
@@ -33,6 +33,22 @@ use crate::{AllowList, Config, link::Link};
 const MAX_ANSWER: u64 = 256 * 1024;
 /// Documents of a notary's answer that are looked at.
 const MAX_DOCUMENTS: usize = 20;
+/// Servers that are asked to check some events together, all of them and at the same time, and for how long: an answer may name
+/// any number, and is held meanwhile. The others count as servers without keys.
+const MOST_ASKED: usize = 5_000;
+const ASKED_AT_ONCE: usize = FOR_EVENTS / 2;
+const ASKED_FOR: Duration = Duration::from_secs(90);
+/// The same for the answer to a join, for which as many are asked at the same time as for all events.
+const ASKED_FOR_JOIN: Duration = Duration::from_mins(5);
+
+/// What events are checked for whose keys are looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Haste {
+    /// Somebody waits for a room with many servers.
+    Join,
+    /// They were told, or asked for of our own accord.
+    Told,
+}
 
 /// Keys of other servers: a handle, clones share it.
 #[derive(Clone)]
@@ -47,9 +63,10 @@ struct Inner {
     timeout: Duration,
     weak: WeakKeys,
     pins: Pins,
-    under_way: Mutex<HashMap<OwnedServerName, (Fetch, Wanted)>>,
+    under_way: Mutex<HashMap<Errand, (Fetch, Wanted)>>,
     pauses: Cache<OwnedServerName, Pause>,
-    places: Semaphore,
+    for_events: Semaphore,
+    for_requests: Semaphore,
     /// Documents kept since the start, and word that many came.
     kept: AtomicUsize,
     surge: Notify,
@@ -60,6 +77,14 @@ struct Inner {
 enum Source {
     Itself,
     Notary,
+}
+
+/// Keys of a server that are not here.
+struct Missing<'a> {
+    server: &'a ServerName,
+    ids: BTreeSet<String>,
+    /// Whether others of its keys are.
+    is_met: bool,
 }
 
 impl KeyRing {
@@ -75,7 +100,8 @@ impl KeyRing {
             pins,
             under_way: Mutex::default(),
             pauses: Cache::new(20_000),
-            places: Semaphore::new(FETCHES),
+            for_events: Semaphore::new(FOR_EVENTS),
+            for_requests: Semaphore::new(FOR_REQUESTS),
             kept: AtomicUsize::default(),
             surge: Notify::new(),
         };
@@ -100,28 +126,36 @@ impl KeyRing {
             return Some(key);
         }
         // Of the keys with which it signs now its own document says all.
-        self.fetch(server, BTreeSet::new()).await;
+        self.fetch(server, BTreeSet::new(), Purpose::Requests).await;
         self.at_hand(server, id).await
     }
 
     /// The keys among `wanted` (key ids by server) that are known or could be fetched. One that is known to end before
     /// `at` (milliseconds since the Unix epoch) is fetched again first, and given as it is then.
     pub async fn for_events(&self, wanted: &KeysWanted, at: u64) -> Known {
-        join_all(wanted.iter().map(async |(server, ids)| {
-            let mut missing = BTreeSet::new();
-            for id in ids {
-                match self.known(server, id).await {
-                    Ok(Some(key)) if key.old || key.valid_until >= at => {}
-                    _ => {
-                        missing.insert(id.clone());
-                    }
-                }
-            }
-            if !missing.is_empty() {
-                self.fetch(server, missing).await;
-            }
-        }))
-        .await;
+        self.look_for(wanted, at, Haste::Told).await
+    }
+
+    /// The same, as the events are waited for.
+    pub(crate) async fn look_for(&self, wanted: &KeysWanted, at: u64, haste: Haste) -> Known {
+        let (at_once, limit) = match haste {
+            Haste::Told => (ASKED_AT_ONCE, ASKED_FOR),
+            Haste::Join => (FOR_EVENTS, ASKED_FOR_JOIN),
+        };
+        let mut missing = self.missing(wanted, at).await;
+        // Those that were met before come first: others may be made up.
+        missing.sort_by_key(|missing| !missing.is_met);
+        let servers = missing.len();
+        missing.truncate(MOST_ASKED);
+        let turns = Semaphore::new(at_once);
+        let asked = join_all(missing.into_iter().map(async |Missing { server, ids, .. }| {
+            let _turn = turns.acquire().await;
+            self.fetch(server, ids, Purpose::Events).await;
+        }));
+        let in_time = self.0.world.timeout(limit, asked).await.is_some();
+        if !in_time || servers > MOST_ASKED {
+            tracing::info!(servers, "too many servers were to be asked for their keys: not all were");
+        }
         let mut found = Known::new();
         for (server, ids) in wanted {
             for id in ids {
@@ -134,13 +168,35 @@ impl KeyRing {
         found
     }
 
+    /// The keys among `wanted` that are to be asked for.
+    async fn missing<'a>(&self, wanted: &'a KeysWanted, at: u64) -> Vec<Missing<'a>> {
+        let all: Vec<_> = wanted.iter().collect();
+        let mut missing = Vec::new();
+        for some in all.chunks(ASKED_AT_ONCE) {
+            let looked_up = join_all(some.iter().copied().map(async |(server, ids)| {
+                let mut missing = Missing { server, ids: BTreeSet::new(), is_met: false };
+                for id in ids {
+                    let known = self.known(server, id).await.ok().flatten();
+                    missing.is_met |= known.is_some();
+                    if !known.is_some_and(|key| key.old || key.valid_until >= at) {
+                        missing.ids.insert(id.clone());
+                    }
+                }
+                missing
+            }));
+            let lacking = looked_up.await.into_iter().filter(|missing| !missing.ids.is_empty());
+            missing.extend(lacking.filter(|missing| self.would_fetch(missing.server, &missing.ids)));
+        }
+        missing
+    }
+
     /// All keys of `server` that are known, its document fetched again if it ends before `valid_until`.
     pub(crate) async fn document(&self, server: &ServerName, valid_until: u64) -> Option<KeyDocument> {
         let kept = self.kept_document(server).await;
         if kept.as_ref().is_some_and(|kept| kept.valid_until >= valid_until) {
             return kept;
         }
-        self.fetch(server, BTreeSet::new()).await;
+        self.fetch(server, BTreeSet::new(), Purpose::Requests).await;
         self.kept_document(server).await
     }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chappe_identity::{MapBook, MapLayer};
-use chappe_rules::check::WeakKeys;
+use chappe_rules::{check::WeakKeys, json};
 use chappe_store::{
     Json, Store, Tx,
     network_list::{HeldList, NetworkLists},
@@ -16,10 +16,10 @@ use chappe_store::{
 use chappe_world::{Limits, World};
 use http::StatusCode;
 use parking_lot::RwLock;
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName};
+use ruma::{OwnedServerName, ServerName};
 use tokio::sync::Mutex;
 
-use super::{InvalidList, MAX_BYTES, NetworkList};
+use super::{InvalidList, MAX_BYTES, NetworkList, signatures};
 use crate::{AllowList, Network, NetworkConfig, keys::Pins, weak_keys};
 
 /// Where servers are asked for the list; not of the specification.
@@ -176,7 +176,7 @@ impl ListBook {
         match &held {
             Some(Json(old)) if same_list(old, &list) => {
                 // Trust roots that sign as well are no other list; what was signed stays signed.
-                let text = cosigned(&old.text, &text);
+                let text = signatures::joined(&old.text, &text, &deps.config, weak);
                 if text != old.text {
                     let mut tx = Tx::new();
                     tx.expect::<NetworkLists>(&deps.config.name, held.as_ref());
@@ -330,29 +330,16 @@ impl ListBook {
         self.0.state.write().members = None;
     }
 
-    /// Whether the trust roots of the configuration stand behind a list.
+    /// Whether a trust root of the configuration stands behind a list, even if what it says is not understood here: only
+    /// where all that have signed are known to be trusted no more does it stand for nothing.
     fn stands(&self, held: &HeldList) -> bool {
-        NetworkList::verify(held.text.as_bytes(), self.config(), &self.0.weak).is_ok()
+        let object = json::object(held.text.as_bytes());
+        object.map_or(true, |held| !signatures::standing(&held, self.config(), &self.0.weak).is_empty())
     }
 
     async fn stored(&self) -> Result<Option<Json<HeldList>>, chappe_store::Error> {
         self.0.deps.store.read().get::<NetworkLists>(&self.config().name).await
     }
-}
-
-/// A list with the signatures of two texts of it.
-fn cosigned(old: &str, new: &str) -> String {
-    let read = |text: &str| serde_json::from_str::<CanonicalJsonObject>(text).ok();
-    let (Some(mut old), Some(new)) = (read(old), read(new)) else { return new.to_owned() };
-    for (name, theirs) in new.get("signatures").and_then(CanonicalJsonValue::as_object).into_iter().flatten()
-    {
-        let ours = old.get_mut("signatures").and_then(CanonicalJsonValue::as_object_mut);
-        let Some(ours) = ours.and_then(|servers| servers.get_mut(name)?.as_object_mut()) else { continue };
-        for (key, signature) in theirs.as_object().into_iter().flatten() {
-            ours.entry(key.clone()).or_insert_with(|| signature.clone());
-        }
-    }
-    CanonicalJsonValue::Object(old).to_string()
 }
 
 fn same_list(held: &HeldList, list: &NetworkList) -> bool {

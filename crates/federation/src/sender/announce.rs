@@ -3,15 +3,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_store::{
-    Error, Json, Membership, OutboxItem, Reader, Tx,
+    Error, Json, Membership, OutboxItem, Reader, RoomNid, Tx,
     outbox::{Announced, AnnouncedDevices},
 };
-use ruma::{OwnedDeviceId, OwnedServerName, ServerName, UserId};
+use ruma::{OwnedDeviceId, OwnedServerName, UserId};
 
 use super::Sender;
+use crate::Federation;
 
 /// Writers of the same record that are given way to.
 const ATTEMPTS: usize = 20;
+/// Stream ids left out after a backup was put back: more than a user is given between two backups.
+const LEFT_OUT: u64 = 1 << 20;
+/// Users who are introduced anew in one commit.
+const USERS_AT_ONCE: usize = 100;
+/// Bytes from which on a commit that introduces users anew takes no more: one user may be known to thousands of servers.
+const BYTES_AT_ONCE: usize = 2 << 20;
+
+impl Federation {
+    /// After a backup was put back, before [`Federation::start`]: what other servers were told of devices since is not known. No
+    /// stream id is given out again, and each server that shares a room with a user is told to fetch the user's list.
+    pub async fn announce_anew(&self) -> Result<(), Error> {
+        self.0.sender.announce_anew().await
+    }
+}
 
 impl Sender {
     /// Compares a user's devices and keys with what was announced, and queues the differences for every server that
@@ -37,7 +52,7 @@ impl Sender {
         if changed.is_empty() && !keys_changed {
             return Ok(());
         }
-        let servers = servers_of(&reader, user, self.0.network.server()).await?;
+        let servers = self.servers_of(&reader, user).await?;
         let mut tx = Tx::new();
         let mut stream_id = old.stream_id;
         for device in changed {
@@ -94,6 +109,47 @@ impl Sender {
         self.0.network.store().commit(tx).await.map(drop)
     }
 
+    async fn announce_anew(&self) -> Result<(), Error> {
+        let (network, mut from) = (&self.0.network, String::new());
+        loop {
+            let reader = network.store().read();
+            let rows = reader.scan_from::<AnnouncedDevices>(&(), &from, USERS_AT_ONCE).await?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            from = format!("{last}\0");
+            let mut tx = Tx::new();
+            for (user, Json(told)) in rows {
+                let stream_id = told.stream_id.saturating_add(LEFT_OUT);
+                // Who has no device now may have had one since.
+                let device = told.devices.keys().next().cloned().unwrap_or_else(|| "NONE".into());
+                let item = OutboxItem::Introduction { user: user.clone(), device, stream_id };
+                for server in self.servers_of(&reader, &user).await? {
+                    if tx.size() >= BYTES_AT_ONCE {
+                        network.store().commit(std::mem::take(&mut tx)).await?;
+                    }
+                    tx.enqueue(&server, &item);
+                }
+                // With the last of them: broken off before, it is done again.
+                tx.put::<AnnouncedDevices>(&user, &Json(Announced { stream_id, ..told }));
+            }
+            drop(reader);
+            network.store().commit(tx).await?;
+        }
+    }
+
+    /// Other servers in the rooms of a local user.
+    pub(super) async fn servers_of(
+        &self,
+        reader: &Reader<'_>,
+        user: &UserId,
+    ) -> Result<BTreeSet<OwnedServerName>, Error> {
+        let mut rooms = reader.user_rooms(user).await?;
+        rooms.retain(|(_, at)| at.value.membership == Membership::Join);
+        let joined: Vec<RoomNid> = rooms.into_iter().map(|(nid, _)| nid).collect();
+        let mut servers = self.0.rooms.servers_in(reader, &joined).await?;
+        servers.remove(self.0.network.server());
+        Ok(servers)
+    }
+
     /// Whether other servers were ever told of the user's devices. If not, none of them has keys.
     pub(super) async fn is_announced(&self, user: &UserId) -> Result<bool, Error> {
         let kept = self.0.network.store().read().get::<AnnouncedDevices>(&user.to_owned()).await?;
@@ -142,22 +198,6 @@ fn changed(
 ) -> BTreeSet<OwnedDeviceId> {
     let differs = |device: &&OwnedDeviceId| old.get(*device) != new.get(*device);
     old.keys().chain(new.keys()).filter(differs).cloned().collect()
-}
-
-/// Other servers in the rooms of a local user.
-pub(super) async fn servers_of(
-    reader: &Reader<'_>,
-    user: &UserId,
-    us: &ServerName,
-) -> Result<BTreeSet<OwnedServerName>, Error> {
-    let mut servers = BTreeSet::new();
-    for (nid, at) in reader.user_rooms(user).await? {
-        if at.value.membership == Membership::Join {
-            let there = reader.room_servers(nid).await?;
-            servers.extend(there.into_iter().map(|(server, _)| server).filter(|server| server != us));
-        }
-    }
-    Ok(servers)
 }
 
 /// Tells texts apart; nobody gains by making two alike (FNV-1a, 64 bits).

@@ -1,6 +1,6 @@
 //! After a long absence a destination gets the newest event of each room; the rest it asks for if it wants it.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 
 use chappe_store::{
     Error, EventNum, Index, OutboxItem, Position, Reader, RoomNid, Tx,
@@ -9,10 +9,13 @@ use chappe_store::{
 use ruma::{OwnedUserId, ServerName};
 use serde::Deserialize;
 
-use super::Sender;
+use super::{Sender, lanes::Length};
 
 /// Rows read and removed at once.
 const PAGE: usize = 200;
+/// Bytes of messages to devices that wait for one destination at most, at the time when its queue is shortened. They are for one
+/// device each, so none makes another needless; a server that is gone for good would have them pile up for ever.
+const MESSAGES: usize = 256 << 20;
 
 impl Sender {
     /// Shortens a queue of `from` rows and more: of each room's events only the last one stays, and where others have
@@ -21,19 +24,46 @@ impl Sender {
     /// told of the room.
     pub(super) async fn shorten(&self, destination: &ServerName, from: usize) -> Result<(), Error> {
         let from = from.max(1);
-        let store = self.0.network.store();
-        if store.read().outbox(destination, from).await?.len() < from {
+        if self.count(destination, from).await? < from {
             return Ok(());
         }
-        let Survey { last, superseded, .. } = self.survey(destination).await?;
-        for page in superseded.chunks(PAGE) {
+        self.leave_out(destination).await
+    }
+
+    /// The same while a destination stays away: what was left the last time stays for good, so the queue is not gone through again
+    /// before it is twice as long.
+    pub(super) async fn shorten_waiting(&self, destination: &ServerName, from: usize) -> Result<(), Error> {
+        let left = self.0.lanes.length(destination).left;
+        self.shorten(destination, from.max(left.saturating_mul(2))).await
+    }
+
+    /// How long a queue is, up to about `enough`: only what came since it was counted last is read.
+    async fn count(&self, destination: &ServerName, enough: usize) -> Result<usize, Error> {
+        let mut length = self.0.lanes.length(destination);
+        while length.rows < enough {
+            let (position, index) = length.to;
+            let from = (destination.to_owned(), position, Index(index.0.saturating_add(1)));
+            let reader = self.0.network.store().read();
+            let rows = reader.scan_from::<Outbox>(&destination.to_owned(), &from, PAGE).await?;
+            let Some(((_, position, index), _)) = rows.last() else { break };
+            length.to = (*position, *index);
+            length.rows += rows.len();
+        }
+        self.0.lanes.set_length(destination, length);
+        Ok(length.rows)
+    }
+
+    async fn leave_out(&self, destination: &ServerName) -> Result<(), Error> {
+        let store = self.0.network.store();
+        let Survey { rows, to, last, superseded, lost, .. } = self.survey(destination).await?;
+        for page in superseded.chunks(PAGE).chain(lost.chunks(PAGE)) {
             let mut tx = Tx::new();
             for key in page {
                 tx.delete::<Outbox>(key);
             }
             store.commit(tx).await?;
         }
-        let rooms = last.len();
+        let (rooms, mut replaced) = (last.len(), 0);
         for (room, (key, event)) in last {
             let newest = self.newest(destination, RoomNid(room), EventNum(event)).await?;
             let mut tx = Tx::new();
@@ -43,7 +73,14 @@ impl Sender {
             if !tx.is_empty() {
                 tx.delete::<Outbox>(&key);
                 store.commit(tx).await?;
+                replaced += 1;
             }
+        }
+        let left = rows.saturating_sub(superseded.len() + lost.len());
+        self.0.lanes.set_length(destination, Length { rows: left.saturating_sub(replaced), to, left });
+        if !lost.is_empty() {
+            let lost = lost.len();
+            tracing::warn!(%destination, lost, "too many messages to devices wait, the oldest were dropped");
         }
         tracing::info!(%destination, rooms, left_out = superseded.len(), "catching up");
         Ok(())
@@ -79,6 +116,8 @@ impl Sender {
             let rows = reader.scan_from::<Outbox>(&destination.to_owned(), &from, PAGE).await?;
             let Some((end, _)) = rows.last() else { return Ok(survey) };
             from = (end.0.clone(), end.1, Index(end.2.0.saturating_add(1)));
+            survey.to = (end.1, end.2);
+            survey.rows += rows.len();
             let events: Vec<(RoomNid, EventNum)> =
                 rows.iter().filter_map(|(_, item)| event_in(item)).collect();
             let mut pdus = reader.pdus_of(&events).await?.into_iter();
@@ -104,6 +143,10 @@ impl Sender {
 /// What of a queue need not be sent.
 #[derive(Default)]
 struct Survey {
+    /// How many rows there are.
+    rows: usize,
+    /// Position and index of the last one.
+    to: (u64, Index),
     /// Room → its last waiting event.
     last: BTreeMap<u32, (OutboxKey, u32)>,
     /// User → the last change of a device, with its stream id.
@@ -112,6 +155,12 @@ struct Survey {
     keys: BTreeMap<OwnedUserId, OutboxKey>,
     /// The rows that a later one makes needless.
     superseded: Vec<OutboxKey>,
+    /// Messages to devices that stay, oldest first: position, index and size.
+    messages: VecDeque<(u64, Index, usize)>,
+    /// The sum of their sizes.
+    bytes: usize,
+    /// The rows of those that do not stay.
+    lost: Vec<OutboxKey>,
 }
 
 impl Survey {
@@ -125,7 +174,19 @@ impl Survey {
                 self.superseded.extend(before.map(|(key, _)| key));
             }
             OutboxItem::SigningKeys(user) => self.superseded.extend(self.keys.insert(user, key)),
-            OutboxItem::Pdu { .. } | OutboxItem::ToDevice(_) => {}
+            OutboxItem::ToDevice(content) => self.take_message(key, content.len()),
+            OutboxItem::Pdu { .. } => {}
+        }
+    }
+
+    fn take_message(&mut self, (destination, position, index): OutboxKey, size: usize) {
+        self.bytes += size;
+        self.messages.push_back((position, index, size));
+        while self.bytes > MESSAGES
+            && let Some((position, index, size)) = self.messages.pop_front()
+        {
+            self.bytes -= size;
+            self.lost.push((destination.clone(), position, index));
         }
     }
 }
@@ -189,6 +250,18 @@ mod tests {
             assert!(!puts_out(&event(kind, user, membership), &server), "{kind} {user} {membership}");
         }
         assert!(!puts_out(r#"{"type":"m.room.message","content":{"body":"ban"}}"#, &server));
+    }
+
+    #[test]
+    fn of_very_many_messages_to_devices_the_newest_stay() {
+        let mut survey = Survey::default();
+        let key = |row| (owned_server_name!("b.example"), row, Index(0));
+        for row in 0..6 {
+            survey.take_message(key(row), MESSAGES / 4);
+        }
+        assert_eq!((survey.lost.as_slice(), survey.messages.len()), (&[key(0), key(1)][..], 4));
+        survey.take_news(key(6), OutboxItem::ToDevice("{}".to_owned()));
+        assert_eq!((survey.lost.len(), survey.bytes), (3, MESSAGES / 4 * 3 + 2));
     }
 
     #[test]

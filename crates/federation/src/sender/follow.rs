@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 
-use super::{Sender, announce::servers_of, fleeting::PresenceNews};
+use super::{Sender, fleeting::PresenceNews};
 
 /// The name of this follower's cursor.
 const CURSOR: &str = "federation";
@@ -132,7 +132,7 @@ impl Sender {
     /// Tells the servers that share a room with a local user of the user's presence.
     pub(crate) async fn send_presence(&self, user: &UserId, news: &PresenceNews) -> Result<(), Error> {
         let reader = self.0.network.store().read();
-        for server in servers_of(&reader, user, self.0.network.server()).await? {
+        for server in self.servers_of(&reader, user).await? {
             self.0.lanes.add_momentary(&server, |fleeting| {
                 fleeting.presence(user.to_owned(), news.clone());
             });

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use chappe_store::{Index, outbox::OutboxKey};
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedServerName, ServerName};
 use tokio::{
@@ -29,7 +30,19 @@ struct Lane {
     activity: Activity,
     /// Since when nothing may be sent there, in milliseconds since 1970.
     off_since: Option<u64>,
+    length: Length,
     fleeting: Fleeting,
+}
+
+/// How long a queue is, as far as it was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Length {
+    /// The rows that were counted and are still there.
+    pub(super) rows: usize,
+    /// Position and index of the last row that was counted: new ones come behind it.
+    pub(super) to: (u64, Index),
+    /// As many of them were left when the queue was shortened last.
+    pub(super) left: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +113,28 @@ impl Lanes {
     pub(super) fn on_list(&self, destination: &ServerName) {
         if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
             lane.off_since = None;
+        }
+    }
+
+    /// How long its queue is.
+    pub(super) fn length(&self, destination: &ServerName) -> Length {
+        self.state.lock().lanes.get(destination).map(|lane| lane.length).unwrap_or_default()
+    }
+
+    /// Its queue was counted.
+    pub(super) fn set_length(&self, destination: &ServerName, length: Length) {
+        if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
+            lane.length = length;
+        }
+    }
+
+    /// Rows have left its queue.
+    pub(super) fn done(&self, destination: &ServerName, rows: &[OutboxKey]) {
+        if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
+            let Length { rows: counted, to, left } = &mut lane.length;
+            let done = rows.iter().filter(|(_, position, index)| (*position, *index) <= *to).count();
+            *counted = counted.saturating_sub(done);
+            *left = left.saturating_sub(done);
         }
     }
 
@@ -251,6 +286,17 @@ mod tests {
         assert!(!lanes.rest(peer), "it would be lost");
         assert_eq!(lanes.take_fleeting(peer, 10).0.len(), 1);
         assert!(lanes.rest(peer));
+    }
+
+    #[test]
+    fn rows_that_leave_a_queue_are_counted_once() {
+        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
+        assert!(lanes.wake(peer));
+        lanes.set_length(peer, Length { rows: 3, to: (7, Index(1)), left: 2 });
+        let keys = [(7, 0), (7, 1), (8, 0)];
+        let keys = keys.map(|(position, index)| (peer.to_owned(), position, Index(index)));
+        lanes.done(peer, &keys);
+        assert_eq!(lanes.length(peer), Length { rows: 1, to: (7, Index(1)), left: 0 });
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::sync::{
 };
 
 use axum::body::Body;
+use chappe_rooms::Draft;
 use chappe_rules::json;
 use chappe_web::Rate;
 use chappe_world::{Fake, FakeNet, World};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use ruma::{CanonicalJsonValue, OwnedServerName, server_name};
+use ruma::{CanonicalJsonValue, OwnedEventId, OwnedServerName, events::TimelineEventType, server_name};
 use serde_json::{Value, value::RawValue};
 use tower::ServiceExt;
 
@@ -253,6 +254,43 @@ async fn a_server_with_too_much_under_way_has_to_wait() {
     drop(loads);
     b.federation.receive(received("x")).await.unwrap();
     assert!(b.federation.is_unloaded(), "what was dealt with still counts");
+    let edu = RawValue::from_string(format!("\"{}\"", "x".repeat(33 << 20))).unwrap();
+    let long = Received { pdus: Vec::new(), edus: vec![edu], ..received("y") };
+    let refused = b.federation.receive(long).await.unwrap_err();
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "bytes do not count");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_fetches_take_so_much_room_and_not_for_ever() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    let uri = |event: OwnedEventId| format!("/_matrix/federation/v1/state/{room}?event_id={event}");
+    let request = |uri: &str| {
+        let proof = authorization(&Method::GET, uri, ("a.example", 1), "");
+        Request::get(uri).header(header::AUTHORIZATION, proof).body(Body::empty()).unwrap()
+    };
+    // One that is short needs no room, however many of them are left lying.
+    let short = uri(b.say("bob", &room, "x").await);
+    let mut left_lying = Vec::new();
+    for _ in 0..40 {
+        left_lying.push(b.router.clone().oneshot(request(&short)).await.unwrap());
+        assert_eq!(left_lying.last().unwrap().status(), StatusCode::OK);
+    }
+    let text = "x".repeat(40 << 10);
+    for kind in ["long.one", "long.two"] {
+        let content = serde_json::json!({ "text": text }).as_object().unwrap().clone();
+        let draft = Draft::state(TimelineEventType::from(kind), "", content);
+        a.rooms.send(&a.actor("alice"), &room, draft, None).await.unwrap();
+    }
+    super::eventually("it is told", async || a.waiting(&b).await == 0).await;
+    let long = uri(b.say("bob", &room, "y").await);
+    let left = b.router.clone().oneshot(request(&long)).await.unwrap();
+    assert_eq!(left.status(), StatusCode::OK);
+    tokio::time::sleep(std::time::Duration::from_mins(3)).await;
+    assert!(left.into_body().collect().await.is_err(), "it is kept for ever");
+    let (status, told) = answer(&b, request(&long)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(!told["pdus"].as_array().unwrap().is_empty(), "{told}");
 }
 
 #[tokio::test(start_paused = true)]

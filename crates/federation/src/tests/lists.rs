@@ -4,8 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chappe_accounts::RemoteUsers;
-use chappe_kv::{Batch, Db, Fault, Faulty, Memory};
-use chappe_store::{LogEntry, Position, RoomNid, Store, Table, Tx, accounts_keys::RemoteLists};
+use chappe_kv::{Batch, Counting, Db, Fault, Faulty, Memory, RoundTrips};
+use chappe_store::{
+    Json, LogEntry, Membership, Position, RoomNid, Store, Table, Tx,
+    accounts_keys::{RemoteList, RemoteLists},
+};
 use chappe_world::{FakeNet, Fate};
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedUserId, UserId, server_name};
@@ -202,6 +205,50 @@ async fn lists_that_are_followed_because_of_another_room_are_not_doubted() {
     for what in [LogEntry::Member { room: other, user: alice.clone() }, LogEntry::Members { room: other }] {
         assert!(!doubted(vec![what.clone()]).await, "{what:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whether_the_lists_of_many_are_followed_is_looked_up_for_all_of_them_together() {
+    let (net, trips) = (FakeNet::new(), Arc::new(RoundTrips::default()));
+    let a = Server::start(&net, "a.example", 1, config());
+    let store = Store::new(Db::new(Counting::new(Memory::default(), Arc::clone(&trips))));
+    let b = Server::build(&net, "b.example", 2, config(), store);
+    b.federation.start();
+    let rooms = [a.room("alice").await, a.room("alice").await];
+    for room in &rooms {
+        b.join("bob", room, &a).await;
+    }
+    let mut users = vec![a.actor("stranger").user];
+    a.join("stranger", &rooms[0], &a).await;
+    for number in 0..20 {
+        let name = format!("user{number}");
+        for room in &rooms {
+            a.join(&name, room, &a).await;
+        }
+        users.push(a.actor(&name).user);
+    }
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    let (first, other) = (number(&b, &rooms[0]).await, number(&b, &rooms[1]).await);
+    let members = async |room| b.store.read().members(room, Membership::Join).await.unwrap().len();
+    eventually("all are there", async || members(first).await == 23 && members(other).await == 22).await;
+    let doubted = async |believed: &[OwnedUserId], what: LogEntry| {
+        let mut tx = Tx::new();
+        for user in believed {
+            tx.put::<RemoteLists>(user, &Json(RemoteList::default()));
+        }
+        b.store.commit(tx).await.unwrap();
+        let _ = trips.take();
+        note(&b, vec![what]).await;
+        eventually("the list is doubted", async || is_doubted(&b, &users[0]).await).await;
+    };
+    // The stranger is in one room alone: once that list is doubted all that happened before is dealt with.
+    doubted(&users[..1], LogEntry::Member { room: first.0, user: users[0].clone() }).await;
+    doubted(&users[..], LogEntry::Members { room: first.0 }).await;
+    let (_, followed) = trips.take_apart();
+    for user in &users[1..] {
+        assert!(!is_doubted(&b, user).await, "{user}");
+    }
+    assert!(followed.gets < 20, "{followed:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration}
 
 use axum::body::Body;
 use bytes::Bytes;
+use chappe_kv::{Counting, Db, Memory, RoundTrips};
 use chappe_rooms::{Extent, PeerError, Peers};
 use chappe_store::{
-    OutboxItem, Tx,
+    OutboxItem, Store, Tx,
     outbox::{DestinationState, Destinations},
 };
 use chappe_world::{FakeNet, Fate};
@@ -345,6 +346,29 @@ async fn news_of_devices_are_few_for_who_was_long_away() {
     // The first try is repeated as it was; of the rest the last is enough, as it names the one before it.
     let told: BTreeSet<u64> = updates.lock().iter().copied().collect();
     assert!(told.last() == Some(&200) && told.len() < 100, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_who_stays_away_is_not_gone_through_with_every_try() {
+    let (net, trips) = (FakeNet::new(), Arc::new(RoundTrips::default()));
+    let store = Store::new(Db::new(Counting::new(Memory::default(), Arc::clone(&trips))));
+    let a = Server::build(&net, "a.example", 1, config(), store);
+    a.federation.start();
+    let gone = server_name!("gone.example");
+    let mut tx = Tx::new();
+    for row in 0..6_000 {
+        tx.enqueue(gone, &OutboxItem::ToDevice(format!(r#"{{"n":{row}}}"#)));
+    }
+    a.store.commit(tx).await.unwrap();
+    let tries = async || a.network.backoff().state(gone).await.unwrap().failures;
+    eventually("it is tried", async || tries().await > 1).await;
+    let before = tries().await;
+    trips.take();
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    let scans = trips.take().1;
+    let tried = tries().await - before;
+    assert!(tried > 2 && scans < 15 * u64::from(tried), "{scans} scans for {tried} tries");
+    assert_eq!(a.store.read().outbox(gone, 10_000).await.unwrap().len(), 6_000);
 }
 
 #[tokio::test(start_paused = true)]

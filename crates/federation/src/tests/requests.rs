@@ -9,11 +9,11 @@ use chappe_world::{Fake, FakeNet, Fate, Repeatable, World};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use ruma::{event_id, room_alias_id, server_name};
+use ruma::{event_id, room_alias_id, room_id, server_name, user_id};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Server, config, key};
+use super::{Server, config, key, peer::Peer};
 use crate::{
     Config,
     auth::{Addressee, Signed, sign},
@@ -315,4 +315,35 @@ async fn what_uses_something_up_is_not_asked_again_when_a_connection_breaks() {
     assert!(a.network.event(&b.name, event_id!("$nobodys")).await.is_err());
     a.federation.claim_keys(&b.name, Claim::new()).await.unwrap();
     assert_eq!(*once.lock(), ["/_matrix/federation/v1/user/keys/claim"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_answer_that_was_read_keeps_nobody_from_reading_others() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 2, config());
+    let peer = Peer::start(&net, "n.example", 5);
+    peer.answer(|uri| uri.contains("/state/").then(|| Body::from(r#"{"pdus":[],"auth_chain":[]}"#)));
+    let state = || Peers::state(&b.network, &peer.name, room_id!("!r:n.example"), event_id!("$e"));
+    let held = (state().await.unwrap(), state().await.unwrap());
+    let soon = std::time::Duration::from_secs(5);
+    let next = b.world.timeout(soon, state()).await;
+    assert!(next.is_some_and(|next| next.is_ok()), "a third one is not read while two are worked on");
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_users_keys_has_a_length() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 2, config());
+    let peer = Peer::start(&net, "n.example", 5);
+    for (length, taken) in [(3 << 20, true), (3_200 << 10, false)] {
+        peer.answer(move |uri| {
+            let answer = json!({ "device_keys": {}, "x": "x".repeat(length) }).to_string();
+            uri.contains("/keys/query").then(|| Body::from(answer))
+        });
+        let users = [(user_id!("@eve:n.example").to_owned(), Vec::new())].into();
+        let asker = user_id!("@bob:b.example");
+        let told = RemoteUsers::query_keys(&b.federation, asker, &peer.name, users).await;
+        assert_eq!(told.is_ok(), taken, "{length}");
+    }
 }

@@ -188,13 +188,15 @@ impl IdentityService {
 
     /// Whether what is to be told is still so: while it waited, the address may have been taken back, or bound again.
     pub(super) async fn holds(&self, news: &News) -> Result<bool, Error> {
-        let (News::Bound(told) | News::Ended(told)) = news else { return Ok(true) };
+        let (News::Bound(told) | News::Ended(told) | News::Awaited { binding: told, .. }) = news else {
+            return Ok(true);
+        };
         let place = (told.medium.clone(), told.address.clone());
         let known = self.store().read().get::<Associations>(&place).await?;
         let known = known.map(|Json(known)| known).filter(|known| known.user == told.user);
         Ok(match news {
-            News::Bound(_) => known.is_some_and(|known| known.at == told.at),
-            _ => known.is_none(),
+            News::Ended(_) => known.is_none(),
+            _ => known.is_some_and(|known| known.at == told.at),
         })
     }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use chappe_store::{
     Direction, Json, Tx,
-    identity_service::{Associations, Binding, Invite, InviteTokens, News, Notice, Notices, WaitingInvites},
+    identity_service::{
+        Association, Associations, Binding, Invite, InviteTokens, News, Notice, Notices, WaitingInvites,
+    },
 };
 use futures_util::future::join_all;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, ServerName, UserId};
@@ -18,8 +20,6 @@ const AT_ONCE: usize = 50;
 /// Addresses of which a server that is new to the network is told in one go, and the pause after that, in milliseconds.
 const TOLD_AT_ONCE: usize = 20;
 const PAUSE: u64 = 200;
-/// Invitations in one message.
-const INVITES: usize = 20;
 /// Invitations that are read for one address.
 const WAITING: usize = 1000;
 /// The longest sleep: expired invitations and the pepper are looked at so often.
@@ -29,6 +29,9 @@ const FIRST_WAIT: u64 = 5_000;
 const LAST_WAIT: u64 = 4 * 3_600_000;
 /// After so many failures, about a week, a homeserver is left alone.
 const TRIES: u32 = 50;
+
+/// An invitation on its way: token, room, inviting user.
+type Underway = (String, OwnedRoomId, OwnedUserId);
 
 impl IdentityService {
     /// Works until the world stops.
@@ -102,6 +105,9 @@ impl IdentityService {
             (None, News::Closed { .. }) => Err(HomeserverError::Unreachable),
             (Some(to), News::Everything { after }) => {
                 return self.introduce(key, &notice, to, after).await;
+            }
+            (_, News::Awaited { binding, invites }) if !self.holds(&notice.news).await? => {
+                return self.give_back(key, binding, invites).await;
             }
             (_, News::Awaited { binding, invites }) => {
                 self.inner.homeservers.onbind(&binding.user, self.onbind(binding, invites)).await
@@ -184,20 +190,61 @@ impl IdentityService {
             let Json(invite) = found.filter(own)?;
             Some((token, invite.room, invite.sender))
         });
-        let live: Vec<_> = live.collect();
+        let live: Vec<Underway> = live.collect();
         let mut tx = Tx::new();
         tx.delete::<Notices>(&key);
         for (row, ()) in &waiting {
             tx.delete::<WaitingInvites>(row);
         }
-        for (number, invites) in live.chunks(INVITES).enumerate() {
-            let news = News::Awaited { binding: bound.clone(), invites: invites.to_vec() };
-            let notice = Notice { to: None, tries: 0, news };
-            tx.put::<Notices>(&(now, format!("{}.{number}", key.1)), &Json(notice));
-        }
+        self.hand_over(&mut tx, &key.1, bound, live);
         self.tell_all(&mut tx, &key.1, &bound.user, &News::Bound(bound.clone()));
         self.store().commit(tx).await?;
         Ok(())
+    }
+
+    /// Sends invitations on their way to whoever has the address. Each by itself: they are made by the servers of those who
+    /// invite, and one that is away must not have those of others made again.
+    fn hand_over(&self, tx: &mut Tx, id: &str, binding: &Binding, invites: Vec<Underway>) {
+        for (number, invite) in invites.into_iter().enumerate() {
+            let news = News::Awaited { binding: binding.clone(), invites: vec![invite] };
+            let row = (self.world().now(), format!("{id}.{number}"));
+            tx.put::<Notices>(&row, &Json(Notice { to: None, tries: 0, news }));
+        }
+    }
+
+    /// Whose the address was when these invitations set out has it no more: they go to whoever has it now, or wait again.
+    async fn give_back(
+        &self,
+        key: (u64, String),
+        ended: &Binding,
+        invites: &[Underway],
+    ) -> Result<(), Error> {
+        let (medium, address) = (&ended.medium, &ended.address);
+        let place = (medium.clone(), address.clone());
+        let tokens: Vec<String> = invites.iter().map(|(token, ..)| token.clone()).collect();
+        let reader = self.store().read();
+        let holder = reader.get::<Associations>(&place).await?;
+        let found = reader.get_many::<InviteTokens>(&tokens).await?;
+        drop(reader);
+        let now = self.world().now();
+        let is_live = |found: Option<Json<Invite>>| found.is_some_and(|Json(invite)| invite.expires_at > now);
+        let live = invites.iter().zip(found).filter_map(|(invite, found)| is_live(found).then_some(invite));
+        let live: Vec<Underway> = live.cloned().collect();
+        let mut tx = Tx::new();
+        tx.delete::<Notices>(&key);
+        tx.expect::<Associations>(&place, holder.as_ref());
+        if let Some(Json(Association { user, at })) = holder {
+            self.hand_over(&mut tx, &key.1, &Binding { user, at, ..ended.clone() }, live);
+        } else {
+            for (token, ..) in live {
+                tx.put::<WaitingInvites>(&(medium.clone(), address.clone(), token), &());
+            }
+        }
+        match self.store().commit(tx).await {
+            // Bound or taken back meanwhile: the notice is still there, and looked at again.
+            Ok(_) | Err(chappe_store::Error::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Has all other servers of the network told of a user of this one; of others their own servers speak.

@@ -220,6 +220,40 @@ async fn invitations_wait_on_when_a_binding_was_taken_back_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn invitations_on_their_way_follow_the_address_and_not_who_had_it() {
+    let lab = Lab::new().await;
+    let (address, carol, dave) =
+        (email("bob@b.fr"), user_id!("@carol:b.example"), user_id!("@dave:c.example"));
+    for _ in 0..2 {
+        lab.service.store_invite(invitation("bob@b.fr")).await.unwrap();
+    }
+    // Of whose address it was, by message: who is told, and of how many.
+    let told = async |wait: Duration| {
+        lab.homeservers.news.lock().clear();
+        lab.later(wait).await;
+        let news = std::mem::take(&mut *lab.homeservers.news.lock());
+        let one = |news: Value| (news["mxid"].clone(), news["invites"].as_array().unwrap().len());
+        news.into_iter().map(one).collect::<Vec<_>>()
+    };
+    let each = |user: &UserId| [(json!(user), 1), (json!(user), 1)];
+    let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
+    *lab.homeservers.answer.lock() = Some(HomeserverError::Unreachable);
+    lab.service.bind_unproved(&address, &bob()).await.unwrap();
+    assert_eq!(told(second).await, each(&bob()), "one whose server is away holds up no other");
+    // Somebody else has it now.
+    lab.service.bind_unproved(&address, carol).await.unwrap();
+    assert_eq!(told(hour).await, each(carol));
+    // Nobody has it: they wait for the next.
+    assert!(lab.service.unbind(&address, carol).await.unwrap());
+    *lab.homeservers.answer.lock() = None;
+    assert_eq!(told(hour).await, []);
+    assert!(lab.identity().is_invited(&address).await.unwrap());
+    lab.service.bind_unproved(&address, dave).await.unwrap();
+    assert_eq!(told(second).await, each(dave));
+    assert_eq!(told(hour).await, []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_is_new_to_the_network_is_told_of_all_addresses() {
     let store = memory();
     let lab = Lab::with(agents(), store.clone(), 0).await;

@@ -6,7 +6,7 @@ use chappe_rules::power::Power;
 use chappe_store::{Tx, aliases::Alias};
 use futures_util::future::join_all;
 use ruma::{
-    OwnedRoomAliasId, OwnedServerName, RoomAliasId, RoomId, UserId,
+    OwnedRoomAliasId, OwnedServerName, RoomAliasId, RoomId, ServerName, UserId,
     events::{StateEventType, TimelineEventType, room::power_levels::UserPowerLevel},
 };
 use serde::Deserialize;
@@ -97,8 +97,18 @@ impl Rooms {
         }
     }
 
-    /// Where an alias of this server points: also what other servers are told (`GET /query/directory`). The application
-    /// service that it would belong to is asked to make it, if nobody has.
+    /// Where an alias of this server points, for another server (`GET /query/directory`). Those of externals find what their
+    /// users are in or asked into.
+    pub async fn alias_for(&self, asker: &ServerName, alias: &RoomAliasId) -> Result<AliasTarget> {
+        let target = self.local_alias(alias).await?;
+        if self.is_external(asker) && !self.view(&target.room_id).await?.has_part_of(asker).await? {
+            return Err(Error::NotFound("room alias"));
+        }
+        Ok(target)
+    }
+
+    /// Where an alias of this server points. The application service that it would belong to is asked to make it, if nobody
+    /// has.
     pub async fn local_alias(&self, alias: &RoomAliasId) -> Result<AliasTarget> {
         let mut known = self.0.store.read().alias(alias).await?;
         if known.is_none() && self.0.services.has_alias(alias).await {

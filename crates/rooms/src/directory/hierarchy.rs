@@ -333,12 +333,12 @@ impl View<'_> {
     }
 
     /// Whether a server may know of this room: it is open, one of its users is in it or asked into it, or may join by
-    /// being in another room.
+    /// being in another room. Servers of externals know of what their users are in or asked into, and of nothing else.
     async fn server_may_know(&self, server: &ServerName, summary: &Summary) -> Result<bool> {
-        if summary.is_open() || self.reader.server_joined(self.nid, server).await? {
-            return Ok(true);
+        if self.inner.is_external(server) {
+            return self.has_part_of(server).await;
         }
-        if has_user_of(&self.reader.members(self.nid, Membership::Invite).await?, server) {
+        if summary.is_open() || self.has_part_of(server).await? {
             return Ok(true);
         }
         for room in &summary.allowed {
@@ -349,6 +349,12 @@ impl View<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a user of a server is in this room or asked into it.
+    pub(super) async fn has_part_of(&self, server: &ServerName) -> Result<bool> {
+        Ok(self.reader.server_joined(self.nid, server).await?
+            || has_user_of(&self.reader.members(self.nid, Membership::Invite).await?, server))
     }
 }
 

@@ -18,7 +18,7 @@ use ruma::{
 use tokio::time::Instant;
 
 use super::public::{Since, matches, page_of};
-use crate::{PublicRooms, PublicRoomsRequest, Result, Rooms};
+use crate::{Inner, PublicRooms, PublicRoomsRequest, Result, Rooms};
 
 /// For how long a list of another server is good.
 const FRESH: Duration = Duration::from_mins(1);
@@ -102,6 +102,13 @@ impl Lists {
     }
 }
 
+impl Inner {
+    /// Whether a server is one of externals, by the access rules of the network.
+    pub(crate) fn is_external(&self, server: &ServerName) -> bool {
+        self.access().is_some_and(|access| access.is_external(server))
+    }
+}
+
 impl Rooms {
     /// The other servers of the network whose people and rooms are found from here, as far as their names are known; none
     /// where there is no such directory: it is for servers of agents in a closed network.
@@ -119,7 +126,7 @@ impl Rooms {
 
     /// Whether a server is one of externals, by the access rules of the network.
     pub fn is_external(&self, server: &ServerName) -> bool {
-        self.0.access().is_some_and(|access| access.is_external(server))
+        self.0.is_external(server)
     }
 
     /// A page of the public rooms of this server and of all others of the network.

@@ -102,18 +102,20 @@ impl Rooms {
         Err(Error::NotFound("room"))
     }
 
-    /// Whether a user may know of a room that another server told of.
+    /// Whether a user may know of a room that another server told of. Externals know of what they are asked into.
     pub(crate) async fn may_know_remote(&self, user: Option<&UserId>, summary: &Summary) -> Result<bool> {
-        if summary.is_open() {
+        let external = self.is_external(self.server());
+        if summary.is_open() && !external {
             return Ok(true);
         }
         let Some(user) = user else { return Ok(false) };
         let reader = self.0.store.read();
-        if reader.out_of_band(user, &summary.room.room_id).await?.is_some() {
+        let asked = reader.out_of_band(user, &summary.room.room_id).await?.and_then(|at| at.value.0.kind());
+        if matches!(asked, Some(Membership::Invite | Membership::Knock)) {
             return Ok(true);
         }
         drop(reader);
-        self.is_in_one_of(user, &summary.allowed).await
+        Ok(!external && self.is_in_one_of(user, &summary.allowed).await?)
     }
 
     pub(crate) async fn is_in_one_of(&self, user: &UserId, rooms: &[OwnedRoomId]) -> Result<bool> {
@@ -230,9 +232,10 @@ impl View<'_> {
     }
 
     /// Whether a user may know of this room: it is open, the user is in it or asked into it, or may join by being in
-    /// another room.
+    /// another room. Externals know of what they are in or asked into, and of nothing else.
     pub(crate) async fn may_know(&self, user: Option<&UserId>, summary: &Summary) -> Result<bool> {
-        if summary.is_open() {
+        let external = self.inner.is_external(&self.inner.server);
+        if summary.is_open() && !external {
             return Ok(true);
         }
         let Some(user) = user else { return Ok(false) };
@@ -240,7 +243,7 @@ impl View<'_> {
         if matches!(membership, Some(Membership::Join | Membership::Invite | Membership::Knock)) {
             return Ok(true);
         }
-        if membership == Some(Membership::Ban) {
+        if external || membership == Some(Membership::Ban) {
             return Ok(false);
         }
         for room in &summary.allowed {

@@ -37,8 +37,9 @@ pub(crate) fn allowed_rooms(join_rules: &Pdu) -> Option<Vec<OwnedRoomId>> {
 impl Rooms {
     /// Whether joining `room` needs an authorising user, and who of this server that is. `None`: it does not.
     ///
-    /// [`Error::UnableToGrantJoin`] when nobody here may invite, [`Error::UnableToAuthoriseJoin`] when this server is
-    /// in none of the rooms that count or does not know yet who else is, [`Error::Forbidden`] when the conditions are known not to hold.
+    /// [`Error::UnableToGrantJoin`] when nobody here may invite, [`Error::UnableToAuthoriseJoin`] when this server is not
+    /// in all of the rooms that count or does not know yet who else is, [`Error::Forbidden`] when the conditions are known not to
+    /// hold.
     pub(crate) async fn authorise_join(&self, user: &UserId, room: &RoomId) -> Result<Option<OwnedUserId>> {
         let desk = Desk::open(&self.0, room).await?;
         if !desk.rules.authorization.restricted_join_rule {
@@ -61,23 +62,29 @@ impl Rooms {
     }
 
     async fn check_conditions(&self, desk: &Desk<'_>, user: &UserId, rooms: &[OwnedRoomId]) -> Result<()> {
-        let mut knows_one = rooms.is_empty();
+        let is_ours = user.server_name() == self.server();
+        let (mut knows_one, mut lacks_one) = (rooms.is_empty(), false);
         for room in rooms {
-            let Some(nid) = desk.reader.room_nid(room).await? else { continue };
-            if !desk.reader.server_joined(nid, self.server()).await? {
-                continue;
-            }
+            let known = match desk.reader.room_nid(room).await? {
+                Some(nid) if desk.reader.server_joined(nid, self.server()).await? => Some(nid),
+                _ => None,
+            };
             // Of a room whose members are still to come only those of this server are known.
-            let whole = user.server_name() == self.server() || !desk.reader.room_head(nid).await?.partial;
-            if !whole {
+            let whole = match known {
+                Some(nid) => is_ours || !desk.reader.room_head(nid).await?.partial,
+                None => false,
+            };
+            let Some(nid) = known.filter(|_| whole) else {
+                lacks_one = true;
                 continue;
-            }
+            };
             knows_one = true;
             if matches!(desk.reader.membership(nid, user).await?, Some((Membership::Join, _))) {
                 return Ok(());
             }
         }
-        if knows_one {
+        // A user of this server is in no room that it is not in.
+        if knows_one && (is_ours || !lacks_one) {
             return Err(Error::Forbidden(
                 "you are not in any of the rooms whose members may join".to_owned(),
             ));

@@ -72,15 +72,8 @@ impl Rooms {
                 if view.reader.forgotten(user, nid).await?.is_some() {
                     forgetters.push(user.clone());
                 } else {
-                    let farewell = OutOfBand {
-                        membership: Membership::Leave.as_str().to_owned(),
-                        event: event.pdu.to_raw(),
-                        event_id: event.pdu.event_id().to_string(),
-                        state: Vec::new(),
-                        version: Some(view.head.version.to_string()),
-                        via: Vec::new(),
-                        number: Some(nid.0),
-                    };
+                    let last = (event.pdu.event_id(), event.pdu.to_raw());
+                    let farewell = OutOfBand::farewell(nid, &view.head.version, last);
                     tx.put_out_of_band(user, room, &farewell);
                 }
             }

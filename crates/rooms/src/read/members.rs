@@ -8,7 +8,11 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::Membe
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Actor, Error, Result, Rooms, read::view::View, visible::Access};
+use crate::{
+    Actor, Error, Result, Rooms,
+    read::{token::sync_position, view::View},
+    visible::Access,
+};
 
 /// Which members are asked for.
 #[derive(Clone, Debug, Default)]
@@ -107,7 +111,7 @@ impl View<'_> {
             let event = self.load_one(before.num).await?;
             let after = event.meta.after;
             if !self.visible(user, vec![event]).await?.is_empty() {
-                return Ok(after);
+                return Ok(self.state_noted(token).await?.unwrap_or(after));
             }
             // Before their time here; this is where it began, as far as is known.
             let (_, own) = self.reader.membership(self.nid, user).await?.ok_or_else(no_history)?;
@@ -124,6 +128,14 @@ impl View<'_> {
         let before = metas.first().ok_or(Error::NotFound("event at this token"))?.before;
         let joined = metas.last().map_or(before, |creator| creator.after);
         Ok(if before == StateRef::EMPTY { joined } else { before })
+    }
+
+    /// The state that was the current one at a sync token: the event before its place may have come by a fork, and tell of
+    /// another. `None` where that was not noted, and where members were missing then.
+    async fn state_noted(&self, token: &str) -> Result<Option<StateRef>> {
+        let position = sync_position(token).filter(|position| self.head.whole_at() <= *position);
+        let Some(position) = position else { return Ok(None) };
+        Ok(self.reader.state_as_of(self.nid, position).await?)
     }
 
     async fn member_nums(&self, at: StateRef, wanted: Option<&MembershipState>) -> Result<Vec<EventNum>> {

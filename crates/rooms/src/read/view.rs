@@ -1,15 +1,23 @@
 //! A room as it is at one moment, to be read.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use chappe_rules::{Pdu, redact};
 use chappe_store::{
-    EventMeta, EventNum, Reader, RoomHead, RoomNid, StateRef, Status, StoredPdu, state::StateKey,
+    EventMeta, EventNum, Reader, RoomHead, RoomNid, StateRef, Status, StoredPdu, rooms::RoomHeads,
+    state::StateKey,
 };
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, events::StateEventType, room_version_rules::RoomVersionRules};
+use ruma::{
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, events::StateEventType,
+    room_version_rules::RoomVersionRules,
+};
 
-use crate::{Error, Inner, Result, Rooms, desk::parsed, desk::rules_of, visible::Part};
+use crate::{
+    Error, Inner, Result, Rooms,
+    desk::{ServerCounts, parsed, rules_of},
+    visible::Part,
+};
 
 /// An event with what this server thinks of it. A redacted event comes without what redaction takes away.
 #[derive(Clone, Debug)]
@@ -88,6 +96,39 @@ impl Rooms {
     }
 }
 
+impl Rooms {
+    /// The servers with joined users in some rooms at the moment of a snapshot. They follow from the state of a room and are
+    /// remembered with it, unless it is not known whole.
+    pub async fn servers_in(
+        &self,
+        reader: &Reader<'_>,
+        nids: &[RoomNid],
+    ) -> Result<BTreeSet<OwnedServerName>, chappe_store::Error> {
+        let known = &self.0.servers;
+        let mut found = BTreeSet::new();
+        for (nid, head) in nids.iter().zip(reader.get_many::<RoomHeads>(nids).await?) {
+            let Some(head) = head else { continue };
+            let key = (*nid, head.state);
+            let servers = match known.get(&key).filter(|_| !head.partial) {
+                Some(servers) => servers,
+                None => {
+                    let servers: ServerCounts = Arc::new(reader.room_servers(*nid).await?);
+                    if !head.partial {
+                        known.insert(key, servers.clone());
+                    }
+                    servers
+                }
+            };
+            for (server, _) in servers.iter().filter(|(_, count)| *count > 0) {
+                if !found.contains(server) {
+                    found.insert(server.clone());
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
 impl Inner {
     pub(crate) async fn view(&self, room: &RoomId) -> Result<View<'_>> {
         let reader = self.store.read();
@@ -136,7 +177,7 @@ impl View<'_> {
         self.load(&[num]).await?.pop().ok_or(Error::NotFound("event"))
     }
 
-    fn event_from(&self, num: EventNum, meta: EventMeta, stored: Arc<StoredPdu>) -> Result<Event> {
+    pub(crate) fn event_from(&self, num: EventNum, meta: EventMeta, stored: Arc<StoredPdu>) -> Result<Event> {
         let pdu = parsed(self.rules, &stored)?;
         let pdu = if meta.redacted_by.some().is_some() {
             let redacted = stored.form(|_| redact::event(self.rules, &pdu).map(Redacted));

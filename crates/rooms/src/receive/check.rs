@@ -67,6 +67,13 @@ impl Proven {
     }
 }
 
+/// Where events come from whose keys are looked for.
+#[derive(Clone, Copy)]
+enum Told {
+    Join,
+    Elsewhere,
+}
+
 impl Received {
     /// Drops what is no event, not of this room, from a server that the room does not let in, or not signed.
     pub(super) async fn check(self, inner: &Inner) -> Result<Checked> {
@@ -128,7 +135,26 @@ impl Inner {
         rules: &'static RoomVersionRules,
         pdus: Vec<Pdu>,
     ) -> Vec<Result<Proven, chappe_rules::Error>> {
-        let ring = self.keys_for(rules, &pdus).await;
+        let ring = self.keys_for(rules, &pdus, Told::Elsewhere).await;
+        self.verify(rules, pdus, ring).await
+    }
+
+    /// The rightly signed ones among the events that a join has brought.
+    pub(crate) async fn check_joined(
+        &self,
+        rules: &'static RoomVersionRules,
+        pdus: Vec<Pdu>,
+    ) -> Vec<Proven> {
+        let ring = self.keys_for(rules, &pdus, Told::Join).await;
+        self.verify(rules, pdus, ring).await.into_iter().filter_map(Result::ok).collect()
+    }
+
+    async fn verify(
+        &self,
+        rules: &'static RoomVersionRules,
+        pdus: Vec<Pdu>,
+        ring: KeyRing,
+    ) -> Vec<Result<Proven, chappe_rules::Error>> {
         let weak = self.weak_keys.clone();
         let verify = move || {
             let checked = pdus.iter().map(|pdu| check::check(rules, pdu, &ring, &weak));
@@ -137,7 +163,7 @@ impl Inner {
         self.world.spawn_blocking(verify).await.unwrap_or_default()
     }
 
-    async fn keys_for(&self, rules: &RoomVersionRules, pdus: &[Pdu]) -> KeyRing {
+    async fn keys_for(&self, rules: &RoomVersionRules, pdus: &[Pdu], told: Told) -> KeyRing {
         let mut wanted = KeysWanted::new();
         let mut at = MilliSecondsSinceUnixEpoch(UInt::MIN);
         for pdu in pdus {
@@ -149,7 +175,11 @@ impl Inner {
         // Those of before are among what is published of this server.
         let ours = wanted.get_mut(&self.server).map(|ids| ids.remove(self.key.id())).is_some();
         wanted.retain(|_, ids| !ids.is_empty());
-        let mut ring = if wanted.is_empty() { KeyRing::new() } else { self.peers.keys(&wanted, at).await };
+        let mut ring = match told {
+            _ if wanted.is_empty() => KeyRing::new(),
+            Told::Join => self.peers.keys_for_join(&wanted, at).await,
+            Told::Elsewhere => self.peers.keys(&wanted, at).await,
+        };
         if ours {
             let until = MilliSecondsSinceUnixEpoch(UInt::MAX);
             let own = ServerKey { public: self.key.public_key(), until };

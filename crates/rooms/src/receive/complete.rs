@@ -314,7 +314,11 @@ impl Inner {
             }
         }
         delivered.extend(pdus.iter().map(|pdu| pdu.event_id().to_owned()));
+        let held = full.held;
+        drop((full.auth_chain, full.state));
         let proven: Vec<_> = self.check_all(rules, pdus).await.into_iter().filter_map(Result::ok).collect();
+        // Not before its keys are there: what is read at a time is bounded by what is held.
+        drop(held);
         self.store_outliers(room, Outliers::from(proven)).await?;
         Ok(delivered)
     }

@@ -206,9 +206,20 @@ impl Desk<'_> {
         if ordinal < last {
             self.tx.log(LogEntry::History { room: self.nid.0, first: ordinal + 1, last });
         }
+        self.log_redacted(&now);
         let missing = self.unplaced(&gap.missing, &now).await?;
         self.tx.narrow_gap(self.nid, gap, missing);
         self.follow_old(&before).await
+    }
+
+    /// Tells the log which events that had their places were redacted by some that get theirs `now`.
+    fn log_redacted(&mut self, now: &BTreeSet<EventNum>) {
+        let before = self.redacted.iter().filter(|num| !now.contains(num));
+        let mut events: Vec<u32> = before.map(|num| num.0).collect();
+        events.sort_unstable();
+        if !events.is_empty() {
+            self.tx.log(LogEntry::Purged { room: self.nid.0, events });
+        }
     }
 
     /// Kicks and bans that redact what those who sent these events said.

@@ -27,8 +27,8 @@ impl Inner {
 
 impl Desk<'_> {
     /// The last commit with which a room becomes whole, by `changes`, takes those out who are `refused`, or all if somebody
-    /// is in the room whose server does not take part in the network. The leaves rest on the joins and go to all servers
-    /// that are in the room as its members tell.
+    /// is in the room whose server does not take part in the network: [`Error::Unreachable`] if that cannot be told now. The
+    /// leaves rest on the joins and go to all servers that are in the room as its members tell.
     pub(super) async fn turn_back(
         &mut self,
         changes: &[StateChange],
@@ -45,7 +45,7 @@ impl Desk<'_> {
         for user in users {
             if user.server_name() == self.inner.server {
                 own.push(user);
-            } else if !self.inner.takes_part(user.server_name()) {
+            } else if self.inner.is_outside(user.server_name())? {
                 outside.push(user);
             }
         }

@@ -4,7 +4,7 @@ use ruma::{RoomId, RoomVersionId, ServerName};
 
 use chappe_rules::Pdu;
 
-use super::handshake::check_version;
+use super::handshake::{Accepted, check_version};
 use crate::{
     Error, Inner, Result,
     desk::{Desk, Source, rules_of},
@@ -29,6 +29,7 @@ impl Inner {
         server: &ServerName,
         version: &RoomVersionId,
         join: Pdu,
+        accepted: &Accepted,
     ) -> Result<bool> {
         let head = Desk::open(self, join.room_id()).await?.head;
         check_version(version, &head.version)?;
@@ -49,9 +50,12 @@ impl Inner {
         }
         match self.settle_in_turn(&complete).await? {
             Verdict::Accepted => Ok(true),
-            Verdict::SoftFailed(reason) | Verdict::Rejected(reason) | Verdict::Undecided(reason) => {
+            Verdict::Rejected(reason) => {
+                // By everybody else, too: nobody believes that the user is in.
+                *accepted.lock() = None;
                 Err(Error::Forbidden(reason))
             }
+            Verdict::SoftFailed(reason) | Verdict::Undecided(reason) => Err(Error::Forbidden(reason)),
         }
     }
 }

@@ -78,7 +78,9 @@ impl Inner {
         let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());
         let join = if answer.event.is_some() { same_event(signed, &pdu)? } else { pdu.clone() };
         // The answer took its time: what the room is to this server is asked again.
-        if self.is_followed_room(room).await? && self.follow_join(server, &version, join.clone()).await? {
+        if self.is_followed_room(room).await?
+            && self.follow_join(server, &version, join.clone(), accepted).await?
+        {
             return Ok(());
         }
         if answer.members_omitted && !partial {
@@ -88,7 +90,8 @@ impl Inner {
             return Err(Error::Retry);
         }
         let comes_in = self.import_join(server, &version, rules, pdu, answer).await?;
-        if comes_in || self.follow_join(server, &version, join).await? { Ok(()) } else { Err(Error::Retry) }
+        let done = comes_in || self.follow_join(server, &version, join, accepted).await?;
+        if done { Ok(()) } else { Err(Error::Retry) }
     }
 
     /// The version of a room that this server knows.

@@ -93,6 +93,9 @@ impl Rooms {
     pub(crate) async fn expire_due(&self) -> Result<Option<u64>> {
         let mut telling = true;
         while !self.0.world.is_stopping() {
+            if self.0.world.settled_now().is_none() {
+                return Ok(None);
+            }
             telling = telling && self.tell_some().await?;
             let next = self.0.store.read().next_expiries(1).await?.first().copied();
             let Some((_, nid)) = next.filter(|(due, _)| *due <= self.0.world.now()) else {
@@ -116,9 +119,13 @@ impl Rooms {
         Ok(None)
     }
 
-    /// Takes away what has expired in a room, now. Gives how many events that were.
+    /// Takes away what has expired in a room, now. Gives how many events that were. [`Error::BadState`] within an hour after the
+    /// clock has moved.
     pub async fn expire_now(&self, room: &RoomId) -> Result<u64> {
         let nid = self.number(room).await?.ok_or(Error::NotFound("room"))?;
+        if self.0.world.settled_now().is_none() {
+            return Err(Error::BadState("the server's clock has moved: try again in an hour".to_owned()));
+        }
         let mut all = 0;
         loop {
             match self.expire_some(nid).await {
@@ -134,17 +141,18 @@ impl Rooms {
         }
     }
 
-    /// One commit of it. Gives how many events are gone, and whether there is more to do at once.
+    /// One commit of it. Gives how many events are gone, and whether there is more to do at once. Nothing goes while the clock
+    /// cannot be relied on.
     async fn expire_some(&self, nid: RoomNid) -> Result<(u64, bool)> {
         let room = self.0.store.read().room_id(nid).await?;
         let _turn = self.0.turn(&room).await;
         let view = self.view_of(nid).await?;
+        let Some(now) = self.0.world.settled_now() else { return Ok((0, false)) };
         let told = view.reader.get::<ExpiryPolicies>(&()).await?;
         let since = told.map_or(u64::MAX, |Json(told)| self.0.expired.since(told.since));
         let (old, mut new, mut tx) = (view.head.clone(), view.head.clone(), Tx::new());
-        let gone = view.expire_next(&mut tx, &mut new.keeping, since).await?;
+        let gone = view.expire_next(&mut tx, &mut new.keeping, (now, since)).await?;
         drop(view);
-        let now = self.0.world.now();
         let nums: Vec<EventNum> = gone.iter().map(|gone| gone.num).collect();
         if !nums.is_empty() {
             tx.log(LogEntry::Purged { room: nid.0, events: nums.iter().map(|num| num.0).collect() });

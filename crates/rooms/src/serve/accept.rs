@@ -32,17 +32,19 @@ struct Said {
     membership: String,
 }
 
+/// A join of a user of another server that was taken: its place in the room is here. Only [`Rooms::accept_join`] makes one.
+#[derive(Clone, Debug)]
+pub struct AcceptedJoin(Pdu);
+
 impl Rooms {
-    /// `send_join` (v2): the state before the join and its auth chain, as far as they are asked for.
+    /// The first half of `send_join`: the join is taken. It may wait for other servers.
     pub async fn accept_join(
         &self,
         origin: &ServerName,
         room: &RoomId,
         member: SignedMember,
-        extent: Extent,
-    ) -> Result<JoinAnswer> {
-        let pdu = self.accept(origin, room, &member, Membership::Join).await?;
-        self.join_answer(origin, room, &pdu, extent).await
+    ) -> Result<AcceptedJoin> {
+        self.accept(origin, room, &member, Membership::Join).await.map(AcceptedJoin)
     }
 
     /// `send_leave` (v2).
@@ -115,14 +117,12 @@ impl Rooms {
             .map_err(|error| Error::BadJson(error.to_string()))
     }
 
-    async fn join_answer(
-        &self,
-        origin: &ServerName,
-        room: &RoomId,
-        join: &Pdu,
-        extent: Extent,
-    ) -> Result<JoinAnswer> {
-        let view = self.view(room).await?;
+    /// The second half of `send_join` (v2): the state before the join and its auth chain, as far as they are asked for. Nobody
+    /// else is waited for.
+    pub async fn join_answer(&self, join: &AcceptedJoin, extent: Extent) -> Result<JoinAnswer> {
+        let AcceptedJoin(join) = join;
+        let origin = join.sender().server_name();
+        let view = self.view(join.room_id()).await?;
         let num = view.reader.event_num(view.nid, join.event_id()).await?.ok_or(Error::NotFound("event"))?;
         let before = view.reader.event_meta(view.nid, num).await?.before;
         let state = match extent {
@@ -146,6 +146,7 @@ impl Rooms {
             event: view.raws(&[num]).await?.pop(),
             servers_in_room: Some(servers.map(|(server, _)| server.to_string()).collect()),
             members_omitted: extent == Extent::WithoutMembers,
+            ..JoinAnswer::default()
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, BinaryHeap};
 
 use chappe_rules::acl::Acl;
-use chappe_store::{EventNum, RoomNid, Status};
+use chappe_store::{EventNum, RoomNid, Status, StoredPdu};
 use ruma::{EventId, OwnedEventId, RoomId, ServerName, events::StateEventType};
 use serde_json::value::RawValue;
 
@@ -11,6 +11,8 @@ use crate::{Error, Event, Gap, Result, Rooms, StateEvents, StateIds, View, visib
 
 /// Events given out at once at most.
 const MOST: usize = 100;
+/// Events read at once for an answer that may be all of a large room.
+const PAGE: usize = 1_000;
 /// Events looked at for one question at most.
 const MOST_LOOKED_AT: usize = 2_000;
 
@@ -55,14 +57,16 @@ impl Rooms {
     pub async fn state_ids_for(&self, origin: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds> {
         let view = self.view_inside(room).await?;
         let (state, chain) = view.state_told_to(origin, at).await?;
-        Ok(StateIds { state: view.ids(&state).await?, auth_chain: view.ids(&chain).await? })
+        let auth_chain = view.reader.event_ids(view.nid, &chain).await?;
+        Ok(StateIds { state: view.reader.event_ids(view.nid, &state).await?, auth_chain })
     }
 
     /// `state` before `at`.
     pub async fn state_for(&self, origin: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents> {
         let view = self.view_inside(room).await?;
         let (state, chain) = view.state_told_to(origin, at).await?;
-        Ok(StateEvents { state: view.raws(&state).await?, auth_chain: view.raws(&chain).await? })
+        let (state, auth_chain) = (view.raws(&state).await?, view.raws(&chain).await?);
+        Ok(StateEvents { state, auth_chain, ..StateEvents::default() })
     }
 
     /// `event`.
@@ -96,8 +100,7 @@ impl Rooms {
         let view = self.view_of(nid).await?;
         let event = view.load_one(num).await?;
         let event = view.without_expired(event)?;
-        RawValue::from_string(event.stored.json.to_string())
-            .map_err(|_| chappe_store::Error::Corrupt("event JSON").into())
+        raw(&event.stored)
     }
 
     /// Those of a room's events that `server`, which is in it, may see.
@@ -139,6 +142,12 @@ impl Rooms {
     }
 }
 
+/// An event as it is stored.
+fn raw(stored: &StoredPdu) -> Result<Box<RawValue>> {
+    let raw = RawValue::from_string(stored.json.to_string());
+    raw.map_err(|_| chappe_store::Error::Corrupt("event JSON").into())
+}
+
 fn not_there() -> Error {
     Error::Forbidden("your server is not in this room".to_owned())
 }
@@ -176,6 +185,10 @@ impl View<'_> {
         let num = self.reader.event_num(self.nid, event).await?;
         let witness = self.let_ask(origin, num.into_iter().collect()).await?;
         let event = self.load_one(num.ok_or(Error::NotFound("event"))?).await?;
+        // As state, and as what that rests on, it is told to everybody in the room.
+        if event.meta.status == Status::Outlier && event.pdu.state().is_some() && witness.is_in() {
+            return Ok(event);
+        }
         self.told_to_server(&witness, vec![event]).await?.pop().ok_or(Error::NotFound("event"))
     }
 
@@ -220,6 +233,9 @@ impl View<'_> {
         at: &EventId,
     ) -> Result<(Vec<EventNum>, Vec<EventNum>)> {
         let event = self.told_one(origin, at).await?;
+        if event.meta.status == Status::Outlier {
+            return Err(Error::NotFound("state before the event"));
+        }
         if self.head.partial {
             return Err(Error::Forbidden(
                 "this server does not know the whole state of the room yet".to_owned(),
@@ -236,12 +252,19 @@ impl View<'_> {
         Ok(self.reader.auth_chain(self.nid, nums).await?.iter().map(EventNum).collect())
     }
 
-    async fn ids(&self, nums: &[EventNum]) -> Result<Vec<OwnedEventId>> {
-        Ok(self.reader.pdus(self.nid, nums).await?.iter().map(|stored| stored.event_id.clone()).collect())
-    }
-
-    /// Events as other servers get them; redacted ones without what redaction takes away.
+    /// Events as other servers get them, as they are stored; redacted ones without what redaction takes away.
     pub(crate) async fn raws(&self, nums: &[EventNum]) -> Result<Vec<Box<RawValue>>> {
-        Ok(self.load(nums).await?.iter().map(|event| event.pdu.to_raw()).collect())
+        let mut raws = Vec::with_capacity(nums.len());
+        for some in nums.chunks(PAGE) {
+            let events = self.reader.events_once(self.nid, some).await?;
+            for (num, (meta, stored)) in some.iter().zip(events) {
+                raws.push(if meta.redacted_by.some().is_some() {
+                    self.event_from(*num, meta, stored)?.pdu.to_raw()
+                } else {
+                    raw(&stored)?
+                });
+            }
+        }
+        Ok(raws)
     }
 }

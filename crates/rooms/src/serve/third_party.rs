@@ -42,6 +42,11 @@ fn rebuilt(signed: &Map<String, Value>) -> Result<Map<String, Value>> {
     Ok(built)
 }
 
+/// Whether one of these follows an event.
+fn is_later(events: &[Pdu], than: &Pdu) -> bool {
+    events.iter().any(|event| event.depth() > than.depth())
+}
+
 #[derive(Deserialize)]
 struct Invited {
     display_name: Option<String>,
@@ -86,12 +91,17 @@ impl Rooms {
             return Err(Error::NotFound("room"));
         }
         let asked = desk.current(StateEventType::RoomThirdPartyInvite, token).await?;
-        let asked = asked.as_ref().and_then(Pdu::content_as::<Invited>).and_then(|asked| asked.display_name);
-        let display_name =
-            asked.ok_or_else(|| Error::Forbidden("this address was not invited".to_owned()))?;
-        match desk.reader.membership(desk.nid, &invited).await?.map(|(membership, _)| membership) {
-            Some(Membership::Join | Membership::Invite) => return Ok(()),
-            Some(Membership::Ban) => return Err(Error::Forbidden("this user is banned".to_owned())),
+        let said = asked.as_ref().and_then(Pdu::content_as::<Invited>).and_then(|said| said.display_name);
+        let (Some(asked), Some(display_name)) = (asked, said) else {
+            return Err(Error::Forbidden("this address was not invited".to_owned()));
+        };
+        match desk.reader.membership(desk.nid, &invited).await? {
+            Some((Membership::Join | Membership::Invite, _)) => return Ok(()),
+            Some((Membership::Ban, _)) => return Err(Error::Forbidden("this user is banned".to_owned())),
+            // What was signed is good once: it does not undo that the user turned the invite down, left or was put out.
+            Some((Membership::Leave, num)) if is_later(&desk.pdus(&[num]).await?, &asked) => {
+                return Err(Error::Forbidden("this user has left since the address was invited".to_owned()));
+            }
             _ => {}
         }
         drop(desk);

@@ -2,11 +2,15 @@
 
 use chappe_kv::{Db, Memory};
 use chappe_rules::access::Access;
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, server_name};
+use chappe_store::{Status, Tx, out_of_band::OutOfBand};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, room_alias_id, server_name};
 use serde_json::{Map, Value, json};
 use tokio::sync::Barrier;
 
-use super::net::{Net, actor, bodies, membership, room, say, state, user, whole_state};
+use super::{
+    net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
+    partial::{Lie, at, status, tell},
+};
 use crate::{Change, Config, Error, Invitation, PeerError, Rooms};
 
 const ALICE: &str = "@alice:a.example";
@@ -258,4 +262,120 @@ async fn who_cannot_leave_gives_no_power_away() {
     assert_eq!(levels().await, before);
     a.leave(&alice, &id, None).await.unwrap();
     assert_ne!(levels().await, before);
+}
+
+#[tokio::test]
+async fn invites_that_were_refused_make_no_room_for_a_third_person() {
+    let net = Net::default();
+    let (a, b) = (strict(&net, "a.example", 1), net.server("b.example", 2));
+    let body = json!({
+        "preset": "trusted_private_chat", "is_direct": true, "room_version": "11", "invite": [BOB],
+    });
+    let id = room(&a, ALICE, body).await;
+    join(&b, BOB, &id, "a.example").await.unwrap();
+    net.deliver().await;
+    let before = whole_state(&a, &id).await;
+    let bob = at(&before, "m.room.member", BOB);
+    let shared = ["m.room.create", "m.room.power_levels", "m.room.join_rules"];
+    let auth: Vec<_> = shared.iter().map(|kind| at(&before, kind, "")).chain([bob.clone()]).collect();
+    let invite = async |whom: &str| {
+        let (kind, key) = ("m.room.member", Some(whom));
+        let content = json!({ "membership": "invite" });
+        tell(&a, &id, Lie { sender: BOB, kind, key, content, prev: bob.clone(), auth: auth.clone() }).await
+    };
+    // All of them come before those who are there.
+    for number in 0..100 {
+        invite(&format!("@{number:04}:c.example")).await;
+    }
+    let third = invite(CAROL).await;
+    assert_eq!(status(&a, &id, &third).await, Status::SoftFailed);
+    assert_eq!(whole_state(&a, &id).await, before);
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    net.deliver().await;
+    assert_eq!(membership(&a, &id, BOB).await, Some("leave"));
+}
+
+#[tokio::test]
+async fn what_comes_while_there_is_no_network_is_judged_when_there_is_one() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    join(&b, BOB, &id, "a.example").await.unwrap();
+    net.deliver().await;
+    let said = say(&b, BOB, &id, "said").await;
+    let said = b.event_for(server_name!("a.example"), &said).await.unwrap();
+    let take = async || a.receive(server_name!("b.example"), vec![said.clone()]).await.pop().unwrap().result;
+    net.close("a.example");
+    let waits = take().await;
+    assert!(matches!(waits, Err(Error::Unreachable)), "{waits:?}");
+    net.open("a.example");
+    take().await.unwrap();
+    assert_eq!(bodies(&a, &id).await, ["said"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_is_not_left_because_there_is_no_network_when_its_members_come() {
+    let net = Net::default();
+    let (a, c) = (net.server("a.example", 1), net.server("c.example", 3));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "name": "Salon" })).await;
+    *net.partial_joins.lock() = true;
+    net.silent.lock().insert(named("a.example"));
+    join(&c, CAROL, &id, "a.example").await.unwrap();
+    net.deliver().await;
+    say(&a, ALICE, &id, "said meanwhile").await;
+    net.deliver().await;
+    net.silent.lock().clear();
+    let nid = c.view(&id).await.unwrap().nid;
+    let partial = c.store().read().partial_room(nid).await.unwrap().unwrap();
+    c.0.fetch_state_before(server_name!("a.example"), &id, &partial).await.unwrap();
+    net.close("c.example");
+    let waits = c.0.try_complete(&id).await;
+    assert!(matches!(waits, Err(Error::Unreachable)), "{waits:?}");
+    net.open("c.example");
+    c.0.try_complete(&id).await.unwrap();
+    assert_eq!(membership(&c, &id, CAROL).await, Some("join"));
+    assert_eq!(bodies(&c, &id).await, ["said meanwhile"]);
+}
+
+#[tokio::test]
+async fn externals_know_of_a_room_once_they_are_asked_into_it() {
+    const PAUL: &str = "@paul:e.example";
+    let net = Net::default();
+    let with_externals = |name: &str, seed: u8| {
+        let access = Access { externals: vec![named("e.example")], ..Access::default() };
+        let config = Config { access: Some(access.into()), ..Config::default() };
+        net.server_with(name, seed, Db::new(Memory::default()), config)
+    };
+    let (a, e) = (with_externals("a.example", 1), with_externals("e.example", 5));
+    // A server without rules tells everybody.
+    let o = net.server("o.example", 6);
+    let readable = json!({ "history_visibility": "world_readable" });
+    let readable = json!({ "type": "m.room.history_visibility", "content": readable });
+    let open = json!({ "type": RULES, "content": { "rule": "unrestricted" } });
+    let initial = [readable, open];
+    let body = json!({ "preset": "private_chat", "room_alias_name": "salon", "initial_state": initial });
+    let id = room(&a, ALICE, body).await;
+    let elsewhere = room(&o, "@olga:o.example", json!({ "preset": "public_chat" })).await;
+    let salon = room_alias_id!("#salon:a.example");
+    let tree = async |asker: &Rooms| a.hierarchy_for(asker.server(), &id, false).await;
+    let alias = async |asker: &Rooms| a.alias_for(asker.server(), salon).await;
+    let paul = user(PAUL);
+    let summary = async |id: &RoomId, via: &str| e.room_summary(Some(&paul), id, &[named(via)]).await;
+    assert!(tree(&o).await.is_ok() && alias(&o).await.is_ok(), "others may read it");
+    assert!(matches!(tree(&e).await, Err(Error::NotFound(_))));
+    assert!(matches!(alias(&e).await, Err(Error::NotFound(_))));
+    assert!(matches!(summary(&id, "a.example").await, Err(Error::NotFound(_))));
+    assert!(matches!(summary(&elsewhere, "o.example").await, Err(Error::NotFound(_))), "whoever tells of it");
+    a.change(&actor(ALICE), &id, &paul, Change::Invite, None).await.unwrap();
+    assert!(tree(&e).await.is_ok() && alias(&e).await.is_ok());
+    assert!(summary(&id, "a.example").await.is_ok());
+    // What is noted of a room is not always that somebody is asked into it.
+    let invite = e.store().read().out_of_band(&paul, &id).await.unwrap().unwrap().value.0;
+    for (membership, knows) in [("leave", false), ("ban", false), ("knock", true), ("invite", true)] {
+        let noted = OutOfBand { membership: membership.to_owned(), ..invite.clone() };
+        let mut tx = Tx::new();
+        tx.put_out_of_band(&paul, &elsewhere, &noted);
+        e.store().commit(tx).await.unwrap();
+        assert_eq!(summary(&elsewhere, "o.example").await.is_ok(), knows, "{membership}");
+    }
 }

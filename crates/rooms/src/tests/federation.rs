@@ -454,3 +454,22 @@ async fn history_is_read_though_most_servers_are_away() {
     assert!(late.fetch_older(&id, 50).await.unwrap() > 0);
     assert_eq!(bodies(&late, &id).await, ["before"]);
 }
+
+#[tokio::test]
+async fn what_is_told_as_state_is_given_singly_too() {
+    let net = Net::default();
+    let (_a, b, id) = joined(&net, "11").await;
+    let said = say(&b, BOB, &id, "hello").await;
+    net.deliver().await;
+    let (peer, stranger) = (server_name!("a.example"), server_name!("d.example"));
+    let told = b.state_ids_for(peer, &id, &said).await.unwrap();
+    let mut outliers = 0;
+    for event in told.state.iter().chain(&told.auth_chain) {
+        b.event_for(peer, event).await.unwrap();
+        b.event_auth_for(peer, &id, event).await.unwrap();
+        assert!(b.event_for(stranger, event).await.is_err());
+        // What was before them is not known here.
+        outliers += u32::from(b.state_ids_for(peer, &id, event).await.is_err());
+    }
+    assert!(outliers > 3);
+}

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use chappe_accounts::{NewUser, UserKind};
-use chappe_store::{EventNum, Status};
+use chappe_store::{EventNum, Membership, Status};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName,
-    room_version_rules::RoomVersionRules, server_name,
+    events::room::member::MembershipState, room_version_rules::RoomVersionRules, server_name,
 };
 use serde_json::{Value, json, value::RawValue};
 
@@ -14,7 +14,7 @@ use super::{
     malformed::signed_in,
     net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
 };
-use crate::{Actor, Change, Config, Rooms, Standing};
+use crate::{Actor, Change, Config, MembersRequest, Rooms, Standing};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -302,4 +302,53 @@ async fn who_is_in_again_by_what_conflicting_state_rests_on_is_in() {
     assert_eq!(membership(&a, &id, DAVE).await, Some("join"));
     b.tell(said(DAVE, "back"), &[&merged], &[&came]).await;
     assert_eq!(bodies(&a, &id).await, ["together", "beside", "merged", "back"]);
+}
+
+#[tokio::test]
+async fn who_is_taken_out_by_a_resolution_is_noted_to_be_out() {
+    const DAN: &str = "@dan:a.example";
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let levels = json!({ "users": { ALICE: 100, BOB: 100 } });
+    a.send(&actor(ALICE), &id, state("m.room.power_levels", "", &levels), None).await.unwrap();
+    let base = heads(&a, &id).await.remove(0);
+    let known = whole_state(&a, &id).await;
+    let at = |kind: &str, key: &str| known[&(kind.to_owned(), key.to_owned())].clone();
+    let bob = at("m.room.member", BOB);
+    let auth = vec![at("m.room.create", ""), at("m.room.power_levels", "")];
+    let mut b = Scribe { a: &a, id: &id, auth, told: 0 };
+    a.join(&actor(DAN), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    assert_eq!(membership(&a, &id, DAN).await, Some("join"));
+    // Bob closed the room without knowing of that.
+    b.tell(set(BOB, "m.room.join_rules", "", &json!({ "join_rule": "invite" })), &[&base], &[&bob]).await;
+    assert_eq!(membership(&a, &id, DAN).await, None);
+    let noted = async || a.store().read().out_of_band(&user(DAN), &id).await.unwrap().map(|at| at.value.0);
+    let nid = a.view(&id).await.unwrap().nid;
+    let farewell = noted().await.unwrap();
+    assert_eq!((farewell.kind(), farewell.number), (Some(Membership::Leave), Some(nid.0)));
+    let public = json!({ "join_rule": "public" });
+    a.send(&actor(ALICE), &id, state("m.room.join_rules", "", &public), None).await.unwrap();
+    a.join(&actor(DAN), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
+    assert!(noted().await.is_none());
+}
+
+#[tokio::test]
+async fn members_at_a_token_are_those_of_the_room_and_not_of_a_fork() {
+    let net = Net::default();
+    let ([a, _, c], id) = three(&net).await;
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Ban, None).await.unwrap();
+    // Carol's server does not know of it yet.
+    let said = say(&c, CAROL, &id, "by a fork").await;
+    assert!(hand(&said, &id, (&c, server_name!("c.example")), &a).await);
+    let token = format!("c1_{}_0-0", a.store().read().position().0);
+    say(&a, ALICE, &id, "and on").await;
+    let membership = Some(MembershipState::Join);
+    let request = MembersRequest { at: Some(&token), membership, ..MembersRequest::default() };
+    let members = a.members(&actor(ALICE), &id, &request).await.unwrap();
+    let members = members.iter().map(|event| serde_json::from_str::<Value>(event.get()).unwrap());
+    let mut members: Vec<_> = members.map(|event| event["state_key"].as_str().unwrap().to_owned()).collect();
+    members.sort();
+    assert_eq!(members, [ALICE, CAROL]);
 }

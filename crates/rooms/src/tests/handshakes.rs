@@ -1,12 +1,15 @@
 //! What servers tell and grant each other around a room: invites and their end, restricted joins, history, times.
 
+use std::sync::Arc;
+
+use chappe_kv::{Counting, Db, Memory, RoundTrips};
 use chappe_rules::build::SigningKey;
-use chappe_store::Membership;
+use chappe_store::{EventNum, Membership, RoomNid};
 use ruma::{CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, UInt, api::Direction};
 use serde_json::{Map, Value, json};
 
 use super::net::{Net, actor, bodies, membership, room, say, state, user};
-use crate::{BoundInvite, Change, Error, Gap, Invitation, Rooms};
+use crate::{BoundInvite, Change, Draft, Error, Gap, Invitation, Rooms};
 
 const ALICE: &str = "@alice:a.example";
 const ANNE: &str = "@anne:a.example";
@@ -244,6 +247,65 @@ async fn what_a_server_may_not_see_it_gets_redacted_and_in_its_place() {
 }
 
 #[tokio::test]
+async fn whole_states_are_told_as_they_are_and_drive_nothing_out_of_the_caches() {
+    let (net, trips) = (Net::default(), Arc::new(RoundTrips::default()));
+    let db = Db::new(Counting::new(Memory::default(), trips.clone()));
+    let a = net.server_on("a.example", 1, db.clone());
+    let id =
+        room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11", "name": "Secret" })).await;
+    let view = a.view(&id).await.unwrap();
+    let name = view.current("m.room.name".into(), "").await.unwrap().unwrap();
+    let redaction = Draft::redaction(name.pdu.event_id(), None);
+    a.send(&actor(ALICE), &id, redaction, None).await.unwrap();
+    let last = say(&a, ALICE, &id, "last").await;
+    // The same server with nothing in memory.
+    let a = net.server_on("a.example", 1, db);
+    let ids = a.state_ids_for(&server("a.example"), &id, &last).await.unwrap();
+    let whole = a.state_for(&server("a.example"), &id, &last).await.unwrap();
+    let view = a.view(&id).await.unwrap();
+    let state = view.reader.current_state(view.nid).await.unwrap();
+    let nums: Vec<EventNum> = state.into_iter().map(|(_, num)| num).collect();
+    trips.take();
+    view.reader.pdus(view.nid, &nums).await.unwrap();
+    assert_eq!(trips.take().0, 1, "they were not kept");
+    let events = view.load(&nums).await.unwrap();
+    let sorted = |mut texts: Vec<String>| {
+        texts.sort_unstable();
+        texts
+    };
+    let told = sorted(whole.state.iter().map(|raw| raw.get().to_owned()).collect());
+    assert_eq!(told, sorted(events.iter().map(|event| event.pdu.to_raw().get().to_owned()).collect()));
+    assert!(told.iter().all(|event| !event.contains("Secret")));
+    let named = sorted(ids.state.iter().map(ToString::to_string).collect());
+    assert_eq!(named, sorted(events.iter().map(|event| event.pdu.event_id().to_string()).collect()));
+    assert_eq!(ids.auth_chain.len(), whole.auth_chain.len());
+}
+
+#[tokio::test]
+async fn which_servers_are_in_many_rooms_is_looked_up_once_for_each_state() {
+    let (net, trips) = (Net::default(), Arc::new(RoundTrips::default()));
+    let a = net.server_on("a.example", 1, Db::new(Counting::new(Memory::default(), trips.clone())));
+    let b = net.server("b.example", 2);
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(room(&a, ALICE, json!({ "preset": "public_chat" })).await);
+    }
+    let ask = async || {
+        let reader = a.store().read();
+        let rooms = reader.user_rooms(&user(ALICE)).await.unwrap();
+        let rooms: Vec<RoomNid> = rooms.into_iter().map(|(nid, _)| nid).collect();
+        trips.take();
+        let servers = a.servers_in(&reader, &rooms).await.unwrap();
+        (servers.len(), trips.take().1)
+    };
+    assert_eq!(ask().await.0, 1);
+    assert_eq!(ask().await, (1, 0));
+    b.join(&actor(BOB), &ids[0], vec![server("a.example")], Map::new()).await.unwrap();
+    let (servers, scans) = ask().await;
+    assert!(servers == 2 && scans <= 1, "{servers} servers, {scans} scans");
+}
+
+#[tokio::test]
 async fn what_everybody_hides_from_this_server_is_asked_of_nobody_else() {
     for (visibility, is_hidden) in [("joined", true), ("shared", false)] {
         let net = Net::default();
@@ -302,12 +364,13 @@ async fn an_address_that_was_invited_becomes_a_user_by_the_word_of_the_identity_
         "public_keys": [{ "public_key": public }],
     });
     a.send(&actor(ALICE), &id, state("m.room.third_party_invite", "tok", &asked), None).await.unwrap();
-    let signed = |key: &SigningKey, mxid: &str| -> Map<String, Value> {
+    let signed_for = |token: &str, key: &SigningKey, mxid: &str| -> Map<String, Value> {
         let mut object: CanonicalJsonObject =
-            serde_json::from_value(json!({ "mxid": mxid, "token": "tok" })).unwrap();
+            serde_json::from_value(json!({ "mxid": mxid, "token": token })).unwrap();
         key.sign_json(&server("is.example"), &mut object);
         serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
     };
+    let signed = |key: &SigningKey, mxid: &str| signed_for("tok", key, mxid);
     let bound = |sender: &str, signed| BoundInvite { sender: user(sender), invited: user(BOB), signed };
     let forger = SigningKey::from_seed([8; 32], "0").unwrap();
     for forged in [signed(&forger, BOB), signed(&notary, CAROL)] {
@@ -332,4 +395,13 @@ async fn an_address_that_was_invited_becomes_a_user_by_the_word_of_the_identity_
     // Once is enough, and a member is not thrown back to being invited.
     a.exchange_invite(&id, bound(ALICE, signed(&notary, BOB))).await.unwrap();
     assert_eq!(membership(&a, &id, BOB).await, Some("join"));
+    // Nor is who has left since; for a new invitation there is a new word.
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    net.deliver().await;
+    let again = a.exchange_invite(&id, bound(ALICE, signed(&notary, BOB))).await;
+    assert!(matches!(again, Err(Error::Forbidden(_))), "{again:?}");
+    assert_eq!(membership(&a, &id, BOB).await, Some("leave"));
+    a.send(&actor(ALICE), &id, state("m.room.third_party_invite", "new", &asked), None).await.unwrap();
+    a.exchange_invite(&id, bound(ALICE, signed_for("new", &notary, BOB))).await.unwrap();
+    assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
 }

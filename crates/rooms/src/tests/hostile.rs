@@ -14,7 +14,7 @@ use super::{
     net::{Net, actor, membership, room, say, user, whole_state},
 };
 use crate::{
-    Change, Error, Extent, JoinAnswer, Rooms, SignedMember,
+    Change, Error, JoinAnswer, Rooms, SignedMember,
     receive::{Budget, Checked, STATES},
 };
 
@@ -121,10 +121,7 @@ async fn only_the_right_membership_of_ones_own_user_is_accepted() {
     let num = view.reader.event_num(view.nid, &message).await.unwrap().unwrap();
     let pdu = RawValue::from_string(view.reader.pdu(view.nid, num).await.unwrap().json.to_string()).unwrap();
     let member = SignedMember { event_id: message, pdu };
-    assert!(matches!(
-        a.accept_join(origin, &id, member.clone(), Extent::Whole).await,
-        Err(Error::InvalidParam(_))
-    ));
+    assert!(matches!(a.accept_join(origin, &id, member.clone()).await, Err(Error::InvalidParam(_))));
     assert!(a.accept_leave(origin, &id, member.clone()).await.is_err());
     assert!(a.accept_knock(origin, &id, member).await.is_err());
     let theirs = a.make_join(origin, &id, &user("@carol:c.example"), crate::VERSIONS).await;
@@ -147,7 +144,7 @@ async fn a_refused_join_is_refused_again() {
     let event_id = Pdu::parse(rules, join.get().as_bytes()).unwrap().event_id().to_owned();
     let member = SignedMember { event_id, pdu: join };
     for _ in 0..2 {
-        let answer = a.accept_join(origin, &id, member.clone(), Extent::Whole).await;
+        let answer = a.accept_join(origin, &id, member.clone()).await;
         assert!(matches!(answer, Err(Error::Forbidden(_))), "{answer:?}");
     }
 }

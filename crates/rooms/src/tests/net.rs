@@ -67,6 +67,10 @@ pub(crate) struct Net {
     pub(super) states: Arc<Mutex<usize>>,
     /// Servers that somebody, named first, has nothing to do with.
     pub(super) unlisted: Arc<Mutex<HashSet<(OwnedServerName, OwnedServerName)>>>,
+    /// Servers that have no network to talk with.
+    closed: Arc<Mutex<HashSet<OwnedServerName>>>,
+    /// Word that one of them has one.
+    opened: Arc<tokio::sync::Notify>,
     /// Where invites wait for each other on their way.
     pub(super) invites_meet: Arc<Mutex<Option<Arc<tokio::sync::Barrier>>>>,
     /// What happens while an answer about missing events is on its way.
@@ -116,6 +120,18 @@ impl Net {
         let rooms = Rooms::new(deps, config);
         self.rooms.lock().insert(server, rooms.clone());
         rooms
+    }
+
+    /// A server has no network to talk with any more.
+    pub(super) fn close(&self, server: &str) {
+        self.closed.lock().insert(server.try_into().unwrap());
+    }
+
+    /// It has one again.
+    pub(super) fn open(&self, server: &str) {
+        let server: OwnedServerName = server.try_into().unwrap();
+        self.closed.lock().remove(&server);
+        self.opened.notify_waiters();
     }
 
     async fn comes_to(&self, what: &'static str) {
@@ -220,7 +236,21 @@ impl Wire {
 #[async_trait]
 impl Peers for Wire {
     fn takes_part(&self, server: &ServerName) -> bool {
-        !self.net.unlisted.lock().contains(&(self.from.clone(), server.to_owned()))
+        !self.is_closed() && !self.net.unlisted.lock().contains(&(self.from.clone(), server.to_owned()))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.net.closed.lock().contains(&self.from)
+    }
+
+    async fn until_open(&self) {
+        loop {
+            let opened = self.net.opened.notified();
+            if !self.is_closed() {
+                return;
+            }
+            opened.await;
+        }
     }
 
     async fn is_away(&self, server: &ServerName) -> bool {
@@ -267,7 +297,9 @@ impl Peers for Wire {
         }
         let member = SignedMember { event_id: event.to_owned(), pdu };
         let extent = if *self.net.partial_joins.lock() { extent } else { Extent::Whole };
-        let answer = self.to(to)?.accept_join(&self.from, room, member, extent).await.map_err(refused)?;
+        let resident = self.to(to)?;
+        let join = resident.accept_join(&self.from, room, member).await.map_err(refused)?;
+        let answer = resident.join_answer(&join, extent).await.map_err(refused)?;
         let twist = self.net.twist.lock().clone();
         Ok(twist.map_or_else(|| answer.clone(), |twist| twist(answer.clone())))
     }
@@ -407,7 +439,7 @@ impl Peers for Wire {
         if self.net.silent.lock().contains(alias.server_name()) {
             std::future::pending::<()>().await;
         }
-        self.to(alias.server_name())?.local_alias(alias).await.map_err(refused)
+        self.to(alias.server_name())?.alias_for(&self.from, alias).await.map_err(refused)
     }
 
     async fn hierarchy(

@@ -526,16 +526,32 @@ async fn nobody_is_taken_for_a_stranger_while_the_members_are_to_come() {
     let c = net.server("c.example", 3);
     joined(&net, &c, &club).await;
     assert!(is_partial(&c, &club).await);
-    let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+    let known = room(&c, CAROL, json!({ "room_version": "11" })).await;
+    for rooms in [vec![&club], vec![&known, &club], vec![&club, &known]] {
+        let inner = restricted_to(&c, &rooms).await;
+        let unknown = asks(&c, &inner, BOB).await;
+        assert!(matches!(unknown, Err(Error::UnableToAuthoriseJoin)), "{unknown:?}");
+    }
+    let inner = restricted_to(&c, &[&known, &club]).await;
+    complete(&net, &c, &club).await;
+    assert!(asks(&c, &inner, BOB).await.is_ok());
+    let stranger = asks(&c, &inner, "@sam:b.example").await;
+    assert!(matches!(stranger, Err(Error::Forbidden(_))), "{stranger:?}");
+    // Somebody else may know who is in another room.
+    let elsewhere = ruma::room_id!("!elsewhere:b.example").to_owned();
+    let stranger = asks(&c, &restricted_to(&c, &[&club, &elsewhere]).await, "@sam:b.example").await;
+    assert!(matches!(stranger, Err(Error::UnableToAuthoriseJoin)), "{stranger:?}");
+}
+
+async fn restricted_to(c: &Rooms, rooms: &[&OwnedRoomId]) -> OwnedRoomId {
+    let allow: Vec<Value> =
+        rooms.iter().map(|room| json!({ "type": "m.room_membership", "room_id": room })).collect();
     let rule = json!({ "join_rule": "restricted", "allow": allow });
     let rule = json!({ "type": "m.room.join_rules", "content": rule });
-    let inner = room(&c, CAROL, json!({ "initial_state": [rule], "room_version": "11" })).await;
-    let asks =
-        async |who: &str| c.make_join(user(who).server_name(), &inner, &user(who), crate::VERSIONS).await;
-    let unknown = asks(BOB).await;
-    assert!(matches!(unknown, Err(Error::UnableToAuthoriseJoin)), "{unknown:?}");
-    complete(&net, &c, &club).await;
-    assert!(asks(BOB).await.is_ok());
-    let stranger = asks("@sam:b.example").await;
-    assert!(matches!(stranger, Err(Error::Forbidden(_))), "{stranger:?}");
+    room(c, CAROL, json!({ "initial_state": [rule], "room_version": "11" })).await
+}
+
+/// Has another server's user ask for a template of a join.
+async fn asks(c: &Rooms, room: &RoomId, who: &str) -> crate::Result<crate::Template> {
+    c.make_join(user(who).server_name(), room, &user(who), crate::VERSIONS).await
 }

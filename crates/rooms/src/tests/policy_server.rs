@@ -136,6 +136,34 @@ async fn a_policy_server_whose_name_is_redacted_is_none_any_more() {
 }
 
 #[tokio::test]
+async fn a_policy_server_that_is_off_the_list_stops_nobody() {
+    let net = Net::default();
+    let (a, b, room) = three(&net).await;
+    let asked = policy_server(&net, key());
+    name(&a, &room, &names("p.fr", &key())).await;
+    net.deliver().await;
+    say(&a, "@alice:a.fr", &room, "ham").await;
+    net.deliver().await;
+    let before = asked.load(Ordering::Relaxed);
+    for server in [owned_server_name!("a.fr"), owned_server_name!("b.fr")] {
+        net.unlisted.lock().insert((server, owned_server_name!("p.fr")));
+    }
+    net.down.lock().insert(owned_server_name!("p.fr"));
+    for (rooms, who) in [(&a, "@alice:a.fr"), (&b, "@bob:b.fr")] {
+        say(rooms, who, &room, "on").await;
+        net.deliver().await;
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), before);
+    for rooms in [&a, &b] {
+        assert_eq!(bodies(rooms, &room).await, ["ham", "on", "on"]);
+    }
+    // While there is no list it is not known that it is off.
+    net.close("a.fr");
+    let refused = a.send(&actor("@alice:a.fr"), &room, text("ham"), None).await;
+    assert!(matches!(refused, Err(Error::PolicyServer(PeerError::Unreachable(_)))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn guests_who_are_shut_out_leave_though_the_policy_server_is_away() {
     let net = Net::default();
     let (a, _, room) = three(&net).await;

@@ -123,6 +123,44 @@ async fn whoever_is_out_does_not_have_everybody_looked_at_for_each_question() {
 }
 
 #[tokio::test]
+async fn whoever_is_in_does_not_have_everybody_looked_at_for_each_question() {
+    let (net, trips) = (Net::default(), Arc::new(RoundTrips::default()));
+    let a = net.server_on("a.example", 1, Db::new(Counting::new(Memory::default(), trips.clone())));
+    let b = net.server("b.example", 2);
+    let rule = json!({ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } });
+    let body = json!({ "preset": "public_chat", "room_version": "11", "initial_state": [rule] });
+    let id = room(&a, ALICE, body).await;
+    let outside = say(&a, ALICE, &id, "outside").await;
+    join(&b, BOB, &id).await;
+    net.deliver().await;
+    let one = say(&a, ALICE, &id, "one").await;
+    let peer = server_name!("b.example");
+    let shown = async |event: &OwnedEventId| {
+        trips.take();
+        let told = a.event_for(peer, event).await.unwrap();
+        (told.get().contains("\"body\""), usize::try_from(trips.take().1).unwrap())
+    };
+    let all = Membership::ALL.len();
+    for asked in ["first", "again"] {
+        let (is_shown, scans) = shown(&one).await;
+        assert!(is_shown && scans < all, "{asked}: {scans} scans");
+    }
+    assert!(!shown(&outside).await.0);
+    let (is_shown, scans) = shown(&outside).await;
+    assert!(!is_shown && scans < all, "{scans} scans for what nobody there may see");
+    // Who was asked first is not all of them.
+    join(&b, BERT, &id).await;
+    net.deliver().await;
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    net.deliver().await;
+    let two = say(&a, ALICE, &id, "two").await;
+    for event in [&one, &two, &one, &two] {
+        assert!(shown(event).await.0);
+    }
+    assert!(!shown(&outside).await.0);
+}
+
+#[tokio::test]
 async fn who_was_put_out_unheard_is_invited_again_and_comes_back() {
     let net = Net::default();
     let (a, b, id) = shared(&net, "private_chat").await;

@@ -1,5 +1,6 @@
 //! Reads that need other servers.
 
+use chappe_store::{LogEntry, Position};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId,
     api::{Direction, client::filter::RoomEventFilter},
@@ -9,7 +10,9 @@ use ruma::{
 use serde_json::{Value, json};
 
 use super::net::{Net, actor, room, say, state};
-use crate::{Error, HierarchyRequest, PageRequest, PublicRoomsRequest, RemoteReceipt, Rooms, Visibility};
+use crate::{
+    Config, Draft, Error, HierarchyRequest, PageRequest, PublicRoomsRequest, RemoteReceipt, Rooms, Visibility,
+};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -80,6 +83,31 @@ async fn what_was_missed_comes_where_it_belongs() {
         let place = view.reader.ordinal_after(view.nid, row.position).await.unwrap();
         assert!(place > row.ordinal);
     }
+}
+
+#[tokio::test]
+async fn what_is_redacted_by_what_was_missed_is_looked_at_anew() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let secret = say(&a, ALICE, &id, "secret").await;
+    net.deliver().await;
+    b.reconfigure(Config { missing_events_limit: 50, ..Config::default() });
+    a.send(&actor(ALICE), &id, Draft::redaction(&secret, None), None).await.unwrap();
+    for number in 0..150 {
+        say(&a, ALICE, &id, &number.to_string()).await;
+    }
+    net.lose(&a, "b.example").await;
+    say(&a, ALICE, &id, "last").await;
+    net.deliver().await;
+    assert!(history(&b, BOB, &id, 40).await.iter().all(|body| body != "secret"));
+    let reader = b.store().read();
+    let nid = reader.room_nid(&id).await.unwrap().unwrap();
+    let num = reader.event_num(nid, &secret).await.unwrap().unwrap();
+    let log = reader.log_after(Position(0), 10_000).await.unwrap();
+    let is_named = |what: &LogEntry| matches!(what, LogEntry::Purged { room, events } if *room == nid.0 && events.contains(&num.0));
+    assert_eq!(log.iter().filter(|entry| is_named(&entry.what)).count(), 1);
 }
 
 #[tokio::test]

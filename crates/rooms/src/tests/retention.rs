@@ -582,3 +582,42 @@ async fn another_lifetime_holds_at_once() {
     a.expire_due().await.unwrap();
     assert!(!stored(&a, &id, &old).await.contains("old"));
 }
+
+/// What is hidden by a clock that is wrong for a while is shown again: nothing is taken off the disk for an hour.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_runs_ahead_takes_nothing_away() {
+    let net = Net::default();
+    let a = server(&net, "a.example", 1);
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    let said = say(&a, ALICE, &id, "said").await;
+    let is_kept = async || stored(&a, &id, &said).await.contains("\"body\"");
+    a.expire_due().await.unwrap();
+    a.0.world.set_clock_ahead(30 * DAY);
+    assert!(seen(&a, ALICE, &id).await.is_empty(), "hiding follows the clock");
+    assert_eq!(a.expire_due().await.unwrap(), None);
+    assert!(matches!(a.expire_now(&id).await, Err(Error::BadState(_))));
+    assert!(is_kept().await);
+    a.0.world.set_clock_ahead(Duration::ZERO);
+    advance(HOUR).await;
+    a.expire_due().await.unwrap();
+    assert_eq!(seen(&a, ALICE, &id).await, ["said"]);
+    // One that was set for good is followed in the end.
+    a.0.world.set_clock_ahead(30 * DAY);
+    a.expire_due().await.unwrap();
+    assert!(is_kept().await);
+    advance(HOUR).await;
+    a.expire_due().await.unwrap();
+    assert!(!is_kept().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_runs_ahead_does_not_say_when_rooms_are_looked_at() {
+    let net = Net::default();
+    let a = server(&net, "a.example", 1);
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    let due = async || a.view(&id).await.unwrap().head.keeping.due;
+    let before = due().await;
+    a.0.world.set_clock_ahead(3 * DAY);
+    assert_eq!(a.expire_due().await.unwrap(), None);
+    assert_eq!(due().await, before);
+}

@@ -10,7 +10,7 @@ use chappe_store::{
     EventMeta, EventNum, Membership, StateRef, Status, members::RoomServers, state::StateKey,
 };
 use ruma::{
-    ServerName,
+    OwnedUserId, ServerName,
     events::{StateEventType, room::history_visibility::HistoryVisibility},
 };
 
@@ -25,6 +25,10 @@ use crate::{
 const MOST_LOOKS: usize = 20_000;
 /// Users of a server without a joined one that are looked for at earlier states, at most: those who went last.
 const MOST_GONE: usize = 1_000;
+/// Users who are looked at together.
+const TOGETHER: usize = 20;
+/// Members read at once where the first joined users of a server are looked for.
+const PAGE: usize = 1_000;
 
 /// A server that may be told of some events and of what was before them.
 #[derive(Debug)]
@@ -34,6 +38,13 @@ pub(crate) struct Witness<'o> {
     pub(crate) of: Vec<EventNum>,
     /// Its users, where none is joined.
     gone: Option<Arc<[StateKey]>>,
+}
+
+impl Witness<'_> {
+    /// Whether it has a joined user.
+    pub(crate) fn is_in(&self) -> bool {
+        self.gone.is_none()
+    }
 }
 
 fn is_part(meta: &EventMeta) -> bool {
@@ -68,7 +79,7 @@ impl View<'_> {
             let joined = HistoryVisibility::Joined;
             let was_in = match known.get(&before) {
                 Some(was_in) => *was_in,
-                None => self.is_for_some(&joined, (&gone, &mut looks), before).await?,
+                None => self.for_some(&joined, (&gone, &mut looks), before).await?.is_some(),
             };
             known.insert(before, was_in);
             if was_in {
@@ -140,8 +151,8 @@ impl View<'_> {
         Ok(sees)
     }
 
-    /// `users` are the server's users with any membership now, found once where the visibility asks for them; `looks` is at
-    /// how many of them may still be looked.
+    /// `users` are the server's users with any membership now, found once where some few do not decide; `looks` is at how many
+    /// of them may still be looked.
     async fn server_sees_state(
         &self,
         server: &ServerName,
@@ -153,32 +164,67 @@ impl View<'_> {
         if server_may_see(&visibility, []) {
             return Ok(true);
         }
-        let users = match users {
-            Some(users) => users,
-            None => users.insert(self.users_of(server).await?.into()),
-        };
-        self.is_for_some(&visibility, (users, looks), at).await
+        if let Some(users) = users {
+            return Ok(self.for_some(&visibility, (users, looks), at).await?.is_some());
+        }
+        let seers = self.seers(server).await?;
+        if self.for_some(&visibility, (&seers, &mut *looks), at).await?.is_some() {
+            return Ok(true);
+        }
+        let users = users.insert(self.users_of(server).await?);
+        let seers = self.for_some(&visibility, (users, looks), at).await?;
+        if let Some(seers) = seers {
+            self.inner.seers.insert((self.nid, server.to_owned()), seers.into());
+        }
+        Ok(seers.is_some())
     }
 
-    /// Whether, with this visibility, what is said at a state is for the server of these users.
-    async fn is_for_some(
+    /// Some of these users of a server for whom, with this visibility, it is told what is said at a state; none if it is told
+    /// that for nobody.
+    async fn for_some<'u>(
         &self,
         visibility: &HistoryVisibility,
-        (users, looks): (&[StateKey], &mut usize),
+        (users, looks): (&'u [StateKey], &mut usize),
         at: StateRef,
-    ) -> Result<bool> {
-        for some in users.chunks(20) {
+    ) -> Result<Option<&'u [StateKey]>> {
+        for some in users.chunks(TOGETHER) {
             if *looks < some.len() {
-                return Ok(false);
+                return Ok(None);
             }
             *looks -= some.len();
             let members = self.state_events_at(at, some).await?;
             let memberships = members.iter().flatten().map(|event| membership(Some(&event.pdu)));
             if server_may_see(visibility, memberships) {
-                return Ok(true);
+                return Ok(Some(some));
             }
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    /// The state keys of those users of a server who are looked at first: those among whom somebody saw what it last asked for,
+    /// else the first joined ones. They may have left since: what they see is judged by the state where it was said, and where
+    /// they see nothing the others are looked at.
+    async fn seers(&self, server: &ServerName) -> Result<Arc<[StateKey]>> {
+        let key = (self.nid, server.to_owned());
+        if let Some(seers) = self.inner.seers.get(&key) {
+            return Ok(seers);
+        }
+        let joined = self.reader.get::<RoomServers>(&key).await?.unwrap_or_default();
+        let wanted = usize::try_from(joined).unwrap_or_default().min(TOGETHER);
+        let (mut found, mut after) = (Vec::with_capacity(wanted), None::<OwnedUserId>);
+        while found.len() < wanted {
+            let page = match &after {
+                None => self.reader.some_members(self.nid, Membership::Join, PAGE).await?,
+                Some(user) => self.reader.members_after(self.nid, Membership::Join, user, PAGE).await?,
+            };
+            let Some((last, _)) = page.last() else { break };
+            let ours = page.iter().filter(|(user, _)| user.server_name() == server);
+            found.extend(ours.take(wanted - found.len()).map(|(user, _)| member_key(user)));
+            after = Some(last.clone());
+        }
+        let found: Arc<[StateKey]> = found.into();
+        self.inner.seers.insert(key, found.clone());
+        Ok(found)
     }
 
     /// The state keys of those users of a server without a joined one who went last, the last one first. Kept: everybody in the
@@ -199,13 +245,21 @@ impl View<'_> {
         Ok(gone)
     }
 
-    /// The state keys of a server's users, joined ones first.
-    async fn users_of(&self, server: &ServerName) -> Result<Vec<StateKey>> {
+    /// The state keys of a server's users, joined ones first. Kept where they are few: everybody in the room is looked at for it.
+    async fn users_of(&self, server: &ServerName) -> Result<Arc<[StateKey]>> {
+        let key = (self.nid, self.head.state, server.to_owned());
+        if let Some(users) = self.inner.users.get(&key) {
+            return Ok(users);
+        }
         let mut users = Vec::new();
         for is in Membership::ALL {
             let members = self.reader.members(self.nid, is).await?.into_iter();
             let ours = members.filter(|(user, _)| user.server_name() == server);
             users.extend(ours.map(|(user, _)| member_key(&user)));
+        }
+        let users: Arc<[StateKey]> = users.into();
+        if users.len() <= MOST_GONE && !self.head.partial {
+            self.inner.users.insert(key, users.clone());
         }
         Ok(users)
     }

@@ -241,6 +241,30 @@ async fn a_server_that_stops_finishes_what_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_fetches_is_not_kept() {
+    let (mut client, served) = connect(&House::default());
+    ask(&mut client, "GET /large HTTP/1.1").await;
+    let ended = tokio::time::timeout(Duration::from_hours(1), served).await;
+    ended.expect("the connection stays for ever").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_fetched_slowly_comes_whole() {
+    let (mut client, served) = connect(&House::default());
+    ask(&mut client, "GET /large HTTP/1.1").await;
+    let (mut fetched, mut piece) = (0, vec![0; LARGE / 8]);
+    // By then the connection is to end.
+    tokio::time::sleep(Duration::from_mins(12)).await;
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        fetched += client.read_exact(&mut piece).await.unwrap();
+    }
+    assert_eq!(fetched, LARGE);
+    client.read_to_end(&mut piece).await.unwrap();
+    served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_keeps_silent_is_shown_the_door() {
     for begin in ["", "PRI * HTTP/2.0\r\n"] {
         let (mut client, served) = connect(&House::default());

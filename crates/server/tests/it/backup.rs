@@ -5,8 +5,14 @@ use std::path::Path;
 use chappe_kv::Db;
 use chappe_kv_rocksdb::{Options, Rocks};
 use chappe_server::{Server, config};
+use chappe_store::{
+    Json, Meta, Store, Tx,
+    accounts_keys::{RemoteList, RemoteLists},
+    outbox::{Announced, AnnouncedDevices},
+};
 use chappe_world::World;
 use http::{Request, StatusCode, header};
+use ruma::owned_user_id;
 use serde_json::{Value, json};
 
 use crate::lab::{Http, chappe};
@@ -88,4 +94,46 @@ async fn a_server_lives_on_elsewhere_as_it_was_when_the_backup_was_made() {
     server.stop().await;
     let keys = [&old, &new].map(|dir| std::fs::read(dir.path().join("data/signing.key")).unwrap());
     assert_eq!(keys[0], keys[1]);
+}
+
+/// A store that no server has open.
+fn store(database: &Path) -> Store {
+    let class = chappe_store::registry::class;
+    Store::new(Db::new(Rocks::open(database, &Options::default(), class).unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn device_lists_are_not_believed_after_a_backup_was_put_back() {
+    let (old, new, aside) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (alice, carol) = (owned_user_id!("@alice:hs1"), owned_user_id!("@carol:hs2"));
+    std::fs::create_dir_all(old.path().join("data")).unwrap();
+    let mut tx = Tx::new();
+    tx.put::<RemoteLists>(&carol, &Json(RemoteList { stream_id: 7, ..RemoteList::default() }));
+    tx.put::<AnnouncedDevices>(&alice, &Json(Announced { stream_id: 3, ..Announced::default() }));
+    store(&old.path().join("data/database")).commit(tx).await.unwrap();
+    let kept = async |backup: &Path| {
+        let store = store(&backup.join("database"));
+        let reader = store.read();
+        let list = reader.get::<RemoteLists>(&carol).await.unwrap().unwrap().0;
+        let announced = reader.get::<AnnouncedDevices>(&alice).await.unwrap().unwrap().0;
+        let is_marked = reader.get::<Meta>(&"restored".to_owned()).await.unwrap().is_some();
+        (list.stale, announced.stream_id, is_marked)
+    };
+    let back_up = async |of: &Path, name: &str| {
+        let backup = aside.path().join(name);
+        run(of, &["admin", "backup", backup.to_str().unwrap()]).await.unwrap();
+        backup
+    };
+
+    let server = start(old.path()).await;
+    let before = back_up(old.path(), "before").await;
+    server.stop().await;
+    std::fs::write(new.path().join("chappe.toml"), configuration(&new.path().join("data"))).unwrap();
+    run(new.path(), &["restore", before.to_str().unwrap()]).await.unwrap();
+    assert_eq!(kept(&before).await, (false, 3, false), "a start alone changes nothing");
+    let server = start(new.path()).await;
+    let after = back_up(new.path(), "after").await;
+    server.stop().await;
+    assert_eq!(kept(&after).await, (true, 3 + (1 << 20), false), "once, at the first start");
 }

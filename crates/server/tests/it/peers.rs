@@ -178,7 +178,7 @@ impl Dns for Names {
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
         match host {
             "inside.test" => Ok(vec![IpAddr::from([127, 0, 0, 1])]),
-            _ => Err(DnsError(format!("{host} is unknown"))),
+            _ => Err(DnsError::Failed(format!("{host} is unknown"))),
         }
     }
 

@@ -44,6 +44,22 @@ impl StoredPdu {
     }
 }
 
+/// The form and the id that a stored event begins with.
+fn beginning(from: &mut KeyReader<'_>) -> Result<(u8, OwnedEventId), Error> {
+    let [form] = from.raw()?;
+    let event_id = match form & !PACKED {
+        0 => from.text()?.try_into().map_err(|_| Error::Corrupt("event id"))?,
+        1 => EventIdKey::from_hash(from.raw()?)?.0,
+        _ => return Err(Error::Corrupt("event")),
+    };
+    Ok((form, event_id))
+}
+
+/// The id of a stored event; its JSON is left alone.
+pub(super) fn id_in(bytes: &[u8]) -> Result<OwnedEventId, Error> {
+    beginning(&mut KeyReader(bytes)).map(|(_, event_id)| event_id)
+}
+
 impl Clone for StoredPdu {
     fn clone(&self) -> Self {
         Self::new(self.event_id.clone(), self.json.clone())
@@ -87,12 +103,7 @@ impl Value for StoredPdu {
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let mut from = KeyReader(bytes);
-        let [form] = from.raw()?;
-        let event_id = match form & !PACKED {
-            0 => from.text()?.try_into().map_err(|_| Error::Corrupt("event id"))?,
-            1 => EventIdKey::from_hash(from.raw()?)?.0,
-            _ => return Err(Error::Corrupt("event")),
-        };
+        let (form, event_id) = beginning(&mut from)?;
         if form & PACKED != 0 {
             return Ok(Self::new(event_id, packed_pdu::unpack(from.rest())?));
         }

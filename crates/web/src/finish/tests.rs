@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Body};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use ruma::api::client::{
@@ -121,7 +121,7 @@ fn the_table_can_be_listed() {
 }
 
 #[tokio::test]
-async fn long_bodies_share_what_there_is_and_short_ones_always_pass() {
+async fn long_bodies_share_what_there_is_and_keep_out_no_short_ones() {
     let settings = Settings { body_limit: 1 << 20, bodies_limit: 300 << 10, ..Settings::default() };
     let router = finish(routes().into_router(), Arc::new(settings));
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
@@ -145,6 +145,28 @@ async fn long_bodies_share_what_there_is_and_short_ones_always_pass() {
     drop(sender);
     assert_eq!(held.await.unwrap().status(), StatusCode::OK);
     assert_eq!(post(Body::from(name(200 << 10))).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn short_bodies_share_what_there_is_and_tiny_ones_always_pass() {
+    let settings = Settings { body_limit: 1 << 20, bodies_limit: 100 << 10, ..Settings::default() };
+    let router = finish(routes().into_router(), Arc::new(settings));
+    let post = |body: Body| {
+        let request = Request::post("/_matrix/client/v3/createRoom").body(body).unwrap();
+        router.clone().oneshot(request)
+    };
+    let name = |length: usize| format!(r#"{{"name":"{}"}}"#, "x".repeat(length));
+    // It never comes to its end.
+    let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(name(60 << 10))]);
+    let body = Body::from_stream(begun.chain(futures_util::stream::pending()));
+    let mut held = Box::pin(post(body));
+    assert!(held.as_mut().now_or_never().is_none(), "it is not there yet");
+    assert_eq!(post(Body::from(name(60 << 10))).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    for length in [3 << 10, 90 << 10] {
+        assert_eq!(post(Body::from(name(length))).await.unwrap().status(), StatusCode::OK, "{length}");
+    }
+    drop(held);
+    assert_eq!(post(Body::from(name(60 << 10))).await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]

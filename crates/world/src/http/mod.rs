@@ -5,6 +5,7 @@ mod client;
 mod pool;
 mod proxy;
 mod race;
+mod room;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,7 +16,9 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use self::body::Body;
-pub(crate) use self::client::Client;
+use self::room::Part;
+pub(crate) use self::{client::Client, room::Room};
+use crate::World;
 
 /// Configuration of outbound connections.
 #[derive(Clone, Debug, Deserialize)]
@@ -132,6 +135,16 @@ pub struct Request {
     pub limits: Limits,
 }
 
+impl Request {
+    /// Who is asked.
+    fn host(&self) -> &str {
+        match &self.destination {
+            Destination::Host(host) => &host.header,
+            _ => self.http.uri().host().unwrap_or_default(),
+        }
+    }
+}
+
 /// Goes with a request, as an extension, that may be sent twice though its method does not say so: where a kept connection
 /// broke before an answer, nobody knows whether the request had arrived.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +168,9 @@ pub enum Error {
     /// The body is longer than allowed.
     #[error("the answer is too long")]
     TooLong,
+    /// Too much is being read from all others together, or too many names are being looked up: try again later.
+    #[error("too much is under way")]
+    Busy,
     /// More redirects than allowed, or one to nowhere.
     #[error("redirected too often")]
     Redirects,
@@ -167,12 +183,90 @@ pub trait Http: Send + Sync {
     async fn stream(&self, request: Request) -> Result<::http::Response<Body>, Error>;
 }
 
-/// Sends a request and reads the body to its end.
-pub(crate) async fn whole(http: &dyn Http, request: Request) -> Result<::http::Response<Bytes>, Error> {
-    let (parts, mut body) = http.stream(request).await?.into_parts();
-    let mut bytes = BytesMut::new();
+/// Answers that are no longer need no room, in bytes.
+const TINY: usize = 64 << 10;
+
+/// Sends a request and reads the body to its end. If it is a short one, its part of `room` is given back with it.
+pub(crate) async fn whole(
+    http: &dyn Http,
+    request: Request,
+    room: &Room,
+) -> Result<::http::Response<Bytes>, Error> {
+    let is_short = request.limits.max_bytes <= World::SHORT_BYTES;
+    let host = request.host().to_owned();
+    let (head, mut body) = http.stream(request).await?.into_parts();
+    let (mut bytes, mut part, mut paid) = (BytesMut::new(), Part::default(), 0);
     while let Some(piece) = body.next().await {
         bytes.extend_from_slice(&piece?);
+        let needed = u32::try_from(bytes.len().div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        if is_short && bytes.len() > TINY && needed > paid {
+            room.add(&mut part, &host, needed - paid).ok_or(Error::Busy)?;
+            paid = needed;
+        }
     }
-    Ok(::http::Response::from_parts(parts, bytes.freeze()))
+    let bytes = bytes.freeze();
+    let bytes = if part.is_empty() { bytes } else { Bytes::from_owner(Counted { bytes, _part: part }) };
+    Ok(::http::Response::from_parts(head, bytes))
+}
+
+/// A body with what it has of the room for answers.
+struct Counted {
+    bytes: Bytes,
+    _part: Part,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use tokio::time::Instant;
+
+    use super::{Body, Destination, Error, Http, Limits, Request, Room, whole};
+    use crate::World;
+
+    /// Answers with so many KiB.
+    struct Says(usize);
+
+    #[async_trait]
+    impl Http for Says {
+        async fn stream(&self, request: Request) -> Result<http::Response<Body>, Error> {
+            let pieces = vec![Ok(Bytes::from(vec![b'x'; 1 << 10])); self.0];
+            let deadline = Instant::now() + request.limits.deadline;
+            let body = Body::new(futures_util::stream::iter(pieces), request.limits, deadline);
+            Ok(http::Response::new(body))
+        }
+    }
+
+    #[tokio::test]
+    async fn short_answers_share_what_there_is() {
+        let room = Room::new(160, 100);
+        let ask = async |host: &str, kibibytes: usize, max_bytes: u64| {
+            let request = Request {
+                destination: Destination::Url { redirects: 0 },
+                http: http::Request::get(format!("https://{host}/")).body(Bytes::new()).unwrap(),
+                limits: Limits { max_bytes, deadline: Duration::from_secs(5) },
+            };
+            whole(&Says(kibibytes), request, &room).await
+        };
+        let (short, long) = (World::SHORT_BYTES, World::SHORT_BYTES + 1);
+        let (a, b) = ("a.example", "b.example");
+        let held = ask(a, 80, short).await.unwrap().into_body();
+        assert_eq!(held.len(), 80 << 10);
+        assert!(matches!(ask(a, 80, short).await, Err(Error::Busy)), "one host has its share");
+        assert!(ask(b, 80, short).await.is_ok(), "and leaves some to others");
+        assert!(matches!(ask(b, 81, short).await, Err(Error::Busy)), "all have so much");
+        assert!(ask(a, 60, short).await.is_ok(), "a tiny one");
+        assert!(ask(a, 200, long).await.is_ok(), "its number is bounded elsewhere");
+        drop(held);
+        assert!(ask(a, 100, short).await.is_ok());
+        assert_eq!(room.left(), 160);
+    }
 }

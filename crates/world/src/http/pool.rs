@@ -30,7 +30,7 @@ use super::{
     proxy::{Proxy, may_lead_to},
     race::race,
 };
-use crate::{Dns, Guard, Tasks};
+use crate::{Dns, DnsError, Guard, Tasks};
 
 /// What makes two requests able to share a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -281,7 +281,10 @@ impl Pool {
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
         match host.parse::<IpAddr>() {
             Ok(address) => Ok(vec![address]),
-            Err(_) => self.dns.addresses(host).await.map_err(|e| unreachable(host, &e)),
+            Err(_) => self.dns.addresses(host).await.map_err(|error| match error {
+                DnsError::Busy => Error::Busy,
+                error @ DnsError::Failed(_) => unreachable(host, &error),
+            }),
         }
     }
 }

@@ -437,6 +437,10 @@ impl Turn<'_> {
 /// Whether members may have come or gone in a room after a position: for sure not where the newest events say so.
 async fn may_have_moved(work: &Work<'_>, candidate: &Candidate, seen: Position) -> Result<bool, Error> {
     let tail = work.delivery.tail(work.reader, candidate.nid).await?;
+    if tail.head.whole_at() > seen {
+        // Members came that no event tells.
+        return Ok(true);
+    }
     let Some(news) = tail.after(seen) else { return Ok(true) };
     let mut at = None;
     for event in news {

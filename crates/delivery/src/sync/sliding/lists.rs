@@ -8,7 +8,7 @@ use std::{
 use chappe_accounts::Scope as AccountScope;
 use chappe_store::{EventNum, Membership, Position, RoomNid, state::StateKey};
 use quick_cache::sync::Cache;
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -124,8 +124,8 @@ impl Turn<'_> {
             return Ok(());
         }
         let most = self.work.delivery.0.config.get().timeline_limit;
-        let places: HashMap<&RoomKey, usize> =
-            rows.iter().enumerate().map(|(at, row)| (&row.key, at)).collect();
+        let counting = rows.iter().enumerate().filter(|(_, row)| !self.is_outdated(row));
+        let places: HashMap<&RoomKey, usize> = counting.map(|(at, row)| (&row.key, at)).collect();
         for (room, ask) in &self.request.subscriptions {
             let here = self.work.reader.room_nid(room).await?.map(RoomKey::Here);
             let elsewhere = RoomKey::Elsewhere(room.clone());
@@ -140,10 +140,26 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// Whether a row is an invite that the user does not want to see.
+    fn is_hidden(&self, row: &Row) -> bool {
+        let hides = |by: &OwnedUserId| self.personal.settings.hides_invite(by);
+        row.membership() == Membership::Invite && row.by.as_ref().is_some_and(hides)
+    }
+
+    /// Whether another row of the same room counts instead of this one. The end of an invite counts where the device has to
+    /// be told of it.
+    fn is_outdated(&self, row: &Row) -> bool {
+        let Some(later) = &row.later else { return false };
+        if matches!(later.key, RoomKey::Here(_)) || !later.is_over() {
+            return !self.is_hidden(later);
+        }
+        self.known.rooms.contains_key(&later.key) || self.told(later).is_some_and(|sent| !sent.ended)
+    }
+
     /// Whether the user may be told of the room at all.
     fn is_shown(&self, row: &Row) -> bool {
         match row.membership() {
-            Membership::Invite => row.by.as_deref().is_none_or(|by| !self.personal.settings.hides_invite(by)),
+            Membership::Invite => !self.is_hidden(row),
             Membership::Leave | Membership::Ban => {
                 matches!(row.key, RoomKey::Here(_)) || self.told(row).is_some()
             }
@@ -157,13 +173,17 @@ impl Turn<'_> {
         if !row.is_over() {
             return self.is_shown(row);
         }
+        if self.is_outdated(row) {
+            return false;
+        }
         row.was_removed || self.told(row).is_some_and(|sent| !sent.ended)
     }
 
     /// What the device has of a room.
     fn told(&self, row: &Row) -> Option<&Sent> {
-        let before = || row.was.and_then(|nid| self.known.rooms.get(&RoomKey::Here(nid)));
-        self.known.rooms.get(&row.key).or_else(before)
+        let sent = |key: &RoomKey| self.known.rooms.get(key);
+        let before = row.was.and_then(|nid| sent(&RoomKey::Here(nid)));
+        sent(&row.key).into_iter().chain(before).max_by_key(|sent| sent.up_to)
     }
 
     fn passes(&self, row: &Row, list: &List, facts: &Facts, spaces: Option<&BTreeSet<RoomKey>>) -> bool {

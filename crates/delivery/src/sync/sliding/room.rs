@@ -237,8 +237,12 @@ impl Turn<'_> {
             |seen: Position| slice.events.first().is_some_and(|first| first.event.meta.position <= seen);
         let gap = slice.limited && !(expanded && known.is_some_and(joins_on));
         if asked.is_lazy() {
-            let changed = if gap || grown { None } else { Some(&changed) };
-            let needed = needed(view, &course, &slice, changed).await?;
+            let moved = match known {
+                Some(seen) if grown => Some(state::members_since(view, seen).await?),
+                _ => None,
+            };
+            let changed = if gap { None } else { Some(&changed) };
+            let needed = needed(view, &course, &slice, moved.as_ref().or(changed)).await?;
             now.note_members(needed.values().copied());
             nums.extend(needed);
         }

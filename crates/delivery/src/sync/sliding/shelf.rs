@@ -10,8 +10,9 @@ use chappe_store::{
     At, EventNum, Json, Membership, Position, Reader, RoomNid,
     members::{UserRoom, UserRooms},
     out_of_band::OutOfBand,
+    rooms::RoomIds,
 };
-use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
+use ruma::{OwnedRoomId, OwnedUserId, UserId, events::room::member::MembershipState};
 use serde::Deserialize;
 
 use super::super::joined::membership_at;
@@ -33,8 +34,10 @@ pub(crate) struct Row {
     pub(super) by: Option<OwnedUserId>,
     /// Whether the user was in the room and somebody else put an end to it.
     pub(super) was_removed: bool,
-    /// The number that a room had which was removed here: under it a device may know the room.
+    /// The number of a room in which the user had a part here before: under it a device may know the room.
     pub(super) was: Option<RoomNid>,
+    /// The row of the same room that counts instead of this one, unless that is not shown.
+    pub(super) later: Option<Box<Row>>,
 }
 
 impl Row {
@@ -98,6 +101,7 @@ impl Delivery {
         let mine = reader.user_rooms(&signal.user).await?;
         let mut shelf = Shelf { rows: self.rows(reader, &signal.user, mine).await?, ..Shelf::default() };
         shelf.rows.extend(elsewhere(reader, &signal.user).await?);
+        mark_later(reader, &mut shelf.rows).await?;
         shelf.sort();
         Ok(shelf)
     }
@@ -137,6 +141,7 @@ impl Delivery {
         if touched.out_of_band || !touched.memberships.is_empty() {
             shelf.rows.retain(|row| matches!(row.key, RoomKey::Here(_)));
             shelf.rows.extend(elsewhere(reader, &signal.user).await?);
+            mark_later(reader, &mut shelf.rows).await?;
         }
         shelf.sort();
         Ok(())
@@ -172,7 +177,8 @@ impl Delivery {
                 _ => false,
             };
             let was_removed = removed && self.was_in(reader, user, (nid, own.value.num)).await?;
-            rows.push(Row { key: RoomKey::Here(nid), own, last, by, was_removed, was: None });
+            let key = RoomKey::Here(nid);
+            rows.push(Row { key, own, last, by, was_removed, was: None, later: None });
         }
         Ok(rows)
     }
@@ -226,9 +232,37 @@ async fn elsewhere(reader: &Reader<'_>, user: &UserId) -> Result<Vec<Row>, Error
             let value = UserRoom { membership: what.kind()?, num: EventNum::NONE };
             let own = At { position: at.position, value };
             let (by, was, last) = (sender_of(what), what.number.map(RoomNid), at.position);
-            Some(Row { key: RoomKey::Elsewhere(room), own, last, by, was_removed: false, was })
+            let key = RoomKey::Elsewhere(room);
+            Some(Row { key, own, last, by, was_removed: false, was, later: None })
         })
         .collect())
+}
+
+/// A room that the user has left here and was invited to elsewhere has two rows: notes at the one that is over that the
+/// other came later.
+async fn mark_later(reader: &Reader<'_>, rows: &mut [Row]) -> Result<(), Error> {
+    let (mut here, mut outside) = (BTreeMap::new(), Vec::new());
+    for (at, row) in rows.iter_mut().enumerate() {
+        row.later = None;
+        match &row.key {
+            RoomKey::Here(nid) => {
+                here.insert(*nid, at);
+            }
+            RoomKey::Elsewhere(room) => outside.push((at, room.clone())),
+        }
+    }
+    let ids: Vec<OwnedRoomId> = outside.iter().map(|(_, room)| room.clone()).collect();
+    let nids = reader.get_many::<RoomIds>(&ids).await?;
+    for ((elsewhere, _), nid) in outside.into_iter().zip(nids) {
+        let Some((nid, here)) = nid.and_then(|nid| Some((nid, *here.get(&nid)?))) else { continue };
+        let came_later = rows[elsewhere].own.position > rows[here].own.position;
+        let (first, last) = if came_later { (here, elsewhere) } else { (elsewhere, here) };
+        if rows[first].is_over() {
+            rows[elsewhere].was.get_or_insert(nid);
+            rows[first].later = Some(Box::new(rows[last].clone()));
+        }
+    }
+    Ok(())
 }
 
 fn sender_of(what: &OutOfBand) -> Option<OwnedUserId> {

@@ -39,13 +39,19 @@ async fn invites_tell_what_may_be_known() {
 
 /// Invites of `person` to rooms elsewhere.
 async fn invited_elsewhere(person: &Person<'_>, count: usize) {
+    let room = |n| OwnedRoomId::try_from(format!("!r{n}:b.example")).unwrap();
+    note_elsewhere(person, &(0..count).map(room).collect::<Vec<_>>(), "invite").await;
+}
+
+/// Notes what `person` is in rooms elsewhere: invited, or no longer.
+async fn note_elsewhere(person: &Person<'_>, rooms: &[OwnedRoomId], membership: &str) {
     let member = json!({"type": "m.room.member", "sender": "@x:b.example", "state_key": person.id, "room_id": "!r:b.example",
         "content": {"membership": "invite"}, "origin_server_ts": 1, "depth": 1, "auth_events": [], "prev_events": [],
         "hashes": {"sha256": ""}, "signatures": {}});
     let mut tx = chappe_store::Tx::new();
-    for n in 0..count {
+    for (n, room) in rooms.iter().enumerate() {
         let what = chappe_store::out_of_band::OutOfBand {
-            membership: "invite".to_owned(),
+            membership: membership.to_owned(),
             event: serde_json::value::to_raw_value(&member).unwrap(),
             event_id: format!("$invite{n}"),
             state: Vec::new(),
@@ -53,8 +59,7 @@ async fn invited_elsewhere(person: &Person<'_>, count: usize) {
             via: Vec::new(),
             number: None,
         };
-        let room = OwnedRoomId::try_from(format!("!r{n}:b.example")).unwrap();
-        tx.put_out_of_band(&person.id, &room, &what);
+        tx.put_out_of_band(&person.id, room, &what);
     }
     person.house.store.commit(tx).await.unwrap();
 }
@@ -77,6 +82,61 @@ async fn many_invites_are_told_once_and_hide_nothing() {
     assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "the device has them all");
     alice.say(&room, "news").await;
     assert_eq!(waiting.await.unwrap().rooms.keys().collect::<Vec<_>>(), [&room]);
+}
+
+#[tokio::test]
+async fn an_invite_to_a_room_that_was_left_is_an_invite() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let connection = |name: &str| {
+        let mut request = window(&bob, 9, ask(1, &[]));
+        request.connection = name.to_owned();
+        request
+    };
+    let (mut request, mut away) = (connection("here"), connection("away"));
+    next(&house, &mut request).await;
+    next(&house, &mut away).await;
+    let token = bob.sync(None).await.next;
+    alice.change(&room, &bob, Change::Kick).await;
+    note_elsewhere(&bob, std::slice::from_ref(&room), "invite").await;
+    for (since, filter) in [(Some(token), json!({})), (None, json!({"room": {"include_leave": true}}))] {
+        let delta = bob.filtered(since, filter).await;
+        assert!(delta.invited.contains_key(&room) && delta.left.is_empty(), "{delta:?}");
+    }
+    let mut by_itself = connection("by itself");
+    by_itself.lists.clear();
+    by_itself.subscriptions.insert(room.clone(), ask(1, &[]));
+    let mut fresh = connection("fresh");
+    for request in [&mut request, &mut fresh, &mut by_itself] {
+        let answer = next(&house, request).await;
+        assert_eq!(answer.rooms[&room].membership, "invite");
+        assert!(answer.counts.get("all").is_none_or(|count| *count == 1));
+        assert!(next(&house, request).await.rooms.is_empty(), "told once");
+    }
+    note_elsewhere(&bob, std::slice::from_ref(&room), "leave").await;
+    for request in [&mut request, &mut away] {
+        let answer = next(&house, request).await;
+        assert_eq!((answer.rooms[&room].membership, answer.counts["all"]), ("leave", 0));
+        assert!(next(&house, request).await.rooms.is_empty(), "told once");
+    }
+    // A device that was told of no invite has the room as it was left here.
+    let (mut late, mut late_by_itself) = (connection("late"), connection("late by itself"));
+    late_by_itself.lists.clear();
+    late_by_itself.subscriptions.insert(room.clone(), ask(1, &[]));
+    for request in [&mut late, &mut late_by_itself] {
+        let answer = next(&house, request).await;
+        assert_eq!(answer.rooms[&room].membership, "leave");
+        let again = next(&house, request).await;
+        assert!(again.rooms.is_empty(), "told once");
+        for answer in [answer, again] {
+            assert!(answer.counts.get("all").is_none_or(|count| *count == 1), "it stays listed");
+        }
+    }
+    bob.join(&room).await;
+    let answer = next(&house, &mut request).await;
+    assert!(answer.rooms[&room].initial && answer.rooms[&room].membership == "join");
 }
 
 #[tokio::test]

@@ -228,3 +228,69 @@ async fn a_list_that_is_followed_already_is_not_followed_anew() {
     place.book.apply(place.list(2, "b.example", 5).as_bytes()).await.unwrap();
     assert!(changes.has_changed().unwrap());
 }
+
+/// The list with more signatures in the name of the network, and one in another name.
+fn with_more(list: &str, more: &[(&str, String)]) -> String {
+    let mut list: serde_json::Value = serde_json::from_str(list).unwrap();
+    for (id, signature) in more {
+        list["signatures"]["net.example"][*id] = json!(signature);
+        list["signatures"]["evil.example"][*id] = json!(signature);
+    }
+    list.to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_added_to_a_list_on_its_way_rolls_nothing_back() {
+    let store = crate::tests::memory();
+    let place = place(&store, 1_000 * HOUR, &[1]).await;
+    let (older, newer) = (place.list(6, "x.example", 5), place.list(7, "a.example", 5));
+    for id in ["ed25519:one", "ed25519:other"] {
+        let padded = with_more(&newer, &[(id, "x".repeat(3 << 20))]);
+        place.book.apply(padded.as_bytes()).await.unwrap();
+    }
+    let short: Vec<_> = (0..100).map(|n| (format!("ed25519:{n}"), "x".repeat(86))).collect();
+    let short: Vec<_> = short.iter().map(|(id, signature)| (id.as_str(), signature.clone())).collect();
+    let known = place.book.apply(with_more(&newer, &short).as_bytes()).await.unwrap();
+    assert_eq!(known, Applied::Known);
+    let held = place.book.status().held.unwrap();
+    assert!(held.text.len() < newer.len() + 5_000, "{}", held.text.len());
+    let refused = place.book.apply(older.as_bytes()).await;
+    assert!(matches!(refused, Err(ListError::Older { given: 6, held: 7 })), "{refused:?}");
+    let again = place_on(&FakeNet::new(), &store, place.now, (&[1], &[])).await;
+    assert!(again.permits("a.example") && !again.permits("x.example"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_signature_of_a_root_that_is_not_known_yet_is_kept_and_a_wrong_one_gives_way() {
+    let store = crate::tests::memory();
+    let first = place(&store, 1_000 * HOUR, &[1]).await;
+    let list = first.list(3, "a.example", 5);
+    let both = crate::network_list::cosign(list.as_bytes(), &key(2)).unwrap();
+    let wrong = with_more(&list, &[(key(2).id(), "x".repeat(86))]);
+    for given in [&list, &wrong, &both] {
+        first.book.apply(given.as_bytes()).await.unwrap();
+    }
+    // Whose signature is right is not known before the root is.
+    let next = place(&store, first.now, &[1, 2]).await;
+    next.book.apply(both.as_bytes()).await.unwrap();
+    let last = place(&store, first.now, &[2]).await;
+    assert!(last.permits("a.example"), "the new root stands behind it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_list_that_is_not_understood_is_not_rolled_back() {
+    let store = crate::tests::memory();
+    let mut newer = json::object(list(7, "a.example").unsigned().as_bytes()).unwrap();
+    newer.insert("restriction".to_owned(), ruma::CanonicalJsonValue::Bool(true));
+    key(1).sign_json(server_name!("net.example"), &mut newer);
+    let held = HeldList { sequence: 7, applied_at: 0, text: json::canonical(&newer) };
+    let mut tx = Tx::new();
+    tx.put::<NetworkLists>(&server_name!("net.example").to_owned(), &Json(held));
+    store.commit(tx).await.unwrap();
+    let place = place(&store, 1_000 * HOUR, &[1]).await;
+    assert!(!place.book.status().open);
+    let refused = place.book.apply(place.list(6, "x.example", 5).as_bytes()).await;
+    assert!(matches!(refused, Err(ListError::Older { given: 6, held: 7 })), "{refused:?}");
+    place.book.apply(place.list(8, "b.example", 5).as_bytes()).await.unwrap();
+    assert!(place.permits("b.example"));
+}

@@ -1,7 +1,13 @@
 //! Who comes and goes: which servers are told of a user's devices, and of whom is not heard any more.
 
+use std::collections::BTreeSet;
+
 use chappe_store::{
-    Error, EventNum, Json, Membership, Position, Reader, RoomNid, accounts_keys::RemoteLists, state::StateKey,
+    Error, EventNum, Json, Membership, Position, Reader, RoomNid,
+    accounts_keys::RemoteLists,
+    events::EventMetas,
+    members::{RoomMembers, RoomServers},
+    state::StateKey,
 };
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 use serde::Deserialize;
@@ -98,29 +104,35 @@ impl Sender {
         Ok(())
     }
 
-    /// Whether this server shared another room with a remote user before something happened: then it heard of all that they
-    /// changed, or doubts it already.
-    async fn was_met(
+    /// Those of some remote users with whom this server shared another room before something happened: then it heard of all
+    /// that they changed, or doubts it already. One scan for each, and three look-ups for all.
+    async fn met(
         &self,
         reader: &Reader<'_>,
         nid: RoomNid,
-        member: &UserId,
+        users: &[OwnedUserId],
         at: Position,
-    ) -> Result<bool, Error> {
-        for other in reader.remote_rooms(member, ROOMS).await?.into_iter().filter(|other| *other != nid) {
-            if !reader.server_joined(other, self.0.network.server()).await? {
-                continue;
-            }
-            let Some((Membership::Join, num)) = reader.membership(other, member).await? else { continue };
-            let meta = match reader.event_meta(other, num).await {
-                Err(Error::Gone) => continue,
-                meta => meta?,
-            };
-            if meta.position < at {
-                return Ok(true);
-            }
+    ) -> Result<BTreeSet<OwnedUserId>, Error> {
+        let us = self.0.network.server();
+        let mut shared = Vec::new();
+        for user in users {
+            let others = reader.remote_rooms(user, ROOMS).await?.into_iter().filter(|other| *other != nid);
+            shared.extend(others.map(|other| (other, Membership::Join, user.clone())));
         }
-        Ok(false)
+        let rooms: BTreeSet<RoomNid> = shared.iter().map(|(room, ..)| *room).collect();
+        let ours: Vec<_> = rooms.iter().map(|room| (*room, us.to_owned())).collect();
+        let counts = reader.get_many::<RoomServers>(&ours).await?;
+        let here = rooms.into_iter().zip(counts).filter(|(_, count)| count.is_some_and(|count| count > 0));
+        let here: BTreeSet<RoomNid> = here.map(|(room, _)| room).collect();
+        shared.retain(|(room, ..)| here.contains(room));
+        let nums = reader.get_many::<RoomMembers>(&shared).await?;
+        let joined = shared.into_iter().zip(nums);
+        let joined = joined.filter_map(|((room, _, user), num)| Some((user, (room, num?))));
+        let (users, joins): (Vec<OwnedUserId>, Vec<(RoomNid, EventNum)>) = joined.unzip();
+        let metas = reader.get_many::<EventMetas>(&joins).await?;
+        let met = users.into_iter().zip(metas);
+        let met = met.filter(|(_, meta)| meta.as_ref().is_some_and(|meta| meta.position < at));
+        Ok(met.map(|(user, _)| user).collect())
     }
 
     /// Somebody left a room: what is kept of a remote user's devices cannot be relied on any more.
@@ -156,13 +168,11 @@ impl Sender {
     async fn doubt_unmet(&self, nid: RoomNid, users: &[OwnedUserId], at: Position) -> Result<(), Error> {
         let reader = self.0.network.store().read();
         let lists = reader.get_many::<RemoteLists>(users).await?;
-        let mut doubted = Vec::new();
-        for (user, list) in users.iter().zip(lists) {
-            let is_believed = list.is_some_and(|Json(list)| !list.stale);
-            if is_believed && !self.was_met(&reader, nid, user, at).await? {
-                doubted.push(user.clone());
-            }
-        }
+        let believed = users.iter().zip(lists);
+        let believed = believed.filter(|(_, list)| list.as_ref().is_some_and(|Json(list)| !list.stale));
+        let mut doubted: Vec<OwnedUserId> = believed.map(|(user, _)| user.clone()).collect();
+        let met = self.met(&reader, nid, &doubted, at).await?;
+        doubted.retain(|user| !met.contains(user));
         drop(reader);
         match self.0.accounts.doubt_known(&doubted).await {
             Err(chappe_accounts::Error::Store(error)) => Err(error),

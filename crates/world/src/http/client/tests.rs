@@ -229,7 +229,8 @@ impl Dns for Names {
             "both.example" => vec!["1.1.1.1", "fd00::1"],
             "listed.example" => vec!["127.0.0.9"],
             "silent.example" => std::future::pending().await,
-            _ => return Err(DnsError(format!("{host} is unknown"))),
+            "busy.example" => return Err(DnsError::Busy),
+            _ => return Err(DnsError::Failed(format!("{host} is unknown"))),
         };
         Ok(found.into_iter().map(|address| address.parse().unwrap()).collect())
     }
@@ -262,4 +263,12 @@ async fn the_proxy_is_not_asked_for_names_that_are_seen_to_lead_inside() {
     }
     let again = tokio::time::timeout(Duration::from_secs(1), ask("silent.example")).await;
     assert!(again.is_ok(), "who does not know a name is not asked for it again at once");
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_looked_up_now_is_not_missing() {
+    let outbound = Outbound { system_authorities: false, ..Outbound::default() };
+    let client = Client::new(&outbound, Arc::new(Names), &Tasks::threaded()).unwrap();
+    let asked = client.stream(get("http://busy.example/".to_owned(), 10, 0)).await;
+    assert!(matches!(asked, Err(Error::Busy)));
 }

@@ -2,10 +2,12 @@
 
 use axum::extract::State;
 use chappe_rooms::Gap;
-use chappe_web::Ruma;
 use ruma::api::federation::event::get_missing_events::v1::{Request, Response};
 
-use crate::{Federation, Origin, refusal::Answer};
+use crate::{
+    Federation, Origin,
+    answers::{Kind, LongAnswer},
+};
 
 /// Events given at once.
 const MOST: u16 = 50;
@@ -13,8 +15,9 @@ const MOST: u16 = 50;
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
     Origin { origin, request }: Origin<Request>,
-) -> Answer<Response> {
+) -> LongAnswer {
     federation.gate(&origin, &request.room_id).await?;
+    let turn = federation.turn(Kind::History, &origin).await?;
     let gap = Gap {
         earliest: request.earliest_events.into_iter().take(50).collect(),
         latest: request.latest_events.into_iter().take(50).collect(),
@@ -22,5 +25,5 @@ pub(in crate::routes) async fn handler(
         min_depth: request.min_depth,
     };
     let events = federation.rooms().missing_events_for(&origin, &request.room_id, gap).await?;
-    Ok(Ruma(Response::new(events)))
+    federation.in_turn(turn, Response::new(events))
 }

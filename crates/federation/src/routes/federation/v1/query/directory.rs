@@ -1,4 +1,4 @@
-//! `GET /_matrix/federation/v1/query/directory`: where an alias of this server points.
+//! `GET /_matrix/federation/v1/query/directory`: where an alias of this server points, as far as the asking server may know.
 
 use axum::extract::State;
 use chappe_web::Ruma;
@@ -8,8 +8,8 @@ use crate::{Federation, Origin, refusal::Answer};
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
-    Origin { request, .. }: Origin<Request>,
+    Origin { origin, request }: Origin<Request>,
 ) -> Answer<Response> {
-    let target = federation.rooms().local_alias(&request.room_alias).await?;
+    let target = federation.rooms().alias_for(&origin, &request.room_alias).await?;
     Ok(Ruma(Response::new(target.room_id, target.servers)))
 }
