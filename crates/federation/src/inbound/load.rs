@@ -42,10 +42,8 @@ impl Loads {
         let of_all: usize = loads.values().map(|sum| sum.bytes).sum();
         let left = BYTES_OF_ALL.saturating_sub(of_all - own.bytes);
         let fits = own.rooms < ROOMS_OF_ONE_SERVER && own.bytes + bytes <= BYTES_OF_ONE_SERVER.min(left / 2);
-        let is_first = own.rooms == 0
-            && own.bytes == 0
-            && bytes <= FIRST_BYTES
-            && of_all + bytes <= FIRST_BYTES_OF_ALL;
+        let is_first =
+            own.rooms == 0 && own.bytes == 0 && bytes <= FIRST_BYTES && of_all + bytes <= FIRST_BYTES_OF_ALL;
         (fits || is_first).then(|| self.add(&mut loads, origin, Sum { rooms: 0, bytes }))
     }
 

@@ -234,7 +234,7 @@ async fn for_a_join_more_servers_are_asked_for_keys_at_the_same_time() {
     let noted = Arc::clone(&asked);
     net.judge(move |_, to, _| {
         noted.lock().insert(to.to_owned());
-        Fate::Lose
+        Fate::Delay(Duration::from_hours(1))
     });
     let named: BTreeMap<OwnedServerName, BTreeSet<String>> =
         (0..2_000).flat_map(|number| wanted(&format!("n{number}.example"), "ed25519:k")).collect();
@@ -252,9 +252,11 @@ async fn a_request_does_not_wait_with_events_for_the_keys_of_its_server() {
     let net = FakeNet::new();
     let (a, b) =
         (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
-    net.judge(|_, to, _| {
-        if to.starts_with('n') { Fate::Delay(Duration::from_hours(1)) } else { Fate::Deliver }
-    });
+    net.judge(
+        |_, to, _| {
+            if to.starts_with('n') { Fate::Delay(Duration::from_hours(1)) } else { Fate::Deliver }
+        },
+    );
     let (ring, now, soon) = (b.network.keys(), b.world.now(), Duration::from_secs(1));
     let named = |numbers: std::ops::Range<usize>| -> BTreeMap<OwnedServerName, BTreeSet<String>> {
         numbers.flat_map(|number| wanted(&format!("n{number}.example"), "ed25519:k")).collect()

@@ -140,11 +140,7 @@ impl Inner {
     }
 
     /// The rightly signed ones among the events that a join has brought.
-    pub(crate) async fn check_joined(
-        &self,
-        rules: &'static RoomVersionRules,
-        pdus: Vec<Pdu>,
-    ) -> Vec<Proven> {
+    pub(crate) async fn check_joined(&self, rules: &'static RoomVersionRules, pdus: Vec<Pdu>) -> Vec<Proven> {
         let ring = self.keys_for(rules, &pdus, Told::Join).await;
         self.verify(rules, pdus, ring).await.into_iter().filter_map(Result::ok).collect()
     }
