@@ -26,7 +26,10 @@ impl Rooms {
         (room, invite): (&RoomId, &Pdu),
         invited: &UserId,
     ) -> Result<bool> {
-        if !is_in(&self.0, room).await? || self.0.unsettled(room, invite.prev_events()).await?.is_empty() {
+        if !is_in(&self.0, room).await?
+            || !self.0.has_server(room, origin).await?
+            || self.0.unsettled(room, invite.prev_events()).await?.is_empty()
+        {
             return Ok(false);
         }
         if !self.0.seems_joined(room, invited).await? {
@@ -71,6 +74,12 @@ impl Inner {
         let is_out = matches!(membership_of(pdu), Membership::Leave | Membership::Ban);
         let ours = pdu.kind().to_string() == "m.room.member" && user.server_name() == self.server;
         (ours && is_out).then_some(user)
+    }
+
+    /// Whether a server has somebody in the room as far as is known here.
+    pub(crate) async fn has_server(&self, room: &RoomId, server: &ServerName) -> Result<bool> {
+        let desk = Desk::open(self, room).await?;
+        Ok(desk.reader.server_joined(desk.nid, server).await?)
     }
 
     /// Whether a user is in the room as far as is known here.

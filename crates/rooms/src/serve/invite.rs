@@ -51,8 +51,8 @@ impl Rooms {
         if here {
             let desk = Desk::open(&self.0, room).await?;
             allowed_by_acl(&desk, origin).await?;
-            if self.0.seems_joined(room, &invited).await? {
-                // Kept for somebody who is in it, the room would be shown twice, for whoever likes to send an invite.
+            if self.0.seems_joined(room, &invited).await? && self.0.has_server(room, origin).await? {
+                // Kept for somebody who is in it, the room would be shown twice. Strangers are not told who is in it.
                 return Err(Error::Forbidden("this user is in the room".to_owned()));
             }
             desk.ask_access_of(pdu, desk.state.current(), (Door::Offer, Bypass::None)).await?;

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use chappe_kv::{Counting, Db, Memory, RoundTrips};
+use chappe_rules::Pdu;
 use chappe_store::{Membership, Status};
-use ruma::{OwnedEventId, RoomVersionId, UInt, server_name};
+use ruma::{OwnedEventId, RoomVersionId, UInt, room_version_rules::RoomVersionRules, server_name};
 use serde_json::{Map, json};
 
 use super::{
+    malformed::signed_in,
     net::{Net, actor, bodies, membership, room, say, user, whole_state},
     partial::{Lie, at, status, tell},
 };
-use crate::{Change, Error, Gap, Rooms};
+use crate::{Change, Error, Gap, Invitation, Rooms};
 
 const ALICE: &str = "@alice:a.example";
 const BOB: &str = "@bob:b.example";
@@ -211,4 +213,27 @@ async fn a_join_into_a_room_that_is_here_is_made_for_its_version() {
     let via = vec![server_name!("a.example").to_owned()];
     let refused = b.join_remote(&actor("@new:b.example"), &id, Vec::new(), via, content).await;
     assert!(matches!(refused, Err(Error::HostilePeer(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_learn_by_an_invite_who_is_in_a_room() {
+    let net = Net::default();
+    let (a, _b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "private_chat", "room_version": "11" })).await;
+    let rules = &RoomVersionRules::V11;
+    let mut answers = Vec::new();
+    for who in [ALICE, "@other:a.example"] {
+        let event = json!({
+            "type": "m.room.member", "sender": BOB, "state_key": who, "room_id": id, "depth": 9,
+            "content": { "membership": "invite" }, "origin_server_ts": 1_000, "auth_events": [],
+            "prev_events": ["$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        });
+        let event = signed_in(rules, serde_json::from_value(event).unwrap());
+        let pdu = Pdu::parse(rules, event.get().as_bytes()).unwrap();
+        let invitation = Invitation { room_version: RoomVersionId::V11, event, room_state: Vec::new() };
+        let answer = a.accept_invite(server_name!("b.example"), &id, pdu.event_id(), invitation).await;
+        answers.push(answer.map(drop).map_err(|error| error.to_string()));
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert!(a.store().read().out_of_band(&user(ALICE), &id).await.unwrap().is_none());
 }
