@@ -1,6 +1,7 @@
 //! The handle: what it needs, and how its writers take turns.
 
 use std::{
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
@@ -11,7 +12,8 @@ use std::{
 use chappe_rules::appservice::Registrations;
 use chappe_store::Store;
 use chappe_world::{Live, World};
-use ruma::{OwnedServerName, ServerName, UserId};
+use parking_lot::RwLock;
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
@@ -46,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) seen: SeenBuffer,
     pub(crate) filters: FilterCache,
     pub(crate) services: Services,
+    /// Users whose accounts were closed and erased.
+    pub(crate) erased: RwLock<BTreeSet<OwnedUserId>>,
     /// Turns for hashing passwords, and for estimating their strength.
     pub(crate) hashing: Turns,
     pub(crate) estimates: Turns,
@@ -84,6 +88,7 @@ impl Accounts {
             seen,
             filters,
             services: Services::new(appservices),
+            erased: RwLock::default(),
             hashing,
             estimates: Turns::for_estimates(),
             stripes,

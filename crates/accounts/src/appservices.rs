@@ -83,7 +83,7 @@ impl Accounts {
             rate: record.rate,
             oauth: false,
             appservice: Some(service.clone()),
-            admission: Admission { version, until: self.end_of(&record) },
+            admission: Admission { version, until: self.end_of(&record), token: None, log_in: None },
         })
     }
 

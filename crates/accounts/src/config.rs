@@ -3,6 +3,8 @@
 use argon2::Params;
 use serde::{Deserialize, Serialize};
 
+use crate::passwords::LONGEST;
+
 /// The section `[accounts]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -113,6 +115,9 @@ impl PasswordPolicy {
     pub fn check(&self) -> Result<(), String> {
         if self.minimum_strength > 4 {
             return Err("minimum_strength is at most 4".to_owned());
+        }
+        if self.minimum_length > LONGEST {
+            return Err(format!("minimum_length is at most {LONGEST}"));
         }
         Ok(())
     }

@@ -54,6 +54,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) name: Option<&'a str>,
     /// What it logs in with from now on.
     pub(crate) oauth: Option<&'a OAuthLogIn>,
+    /// The number of the log-in, if it is one.
+    pub(crate) log_in: Option<u64>,
 }
 
 /// A user and one of their devices.
@@ -131,7 +133,7 @@ impl Accounts {
             if there.is_some_and(|Json(there)| !there.dehydrated) {
                 return Ok(());
             }
-            let arrival = Arrival { user, device, name, oauth: None };
+            let arrival = Arrival { user, device, name, oauth: None, log_in: None };
             self.draft_device(&reader, &mut tx, &arrival).await?;
             drop(reader);
             self.store().commit(tx).await?;
@@ -226,7 +228,9 @@ impl Accounts {
         }
         for ((user, at), known) in days.into_iter().zip(known) {
             let day = at / DAY_MS;
-            if here.contains(&user) && known.is_none_or(|known| known < day) {
+            // What is written of a day far ahead was, by a clock that was wrong.
+            let is_counted = known.is_some_and(|known| (day..=day + 1).contains(&known));
+            if here.contains(&user) && !is_counted {
                 tx.expect::<LastActive>(&user, known.as_ref()).put::<LastActive>(&user, &day);
                 tx.log(LogEntry::Account { user, at, what: AccountNews::Active });
             }
@@ -252,7 +256,7 @@ impl Accounts {
         tx: &mut Tx,
         arrival: &Arrival<'_>,
     ) -> Result<(), Error> {
-        let Arrival { user, device, name, oauth } = *arrival;
+        let Arrival { user, device, name, oauth, log_in } = *arrival;
         check_new(device, name)?;
         let key = (user.to_owned(), device.to_owned());
         let old = reader.get::<Devices>(&key).await?;
@@ -264,7 +268,7 @@ impl Accounts {
             if let Some(before) = &old.oauth {
                 tx.delete::<ClientDevices>(&(before.client, key.0.clone(), key.1.clone()));
             }
-            Device { revision: old.revision + 1, oauth: oauth.cloned(), ..old }
+            Device { revision: old.revision + 1, oauth: oauth.cloned(), log_in, ..old }
         } else {
             if self.device_ids(reader, user).await?.len() >= self.config().limits.devices {
                 return Err(Error::TooMany("devices"));
@@ -272,7 +276,7 @@ impl Accounts {
             // A message that was on its way while an older device of this id ended.
             draft_empty_inbox(tx, &key);
             let (name, created) = (name.map(str::to_owned), self.world().now());
-            Device { name, created, oauth: oauth.cloned(), ..Device::default() }
+            Device { name, created, oauth: oauth.cloned(), log_in, ..Device::default() }
         };
         if let Some(oauth) = oauth {
             tx.put::<ClientDevices>(&(oauth.client, key.0.clone(), key.1.clone()), &());
@@ -307,12 +311,16 @@ impl Accounts {
             tx.delete::<DeviceKeys>(&key).delete::<KeyHeads>(&key);
             tx.delete_prefix::<OneTimeKeys>(&key).delete_prefix::<OneTimeKeyOrder>(&key);
             tx.delete_prefix::<FallbackKeys>(&key);
+            // What is known of its keys is void, and its syncs wait no longer. `GET /events` is refused once it would answer.
+            tx.log(LogEntry::OneTimeKeys { user: key.0.clone(), device: key.1.clone() });
             tx.delete_prefix::<KeySignatures>(&(user.to_owned(), user.to_owned(), device.to_string()));
             draft_empty_inbox(tx, &key);
             self.draft_settings_end(reader, tx, user, device).await?;
             ended.push(device.clone());
         }
         if !ended.is_empty() {
+            // Already before the commit, as that wakes requests that wait: each is looked at anew.
+            self.inner.cache.forget(user);
             let of_ended =
                 |device: Option<&OwnedDeviceId>| device.is_some_and(|device| ended.contains(device));
             self.draft_pusher_ends(reader, tx, user, of_ended).await?;

@@ -67,7 +67,7 @@ pub use self::{
     oauth::OAuthGrant,
     profiles::Profile,
     pushers::{OtherUsers, PusherInfo},
-    remote::{RemoteError, RemoteKeys, RemoteUsers, to_device_for_servers},
+    remote::{Asker, RemoteError, RemoteKeys, RemoteUsers, to_device_for_servers},
     requester::Requester,
     threepids::ThreepidInfo,
     to_device::{Recipients, Sending, ToDeviceMessage},

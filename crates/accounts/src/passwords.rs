@@ -23,7 +23,9 @@ use crate::{
 type Costs = Json<BTreeSet<String>>;
 
 /// The longest password that is looked at, in characters, as Synapse counts.
-const LONGEST: usize = 512;
+pub(crate) const LONGEST: usize = 512;
+/// Characters of a drawn password: about 119 bits.
+const DRAWN: usize = 20;
 /// Costs that may be in use when hashes of another are brought here: a log-in pays them all.
 const COSTS: usize = 6;
 /// Estimates of the strength of passwords worked out at once, and how many may wait for their turn.
@@ -111,6 +113,20 @@ impl Accounts {
         };
         let found = self.world().spawn_blocking(estimate).await.map_err(|_| Error::Busy)?;
         if found < policy.minimum_strength { Err(Error::WeakPassword(Weakness::Guessable)) } else { Ok(()) }
+    }
+
+    /// A random password that follows the policy.
+    pub fn draw_password(&self) -> String {
+        let policy = &self.config().password.policy;
+        let wanted = [
+            (policy.require_digit, '7'),
+            (policy.require_symbol, '-'),
+            (policy.require_uppercase, 'A'),
+            (policy.require_lowercase, 'a'),
+        ];
+        let wanted: String = wanted.into_iter().filter_map(|(is_wanted, c)| is_wanted.then_some(c)).collect();
+        let random = policy.minimum_length.saturating_sub(wanted.len()).max(DRAWN);
+        self.world().token(random) + &wanted
     }
 
     /// Checks a password for log-in. Unknown users, closed accounts and wrong passwords look the same and take the
@@ -250,7 +266,27 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use super::{PasswordPolicy, Weakness, weakness};
+    use super::{LONGEST, PasswordPolicy, Weakness, weakness};
+    use crate::tests::server_with;
+
+    #[tokio::test]
+    async fn drawn_passwords_follow_the_policy() {
+        for (minimum_length, is_strict) in [(8, false), (8, true), (40, true), (LONGEST, true)] {
+            let policy = PasswordPolicy {
+                minimum_length,
+                require_digit: is_strict,
+                require_symbol: is_strict,
+                require_uppercase: is_strict,
+                require_lowercase: is_strict,
+                minimum_strength: 4,
+            };
+            policy.check().unwrap();
+            let accounts = server_with(|config| config.password.policy = policy);
+            let (one, other) = (accounts.draw_password(), accounts.draw_password());
+            accounts.check_password(&one, Vec::new()).await.unwrap();
+            assert_ne!(one, other);
+        }
+    }
 
     #[test]
     fn weaknesses_are_told_in_their_order() {

@@ -1,6 +1,6 @@
 //! What the accounts of this server need from those of other servers: a port that the federation fills.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use chappe_store::{Tx, outbox::OutboxItem};
@@ -39,25 +39,40 @@ pub struct RemoteKeys {
     pub self_signing: BTreeMap<OwnedUserId, Raw<CrossSigningKey>>,
 }
 
+/// A local user who asks for keys of others.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Who asks.
+    pub user: OwnedUserId,
+    /// Those of the users asked about who share a room with the asker: what changes of their devices is told to this server.
+    pub shares_with: BTreeSet<OwnedUserId>,
+}
+
 /// Other servers' users. Implemented by `federation`; every call ends within the time a client waits (10 seconds or so).
 #[async_trait]
 pub trait RemoteUsers: Send + Sync {
+    /// With whom of some users a local user shares a room: looked up once for all that one request asks.
+    async fn asker(&self, user: &UserId, about: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>) -> Asker;
+
     /// Keys of users of `server` (all of them its own) for a local user; no devices named means all. What is cached and
     /// known to be fresh (users whose device lists this server follows) is answered from there.
     async fn query_keys(
         &self,
-        asker: &UserId,
+        asker: &Asker,
         server: &ServerName,
         users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
     ) -> Result<RemoteKeys, RemoteError>;
 
     /// The same of users of any server, as far as nobody has to be asked: the keys of those whose device lists this server
     /// follows and has.
-    async fn kept_keys(
-        &self,
-        asker: &UserId,
-        users: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
-    ) -> RemoteKeys;
+    async fn kept_keys(&self, asker: &Asker, users: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>)
+    -> RemoteKeys;
+
+    /// Whether this server talks with `server`: if not, it is asked nothing.
+    fn talks_with(&self, server: &ServerName) -> bool;
+
+    /// Whether keys would be claimed of `server` now: it is talked with, and was not found away just now.
+    fn would_claim(&self, server: &ServerName) -> bool;
 
     /// Claims one-time keys of users of `server` (all of them its own).
     async fn claim_keys(&self, server: &ServerName, claim: Claim) -> Result<ClaimedKeys, RemoteError>;

@@ -38,6 +38,10 @@ pub struct Admission {
     pub(crate) version: u64,
     /// When the account ends, in milliseconds since 1970.
     pub(crate) until: Option<u64>,
+    /// What is stored of the user's access token; application services have their own.
+    pub(crate) token: Option<[u8; 32]>,
+    /// The number of the log-in that the token came from.
+    pub(crate) log_in: Option<u64>,
 }
 
 impl Requester {

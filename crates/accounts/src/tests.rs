@@ -2,6 +2,7 @@
 
 mod data;
 mod encryption;
+mod erased;
 mod external;
 mod imported;
 mod inbox;
@@ -24,7 +25,7 @@ fn server() -> Accounts {
     server_with(|_| {})
 }
 
-fn server_with(change: impl FnOnce(&mut AccountsConfig)) -> Accounts {
+pub(crate) fn server_with(change: impl FnOnce(&mut AccountsConfig)) -> Accounts {
     on(&Store::new(Db::new(Memory::default())), change)
 }
 

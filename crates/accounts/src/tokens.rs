@@ -1,15 +1,18 @@
 //! Access and refresh tokens: stored as SHA-256 only, answered from memory on the hot path.
 
+mod ends;
+mod rotation;
+
 use chappe_store::{
-    AccountNews, Direction, Json, LogInMethod, Reader, Tx,
+    AccountNews, Json, LogInMethod, Reader, Tx,
     accounts::{
         AccessToken, AccessTokens, Device, DeviceTokens, Devices, OAuthLogIn, RefreshToken, RefreshTokens,
         User, Users,
     },
-    oauth::{BrowserSessions, LogOuts, TokenFamilies},
 };
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
+pub(crate) use self::ends::revoke_device_tokens;
 use crate::{
     Accounts, Error, Requester, devices::Arrival, oauth::families, requester::Admission, retry::retry,
     token_cache::Entry,
@@ -105,6 +108,13 @@ pub(crate) struct Pair {
     oauth: bool,
 }
 
+impl Pair {
+    /// A number for the log-in that begins with these tokens, drawn with them.
+    fn number(&self) -> u64 {
+        self.access.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    }
+}
+
 impl Accounts {
     /// Who an access token stands for. [`Error::UnknownToken`], [`Error::Locked`], [`Error::Expired`],
     /// [`Error::Deactivated`].
@@ -131,7 +141,22 @@ impl Accounts {
         if !ended && admission.version == self.inner.cache.version(user) {
             return Ok(());
         }
-        self.standing(user).await
+        self.standing(user).await?;
+        let Some(device) = &requester.device_id else { return Ok(()) };
+        let (token, device) = (admission.token.as_slice(), [(user.clone(), device.clone())]);
+        let (tokens, devices) = self.store().read().get_both::<AccessTokens, Devices>(token, &device).await?;
+        let Some(Json(device)) = devices.into_iter().flatten().next() else {
+            return Err(if requester.appservice.is_some() { Error::UnknownDevice } else { GONE });
+        };
+        // A log-in ends the tokens before it. One that was refreshed meanwhile is there no more, and the device goes on.
+        if admission.token.is_some() && device.log_in != admission.log_in {
+            return Err(GONE);
+        }
+        let mut ends = tokens.into_iter().flatten().filter_map(|Json(row)| row.expires);
+        if ends.any(|at| at <= self.world().now()) {
+            return Err(Error::UnknownToken { soft_logout: true });
+        }
+        Ok(())
     }
 
     async fn look_up(&self, token: &str, errand: Errand) -> Result<Requester, Error> {
@@ -145,7 +170,11 @@ impl Accounts {
         let version = self.inner.cache.version(&row.user);
         let reader = self.store().read();
         let Some(Json(row)) = reader.get::<AccessTokens>(&hash).await? else { return Err(GONE) };
-        let Some(Json(user)) = reader.get::<Users>(&row.user).await? else { return Err(GONE) };
+        let device = [(row.user.clone(), row.device.clone())];
+        let (users, devices) =
+            reader.get_both::<Users, Devices>(std::slice::from_ref(&row.user), &device).await?;
+        let Some(Json(user)) = users.into_iter().flatten().next() else { return Err(GONE) };
+        let log_in = devices.into_iter().flatten().next().and_then(|Json(device)| device.log_in);
         drop(reader);
         if user.deactivated.is_some() {
             return Err(Error::Deactivated);
@@ -172,7 +201,7 @@ impl Accounts {
             rate: user.rate,
             oauth: row.oauth,
             appservice: None,
-            admission: Admission { version, until },
+            admission: Admission { version, until, token: Some(hash), log_in },
         };
         let expires = [row.expires, until].into_iter().flatten().min();
         let entry = Entry { requester, locked: user.locked, expires, version };
@@ -230,7 +259,8 @@ impl Accounts {
             return Err(refusal);
         }
         tx.expect::<Users>(user, Some(&Json(record)));
-        let arrival = Arrival { user, device, name: log_in.device_name.as_deref(), oauth };
+        let (name, log_in_number) = (log_in.device_name.as_deref(), Some(pair.number()));
+        let arrival = Arrival { user, device, name, oauth, log_in: log_in_number };
         self.draft_device(reader, tx, &arrival).await?;
         revoke_device_tokens(reader, tx, user, device).await?;
         self.draft_pair(tx, user, pair, None);
@@ -238,170 +268,6 @@ impl Accounts {
             tx.log(self.news(user, AccountNews::LoggedIn(by)));
         }
         Ok(())
-    }
-
-    /// Exchanges a refresh token. The old pair stays valid until the new one is first used.
-    pub async fn refresh(&self, refresh_token: &str) -> Result<Issued, Error> {
-        Ok(self.exchange(refresh_token, None).await?.0)
-    }
-
-    /// Exchanges a refresh token for whom it was given to: an OAuth client, or none. Gives what the device logged in with.
-    pub(crate) async fn exchange(
-        &self,
-        refresh_token: &str,
-        client: Option<&[u8; 32]>,
-    ) -> Result<(Issued, Option<OAuthLogIn>), Error> {
-        let hash = sha256(refresh_token);
-        let Json(row) = self.store().read().get::<RefreshTokens>(&hash).await?.ok_or(GONE)?;
-        let pair = self.draw(row.device, Refreshing::Yes, families::of(refresh_token));
-        let user = row.user;
-        let done = retry!({
-            let reader = self.store().read();
-            let Json(old) = reader.get::<RefreshTokens>(&hash).await?.ok_or(GONE)?;
-            if old.expires.is_some_and(|at| at <= self.world().now()) {
-                return Err(Error::UnknownToken { soft_logout: true });
-            }
-            let record = reader.get::<Users>(&user).await?.ok_or(GONE)?.0;
-            if let Some(refusal) = refusal(&record) {
-                return Err(refusal);
-            }
-            self.check_end(&user, &record).await?;
-            let mut tx = Tx::new();
-            tx.expect::<Users>(&user, Some(&Json(record)));
-            let oauth = bump_device(&reader, &mut tx, &user, &old.device).await?.oauth;
-            if oauth.as_ref().map(|log_in| &log_in.client) != client {
-                return Err(GONE);
-            }
-            for other in [old.next, old.previous].into_iter().flatten() {
-                revoke_pair(&reader, &mut tx, &other).await?;
-            }
-            if old.previous.is_some() {
-                settle_access(&reader, &mut tx, &old.access).await?;
-            }
-            let row = RefreshToken { next: pair.refresh, previous: None, ..old.clone() };
-            tx.expect::<RefreshTokens>(&hash, Some(&Json(old))).put::<RefreshTokens>(&hash, &Json(row));
-            self.draft_pair(&mut tx, &user, &pair, Some(hash));
-            drop(reader);
-            self.store().commit(tx).await?;
-            Ok((pair.issued.clone(), oauth))
-        });
-        self.inner.cache.forget(&user);
-        done
-    }
-
-    /// The first use of a refreshed access token: the pair before it ends.
-    async fn finish_rotation(&self, access: &[u8; 32]) -> Result<(), Error> {
-        let done = retry!({
-            let reader = self.store().read();
-            let Json(row) = reader.get::<AccessTokens>(access).await?.ok_or(GONE)?;
-            let Some(before) = row.replaces else { return Ok(None) };
-            let mut tx = Tx::new();
-            bump_device(&reader, &mut tx, &row.user, &row.device).await?;
-            settle_access(&reader, &mut tx, access).await?;
-            let next = reader.get::<RefreshTokens>(&before).await?.and_then(|Json(old)| old.next);
-            revoke_pair(&reader, &mut tx, &before).await?;
-            if let Some(next) = next
-                && let Some(Json(new)) = reader.get::<RefreshTokens>(&next).await?
-            {
-                tx.put::<RefreshTokens>(&next, &Json(RefreshToken { previous: None, ..new }));
-            }
-            drop(reader);
-            self.store().commit(tx).await?;
-            Ok(Some(row.user))
-        })?;
-        if let Some(user) = done {
-            self.inner.cache.forget(&user);
-        }
-        Ok(())
-    }
-
-    /// Ends a device: its tokens, keys, messages, pushers.
-    pub async fn log_out(&self, user: &UserId, device: &DeviceId) -> Result<(), Error> {
-        self.delete_devices(user, &[device.to_owned()]).await
-    }
-
-    /// Ends all devices of a user, their log-ins in browsers and what was granted in those; gives the devices that were.
-    pub async fn log_out_all(&self, user: &UserId) -> Result<Vec<OwnedDeviceId>, Error> {
-        let done = retry!({
-            let reader = self.store().read();
-            let devices = self.device_ids(&reader, user).await?;
-            let mut tx = Tx::new();
-            self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
-            tx.add::<LogOuts>(&user.to_owned(), 1);
-            drop(reader);
-            self.store().commit(tx).await?;
-            Ok(devices)
-        });
-        self.inner.cache.forget(user);
-        done
-    }
-
-    /// Ends devices as an administrator does: the log-ins of the browsers in which they were granted, with which they could
-    /// come back, end too. Where it is not known which those are, or a browser has logged in anew since, all of the user do.
-    pub async fn shut_out(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<(), Error> {
-        let done = retry!({
-            let reader = self.store().read();
-            let keys: Vec<_> = devices.iter().map(|device| (user.to_owned(), device.clone())).collect();
-            let heads = reader.get_many::<Devices>(&keys).await?;
-            let mut tx = Tx::new();
-            self.draft_device_ends(&reader, &mut tx, user, devices).await?;
-            let mut all_known = true;
-            for Json(head) in heads.into_iter().flatten() {
-                let browser = head.oauth.and_then(|grant| grant.browser);
-                all_known &= match browser {
-                    Some(browser) => self.draft_browser_end(&reader, &mut tx, &browser).await?,
-                    None => false,
-                };
-            }
-            if !all_known {
-                tx.add::<LogOuts>(&user.to_owned(), 1);
-            }
-            drop(reader);
-            self.store().commit(tx).await?;
-            Ok(())
-        });
-        self.inner.cache.forget(user);
-        done
-    }
-
-    /// Ends the log-in of a browser; false if it is over.
-    async fn draft_browser_end(
-        &self,
-        reader: &Reader<'_>,
-        tx: &mut Tx,
-        browser: &[u8; 32],
-    ) -> Result<bool, Error> {
-        let session = reader.get::<BrowserSessions>(browser).await?;
-        tx.expect::<BrowserSessions>(browser, session.as_ref()).delete::<BrowserSessions>(browser);
-        Ok(session.is_some_and(|Json(session)| session.expires > self.world().now()))
-    }
-
-    /// Makes all tokens of a user expire and keeps the devices: their clients log in again softly.
-    pub async fn soft_log_out_all(&self, user: &UserId) -> Result<(), Error> {
-        let done = retry!({
-            let reader = self.store().read();
-            let mut tx = Tx::new();
-            for device in self.device_ids(&reader, user).await? {
-                bump_device(&reader, &mut tx, user, &device).await?;
-                let rows = (user.to_owned(), device);
-                for (key, kind) in reader.scan::<DeviceTokens>(&rows, Direction::Forward, usize::MAX).await? {
-                    if kind == REFRESH {
-                        tx.delete::<RefreshTokens>(&key.2).delete::<DeviceTokens>(&key);
-                    } else if kind == FAMILY {
-                        // A refresh token shown from now on is no old one: it went before its time.
-                        tx.delete::<TokenFamilies>(&key.2).delete::<DeviceTokens>(&key);
-                    } else if let Some(Json(row)) = reader.get::<AccessTokens>(&key.2).await? {
-                        let row = AccessToken { expires: Some(0), replaces: None, ..row };
-                        tx.put::<AccessTokens>(&key.2, &Json(row));
-                    }
-                }
-            }
-            drop(reader);
-            self.store().commit(tx).await?;
-            Ok(())
-        });
-        self.inner.cache.forget(user);
-        done
     }
 
     /// Draws tokens for a device. Tokens of one family say so.
@@ -467,41 +333,4 @@ async fn bump_device(
     let new = Json(Device { revision: old.revision + 1, ..old.clone() });
     tx.expect::<Devices>(&key, Some(&Json(old))).put::<Devices>(&key, &new);
     Ok(new.0)
-}
-
-/// Takes the mark off an access token whose predecessor ends.
-async fn settle_access(reader: &Reader<'_>, tx: &mut Tx, access: &[u8; 32]) -> Result<(), Error> {
-    if let Some(Json(row)) = reader.get::<AccessTokens>(access).await? {
-        tx.put::<AccessTokens>(access, &Json(AccessToken { replaces: None, ..row }));
-    }
-    Ok(())
-}
-
-/// Ends a refresh token and the access token issued with it.
-async fn revoke_pair(reader: &Reader<'_>, tx: &mut Tx, refresh: &[u8; 32]) -> Result<(), Error> {
-    if let Some(Json(row)) = reader.get::<RefreshTokens>(refresh).await? {
-        tx.delete::<RefreshTokens>(refresh).delete::<AccessTokens>(&row.access);
-        tx.delete::<DeviceTokens>(&(row.user.clone(), row.device.clone(), *refresh));
-        tx.delete::<DeviceTokens>(&(row.user, row.device, row.access));
-    }
-    Ok(())
-}
-
-/// Ends every token of a device.
-pub(crate) async fn revoke_device_tokens(
-    reader: &Reader<'_>,
-    tx: &mut Tx,
-    user: &UserId,
-    device: &DeviceId,
-) -> Result<(), Error> {
-    let rows = (user.to_owned(), device.to_owned());
-    for (key, kind) in reader.scan::<DeviceTokens>(&rows, Direction::Forward, usize::MAX).await? {
-        match kind {
-            ACCESS => tx.delete::<AccessTokens>(&key.2),
-            FAMILY => tx.delete::<TokenFamilies>(&key.2),
-            _ => tx.delete::<RefreshTokens>(&key.2),
-        };
-        tx.delete::<DeviceTokens>(&key);
-    }
-    Ok(())
 }

@@ -3,38 +3,25 @@
 //! The end stands in the head record, so that admitting a requester reads nothing more. What is to be done about it
 //! is found in a table ordered by time. A mail is noted before it goes out: a crash loses one rather than sending two.
 
-use std::sync::atomic::Ordering::Relaxed;
+mod enrolment;
+mod renewal;
 
 use chappe_rules::glob::{Glob, folded};
 use chappe_store::{
-    AccountNews, Json, Reader, Table, Tx,
-    accounts::{Expiries, Threepids, User, UserKind, Users},
-    validity::{
-        Enrolment, Enrolments, Renewal, RenewalCode, RenewalLink, RenewalLinks, Renewals, RenewalsDue,
-    },
+    AccountNews, Json, Reader, Tx,
+    accounts::{Threepids, User, UserKind, Users},
+    validity::{Renewal, RenewalCode, RenewalLink, RenewalLinks, Renewals, RenewalsDue},
 };
 use ruma::{OwnedUserId, UserId};
 
-use crate::{
-    Accounts, Erase, Error,
-    retry::retry,
-    tokens::{refusal, sha256},
-    users::beyond,
-};
+pub use self::renewal::{RenewalSecret, Renewed};
+use crate::{Accounts, Erase, Error, retry::retry, tokens::refusal, users::beyond};
 
 pub(crate) const DAY_MS: u64 = 86_400_000;
-/// Links of one account that are good at a time.
-const LINKS: usize = 10;
-/// Wrong codes after which a code is dead.
-const FAILURES: u32 = 10;
 /// When a mail that did not go out is tried again.
 const AGAIN_MS: u64 = 900_000;
 /// How often an account that has ended and is never closed is looked at.
 const SELDOM_MS: u64 = 30 * DAY_MS;
-/// Accounts that get their end in one commit.
-const ENROLLED_AT_ONCE: usize = 200;
-/// The name of the one row.
-const ENROLMENT: &str = "accounts";
 
 /// How long an account is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +32,6 @@ pub struct Validity {
     pub over: bool,
     /// Whether mails go out before the end.
     pub mails: bool,
-}
-
-/// What renews an account.
-#[derive(Clone, PartialEq, Eq)]
-pub enum RenewalSecret {
-    /// The token of a link: 43 random letters and digits.
-    Link(String),
-    /// A code of 8 digits, good together with an access token of the account.
-    Code(String),
 }
 
 /// A mail that is to go out. What renews the account is kept as a hash only.
@@ -76,21 +54,6 @@ pub enum Duty {
     Mail(Reminder),
     /// Nothing more: it was closed, since nobody had renewed it.
     Closed,
-}
-
-/// What became of a renewal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renewed {
-    /// The account ends then, in milliseconds since 1970.
-    Until(u64),
-    /// This has renewed the account before; nothing was done.
-    Before,
-}
-
-impl std::fmt::Debug for RenewalSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RenewalSecret")
-    }
 }
 
 impl std::fmt::Debug for Reminder {
@@ -361,148 +324,6 @@ impl Accounts {
             Ok(())
         })
     }
-
-    /// Makes something that renews an account whose user asks for a mail. [`Error::Invalid`] for accounts that never end.
-    pub async fn renewal(&self, user: &UserId) -> Result<Reminder, Error> {
-        let key = user.to_owned();
-        retry!({
-            let reader = self.store().read();
-            let record = reader.get::<Users>(&key).await?.map(|Json(record)| record);
-            let ends = record.and_then(|record| self.end_of(&record));
-            let (Some(ends), Some(row)) = (ends, reader.get::<Renewals>(&key).await?) else {
-                return Err(Error::invalid("this account has no end"));
-            };
-            let mut new = row.0.clone();
-            let mut tx = Tx::new();
-            let secret = self.draw_renewal(user, &mut tx, &mut new);
-            let told = (row.0.told, row.0.told);
-            draft_row(&mut tx, &key, Some(&row), new);
-            drop(reader);
-            self.store().commit(tx).await?;
-            Ok(Reminder { ends, secret, told })
-        })
-    }
-
-    /// Draws a link or a code. A code ends the one before.
-    fn draw_renewal(&self, user: &UserId, tx: &mut Tx, row: &mut Renewal) -> RenewalSecret {
-        if !self.config().validity.links {
-            let code = format!("{:08}", self.world().below(100_000_000));
-            row.code = Some(RenewalCode { hash: code_hash(user, &code), failures: 0, used: false });
-            return RenewalSecret::Code(code);
-        }
-        while row.links.len() >= LINKS {
-            tx.delete::<RenewalLinks>(&row.links.remove(0));
-        }
-        let token = self.world().token(43);
-        let (hash, expires) = (sha256(&token), self.world().now() + self.period());
-        row.links.push(hash);
-        let link = RenewalLink { user: user.to_owned(), expires, used: false };
-        tx.put::<RenewalLinks>(&hash, &Json(link));
-        tx.put::<Expiries>(&(expires, RenewalLinks::INFO.number, hash), &());
-        RenewalSecret::Link(token)
-    }
-
-    /// Renews the account that a link's token is for. [`Error::NotFound`] for others.
-    pub async fn renew_by_link(&self, token: &str) -> Result<Renewed, Error> {
-        let link = self.store().read().get::<RenewalLinks>(&sha256(token)).await?;
-        let Some(Json(link)) = link.filter(|Json(link)| self.world().now() < link.expires) else {
-            return Err(Error::NotFound("renewal"));
-        };
-        if link.used {
-            return Ok(Renewed::Before);
-        }
-        self.renew(&link.user).await.map(Renewed::Until)
-    }
-
-    /// Renews a user's account by the code that was mailed last. [`Error::NotFound`] for wrong ones, of which each code
-    /// bears ten.
-    pub async fn renew_by_code(&self, user: &UserId, code: &str) -> Result<Renewed, Error> {
-        const WRONG: Error = Error::NotFound("renewal");
-        let key = user.to_owned();
-        let used = retry!({
-            let row = self.store().read().get::<Renewals>(&key).await?.ok_or(WRONG)?;
-            let mut known = row.0.code.clone().filter(|known| known.failures < FAILURES).ok_or(WRONG)?;
-            if known.hash == code_hash(user, code) {
-                return Ok(Some(known.used));
-            }
-            known.failures += 1;
-            let new = Renewal { code: Some(known), ..row.0.clone() };
-            let mut tx = Tx::new();
-            draft_row(&mut tx, &key, Some(&row), new);
-            self.store().commit(tx).await?;
-            Ok(None)
-        })?;
-        match used {
-            None => Err(WRONG),
-            Some(true) => Ok(Renewed::Before),
-            Some(false) => self.renew(user).await.map(Renewed::Until),
-        }
-    }
-
-    /// Gives an end to some accounts that have none, or one that passed while accounts did not end: up to a tenth of the
-    /// period before it is over, so that not all of them ask at once. Says whether there may be more.
-    pub async fn enrol_some(&self) -> Result<bool, Error> {
-        let (name, period) = (ENROLMENT.to_owned(), self.period());
-        if period == 0 {
-            return Ok(false);
-        }
-        retry!({
-            let reader = self.store().read();
-            let known = reader.get::<Enrolments>(&name).await?;
-            let Json(progress) = known.clone().unwrap_or_default();
-            if progress.done {
-                return Ok(false);
-            }
-            let page = reader.scan_from::<Users>(&(), &progress.after, ENROLLED_AT_ONCE).await?;
-            let done = page.len() < ENROLLED_AT_ONCE;
-            let after = page.last().map_or(progress.after, |(user, _)| beyond(user));
-            let mut tx = Tx::new();
-            let mut enrolled = Vec::new();
-            let now = self.world().now();
-            for (user, Json(old)) in page {
-                let has_one = old.ends.is_some_and(|at| at > now);
-                if has_one || old.deactivated.is_some() || old.kind != UserKind::User {
-                    continue;
-                }
-                let ends = now + period - self.world().below(period / 10);
-                let record = User { ends: Some(ends), revision: old.revision + 1, ..old.clone() };
-                tx.expect::<Users>(&user, Some(&Json(old))).put::<Users>(&user, &Json(record));
-                self.draft_end(&reader, &mut tx, &user, (ends, None)).await?;
-                enrolled.push(user);
-            }
-            tx.expect::<Enrolments>(&name, known.as_ref());
-            tx.put::<Enrolments>(&name, &Json(Enrolment { after, done }));
-            drop(reader);
-            self.store().commit(tx).await?;
-            for user in &enrolled {
-                self.inner.cache.forget(user);
-            }
-            Ok(!done)
-        })
-    }
-
-    /// Notes that accounts did not end for a while, if that is so: now that they do again, those whose end has passed get
-    /// another one.
-    pub async fn end_enrolment(&self) -> Result<(), Error> {
-        if !self.inner.endless.swap(false, Relaxed) {
-            return Ok(());
-        }
-        let forgotten = self.forget_enrolment().await;
-        if forgotten.is_err() {
-            self.inner.endless.store(true, Relaxed);
-        }
-        forgotten
-    }
-
-    async fn forget_enrolment(&self) -> Result<(), Error> {
-        let name = ENROLMENT.to_owned();
-        if self.store().read().get::<Enrolments>(&name).await?.is_some() {
-            let mut tx = Tx::new();
-            tx.delete::<Enrolments>(&name);
-            self.store().commit(tx).await?;
-        }
-        Ok(())
-    }
 }
 
 /// Replaces how an account's end is dealt with, and its place in the order of time.
@@ -512,8 +333,4 @@ fn draft_row(tx: &mut Tx, user: &OwnedUserId, old: Option<&Json<Renewal>>, new: 
     }
     tx.put::<RenewalsDue>(&(new.due, user.clone()), &());
     tx.expect::<Renewals>(user, old).put::<Renewals>(user, &Json(new));
-}
-
-fn code_hash(user: &UserId, code: &str) -> [u8; 32] {
-    sha256(&format!("{user}\0{code}"))
 }

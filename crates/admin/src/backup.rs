@@ -3,6 +3,8 @@
 //! The database is copied first: what it names of media was on disk before, so it is in the copy of the media as well,
 //! unless somebody deletes it meanwhile. The note that makes the folder a backup is written last.
 
+mod place;
+
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, ErrorKind, Write},
@@ -13,6 +15,7 @@ use std::{
 use ruma::{OwnedServerName, ServerName};
 use serde::{Deserialize, Serialize};
 
+use self::place::{belongs, clear, is_mounted, remove, replace, young};
 use crate::Error;
 
 const DATABASE: &str = "database";
@@ -20,8 +23,6 @@ const MEDIA: &str = "media";
 const SIGNING_KEY: &str = "signing.key";
 /// What says that a backup is whole.
 const NOTE: &str = "backup.json";
-/// What the media folder holds of uploads under way.
-const UNFINISHED: &str = "unfinished";
 
 /// Where a server keeps what is not in its store.
 #[derive(Clone, Debug)]
@@ -130,22 +131,27 @@ pub async fn restore<Ready: Future<Output = Result<(), Error>>>(
     check(folder, &note, places, server_name)?;
     let key = folder.join(SIGNING_KEY);
     let present = present_key(&places.signing_key, &key)?;
-    let [media, database] = [&places.media, &places.database].map(|place| place.with_extension("restored"));
+    if present == PresentKey::Other && is_mounted(&places.signing_key) {
+        let sentence =
+            format!("{} is mounted and not the backup's: mount that", places.signing_key.display());
+        return Err(Error::Invalid(sentence));
+    }
+    let [media, database] = [&places.media, &places.database].map(|place| young(place));
     let from = folder.join(MEDIA);
     let files = if from.exists() { copy(&from, &media)? } else { 0 };
     copy(&folder.join(DATABASE), &database)?;
     prepare(database.clone()).await?;
     let mut aside = Vec::new();
     if present == PresentKey::Other {
-        let young = places.signing_key.with_extension("restored");
-        file(&key, &young, How::Copied).map_err(at(&key))?;
-        aside.extend(replace(&young, &places.signing_key)?);
+        let fresh = young(&places.signing_key);
+        file(&key, &fresh, How::Copied).map_err(at(&key))?;
+        aside.extend(replace(&fresh, &places.signing_key)?);
     }
     if from.exists() {
         aside.extend(replace(&media, &places.media)?);
     }
     // An index of what is lost now would name other things than it did.
-    remove(&places.search)?;
+    clear(&places.search)?;
     replace(&database, &places.database)?;
     Ok(Restored { note, files, kept_key: present == PresentKey::Later, aside })
 }
@@ -202,37 +208,6 @@ fn copy(from: &Path, to: &Path) -> Result<u64, Error> {
     tree(from, to, How::Copied).map(|(files, _)| files).map_err(at(from))
 }
 
-/// Puts something where something else may be; gives where that is then.
-fn replace(young: &Path, place: &Path) -> Result<Option<PathBuf>, Error> {
-    let rename = || -> io::Result<Option<PathBuf>> {
-        let aside = place.exists().then(|| free_place(place));
-        if let Some(aside) = &aside {
-            fs::rename(place, aside)?;
-        }
-        fs::rename(young, place)?;
-        place.parent().map_or(Ok(()), sync)?;
-        Ok(aside)
-    };
-    rename().map_err(at(place))
-}
-
-/// Where nothing is yet, beside a place.
-fn free_place(place: &Path) -> PathBuf {
-    let mut name = place.as_os_str().to_owned();
-    name.push(".before");
-    while Path::new(&name).exists() {
-        name.push("+");
-    }
-    name.into()
-}
-
-fn remove(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(at(folder)(error)),
-        _ => Ok(()),
-    }
-}
-
 fn read_note(folder: &Path) -> Result<Note, Error> {
     let note = folder.join(NOTE);
     match fs::read(&note) {
@@ -258,7 +233,7 @@ fn tree(from: &Path, to: &Path, how: How) -> io::Result<(u64, u64)> {
         let entry = entry?;
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            if entry.file_name() != UNFINISHED {
+            if belongs(&entry.file_name()) {
                 let (files, bytes) = tree(&entry.path(), &target, how)?;
                 sum = (sum.0 + files, sum.1 + bytes);
             }

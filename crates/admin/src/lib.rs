@@ -13,6 +13,7 @@ mod network_file;
 mod pictures;
 mod register;
 mod run;
+pub mod signing_key;
 mod statistics;
 mod verb;
 
@@ -29,6 +30,6 @@ pub use self::{
     statistics::{Grouping, Statistics, StatisticsConfig, StatisticsDeps},
     verb::{
         Audit as AuditVerb, Configuration, Destinations, Domains, Jobs as JobsVerb, MapVerb, Media, Network,
-        Notices, Reports, Rooms, Servers, Stats, Tokens, Users, Verb,
+        Notices, Reports, Rooms, Servers, SigningKey as SigningKeyVerb, Stats, Tokens, Users, Verb,
     },
 };

@@ -11,13 +11,19 @@ mod notices;
 mod reports;
 mod rooms;
 mod servers;
+mod signing_key;
 mod stats;
 mod tokens;
 mod users;
 
 use std::{path::PathBuf, sync::Arc};
 
-use axum::{Json, Router, extract::State, response::IntoResponse, routing::post};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State},
+    response::IntoResponse,
+    routing::post,
+};
 use chappe_accounts::Accounts;
 use chappe_identity::{AllowList, MapBook, ServerList};
 use chappe_store::Store;
@@ -34,6 +40,9 @@ use crate::{Error, Jobs, Note, Places, Statistics, Verb, backup};
 
 /// Path of verbs on the admin socket.
 pub const RUN_PATH: &str = "/verb";
+/// The longest verb, in bytes. Files go inside verbs: the longest is a map of addresses of 16 MiB, in which JSON writes the end of
+/// each line, and each quote, as two characters.
+const LONGEST_VERB: usize = 64 << 20;
 
 /// What verbs work on.
 pub struct Deps {
@@ -132,8 +141,7 @@ impl Admin {
         if verb.only_looks() {
             return self.perform(verb).await;
         }
-        let details = serde_json::to_value(&verb).map_err(|error| Error::Invalid(error.to_string()))?;
-        let what = ("chappe admin".to_owned(), details);
+        let what = typed(&verb)?;
         self.deps.accounts.audit().around(&self.deps.operator(), what, Box::pin(self.perform(verb))).await
     }
 
@@ -153,6 +161,7 @@ impl Admin {
             Verb::Audit(verb) => audit::run(&self.deps, verb).await,
             Verb::Config(verb) => configuration::run(&self.deps, verb).await,
             Verb::Stats(verb) => stats::run(&self.deps, verb).await,
+            Verb::SigningKey(verb) => signing_key::run(&self.deps, verb).await,
             Verb::Backup { folder } => self.backup(folder).await,
             Verb::Status => self.status().await,
         }
@@ -203,11 +212,66 @@ impl Admin {
     }
 }
 
+/// A verb as it is typed, and its arguments. Apart, since a verb is no secret because it is called `reset-password`.
+fn typed(verb: &Verb) -> Result<(String, Value), Error> {
+    let mut rest = serde_json::to_value(verb).map_err(|error| Error::Invalid(error.to_string()))?;
+    let mut words = vec!["chappe admin".to_owned()];
+    // Groups and verbs are objects with one field, and arguments are within; a verb that takes none is a text.
+    while let Value::Object(fields) = &mut rest
+        && fields.len() == 1
+        && let Some((word, inner)) = fields.iter_mut().next()
+        && (inner.is_object() || (inner.is_string() && words.len() == 1))
+    {
+        words.push(word.replace('_', "-"));
+        rest = inner.take();
+    }
+    if let Value::String(word) = &rest {
+        words.push(word.replace('_', "-"));
+        rest = json!({});
+    }
+    Ok((words.join(" "), rest))
+}
+
 /// The routes of the admin socket. Whoever can connect may do everything.
 pub fn socket_routes(admin: Admin) -> Router {
     let run = async |State(admin): State<Admin>, Json(verb): Json<Verb>| match admin.run(verb).await {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => WebError::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", error.to_string()).into_response(),
     };
-    Router::new().route(RUN_PATH, post(run)).with_state(admin)
+    let limit = DefaultBodyLimit::max(LONGEST_VERB);
+    Router::new().route(RUN_PATH, post(run)).layer(limit).with_state(admin)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::typed;
+    use crate::Verb;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        verb: Verb,
+    }
+
+    #[test]
+    fn a_verb_is_written_down_as_it_is_typed() {
+        for (line, words, arguments) in [
+            (
+                "users reset-password alice",
+                "users reset-password",
+                json!({ "user": "alice", "password": null }),
+            ),
+            ("tokens revoke abc", "tokens revoke", json!({ "token": "abc" })),
+            ("domains map remove a.fr", "domains map remove", json!({ "whom": "a.fr" })),
+            ("backup /b", "backup", json!({ "folder": "/b" })),
+            ("signing-key rotate", "signing-key rotate", json!({})),
+        ] {
+            let all = std::iter::once("admin").chain(line.split(' '));
+            let verb = Line::try_parse_from(all).unwrap().verb;
+            assert_eq!(typed(&verb).unwrap(), (format!("chappe admin {words}"), arguments));
+        }
+    }
 }

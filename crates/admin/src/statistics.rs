@@ -227,8 +227,9 @@ impl Statistics {
         user: OwnedUserId,
         (at, kind): (u64, &str),
     ) -> Result<(), Error> {
-        let day = (at / DAY_MS).min(self.today());
-        if self.today() - day > u64::from(self.config().keep_days) {
+        let (day, settled) = ((at / DAY_MS).min(self.today()), self.0.deps.world.settled_now());
+        let is_old = |now: u64| (now / DAY_MS).saturating_sub(day) > u64::from(self.config().keep_days);
+        if settled.is_some_and(is_old) {
             return Ok(());
         }
         if let Some(domain) = people.domain(reader, &user, self.server()).await? {

@@ -1,6 +1,7 @@
 //! What an operator can ask for: one enum, parsed from the command line and sent as JSON to the running server.
 
 mod domains;
+mod users;
 
 use std::{io::Read, path::PathBuf};
 
@@ -9,7 +10,10 @@ use ruma::{OwnedMxcUri, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::domains::Target;
-pub use self::domains::{Domains, MapVerb};
+pub use self::{
+    domains::{Domains, MapVerb},
+    users::Users,
+};
 use crate::Grouping;
 
 /// A verb of `chappe admin`.
@@ -57,6 +61,9 @@ pub enum Verb {
     Config(Configuration),
     /// How much happened, by day, domain and kind; nothing about small groups
     Stats(Stats),
+    /// The key that signs for this server
+    #[command(subcommand)]
+    SigningKey(SigningKey),
     /// Copy database, media and signing key into a new folder, without a pause; `chappe restore` puts them back
     Backup {
         /// The folder to make; the server's user must be allowed to
@@ -65,120 +72,6 @@ pub enum Verb {
     },
     /// Whether the server runs, and some numbers
     Status,
-}
-
-/// `chappe admin users`.
-#[derive(Subcommand, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Users {
-    /// Show accounts
-    List {
-        /// Only those whose user id contains this
-        #[arg(long)]
-        containing: Option<String>,
-        /// Closed accounts as well
-        #[arg(long)]
-        deactivated: bool,
-        /// At most so many
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-        /// Go on after this user id
-        #[arg(long)]
-        after: Option<String>,
-    },
-    /// Show one account with its addresses and devices
-    Show {
-        /// User name or user id
-        user: String,
-    },
-    /// Make an account; a password is drawn and shown unless one is given
-    Create {
-        /// User name
-        user: String,
-        /// File with the password, - for standard input
-        #[arg(long = "password-file", value_name = "FILE", value_parser = first_line)]
-        password: Option<String>,
-        /// Make it an administrator
-        #[arg(long)]
-        admin: bool,
-        /// Display name
-        #[arg(long)]
-        display_name: Option<String>,
-    },
-    /// Make the accounts of a CSV file whose first line names its columns: user, and if wanted `display_name`, email,
-    /// `password_hash` (argon2, or bcrypt with the pepper of the configuration); - reads standard input
-    Import {
-        /// The file
-        #[arg(value_name = "FILE", value_parser = contents)]
-        // Named so that the audit log leaves it out: there are hashes of passwords in it.
-        #[serde(rename = "secrets")]
-        text: String,
-        /// Only say what would be done
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Set a new password and log all devices out; it is drawn and shown unless one is given
-    ResetPassword {
-        /// User name or user id
-        user: String,
-        /// File with the password, - for standard input
-        #[arg(long = "password-file", value_name = "FILE", value_parser = first_line)]
-        password: Option<String>,
-    },
-    /// End all devices of an account and its log-ins in browsers
-    LogOut {
-        /// User name or user id
-        user: String,
-    },
-    /// Close an account for good
-    Deactivate {
-        /// User name or user id
-        user: String,
-        /// Forget the profile as well
-        #[arg(long)]
-        erase: bool,
-    },
-    /// Make an administrator, or with --revoke make an ordinary user
-    Admin {
-        /// User name or user id
-        user: String,
-        /// Take the right away
-        #[arg(long)]
-        revoke: bool,
-    },
-    /// Let an account be entered no more by an account with an identity provider, as `show` lists them
-    Unlink {
-        /// User name or user id
-        user: String,
-        /// Issuer URL of the provider
-        issuer: String,
-        /// Who it is there; all of that provider unless given
-        subject: Option<String>,
-    },
-    /// Say when an account ends, or with an option set it; what was mailed before renews it no more
-    Validity {
-        /// User name or user id
-        user: String,
-        /// Let it end so many days from now; 0 is now
-        #[arg(long)]
-        days: Option<u32>,
-        /// Give it another whole period
-        #[arg(long, conflicts_with = "days")]
-        renew: bool,
-        /// Send no mails before the end
-        #[arg(long)]
-        quiet: bool,
-    },
-    /// Refuse every request of an account until it is unlocked
-    Lock {
-        /// User name or user id
-        user: String,
-    },
-    /// Undo a lock
-    Unlock {
-        /// User name or user id
-        user: String,
-    },
 }
 
 /// `chappe admin rooms`.
@@ -444,6 +337,17 @@ pub struct Stats {
     pub csv: bool,
 }
 
+/// `chappe admin signing-key`.
+#[derive(Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SigningKey {
+    /// Show the public keys, as ID=BASE64: the one that signs, the one that follows at the next start, those before
+    Show,
+    /// Make another key, which signs from the next start of the server on, and show its public half; the present one stays
+    /// known for old events
+    Rotate,
+}
+
 /// `chappe admin audit`.
 #[derive(Subcommand, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -485,6 +389,7 @@ impl Verb {
                 | Self::Jobs(Jobs::List)
                 | Self::Audit(_)
                 | Self::Stats(_)
+                | Self::SigningKey(SigningKey::Show)
                 | Self::Status
         )
     }

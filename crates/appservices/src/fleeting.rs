@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use chappe_delivery::PresenceState;
+use chappe_delivery::PresenceChange;
 use chappe_store::RoomNid;
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
@@ -100,14 +100,14 @@ impl Services {
         let world = self.0.deps.link.world().clone();
         let mut news = self.0.deps.delivery.presence().news();
         loop {
-            let change = tokio::select! {
+            let some = tokio::select! {
                 biased;
                 () = world.stopping() => return,
-                change = news.recv() => change,
+                some = news.recv() => some,
             };
-            match change {
-                Ok((user, state)) => {
-                    if let Err(error) = self.tell_presence(&user, &state).await {
+            match some {
+                Ok(some) => {
+                    if let Err(error) = self.tell_presence(&some).await {
                         tracing::warn!(%error, "application services were not told who is there");
                     }
                 }
@@ -117,11 +117,17 @@ impl Services {
         }
     }
 
-    async fn tell_presence(&self, user: &UserId, state: &PresenceState) -> Result<(), Error> {
+    async fn tell_presence(&self, changes: &[PresenceChange]) -> Result<(), Error> {
         let reader = self.0.deps.store.read();
         for lane in self.0.lanes.values().filter(|lane| lane.service.wants.any_ephemeral()) {
-            if knows(&reader, &lane.service, user).await? {
-                lane.fleeting.presence(user, self.0.deps.delivery.presence().event(user, state));
+            let mut any = false;
+            for PresenceChange { user, now, .. } in changes {
+                if knows(&reader, &lane.service, user).await? {
+                    lane.fleeting.presence(user, self.0.deps.delivery.presence().event(user, now));
+                    any = true;
+                }
+            }
+            if any {
                 lane.wake.notify_one();
             }
         }

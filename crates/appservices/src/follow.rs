@@ -149,9 +149,10 @@ impl<'a> Page<'a> {
                 self.tell_covering(at, user, &item, |_| true);
                 Ok(())
             }
-            LogEntry::Receipt { room, user, private, .. } => {
+            LogEntry::Receipt { room, user, private, local: true } => {
                 self.receipt(at, RoomNid(*room), user, *private).await
             }
+            LogEntry::Receipt { room, local: false, .. } => self.remote_receipts(at, RoomNid(*room)).await,
             LogEntry::ToDevice { user, device } => {
                 if self.letters.insert((user.clone(), device.clone(), at)) {
                     let item = ServiceItem::ToDevice { user: user.clone(), device: device.clone(), at };
@@ -276,6 +277,18 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
+    /// The receipts of another server's users that came together.
+    async fn remote_receipts(&mut self, at: u64, nid: RoomNid) -> Result<(), Error> {
+        if !self.interest.services().iter().any(|service| service.wants.any_ephemeral()) {
+            return Ok(());
+        }
+        let users = self.reader.readers_at(nid, Position(at)).await?;
+        for user in users {
+            self.receipt(at, nid, &user, false).await?;
+        }
+        Ok(())
+    }
+
     async fn device_list(&mut self, at: u64, user: &UserId) -> Result<(), Error> {
         let item = ServiceItem::DeviceList { user: user.to_owned() };
         let interest = self.interest;
@@ -285,5 +298,52 @@ impl<'a> Page<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_kv::{Db, Memory};
+    use chappe_store::receipts::{ReceiptKey, ReceiptKind};
+    use chappe_world::Guard;
+    use ruma::{event_id, owned_user_id, room_id, server_name};
+
+    use super::*;
+    use crate::registration::read_registrations;
+
+    const BRIDGE: &str = "
+id: bridge
+url: https://bridge.example
+as_token: a
+hs_token: b
+sender_localpart: bot
+receive_ephemeral: true
+namespaces: { users: [], aliases: [], rooms: [{ exclusive: false, regex: '!r:.*' }] }
+";
+
+    #[tokio::test]
+    async fn receipts_that_came_together_are_told_of_each_user() {
+        let files = [("bridge.yaml".to_owned(), BRIDGE.to_owned())];
+        let services = read_registrations(&files, server_name!("a.fr"), &Guard::new(Vec::new())).unwrap();
+        let store = Store::new(Db::new(Memory::default()));
+        let interest = Interest::open(&store, &services).await.unwrap();
+        let (nid, users) = (RoomNid(1), [owned_user_id!("@ann:b.fr"), owned_user_id!("@bob:b.fr")]);
+        let mut tx = Tx::new();
+        tx.new_room(nid, room_id!("!r:a.fr"));
+        for user in &users {
+            let key = ReceiptKey { user: user.clone(), kind: ReceiptKind::Public, thread: String::new() };
+            tx.put_receipt(nid, &key, None, (event_id!("$1"), 5));
+        }
+        let user = users[1].clone();
+        tx.log(LogEntry::Receipt { room: nid.0, user, private: false, local: false });
+        let at = store.commit(tx).await.unwrap();
+        let mut page = Page::new(&interest, store.read());
+        for entry in store.read().log_after(Position(0), 10).await.unwrap() {
+            page.take(&entry).await.unwrap();
+        }
+        store.commit(page.close().0).await.unwrap();
+        let queue = store.read().service_queue("bridge", 10).await.unwrap();
+        let told: Vec<ServiceItem> = queue.into_iter().map(|(_, item)| item).collect();
+        assert_eq!(told, users.map(|user| ServiceItem::Receipt { room: nid.0, user, at: at.0 }));
     }
 }

@@ -34,8 +34,8 @@ async fn handler(
 ) -> Result<Ruma<Response>> {
     limits.user("to_device", &requester, |rates| rates.to_device)?;
     let messages = request.messages.into_iter().map(|(user, devices)| (user, recipients(devices)));
-    // Nothing is kept for servers that it would never be sent to.
-    let messages = messages.filter(|(user, _)| rooms.takes_part(user.server_name()));
+    // Nothing is kept for servers that it would never be sent to. While the network has no list, that is known of none.
+    let messages = messages.filter(|(user, _)| rooms.may_take_part(user.server_name()));
     let (here, elsewhere): (Vec<_>, Vec<_>) = messages.partition(|(user, _)| accounts.is_local(user));
     let kind = request.event_type.to_string();
     // An application service may act without a device.

@@ -28,6 +28,7 @@ use std::{
 
 use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
+use chappe_rules::push::without_user;
 use chappe_store::{Reader, Store};
 use chappe_world::{Live, World};
 use ruma::UserId;
@@ -37,7 +38,7 @@ pub use self::{
     error::Error,
     notifications::{Notification, Notifications, NotificationsRequest},
     peek::Peeked,
-    presence::{Presence, PresenceState},
+    presence::{Presence, PresenceChange, PresenceState},
     sync::{
         Delta, DeviceLists, E2ee, Extensions, ExtensionsAsk, Hero, JoinedRoom, Json, LeftRoom, List,
         ListFilters, Pattern, RoomAsk, RoomPart, Scope, SlidingAnswer, SlidingRequest, SlidingRoom,
@@ -82,6 +83,7 @@ struct Inner {
     room_traits: sync::RoomTraits,
     recent_settings: signal::RecentSettings,
     shared_rules: signal::SharedRules,
+    shared_settings: signal::SharedSettings,
 }
 
 impl Delivery {
@@ -94,8 +96,10 @@ impl Delivery {
         let typing = Arc::new(Typing::new(wake.clone(), world.clone(), epoch));
         let presence = Arc::new(Presence::new(wake.clone(), store.clone(), world.clone(), config.clone()));
         wake.follow();
+        wake.tell_crowds();
         typing.expire();
         presence.expire();
+        presence.tell_gathered();
         let delivery = Self(Arc::new(Inner {
             store,
             world,
@@ -113,6 +117,7 @@ impl Delivery {
             room_traits: sync::RoomTraits::default(),
             recent_settings: signal::RecentSettings::default(),
             shared_rules: signal::SharedRules::default(),
+            shared_settings: signal::SharedSettings::default(),
         }));
         push::follow(delivery.clone());
         delivery
@@ -123,15 +128,16 @@ impl Delivery {
         self.0.config.set(config);
     }
 
-    /// What a user has set that bears on everything they are told.
-    async fn settings(&self, reader: &Reader<'_>, user: &UserId) -> Result<signal::Settings, Error> {
+    /// What a user has set that bears on everything they are told: kept once for all who have set the same.
+    async fn settings(&self, reader: &Reader<'_>, user: &UserId) -> Result<Arc<signal::Settings>, Error> {
         let ignored = self.0.accounts.ignored_users(reader, user).await?;
-        let rules = self.0.accounts.push_rules(reader, user).await?;
+        let rules = without_user(self.0.accounts.push_rules(reader, user).await?, user);
         let invites = self.0.accounts.invite_filter(reader, user).await?;
         let mut hasher = DefaultHasher::new();
         (serde_json::to_string(&rules).unwrap_or_default(), &ignored, &invites).hash(&mut hasher);
-        let rules = self.0.shared_rules.active(user, rules);
-        Ok(signal::Settings { ignored, invites, rules, mark: hasher.finish() })
+        let (mark, shared) = (hasher.finish(), &self.0.shared_rules);
+        let settings = || signal::Settings { ignored, invites, rules: shared.active(rules), mark };
+        Ok(self.0.shared_settings.of(mark, settings))
     }
 
     /// Who is typing where.

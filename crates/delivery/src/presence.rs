@@ -1,35 +1,34 @@
 //! Who is there, in memory.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+mod gather;
+mod users;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use chappe_store::{RoomNid, Store};
 use chappe_world::{Live, World};
 use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId, presence::PresenceState as Is};
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::{sync::broadcast, time::Instant};
-
-use crate::{
-    Config, Error,
-    signal::Signal,
-    wake::{Numbered, Wake},
+use tokio::{
+    sync::{Notify, broadcast},
+    time::Instant,
 };
 
-/// A user who has not synced for so long is offline.
-const GONE: Duration = Duration::from_secs(45);
-/// How often that is looked through.
+#[cfg(test)]
+pub(crate) use self::users::CHANGED;
+use self::{
+    gather::TOGETHER,
+    users::{Known, Limits, Users},
+};
+use crate::{Config, Error, signal::Signal, wake::Wake};
+
+/// How often it is looked through who has gone.
 const SWEEP: Duration = Duration::from_secs(15);
-/// Users of other servers who are remembered at most: those whose presence changed last.
-const MOST_REMOTE: usize = 20_000;
-/// Changes kept for followers who are slow to fetch them.
-const QUEUE: usize = 1_024;
-/// Users who fade at once, and the time that followers have to fetch that before the next.
-const AT_ONCE: usize = 256;
-const PAUSE: Duration = Duration::from_millis(100);
+/// What is kept for followers who are slow to fetch it: so many times what was told together.
+const QUEUE: usize = 64;
+/// Users who fade at once: nobody is told of more at a time.
+const AT_ONCE: usize = 1_000;
 
 /// One user's presence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,103 +43,15 @@ pub struct PresenceState {
     pub currently_active: bool,
 }
 
-struct Known {
-    now: PresenceState,
-    /// Chosen by the user; syncing does not override `unavailable`.
-    chosen: Is,
-    /// When a sync of the user ended last.
-    synced: Instant,
-    /// Syncs under way.
-    syncing: usize,
-    local: bool,
-    /// Whether it follows from syncing, so that the user is attached while it holds.
-    by_sync: bool,
-    changed: u64,
-}
-
-impl Known {
-    /// Whether there is anything to say of the user.
-    fn is_worth_telling(&self) -> bool {
-        self.now.state != Is::Offline || self.now.status_msg.is_some()
-    }
-
-    /// The state that a user of this server has come to by doing nothing, if it is another one.
-    fn fades(&self, limits: Limits) -> Option<Is> {
-        let gone = self.syncing == 0 && limits.now.saturating_duration_since(self.synced) > GONE;
-        let idle = limits.now.saturating_duration_since(self.now.last_active) > limits.idle_after;
-        match self.now.state {
-            Is::Online | Is::Unavailable if gone && self.local => Some(Is::Offline),
-            Is::Online if idle && self.local => Some(Is::Unavailable),
-            _ => None,
-        }
-    }
-}
-
-/// When users have gone or fallen idle.
-#[derive(Clone, Copy)]
-struct Limits {
-    now: Instant,
-    idle_after: Duration,
-}
-
-/// Everybody of whom something is known.
-#[derive(Default)]
-struct Users {
-    known: BTreeMap<OwnedUserId, Known>,
-    /// In the order of their last change.
-    order: BTreeMap<u64, OwnedUserId>,
-    /// Those worth telling who are not found among the attached users of their rooms.
-    apart: BTreeSet<OwnedUserId>,
-    /// The last changes of other servers' users.
-    remote: BTreeSet<u64>,
-}
-
-impl Users {
-    fn put(&mut self, user: &UserId, known: Known) {
-        self.forget(user);
-        self.order.insert(known.changed, user.to_owned());
-        if !known.local {
-            self.remote.insert(known.changed);
-        }
-        let attached = known.by_sync && known.now.state != Is::Offline;
-        if known.is_worth_telling() && !attached {
-            self.apart.insert(user.to_owned());
-        }
-        self.known.insert(user.to_owned(), known);
-        if self.remote.len() > MOST_REMOTE
-            && let Some(oldest) = self.remote.first().and_then(|change| self.order.get(change)).cloned()
-        {
-            self.forget(&oldest);
-        }
-    }
-
-    fn forget(&mut self, user: &UserId) {
-        self.apart.remove(user);
-        if let Some(before) = self.known.remove(user) {
-            self.order.remove(&before.changed);
-            self.remote.remove(&before.changed);
-        }
-    }
-
-    /// Notes when somebody was last active, if they are otherwise as they were; whether that is so.
-    fn refresh(&mut self, user: &UserId, now: &PresenceState) -> bool {
-        let Some(known) = self.known.get_mut(user) else { return false };
-        let same = PresenceState { last_active: now.last_active, ..known.now.clone() } == *now;
-        if same {
-            known.now.last_active = now.last_active;
-        }
-        same
-    }
-
-    /// The state that somebody chose, as far as it holds when they sync: until they are gone.
-    fn choice(&self, user: &UserId) -> Is {
-        let known = self.known.get(user).filter(|known| known.now.state != Is::Offline);
-        known.map_or(Is::Online, |known| known.chosen.clone())
-    }
-
-    fn state(&self, user: &UserId) -> Option<PresenceState> {
-        self.known.get(user).map(|known| known.now.clone())
-    }
+/// Somebody's presence is another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceChange {
+    /// Whose.
+    pub user: OwnedUserId,
+    /// How they are now.
+    pub now: PresenceState,
+    /// Whether they are a user of this server.
+    pub local: bool,
 }
 
 /// A sync under way: its user has not gone.
@@ -166,14 +77,15 @@ pub struct Presence {
     world: World,
     config: Live<Config>,
     users: Mutex<Users>,
-    changes: broadcast::Sender<(OwnedUserId, PresenceState)>,
-    news: broadcast::Sender<(OwnedUserId, PresenceState)>,
+    /// Something was gathered.
+    gathered: Notify,
+    news: broadcast::Sender<Arc<[PresenceChange]>>,
 }
 
 impl Presence {
     pub(crate) fn new(wake: Arc<Wake>, store: Store, world: World, config: Live<Config>) -> Self {
-        let (changes, news) = (broadcast::Sender::new(QUEUE), broadcast::Sender::new(QUEUE));
-        Self { wake, store, world, config, users: Mutex::default(), changes, news }
+        let news = broadcast::Sender::new(QUEUE);
+        Self { wake, store, world, config, users: Mutex::default(), gathered: Notify::new(), news }
     }
 
     /// Whether presence is kept at all.
@@ -186,13 +98,8 @@ impl Presence {
         self.users.lock().state(user)
     }
 
-    /// Changes of local users from now on: what other servers have to be told.
-    pub fn changes(&self) -> broadcast::Receiver<(OwnedUserId, PresenceState)> {
-        self.changes.subscribe()
-    }
-
-    /// Changes of all users, of this server and of others, from now on.
-    pub fn news(&self) -> broadcast::Receiver<(OwnedUserId, PresenceState)> {
+    /// Changes of all users, of this server and of others, from now on: those of a second together, of each user the last.
+    pub fn news(&self) -> broadcast::Receiver<Arc<[PresenceChange]>> {
         self.news.subscribe()
     }
 
@@ -257,56 +164,42 @@ impl Presence {
         if !self.is_enabled() || (!local && self.users.lock().refresh(user, &now)) {
             return Ok(());
         }
-        if !local {
-            // Nobody listening is fine here as well.
-            let _ = self.news.send((user.to_owned(), now.clone()));
-        }
         let rooms = self.wake.rooms_of(&self.store.read(), user).await?;
         // Of other servers' users those come to be remembered whom somebody here can see: the rest may not even exist.
-        if !local && self.of(user).is_none() && !self.wake.is_anybody_in(&rooms) {
-            return Ok(());
-        }
+        let is_seen = local || self.of(user).is_some() || self.wake.is_anybody_in(&rooms);
         let synced = self.world.instant();
-        let numbered = {
-            let mut users = self.users.lock();
+        let mut users = self.users.lock();
+        if is_seen {
             // Whoever sees the number finds the change: both are there before the lock is given back.
             let numbered = self.wake.next_fleeting();
             let changed = numbered.sequence;
             let chosen = if by_sync { users.choice(user) } else { now.state.clone() };
             let syncing = users.known.get(user).map_or(0, |known| known.syncing);
-            users.put(user, Known { now: now.clone(), chosen, synced, syncing, local, by_sync, changed });
-            numbered
-        };
-        self.announce(user, now, local, (numbered, &rooms));
+            let known = Known { now: now.clone(), chosen, synced, syncing, local, by_sync, changed };
+            users.put(user, known, &rooms);
+        }
+        users.gather(PresenceChange { user: user.to_owned(), now, local });
+        drop(users);
+        self.gathered.notify_one();
         Ok(())
     }
 
-    /// Tells those who are in one of the user's rooms.
-    fn announce(
-        &self,
-        user: &UserId,
-        now: PresenceState,
-        local: bool,
-        (numbered, rooms): (Numbered<'_>, &[RoomNid]),
-    ) {
-        for signal in self.wake.meeting(user, rooms) {
-            signal.hear(numbered.sequence);
+    /// Who of those whom an attached user meets has changed after a sequence number, whether anybody was woken by it yet or
+    /// not. `None` if that is not all remembered.
+    pub(crate) fn heard(&self, signal: &Signal, after: u64) -> Option<Vec<OwnedUserId>> {
+        if !signal.remembers_presence(after) {
+            return None;
         }
-        drop(numbered);
-        if local {
-            // Nobody listening is fine: then nobody has to be told.
-            let _ = self.changes.send((user.to_owned(), now.clone()));
-            let _ = self.news.send((user.to_owned(), now));
-        }
+        let users = self.users.lock();
+        let rooms = signal.rooms.lock();
+        let joined = rooms.iter().filter(|(_, (joined, _))| *joined).map(|(nid, _)| *nid);
+        let numbers = users.changed(&signal.user, joined, after)?;
+        Some(numbers.iter().filter_map(|number| users.order.get(number)).cloned().collect())
     }
 
-    /// Who of those whom an attached user meets has changed after a sequence number: what the user heard of. `None` if that
-    /// is not all remembered.
-    pub(crate) fn heard(&self, signal: &Signal, after: u64) -> Option<Vec<OwnedUserId>> {
-        let heard = signal.heard(after)?;
-        let users = self.users.lock();
-        // Of several changes of somebody the last one counts.
-        Some(heard.iter().filter_map(|changed| users.order.get(changed)).cloned().collect())
+    /// Whether an attached user may have to be told of any change after a sequence number.
+    pub(crate) fn has_news(&self, signal: &Signal, after: u64) -> bool {
+        self.heard(signal, after).is_none_or(|heard| !heard.is_empty())
     }
 
     /// Whom a user in `rooms` may have to be told of: those who changed after a sequence number, or, with `None`, all who are
@@ -386,20 +279,22 @@ impl Presence {
             *self.users.lock() = Users::default();
             return Ok(());
         }
+        self.users.lock().keep_rooms(|nid| self.wake.is_anybody_in(&[nid]));
         let limits = Limits {
             now: self.world.instant(),
             idle_after: Duration::from_secs(self.config.get().idle_seconds),
         };
-        for users in self.fading(limits).chunks(AT_ONCE) {
-            for user in users {
-                let rooms = self.wake.rooms_of(&self.store.read(), user).await?;
-                let Some((presence, numbered)) = self.let_go(user, limits) else { continue };
-                self.announce(user, presence, true, (numbered, &rooms));
+        for (turn, users) in self.fading(limits).chunks(AT_ONCE).enumerate() {
+            if turn > 0 {
+                self.wake.pause(TOGETHER).await;
             }
             if self.world.is_stopping() {
                 break;
             }
-            self.world.sleep(PAUSE).await;
+            for user in users {
+                let rooms = self.wake.rooms_of(&self.store.read(), user).await?;
+                self.let_go(user, &rooms, limits);
+            }
         }
         Ok(())
     }
@@ -412,64 +307,24 @@ impl Presence {
     }
 
     /// Notes that a user has gone or fallen idle, unless they have come back since.
-    fn let_go(&self, user: &UserId, limits: Limits) -> Option<(PresenceState, Numbered<'_>)> {
+    fn let_go(&self, user: &UserId, rooms: &[RoomNid], limits: Limits) {
         let mut users = self.users.lock();
-        let known = users.known.get(user)?;
-        let state = known.fades(limits)?;
+        let Some(known) = users.known.get(user) else { return };
+        let Some(state) = known.fades(limits) else { return };
         let now = PresenceState { state, currently_active: false, ..known.now.clone() };
         let numbered = self.wake.next_fleeting();
         let known =
             Known { now: now.clone(), chosen: known.chosen.clone(), changed: numbered.sequence, ..*known };
-        users.put(user, known);
-        Some((now, numbered))
+        users.put(user, known, rooms);
+        users.gather(PresenceChange { user: user.to_owned(), now, local: true });
+        drop(numbered);
+        drop(users);
+        self.gathered.notify_one();
     }
 }
 
 impl std::fmt::Debug for Presence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Presence of {} users", self.users.lock().known.len())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Is, Known, MOST_REMOTE, PresenceState, Users};
-
-    #[tokio::test]
-    async fn of_other_servers_users_those_are_remembered_who_changed_last() {
-        let now = tokio::time::Instant::now();
-        let mut users = Users::default();
-        let mut put = |user: &str, local: bool, changed: u64| {
-            let state = Is::Online;
-            let known = Known {
-                now: PresenceState {
-                    state: state.clone(),
-                    status_msg: None,
-                    last_active: now,
-                    currently_active: true,
-                },
-                chosen: state,
-                synced: now,
-                syncing: 0,
-                local,
-                by_sync: false,
-                changed,
-            };
-            users.put(user.try_into().unwrap(), known);
-        };
-        put("@us:here.fr", true, 1);
-        put("@first:away.fr", false, 2);
-        put("@second:away.fr", false, 3);
-        put("@first:away.fr", false, 4);
-        for number in 0..u64::try_from(MOST_REMOTE).unwrap() - 1 {
-            put(&format!("@{number}:away.fr"), false, 5 + number);
-        }
-        assert_eq!(users.remote.len(), MOST_REMOTE);
-        assert_eq!(
-            (users.known.len(), users.order.len(), users.apart.len()),
-            (MOST_REMOTE + 1, MOST_REMOTE + 1, MOST_REMOTE + 1)
-        );
-        let known = |user: &str| users.state(user.try_into().unwrap()).is_some();
-        assert!(known("@us:here.fr") && known("@first:away.fr") && !known("@second:away.fr"));
     }
 }

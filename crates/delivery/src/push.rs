@@ -2,14 +2,14 @@
 
 mod badge;
 mod gateway;
+mod listeners;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use chappe_accounts::PusherInfo;
 use chappe_rooms::View;
 use chappe_rules::{
     Pdu,
@@ -24,8 +24,16 @@ use futures_util::future::try_join_all;
 use ruma::{OwnedUserId, RoomId, RoomVersionId, UserId, events::TimelineEventType};
 use tokio::sync::OnceCell;
 
-use self::gateway::{Gateway, Notification, Told};
-use crate::{Delivery, Error, signal::Settings, tail::Tail, unread::Reading};
+use self::{
+    gateway::{Gateway, Notification, Told},
+    listeners::{Listener, Listeners},
+};
+use crate::{
+    Delivery, Error,
+    signal::Settings,
+    tail::Tail,
+    unread::{Reading, is_answer},
+};
 
 /// The follower's name among the cursors.
 const CURSOR: &str = "push";
@@ -33,7 +41,7 @@ const CURSOR: &str = "push";
 const BATCH: usize = 500;
 /// Users with pushers loaded at once.
 const PAGE: usize = 500;
-/// Listeners for whom an event is judged at the same time.
+/// Listeners who are loaded, or for whom an event is judged, at the same time.
 const AT_ONCE: usize = 16;
 /// How often the cursor is written; what comes after it is pushed again after a crash.
 const SAVE: Duration = Duration::from_secs(10);
@@ -68,33 +76,10 @@ async fn keep_up(delivery: Delivery) {
     }
 }
 
-/// A user with pushers.
-#[derive(Default)]
-struct Listener {
-    pushers: Vec<Arc<PusherInfo>>,
-    rooms: BTreeSet<RoomNid>,
-    /// As long as they are good and `RecentSettings` keeps them.
-    settings: Weak<Settings>,
-    /// Rooms with something unread, once they have been counted. Kept over restarts.
-    unread: Option<UnreadRooms>,
-    /// Of those, where something was redacted or has gone since: to be counted again the next time.
-    doubtful: BTreeSet<RoomNid>,
-    /// The number that was told last, if it was since the start.
-    told: Option<usize>,
-}
-
-impl Listener {
-    /// The number that is shown.
-    fn shown(&self) -> Option<usize> {
-        self.told.or_else(|| self.unread.as_ref().map(|unread| unread.rooms.len()))
-    }
-}
-
 struct Push {
     delivery: Delivery,
     gateway: Gateway,
-    users: HashMap<OwnedUserId, Listener>,
-    rooms: HashMap<RoomNid, Arc<BTreeSet<OwnedUserId>>>,
+    listeners: Listeners,
     /// Dealt with so far; unknown before the first round.
     cursor: Option<Position>,
     saved: Option<Position>,
@@ -130,11 +115,12 @@ struct Judged {
 impl Push {
     fn new(delivery: Delivery) -> Self {
         let gateway = Gateway::new(&delivery);
-        let (users, rooms, changed) = (HashMap::new(), HashMap::new(), BTreeSet::new());
+        let (listeners, changed) = (Listeners::default(), BTreeSet::new());
         let born = delivery.0.wake.born();
-        Self { delivery, gateway, users, rooms, cursor: None, saved: None, changed, born }
+        Self { delivery, gateway, listeners, cursor: None, saved: None, changed, born }
     }
 
+    /// Loads who listens; in which rooms is read when something happens there.
     async fn begin(&mut self) -> Result<Position, Error> {
         let delivery = self.delivery.clone();
         let reader = delivery.0.store.read();
@@ -142,11 +128,15 @@ impl Push {
         loop {
             let users = delivery.0.accounts.users_with_pushers(after.as_deref(), PAGE).await?;
             let Some(last) = users.last().cloned() else { break };
-            let unread = reader.get_many::<UnreadRoomsOf>(&users).await?;
-            for (user, unread) in users.into_iter().zip(unread) {
-                self.load(&reader, &user).await?;
-                if let Some(listener) = self.users.get_mut(&user) {
-                    listener.unread = unread;
+            let mut unread = reader.get_many::<UnreadRoomsOf>(&users).await?.into_iter();
+            for some in users.chunks(AT_ONCE) {
+                let accounts = &delivery.0.accounts;
+                let loading: Vec<_> = some.iter().map(|user| accounts.pushers(&reader, user)).collect();
+                for (user, pushers) in some.iter().zip(try_join_all(loading).await?) {
+                    let unread = unread.next().flatten();
+                    if !pushers.is_empty() {
+                        self.listeners.add(user, pushers.into_iter().map(Arc::new).collect(), unread);
+                    }
                 }
             }
             after = Some(last);
@@ -163,7 +153,7 @@ impl Push {
         };
         self.cursor = Some(cursor);
         let delivery = self.delivery.clone();
-        if self.users.is_empty() {
+        if self.listeners.is_empty() {
             // Nobody listens: what the other follower saw is enough to know that.
             let now = *delivery.0.store.visible().borrow();
             delivery.0.wake.reach(now).await?;
@@ -185,51 +175,43 @@ impl Push {
         }
     }
 
-    /// Loads a user's pushers and rooms, or forgets them if there are no pushers.
+    /// Loads a user's pushers, or forgets the user if there are none.
     async fn load(&mut self, reader: &Reader<'_>, user: &UserId) -> Result<(), Error> {
         let pushers = self.delivery.0.accounts.pushers(reader, user).await?;
-        let mut listener = Listener::default();
-        if let Some(old) = self.users.remove(user) {
-            let Listener { unread, doubtful, told, rooms, .. } = old;
-            listener = Listener { unread, doubtful, told, ..listener };
-            for nid in rooms {
-                self.leave(nid, user);
-            }
-        }
         if pushers.is_empty() {
             // What comes from now on is not counted.
             self.changed.insert(user.to_owned());
+            let rooms = reader.user_rooms_and_forgotten(user).await?;
+            self.listeners.remove(user, rooms.into_iter().map(|(nid, _)| nid));
             return Ok(());
         }
-        listener.pushers = pushers.into_iter().map(Arc::new).collect();
-        for (nid, at) in reader.user_rooms(user).await? {
-            if at.value.membership == Membership::Join {
-                listener.rooms.insert(nid);
-                self.enter(nid, user);
-            }
+        let pushers = pushers.into_iter().map(Arc::new).collect();
+        if let Some(listener) = self.listeners.get_mut(user) {
+            listener.pushers = pushers;
+            return Ok(());
         }
-        self.users.insert(user.to_owned(), listener);
+        let rooms = reader.user_rooms(user).await?;
+        self.listeners.add(user, pushers, None);
+        for (nid, _) in rooms.into_iter().filter(|(_, own)| own.value.membership == Membership::Join) {
+            self.listeners.enter(nid, user);
+        }
         Ok(())
     }
 
-    fn enter(&mut self, nid: RoomNid, user: &UserId) {
-        Arc::make_mut(self.rooms.entry(nid).or_default()).insert(user.to_owned());
-    }
-
-    fn leave(&mut self, nid: RoomNid, user: &UserId) {
-        if let Some(users) = self.rooms.get_mut(&nid) {
-            Arc::make_mut(users).remove(user);
-            if users.is_empty() {
-                self.rooms.remove(&nid);
-            }
+    /// Who listens in a room: read when something happens there for the first time.
+    async fn listening(&mut self, reader: &Reader<'_>, nid: RoomNid) -> Result<Vec<OwnedUserId>, Error> {
+        if !self.listeners.is_empty() && !self.listeners.knows(nid) {
+            let members = reader.members(nid, Membership::Join).await?;
+            self.listeners.learn(nid, members.iter().map(|(user, _)| &**user));
         }
+        Ok(self.listeners.in_room(nid))
     }
 
     async fn handle(&mut self, reader: &Reader<'_>, entry: Entry) -> Result<(), Error> {
         match entry.what {
             LogEntry::Pushers { user } => self.load(reader, &user).await,
             LogEntry::AccountData { user } => {
-                if let Some(listener) = self.users.get_mut(&user) {
+                if let Some(listener) = self.listeners.get_mut(&user) {
                     listener.settings = Weak::new();
                 }
                 Ok(())
@@ -239,19 +221,18 @@ impl Push {
             }
             LogEntry::Member { room, user } => self.reread(reader, RoomNid(room), &user).await,
             LogEntry::Members { room } | LogEntry::Whole { room, .. } => {
-                for user in self.rooms.get(&RoomNid(room)).cloned().unwrap_or_default().iter() {
-                    self.reread(reader, RoomNid(room), user).await?;
+                // Who is in it is read anew; whoever is no longer has nothing unread there.
+                self.listeners.forget(RoomNid(room));
+                for user in self.listeners.with_unread(RoomNid(room)) {
+                    self.reread(reader, RoomNid(room), &user).await?;
                 }
                 Ok(())
             }
-            LogEntry::Purged { room, .. } => {
-                self.doubt(RoomNid(room));
-                Ok(())
-            }
-            LogEntry::Receipt { room, user, .. } if self.users.contains_key(&user) => {
+            LogEntry::Purged { room, .. } => self.doubt(reader, RoomNid(room)).await,
+            LogEntry::Receipt { room, user, .. } if self.listeners.has(&user) => {
                 self.read(reader, RoomNid(room), &user).await
             }
-            LogEntry::OutOfBandMembership { user, room } if self.users.contains_key(&user) => {
+            LogEntry::OutOfBandMembership { user, room } if self.listeners.has(&user) => {
                 self.invited(reader, &user, &room).await
             }
             _ => Ok(()),
@@ -260,27 +241,22 @@ impl Push {
 
     /// Reads again whether a user who listens is in a room.
     async fn reread(&mut self, reader: &Reader<'_>, nid: RoomNid, user: &UserId) -> Result<(), Error> {
-        if !self.users.contains_key(user) {
+        if !self.listeners.has(user) {
             return Ok(());
         }
         let now = reader.user_room(user, nid).await?;
-        let joined = now.is_some_and(|now| now.value.membership == Membership::Join);
-        if let Some(listener) = self.users.get_mut(user) {
-            if joined {
-                listener.rooms.insert(nid);
-                self.enter(nid, user);
-            } else {
-                listener.rooms.remove(&nid);
-                let shown = listener.shown();
-                let left = listener.unread.as_mut();
-                let left = left.and_then(|unread| unread.rooms.remove(&nid).then_some(unread.rooms.len()));
-                listener.told = shown;
-                self.leave(nid, user);
-                if let Some(now) = left {
-                    self.changed.insert(user.to_owned());
-                    self.correct(user, now).await?;
-                }
-            }
+        if now.is_some_and(|now| now.value.membership == Membership::Join) {
+            self.listeners.enter(nid, user);
+            return Ok(());
+        }
+        self.listeners.leave(nid, user);
+        let Some(listener) = self.listeners.get_mut(user) else { return Ok(()) };
+        listener.told = listener.shown();
+        let left = listener.unread.as_mut();
+        let left = left.and_then(|unread| unread.rooms.remove(&nid).then_some(unread.rooms.len()));
+        if let Some(now) = left {
+            self.changed.insert(user.to_owned());
+            self.correct(user, now).await?;
         }
         Ok(())
     }
@@ -288,7 +264,7 @@ impl Push {
     /// Has a smaller number shown.
     async fn correct(&mut self, user: &UserId, now: usize) -> Result<(), Error> {
         if self.may_hear(user).await?
-            && let Some(listener) = self.users.get_mut(user).filter(|listener| listener.shown() != Some(now))
+            && let Some(listener) = self.listeners.get_mut(user).filter(|one| one.shown() != Some(now))
         {
             listener.told = Some(now);
             self.gateway.send(user, &listener.pushers, Notification::badge(now));
@@ -297,15 +273,14 @@ impl Push {
     }
 
     /// Something in a room may be unread no more.
-    fn doubt(&mut self, nid: RoomNid) {
-        for user in self.rooms.get(&nid).cloned().unwrap_or_default().iter() {
-            if let Some(listener) = self.users.get_mut(user)
-                && listener.unread.as_ref().is_some_and(|unread| unread.rooms.contains(&nid))
-                && listener.doubtful.insert(nid)
-            {
-                self.changed.insert(user.clone());
+    async fn doubt(&mut self, reader: &Reader<'_>, nid: RoomNid) -> Result<(), Error> {
+        for user in self.listening(reader, nid).await? {
+            let listener = self.listeners.get_mut(&user).filter(|listener| listener.is_unread(nid));
+            if listener.is_some_and(|listener| listener.doubtful.insert(nid)) {
+                self.changed.insert(user);
             }
         }
+        Ok(())
     }
 
     async fn event(
@@ -315,11 +290,10 @@ impl Push {
         num: EventNum,
         member: Option<OwnedUserId>,
     ) -> Result<(), Error> {
-        let listening = self.rooms.get(&nid).cloned().unwrap_or_default();
-        let mut users: Vec<&UserId> = listening.iter().map(AsRef::as_ref).collect();
-        if let Some(member) = member.as_deref().filter(|member| self.users.contains_key(*member)) {
-            self.reread(reader, nid, member).await?;
-            if !listening.contains(member) {
+        let mut users = self.listening(reader, nid).await?;
+        if let Some(member) = member.filter(|member| self.listeners.has(member)) {
+            self.reread(reader, nid, &member).await?;
+            if !users.contains(&member) {
                 users.push(member);
             }
         }
@@ -337,12 +311,16 @@ impl Push {
             return Ok(());
         }
         if *event.pdu.kind() == TimelineEventType::RoomRedaction {
-            self.doubt(nid);
+            self.doubt(reader, nid).await?;
         }
         let tail = delivery.tail(reader, nid).await?;
         let heard = Heard::new(&event.pdu, Some((view, tail)));
         for some in users.chunks(AT_ONCE) {
             self.tell(reader, some, &heard).await?;
+        }
+        let sender = event.pdu.sender();
+        if is_answer(&event, sender) && self.is_unread(sender, nid) {
+            self.read(reader, nid, sender).await?;
         }
         Ok(())
     }
@@ -356,14 +334,14 @@ impl Push {
         let id = ruma::OwnedEventId::try_from(what.event_id.as_str()).ok();
         let pdu = rules.zip(id).and_then(|(rules, id)| Pdu::restore(rules, id, what.event.get()).ok());
         if let Some(pdu) = pdu.filter(|_| what.kind() == Some(Membership::Invite)) {
-            self.tell(reader, &[user], &Heard::new(&pdu, None)).await?;
+            self.tell(reader, &[user.to_owned()], &Heard::new(&pdu, None)).await?;
         }
         Ok(())
     }
 
-    /// Whoever has read on gets a smaller number shown.
+    /// Whoever has read on, or answered, gets a smaller number shown.
     async fn read(&mut self, reader: &Reader<'_>, nid: RoomNid, user: &UserId) -> Result<(), Error> {
-        let before = self.users.get(user).and_then(Listener::shown);
+        let before = self.listeners.get(user).and_then(Listener::shown);
         let settings = self.settings(reader, user).await?;
         let unread = self.unread(reader, user, &settings, Some(nid)).await?;
         let now = unread.rooms.len();
@@ -383,16 +361,21 @@ impl Push {
 
     /// A listener's settings, read again only after account data changed or when they were not needed for long.
     async fn settings(&self, reader: &Reader<'_>, user: &UserId) -> Result<Arc<Settings>, Error> {
-        if let Some(settings) = self.users.get(user).and_then(|listener| listener.settings.upgrade()) {
+        if let Some(settings) = self.listeners.get(user).and_then(|listener| listener.settings.upgrade()) {
             return Ok(settings);
         }
-        let settings = Arc::new(self.delivery.settings(reader, user).await?);
+        let settings = self.delivery.settings(reader, user).await?;
         self.delivery.0.recent_settings.keep(user, settings.clone());
         Ok(settings)
     }
 
     /// Judges an event for some listeners, all at the same time, and pushes it to whom it concerns.
-    async fn tell(&mut self, reader: &Reader<'_>, users: &[&UserId], heard: &Heard<'_>) -> Result<(), Error> {
+    async fn tell(
+        &mut self,
+        reader: &Reader<'_>,
+        users: &[OwnedUserId],
+        heard: &Heard<'_>,
+    ) -> Result<(), Error> {
         let judging: Vec<_> = users.iter().map(|user| self.judge(reader, user, heard)).collect();
         for Judged { user, settings, news } in try_join_all(judging).await? {
             self.note(&user, &settings, news);
@@ -423,7 +406,8 @@ impl Push {
             return Ok(None);
         }
         let view = heard.place.as_ref().map(|(view, _)| view);
-        let unread = self.unread(reader, user, settings, view.map(|view| view.nid)).await?;
+        let changed = view.map(|view| view.nid).filter(|nid| !self.is_unread(user, *nid));
+        let unread = self.unread(reader, user, settings, changed).await?;
         if !self.may_hear(user).await? {
             return Ok(Some((unread, None)));
         }

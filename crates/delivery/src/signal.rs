@@ -20,18 +20,21 @@ use ruma::{
 };
 use tokio::sync::Notify;
 
-use crate::sync::{RoomKey, Shelf};
+use crate::{
+    sync::{RoomKey, Shelf},
+    wake::Crowds,
+};
 
 /// Changes remembered per user; older ones are found by comparing positions.
 const REMEMBERED: usize = 256;
-/// Changes of presence remembered per user.
-pub(crate) const HEARD: usize = 128;
 /// Spaces of which a user's children are remembered.
 const SPACES: usize = 200;
 /// Push rules that users share.
 const SHARED_RULES: usize = 1_000;
-/// Users whose settings are kept.
-const RECENT_SETTINGS: usize = 10_000;
+/// Settings that users share: most have changed nothing.
+const SHARED_SETTINGS: usize = 1_000;
+/// Users whose settings are kept: push asks for those of everybody in a room.
+const RECENT_SETTINGS: usize = 40_000;
 
 /// Where to look for something new.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +53,24 @@ pub(crate) enum Touch {
     ToDevice(OwnedDeviceId),
     /// The one-time keys of a device.
     Keys(OwnedDeviceId),
-    /// Devices of somebody who shares a room with the user.
+    /// Devices of somebody in a room.
+    Devices(RoomNid, OwnedUserId),
+    /// Devices of those who share a room with the user, whoever they are.
     DeviceLists,
+    /// The user's own devices, and keys that the user signed.
+    OwnDevices,
     /// Threads that the user follows.
     Threads,
+}
+
+impl Touch {
+    /// Whether there is no more to look at than for another one: of several rooms of somebody one is enough.
+    fn adds_nothing_to(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Devices(_, user), Self::Devices(_, known)) => user == known,
+            _ => self == other,
+        }
+    }
 }
 
 /// Everything touched after a position.
@@ -74,8 +91,12 @@ pub(crate) struct Touched {
     pub(crate) to_device: bool,
     /// The asking device's keys.
     pub(crate) keys: bool,
-    /// Others' devices.
+    /// Whose devices changed, with a room in which they were then.
+    pub(crate) devices: BTreeMap<OwnedUserId, RoomNid>,
+    /// Devices of all, as those of some are not in `devices`.
     pub(crate) device_lists: bool,
+    /// The user's own devices, and keys that the user signed.
+    pub(crate) own_devices: bool,
     /// Threads that the user follows.
     pub(crate) threads: bool,
 }
@@ -104,7 +125,11 @@ impl Touched {
             Touch::AccountData => self.account_data = true,
             Touch::ToDevice(of) => self.to_device |= of == device,
             Touch::Keys(of) => self.keys |= of == device,
+            Touch::Devices(nid, user) => {
+                self.devices.insert(user.clone(), *nid);
+            }
             Touch::DeviceLists => self.device_lists = true,
+            Touch::OwnDevices => self.own_devices = true,
             Touch::Threads => self.threads = true,
         }
     }
@@ -125,21 +150,20 @@ struct Recent {
     changes: VecDeque<(Position, Touch)>,
 }
 
-/// The numbers of changes of presence that concern a user.
-struct Heard {
-    /// Changes after this are all remembered.
-    floor: u64,
-    changes: VecDeque<u64>,
-}
-
 /// One attached user.
 pub(crate) struct Signal {
     pub(crate) user: OwnedUserId,
     last: AtomicU64,
-    fleeting: AtomicU64,
+    /// The last change of who types.
+    typing: AtomicU64,
+    /// Changes of presence up to this may be told.
+    presence: AtomicU64,
     notify: Notify,
     recent: Mutex<Recent>,
-    heard: Mutex<Heard>,
+    /// What is noted in rooms with many in them, and not in `recent`.
+    crowds: Arc<Crowds>,
+    /// Changes of presence after this are noted in the rooms of the user.
+    presence_floor: AtomicU64,
     /// Rooms by whether the user is joined, and the position at which that was so.
     pub(crate) rooms: Mutex<BTreeMap<RoomNid, (bool, Position)>>,
     waiting: AtomicUsize,
@@ -229,11 +253,11 @@ impl Default for SharedRules {
 }
 
 impl SharedRules {
-    /// A user's rules, those shared that come from the server and do not name the user.
-    pub(crate) fn active(&self, user: &UserId, rules: Ruleset) -> ActiveRules {
+    /// A user's rules without the user, those shared that come from the server.
+    pub(crate) fn active(&self, rules: Ruleset) -> ActiveRules {
         ActiveRules::new(rules, |rule| {
             let text = serde_json::to_string(&rule).ok();
-            match text.filter(|text| rule.default && !text.contains(user.as_str())) {
+            match text.filter(|_| rule.default) {
                 Some(text) => {
                     let kept = self.0.get_or_insert_with(&text, || Ok::<_, Infallible>(Arc::new(rule)));
                     kept.unwrap_or_else(|never| match never {})
@@ -241,6 +265,23 @@ impl SharedRules {
                 None => Arc::new(rule),
             }
         })
+    }
+}
+
+/// Settings that many users have, by their marks.
+pub(crate) struct SharedSettings(Cache<u64, Arc<Settings>>);
+
+impl Default for SharedSettings {
+    fn default() -> Self {
+        Self(Cache::new(SHARED_SETTINGS))
+    }
+}
+
+impl SharedSettings {
+    /// The settings with a mark.
+    pub(crate) fn of(&self, mark: u64, settings: impl FnOnce() -> Settings) -> Arc<Settings> {
+        let kept = self.0.get_or_insert_with(&mark, || Ok::<_, Infallible>(Arc::new(settings())));
+        kept.unwrap_or_else(|never| match never {})
     }
 }
 
@@ -268,14 +309,16 @@ impl Settings {
 }
 
 impl Signal {
-    pub(crate) fn new(user: OwnedUserId, now: tokio::time::Instant) -> Self {
+    pub(crate) fn new(user: OwnedUserId, now: tokio::time::Instant, crowds: Arc<Crowds>) -> Self {
         Self {
             user,
-            last: AtomicU64::new(u64::MAX),
-            fleeting: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            typing: AtomicU64::new(0),
+            presence: AtomicU64::new(0),
             notify: Notify::new(),
             recent: Mutex::new(Recent { floor: Position(u64::MAX), changes: VecDeque::new() }),
-            heard: Mutex::new(Heard { floor: u64::MAX, changes: VecDeque::new() }),
+            crowds,
+            presence_floor: AtomicU64::new(u64::MAX),
             rooms: Mutex::default(),
             waiting: AtomicUsize::new(0),
             wide: tokio::sync::Mutex::default(),
@@ -291,14 +334,15 @@ impl Signal {
         }
     }
 
-    /// From `floor` on every change is remembered, and of presence from the number `fleeting` on.
+    /// From `floor` on every change is remembered, and of presence from the number `fleeting` on. Whoever has not seen what
+    /// is fleeting up to there has to look.
     pub(crate) fn begin(&self, floor: Position, fleeting: u64) {
-        self.heard.lock().floor = fleeting;
-        let mut recent = self.recent.lock();
-        recent.floor = floor;
+        self.presence_floor.store(fleeting, SeqCst);
+        self.typing.fetch_max(fleeting, SeqCst);
+        self.presence.fetch_max(fleeting, SeqCst);
+        self.last.fetch_max(floor.0, SeqCst);
+        self.recent.lock().floor = floor;
         self.begun.store(floor.0, SeqCst);
-        let kept = recent.changes.iter().map(|(at, _)| at.0).max().unwrap_or(0);
-        self.last.store(floor.0.max(kept), SeqCst);
     }
 
     /// Whether changes are remembered yet.
@@ -323,56 +367,71 @@ impl Signal {
             _ => {}
         }
         let mut recent = self.recent.lock();
-        if recent.changes.back() != Some(&(at, touch.clone())) {
+        let last = recent.changes.back();
+        if last.is_none_or(|(then, last)| *then != at || !touch.adds_nothing_to(last)) {
+            // Before there is one more: else the ring would double for it, and stay so.
+            if recent.changes.len() == REMEMBERED
+                && let Some((gone, _)) = recent.changes.pop_front()
+                && recent.floor != Position(u64::MAX)
+            {
+                recent.floor = recent.floor.max(gone);
+            }
             recent.changes.push_back((at, touch));
         }
-        if recent.changes.len() > REMEMBERED
-            && let Some((gone, _)) = recent.changes.pop_front()
-            && recent.floor != Position(u64::MAX)
-        {
-            recent.floor = recent.floor.max(gone);
-        }
-        if recent.floor != Position(u64::MAX) {
-            self.last.fetch_max(at.0, SeqCst);
-        }
+        self.last.fetch_max(at.0, SeqCst);
         drop(recent);
+        self.rouse();
+    }
+
+    /// Who types has changed for this user: wakes the user's devices.
+    pub(crate) fn touch_typing(&self, sequence: u64) {
+        self.typing.fetch_max(sequence, SeqCst);
+        self.rouse();
+    }
+
+    /// Changes of presence up to a number may be told; whether that is news. Wakes nobody.
+    pub(crate) fn hear(&self, sequence: u64) -> bool {
+        self.presence.fetch_max(sequence, SeqCst) < sequence
+    }
+
+    /// What was noted in rooms up to a position, and who types there, may be told; whether that is news. Wakes nobody.
+    pub(crate) fn hear_gathered(&self, at: Position, typing: u64) -> bool {
+        let has_happened = self.last.fetch_max(at.0, SeqCst) < at.0;
+        self.typing.fetch_max(typing, SeqCst) < typing || has_happened
+    }
+
+    /// Wakes the user's devices.
+    pub(crate) fn rouse(&self) {
         self.notify.notify_waiters();
     }
 
-    /// Remembers a change of somebody's presence and wakes the user's devices.
-    pub(crate) fn hear(&self, sequence: u64) {
-        let mut heard = self.heard.lock();
-        if heard.changes.len() == HEARD
-            && let Some(gone) = heard.changes.pop_front()
-        {
-            heard.floor = heard.floor.max(gone);
-        }
-        heard.changes.push_back(sequence);
-        drop(heard);
-        self.touch_fleeting(sequence);
+    /// Whether every change of presence after a number is noted in the rooms of the user.
+    pub(crate) fn remembers_presence(&self, after: u64) -> bool {
+        after >= self.presence_floor.load(SeqCst)
     }
 
-    /// The changes of presence after a number that concern the user; `None` if they are not all remembered.
-    pub(crate) fn heard(&self, after: u64) -> Option<Vec<u64>> {
-        let heard = self.heard.lock();
-        let fresh = heard.changes.iter().copied().filter(|sequence| *sequence > after);
-        (after >= heard.floor).then(|| fresh.collect())
+    /// Whether nothing has happened that is stored: one comparison.
+    pub(crate) fn is_quiet(&self, after: Position) -> bool {
+        self.last.load(SeqCst) <= after.0
     }
 
-    /// Typing or presence has changed for this user.
-    pub(crate) fn touch_fleeting(&self, sequence: u64) {
-        self.fleeting.fetch_max(sequence, SeqCst);
-        self.notify.notify_waiters();
+    /// Whether others type than before.
+    pub(crate) fn has_typing(&self, after: u64) -> bool {
+        self.typing.load(SeqCst) > after
     }
 
-    /// Whether nothing at all has happened: two comparisons.
-    pub(crate) fn is_quiet(&self, after: Position, fleeting: u64) -> bool {
-        self.last.load(SeqCst) <= after.0 && self.fleeting.load(SeqCst) <= fleeting
+    /// Whether it is time to tell of presence.
+    pub(crate) fn has_presence(&self, after: u64) -> bool {
+        self.presence.load(SeqCst) > after
     }
 
-    /// Whether typing or presence has changed.
-    pub(crate) fn has_fleeting(&self, after: u64) -> bool {
-        self.fleeting.load(SeqCst) > after
+    /// Whether anything was noted after a position in rooms with many in them, whether it is time to tell of it or not.
+    pub(crate) fn has_gathered(&self, after: Position) -> bool {
+        !self.gathered(after, Position(u64::MAX)).is_empty()
+    }
+
+    fn gathered(&self, after: Position, up_to: Position) -> Vec<Touch> {
+        self.crowds.after(&self.rooms.lock(), after, up_to)
     }
 
     /// Where to look for what happened after a position, up to another.
@@ -387,6 +446,10 @@ impl Signal {
             if *at <= up_to {
                 touched.add(touch, device);
             }
+        }
+        drop(recent);
+        for touch in self.gathered(after, up_to) {
+            touched.add(&touch, device);
         }
         Look::At(touched)
     }
@@ -468,11 +531,6 @@ impl Signal {
         self.keys.add(as_of, |all| drop(all.insert(device.to_owned(), keys)));
     }
 
-    /// Whether the user is joined to a room.
-    pub(crate) fn is_in(&self, nid: RoomNid) -> bool {
-        self.rooms.lock().get(&nid).is_some_and(|(joined, _)| *joined)
-    }
-
     /// Whether the user has been joined to a room since a position at least.
     pub(crate) fn joined_since(&self, nid: RoomNid, since: Position) -> Option<Position> {
         let rooms = self.rooms.lock();
@@ -512,14 +570,16 @@ impl Drop for Entered<'_> {
 
 #[cfg(test)]
 mod tests {
+    use chappe_rules::push::without_user;
     use chappe_store::{Position, RoomNid};
     use futures_util::FutureExt as _;
     use ruma::{device_id, user_id};
 
-    use super::{HEARD, Look, REMEMBERED, SharedRules, Signal, Touch, Touched};
+    use super::{Look, REMEMBERED, SharedRules, Signal, Touch, Touched};
 
     fn signal() -> Signal {
-        let signal = Signal::new(user_id!("@a:a.example").to_owned(), tokio::time::Instant::now());
+        let (user, now) = (user_id!("@a:a.example").to_owned(), tokio::time::Instant::now());
+        let signal = Signal::new(user, now, std::sync::Arc::default());
         signal.begin(Position(10), 0);
         signal
     }
@@ -527,12 +587,17 @@ mod tests {
     #[test]
     fn quiet_until_touched() {
         let signal = signal();
-        assert!(!signal.is_quiet(Position(9), 0), "before the beginning nothing is known");
-        assert!(signal.is_quiet(Position(10), 0));
+        assert!(!signal.is_quiet(Position(9)), "before the beginning nothing is known");
+        assert!(signal.is_quiet(Position(10)));
         signal.touch(Position(12), Touch::Room(RoomNid(3)));
-        assert!(!signal.is_quiet(Position(11), 0) && signal.is_quiet(Position(12), 0));
-        signal.touch_fleeting(5);
-        assert!(!signal.is_quiet(Position(12), 4) && signal.is_quiet(Position(12), 5));
+        assert!(!signal.is_quiet(Position(11)) && signal.is_quiet(Position(12)));
+        signal.touch_typing(5);
+        assert!(signal.has_typing(4) && !signal.has_typing(5) && !signal.has_presence(0));
+        assert!(!signal.hear_gathered(Position(12), 5) && signal.is_quiet(Position(12)));
+        assert!(signal.hear_gathered(Position(13), 5) && signal.hear_gathered(Position(13), 6));
+        assert!(!signal.is_quiet(Position(12)) && signal.has_typing(5));
+        assert!(signal.hear(7) && !signal.hear(7) && !signal.hear(6));
+        assert!(signal.has_presence(6) && !signal.has_presence(7));
     }
 
     #[test]
@@ -548,29 +613,27 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_users_have_alike_are_kept_once() {
-        let shared = SharedRules::default();
-        for user in ["@a:a.example", "@b:a.example"] {
-            let user = user.try_into().unwrap();
-            shared.active(user, chappe_rules::push::defaults(user));
+    fn somebody_met_in_many_rooms_is_remembered_once() {
+        let (signal, bob) = (signal(), user_id!("@b:a.example").to_owned());
+        for nid in 1..=REMEMBERED {
+            signal.touch(Position(11), Touch::Devices(RoomNid(u32::try_from(nid).unwrap()), bob.clone()));
         }
-        let defaults = chappe_rules::push::defaults(user_id!("@a:a.example"));
-        let all = defaults.override_.iter().chain(&defaults.underride).filter(|rule| rule.enabled);
-        let own = [".m.rule.invite_for_me", ".m.rule.is_user_mention"];
-        let alike = all.filter(|rule| !own.contains(&&*rule.rule_id)).count();
-        assert_eq!(shared.0.len(), alike);
+        signal.touch(Position(11), Touch::OwnDevices);
+        let touched =
+            Touched { devices: [(bob, RoomNid(1))].into(), own_devices: true, ..Touched::default() };
+        assert_eq!(signal.look(Position(10), Position(99), "A".into()), Look::At(touched));
+        assert!(size_of::<(Position, Touch)>() <= 32, "there are as many for each user");
     }
 
     #[test]
-    fn so_many_changes_of_presence_are_remembered() {
-        let signal = signal();
-        let heard = |after| signal.heard(after).map(|changes| changes.len());
-        assert_eq!(Signal::new(signal.user.clone(), tokio::time::Instant::now()).heard(0), None, "not begun");
-        (1..=HEARD as u64).for_each(|sequence| signal.hear(sequence));
-        assert_eq!((heard(0), heard(HEARD as u64 - 1)), (Some(HEARD), Some(1)));
-        signal.hear(HEARD as u64 + 1);
-        assert_eq!((heard(0), heard(1)), (None, Some(HEARD)));
-        assert!(!signal.is_quiet(Position(10), HEARD as u64));
+    fn rules_that_users_have_alike_are_kept_once() {
+        let shared = SharedRules::default();
+        let defaults = chappe_rules::push::defaults(user_id!("@a:a.example"));
+        for user in [user_id!("@a:a.example"), user_id!("@b:a.example")] {
+            shared.active(without_user(chappe_rules::push::defaults(user), user));
+        }
+        let all = defaults.override_.iter().chain(&defaults.underride).filter(|rule| rule.enabled);
+        assert_eq!(shared.0.len(), all.count());
     }
 
     #[test]

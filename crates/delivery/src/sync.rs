@@ -25,12 +25,12 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-#[cfg(test)]
-pub(crate) use self::devices::CHANGES;
 pub use self::sliding::{
     E2ee, Extensions, ExtensionsAsk, Hero, List, ListFilters, Pattern, RoomAsk, Scope, SlidingAnswer,
     SlidingRequest, SlidingRoom, StickyAsk, StickyPage, ToDevice, ToDeviceAsk, WantedState, state_key,
 };
+#[cfg(test)]
+pub(crate) use self::{devices::CHANGES, joined::RECEIPTS};
 pub(crate) use self::{
     members::MembersSent,
     sliding::{Connections, RoomKey, RoomTraits, Shelf},
@@ -257,14 +257,25 @@ impl Delivery {
         let deadline = self.0.world.instant() + request.timeout.min(longest);
         let mut seen = request.since.map(|since| self.of_this_process(since));
         let mut over = request.timeout.is_zero();
+        let wants_presence = self.wants_presence(request);
         loop {
             let changed = signal.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let caught_up =
-                |seen: SyncToken| seen.to_device.is_none() && signal.is_quiet(seen.position, seen.fleeting);
+            let caught_up = |seen: SyncToken| {
+                seen.to_device.is_none()
+                    && signal.is_quiet(seen.position)
+                    && !signal.has_typing(seen.fleeting)
+                    && !(wants_presence && signal.has_presence(seen.fleeting))
+            };
             let quiet = seen.is_some_and(caught_up) && !request.full_state;
-            if !quiet {
+            // What is gathered has to wait before it wakes anybody; whoever is answered now gets what there is.
+            let late = || {
+                seen.is_some_and(|seen| {
+                    signal.has_gathered(seen.position) || self.has_fleeting(request, signal, seen)
+                })
+            };
+            if !quiet || (over && late()) {
                 // Boxed: a waiting sync shall not keep the room that working out a delta takes.
                 let delta = Box::pin(self.look(request, signal, seen)).await?;
                 if !delta.is_empty() || request.since.is_none() || request.full_state || over {
@@ -280,6 +291,16 @@ impl Delivery {
                 () = self.0.world.stopping() => over = true,
             }
         }
+    }
+
+    fn wants_presence(&self, request: &SyncRequest) -> bool {
+        self.0.presence.is_enabled() && filter::wants(&request.filter.presence, "m.presence", None)
+    }
+
+    /// Whether there may be typing or presence to tell, whether it is time for that or not.
+    fn has_fleeting(&self, request: &SyncRequest, signal: &Signal, seen: SyncToken) -> bool {
+        self.0.typing.has_news(signal, seen.fleeting)
+            || (self.wants_presence(request) && self.0.presence.has_news(signal, seen.fleeting))
     }
 
     /// A token of an earlier process knows nothing of what is fleeting.
@@ -336,7 +357,8 @@ impl Delivery {
         };
         let next = SyncToken { position: now, epoch: self.0.typing.epoch, fleeting, to_device: None };
         let quiet = matches!(&look, Look::At(touched) if touched.is_empty());
-        if quiet && seen.is_some_and(|seen| !signal.has_fleeting(seen.fleeting) && seen.to_device.is_none()) {
+        let has_all = |seen: SyncToken| seen.to_device.is_none() && !self.has_fleeting(request, signal, seen);
+        if quiet && seen.is_some_and(has_all) {
             return self.nothing(request, signal, next).await;
         }
         let actor = Actor { device: request.device.clone(), ..Actor::user(&request.user) };

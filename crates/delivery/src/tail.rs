@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use chappe_rooms::{Event, Seen, View};
 use chappe_rules::{power::Power, version};
 use chappe_store::{EventNum, Position, Reader, RoomHead, RoomNid, state::StateKey, timeline::TimelineRow};
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{
     OwnedRoomId, UserId,
     events::{StateEventType, room::member::MembershipState},
@@ -17,8 +17,13 @@ use crate::{Delivery, Error};
 
 /// Events kept of each room.
 const KEPT: usize = 32;
-/// Rooms kept.
-const ROOMS: usize = 4_000;
+/// Bytes that the ends kept may have together, about: as if no event were in the cache of the store as well.
+const BYTES: u64 = 128 << 20;
+/// Rooms whose ends have room there if some events are long. For no more of them the cache has so few parts that the longest end
+/// fits into one.
+const ROOMS: usize = 250;
+/// Bytes that an event takes in an end beside its texts: its record, its place.
+const BESIDE: u64 = 300;
 /// Events beyond those kept among which the last one that brings its room to the top is looked for.
 const BUMPS: usize = 200;
 /// Types of events that bring their room to the top (MSC4186, `bump_stamp`).
@@ -35,11 +40,21 @@ const BUMPING: [&str; 9] = [
 ];
 
 /// Ends of rooms, by room and commit of what last changed them: an event, one that was removed, a change of members.
-pub(crate) struct Tails(Cache<(RoomNid, Position), Arc<Tail>>);
+pub(crate) struct Tails(Cache<(RoomNid, Position), Arc<Tail>, BySize>);
 
 impl Default for Tails {
     fn default() -> Self {
-        Self(Cache::new(ROOMS))
+        Self(Cache::with_weighter(ROOMS, BYTES, BySize))
+    }
+}
+
+/// Weighs ends by their bytes.
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<(RoomNid, Position), Arc<Tail>> for BySize {
+    fn weight(&self, _: &(RoomNid, Position), tail: &Arc<Tail>) -> u64 {
+        tail.size
     }
 }
 
@@ -53,6 +68,8 @@ pub(crate) struct Tail {
     /// The newest ordinal before which this server lacks events.
     pub(crate) newest_hole: Option<i64>,
     rendered: Vec<OnceLock<Option<Box<str>>>>,
+    /// Bytes that it takes in memory at most, about, once everything is rendered.
+    size: u64,
     power: OnceCell<Option<Power>>,
     bump: OnceCell<Option<Position>>,
 }
@@ -76,6 +93,7 @@ impl Delivery {
         let events = view.load(&nums).await?;
         let newest_hole = reader.gaps_back(nid, view.head.next_live, 1).await?.first().map(|gap| gap.ordinal);
         let rendered = rows.iter().map(|_| OnceLock::new()).collect();
+        let size = size(&events);
         let View { room_id, head, .. } = view;
         Ok(Tail {
             room_id,
@@ -84,10 +102,16 @@ impl Delivery {
             events,
             newest_hole,
             rendered,
+            size,
             power: OnceCell::new(),
             bump: OnceCell::new(),
         })
     }
+}
+
+fn size(events: &[Event]) -> u64 {
+    let of_one = |event: &Event| BESIDE + event.size() + event.pdu.json().len() as u64;
+    BESIDE + events.iter().map(of_one).sum::<u64>()
 }
 
 fn bumps(event: &Event) -> bool {
@@ -194,5 +218,43 @@ impl Tail {
             Ok::<_, Error>(power)
         };
         Ok(self.power.get_or_try_init(load).await?.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chappe_store::{Position, RoomHead, RoomNid, StoredPdu};
+    use ruma::{RoomVersionId, event_id, room_id};
+    use tokio::sync::OnceCell;
+
+    use super::{BESIDE, BYTES, KEPT, Tail, Tails};
+
+    /// The longest event, in bytes.
+    const LONGEST: usize = 65_536;
+
+    #[test]
+    fn ends_of_rooms_have_so_much_room_and_the_longest_fits() {
+        let event = StoredPdu::new(event_id!("$a:x.fr").to_owned(), "x".repeat(LONGEST));
+        let size = BESIDE + KEPT as u64 * (BESIDE + event.size() + LONGEST as u64);
+        let tail = Arc::new(Tail {
+            room_id: room_id!("!r:x.fr").to_owned(),
+            head: RoomHead::new(RoomVersionId::V11),
+            rows: Vec::new(),
+            events: Vec::new(),
+            newest_hole: None,
+            rendered: Vec::new(),
+            size,
+            power: OnceCell::new(),
+            bump: OnceCell::new(),
+        });
+        let tails = Tails::default();
+        for room in 1..=50 {
+            let key = (RoomNid(room), Position(1));
+            tails.0.insert(key, Arc::clone(&tail));
+            assert!(tails.0.get(&key).is_some());
+        }
+        assert!(tails.0.weight() <= BYTES && 50 * size > BYTES);
     }
 }

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     Error,
+    signal::Signal,
     wake::{Numbered, Wake},
 };
 
@@ -182,9 +183,7 @@ impl Typing {
     fn announce(&self, nid: RoomNid, id: &RoomId, numbered: Numbered<'_>) {
         // Nobody listening is fine here as well.
         let _ = self.news.send((nid, id.to_owned()));
-        for signal in self.wake.in_room(nid) {
-            signal.touch_fleeting(numbered.sequence);
-        }
+        self.wake.tell_typing(nid, numbered.sequence);
         drop(numbered);
     }
 
@@ -197,6 +196,14 @@ impl Typing {
         let rooms = self.rooms.lock();
         let fresh = rooms.order.range(after.saturating_add(1)..).map(|(_, nid)| *nid);
         fresh.filter(|nid| is_in(*nid)).map(|nid| (nid, rooms.users(nid))).collect()
+    }
+
+    /// Whether others type than after a sequence number in any room of an attached user, whether it is time to tell of it or
+    /// not.
+    pub(crate) fn has_news(&self, signal: &Signal, after: u64) -> bool {
+        let (rooms, own) = (self.rooms.lock(), signal.rooms.lock());
+        let mut fresh = rooms.order.range(after.saturating_add(1)..);
+        fresh.any(|(_, nid)| own.get(nid).is_some_and(|(joined, _)| *joined))
     }
 
     /// Starts the task that ends what nobody ended; it ends with the world.

@@ -1,7 +1,10 @@
 //! Following the log: who has to be woken by what. Users who are not attached cost nothing.
 
+mod crowds;
+mod ends;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -10,7 +13,7 @@ use std::{
 };
 
 use chappe_store::{
-    At, Entry, LogEntry, Membership, Position, Reader, RoomNid, Store, following,
+    At, Entry, EventNum, LogEntry, Membership, Position, Reader, RoomNid, Store, following,
     members::{UserRoom, UserRooms},
 };
 use chappe_world::World;
@@ -18,6 +21,10 @@ use parking_lot::{Mutex, RwLock};
 use ruma::{OwnedUserId, UserId};
 use tokio::{sync::watch, time::Instant};
 
+pub(crate) use self::crowds::Crowds;
+#[cfg(test)]
+pub(crate) use self::crowds::FEW;
+use self::ends::Changes;
 use crate::{
     peek::Peeks,
     signal::{Signal, Touch},
@@ -31,23 +38,12 @@ const STAYS: Duration = Duration::from_mins(5);
 const SWEEP: Duration = Duration::from_mins(1);
 /// Log entries taken at once.
 const BATCH: usize = 1_000;
-/// Events of a room whose commits are remembered: a sync looks at a moment that is a few commits ago.
-const LAST_EVENTS: usize = 32;
 /// Rooms asked about at once.
 const CHUNK: usize = 500;
 
 type Error = chappe_store::Error;
 type ByUser = HashMap<OwnedUserId, Arc<Signal>>;
 type ByRoom = HashMap<RoomNid, BTreeMap<OwnedUserId, Arc<Signal>>>;
-
-/// What changed the end of a room.
-#[derive(Default)]
-struct Changes {
-    /// The last of it, what was taken away included, oldest first.
-    all: VecDeque<Position>,
-    /// The last event.
-    event: Option<Position>,
-}
 
 /// The numbers of typing and presence changes.
 #[derive(Default)]
@@ -105,10 +101,14 @@ pub(crate) struct Wake {
     world: World,
     users: RwLock<ByUser>,
     rooms: RwLock<ByRoom>,
+    /// What is told to many at once.
+    crowds: Arc<Crowds>,
     /// What changed the end of each room since `born`.
     events: RwLock<HashMap<RoomNid, Changes>>,
     /// The last receipt of each room since `born`.
     receipts: RwLock<HashMap<RoomNid, Position>>,
+    /// The last event or receipt of rooms before that, as far as somebody asked.
+    before: RwLock<HashMap<RoomNid, Position>>,
     /// The last sticky event of each room that has any; none until they are loaded.
     sticky: RwLock<Option<HashMap<RoomNid, Position>>>,
     born: Position,
@@ -131,8 +131,10 @@ impl Wake {
             world,
             users: RwLock::default(),
             rooms: RwLock::default(),
+            crowds: Arc::default(),
             events: RwLock::default(),
             receipts: RwLock::default(),
+            before: RwLock::default(),
             sticky: RwLock::default(),
             born,
             reached: watch::Sender::new(born),
@@ -183,7 +185,7 @@ impl Wake {
         fleeting.under_way.first().map_or(fleeting.last, |first| first - 1)
     }
 
-    /// The number of the next typing or presence change. Note the change under it, tell those whom it concerns, and let
+    /// The number of the next typing or presence change. Note the change under it where those whom it concerns look, and let
     /// go of it without waiting for anything in between: whoever asks meanwhile is told that they have not seen it.
     pub(crate) fn next_fleeting(&self) -> Numbered<'_> {
         let mut fleeting = self.fleeting.lock();
@@ -198,54 +200,26 @@ impl Wake {
         &self.store
     }
 
-    /// Whether anything happened in a room after a position. Before this process's time: maybe, so yes.
-    pub(crate) fn room_changed(&self, nid: RoomNid, after: Position) -> bool {
-        let events = self.events.read();
-        let last_event = events.get(&nid).and_then(|changes| changes.all.back()).copied();
-        let last_receipt = self.receipts.read().get(&nid).copied();
-        after < self.born || last_event.max(last_receipt).is_some_and(|last| last > after)
-    }
-
-    /// The commit that last changed the end of a room up to `at`, or the one at which this process began if there was none
-    /// since; `None` if the room has gone on so much that it is forgotten.
-    pub(crate) fn last_event(&self, nid: RoomNid, at: Position) -> Option<Position> {
-        let events = self.events.read();
-        let Some(events) = events.get(&nid).map(|changes| &changes.all) else { return Some(self.born) };
-        let last = events.iter().rev().find(|position| **position <= at);
-        last.copied().or((events.len() < LAST_EVENTS).then_some(self.born))
-    }
-
-    fn note_event(&self, nid: RoomNid, at: Position) {
-        self.note_change(nid, at);
-        self.events.write().entry(nid).or_default().event = Some(at);
-    }
-
-    fn note_change(&self, nid: RoomNid, at: Position) {
-        let mut events = self.events.write();
-        let events = &mut events.entry(nid).or_default().all;
-        if events.back() == Some(&at) {
-            return;
-        }
-        if events.len() == LAST_EVENTS {
-            events.pop_front();
-        }
-        events.push_back(at);
-    }
-
     /// Whether sticky events may have come into a room after a position.
     pub(crate) fn may_stick(&self, nid: RoomNid, after: Position) -> bool {
         let sticky = self.sticky.read();
         sticky.as_ref().is_none_or(|rooms| rooms.get(&nid).is_some_and(|last| *last > after))
     }
 
-    /// The commit of the last event of a room, if there was one since this process began.
-    pub(crate) fn last_event_known(&self, nid: RoomNid) -> Option<Position> {
-        self.events.read().get(&nid).and_then(|changes| changes.event)
-    }
-
     /// The attached users of a room.
     pub(crate) fn in_room(&self, nid: RoomNid) -> Vec<Arc<Signal>> {
         self.rooms.read().get(&nid).map(|users| users.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The attached users of some rooms for whom it is news that changes of presence up to a number may be told.
+    pub(crate) fn hear(&self, rooms: &BTreeSet<RoomNid>, number: u64) -> Vec<Arc<Signal>> {
+        let mut hearing = Vec::new();
+        for nid in rooms {
+            if let Some(users) = self.rooms.read().get(nid) {
+                hearing.extend(users.values().filter(|signal| signal.hear(number)).cloned());
+            }
+        }
+        hearing
     }
 
     /// An attached user.
@@ -277,7 +251,7 @@ impl Wake {
     }
 
     async fn attach_new(&self, user: &UserId) -> Result<Arc<Signal>, Error> {
-        let signal = Arc::new(Signal::new(user.to_owned(), self.world.instant()));
+        let signal = Arc::new(Signal::new(user.to_owned(), self.world.instant(), self.crowds.clone()));
         self.users.write().insert(user.to_owned(), signal.clone());
         let half = Half { wake: self, signal };
         self.register(&half.signal).await?;
@@ -342,6 +316,9 @@ impl Wake {
         for user in self.gone(since) {
             self.detach(&user, since);
         }
+        // Whoever is attached later has no need of what was noted before.
+        let rooms = self.rooms.read();
+        self.crowds.keep(|nid| rooms.contains_key(&nid));
     }
 
     /// Who has not been heard of since.
@@ -405,17 +382,19 @@ impl Wake {
     async fn handle(&self, reader: &Reader<'_>, entry: &Entry) -> Result<(), Error> {
         let at = entry.position;
         match &entry.what {
-            LogEntry::Event { room, member, sticky, .. } => {
+            LogEntry::Event { room, event, member, sticky, .. } => {
                 let nid = RoomNid(*room);
                 if *sticky && let Some(rooms) = self.sticky.write().as_mut() {
                     rooms.insert(nid, at);
                 }
                 self.note_event(nid, at);
-                self.touch_room(nid, at, &Touch::Room(nid));
-                self.peeks.touch(nid);
-                if let Some(member) = member {
-                    self.reread(reader, member, nid, at).await?;
+                match member {
+                    Some(member) => {
+                        self.tell_membership(reader, (nid, EventNum(*event), member), at).await?;
+                    }
+                    None => self.touch_room(nid, at, &Touch::Room(nid)),
                 }
+                self.peeks.touch(nid);
             }
             LogEntry::Purged { room, .. } => {
                 // The end of the room is loaded anew. Nothing has happened there.
@@ -448,21 +427,22 @@ impl Wake {
                 if let Some(signal) = self.user(user) {
                     signal.read(nid, at);
                 }
-                if *private {
-                    self.touch_user(user, at, Touch::Receipts(nid));
-                } else {
-                    self.touch_room(nid, at, &Touch::Receipts(nid));
+                // The user's other devices hear of it at once, however many are in the room.
+                self.touch_user(user, at, Touch::Receipts(nid));
+                if !*private {
+                    self.tell_receipt(nid, at);
                 }
             }
             LogEntry::OutOfBandMembership { user, .. } => self.touch_user(user, at, Touch::OutOfBand),
             LogEntry::AccountData { user } => self.touch_user(user, at, Touch::AccountData),
             LogEntry::ToDevice { user, device } => self.touch_user(user, at, Touch::ToDevice(device.clone())),
-            LogEntry::KeySignatures { user } => self.touch_user(user, at, Touch::DeviceLists),
+            LogEntry::KeySignatures { user } => self.touch_user(user, at, Touch::OwnDevices),
             LogEntry::OneTimeKeys { user, device } => self.touch_user(user, at, Touch::Keys(device.clone())),
             LogEntry::DeviceList { user } => {
-                for signal in self.sharing_room(reader, user).await? {
-                    signal.touch(at, Touch::DeviceLists);
-                }
+                self.touch_user(user, at, Touch::OwnDevices);
+                let rooms = self.rooms_of(reader, user).await?;
+                let touch = |nid| Touch::Devices(nid, user.clone());
+                self.tell_recipients(reader, &rooms, at, touch).await?;
             }
             LogEntry::ThreadSubscription { user } => self.touch_user(user, at, Touch::Threads),
             LogEntry::Pushers { .. } => {
@@ -532,29 +512,10 @@ impl Wake {
         }
     }
 
-    /// The attached users who share a room with `user`, and `user` if attached.
-    pub(crate) async fn sharing_room(
-        &self,
-        reader: &Reader<'_>,
-        user: &UserId,
-    ) -> Result<Vec<Arc<Signal>>, Error> {
-        Ok(self.meeting(user, &self.rooms_of(reader, user).await?))
-    }
-
     /// Whether any attached user is in some rooms.
     pub(crate) fn is_anybody_in(&self, some: &[RoomNid]) -> bool {
         let rooms = self.rooms.read();
         some.iter().any(|nid| rooms.contains_key(nid))
-    }
-
-    /// The attached users of some rooms, and `user` if attached.
-    pub(crate) fn meeting(&self, user: &UserId, rooms: &[RoomNid]) -> Vec<Arc<Signal>> {
-        let mut meeting: BTreeMap<OwnedUserId, Arc<Signal>> = BTreeMap::new();
-        meeting.extend(self.user(user).map(|signal| (user.to_owned(), signal)));
-        for nid in rooms {
-            meeting.extend(self.in_room(*nid).into_iter().map(|signal| (signal.user.clone(), signal)));
-        }
-        meeting.into_values().collect()
     }
 
     /// The rooms that a user is joined to.
@@ -606,7 +567,7 @@ mod tests {
         let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
         let wake = Wake::new(Store::new(Db::new(Memory::default())), world.clone(), Position(0));
         let user = user_id!("@a:hs1");
-        let half = Arc::new(Signal::new(user.to_owned(), world.instant()));
+        let half = Arc::new(Signal::new(user.to_owned(), world.instant(), Arc::default()));
         wake.users.write().insert(user.to_owned(), half.clone());
         let signal = wake.attach(user).await.unwrap();
         assert!(signal.has_begun() && !Arc::ptr_eq(&signal, &half));
@@ -618,7 +579,7 @@ mod tests {
         let world = World::fake(Fake::new("hs1", 1, &FakeNet::default()));
         let wake = Wake::new(Store::new(Db::new(Memory::default())), world.clone(), Position(0));
         let (user, nid) = (user_id!("@a:hs1"), RoomNid(7));
-        let signal = Arc::new(Signal::new(user.to_owned(), world.instant()));
+        let signal = Arc::new(Signal::new(user.to_owned(), world.instant(), Arc::default()));
         wake.users.write().insert(user.to_owned(), signal.clone());
         wake.set_joined(&signal, nid, true, Position(1));
         let rooms = wake.rooms_of(&wake.store.read(), user).await.unwrap();

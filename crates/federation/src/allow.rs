@@ -110,13 +110,25 @@ impl AllowList {
 
     /// Whether this server talks with `server`.
     pub fn permits(&self, server: &ServerName) -> bool {
+        self.lets_in(server, false)
+    }
+
+    /// Whether it does, or may once the network has a good list.
+    pub(crate) fn may_permit(&self, server: &ServerName) -> bool {
+        self.lets_in(server, true)
+    }
+
+    fn lets_in(&self, server: &ServerName, if_closed: bool) -> bool {
         let (patterns, members) = (self.0.patterns.read(), self.0.members.read());
         if patterns.is_none() && members.is_none() {
             return true;
         }
         let name = server.as_str().to_ascii_lowercase();
         let listed = |Patterns(patterns): &Patterns| patterns.iter().any(|pattern| pattern.matches(&name));
-        patterns.as_ref().is_none_or(listed) && members.as_ref().is_none_or(|members| members.contains(&name))
+        let is_member = |members: &BTreeSet<String>| {
+            if members.is_empty() { if_closed } else { members.contains(&name) }
+        };
+        patterns.as_ref().is_none_or(listed) && members.as_ref().is_none_or(is_member)
     }
 }
 
@@ -146,8 +158,12 @@ mod tests {
         assert!(list.permits(server_name!("A.example.org")) && list.permits(server_name!("b.example.org")));
         assert!(!list.permits(server_name!("c.example")), "not on the operator's list");
         assert!(!list.permits(server_name!("d.example.org")), "not on the network's list");
+        assert!(list.may_permit(server_name!("a.example.org")));
+        assert!(!list.may_permit(server_name!("d.example.org")), "who is of the network is known");
         list.follow_network(std::iter::empty());
         assert!(!list.permits(server_name!("a.example.org")));
+        assert!(list.may_permit(server_name!("d.example.org")));
+        assert!(!list.may_permit(server_name!("c.example")), "whatever the network says");
     }
 
     #[test]

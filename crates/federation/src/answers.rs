@@ -1,13 +1,15 @@
 //! Long answers to other servers: so many are worked out at a time, and so many bytes of them are kept until the server that
 //! asked has fetched them, for which it has some time.
 
-mod shelf;
-
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
-use chappe_web::Error;
+use chappe_web::{Error, IN_ONE_PIECE, Kept, Shelf};
+use chappe_world::{Steady, World};
 use futures_util::stream;
 use http::{HeaderValue, header};
 use ruma::{
@@ -17,7 +19,6 @@ use ruma::{
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use self::shelf::{PIECE, Shelf};
 use crate::{
     Federation,
     places::{Place, Places},
@@ -26,7 +27,7 @@ use crate::{
 
 /// How long a server waits until its answer is worked out at all.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long it may take to fetch it.
+/// How long it may take to fetch it in any case; longer if it is fetched at a pace ([`Steady`]).
 const KEPT_FOR: Duration = Duration::from_mins(2);
 /// Bytes that are kept of each kind, and of them for one server.
 const KEPT: usize = 256 << 20;
@@ -55,7 +56,7 @@ pub(crate) struct Answers {
 
 struct Desk {
     work: Places,
-    shelf: Shelf,
+    shelf: Shelf<OwnedServerName>,
 }
 
 /// A place for working out one answer, until it is written.
@@ -118,25 +119,66 @@ impl Federation {
     /// A body that is let go once it is fetched, was not for too long, or gives way to another.
     fn in_pieces(&self, turn: Turn, body: Bytes) -> Result<Body, Refusal> {
         let Turn { kind, origin, _work } = turn;
-        if body.len() <= PIECE {
+        if body.len() <= IN_ONE_PIECE {
             return Ok(Body::from(body));
         }
         let world = self.network().world().clone();
         let shelf = &self.0.answers.desk(kind).shelf;
         let kept = shelf.put(origin, body, world.instant()).ok_or_else(|| Refusal(Error::busy()))?;
         let (fetching, fetched) = oneshot::channel::<()>();
-        let (left, clock) = (Arc::downgrade(&kept), world.clone());
         // A task: a connection over which nothing moves does not ask for the next piece.
-        world.spawn("long answer", async move {
-            if clock.timeout(KEPT_FOR, fetched).await.is_none()
-                && let Some(left) = left.upgrade()
-            {
-                left.let_go();
-            }
-        });
+        world.spawn("long answer", look_after(world.clone(), Arc::downgrade(&kept), fetched));
         Ok(Body::from_stream(stream::unfold((kept, world, fetching), async |(kept, world, fetching)| {
             let piece = kept.next_piece(world.instant())?;
             Some((piece, (kept, world, fetching)))
         })))
+    }
+}
+
+/// Lets go of an answer that is not fetched in time.
+async fn look_after(world: World, kept: Weak<Kept<OwnedServerName>>, mut fetched: oneshot::Receiver<()>) {
+    let (begun, mut time) = (world.instant(), KEPT_FOR);
+    loop {
+        let left = (begun + time).saturating_duration_since(world.instant());
+        if world.timeout(left, &mut fetched).await.is_some() {
+            return;
+        }
+        let Some(kept) = kept.upgrade() else { return };
+        time = Steady::time_for(KEPT_FOR, kept.fetched().unwrap_or_default());
+        if begun + time <= world.instant() {
+            kept.let_go();
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fetches so many pieces, with so many milliseconds before each; whether all came.
+    async fn fetch(pieces: usize, pause: u64) -> bool {
+        let world = crate::tests::world(1);
+        let shelf = Shelf::new(KEPT, KEPT_FOR_ONE);
+        let server = ruma::server_name!("a.example").to_owned();
+        let body = Bytes::from(vec![b'x'; pieces * IN_ONE_PIECE]);
+        let kept = shelf.put(server, body, world.instant()).unwrap();
+        let (_fetching, fetched) = oneshot::channel();
+        world.spawn("long answer", look_after(world.clone(), Arc::downgrade(&kept), fetched));
+        for _ in 0..pieces {
+            world.sleep(Duration::from_millis(pause)).await;
+            if kept.next_piece(world.instant()).is_none_or(|piece| piece.is_err()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_be_fetched_steadily_and_slowly_but_not_for_ever() {
+        assert!(fetch(10, 10_000).await, "there is some time in any case");
+        assert!(!fetch(30, 10_000).await, "less than the pace");
+        assert!(fetch(800, 500).await, "twice the pace");
+        assert!(!fetch(1_000, 950).await, "a quarter of an hour has gone by");
     }
 }

@@ -33,7 +33,8 @@ pub struct Config {
     pub backoff_max: u64,
     /// Time for one request to another server.
     pub timeout: u64,
-    /// Time for requests that make the other server work hard: transactions, joins, media.
+    /// Time for requests that make the other server work hard: transactions, joins, media. States and media may go on coming, a
+    /// second longer for every 64 KiB, for a quarter of an hour at most.
     pub long_timeout: u64,
     /// Transactions on their way at once, over all destinations that answer within a second; eight times as many beside
     /// for those that take longer, a quarter for those that did not answer last time.

@@ -189,7 +189,9 @@ impl Federation {
     async fn fetch_devices(&self, user: &UserId) -> Result<(), PeerError> {
         let (devices, server) = (&self.0.devices, user.server_name());
         let place = devices.paces.take(server).await;
-        let (answer, _) = devices.paces.spend(place, server, self.ask_for_devices(user)).await;
+        let (longest, asking) = (self.network().config().timeout(), self.ask_for_devices(user));
+        let answer = devices.paces.spend(place, server, longest, asking).await;
+        let (answer, _) = answer.ok_or_else(|| PeerError::Unreachable(server.to_owned()))?;
         let listed: Listed =
             serde_json::from_slice(&answer?).map_err(|error| malformed(&error.to_string()))?;
         if listed.user_id != user || listed.devices.len() > MAX_DEVICES {

@@ -38,7 +38,7 @@ use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
 use chappe_search::Search;
 use chappe_store::outbox::Announced;
-use ruma::{RoomId, ServerName, UserId};
+use ruma::{OwnedUserId, RoomId, ServerName, UserId};
 
 pub use self::{
     allow::AllowList,
@@ -197,9 +197,13 @@ impl Federation {
         self.0.sender.send_typing(room, user, typing).await
     }
 
-    /// Tells the servers that share a room with a local user of the user's presence. Lost if they are not reached now.
-    pub async fn send_presence(&self, user: &UserId, news: &PresenceNews) -> Result<(), chappe_store::Error> {
-        self.0.sender.send_presence(user, news).await
+    /// Tells the servers that share a room with some local users of their presence, each of all of them together. Lost if
+    /// they are not reached now.
+    pub async fn send_presence(
+        &self,
+        news: &[(OwnedUserId, PresenceNews)],
+    ) -> Result<(), chappe_store::Error> {
+        self.0.sender.send_presence(news).await
     }
 }
 

@@ -64,6 +64,10 @@ impl Peers for Network {
         self.allowed().permits(server)
     }
 
+    fn may_take_part(&self, server: &ServerName) -> bool {
+        self.allowed().may_permit(server)
+    }
+
     fn is_closed(&self) -> bool {
         self.allowed().is_closed()
     }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use chappe_world::World;
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
@@ -19,7 +18,7 @@ use tokio::{
 
 /// From then on an answer is slow.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it is remembered that a server was slow.
+/// How long it is remembered that a server was slow, from when that is seen and from when its answer ends.
 const REMEMBERED: Duration = Duration::from_mins(10);
 /// Slow servers remembered.
 const SLOW: usize = 10_000;
@@ -81,21 +80,28 @@ pub(crate) struct Paces {
     slow_until: Cache<OwnedServerName, Instant>,
 }
 
+/// A place of either kind, before anything was asked.
+pub(crate) struct Begun {
+    place: Place,
+    is_slow: bool,
+}
+
 impl Paces {
-    /// `all` places of each kind, of which one server has no more than `share`.
+    /// `all` places for the quick, of which one server has no more than `share`; it has as many of those for the slow, and two
+    /// such servers do not have all of them.
     pub(crate) fn new(world: World, all: usize, share: usize) -> Self {
-        let [quick, slow] = [(); 2].map(|()| Places::new(all, share));
+        let (quick, slow) = (Places::new(all, share), Places::new(all + share, share));
         Self { world, quick, slow, slow_until: Cache::new(SLOW) }
     }
 
-    pub(crate) async fn take(&self, server: &ServerName) -> Place {
+    pub(crate) async fn take(&self, server: &ServerName) -> Begun {
         if !self.is_slow(server) {
             let place = self.quick.take(server).await;
             if !self.is_slow(server) {
-                return place;
+                return Begun { place, is_slow: false };
             }
         }
-        self.slow.take(server).await
+        Begun { place: self.slow.take(server).await, is_slow: true }
     }
 
     fn is_slow(&self, server: &ServerName) -> bool {
@@ -103,28 +109,47 @@ impl Paces {
         self.slow_until.get(server).is_some_and(|until| until > now)
     }
 
-    /// Waits for an answer of `server`, and moves to a place among the slow once it is slow, if there is one. The place is
-    /// given back with the answer.
+    fn note_slow(&self, server: &ServerName) {
+        self.slow_until.insert(server.to_owned(), self.world.instant() + REMEMBERED);
+    }
+
+    /// Waits for an answer of `server`, and moves to a place among the slow once it is slow; none if it is not there and no
+    /// such place was to be had for so long. The place is given back with the answer.
     pub(crate) async fn spend<T>(
         &self,
-        place: Place,
+        Begun { place, is_slow }: Begun,
         server: &ServerName,
+        longest: Duration,
         answer: impl Future<Output = T>,
-    ) -> (T, Place) {
+    ) -> Option<(T, Place)> {
         let mut answer = std::pin::pin!(answer);
         if let Some(answer) = self.world.timeout(PATIENCE, &mut answer).await {
-            return (answer, place);
+            return Some((answer, place));
         }
-        self.slow_until.insert(server.to_owned(), self.world.instant() + REMEMBERED);
-        let place = self.slow.take(server).now_or_never().unwrap_or(place);
-        (answer.await, place)
+        self.note_slow(server);
+        let place = if is_slow {
+            place
+        } else {
+            let slow = tokio::select! {
+                biased;
+                answer = &mut answer => return Some((answer, place)),
+                slow = self.world.timeout(longest, self.slow.take(server)) => slow?,
+            };
+            drop(place);
+            slow
+        };
+        let answer = answer.await;
+        self.note_slow(server);
+        Some((answer, place))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-    use ruma::server_name;
+    use std::time::Duration;
+
+    use futures_util::{FutureExt, future::join_all};
+    use ruma::{ServerName, server_name};
 
     use super::{Paces, Places};
 
@@ -162,28 +187,48 @@ mod tests {
         let paces = Paces::new(world.clone(), 4, 2);
         let slow = [server_name!("one.example"), server_name!("two.example")];
         let other = server_name!("other.example");
-        let minute = std::time::Duration::from_mins(1);
+        let minute = Duration::from_mins(1);
         let (paces, world) = (&paces, &world);
         let ask = |server| async move {
             let place = paces.take(server).await;
-            paces.spend(place, server, world.sleep(minute)).await;
+            paces.spend(place, server, minute, world.sleep(minute)).await;
         };
         let questions = (0..8).map(|n| ask(slow[n % 2]));
         let others = async {
             for _ in 0..20 {
                 let asked = world.instant();
                 drop(paces.take(other).await);
-                assert!(asked.elapsed() < std::time::Duration::from_secs(11), "{:?}", asked.elapsed());
-                world.sleep(std::time::Duration::from_secs(5)).await;
+                assert!(asked.elapsed() < Duration::from_secs(11), "{:?}", asked.elapsed());
+                world.sleep(Duration::from_secs(5)).await;
             }
         };
-        let all = futures_util::future::join_all(questions);
-        futures_util::join!(all, others);
+        futures_util::join!(join_all(questions), others);
         // They were slow last time: nobody waits for them at all.
         let mut questions: Vec<_> = (0..8).map(|n| Box::pin(ask(slow[n % 2]))).collect();
         for question in &mut questions {
             assert!(question.now_or_never().is_none());
         }
         assert!(paces.take(other).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_finds_no_place_among_the_slow_gives_up_that_of_the_quick() {
+        let world = crate::tests::world(1);
+        let (paces, world) = (&Paces::new(world.clone(), 2, 1), &world);
+        let slow = ["a.example", "b.example", "c.example", "d.example", "e.example"];
+        let slow = slow.map(|name| <&ServerName>::try_from(name).unwrap());
+        let other = server_name!("other.example");
+        let (minute, quarter) = (Duration::from_mins(1), Duration::from_mins(15));
+        let ask = |server| async move {
+            let place = paces.take(server).await;
+            paces.spend(place, server, minute, world.sleep(quarter)).await.is_some()
+        };
+        let others = async {
+            world.sleep(2 * minute).await;
+            assert!(paces.take(other).now_or_never().is_some());
+        };
+        let (answered, ()) = futures_util::join!(join_all(slow.map(ask)), others);
+        assert_eq!(answered, [true, true, true, false, false]);
+        assert!(paces.is_slow(slow[0]), "it was slow until now");
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chappe_media::{RemoteContent, RemoteError, RemoteMedia};
 use chappe_rooms::PeerError;
-use chappe_world::{Body, Destination, Limits, Request};
+use chappe_world::{Body, Destination, Limits, Request, Steady};
 use futures_util::StreamExt;
 use http::{HeaderMap, Method, header};
 use ruma::{ServerName, http_headers::ContentDisposition};
@@ -132,8 +132,8 @@ impl Network {
         if uri.scheme_str() != Some("https") {
             return Err(unavailable("the content lies at an unsafe place".to_owned()));
         }
-        let http =
-            http::Request::get(uri).body(Bytes::new()).map_err(|error| unavailable(error.to_string()))?;
+        let http = http::Request::get(uri).extension(Steady).body(Bytes::new());
+        let http = http.map_err(|error| unavailable(error.to_string()))?;
         let limits = Limits { max_bytes, deadline: self.config().long_timeout() };
         let request = Request { destination: Destination::Foreign { redirects: REDIRECTS }, http, limits };
         let answer = self.world().stream(request).await.map_err(|error| unavailable(error.to_string()))?;

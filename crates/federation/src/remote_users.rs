@@ -5,9 +5,9 @@ mod profiles;
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use chappe_accounts::{Claim, ClaimedKeys, Profile, RemoteError, RemoteKeys, RemoteUsers, UserInfo};
+use chappe_accounts::{Asker, Claim, ClaimedKeys, Profile, RemoteError, RemoteKeys, RemoteUsers, UserInfo};
 use chappe_rooms::PeerError;
-use chappe_store::{Membership, members::RoomMembers};
+use chappe_store::{Error, Membership, Reader, RoomNid, members::RoomMembers};
 use futures_util::future::join_all;
 use ruma::{
     OwnedDeviceId, OwnedUserId, ServerName, UserId,
@@ -23,6 +23,8 @@ use crate::Federation;
 
 /// With so many lists to fetch from a server, it is asked for all keys at once and the lists are fetched later.
 const SINGLY: usize = 5;
+/// Users of whom keys that are kept are read at the same time.
+const AT_ONCE: usize = 50;
 /// The longest answer that tells a profile, in bytes: one has 64 KiB, which may be written at more length.
 const PROFILE_BYTES: u64 = 128 << 10;
 
@@ -35,21 +37,31 @@ fn remote_error(error: &PeerError) -> RemoteError {
 
 #[async_trait]
 impl RemoteUsers for Federation {
+    async fn asker(&self, user: &UserId, about: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>) -> Asker {
+        let users: Vec<_> = about.keys().collect();
+        let shares_with = self.sharing(user, &users).await.unwrap_or_else(|error| {
+            tracing::warn!(%user, %error, "with whom a user shares a room cannot be read");
+            BTreeSet::new()
+        });
+        Asker { user: user.to_owned(), shares_with }
+    }
+
     async fn query_keys(
         &self,
-        asker: &UserId,
+        asker: &Asker,
         server: &ServerName,
         mut users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
     ) -> Result<RemoteKeys, RemoteError> {
         users.retain(|user, _| user.server_name() == server);
         let mut keys = RemoteKeys::default();
         let mut missing = BTreeMap::new();
-        let mut followed = self.sharing(asker, users.keys()).await;
+        let shared = users.keys().filter(|user| asker.shares_with.contains(*user));
+        let mut followed: BTreeSet<OwnedUserId> = shared.cloned().collect();
         for (user, devices) in users {
             // Of those who share no room any more, changes are not heard.
             if followed.contains(&user) && self.is_fresh(&user).await {
                 followed.remove(&user);
-                self.add_cached(&mut keys, asker, user, &devices).await?;
+                self.add_cached(&mut keys, &asker.user, user, &devices).await?;
             } else {
                 missing.insert(user, devices);
             }
@@ -64,7 +76,7 @@ impl RemoteUsers for Federation {
                 if !fetched {
                     left.push(user);
                 } else if let Some(devices) = missing.remove(&user) {
-                    self.add_cached(&mut keys, asker, user, &devices).await?;
+                    self.add_cached(&mut keys, &asker.user, user, &devices).await?;
                 }
             }
             self.note_given(&left).await?;
@@ -83,19 +95,30 @@ impl RemoteUsers for Federation {
 
     async fn kept_keys(
         &self,
-        asker: &UserId,
+        asker: &Asker,
         users: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
     ) -> RemoteKeys {
         let mut keys = RemoteKeys::default();
-        for user in self.sharing(asker, users.keys()).await {
-            let Some(devices) = users.get(&user) else { continue };
-            if self.is_fresh(&user).await
-                && let Err(error) = self.add_cached(&mut keys, asker, user, devices).await
-            {
-                tracing::warn!(%error, "keys that are kept cannot be read");
+        let shared: Vec<_> = users.iter().filter(|(user, _)| asker.shares_with.contains(*user)).collect();
+        for some in shared.chunks(AT_ONCE) {
+            let asked = some.iter().copied();
+            let kept = join_all(asked.map(|(user, devices)| self.kept(&asker.user, user, devices))).await;
+            for kept in kept {
+                keys.devices.extend(kept.devices);
+                keys.master.extend(kept.master);
+                keys.self_signing.extend(kept.self_signing);
             }
         }
         keys
+    }
+
+    fn talks_with(&self, server: &ServerName) -> bool {
+        self.network().allowed().permits(server)
+    }
+
+    fn would_claim(&self, server: &ServerName) -> bool {
+        let last = self.network().backoff().at_hand(server);
+        self.talks_with(server) && last.is_none_or(|state| state.retry_at <= self.network().now())
     }
 
     async fn claim_keys(&self, server: &ServerName, mut claim: Claim) -> Result<ClaimedKeys, RemoteError> {
@@ -152,6 +175,17 @@ impl Federation {
         matches!(self.0.accounts.remote_list(user).await, Ok(Some(list)) if !list.stale)
     }
 
+    /// The keys of a user, if what is kept of them can be relied on.
+    async fn kept(&self, asker: &UserId, user: &OwnedUserId, devices: &[OwnedDeviceId]) -> RemoteKeys {
+        let mut keys = RemoteKeys::default();
+        if self.is_fresh(user).await
+            && let Err(error) = self.add_cached(&mut keys, asker, user.clone(), devices).await
+        {
+            tracing::warn!(%error, "keys that are kept cannot be read");
+        }
+        keys
+    }
+
     async fn add_cached(
         &self,
         keys: &mut RemoteKeys,
@@ -192,26 +226,38 @@ impl Federation {
     }
 
     /// Those who share a room with a local user: updates of their devices come to this server.
-    async fn sharing(
-        &self,
-        asker: &UserId,
-        users: impl Iterator<Item = &OwnedUserId>,
-    ) -> BTreeSet<OwnedUserId> {
-        let reader = self.network().store().read();
-        let Ok(rooms) = reader.user_rooms(asker).await else { return BTreeSet::new() };
-        let joined: Vec<_> = rooms
-            .into_iter()
-            .filter(|(_, at)| at.value.membership == Membership::Join)
-            .map(|(nid, _)| nid)
-            .collect();
+    async fn sharing(&self, asker: &UserId, users: &[&OwnedUserId]) -> Result<BTreeSet<OwnedUserId>, Error> {
         let mut sharing = BTreeSet::new();
+        if users.is_empty() {
+            return Ok(sharing);
+        }
+        let reader = self.network().store().read();
+        let rooms = reader.user_rooms(asker).await?.into_iter();
+        let joined = rooms.filter(|(_, at)| at.value.membership == Membership::Join);
+        let joined: BTreeSet<RoomNid> = joined.map(|(nid, _)| nid).collect();
         for user in users {
-            let keys: Vec<_> = joined.iter().map(|nid| (*nid, Membership::Join, user.clone())).collect();
-            let found = reader.get_many::<RoomMembers>(&keys).await.unwrap_or_default();
-            if found.iter().any(Option::is_some) {
-                sharing.insert(user.clone());
+            if is_in_any(&reader, &joined, user).await? {
+                sharing.insert((*user).clone());
             }
         }
-        sharing
+        Ok(sharing)
     }
+}
+
+/// Whether a user of another server is in one of some rooms: found by the user's rooms, or by those if they are fewer.
+async fn is_in_any(
+    reader: &Reader<'_>,
+    rooms: &BTreeSet<RoomNid>,
+    user: &OwnedUserId,
+) -> Result<bool, Error> {
+    if rooms.is_empty() {
+        return Ok(false);
+    }
+    let of_user = reader.remote_rooms(user, rooms.len().saturating_add(1)).await?;
+    let is_found = of_user.iter().any(|nid| rooms.contains(nid));
+    if is_found || of_user.len() <= rooms.len() {
+        return Ok(is_found);
+    }
+    let keys: Vec<_> = rooms.iter().map(|nid| (*nid, Membership::Join, user.clone())).collect();
+    Ok(reader.get_many::<RoomMembers>(&keys).await?.iter().any(Option::is_some))
 }

@@ -2,12 +2,16 @@
 //!
 //! A destination that has something to get has a *lane*: a task while it is being served, an entry in a timetable while
 //! it is being waited for, nothing at all when its queue is empty. Ten thousand dead servers are ten thousand entries.
+//!
+//! Receipts, typing and presence are kept in memory and go with the next transaction. If there is none they are gathered for a
+//! while: in a room of hundreds of servers each of them would be hundreds of transactions.
 
 mod announce;
 mod catch_up;
 mod fleeting;
 mod follow;
 mod lanes;
+mod queue;
 mod transaction;
 mod untaken;
 
@@ -15,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
-use chappe_store::{Error, Tx, following, outbox::Outbox};
+use chappe_store::{Error, following};
 use ruma::{OwnedServerName, ServerName, UserId};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -27,6 +31,7 @@ use self::{
     fleeting::Receipts,
     follow::Arrivals,
     lanes::Lanes,
+    queue::Delivered,
     transaction::{Batch, Width},
     untaken::Untaken,
 };
@@ -52,6 +57,7 @@ struct Inner {
     rooms: Rooms,
     accounts: Accounts,
     lanes: Lanes,
+    delivered: Delivered,
     arrivals: Arrivals,
     /// Places for destinations that answered last time, and for those that did not: the dead never hold up the living.
     healthy: Semaphore,
@@ -80,8 +86,8 @@ impl Sender {
         let places = network.config().concurrent_sends.max(2);
         let (healthy, failing) = (Semaphore::new(places), Semaphore::new((places / 4).max(1)));
         let slow = Semaphore::new(places.saturating_mul(SLOW).min(Semaphore::MAX_PERMITS));
-        let (lanes, arrivals) = (Lanes::default(), Arrivals::default());
-        Self(Arc::new(Inner { network, rooms, accounts, lanes, arrivals, healthy, failing, slow }))
+        let (lanes, delivered, arrivals) = (Lanes::default(), Delivered::default(), Arrivals::default());
+        Self(Arc::new(Inner { network, rooms, accounts, lanes, delivered, arrivals, healthy, failing, slow }))
     }
 
     /// Starts following the log and serving what waits.
@@ -149,7 +155,7 @@ impl Sender {
                 // What is in memory goes with a transaction of full width alone.
                 Ok(Step::Rest) if width != Width::Full => width = Width::Full,
                 Ok(Step::Rest) => {
-                    if self.0.lanes.rest(&destination) {
+                    if self.0.lanes.rest(&destination, world.instant()) {
                         return;
                     }
                 }
@@ -217,16 +223,22 @@ impl Sender {
     }
 
     /// Nothing goes to who is off the list. What waits is shortened once that has been so for a while: a list that ends for a
-    /// minute, or a clock that jumps, costs nobody anything.
+    /// minute, or a clock that jumps, costs nobody anything. Messages to devices go then: while there was no list they were kept
+    /// for anybody.
     async fn put_off(&self, destination: &ServerName) -> Result<Step, Error> {
         let network = &self.0.network;
-        if network.store().read().outbox(destination, 1).await?.is_empty() {
+        if self.queued(destination, 1).await?.is_empty() {
             self.0.lanes.drop_fleeting(destination);
             return Ok(Step::Rest);
         }
         self.0.lanes.drop_momentary(destination);
         let (now, pause) = (network.world().now(), u64::try_from(OFF_LIST.as_millis()).unwrap_or(u64::MAX));
-        if now.saturating_sub(self.0.lanes.off_list(destination, now)) >= pause {
+        let is_long = |since| now.saturating_sub(since) >= pause;
+        let (off, out) = self.0.lanes.off_list(destination, now, !network.allowed().is_closed());
+        if out.is_some_and(is_long) && self.drop_messages(destination).await? {
+            return Ok(Step::Again);
+        }
+        if is_long(off) {
             self.shorten_waiting(destination, network.config().catch_up_after).await?;
         }
         Ok(Step::WaitForNews(now.saturating_add(pause)))
@@ -276,7 +288,7 @@ impl Sender {
 
     /// What was delivered, or never will be, is done with.
     async fn delivered(&self, destination: &ServerName, batch: &Batch) -> Result<Step, Error> {
-        self.done(batch).await?;
+        self.leave_queue(&batch.rows).await?;
         self.0.lanes.done(destination, &batch.rows);
         self.0.network.backoff().delivered(destination).await?;
         Ok(Step::Again)
@@ -299,18 +311,6 @@ impl Sender {
         }
         let _place = self.0.slow.try_acquire().unwrap_or(place);
         transmitting.await
-    }
-
-    /// It leaves the queue.
-    async fn done(&self, batch: &Batch) -> Result<(), Error> {
-        if batch.rows.is_empty() {
-            return Ok(());
-        }
-        let mut tx = Tx::new();
-        for key in &batch.rows {
-            tx.delete::<Outbox>(key);
-        }
-        self.0.network.store().commit(tx).await.map(drop)
     }
 
     /// Begins what has waited long enough.

@@ -6,6 +6,7 @@ mod devices;
 mod exchange;
 mod families;
 mod fuzz;
+mod gathered;
 mod hearsay;
 mod hostile;
 mod keys;
@@ -28,21 +29,25 @@ use std::{
 };
 
 use async_trait::async_trait;
-use chappe_accounts::{Accounts, AccountsConfig};
+use axum::body::Body;
+use chappe_accounts::{Accounts, AccountsConfig, NewUser};
 use chappe_rooms::{Actor, Deps, Draft, Rooms};
 use chappe_rules::build::SigningKey;
-use chappe_store::Store;
+use chappe_store::{Store, state::StateKey};
 use chappe_world::{Fake, FakeNet, Fate, World};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, UserId,
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId,
     api::{
         client::room::create_room::v3::{Request as CreateRoom, RoomPreset},
         federation::transactions::edu::PresenceUpdate,
     },
     events::TimelineEventType,
 };
-use serde_json::json;
+use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::{Config, Federation, FederationDeps, Network, NetworkDeps, RemoteActivity, routes};
 
@@ -160,6 +165,20 @@ impl Server {
         Actor::user(&UserId::parse(format!("@{user}:{}", self.name)).unwrap())
     }
 
+    /// What it answers to a request, with nothing between.
+    async fn answer(&self, request: Request<Body>) -> (StatusCode, Value) {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// A user with an account.
+    async fn account(&self, name: &str) -> OwnedUserId {
+        let new = NewUser { localpart: Some(name.to_owned()), ..NewUser::default() };
+        self.accounts.create_user(new).await.unwrap()
+    }
+
     /// A public room of `user`.
     async fn room(&self, user: &str) -> OwnedRoomId {
         let mut request = CreateRoom::new();
@@ -192,6 +211,15 @@ impl Server {
 
     async fn has(&self, event: &OwnedEventId) -> bool {
         self.store.read().event_address(event).await.unwrap().is_some()
+    }
+
+    /// A state event of the room as it is now; null if there is none.
+    async fn current(&self, room: &RoomId, kind: &str, key: &str) -> Value {
+        let reader = self.store.read();
+        let nid = reader.room_nid(room).await.unwrap().unwrap();
+        let now = reader.state_now(nid, &[StateKey::new(kind, key)]).await.unwrap()[0];
+        let Some(num) = now else { return Value::Null };
+        serde_json::from_str(&reader.pdu(nid, num).await.unwrap().json).unwrap()
     }
 
     /// How many rows wait for a destination.

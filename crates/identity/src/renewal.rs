@@ -10,8 +10,8 @@ use crate::{
     texts::{Ending, Letter, Occasion},
 };
 
-/// Path of the page that a mail's link leads to.
-pub const RENEW_PATH: &str = "/_synapse/client/email_account_validity/renew";
+/// Path of the page that a mail's link leads to: below `/_matrix`, which every proxy before a homeserver lets through.
+pub const RENEW_PATH: &str = "/_matrix/client/unstable/account_validity/renew";
 
 const DAY_MS: u64 = 86_400_000;
 /// How often it is looked who is due.

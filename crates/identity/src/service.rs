@@ -18,7 +18,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD_NO_PAD},
 };
 use chappe_accounts::Accounts;
-use chappe_rules::build::SigningKey;
+use chappe_rules::build::{self, SigningKey};
 use chappe_store::Store;
 use chappe_world::World;
 use parking_lot::Mutex;
@@ -145,7 +145,7 @@ impl IdentityService {
     pub fn new(deps: ServiceDeps) -> Self {
         let ServiceDeps { identity, accounts, key, homeservers } = deps;
         let per_sender = Throttle::default();
-        let key = key.derived("identity service");
+        let key = key.derived(build::Purpose::IdentityService);
         let (greeted, work) = (Mutex::default(), Notify::new());
         Self { inner: Arc::new(Inner { identity, accounts, key, homeservers, per_sender, greeted, work }) }
     }

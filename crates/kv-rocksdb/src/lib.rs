@@ -16,7 +16,7 @@ use rocksdb::{ColumnFamilyRef, DB, WriteOptions, checkpoint::Checkpoint};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::committer::{Committer, Request};
-pub use self::options::Options;
+pub use self::options::{OPEN_FILES, Options};
 
 /// Requests that may wait for the committer; beyond that, writers wait for a place.
 const QUEUE: usize = 4096;

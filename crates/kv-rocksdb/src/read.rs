@@ -130,6 +130,11 @@ fn read_through<T>(read: impl Fn(ReadTier) -> Result<T, Missed>) -> Result<T, Er
     off_the_thread(from_disk)
 }
 
+/// What is in memory is read at once: whoever reads for long gives way to other tasks now and then.
+async fn let_others_run() {
+    tokio::task::coop::consume_budget().await;
+}
+
 /// Does something slow where the runtime lets other tasks go on.
 pub(crate) fn off_the_thread<T>(slow: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
@@ -153,10 +158,12 @@ impl Snapshot for Moment<'_> {
     }
 
     async fn get(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, Error> {
+        let_others_run().await;
         read_through(|tier| self.read(keys, tier))
     }
 
     async fn scan(&self, range: &Range, direction: Direction, limit: usize) -> Result<Page, Error> {
+        let_others_run().await;
         read_through(|tier| self.walk(range, direction, limit, tier))
     }
 }

@@ -11,7 +11,7 @@ pub struct Config {
     pub max_upload_bytes: u64,
     /// Bytes of a medium of another server.
     pub max_remote_bytes: u64,
-    /// Media of other servers that are fetched at the same time.
+    /// Media of other servers that are fetched at the same time, and twice as many of those that take longer than ten seconds.
     pub remote_at_once: usize,
     /// The same, from one server.
     pub remote_at_once_per_server: usize,

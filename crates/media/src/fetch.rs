@@ -161,25 +161,14 @@ impl Media {
         {
             return Ok(medium.clone());
         }
-        let _places = self.places_from(server).await?;
-        let limit = self.config().max_remote_bytes;
-        let content = self.0.remote.download(server, id, limit, wait).await.map_err(|error| match error {
-            RemoteError::NotFound => Error::NotFound,
-            RemoteError::NotYetUploaded => Error::NotYetUploaded,
-            RemoteError::Unavailable(why) => Error::RemoteFailed(why),
-        })?;
-        let blob = self.0.world.token(BLOB_LENGTH);
-        let received =
-            self.0.blobs.receive(blob, content.body, limit).await.map_err(|error| match error {
-                Error::BrokeOff(why) => Error::RemoteFailed(why),
-                Error::TooLarge => Error::RemoteTooLarge,
-                other => other,
-            })?;
+        let (_of_server, place) = self.places_from(server).await?;
+        let (received, content_type, filename) =
+            self.in_place(place, self.received_from(server, id, wait)).await?;
         let medium = Medium {
             blob: Some(received.blob.clone()),
             size: received.size,
-            content_type: content.content_type.and_then(kept),
-            filename: content.filename.and_then(kept),
+            content_type: content_type.and_then(kept),
+            filename: filename.and_then(kept),
             uploader: None,
             created: before.as_ref().map_or(self.0.world.now(), |before| before.created),
             expires: None,
@@ -194,6 +183,29 @@ impl Media {
             }
             done => done.map(|()| medium),
         }
+    }
+
+    /// What a server gives for a medium, with its content type and file name.
+    async fn received_from(
+        &self,
+        server: &ServerName,
+        id: &str,
+        wait: Duration,
+    ) -> Result<(Received, Option<String>, Option<String>), Error> {
+        let limit = self.config().max_remote_bytes;
+        let content = self.0.remote.download(server, id, limit, wait).await.map_err(|error| match error {
+            RemoteError::NotFound => Error::NotFound,
+            RemoteError::NotYetUploaded => Error::NotYetUploaded,
+            RemoteError::Unavailable(why) => Error::RemoteFailed(why),
+        })?;
+        let blob = self.0.world.token(BLOB_LENGTH);
+        let received =
+            self.0.blobs.receive(blob, content.body, limit).await.map_err(|error| match error {
+                Error::BrokeOff(why) => Error::RemoteFailed(why),
+                Error::TooLarge => Error::RemoteTooLarge,
+                other => other,
+            })?;
+        Ok((received, content.content_type, content.filename))
     }
 
     /// Keeps what was fetched, in place of a copy whose file is gone.

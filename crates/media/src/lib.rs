@@ -92,6 +92,8 @@ struct Inner {
     seen: Seen,
     /// Media of other servers that may be on their way.
     fetching: Semaphore,
+    /// The same, of those that come slowly.
+    fetching_slowly: Semaphore,
     /// The same by server.
     fetching_from: Places,
     /// The same by user.
@@ -131,6 +133,7 @@ impl Media {
             uploading_for: Places::new(config.uploads_at_once_per_user),
             seen: Seen::default(),
             fetching: some(config.remote_at_once),
+            fetching_slowly: some(config.remote_at_once.saturating_mul(places::SLOW)),
             fetching_from: Places::new(config.remote_at_once_per_server),
             fetching_for: Places::new(config.remote_at_once_per_user),
             remote_space: Mutex::default(),

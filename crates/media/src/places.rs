@@ -1,6 +1,6 @@
 //! How many may do something at a time, for each of many: servers, users.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use ruma::{ServerName, UserId};
@@ -12,6 +12,10 @@ use crate::{Error, Media};
 const WAIT: Duration = Duration::from_secs(30);
 /// The same for thumbnails: a client that opens a room with many pictures asks for all of them at once.
 const WAIT_TO_MAKE: Duration = Duration::from_mins(2);
+/// From then on what is fetched comes slowly.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// As many times the places for what is fetched are there for what comes slowly.
+pub(crate) const SLOW: usize = 2;
 /// Names that are remembered before those that nobody uses are forgotten.
 const NAMES: usize = 1_000;
 
@@ -79,6 +83,26 @@ impl Media {
             Ok((place, self.0.fetching.acquire().await.map_err(|_| Error::Stopping)?))
         };
         self.0.world.timeout(WAIT, both).await.ok_or(Error::Busy)?
+    }
+
+    /// Fetches in a place among all, and gives it away for one among the slow once that takes long: several slow servers keep
+    /// nobody from others.
+    pub(crate) async fn in_place<T>(
+        &self,
+        place: SemaphorePermit<'_>,
+        fetching: impl Future<Output = T>,
+    ) -> T {
+        let mut fetching = pin!(fetching);
+        if let Some(fetched) = self.0.world.timeout(PATIENCE, &mut fetching).await {
+            return fetched;
+        }
+        let _slow = tokio::select! {
+            biased;
+            fetched = &mut fetching => return fetched,
+            slow = self.0.fetching_slowly.acquire() => slow,
+        };
+        drop(place);
+        fetching.await
     }
 }
 

@@ -2,10 +2,13 @@
 
 mod copies;
 mod limits;
+mod remote;
+mod thumbnails;
 
 use std::{
     convert::Infallible,
     io::Cursor,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -21,15 +24,18 @@ use chappe_store::{
     media::{Media as Table, MediaUnused, MediaUses},
 };
 use chappe_world::{Fake, FakeNet, World};
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use image::{DynamicImage, ImageFormat};
 use ruma::{ServerName, server_name, user_id};
 use tokio::io::AsyncReadExt;
 
 use crate::{
     Config, Content, Deletion, Deps, Error, Media, Method, Reach, RemoteContent, RemoteError, RemoteMedia,
-    Upload, Wanted, animation::tests::gif,
+    Upload, Wanted,
 };
+
+/// A thumbnail that is small and does not move.
+const SMALL: Wanted = Wanted { width: 90, height: 90, method: Method::Crop, animated: false };
 
 /// Another server that has the medium `there` and counts how often it is asked.
 #[derive(Default)]
@@ -53,28 +59,6 @@ impl RemoteMedia for Other {
     }
 }
 
-/// Another server with media of ten bytes each, which it gives only when it is let.
-struct Slow {
-    asked: AtomicUsize,
-    open: tokio::sync::Semaphore,
-}
-
-#[async_trait]
-impl RemoteMedia for Slow {
-    async fn download(
-        &self,
-        _: &ServerName,
-        _: &str,
-        _: u64,
-        _: Duration,
-    ) -> Result<RemoteContent, RemoteError> {
-        self.asked.fetch_add(1, Relaxed);
-        self.open.acquire().await.unwrap().forget();
-        let body = Box::pin(stream::iter([Ok(Bytes::from_static(b"ten bytes."))]));
-        Ok(RemoteContent { content_type: None, filename: None, body })
-    }
-}
-
 struct House {
     media: Media,
     other: Arc<Other>,
@@ -87,15 +71,34 @@ async fn house(config: Config) -> House {
 }
 
 async fn media(folder: &tempfile::TempDir, remote: Arc<dyn RemoteMedia>, config: Config) -> Media {
-    let deps = Deps {
-        store: Store::new(Db::new(Memory::default())),
-        world: World::fake(Fake::new("a.test", 1, &FakeNet::new())),
-        server_name: server_name!("a.test").to_owned(),
-        directory: folder.path().to_owned(),
-        remote,
-        inspector: None,
-    };
+    open((store(), fake()), folder.path(), remote, config).await
+}
+
+/// On a store that may be there already.
+async fn open(
+    (store, world): (Store, World),
+    folder: &Path,
+    remote: Arc<dyn RemoteMedia>,
+    config: Config,
+) -> Media {
+    let (server_name, directory) = (server_name!("a.test").to_owned(), folder.to_owned());
+    let deps = Deps { store, world, server_name, directory, remote, inspector: None };
     Media::open(deps, config).await.unwrap()
+}
+
+fn store() -> Store {
+    Store::new(Db::new(Memory::default()))
+}
+
+fn fake() -> World {
+    World::fake(Fake::new("a.test", 1, &FakeNet::new()))
+}
+
+/// A picture of one colour.
+fn png(width: u32, height: u32) -> Vec<u8> {
+    let mut png = Cursor::new(Vec::new());
+    DynamicImage::new_rgb8(width, height).write_to(&mut png, ImageFormat::Png).unwrap();
+    png.into_inner()
 }
 
 fn alice(content_type: &str) -> Upload {
@@ -178,49 +181,6 @@ async fn a_medium_is_as_old_as_its_address() {
 }
 
 #[tokio::test]
-async fn media_of_other_servers_are_fetched_once() {
-    let house = house(Config::default()).await;
-    for _ in 0..2 {
-        let content = get(&house.media, "b.test", "there").await.unwrap();
-        assert_eq!(bytes(content).await, b"far away");
-    }
-    assert_eq!(house.other.0.load(Relaxed), 1);
-    assert!(matches!(get(&house.media, "b.test", "gone").await, Err(Error::NotFound)));
-    let local = house.media.content(server_name!("b.test"), "there", Reach::Local, Duration::ZERO).await;
-    assert!(matches!(local, Err(Error::NotFound)));
-}
-
-#[tokio::test]
-async fn thumbnails_are_made_of_pictures_and_of_nothing_else() {
-    let House { media, .. } = &house(Config { max_pixels: 1_000_000, ..Config::default() }).await;
-    let picture = |width, height| {
-        let mut png = Cursor::new(Vec::new());
-        DynamicImage::new_rgb8(width, height).write_to(&mut png, ImageFormat::Png).unwrap();
-        png.into_inner()
-    };
-    let wanted = Wanted { width: 90, height: 90, method: Method::Crop, animated: false };
-    let make = async |bytes: Vec<u8>| {
-        let uri = media.upload(alice("image/png"), body(&bytes)).await.unwrap();
-        let id = uri.media_id().unwrap().to_owned();
-        media
-            .thumbnail(server_name!("a.test"), &id, wanted, (Reach::Local, "@alice:a.test"), Duration::ZERO)
-            .await
-    };
-    let thumbnail = bytes(make(picture(400, 200)).await.unwrap()).await;
-    let thumbnail = image::load_from_memory(&thumbnail).unwrap();
-    assert_eq!((thumbnail.width(), thumbnail.height()), (96, 96));
-    let small = picture(10, 10);
-    assert_eq!(bytes(make(small.clone()).await.unwrap()).await, small);
-    assert!(matches!(make(picture(2_000, 1_000)).await, Err(Error::NoThumbnail)));
-    assert!(matches!(make(b"<svg/>".to_vec()).await, Err(Error::NoThumbnail)));
-    // Strips, which would be giants if they were blown up before they are cut.
-    for strip in [picture(200_000, 1), picture(1, 200_000)] {
-        let thumbnail = image::load_from_memory(&bytes(make(strip).await.unwrap()).await).unwrap();
-        assert_eq!((thumbnail.width(), thumbnail.height()), (96, 96));
-    }
-}
-
-#[tokio::test]
 async fn quarantine_holds_for_bytes_wherever_they_come_from() {
     let house = house(Config::default()).await;
     let (media, root) = (&house.media, user_id!("@root:a.test"));
@@ -294,78 +254,7 @@ async fn media_that_nobody_asks_for_are_deleted_and_others_stay() {
     assert_eq!(usage[user_id!("@alice:a.test")].count, 2);
 }
 
-#[tokio::test]
-async fn thumbnails_move_only_for_those_who_ask() {
-    let house = house(Config::default()).await;
-    let media = &house.media;
-    let make = async |bytes: &[u8], animated: bool| {
-        let uri = media.upload(alice("image/gif"), body(bytes)).await.unwrap();
-        let id = uri.media_id().unwrap().to_owned();
-        thumbnail(media, &id, animated).await
-    };
-    let moving = gif(200, 200, 3);
-    let (kind, bytes) = make(&moving, true).await;
-    assert_eq!((kind.as_str(), moves(&bytes)), ("image/webp", true));
-    for small in [moving, gif(20, 20, 3)] {
-        let (kind, bytes) = make(&small, false).await;
-        assert_ne!(kind, "image/gif");
-        assert!(!moves(&bytes));
-    }
-    let small = gif(20, 20, 3);
-    assert_eq!(make(&small, true).await, ("image/gif".to_owned(), small), "small enough as it is");
-    let still = gif(20, 20, 1);
-    assert_eq!(make(&still, false).await, ("image/gif".to_owned(), still));
-}
-
-#[tokio::test]
-async fn a_picture_that_does_not_move_has_one_thumbnail_for_all() {
-    let house = house(Config::default()).await;
-    let uri = house.media.upload(alice("image/gif"), body(&gif(200, 200, 1))).await.unwrap();
-    let id = uri.media_id().unwrap();
-    let first = thumbnail(&house.media, id, true).await;
-    assert_eq!(thumbnail(&house.media, id, false).await, first);
-    assert_eq!(thumbnail(&house.media, id, true).await, first);
-    assert_eq!(files(house.folder.path()), 2);
-    house.media.delete(server_name!("a.test"), id).await.unwrap();
-    assert_eq!(files(house.folder.path()), 0);
-}
-
-#[tokio::test]
-async fn a_photo_is_put_the_right_way_up() {
-    let house = house(Config::default()).await;
-    let mut jpeg = Cursor::new(Vec::new());
-    DynamicImage::new_rgb8(1_000, 500).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
-    // Held sideways: orientation 6 of Exif.
-    let exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
-    let length = u16::try_from(exif.len() + 2).unwrap().to_be_bytes();
-    let jpeg = jpeg.into_inner();
-    let jpeg = [&jpeg[..2], &b"\xff\xe1"[..], &length[..], &exif[..], &jpeg[2..]].concat();
-    let uri = house.media.upload(alice("image/jpeg"), body(&jpeg)).await.unwrap();
-    let wanted = Wanted { width: 300, height: 200, method: Method::Scale, animated: false };
-    let (own, id) = (server_name!("a.test"), uri.media_id().unwrap());
-    let made = house
-        .media
-        .thumbnail(own, id, wanted, (Reach::Local, "@alice:a.test"), Duration::ZERO)
-        .await
-        .unwrap();
-    let made = image::load_from_memory(&bytes(made).await).unwrap();
-    assert_eq!((made.width(), made.height()), (120, 240));
-}
-
-async fn thumbnail(media: &Media, id: &str, animated: bool) -> (String, Vec<u8>) {
-    let wanted = Wanted { width: 90, height: 90, method: Method::Crop, animated };
-    let made = media
-        .thumbnail(server_name!("a.test"), id, wanted, (Reach::Local, "@alice:a.test"), Duration::ZERO)
-        .await
-        .unwrap();
-    (made.content_type.clone().unwrap(), bytes(made).await)
-}
-
-fn moves(bytes: &[u8]) -> bool {
-    crate::animation::moves(bytes, crate::picture::seen(bytes, u64::MAX).unwrap())
-}
-
-fn files(folder: &std::path::Path) -> usize {
+fn files(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| if path.is_dir() { files(&path) } else { 1 }).sum()
 }
@@ -377,38 +266,6 @@ async fn who_hangs_up_leaves_nothing_behind() {
     let upload = house.media.upload(alice("text/plain"), endless);
     assert!(tokio::time::timeout(Duration::from_millis(100), upload).await.is_err());
     assert_eq!(files(house.folder.path()), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_slow_server_keeps_no_place_from_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let slow = Arc::new(Slow { asked: AtomicUsize::new(0), open: tokio::sync::Semaphore::new(0) });
-    let config = Config { remote_at_once: 3, remote_at_once_per_server: 2, ..Config::default() };
-    let media = &media(&folder, slow.clone(), config).await;
-    let asks =
-        |server: &'static str| (0..4).map(move |n| async move { get(media, server, &n.to_string()).await });
-    let all = futures_util::future::join_all(asks("b.test").chain(asks("c.test")));
-    let released = async {
-        tokio::task::yield_now().await;
-        assert_eq!(slow.asked.load(Relaxed), 3, "two of one server, and one more");
-        tokio::time::sleep(Duration::from_secs(31)).await;
-        assert_eq!(slow.asked.load(Relaxed), 3);
-        slow.open.add_permits(3);
-    };
-    let (outcomes, ()) = tokio::join!(all, released);
-    let busy = outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::Busy))).count();
-    let there = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    assert_eq!((there, busy), (3, 5));
-}
-
-#[tokio::test]
-async fn a_user_has_so_many_fetched_at_a_time() {
-    let House { media, .. } = &house(Config { remote_at_once_per_user: 1, ..Config::default() }).await;
-    let place = media.place_for(user_id!("@alice:a.test")).await.unwrap();
-    media.place_for(user_id!("@bob:a.test")).await.unwrap();
-    assert!(media.place_for(user_id!("@alice:a.test")).now_or_never().is_none());
-    drop(place);
-    media.place_for(user_id!("@alice:a.test")).await.unwrap();
 }
 
 #[tokio::test]
@@ -460,64 +317,6 @@ async fn what_an_administrator_has_said_something_of_does_not_go() {
         assert!(matches!(get(media, "b.test", id).await, Err(Error::NotFound)));
     }
     assert!(media.0.store.read().scan_all::<MediaUnused>(&()).await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn too_large_media_of_other_servers_are_not_kept() {
-    let house = house(Config { max_remote_bytes: 7, ..Config::default() }).await;
-    assert!(matches!(get(&house.media, "b.test", "there").await, Err(Error::RemoteTooLarge)));
-    assert_eq!(files(house.folder.path()), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn media_of_other_servers_go_when_nobody_asks_or_there_is_no_room() {
-    const HOUR: Duration = Duration::from_hours(1);
-    let folder = tempfile::tempdir().unwrap();
-    let slow = Arc::new(Slow { asked: AtomicUsize::new(0), open: tokio::sync::Semaphore::new(100) });
-    let config = Config { remote_unused_days: 2, remote_space_bytes: 35, ..Config::default() };
-    let media = &media(&folder, slow.clone(), config).await;
-    let own = media.upload(alice("text/plain"), body(&[b'x'; 100])).await.unwrap();
-    media.upkeep().await.unwrap();
-    let kept = async || {
-        let mut kept = String::new();
-        for id in ["a", "b", "c", "d"] {
-            kept += if media.is_kept(server_name!("b.test"), id).await.unwrap() { id } else { "" };
-        }
-        kept
-    };
-    for id in ["a", "b", "c"] {
-        get(media, "b.test", id).await.unwrap();
-        tokio::time::advance(2 * HOUR).await;
-    }
-    media.upkeep().await.unwrap();
-    assert_eq!(kept().await, "abc", "there is room");
-    get(media, "b.test", "a").await.unwrap();
-    media.flush_seen().await.unwrap();
-    tokio::time::advance(2 * HOUR).await;
-    get(media, "b.test", "d").await.unwrap();
-    media.upkeep().await.unwrap();
-    assert_eq!(kept().await, "acd", "the one unused for longest goes");
-    tokio::time::advance(47 * HOUR).await;
-    media.upkeep().await.unwrap();
-    assert_eq!(kept().await, "d", "two days unused");
-    assert!(get(media, "a.test", own.media_id().unwrap()).await.is_ok());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_clock_that_runs_ahead_removes_no_media() {
-    const HOUR: Duration = Duration::from_hours(1);
-    let folder = tempfile::tempdir().unwrap();
-    let slow = Arc::new(Slow { asked: AtomicUsize::new(0), open: tokio::sync::Semaphore::new(1) });
-    let config = Config { remote_unused_days: 2, ..Config::default() };
-    let media = &media(&folder, slow, config).await;
-    get(media, "b.test", "a").await.unwrap();
-    let is_kept = async || media.is_kept(server_name!("b.test"), "a").await.unwrap();
-    media.0.world.set_clock_ahead(100 * HOUR);
-    media.upkeep().await.unwrap();
-    assert!(is_kept().await);
-    tokio::time::advance(HOUR).await;
-    media.upkeep().await.unwrap();
-    assert!(!is_kept().await, "it was set for good");
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,7 +105,8 @@ pub(crate) fn rule_key(key: &StateKey) -> RuleKey {
 
 /// The parsed form of a stored event, kept with it in the cache.
 pub(crate) fn parsed(rules: &RoomVersionRules, stored: &StoredPdu) -> Result<Pdu> {
-    let restore = |stored: &StoredPdu| Pdu::restore(rules, stored.event_id.clone(), &stored.json);
+    let restore =
+        |stored: &StoredPdu| Pdu::restore_shared(rules, stored.event_id.clone(), stored.json.clone());
     let form = stored.form(restore).map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
     Ok(Pdu::clone(&form))
 }

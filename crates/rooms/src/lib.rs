@@ -80,7 +80,7 @@ pub use self::{
     oversight::{Block, Evicted, Force, Head, Listed, Replacement, RoomOrder, RoomPage, RoomQuery},
     peers::{
         AliasTarget, Extent, Gap, Held, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Purpose,
-        StateEvents, StateIds, Template,
+        StateEvents, StateIds, Template, WantedKeys,
     },
     policy_server::Unasked,
     queries::{NoServices, Queries},
@@ -252,6 +252,11 @@ impl Rooms {
     /// Whether this server has to do with another one, or is it.
     pub fn takes_part(&self, server: &ServerName) -> bool {
         self.0.takes_part(server)
+    }
+
+    /// Whether it has, or may turn out to have once there is a network: what is for the server's users is kept.
+    pub fn may_take_part(&self, server: &ServerName) -> bool {
+        *server == self.0.server || self.0.peers.may_take_part(server)
     }
 
     /// The section as it is now.

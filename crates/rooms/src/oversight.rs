@@ -97,7 +97,7 @@ impl Rooms {
             let Some(last) = rows.last() else { break };
             before = last.ordinal;
             let nums: Vec<_> = rows.iter().map(|row| row.num).collect();
-            let said = view.load(&nums).await?.into_iter().filter(|event| {
+            let said = view.load_once(&nums).await?.into_iter().filter(|event| {
                 event.pdu.sender() == user
                     && !event.is_redacted()
                     && SAID.contains(&event.pdu.kind().to_string().as_str())
@@ -146,7 +146,7 @@ impl Rooms {
             let Some(last) = rows.last() else { return Ok(found) };
             before = last.ordinal;
             let nums: Vec<_> = rows.iter().map(|row| row.num).collect();
-            for event in view.load(&nums).await? {
+            for event in view.load_once(&nums).await? {
                 let content: Value = serde_json::from_str(event.pdu.content().get()).unwrap_or_default();
                 let named = MEDIA.iter().filter_map(|place| content.pointer(place)?.as_str());
                 let named = named.map(OwnedMxcUri::from).filter(|address| address.is_valid());

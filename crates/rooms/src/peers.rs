@@ -44,8 +44,17 @@ pub enum PeerError {
     },
 }
 
-/// Which keys are needed to check events: server → key ids (`ed25519:…`), as [`chappe_rules::check::keys_needed`] says.
-pub type KeysWanted = BTreeMap<OwnedServerName, BTreeSet<String>>;
+/// Keys of a server that are needed to check events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WantedKeys {
+    /// Their ids (`ed25519:…`).
+    pub ids: BTreeSet<String>,
+    /// How many of the events have to be signed by the server: where not all servers can be asked, those with most come first.
+    pub events: usize,
+}
+
+/// Which keys are needed to check events, by server, as [`chappe_rules::check::keys_needed`] says.
+pub type KeysWanted = BTreeMap<OwnedServerName, WantedKeys>;
 
 /// An unsigned template of a membership event, from `make_join`, `make_leave` or `make_knock`.
 #[derive(Clone, Debug)]
@@ -168,6 +177,11 @@ pub trait Peers: Send + Sync {
     /// nobody elsewhere says or becomes anything here.
     fn takes_part(&self, _: &ServerName) -> bool {
         true
+    }
+
+    /// Whether it is, or may turn out to be once there is a network to talk with: what is for its users is kept.
+    fn may_take_part(&self, server: &ServerName) -> bool {
+        self.takes_part(server) || self.is_closed()
     }
 
     /// Whether there is no network to talk with for now, so that nobody takes part: who does is not known.

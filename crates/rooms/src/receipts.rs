@@ -62,7 +62,6 @@ struct Reading<'a> {
     event: &'a EventId,
     thread: String,
     ts: u64,
-    local: bool,
 }
 
 impl Rooms {
@@ -133,8 +132,10 @@ impl Rooms {
             let Some(event) = event else { continue };
             let seen = view.seen_by(&actor.user, event).await?;
             let thread = view.thread_of(thread, &seen.event).await?;
-            let reading = Reading { user: &actor.user, kind, event, thread, ts, local: true };
-            view.read_up_to(&mut tx, &reading).await?;
+            let reading = Reading { user: &actor.user, kind, event, thread, ts };
+            if view.read_up_to(&mut tx, &reading).await? {
+                tx.log(view.news(&actor.user, kind == ReceiptKind::Private, true));
+            }
         }
         if let Some(event) = &markers.fully_read {
             view.seen_by(&actor.user, event).await?;
@@ -147,34 +148,30 @@ impl Rooms {
         Ok(tx)
     }
 
-    /// Takes a public receipt that `origin` sent (`m.receipt` EDU). Whatever is not its business is ignored.
-    pub async fn take_receipt(
+    /// Takes the public receipts of a room that `origin` sent together (`m.receipt` EDU), at most one of each user: one commit
+    /// and one entry of the log for all of them. Whatever is not its business is ignored, and what cannot be placed left out.
+    pub async fn take_receipts(
         &self,
         origin: &ServerName,
         room: &RoomId,
-        receipt: &RemoteReceipt<'_>,
+        receipts: &[RemoteReceipt<'_>],
     ) -> Result<()> {
-        if receipt.user.server_name() != origin {
-            return Ok(());
-        }
         for _ in 0..ATTEMPTS {
             let Ok(view) = self.view_for(origin, room).await else { return Ok(()) };
-            if !view.reader.may_be_joined(view.nid, receipt.user).await? {
-                return Ok(());
+            let (mut tx, mut taken) = (Tx::new(), None);
+            for receipt in receipts {
+                if receipt.user.server_name() != origin {
+                    continue;
+                }
+                match view.take_receipt(&mut tx, receipt).await {
+                    Ok(true) => taken = Some(receipt.user),
+                    Ok(false) => {}
+                    Err(error @ Error::Store(chappe_store::Error::Engine(_))) => return Err(error),
+                    Err(error) => tracing::info!(%room, %error, "a receipt was not taken"),
+                }
             }
-            let thread = match &receipt.thread {
-                ReceiptThread::Unthreaded => String::new(),
-                ReceiptThread::Main => MAIN.to_owned(),
-                ReceiptThread::Thread(root) => root.to_string(),
-                _ => return Ok(()),
-            };
-            let (user, event, ts) = (receipt.user, receipt.event, receipt.ts);
-            let reading = Reading { user, kind: ReceiptKind::Public, event, thread, ts, local: false };
-            let mut tx = Tx::new();
-            view.read_up_to(&mut tx, &reading).await?;
-            if tx.is_empty() {
-                return Ok(());
-            }
+            let Some(user) = taken else { return Ok(()) };
+            tx.log(view.news(user, false, false));
             match self.0.store.commit(tx).await {
                 Err(chappe_store::Error::Conflict) => {}
                 done => return done.map(drop).map_err(Error::from),
@@ -231,26 +228,41 @@ impl View<'_> {
         Ok(false)
     }
 
-    async fn read_up_to(&self, tx: &mut Tx, reading: &Reading<'_>) -> Result<()> {
+    /// Gives whether a remote user has read on.
+    async fn take_receipt(&self, tx: &mut Tx, receipt: &RemoteReceipt<'_>) -> Result<bool> {
+        if !self.reader.may_be_joined(self.nid, receipt.user).await? {
+            return Ok(false);
+        }
+        let thread = match &receipt.thread {
+            ReceiptThread::Unthreaded => String::new(),
+            ReceiptThread::Main => MAIN.to_owned(),
+            ReceiptThread::Thread(root) => root.to_string(),
+            _ => return Ok(false),
+        };
+        let (user, event, ts) = (receipt.user, receipt.event, receipt.ts);
+        self.read_up_to(tx, &Reading { user, kind: ReceiptKind::Public, event, thread, ts }).await
+    }
+
+    /// What the log says of a receipt.
+    fn news(&self, user: &UserId, private: bool, local: bool) -> LogEntry {
+        LogEntry::Receipt { room: self.nid.0, user: user.to_owned(), private, local }
+    }
+
+    /// Gives whether that is later than what was read before; the caller puts it into the log.
+    async fn read_up_to(&self, tx: &mut Tx, reading: &Reading<'_>) -> Result<bool> {
         let key =
             ReceiptKey { user: reading.user.to_owned(), kind: reading.kind, thread: reading.thread.clone() };
         let old = self.reader.receipt(self.nid, &key).await?;
         if let Some(old) = &old
             && !self.is_later(reading.event, old).await?
         {
-            return Ok(());
+            return Ok(false);
         }
         if old.is_none() && !key.thread.is_empty() && key.thread != MAIN {
             self.forget_oldest_thread(tx, &key).await?;
         }
         tx.put_receipt(self.nid, &key, old.as_ref(), (reading.event, reading.ts));
-        tx.log(LogEntry::Receipt {
-            room: self.nid.0,
-            user: reading.user.to_owned(),
-            private: reading.kind == ReceiptKind::Private,
-            local: reading.local,
-        });
-        Ok(())
+        Ok(true)
     }
 
     /// Makes room for a receipt in one more thread.
@@ -374,7 +386,7 @@ mod tests {
             let view = town.rooms.view(&room).await.unwrap();
             let (user, kind, event) = (&*anna.user, ReceiptKind::Public, event_id!("$unknown"));
             let mut tx = chappe_store::Tx::new();
-            let reading = Reading { user, kind, event, thread, ts: 1, local: false };
+            let reading = Reading { user, kind, event, thread, ts: 1 };
             view.read_up_to(&mut tx, &reading).await.unwrap();
             town.store.commit(tx).await.unwrap();
         }
@@ -416,7 +428,7 @@ mod tests {
         let take = async |origin: &str, user| {
             let thread = ReceiptThread::Unthreaded;
             let receipt = RemoteReceipt { user, event: &event, ts: 1, thread };
-            town.rooms.take_receipt(origin.try_into().unwrap(), &room, &receipt).await.unwrap();
+            town.rooms.take_receipts(origin.try_into().unwrap(), &room, &[receipt]).await.unwrap();
         };
         take("there.fr", &*anna.user).await;
         assert_eq!(read(&town, &anna, &room, "").await, None);

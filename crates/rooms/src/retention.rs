@@ -32,6 +32,9 @@ use crate::{
 
 /// How long what has expired in a room is gathered before it is taken off the disk.
 pub(crate) const GATHER_MS: u64 = 60 * 60 * 1_000;
+/// When a room is due whose time could not be told, as the clock could not be relied on: the worker, which waits until it can,
+/// tells it first.
+const UNTOLD: u64 = 1;
 /// Events looked at under one turn, and taken away in one commit.
 const BATCH: usize = 200;
 /// Places looked at before which history is missing.
@@ -362,7 +365,11 @@ impl Desk<'_> {
 
     /// Has the room looked at so many milliseconds from now, if not before.
     fn look_for_expired(&mut self, after: u64) {
-        let at = self.inner.world.now().saturating_add(after);
+        let at = self.inner.world.settled_now().map_or(UNTOLD, |now| now.saturating_add(after));
+        self.look_at(at);
+    }
+
+    fn look_at(&mut self, at: u64) {
         let due = &mut self.head.keeping.due;
         *due = if *due == 0 { at } else { at.min(*due) };
     }
@@ -375,10 +382,8 @@ impl Desk<'_> {
             self.look_for_expired(kept);
         }
         if let Some(said) = self.said_first {
-            let due = &mut self.head.keeping.due;
-            let gathered = self.inner.world.now().saturating_add(GATHER_MS);
-            let wanted = said.saturating_add(kept).max(gathered);
-            *due = wanted.min(if *due == 0 { u64::MAX } else { *due });
+            let gathered = self.inner.world.settled_now().map(|now| now.saturating_add(GATHER_MS));
+            self.look_at(gathered.map_or(UNTOLD, |gathered| said.saturating_add(kept).max(gathered)));
         }
     }
 

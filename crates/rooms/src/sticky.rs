@@ -66,8 +66,13 @@ impl Desk<'_> {
 
 impl View<'_> {
     /// The oldest `most` of the sticky events that came after a position, oldest first; more if one commit brought more.
-    /// For whoever is joined: history visibility does not hide them.
-    pub async fn sticky_after(&self, mut after: Position, most: usize) -> Result<Vec<StickyEvent>> {
+    /// For a `user` who is joined: history visibility does not hide them.
+    pub async fn sticky_after(
+        &self,
+        user: &UserId,
+        mut after: Position,
+        most: usize,
+    ) -> Result<Vec<StickyEvent>> {
         let (now, mut sticky) = (self.inner.world.now(), Vec::new());
         loop {
             let mut rows = self.reader.sticky_after(self.nid, after, PAGE).await?;
@@ -78,7 +83,7 @@ impl View<'_> {
                 rows.retain(|(at, ..)| *at < last);
             }
             after = rows.last().map_or(last, |(at, ..)| *at);
-            sticky.extend(self.still_sticky(rows, now).await?);
+            sticky.extend(self.still_sticky(user, rows, now).await?);
             if let Some(cut) = most.checked_sub(1).and_then(|last| sticky.get(last)).map(|one| one.position) {
                 sticky.retain(|one| one.position <= cut);
                 return Ok(sticky);
@@ -90,18 +95,27 @@ impl View<'_> {
     }
 
     /// The newest sticky events that came after a position, oldest first, as [`View::sticky_after`].
-    pub async fn newest_sticky_after(&self, after: Position) -> Result<Vec<StickyEvent>> {
+    pub async fn newest_sticky_after(&self, user: &UserId, after: Position) -> Result<Vec<StickyEvent>> {
         let mut rows = self.reader.newest_sticky(self.nid, MOST).await?;
         rows.retain(|(at, ..)| *at > after);
         rows.reverse();
-        self.still_sticky(rows, self.inner.world.now()).await
+        self.still_sticky(user, rows, self.inner.world.now()).await
     }
 
-    async fn still_sticky(&self, mut rows: Vec<StickyRow>, now: u64) -> Result<Vec<StickyEvent>> {
+    async fn still_sticky(
+        &self,
+        user: &UserId,
+        mut rows: Vec<StickyRow>,
+        now: u64,
+    ) -> Result<Vec<StickyEvent>> {
         rows.retain(|(_, _, until)| *until > now);
         let nums: Vec<EventNum> = rows.iter().map(|(_, num, _)| *num).collect();
-        let events = rows.into_iter().zip(self.load(&nums).await?);
-        let sticky = events.filter(|(_, event)| self.shows(event) && event.pdu.sticky_ms().is_some());
+        let mut events = self.load(&nums).await?;
+        self.veil_earlier(user, events.iter_mut().collect()).await?;
+        let sticky = rows
+            .into_iter()
+            .zip(events)
+            .filter(|(_, event)| self.shows(event) && event.pdu.sticky_ms().is_some());
         Ok(sticky
             .map(|((position, _, until), event)| StickyEvent { position, event, ttl_ms: until - now })
             .collect())

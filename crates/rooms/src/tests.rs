@@ -2,11 +2,11 @@
 
 mod access;
 mod delayed;
+mod erased;
 mod federation;
 mod forks;
 mod handshakes;
 mod hostile;
-mod late;
 mod local;
 mod malformed;
 pub(crate) mod net;

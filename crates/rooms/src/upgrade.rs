@@ -172,7 +172,8 @@ impl Rooms {
         }
     }
 
-    /// The levels of the old room as the new one has them: who is not of the network any more has none.
+    /// The levels of the old room as the new one has them: who is not of the network any more has none. [`Error::Unreachable`]
+    /// while that is not known.
     fn new_levels(
         &self,
         actor: &Actor,
@@ -188,9 +189,10 @@ impl Rooms {
         let strict = rules.authorization.explicitly_privilege_room_creators;
         let is_creator =
             |user: &UserId| *user == actor.user || creators.iter().any(|creator| creator == user);
+        let outside = self.outside(&kept, old)?;
         if let Some(Value::Object(users)) = kept.get_mut("users") {
             users.retain(|user, _| match UserId::parse(user) {
-                Ok(user) => self.0.takes_part(user.server_name()) && !(strict && is_creator(&user)),
+                Ok(user) => !(outside.contains(&user) || strict && is_creator(&user)),
                 Err(_) => !strict,
             });
         }
@@ -198,10 +200,22 @@ impl Rooms {
             return Ok(Levels::without_limit(kept));
         }
         let unlimited = old.unlimited.iter().map(|user| &**user);
-        let unlimited: Vec<&UserId> =
-            unlimited.filter(|user| self.0.takes_part(user.server_name())).collect();
+        let unlimited: Vec<&UserId> = unlimited.filter(|user| !outside.contains(*user)).collect();
         let banned: Vec<&UserId> = old.bans.iter().map(|(user, _)| &**user).collect();
         Ok(Levels::within_limits(kept, &actor.user, &unlimited, &banned))
+    }
+
+    /// Those with a part in the old room who are not of the network any more.
+    fn outside(&self, levels: &Map<String, Value>, old: &Old) -> Result<BTreeSet<OwnedUserId>> {
+        let named = levels.get("users").and_then(Value::as_object).into_iter().flatten();
+        let named = named.filter_map(|(user, _)| UserId::parse(user).ok());
+        let mut outside = BTreeSet::new();
+        for user in named.chain(old.unlimited.iter().chain(&old.externals).cloned()) {
+            if self.0.is_outside(user.server_name())? {
+                outside.insert(user);
+            }
+        }
+        Ok(outside)
     }
 
     async fn move_aliases(&self, actor: &Actor, room: &RoomId, new: &RoomId, old: &Old) -> Result<()> {

@@ -1,8 +1,12 @@
 //! The one door for reading events: who sees what, judged by room and event together.
 
+mod erased;
 mod servers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    slice::from_ref,
+};
 
 use chappe_rules::visibility::{AtEvent, membership, user_may_see, visibility};
 use chappe_store::{EventNum, Membership, StateRef, Status, state::StateKey};
@@ -110,9 +114,15 @@ impl Rooms {
     ) -> Result<Event> {
         let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
         let num = view.reader.event_num(view.nid, event).await?.ok_or(Error::NotFound("event"))?;
-        let event = view.load_one(num).await?;
-        let sees = view.server_sees(server, std::slice::from_ref(&event)).await?;
-        if sees.first() == Some(&true) { Ok(event) } else { Err(Error::NotFound("event")) }
+        let mut event = view.load_one(num).await?;
+        let sees = view.server_sees(server, from_ref(&event)).await?;
+        if sees.first() != Some(&true) {
+            return Err(Error::NotFound("event"));
+        }
+        if view.veiled_from(server, None, from_ref(&event)).await?.contains(&num) {
+            event.erase(view.rules)?;
+        }
+        Ok(event)
     }
 }
 
@@ -139,7 +149,8 @@ impl View<'_> {
         shown.map(|event| Seen { event, membership: MembershipState::Join }).collect()
     }
 
-    /// Those of `events` that `user`, of this server, may see, in their order.
+    /// Those of `events` that `user`, of this server, may see, in their order; what erased users said while the user was not
+    /// in the room comes redacted.
     ///
     /// No reads beside the user's own membership where the user has been joined since before the events; two seeks for
     /// each different state otherwise, cached for ever.
@@ -158,7 +169,7 @@ impl View<'_> {
         states.sort_unstable();
         states.dedup();
         let judged = self.judge_states(user, &states).await?;
-        let mut seen = Vec::with_capacity(shown.len());
+        let (mut seen, mut was_in) = (Vec::with_capacity(shown.len()), Vec::with_capacity(shown.len()));
         for event in shown {
             let mut at = judged.get(&event.meta.before).cloned().unwrap_or(AtEvent {
                 visibility: HistoryVisibility::Shared,
@@ -169,11 +180,14 @@ impl View<'_> {
             if !user_may_see(user, &event.pdu, &at) {
                 continue;
             }
+            was_in.push(at.membership == MembershipState::Join);
             let own = event.pdu.state_key() == Some(user.as_str())
                 && event.pdu.kind().to_string() == StateEventType::RoomMember.to_string();
             let membership = if own { membership(Some(&event.pdu)) } else { at.membership };
             seen.push(Seen { event, membership });
         }
+        let outside = seen.iter_mut().zip(was_in).filter(|(_, was_in)| !was_in);
+        self.veil(outside.map(|(seen, _)| &mut seen.event).collect()).await?;
         Ok(seen)
     }
 

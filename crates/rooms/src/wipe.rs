@@ -199,7 +199,7 @@ impl Desk<'_> {
             let Some(last) = rows.last() else { break };
             (before, looked) = (last.ordinal, looked + rows.len());
             let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
-            let events = self.reader.events(self.nid, &nums).await?;
+            let events = self.reader.events_once(self.nid, &nums).await?;
             for (row, (meta, stored)) in rows.into_iter().zip(events) {
                 left.remove(&row.num);
                 if left.is_empty() {

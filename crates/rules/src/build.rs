@@ -36,11 +36,35 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// What a server signs with a key that follows from its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What its identity service says.
+    IdentityService,
+    /// Events of rooms whose policy server it is.
+    PolicyServer,
+}
+
+impl Purpose {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::IdentityService, Self::PolicyServer];
+
+    /// Its name, of small letters and `_`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IdentityService => "identity_service",
+            Self::PolicyServer => "policy_server",
+        }
+    }
+}
+
 /// This server's ed25519 signing key.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     id: String,
     seed: Zeroizing<[u8; 32]>,
+    /// Keys that follow from one before this one.
+    kept: Vec<(Purpose, SigningKey)>,
 }
 
 impl SigningKey {
@@ -53,7 +77,7 @@ impl SigningKey {
         let document = Zeroizing::new([&PKCS8_HEAD[..], &seed[..]].concat());
         let pair = Ed25519KeyPair::from_der(&document, version.to_owned())
             .map_err(|_| Error::Key("not an ed25519 seed"))?;
-        Ok(Self { pair, id: format!("ed25519:{version}"), seed })
+        Ok(Self { pair, id: format!("ed25519:{version}"), seed, kept: Vec::new() })
     }
 
     /// The signature of a text as it is, in unpadded base64: for what [`SigningKey::sign_json`] has no type for.
@@ -61,26 +85,48 @@ impl SigningKey {
         self.pair.sign(text.as_bytes()).base64()
     }
 
-    /// Another key that follows from this one, for a purpose of its own: neither gives the other away.
+    /// Another key that follows from this one, or from the first key before it: neither gives the other away.
     #[must_use]
-    pub fn derived(&self, purpose: &str) -> Self {
+    pub fn derived(&self, purpose: Purpose) -> Self {
+        if let Some((_, kept)) = self.kept.iter().find(|(known, _)| *known == purpose) {
+            return Self::from_seed(*kept.seed, kept.pair.version()).expect("it was made of both");
+        }
+        let name = purpose.name();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.seed[..]);
-        let tag = hmac::sign(&key, purpose.as_bytes());
+        let tag = hmac::sign(&key, name.replace('_', " ").as_bytes());
         let mut seed = [0; 32];
         seed.copy_from_slice(tag.as_ref());
-        let version =
-            format!("{}_{}", self.pair.version(), purpose.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
-        Self::from_seed(seed, &version)
+        Self::from_seed(seed, &format!("{}_{name}", self.pair.version()))
             .expect("32 bytes are a seed, and the version has letters, digits and _ only")
     }
 
-    /// The key with which this server signs as a policy server: it follows from this one, is called what every policy
-    /// server's key is called, and neither gives the other away.
+    /// The key with which this server signs as a policy server: derived, and called what every policy server's key is called.
     #[must_use]
     pub fn for_policy(&self) -> Self {
-        let derived = self.derived("policy server");
+        let derived = self.derived(Purpose::PolicyServer);
         let version = crate::policy_server::KEY_ID.trim_start_matches("ed25519:");
         Self::from_seed(*derived.seed, version).expect("the version has letters and _ only")
+    }
+
+    /// This key as the one that takes over from another. Rooms name the keys that follow from that one, in their state, where
+    /// nobody here changes them: those stay what they are.
+    #[must_use]
+    pub fn taking_over_from(mut self, before: &Self) -> Self {
+        for purpose in Purpose::ALL {
+            self.keep(purpose, before.derived(purpose));
+        }
+        self
+    }
+
+    /// Has [`SigningKey::derived`] give `key` for a purpose.
+    pub fn keep(&mut self, purpose: Purpose, key: Self) {
+        self.kept.retain(|(known, _)| *known != purpose);
+        self.kept.push((purpose, key));
+    }
+
+    /// The keys that do not follow from this one, but from one before it.
+    pub fn kept(&self) -> impl Iterator<Item = (Purpose, &Self)> {
+        self.kept.iter().map(|(purpose, key)| (*purpose, key))
     }
 
     /// The public key in unpadded base64.
@@ -387,7 +433,7 @@ mod tests {
     use ruma::{room_version_rules::RoomVersionRules, server_name, user_id};
     use serde_json::value::RawValue;
 
-    use super::{MAX_DEPTH, Offer, SigningKey, countersign};
+    use super::{MAX_DEPTH, Offer, Purpose, SigningKey, countersign};
     use crate::laws::sample;
 
     #[test]
@@ -399,6 +445,19 @@ mod tests {
         assert!(SigningKey::from_line("ed25519 a b c").is_err());
         assert!(SigningKey::from_line("ed25519 a AAAA").is_err());
         assert!(SigningKey::from_seed([0; 32], "a:b").is_err());
+    }
+
+    #[test]
+    fn what_follows_from_a_key_outlasts_it() {
+        let [first, second, third] = [1, 2, 3].map(|seed| SigningKey::from_seed([seed; 32], "a").unwrap());
+        let followers =
+            |key: &SigningKey| Purpose::ALL.map(|purpose| key.derived(purpose).to_line().to_string());
+        let (of_first, of_second) = (followers(&first), followers(&second));
+        assert!(of_first.iter().all(|line| !of_second.contains(line)));
+        let third = third.taking_over_from(&second.taking_over_from(&first));
+        assert_eq!((followers(&third), third.kept().count()), (of_first, 2));
+        assert_eq!(third.for_policy().public_key(), first.for_policy().public_key());
+        assert_eq!(third.for_policy().id(), crate::policy_server::KEY_ID);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod format;
 mod judged;
 mod lenient;
+mod stored;
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
     room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
 };
-use serde::{Deserialize, de::Error as _};
+use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use self::format::{MAX_BYTES, check_proofs, counted_in_characters, with_owned_key};
@@ -30,8 +31,6 @@ pub(crate) const STICKY: &str = "msc4354_sticky";
 pub const MAX_STICKY_MS: u32 = 3_600_000;
 /// Raw input longer than this is not even parsed, in bytes. Four times the limit of the canonical form.
 const MAX_RAW_BYTES: usize = 4 * MAX_BYTES;
-/// The deepest event of a room version without canonical JSON.
-const MAX_DEPTH: u64 = (1 << 63) - 1;
 
 /// A parsed event. Cheap to clone; never changes.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ struct Fields {
     /// In milliseconds since 1970: in whatever year a server likes.
     time: i64,
     redacts: Option<OwnedEventId>,
-    json: Box<str>,
+    json: Arc<str>,
 }
 
 impl PartialEq for Pdu {
@@ -173,43 +172,6 @@ impl Pdu {
             time: integer(object, "origin_server_ts")?,
             json: json::canonical(object).into(),
             kind,
-        })))
-    }
-
-    /// Takes back an event that this server has stored: `json` is what [`Pdu::json`] gave, `event_id` its id.
-    /// Nothing is verified again, only what cannot be read is an error.
-    pub fn restore(rules: &RoomVersionRules, event_id: OwnedEventId, json: &str) -> Result<Self, Error> {
-        let stored: Stored = serde_json::from_str(json).map_err(|error| malformed(&error.to_string()))?;
-        let (room_id, names_room) = match stored.room_id {
-            Some(room_id) => (room_id, true),
-            None => (room_of_create(&event_id)?, false),
-        };
-        let redacts = if stored.kind == TimelineEventType::RoomRedaction
-            && rules.redaction.content_field_redacts
-        {
-            serde_json::from_str::<Redacting>(stored.content.get()).ok().and_then(|content| content.redacts)
-        } else {
-            stored.redacts
-        };
-        if stored.depth > MAX_DEPTH {
-            return Err(malformed("depth is too large"));
-        }
-        Ok(Self(Arc::new(Fields {
-            redacts: redacts.filter(|_| stored.kind == TimelineEventType::RoomRedaction),
-            event_id,
-            room_id,
-            names_room,
-            sender: stored.sender,
-            key_to_judge: stored.state_key.as_deref().and_then(|key| state_key_to_judge(&stored.kind, key)),
-            to_judge: content_to_judge(rules, &stored.kind, &stored.content),
-            kind: stored.kind,
-            state_key: stored.state_key,
-            content: stored.content,
-            prev_events: stored.prev_events,
-            auth_events: stored.auth_events,
-            depth: stored.depth,
-            time: stored.time,
-            json: json.into(),
         })))
     }
 
@@ -357,55 +319,6 @@ pub fn id_of(rules: &RoomVersionRules, bytes: &[u8]) -> Option<OwnedEventId> {
     }
     opened.object.remove("event_id");
     event_id(&format!("${}", opened.reference_hash(rules).ok()?)).ok()
-}
-
-#[derive(Deserialize)]
-struct Stored {
-    room_id: Option<OwnedRoomId>,
-    sender: OwnedUserId,
-    #[serde(rename = "type")]
-    kind: TimelineEventType,
-    state_key: Option<String>,
-    content: Box<RawValue>,
-    #[serde(deserialize_with = "references")]
-    prev_events: Vec<OwnedEventId>,
-    #[serde(deserialize_with = "references")]
-    auth_events: Vec<OwnedEventId>,
-    depth: u64,
-    #[serde(rename = "origin_server_ts", deserialize_with = "moment")]
-    time: i64,
-    #[serde(default, deserialize_with = "lenient_id")]
-    redacts: Option<OwnedEventId>,
-}
-
-#[derive(Deserialize)]
-struct Redacting {
-    #[serde(default, deserialize_with = "lenient_id")]
-    redacts: Option<OwnedEventId>,
-}
-
-fn references<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<OwnedEventId>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Reference {
-        Id(OwnedEventId),
-        Pair(OwnedEventId, serde::de::IgnoredAny),
-    }
-    let id = |reference| match reference {
-        Reference::Id(id) | Reference::Pair(id, _) => id,
-    };
-    Ok(Vec::<Reference>::deserialize(deserializer)?.into_iter().map(id).collect())
-}
-
-fn lenient_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<OwnedEventId>, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(value.as_str().and_then(|id| event_id(id).ok()))
-}
-
-fn moment<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    let number = serde_json::Number::deserialize(deserializer)?;
-    let late = || number.as_u64().map(|_| i64::MAX);
-    number.as_i64().or_else(late).ok_or_else(|| D::Error::custom("origin_server_ts is not an integer"))
 }
 
 fn raw(object: &CanonicalJsonObject) -> Box<RawValue> {

@@ -85,6 +85,38 @@ pub fn defaults_with(user: &UserId, additions: Additions) -> Ruleset {
     rules
 }
 
+/// Stands for the user in rules that [`without_user`] gave.
+const WHOEVER: &str = "\u{0}whoever";
+
+/// A user's rules with the user taken out of those that everybody has from the start, so that they are the same for all who
+/// changed nothing: they are about the user of the [`Setting`].
+pub fn without_user(mut rules: Ruleset, user: &UserId) -> Ruleset {
+    let about_whoever = |mut rule: ConditionalPushRule| {
+        let default = rule.default;
+        for condition in rule.conditions.iter_mut().filter(|_| default) {
+            match condition {
+                PushCondition::EventMatch(data) if data.pattern == user.as_str() => {
+                    data.pattern = WHOEVER.into();
+                }
+                PushCondition::EventPropertyContains(data) if data.value.as_str() == Some(user.as_str()) => {
+                    data.value = WHOEVER.into();
+                }
+                _ => {}
+            }
+        }
+        rule
+    };
+    let naming_whoever = |mut rule: PatternedPushRule| {
+        if rule.default && rule.pattern == user.localpart() {
+            rule.pattern = WHOEVER.into();
+        }
+        rule
+    };
+    rules.override_ = rules.override_.into_iter().map(about_whoever).collect();
+    rules.content = rules.content.into_iter().map(naming_whoever).collect();
+    rules
+}
+
 fn aloud_and_clear() -> Vec<Action> {
     let sound = Action::SetTweak(Tweak::Sound(SoundTweakValue::Default));
     vec![Action::Notify, sound, Action::SetTweak(Tweak::Highlight(HighlightTweakValue::Yes))]
@@ -261,7 +293,7 @@ pub fn actions<'a>(rules: &'a ActiveRules, subject: &Subject, setting: &Setting<
     if let Some(rule) = rules.override_.iter().find(conditional) {
         return Some(&rule.actions);
     }
-    if let Some(rule) = rules.content.iter().find(|rule| content_matches(rule, subject)) {
+    if let Some(rule) = rules.content.iter().find(|rule| content_matches(rule, subject, setting.user)) {
         return Some(&rule.actions);
     }
     if let Some(rule) = rules.room.iter().find(|rule| *rule.rule_id == *setting.room_id) {
@@ -279,8 +311,9 @@ fn is_superseded(rule_id: &str, subject: &Subject) -> bool {
     subject.mentions && old.contains(&rule_id)
 }
 
-fn content_matches(rule: &PatternedPushRule, subject: &Subject) -> bool {
-    !is_superseded(&rule.rule_id, subject) && body_matches(&rule.pattern, subject)
+fn content_matches(rule: &PatternedPushRule, subject: &Subject, user: &UserId) -> bool {
+    let pattern = if rule.pattern == WHOEVER { user.localpart() } else { &rule.pattern };
+    !is_superseded(&rule.rule_id, subject) && body_matches(pattern, subject)
 }
 
 fn conditions_hold(rule: &ConditionalPushRule, subject: &Subject, setting: &Setting<'_>) -> bool {
@@ -290,6 +323,9 @@ fn conditions_hold(rule: &ConditionalPushRule, subject: &Subject, setting: &Sett
 
 fn condition_holds(condition: &PushCondition, subject: &Subject, setting: &Setting<'_>) -> bool {
     match condition {
+        PushCondition::EventMatch(data) if data.pattern == WHOEVER => {
+            subject.flat.get_str(&data.key) == Some(setting.user.as_str())
+        }
         PushCondition::EventMatch(data) if data.key == "content.body" => body_matches(&data.pattern, subject),
         PushCondition::EventMatch(data) => {
             subject.flat.get_str(&data.key).is_some_and(|value| whole_matches(&data.pattern, value))
@@ -306,11 +342,13 @@ fn condition_holds(condition: &PushCondition, subject: &Subject, setting: &Setti
         PushCondition::EventPropertyIs(data) => {
             subject.flat.get(&data.key).is_some_and(|value| *value == data.value)
         }
-        PushCondition::EventPropertyContains(data) => subject
-            .flat
-            .get(&data.key)
-            .and_then(FlattenedJsonValue::as_array)
-            .is_some_and(|values| values.contains(&data.value)),
+        PushCondition::EventPropertyContains(data) => {
+            let values = subject.flat.get(&data.key).and_then(FlattenedJsonValue::as_array);
+            values.is_some_and(|values| match data.value.as_str() {
+                Some(WHOEVER) => values.iter().any(|value| value.as_str() == Some(setting.user.as_str())),
+                _ => values.contains(&data.value),
+            })
+        }
         other if other.kind() == THREAD_SUBSCRIPTION => {
             let wanted = other.data().get("subscribed").and_then(serde_json::Value::as_bool);
             wanted.is_some() && setting.follows == wanted
@@ -341,7 +379,7 @@ fn body_contains(name: &str, subject: &Subject) -> bool {
 }
 
 /// How many of a set of events draw attention, per thread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
     /// Events that notify.
     pub notifications: u64,
@@ -361,175 +399,4 @@ impl Counts {
 pub type CountsByThread = BTreeMap<Option<ruma::OwnedEventId>, Counts>;
 
 #[cfg(test)]
-mod tests {
-    use ruma::{push::Ruleset, room_version_rules::RoomVersionRules, user_id};
-    use serde_json::json;
-
-    use super::{
-        ActiveRules, Additions, Arc, Attention, ENCRYPTED_EVENT, Setting, Subject, defaults, defaults_with,
-        evaluate,
-    };
-    use crate::{Pdu, laws::Room};
-
-    fn active(rules: &Ruleset) -> ActiveRules {
-        ActiveRules::new(rules.clone(), Arc::new)
-    }
-
-    fn heard(rules: &Ruleset, room: &Room, joined: u64, said: &Pdu) -> Attention {
-        let power = room.power();
-        let setting = Setting {
-            room_id: said.room_id(),
-            joined,
-            power: Some(&power),
-            user: user_id!("@bob:b.example"),
-            display_name: "Bob B",
-            follows: None,
-        };
-        evaluate(&active(rules), &Subject::new(said), &setting)
-    }
-
-    #[test]
-    fn default_rules() {
-        let rules = defaults(user_id!("@bob:b.example"));
-        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
-        let plain = room.say("@a:a.example", "hello");
-        assert_eq!(heard(&rules, &room, 3, &plain), Attention { notify: true, ..Attention::default() });
-        assert!(heard(&rules, &room, 2, &plain).sound.is_some());
-        let own = room.say("@bob:b.example", "hello");
-        assert_eq!(heard(&rules, &room, 2, &own), Attention::default());
-        let mention = |sender: &str, room: &mut Room| {
-            room.message(sender, json!({"body": "x", "m.mentions": {"room": true}}))
-        };
-        let everybody = mention("@a:a.example", &mut room);
-        assert!(heard(&rules, &room, 3, &everybody).highlight);
-        let stranger = mention("@x:x.example", &mut room);
-        assert!(!heard(&rules, &room, 3, &stranger).highlight);
-        let member = room.member("@a:a.example", "@c:c.example", "leave");
-        assert!(!heard(&rules, &room, 3, &member).notify);
-    }
-
-    #[test]
-    fn mentions_replace_guessing() {
-        let rules = defaults(user_id!("@bob:b.example"));
-        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
-        let other = room.message("@a:a.example", json!({"body": "bob", "m.mentions": {}}));
-        assert!(!heard(&rules, &room, 3, &other).highlight);
-        let mention = room
-            .message("@a:a.example", json!({"body": "x", "m.mentions": {"user_ids": ["@bob:b.example"]}}));
-        assert!(heard(&rules, &room, 3, &mention).highlight);
-    }
-
-    #[test]
-    fn a_server_may_guess_who_is_mentioned() {
-        let rules = defaults_with(
-            user_id!("@bob:b.example"),
-            Additions { guessed_mentions: true, ..Additions::default() },
-        );
-        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
-        for (body, mentions, highlight) in [
-            ("hello bob", None, true),
-            ("hello Bob B.", None, true),
-            ("hello bobby", None, false),
-            ("@room: hello", None, true),
-            ("hello bob", Some(json!({})), false),
-        ] {
-            let mut content = json!({ "body": body });
-            if let Some(mentions) = mentions {
-                content["m.mentions"] = mentions;
-            }
-            let said = room.message("@a:a.example", content);
-            assert_eq!(heard(&rules, &room, 3, &said).highlight, highlight, "{body}");
-            assert!(!heard(&defaults(user_id!("@bob:b.example")), &room, 3, &said).highlight);
-        }
-        let order: Vec<&str> = rules.override_.iter().map(|rule| rule.rule_id.as_str()).collect();
-        let at = |id: &str| order.iter().position(|found| *found == id).unwrap();
-        assert!(at(".m.rule.is_user_mention") < at(".m.rule.contains_display_name"));
-        assert!(at(".m.rule.contains_display_name") < at(".m.rule.is_room_mention"));
-        assert!(at(".m.rule.roomnotif") < at(".m.rule.reaction"));
-    }
-
-    #[test]
-    fn a_server_may_push_everything_encrypted() {
-        let user = user_id!("@bob:b.example");
-        let additions = Additions { encrypted_events: true, ..Additions::default() };
-        let rules = defaults_with(user, additions);
-        assert_eq!(rules.override_[0].rule_id, ".m.rule.master");
-        assert_eq!(rules.override_[1].rule_id, ENCRYPTED_EVENT);
-        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
-        let said = room.send("@a:a.example", "m.room.encrypted", None, &json!({ "ciphertext": "x" }));
-        let only_mentions: Ruleset = serde_json::from_value(
-            json!({ "room": [{ "rule_id": said.room_id(), "actions": [], "default": false, "enabled": true }] }),
-        )
-        .unwrap();
-        for (additions, heard_of) in [(additions, true), (Additions::default(), false)] {
-            let mut rules = only_mentions.clone();
-            rules.update_with_server_default(defaults_with(user, additions));
-            assert_eq!(heard(&rules, &room, 3, &said).notify, heard_of);
-        }
-    }
-
-    #[test]
-    fn rules_of_the_user() {
-        let rule = |id: &str, condition: serde_json::Value| json!({"rule_id": id, "default": false, "enabled": true, "actions": ["notify"], "conditions": [condition]});
-        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
-        let mut notifies = |condition: serde_json::Value, body: &str| {
-            let rules: Ruleset = serde_json::from_value(json!({"override": [rule("x", condition)]})).unwrap();
-            let said = room.say("@a:a.example", body);
-            heard(&rules, &room, 3, &said).notify
-        };
-        assert!(notifies(json!({"kind": "contains_display_name"}), "hello bob b!"));
-        assert!(!notifies(json!({"kind": "contains_display_name"}), "hello bob"));
-        assert!(notifies(json!({"kind": "event_match", "key": "type", "pattern": "m.room.mess*"}), ""));
-        assert!(notifies(json!({"kind": "room_member_count", "is": ">2"}), ""));
-        assert!(!notifies(json!({"kind": "room_member_count", "is": "<3"}), ""));
-        assert!(notifies(
-            json!({"kind": "event_property_is", "key": "content.msgtype", "value": "m.text"}),
-            ""
-        ));
-        assert!(!notifies(json!({"kind": "unheard_of"}), ""));
-    }
-
-    #[test]
-    fn threads_that_are_followed() {
-        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
-        let said = Subject::new(&room.say("@a:a.example", "hello"));
-        let power = room.power();
-        let heard = |subscribed: bool, follows: Option<bool>| {
-            let rule = json!({"rule_id": "x", "default": false, "enabled": true, "actions": ["notify"],
-                "conditions": [{"kind": "io.element.msc4306.thread_subscription", "subscribed": subscribed}]});
-            let rules: Ruleset = serde_json::from_value(json!({"override": [rule]})).unwrap();
-            let setting = Setting {
-                room_id: ruma::room_id!("!r:a.example"),
-                joined: 2,
-                power: Some(&power),
-                user: user_id!("@bob:b.example"),
-                display_name: "",
-                follows,
-            };
-            evaluate(&active(&rules), &said, &setting).notify
-        };
-        assert!(heard(true, Some(true)) && heard(false, Some(false)));
-        assert!(!heard(true, Some(false)) && !heard(false, Some(true)));
-        assert!(!heard(true, None) && !heard(false, None), "in no thread");
-    }
-
-    #[test]
-    fn muted_rooms_stay_silent() {
-        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
-        let said = room.say("@a:a.example", "hello");
-        let muted =
-            json!({"room": [{"rule_id": said.room_id(), "default": false, "enabled": true, "actions": []}]});
-        let rules: Ruleset = serde_json::from_value(muted).unwrap();
-        assert_eq!(heard(&rules, &room, 2, &said), Attention::default());
-    }
-
-    #[test]
-    fn hostile_rules_end() {
-        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
-        let said = room.say("@a:a.example", &"a".repeat(50_000));
-        let rule = |n: usize, pattern: String| json!({"rule_id": n.to_string(), "default": false, "enabled": true, "actions": ["notify"], "pattern": pattern});
-        let long = json!({"content": [rule(1, "*a".repeat(100_000) + "b"), rule(2, "*a".repeat(100) + "b")]});
-        let rules: Ruleset = serde_json::from_value(long).unwrap();
-        assert_eq!(heard(&rules, &room, 2, &said), Attention::default());
-    }
-}
+mod tests;

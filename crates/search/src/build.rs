@@ -133,7 +133,8 @@ impl Follower {
         let view = search.0.deps.rooms.view_at(reader, nid).await?;
         let nums: Vec<_> = rows.iter().map(|row| row.num).collect();
         let now = search.0.deps.world.now();
-        let ops: Vec<Op> = view.load(&nums).await?.iter().map(|event| events::op(nid, event, now)).collect();
+        let ops: Vec<Op> =
+            view.load_once(&nums).await?.iter().map(|event| events::op(nid, event, now)).collect();
         self.apply(ops).await?;
         Ok(next)
     }

@@ -314,7 +314,9 @@ async fn context(
         let senders: BTreeSet<OwnedUserId> = events.map(|seen| seen.event.pdu.sender().to_owned()).collect();
         let keys: Vec<StateKey> =
             senders.iter().map(|user| StateKey::new(StateEventType::RoomMember, user)).collect();
-        let members = view.state_events_at(seen.event.meta.after, &keys).await?;
+        let at = [seen.event.meta.before, seen.event.meta.after];
+        let mut members = view.state_events_at(seen.event.meta.after, &keys).await?;
+        view.veil_state(&actor.user, &at, members.iter_mut().flatten().collect()).await?;
         let profile = |member: Option<chappe_rooms::Event>| {
             member.and_then(|member| member.pdu.content_as::<Profile>()).unwrap_or_default()
         };

@@ -15,7 +15,10 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::{connection::serve_connection, listen::Doorman};
+use crate::{
+    connection::serve_connection,
+    listen::{Doorman, Refusals},
+};
 
 /// Binds the socket, owner-only from its first moment: it is made in a folder nobody else may enter, then moved.
 pub(crate) fn bind(socket: &Path) -> Result<UnixListener> {
@@ -35,13 +38,20 @@ pub(crate) fn bind(socket: &Path) -> Result<UnixListener> {
 pub(crate) async fn attend(doorman: Doorman, listener: UnixListener, admin: Admin) {
     let router = socket_routes(admin);
     let owner = listener.local_addr().ok().and_then(|_| own_uid());
+    let mut refusals = Refusals::default();
     loop {
         let accepted = tokio::select! {
             biased;
             () = doorman.world.stopping() => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else { continue };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                refusals.put_up_with(&error, &doorman.world).await;
+                continue;
+            }
+        };
         let caller = stream.peer_cred().map(|caller| caller.uid()).ok();
         if caller.is_none() || (caller != owner && caller != Some(0)) {
             tracing::warn!(?caller, "admin socket: refused");

@@ -1,19 +1,17 @@
 //! The house is put together: every handle from the ones below it, in one order.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod routes;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, Result};
-use axum::{Router, middleware::from_fn};
 use chappe_accounts::Accounts;
-use chappe_admin::{Admin, Jobs, SharedSecret, Statistics};
+use chappe_admin::{Admin, Jobs, SharedSecret, Statistics, signing_key};
 use chappe_appservices::{Link, Services};
 use chappe_calls::Calls;
 use chappe_delivery::Delivery;
 use chappe_federation::{
-    Federation, FederationDeps, ListBook, ListDeps, MediaState, Network, NetworkDeps, OldKey, weak_keys,
+    Federation, FederationDeps, ListBook, ListDeps, Network, NetworkDeps, OldKey, weak_keys,
 };
 use chappe_identity::{Identity, IdentityService, Renewals, ServerList, ServiceDeps, Site, Sso, SsoDeps};
 use chappe_kv::Db;
@@ -30,13 +28,14 @@ use ruma::{OwnedServerName, OwnedServerSigningKeyId};
 
 use crate::{
     beside, clock,
-    config::{Api, Config},
+    config::Config,
     files::{post, provider_secrets, shared_secret},
     fleeting, observe, registrations,
     reload::{Parts, Reloads},
-    restored, sections, signing_key,
+    restored, sections,
     tls::Certificate,
     upkeep::{MediaKeeper, keep_accounts, keep_oauth, keep_rooms},
+    whose,
 };
 
 /// Every handle of one server.
@@ -202,6 +201,7 @@ impl House {
         }
         let search = self.search.clone();
         self.world.spawn("search", async move { search.run().await });
+        self.world.spawn("metrics", observe::keep_metrics(self.world.clone(), self.metrics.clone()));
         self.world.spawn("accounts upkeep", keep_accounts(self.world.clone(), self.accounts.clone()));
         if let Some(oauth) = self.oauth.clone() {
             self.world.spawn("oauth upkeep", keep_oauth(self.world.clone(), oauth));
@@ -214,73 +214,6 @@ impl House {
             rooms: self.rooms.clone(),
         };
         self.world.spawn("media upkeep", keeper.run());
-    }
-
-    /// What answers on a listener that serves `apis`.
-    pub fn router(&self, apis: &BTreeSet<Api>) -> Router {
-        let mut router = Router::new();
-        for api in apis {
-            router = router.merge(self.routes(*api));
-        }
-        chappe_web::finish(router, Arc::clone(&self.settings)).layer(from_fn(observe::count))
-    }
-
-    fn routes(&self, api: Api) -> Router {
-        match api {
-            Api::Client => self.client_routes(),
-            Api::Federation => self.federation_routes(),
-            Api::Media => chappe_client_api::media_routes().into_router().with_state(self.client.clone()),
-            Api::Identity => {
-                chappe_identity_api::routes().into_router().with_state(self.identity_api.clone())
-            }
-            Api::IdentityInternal => {
-                chappe_identity_api::internal_routes().into_router().with_state(self.identity_api.clone())
-            }
-            Api::Admin => self.admin_routes(),
-            Api::Metrics => observe::metrics_routes(observe::Gauges {
-                handle: self.metrics.clone(),
-                store: self.store.clone(),
-                delivery: self.delivery.clone(),
-                rooms: self.rooms.clone(),
-                media: self.media.clone(),
-                list: self.federation.list().cloned(),
-            }),
-            Api::Health => observe::health_routes(self.store.clone()),
-        }
-    }
-
-    fn client_routes(&self) -> Router {
-        let router = chappe_client_api::routes().into_router().with_state(self.client.clone());
-        let Some(oauth) = &self.oauth else { return router };
-        router.merge(chappe_oauth::routes().into_router().with_state(oauth.clone()))
-    }
-
-    fn federation_routes(&self) -> Router {
-        let state = MediaState { federation: self.federation.clone(), media: self.media.clone() };
-        let media = chappe_federation::media_routes().into_router().with_state(state);
-        let identity = chappe_identity_api::federation_routes().into_router();
-        let identity = identity.with_state(self.identity_api.clone());
-        chappe_federation::routes()
-            .into_router()
-            .with_state(self.federation.clone())
-            .merge(media)
-            .merge(identity)
-    }
-
-    fn admin_routes(&self) -> Router {
-        let router = chappe_admin::router(chappe_admin::Api {
-            world: self.world.clone(),
-            store: self.store.clone(),
-            accounts: self.accounts.clone(),
-            service: self.service.clone(),
-            rooms: self.rooms.clone(),
-            federation: self.federation.clone(),
-            media: self.media.clone(),
-            jobs: self.jobs.clone(),
-            statistics: self.statistics.clone(),
-        });
-        let Some(secret) = &self.secret else { return router };
-        router.merge(chappe_admin::register_routes(self.accounts.clone(), self.world.clone(), secret))
     }
 }
 
@@ -301,17 +234,22 @@ struct Ground {
 
 impl Ground {
     async fn lay(config: &Config, world: World, db: Db) -> Result<Self> {
+        let server = config.server_name.clone();
+        let is_new = whose::check(&db, &server).await?;
         let store = Store::open(db).await.context("opening the store")?;
         clock::recall(&world, &store).await.context("where the clock was")?;
-        let server = config.server_name.clone();
         let weak_keys = Arc::new(weak_keys());
-        let keys = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys)?;
+        let keys = signing_key::load_or_create(&config.signing_key_file(), &world, &weak_keys, is_new)?;
+        // After the key: a first start that breaks off before is one again.
+        whose::note(&store, &server).await.context("the server's name")?;
         let registered = registrations::read(config)?;
         let (own, section) = (server.clone(), sections::accounts(config));
         let accounts =
             Accounts::with_appservices(store.clone(), world.clone(), own, section, registered.clone());
         accounts.ensure_senders().await.context("the users of application services")?;
         accounts.settle_password_costs().await.context("costs of passwords")?;
+        accounts.learn_erased().await.context("accounts that were erased")?;
+        accounts.finish_erasures().await.context("what is left of accounts that were erased")?;
         let link = Link::new(world.clone(), registered, config.appservices.clone());
         let post = config.mail.as_ref().map(post).transpose()?;
         let site = Site { server_name: server.clone(), public_baseurl: config.public_baseurl.clone() };

@@ -2,14 +2,16 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     io::Write,
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use chappe_accounts::Accounts;
-use chappe_admin::{Admin, Answer, Deps, ListFile, Network, Verb};
+use chappe_admin::{Admin, Answer, Deps, ListFile, Network, Verb, signing_key};
 use chappe_federation::{ListBook, ListDeps};
 use chappe_identity::{AllowList, MapBook, ServerList};
 use chappe_kv::Db;
@@ -20,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     admin_socket,
     config::{self, Config, DEVELOPMENT, EXAMPLE},
-    mail_sink, serve, signing_key,
+    mail_sink, serve, whose,
 };
 
 /// Where the configuration is looked for when nothing is said.
@@ -80,20 +82,14 @@ enum Command {
 
 #[derive(Subcommand)]
 enum AdminVerb {
-    /// The key that signs for this server
-    #[command(subcommand)]
-    SigningKey(SigningKeyVerb),
     /// The signed list of the network's servers: made and signed as a file, followed by servers
     #[command(subcommand)]
     Network(NetworkVerb),
+    /// Do what standard input says in JSON: root has the owner of the data folder do it
+    #[command(hide = true)]
+    Given,
     #[command(flatten)]
     Other(Verb),
-}
-
-#[derive(Subcommand)]
-enum SigningKeyVerb {
-    /// Make another key, which signs from the next start of the server on; the present one stays known for old events
-    Rotate,
 }
 
 #[derive(Subcommand)]
@@ -145,25 +141,18 @@ impl Cli {
             }
             Command::Config(ConfigCommand::Example) => say(EXAMPLE),
             Command::Config(ConfigCommand::Dev) => say(DEVELOPMENT),
-            Command::GenerateKey { file } => signing_key::create(&file, &bare_world()?),
-            Command::Admin { json, verb: AdminVerb::SigningKey(SigningKeyVerb::Rotate) } => {
-                let config = place.load()?;
-                become_owner(&config)?;
-                let id = signing_key::prepare_next(&config.signing_key_file(), &bare_world()?)?;
-                if json {
-                    return say(&serde_json::json!({ "next": id }).to_string());
-                }
-                say(&format!("{id} signs from the next start on: restart the server, and make a backup"))
-            }
+            Command::GenerateKey { file } => Ok(signing_key::create(&file, &bare_world()?).map(drop)?),
             Command::Admin { json, verb: AdminVerb::Network(NetworkVerb::File(verb)) } => {
                 answer(&verb.run(&bare_world()?)?, json)
             }
             Command::Admin { json, verb: AdminVerb::Network(NetworkVerb::Server(verb)) } => {
-                answer(&administer(&place.load()?, Verb::Network(verb)).await?, json)
+                administer(&place, Verb::Network(verb), json).await
             }
-            Command::Admin { json, verb: AdminVerb::Other(verb) } => {
-                answer(&administer(&place.load()?, verb).await?, json)
+            Command::Admin { json, verb: AdminVerb::Given } => {
+                let verb = serde_json::from_reader(std::io::stdin().lock()).context("standard input")?;
+                administer(&place, verb, json).await
             }
+            Command::Admin { json, verb: AdminVerb::Other(verb) } => administer(&place, verb, json).await,
             Command::Restore { folder } => {
                 let config = place.load()?;
                 become_owner(&config)?;
@@ -202,6 +191,12 @@ impl Place {
             None => format!("no configuration: say --config FILE, or write {}", PLACES.join(" or ")),
         })
     }
+
+    /// The same again for another process.
+    fn arguments(&self) -> Vec<OsString> {
+        let config = self.config.iter().flat_map(|file| [OsString::from("--config"), file.into()]);
+        config.chain(self.dev.then(|| OsString::from("--dev"))).collect()
+    }
 }
 
 fn answer(answer: &Answer, json: bool) -> Result<()> {
@@ -228,9 +223,10 @@ fn routes() -> String {
     lines.join("\n")
 }
 
-/// Through the running server if there is one, else on the database itself.
-async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
-    if let Some(answer) = admin_socket::ask(&config.admin_socket(), &verb).await? {
+/// Through the running server if there is one, else on the database itself, as the owner of the data folder.
+async fn administer(place: &Place, verb: Verb, json: bool) -> Result<()> {
+    let config = place.load()?;
+    if let Some(said) = admin_socket::ask(&config.admin_socket(), &verb).await? {
         if let Verb::Backup { folder } = &verb {
             // The server of a systemd unit has a /tmp of its own, which ends with it.
             ensure!(
@@ -239,15 +235,27 @@ async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
                 folder.display()
             );
         }
-        return Ok(answer);
+        return answer(&said, json);
     }
-    become_owner(config)?;
+    if let Some(owner) = other_owner(&config) {
+        return hand_over(place, &verb, json, owner);
+    }
+    answer(&beside(&config, verb).await?, json)
+}
+
+/// On the database of a server that is stopped.
+async fn beside(config: &Config, verb: Verb) -> Result<Answer> {
     if !Path::new(&config.database_dir()).exists() {
         bail!("no database in {}: start the server once", config.data_dir.display());
     }
     let world = bare_world()?;
-    let store = Store::open(Db::new(serve::open_engine(config)?)).await.context("opening the store")?;
+    let db = Db::new(serve::open_engine(config)?);
     let server = config.server_name.clone();
+    // What is written would make it the database of a server that has lost its key.
+    if whose::check(&db, &server).await? {
+        bail!("no server has used the database in {}: start the server once", config.data_dir.display());
+    }
+    let store = Store::open(db).await.context("opening the store")?;
     let map = MapBook::open(store.clone()).await?;
     let list = match config.federation.network.clone() {
         Some(network) => {
@@ -271,19 +279,44 @@ async fn administer(config: &Config, verb: Verb) -> Result<Answer> {
     Ok(Admin::new(deps).run(verb).await?)
 }
 
-/// Root goes on as the owner of the data folder: files of root's in there would keep the server from starting.
+/// The user and group that own the data folder, if this is root and they are not: files of root's in there would keep the
+/// server from starting.
+fn other_owner(config: &Config) -> Option<(u32, u32)> {
+    let ids = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).ok();
+    let (own, _) = ids(Path::new("/proc/self"))?;
+    ids(&config.data_dir).filter(|(owner, _)| own == 0 && *owner != 0)
+}
+
+/// This program as somebody else.
+fn again_as((owner, group): (u32, u32)) -> Result<std::process::Command> {
+    let mut command = std::process::Command::new(std::env::current_exe().context("own program")?);
+    command.uid(owner).gid(group);
+    Ok(command)
+}
+
+/// Goes on as the owner of the data folder.
 fn become_owner(config: &Config) -> Result<()> {
-    let uid = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid()));
-    let (Ok((0, _)), Ok((owner, group))) = (uid(Path::new("/proc/self")), uid(&config.data_dir)) else {
-        return Ok(());
-    };
-    if owner == 0 {
-        return Ok(());
-    }
-    let program = std::env::current_exe().context("own program")?;
-    let arguments = std::env::args_os().skip(1);
-    let error = std::process::Command::new(program).args(arguments).uid(owner).gid(group).exec();
+    let Some(owner) = other_owner(config) else { return Ok(()) };
+    let error = again_as(owner)?.args(std::env::args_os().skip(1)).exec();
     Err(error).context("going on as the owner of the data folder")
+}
+
+/// Has the owner of the data folder do it. What was read for it goes along: standard input is read by now, and files may be
+/// readable for root alone.
+fn hand_over(place: &Place, verb: &Verb, json: bool, owner: (u32, u32)) -> Result<()> {
+    let given = serde_json::to_vec(verb).context("verb")?;
+    let mut command = again_as(owner)?;
+    command.args(place.arguments()).args(["admin", "given"]).args(json.then_some("--json"));
+    let doing = || "going on as the owner of the data folder";
+    let mut child = command.stdin(Stdio::piped()).spawn().with_context(doing)?;
+    // Dropped when all is written, so that the other one sees the end.
+    let written = child.stdin.take().map_or(Ok(()), |mut to| to.write_all(&given));
+    let status = child.wait().with_context(doing)?;
+    if !status.success() {
+        // It has said why.
+        std::process::exit(status.code().unwrap_or(1));
+    }
+    written.with_context(doing)
 }
 
 /// Time and randomness, for commands that connect to nothing.

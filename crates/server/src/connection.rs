@@ -4,6 +4,8 @@
 //! a moment theirs is taken out of hyper's hands, only the stream and the work on the answer stay. Once there is an
 //! answer, a new hyper connection on the same stream hands it out, as if to a short request of the same kind, and goes on.
 
+mod taken;
+
 use std::{
     convert::Infallible,
     fmt::Display,
@@ -28,7 +30,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
@@ -36,17 +38,20 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
+use self::taken::{Pieces, Requests};
 use crate::{listen::Doorman, resumed::Resumed};
 
 /// A connection over which nothing was asked for so long is closed.
 const IDLE: Duration = Duration::from_mins(3);
-/// A connection that is to end is left when less than this, in bytes, went out in that time: its client does not fetch what it asked
-/// for.
+/// A connection that is to end is left when less than this, in bytes, went out in that time, and so is an answer over HTTP/2: the
+/// client does not fetch what it asked for.
 const HARDLY_ANYTHING: u64 = 16 << 10;
 /// Requests of one HTTP/2 connection under way at once.
 const STREAMS: u32 = 64;
 /// What a client may send over HTTP/2, in bytes, before it is read: of one request, and of all of a connection.
 const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
+/// What of an answer over HTTP/2 waits to be sent, in bytes.
+const SEND_BUFFER: usize = 64 << 10;
 /// A request that has waited for so long is put aside.
 const LONG: Duration = Duration::from_secs(1);
 /// How HTTP/2 begins where TLS has not settled it (RFC 9113, section 3.4).
@@ -95,17 +100,18 @@ async fn serve_http2<S>(doorman: &Doorman, stream: Resumed<S>, desk: Arc<Desk>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(Requests(doorman.world.clone()));
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_mins(1))
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1);
+        .initial_connection_window_size(WINDOWS.1)
+        .max_send_buf_size(SEND_BUFFER);
     let (asked, sent) = (Arc::clone(&desk), stream.sent());
     let service = service_fn(move |request| {
         let answer = asked.answer(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move { Ok::<_, Infallible>(answer.await.map(Pieces::of)) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {

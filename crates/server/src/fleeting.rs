@@ -71,17 +71,19 @@ async fn typing(world: World, delivery: Delivery, federation: Federation) {
 }
 
 async fn presence(world: World, delivery: Delivery, federation: Federation) {
-    let mut changes = delivery.presence().changes();
+    let mut changes = delivery.presence().news();
     loop {
-        let change = tokio::select! {
+        let some = tokio::select! {
             biased;
             () = world.stopping() => return,
-            change = changes.recv() => change,
+            some = changes.recv() => some,
         };
-        match change {
-            Ok((user, state)) => {
-                let news = news(&world, state);
-                if let Err(error) = federation.send_presence(&user, &news).await {
+        match some {
+            Ok(some) => {
+                let own = some.iter().filter(|change| change.local);
+                let news: Vec<_> =
+                    own.map(|change| (change.user.clone(), news(&world, &change.now))).collect();
+                if let Err(error) = federation.send_presence(&news).await {
                     tracing::warn!(%error, "presence was not told to other servers");
                 }
             }
@@ -93,11 +95,11 @@ async fn presence(world: World, delivery: Delivery, federation: Federation) {
     }
 }
 
-fn news(world: &World, state: PresenceState) -> PresenceNews {
+fn news(world: &World, state: &PresenceState) -> PresenceNews {
     let ago = world.instant().saturating_duration_since(state.last_active).as_millis();
     PresenceNews {
         presence: state.state.to_string(),
-        status: state.status_msg,
+        status: state.status_msg.clone(),
         last_active_ago: u64::try_from(ago).unwrap_or(u64::MAX),
         currently_active: state.currently_active,
     }

@@ -21,9 +21,9 @@ mod resumed;
 mod sections;
 mod serve;
 mod service;
-mod signing_key;
 mod tls;
 mod upkeep;
 mod watched;
+mod whose;
 
 pub use self::{assemble::House, cli::Cli, serve::Server};

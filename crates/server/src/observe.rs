@@ -15,6 +15,7 @@ use chappe_federation::ListBook;
 use chappe_media::Media;
 use chappe_rooms::Rooms;
 use chappe_store::{Store, identity::AllowRules};
+use chappe_world::World;
 use http::{Method, StatusCode, header};
 use metrics::{Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -34,6 +35,8 @@ use crate::{
 const LATENCIES: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 /// Destinations counted at most whose queue holds something.
 const WAITING: usize = 1_000;
+/// How often measurements are added up.
+const ADD_UP: Duration = Duration::from_secs(5);
 /// How long the store may take to answer a health check.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(5);
 
@@ -98,6 +101,18 @@ pub(crate) fn metrics_handle() -> Result<PrometheusHandle> {
         .context("metrics")?;
     *handle = Some(made.clone());
     Ok(made)
+}
+
+/// Adds up what was measured since the last time, whether anybody asks for metrics or not: each request leaves a
+/// measurement in memory until then.
+pub(crate) async fn keep_metrics(world: World, handle: PrometheusHandle) {
+    let mut rounds = world.interval(ADD_UP);
+    loop {
+        tokio::select! {
+            () = world.stopping() => break,
+            _ = rounds.tick() => handle.run_upkeep(),
+        }
+    }
 }
 
 /// A request under way, counted as long as it lives: those that clients break off are counted down as well.
@@ -196,7 +211,6 @@ pub(crate) fn metrics_routes(gauges: Gauges) -> Router {
         if let Err(error) = gauges.set().await {
             tracing::warn!(%error, "some metrics could not be read");
         }
-        gauges.handle.run_upkeep();
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], gauges.handle.render())
     };
     Router::new().route("/metrics", get(page)).layer(Extension(gauges))

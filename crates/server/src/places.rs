@@ -1,11 +1,8 @@
 //! Places for connections: a bounded number of them, and no more than a share for one address.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
+use chappe_web::Origin;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -45,7 +42,7 @@ impl Places {
         if self.settings.trusts(peer) {
             return Some(Place { _one: one, address: None });
         }
-        let address = network(peer);
+        let address = Origin(peer).network();
         let mut open = self.open.lock();
         let count = open.entry(address).or_default();
         if *count >= self.per_address {
@@ -66,14 +63,6 @@ impl Drop for Place {
                 open.remove(&address);
             }
         }
-    }
-}
-
-/// What counts as one address: of IPv6 the network of 64 bits, which one customer has to himself.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     listen::{Door, Doorman},
     observe,
     places::Places,
-    registrations, restored, service,
+    process, registrations, restored, service,
     tls::Certificate,
     watched::{self, Watched},
 };
@@ -107,6 +107,7 @@ async fn reload(admin: &Admin) {
 /// Runs until the process is told to stop (SIGTERM, SIGINT). SIGHUP has the configuration read again.
 pub(crate) async fn serve(config: &Config) -> Result<()> {
     observe::start_logging(&config.log)?;
+    process::allow_connections(config.process.max_connections);
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     let mut hang_up = signal(SignalKind::hangup()).context("signals")?;

@@ -196,6 +196,9 @@ pub struct Device {
     /// The OAuth client that it logged in with; absent: with none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oauth: Option<OAuthLogIn>,
+    /// Another number for another log-in; absent: nobody has logged in with it since there are such numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_in: Option<u64>,
 }
 
 /// How a device logged in with an OAuth client.

@@ -45,7 +45,7 @@ pub struct DehydratedDevice {
 pub struct RemoteList {
     /// Their server's stream id of the last change taken in.
     pub stream_id: u64,
-    /// Fetched at, in milliseconds since 1970.
+    /// Fetched at, in milliseconds since 1970. Nothing reads it; it stays because rows are expected as they were written.
     pub fetched: u64,
     /// Whether something was missed, so that the list must be fetched before it is believed.
     #[serde(default)]

@@ -15,6 +15,7 @@ use ruma::{OwnedEventId, OwnedRoomId};
 
 use crate::{
     Reader,
+    auth_difference::Ground,
     events::{EventNum, StoredPdu},
     log_tail::Tail,
     rooms::RoomNid,
@@ -32,6 +33,8 @@ pub(crate) struct Cache {
     pub(crate) pdus: sync::Cache<EventKey, Arc<StoredPdu>, BySize>,
     pub(crate) auth: sync::Cache<EventKey, Arc<[EventNum]>>,
     pub(crate) chains: sync::Cache<EventKey, Arc<RoaringBitmap>, BySize>,
+    /// Of each room one state, which says itself which one it is.
+    pub(crate) grounds: sync::Cache<RoomNid, Arc<Ground>, BySize>,
     pub(crate) key_ids: sync::Cache<(RoomNid, StateKey), KeyId>,
     pub(crate) keys: sync::Cache<(RoomNid, KeyId), StateKey>,
     pub(crate) values: sync::Cache<(RoomNid, StateRef, KeyId), EventNum>,
@@ -49,8 +52,7 @@ pub(crate) struct BySize;
 
 impl Weighter<EventKey, Arc<StoredPdu>> for BySize {
     fn weight(&self, _: &EventKey, pdu: &Arc<StoredPdu>) -> u64 {
-        // The memoised forms of an event are about twice as large again as its text.
-        200 + 3 * pdu.json.len() as u64
+        pdu.size()
     }
 }
 
@@ -60,17 +62,24 @@ impl Weighter<EventKey, Arc<RoaringBitmap>> for BySize {
     }
 }
 
+impl Weighter<RoomNid, Arc<Ground>> for BySize {
+    fn weight(&self, _: &RoomNid, ground: &Arc<Ground>) -> u64 {
+        200 + ground.size() as u64
+    }
+}
+
 impl Cache {
-    /// Empty caches. Bounds: about 128 MiB of events, 32 MiB of chains, a few MiB each for the rest.
+    /// Empty caches. Bounds: about 128 MiB of events, 32 MiB of chains, 32 MiB of grounds, a few MiB each for the rest.
     pub(crate) fn new() -> Self {
         const MIB: u64 = 1 << 20;
         Self {
             room_nids: sync::Cache::new(20_000),
             room_ids: sync::Cache::new(20_000),
             event_nums: sync::Cache::new(50_000),
-            pdus: sync::Cache::with_weighter(60_000, 128 * MIB, BySize),
+            pdus: sync::Cache::with_weighter(40_000, 128 * MIB, BySize),
             auth: sync::Cache::new(100_000),
             chains: sync::Cache::with_weighter(10_000, 32 * MIB, BySize),
+            grounds: sync::Cache::with_weighter(500, 32 * MIB, BySize),
             key_ids: sync::Cache::new(50_000),
             keys: sync::Cache::new(100_000),
             values: sync::Cache::new(100_000),

@@ -15,7 +15,8 @@ pub use self::{
 };
 use crate::{At, Reader, Tx, rooms::RoomNid, table, timeline::Timeline, tx::Error};
 
-/// Events of which the ids are read at once.
+/// Events of which the ids are read at once. What more than these are asked for together does not stay in memory: they are all
+/// of a large room, and would push out what others read.
 const PAGE: usize = 1_000;
 
 /// An event about to be stored.
@@ -94,7 +95,9 @@ impl Reader<'_> {
             let rows = self.get_many::<EventPdus>(&keys).await?;
             for (&i, row) in wanted.iter().zip(rows) {
                 let pdu = Arc::new(row.ok_or(Error::Gone)?);
-                self.keep(&self.cache.pdus, &(nid, nums[i]), pdu.clone());
+                if nums.len() <= PAGE {
+                    self.keep(&self.cache.pdus, &(nid, nums[i]), pdu.clone());
+                }
                 found[i] = Some(pdu);
             }
         }
@@ -158,7 +161,7 @@ impl Reader<'_> {
         nid: RoomNid,
         nums: &[EventNum],
     ) -> Result<Vec<(EventMeta, Arc<StoredPdu>)>, Error> {
-        self.records_and_json(nid, nums, true).await
+        self.records_and_json(nid, nums, nums.len() <= PAGE).await
     }
 
     /// The same for events that are meant to be looked at once: what is not cached does not get there.
@@ -252,7 +255,7 @@ impl Tx {
 #[cfg(test)]
 mod tests {
     use chappe_kv::{Db, Memory};
-    use ruma::{RoomVersionId, event_id};
+    use ruma::{EventId, RoomVersionId, event_id};
 
     use super::{EventNum, NewEvent, meta::sample};
     use crate::{RoomHead, RoomNid, Store, Tx};
@@ -282,6 +285,28 @@ mod tests {
         let mut again = Tx::new();
         again.put_event(one, &event);
         assert!(store.commit(again).await.is_err(), "an event is stored once");
+    }
+
+    #[tokio::test]
+    async fn all_of_a_large_room_push_out_nothing() {
+        let store = Store::open(Db::new(Memory::default())).await.unwrap();
+        let nid = RoomNid(1);
+        let nums: Vec<EventNum> = (1..=1_001).map(EventNum).collect();
+        let mut tx = Tx::new();
+        tx.first_head(nid, &RoomHead::new(RoomVersionId::V11));
+        for num in &nums {
+            let event_id = EventId::parse(format!("${}:x.fr", num.0)).unwrap();
+            let meta = sample(Some(num.0.into()), Vec::new());
+            tx.put_event(nid, &NewEvent { num: *num, event_id, json: "{}".into(), meta });
+        }
+        store.commit(tx).await.unwrap();
+
+        let reader = store.read();
+        assert_eq!(reader.events(nid, &nums).await.unwrap().len(), nums.len());
+        assert_eq!(reader.pdus(nid, &nums).await.unwrap().len(), nums.len());
+        assert!(reader.cache.pdus.is_empty());
+        reader.events(nid, &nums[1..]).await.unwrap();
+        assert!(!reader.cache.pdus.is_empty());
     }
 
     #[tokio::test]

@@ -78,7 +78,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
     let one_off = OneOffToken { purpose: OneOffPurpose::LogIn, user: user.clone(), expires: 9 };
     let pusher = Pusher { pusher: json!({ "kind": "http" }), device: Some(device.clone()), created: 3 };
     let both = (user.clone(), device.clone());
-    let phone = Device { name: Some(text("phone")), created: 4, revision: 2, dehydrated: false, oauth: None };
+    let phone = Device { name: Some(text("phone")), created: 4, revision: 2, ..Device::default() };
     vec![
         row::<Users>(user.clone(), Json(User::default())),
         row::<Users>(user.clone(), Json(closed)),
@@ -106,6 +106,7 @@ fn people(user: &OwnedUserId, device: &OwnedDeviceId) -> Vec<(u8, String)> {
         row::<Profiles>((user.clone(), text("displayname")), b"\"A\"".to_vec()),
         row::<Devices>(both.clone(), Json(phone)),
         row::<Devices>(both.clone(), Json(Device { created: 4, dehydrated: true, ..Device::default() })),
+        row::<Devices>(both.clone(), Json(Device { created: 4, log_in: Some(5), ..Device::default() })),
         row::<DeviceSeen>(both, Json(Seen { at: 5, ip: Some(text("192.0.2.1")) })),
         row::<Pushers>((user.clone(), text("app"), text("key")), Json(pusher)),
         row::<PusherOwners>((text("app"), text("key"), user.clone()), ()),

@@ -9,6 +9,7 @@ pub mod accounts_keys;
 pub mod aliases;
 pub mod audit;
 mod auth_chain;
+mod auth_difference;
 pub mod blocks;
 mod cache;
 pub mod delayed;
@@ -70,7 +71,7 @@ pub use self::{
     outbox::OutboxItem,
     purge::Removed,
     rooms::{Keeping, RoomHead, RoomNid, WholeSince},
-    state::{KeyChange, KeyCourse, KeyId, StateChange, StateRef, StateWriter},
+    state::{Conflicted, KeyChange, KeyCourse, KeyId, StateChange, StateRef, StateWriter},
     table::{Table, TableInfo},
     tx::{Error, Reader, Store, Tx},
     value::{At, Json, Value},

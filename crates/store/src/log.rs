@@ -81,12 +81,12 @@ pub enum LogEntry {
         /// Where.
         room: OwnedRoomId,
     },
-    /// A receipt in a room.
+    /// A receipt in a room. Those of another server's users that came together are one entry.
     #[serde(rename = "c")]
     Receipt {
         /// The room's number.
         room: u32,
-        /// Whose receipt.
+        /// Whose receipt, or one of those whose receipts came together.
         user: OwnedUserId,
         /// A private receipt is for its own user alone.
         private: bool,

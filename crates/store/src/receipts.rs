@@ -1,10 +1,12 @@
 //! Read receipts: the latest of each user, kind and thread in a room, and their order of arrival.
 
+use std::collections::BTreeSet;
+
 use chappe_kv::Position;
 use ruma::{EventId, OwnedUserId, UserId};
 
 use crate::{
-    At, Reader, Tx, Value,
+    At, Direction, Reader, Tx, Value,
     events::EventIdKey,
     key::{Key, KeyReader, KeyWriter},
     pack::{Packer, Unpacker},
@@ -111,10 +113,32 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(|((_, key), at)| (key, at)).collect())
     }
 
+    /// Those who have read on in a room by the commit at a position, and not further since.
+    pub async fn readers_at(&self, nid: RoomNid, at: Position) -> Result<BTreeSet<OwnedUserId>, Error> {
+        let rows = self.scan_all::<ReceiptOrder>(&(nid, at.0)).await?;
+        Ok(rows.into_iter().map(|((_, _, key), ())| key.user).collect())
+    }
+
+    /// The commit of a room's last receipt.
+    pub async fn last_receipt(&self, nid: RoomNid) -> Result<Option<Position>, Error> {
+        let rows = self.scan::<ReceiptOrder>(&nid, Direction::Backward, 1).await?;
+        Ok(rows.first().map(|((_, at, _), ())| Position(*at)))
+    }
+
     /// The receipts of a room that came after a position, oldest first: O(changes), two round trips.
     pub async fn receipts_after(&self, nid: RoomNid, after: Position) -> Result<Vec<ReceiptRow>, Error> {
         let end = (RoomNid(nid.0.saturating_add(1)), 0u64);
         let rows = self.scan_between::<ReceiptOrder>(&(nid, after.0 + 1), &end).await?;
+        self.in_order(rows).await
+    }
+
+    /// The receipts of a room that came last, the latest first: O(limit), two round trips.
+    pub async fn latest_receipts(&self, nid: RoomNid, limit: usize) -> Result<Vec<ReceiptRow>, Error> {
+        let rows = self.scan::<ReceiptOrder>(&nid, Direction::Backward, limit).await?;
+        self.in_order(rows).await
+    }
+
+    async fn in_order(&self, rows: Vec<((RoomNid, u64, ReceiptKey), ())>) -> Result<Vec<ReceiptRow>, Error> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }

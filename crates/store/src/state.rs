@@ -15,7 +15,7 @@ use futures_util::future::try_join_all;
 
 pub(crate) use self::write::note_states;
 pub use self::{
-    diff::KeyCourse,
+    diff::{Conflicted, KeyCourse},
     key::{KeyId, StateKey, StateType},
     write::{StateChange, StateWriter},
 };

@@ -58,7 +58,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store on an engine, its format unchecked: for tests and tools. A server uses [`Store::open`].
+    /// A store on an engine, its format unchecked: for tests, tools and a look at whose it is. A server uses [`Store::open`].
     pub fn new(db: Db) -> Self {
         Self { db, cache: Arc::new(Cache::new()) }
     }

@@ -4,6 +4,7 @@
 //! CORS, request ids, Matrix errors for everything that goes wrong before a handler runs. Handlers take
 //! [`Ruma<T>`] and give `Result<Ruma<Response>, Error>`.
 
+mod budget;
 mod error;
 mod finish;
 mod origin;
@@ -13,10 +14,11 @@ mod rates;
 mod routes;
 mod ruma;
 mod settings;
+mod shelf;
 
 pub use self::{
     error::{Error, Result},
-    finish::finish,
+    finish::{UsedUp, finish},
     origin::{Origin, Peer},
     page::Page,
     payload::Payload,
@@ -24,4 +26,5 @@ pub use self::{
     routes::{Auth, Route, Routes},
     ruma::{Arguments, BodyLimit, Parameters, Ruma, WithBody, body_bytes},
     settings::Settings,
+    shelf::{IN_ONE_PIECE, Kept, Shelf},
 };

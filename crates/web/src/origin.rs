@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Once},
 };
 
@@ -20,12 +20,17 @@ pub struct Peer(pub IpAddr);
 pub struct Origin(pub IpAddr);
 
 impl Origin {
-    /// What is counted as one client: the address, of IPv6 the network of 64 bits.
-    pub fn subject(&self) -> String {
+    /// What is counted as one client: the address, of IPv6 the network of 64 bits, which one customer has to himself.
+    pub fn network(&self) -> IpAddr {
         match self.0.to_canonical() {
-            IpAddr::V4(v4) => v4.to_string(),
-            IpAddr::V6(v6) => format!("{:x?}", &v6.segments()[..4]),
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+            v4 @ IpAddr::V4(_) => v4,
         }
+    }
+
+    /// The same as a text.
+    pub fn subject(&self) -> String {
+        self.network().to_string()
     }
 }
 

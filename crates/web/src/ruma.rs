@@ -19,9 +19,11 @@ use ruma::api::{
     error::{DeserializationError, FromHttpRequestError},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::{Error, Settings};
+use crate::{
+    Error, Origin, Settings,
+    budget::{Budget, Share},
+    origin::origin,
+};
 
 /// A request or a response of an endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -30,65 +32,6 @@ pub struct Ruma<T>(pub T);
 /// Bytes that the body of a request to this route may have; an extension that [`crate::Routes`] adds.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimit(pub usize);
-
-/// Bytes of a body that are read without asking whether there is room: no more than a request's head may have.
-const FREE_BYTES: usize = 4 << 10;
-/// Up to so many bytes a body is short.
-const SHORT_BYTES: usize = 64 << 10;
-
-/// What the bodies that are being read may have together, the short ones and the long ones: strangers may begin as many as
-/// they like, and no number of long ones keeps out the short ones.
-#[derive(Clone, Debug)]
-pub(crate) struct Budget {
-    short: Arc<Semaphore>,
-    long: Arc<Semaphore>,
-}
-
-impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let kibibytes = (bytes >> 10).clamp(1, Semaphore::MAX_PERMITS);
-        let [short, long] = [(); 2].map(|()| Arc::new(Semaphore::new(kibibytes)));
-        Self { short, long }
-    }
-}
-
-/// What one body has of it.
-struct Share<'a> {
-    budget: &'a Budget,
-    places: Vec<OwnedSemaphorePermit>,
-    kibibytes: usize,
-    is_long: bool,
-}
-
-impl<'a> Share<'a> {
-    fn of(budget: &'a Budget) -> Self {
-        Self { budget, places: Vec::new(), kibibytes: 0, is_long: false }
-    }
-
-    /// Takes what is missing for a body that has so many bytes by now. A body that is found to be long is counted anew.
-    fn grow(&mut self, bytes: usize) -> Option<()> {
-        if bytes <= FREE_BYTES {
-            return Some(());
-        }
-        if bytes > SHORT_BYTES && !self.is_long {
-            *self = Self { is_long: true, ..Self::of(self.budget) };
-        }
-        let needed = bytes.div_ceil(1 << 10);
-        if needed > self.kibibytes {
-            let all = if self.is_long { &self.budget.long } else { &self.budget.short };
-            let more = u32::try_from(needed - self.kibibytes).ok()?;
-            self.places.push(Arc::clone(all).try_acquire_many_owned(more).ok()?);
-            self.kibibytes = needed;
-        }
-        Some(())
-    }
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self::new(Settings::default().bodies_limit)
-    }
-}
 
 /// Path arguments that a shortened path leaves out, such as an empty state key; an extension of the route.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +140,8 @@ pub async fn body_bytes(parts: &Parts, body: Body) -> Result<Bytes, Error> {
         return Err(Error::too_large());
     }
     let budget = parts.extensions.get::<Budget>().cloned().unwrap_or_default();
-    let reading = read(Limited::new(body, limit), &budget);
+    let share = Share::of(&budget, Origin(origin(parts)).network());
+    let reading = read(Limited::new(body, limit), share);
     match tokio::time::timeout(Duration::from_secs(settings.body_timeout_s), reading).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(Unread::Broken(error))) if error.is::<LengthLimitError>() => Err(Error::too_large()),
@@ -217,8 +161,8 @@ enum Unread {
 }
 
 /// Collects a body. What is more than a little is taken from what all bodies of its kind may have together.
-async fn read(mut body: Limited<Body>, budget: &Budget) -> Result<Bytes, Unread> {
-    let (mut bytes, mut share) = (BytesMut::new(), Share::of(budget));
+async fn read(mut body: Limited<Body>, mut share: Share<'_>) -> Result<Bytes, Unread> {
+    let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
         // Counted together, not by pieces: a piece may have a single byte.

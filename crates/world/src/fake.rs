@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::{Service as TowerService, ServiceExt};
 
-use crate::{Body, Destination, Dns, DnsError, Error, Http, Request, World, dns::Service};
+use crate::{Body, Destination, Dns, DnsError, Error, Http, Request, Steady, World, dns::Service};
 
 /// What makes a fake world.
 #[derive(Clone, Debug)]
@@ -55,6 +55,8 @@ pub enum Fate {
     Duplicate,
     /// There is no way: the sender is told at once.
     Unreachable,
+    /// The sender has too much under way to send it.
+    Busy,
 }
 
 type Answer = Pin<Box<dyn Future<Output = http::Response<Body>> + Send>>;
@@ -176,9 +178,15 @@ impl Http for Wire {
             Destination::Host(host) => host.connect.clone(),
             _ => request.http.uri().host().unwrap_or_default().to_owned(),
         };
-        let deliver = self.deliver(&to, request.http, deadline);
+        let is_steady = request.http.extensions().get::<Steady>().is_some();
+        // Of the body that is made there; the limits that count are those of the one that is made of it here.
+        let last = Instant::now() + Steady::time_for(limits.deadline, u64::MAX);
+        let deliver = self.deliver(&to, request.http, last);
         let answer = tokio::time::timeout_at(deadline, deliver).await.map_err(|_| Error::Timeout)??;
-        Ok(answer.map(|body| Body::new(body, limits, deadline)))
+        Ok(answer.map(|body| {
+            let body = Body::new(body, limits, deadline);
+            if is_steady { body.steady(limits.deadline) } else { body }
+        }))
     }
 }
 
@@ -190,8 +198,10 @@ impl Wire {
         deadline: Instant,
     ) -> Result<http::Response<Body>, Error> {
         let fate = self.net.fate(&self.from, to, &request);
-        if let Fate::Delay(duration) = fate {
-            tokio::time::sleep(duration).await;
+        match fate {
+            Fate::Delay(duration) => tokio::time::sleep(duration).await,
+            Fate::Busy => return Err(Error::Busy),
+            _ => {}
         }
         let handler = self.net.handler(to).filter(|_| fate != Fate::Unreachable);
         let Some(handler) = handler else { return Err(Error::Unreachable(to.to_owned())) };
@@ -205,7 +215,9 @@ impl Wire {
                 handler(request.clone(), deadline).await;
                 Ok(handler(request, deadline).await)
             }
-            Fate::Deliver | Fate::Delay(_) | Fate::Unreachable => Ok(handler(request, deadline).await),
+            Fate::Deliver | Fate::Delay(_) | Fate::Unreachable | Fate::Busy => {
+                Ok(handler(request, deadline).await)
+            }
         }
     }
 }

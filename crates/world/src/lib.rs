@@ -22,7 +22,10 @@ pub use self::{
     dns::{Dns, DnsError, LOOK_UPS, Service},
     fake::{Fake, FakeNet, Fate, Handler},
     guard::Guard,
-    http::{Body, ClientCertificate, Destination, Error, Host, Http, Limits, Outbound, Repeatable, Request},
+    http::{
+        Body, ClientCertificate, Destination, Error, Host, Http, Limits, Outbound, Repeatable, Request,
+        Steady,
+    },
     live::Live,
     operator::{Duplex, Socket},
     tasks::{Ended, Stopped, Tasks},
@@ -208,6 +211,16 @@ impl World {
         F::Output: Send + 'static,
     {
         self.inner.tasks.spawn(name, future)
+    }
+
+    /// As [`World::spawn`], for tasks of which thousands wait: log lines do not say their name, as that would take memory for each
+    /// of them as long as it lives.
+    pub fn spawn_one_of_many<F>(&self, name: &'static str, future: F) -> Ended<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.inner.tasks.spawn_one_of_many(name, future)
     }
 
     /// Runs work that blocks or burns CPU outside the async threads, a bounded number at a time.

@@ -87,15 +87,24 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let kill = self.kill.clone();
         // Boxed: each layer around a future would have room of its own for it, for as long as the task lives.
+        let future = Box::pin(future);
+        self.spawn_one_of_many(name, future.instrument(tracing::info_span!("task", name)))
+    }
+
+    pub(crate) fn spawn_one_of_many<F>(&self, name: &'static str, future: F) -> Ended<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let kill = self.kill.clone();
         let future = Box::pin(future);
         let entry = Entry::new(&self.running, name);
         let task = async move {
             let _entry = entry;
             kill.run_until_cancelled(future).await
         };
-        Ended(self.tracker.spawn(task.instrument(tracing::info_span!("task", name))))
+        Ended(self.tracker.spawn(task))
     }
 
     pub(crate) async fn blocking<T: Send + 'static>(
@@ -156,7 +165,7 @@ mod tests {
         assert_eq!(ended.await, Ok(()));
 
         let tasks = Tasks::threaded();
-        let ended = tasks.spawn("rude", std::future::pending::<()>());
+        let ended = tasks.spawn_one_of_many("rude", std::future::pending::<()>());
         assert_eq!(tasks.shut_down(Duration::from_millis(20)).await, ["rude"]);
         assert_eq!(ended.await, Err(Stopped));
     }

@@ -32,7 +32,7 @@ impl Accounts {
     }
 
     /// Stores cross-signing keys. The self-signing and user-signing keys must be signed by the master key, uploaded or
-    /// there. `replace` says whether changing existing keys was authorized: [`Error::Forbidden`] when it was not and
+    /// there. Those that are there already change nothing. `replace` says whether changing existing keys was authorized: [`Error::Forbidden`] when it was not and
     /// there are some by now. [`Error::Invalid`], [`Error::InvalidSignature`].
     pub async fn upload_cross_signing(
         &self,
@@ -54,6 +54,9 @@ impl Accounts {
                 return Err(Error::invalid("no master key"));
             };
             check_signed(user, &public, &new)?;
+            if are_there(&old, &new)? {
+                return Ok(());
+            }
             let mut tx = Tx::new();
             tx.expect::<Users>(&key, Some(&account));
             draft_keys(&mut tx, &key, &old, &new, master)?;
@@ -103,6 +106,17 @@ fn changes(old: &[Option<Vec<u8>>; 3], new: &[New]) -> Result<bool, Error> {
         }
     }
     Ok(false)
+}
+
+/// Whether all keys of an upload are stored, as they were uploaded.
+fn are_there(old: &[Option<Vec<u8>>; 3], new: &[New]) -> Result<bool, Error> {
+    for key in new {
+        let Some(old) = &old[key.usage as usize] else { return Ok(false) };
+        if read_object(old)? != key.object {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether the master key is another one than before.

@@ -1,8 +1,10 @@
 //! Account data, push rules, filters, pushers, profiles.
 
+use std::sync::Arc;
+
 use chappe_store::{LogEntry, Position};
 use ruma::{
-    api::client::push::Pusher,
+    api::client::{filter::FilterDefinition, push::Pusher},
     device_id,
     push::{Action, NewPatternedPushRule, NewPushRule, RuleKind},
     room_id, user_id,
@@ -150,6 +152,26 @@ async fn a_filter_keeps_its_id() {
         assert_eq!(found.room.timeline.limit, Some(1_u32.into()));
     }
     assert!(accounts.filter(user_id!("@bob:hs1"), &id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_filter_that_many_use_is_in_memory_once() {
+    let accounts = server();
+    let (alice, bob) = (user(&accounts, "alice").await, user(&accounts, "bob").await);
+    let filter = |limit: u32| -> FilterDefinition {
+        serde_json::from_value(json!({ "room": { "timeline": { "limit": limit } } })).unwrap()
+    };
+    let mut found = vec![accounts.shared_filter(filter(1)), accounts.shared_filter(filter(1))];
+    for user in [&alice, &bob] {
+        let id = accounts.store_filter(user, &filter(1)).await.unwrap();
+        for _ in 0..2 {
+            found.push(accounts.filter(user, &id).await.unwrap().unwrap());
+        }
+    }
+    assert!(found.iter().all(|one| Arc::ptr_eq(one, &found[0])));
+    for (filter, limit) in [(&found[0], 1_u32), (&accounts.shared_filter(filter(2)), 2)] {
+        assert_eq!(filter.room.timeline.limit, Some(limit.into()));
+    }
 }
 
 fn pusher(key: &str, url: &str) -> Pusher {

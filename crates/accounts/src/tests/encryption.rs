@@ -1,23 +1,23 @@
-//! Device keys, one-time keys, cross-signing, device lists.
+//! Device keys, one-time keys, device lists.
+
+mod cross_signing;
+mod remote;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use chappe_kv::Db;
-use chappe_store::{
-    Position, Store, Tx,
-    accounts_keys::{KeySignatures, SignatureChanges},
-};
+use chappe_store::{Position, Store};
 use futures_util::future::join_all;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use ruma::{
-    DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId, UserId, device_id, serde::Raw,
+    DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, UserId, device_id, serde::Raw,
     signatures::to_canonical_json_string_for_signing, user_id,
 };
 use serde_json::{Value, json, value::to_raw_value};
 
 use super::{log_in, on, server, server_with, user, yielding::Yielding};
-use crate::{Accounts, Claim, CrossSigningUpload, Error, KeyUpload, RemoteUpdate, Replace};
+use crate::{Accounts, Claim, Error, KeyUpload};
 
 /// A signing key made from a number.
 struct Signer(Ed25519KeyPair);
@@ -213,159 +213,6 @@ async fn the_fallback_key_stays_and_is_marked_used() {
     assert_eq!(claimed(&accounts, &alice, "ONE").await, None);
 }
 
-struct CrossSigning {
-    master: Signer,
-    self_signing: Signer,
-    user_signing: Signer,
-}
-
-impl CrossSigning {
-    fn new(seed: u8) -> Self {
-        Self {
-            master: Signer::new(seed),
-            self_signing: Signer::new(seed + 1),
-            user_signing: Signer::new(seed + 2),
-        }
-    }
-
-    fn key(user: &UserId, usage: &str, key: &Signer, by: Option<&Signer>) -> Value {
-        let id = format!("ed25519:{}", key.public());
-        let mut object = json!({ "user_id": user, "usage": [usage], "keys": { id: key.public() } });
-        if let Some(by) = by {
-            by.sign(&mut object, user, &by.public());
-        }
-        object
-    }
-
-    fn upload(&self, user: &UserId) -> CrossSigningUpload {
-        let by = Some(&self.master);
-        CrossSigningUpload {
-            master: Some(raw(&Self::key(user, "master", &self.master, None))),
-            self_signing: Some(raw(&Self::key(user, "self_signing", &self.self_signing, by))),
-            user_signing: Some(raw(&Self::key(user, "user_signing", &self.user_signing, by))),
-        }
-    }
-}
-
-#[tokio::test]
-async fn cross_signing_keys_are_replaced_only_with_authentication() {
-    let accounts = server();
-    let alice = user(&accounts, "alice").await;
-    let (first, second) = (CrossSigning::new(10), CrossSigning::new(20));
-    let needs =
-        async |upload: &CrossSigningUpload| accounts.cross_signing_needs_auth(&alice, upload).await.unwrap();
-    let upload = first.upload(&alice);
-    assert!(!needs(&upload).await);
-    let without_master = CrossSigningUpload { master: None, ..upload.clone() };
-    let outcome = accounts.upload_cross_signing(&alice, without_master.clone(), Replace::Refused).await;
-    assert!(matches!(outcome, Err(Error::Invalid(_))));
-    accounts.upload_cross_signing(&alice, upload.clone(), Replace::Refused).await.unwrap();
-    assert!(!needs(&upload).await);
-    accounts.upload_cross_signing(&alice, upload, Replace::Refused).await.unwrap();
-
-    let other = second.upload(&alice);
-    assert!(needs(&other).await);
-    let outcome = accounts.upload_cross_signing(&alice, other.clone(), Replace::Refused).await;
-    assert!(matches!(outcome, Err(Error::Forbidden(_))));
-    // A self-signing key of another master is not believed, and neither is somebody else's key.
-    let mixed = CrossSigningUpload { master: None, ..other.clone() };
-    let outcome = accounts.upload_cross_signing(&alice, mixed, Replace::Allowed).await;
-    assert!(matches!(outcome, Err(Error::InvalidSignature(_))));
-    let outcome = accounts.cross_signing_needs_auth(&alice, &second.upload(user_id!("@bob:hs1"))).await;
-    assert!(matches!(outcome, Err(Error::Invalid(_))));
-    accounts.upload_cross_signing(&alice, other, Replace::Allowed).await.unwrap();
-
-    let mine = accounts.public_keys(Some(&alice), &alice, &[]).await.unwrap();
-    assert!(mine.user_signing.is_some());
-    assert!(mine.master.unwrap().json().get().contains(&second.master.public()));
-    for asker in [Some(user_id!("@bob:hs1")), None] {
-        let shown = accounts.public_keys(asker, &alice, &[]).await.unwrap();
-        assert!(shown.self_signing.is_some() && shown.user_signing.is_none());
-    }
-}
-
-async fn sign_up(accounts: &Accounts, name: &str, seed: u8) -> (OwnedUserId, Signer, CrossSigning) {
-    let user = user(accounts, name).await;
-    log_in(accounts, &user, "ONE").await;
-    let (device, keys) = (Signer::new(seed), CrossSigning::new(seed + 1));
-    let upload = with_device(&device_keys(&user, "ONE", &device));
-    accounts.upload_keys(&user, device_id!("ONE"), upload).await.unwrap();
-    accounts.upload_cross_signing(&user, keys.upload(&user), Replace::Refused).await.unwrap();
-    (user, device, keys)
-}
-
-async fn sign(accounts: &Accounts, signer: &UserId, user: &UserId, key: &str, object: &Value) -> bool {
-    let keys = BTreeMap::from([(key.to_owned(), to_raw_value(object).unwrap())]);
-    let by_user = BTreeMap::from([(user.to_owned(), keys)]);
-    accounts.upload_signatures(signer, &by_user).await.unwrap().is_empty()
-}
-
-#[tokio::test]
-async fn signatures_are_verified_and_shown_to_whom_they_concern() {
-    let accounts = server();
-    let (alice, device, mine) = sign_up(&accounts, "alice", 30).await;
-    let (bob, _, bobs) = sign_up(&accounts, "bob", 40).await;
-
-    let mut own = device_keys(&alice, "ONE", &device);
-    let mut forged = own.clone();
-    bobs.self_signing.sign(&mut forged, &alice, &mine.self_signing.public());
-    assert!(!sign(&accounts, &alice, &alice, "ONE", &forged).await);
-    let mut altered = own.clone();
-    altered["algorithms"] = json!([]);
-    mine.self_signing.sign(&mut altered, &alice, &mine.self_signing.public());
-    assert!(!sign(&accounts, &alice, &alice, "ONE", &altered).await);
-    mine.self_signing.sign(&mut own, &alice, &mine.self_signing.public());
-    assert!(!sign(&accounts, &bob, &alice, "ONE", &own).await);
-    assert!(!sign(&accounts, &alice, &alice, "NONE", &own).await);
-    assert!(sign(&accounts, &alice, &alice, "ONE", &own).await);
-
-    let mut master = CrossSigning::key(&alice, "master", &mine.master, None);
-    device.sign(&mut master, &alice, "ONE");
-    assert!(sign(&accounts, &alice, &alice, &mine.master.public(), &master).await);
-
-    let mut of_bob = CrossSigning::key(&bob, "master", &bobs.master, None);
-    mine.user_signing.sign(&mut of_bob, &alice, &mine.user_signing.public());
-    let before = accounts.store().read().position();
-    assert!(sign(&accounts, &alice, &bob, &bobs.master.public(), &of_bob).await);
-    let reader = accounts.store().read();
-    assert!(accounts.device_list_changes(&reader, before, None, 10).await.unwrap().is_empty());
-    for (signer, signed) in [(&alice, vec![bob.clone()]), (&bob, Vec::new())] {
-        let found = accounts.signature_changes(&reader, signer, before, reader.position()).await.unwrap();
-        assert_eq!(found, signed, "only the signer sees it, so only the signer is told");
-    }
-    assert!(sign(&accounts, &alice, &bob, &bobs.master.public(), &of_bob).await);
-    assert!(sign(&accounts, &alice, &alice, "ONE", &own).await);
-    assert_eq!(
-        accounts.store().read().position(),
-        reader.position(),
-        "what is there already changes nothing"
-    );
-
-    let mut tx = Tx::new();
-    tx.delete_prefix::<KeySignatures>(&bob);
-    accounts.store().commit(tx).await.unwrap();
-    assert!(sign(&accounts, &alice, &bob, &bobs.master.public(), &of_bob).await);
-    let rows = accounts.store().read().scan_all::<SignatureChanges>(&alice).await.unwrap();
-    assert_eq!(rows.len(), 1, "the last time that somebody was signed is kept");
-
-    let shown = accounts.public_keys(Some(&bob), &alice, &["ONE".into()]).await.unwrap();
-    let text = shown.devices[device_id!("ONE")].json().get().to_owned();
-    assert!(text.contains(&mine.self_signing.public()) && text.contains("ONE of @alice:hs1"));
-    assert!(shown.master.unwrap().json().get().contains("ed25519:ONE"));
-    let federated = accounts.public_keys(None, &alice, &[]).await.unwrap();
-    assert!(!federated.devices[device_id!("ONE")].json().get().contains("device_display_name"));
-    // Only Alice sees that she verified Bob.
-    for (asker, sees) in [(Some(&*alice), true), (Some(&*bob), false), (None, false)] {
-        let keys = accounts.public_keys(asker, &bob, &[]).await.unwrap();
-        assert_eq!(keys.master.unwrap().json().get().contains("@alice:hs1"), sees);
-    }
-    // New keys of the device are not signed yet.
-    let upload = with_device(&device_keys(&alice, "ONE", &Signer::new(77)));
-    accounts.upload_keys(&alice, device_id!("ONE"), upload).await.unwrap();
-    let shown = accounts.public_keys(Some(&bob), &alice, &[]).await.unwrap();
-    assert!(!shown.devices[device_id!("ONE")].json().get().contains(&mine.self_signing.public()));
-}
-
 #[tokio::test]
 async fn the_stream_has_each_user_once() {
     let accounts = server();
@@ -390,128 +237,4 @@ async fn the_stream_has_each_user_once() {
     let changes = accounts.device_list_changes(&reader, before, None, 10).await.unwrap();
     assert_eq!(changes.len(), 1);
     assert_eq!(changes[0].previous, before);
-}
-
-#[tokio::test]
-async fn remote_devices_are_kept_as_fetched_without_the_bad_ones() {
-    let accounts = server();
-    let carol = user_id!("@carol:elsewhere");
-    let signer = Signer::new(5);
-    let good = (Some(raw(&device_keys(carol, "C1", &signer))), Some("Carol's".to_owned()));
-    let foreign = (Some(raw(&device_keys(user_id!("@eve:elsewhere"), "C2", &signer))), None);
-    let keys = CrossSigning::new(50);
-    let update = RemoteUpdate {
-        stream_id: Some(7),
-        devices: [("C1".into(), Some(good)), ("C2".into(), Some(foreign))].into(),
-        complete: true,
-        master: Some(raw(&CrossSigning::key(carol, "master", &keys.master, None))),
-        self_signing: Some(raw(&json!({ "user_id": "@eve:elsewhere" }))),
-    };
-    let same = RemoteUpdate { self_signing: None, ..update.clone() };
-    assert!(accounts.update_remote(user_id!("@alice:hs1"), update.clone()).await.is_err());
-    accounts.update_remote(carol, update).await.unwrap();
-    let known = accounts.public_keys(Some(user_id!("@alice:hs1")), carol, &[]).await.unwrap();
-    assert_eq!(known.devices.keys().collect::<Vec<_>>(), ["C1"]);
-    assert!(known.master.is_some() && known.self_signing.is_none());
-    assert!(!accounts.remote_list(carol).await.unwrap().unwrap().stale);
-
-    let heard = async || {
-        accounts.device_list_change(&accounts.store().read(), carol).await.unwrap().unwrap().position
-    };
-    let before = heard().await;
-    accounts.update_remote(carol, same).await.unwrap();
-    assert_eq!(heard().await, before);
-
-    accounts.mark_stale(carol).await.unwrap();
-    assert_eq!(accounts.stale_lists(None, 10).await.unwrap(), [carol]);
-    let list = accounts.remote_list(carol).await.unwrap().unwrap();
-    assert!(list.stale && list.stream_id == 7);
-    let update = RemoteUpdate { stream_id: Some(8), complete: true, ..RemoteUpdate::default() };
-    accounts.update_remote(carol, update).await.unwrap();
-    assert!(accounts.stale_lists(None, 10).await.unwrap().is_empty());
-    assert!(accounts.public_keys(None, carol, &[]).await.unwrap().devices.is_empty());
-    let before = heard().await;
-    accounts.doubt_known(&[carol.to_owned()]).await.unwrap();
-    assert!(accounts.remote_list(carol).await.unwrap().unwrap().stale);
-    assert_eq!(heard().await, before, "nobody is told yet");
-    assert!(
-        accounts.stale_lists(None, 10).await.unwrap().is_empty(),
-        "nothing is fetched before somebody asks"
-    );
-    accounts.doubt_all().await.unwrap();
-    assert_eq!(accounts.stale_lists(None, 10).await.unwrap(), [carol]);
-    for stream_id in [9, 10] {
-        accounts.miss_update(carol, stream_id).await.unwrap();
-        assert_eq!(accounts.stale_lists(None, 10).await.unwrap(), [carol]);
-    }
-    assert_eq!(accounts.remote_list(carol).await.unwrap().unwrap().heard, [9, 10]);
-    let told = heard().await;
-    assert_ne!(told, before);
-    accounts.miss_update(carol, 11).await.unwrap();
-    assert_eq!(heard().await, told, "who was told is not told again");
-}
-
-#[tokio::test]
-async fn a_user_of_another_server_has_so_many_devices() {
-    let accounts = server();
-    let carol = user_id!("@carol:elsewhere");
-    let named = |names: std::ops::Range<usize>, name: &str| -> RemoteUpdate {
-        let device = |n| (format!("D{n:04}").into(), Some((None, Some(name.to_owned()))));
-        RemoteUpdate { devices: names.map(device).collect(), ..RemoteUpdate::default() }
-    };
-    let ids = async || accounts.remote_device_ids(carol).await.unwrap();
-    let all = RemoteUpdate { complete: true, ..named(0..999, "a") };
-    accounts.update_remote(carol, all).await.unwrap();
-    accounts.update_remote(carol, named(998..1_005, "b")).await.unwrap();
-    assert_eq!((ids().await.len(), ids().await.last().unwrap().as_str()), (1_000, "D0999"));
-    accounts.update_remote(carol, named(2_000..2_001, "c")).await.unwrap();
-    assert_eq!(ids().await.last().unwrap().as_str(), "D0999", "no more are added");
-    let gone = RemoteUpdate { devices: [("D0000".into(), None)].into(), ..RemoteUpdate::default() };
-    accounts.update_remote(carol, gone).await.unwrap();
-    accounts.update_remote(carol, named(2_000..2_001, "c")).await.unwrap();
-    assert_eq!(ids().await.last().unwrap().as_str(), "D2000");
-    let too_many = RemoteUpdate { complete: true, ..named(0..1_500, "d") };
-    accounts.update_remote(carol, too_many).await.unwrap();
-    assert_eq!(ids().await.len(), 1_000);
-}
-
-#[tokio::test]
-async fn what_is_kept_of_remote_lists_tells_whom_to_tell_and_what_to_fetch() {
-    let accounts = server();
-    let carol = user_id!("@carol:elsewhere");
-    let list =
-        |stream_id| RemoteUpdate { stream_id: Some(stream_id), complete: true, ..RemoteUpdate::default() };
-    let heard = async || {
-        accounts.device_list_change(&accounts.store().read(), carol).await.unwrap().map(|c| c.position)
-    };
-    accounts.update_remote(carol, list(1)).await.unwrap();
-    accounts.miss_update(carol, 2).await.unwrap();
-    let told = heard().await;
-    assert!(told.is_some());
-    accounts.note_given(&[carol.to_owned()]).await.unwrap();
-    accounts.miss_update(carol, 3).await.unwrap();
-    let again = heard().await;
-    assert_ne!(again, told, "somebody was given keys since");
-    accounts.miss_update(carol, 4).await.unwrap();
-    assert_eq!(heard().await, again);
-
-    // What may have been written before the news leaves all as it is.
-    assert!(!accounts.update_remote_while(carol, list(4), || false).await.unwrap());
-    assert!(accounts.remote_list(carol).await.unwrap().unwrap().stale);
-    assert_eq!(accounts.stale_lists(None, 10).await.unwrap(), [carol]);
-
-    accounts.note_given(&[carol.to_owned()]).await.unwrap();
-    accounts.update_remote(carol, list(4)).await.unwrap();
-    let told = heard().await;
-    assert_ne!(told, again, "what was given may differ");
-    accounts.update_remote(carol, list(4)).await.unwrap();
-    assert_eq!(heard().await, told);
-
-    let dora = user_id!("@dora:elsewhere");
-    accounts.doubt_known(&[carol.to_owned(), dora.to_owned()]).await.unwrap();
-    assert!(accounts.remote_list(carol).await.unwrap().unwrap().stale);
-    assert!(accounts.remote_list(dora).await.unwrap().is_none());
-    assert_eq!(heard().await, told, "nobody is told yet");
-    accounts.note_given(&[dora.to_owned()]).await.unwrap();
-    assert!(accounts.remote_list(dora).await.unwrap().unwrap().stale, "it was never fetched");
 }

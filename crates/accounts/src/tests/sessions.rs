@@ -405,6 +405,56 @@ async fn devices_are_listed_named_seen_and_ended() {
 }
 
 #[tokio::test]
+async fn a_request_that_waits_is_not_let_in_for_a_device_that_was_ended() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let (one, two) = (log_in(&accounts, &alice, "ONE").await, refreshable(&accounts, "TWO").await);
+    let ended = accounts.authenticate(&one.access_token).await.unwrap();
+    let waiting = accounts.authenticate(&two.access_token).await.unwrap();
+    accounts.delete_devices(&alice, &["ONE".into()]).await.unwrap();
+    let outcome = accounts.still_admits(&ended).await;
+    assert!(matches!(outcome, Err(Error::UnknownToken { soft_logout: false })));
+    accounts.still_admits(&waiting).await.unwrap();
+    let fresh = accounts.refresh(two.refresh_token.as_deref().unwrap()).await.unwrap();
+    let fresh = accounts.authenticate(&fresh.access_token).await.unwrap();
+    assert!(accounts.authenticate(&two.access_token).await.is_err());
+    // Its client goes on with another token and is not to take this for a log-out.
+    accounts.still_admits(&waiting).await.unwrap();
+    accounts.soft_log_out_all(&alice).await.unwrap();
+    let outcome = accounts.still_admits(&fresh).await;
+    assert!(matches!(outcome, Err(Error::UnknownToken { soft_logout: true })));
+}
+
+#[tokio::test]
+async fn a_request_that_waits_is_not_let_in_by_a_log_in_that_took_its_place() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let gone = async |waiting: &crate::Requester| {
+        let outcome = accounts.still_admits(waiting).await;
+        assert!(matches!(outcome, Err(Error::UnknownToken { soft_logout: false })), "{outcome:?}");
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let issued = log_in(&accounts, &alice, "ONE").await;
+        waiting.push(accounts.authenticate(&issued.access_token).await.unwrap());
+    }
+    gone(&waiting[0]).await;
+    accounts.still_admits(&waiting[1]).await.unwrap();
+    accounts.delete_devices(&alice, &["ONE".into()]).await.unwrap();
+    let two = refreshable(&accounts, "ONE").await;
+    gone(&waiting[1]).await;
+    // To be refreshed is no log-in, also the second time.
+    let two_waits = accounts.authenticate(&two.access_token).await.unwrap();
+    let mut refresh_token = two.refresh_token.unwrap();
+    for _ in 0..2 {
+        let fresh = accounts.refresh(&refresh_token).await.unwrap();
+        accounts.authenticate(&fresh.access_token).await.unwrap();
+        accounts.still_admits(&two_waits).await.unwrap();
+        refresh_token = fresh.refresh_token.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_can_be_had_once_is_had_once() {
     let store = Store::new(Db::new(Yielding::default()));
     let processes = [on(&store, |_| {}), on(&store, |_| {}), on(&store, |_| {})];

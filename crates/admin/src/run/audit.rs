@@ -1,6 +1,7 @@
 //! `audit`: what administrators did.
 
 use chappe_accounts::{Audit, Verdict};
+use chappe_identity::moment;
 use chappe_store::audit::{AuditEntry, Audited};
 use serde_json::json;
 
@@ -42,5 +43,5 @@ fn line(entry: &AuditEntry) -> String {
         Audited::Answered { asked, error: None } => format!("{asked} done"),
         Audited::Answered { asked, error: Some(error) } => format!("{asked} not done: {error}"),
     };
-    format!("{number:6} {at} {by} {what}")
+    format!("{number:6} {} ({at}) {by} {what}", moment(*at))
 }

@@ -8,8 +8,6 @@ use serde_json::{Value, json};
 use super::{Answer, Deps};
 use crate::{Error, Users, import};
 
-/// Characters of a drawn password: about 119 bits.
-const DRAWN: usize = 20;
 const DAY_MS: u64 = 86_400_000;
 
 pub(super) async fn run(deps: &Deps, verb: Users) -> Result<Answer, Error> {
@@ -186,7 +184,7 @@ pub(super) async fn existing(deps: &Deps, user: &str) -> Result<OwnedUserId, Err
 fn password_or_drawn(deps: &Deps, password: Option<String>) -> (String, bool) {
     match password {
         Some(password) => (password, false),
-        None => (deps.world.token(DRAWN), true),
+        None => (deps.accounts.draw_password(), true),
     }
 }
 

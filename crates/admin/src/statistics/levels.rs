@@ -7,7 +7,7 @@ use chappe_store::{
 };
 
 use super::{
-    Statistics, kinds,
+    DAY_MS, Statistics, kinds,
     sums::{People, Sums, forget_before},
 };
 use crate::Error;
@@ -18,12 +18,14 @@ const PAGE: usize = 1_000;
 const LATELY: u64 = 30;
 
 impl Statistics {
-    /// Writes down how things stand, once a day, and forgets what is too old.
+    /// Writes down how things stand, once a day, and forgets what is too old; not by a clock that is in doubt.
     pub(super) async fn begin_day(&self) -> Result<(), Error> {
-        let (store, today) = (&self.0.deps.store, self.today());
+        let Some(now) = self.0.deps.world.settled_now() else { return Ok(()) };
+        let (store, today) = (&self.0.deps.store, now / DAY_MS);
         let reader = store.read();
         let known = reader.get::<StatisticsDay>(&()).await?;
-        if known.is_some_and(|day| day >= today) {
+        // A later day was written down by a clock that was wrong, and set right since.
+        if known == Some(today) {
             return Ok(());
         }
         let mut sums = Sums::new(self.config().smallest_group);
@@ -31,7 +33,7 @@ impl Statistics {
         let mut tx = Tx::new();
         tx.expect::<StatisticsDay>(&(), known.as_ref()).put::<StatisticsDay>(&(), &today);
         forget_before(&mut tx, today.saturating_sub(u64::from(self.config().keep_days)));
-        sums.draft(&reader, &mut tx).await?;
+        sums.draft_anew(&mut tx);
         drop(reader);
         Ok(store.commit(tx).await.map(drop)?)
     }

@@ -47,6 +47,13 @@ impl Sums {
         }
         Ok(())
     }
+
+    /// Puts all in the place of what is stored.
+    pub(super) fn draft_anew(self, tx: &mut Tx) {
+        for (place, figure) in self.figures {
+            tx.put::<Statistics>(&place, &Json(figure));
+        }
+    }
 }
 
 /// Adds people whom a figure does not have yet, until there are enough.

@@ -16,8 +16,8 @@ const SEND_MAIL: [&str; 2] = [
     "/_synapse/client/email_account_validity/send_mail",
     "/_matrix/client/unstable/account_validity/send_mail",
 ];
-/// The older path of the page.
-const OLD_RENEW: &str = "/_matrix/client/unstable/account_validity/renew";
+/// Where mails of Synapse lead, which people may still have.
+const SYNAPSE_RENEW: &str = "/_synapse/client/email_account_validity/renew";
 const ADMIN: &str = "/_synapse/client/email_account_validity/admin";
 
 pub(crate) fn routes() -> Routes<Api> {
@@ -25,7 +25,7 @@ pub(crate) fn routes() -> Routes<Api> {
         .at(&Method::POST, SEND_MAIL[0], Auth::Token, send_mail::handler)
         .at(&Method::POST, SEND_MAIL[1], Auth::Token, send_mail::handler)
         .at(&Method::GET, RENEW_PATH, Auth::TokenOptional, renew::handler)
-        .at(&Method::GET, OLD_RENEW, Auth::TokenOptional, renew::handler)
+        .at(&Method::GET, SYNAPSE_RENEW, Auth::TokenOptional, renew::handler)
         .at(&Method::POST, ADMIN, Auth::Token, admin::handler)
 }
 

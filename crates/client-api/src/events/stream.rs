@@ -2,7 +2,7 @@
 //!
 //! Messages to devices are not among it: they belong to `/sync`, which forgets them once they were seen.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{Json, extract::State};
 use chappe_accounts::Accounts;
@@ -76,7 +76,7 @@ pub(super) async fn handler(
         user: requester.user().to_owned(),
         device: None,
         since: Some(from),
-        filter: Arc::new(filter),
+        filter: accounts.shared_filter(filter),
         full_state: false,
         state_after: false,
         presence: PresenceState::Online,

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use axum::extract::State;
+use axum::{Extension, extract::State};
 use chappe_accounts::{Accounts, Claim, RemoteUsers};
-use chappe_web::Ruma;
+use chappe_web::{Ruma, UsedUp};
 use chappe_world::World;
 use futures_util::future::join_all;
 use ruma::{
@@ -29,7 +29,7 @@ pub(super) async fn handler(
     State(limits): State<Limits>,
     requester: Requester,
     Ruma(request): Ruma<Request>,
-) -> Result<Ruma<Response>> {
+) -> Result<(Extension<UsedUp>, Ruma<Response>)> {
     if request.one_time_keys.values().map(BTreeMap::len).sum::<usize>() > DEVICES {
         return Err(chappe_web::Error::too_large().into());
     }
@@ -42,15 +42,17 @@ pub(super) async fn handler(
             elsewhere.entry(user.server_name().to_owned()).or_default().insert(user, devices);
         }
     }
-    let further = elsewhere.keys().nth(SERVERS).cloned().map(|first| elsewhere.split_off(&first));
+    let (mut asked, mut unasked): (Vec<_>, Vec<_>) =
+        elsewhere.into_iter().partition(|(server, _)| remote.would_claim(server));
+    unasked.extend(asked.split_off(asked.len().min(SERVERS)));
     // Before anything is claimed.
-    limits.remote_keys(&requester, elsewhere.len())?;
+    limits.remote_keys(&requester, asked.len())?;
     let mut response = Response::new(accounts.claim_keys(&here).await?);
-    for (server, _) in further.into_iter().flatten() {
+    for (server, _) in unasked {
         response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
     }
     let patience = request.timeout.unwrap_or(PATIENCE.0).min(PATIENCE.1);
-    let answers = join_all(elsewhere.into_iter().map(async |(server, claim)| {
+    let answers = join_all(asked.into_iter().map(async |(server, claim)| {
         let answer = world.timeout(patience, remote.claim_keys(&server, claim.clone())).await;
         (server, claim, answer)
     }));
@@ -65,5 +67,5 @@ pub(super) async fn handler(
             }
         }
     }
-    Ok(Ruma(response))
+    Ok((Extension(UsedUp), Ruma(response)))
 }

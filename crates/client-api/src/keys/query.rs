@@ -36,23 +36,32 @@ pub(super) async fn handler(
         return Err(chappe_web::Error::too_large().into());
     }
     let mut response = Response::new();
-    let mut elsewhere: BTreeMap<OwnedServerName, Devices> = BTreeMap::new();
+    let mut elsewhere = Devices::new();
     for (user, devices) in request.device_keys {
         if accounts.is_local(&user) {
             add_local(&accounts, &requester, user, &devices, &mut response).await?;
         } else {
-            elsewhere.entry(user.server_name().to_owned()).or_default().insert(user, devices);
+            elsewhere.insert(user, devices);
         }
     }
-    let further = elsewhere.keys().nth(SERVERS).cloned().map(|first| elsewhere.split_off(&first));
-    for (server, _) in further.into_iter().flatten() {
+    let asker = remote.asker(requester.user(), &elsewhere).await;
+    let kept = remote.kept_keys(&asker, &elsewhere).await;
+    elsewhere.retain(|user, _| !kept.devices.contains_key(user));
+    add(kept, &mut response);
+    let mut servers: BTreeMap<OwnedServerName, Devices> = BTreeMap::new();
+    for (user, devices) in elsewhere {
+        servers.entry(user.server_name().to_owned()).or_default().insert(user, devices);
+    }
+    let (mut asked, mut unasked): (Vec<_>, Vec<_>) =
+        servers.into_iter().partition(|(server, _)| remote.talks_with(server));
+    unasked.extend(asked.split_off(asked.len().min(SERVERS)));
+    for (server, _) in unasked {
         response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
     }
-    limits.remote_keys(&requester, elsewhere.len())?;
+    limits.remote_keys(&requester, asked.len())?;
     let patience = request.timeout.unwrap_or(PATIENCE.0).min(PATIENCE.1);
-    let answers = join_all(elsewhere.into_iter().map(async |(server, users)| {
-        let answer =
-            world.timeout(patience, remote.query_keys(requester.user(), &server, users.clone())).await;
+    let answers = join_all(asked.into_iter().map(async |(server, users)| {
+        let answer = world.timeout(patience, remote.query_keys(&asker, &server, users.clone())).await;
         (server, users, answer.and_then(Result::ok))
     }));
     for (server, users, answer) in answers.await {
@@ -60,7 +69,7 @@ pub(super) async fn handler(
             Some(keys) => keys,
             // Nobody has to do without what is here.
             None => {
-                let kept = remote.kept_keys(requester.user(), &users).await;
+                let kept = remote.kept_keys(&asker, &users).await;
                 if !users.keys().all(|user| kept.devices.contains_key(user)) {
                     response.failures.insert(server.to_string(), json!({ "errcode": "M_UNKNOWN" }));
                 }
@@ -88,9 +97,15 @@ async fn add_local(
 }
 
 /// Takes over what was asked for; what a server says of others than its own users is dropped.
-fn add_remote(asked: &Devices, keys: RemoteKeys, response: &mut Response) {
-    let wanted = |user: &OwnedUserId| asked.contains_key(user);
-    response.device_keys.extend(keys.devices.into_iter().filter(|(user, _)| wanted(user)));
-    response.master_keys.extend(keys.master.into_iter().filter(|(user, _)| wanted(user)));
-    response.self_signing_keys.extend(keys.self_signing.into_iter().filter(|(user, _)| wanted(user)));
+fn add_remote(asked: &Devices, mut keys: RemoteKeys, response: &mut Response) {
+    keys.devices.retain(|user, _| asked.contains_key(user));
+    keys.master.retain(|user, _| asked.contains_key(user));
+    keys.self_signing.retain(|user, _| asked.contains_key(user));
+    add(keys, response);
+}
+
+fn add(keys: RemoteKeys, response: &mut Response) {
+    response.device_keys.extend(keys.devices);
+    response.master_keys.extend(keys.master);
+    response.self_signing_keys.extend(keys.self_signing);
 }

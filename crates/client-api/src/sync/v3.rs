@@ -18,39 +18,62 @@ use serde_json::value::RawValue;
 
 use crate::{error::Result, requester::Requester};
 
-pub(super) async fn handler(
+/// Not an async function: that would have room for the whole request, with a filter in it, for as long as it waits.
+pub(super) fn handler(
     State(delivery): State<Delivery>,
     State(accounts): State<Accounts>,
     requester: Requester,
     Parameters(early): Parameters<Early>,
     Ruma(request): Ruma<Request>,
-) -> Result<Json<Answer>> {
-    let since = request.since.as_deref().map(str::parse).transpose()?;
-    let filter = match request.filter {
-        None => FilterDefinition::default(),
-        Some(Filter::FilterDefinition(filter)) => filter,
-        Some(Filter::FilterId(id)) => accounts
-            .filter(requester.user(), &id)
-            .await?
-            .ok_or_else(|| chappe_web::Error::invalid_param("No such filter"))?,
-        Some(_) => return Err(chappe_web::Error::invalid_param("Not a filter").into()),
-    };
-    let wanted = SyncRequest {
-        user: requester.user().to_owned(),
-        device: requester.device_id.clone(),
-        since,
-        filter: Arc::new(filter),
-        full_state: request.full_state,
-        state_after: request.use_state_after || early.state_after,
-        presence: request.set_presence,
-        timeout: request.timeout.unwrap_or(Duration::ZERO),
-    };
-    let apart = wanted.filter.room.timeline.unread_thread_notifications;
-    let threads = if apart { Threads::Apart } else { Threads::Included };
-    let naming = if request.use_state_after { Naming::Stable } else { Naming::Early };
-    let delta = delivery.sync(&wanted).await?;
-    accounts.still_admits(&requester).await?;
-    Ok(Json(answer(delta, Style { threads, naming })))
+) -> impl Future<Output = Result<Json<Answer>>> + Send {
+    let Request { filter, since, full_state, set_presence, timeout, use_state_after, .. } = request;
+    let filter = Wanted::of(filter, &accounts);
+    async move {
+        let since = since.as_deref().map(str::parse).transpose()?;
+        let wanted = SyncRequest {
+            user: requester.user().to_owned(),
+            device: requester.device_id.clone(),
+            since,
+            filter: filter?.found(&requester, &accounts).await?,
+            full_state,
+            state_after: use_state_after || early.state_after,
+            presence: set_presence,
+            timeout: timeout.unwrap_or(Duration::ZERO),
+        };
+        let apart = wanted.filter.room.timeline.unread_thread_notifications;
+        let threads = if apart { Threads::Apart } else { Threads::Included };
+        let naming = if use_state_after { Naming::Stable } else { Naming::Early };
+        let delta = delivery.sync(&wanted).await?;
+        accounts.still_admits(&requester).await?;
+        Ok(Json(answer(delta, Style { threads, naming })))
+    }
+}
+
+/// The filter of a request, or the id of a stored one.
+enum Wanted {
+    Filter(Arc<FilterDefinition>),
+    Stored(String),
+}
+
+impl Wanted {
+    fn of(filter: Option<Filter>, accounts: &Accounts) -> Result<Self> {
+        Ok(match filter {
+            None => Self::Filter(accounts.shared_filter(FilterDefinition::default())),
+            Some(Filter::FilterDefinition(filter)) => Self::Filter(accounts.shared_filter(filter)),
+            Some(Filter::FilterId(id)) => Self::Stored(id),
+            Some(_) => return Err(chappe_web::Error::invalid_param("Not a filter").into()),
+        })
+    }
+
+    async fn found(self, requester: &Requester, accounts: &Accounts) -> Result<Arc<FilterDefinition>> {
+        match self {
+            Self::Filter(filter) => Ok(filter),
+            Self::Stored(id) => {
+                let filter = accounts.filter(requester.user(), &id).await?;
+                Ok(filter.ok_or_else(|| chappe_web::Error::invalid_param("No such filter"))?)
+            }
+        }
+    }
 }
 
 /// Parameters from before they were part of the specification.
@@ -267,5 +290,21 @@ impl Part {
             early_state_after,
             account_data: Events { events: part.account_data },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::api::client::filter::FilterDefinition;
+
+    /// Bytes of what a handler gives.
+    fn size<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_that_waits_has_no_room_for_its_filter() {
+        let size = size(super::handler);
+        assert!(size < 4_096 + size_of::<FilterDefinition>(), "{size} bytes");
     }
 }

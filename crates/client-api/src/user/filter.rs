@@ -25,5 +25,5 @@ pub(super) async fn show(
     requester.must_be(&request.user_id)?;
     let filter = accounts.filter(requester.user(), &request.filter_id).await?;
     let filter = filter.ok_or_else(|| chappe_web::Error::not_found("No such filter"))?;
-    Ok(Ruma(get_filter::v3::Response::new(filter)))
+    Ok(Ruma(get_filter::v3::Response::new((*filter).clone())))
 }

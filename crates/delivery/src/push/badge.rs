@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use chappe_store::{
-    Reader, RoomNid, Tx,
+    Membership, Reader, RoomNid, Tx,
     unread::{UnreadRooms, UnreadRoomsOf},
 };
 use ruma::UserId;
@@ -26,7 +26,7 @@ impl Push {
             let (some, mut tx) = (self.changed.iter().take(PAGE).cloned().collect::<Vec<_>>(), Tx::new());
             for user in &some {
                 // What is doubtful is not known there: all is counted anew.
-                let sure = self.users.get(user).filter(|listener| listener.doubtful.is_empty());
+                let sure = self.listeners.get(user).filter(|listener| listener.doubtful.is_empty());
                 match sure.and_then(|listener| listener.unread.as_ref()) {
                     Some(unread) => tx.put::<UnreadRoomsOf>(user, unread),
                     None => tx.delete::<UnreadRoomsOf>(user),
@@ -38,7 +38,7 @@ impl Push {
             }
         }
         // Once there is a cursor it goes on, so that the log behind it can be dropped.
-        let needed = self.cursor != self.saved && (!self.users.is_empty() || self.saved.is_some());
+        let needed = self.cursor != self.saved && (!self.listeners.is_empty() || self.saved.is_some());
         let Some(cursor) = self.cursor.filter(|_| needed) else { return Ok(()) };
         let mut tx = Tx::new();
         tx.put::<chappe_store::Cursors>(&CURSOR.to_owned(), &cursor.0);
@@ -54,7 +54,7 @@ impl Push {
         settings: &Arc<Settings>,
         news: Option<(UnreadRooms, Option<Notification>)>,
     ) {
-        let Some(listener) = self.users.get_mut(user) else { return };
+        let Some(listener) = self.listeners.get_mut(user) else { return };
         listener.settings = Arc::downgrade(settings);
         let Some((unread, notification)) = news else { return };
         let doubted = !std::mem::take(&mut listener.doubtful).is_empty();
@@ -69,8 +69,13 @@ impl Push {
         }
     }
 
-    /// Which rooms have something unread. All are counted once, and again with other push rules, else only those where
-    /// something happened.
+    /// Whether a room is known to have something unread: whatever else is said there changes nothing.
+    pub(super) fn is_unread(&self, user: &UserId, nid: RoomNid) -> bool {
+        self.listeners.get(user).is_some_and(|listener| listener.is_unread(nid))
+    }
+
+    /// Which rooms have something unread. All are looked at once, and again with other push rules, else only the one that
+    /// has changed and those that are doubtful.
     pub(super) async fn unread(
         &self,
         reader: &Reader<'_>,
@@ -79,27 +84,30 @@ impl Push {
         changed: Option<RoomNid>,
     ) -> Result<UnreadRooms, Error> {
         let mark = settings.mark;
-        let Some(listener) = self.users.get(user) else {
+        let Some(listener) = self.listeners.get(user) else {
             return Ok(UnreadRooms { mark, rooms: BTreeSet::new() });
         };
         let known = listener.unread.as_ref().filter(|known| known.mark == mark);
-        let (mut unread, rooms) = match known {
-            Some(known) => {
-                (known.rooms.clone(), changed.into_iter().chain(listener.doubtful.iter().copied()).collect())
+        let doubtful = listener.doubtful.iter().copied();
+        let (mut unread, rooms): (_, BTreeSet<RoomNid>) = match known {
+            Some(known) => (known.rooms.clone(), changed.into_iter().chain(doubtful).collect()),
+            None => {
+                let rooms = reader.user_rooms(user).await?.into_iter();
+                let joined = rooms.filter(|(_, own)| own.value.membership == Membership::Join);
+                (BTreeSet::new(), joined.map(|(nid, _)| nid).collect())
             }
-            None => (BTreeSet::new(), listener.rooms.clone()),
         };
-        unread.retain(|nid| listener.rooms.contains(nid));
-        for nid in rooms.intersection(&listener.rooms) {
-            if self.has_unread(reader, user, settings, *nid).await? {
-                unread.insert(*nid);
+        for nid in rooms {
+            if self.has_unread(reader, user, settings, nid).await? {
+                unread.insert(nid);
             } else {
-                unread.remove(nid);
+                unread.remove(&nid);
             }
         }
         Ok(UnreadRooms { mark, rooms: unread })
     }
 
+    /// Whether a room has something unread for a user: it does not if they are not in it.
     async fn has_unread(
         &self,
         reader: &Reader<'_>,
@@ -107,10 +115,14 @@ impl Push {
         settings: &Settings,
         nid: RoomNid,
     ) -> Result<bool, Error> {
+        let own = reader.user_room(user, nid).await?;
+        if own.is_none_or(|own| own.value.membership != Membership::Join) {
+            return Ok(false);
+        }
         let tail = self.delivery.tail(reader, nid).await?;
         let numbered = (nid, tail.room_id.clone());
         let view = self.delivery.0.rooms.view_with(reader.clone(), numbered, tail.head.clone())?;
         let reading = Reading { user, view: &view, tail: &tail, settings, signal: None };
-        Ok(self.delivery.unread(&reading).await?.total.notifications > 0)
+        self.delivery.has_unread(&reading).await
     }
 }

@@ -117,7 +117,7 @@ impl Work<'_> {
         if let Some(settings) = self.signal.settings() {
             return Ok(settings);
         }
-        let settings = Arc::new(self.delivery.settings(self.reader, &self.request.user).await?);
+        let settings = self.delivery.settings(self.reader, &self.request.user).await?;
         self.signal.remember_settings(self.next.position, &settings);
         self.delivery.0.recent_settings.keep(&self.request.user, settings.clone());
         Ok(settings)
@@ -153,6 +153,30 @@ impl Work<'_> {
         }
     }
 
+    /// The user's account data of a room that the device knows as of `known`: what is new, or all if it knows nothing of the
+    /// room. It was not told what changed while the members of the room were still to come.
+    pub(super) async fn room_data(
+        &self,
+        room: &OwnedRoomId,
+        known: Option<Position>,
+        personal: &Personal,
+    ) -> Result<Vec<Json>, Error> {
+        let news = personal.of_rooms.get(room).cloned().unwrap_or_default();
+        let Some(seen) = self.seen.filter(|_| known.is_none() && !self.request.full_state) else {
+            return Ok(news);
+        };
+        let (accounts, user) = (&self.delivery.0.accounts, &self.request.user);
+        let mut older = Personal::of(personal.settings.clone());
+        for item in accounts.account_data_all(self.reader, user, Scope::Room(room)).await? {
+            if item.position <= seen.position {
+                self.add_account_data(item, &mut older);
+            }
+        }
+        let mut data = older.of_rooms.remove(room).unwrap_or_default();
+        data.extend(news);
+        Ok(data)
+    }
+
     fn add_account_data(&self, item: AccountDataItem, personal: &mut Personal) {
         let event = raw(&json!({"type": item.kind, "content": item.content}));
         let filter = &self.request.filter;
@@ -168,7 +192,7 @@ impl Work<'_> {
         }
     }
 
-    /// Adds what is new in a room; says whether members of a joined room came or went.
+    /// Adds what is new in a room, if it is wanted; says whether members of a joined room may have come or gone.
     async fn add_room(
         &self,
         candidate: &Candidate,
@@ -177,7 +201,12 @@ impl Work<'_> {
     ) -> Result<bool, Error> {
         let id = self.reader.room_id(candidate.nid).await?;
         if !filter::wants_room(&self.request.filter.room, &id) {
-            return Ok(false);
+            if self.seen.is_none() || candidate.own.value.membership != Membership::Join {
+                return Ok(false);
+            }
+            // Whoever is in it shares it with the user all the same.
+            let tail = self.delivery.tail(self.reader, candidate.nid).await?;
+            return Ok(self.may_have_moved(&tail));
         }
         let place = self.place(candidate).await?;
         match candidate.own.value.membership {
@@ -264,10 +293,10 @@ impl Work<'_> {
         came: &BTreeSet<OwnedUserId>,
         delta: &mut Delta,
     ) -> Result<(), Error> {
-        let presence = &self.delivery.0.presence;
-        if !presence.is_enabled() || !filter::wants(&self.request.filter.presence, "m.presence", None) {
+        if !self.delivery.wants_presence(self.request) {
             return Ok(());
         }
+        let presence = &self.delivery.0.presence;
         let after = self.seen.map(|seen| seen.fleeting);
         let mut told: BTreeSet<OwnedUserId> = match after.and_then(|after| presence.heard(self.signal, after))
         {

@@ -1,6 +1,10 @@
 //! Whose devices changed, for the users who share a room with the asking one.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chappe_rooms::{Actor, Event, View};
 use chappe_rules::visibility::membership;
@@ -14,14 +18,17 @@ use ruma::{OwnedUserId, UserId, events::room::member::MembershipState, presence:
 use super::{
     DeviceLists, SyncRequest,
     delta::{Candidate, Work},
+    joined::is_member,
     state::state_seen,
     timeline::Slice,
     touched,
 };
-use crate::{Delivery, Error, SyncToken};
+use crate::{Delivery, Error, SyncToken, signal::Look, tail::Tail};
 
-/// Changes of device lists looked at at once.
+/// Changes of device lists read at once.
 pub(crate) const CHANGES: usize = 5_000;
+/// Users of whom it is asked at once whether they share a room: each time, the members of rooms may be read.
+const TOGETHER: usize = 100_000;
 /// Memberships asked for at once.
 const KEYS: usize = 4_096;
 /// Profile changes followed back between two answers; with more, the keys are fetched once too often.
@@ -47,6 +54,12 @@ impl Delivery {
         let reader = self.0.store.read();
         let now = reader.position();
         self.0.wake.reach(now).await?;
+        let next = SyncToken { position: to.map_or(now, |to| to.position.min(now)), ..from };
+        let mut look = signal.look(from.position, now, "".into());
+        if let Look::At(touched) = &mut look {
+            // Whether it was before the second token is not remembered.
+            touched.device_lists |= next.position < now && !touched.devices.is_empty();
+        }
         let request = SyncRequest {
             user: user.to_owned(),
             device: None,
@@ -64,8 +77,8 @@ impl Delivery {
             signal: &signal,
             actor: Actor::user(user),
             seen: Some(from),
-            next: SyncToken { position: to.map_or(now, |to| to.position.min(now)), ..from },
-            look: signal.look(from.position, now, "".into()),
+            next,
+            look,
         };
         let candidates = work.candidates(&BTreeSet::new()).await?;
         let rooms = candidates.iter().map(|candidate| candidate.nid).collect();
@@ -82,10 +95,7 @@ impl Work<'_> {
         moved: Moved,
     ) -> Result<DeviceLists, Error> {
         let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(DeviceLists::default()) };
-        let mut updated = BTreeSet::new();
-        if touched(&self.look, |touched| touched.device_lists) {
-            updated = self.updated(rooms, seen).await?;
-        }
+        let mut updated = self.updated(rooms, seen).await?;
         let Moved { came, mut went } = moved;
         went.remove(&self.request.user);
         let sharing = self.sharing(rooms, went.iter().collect()).await?;
@@ -96,8 +106,25 @@ impl Work<'_> {
     }
 
     /// Those among the user and whoever shares one of the rooms whose devices or keys changed since, or were signed by
-    /// the user: all of them, a page at a time.
+    /// the user: all of them.
     async fn updated(
+        &self,
+        rooms: &BTreeSet<RoomNid>,
+        seen: Position,
+    ) -> Result<BTreeSet<OwnedUserId>, Error> {
+        let mut updated = BTreeSet::new();
+        if touched(&self.look, |touched| touched.own_devices || touched.device_lists) {
+            updated = self.own_updates(rooms, seen).await?;
+        }
+        updated.extend(match &self.look {
+            Look::At(touched) if !touched.device_lists => self.still_met(rooms, &touched.devices).await?,
+            _ => self.changed_since(rooms, seen).await?,
+        });
+        Ok(updated)
+    }
+
+    /// The user if their devices changed since, and those whose keys they signed.
+    async fn own_updates(
         &self,
         rooms: &BTreeSet<RoomNid>,
         seen: Position,
@@ -108,15 +135,53 @@ impl Work<'_> {
         let mut updated = self.sharing(rooms, signed.iter().collect()).await?;
         let last = accounts.device_list_change(reader, own).await?;
         updated.extend(last.filter(|last| last.is_between(seen, up_to)).map(|last| last.user));
+        Ok(updated)
+    }
+
+    /// Those of some others, each with a room in which they were when their devices changed, who are in any of the user's
+    /// rooms: as a rule they are in that one still.
+    async fn still_met(
+        &self,
+        rooms: &BTreeSet<RoomNid>,
+        met: &BTreeMap<OwnedUserId, RoomNid>,
+    ) -> Result<BTreeSet<OwnedUserId>, Error> {
+        let (mut found, mut others) = (BTreeSet::new(), BTreeSet::new());
+        let met = met.iter().filter(|(user, _)| **user != self.request.user);
+        let keys: Vec<_> = met.map(|(user, nid)| (*nid, Membership::Join, user.clone())).collect();
+        if keys.is_empty() {
+            return Ok(found);
+        }
+        let nums = self.reader.get_many::<RoomMembers>(&keys).await?;
+        for ((nid, _, user), num) in keys.into_iter().zip(nums) {
+            let list = if num.is_some() && rooms.contains(&nid) { &mut found } else { &mut others };
+            list.insert(user);
+        }
+        found.extend(self.sharing(rooms, others.iter().collect()).await?);
+        Ok(found)
+    }
+
+    /// Those of all others whose devices changed since who are in any of the rooms.
+    async fn changed_since(
+        &self,
+        rooms: &BTreeSet<RoomNid>,
+        seen: Position,
+    ) -> Result<BTreeSet<OwnedUserId>, Error> {
+        let (accounts, up_to) = (&self.delivery.0.accounts, self.next.position);
+        let (mut found, mut others) = (BTreeSet::new(), BTreeSet::<OwnedUserId>::new());
         let mut behind = None;
         loop {
-            let page = accounts.device_list_changes(reader, seen, behind.as_ref(), CHANGES).await?;
-            let others = page.iter().filter(|one| one.user != *own && one.is_between(seen, up_to));
-            updated.extend(self.sharing(rooms, others.map(|one| &one.user).collect()).await?);
-            if page.len() < CHANGES {
-                return Ok(updated);
+            let page = accounts.device_list_changes(self.reader, seen, behind.as_ref(), CHANGES).await?;
+            let is_last = page.len() < CHANGES;
+            behind = page.last().cloned();
+            let inside = page.into_iter().filter(|one| one.is_between(seen, up_to));
+            others.extend(inside.map(|one| one.user).filter(|user| *user != self.request.user));
+            if is_last || others.len() >= TOGETHER {
+                found.extend(self.sharing(rooms, others.iter().collect()).await?);
+                others.clear();
             }
-            behind = page.into_iter().next_back();
+            if is_last {
+                return Ok(found);
+            }
         }
     }
 
@@ -186,6 +251,22 @@ impl Work<'_> {
         Ok(moved)
     }
 
+    /// Whether members may have come or gone in a room since: for sure not where its newest events say so.
+    pub(super) fn may_have_moved(&self, tail: &Tail) -> bool {
+        let Some(seen) = self.seen.map(|seen| seen.position) else { return false };
+        // If its members came, no event tells.
+        let Some(news) = tail.after(seen).filter(|_| tail.head.whole_at() <= seen) else { return true };
+        let mut at = None;
+        for event in news {
+            if is_member(event) || at.is_some_and(|at| at != event.meta.before) {
+                return true;
+            }
+            at = Some(event.meta.after);
+        }
+        // Something may have happened that is no event: states were resolved.
+        at.map_or(tail.head.position > seen, |at| at != tail.head.state)
+    }
+
     /// Rooms of this server in which nothing is left of the user's membership since.
     async fn taken_back(&self, seen: Position) -> Result<Vec<Candidate>, Error> {
         let mut found = Vec::new();
@@ -213,16 +294,17 @@ impl Work<'_> {
         if !was_in && !is_in {
             return Ok(());
         }
+        // The members of a room that was joined without them are as new to the user as those of one that came in whole.
+        let grown = was_in && is_in && view.head.whole_at() > seen;
         let mut changes = Vec::new();
         if was_in {
             let slice = Slice { limited: true, ..Slice::default() };
             let to = self.next.position;
             let looks_back = to < self.reader.position() && candidate.own.position <= to;
             let end = if looks_back { state_seen(view, to, &slice).await? } else { view.head.state };
-            let grown = view.head.whole_at() > seen;
             changes = moves_between(view, (state_seen(view, seen, &slice).await?, end), grown).await?;
         }
-        let stayed = was_in && is_in && !changes.iter().any(|one| one.user == self.request.user);
+        let stayed = was_in && is_in && !grown && !changes.iter().any(|one| one.user == self.request.user);
         let all = if stayed { Vec::new() } else { view.reader.members(view.nid, Membership::Join).await? };
         if is_in {
             moved.came.extend(all.into_iter().map(|(user, _)| user));
@@ -253,8 +335,8 @@ struct Move {
     is_in: bool,
 }
 
-/// Who moved between two states. Where the room was joined without its members and they came meanwhile, those do not
-/// count whom this server only heard of: they were in the room before the user was.
+/// Who moved between two states. Where the members of the room came meanwhile, those of whom nothing was known before are
+/// left out, so that there are not as many to look at as are in the room.
 async fn moves_between(
     view: &View<'_>,
     (from, to): (StateRef, StateRef),
@@ -263,7 +345,8 @@ async fn moves_between(
     if from == to {
         return Ok(Vec::new());
     }
-    let courses = view.reader.state_course(view.nid, from, to).await?;
+    let mut courses = view.reader.state_course(view.nid, from, to).await?;
+    courses.retain(|course| !grown || course.old != EventNum::NONE || !course.between.is_empty());
     let ids: Vec<_> = courses.iter().map(|course| course.key).collect();
     let keys = view.reader.state_keys(view.nid, &ids).await?;
     let members = keys.into_iter().zip(courses).filter(|(key, _)| key.event_type() == "m.room.member");
@@ -275,13 +358,8 @@ async fn moves_between(
     let events = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
     let joins: BTreeSet<EventNum> =
         events.iter().filter(|event| is_join(event)).map(|event| event.num).collect();
-    let heard_of: BTreeSet<EventNum> =
-        events.iter().filter(|event| grown && event.meta.ordinal.is_none()).map(|event| event.num).collect();
     let mut found = Vec::new();
     for (user, course) in members {
-        if course.old == EventNum::NONE && heard_of.contains(&course.new) {
-            continue;
-        }
         let (was_in, is_in) = (joins.contains(&course.old), joins.contains(&course.new));
         // The timeline may have told of who came, and not that it was taken back.
         let moved = was_in != is_in || course.between.iter().any(|num| joins.contains(num) != is_in);

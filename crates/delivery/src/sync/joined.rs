@@ -31,6 +31,9 @@ use super::{
 use crate::{Error, tail::Tail, unread::Reading};
 
 const MEMBER: &str = "m.room.member";
+/// Receipts of others that whoever is new in a room is told of, the latest: of a room of tens of thousands all would be
+/// megabytes, most of them for events far above the timeline.
+pub(crate) const RECEIPTS: usize = 500;
 
 /// Event, kind and user of receipts.
 type ReceiptPlace = (String, &'static str, OwnedUserId);
@@ -63,7 +66,7 @@ impl Work<'_> {
         let lazy = Members::of(&self.request.filter.room) != Members::All;
         // Members are still to come: who wants them all is told of the room when they are here.
         if view.head.partial && !lazy {
-            return Ok(News { room: None, members_changed: false });
+            return Ok(News { room: None, members_changed: self.may_have_moved(&place.tail) });
         }
         let known = self.known(place).await?;
         let grown = known.is_some_and(|seen| view.head.whole_at() > seen);
@@ -87,12 +90,12 @@ impl Work<'_> {
         let is_due = fresh || members_changed || may_be_renamed(&nums, &slice);
         let summary = if is_due { self.summary(place).await? } else { Summary::default() };
         let moved = match known {
-            Some(seen) if grown => state::members_since(view, seen).await?,
+            Some(seen) if grown => state::members_since(view, seen, slice.limited).await?,
             _ => Nums::new(),
         };
         let nums = self.lazily(place, &stretch, (nums, moved), &summary, fresh).await?;
         let ephemeral = self.ephemeral(place, known, personal).await?;
-        let account_data = personal.of_rooms.get(&view.room_id).cloned().unwrap_or_default();
+        let account_data = self.room_data(&view.room_id, known, personal).await?;
         let sticky = self.sticky(place, known, &slice, personal).await?;
         let silent = slice.events.is_empty() && !slice.limited && nums.is_empty() && sticky.is_empty();
         if silent && ephemeral.is_empty() && account_data.is_empty() && !fresh {
@@ -117,7 +120,7 @@ impl Work<'_> {
             return Ok(Vec::new());
         }
         let told: BTreeSet<EventNum> = slice.events.iter().map(|seen| seen.event.num).collect();
-        let mut sticky = view.newest_sticky_after(after).await?;
+        let mut sticky = view.newest_sticky_after(&self.request.user, after).await?;
         sticky.retain(|one| {
             let ignored = personal.settings.ignored.contains(one.event.pdu.sender());
             !told.contains(&one.event.num) && !ignored
@@ -184,13 +187,14 @@ impl Work<'_> {
             return Ok(nums);
         }
         let nid = place.view.nid;
-        // Where nothing is left out between the timeline and what the device has, members that the timeline does not tell
-        // changed otherwise: states were resolved.
-        let keeps = stretch.from.is_some() && !stretch.slice.limited;
+        // Members that changed since and that the timeline does not tell are told all the same: they did in a gap, or states
+        // were resolved.
+        let keeps = stretch.from.is_some();
         nums.retain(|key, _| keeps || key.event_type() != MEMBER);
         nums.extend(moved);
+        // Those who changed in a gap may be thousands: they are not noted, and told once more when they say something.
         let changed: Vec<(OwnedUserId, EventNum)> = (nums.iter())
-            .filter(|(key, _)| key.event_type() == MEMBER)
+            .filter(|(key, _)| !stretch.slice.limited && key.event_type() == MEMBER)
             .filter_map(|(key, num)| Some((UserId::parse(&key.state_key).ok()?, *num)))
             .collect();
         let mut needed: BTreeSet<OwnedUserId> =
@@ -205,10 +209,10 @@ impl Work<'_> {
         if let Some(device) = &self.request.device {
             let sent = &self.delivery.0.members_sent;
             let user = &self.request.user;
+            let seen = self.request.since.unwrap_or_default().position;
             if fresh {
                 sent.forget(user, device, nid);
             } else if how == Members::Lazy {
-                let seen = self.request.since.unwrap_or_default().position;
                 sent.unknown(user, device, nid, seen, &mut members);
             }
             let told =
@@ -216,7 +220,7 @@ impl Work<'_> {
                     Some((UserId::parse(seen.event.pdu.state_key()?).ok()?, seen.event.num))
                 });
             let noted: Vec<_> = members.iter().cloned().chain(changed).chain(told).collect();
-            sent.note(user, device, nid, self.next.position, noted);
+            sent.note(user, device, nid, (seen, self.next.position), noted);
         }
         for (user, num) in members {
             nums.entry(StateKey::new(MEMBER, user)).or_insert(num);
@@ -245,6 +249,11 @@ impl Work<'_> {
             .map(|(_, num)| *num)
             .collect();
         let mut found = if nums.is_empty() { Vec::new() } else { view.load(&nums).await? };
+        // The state before the timeline may be of a time when the user was not in the room.
+        if let Some(first) = told.slice.events.first().filter(|_| !self.request.state_after) {
+            let at = [first.event.meta.before, first.event.meta.after];
+            view.veil_state(&self.request.user, &at, found.iter_mut().collect()).await?;
+        }
         found.retain(|event| passes(wanted, &view.room_id, &event.pdu));
         let state = view.render_state(&found, form)?;
         let events = self.told(place, &told.slice.events, form).await?;
@@ -292,7 +301,7 @@ impl Work<'_> {
             let receipts = match known {
                 Some(_) if !touched(&self.look, |touched| touched.receipts.contains(&view.nid)) => Vec::new(),
                 Some(seen) => view.reader.receipts_after(view.nid, seen).await?,
-                None => view.reader.room_receipts(view.nid).await?,
+                None => self.latest_receipts(view).await?,
             };
             events.extend(self.receipts(receipts, &personal.settings.ignored));
         }
@@ -307,6 +316,16 @@ impl Work<'_> {
             }));
         }
         Ok(events)
+    }
+
+    /// The latest receipts of a room and, whatever their age, the user's own.
+    async fn latest_receipts(&self, view: &View<'_>) -> Result<Vec<ReceiptRow>, Error> {
+        let mut rows = view.reader.latest_receipts(view.nid, RECEIPTS).await?;
+        if rows.len() == RECEIPTS {
+            rows.retain(|(key, _)| key.user != self.request.user);
+            rows.extend(view.reader.user_receipts(view.nid, &self.request.user).await?);
+        }
+        Ok(rows)
     }
 
     /// Receipts as events: one, as a rule. Of two receipts of a user for the same event that without a thread is told,

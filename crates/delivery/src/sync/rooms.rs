@@ -36,6 +36,13 @@ impl Work<'_> {
 
     async fn everywhere(&self, also: &BTreeSet<RoomNid>) -> Result<Vec<Candidate>, Error> {
         let rooms = self.reader.user_rooms_and_forgotten(&self.request.user).await?;
+        if let Some(seen) = self.seen.filter(|_| !self.request.full_state) {
+            let steady = rooms
+                .iter()
+                .filter(|(_, own)| own.value.membership == Membership::Join && own.position <= seen.position);
+            let steady: Vec<RoomNid> = steady.map(|(nid, _)| *nid).collect();
+            self.delivery.0.wake.recall(self.reader, &steady, seen.position).await?;
+        }
         let candidates = rooms.into_iter().map(|(nid, own)| Candidate { nid, own });
         Ok(candidates
             .filter(|candidate| self.may_be_new(candidate) || also.contains(&candidate.nid))

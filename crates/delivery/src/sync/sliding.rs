@@ -8,6 +8,7 @@ mod connection;
 mod extensions;
 mod lists;
 mod room;
+mod sent;
 mod shelf;
 mod sticky;
 
@@ -34,8 +35,9 @@ pub(crate) use self::{
     shelf::Shelf,
 };
 use self::{
-    connection::{Known, News, Open, Sent, Told},
+    connection::{Known, News, Open, Told},
     extensions::Stage,
+    sent::Sent,
 };
 use super::{
     SyncRequest,
@@ -60,11 +62,13 @@ pub struct SlidingAnswer {
     pub rooms: BTreeMap<OwnedRoomId, SlidingRoom>,
     /// What was asked beside rooms.
     pub extensions: Extensions,
+    /// Whether the keys of the asking device changed, or it ended: whoever waits is answered, and let in no more.
+    keys_changed: bool,
 }
 
 impl SlidingAnswer {
     fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.extensions.is_empty()
+        self.rooms.is_empty() && self.extensions.is_empty() && !self.keys_changed
     }
 }
 
@@ -128,7 +132,7 @@ impl Delivery {
         &self,
         request: &SlidingRequest,
         signal: &Signal,
-        open: &Open,
+        open: &Open<'_>,
     ) -> Result<SlidingAnswer, Error> {
         let longest = Duration::from_secs(self.0.config.get().longest_wait_seconds);
         let deadline = self.0.world.instant() + request.timeout.min(longest);
@@ -139,8 +143,13 @@ impl Delivery {
             let changed = signal.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let quiet = quiet_since.is_some_and(|seen| self.is_quiet(signal, seen));
-            if !quiet {
+            // Of what is never stored such an answer tells who types, not who is there.
+            let is_quiet =
+                |seen: SyncToken| signal.is_quiet(seen.position) && !signal.has_typing(seen.fleeting);
+            let quiet = quiet_since.is_some_and(is_quiet);
+            // What is gathered has to wait before it wakes anybody; whoever is answered now gets what there is.
+            let late = || quiet_since.is_some_and(|seen| self.has_gathered(signal, seen));
+            if !quiet || (over && late()) {
                 // Boxed: a waiting sync shall not keep the room that working out an answer takes.
                 let (answer, news) = Box::pin(self.look_sliding(request, signal, &open.known)).await?;
                 quiet_since = Some(news.token);
@@ -163,10 +172,9 @@ impl Delivery {
         }
     }
 
-    /// Whether nothing has happened that such an answer tells: of what is never stored that is typing, not presence.
-    fn is_quiet(&self, signal: &Signal, seen: SyncToken) -> bool {
-        let types = || !self.0.typing.since(seen.fleeting, |nid| signal.is_in(nid)).is_empty();
-        signal.is_quiet(seen.position, u64::MAX) && !(signal.has_fleeting(seen.fleeting) && types())
+    /// Whether there may be something to tell of rooms with many in them, whether it is time for that or not.
+    fn has_gathered(&self, signal: &Signal, seen: SyncToken) -> bool {
+        signal.has_gathered(seen.position) || self.0.typing.has_news(signal, seen.fleeting)
     }
 
     /// Up to where the last answer told everything that this request asks for; none if it may not have.
@@ -201,7 +209,8 @@ impl Delivery {
             counts: known.counts.clone(),
         };
         let counts = known.counts.clone();
-        Ok((SlidingAnswer { pos: String::new(), counts, rooms: BTreeMap::new(), extensions }, news))
+        let rooms = BTreeMap::new();
+        Ok((SlidingAnswer { pos: String::new(), counts, rooms, extensions, keys_changed: false }, news))
     }
 
     async fn look_sliding(
@@ -267,15 +276,17 @@ impl Turn<'_> {
         let mut told: Told = self.known.told.clone();
         let stage = Stage { relevant: &relevant, rooms: &rooms, interesting: &interesting };
         let extensions = self.extend(&stage, &mut told).await?;
+        let connections = &self.work.delivery.0.connections;
         let news = News {
             token: self.work.next,
-            rooms: self.told.into_iter().collect(),
+            rooms: self.told.into_iter().map(|(key, sent)| (key, connections.share(sent))).collect(),
             told,
             asked: self.request.mark(),
             lags: self.lags,
             counts: counts.clone(),
         };
-        Ok((SlidingAnswer { pos: String::new(), counts, rooms, extensions }, news))
+        let keys_changed = matches!(&self.work.look, Look::At(touched) if touched.keys);
+        Ok((SlidingAnswer { pos: String::new(), counts, rooms, extensions, keys_changed }, news))
     }
 }
 

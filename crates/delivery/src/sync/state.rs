@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_rooms::View;
-use chappe_store::{EventNum, Position, StateRef, state::StateKey};
+use chappe_store::{EventMeta, EventNum, Position, StateRef, state::StateKey};
 use ruma::OwnedUserId;
 
 use super::timeline::Slice;
@@ -174,12 +174,22 @@ pub(super) async fn after(view: &View<'_>, stretch: &Stretch<'_>) -> Result<Part
 }
 
 /// The member events of those who had one at `seen` and have, or had meanwhile, another: whoever loads lazily may have
-/// been shown them. For a room whose members came since, which no timeline tells.
-pub(super) async fn members_since(view: &View<'_>, seen: Position) -> Result<Nums, Error> {
-    let gap = Slice { limited: true, ..Slice::default() };
-    let from = state_seen(view, seen, &gap).await?;
+/// been shown them. For a room whose members came since, which no timeline tells. If the device has a `gap`, also those
+/// that are in the timeline.
+pub(super) async fn members_since(view: &View<'_>, seen: Position, gap: bool) -> Result<Nums, Error> {
+    let limited = Slice { limited: true, ..Slice::default() };
+    let from = state_seen(view, seen, &limited).await?;
     let mut courses = view.reader.state_course(view.nid, from, view.head.state).await?;
-    courses.retain(|course| course.old != EventNum::NONE && course.new != EventNum::NONE);
+    courses.retain(|course| course.new != EventNum::NONE);
+    let mut told = BTreeSet::new();
+    if gap {
+        let fresh = courses.iter().filter(|course| course.old == EventNum::NONE);
+        let fresh: Vec<EventNum> = fresh.map(|course| course.new).collect();
+        let metas = view.reader.event_metas(view.nid, &fresh).await?;
+        let is_live = |meta: &EventMeta| meta.ordinal.is_some_and(|ordinal| ordinal > 0);
+        told.extend(fresh.into_iter().zip(metas).filter(|(_, meta)| is_live(meta)).map(|(num, _)| num));
+    }
+    courses.retain(|course| course.old != EventNum::NONE || told.contains(&course.new));
     let ids: Vec<_> = courses.iter().map(|course| course.key).collect();
     let keys = view.reader.state_keys(view.nid, &ids).await?;
     let nums = keys.into_iter().zip(courses).filter(|(key, _)| is_member(key));

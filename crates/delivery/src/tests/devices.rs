@@ -1,5 +1,7 @@
 //! What a device gets for itself: messages, keys, account data.
 
+use std::ops::Range;
+
 use chappe_accounts::{KeyUpload, Recipients, Scope, Sending};
 use chappe_rooms::Draft;
 use chappe_store::{
@@ -7,15 +9,17 @@ use chappe_store::{
     accounts_keys::{DeviceListChanges, SignatureChanges},
 };
 use ruma::{
-    OwnedUserId,
+    OneTimeKeyAlgorithm, OwnedOneTimeKeyId, OwnedUserId,
+    api::client::receipt::create_receipt::v3::ReceiptType,
     encryption::DeviceKeys,
+    events::receipt::ReceiptThread,
     serde::{Base64, Raw},
     signatures::{Ed25519KeyPair, sign_json},
 };
 use serde_json::{json, value::to_raw_value};
 
-use super::house::{House, Person, values};
-use crate::{DeviceLists, Error, sync::CHANGES};
+use super::house::{House, Person, taken_out, values};
+use crate::{Delta, DeviceLists, Error, sync::CHANGES};
 
 pub(super) async fn message(from: &Person<'_>, to: &Person<'_>, text: &str) {
     let content = to_raw_value(&json!({"text": text})).unwrap();
@@ -112,6 +116,65 @@ async fn those_who_share_a_room_hear_of_new_devices() {
     assert!(carol.sync(Some(for_carol)).await.device_lists.changed.is_empty());
 }
 
+/// The devices of so many change whom nobody here meets.
+async fn strangers_change(house: &House, numbers: Range<usize>) {
+    let mut tx = Tx::new();
+    for n in numbers {
+        let stranger = OwnedUserId::try_from(format!("@s{n}:b.example")).unwrap();
+        tx.put_at_position::<DeviceListChanges>(&(), &stranger, &0);
+    }
+    house.store.commit(tx).await.unwrap();
+}
+
+#[tokio::test]
+async fn whose_devices_changed_is_known_without_looking_through_rooms() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let (one, two) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&one).await;
+    bob.join(&two).await;
+    let since = bob.sync(None).await.next;
+    // What the first later sync looks up is known to those after it.
+    let since = bob.sync(Some(since)).await.next;
+    let upload = KeyUpload { device_keys: Some(device_keys(&alice)), ..KeyUpload::default() };
+    house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
+    house.trips.take();
+    let lists = bob.sync(Some(since)).await.device_lists;
+    assert_eq!(lists.changed, std::slice::from_ref(&alice.id));
+    assert_eq!(house.trips.take_apart().0.reads(), 1, "whether they still share the room");
+    alice.leave(&one).await;
+    let lists = bob.sync(Some(since)).await.device_lists;
+    assert_eq!(lists.changed, std::slice::from_ref(&alice.id), "they share the other room");
+    assert!(lists.left.is_empty());
+    alice.leave(&two).await;
+    let lists = bob.sync(Some(since)).await.device_lists;
+    assert_eq!((lists.changed, lists.left), (Vec::new(), vec![alice.id.clone()]));
+}
+
+#[tokio::test]
+async fn of_all_who_changed_since_an_old_token_it_is_asked_once_who_shares_a_room() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    bob.join(&alice.room(&[]).await).await;
+    let since = bob.sync(None).await.next;
+    strangers_change(&house, 0..CHANGES + 1).await;
+    let upload = KeyUpload { device_keys: Some(device_keys(&alice)), ..KeyUpload::default() };
+    house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
+    let (alice, bob) = (alice.id.clone(), bob.id.clone());
+    let house = house.restarted().await;
+    let reads = async || {
+        house.trips.take();
+        let lists = house.delivery.device_lists(&bob, since, None).await.unwrap();
+        assert_eq!(lists.changed, std::slice::from_ref(&alice));
+        house.trips.take_apart().0.reads()
+    };
+    // What the first one looks up is known to those after it.
+    reads().await;
+    let with_two_pages = reads().await;
+    strangers_change(&house, CHANGES + 1..2 * CHANGES + 1).await;
+    assert_eq!(reads().await, with_two_pages + 1, "one more page");
+}
+
 #[tokio::test]
 async fn changes_of_many_strangers_hide_nobody() {
     let house = House::new();
@@ -119,12 +182,7 @@ async fn changes_of_many_strangers_hide_nobody() {
     let room = alice.room(&[]).await;
     bob.join(&room).await;
     let for_bob = bob.sync(None).await.next;
-    let mut tx = Tx::new();
-    for n in 0..=CHANGES {
-        let stranger = OwnedUserId::try_from(format!("@s{n}:b.example")).unwrap();
-        tx.put_at_position::<DeviceListChanges>(&(), &stranger, &0);
-    }
-    house.store.commit(tx).await.unwrap();
+    strangers_change(&house, 0..CHANGES + 1).await;
     let upload = KeyUpload { device_keys: Some(device_keys(&alice)), ..KeyUpload::default() };
     house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
     assert_eq!(bob.sync(Some(for_bob)).await.device_lists.changed, std::slice::from_ref(&alice.id));
@@ -228,4 +286,59 @@ async fn changes_between_two_tokens() {
     assert_eq!(between(Some(to)).await, DeviceLists::default(), "all of that came later");
     assert_eq!(between(None).await.left, std::slice::from_ref(&alice.id));
     assert!(matches!(house.delivery.device_lists(&bob.id, to, Some(from)).await, Err(Error::BadToken)));
+}
+
+#[tokio::test]
+async fn a_filter_of_rooms_hides_nobodys_devices() {
+    let house = House::new();
+    let (alice, bob, carol) = (house.user("alice").await, house.user("bob").await, house.user("carol").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let without = json!({"room": {"not_rooms": [room]}});
+    let first = bob.filtered(None, without.clone()).await;
+    alice.say(&room, "nobody moves").await;
+    let second = bob.filtered(Some(first.next), without.clone()).await;
+    assert_eq!(second.device_lists, DeviceLists::default());
+    carol.join(&room).await;
+    let third = bob.filtered(Some(second.next), without.clone()).await;
+    assert!(third.joined.is_empty());
+    assert_eq!(third.device_lists.changed, std::slice::from_ref(&carol.id));
+    carol.leave(&room).await;
+    let fourth = bob.filtered(Some(third.next), without).await;
+    assert!(fourth.joined.is_empty());
+    assert_eq!(fourth.device_lists.left, std::slice::from_ref(&carol.id));
+}
+
+#[tokio::test]
+async fn who_is_out_by_no_event_is_told_by_a_room_that_is_not_wanted() {
+    let house = House::new();
+    let (alice, bob, carol) = (house.user("alice").await, house.user("bob").await, house.user("carol").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    let said = alice.say(&room, "read this").await;
+    let without = json!({"room": {"not_rooms": [room]}});
+    let token = bob.filtered(None, without.clone()).await.next;
+    taken_out(&house, &room, &carol).await;
+    // Nobody is woken by that, but the room is looked at when somebody reads on.
+    let (read, thread) = (ReceiptType::Read, ReceiptThread::Unthreaded);
+    house.rooms.set_receipt(&alice.actor(), &room, &read, &said, &thread).await.unwrap();
+    let lists = bob.filtered(Some(token), without).await.device_lists;
+    assert_eq!(lists.left, std::slice::from_ref(&carol.id));
+}
+
+#[tokio::test]
+async fn the_keys_of_a_device_that_was_ended_are_not_those_of_the_next_of_its_name() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let key = to_raw_value(&json!({"key": "one", "signatures": {}})).unwrap();
+    let id: OwnedOneTimeKeyId = "signed_curve25519:ONE".to_owned().try_into().unwrap();
+    let upload = KeyUpload { one_time_keys: [(id, Raw::from_json(key))].into(), ..KeyUpload::default() };
+    house.accounts.upload_keys(&alice.id, "D".into(), upload).await.unwrap();
+    let left = |delta: &Delta| delta.keys.one_time_keys[&OneTimeKeyAlgorithm::SignedCurve25519];
+    let first = alice.sync(None).await;
+    assert_eq!(left(&first), 1);
+    house.accounts.log_out(&alice.id, "D".into()).await.unwrap();
+    house.accounts.ensure_device(&alice.id, "D".into(), None).await.unwrap();
+    assert_eq!(left(&alice.sync(Some(first.next)).await), 0);
 }

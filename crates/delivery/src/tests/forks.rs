@@ -30,9 +30,7 @@ async fn joined_by<'h>(
     house: &'h House,
     mallory: &Person<'_>,
 ) -> (Person<'h>, Person<'h>, OwnedRoomId, SyncToken) {
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     alice.set(&room, "m.room.topic", json!({"topic": "one"})).await;
     mallory.join(&room).await;
     let token = bob.sync(None).await.next;
@@ -42,10 +40,8 @@ async fn joined_by<'h>(
 #[tokio::test]
 async fn a_join_that_a_fork_takes_back_is_told() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
     let mallory = house.user("mallory").await;
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     mallory.join(&room).await;
     let mut request = window(&bob, 9, ask(9, &[]));
     request.extensions.e2ee = true;
@@ -101,10 +97,8 @@ async fn who_was_never_there_after_all_gets_no_more_keys() {
 #[tokio::test]
 async fn a_join_that_is_told_and_taken_back_at_once_leaves_no_device_behind() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
     let mallory = house.user("mallory").await;
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     mallory.join(&room).await;
     mallory.leave(&room).await;
     let token = bob.sync(None).await.next;
@@ -138,9 +132,7 @@ async fn what_comes_by_a_fork_does_not_bring_back_what_was_there_before_it() {
 #[tokio::test]
 async fn who_is_taken_out_by_a_fork_hears_of_it() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     let mut request = window(&bob, 9, ask(9, &[]));
     request.extensions.e2ee = true;
     next(&house, &mut request).await;
@@ -166,10 +158,8 @@ async fn who_is_taken_out_by_a_fork_hears_of_it() {
 #[tokio::test]
 async fn who_was_shown_and_is_out_once_the_members_are_known_is_told() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
     let mallory = house.user("mallory").await;
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     mallory.join(&room).await;
     mallory.leave(&room).await;
     mallory.join(&room).await;

@@ -20,9 +20,7 @@ async fn lacks(house: &House, room: &RoomId, event: &EventId) {
 #[tokio::test]
 async fn a_timeline_ends_at_the_newest_hole_that_its_reader_may_see() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     let token = bob.sync(None).await.next;
     for body in ["one", "two", "three"] {
         let said = alice.say(&room, body).await;
@@ -52,9 +50,7 @@ async fn a_timeline_ends_at_the_newest_hole_that_its_reader_may_see() {
 #[tokio::test]
 async fn a_hole_in_the_timeline_hides_nothing_unread() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     alice.say(&room, "before").await;
     let reader = house.store.read();
     let nid = reader.room_nid(&room).await.unwrap().unwrap();

@@ -28,7 +28,7 @@ use ruma::{
 };
 use serde_json::{Value, json, value::RawValue};
 
-pub(super) use self::change::{becomes_whole, by_fork};
+pub(super) use self::change::{back_filled, becomes_whole, by_fork, lacks_members, taken_out, unplaced};
 use crate::{Config, Delivery, Delta, Deps, SyncRequest, SyncToken};
 
 /// No other server is there.
@@ -238,6 +238,14 @@ impl House {
         let id = self.accounts.create_user(new).await.unwrap();
         self.accounts.ensure_device(&id, "D".into(), None).await.unwrap();
         Person { house: self, id, device: "D" }
+    }
+
+    /// Alice and Bob in a room of hers.
+    pub(super) async fn couple(&self) -> (Person<'_>, Person<'_>, OwnedRoomId) {
+        let (alice, bob) = (self.user("alice").await, self.user("bob").await);
+        let room = alice.room(&[]).await;
+        bob.join(&room).await;
+        (alice, bob, room)
     }
 }
 

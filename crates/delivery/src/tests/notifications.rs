@@ -6,9 +6,7 @@ use crate::NotificationsRequest;
 #[tokio::test]
 async fn rooms_that_went_on_do_not_hide_what_was_before() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     bob.say(&room, "told").await;
     let from = house.store.read().position();
     for _ in 0..201 {

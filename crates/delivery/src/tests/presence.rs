@@ -1,13 +1,13 @@
 //! Who hears of whose presence, and what it costs.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use chappe_store::{EventNum, Membership, Tx, members::MemberChange};
 use ruma::{OwnedUserId, RoomId, UserId, presence::PresenceState as Is};
 use serde_json::json;
 
-use super::house::{House, Person, values};
-use crate::{PresenceState, SyncRequest, SyncToken, signal::HEARD};
+use super::house::{House, Person, gist, values};
+use crate::{Delta, PresenceState, SyncRequest, SyncToken, presence::CHANGED};
 
 /// Makes a user of another server join or leave a room.
 async fn place(house: &House, room: &RoomId, user: &UserId, (old, new): (Option<Membership>, Membership)) {
@@ -43,12 +43,91 @@ async fn change(house: &House, user: &UserId, state: Is) {
 
 /// Of whom somebody is told, and how they are.
 async fn told(person: &Person<'_>, since: Option<SyncToken>) -> Vec<(OwnedUserId, Is)> {
-    let told = values(&person.sync(since).await.presence).into_iter();
+    presence(&person.sync(since).await)
+}
+
+fn presence(delta: &Delta) -> Vec<(OwnedUserId, Is)> {
     let part = |event: &serde_json::Value| {
         let user = UserId::parse(event["sender"].as_str().unwrap()).unwrap();
         (user, event["content"]["presence"].as_str().unwrap().into())
     };
-    told.map(|event| part(&event)).collect()
+    values(&delta.presence).iter().map(part).collect()
+}
+
+/// A request that waits for a while.
+fn waiting(person: &Person<'_>, since: SyncToken) -> SyncRequest {
+    SyncRequest { timeout: Duration::from_secs(10), ..person.request(Some(since), json!({})) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_changes_wake_those_who_wait_once_a_second() {
+    let house = House::new();
+    let bob = house.user("bob").await;
+    let room = bob.room(&[]).await;
+    let many = crowd(&house, &room, 50).await;
+    let mut request = waiting(&bob, bob.sync(None).await.next);
+    let changes = async {
+        for user in &many {
+            appear(&house, user).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let waits = async {
+        let (mut answers, mut heard) = (0, BTreeSet::new());
+        loop {
+            let delta = house.delivery.sync(&request).await.unwrap();
+            if delta.presence.is_empty() {
+                return (answers, heard);
+            }
+            answers += 1;
+            heard.extend(presence(&delta).into_iter().map(|(user, _)| user));
+            let before = request.since.replace(delta.next).unwrap();
+            assert!(before.fleeting < delta.next.fleeting);
+        }
+    };
+    let ((), (answers, heard)) = tokio::join!(changes, waits);
+    assert!(answers <= 12, "{answers} answers in five seconds");
+    assert!(heard.is_superset(&many.into_iter().collect()), "the last are told though nothing follows");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_told_goes_with_a_message() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let crowd = crowd(&house, &room, 3).await;
+    let online = |nth: usize| vec![(crowd[nth].clone(), Is::Online)];
+    let first = bob.sync(None).await.next;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let request = waiting(&bob, first);
+    let (alone, ()) = tokio::join!(house.delivery.sync(&request), appear(&house, &crowd[0]));
+    let (alone, begun) = (alone.unwrap(), house.world.instant());
+    assert_eq!(presence(&alone), online(0), "one alone is told at once");
+    appear(&house, &crowd[1]).await;
+    let request = waiting(&bob, alone.next);
+    let (both, _) = tokio::join!(house.delivery.sync(&request), alice.say(&room, "hello"));
+    let both = both.unwrap();
+    assert_eq!(gist(&both.joined[&room].part.timeline.events), ["hello"]);
+    assert_eq!((presence(&both), house.world.instant()), (online(1), begun));
+    appear(&house, &crowd[2]).await;
+    let later = house.delivery.sync(&waiting(&bob, both.next)).await.unwrap();
+    assert_eq!(presence(&later), online(2));
+    assert!(house.world.instant() - begun < Duration::from_secs(2), "though nothing else happens");
+    assert_eq!(presence(&house.delivery.sync(&waiting(&bob, later.next)).await.unwrap()), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_told_holds_up_no_stop() {
+    let house = House::new();
+    let bob = house.user("bob").await;
+    let room = bob.room(&[]).await;
+    bob.sync(None).await;
+    for user in crowd(&house, &room, 2).await {
+        appear(&house, &user).await;
+        tokio::task::yield_now().await;
+    }
+    assert!(house.world.shut_down(Duration::from_millis(100)).await.is_empty());
 }
 
 #[tokio::test]
@@ -128,7 +207,7 @@ async fn more_than_is_remembered_is_found_by_the_rooms() {
     let house = House::new();
     let bob = house.user("bob").await;
     let room = bob.room(&[]).await;
-    let many = crowd(&house, &room, HEARD + 1).await;
+    let many = crowd(&house, &room, CHANGED + 1).await;
     let since = bob.sync(None).await.next;
     for user in &many {
         appear(&house, user).await;
@@ -168,7 +247,11 @@ async fn what_a_server_says_while_nobody_is_there_is_found_later() {
     assert_eq!(house.delivery.attached(), 0);
     change(&house, &user, Is::Unavailable).await;
     appear(&house, &stranger).await;
-    assert!(told(&bob, Some(since)).await.contains(&(user, Is::Unavailable)));
+    let (hidden, begun) =
+        (SyncRequest { presence: Is::Offline, ..waiting(&bob, since) }, house.world.instant());
+    let delta = house.delivery.sync(&hidden).await.unwrap();
+    assert!(presence(&delta).contains(&(user, Is::Unavailable)));
+    assert_eq!(house.world.instant(), begun, "it waits for nothing else to happen");
     assert!(house.delivery.presence().of(&stranger).is_none(), "nobody could see them");
 }
 

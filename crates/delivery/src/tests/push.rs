@@ -10,7 +10,10 @@ use ruma::{api::client::push::Pusher, events::receipt::ReceiptThread};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::house::{House, Person};
+use super::{
+    house::{House, Person, back_filled, memberships},
+    unread::rename,
+};
 
 /// A gateway that rejects what it is told to.
 fn gateway(house: &House) -> (mpsc::UnboundedReceiver<Value>, Arc<Mutex<Vec<String>>>) {
@@ -74,6 +77,24 @@ async fn messages_reads_and_rejections() {
 }
 
 #[tokio::test]
+async fn what_was_said_before_the_room_begins_here_is_unread_to_nobody() {
+    let house = House::new();
+    let (mut hear, _) = gateway(&house);
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let (old, new) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&old).await;
+    bob.join(&new).await;
+    let joined = memberships(&bob, &old).await[0].1;
+    let said = alice.say(&old, "long ago").await;
+    let view = house.rooms.view(&old).await.unwrap();
+    let said = view.reader.event_num(view.nid, &said).await.unwrap().unwrap();
+    back_filled(&house, &old, &[joined, said]).await;
+    set_pusher(&bob, None).await;
+    alice.say(&new, "hello").await;
+    assert_eq!(hear.recv().await.unwrap()["notification"]["counts"]["unread"], 1);
+}
+
+#[tokio::test]
 async fn invites_are_pushed_and_ids_alone_where_asked() {
     let house = House::new();
     let (mut hear, _) = gateway(&house);
@@ -134,4 +155,113 @@ async fn badges_do_not_count_what_was_taken_back_or_left_behind() {
     assert_eq!(shown().await, 0);
     alice.say(&rooms[2], "new").await;
     assert_eq!(shown().await, 1);
+}
+
+#[tokio::test]
+async fn what_is_said_in_an_unread_room_costs_each_listener_one_look() {
+    const LISTENERS: usize = 40;
+    let house = House::new();
+    let (mut hear, _) = gateway(&house);
+    let alice = house.user("alice").await;
+    let room = alice.room(&[]).await;
+    for number in 0..LISTENERS {
+        let listener = house.user(&format!("listener{number}")).await;
+        listener.join(&room).await;
+        set_pusher(&listener, None).await;
+    }
+    let mut say = async |text: &str| {
+        alice.say(&room, text).await;
+        for _ in 0..LISTENERS {
+            assert_eq!(hear.recv().await.unwrap()["notification"]["counts"]["unread"], 1);
+        }
+    };
+    say("unread").await;
+    let _ = house.trips.take();
+    say("and more").await;
+    let (_, followed) = house.trips.take_apart();
+    assert!(followed.reads() < 2 * LISTENERS as u64, "{followed:?}");
+}
+
+#[tokio::test]
+async fn a_room_is_unread_however_much_that_notifies_nobody_was_said_since() {
+    let house = House::new();
+    let (mut hear, _) = gateway(&house);
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    set_pusher(&bob, None).await;
+    let (talk, other) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&talk).await;
+    bob.join(&other).await;
+    let mut shown = async || hear.recv().await.unwrap()["notification"]["counts"]["unread"].clone();
+    let first = alice.say(&talk, "read").await;
+    assert_eq!(shown().await, 1);
+    let second = alice.say(&talk, "unread").await;
+    assert_eq!(shown().await, 1);
+    for number in 0..250 {
+        let notice = json!({"msgtype": "m.notice", "body": number.to_string()});
+        alice.send(&talk, "m.room.message", notice).await;
+    }
+    let read = async |event: &ruma::EventId| {
+        let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+        house.rooms.set_receipt(&bob.actor(), &talk, &kind, event, &ReceiptThread::Unthreaded).await.unwrap();
+    };
+    read(&first).await;
+    alice.say(&other, "unread too").await;
+    assert_eq!(shown().await, 2);
+    read(&second).await;
+    assert_eq!(shown().await, 1);
+}
+
+#[tokio::test]
+async fn whoever_answers_has_read_what_was_said_before() {
+    let house = House::new();
+    let (mut hear, _) = gateway(&house);
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    set_pusher(&bob, None).await;
+    let (talk, other) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&talk).await;
+    bob.join(&other).await;
+    let mut shown = async || hear.recv().await.unwrap()["notification"]["counts"]["unread"].clone();
+    let root = alice.say(&talk, "unread").await;
+    assert_eq!(shown().await, 1);
+    bob.say(&talk, "an answer").await;
+    assert_eq!(shown().await, 0);
+    let thread = json!({"rel_type": "m.thread", "event_id": root});
+    let said = json!({"msgtype": "m.text", "body": "in a thread", "m.relates_to": thread});
+    alice.send(&talk, "m.room.message", said.clone()).await;
+    assert_eq!(shown().await, 1);
+    bob.say(&talk, "no answer to that").await;
+    alice.say(&other, "unread").await;
+    assert_eq!(shown().await, 2);
+    bob.send(&talk, "m.room.message", said).await;
+    assert_eq!(shown().await, 1);
+}
+
+#[tokio::test]
+async fn a_new_name_is_no_answer_and_rooms_are_known_after_a_restart() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let (talk, other) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&talk).await;
+    bob.join(&other).await;
+    alice.say(&talk, "unread").await;
+    rename(&bob, &talk, "Bob").await;
+    set_pusher(&bob, None).await;
+    let (alice, bob) = (alice.id.clone(), bob.id.clone());
+    let house = house.restarted().await;
+    let (mut hear, _) = gateway(&house);
+    let mut shown = async || hear.recv().await.unwrap()["notification"]["counts"]["unread"].clone();
+    let person = |id| Person { house: &house, id, device: "D" };
+    person(alice).say(&other, "unread too").await;
+    assert_eq!(shown().await, 2);
+    person(bob).leave(&other).await;
+    assert_eq!(shown().await, 1);
+}
+
+#[tokio::test]
+async fn whoever_has_changed_nothing_has_the_settings_of_all() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let reader = house.store.read();
+    let settings = async |who: &Person<'_>| house.delivery.settings(&reader, &who.id).await.unwrap();
+    assert!(Arc::ptr_eq(&settings(&alice).await, &settings(&bob).await));
 }

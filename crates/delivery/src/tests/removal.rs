@@ -9,9 +9,7 @@ use super::{
 #[tokio::test]
 async fn purged_messages_are_not_told_from_memory() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     alice.say(&room, "old").await;
     let new = alice.say(&room, "new").await;
     assert!(timeline(&bob.sync(None).await, &room).contains(&"old".to_owned()));

@@ -1,11 +1,15 @@
 //! What a device gets of rooms.
 
 use chappe_rooms::Change;
+use chappe_store::{
+    Tx,
+    receipts::{ReceiptKey, ReceiptKind},
+};
 use ruma::{RoomId, events::receipt::ReceiptThread};
 use serde_json::json;
 
 use super::house::{House, Person, gist, values};
-use crate::{Delta, StatePart};
+use crate::{Delta, StatePart, SyncRequest, sync::RECEIPTS};
 
 pub(super) fn timeline(delta: &Delta, room: &RoomId) -> Vec<String> {
     delta.joined.get(room).map(|room| gist(&room.part.timeline.events)).unwrap_or_default()
@@ -149,6 +153,44 @@ async fn nothing_comes_after_leaving_or_being_thrown_out() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_stay_is_told_whatever_became_of_the_membership_since() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    for (end, again) in [(Change::Ban, Change::Unban), (Change::Kick, Change::Invite)] {
+        let room = alice.room(&[]).await;
+        bob.join(&room).await;
+        let first = bob.sync(None).await;
+        alice.set(&room, "m.room.topic", json!({"topic": "seen"})).await;
+        alice.say(&room, "seen").await;
+        alice.change(&room, &bob, end).await;
+        let ended = bob.sync(Some(first.next)).await;
+        alice.set(&room, "m.room.topic", json!({"topic": "secret"})).await;
+        alice.change(&room, &bob, again).await;
+        let refused = again == Change::Invite;
+        if refused {
+            bob.leave(&room).await;
+        }
+        for state_after in [false, true] {
+            let request = SyncRequest { state_after, ..bob.request(Some(first.next), json!({})) };
+            let left = house.delivery.sync(&request).await.unwrap();
+            let part = &left.left[&room].part;
+            let mut told = gist(&part.timeline.events);
+            assert_eq!(told.drain(..3).collect::<Vec<_>>(), ["m.room.topic", "seen", "m.room.member"]);
+            assert_eq!(told.len(), usize::from(refused), "whoever is unbanned is not told");
+            assert!(!part.timeline.limited && !format!("{left:?}").contains("secret"));
+            let state = values(part.state.events());
+            let own = state.iter().find(|event| event["state_key"] == bob.id.as_str());
+            let last = values(&part.timeline.events).pop().unwrap();
+            assert_eq!(own.map(|own| &own["event_id"]), state_after.then_some(&last["event_id"]));
+        }
+        let later = bob.sync(Some(ended.next)).await;
+        let part = &later.left[&room].part;
+        assert_eq!(part.timeline.events.len(), usize::from(refused), "of the stay the device knows");
+        assert!(part.state.events().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_refused_invite_leaves_and_a_forgotten_room_is_gone() {
     let house = House::new();
     let (alice, bob) = two(&house).await;
@@ -222,7 +264,6 @@ async fn unread_counts_follow_receipts() {
     assert_eq!(first.joined[&room].unread.total.notifications, 0);
     let one = alice.say(&room, "one").await;
     alice.send(&room, "m.room.message", json!({"body": "two", "m.mentions": {"user_ids": [bob.id]}})).await;
-    bob.say(&room, "my own").await;
     let delta = bob.sync(Some(first.next)).await;
     let unread = &delta.joined[&room].unread;
     assert_eq!((unread.total.notifications, unread.total.highlights), (2, 1));
@@ -232,11 +273,37 @@ async fn unread_counts_follow_receipts() {
     assert_eq!(delta.joined[&room].unread.total.notifications, 1);
     let receipts = values(&delta.joined[&room].ephemeral);
     assert!(receipts[0]["content"][one.as_str()]["m.read"].get(bob.id.as_str()).is_some());
+    bob.say(&room, "my own").await;
     assert_eq!(
         alice.sync(None).await.joined[&room].unread.total.notifications,
         1,
         "bob's word and nothing else"
     );
+}
+
+#[tokio::test]
+async fn who_is_new_in_a_room_is_told_of_the_latest_receipts_and_the_own() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let room = alice.room(&[]).await;
+    let event = alice.say(&room, "read by many").await;
+    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    house.rooms.set_receipt(&alice.actor(), &room, &kind, &event, &ReceiptThread::Unthreaded).await.unwrap();
+    let nid = house.store.read().room_nid(&room).await.unwrap().unwrap();
+    let many = (0..RECEIPTS).map(|n| format!("@s{n}:b.example")).collect();
+    for users in [vec!["@early:b.example".to_owned()], many] {
+        let mut tx = Tx::new();
+        for user in users {
+            let user = user.try_into().unwrap();
+            let key = ReceiptKey { user, kind: ReceiptKind::Public, thread: String::new() };
+            tx.put_receipt(nid, &key, None, (&event, 1));
+        }
+        house.store.commit(tx).await.unwrap();
+    }
+    let told = values(&alice.sync(None).await.joined[&room].ephemeral);
+    let readers = told[0]["content"][event.as_str()]["m.read"].as_object().unwrap();
+    assert_eq!(readers.len(), RECEIPTS + 1);
+    assert!(readers.contains_key(alice.id.as_str()) && !readers.contains_key("@early:b.example"));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::house::{House, Person, gist, values};
 use crate::{ExtensionsAsk, List, RoomAsk, SlidingRequest, StickyAsk};
 
-async fn stick(person: &Person<'_>, room: &RoomId, body: &str, ms: u32) -> OwnedEventId {
+pub(super) async fn stick(person: &Person<'_>, room: &RoomId, body: &str, ms: u32) -> OwnedEventId {
     let content = json!({"msgtype": "m.text", "body": body}).as_object().unwrap().clone();
     let draft = Draft { sticky_ms: Some(ms), ..Draft::message(TimelineEventType::RoomMessage, content) };
     person.house.rooms.send(&person.actor(), room, draft, None).await.unwrap()
@@ -18,9 +18,7 @@ async fn stick(person: &Person<'_>, room: &RoomId, body: &str, ms: u32) -> Owned
 #[tokio::test]
 async fn they_are_told_beside_a_short_timeline_and_once() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     let start = bob.sync(None).await;
     stick(&alice, &room, "in a call", 60_000).await;
     for n in 0..3 {
@@ -106,9 +104,7 @@ async fn told(house: &House, request: &mut SlidingRequest, room: &RoomId) -> Vec
 #[tokio::test]
 async fn one_member_does_not_hide_what_others_stick() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     for _ in 0..101 {
         stick(&bob, &room, "flood", 60_000).await;
     }

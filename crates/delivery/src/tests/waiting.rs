@@ -13,9 +13,7 @@ const LONG: Duration = Duration::from_mins(1);
 #[tokio::test]
 async fn a_waiting_device_gets_what_happens() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     let mut request = bob.request(Some(bob.sync(None).await.next), json!({}));
     request.timeout = LONG;
     let (delta, _) = tokio::join!(house.delivery.sync(&request), alice.say(&room, "wake up"));
@@ -42,9 +40,7 @@ async fn a_waiting_device_hears_of_its_first_room() {
 #[tokio::test]
 async fn typing_begins_and_ends() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     let mut request = bob.request(Some(bob.sync(None).await.next), json!({"presence": {"types": []}}));
     request.timeout = LONG;
     let typing = house.delivery.typing();
@@ -86,10 +82,8 @@ async fn those_whose_membership_is_still_to_come_are_seen_typing() {
 #[tokio::test]
 async fn presence_reaches_those_who_share_a_room() {
     let house = House::new();
-    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
     let carol = house.user("carol").await;
-    let room = alice.room(&[]).await;
-    bob.join(&room).await;
+    let (alice, bob, room) = house.couple().await;
     let (for_bob, for_carol) = (bob.sync(None).await.next, carol.sync(None).await.next);
     let said = Some("busy".to_owned());
     house

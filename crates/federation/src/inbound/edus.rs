@@ -86,6 +86,13 @@ struct ReceiptEntry {
     data: ReceiptData,
 }
 
+impl ReceiptEntry {
+    fn of<'a>(&'a self, user: &'a UserId) -> Option<RemoteReceipt<'a>> {
+        let event = self.event_ids.last().filter(|event| event.as_bytes().len() <= 255)?;
+        Some(RemoteReceipt { user, event, ts: self.data.ts, thread: self.data.thread_id.clone() })
+    }
+}
+
 #[derive(Default, Deserialize)]
 struct ReceiptData {
     #[serde(default)]
@@ -234,15 +241,10 @@ impl Federation {
             if !self.acl_allows(origin, &room).await? {
                 continue;
             }
-            for (user, entry) in receipts(&kinds) {
-                let Some(event) = entry.event_ids.last() else { continue };
-                let ReceiptData { ts, thread_id: thread } = entry.data;
-                if event.as_bytes().len() <= 255 {
-                    let receipt = RemoteReceipt { user: &user, event, ts, thread };
-                    if let Err(error) = self.0.rooms.take_receipt(origin, &room, &receipt).await {
-                        tracing::info!(%origin, %room, %error, "a receipt was not taken");
-                    }
-                }
+            let entries = receipts(&kinds);
+            let receipts: Vec<_> = entries.iter().filter_map(|(user, entry)| entry.of(user)).collect();
+            if let Err(error) = self.0.rooms.take_receipts(origin, &room, &receipts).await {
+                tracing::info!(%origin, %room, %error, "receipts were not taken");
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chappe_rooms::KeysWanted;
+use chappe_rooms::{KeysWanted, WantedKeys};
 use chappe_rules::check::{KeyRing as Known, ServerKey as KnownKey, WeakKeys, check_json};
 use chappe_store::{
     Direction, Error, Json, Store, Tx,
@@ -27,7 +27,10 @@ use tokio::sync::{Notify, Semaphore};
 
 use self::fetches::{Errand, FOR_EVENTS, FOR_REQUESTS, Fetch, Pause, Purpose, Wanted};
 use super::{Document, Pins, document::MAX_DOCUMENT, is_plain, public_key, time, weak_keys};
-use crate::{AllowList, Config, link::Link};
+use crate::{
+    AllowList, Config,
+    link::{Link, LinkError},
+};
 
 /// The answer of a notary is at most this long, in bytes.
 const MAX_ANSWER: u64 = 256 * 1024;
@@ -85,6 +88,34 @@ struct Missing<'a> {
     ids: BTreeSet<String>,
     /// Whether others of its keys are.
     is_met: bool,
+    /// How many events it has to have signed.
+    events: usize,
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+enum Lack {
+    /// Too much is under way here: nothing was learned of who was to be asked.
+    #[error("too much is under way")]
+    Busy,
+    /// Anything else, in words for the log.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for Lack {
+    fn from(why: String) -> Self {
+        Self::Other(why)
+    }
+}
+
+impl From<LinkError> for Lack {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Busy => Self::Busy,
+            other => Self::Other(other.to_string()),
+        }
+    }
 }
 
 impl KeyRing {
@@ -143,8 +174,8 @@ impl KeyRing {
             Haste::Join => (FOR_EVENTS, ASKED_FOR_JOIN),
         };
         let mut missing = self.missing(wanted, at).await;
-        // Those that were met before come first: others may be made up.
-        missing.sort_by_key(|missing| !missing.is_met);
+        // Those that were met before come first, as others may be made up, then those without whose keys most would be missing.
+        missing.sort_by_key(|missing| (!missing.is_met, Reverse(missing.events)));
         let servers = missing.len();
         missing.truncate(MOST_ASKED);
         let turns = Semaphore::new(at_once);
@@ -157,7 +188,7 @@ impl KeyRing {
             tracing::info!(servers, "too many servers were to be asked for their keys: not all were");
         }
         let mut found = Known::new();
-        for (server, ids) in wanted {
+        for (server, WantedKeys { ids, .. }) in wanted {
             for id in ids {
                 let Ok(Some(key)) = self.known(server, id).await else { continue };
                 let Some(public) = self.sound(&key) else { continue };
@@ -173,9 +204,10 @@ impl KeyRing {
         let all: Vec<_> = wanted.iter().collect();
         let mut missing = Vec::new();
         for some in all.chunks(ASKED_AT_ONCE) {
-            let looked_up = join_all(some.iter().copied().map(async |(server, ids)| {
-                let mut missing = Missing { server, ids: BTreeSet::new(), is_met: false };
-                for id in ids {
+            let looked_up = join_all(some.iter().copied().map(async |(server, keys)| {
+                let (ids, events) = (BTreeSet::new(), keys.events);
+                let mut missing = Missing { server, ids, is_met: false, events };
+                for id in &keys.ids {
                     let known = self.known(server, id).await.ok().flatten();
                     missing.is_met |= known.is_some();
                     if !known.is_some_and(|key| key.old || key.valid_until >= at) {
@@ -219,17 +251,21 @@ impl KeyRing {
     }
 
     /// Asks the server, then notaries, until all that is wanted was found; says whether everybody was asked.
-    async fn fetch_anywhere(&self, server: &ServerName, wanted: &Wanted) -> Result<bool, String> {
+    async fn fetch_anywhere(&self, server: &ServerName, wanted: &Wanted) -> Result<bool, Lack> {
         let mut found: Option<BTreeSet<String>> = None;
         // What a server signed that is not talked with, or no more, still stands in rooms: notaries may know its keys.
         let mut error = "it is not talked with".to_owned();
+        let (mut is_busy, mut has_failed) = (false, false);
         if self.0.allowed.permits(server) {
             match self.fetch_direct(server).await {
                 Ok(document) => {
                     found = Some(document.ids().collect());
                     self.keep(document, Source::Itself).await?;
                 }
-                Err(other) => error = other,
+                Err(lack) => {
+                    is_busy = matches!(lack, Lack::Busy);
+                    (has_failed, error) = (!is_busy, lack.to_string());
+                }
             }
         }
         let permitted = |notary: &&OwnedServerName| *notary != server && self.0.allowed.permits(notary);
@@ -245,29 +281,36 @@ impl KeyRing {
                         self.keep(document, Source::Notary).await?;
                     }
                 }
-                Err(other) => error = format!("{error}; {notary}: {other}"),
+                Err(lack) => {
+                    is_busy |= matches!(lack, Lack::Busy);
+                    error = format!("{error}; {notary}: {lack}");
+                }
             }
         }
-        found.map(|_| true).ok_or(error)
+        match found {
+            Some(_) => Ok(!is_busy),
+            None if is_busy && !has_failed => Err(Lack::Busy),
+            None => Err(Lack::Other(error)),
+        }
     }
 
     fn limits(&self, max_bytes: u64) -> Limits {
         Limits { max_bytes, deadline: self.0.timeout }
     }
 
-    async fn fetch_direct(&self, server: &ServerName) -> Result<Document, String> {
+    async fn fetch_direct(&self, server: &ServerName) -> Result<Document, Lack> {
         let http =
             http::Request::get("/_matrix/key/v2/server").body(Bytes::new()).map_err(|e| e.to_string())?;
         let limits = self.limits(MAX_DOCUMENT as u64);
-        let answer = self.0.link.exchange(server, http, limits).await.map_err(|e| e.to_string())?;
+        let answer = self.0.link.exchange(server, http, limits).await?;
         if answer.status() != http::StatusCode::OK {
-            return Err(format!("status {}", answer.status()));
+            return Err(Lack::Other(format!("status {}", answer.status())));
         }
-        Document::read(answer.body(), server, self.0.world.now(), &self.0.weak)
+        Document::read(answer.body(), server, self.0.world.now(), &self.0.weak).map_err(Lack::Other)
     }
 
     /// Asks a notary, which is trusted as far as its own signature, learned from itself, goes; the newest document comes first.
-    async fn fetch_from(&self, notary: &ServerName, server: &ServerName) -> Result<Vec<Document>, String> {
+    async fn fetch_from(&self, notary: &ServerName, server: &ServerName) -> Result<Vec<Document>, Lack> {
         let now = self.0.world.now();
         let own = self.notary_keys(notary).await?;
         let body = json!({ "server_keys": { server.as_str(): {} } }).to_string();
@@ -276,10 +319,10 @@ impl KeyRing {
             .body(Bytes::from(body))
             .map_err(|error| error.to_string())?;
         let limits = self.limits(MAX_ANSWER);
-        let answer = self.0.link.exchange(notary, http, limits).await.map_err(|e| e.to_string())?;
+        let answer = self.0.link.exchange(notary, http, limits).await?;
         let mut answer = chappe_rules::json::object(answer.body()).map_err(|error| error.to_string())?;
         let Some(CanonicalJsonValue::Array(documents)) = answer.remove("server_keys") else {
-            return Err("there are no server_keys in the answer".to_owned());
+            return Err(Lack::Other("there are no server_keys in the answer".to_owned()));
         };
         let trusted = |document: CanonicalJsonValue| {
             let CanonicalJsonValue::Object(document) = document else { return None };
@@ -290,12 +333,12 @@ impl KeyRing {
             documents.into_iter().take(MAX_DOCUMENTS).filter_map(trusted).collect();
         found.sort_by_key(|document| Reverse(document.valid_until));
         if found.is_empty() {
-            return Err("no document in the answer can be trusted".to_owned());
+            return Err(Lack::Other("no document in the answer can be trusted".to_owned()));
         }
         Ok(found)
     }
 
-    async fn notary_keys(&self, notary: &ServerName) -> Result<Known, String> {
+    async fn notary_keys(&self, notary: &ServerName) -> Result<Known, Lack> {
         let now = self.0.world.now();
         if let Some(pinned) = self.0.pins.of(notary) {
             let good = |(id, key): (String, ServerKey)| {

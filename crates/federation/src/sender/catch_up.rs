@@ -9,7 +9,7 @@ use chappe_store::{
 use ruma::{OwnedUserId, ServerName};
 use serde::Deserialize;
 
-use super::{Sender, lanes::Length};
+use super::{Sender, lanes::Length, queue::behind};
 
 /// Rows read and removed at once.
 const PAGE: usize = 200;
@@ -37,12 +37,39 @@ impl Sender {
         self.shorten(destination, from.max(left.saturating_mul(2))).await
     }
 
+    /// Takes the messages to devices out of a queue. Gives whether there were any.
+    pub(super) async fn drop_messages(&self, destination: &ServerName) -> Result<bool, Error> {
+        let (mut from, mut dropped) = (self.queue_from(destination), 0);
+        loop {
+            let reader = self.0.network.store().read();
+            let rows = reader.scan_from::<Outbox>(&destination.to_owned(), &from, PAGE).await?;
+            drop(reader);
+            let Some(((_, position, index), _)) = rows.last() else { break };
+            from = behind(destination, (*position, *index));
+            let messages = rows.into_iter().filter(|(_, item)| matches!(item, OutboxItem::ToDevice(_)));
+            let messages: Vec<OutboxKey> = messages.map(|(key, _)| key).collect();
+            if messages.is_empty() {
+                continue;
+            }
+            let mut tx = Tx::new();
+            for key in &messages {
+                tx.delete::<Outbox>(key);
+            }
+            self.0.network.store().commit(tx).await?;
+            self.0.lanes.done(destination, &messages);
+            dropped += messages.len();
+        }
+        if dropped > 0 {
+            tracing::info!(%destination, dropped, "messages to devices were dropped, their server is off the list");
+        }
+        Ok(dropped > 0)
+    }
+
     /// How long a queue is, up to about `enough`: only what came since it was counted last is read.
     async fn count(&self, destination: &ServerName, enough: usize) -> Result<usize, Error> {
         let mut length = self.0.lanes.length(destination);
         while length.rows < enough {
-            let (position, index) = length.to;
-            let from = (destination.to_owned(), position, Index(index.0.saturating_add(1)));
+            let from = behind(destination, length.to).max(self.queue_from(destination));
             let reader = self.0.network.store().read();
             let rows = reader.scan_from::<Outbox>(&destination.to_owned(), &from, PAGE).await?;
             let Some(((_, position, index), _)) = rows.last() else { break };
@@ -110,13 +137,13 @@ impl Sender {
         let mut survey = Survey::default();
         let mut sticky: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         let now = self.0.network.world().now();
-        let mut from = (destination.to_owned(), 0, Index(0));
+        let mut from = self.queue_from(destination);
         loop {
             let reader = self.0.network.store().read();
             let rows = reader.scan_from::<Outbox>(&destination.to_owned(), &from, PAGE).await?;
             let Some((end, _)) = rows.last() else { return Ok(survey) };
-            from = (end.0.clone(), end.1, Index(end.2.0.saturating_add(1)));
             survey.to = (end.1, end.2);
+            from = behind(destination, survey.to);
             survey.rows += rows.len();
             let events: Vec<(RoomNid, EventNum)> =
                 rows.iter().filter_map(|(_, item)| event_in(item)).collect();

@@ -90,6 +90,12 @@ impl Fleeting {
         self.receipts.is_empty() && self.typing.is_empty() && self.presence.is_empty()
     }
 
+    /// Whether there is so much that waiting for more would leave some out.
+    pub(super) fn is_plenty(&self) -> bool {
+        let most = self.receipts.len().max(self.typing.len()).max(self.presence.len());
+        most >= MOST / 2
+    }
+
     /// Forgets what is about this moment.
     pub(super) fn drop_momentary(&mut self) {
         self.typing.clear();

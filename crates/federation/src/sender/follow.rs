@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 
-use super::{Sender, fleeting::PresenceNews};
+use super::{Sender, fleeting::PresenceNews, lanes::When};
 
 /// The name of this follower's cursor.
 const CURSOR: &str = "federation";
@@ -21,6 +21,12 @@ const PAGE: usize = 500;
 const CURSOR_INTERVAL: Duration = Duration::from_secs(10);
 /// Wait after a failed read of the store.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long what is kept in memory waits for something to go along with.
+const GATHERED: Duration = Duration::from_secs(1);
+/// So long for each server that is told, if that is longer: of receipts and presence.
+const GATHERED_EACH: Duration = Duration::from_millis(10);
+/// And no longer than this.
+const GATHERED_LONGEST: Duration = Duration::from_secs(5);
 
 impl Sender {
     pub(super) async fn follow(self) {
@@ -51,10 +57,11 @@ impl Sender {
             }
             let pause = written_at.elapsed() >= CURSOR_INTERVAL;
             if seen.0 > written && (pause || world.is_stopping()) {
+                let done = self.done_up_to(seen).0.max(written);
                 let mut tx = Tx::new();
-                tx.put::<Cursors>(&CURSOR.to_owned(), &seen.0);
+                tx.put::<Cursors>(&CURSOR.to_owned(), &done);
                 store.commit(tx).await?;
-                (written, written_at) = (seen.0, world.instant());
+                (written, written_at) = (done, world.instant());
             }
             if world.is_stopping() {
                 return Ok(());
@@ -66,6 +73,12 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// How much of what was gone through need not be gone through again: receipts are in memory alone while they are gathered.
+    fn done_up_to(&self, seen: Position) -> Position {
+        let gathered = self.0.lanes.gathered_since(self.0.network.world().instant());
+        gathered.map_or(seen, |since| seen.min(Position(since.0.saturating_sub(1))))
     }
 
     async fn handle(&self, entry: &Entry) -> Result<(), Error> {
@@ -106,37 +119,45 @@ impl Sender {
             return Ok(());
         }
         let room = reader.room_id(nid).await?;
-        for server in self.others_in(nid).await? {
+        let servers = self.others_in(nid).await?;
+        let when = self.gathering(servers.len());
+        for server in servers {
             for (key, receipt) in &receipts {
                 let place = (room.clone(), user.clone(), key.thread.clone());
-                let (event, ts) = (receipt.value.event.0.clone(), receipt.value.ts);
-                self.0.lanes.add_receipt(&server, place, (event, ts));
+                let event = (receipt.value.event.0.clone(), receipt.value.ts);
+                self.0.lanes.add_receipt(&server, when, (at, place, event));
             }
-            self.wake(&server);
         }
         Ok(())
+    }
+
+    /// When what so many servers are told has to go.
+    fn gathering(&self, servers: usize) -> When {
+        When { now: self.0.network.world().instant(), wait: gathered(servers) }
     }
 
     /// Tells the other servers in a room that a local user types or has stopped.
     pub(crate) async fn send_typing(&self, room: &RoomId, user: &UserId, typing: bool) -> Result<(), Error> {
         let Some(nid) = self.0.network.store().read().room_nid(room).await? else { return Ok(()) };
+        let when = self.gathering(1);
         for server in self.others_in(nid).await? {
-            self.0.lanes.add_momentary(&server, |fleeting| {
+            self.0.lanes.add_momentary(&server, when, |fleeting| {
                 fleeting.typing(room.to_owned(), user.to_owned(), typing);
             });
-            self.wake(&server);
         }
         Ok(())
     }
 
-    /// Tells the servers that share a room with a local user of the user's presence.
-    pub(crate) async fn send_presence(&self, user: &UserId, news: &PresenceNews) -> Result<(), Error> {
-        let reader = self.0.network.store().read();
-        for server in self.servers_of(&reader, user).await? {
-            self.0.lanes.add_momentary(&server, |fleeting| {
-                fleeting.presence(user.to_owned(), news.clone());
-            });
-            self.wake(&server);
+    /// Tells the servers that share a room with some local users of their presence, each of all of them together.
+    pub(crate) async fn send_presence(&self, news: &[(OwnedUserId, PresenceNews)]) -> Result<(), Error> {
+        for (user, news) in news {
+            let servers = self.servers_of(&self.0.network.store().read(), user).await?;
+            let when = self.gathering(servers.len());
+            for server in &servers {
+                self.0.lanes.add_momentary(server, when, |fleeting| {
+                    fleeting.presence(user.clone(), news.clone());
+                });
+            }
         }
         Ok(())
     }
@@ -170,6 +191,12 @@ impl Sender {
     }
 }
 
+/// How long what so many servers are told is gathered.
+fn gathered(servers: usize) -> Duration {
+    let each = GATHERED_EACH.saturating_mul(u32::try_from(servers).unwrap_or(u32::MAX));
+    each.clamp(GATHERED, GATHERED_LONGEST)
+}
+
 /// As much of an event as is asked for.
 #[derive(Deserialize)]
 struct Sent {
@@ -196,5 +223,16 @@ impl Arrivals {
     /// Whether those in the room were just told of this user.
     pub(super) fn has(&self, user: &UserId, now: u64) -> bool {
         self.0.get(user).is_some_and(|at| now.saturating_sub(at) < ARRIVAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hundreds_of_servers_are_told_is_gathered_for_longer() {
+        let seconds = [0, 1, 100, 400, 10_000].map(|servers| gathered(servers).as_secs());
+        assert_eq!(seconds, [1, 1, 1, 4, 5]);
     }
 }

@@ -83,8 +83,8 @@ struct Body<'a> {
 }
 
 impl Sender {
-    /// The next transaction for a destination, `None` when nothing waits. If one was tried before, that one: its rows and
-    /// nothing else, under its id.
+    /// The next transaction for a destination, `None` when nothing has to go now. If one was tried before, that one: its rows
+    /// and nothing else, under its id.
     pub(super) async fn collect(
         &self,
         destination: &ServerName,
@@ -92,7 +92,7 @@ impl Sender {
         width: Width,
     ) -> Result<Option<Batch>, Error> {
         let limit = if width == Width::Full { PDUS + EDUS } else { 1 };
-        let waiting = self.0.network.store().read().outbox(destination, limit).await?;
+        let waiting = self.queued(destination, limit).await?;
         let (mut batch, mut bytes) = (Batch::default(), 0);
         for (key, item) in waiting {
             let beyond = tried.is_some_and(|tried| (key.1, key.2) > tried);
@@ -103,7 +103,8 @@ impl Sender {
             batch.rows.push(key);
         }
         if tried.is_none() && width == Width::Full {
-            let (edus, receipts) = self.0.lanes.take_fleeting(destination, EDUS - batch.edus.len());
+            let now = batch.rows.is_empty().then(|| self.0.network.world().instant());
+            let (edus, receipts) = self.0.lanes.take_fleeting(destination, EDUS - batch.edus.len(), now);
             batch.edus.extend(edus);
             batch.receipts = receipts;
         }

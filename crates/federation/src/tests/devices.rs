@@ -12,24 +12,21 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use chappe_accounts::{CrossSigningUpload, KeyUpload, LogIn, NewUser, Refreshing, RemoteUsers, Replace};
+use chappe_accounts::{
+    CrossSigningUpload, KeyUpload, LogIn, Refreshing, RemoteError, RemoteKeys, RemoteUsers, Replace,
+};
 use chappe_kv::{Batch, Db, Fault, Faulty, Memory};
 use chappe_store::{Json, Store, Tx, accounts_keys::KeySignatures, outbox::AnnouncedDevices};
 use chappe_world::{FakeNet, Fate};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use parking_lot::Mutex;
-use ruma::{DeviceId, OwnedUserId, UserId, serde::Raw};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, ServerName, UserId, serde::Raw, server_name};
 use serde_json::{Value, json, value::RawValue};
 use tower::ServiceExt;
 
 use super::{Server, config, couple, eventually, peer::Peer};
 use crate::inbound::Received;
-
-pub(super) async fn user(server: &Server, name: &str) -> OwnedUserId {
-    let new = NewUser { localpart: Some(name.to_owned()), ..NewUser::default() };
-    server.accounts.create_user(new).await.unwrap()
-}
 
 /// A device with keys that look like keys.
 pub(super) async fn device(server: &Server, user: &UserId, id: &str) {
@@ -57,10 +54,21 @@ pub(super) async fn known(server: &Server, user: &UserId) -> Vec<String> {
     keys.devices.keys().map(ToString::to_string).collect()
 }
 
+/// Has a server answer a local user who asks for keys of users of another.
+pub(super) async fn ask(
+    server: &Server,
+    asker: &UserId,
+    of: &ServerName,
+    users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+) -> Result<RemoteKeys, RemoteError> {
+    let asker = server.federation.asker(asker, &users).await;
+    server.federation.query_keys(&asker, of, users).await
+}
+
 pub(super) async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<String> {
     let asker = server.actor(asker).user;
     let users = BTreeMap::from([(user.to_owned(), Vec::new())]);
-    let keys = server.federation.query_keys(&asker, user.server_name(), users).await.unwrap();
+    let keys = ask(server, &asker, user.server_name(), users).await.unwrap();
     keys.devices
         .get(user)
         .map(|devices| devices.keys().map(ToString::to_string).collect())
@@ -71,8 +79,13 @@ pub(super) async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<St
 pub(super) async fn tell(server: &Server, user: &UserId, (stream_id, prev_id): (u64, &Value), txn: &str) {
     let update = json!({ "edu_type": "m.device_list_update", "content": {
         "user_id": user, "device_id": "FORGED", "stream_id": stream_id, "prev_id": prev_id } });
-    let edus = vec![RawValue::from_string(update.to_string()).unwrap()];
-    let (origin, id) = (user.server_name().to_owned(), txn.to_owned());
+    hear(server, user.server_name(), &update, txn).await;
+}
+
+/// Has a server receive an EDU of another.
+pub(super) async fn hear(server: &Server, origin: &ServerName, edu: &Value, txn: &str) {
+    let edus = vec![RawValue::from_string(edu.to_string()).unwrap()];
+    let (origin, id) = (origin.to_owned(), txn.to_owned());
     server.federation.receive(Received { origin, id, pdus: Vec::new(), edus }).await.unwrap();
 }
 
@@ -104,7 +117,7 @@ pub(super) fn delay_lists(net: &FakeNet, server: &Server, by: Duration) {
 async fn lists_are_followed_and_repaired_after_a_gap() {
     let net = FakeNet::new();
     let (a, b, room) = couple(&net).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
     let asked = super::count(&net, "/_matrix/federation/v1/user");
@@ -137,7 +150,7 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
 async fn an_update_that_does_not_follow_what_is_known_has_the_list_fetched() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
@@ -167,7 +180,7 @@ async fn an_update_that_does_not_follow_what_is_known_has_the_list_fetched() {
 async fn of_a_server_that_counts_lists_otherwise_than_updates_no_list_is_fetched_twice() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
@@ -190,7 +203,7 @@ async fn of_a_server_that_counts_lists_otherwise_than_updates_no_list_is_fetched
 async fn an_update_that_comes_while_the_list_is_fetched_is_not_lost() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
@@ -208,7 +221,7 @@ async fn an_update_that_comes_while_the_list_is_fetched_is_not_lost() {
 async fn an_update_of_a_list_that_is_doubted_is_not_forgotten_when_the_list_cannot_be_fetched() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
@@ -223,7 +236,7 @@ async fn an_update_of_a_list_that_is_doubted_is_not_forgotten_when_the_list_cann
 async fn who_joins_is_announced_even_without_keys() {
     let net = FakeNet::new();
     let (a, b, room) = couple(&net).await;
-    let carol = user(&b, "carol").await;
+    let carol = b.account("carol").await;
     let log_in = LogIn {
         user_id: carol.clone(),
         device_id: Some("BARE".into()),
@@ -250,7 +263,7 @@ async fn who_joins_is_announced_even_without_keys() {
 async fn users_without_a_common_room_are_asked_for_and_not_followed() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
-    let carol = user(&a, "carol").await;
+    let carol = a.account("carol").await;
     device(&a, &carol, "C").await;
     assert_eq!(query(&b, "bob", &carol).await, ["C"]);
     assert!(b.accounts.remote_list(&carol).await.unwrap().is_none());
@@ -260,7 +273,7 @@ async fn users_without_a_common_room_are_asked_for_and_not_followed() {
 async fn who_has_verified_a_user_elsewhere_sees_that_later() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     let public = "A".repeat(43);
     let master = json!({
@@ -272,7 +285,7 @@ async fn who_has_verified_a_user_elsewhere_sees_that_later() {
     let signed = async |asker: &str, by: &UserId| {
         let users = BTreeMap::from([(alice.clone(), Vec::new())]);
         let asker = b.actor(asker).user;
-        let keys = b.federation.query_keys(&asker, alice.server_name(), users).await.unwrap();
+        let keys = ask(&b, &asker, alice.server_name(), users).await.unwrap();
         keys.master[&alice].json().get().contains(by.as_str())
     };
     let bob = b.actor("bob").user;
@@ -290,7 +303,7 @@ async fn who_has_verified_a_user_elsewhere_sees_that_later() {
 async fn to_device_messages_arrive_once_and_never_in_a_foreign_name() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
-    let bob = user(&b, "bob").await;
+    let bob = b.account("bob").await;
     device(&b, &bob, "B").await;
     let count = std::sync::atomic::AtomicUsize::new(0);
     net.judge(move |from, _, request| {
@@ -319,15 +332,11 @@ async fn to_device_messages_arrive_once_and_never_in_a_foreign_name() {
     // Nor twice when the transaction comes again under another name: the message has an id of its own.
     let same = json!({ "edu_type": "m.direct_to_device", "content": {
         "sender": alice, "type": "m.test", "message_id": "m1", "messages": { bob.as_str(): { "B": {} } } } });
-    let edus = vec![RawValue::from_string(same.to_string()).unwrap()];
-    let origin = ruma::server_name!("a.example").to_owned();
-    b.federation.receive(Received { origin, id: "again".to_owned(), pdus: Vec::new(), edus }).await.unwrap();
+    hear(&b, server_name!("a.example"), &same, "again").await;
     assert_eq!(inbox().await.len(), 1);
     let forged = json!({ "edu_type": "m.direct_to_device", "content": {
         "sender": alice, "type": "m.test", "message_id": "m2", "messages": { bob.as_str(): { "B": {} } } } });
-    let edus = vec![RawValue::from_string(forged.to_string()).unwrap()];
-    let origin = ruma::server_name!("c.example").to_owned();
-    b.federation.receive(Received { origin, id: "1".to_owned(), pdus: Vec::new(), edus }).await.unwrap();
+    hear(&b, server_name!("c.example"), &forged, "1").await;
     assert_eq!(inbox().await.len(), 1);
 }
 
@@ -350,7 +359,7 @@ async fn what_could_not_be_kept_is_not_acknowledged() {
     let plan = move |_: &Batch| is_full.load(SeqCst).then_some(Fault::Lost);
     let db = Db::new(Faulty::new(Memory::default(), Arc::new(Mutex::new(plan))));
     let b = Server::build(&net, "b.example", 2, config(), Store::new(db));
-    let bob = user(&b, "bob").await;
+    let bob = b.account("bob").await;
     device(&b, &bob, "B").await;
     let peer = Peer::start(&net, "c.example", 3);
     let send = async |txn: &str, edus: Value| {

@@ -6,10 +6,8 @@ use chappe_rooms::Draft;
 use chappe_rules::{Pdu, build::SigningKey};
 use chappe_world::FakeNet;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::BodyExt;
 use ruma::{OwnedEventId, RoomId, events::TimelineEventType, server_name};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 use super::{
     Server, eventually, key,
@@ -24,14 +22,7 @@ async fn put(a: &Server, signer: &SigningKey, txn: &str, body: &str) -> (StatusC
     let signed = Signed { method: &Method::PUT, uri: &uri, body: body.as_bytes() };
     let proof = sign(signed, server_name!("evil.example"), Addressee::homeserver(&a.name), signer).unwrap();
     let request = Request::put(&uri).header(header::AUTHORIZATION, proof).body(Body::from(body.to_owned()));
-    answer(a, request.unwrap()).await
-}
-
-async fn answer(a: &Server, request: Request<Body>) -> (StatusCode, Value) {
-    let answer = a.router.clone().oneshot(request).await.unwrap();
-    let status = answer.status();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, serde_json::from_slice(&body).unwrap_or_default())
+    a.answer(request.unwrap()).await
 }
 
 /// A transaction of these events, as text.
@@ -54,16 +45,6 @@ async fn goes_on(a: &Server, (evil, seat): (&Peer, &Seat), body: &str) {
 async fn set(a: &Server, room: &RoomId, kind: &str, content: Value) -> OwnedEventId {
     let draft = Draft::state(TimelineEventType::from(kind), "", content.as_object().unwrap().clone());
     a.rooms.send(&a.actor("alice"), room, draft, None).await.unwrap()
-}
-
-/// The content of a state event of the room as it is now.
-async fn held(a: &Server, room: &RoomId, kind: &str, key: &str) -> Value {
-    let reader = a.store.read();
-    let nid = reader.room_nid(room).await.unwrap().unwrap();
-    let key = chappe_store::state::StateKey::new(kind, key);
-    let Some(num) = reader.state_now(nid, &[key]).await.unwrap()[0] else { return Value::Null };
-    let event: Value = serde_json::from_str(&reader.pdu(nid, num).await.unwrap().json).unwrap();
-    event["content"].clone()
 }
 
 /// Whether the event stands redacted.
@@ -150,7 +131,7 @@ async fn family_4_what_is_packed_is_not_unpacked() {
             .header(header::AUTHORIZATION, proof)
             .header(header::CONTENT_ENCODING, encoding)
             .body(Body::from(packed));
-        let (status, told) = answer(&a, request.unwrap()).await;
+        let (status, told) = a.answer(request.unwrap()).await;
         assert!(status.is_client_error(), "{encoding}: {status} {told}");
     }
     goes_on(&a, (&evil, &seat), "still here").await;
@@ -182,7 +163,10 @@ async fn families_5_and_7_what_rests_on_what_was_refused_is_refused() {
     evil.send(&a, "all", &pdus).await;
     // What comes after a refused event is judged by the state before that one: it is taken and shown.
     assert_eq!(shown(&a, &seat.room).await, ["after what was refused"]);
-    assert_eq!(held(&a, &seat.room, "m.room.power_levels", "").await["users"][MALLORY], Value::Null);
+    assert_eq!(
+        a.current(&seat.room, "m.room.power_levels", "").await["content"]["users"][MALLORY],
+        Value::Null
+    );
     // Nor does it help to come again, alone.
     for (number, pdu) in [levels, rejected, doubled, foreign].iter().enumerate() {
         evil.send(&a, &format!("again{number}"), std::slice::from_ref(pdu)).await;
@@ -238,7 +222,7 @@ async fn family_6_nothing_is_believed_that_its_server_did_not_sign() {
             put(&a, &key(6), &format!("lie{number}"), &transaction(&[event.to_string()])).await;
         assert_eq!(status, StatusCode::OK, "{told}");
     }
-    assert_eq!(held(&a, &seat.room, "m.room.member", invited).await, Value::Null, "nobody is invited");
+    assert_eq!(a.current(&seat.room, "m.room.member", invited).await, Value::Null, "nobody is invited");
     assert!(shown(&a, &seat.room).await.is_empty(), "{:?}", shown(&a, &seat.room).await);
     assert_eq!(put(&a, &key(7), "x", &transaction(&[])).await.0, StatusCode::UNAUTHORIZED);
     goes_on(&a, (&evil, &seat), "still here").await;
@@ -257,7 +241,7 @@ async fn family_13_an_offer_does_not_outlive_the_rule_it_was_made_under() {
     let uri = format!("/_matrix/federation/v2/send_join/{room}/{}", late.event_id());
     let (status, told) = evil.call(&a, Method::PUT, &uri, &raw(&late)).await;
     assert_eq!((status, &told["errcode"]), (StatusCode::FORBIDDEN, &json!("M_FORBIDDEN")));
-    assert_eq!(held(&a, room, "m.room.member", second).await, Value::Null);
+    assert_eq!(a.current(room, "m.room.member", second).await, Value::Null);
 }
 
 #[tokio::test(start_paused = true)]

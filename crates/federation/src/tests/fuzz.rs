@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Server,
-    lies::{MALLORY, account, open_room, seat},
+    lies::{MALLORY, open_room, seat},
     peer::{Peer, Seat},
 };
 
@@ -19,7 +19,7 @@ fn mutated_transactions_are_answered_and_stop_nobody() {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let net = FakeNet::new();
     let (a, evil, mut place) = runtime.block_on(seat(&net, "11"));
-    runtime.block_on(account(&a, "alice"));
+    runtime.block_on(a.account("alice"));
     let (mut number, mut moved) = (0, 0);
     Fuzz::of(env!("CARGO_MANIFEST_DIR"), "transaction").brief(100).run(|bytes| {
         number += 1;

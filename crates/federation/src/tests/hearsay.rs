@@ -3,7 +3,7 @@
 use axum::body::Body;
 use chappe_rooms::Draft;
 use chappe_rules::Pdu;
-use chappe_store::{Status, state::StateKey};
+use chappe_store::Status;
 use chappe_world::FakeNet;
 use ruma::{
     OwnedEventId, OwnedUserId, RoomVersionId,
@@ -92,7 +92,7 @@ impl Scene {
         let Self { a, hugo, .. } = self;
         let bob = a.actor("bob");
         a.rooms.join(&bob, &hugo.room, Vec::new(), serde_json::Map::new()).await.unwrap();
-        let join = current(a, hugo, "m.room.member", bob.user.as_str()).await;
+        let join = a.current(&hugo.room, "m.room.member", bob.user.as_str()).await;
         let join = Pdu::parse(hugo.rules, join.to_string().as_bytes()).unwrap();
         Bob { user: bob.user, join: join.event_id().to_owned() }
     }
@@ -118,17 +118,8 @@ fn state_of(seat: &Seat) -> Value {
     json!({ "pdu_ids": seat.state.iter().chain([&seat.join]).collect::<Vec<_>>(), "auth_chain_ids": [] })
 }
 
-/// An event of the current state.
-async fn current(a: &Server, seat: &Seat, kind: &str, key: &str) -> Value {
-    let reader = a.store.read();
-    let nid = reader.room_nid(&seat.room).await.unwrap().unwrap();
-    let now = reader.state_now(nid, &[StateKey::new(kind, key)]).await.unwrap()[0];
-    let Some(num) = now else { return Value::Null };
-    serde_json::from_str(&reader.pdu(nid, num).await.unwrap().json).unwrap()
-}
-
 async fn topic(a: &Server, seat: &Seat) -> Value {
-    current(a, seat, "m.room.topic", "").await["content"]["topic"].clone()
+    a.current(&seat.room, "m.room.topic", "").await["content"]["topic"].clone()
 }
 
 async fn status(a: &Server, event: &OwnedEventId) -> Option<Status> {
@@ -244,8 +235,8 @@ async fn a_room_has_one_beginning() {
         });
         let what = format!("news {}", told.len());
         news(&a, (&evil, &seat), &what, given.event_id().as_str()).await;
-        assert_eq!(current(&a, &seat, "m.room.create", "").await["sender"], MALLORY, "{what}");
-        let alice = current(&a, &seat, "m.room.member", "@alice:a.example").await;
+        assert_eq!(a.current(&seat.room, "m.room.create", "").await["sender"], MALLORY, "{what}");
+        let alice = a.current(&seat.room, "m.room.member", "@alice:a.example").await;
         assert_eq!(alice["content"]["membership"], "join", "{what}");
     }
     assert_eq!(status(&a, &other[0].event_id().to_owned()).await, Some(Status::Rejected));
@@ -418,8 +409,9 @@ async fn who_is_put_out_is_out_though_nobody_says_what_was_before() {
     let scene = scene(&net).await;
     let bob = scene.has_bob_in().await;
     let Scene { a, evil, mallory, honest, hugo } = &scene;
-    let is =
-        async || current(a, hugo, "m.room.member", bob.user.as_str()).await["content"]["membership"].clone();
+    let is = async || {
+        a.current(&hugo.room, "m.room.member", bob.user.as_str()).await["content"]["membership"].clone()
+    };
     evil.send(a, "1", &[bob.kick((evil, mallory), NOBODYS)]).await;
     assert_eq!(is().await, "join", "by somebody who may not");
     let kick = bob.kick((honest, hugo), NOBODYS);
@@ -443,7 +435,7 @@ async fn what_is_withheld_before_somebody_is_put_out_is_had_from_others() {
     let kick = bob.kick((honest, hugo), set.event_id().as_str());
     honest.send(a, "1", std::slice::from_ref(&kick)).await;
     assert_eq!(topic(a, hugo).await, "set");
-    let is = current(a, hugo, "m.room.member", bob.user.as_str()).await;
+    let is = a.current(&hugo.room, "m.room.member", bob.user.as_str()).await;
     assert_eq!(is["content"]["membership"], "leave");
 }
 

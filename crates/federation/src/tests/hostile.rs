@@ -44,14 +44,7 @@ async fn ask(
 ) -> (StatusCode, Value) {
     let proof = authorization(&method, uri, who, body);
     let request = Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, proof);
-    answer(server, request.body(Body::from(body.to_owned())).unwrap()).await
-}
-
-async fn answer(server: &Server, request: Request<Body>) -> (StatusCode, Value) {
-    let answer = server.router.clone().oneshot(request).await.unwrap();
-    let status = answer.status();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, serde_json::from_slice(&body).unwrap_or_default())
+    server.answer(request.body(Body::from(body.to_owned())).unwrap()).await
 }
 
 const ALIAS: &str = "/_matrix/federation/v1/query/directory?room_alias=%23x%3Ab.example";
@@ -79,7 +72,7 @@ async fn nobody_sends_a_body_before_its_key_is_known() {
             let proof = authorization(&Method::PUT, uri, (origin, 9), "{}");
             request = request.header(header::AUTHORIZATION, proof);
         }
-        let refused = answer(server, request.body(Body::from_stream(body)).unwrap()).await;
+        let refused = server.answer(request.body(Body::from_stream(body)).unwrap()).await;
         assert_eq!(refused.0, status, "{origin:?}");
         assert!(!read.load(SeqCst), "{origin:?}: the body was read");
     }
@@ -101,7 +94,7 @@ async fn strangers_have_a_bounded_number_of_keys_looked_for() {
     // As a notary it looks for nothing more either, and still tells what is at hand.
     for (name, known) in [("a.example", 1), ("c.example", 0)] {
         let request = Request::get(format!("/_matrix/key/v2/query/{name}")).body(Body::empty()).unwrap();
-        let (status, told) = answer(&b, request).await;
+        let (status, told) = b.answer(request).await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(told["server_keys"].as_array().unwrap().len(), known, "{name}: {told}");
     }
@@ -133,7 +126,7 @@ async fn a_key_document_with_more_in_it_is_not_countersigned() {
         });
         net.route(&name, &world, page);
         let request = Request::get(format!("/_matrix/key/v2/query/{name}")).body(Body::empty()).unwrap();
-        let (_, told) = answer(&b, request).await;
+        let (_, told) = b.answer(request).await;
         assert_eq!(told["server_keys"].as_array().unwrap().len(), vouched, "{name}: {told}");
     }
 }
@@ -194,7 +187,7 @@ async fn nobody_has_other_servers_asked_for_invites_without_end() {
             "medium": "email", "address": "x@x.example", "mxid": "@bob:b.example", "invites": invites,
         });
         let request = Request::put("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string()));
-        answer(&b, request.unwrap()).await.0
+        b.answer(request.unwrap()).await.0
     };
     // One server is asked so much, whoever wants it: this one is there, and refuses.
     let _a = Server::start(&net, "a.example", 1, config());
@@ -288,7 +281,7 @@ async fn answers_that_nobody_fetches_take_so_much_room_and_not_for_ever() {
     assert_eq!(left.status(), StatusCode::OK);
     tokio::time::sleep(std::time::Duration::from_mins(3)).await;
     assert!(left.into_body().collect().await.is_err(), "it is kept for ever");
-    let (status, told) = answer(&b, request(&long)).await;
+    let (status, told) = b.answer(request(&long)).await;
     assert_eq!(status, StatusCode::OK);
     assert!(!told["pdus"].as_array().unwrap().is_empty(), "{told}");
 }
@@ -316,7 +309,7 @@ async fn transactions_of_a_wrong_shape_are_refused_whole() {
     for body in ["{".to_owned(), frame("[1e999]", "[]"), "[".repeat(1_000_000)] {
         let proof = authorization(&Method::PUT, uri, ("a.example", 1), "{}");
         let request = Request::put(uri).header(header::AUTHORIZATION, proof).body(Body::from(body)).unwrap();
-        let (status, told) = answer(&b, request).await;
+        let (status, told) = b.answer(request).await;
         assert_eq!((status, &told["errcode"]), (StatusCode::BAD_REQUEST, &Value::from("M_NOT_JSON")));
     }
     assert_eq!(ask(&b, (Method::PUT, uri), ("a.example", 1), &frame(&many(50), "[]")).await.0, 200);
@@ -326,7 +319,7 @@ async fn transactions_of_a_wrong_shape_are_refused_whole() {
 async fn what_is_nested_too_deep_is_dropped_alone() {
     let net = FakeNet::new();
     let (_a, b, _) = couple(&net).await;
-    let bob = super::lies::account(&b, "bob").await;
+    let bob = b.account("bob").await;
     super::devices::device(&b, &bob, "D").await;
     let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
     let edu = |id: &str, more: &str| {

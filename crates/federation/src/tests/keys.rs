@@ -1,35 +1,34 @@
 //! Keys: published, fetched once, vouched for by notaries, refused when they are weak.
 
+mod places;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::atomic::Ordering::SeqCst,
     time::Duration,
 };
 
 use axum::body::Body;
+use chappe_rooms::{KeysWanted, WantedKeys};
 use chappe_store::{RoomNid, Tx, members::RoomServers};
 use chappe_world::{FakeNet, Fate};
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName, server_name};
 use serde_json::json;
 
 use super::{Server, config, count, key, peer::Peer};
-use crate::{
-    Config, OldKey, PinnedKey,
-    keys::{Haste, own_document},
-};
+use crate::{Config, OldKey, PinnedKey, keys::own_document};
 
 const HOUR: u64 = 3_600_000;
 const QUERY: &str = "/_matrix/key/v2/query";
 
-fn wanted(server: &str, id: &str) -> BTreeMap<OwnedServerName, BTreeSet<String>> {
+fn wanted(server: &str, id: &str) -> KeysWanted {
     all_wanted(server, &[id])
 }
 
-fn all_wanted(server: &str, ids: &[&str]) -> BTreeMap<OwnedServerName, BTreeSet<String>> {
+fn all_wanted(server: &str, ids: &[&str]) -> KeysWanted {
     let ids = ids.iter().map(|id| (*id).to_owned()).collect();
-    BTreeMap::from([(server.try_into().unwrap(), ids)])
+    BTreeMap::from([(server.try_into().unwrap(), WantedKeys { ids, events: 1 })])
 }
 
 /// The public key of a seed, in base64.
@@ -197,81 +196,6 @@ async fn a_hundred_askers_fetch_a_key_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_that_events_name_hold_up_no_requests_and_end() {
-    let net = FakeNet::new();
-    let (a, b) =
-        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
-    let asked = Arc::new(Mutex::new(BTreeSet::new()));
-    let noted = Arc::clone(&asked);
-    net.judge(move |_, to, _| {
-        if !to.starts_with('n') {
-            return Fate::Deliver;
-        }
-        noted.lock().insert(to.to_owned());
-        Fate::Delay(Duration::from_hours(1))
-    });
-    let named: BTreeMap<OwnedServerName, BTreeSet<String>> =
-        (0..2_000).flat_map(|number| wanted(&format!("n{number}.example"), "ed25519:k")).collect();
-    let ring = b.network.keys();
-    let mut checked = std::pin::pin!(ring.for_events(&named, b.world.now()));
-    let key = tokio::select! {
-        biased;
-        _ = &mut checked => panic!("nobody waits for those that do not answer"),
-        key = ring.for_request(&a.name, "ed25519:k1") => key,
-    };
-    assert!(key.is_some());
-    assert!(asked.lock().len() <= 128, "{} servers were asked before", asked.lock().len());
-    let begun = b.world.now();
-    assert!(checked.await.is_empty());
-    assert!(b.world.now() - begun < 2 * 60_000, "events wait for servers without end");
-}
-
-#[tokio::test(start_paused = true)]
-async fn for_a_join_more_servers_are_asked_for_keys_at_the_same_time() {
-    let net = FakeNet::new();
-    let b = Server::start(&net, "b.example", 2, config());
-    let asked = Arc::new(Mutex::new(BTreeSet::new()));
-    let noted = Arc::clone(&asked);
-    net.judge(move |_, to, _| {
-        noted.lock().insert(to.to_owned());
-        Fate::Delay(Duration::from_hours(1))
-    });
-    let named: BTreeMap<OwnedServerName, BTreeSet<String>> =
-        (0..2_000).flat_map(|number| wanted(&format!("n{number}.example"), "ed25519:k")).collect();
-    for (haste, number) in [(Haste::Told, 128), (Haste::Join, 256)] {
-        asked.lock().clear();
-        let found = b.network.keys().look_for(&named, b.world.now(), haste);
-        assert!(b.world.timeout(Duration::from_secs(5), found).await.is_none());
-        assert_eq!(asked.lock().len(), number, "{haste:?}");
-        b.world.sleep(Duration::from_mins(10)).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_does_not_wait_with_events_for_the_keys_of_its_server() {
-    let net = FakeNet::new();
-    let (a, b) =
-        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
-    net.judge(
-        |_, to, _| {
-            if to.starts_with('n') { Fate::Delay(Duration::from_hours(1)) } else { Fate::Deliver }
-        },
-    );
-    let (ring, now, soon) = (b.network.keys(), b.world.now(), Duration::from_secs(1));
-    let named = |numbers: std::ops::Range<usize>| -> BTreeMap<OwnedServerName, BTreeSet<String>> {
-        numbers.flat_map(|number| wanted(&format!("n{number}.example"), "ed25519:k")).collect()
-    };
-    let (some, more, own) = (named(0..128), named(128..256), wanted("a.example", "ed25519:k1"));
-    let crowd = futures_util::future::join(ring.for_events(&some, now), ring.for_events(&more, now));
-    let mut crowd = std::pin::pin!(crowd);
-    assert!(b.world.timeout(soon, &mut crowd).await.is_none());
-    let mut last = std::pin::pin!(ring.for_events(&own, now));
-    assert!(b.world.timeout(soon, &mut last).await.is_none(), "there is a place for events");
-    let key = b.world.timeout(soon, ring.for_request(&a.name, "ed25519:k1")).await;
-    assert!(key.flatten().is_some(), "a request waits in the queue of events");
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_unknown_key_id_is_not_asked_for_again_and_again() {
     let net = FakeNet::new();
     let (_a, b) =
@@ -339,60 +263,39 @@ async fn what_this_server_signed_with_an_earlier_key_still_counts_here() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_of_keys_that_nobody_waits_for_any_more_gives_its_place_away() {
+async fn a_server_is_not_left_alone_because_this_one_had_too_much_under_way() {
     let net = FakeNet::new();
     let (a, b) =
         (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
-    let silent: Vec<OwnedServerName> =
-        (0..600).map(|n| ServerName::parse(format!("a{n}.evil.example")).unwrap()).collect();
-    for name in &silent {
-        net.route(name.as_str(), &b.world, a.router.clone());
-    }
-    let asked: Arc<Mutex<BTreeSet<String>>> = Arc::default();
-    let seen = Arc::clone(&asked);
-    net.judge(move |_, to, _| {
-        if !to.ends_with(".evil.example") {
-            return Fate::Deliver;
-        }
-        seen.lock().insert(to.to_owned());
-        Fate::Lose
-    });
     let ring = b.network.keys();
-    let looks = silent
-        .iter()
-        .map(|name| b.world.timeout(Duration::from_secs(1), ring.for_request(name, "ed25519:k1")));
-    assert!(join_all(looks).await.iter().all(Option::is_none));
-    let found = b.world.timeout(Duration::from_mins(5), ring.for_request(&a.name, "ed25519:k1")).await;
-    assert!(found.flatten().is_some());
-    assert_eq!(asked.lock().len(), 64, "those that had no place yet when nobody waited any more");
+    net.judge(|_, _, _| Fate::Busy);
+    assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
+    net.judge(|_, _, _| Fate::Deliver);
+    assert!(ring.for_request(&a.name, "ed25519:k1").await.is_some());
+
+    let away = server_name!("away.example");
+    let fetches = count(&net, "/_matrix/key/v2/server");
+    for _ in 0..5 {
+        assert!(ring.for_request(away, "ed25519:k1").await.is_none());
+    }
+    assert_eq!(fetches.load(SeqCst), 1, "one that is away is");
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_too_long_for_keys_that_are_not_looked_for_yet_asks_again() {
+async fn notaries_that_could_not_be_asked_are_asked_again() {
     let net = FakeNet::new();
-    let (a, b) =
-        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
-    let silent: Vec<OwnedServerName> =
-        (0..900).map(|n| ServerName::parse(format!("a{n}.evil.example")).unwrap()).collect();
-    for name in &silent {
-        net.route(name.as_str(), &b.world, a.router.clone());
-    }
-    net.judge(|_, to, _| if to.ends_with(".evil.example") { Fate::Lose } else { Fate::Deliver });
-    let ring = b.network.keys();
-    let look = async |names: &[OwnedServerName]| {
-        join_all(names.iter().map(|name| ring.for_request(name, "ed25519:k1"))).await;
-    };
-    let others = async {
-        tokio::time::sleep(Duration::from_secs(20)).await;
-        look(&silent[300..]).await;
-    };
-    let last = async {
-        tokio::time::sleep(Duration::from_secs(21)).await;
-        assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
-        tokio::time::sleep(Duration::from_mins(3)).await;
-        assert!(ring.for_request(&a.name, "ed25519:k1").await.is_some(), "of it nothing was learned");
-    };
-    futures_util::join!(look(&silent[..300]), others, last);
+    let n = Peer::start(&net, "n.example", 5);
+    let notaries = vec![n.name.clone()];
+    let id = "ed25519:k5".try_into().unwrap();
+    let pinned_keys = BTreeMap::from([(n.name.clone(), BTreeMap::from([(id, PinnedKey::Current(text(5)))]))]);
+    let allow = Some(vec![n.name.to_string()]);
+    let b = Server::start(&net, "b.example", 3, Config { allow, notaries, pinned_keys, ..config() });
+    let (gone, now) = (server_name!("gone.example"), b.world.now());
+    vouch(&n, 5, vec![published(gone, 1, now)]);
+    net.judge(|_, _, _| Fate::Busy);
+    assert!(until(&b, gone, 1).await.is_none());
+    net.judge(|_, _, _| Fate::Deliver);
+    assert!(until(&b, gone, 1).await.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,11 @@
 //! Device lists that are slow to come, that nobody waits for, that cannot be had; who is told of whom, and when what is kept is
 //! not believed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chappe_accounts::RemoteUsers;
 use chappe_kv::{Batch, Counting, Db, Fault, Faulty, Memory, RoundTrips};
@@ -16,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     Server, config, couple,
-    devices::{delay_lists, device, known, query, tell, user},
+    devices::{ask, delay_lists, device, known, query, tell},
     eventually,
     lies::seat,
     peer::Peer,
@@ -27,7 +31,7 @@ const LISTS: &str = "/_matrix/federation/v1/user/devices/";
 /// Two servers with a room, and Alice on the first with a device of which the second has not heard.
 async fn alice(net: &FakeNet) -> (Server, Server, OwnedRoomId, OwnedUserId) {
     let (a, b, room) = couple(net).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
     (a, b, room, alice)
@@ -54,7 +58,7 @@ async fn a_list_that_nobody_waits_for_any_more_is_fetched_to_the_end() {
     delay_lists(&net, &a, Duration::from_secs(5));
     let bob = b.actor("bob").user;
     let users = BTreeMap::from([(alice.clone(), Vec::new())]);
-    let asked = b.federation.query_keys(&bob, alice.server_name(), users);
+    let asked = ask(&b, &bob, alice.server_name(), users);
     assert!(b.world.timeout(Duration::from_secs(1), asked).await.is_none());
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(known(&b, &alice).await, ["ONE"]);
@@ -73,7 +77,7 @@ async fn a_server_whose_lists_are_slow_keeps_no_place_from_others() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let bob = b.actor("bob").user;
     let users = BTreeMap::from([(alice.clone(), Vec::new())]);
-    let asked = b.federation.query_keys(&bob, alice.server_name(), users);
+    let asked = ask(&b, &bob, alice.server_name(), users);
     let keys = b.world.timeout(Duration::from_secs(5), asked).await.unwrap().unwrap();
     assert_eq!(keys.devices[&alice].len(), 1);
 }
@@ -84,7 +88,7 @@ async fn lists_that_are_to_be_fetched_do_not_wait_for_those_of_a_slow_server() {
     let (a, evil, seat) = seat(&net, "11").await;
     let b = Server::start(&net, "b.example", 2, config());
     b.join("bob", &seat.room, &a).await;
-    let bob = user(&b, "bob").await;
+    let bob = b.account("bob").await;
     device(&b, &bob, "B").await;
     let mut slow = Vec::new();
     for n in 0..40 {
@@ -107,7 +111,7 @@ async fn lists_that_are_to_be_fetched_do_not_wait_for_those_of_a_slow_server() {
 async fn an_introduction_names_no_update_before_it() {
     let net = FakeNet::new();
     let (a, b, room) = couple(&net).await;
-    let carol = user(&b, "carol").await;
+    let carol = b.account("carol").await;
     for id in ["ONE", "TWO"] {
         device(&b, &carol, id).await;
     }
@@ -182,7 +186,7 @@ async fn note(server: &Server, news: Vec<LogEntry>) {
 async fn lists_that_are_followed_because_of_another_room_are_not_doubted() {
     let net = FakeNet::new();
     let (a, b, room, alice) = alice(&net).await;
-    let (other, dave) = (a.room("alice").await, user(&a, "dave").await);
+    let (other, dave) = (a.room("alice").await, a.account("dave").await);
     a.join("dave", &room, &a).await;
     device(&a, &dave, "D").await;
     let counted = async || a.federation.announced(&dave).await.unwrap().stream_id > 0;
@@ -271,7 +275,7 @@ async fn a_list_that_others_write_all_the_while_is_doubted_in_the_end() {
     b.federation.start();
     let room = a.room("alice").await;
     b.join("bob", &room, &a).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
@@ -321,15 +325,48 @@ async fn keys_that_are_here_are_given_though_their_server_is_away() {
     let net = FakeNet::new();
     let (a, b, _room, alice) = alice(&net).await;
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
-    let stranger = user(&a, "stranger").await;
+    let stranger = a.account("stranger").await;
     net.unroute("a.example");
     let bob = b.actor("bob").user;
     let users = BTreeMap::from([(alice.clone(), Vec::new()), (stranger, Vec::new())]);
-    assert!(b.federation.query_keys(&bob, &a.name, users.clone()).await.is_err());
-    let kept = b.federation.kept_keys(&bob, &users).await;
+    assert!(ask(&b, &bob, &a.name, users.clone()).await.is_err());
+    let asker = b.federation.asker(&bob, &users).await;
+    let kept = b.federation.kept_keys(&asker, &users).await;
     assert_eq!(kept.devices.keys().collect::<Vec<_>>(), [&alice]);
     let nobody = b.actor("nobody").user;
-    assert!(b.federation.kept_keys(&nobody, &users).await.devices.is_empty());
+    let asker = b.federation.asker(&nobody, &users).await;
+    assert!(b.federation.kept_keys(&asker, &users).await.devices.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_whom_somebody_shares_a_room_is_looked_up_once() {
+    let (net, trips) = (FakeNet::new(), Arc::new(RoundTrips::default()));
+    let a = Server::start(&net, "a.example", 1, config());
+    let store = Store::new(Db::new(Counting::new(Memory::default(), Arc::clone(&trips))));
+    let b = Server::build(&net, "b.example", 2, config(), store);
+    b.federation.start();
+    let mut rooms = Vec::new();
+    for _ in 0..4 {
+        let room = a.room("alice").await;
+        b.join("carol", &room, &a).await;
+        rooms.push(room);
+    }
+    a.join("anna", &rooms[2], &a).await;
+    b.join("bob", &rooms[3], &a).await;
+    let [alice, anna, stranger] = ["alice", "anna", "stranger"].map(|name| a.actor(name).user);
+    let users: BTreeMap<_, _> = [&alice, &anna, &stranger].map(|user| (user.clone(), Vec::new())).into();
+    let asker = async |name: &str| b.federation.asker(&b.actor(name).user, &users).await;
+    eventually("b hears of Anna", async || asker("carol").await.shares_with.contains(&anna)).await;
+    // Those who ask are in more rooms than who is asked about, and in fewer.
+    assert_eq!(asker("carol").await.shares_with, BTreeSet::from([alice.clone(), anna]));
+    assert_eq!(asker("bob").await.shares_with, BTreeSet::from([alice]));
+    assert!(asker("nobody").await.shares_with.is_empty());
+    trips.take();
+    let carol = asker("carol").await;
+    let asked = trips.take_apart().0;
+    assert_eq!((asked.gets, asked.scans), (0, 2 + 3), "her rooms once, those of each user");
+    b.federation.kept_keys(&carol, &users).await;
+    assert_eq!(trips.take_apart().0.scans, 0, "rooms are looked at again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     Server, config,
-    lies::{MALLORY, account, seat},
+    lies::{MALLORY, seat},
     peer::{Peer, Seat, raw},
 };
 
@@ -142,7 +142,7 @@ async fn shown(server: &Server, user: &UserId, room: &RoomId) -> Vec<String> {
 async fn an_invite_tells_of_its_room_in_whole_and_signed_events() {
     let net = FakeNet::new();
     let (a, evil) = (Server::start(&net, "a.example", 1, config()), Peer::start(&net, "evil.example", 6));
-    let alice = account(&a, "alice").await;
+    let alice = a.account("alice").await;
     let (room, create, name) = imagined(&evil);
     let (_, other_create, other_name) = {
         let mut others = imagined(&evil);
@@ -212,7 +212,7 @@ async fn an_invite_tells_of_its_room_in_whole_and_signed_events() {
 async fn an_invite_to_an_old_room_need_not_tell_of_it() {
     let net = FakeNet::new();
     let (a, evil) = (Server::start(&net, "a.example", 1, config()), Peer::start(&net, "evil.example", 6));
-    let alice = account(&a, "alice").await;
+    let alice = a.account("alice").await;
     let room = RoomId::parse("!new:evil.example").unwrap();
     for (at, told) in (1..).zip([None, Some(json!([])), Some(json!("no list")), Some(json!([7, "x"]))]) {
         let event = json!({
@@ -235,7 +235,7 @@ async fn an_invite_to_an_old_room_need_not_tell_of_it() {
 async fn of_what_is_told_at_a_knock_only_what_is_right_is_shown() {
     let net = FakeNet::new();
     let (a, evil) = (Server::start(&net, "a.example", 1, config()), Peer::start(&net, "evil.example", 6));
-    let alice = account(&a, "alice").await;
+    let alice = a.account("alice").await;
     let (room, create, name) = imagined(&evil);
     let mut forged = name.clone();
     forged["sender"] = json!("@root:evil.example");

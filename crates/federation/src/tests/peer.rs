@@ -16,7 +16,6 @@ use ruma::{
     signatures::{Ed25519KeyPair, hash_and_sign_event},
 };
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 use super::{Server, config, key};
 use crate::{
@@ -128,10 +127,7 @@ impl Peer {
         let signed = Signed { method: &method, uri, body: body.as_bytes() };
         let proof = sign(signed, &self.name, Addressee::homeserver(&to.name), &self.key)?;
         let request = Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, proof);
-        let answer = to.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
-        let status = answer.status();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        Some((status, serde_json::from_slice(&body).unwrap_or_default()))
+        Some(to.answer(request.body(Body::from(body)).unwrap()).await)
     }
 
     /// Hashes and signs an event.

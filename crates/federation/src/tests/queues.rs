@@ -16,14 +16,14 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use ruma::{
-    OwnedServerName, UserId, api::client::receipt::create_receipt::v3::ReceiptType,
+    OwnedServerName, ServerName, UserId, api::client::receipt::create_receipt::v3::ReceiptType,
     events::receipt::ReceiptThread, server_name,
 };
 use serde_json::value::RawValue;
 use tower::ServiceExt;
 
 use super::{Server, config, couple, eventually, peer::Peer};
-use crate::{Config, inbound::Received};
+use crate::{Config, PresenceNews, inbound::Received};
 
 const SEND: &str = "/_matrix/federation/v1/send/";
 /// Long enough that nothing is tried again while a test looks.
@@ -236,6 +236,56 @@ async fn joins_through_a_slow_server_hold_up_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_state_may_come_slowly_and_one_that_trickles_is_not_waited_for() {
+    let net = FakeNet::new();
+    let a = Server::start(&net, "a.example", 1, config());
+    let room = ruma::room_id!("!r:a.example");
+    // Nothing but space, for longer than a long question may take: what comes whole is seen to be no answer.
+    let read = async |name: &str, kibibytes: usize| {
+        let peer = Peer::start(&net, name, 9);
+        peer.answer(move |uri| {
+            let spaces = futures_util::stream::unfold(0, move |second| async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let space = Bytes::from(vec![b' '; kibibytes << 10]);
+                (second < 150).then(|| (Ok::<_, std::io::Error>(space), second + 1))
+            });
+            uri.contains("/send_join/").then(|| Body::from_stream(spaces))
+        });
+        let (pdu, begun) = (RawValue::from_string("{}".to_owned()).unwrap(), a.world.instant());
+        let event = ruma::event_id!("$nobodys");
+        let answer = a.network.send_join(&peer.name, room, event, pdu, Extent::Whole).await.map(drop);
+        (answer, begun.elapsed())
+    };
+    let (steady, took) = read("steady.example", 128).await;
+    assert!(matches!(steady, Err(PeerError::Malformed(_))), "{steady:?} after {took:?}");
+    let (trickling, took) = read("trickling.example", 1).await;
+    let is_left = matches!(trickling, Err(PeerError::Unreachable(_))) && took < Duration::from_secs(100);
+    assert!(is_left, "{trickling:?} after {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_for_servers_that_turn_out_to_be_off_the_list_go() {
+    let net = FakeNet::new();
+    let a = Server::start(&net, "a.example", 1, config());
+    let (listed, made_up) = (server_name!("b.example"), server_name!("made-up.example"));
+    let allowed = a.network.allowed();
+    allowed.follow_network(std::iter::empty());
+    let mut tx = Tx::new();
+    for server in [listed, made_up] {
+        tx.enqueue(server, &OutboxItem::ToDevice("{}".to_owned()));
+    }
+    a.store.commit(tx).await.unwrap();
+    let waiting = async |server: &ServerName| a.store.read().outbox(server, 9).await.unwrap().len();
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    assert_eq!(waiting(made_up).await, 1, "nobody knows yet who is on the list");
+    allowed.follow_network([listed].into_iter());
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(waiting(made_up).await, 1, "the next list may have it");
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    assert_eq!((waiting(listed).await, waiting(made_up).await), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_not_reached_is_left_alone_by_all() {
     for gateway in [None, Some((502, "")), Some((503, "")), Some((504, ""))] {
         let net = FakeNet::new();
@@ -405,4 +455,26 @@ async fn a_transaction_holds_no_more_than_servers_take() {
     let sizes = sizes.lock().clone();
     assert!(sizes.iter().all(|(pdus, edus)| *pdus <= 50 && *edus <= 100), "{sizes:?}");
     assert_eq!(sizes.iter().map(|(pdus, _)| pdus).sum::<usize>(), 121, "{sizes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn presence_that_changed_together_goes_in_one_piece() {
+    let net = FakeNet::new();
+    let (a, b, room) = patient_couple(&net).await;
+    a.join("anna", &room, &a).await;
+    eventually("b has it", async || a.waiting(&b).await == 0).await;
+    let door = door(&net, &b, None);
+    let said = |user: &str, presence: &str| {
+        let (presence, status) = (presence.to_owned(), None);
+        let news = PresenceNews { presence, status, last_active_ago: 1, currently_active: false };
+        (a.actor(user).user, news)
+    };
+    let news = [said("alice", "online"), said("anna", "online"), said("alice", "unavailable")];
+    a.federation.send_presence(&news).await.unwrap();
+    eventually("b hears of both", async || b.seen.presence.lock().len() == 2).await;
+    let mut taken = door.lock().taken.clone();
+    taken.retain(|told| told.contains("m.presence"));
+    assert!(taken.len() == 1 && taken[0].matches("m.presence").count() == 1, "{taken:?}");
+    assert!(taken[0].contains(r#""presence":"unavailable""#), "the last word of each: {taken:?}");
+    assert_eq!(*b.seen.presence.lock(), ["@alice:a.example", "@anna:a.example"]);
 }

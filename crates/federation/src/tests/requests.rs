@@ -13,7 +13,7 @@ use ruma::{event_id, room_alias_id, room_id, server_name, user_id};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Server, config, key, peer::Peer};
+use super::{Server, config, devices, key, peer::Peer};
 use crate::{
     Config,
     auth::{Addressee, Signed, sign},
@@ -37,10 +37,7 @@ async fn ask(server: &Server, headers: &[&str]) -> (StatusCode, Value) {
     for value in headers {
         request = request.header(header::AUTHORIZATION, *value);
     }
-    let answer = server.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-    let status = answer.status();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, serde_json::from_slice(&body).unwrap())
+    server.answer(request.body(Body::empty()).unwrap()).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,8 +240,7 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
     let asked = asked.as_object().unwrap().clone();
     let draft = chappe_rooms::Draft::state("m.room.third_party_invite", "tok", asked);
     a.rooms.send(&alice, &room, draft, None).await.unwrap();
-    let new = chappe_accounts::NewUser { localpart: Some("bob".to_owned()), ..Default::default() };
-    let bob = b.accounts.create_user(new).await.unwrap();
+    let bob = b.account("bob").await;
     let mut signed = serde_json::from_value(json!({ "mxid": bob, "token": "tok" })).unwrap();
     notary.sign_json(server_name!("is.example"), &mut signed);
     let bound = |mxid: &str, signed: &ruma::CanonicalJsonObject| {
@@ -343,7 +339,7 @@ async fn what_is_said_of_a_users_keys_has_a_length() {
         });
         let users = [(user_id!("@eve:n.example").to_owned(), Vec::new())].into();
         let asker = user_id!("@bob:b.example");
-        let told = RemoteUsers::query_keys(&b.federation, asker, &peer.name, users).await;
+        let told = devices::ask(&b, asker, &peer.name, users).await;
         assert_eq!(told.is_ok(), taken, "{length}");
     }
 }

@@ -7,15 +7,14 @@ use chappe_store::{
     outbox::{Announced, AnnouncedDevices, Outbox},
 };
 use chappe_world::FakeNet;
-use ruma::{UserId, server_name};
-use serde_json::{Value, json, value::RawValue};
+use ruma::UserId;
+use serde_json::{Value, json};
 
 use super::{
     Server, couple,
-    devices::{device, known, query, user},
+    devices::{device, hear, known, query},
     eventually,
 };
-use crate::inbound::Received;
 
 /// What a server has announced of a user is as it was.
 async fn put_back(server: &Server, user: &UserId, announced: Announced) {
@@ -24,19 +23,11 @@ async fn put_back(server: &Server, user: &UserId, announced: Announced) {
     server.store.commit(tx).await.unwrap();
 }
 
-/// Sends news of a device.
-async fn tell(server: &Server, content: Value, txn: &str) {
-    let edu = json!({ "edu_type": "m.device_list_update", "content": content });
-    let edus = vec![RawValue::from_string(edu.to_string()).unwrap()];
-    let (origin, id) = (server_name!("a.example").to_owned(), txn.to_owned());
-    server.federation.receive(Received { origin, id, pdus: Vec::new(), edus }).await.unwrap();
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_update_that_is_counted_again_is_the_same_only_if_it_says_the_same() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
@@ -63,7 +54,8 @@ async fn an_update_that_is_counted_again_is_the_same_only_if_it_says_the_same() 
         let mut update =
             json!({ "user_id": alice, "device_id": device, "stream_id": at, "prev_id": [at - 1] });
         update.as_object_mut().unwrap().extend(news.as_object().unwrap().clone());
-        tell(&b, update, &format!("update{number}")).await;
+        let update = json!({ "edu_type": "m.device_list_update", "content": update });
+        hear(&b, &a.name, &update, &format!("update{number}")).await;
         eventually("the list is believed", async || !list().await.stale).await;
         assert_eq!(asked.load(SeqCst), fetched, "{number}");
     }
@@ -74,7 +66,7 @@ async fn an_update_that_is_counted_again_is_the_same_only_if_it_says_the_same() 
 async fn other_servers_fetch_the_lists_of_a_server_that_went_back_to_a_backup() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
-    let alice = user(&a, "alice").await;
+    let alice = a.account("alice").await;
     device(&a, &alice, "ONE").await;
     let counted = async |id: u64| a.federation.announced(&alice).await.unwrap().stream_id == id;
     eventually("the device is announced", async || counted(1).await).await;

@@ -184,7 +184,7 @@ impl IdentityService {
         let tokens: Vec<String> = waiting.iter().map(|((_, _, token), ())| token.clone()).collect();
         let found = reader.get_many::<InviteTokens>(&tokens).await?;
         drop(reader);
-        let now = self.world().now();
+        let now = self.time_to_drop();
         let live = tokens.into_iter().zip(found).filter_map(|(token, found)| {
             let own = |Json(invite): &Json<Invite>| invite.expires_at > now && invite.origin.is_none();
             let Json(invite) = found.filter(own)?;
@@ -200,6 +200,11 @@ impl IdentityService {
         self.tell_all(&mut tx, &key.1, &bound.user, &News::Bound(bound.clone()));
         self.store().commit(tx).await?;
         Ok(())
+    }
+
+    /// The time at which what has ended by then is dropped: nothing has while the clock is in doubt.
+    fn time_to_drop(&self) -> u64 {
+        self.world().settled_now().unwrap_or_default()
     }
 
     /// Sends invitations on their way to whoever has the address. Each by itself: they are made by the servers of those who
@@ -226,7 +231,7 @@ impl IdentityService {
         let holder = reader.get::<Associations>(&place).await?;
         let found = reader.get_many::<InviteTokens>(&tokens).await?;
         drop(reader);
-        let now = self.world().now();
+        let now = self.time_to_drop();
         let is_live = |found: Option<Json<Invite>>| found.is_some_and(|Json(invite)| invite.expires_at > now);
         let live = invites.iter().zip(found).filter_map(|(invite, found)| is_live(found).then_some(invite));
         let live: Vec<Underway> = live.cloned().collect();

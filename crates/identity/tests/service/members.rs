@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use chappe_accounts::{Accounts, Erase, NewUser};
 use chappe_identity::{Config, Error};
-use chappe_kv::Memory;
-use chappe_store::{Store, Tx, identity_service::AddressHashes};
+use chappe_store::{Tx, identity_service::AddressHashes};
 use ruma::{OwnedSessionId, OwnedUserId, thirdparty::Medium, user_id};
 
-use crate::{Lab, SERVER, bob, email, openid, target};
+use crate::{Lab, SERVER, bob, email, memory, openid, target};
 
 async fn made(accounts: &Accounts, name: &str, published: bool) -> OwnedUserId {
     let email = Some(format!("{name}@a.fr"));
@@ -96,7 +95,7 @@ async fn the_identity_service_follows_what_an_administrator_does_to_addresses() 
 
 #[tokio::test]
 async fn hashes_go_with_their_address_and_with_their_pepper() {
-    let store = Store::new(chappe_kv::Db::new(Memory::default()));
+    let store = memory();
     let lab = Lab::with(Config::default(), store.clone(), 0).await;
     let numbers = async || {
         let rows = store.read().scan_all::<AddressHashes>(&()).await.unwrap();

@@ -4,16 +4,11 @@ use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed, time::Duration
 
 use chappe_accounts::{Erase, NewUser};
 use chappe_identity::{Config, Error, HomeserverError, Invitation, Message, Profile};
-use chappe_kv::Memory;
 use chappe_store::Store;
 use ruma::{OwnedUserId, RoomId, ServerName, UserId, user_id};
 use serde_json::{Map, Value, json};
 
-use crate::{BOB, Lab, SERVER, bob, email, invitation, target};
-
-fn memory() -> Store {
-    Store::new(chappe_kv::Db::new(Memory::default()))
-}
+use crate::{BOB, Lab, SERVER, bob, email, invitation, memory, target};
 
 fn agents() -> Config {
     Config { profile: Profile::Agents, ..Config::default() }

@@ -1,7 +1,6 @@
 //! Copies of other servers' media: files that are gone, and the room that they and their thumbnails take up.
 
 use std::{
-    io::Cursor,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -13,11 +12,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chappe_store::{Json, media::Thumbnails};
 use futures_util::stream;
-use image::{DynamicImage, ImageFormat};
 use ruma::{ServerName, server_name, user_id};
 
-use super::{alice, body, bytes, get, media};
-use crate::{Config, Content, Error, Media, Method, Reach, RemoteContent, RemoteError, RemoteMedia, Wanted};
+use super::{SMALL, alice, body, bytes, get, media, png};
+use crate::{Config, Content, Error, Media, Reach, RemoteContent, RemoteError, RemoteMedia};
 
 /// Another server all of whose media are these bytes, how often it was asked, and whether it is away.
 struct Gives(Vec<u8>, AtomicUsize, AtomicBool);
@@ -47,14 +45,11 @@ async fn beside(given: Vec<u8>, config: Config) -> (Media, Arc<Gives>, tempfile:
 }
 
 fn picture() -> Vec<u8> {
-    let mut png = Cursor::new(Vec::new());
-    DynamicImage::new_rgb8(400, 400).write_to(&mut png, ImageFormat::Png).unwrap();
-    png.into_inner()
+    png(400, 400)
 }
 
 async fn thumbnail(media: &Media, server: &ServerName, id: &str) -> Content {
-    let wanted = Wanted { width: 90, height: 90, method: Method::Crop, animated: false };
-    let made = media.thumbnail(server, id, wanted, (Reach::Anywhere, "@alice:a.test"), Duration::ZERO);
+    let made = media.thumbnail(server, id, SMALL, (Reach::Anywhere, "@alice:a.test"), Duration::ZERO);
     made.await.unwrap()
 }
 

@@ -3,45 +3,20 @@
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use chappe_kv::{Db, Memory};
 use chappe_store::{
     Store, Tx,
     media::{UserBytes, UserMedia},
 };
-use chappe_world::{Fake, FakeNet, Outbound, World};
+use chappe_world::{Outbound, World};
 use futures_util::{FutureExt, StreamExt, stream};
-use image::{DynamicImage, ImageFormat};
+use image::ImageFormat;
 use ruma::{owned_user_id, server_name, user_id};
 
-use super::{House, Other, alice, body, bytes, files, get, house};
-use crate::{Config, Content, Deps, Error, Media, Method, Reach, Upload, Wanted};
-
-const SMALL: Wanted = Wanted { width: 90, height: 90, method: Method::Crop, animated: false };
+use super::{House, Other, SMALL, alice, body, bytes, fake, files, get, house, png, store};
+use crate::{Config, Content, Error, Media, Reach, Upload};
 
 async fn open(store: &Store, world: World, folder: &Path, config: Config) -> Media {
-    let deps = Deps {
-        store: store.clone(),
-        world,
-        server_name: server_name!("a.test").to_owned(),
-        directory: folder.to_owned(),
-        remote: Arc::new(Other::default()),
-        inspector: None,
-    };
-    Media::open(deps, config).await.unwrap()
-}
-
-fn fake() -> World {
-    World::fake(Fake::new("a.test", 1, &FakeNet::new()))
-}
-
-fn store() -> Store {
-    Store::new(Db::new(Memory::default()))
-}
-
-fn png(width: u32, height: u32) -> Vec<u8> {
-    let mut png = std::io::Cursor::new(Vec::new());
-    DynamicImage::new_rgb8(width, height).write_to(&mut png, ImageFormat::Png).unwrap();
-    png.into_inner()
+    super::open((store.clone(), world), folder, Arc::new(Other::default()), config).await
 }
 
 async fn put(media: &Media, bytes: &[u8]) -> String {

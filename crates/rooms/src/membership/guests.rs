@@ -241,10 +241,8 @@ mod tests {
 
     use crate::{
         Actor, Error, Result, Rooms, Standing, Via,
-        tests::net::{Net, actor, room, state},
+        tests::net::{ALICE, Net, actor, room, state},
     };
-
-    const ALICE: &str = "@alice:a.example";
 
     async fn set_access(a: &Rooms, id: &RoomId, what: &str) {
         let draft = state("m.room.guest_access", "", &json!({ "guest_access": what }));

@@ -86,7 +86,7 @@ impl View<'_> {
             self.load(&nums).await?.into_iter().filter(|edit| !edit.is_redacted() && has_content(edit));
         let seen = self.visible(&actor.user, edits.collect()).await?;
         let rank = |seen: &Seen| (seen.event.pdu.origin_server_ts(), seen.event.pdu.event_id().to_owned());
-        Ok(seen.into_iter().max_by_key(rank))
+        Ok(seen.into_iter().filter(|seen| !seen.event.is_redacted()).max_by_key(rank))
     }
 
     async fn references(&self, user: &UserId, event: &Event) -> Result<Value> {

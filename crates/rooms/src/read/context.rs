@@ -74,7 +74,9 @@ impl Rooms {
             view.surroundings(&actor.user, ordinal, sides, filter).await?;
         let last = after.last().unwrap_or(&seen).event.clone();
         let all: Vec<Seen> = before.iter().chain(&after).chain(std::iter::once(&seen)).cloned().collect();
-        let state = view.state_around(&last, &all, filter).await?;
+        let mut state = view.state_around(&last, &all, filter).await?;
+        let at = [last.meta.before, last.meta.after];
+        view.veil_state(&actor.user, &at, state.iter_mut().collect()).await?;
         let (form, bundle) = (Form::Full, Bundle::All);
         let mut event = view.render(actor, &[seen], form, bundle).await?;
         Ok(Context {

@@ -10,7 +10,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     Actor, Error, Result, Rooms,
-    read::{token::sync_position, view::View},
+    read::{
+        token::sync_position,
+        view::{Event, View},
+    },
     visible::Access,
 };
 
@@ -50,18 +53,22 @@ impl Rooms {
         request: &MembersRequest<'_>,
     ) -> Result<Vec<Box<RawValue>>> {
         let (view, access) = self.whole_view(actor, room).await?;
+        let newest = access.state(view.head.state);
         let at = match request.at {
             Some(token) => view.state_before(&actor.user, token, access).await?,
-            None => access.state(view.head.state),
+            None => newest,
         };
+        // Whoever left was in the room until then.
+        let veil = (at != newest).then_some((&*actor.user, at));
         let nums = view.member_nums(at, request.membership.as_ref()).await?;
-        let mut members = view.load(&nums).await?;
-        members.retain(|event| {
+        let is_wanted = |event: &Event| {
             let is = membership(Some(&event.pdu));
             request.membership.as_ref().is_none_or(|wanted| is == *wanted)
                 && request.not_membership.as_ref().is_none_or(|unwanted| is != *unwanted)
-        });
-        view.render_state(&members, Form::Full)
+        };
+        let render =
+            |event: Event| is_wanted(&event).then(|| view.render_one(&event, Form::Full)).transpose();
+        view.load_each(&nums, veil, render).await
     }
 
     /// `GET /rooms/{roomId}/joined_members`: for members alone.
@@ -76,11 +83,9 @@ impl Rooms {
         }
         let members = view.reader.members(view.nid, Membership::Join).await?;
         let nums: Vec<EventNum> = members.iter().map(|(_, num)| *num).collect();
-        let events = view.load(&nums).await?;
-        let profile = |((user, _), event): ((OwnedUserId, EventNum), crate::read::view::Event)| {
-            (user, event.pdu.content_as().unwrap_or_default())
-        };
-        Ok(members.into_iter().zip(events).map(profile).collect())
+        let profile = |event: Event| Ok(Some(event.pdu.content_as::<Profile>().unwrap_or_default()));
+        let profiles = view.load_each(&nums, None, profile).await?;
+        Ok(members.into_iter().map(|(user, _)| user).zip(profiles).collect())
     }
 
     /// `GET /joined_rooms`: the rooms a user is joined to.

@@ -204,7 +204,7 @@ impl View<'_> {
     ) -> Result<Page> {
         let form = Form::Full;
         let chunk = self.render(actor, &found.seen, form, Bundle::All).await?;
-        let state = self.lazy_members(&found.seen, filter).await?;
+        let state = self.lazy_members(&actor.user, &found.seen, filter).await?;
         let state = self.render_state(&state, form)?;
         // A page that reaches the end still names it: more may come there, live or from other servers.
         let ended = found.exhausted && found.seen.is_empty();
@@ -213,7 +213,12 @@ impl View<'_> {
     }
 
     /// The member events of the senders of `events`, as of the first of them, if the filter wants members lazily.
-    pub(crate) async fn lazy_members(&self, events: &[Seen], filter: &RoomEventFilter) -> Result<Vec<Event>> {
+    async fn lazy_members(
+        &self,
+        user: &UserId,
+        events: &[Seen],
+        filter: &RoomEventFilter,
+    ) -> Result<Vec<Event>> {
         let Some(first) = events.first().filter(|_| wants_lazy_members(filter)) else {
             return Ok(Vec::new());
         };
@@ -221,8 +226,11 @@ impl View<'_> {
             events.iter().map(|seen| seen.event.pdu.sender().to_owned()).collect();
         let keys: Vec<StateKey> =
             senders.iter().map(|user| StateKey::new(TimelineEventType::RoomMember, user)).collect();
+        let at = [first.event.meta.before, first.event.meta.after];
         let members = self.state_events_at(first.event.meta.after, &keys).await?;
-        Ok(members.into_iter().flatten().collect())
+        let mut members: Vec<Event> = members.into_iter().flatten().collect();
+        self.veil_state(user, &at, members.iter_mut().collect()).await?;
+        Ok(members)
     }
 }
 

@@ -2,8 +2,11 @@
 //! event, the rest is spliced in.
 
 use chappe_rules::client::{self, Form, Unsigned};
-use chappe_store::state::{StateChanges, StateKey};
-use ruma::OwnedTransactionId;
+use chappe_store::{
+    EventNum,
+    state::{StateChanges, StateKey},
+};
+use ruma::{OwnedTransactionId, events::room::member::MembershipState};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -54,6 +57,11 @@ impl Event {
             splice(&common.0, self, form, unsigned).map_err(broken)
         }
     }
+}
+
+/// Whether whoever sees an event was not in the room then.
+fn is_outside(seen: &Seen) -> bool {
+    seen.membership != MembershipState::Join
 }
 
 fn splice(
@@ -133,10 +141,12 @@ impl View<'_> {
 
     /// State events for a client who may see them as state, with their age.
     pub fn render_state(&self, events: &[Event], form: Form) -> Result<Vec<Box<RawValue>>> {
-        let render = |event: &Event| {
-            event.for_client(form, &Unsigned { age: Some(self.age(event)), ..Unsigned::default() })
-        };
-        events.iter().map(render).collect()
+        events.iter().map(|event| self.render_one(event, form)).collect()
+    }
+
+    /// One of them.
+    pub(crate) fn render_one(&self, event: &Event, form: Form) -> Result<Box<RawValue>> {
+        event.for_client(form, &Unsigned { age: Some(self.age(event)), ..Unsigned::default() })
     }
 
     pub(crate) fn age(&self, event: &Event) -> u64 {
@@ -193,7 +203,10 @@ impl View<'_> {
                 _ => self.replaced_by_state(event).await?,
             };
             let Some(old) = old.filter(|old| *old != event.num) else { continue };
-            let old = self.load_one(old).await?;
+            let mut old = self.load_one(old).await?;
+            if is_outside(&events[i]) {
+                self.veil(vec![&mut old]).await?;
+            }
             all[i].prev_content = Some(old.pdu.content().to_owned());
             all[i].replaces_state = Some(old.pdu.event_id().to_owned());
             all[i].prev_sender = Some(old.pdu.sender().to_owned());
@@ -201,18 +214,22 @@ impl View<'_> {
         Ok(())
     }
 
-    async fn replaced_by_state(&self, event: &Event) -> Result<Option<chappe_store::EventNum>> {
+    async fn replaced_by_state(&self, event: &Event) -> Result<Option<EventNum>> {
         let Some((kind, key)) = event.pdu.state() else { return Ok(None) };
         Ok(self.reader.state_event_at(self.nid, event.meta.before, &StateKey::new(kind, key)).await?)
     }
 
     async fn add_redactions(&self, events: &[Seen], all: &mut [Unsigned]) -> Result<()> {
-        let redacted: Vec<usize> = (0..events.len()).filter(|&i| events[i].event.is_redacted()).collect();
-        let nums: Vec<_> = redacted.iter().map(|&i| events[i].event.meta.redacted_by).collect();
+        let by = |i: usize| events[i].event.meta.redacted_by.some();
+        let redacted: Vec<usize> = (0..events.len()).filter(|&i| by(i).is_some()).collect();
+        let nums: Vec<EventNum> = redacted.iter().filter_map(|&i| by(i)).collect();
         if nums.is_empty() {
             return Ok(());
         }
-        for (i, redaction) in redacted.into_iter().zip(self.load(&nums).await?) {
+        let mut redactions = self.load(&nums).await?;
+        let told = redactions.iter_mut().zip(&redacted).filter(|(_, i)| is_outside(&events[**i]));
+        self.veil(told.map(|(redaction, _)| redaction).collect()).await?;
+        for (i, redaction) in redacted.into_iter().zip(redactions) {
             let redaction = self.without_expired(redaction)?;
             let unsigned = Unsigned { age: Some(self.age(&redaction)), ..Unsigned::default() };
             all[i].redacted_because = Some(redaction.for_client(Form::Full, &unsigned)?);

@@ -13,7 +13,7 @@ impl Rooms {
         let at = access.state(view.head.state);
         let state = view.reader.full_state(view.nid, at).await?;
         let nums: Vec<_> = state.into_iter().map(|(_, num)| num).collect();
-        view.render_state(&view.load(&nums).await?, Form::Full)
+        view.load_each(&nums, None, |event| view.render_one(&event, Form::Full).map(Some)).await
     }
 
     /// `GET /rooms/{roomId}/state/{eventType}/{stateKey}`, as an event; [`Rooms::state_content`] gives its content.

@@ -9,7 +9,7 @@ use chappe_store::{
 };
 use parking_lot::Mutex;
 use ruma::{
-    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, events::StateEventType,
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId, events::StateEventType,
     room_version_rules::RoomVersionRules,
 };
 
@@ -18,6 +18,9 @@ use crate::{
     desk::{ServerCounts, parsed, rules_of},
     visible::Part,
 };
+
+/// Events that are in memory at once where there may be as many as a room has members.
+const PAGE: usize = 1_000;
 
 /// An event with what this server thinks of it. A redacted event comes without what redaction takes away.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub struct Event {
     pub meta: EventMeta,
     /// The event; redacted if [`EventMeta::redacted_by`] says so.
     pub pdu: Pdu,
+    /// Whether it is redacted for whoever reads it here alone, as its sender is erased.
+    pub(crate) erased: bool,
     /// As it is stored; forms worked out from it are kept there.
     pub(crate) stored: Arc<StoredPdu>,
 }
@@ -152,8 +157,42 @@ impl View<'_> {
         if nums.is_empty() {
             return Ok(Vec::new());
         }
-        let events = self.reader.events(self.nid, nums).await?;
-        nums.iter().zip(events).map(|(num, (meta, stored))| self.event_from(*num, meta, stored)).collect()
+        self.events_from(nums, self.reader.events(self.nid, nums).await?)
+    }
+
+    /// The same for events that are meant to be looked at once: they push out none that others read.
+    pub async fn load_once(&self, nums: &[EventNum]) -> Result<Vec<Event>> {
+        if nums.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.events_from(nums, self.reader.events_once(self.nid, nums).await?)
+    }
+
+    /// Makes something of each of some events, or of those that it is wanted of, in their order: a page at a time, as they may be
+    /// all members of a large room. Those of an earlier state are told as [`View::veil_state`] leaves them.
+    pub(crate) async fn load_each<T>(
+        &self,
+        nums: &[EventNum],
+        veil: Option<(&UserId, StateRef)>,
+        mut make: impl FnMut(Event) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        let mut made = Vec::new();
+        for some in nums.chunks(PAGE) {
+            // The members of a small room are soon asked for again.
+            let mut events =
+                if nums.len() > PAGE { self.load_once(some).await? } else { self.load(some).await? };
+            if let Some((user, at)) = veil {
+                self.veil_state(user, &[at], events.iter_mut().collect()).await?;
+            }
+            for event in events {
+                made.extend(make(event)?);
+            }
+        }
+        Ok(made)
+    }
+
+    fn events_from(&self, nums: &[EventNum], stored: Vec<(EventMeta, Arc<StoredPdu>)>) -> Result<Vec<Event>> {
+        nums.iter().zip(stored).map(|(num, (meta, stored))| self.event_from(*num, meta, stored)).collect()
     }
 
     /// Those of some events that were not removed, in their order.
@@ -179,13 +218,9 @@ impl View<'_> {
 
     pub(crate) fn event_from(&self, num: EventNum, meta: EventMeta, stored: Arc<StoredPdu>) -> Result<Event> {
         let pdu = parsed(self.rules, &stored)?;
-        let pdu = if meta.redacted_by.some().is_some() {
-            let redacted = stored.form(|_| redact::event(self.rules, &pdu).map(Redacted));
-            redacted.map_err(|_| chappe_store::Error::Corrupt("event JSON"))?.0.clone()
-        } else {
-            pdu
-        };
-        Ok(Event { num, meta, pdu, stored })
+        let is_redacted = meta.redacted_by.some().is_some();
+        let pdu = if is_redacted { redacted(self.rules, &stored, &pdu)? } else { pdu };
+        Ok(Event { num, meta, pdu, erased: false, stored })
     }
 
     /// The event of a key of the current state.
@@ -228,7 +263,20 @@ impl View<'_> {
     }
 }
 
+/// What redaction leaves of an event, worked out once.
+fn redacted(rules: &RoomVersionRules, stored: &StoredPdu, pdu: &Pdu) -> Result<Pdu> {
+    let redacted = stored.form(|_| redact::event(rules, pdu).map(Redacted));
+    Ok(redacted.map_err(|_| chappe_store::Error::Corrupt("event JSON"))?.0.clone())
+}
+
 impl Event {
+    /// Has it say no more than a redacted one.
+    pub(crate) fn erase(&mut self, rules: &RoomVersionRules) -> Result<()> {
+        self.pdu = redacted(rules, &self.stored, &self.pdu)?;
+        self.erased = true;
+        Ok(())
+    }
+
     /// Whether it is part of the room's visible history: accepted, with a place in the timeline.
     pub fn is_shown(&self) -> bool {
         self.meta.status == Status::Accepted && self.meta.ordinal.is_some() && !self.meta.expired
@@ -236,15 +284,23 @@ impl Event {
 
     /// Something worked out from the event as it was sent, once for everybody; one thing per type `T`.
     pub fn kept<T: Send + Sync + 'static>(&self, work_out: impl FnOnce(&Pdu) -> T) -> Arc<T> {
+        if self.erased {
+            return Arc::new(work_out(&self.pdu));
+        }
         match self.stored.form(|_| Ok::<T, std::convert::Infallible>(work_out(&self.pdu))) {
             Ok(kept) => kept,
             Err(never) => match never {},
         }
     }
 
-    /// Whether it was redacted.
+    /// Bytes that it takes in memory at most, about.
+    pub fn size(&self) -> u64 {
+        self.stored.size()
+    }
+
+    /// Whether it was redacted, or is for whoever reads it here.
     pub fn is_redacted(&self) -> bool {
-        self.meta.redacted_by.some().is_some()
+        self.erased || self.meta.redacted_by.some().is_some()
     }
 }
 

@@ -160,17 +160,12 @@ impl Inner {
     }
 
     async fn keys_for(&self, rules: &RoomVersionRules, pdus: &[Pdu], told: Told) -> KeyRing {
-        let mut wanted = KeysWanted::new();
-        let mut at = MilliSecondsSinceUnixEpoch(UInt::MIN);
-        for pdu in pdus {
-            at = at.max(pdu.origin_server_ts());
-            for (server, keys) in keys_needed(rules, pdu).unwrap_or_default() {
-                wanted.entry(server).or_default().extend(keys);
-            }
-        }
+        let mut wanted = wanted(rules, pdus);
+        let at = pdus.iter().map(Pdu::origin_server_ts).max();
+        let at = at.unwrap_or(MilliSecondsSinceUnixEpoch(UInt::MIN));
         // Those of before are among what is published of this server.
-        let ours = wanted.get_mut(&self.server).map(|ids| ids.remove(self.key.id())).is_some();
-        wanted.retain(|_, ids| !ids.is_empty());
+        let ours = wanted.get_mut(&self.server).map(|keys| keys.ids.remove(self.key.id())).is_some();
+        wanted.retain(|_, keys| !keys.ids.is_empty());
         let mut ring = match told {
             _ if wanted.is_empty() => KeyRing::new(),
             Told::Join => self.peers.keys_for_join(&wanted, at).await,
@@ -182,5 +177,44 @@ impl Inner {
             ring.entry(self.server.clone()).or_default().insert(self.key.id().to_owned(), own);
         }
         ring
+    }
+}
+
+/// The keys that events have to be checked with.
+fn wanted(rules: &RoomVersionRules, pdus: &[Pdu]) -> KeysWanted {
+    let mut wanted = KeysWanted::new();
+    for (server, ids) in pdus.iter().flat_map(|pdu| keys_needed(rules, pdu).unwrap_or_default()) {
+        let keys = wanted.entry(server).or_default();
+        keys.ids.extend(ids);
+        keys.events += 1;
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_rules::Pdu;
+    use ruma::{room_version_rules::RoomVersionRules, server_name};
+    use serde_json::json;
+
+    use super::wanted;
+
+    fn said(user: &str, server: &str, key: &str) -> Pdu {
+        let event = json!({
+            "type": "m.room.message", "room_id": "!r:a.example", "sender": format!("@{user}:{server}"),
+            "content": {}, "origin_server_ts": 1, "depth": 1, "prev_events": [], "auth_events": [],
+            "hashes": { "sha256": "AAAA" }, "signatures": { server: { key: "AAAA" } },
+        });
+        Pdu::parse(&RoomVersionRules::V11, event.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn it_is_counted_how_many_events_a_server_has_to_have_signed() {
+        let [a, b] = ["a.example", "b.example"];
+        let pdus = [said("x", a, "ed25519:1"), said("y", a, "ed25519:2"), said("z", b, "ed25519:1")];
+        let wanted = wanted(&RoomVersionRules::V11, &pdus);
+        let keys = &wanted[server_name!("a.example")];
+        assert_eq!((keys.ids.len(), keys.events), (2, 2));
+        assert_eq!(wanted[server_name!("b.example")].events, 1);
     }
 }

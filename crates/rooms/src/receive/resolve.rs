@@ -9,7 +9,7 @@ use chappe_rules::{
     pdu::Judged,
     resolve::{Conflict, StateMap, relevant_keys, resolve},
 };
-use chappe_store::{EventNum, KeyChange, KeyId, StateChange, StateRef, state::StateKey};
+use chappe_store::{Conflicted, EventNum, KeyChange, KeyId, StateChange, StateRef, state::StateKey};
 use ruma::{EventId, OwnedEventId, events::TimelineEventType};
 
 use crate::{
@@ -19,9 +19,6 @@ use crate::{
 
 /// Changes of a resolution that is remembered, at most.
 const REMEMBERED: usize = 30;
-
-/// The conflicted keys: for each, its event in each of the states.
-type Conflicted = BTreeMap<KeyId, Vec<EventNum>>;
 
 impl Desk<'_> {
     /// What makes the current state the resolution of committed states.
@@ -60,7 +57,7 @@ impl Desk<'_> {
     }
 
     async fn resolve_changes(&self, refs: &[StateRef]) -> Result<Vec<StateChange>> {
-        let conflicted = self.conflicted(refs).await?;
+        let conflicted = self.reader.conflicted(self.nid, refs).await?;
         if conflicted.is_empty() {
             return Ok(Vec::new());
         }
@@ -94,29 +91,14 @@ impl Desk<'_> {
         Ok(found.map(|((key, num), _)| StateChange { key, num }).collect())
     }
 
-    async fn conflicted(&self, refs: &[StateRef]) -> Result<Conflicted> {
-        let Some((first, others)) = refs.split_first() else { return Ok(Conflicted::new()) };
-        let mut diffs = Vec::with_capacity(others.len());
-        let mut base = BTreeMap::new();
-        for other in others {
-            let diff = self.reader.state_diff(self.nid, *first, *other).await?;
-            base.extend(diff.iter().map(|change| (change.key, change.old)));
-            diffs.push(diff.into_iter().map(|change| (change.key, change.new)).collect::<HashMap<_, _>>());
-        }
-        let values = |(key, old): (KeyId, EventNum)| {
-            let others = diffs.iter().map(|diff| diff.get(&key).copied().unwrap_or(old));
-            (key, std::iter::once(old).chain(others).collect())
-        };
-        Ok(base.into_iter().map(values).collect())
-    }
-
     async fn resolve(
         &self,
         refs: &[StateRef],
         keys: &[StateKey],
         conflicted: &Conflicted,
     ) -> Result<BTreeMap<StateKey, EventNum>> {
-        let difference = self.reader.auth_difference(self.nid, refs).await?;
+        let first = refs.first().copied().unwrap_or(StateRef::EMPTY);
+        let difference = self.reader.auth_difference(self.nid, first, conflicted).await?;
         let in_conflict =
             conflicted.values().flatten().filter_map(|num| num.some()).map(|num| num.0).collect();
         let wants_subgraph =

@@ -332,11 +332,8 @@ mod tests {
     use crate::{
         Extent, Rooms, SignedMember, VERSIONS,
         receive::is_in,
-        tests::net::{Net, actor, room},
+        tests::net::{ALICE, BOB, Net, actor, room},
     };
-
-    const ALICE: &str = "@alice:a.example";
-    const BOB: &str = "@bob:b.example";
 
     fn server(net: &Net, name: &str, seed: u8) -> Rooms {
         net.server_on(name, seed, Db::new(Memory::default()))

@@ -15,7 +15,7 @@ use chappe_store::{
 };
 use ruma::RoomId;
 
-use super::GATHER_MS;
+use super::{GATHER_MS, UNTOLD};
 use crate::{Error, Result, Rooms};
 
 /// Events taken away in a second, at most.
@@ -98,14 +98,18 @@ impl Rooms {
             }
             telling = telling && self.tell_some().await?;
             let next = self.0.store.read().next_expiries(1).await?.first().copied();
-            let Some((_, nid)) = next.filter(|(due, _)| *due <= self.0.world.now()) else {
+            let Some((due, nid)) = next.filter(|(due, _)| *due <= self.0.world.now()) else {
                 if telling {
                     continue;
                 }
                 self.0.expired.behind.store(0, Relaxed);
                 return Ok(next.map(|(due, _)| due));
             };
-            match self.expire_some(nid).await {
+            let done = match due {
+                UNTOLD => self.look_later(nid).await.map(|()| (0, true)),
+                _ => self.expire_some(nid).await,
+            };
+            match done {
                 Ok((gone, _)) => self.0.world.sleep(Duration::from_millis(gone * 1_000 / PER_SECOND)).await,
                 // Somebody else was first.
                 Err(Error::Retry) => tokio::task::yield_now().await,

@@ -8,15 +8,12 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Barrier;
 
 use super::{
-    net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
-    partial::{Lie, at, status, tell},
+    net::{ALICE, BOB, CAROL, Net, actor, bodies, membership, room, say, state, status, user, whole_state},
+    partial::{Lie, at, tell},
 };
 use crate::{Change, Config, Error, Invitation, PeerError, Rooms};
 
-const ALICE: &str = "@alice:a.example";
 const ANNE: &str = "@anne:a.example";
-const BOB: &str = "@bob:b.example";
-const CAROL: &str = "@carol:c.example";
 const DAN: &str = "@dan:c.example";
 const RULES: &str = "im.vector.room.access_rules";
 

@@ -7,18 +7,17 @@ use chappe_store::{LogEntry, Membership, Status};
 use ruma::{RoomId, server_name};
 use serde_json::json;
 
-use super::net::{Net, actor, bodies, membership, room, say, state, text, user, whole_state};
+use super::net::{
+    ALICE, BOB, CAROL, Net, actor, bodies, join, membership, raw, room, say, state, status, text, user,
+    whole_state,
+};
 use crate::{Actor, Change, Draft, Error, Rooms, Standing};
-
-const ALICE: &str = "@alice:a.example";
-const BOB: &str = "@bob:b.example";
-const CAROL: &str = "@carol:c.example";
 
 async fn joined(net: &Net, version: &str) -> (Rooms, Rooms, ruma::OwnedRoomId) {
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
     let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": version })).await;
     say(&a, ALICE, &id, "before").await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     net.deliver().await;
     (a, b, id)
 }
@@ -56,7 +55,7 @@ async fn what_a_last_leave_rests_on_is_given_by_who_has_left() {
     let net = Net::default();
     let (a, b, id) = joined(&net, "11").await;
     let c = net.server("c.example", 3);
-    c.join(&actor(CAROL), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    join(&c, CAROL, &id).await;
     net.deliver().await;
     say(&a, ALICE, &id, "not for b").await;
     net.lose(&a, "b.example").await;
@@ -93,7 +92,7 @@ async fn what_was_redacted_stays_so_when_history_brings_its_place() {
     let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
     let name = state("m.room.name", "", &json!({ "name": "an insult" }));
     let name = a.send(&actor(ALICE), &id, name, None).await.unwrap();
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     net.deliver().await;
     a.send(&actor(ALICE), &id, Draft::redaction(&name, None), None).await.unwrap();
     net.deliver().await;
@@ -261,9 +260,7 @@ async fn what_a_banned_user_says_meanwhile_is_soft_failed() {
     a.change(&actor(ALICE), &id, &user(BOB), Change::Ban, None).await.unwrap();
     let late = say(&b, BOB, &id, "you cannot stop me").await;
     net.deliver().await;
-    let view = a.view(&id).await.unwrap();
-    let num = view.reader.event_num(view.nid, &late).await.unwrap().unwrap();
-    assert_eq!(view.reader.event_meta(view.nid, num).await.unwrap().status, Status::SoftFailed);
+    assert_eq!(status(&a, &id, &late).await, Status::SoftFailed);
     assert!(!bodies(&a, &id).await.contains(&"you cannot stop me".to_owned()));
     assert_eq!(membership(&b, &id, BOB).await, Some("ban"));
     same_state(&a, &b, &id).await;
@@ -369,20 +366,11 @@ async fn redactions_cross_servers_in_either_order() {
     // The target comes last: the outbox is turned around.
     let said = say(&b, BOB, &id, "late").await;
     let redaction = b.send(&actor(BOB), &id, Draft::redaction(&said, None), None).await.unwrap();
-    let raw = |event| {
-        let (rooms, id) = (b.clone(), id.clone());
-        async move {
-            let view = rooms.view(&id).await.unwrap();
-            let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
-            let json = view.reader.pdu(view.nid, num).await.unwrap().json.to_string();
-            serde_json::value::RawValue::from_string(json).unwrap()
-        }
-    };
     let from = ruma::server_name!("b.example");
     net.down.lock().insert(from.to_owned());
-    assert!(a.receive(from, vec![raw(&redaction).await]).await[0].result.is_err());
+    assert!(a.receive(from, vec![raw(&b, &id, &redaction).await]).await[0].result.is_err());
     net.down.lock().clear();
-    let outcomes = a.receive(from, vec![raw(&said).await]).await;
+    let outcomes = a.receive(from, vec![raw(&b, &id, &said).await]).await;
     assert!(outcomes[0].result.is_ok());
     net.deliver().await;
     assert!(!bodies(&a, &id).await.contains(&"late".to_owned()));
@@ -432,23 +420,19 @@ async fn history_is_read_though_most_servers_are_away() {
     let net = Net::default();
     let a = net.server("a.example", 1);
     let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "12" })).await;
-    let joined = async |rooms: &Rooms, who: &str| {
-        let via = vec![server_name!("a.example").to_owned()];
-        rooms.join(&actor(who), &id, via, serde_json::Map::new()).await.unwrap();
-    };
     let mut dead = vec!["a.example".to_owned()];
     for n in 2..6 {
         let name = format!("a{n}.example");
-        joined(&net.server(&name, n), &format!("@x:{name}")).await;
+        join(&net.server(&name, n), &format!("@x:{name}"), &id).await;
         dead.push(name);
     }
     let living = net.server("living.example", 6);
-    joined(&living, "@lou:living.example").await;
+    join(&living, "@lou:living.example", &id).await;
     net.deliver().await;
     say(&living, "@lou:living.example", &id, "before").await;
     net.deliver().await;
     let late = net.server("late.example", 7);
-    joined(&late, "@lea:late.example").await;
+    join(&late, "@lea:late.example", &id).await;
     net.deliver().await;
     net.down.lock().extend(dead.into_iter().map(|name| name.try_into().unwrap()));
     assert!(late.fetch_older(&id, 50).await.unwrap() > 0);

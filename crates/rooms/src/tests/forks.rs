@@ -12,30 +12,21 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     malformed::signed_in,
-    net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
+    net::{
+        ALICE, BOB, CAROL, Net, actor, bodies, join, membership, raw, room, say, state, status, user,
+        whole_state,
+    },
 };
 use crate::{Actor, Change, Config, MembersRequest, Rooms, Standing};
-
-const ALICE: &str = "@alice:a.example";
-const BOB: &str = "@bob:b.example";
-const CAROL: &str = "@carol:c.example";
 
 async fn three(net: &Net) -> ([Rooms; 3], OwnedRoomId) {
     let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
     let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
     for (rooms, who) in [(&b, BOB), (&c, CAROL)] {
-        let via = vec!["a.example".try_into().unwrap()];
-        rooms.join(&actor(who), &id, via, serde_json::Map::new()).await.unwrap();
+        join(rooms, who, &id).await;
         net.deliver().await;
     }
     ([a, b, c], id)
-}
-
-async fn raw(rooms: &Rooms, id: &RoomId, event: &EventId) -> Box<RawValue> {
-    let view = rooms.view(id).await.unwrap();
-    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
-    let json = view.reader.pdu(view.nid, num).await.unwrap().json.to_string();
-    RawValue::from_string(json).unwrap()
 }
 
 /// Hands one event of one server to another.
@@ -98,10 +89,7 @@ async fn heads_are_covered_through_soft_failed_events() {
     assert_eq!(heads(&a, &id).await, [ban.clone(), first]);
     let banned = say(&b, BOB, &id, "from the banned").await;
     assert!(hand(&banned, &id, from_b, &a).await && hand(&banned, &id, from_b, &c).await);
-    let view = a.view(&id).await.unwrap();
-    let num = view.reader.event_num(view.nid, &banned).await.unwrap().unwrap();
-    assert_eq!(view.reader.event_meta(view.nid, num).await.unwrap().status, Status::SoftFailed);
-    drop(view);
+    assert_eq!(status(&a, &id, &banned).await, Status::SoftFailed);
     let second = say(&c, CAROL, &id, "second").await;
     assert!(hand(&second, &id, from_c, &a).await);
     assert_eq!(heads(&a, &id).await, [ban, second]);
@@ -153,10 +141,7 @@ async fn a_gap_is_followed_back_to_what_is_known() {
 #[tokio::test(start_paused = true)]
 async fn many_heads_are_brought_together_unasked() {
     let net = Net::default();
-    let a = net.server("a.example", 1);
-    let b = net.server("b.example", 2);
-    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let (a, b, id) = net.couple(json!({ "preset": "public_chat", "room_version": "11" })).await;
     let said = say(&b, BOB, &id, "one of many").await;
     let said = raw(&b, &id, &said).await;
     let forks: Vec<Box<RawValue>> = (0..30)
@@ -271,9 +256,7 @@ fn set(sender: &str, kind: &str, key: &str, content: &Value) -> Value {
 async fn who_is_in_again_by_what_conflicting_state_rests_on_is_in() {
     const DAVE: &str = "@dave:b.example";
     let net = Net::default();
-    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let (a, _, id) = net.couple(json!({ "preset": "public_chat", "room_version": "11" })).await;
     let levels = json!({ "users": { ALICE: 100, BOB: 100 }, "events": { "m.room.topic": 0 } });
     a.send(&actor(ALICE), &id, state("m.room.power_levels", "", &levels), None).await.unwrap();
     let base = heads(&a, &id).await.remove(0);
@@ -308,9 +291,7 @@ async fn who_is_in_again_by_what_conflicting_state_rests_on_is_in() {
 async fn who_is_taken_out_by_a_resolution_is_noted_to_be_out() {
     const DAN: &str = "@dan:a.example";
     let net = Net::default();
-    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let (a, _, id) = net.couple(json!({ "preset": "public_chat", "room_version": "11" })).await;
     let levels = json!({ "users": { ALICE: 100, BOB: 100 } });
     a.send(&actor(ALICE), &id, state("m.room.power_levels", "", &levels), None).await.unwrap();
     let base = heads(&a, &id).await.remove(0);

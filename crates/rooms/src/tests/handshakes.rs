@@ -8,13 +8,10 @@ use chappe_store::{EventNum, Membership, RoomNid};
 use ruma::{CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, UInt, api::Direction};
 use serde_json::{Map, Value, json};
 
-use super::net::{Net, actor, bodies, membership, room, say, state, user};
+use super::net::{ALICE, BOB, CAROL, Net, actor, bodies, join, membership, room, say, state, user};
 use crate::{BoundInvite, Change, Draft, Error, Gap, Invitation, Rooms};
 
-const ALICE: &str = "@alice:a.example";
 const ANNE: &str = "@anne:a.example";
-const BOB: &str = "@bob:b.example";
-const CAROL: &str = "@carol:c.example";
 
 fn server(name: &str) -> OwnedServerName {
     name.try_into().unwrap()
@@ -140,7 +137,7 @@ async fn club(net: &Net) -> (Rooms, Rooms, ruma::OwnedRoomId, ruma::OwnedRoomId)
     let levels = json!({ "invite": 100, "users": { ALICE: 100 } });
     a.send(&actor(ALICE), &id, state("m.room.power_levels", "", &levels), None).await.unwrap();
     for id in [&club, &id] {
-        b.join(&actor(BOB), id, vec![server("a.example")], Map::new()).await.unwrap();
+        join(&b, BOB, id).await;
         net.deliver().await;
     }
     (a, b, club, id)
@@ -151,7 +148,7 @@ async fn a_server_that_cannot_let_in_is_passed_over_only_if_others_are_named() {
     let net = Net::default();
     let (_a, _b, club, id) = club(&net).await;
     let c = net.server("c.example", 3);
-    c.join(&actor(CAROL), &club, vec![server("a.example")], Map::new()).await.unwrap();
+    join(&c, CAROL, &club).await;
     net.deliver().await;
     let refused = c.join(&actor(CAROL), &id, vec![server("b.example")], Map::new()).await;
     assert!(matches!(refused, Err(Error::Peer(_))), "{refused:?}");
@@ -221,7 +218,7 @@ async fn what_a_server_may_not_see_it_gets_redacted_and_in_its_place() {
     let hidden = json!({ "history_visibility": "joined" });
     a.send(&actor(ALICE), &id, state("m.room.history_visibility", "", &hidden), None).await.unwrap();
     let secret = say(&a, ALICE, &id, "secret").await;
-    b.join(&actor(BOB), &id, vec![server("a.example")], Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     let view = a.view(&id).await.unwrap();
     let create = view.current("m.room.create".into(), "").await.unwrap().unwrap();
     let join = view.current("m.room.member".into(), BOB).await.unwrap().unwrap();
@@ -313,14 +310,14 @@ async fn what_everybody_hides_from_this_server_is_asked_of_nobody_else() {
         let content = json!({ "history_visibility": visibility });
         let rule = json!({ "type": "m.room.history_visibility", "content": content });
         let id = room(&a, ALICE, json!({ "preset": "public_chat", "initial_state": [rule] })).await;
-        c.join(&actor(CAROL), &id, vec![server("a.example")], Map::new()).await.unwrap();
+        join(&c, CAROL, &id).await;
         net.deliver().await;
         let mut said = Vec::new();
         for (rooms, who) in [(&a, ALICE), (&c, CAROL)] {
             said.push(say(rooms, who, &id, "secret").await);
             net.deliver().await;
         }
-        b.join(&actor(BOB), &id, vec![server("a.example")], Map::new()).await.unwrap();
+        join(&b, BOB, &id).await;
         net.deliver().await;
         assert!(b.fetch_older(&id, 50).await.unwrap() > 3);
         assert_eq!(bodies(&b, &id).await.is_empty(), is_hidden);
@@ -343,7 +340,7 @@ async fn a_time_before_our_own_is_asked_of_others_and_what_they_name_is_fetched(
         said.push((event, view.load_one(num).await.unwrap().pdu.origin_server_ts()));
     }
     tokio::time::advance(std::time::Duration::from_secs(1)).await;
-    b.join(&actor(BOB), &id, vec![server("a.example")], Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     assert!(bodies(&b, &id).await.is_empty());
     let bob = actor(BOB);
     let at = |ts: MilliSecondsSinceUnixEpoch, direction| b.timestamp_to_event(&bob, &id, ts, direction);

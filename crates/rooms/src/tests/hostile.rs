@@ -11,15 +11,12 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     malformed::signed_in,
-    net::{Net, actor, membership, room, say, user, whole_state},
+    net::{ALICE, BOB, Net, actor, membership, raw, room, say, user, whole_state},
 };
 use crate::{
     Change, Error, JoinAnswer, Rooms, SignedMember,
     receive::{Budget, Checked, STATES},
 };
-
-const ALICE: &str = "@alice:a.example";
-const BOB: &str = "@bob:b.example";
 
 async fn open_room(net: &Net) -> (Rooms, Rooms, ruma::OwnedRoomId) {
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
@@ -117,9 +114,7 @@ async fn only_the_right_membership_of_ones_own_user_is_accepted() {
     join(&b, &id).await.unwrap();
     let origin = server_name!("b.example");
     let message = say(&b, BOB, &id, "hi").await;
-    let view = b.view(&id).await.unwrap();
-    let num = view.reader.event_num(view.nid, &message).await.unwrap().unwrap();
-    let pdu = RawValue::from_string(view.reader.pdu(view.nid, num).await.unwrap().json.to_string()).unwrap();
+    let pdu = raw(&b, &id, &message).await;
     let member = SignedMember { event_id: message, pdu };
     assert!(matches!(a.accept_join(origin, &id, member.clone()).await, Err(Error::InvalidParam(_))));
     assert!(a.accept_leave(origin, &id, member.clone()).await.is_err());
@@ -178,16 +173,8 @@ async fn bad_events_of_a_transaction_do_not_stop_good_ones() {
     let (a, b, id) = open_room(&net).await;
     join(&b, &id).await.unwrap();
     net.deliver().await;
-    let raw = |body: &'static str| {
-        let (b, id) = (b.clone(), id.clone());
-        async move {
-            let event = say(&b, BOB, &id, body).await;
-            let view = b.view(&id).await.unwrap();
-            let num = view.reader.event_num(view.nid, &event).await.unwrap().unwrap();
-            RawValue::from_string(view.reader.pdu(view.nid, num).await.unwrap().json.to_string()).unwrap()
-        }
-    };
-    let good = raw("good").await;
+    let good = say(&b, BOB, &id, "good").await;
+    let good = raw(&b, &id, &good).await;
     let forged = with_field(&good, |event| event["sender"] = json!(ALICE));
     let unsigned = with_field(&good, |event| event["signatures"] = json!({ "b.example": {} }));
     let deep = with_field(&good, |event| event["depth"] = json!(-1));

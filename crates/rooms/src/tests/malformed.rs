@@ -2,34 +2,27 @@
 
 use chappe_rules::build::SigningKey;
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, RoomId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId,
     room_version_rules::RoomVersionRules,
     server_name,
     signatures::{Ed25519KeyPair, hash_and_sign_event},
 };
 use serde_json::{json, value::RawValue};
 
-use super::net::{Net, actor, bodies, room, say, state, user, whole_state};
+use super::net::{ALICE, BOB, Net, actor, bodies, join, room, say, state, stored, user, whole_state};
 use crate::{Error, Invitation, Rooms};
-
-const ALICE: &str = "@alice:a.example";
-const BOB: &str = "@bob:b.example";
 
 /// Fields of an event and what they become.
 type Changes = Vec<(&'static str, CanonicalJsonValue)>;
 
 /// A room of `a` in which `b`, whose key has the seed 2, has a user.
-async fn shared(net: &Net) -> (Rooms, Rooms, ruma::OwnedRoomId) {
-    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
-    (a, b, id)
+async fn shared(net: &Net) -> (Rooms, Rooms, OwnedRoomId) {
+    net.couple(json!({ "preset": "public_chat", "room_version": "11" })).await
 }
 
-async fn stored(rooms: &Rooms, room: &RoomId, event: &EventId) -> CanonicalJsonObject {
-    let view = rooms.view(room).await.unwrap();
-    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
-    serde_json::from_str(&view.reader.pdu(view.nid, num).await.unwrap().json).unwrap()
+/// What is stored of an event, to be changed.
+pub(super) async fn parsed(rooms: &Rooms, room: &RoomId, event: &EventId) -> CanonicalJsonObject {
+    serde_json::from_str(&stored(rooms, room, event).await).unwrap()
 }
 
 /// Hashes and signs as `b` would.
@@ -69,7 +62,7 @@ async fn signed_events_that_break_a_rule_never_show_and_stop_nobody() {
     let foreign = say(&a, ALICE, &elsewhere, "of another room").await;
     net.deliver().await;
     let base = say(&b, BOB, &id, "base").await;
-    let base = stored(&b, &id, &base).await;
+    let base = parsed(&b, &id, &base).await;
     let strings = |field: &str| {
         let list = base[field].as_array().unwrap().iter();
         list.map(|id| EventId::parse(id.as_str().unwrap()).unwrap()).collect::<Vec<_>>()
@@ -130,7 +123,7 @@ async fn json_that_is_not_canonical_is_dropped_alone() {
     let net = Net::default();
     let (a, b, id) = shared(&net).await;
     let event = say(&b, BOB, &id, "good").await;
-    let good = serde_json::to_string(&stored(&b, &id, &event).await).unwrap();
+    let good = serde_json::to_string(&parsed(&b, &id, &event).await).unwrap();
     let put = |field: &str| format!("{{{field},{}", &good[1..]);
     let deep = "[".repeat(10_000) + &"]".repeat(10_000);
     let flawed = [
@@ -167,11 +160,11 @@ async fn an_event_that_names_two_rooms_does_not_pass_the_access_list_of_either()
     let net = Net::default();
     let (a, b, id) = shared(&net).await;
     let other = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
-    b.join(&actor(BOB), &other, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    join(&b, BOB, &other).await;
     let acl = json!({ "allow": ["*"], "deny": ["b.example"] });
     a.send(&actor(ALICE), &id, state("m.room.server_acl", "", &acl), None).await.unwrap();
     let event = say(&b, BOB, &id, "unheard").await;
-    let good = serde_json::to_string(&stored(&b, &id, &event).await).unwrap();
+    let good = serde_json::to_string(&parsed(&b, &id, &event).await).unwrap();
     let first = format!("{{\"room_id\":\"{other}\",{}", &good[1..]);
     let last = format!("{},\"room_id\":\"{other}\"}}", &good[..good.len() - 1]);
     let escaped = good.replacen("\"!", "\"\\u0021", 1);
@@ -186,7 +179,7 @@ async fn an_event_that_names_two_rooms_does_not_pass_the_access_list_of_either()
 /// An invite by Bob into a room that `a` does not know, otherwise than it should be.
 async fn invite(b: &Rooms, id: &RoomId, changes: Changes) -> (chappe_rules::Pdu, Invitation) {
     let base = say(b, BOB, id, "base").await;
-    let mut event = stored(b, id, &base).await;
+    let mut event = parsed(b, id, &base).await;
     let content = CanonicalJsonObject::from([("membership".to_owned(), text("invite"))]);
     let fields = [
         ("type", text("m.room.member")),

@@ -1,5 +1,7 @@
 //! Homeservers in one process: each a [`Rooms`], their [`Peers`] call each other.
 
+mod wire;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{
@@ -8,34 +10,31 @@ use std::{
     },
 };
 
-use async_trait::async_trait;
-use chappe_accounts::{Accounts, AccountsConfig, NewUser};
+use chappe_accounts::{Accounts, AccountsConfig};
 use chappe_kv::{Db, Memory};
-use chappe_rules::{
-    build::SigningKey,
-    check::{KeyRing, ServerKey},
-};
-use chappe_store::{OutboxItem, RoomNid, Store, Tx, outbox::Outbox};
+use chappe_rules::build::SigningKey;
+use chappe_store::{OutboxItem, RoomNid, Status, Store, Tx, outbox::Outbox};
 use chappe_world::{Fake, FakeNet, World};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId,
-    RoomVersionId, ServerName, UInt, UserId,
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
     api::{
         Direction,
-        client::room::create_room::v3::Request,
-        federation::{directory::get_public_rooms_filtered, space::get_hierarchy},
+        client::{filter::RoomEventFilter, room::create_room::v3::Request},
     },
     events::TimelineEventType,
+    server_name,
 };
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Map, Value, json, value::RawValue};
 
-use crate::{
-    Actor, AliasTarget, BoundInvite, Config, Deps, Draft, Error, Extent, Gap, Invitation, JoinAnswer,
-    KeysWanted, PeerError, Peers, PublicRoomsRequest, Purpose, Rooms, SignedMember, StateEvents, StateIds,
-    Template,
-};
+use self::wire::Wire;
+use crate::{Actor, Config, Deps, Draft, JoinAnswer, PageRequest, PeerError, Rooms};
+
+/// Users of `a`, `b` and `c`.
+pub(crate) const ALICE: &str = "@alice:a.example";
+pub(crate) const BOB: &str = "@bob:b.example";
+pub(super) const CAROL: &str = "@carol:c.example";
 
 type Twist = Arc<dyn Fn(JoinAnswer) -> JoinAnswer + Send + Sync>;
 /// A policy server: the signature of an event.
@@ -122,6 +121,14 @@ impl Net {
         rooms
     }
 
+    /// A room that Alice made on `a`, and Bob of `b`, whose key has the seed 2, has joined.
+    pub(super) async fn couple(&self, body: Value) -> (Rooms, Rooms, OwnedRoomId) {
+        let (a, b) = (self.server("a.example", 1), self.server("b.example", 2));
+        let id = room(&a, ALICE, body).await;
+        join(&b, BOB, &id).await;
+        (a, b, id)
+    }
+
     /// A server has no network to talk with any more.
     pub(super) fn close(&self, server: &str) {
         self.closed.lock().insert(server.try_into().unwrap());
@@ -203,288 +210,6 @@ impl Net {
     }
 }
 
-struct Wire {
-    from: OwnedServerName,
-    net: Net,
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
-fn refused(error: Error) -> PeerError {
-    let (status, errcode) = match error {
-        Error::NotFound(_) => (404, "M_NOT_FOUND"),
-        Error::UnableToAuthoriseJoin => (400, "M_UNABLE_TO_AUTHORISE_JOIN"),
-        Error::UnableToGrantJoin => (400, "M_UNABLE_TO_GRANT_JOIN"),
-        _ => (403, "M_FORBIDDEN"),
-    };
-    PeerError::Refused { status, errcode: errcode.to_owned(), error: error.to_string() }
-}
-
-impl Wire {
-    fn to(&self, to: &ServerName) -> Result<Rooms, PeerError> {
-        self.net.reach(&self.from, to)
-    }
-
-    fn twisted(&self, template: Template) -> Template {
-        let said = self.net.twist_version.lock().clone();
-        let template = Template { room_version: said.or(template.room_version), ..template };
-        let Some(twist) = self.net.twist_template.lock().clone() else { return template };
-        let event = twist(serde_json::from_str(template.event.get()).unwrap());
-        Template { event: serde_json::value::to_raw_value(&event).unwrap(), ..template }
-    }
-}
-
-#[async_trait]
-impl Peers for Wire {
-    fn takes_part(&self, server: &ServerName) -> bool {
-        !self.is_closed() && !self.net.unlisted.lock().contains(&(self.from.clone(), server.to_owned()))
-    }
-
-    fn is_closed(&self) -> bool {
-        self.net.closed.lock().contains(&self.from)
-    }
-
-    async fn until_open(&self) {
-        loop {
-            let opened = self.net.opened.notified();
-            if !self.is_closed() {
-                return;
-            }
-            opened.await;
-        }
-    }
-
-    async fn is_away(&self, server: &ServerName) -> bool {
-        self.net.down.lock().contains(server)
-    }
-
-    async fn keys(&self, wanted: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
-        self.net.comes_to("keys").await;
-        let keys = self.net.keys.lock();
-        let known = wanted.keys().filter_map(|server| Some((server.clone(), keys.get(server)?)));
-        let until = MilliSecondsSinceUnixEpoch(UInt::MAX);
-        let ring = |key: &Arc<SigningKey>| {
-            BTreeMap::from([(key.id().to_owned(), ServerKey { public: key.public_key(), until })])
-        };
-        known.map(|(server, key)| (server, ring(key))).collect()
-    }
-
-    async fn make_join(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        user: &UserId,
-        versions: &[RoomVersionId],
-    ) -> Result<Template, PeerError> {
-        let template = self.to(to)?.make_join(&self.from, room, user, versions).await.map_err(refused)?;
-        Ok(self.twisted(template))
-    }
-
-    async fn exchange_invite(&self, room: &RoomId, bound: BoundInvite) -> Result<(), PeerError> {
-        let to = bound.sender.server_name().to_owned();
-        self.to(&to)?.exchange_invite(room, bound).await.map_err(refused)
-    }
-
-    async fn send_join(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        event: &EventId,
-        pdu: Box<RawValue>,
-        extent: Extent,
-    ) -> Result<JoinAnswer, PeerError> {
-        if *self.net.partial_only.lock() && extent == Extent::Whole {
-            return Err(PeerError::Unreachable(to.to_owned()));
-        }
-        let member = SignedMember { event_id: event.to_owned(), pdu };
-        let extent = if *self.net.partial_joins.lock() { extent } else { Extent::Whole };
-        let resident = self.to(to)?;
-        let join = resident.accept_join(&self.from, room, member).await.map_err(refused)?;
-        let answer = resident.join_answer(&join, extent).await.map_err(refused)?;
-        let twist = self.net.twist.lock().clone();
-        Ok(twist.map_or_else(|| answer.clone(), |twist| twist(answer.clone())))
-    }
-
-    async fn make_leave(&self, to: &ServerName, room: &RoomId, user: &UserId) -> Result<Template, PeerError> {
-        self.net.comes_to("make_leave").await;
-        self.to(to)?.make_leave(&self.from, room, user).await.map_err(refused)
-    }
-
-    async fn send_leave(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        event: &EventId,
-        pdu: Box<RawValue>,
-    ) -> Result<(), PeerError> {
-        let member = SignedMember { event_id: event.to_owned(), pdu };
-        self.to(to)?.accept_leave(&self.from, room, member).await.map_err(refused)
-    }
-
-    async fn make_knock(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        user: &UserId,
-        versions: &[RoomVersionId],
-    ) -> Result<Template, PeerError> {
-        self.to(to)?.make_knock(&self.from, room, user, versions).await.map_err(refused)
-    }
-
-    async fn send_knock(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        event: &EventId,
-        pdu: Box<RawValue>,
-    ) -> Result<Vec<Box<RawValue>>, PeerError> {
-        let member = SignedMember { event_id: event.to_owned(), pdu };
-        self.to(to)?.accept_knock(&self.from, room, member).await.map_err(refused)
-    }
-
-    async fn invite(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        event: &EventId,
-        invitation: Invitation,
-    ) -> Result<Box<RawValue>, PeerError> {
-        self.net.comes_to("invite").await;
-        let peer = self.to(to)?;
-        signed_up(&peer, &invitation.event).await;
-        let meet = self.net.invites_meet.lock().clone();
-        if let Some(meet) = meet {
-            meet.wait().await;
-        }
-        peer.accept_invite(&self.from, room, event, invitation).await.map_err(refused)
-    }
-
-    async fn policy_signature(
-        &self,
-        to: &ServerName,
-        pdu: Box<RawValue>,
-        _: Purpose,
-    ) -> Result<String, PeerError> {
-        let peer = self.to(to)?;
-        let judge = self.net.policy.lock().get(to).cloned();
-        match judge {
-            Some(judge) => judge(serde_json::from_str(pdu.get()).unwrap()),
-            None => match peer.sign_for_room(&self.from, &pdu).await {
-                Err(Error::PolicyServer(refusal)) => Err(refusal),
-                answer => answer.map_err(refused),
-            },
-        }
-    }
-
-    async fn missing_events(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        gap: Gap,
-    ) -> Result<Vec<Box<RawValue>>, PeerError> {
-        let answer = self.to(to)?.missing_events_for(&self.from, room, gap).await.map_err(refused);
-        let meanwhile = self.net.meanwhile.lock().take();
-        if let Some(meanwhile) = meanwhile {
-            meanwhile.await;
-        }
-        answer
-    }
-
-    async fn backfill(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        from: &[OwnedEventId],
-        limit: u16,
-    ) -> Result<Vec<Box<RawValue>>, PeerError> {
-        self.to(to)?.backfill_for(&self.from, room, from, limit).await.map_err(refused)
-    }
-
-    async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds, PeerError> {
-        *self.net.states.lock() += 1;
-        if self.net.silent.lock().contains(to) {
-            return Err(PeerError::Unreachable(to.to_owned()));
-        }
-        self.to(to)?.state_ids_for(&self.from, room, at).await.map_err(refused)
-    }
-
-    async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents, PeerError> {
-        let mut told = self.to(to)?.state_for(&self.from, room, at).await.map_err(refused)?;
-        let hidden = self.net.hidden.lock();
-        let is_hidden = |raw: &RawValue| {
-            let rules = chappe_rules::version::rules(&RoomVersionId::V11).unwrap();
-            hidden.contains(chappe_rules::Pdu::parse(rules, raw.get().as_bytes()).unwrap().event_id())
-        };
-        told.state.retain(|raw| hidden.is_empty() || !is_hidden(raw));
-        Ok(told)
-    }
-
-    async fn event(&self, to: &ServerName, event: &EventId) -> Result<Box<RawValue>, PeerError> {
-        self.net.events.lock().push((to.to_owned(), event.to_owned()));
-        if self.net.hidden.lock().contains(event) {
-            return Err(refused(Error::NotFound("event")));
-        }
-        self.to(to)?.event_for(&self.from, event).await.map_err(refused)
-    }
-
-    async fn event_auth(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        event: &EventId,
-    ) -> Result<Vec<Box<RawValue>>, PeerError> {
-        self.to(to)?.event_auth_for(&self.from, room, event).await.map_err(refused)
-    }
-
-    async fn alias(&self, alias: &RoomAliasId) -> Result<AliasTarget, PeerError> {
-        if self.net.silent.lock().contains(alias.server_name()) {
-            std::future::pending::<()>().await;
-        }
-        self.to(alias.server_name())?.alias_for(&self.from, alias).await.map_err(refused)
-    }
-
-    async fn hierarchy(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        suggested_only: bool,
-    ) -> Result<get_hierarchy::v1::Response, PeerError> {
-        self.net.comes_to("hierarchy").await;
-        self.to(to)?.hierarchy_for(&self.from, room, suggested_only).await.map_err(refused)
-    }
-
-    async fn public_rooms(
-        &self,
-        to: &ServerName,
-        request: get_public_rooms_filtered::v1::Request,
-    ) -> Result<get_public_rooms_filtered::v1::Response, PeerError> {
-        let own = PublicRoomsRequest { since: request.since, filter: request.filter, ..Default::default() };
-        let page = self.to(to)?.public_rooms(&own).await.map_err(refused)?;
-        let mut answer = get_public_rooms_filtered::v1::Response::new();
-        answer.chunk = page.chunk;
-        Ok(answer)
-    }
-
-    async fn timestamp_to_event(
-        &self,
-        to: &ServerName,
-        room: &RoomId,
-        ts: MilliSecondsSinceUnixEpoch,
-        direction: Direction,
-    ) -> Result<(OwnedEventId, MilliSecondsSinceUnixEpoch), PeerError> {
-        self.to(to)?.timestamp_to_event_for(&self.from, room, ts, direction).await.map_err(refused)
-    }
-}
-
-/// Whoever is invited in these tests has an account.
-async fn signed_up(rooms: &Rooms, invite: &RawValue) {
-    let invite: Value = serde_json::from_str(invite.get()).unwrap();
-    let invited = user(invite["state_key"].as_str().unwrap());
-    if rooms.0.accounts.user(&invited).await.unwrap().is_none() {
-        let localpart = Some(invited.localpart().to_owned());
-        rooms.0.accounts.create_user(NewUser { localpart, ..NewUser::default() }).await.unwrap();
-    }
-}
-
 /// An actor of a user id.
 pub(crate) fn actor(user: &str) -> Actor {
     let mut actor = Actor::user(&UserId::parse(user).unwrap());
@@ -517,6 +242,11 @@ pub(crate) async fn room(rooms: &Rooms, who: &str, body: Value) -> OwnedRoomId {
     rooms.create(&actor(who), request(body)).await.unwrap()
 }
 
+/// Joins through `a`.
+pub(super) async fn join(rooms: &Rooms, who: &str, room: &RoomId) {
+    rooms.join(&actor(who), room, vec![server_name!("a.example").to_owned()], Map::new()).await.unwrap();
+}
+
 /// A `createRoom` request from its JSON.
 #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
 pub(super) fn request(body: Value) -> Request {
@@ -547,7 +277,7 @@ pub(crate) async fn rooms_without_answer(
     for _ in 0..count {
         let id = room(rooms, who, json!({ "preset": "public_chat" })).await;
         let via = vec![rooms.server().to_owned()];
-        judge.join(&actor("@judge:p.example"), &id, via, serde_json::Map::new()).await.unwrap();
+        judge.join(&actor("@judge:p.example"), &id, via, Map::new()).await.unwrap();
         net.deliver().await;
         let key: ruma::serde::Base64 = ruma::serde::Base64::new(vec![9; 32]);
         let named = json!({ "via": silent, "public_keys": { "ed25519": key.encode() } });
@@ -561,6 +291,25 @@ pub(crate) async fn rooms_without_answer(
     };
     net.policy.lock().insert(silent, Arc::new(no_answer));
     asked
+}
+
+/// The JSON that is stored of an event.
+pub(super) async fn stored(rooms: &Rooms, room: &RoomId, event: &EventId) -> String {
+    let view = rooms.view(room).await.unwrap();
+    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
+    view.reader.pdu(view.nid, num).await.unwrap().json.to_string()
+}
+
+/// The same as it goes to other servers.
+pub(super) async fn raw(rooms: &Rooms, room: &RoomId, event: &EventId) -> Box<RawValue> {
+    RawValue::from_string(stored(rooms, room, event).await).unwrap()
+}
+
+/// What became of an event.
+pub(super) async fn status(rooms: &Rooms, room: &RoomId, event: &EventId) -> Status {
+    let view = rooms.view(room).await.unwrap();
+    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
+    view.reader.event_meta(view.nid, num).await.unwrap().status
 }
 
 /// The whole current state by event ids.
@@ -585,6 +334,26 @@ pub(super) async fn bodies(rooms: &Rooms, room: &RoomId) -> Vec<String> {
         content.get("body").and_then(Value::as_str).map(str::to_owned)
     });
     bodies.collect()
+}
+
+/// The bodies that a user sees, the newest first, to the very end of the history, in pages of so many events.
+pub(super) async fn history(rooms: &Rooms, who: &str, room: &RoomId, limit: u64) -> Vec<String> {
+    let (filter, mut from, mut all) = (RoomEventFilter::default(), None::<String>, Vec::new());
+    for _ in 0..50 {
+        let (direction, to) = (Direction::Backward, None);
+        let request =
+            PageRequest { from: from.as_deref(), to, direction, limit, filter: &filter, relations: None };
+        let page = rooms.messages(&actor(who), room, request).await.unwrap();
+        for event in page.chunk {
+            let event: Value = serde_json::from_str(event.get()).unwrap();
+            all.extend(event["content"]["body"].as_str().map(str::to_owned));
+        }
+        from = page.end;
+        if from.is_none() {
+            return all;
+        }
+    }
+    panic!("the history of {room} has no end");
 }
 
 /// A user's current membership.

@@ -13,28 +13,18 @@ use ruma::{
 use serde_json::json;
 
 use super::{
-    malformed::signed_in,
-    net::{Net, actor, bodies, membership, room, say, state, user, whole_state},
+    malformed::{parsed, signed_in},
+    net::{ALICE, BOB, Net, actor, bodies, membership, room, say, state, user, whole_state},
 };
 use crate::{Change, Draft, Error, Invitation, Rooms};
 
-const ALICE: &str = "@alice:a.example";
-const BOB: &str = "@bob:b.example";
 const OLD: [&str; 5] = ["1", "2", "3", "4", "5"];
 
 /// A room of `a` in which `b`, whose key has the seed 2, has a user.
 async fn shared(net: &Net, version: &str) -> (Rooms, Rooms, OwnedRoomId) {
-    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": version })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let (a, b, id) = net.couple(json!({ "preset": "public_chat", "room_version": version })).await;
     net.deliver().await;
     (a, b, id)
-}
-
-async fn stored(rooms: &Rooms, room: &RoomId, event: &EventId) -> CanonicalJsonObject {
-    let view = rooms.view(room).await.unwrap();
-    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
-    serde_json::from_str(&view.reader.pdu(view.nid, num).await.unwrap().json).unwrap()
 }
 
 fn text(text: &str) -> CanonicalJsonValue {
@@ -57,8 +47,8 @@ async fn events_have_the_ids_and_references_of_their_version() {
         let second = say(&b, BOB, &id, "second").await;
         net.deliver().await;
         assert_eq!(bodies(&a, &id).await, ["first", "second"], "{version}");
-        let event = stored(&a, &id, &second).await;
-        assert_eq!(event, stored(&b, &id, &second).await);
+        let event = parsed(&a, &id, &second).await;
+        assert_eq!(event, parsed(&b, &id, &second).await);
         let prev = event["prev_events"].as_array().unwrap();
         if ["1", "2"].contains(&version) {
             assert_eq!(second.server_name().unwrap(), "b.example");
@@ -67,7 +57,7 @@ async fn events_have_the_ids_and_references_of_their_version() {
             assert_eq!(pair[0].as_str(), Some(first.as_str()));
             let hash = pair[1].as_object().unwrap()["sha256"].as_str().unwrap();
             let rules = chappe_rules::version::rules(&version.try_into().unwrap()).unwrap();
-            let of_first = ruma::signatures::reference_hash(&stored(&a, &id, &first).await, rules).unwrap();
+            let of_first = ruma::signatures::reference_hash(&parsed(&a, &id, &first).await, rules).unwrap();
             assert_eq!(hash, of_first);
         } else {
             assert!(second.server_name().is_none() && !event.contains_key("event_id"));
@@ -84,7 +74,7 @@ async fn an_id_stands_for_one_event_and_is_signed_by_its_server() {
     let rules = &RoomVersionRules::V1;
     let honest = say(&b, BOB, &id, "honest").await;
     net.deliver().await;
-    let base = stored(&b, &id, &honest).await;
+    let base = parsed(&b, &id, &honest).await;
     let take = async |event: CanonicalJsonObject| {
         a.receive(server_name!("b.example"), vec![signed_in(rules, event)]).await.pop().unwrap().result
     };
@@ -110,7 +100,7 @@ async fn an_id_stands_for_one_event_and_is_signed_by_its_server() {
     let of_two_rooms = take(with_id("here", there.as_str())).await;
     assert!(matches!(of_two_rooms, Err(Error::HostilePeer(_))), "{of_two_rooms:?}");
     assert_eq!(bodies(&a, &id).await, ["honest", "odd"]);
-    assert_eq!(stored(&a, &id, &honest).await, base);
+    assert_eq!(parsed(&a, &id, &honest).await, base);
 }
 
 #[tokio::test]
@@ -177,7 +167,7 @@ async fn an_invite_under_another_servers_id_is_refused() {
     b.change(&actor(BOB), &id, &user("@new:a.example"), Change::Invite, None).await.unwrap();
     let key = ("m.room.member".to_owned(), "@new:a.example".to_owned());
     let event_id = whole_state(&b, &id).await[&key].clone();
-    let honest = stored(&b, &id, &event_id).await;
+    let honest = parsed(&b, &id, &event_id).await;
     let offer = async |event_id: &str| {
         let mut event = honest.clone();
         event.insert("event_id".to_owned(), text(event_id));
@@ -194,7 +184,7 @@ async fn an_invite_under_another_servers_id_is_refused() {
 /// What `b` says of a place, in numbers that canonical JSON does not have, as a server in Python would.
 async fn located(b: &Rooms, id: &RoomId, rules: &RoomVersionRules) -> Pdu {
     let honest = say(b, BOB, id, "honest").await;
-    let mut event = saying(&stored(b, id, &honest).await, "here");
+    let mut event = saying(&parsed(b, id, &honest).await, "here");
     for proof in ["hashes", "signatures"] {
         event.remove(proof);
     }

@@ -7,12 +7,8 @@ use ruma::{OwnedRoomId, RoomId, server_name};
 use serde_json::{Map, json};
 use tokio::{sync::Notify, time::timeout};
 
-use super::net::{Net, actor, membership, room, user};
+use super::net::{ALICE, BOB, CAROL, Net, actor, join, membership, room, user};
 use crate::{Change, Error, Rooms};
-
-const ALICE: &str = "@alice:a.example";
-const BOB: &str = "@bob:b.example";
-const CAROL: &str = "@carol:c.example";
 
 async fn noted(rooms: &Rooms, id: &RoomId) -> Option<OutOfBand> {
     rooms.store().read().out_of_band(&user(BOB), id).await.unwrap().map(|at| at.value.0)
@@ -26,7 +22,7 @@ async fn kind(rooms: &Rooms, id: &RoomId) -> Option<Membership> {
 async fn invited(net: &Net) -> (Rooms, Rooms, OwnedRoomId) {
     let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
     let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
-    c.join(&actor(CAROL), &id, vec![server_name!("a.example").to_owned()], Map::new()).await.unwrap();
+    join(&c, CAROL, &id).await;
     a.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
     net.deliver().await;
     assert_eq!(kind(&b, &id).await, Some(Membership::Invite));

@@ -14,30 +14,22 @@ use chappe_store::{
     services::ServiceDirectory,
     thread_subscriptions::ThreadSubscription,
 };
-use ruma::{
-    CanonicalJsonObject, EventId, RoomId, events::TimelineEventType, room_version_rules::RoomVersionRules,
-    server_name,
-};
+use ruma::{EventId, RoomId, events::TimelineEventType, room_version_rules::RoomVersionRules, server_name};
 use serde_json::{Map, json, value::RawValue};
 
 use super::{
-    malformed::signed_in,
-    net::{Net, actor, bodies, membership, room, say, text, user},
+    malformed::{parsed, signed_in},
+    net::{ALICE, BOB, Net, actor, bodies, join, membership, room, say, text, user},
 };
 use crate::{Config, Draft, Error, Force, Rooms};
 
-const ALICE: &str = "@alice:a.example";
 const STRANGER: &str = "@stranger:a.example";
-const BOB: &str = "@bob:b.example";
 
 /// A room of another server, with history purged and then everything, is joined again as if it had never been here.
 #[tokio::test]
 async fn a_removed_room_can_come_back_and_not_before_all_of_it_is_gone() {
     let net = Net::default();
-    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
-    let via = || vec![server_name!("a.example").to_owned()];
-    b.join(&actor(BOB), &id, via(), Map::new()).await.unwrap();
+    let (a, b, id) = net.couple(json!({ "preset": "public_chat" })).await;
     net.deliver().await;
     let old = say(&a, ALICE, &id, "old").await;
     let new = say(&a, ALICE, &id, "new").await;
@@ -65,10 +57,11 @@ async fn a_removed_room_can_come_back_and_not_before_all_of_it_is_gone() {
         b.0.store.commit(tx).await.unwrap();
     };
     doom(true).await;
-    let too_early = b.join(&actor(BOB), &id, via(), Map::new()).await;
+    let via = vec![server_name!("a.example").to_owned()];
+    let too_early = b.join(&actor(BOB), &id, via, Map::new()).await;
     assert!(matches!(too_early, Err(Error::Retry)), "{too_early:?}");
     doom(false).await;
-    b.join(&actor(BOB), &id, via(), Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     net.deliver().await;
     say(&a, ALICE, &id, "again").await;
     net.deliver().await;
@@ -84,8 +77,7 @@ async fn history_is_not_purged_before_the_members_of_the_room_are_here() {
     let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
     *net.partial_joins.lock() = true;
     net.silent.lock().insert(server_name!("a.example").to_owned());
-    let via = vec![server_name!("a.example").to_owned()];
-    b.join(&actor(BOB), &id, via, Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     net.deliver().await;
     say(&a, ALICE, &id, "old").await;
     let new = say(&a, ALICE, &id, "new").await;
@@ -139,14 +131,10 @@ async fn keep_everything_of(a: &Rooms, id: &RoomId, nid: RoomNid, said: &EventId
     let picture =
         Draft { sticky_ms: Some(60_000), ..Draft::message(TimelineEventType::RoomMessage, content) };
     a.send(&actor(ALICE), id, picture, None).await.unwrap();
-    let view = a.view(id).await.unwrap();
-    let num = view.reader.event_num(nid, said).await.unwrap().unwrap();
-    let mut redaction: CanonicalJsonObject =
-        serde_json::from_str(&view.reader.pdu(nid, num).await.unwrap().json).unwrap();
+    let mut redaction = parsed(a, id, said).await;
     let nothing = json!({ "redacts": format!("${}", "A".repeat(43)) });
     redaction.insert("type".to_owned(), "m.room.redaction".into());
     redaction.insert("content".to_owned(), nothing.try_into().unwrap());
-    drop(view);
     let redaction = signed_in(&RoomVersionRules::V11, redaction);
     let taken = a.receive(server_name!("b.example"), vec![redaction]).await.pop().unwrap();
     taken.result.unwrap();
@@ -165,7 +153,7 @@ async fn nothing_names_a_room_that_was_removed() {
     let body = json!({ "preset": "public_chat", "room_version": "11", "room_alias_name": "gone" });
     let id = room(&a, ALICE, body).await;
     let nid = a.number(&id).await.unwrap().unwrap();
-    b.join(&actor(BOB), &id, vec![server_name!("a.example").to_owned()], Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     net.deliver().await;
     let said = say(&b, BOB, &id, "said").await;
     net.deliver().await;

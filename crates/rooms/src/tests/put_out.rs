@@ -10,15 +10,12 @@ use serde_json::{Map, json};
 
 use super::{
     malformed::signed_in,
-    net::{Net, actor, bodies, membership, room, say, user, whole_state},
-    partial::{Lie, at, status, tell},
+    net::{ALICE, BOB, CAROL, Net, actor, bodies, join, membership, room, say, status, user, whole_state},
+    partial::{Lie, at, tell},
 };
 use crate::{Change, Error, Gap, Invitation, Rooms};
 
-const ALICE: &str = "@alice:a.example";
-const BOB: &str = "@bob:b.example";
 const BERT: &str = "@bert:b.example";
-const CAROL: &str = "@carol:c.example";
 
 /// Alice's room with Bob and Bert.
 async fn shared(net: &Net, preset: &str) -> (Rooms, Rooms, ruma::OwnedRoomId) {
@@ -29,10 +26,6 @@ async fn shared(net: &Net, preset: &str) -> (Rooms, Rooms, ruma::OwnedRoomId) {
         net.deliver().await;
     }
     (a, b, id)
-}
-
-async fn join(rooms: &Rooms, who: &str, id: &ruma::RoomId) {
-    rooms.join(&actor(who), id, vec![server_name!("a.example").to_owned()], Map::new()).await.unwrap();
 }
 
 async fn kick(a: &Rooms, id: &ruma::RoomId, who: &str) -> OwnedEventId {

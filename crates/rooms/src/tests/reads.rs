@@ -1,40 +1,14 @@
 //! Reads that need other servers.
 
-use chappe_store::{LogEntry, Position};
+use chappe_store::{LogEntry, Position, Tx, events::EventMetas};
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId,
-    api::{Direction, client::filter::RoomEventFilter},
-    events::receipt::ReceiptThread,
-    room_alias_id,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId, UserId, api::Direction,
+    events::receipt::ReceiptThread, room_alias_id,
 };
 use serde_json::{Value, json};
 
-use super::net::{Net, actor, room, say, state};
-use crate::{
-    Config, Draft, Error, HierarchyRequest, PageRequest, PublicRoomsRequest, RemoteReceipt, Rooms, Visibility,
-};
-
-const ALICE: &str = "@alice:a.example";
-const BOB: &str = "@bob:b.example";
-
-async fn history(rooms: &Rooms, who: &str, id: &RoomId, limit: u64) -> Vec<String> {
-    let (filter, mut from, mut all) = (RoomEventFilter::default(), None::<String>, Vec::new());
-    for _ in 0..50 {
-        let (direction, to) = (Direction::Backward, None);
-        let request =
-            PageRequest { from: from.as_deref(), to, direction, limit, filter: &filter, relations: None };
-        let page = rooms.messages(&actor(who), id, request).await.unwrap();
-        for event in page.chunk {
-            let event: Value = serde_json::from_str(event.get()).unwrap();
-            all.extend(event["content"]["body"].as_str().map(str::to_owned));
-        }
-        from = page.end;
-        if from.is_none() {
-            return all;
-        }
-    }
-    panic!("history has no end");
-}
+use super::net::{ALICE, BOB, Net, actor, history, join, room, say, state};
+use crate::{Config, Draft, Error, HierarchyRequest, PublicRoomsRequest, RemoteReceipt, Rooms, Visibility};
 
 #[tokio::test]
 async fn paging_back_goes_on_into_what_other_servers_have() {
@@ -44,7 +18,7 @@ async fn paging_back_goes_on_into_what_other_servers_have() {
     for number in 0..130 {
         say(&a, ALICE, &id, &number.to_string()).await;
     }
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     net.deliver().await;
     say(&b, BOB, &id, "hello").await;
     net.deliver().await;
@@ -57,9 +31,7 @@ async fn paging_back_goes_on_into_what_other_servers_have() {
 #[tokio::test]
 async fn what_was_missed_comes_where_it_belongs() {
     let net = Net::default();
-    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let (a, b, id) = net.couple(json!({ "preset": "public_chat" })).await;
     say(&a, ALICE, &id, "before").await;
     net.deliver().await;
     for number in 0..150 {
@@ -88,9 +60,7 @@ async fn what_was_missed_comes_where_it_belongs() {
 #[tokio::test]
 async fn what_is_redacted_by_what_was_missed_is_looked_at_anew() {
     let net = Net::default();
-    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let (a, b, id) = net.couple(json!({ "preset": "public_chat" })).await;
     let secret = say(&a, ALICE, &id, "secret").await;
     net.deliver().await;
     b.reconfigure(Config { missing_events_limit: 50, ..Config::default() });
@@ -118,7 +88,7 @@ async fn history_from_before_a_join_stays_hidden_where_it_is_for_members() {
     let hide = json!({ "history_visibility": "joined" });
     a.send(&actor(ALICE), &id, state("m.room.history_visibility", "", &hide), None).await.unwrap();
     say(&a, ALICE, &id, "secret").await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     net.deliver().await;
     say(&a, ALICE, &id, "open").await;
     net.deliver().await;
@@ -247,7 +217,7 @@ async fn other_servers_know_what_happened_before_our_time() {
     let mut draft = super::net::text("long ago");
     draft.timestamp = Some(MilliSecondsSinceUnixEpoch(1_000u32.into()));
     let old = a.send(&actor(ALICE), &id, draft, None).await.unwrap();
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    join(&b, BOB, &id).await;
     let at = MilliSecondsSinceUnixEpoch(2_000u32.into());
     let found = b.timestamp_to_event(&actor(BOB), &id, at, Direction::Backward).await.unwrap();
     assert_eq!(found.0, old);
@@ -258,9 +228,7 @@ async fn other_servers_know_what_happened_before_our_time() {
 #[tokio::test]
 async fn receipts_of_banned_servers_are_not_taken() {
     let net = Net::default();
-    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
-    b.join(&actor(BOB), &id, vec!["a.example".try_into().unwrap()], serde_json::Map::new()).await.unwrap();
+    let (a, _, id) = net.couple(json!({ "preset": "public_chat" })).await;
     let event = say(&a, ALICE, &id, "x").await;
     let count = async || {
         let view = a.view(&id).await.unwrap();
@@ -271,10 +239,33 @@ async fn receipts_of_banned_servers_are_not_taken() {
     let origin: &ruma::ServerName = "b.example".try_into().unwrap();
     let keep_out = json!({ "allow": ["*"], "deny": ["b.example"], "allow_ip_literals": false });
     a.send(&actor(ALICE), &id, state("m.room.server_acl", "", &keep_out), None).await.unwrap();
-    a.take_receipt(origin, &id, &receipt).await.unwrap();
+    a.take_receipts(origin, &id, std::slice::from_ref(&receipt)).await.unwrap();
     assert_eq!(count().await, 0);
     let let_in = json!({ "allow": ["*"] });
     a.send(&actor(ALICE), &id, state("m.room.server_acl", "", &let_in), None).await.unwrap();
-    a.take_receipt(origin, &id, &receipt).await.unwrap();
+    a.take_receipts(origin, &id, &[receipt]).await.unwrap();
     assert_eq!(count().await, 1);
+}
+
+#[tokio::test]
+async fn a_receipt_that_cannot_be_placed_keeps_back_no_others() {
+    fn read<'a>(user: &'a UserId, event: &'a EventId) -> RemoteReceipt<'a> {
+        RemoteReceipt { user, event, ts: 5, thread: ReceiptThread::Unthreaded }
+    }
+    let net = Net::default();
+    let (a, b, id) = net.couple(json!({ "preset": "public_chat" })).await;
+    let (bob, beth) = (actor(BOB).user, actor("@beth:b.example").user);
+    join(&b, beth.as_str(), &id).await;
+    net.deliver().await;
+    let (one, two) = (say(&a, ALICE, &id, "1").await, say(&a, ALICE, &id, "2").await);
+    let origin: &ruma::ServerName = "b.example".try_into().unwrap();
+    a.take_receipts(origin, &id, &[read(&bob, &one)]).await.unwrap();
+    let view = a.view(&id).await.unwrap();
+    let num = view.reader.event_num(view.nid, &one).await.unwrap().unwrap();
+    let mut tx = Tx::new();
+    tx.delete::<EventMetas>(&(view.nid, num));
+    a.store().commit(tx).await.unwrap();
+    a.take_receipts(origin, &id, &[read(&bob, &two), read(&beth, &two)]).await.unwrap();
+    let view = a.view(&id).await.unwrap();
+    assert_eq!(view.reader.room_receipts(view.nid).await.unwrap().len(), 2);
 }

@@ -3,13 +3,10 @@
 use ruma::{OwnedRoomId, RoomId, events::StateEventType, room_alias_id};
 use serde_json::{Map, Value, json};
 
-use super::net::{Net, actor, membership, request, room, state, user};
-use crate::{Change, Rooms};
+use super::net::{ALICE, BOB, CAROL, Net, actor, membership, request, room, state, user};
+use crate::{Change, Error, Rooms};
 
-const ALICE: &str = "@alice:a.example";
 const CHIEF: &str = "@chief:a.example";
-const BOB: &str = "@bob:b.example";
-const CAROL: &str = "@carol:c.example";
 
 async fn content(rooms: &Rooms, id: &RoomId, kind: &str) -> Value {
     let view = rooms.view(id).await.unwrap();
@@ -93,9 +90,7 @@ async fn who_made_a_room_of_version_12_is_as_high_as_anything_in_one_of_version_
 #[tokio::test]
 async fn an_upgrade_moves_aliases_of_this_server_and_leaves_those_of_others() {
     let net = Net::default();
-    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
-    let old = room(&a, ALICE, json!({ "preset": "public_chat", "room_alias_name": "near" })).await;
-    b.join(&actor(BOB), &old, vec!["a.example".try_into().unwrap()], Map::new()).await.unwrap();
+    let (a, b, old) = net.couple(json!({ "preset": "public_chat", "room_alias_name": "near" })).await;
     net.deliver().await;
     let far = room_alias_id!("#far:b.example");
     b.create_alias(&actor(BOB), far, &old).await.unwrap();
@@ -105,4 +100,21 @@ async fn an_upgrade_moves_aliases_of_this_server_and_leaves_those_of_others() {
     let new = upgraded(&a, &old, "11").await;
     assert_eq!(content(&a, &new, "m.room.canonical_alias").await, json!({ "alias": "#near:a.example" }));
     assert_eq!(content(&a, &old, "m.room.canonical_alias").await, json!({ "alt_aliases": [far] }));
+}
+
+#[tokio::test]
+async fn no_levels_are_left_behind_while_it_is_not_known_who_is_of_the_network() {
+    let net = Net::default();
+    let a = net.server("a.example", 1);
+    let [own, old] = [room(&a, ALICE, json!({})).await, room(&a, ALICE, json!({})).await];
+    let mut levels = content(&a, &old, "m.room.power_levels").await;
+    levels["users"][BOB] = json!(50);
+    a.send(&actor(ALICE), &old, state("m.room.power_levels", "", &levels), None).await.unwrap();
+    net.close("a.example");
+    let refused = a.upgrade(&actor(ALICE), &old, "11".try_into().unwrap(), Vec::new()).await;
+    assert!(matches!(refused, Err(Error::Unreachable)), "{refused:?}");
+    upgraded(&a, &own, "11").await;
+    net.open("a.example");
+    let new = upgraded(&a, &old, "11").await;
+    assert_eq!(content(&a, &new, "m.room.power_levels").await["users"][BOB], 50);
 }

@@ -1,24 +1,14 @@
 //! Kicks and bans that redact (MSC4293).
 
 use chappe_store::Status;
-use ruma::{OwnedEventId, OwnedRoomId, owned_server_name};
+use ruma::{OwnedEventId, OwnedRoomId};
 use serde_json::{Map, Value, json};
 
-use super::net::{Net, actor, room, say, state, user};
+use super::net::{ALICE, BOB, Net, actor, join, say, state, status, user};
 use crate::{Change, REDACT_EVENTS, Rooms};
 
-const ALICE: &str = "@alice:a.fr";
-const BOB: &str = "@bob:b.fr";
-
 async fn two(net: &Net) -> (Rooms, Rooms, OwnedRoomId) {
-    let (a, b) = (net.server("a.fr", 1), net.server("b.fr", 2));
-    let room = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
-    enter(&b, &room).await;
-    (a, b, room)
-}
-
-async fn enter(b: &Rooms, room: &OwnedRoomId) {
-    b.join(&actor(BOB), room, vec![owned_server_name!("a.fr")], Map::new()).await.unwrap();
+    net.couple(json!({ "preset": "public_chat", "room_version": "11" })).await
 }
 
 fn wiping(redact: Value) -> Map<String, Value> {
@@ -47,7 +37,7 @@ async fn a_ban_redacts_what_was_said_since_coming_in() {
     let before = say(&b, BOB, &room, "A").await;
     b.leave(&actor(BOB), &room, None).await.unwrap();
     net.deliver().await;
-    enter(&b, &room).await;
+    join(&b, BOB, &room).await;
     let first = say(&b, BOB, &room, "D").await;
     let named = json!({ "membership": "join", "displayname": "Bobby" });
     b.send(&actor(BOB), &room, state("m.room.member", BOB, &named), None).await.unwrap();
@@ -68,9 +58,7 @@ async fn a_ban_redacts_what_was_said_since_coming_in() {
         }
     }
     assert_eq!(redacted_because(&a, &room, &late).await.as_ref(), Some(&ban), "late and soft-failed");
-    let view = a.view(&room).await.unwrap();
-    let num = view.reader.event_num(view.nid, &late).await.unwrap().unwrap();
-    assert_eq!(view.reader.event_meta(view.nid, num).await.unwrap().status, Status::SoftFailed);
+    assert_eq!(status(&a, &room, &late).await, Status::SoftFailed);
 }
 
 #[tokio::test]
@@ -86,7 +74,7 @@ async fn only_kicks_and_bans_by_who_may_redact_count() {
     };
     by_alice(Change::Kick, json!(false)).await;
     assert_eq!(redacted_because(&a, &room, &said).await, None, "not asked for");
-    enter(&b, &room).await;
+    join(&b, BOB, &room).await;
     let said = say(&b, BOB, &room, "B").await;
     net.deliver().await;
     let leave = json!({ "membership": "leave", REDACT_EVENTS: true });
@@ -96,7 +84,7 @@ async fn only_kicks_and_bans_by_who_may_redact_count() {
     by_alice(Change::Ban, json!(true)).await;
     assert_eq!(redacted_because(&a, &room, &said).await, None, "was out already");
     a.change(&actor(ALICE), &room, &user(BOB), Change::Unban, None).await.unwrap();
-    enter(&b, &room).await;
+    join(&b, BOB, &room).await;
     let said = say(&b, BOB, &room, "C").await;
     net.deliver().await;
     a.send(&actor(ALICE), &room, state("m.room.power_levels", "", &levels), None).await.unwrap();

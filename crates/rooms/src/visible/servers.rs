@@ -1,6 +1,10 @@
 //! What another server is told of a room, judged by room and event together.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chappe_rules::{
     redact,
@@ -104,25 +108,57 @@ impl View<'_> {
     }
 
     /// Events as a server gets them that may be told of what they are before, so that it can follow the room: those it may not
-    /// see redacted. What was never part of the room is left out.
+    /// see redacted, and what erased users said while it was not there. What was never part of the room is left out.
     pub(crate) async fn told_to_server(
         &self,
         witness: &Witness<'_>,
         events: Vec<Event>,
     ) -> Result<Vec<Event>> {
         let sees = self.sees(witness.server, witness.gone.clone(), &events).await?;
+        let veiled = self.veiled_from(witness.server, witness.gone.clone(), &events).await?;
         let mut told = Vec::with_capacity(events.len());
         for (mut event, sees) in events.into_iter().zip(sees) {
             if !is_part(&event.meta) {
                 continue;
             }
-            if !sees {
+            if !sees || veiled.contains(&event.num) {
                 event.pdu = redact::event(self.rules, &event.pdu)
                     .map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
             }
             told.push(event);
         }
         Ok(told)
+    }
+
+    /// Those of the events that erased users said while a server had nobody in the room. `users` are its users where none is
+    /// joined.
+    pub(super) async fn veiled_from(
+        &self,
+        server: &ServerName,
+        mut users: Option<Arc<[StateKey]>>,
+        events: &[Event],
+    ) -> Result<BTreeSet<EventNum>> {
+        let mut veiled = self.of_erased(&events.iter().collect::<Vec<_>>()).await?;
+        let mut known: BTreeMap<StateRef, bool> = BTreeMap::new();
+        let mut looks = MOST_LOOKS;
+        for event in events {
+            if !veiled.contains(&event.num) {
+                continue;
+            }
+            let before = event.meta.before;
+            let was_in = match known.get(&before) {
+                Some(was_in) => *was_in,
+                None => {
+                    let joined = HistoryVisibility::Joined;
+                    self.is_for_any(server, &joined, (&mut users, &mut looks), before).await?
+                }
+            };
+            known.insert(before, was_in);
+            if was_in {
+                veiled.remove(&event.num);
+            }
+        }
+        Ok(veiled)
     }
 
     async fn sees(
@@ -164,15 +200,26 @@ impl View<'_> {
         if server_may_see(&visibility, []) {
             return Ok(true);
         }
+        self.is_for_any(server, &visibility, (users, looks), at).await
+    }
+
+    /// Whether a server has a user for whom, with this visibility, it is told what is said at a state.
+    async fn is_for_any(
+        &self,
+        server: &ServerName,
+        visibility: &HistoryVisibility,
+        (users, looks): (&mut Option<Arc<[StateKey]>>, &mut usize),
+        at: StateRef,
+    ) -> Result<bool> {
         if let Some(users) = users {
-            return Ok(self.for_some(&visibility, (users, looks), at).await?.is_some());
+            return Ok(self.for_some(visibility, (users, looks), at).await?.is_some());
         }
         let seers = self.seers(server).await?;
-        if self.for_some(&visibility, (&seers, &mut *looks), at).await?.is_some() {
+        if self.for_some(visibility, (&seers, &mut *looks), at).await?.is_some() {
             return Ok(true);
         }
         let users = users.insert(self.users_of(server).await?);
-        let seers = self.for_some(&visibility, (users, looks), at).await?;
+        let seers = self.for_some(visibility, (users, looks), at).await?;
         if let Some(seers) = seers {
             self.inner.seers.insert((self.nid, server.to_owned()), seers.into());
         }

@@ -66,7 +66,7 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Certificate authorities: whoever connects must show a certificate of one of them. Read at the start alone.
+    /// Certificate authorities: whoever connects must show a certificate of one of them.
     #[serde(default)]
     pub client_authorities: Option<PathBuf>,
 }

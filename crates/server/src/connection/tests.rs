@@ -14,7 +14,15 @@ use axum::{
     Router,
     routing::{get, post},
 };
+use bytes::Bytes;
 use chappe_world::{Fake, FakeNet, World};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
     sync::Notify,
@@ -262,6 +270,46 @@ async fn an_answer_that_is_fetched_slowly_comes_whole() {
     assert_eq!(fetched, LARGE);
     client.read_to_end(&mut piece).await.unwrap();
     served.await.unwrap();
+}
+
+/// A client that speaks HTTP/2 and has room for some bytes of each answer that it does not read.
+async fn connect_http2(house: &House) -> (SendRequest<Empty<Bytes>>, JoinHandle<()>) {
+    let (client, served) = connect(house);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(20_000);
+    let (client, connection) = builder.handshake(TokioIo::new(client)).await.unwrap();
+    tokio::spawn(connection);
+    (client, served)
+}
+
+async fn get_http2(client: &mut SendRequest<Empty<Bytes>>, path: &str) -> Response<Incoming> {
+    let request = Request::get(format!("http://hs{path}")).body(Empty::new()).unwrap();
+    client.send_request(request).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_takes_in_goes_though_others_are_asked_for() {
+    let (mut client, _served) = connect_http2(&House::default()).await;
+    let left = get_http2(&mut client, "/large").await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let now = get_http2(&mut client, "/now").await.into_body().collect().await.unwrap();
+        assert_eq!(now.to_bytes(), "now");
+    }
+    assert!(left.into_body().collect().await.is_err(), "it stays for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_taken_in_slowly_comes_whole() {
+    let (mut client, _served) = connect_http2(&House::default()).await;
+    let (begun, mut taken) = (tokio::time::Instant::now(), 0);
+    let mut answer = get_http2(&mut client, "/large").await.into_body();
+    while let Some(frame) = answer.frame().await {
+        taken += frame.unwrap().into_data().unwrap().len();
+        tokio::time::sleep(Duration::from_secs(40)).await;
+    }
+    assert_eq!(taken, LARGE);
+    assert!(begun.elapsed() > Duration::from_mins(4), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,21 @@
 //! The admin verbs through the socket of a running server and beside a stopped one.
 
+use std::{
+    fs::Permissions,
+    io::Write,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
 use http::{Method, StatusCode};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, chappe};
+use crate::{
+    backup::{configuration, run, start},
+    lab::Lab,
+};
 
 fn login(user: &str, password: &str) -> Value {
     json!({
@@ -56,23 +67,19 @@ async fn verbs_work_on_the_running_server_at_once() {
     lab.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verbs_work_beside_a_stopped_server() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("chappe.toml");
     let data = folder.path().join("data");
-    let text = format!(
-        "server_name = \"hs1\"\ndata_dir = \"{}\"\npublic_baseurl = \"http://hs1\"\n[[listeners]]\nport = 0\napis = [\"client\"]\n[accounts.password]\nmemory_kib = 64\npasses = 1\n",
-        data.display()
-    );
-    std::fs::write(&file, text).unwrap();
-    let run = async |arguments: &[&str]| {
-        let all = ["--config", file.to_str().unwrap(), "admin"];
-        chappe(all.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect()).await
-    };
+    std::fs::write(folder.path().join("chappe.toml"), configuration(&data)).unwrap();
+    let run = async |arguments: &[&str]| run(folder.path(), &[&["admin"][..], arguments].concat()).await;
     let early = run(&["status"]).await.unwrap_err();
     assert!(early.contains("start the server once"), "{early}");
+    // As a first start leaves it that breaks off before there is a key.
     std::fs::create_dir_all(data.join("database")).unwrap();
+    let early = run(&["users", "create", "alice"]).await.unwrap_err();
+    assert!(early.contains("start the server once"), "{early}");
+    start(folder.path()).await.stop().await;
 
     run(&["domains", "add", "gouv.fr", "--note", "ticket 12"]).await.unwrap();
     let listed = run(&["domains", "list"]).await.unwrap();
@@ -96,6 +103,68 @@ async fn verbs_work_beside_a_stopped_server() {
     let open = run(&["servers", "allow", "x.fr"]).await.unwrap_err();
     assert!(open.contains("federation is open"), "{open}");
     assert!(run(&["status"]).await.unwrap().contains("stopped"));
+}
+
+/// Runs `chappe …` with something to read; what it says.
+fn piped(program: &Path, arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+/// Run by root, the data folder is somebody else's, as where the server is installed: that one does it, with what root reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_goes_along_to_the_owner_of_the_data() {
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (file, database, secret) = (at("chappe.toml"), at("data/database"), at("more.txt"));
+    start(folder.path()).await.stop().await;
+    std::fs::write(&secret, "d.fr\n").unwrap();
+    let mut program = PathBuf::from(env!("CARGO_BIN_EXE_chappe"));
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    if is_root {
+        // The folder of builds may be closed to others.
+        let copied = Command::new("cp").args([&program, &at("chappe")]).status().unwrap();
+        assert!(copied.success());
+        program = at("chappe");
+        for (place, mode) in [(folder.path(), 0o755), (file.as_path(), 0o644), (secret.as_path(), 0o600)] {
+            std::fs::set_permissions(place, Permissions::from_mode(mode)).unwrap();
+        }
+        let owner = format!("{NOBODY}:{NOBODY}");
+        let given = Command::new("chown").arg("-R").arg(owner).arg(at("data")).status().unwrap();
+        assert!(given.success());
+    }
+    let admin = |arguments: &[&str], input: &str| {
+        let first = ["--config", file.to_str().unwrap(), "admin"];
+        piped(&program, &[&first[..], arguments].concat(), input)
+    };
+    assert!(admin(&["domains", "import", "-"], "a.fr\nb.fr\n").contains("2 added"));
+    assert!(admin(&["domains", "import", secret.to_str().unwrap()], "").contains("1 added"));
+    let given = json!({ "domains": { "import": { "text": "a.fr\nc.fr\n" } } }).to_string();
+    let said = admin(&["given", "--json"], &given);
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap(), json!({ "added": 1, "known": 1 }));
+    let mut owners =
+        std::fs::read_dir(&database).unwrap().map(|entry| entry.unwrap().metadata().unwrap().uid());
+    assert!(!is_root || owners.all(|owner| owner == NOBODY));
+}
+
+#[tokio::test]
+async fn a_long_file_gets_to_the_running_server() {
+    let lab = Lab::start("").await;
+    let file = lab.folder.path().join("domains.txt");
+    std::fs::write(&file, "# nobody\n".repeat(400_000) + "a.fr\n").unwrap();
+    let said = lab.admin(&["domains", "import", file.to_str().unwrap()]).await.unwrap();
+    assert!(said.contains("1 added"), "{said}");
+    lab.stop().await;
 }
 
 #[tokio::test]
@@ -247,6 +316,22 @@ async fn what_administrators_do_is_written_down() {
     let said = lab.admin(&["audit", "verify", "--noted", &other]).await.unwrap_err();
     assert!(said.contains("entry 8 is not the one"), "{said}");
     assert!(lab.admin(&["audit", "verify", "--noted", "8"]).await.is_err());
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn verbs_are_written_down_and_secrets_are_not() {
+    let lab = Lab::start("").await;
+    lab.admin(&["users", "create", "alice"]).await.unwrap();
+    lab.admin(&["users", "reset-password", "alice"]).await.unwrap();
+    lab.admin(&["tokens", "create", "--token", "s3cret", "--uses", "2"]).await.unwrap();
+    lab.admin(&["tokens", "revoke", "s3cret"]).await.unwrap();
+    let listed = lab.admin(&["audit", "list"]).await.unwrap();
+    let asked =
+        |verb: &str| listed.lines().find(|line| line.contains(&format!("chappe admin {verb} "))).unwrap();
+    assert!(asked("users reset-password").contains("\"user\":\"alice\""), "{listed}");
+    assert!(asked("tokens create").contains("\"uses\":2"), "{listed}");
+    assert!(asked("tokens revoke").contains(" UTC ") && !listed.contains("s3cret"), "{listed}");
     lab.stop().await;
 }
 

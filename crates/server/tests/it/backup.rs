@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::lab::{Http, chappe};
 
-fn configuration(data: &Path) -> String {
+pub(crate) fn configuration(data: &Path) -> String {
     format!(
         "server_name = \"hs1\"\ndata_dir = \"{}\"\npublic_baseurl = \"http://hs1\"\n[[listeners]]\nport = 0\napis = [\"client\", \"media\"]\n[log]\nlevel = \"warn\"\n[accounts.password]\nmemory_kib = 64\npasses = 1\n",
         data.display()
@@ -25,7 +25,7 @@ fn configuration(data: &Path) -> String {
 }
 
 /// A server on the disk, with its configuration beside the data.
-async fn start(folder: &Path) -> Server {
+pub(crate) async fn start(folder: &Path) -> Server {
     let data = folder.join("data");
     let text = configuration(&data);
     std::fs::create_dir_all(&data).unwrap();
@@ -36,7 +36,7 @@ async fn start(folder: &Path) -> Server {
     Server::start(&config, world, Db::new(rocks.unwrap())).await.unwrap()
 }
 
-async fn run(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+pub(crate) async fn run(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     let config = folder.join("chappe.toml");
     let all = ["--config", config.to_str().unwrap()];
     chappe(all.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect()).await
@@ -97,7 +97,7 @@ async fn a_server_lives_on_elsewhere_as_it_was_when_the_backup_was_made() {
 }
 
 /// A store that no server has open.
-fn store(database: &Path) -> Store {
+pub(crate) fn store(database: &Path) -> Store {
     let class = chappe_store::registry::class;
     Store::new(Db::new(Rocks::open(database, &Options::default(), class).unwrap()))
 }

@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, fmt::Write as _, path::Path, time::Duration};
 
 use axum::{Router, body::Body};
-use chappe_kv::Db;
+use chappe_kv::{Db, Memory};
 use chappe_server::{
     House,
     config::{self, Api},
     mail_sink::{self, Received},
 };
-use chappe_world::World;
+use chappe_world::{Fake, FakeNet, World};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -118,6 +118,19 @@ pub(crate) async fn build(text: &str, world: &World, db: &Db, apis: &[Api]) -> (
     house.start();
     let router = house.router(&apis.iter().copied().collect::<BTreeSet<_>>());
     (house, router)
+}
+
+/// Builds a server over a store in memory and puts it on a network; `seed` is of its random numbers.
+pub(crate) async fn place(
+    net: &FakeNet,
+    (name, seed): (&str, u64),
+    text: &str,
+    apis: &[Api],
+) -> (House, Router, World) {
+    let world = World::fake(Fake::new(name, seed, net));
+    let (house, router) = build(text, &world, &Db::new(Memory::default()), apis).await;
+    net.route(name, &world, router.clone());
+    (house, router, world)
 }
 
 /// The mails of a server, taken in by real SMTP.

@@ -21,3 +21,4 @@ mod round_trips;
 mod sign_up;
 mod tchap;
 mod tls;
+mod whose;

@@ -127,10 +127,18 @@ async fn whoever_joins_does_not_wait_for_the_members() {
     let read = |event: &Value| !event["content"][&said]["m.read"][&rodolphe.id].is_null();
     alice.sees(room, |seen| has(&seen["ephemeral"], read)).await;
     assert!(alice.finds("rodolphe").await.is_empty());
+    let synced = alice.call(Method::GET, &format!("/sync?filter={LAZY}"), Value::Null).await;
+    let since = synced["next_batch"].as_str().unwrap();
 
     gate.send(true).unwrap();
     let members = alice.call(Method::GET, &format!("/rooms/{room}/members"), Value::Null).await;
     assert_eq!(members["chunk"].as_array().unwrap().len(), 3);
+    for filter in [EAGER, LAZY] {
+        let synced =
+            alice.call(Method::GET, &format!("/sync?since={since}&filter={filter}"), Value::Null).await;
+        let changed = synced["device_lists"]["changed"].as_array().unwrap();
+        assert!(changed.contains(&json!(rodolphe.id)), "whom one meets when the members come: {synced}");
+    }
     assert_eq!(alice.finds("rodolphe").await, [rodolphe.id]);
     assert!(has(&alice.first(room, EAGER).await["state"], |event| event["state_key"] == derek.id));
 }

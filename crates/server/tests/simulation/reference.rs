@@ -38,7 +38,9 @@ impl Copy {
         let rules = version::rules(&head.version).expect("a known version");
         let nums: Vec<EventNum> = (1..head.next_event).map(EventNum).collect();
         let mut events = BTreeMap::new();
-        for (meta, stored) in reader.events(nid, &nums).await.expect("all events") {
+        let all = reader.events(nid, &nums).await.expect("all events");
+        for (num, (meta, stored)) in nums.iter().zip(all) {
+            assert!(meta.auth.iter().all(|auth| auth < num), "{num:?} was stored before what it rests on");
             let pdu = Pdu::restore(rules, stored.event_id.clone(), &stored.json).expect("an event");
             let is_known = meta.after != StateRef::EMPTY;
             let states = if is_known {

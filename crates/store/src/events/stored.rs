@@ -13,19 +13,30 @@ use crate::{
     tx::Error,
 };
 
+/// Bytes that an event takes in memory beside its texts: parsed, in pieces for push rules, in the table of the cache.
+const BESIDE: u64 = 1_500;
+/// Texts of it as long as its JSON at most: that itself, its content, what clients get, the pieces for push rules.
+const TEXTS: u64 = 4;
+
 /// An event's JSON as it is signed, with its id. Never changes; shared out of the cache.
 pub struct StoredPdu {
     /// Its id.
     pub event_id: OwnedEventId,
-    /// The PDU as canonical JSON, without `event_id`.
-    pub json: Box<str>,
+    /// The PDU as canonical JSON, without `event_id`: shared with its parsed form.
+    pub json: Arc<str>,
     forms: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl StoredPdu {
     /// An event's JSON and id.
-    pub fn new(event_id: OwnedEventId, json: impl Into<Box<str>>) -> Self {
+    pub fn new(event_id: OwnedEventId, json: impl Into<Arc<str>>) -> Self {
         Self { event_id, json: json.into(), forms: Mutex::default() }
+    }
+
+    /// Bytes that it takes in memory at most, about. Its forms count from the beginning: what something weighs in a cache must not
+    /// change.
+    pub fn size(&self) -> u64 {
+        BESIDE + TEXTS * self.json.len() as u64
     }
 
     /// A form of this event worked out once and kept with it in the cache: parsed, rendered for clients, …

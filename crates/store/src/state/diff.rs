@@ -1,9 +1,13 @@
 //! Differences between versions, and whole states worked out from them.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 
 use super::{KeyChange, KeyId, StateChanges, StateKey, StateRef, StateVersions};
 use crate::{Reader, events::EventNum, rooms::RoomNid, tx::Error};
+
+/// The keys on which several states differ: for each, its event in each of the states, in their order; [`EventNum::NONE`]
+/// where it has none.
+pub type Conflicted = BTreeMap<KeyId, Vec<EventNum>>;
 
 /// What a key had from one version to a later one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,23 @@ impl Reader<'_> {
         keys.dedup();
         let change = |key| KeyChange { key, old: value(&to_a, &to_b, key), new: value(&to_b, &to_a, key) };
         Ok(keys.into_iter().map(change).filter(|change| change.old != change.new).collect())
+    }
+
+    /// The keys on which several states differ: O(changes since the first and each of the others had a common ancestor).
+    pub async fn conflicted(&self, nid: RoomNid, states: &[StateRef]) -> Result<Conflicted, Error> {
+        let Some((first, others)) = states.split_first() else { return Ok(Conflicted::new()) };
+        let mut diffs = Vec::with_capacity(others.len());
+        let mut base = BTreeMap::new();
+        for other in others {
+            let diff = self.state_diff(nid, *first, *other).await?;
+            base.extend(diff.iter().map(|change| (change.key, change.old)));
+            diffs.push(diff.into_iter().map(|change| (change.key, change.new)).collect::<HashMap<_, _>>());
+        }
+        let values = |(key, old): (KeyId, EventNum)| {
+            let others = diffs.iter().map(|diff| diff.get(&key).copied().unwrap_or(old));
+            (key, std::iter::once(old).chain(others).collect())
+        };
+        Ok(base.into_iter().map(values).collect())
     }
 
     /// The keys that got another event on the way from `a` to a later version `b` of the same line, by key number, those

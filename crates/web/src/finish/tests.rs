@@ -1,8 +1,15 @@
 //! The skin around a small router.
 
-use std::sync::Arc;
+use std::{
+    io::Write,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-use axum::{Router, body::Body};
+use axum::{Extension, Router, body::Body, response::Response};
 use futures_util::{FutureExt, StreamExt};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -11,9 +18,16 @@ use ruma::api::client::{
     to_device::send_event_to_device,
 };
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tower::ServiceExt;
+use tracing::{Subscriber, span};
+use tracing_subscriber::{
+    Layer, fmt,
+    layer::{Context, SubscriberExt},
+    registry,
+};
 
-use crate::{Auth, Error, Result, Routes, Ruma, Settings, finish};
+use crate::{Auth, Error, Peer, Result, Routes, Ruma, Settings, UsedUp, finish};
 
 fn routes() -> Routes<()> {
     Routes::new()
@@ -120,68 +134,189 @@ fn the_table_can_be_listed() {
     assert_eq!((create.method.as_str(), create.auth), ("POST", Auth::Token));
 }
 
+const CREATE_ROOM: &str = "/_matrix/client/v3/createRoom";
+
+/// Asks for a room from an address.
+async fn create(router: &Router, from: &str, body: Body) -> StatusCode {
+    let mut request = Request::post(CREATE_ROOM).body(body).unwrap();
+    request.extensions_mut().insert(Peer(from.parse().unwrap()));
+    router.clone().oneshot(request).await.unwrap().status()
+}
+
+/// A body of so many bytes and a few more.
+fn name(length: usize) -> String {
+    format!(r#"{{"name":"{}"}}"#, "x".repeat(length))
+}
+
+/// A body that never comes to its end.
+fn unfinished(length: usize) -> Body {
+    let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(name(length))]);
+    Body::from_stream(begun.chain(futures_util::stream::pending()))
+}
+
 #[tokio::test]
 async fn long_bodies_share_what_there_is_and_keep_out_no_short_ones() {
-    let settings = Settings { body_limit: 1 << 20, bodies_limit: 300 << 10, ..Settings::default() };
+    let settings = Settings { body_limit: 1 << 20, bodies_limit: 700 << 10, ..Settings::default() };
     let router = finish(routes().into_router(), Arc::new(settings));
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
     let pieces = futures_util::stream::unfold(receiver, async |mut receiver| {
         let piece = receiver.recv().await?;
         Some((Ok::<_, std::io::Error>(piece), receiver))
     });
-    let post = |body: Body| {
-        let request = Request::post("/_matrix/client/v3/createRoom").body(body).unwrap();
-        router.clone().oneshot(request)
-    };
-    let name = |length: usize| format!(r#"{{"name":"{}"}}"#, "x".repeat(length));
+    let (one, other) = ("192.0.2.1", "192.0.2.2");
+    let long = || Body::from(name(200 << 10));
     let text = name(200 << 10);
     let (begin, end) = text.split_at(text.len() - 1);
     sender.send(begin.to_owned()).unwrap();
-    let mut held = std::pin::pin!(post(Body::from_stream(pieces)));
+    let mut held = std::pin::pin!(create(&router, one, Body::from_stream(pieces)));
     assert!(held.as_mut().now_or_never().is_none(), "it is not there yet");
-    assert_eq!(post(Body::from(name(200 << 10))).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(post(Body::from(name(50 << 10))).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(create(&router, one, long()).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(create(&router, one, Body::from(name(50 << 10))).await, StatusCode::OK);
+    assert_eq!(create(&router, other, long()).await, StatusCode::OK, "one address keeps out others");
     sender.send(end.to_owned()).unwrap();
     drop(sender);
-    assert_eq!(held.await.unwrap().status(), StatusCode::OK);
-    assert_eq!(post(Body::from(name(200 << 10))).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(held.await, StatusCode::OK);
+    assert_eq!(create(&router, one, long()).await, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn short_bodies_share_what_there_is_and_tiny_ones_always_pass() {
-    let settings = Settings { body_limit: 1 << 20, bodies_limit: 100 << 10, ..Settings::default() };
+    let settings = Settings { body_limit: 1 << 20, bodies_limit: 200 << 10, ..Settings::default() };
     let router = finish(routes().into_router(), Arc::new(settings));
-    let post = |body: Body| {
-        let request = Request::post("/_matrix/client/v3/createRoom").body(body).unwrap();
-        router.clone().oneshot(request)
-    };
-    let name = |length: usize| format!(r#"{{"name":"{}"}}"#, "x".repeat(length));
-    // It never comes to its end.
-    let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(name(60 << 10))]);
-    let body = Body::from_stream(begun.chain(futures_util::stream::pending()));
-    let mut held = Box::pin(post(body));
+    let (one, other) = ("2001:db8::1", "2001:db8:0:1::1");
+    let mut held = Box::pin(create(&router, one, unfinished(60 << 10)));
     assert!(held.as_mut().now_or_never().is_none(), "it is not there yet");
-    assert_eq!(post(Body::from(name(60 << 10))).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
-    for length in [3 << 10, 90 << 10] {
-        assert_eq!(post(Body::from(name(length))).await.unwrap().status(), StatusCode::OK, "{length}");
+    let short = || Body::from(name(60 << 10));
+    for same in [one, "2001:db8::2"] {
+        assert_eq!(create(&router, same, short()).await, StatusCode::SERVICE_UNAVAILABLE, "{same}");
     }
+    for length in [3 << 10, 90 << 10] {
+        assert_eq!(create(&router, one, Body::from(name(length))).await, StatusCode::OK, "{length}");
+    }
+    assert_eq!(create(&router, other, short()).await, StatusCode::OK, "one address keeps out others");
     drop(held);
-    assert_eq!(post(Body::from(name(60 << 10))).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(create(&router, one, short()).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn bodies_that_come_through_a_proxy_are_those_of_its_clients() {
+    let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+    let settings = Settings { trusted_proxies, bodies_limit: 200 << 10, ..Settings::default() };
+    let router = finish(routes().into_router(), Arc::new(settings));
+    let create = async |client: &str, body: Body| {
+        let request = Request::post(CREATE_ROOM).header("x-forwarded-for", client);
+        let mut request = request.body(body).unwrap();
+        request.extensions_mut().insert(Peer("10.0.0.1".parse().unwrap()));
+        router.clone().oneshot(request).await.unwrap().status()
+    };
+    let (one, other) = ("192.0.2.1", "192.0.2.2");
+    let mut held = Box::pin(create(one, unfinished(60 << 10)));
+    assert!(held.as_mut().now_or_never().is_none(), "it is not there yet");
+    let short = || Body::from(name(60 << 10));
+    assert_eq!(create(one, short()).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(create(other, short()).await, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_answers_have_so_much_room_until_they_are_fetched() {
+    const LENGTH: usize = 150 << 10;
+    let claim = async || (Extension(UsedUp), "x".repeat(LENGTH));
+    let routes = Routes::new().at(&Method::GET, "/long", Auth::None, async || "x".repeat(LENGTH));
+    let routes = routes.at(&Method::POST, "/claim", Auth::None, claim);
+    let settings = Settings { answers_limit: 500 << 10, ..Settings::default() };
+    let router: Router = finish(routes.into_router(), Arc::new(settings));
+    let ask = async |method: Method, path: &str, from: &str| -> Response {
+        let mut request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Peer(from.parse().unwrap()));
+        router.clone().oneshot(request).await.unwrap()
+    };
+    let get = async |from: &str| ask(Method::GET, "/long", from).await;
+    let busy = StatusCode::SERVICE_UNAVAILABLE;
+    let first = get("192.0.2.1").await;
+    assert_eq!(first.headers()["content-length"], LENGTH.to_string());
+    assert_eq!(get("192.0.2.1").await.status(), busy, "one address has half");
+    let second = get("192.0.2.2").await;
+    assert_eq!(second.status(), StatusCode::OK);
+    assert_eq!(get("192.0.2.3").await.status(), busy, "half of what the others leave");
+    let claimed = ask(Method::POST, "/claim", "192.0.2.3").await;
+    assert_eq!(claimed.status(), StatusCode::OK, "what was used up would be lost");
+    assert_eq!(claimed.into_body().collect().await.unwrap().to_bytes().len(), LENGTH);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let third = get("192.0.2.3").await;
+    assert_eq!(third.status(), StatusCode::OK, "what nobody fetches keeps out others");
+    assert!(first.into_body().collect().await.is_err(), "it has given way");
+    for answer in [second, third] {
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), LENGTH);
+    }
+    assert_eq!(get("192.0.2.1").await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_body_in_single_bytes_takes_no_more_room_than_in_one_piece() {
-    let settings = Settings { body_limit: 1 << 20, bodies_limit: 128 << 10, ..Settings::default() };
+    let settings = Settings { body_limit: 1 << 20, bodies_limit: 256 << 10, ..Settings::default() };
     let router = finish(routes().into_router(), Arc::new(settings));
-    let text = format!(r#"{{"name":"{}"}}"#, "x".repeat(100 << 10));
+    let text = name(100 << 10);
     let pieces: Vec<_> = text.bytes().map(|byte| Ok::<_, std::io::Error>(vec![byte])).collect();
     let body = Body::from_stream(futures_util::stream::iter(pieces));
-    let request = Request::post("/_matrix/client/v3/createRoom").body(body).unwrap();
-    assert_eq!(router.oneshot(request).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(create(&router, "192.0.2.1", body).await, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn no_body_is_read_without_limits() {
     assert_eq!(ask("POST", "/unread", "").await.0, StatusCode::OK);
     assert_eq!(ask("POST", "/unread", "x").await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many spans there are.
+#[derive(Clone, Default)]
+struct Spans(Arc<AtomicUsize>);
+
+impl<S: Subscriber> Layer<S> for Spans {
+    fn on_new_span(&self, _: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    fn on_close(&self, _: span::Id, _: Context<'_, S>) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn log_lines_say_of_which_request_and_one_that_waits_has_no_span() {
+    let (lines, spans, gate) = (Lines::default(), Spans::default(), Arc::new(Notify::new()));
+    let writer = lines.clone();
+    let layer = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+    let _logging = tracing::subscriber::set_default(registry().with(layer).with(spans.clone()));
+    let entrance = Arc::clone(&gate);
+    let handler = move || async move {
+        tracing::warn!("it waits");
+        entrance.notified().await;
+        tracing::warn!("it goes on");
+    };
+    let routes = Routes::new().at(&Method::GET, "/wait", Auth::None, handler);
+    let router: Router = finish(routes.into_router(), Arc::default());
+    let mut answer = Box::pin(router.oneshot(Request::get("/wait").body(Body::empty()).unwrap()));
+    assert!(answer.as_mut().now_or_never().is_none());
+    assert_eq!(spans.0.load(SeqCst), 0);
+    gate.notify_one();
+    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for said in ["it waits", "it goes on"] {
+        let line = log.lines().find(|line| line.contains(said)).unwrap();
+        assert!(line.contains("method=GET endpoint=\"/wait\""), "{line}");
+    }
 }

@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::{
-    Body, ClientCertificate, Destination, Error, Host, Http, Outbound, Repeatable, Request,
+    Body, ClientCertificate, Destination, Error, Host, Http, Outbound, Repeatable, Request, Steady,
     pool::{Connection, Key, Plain, Pool, Ways},
     proxy::Proxy,
 };
@@ -148,6 +148,7 @@ impl Http for Client {
         let agent = request.http.headers_mut().entry(header::USER_AGENT);
         agent.or_insert(HeaderValue::from_static(AGENT));
         let (limits, deadline) = (request.limits, Instant::now() + request.limits.deadline);
+        let is_steady = request.http.extensions().get::<Steady>().is_some();
         let exchange = async {
             match request.destination.clone() {
                 Destination::Url { redirects } => {
@@ -179,7 +180,9 @@ impl Http for Client {
         if announced.is_some_and(|length: u64| length > limits.max_bytes) {
             return Err(Error::TooLong);
         }
-        Ok(http::Response::from_parts(parts, Body::new(pieces(incoming, back), limits, deadline)))
+        let body = Body::new(pieces(incoming, back), limits, deadline);
+        let body = if is_steady { body.steady(limits.deadline) } else { body };
+        Ok(http::Response::from_parts(parts, body))
     }
 }
 

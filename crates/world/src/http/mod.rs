@@ -113,7 +113,7 @@ pub struct Host {
 pub struct Limits {
     /// Bytes of the body.
     pub max_bytes: u64,
-    /// From the beginning to the last byte.
+    /// From the beginning to the last byte, unless it is [`Steady`].
     pub deadline: Duration,
 }
 
@@ -149,6 +149,25 @@ impl Request {
 /// broke before an answer, nobody knows whether the request had arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Repeatable;
+
+/// Goes with a request, as an extension, whose answer may be long and the way slow: after the deadline it may still come, as
+/// long as it does so at a pace.
+#[derive(Clone, Copy, Debug)]
+pub struct Steady;
+
+impl Steady {
+    /// What has to come in each second that is more than the first ones, in bytes.
+    const PACE: u64 = 64 << 10;
+    /// How long anything may take.
+    const LONGEST: Duration = Duration::from_mins(15);
+
+    /// How long something may take of which so many bytes have come: `first` in any case, then a second for every 64 KiB, and a
+    /// quarter of an hour at most.
+    pub fn time_for(first: Duration, bytes: u64) -> Duration {
+        let earned = Duration::from_millis(bytes.saturating_mul(1_000) / Self::PACE);
+        first.saturating_add(earned).min(first.max(Self::LONGEST))
+    }
+}
 
 /// Why there is no answer. An answer with an error status is an answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -227,6 +246,7 @@ mod tests {
 
     use async_trait::async_trait;
     use bytes::Bytes;
+    use futures_util::StreamExt;
     use tokio::time::Instant;
 
     use super::{Body, Destination, Error, Http, Limits, Request, Room, whole};
@@ -268,5 +288,32 @@ mod tests {
         drop(held);
         assert!(ask(a, 100, short).await.is_ok());
         assert_eq!(room.left(), 160);
+    }
+
+    /// Reads a body of which so many KiB come every second, for so long; what is said at its end, and when.
+    async fn read(kib: usize, seconds: u64, is_steady: bool) -> (Result<(), Error>, u64) {
+        let (begun, first) = (Instant::now(), Duration::from_secs(20));
+        let pieces = futures_util::stream::unfold(0, move |second| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            (second < seconds).then(|| (Ok(Bytes::from(vec![b'x'; kib << 10])), second + 1))
+        });
+        let limits = Limits { max_bytes: u64::MAX, deadline: first };
+        let body = Body::new(pieces, limits, begun + first);
+        let mut body = if is_steady { body.steady(first) } else { body };
+        while let Some(piece) = body.next().await {
+            if let Err(error) = piece {
+                return (Err(error), begun.elapsed().as_secs());
+            }
+        }
+        (Ok(()), begun.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_answer_may_come_slowly_and_one_that_trickles_ends() {
+        assert!(matches!(read(128, 100, true).await, (Ok(()), 101)));
+        assert!(matches!(read(128, 100, false).await, (Err(Error::Timeout), 20)));
+        assert!(matches!(read(1, 100, true).await, (Err(Error::Timeout), 20)), "it trickles");
+        assert!(matches!(read(32, 100, true).await, (Err(Error::Timeout), 39..=40)), "half the pace");
+        assert!(matches!(read(128, 10_000, true).await, (Err(Error::Timeout), 900)), "it has no end");
     }
 }

@@ -150,7 +150,7 @@ struct ByRoom {
 
 impl Answer {
     pub(super) fn new(answer: SlidingAnswer, txn_id: Option<String>) -> Self {
-        let SlidingAnswer { pos, counts, rooms, extensions } = answer;
+        let SlidingAnswer { pos, counts, rooms, extensions, .. } = answer;
         Self {
             pos,
             txn_id,

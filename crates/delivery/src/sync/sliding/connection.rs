@@ -2,25 +2,32 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     fmt,
     str::FromStr,
     sync::Arc,
 };
 
-use chappe_rules::push::Counts;
-use chappe_store::{EventNum, Position, RoomNid};
+use chappe_store::{Position, RoomNid};
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 
+use super::sent::{Common, Sent};
 use crate::{Error, Received, SyncToken};
 
 /// Connections of one device; with more, the one unused for longest has to begin again.
 const PER_DEVICE: usize = 8;
-/// Devices with connections; those that do not fit have to begin again.
-const DEVICES: usize = 20_000;
-/// Lazily sent members remembered of one room; they are sent again when there are more.
-const MEMBERS: usize = 500;
+/// Bytes that the connections of all devices may take, about; those of devices that do not come back give way first and
+/// have to begin again.
+const BYTES: u64 = 512 << 20;
+/// Devices whose connections have room there if all are large. For no more of them the cache has so few parts that those
+/// of one fit into a part.
+const DEVICES: usize = 500;
+/// Bytes that a device and each of its connections take beside what is told of rooms, about.
+const BESIDE: usize = 500;
+/// Kinds of [`Common`] that are kept once.
+const ALIKE: usize = 10_000;
 
 /// A room of the user's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,56 +36,6 @@ pub(crate) enum RoomKey {
     Here(RoomNid),
     /// Only an invite or knock is known.
     Elsewhere(OwnedRoomId),
-}
-
-/// What a device has been sent of a room.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
-    /// Everything up to here.
-    pub(super) up_to: Position,
-    /// The marks of the state that was asked for then.
-    pub(super) asked: Arc<[u64]>,
-    /// Events of the timeline it has at least, if the room has so many.
-    pub(super) timeline: usize,
-    /// Membership events sent because they were needed, ascending.
-    pub(super) members: Arc<Vec<EventNum>>,
-    /// What it was told the room is.
-    pub(super) is_dm: bool,
-    /// The user has left, and the device has been told.
-    pub(super) ended: bool,
-    /// How much it was told is unread.
-    pub(super) unread: Counts,
-    /// The extensions from whose beginning it has been told of this room.
-    pub(super) begun: Begun,
-}
-
-/// Extensions that have begun to tell of a room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Begun {
-    pub(super) account_data: bool,
-    pub(super) receipts: bool,
-    pub(super) typing: bool,
-}
-
-impl Sent {
-    pub(super) fn knows_member(&self, num: EventNum) -> bool {
-        self.members.binary_search(&num).is_ok()
-    }
-
-    /// Notes members that were sent because they were needed.
-    pub(super) fn note_members(&mut self, nums: impl IntoIterator<Item = EventNum>) {
-        let mut fresh: Vec<EventNum> = nums.into_iter().filter(|num| !self.knows_member(*num)).collect();
-        if fresh.is_empty() {
-            return;
-        }
-        if self.members.len() + fresh.len() <= MEMBERS {
-            fresh.extend(self.members.iter());
-        }
-        fresh.sort_unstable();
-        fresh.dedup();
-        fresh.truncate(MEMBERS);
-        self.members = Arc::new(fresh);
-    }
 }
 
 /// Up to where extensions were told, those that are not told room by room.
@@ -122,7 +79,29 @@ pub(super) struct News {
     pub(super) counts: BTreeMap<String, usize>,
 }
 
+/// Bytes that some rooms take beside their places in a map.
+fn bytes_of<'a>(rooms: impl Iterator<Item = (&'a RoomKey, &'a Sent)>) -> usize {
+    let name = |key: &RoomKey| match key {
+        RoomKey::Here(_) => 0,
+        RoomKey::Elsewhere(room) => room.as_str().len(),
+    };
+    rooms.map(|(key, sent)| name(key) + sent.bytes()).sum()
+}
+
+/// Bytes of a room's place in a map.
+const PLACE: usize = size_of::<(RoomKey, Sent)>() + 1;
+
+impl News {
+    fn bytes(&self) -> usize {
+        self.rooms.len() * PLACE + bytes_of(self.rooms.iter().map(|one| (&one.0, &one.1)))
+    }
+}
+
 impl Known {
+    fn bytes(&self) -> usize {
+        self.rooms.capacity() * PLACE + bytes_of(self.rooms.iter())
+    }
+
     fn learn(&mut self, news: News) {
         self.token = Some(news.token);
         self.rooms.extend(news.rooms);
@@ -171,11 +150,21 @@ struct Connection {
     under_way: Option<(u64, News)>,
     /// The last request, as the device counts them.
     used: u64,
+    /// What it took after the last answer, about.
+    bytes: usize,
 }
 
 impl Connection {
     fn new(number: u64) -> Self {
-        Self { number, steps: 0, arrived: (0, Arc::default()), under_way: None, used: 0 }
+        Self { number, steps: 0, arrived: (0, Arc::default()), under_way: None, used: 0, bytes: 0 }
+    }
+
+    /// Notes the next answer; gives its number.
+    fn answer(&mut self, news: News) -> u64 {
+        self.steps += 1;
+        self.bytes = self.arrived.1.bytes() + news.bytes();
+        self.under_way = Some((self.steps, news));
+        self.steps
     }
 
     fn at(&mut self, pos: Pos) -> Option<Arc<Known>> {
@@ -199,17 +188,46 @@ struct OfDevice {
     uses: u64,
 }
 
+impl OfDevice {
+    fn bytes(&self) -> usize {
+        let of_one = |(name, connection): (&String, &Connection)| BESIDE + name.len() + connection.bytes;
+        BESIDE + self.connections.iter().map(of_one).sum::<usize>()
+    }
+}
+
+/// The connections of a device, and what they were when they were put where they are: a weight never changes.
+#[derive(Clone)]
+struct Held {
+    bytes: u64,
+    of_device: Arc<Mutex<OfDevice>>,
+}
+
+/// Weighs connections by their bytes.
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<Device, Held> for BySize {
+    fn weight(&self, _: &Device, held: &Held) -> u64 {
+        held.bytes
+    }
+}
+
 /// All connections of this process.
-pub(crate) struct Connections(Cache<Device, Arc<Mutex<OfDevice>>>);
+pub(crate) struct Connections {
+    held: Cache<Device, Held, BySize>,
+    alike: Cache<Common, Arc<Common>>,
+}
 
 impl Default for Connections {
     fn default() -> Self {
-        Self(Cache::new(DEVICES))
+        Self::within(BYTES)
     }
 }
 
 /// A request's place on its connection.
-pub(super) struct Open {
+pub(super) struct Open<'a> {
+    all: &'a Connections,
+    device: &'a Device,
     of_device: Arc<Mutex<OfDevice>>,
     name: String,
     number: u64,
@@ -220,16 +238,40 @@ pub(super) struct Open {
 }
 
 impl Connections {
+    fn within(bytes: u64) -> Self {
+        Self { held: Cache::with_weighter(DEVICES, bytes, BySize), alike: Cache::new(ALIKE) }
+    }
+
+    /// The same with what others have as well kept once.
+    pub(super) fn share(&self, mut sent: Sent) -> Sent {
+        let common = || Ok::<_, Infallible>(sent.common.clone());
+        sent.common = match self.alike.get_or_insert_with(&*sent.common, common) {
+            Ok(kept) => kept,
+            Err(never) => match never {},
+        };
+        sent
+    }
+
     fn of(&self, device: &Device) -> Arc<Mutex<OfDevice>> {
-        let found = self.0.get_or_insert_with(device, || Ok::<_, std::convert::Infallible>(Arc::default()));
-        match found {
-            Ok(found) => found,
+        let new = || Ok::<_, Infallible>(Held { bytes: BESIDE as u64, of_device: Arc::default() });
+        match self.held.get_or_insert_with(device, new) {
+            Ok(held) => held.of_device,
             Err(never) => match never {},
         }
     }
 
+    /// Notes how much the connections of a device take, unless others took their place meanwhile.
+    fn weigh(&self, device: &Device, of_device: &Arc<Mutex<OfDevice>>, bytes: usize) {
+        // The cache refuses what fills a part of it.
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).min(self.held.shard_capacity() / 4);
+        let held = self.held.peek(device);
+        if held.is_none_or(|held| held.bytes != bytes && Arc::ptr_eq(&held.of_device, of_device)) {
+            self.held.insert(device.clone(), Held { bytes, of_device: of_device.clone() });
+        }
+    }
+
     /// A new connection of a device instead of the one of that name; `number` is given to no other.
-    pub(super) fn begin(&self, device: &Device, name: &str, number: u64) -> Open {
+    pub(super) fn begin<'a>(&'a self, device: &'a Device, name: &str, number: u64) -> Open<'a> {
         let of_device = self.of(device);
         let request = {
             let mut held = of_device.lock();
@@ -243,13 +285,14 @@ impl Connections {
             }
             held.uses
         };
-        Open { of_device, name: name.to_owned(), number, request, known: Arc::default() }
+        let (name, known) = (name.to_owned(), Arc::default());
+        Open { all: self, device, of_device, name, number, request, known }
     }
 
     /// A connection at one of its last two answers; [`Error::UnknownPos`] for everything else, whoever got it.
-    pub(super) fn resume(&self, device: &Device, name: &str, pos: &str) -> Result<Open, Error> {
+    pub(super) fn resume<'a>(&'a self, device: &'a Device, name: &str, pos: &str) -> Result<Open<'a>, Error> {
         let pos: Pos = pos.parse()?;
-        let of_device = self.0.get(device).ok_or(Error::UnknownPos)?;
+        let of_device = self.held.get(device).ok_or(Error::UnknownPos)?.of_device;
         let (known, request) = {
             let mut held = of_device.lock();
             held.uses += 1;
@@ -259,41 +302,42 @@ impl Connections {
             connection.used = uses;
             (known, uses)
         };
-        Ok(Open { of_device, name: name.to_owned(), number: pos.connection, request, known })
+        let (name, number) = (name.to_owned(), pos.connection);
+        Ok(Open { all: self, device, of_device, name, number, request, known })
     }
 
     /// Forgets what a device was sent.
     #[cfg(test)]
     pub(crate) fn forget(&self, device: &Device) {
-        self.0.remove(device);
+        self.held.remove(device);
     }
 }
 
-impl Open {
+impl Open<'_> {
     /// The `pos` of an answer with `news`. A connection that has begun again meanwhile gets one that it will not know, and
     /// so does a request that the device gave up: whatever it asked since goes on from what arrived.
     pub(super) fn answer(&self, news: News) -> Pos {
-        let mut held = self.of_device.lock();
         let token = news.token;
-        let connection = held
-            .connections
-            .get_mut(&self.name)
-            .filter(|found| found.number == self.number && found.used == self.request);
-        let step = connection.map_or(0, |connection| {
-            connection.steps += 1;
-            connection.under_way = Some((connection.steps, news));
-            connection.steps
-        });
+        let (step, bytes) = {
+            let mut held = self.of_device.lock();
+            let connection = held
+                .connections
+                .get_mut(&self.name)
+                .filter(|found| found.number == self.number && found.used == self.request);
+            let step = connection.map_or(0, |connection| connection.answer(news));
+            (step, held.bytes())
+        };
+        self.all.weigh(self.device, &self.of_device, bytes);
         Pos { connection: self.number, step, token }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use chappe_store::{EventNum, Position, RoomNid};
+    use chappe_store::{Position, RoomNid};
     use ruma::{OwnedDeviceId, user_id};
 
-    use super::{Connections, Device, MEMBERS, News, PER_DEVICE, Pos, RoomKey, Sent};
+    use super::{Connections, Device, News, PER_DEVICE, Pos, RoomKey, Sent};
     use crate::SyncToken;
 
     fn device(name: &str) -> Device {
@@ -371,12 +415,21 @@ mod tests {
     }
 
     #[test]
-    fn members_that_were_sent_are_remembered_up_to_a_number() {
-        let mut sent = Sent::default();
-        sent.note_members([EventNum(5), EventNum(3), EventNum(5)]);
-        assert!(sent.knows_member(EventNum(3)) && !sent.knows_member(EventNum(4)));
-        sent.note_members((10..).take(MEMBERS).map(EventNum));
-        assert!(!sent.knows_member(EventNum(3)) && sent.knows_member(EventNum(10)));
-        assert_eq!(sent.members.len(), MEMBERS);
+    fn connections_have_so_much_room_and_those_in_use_stay() {
+        const BYTES: u64 = 1 << 20;
+        const OTHERS: u64 = 400;
+        let (all, me) = (Connections::within(BYTES), device("me"));
+        let sent =
+            |room| (RoomKey::Here(RoomNid(room)), all.share(Sent { up_to: Position(1), ..Sent::default() }));
+        let many = || News { rooms: (0..100).map(sent).collect(), ..News::default() };
+        let mut pos = all.begin(&me, "c", 0).answer(many()).to_string();
+        for other in 1..=OTHERS {
+            all.begin(&device(&other.to_string()), "c", other).answer(many());
+            pos = all.resume(&me, "c", &pos).unwrap().answer(News::default()).to_string();
+        }
+        assert!(all.held.weight() <= BYTES);
+        assert!(all.held.peek(&me).unwrap().bytes < 100 * 80, "a room costs a few words");
+        let kept = (1..=OTHERS).filter(|other| all.held.peek(&device(&other.to_string())).is_some());
+        assert!((100..OTHERS).contains(&(kept.count() as u64)));
     }
 }

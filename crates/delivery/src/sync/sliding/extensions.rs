@@ -8,17 +8,14 @@ use chappe_store::{Membership, Position, RoomNid};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::json;
 
-use super::super::{
-    DeviceLists, Json,
-    delta::{Candidate, Work},
-    joined::{is_member, raw},
-};
+use super::super::{DeviceLists, Json, delta::Work, joined::raw};
 use super::{
     Turn,
     ask::{Scope, ToDeviceAsk},
-    connection::{Begun, RoomKey, Told},
+    connection::{RoomKey, Told},
     lists::Relevant,
     room::SlidingRoom,
+    sent::Begun,
 };
 use crate::{
     Error, Received, SyncToken,
@@ -226,7 +223,8 @@ impl Turn<'_> {
             let candidates = work.candidates(&BTreeSet::new()).await?;
             let mut rooms = BTreeSet::new();
             for candidate in &candidates {
-                if may_have_moved(&work, candidate, seen).await? {
+                let tail = work.delivery.tail(work.reader, candidate.nid).await?;
+                if work.may_have_moved(&tail) {
                     rooms.insert(candidate.nid);
                 }
             }
@@ -432,22 +430,4 @@ impl Turn<'_> {
         }
         keys
     }
-}
-
-/// Whether members may have come or gone in a room after a position: for sure not where the newest events say so.
-async fn may_have_moved(work: &Work<'_>, candidate: &Candidate, seen: Position) -> Result<bool, Error> {
-    let tail = work.delivery.tail(work.reader, candidate.nid).await?;
-    if tail.head.whole_at() > seen {
-        // Members came that no event tells.
-        return Ok(true);
-    }
-    let Some(news) = tail.after(seen) else { return Ok(true) };
-    let mut at = None;
-    for event in news {
-        if is_member(event) || at.is_some_and(|at| at != event.meta.before) {
-            return Ok(true);
-        }
-        at = Some(event.meta.after);
-    }
-    Ok(at.is_some_and(|at| at != tail.head.state))
 }

@@ -15,7 +15,8 @@ use serde_json::Value;
 use super::{
     Turn,
     ask::{Combined, List, ListFilters},
-    connection::{RoomKey, Sent},
+    connection::RoomKey,
+    sent::Sent,
     shelf::Row,
 };
 use crate::{Error, signal::Tags};

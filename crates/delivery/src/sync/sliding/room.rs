@@ -13,17 +13,13 @@ use serde::Deserialize;
 use super::super::{
     Json, RoomPart, SyncRequest,
     delta::{Candidate, Work},
-    joined::{Place, Told as Rendered, membership_at},
+    joined::{Place, Told as Rendered},
+    left::End,
     state::{self, Nums, Stretch},
     stripped::{farewell, out_of_band},
     timeline::{self, Slice, Span},
 };
-use super::{
-    Turn,
-    ask::Combined,
-    connection::{RoomKey, Sent},
-    lists::Relevant,
-};
+use super::{Turn, ask::Combined, connection::RoomKey, lists::Relevant, sent::Sent};
 use crate::{Error, SyncToken, Unread, signal::Look};
 
 const MEMBER: &str = "m.room.member";
@@ -147,14 +143,13 @@ impl Turn<'_> {
 
     /// What the device has of a room after this answer.
     fn sent_now(&self, relevant: &Relevant, before: Option<&Sent>) -> Sent {
-        Sent {
-            up_to: self.work.next.position,
-            asked: relevant.marks.clone(),
-            is_dm: self.is_dm(relevant),
-            ended: relevant.row.is_over(),
-            timeline: relevant.asked.limit,
-            ..before.cloned().unwrap_or_default()
-        }
+        let mut now = before.cloned().unwrap_or_default();
+        now.up_to = self.work.next.position;
+        now.asked = relevant.marks.clone();
+        now.is_dm = self.is_dm(relevant);
+        now.ended = relevant.row.is_over();
+        now.timeline = relevant.asked.limit;
+        now
     }
 
     fn empty(&self, relevant: &Relevant, before: Option<&Sent>) -> SlidingRoom {
@@ -238,7 +233,7 @@ impl Turn<'_> {
         let gap = slice.limited && !(expanded && known.is_some_and(joins_on));
         if asked.is_lazy() {
             let moved = match known {
-                Some(seen) if grown => Some(state::members_since(view, seen).await?),
+                Some(seen) if grown => Some(state::members_since(view, seen, false).await?),
                 _ => None,
             };
             let changed = if gap { None } else { Some(&changed) };
@@ -359,33 +354,21 @@ impl Turn<'_> {
         if before.is_some_and(|sent| sent.ended && place.own.position <= sent.up_to) {
             return Ok((None, now));
         }
-        let leave = match view.load_one(place.own.value.num).await {
-            Ok(leave) => leave,
-            // The room has been removed since the list was made.
-            Err(chappe_rooms::Error::NotFound(_)) => return Ok((None, now)),
-            Err(error) => return Err(error.into()),
-        };
-        let was = membership_at(view, leave.meta.before, &self.request.user).await?;
-        let own = (StateKey::new(MEMBER, &self.request.user), leave.num);
-        let (slice, mut nums, known) = match leave.meta.ordinal {
-            Some(ordinal) if was == MembershipState::Join => {
-                let known = work.known(place).await?;
-                let span = Span { after: known, before: ordinal + 1, joined: false };
-                let wanted = work.wanted(&self.personal.settings.ignored);
-                let slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
-                let sent = before.filter(|_| known.is_some());
-                let course = Course { known, asked, sent, end: leave.meta.after, grown: false };
-                let (_, nums) = self.state(view, &course, (&slice, false)).await?;
-                (slice, nums, known)
-            }
-            ordinal => {
-                // Never in the room: the refusal is all there is to see.
-                let start = ordinal.unwrap_or(view.head.next_live);
-                let events = view.visible(&self.request.user, vec![leave]).await?;
-                (Slice { events, limited: false, start, first: None }, Nums::new(), None)
-            }
-        };
-        nums.extend([own]);
+        let End { mut slice, state, known, since } =
+            match work.end(place, &self.personal.settings.ignored).await {
+                Ok(end) => end,
+                // The room has been removed since the list was made.
+                Err(Error::Rooms(chappe_rooms::Error::NotFound(_))) => return Ok((None, now)),
+                Err(error) => return Err(error),
+            };
+        let mut nums = Nums::new();
+        if let Some(end) = state {
+            let sent = before.filter(|_| known.is_some());
+            let course = Course { known, asked, sent, end, grown: false };
+            nums = self.state(view, &course, (&slice, false)).await?.1;
+        }
+        nums.insert(StateKey::new(MEMBER, &self.request.user), place.own.value.num);
+        slice.events.extend(since);
         let live = self.live(&slice);
         let mut part = work.part(place, Rendered { slice, nums }, Vec::new()).await?;
         part.timeline.limited &= asked.limit > 0;

@@ -85,10 +85,11 @@ impl Turn<'_> {
                 continue;
             }
             let view = delivery.0.rooms.view_at(self.work.reader.clone(), nid).await?;
+            let user = &self.request.user;
             let (list, found) = if has_entered {
-                (&mut entered, view.newest_sticky_after(after).await?)
+                (&mut entered, view.newest_sticky_after(user, after).await?)
             } else {
-                (&mut waiting, view.sticky_after(after, limit + 1).await?)
+                (&mut waiting, view.sticky_after(user, after, limit + 1).await?)
             };
             list.extend(found.into_iter().map(|one| (nid, one)));
         }

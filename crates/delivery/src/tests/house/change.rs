@@ -2,9 +2,9 @@
 
 use chappe_store::{
     EventMeta, EventNum, LogEntry, Membership, Reader, RoomHead, RoomNid, StateChange, StateWriter, Tx,
-    WholeSince, members::MemberChange, out_of_band::OutOfBand, state::StateKey,
+    WholeSince, members::MemberChange, out_of_band::OutOfBand, partial::PartialRoom, state::StateKey,
 };
-use ruma::{EventId, RoomId};
+use ruma::{EventId, RoomId, server_name};
 use serde_json::value::RawValue;
 
 use super::{House, Person};
@@ -37,9 +37,50 @@ pub(in crate::tests) async fn becomes_whole(
     known: (&Person<'_>, (Membership, EventNum)),
 ) {
     let mut change = RoomChange::of(house, room).await;
-    change.head.whole_since = WholeSince::Now;
+    (change.head.partial, change.head.whole_since) = (false, WholeSince::Now);
     change.resolve(known.0, room, Some(known.1)).await;
     let entry = LogEntry::Whole { room: change.nid.0, servers: Vec::new() };
+    change.commit(entry).await;
+}
+
+/// Takes an event out of the timeline: one that this server has only heard of.
+pub(in crate::tests) async fn unplaced(house: &House, room: &RoomId, num: EventNum) {
+    let mut change = RoomChange::of(house, room).await;
+    let meta = change.reader.event_meta(change.nid, num).await.unwrap();
+    let ordinal = meta.ordinal.unwrap();
+    change.tx.unplace_event(change.nid, num, ordinal, &EventMeta { ordinal: None, ..meta });
+    let entry = LogEntry::Purged { room: change.nid.0, events: Vec::new() };
+    change.commit(entry).await;
+}
+
+/// Gives events places behind the beginning of the room, as history has that is fetched from other servers.
+pub(in crate::tests) async fn back_filled(house: &House, room: &RoomId, nums: &[EventNum]) {
+    for (place, num) in (-10..).zip(nums) {
+        unplaced(house, room, *num).await;
+        let mut change = RoomChange::of(house, room).await;
+        let meta = change.reader.event_meta(change.nid, *num).await.unwrap();
+        change.tx.place_event(change.nid, *num, &EventMeta { ordinal: Some(place), ..meta });
+        let entry = LogEntry::Purged { room: change.nid.0, events: Vec::new() };
+        change.commit(entry).await;
+    }
+}
+
+/// Takes a user out of a room by a resolution of states that no event brings.
+pub(in crate::tests) async fn taken_out(house: &House, room: &RoomId, person: &Person<'_>) {
+    let mut change = RoomChange::of(house, room).await;
+    change.resolve(person, room, None).await;
+    let entry = LogEntry::Members { room: change.nid.0 };
+    change.commit(entry).await;
+}
+
+/// Makes a room one whose members are still to come.
+pub(in crate::tests) async fn lacks_members(house: &House, room: &RoomId) {
+    let mut change = RoomChange::of(house, room).await;
+    change.head.partial = true;
+    let via = server_name!("b.example").to_owned();
+    let partial = PartialRoom { join: 1, prev: Vec::new(), via, servers: Vec::new() };
+    change.tx.begin_partial(change.nid, &partial);
+    let entry = LogEntry::Members { room: change.nid.0 };
     change.commit(entry).await;
 }
 

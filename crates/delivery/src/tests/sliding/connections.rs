@@ -30,6 +30,22 @@ async fn the_same_place_gives_the_same_again_and_nothing_else_does() {
     assert!(matches!(house.delivery.sliding_sync(&request).await, Err(Error::UnknownPos)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_ended_waits_no_longer() {
+    let house = House::new();
+    let (alice, _) = two(&house).await;
+    let mut request = window(&alice, 9, ask(1, &[]));
+    next(&house, &mut request).await;
+    next(&house, &mut request).await;
+    request.timeout = LONG;
+    let begun = house.world.instant();
+    let ends = house.accounts.log_out(&alice.id, "D".into());
+    let (answer, ended) = tokio::join!(house.delivery.sliding_sync(&request), ends);
+    ended.unwrap();
+    assert!(answer.unwrap().rooms.is_empty());
+    assert_eq!(house.world.instant(), begun);
+}
+
 #[tokio::test]
 async fn what_is_wanted_is_remembered_by_its_mark() {
     let house = House::new();

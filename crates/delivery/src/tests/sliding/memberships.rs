@@ -174,6 +174,27 @@ async fn data_stops_when_the_user_is_put_out() {
 }
 
 #[tokio::test]
+async fn what_was_said_before_a_ban_is_told_after_it_was_lifted() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let mut request = window(&bob, 9, ask(9, &["m.room.topic"]));
+    next(&house, &mut request).await;
+    alice.set(&room, "m.room.topic", json!({"topic": "seen"})).await;
+    alice.say(&room, "seen").await;
+    alice.change(&room, &bob, Change::Ban).await;
+    alice.set(&room, "m.room.topic", json!({"topic": "secret"})).await;
+    alice.change(&room, &bob, Change::Unban).await;
+    let answer = next(&house, &mut request).await;
+    let told = &answer.rooms[&room];
+    assert_eq!(told.membership, "leave");
+    assert_eq!(timeline(told), ["m.room.topic", "seen", "m.room.member"]);
+    assert!(!format!("{:?}", told.part).contains("secret"));
+    assert!(state(told).iter().any(|event| event["content"]["topic"] == "seen"));
+}
+
+#[tokio::test]
 async fn data_stops_and_begins_when_states_are_resolved() {
     let house = House::new();
     let (alice, bob) = two(&house).await;

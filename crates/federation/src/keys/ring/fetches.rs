@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::Instant;
 
-use super::KeyRing;
+use super::{KeyRing, Lack};
 
 /// After fetching, the same server is left alone for so long; longer with each failure.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -118,11 +118,13 @@ impl KeyRing {
     async fn fetch_now(&self, server: &OwnedServerName, wanted: &Wanted) {
         let result = self.fetch_anywhere(server, wanted).await;
         if let Err(error) = &result {
-            tracing::info!(%server, error, "no keys");
+            tracing::info!(%server, %error, "no keys");
         }
         let (everybody, failures) = match result {
             Ok(everybody) => (everybody, 0),
-            Err(_) => (true, self.0.pauses.get(server).map_or(0, |pause| pause.failures) + 1),
+            // That is no fault of the server's: whoever needs its keys asks again.
+            Err(Lack::Busy) => return,
+            Err(Lack::Other(_)) => (true, self.0.pauses.get(server).map_or(0, |pause| pause.failures) + 1),
         };
         let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
         let until = self.0.world.instant() + pause;

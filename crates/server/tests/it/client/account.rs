@@ -106,6 +106,27 @@ async fn devices_are_ended_with_the_password_alone() {
 }
 
 #[tokio::test]
+async fn a_sync_that_waits_ends_with_its_device() {
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let room = alice.room(json!({})).await;
+    let log_in = json!({ "type": "m.login.password", "password": PASSWORD,
+        "identifier": { "type": "m.id.user", "user": alice.id } });
+    let stolen = home.call("", "POST", "/login", log_in).await.ok();
+    let (token, device) = (stolen["access_token"].as_str().unwrap(), stolen["device_id"].as_str().unwrap());
+    let (_, since) = alice.sync("").await;
+    let no_presence = "filter=%7B%22presence%22:%7B%22types%22:%5B%5D%7D%7D";
+    let path = format!("/sync?timeout=20000&{no_presence}&since={since}");
+    let waiting = home.call(token, "GET", &path, Value::Null);
+    let meanwhile = async {
+        alice.confirmed("DELETE", &format!("/devices/{device}"), json!({})).await.ok();
+        alice.say(&room, "1", "not for the thief").await;
+    };
+    let (waited, ()) = tokio::join!(waiting, meanwhile);
+    waited.refused(401, "M_UNKNOWN_TOKEN");
+}
+
+#[tokio::test]
 async fn what_an_account_keeps_is_its_own() {
     let home = Home::new().await;
     let (alice, bob) = (home.user("alice").await, home.user("bob").await);

@@ -163,22 +163,3 @@ async fn questions_about_too_many_keys_are_refused() {
     let claim = json!({ "one_time_keys": { alice.id.clone(): devices } });
     assert_eq!(alice.post("/keys/claim", claim).await.status.as_u16(), 413);
 }
-
-#[tokio::test]
-async fn the_servers_that_are_asked_for_keys_are_counted_by_user() {
-    let home = Home::with("client.rates.remote_keys = { per_second = 0.001, burst = 3 }").await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let query = |servers: std::ops::Range<u8>| {
-        let users: serde_json::Map<String, Value> =
-            servers.map(|n| (format!("@eve:n{n}.example"), json!([]))).collect();
-        json!({ "device_keys": users })
-    };
-    alice.post("/keys/query", query(0..2)).await.ok();
-    assert_eq!(alice.post("/keys/query", query(2..4)).await.status.as_u16(), 429);
-    let claim = json!({ "one_time_keys": {
-        "@eve:n1.example": { "D": "signed_curve25519" }, "@eve:n2.example": { "D": "signed_curve25519" },
-    } });
-    assert_eq!(alice.post("/keys/claim", claim.clone()).await.status.as_u16(), 429);
-    bob.post("/keys/claim", claim).await.ok();
-    alice.post("/keys/query", json!({ "device_keys": { bob.id.clone(): [] } })).await.ok();
-}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::home::{Answer, Home, User};
 
-async fn upload(user: &User<'_>, kind: &str, name: &str, bytes: &[u8]) -> Answer {
+pub(super) async fn upload(user: &User<'_>, kind: &str, name: &str, bytes: &[u8]) -> Answer {
     let request = Request::post(format!("/_matrix/media/v3/upload?filename={name}"))
         .header(header::AUTHORIZATION, format!("Bearer {}", user.token))
         .header(header::CONTENT_TYPE, kind)

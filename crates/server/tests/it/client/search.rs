@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use chappe_accounts::Erase;
+use ruma::UserId;
 use serde_json::{Value, json};
 
 use super::home::{Home, User};
@@ -126,6 +128,35 @@ async fn context_state_and_groups_come_when_they_are_asked_for() {
     assert_eq!(bodies(&more), Vec::<&str>::new(), "bob said it once");
     let more = ask(&alice, criteria, groups["room_id"][&room]["next_batch"].as_str().unwrap()).await;
     assert_eq!(bodies(&more), ["trois cible"]);
+}
+
+#[tokio::test]
+async fn what_erased_people_were_called_is_for_those_who_were_there() {
+    let home = Home::new().await;
+    let (alice, bob, carol) = (home.user("alice").await, home.user("bob").await, home.user("carol").await);
+    let room = alice.room(json!({ "preset": "public_chat" })).await;
+    bob.post(&format!("/join/{room}"), json!({})).await.ok();
+    let call = async |name: &str| {
+        let content = json!({ "membership": "join", "displayname": name });
+        alice.put(&format!("/rooms/{room}/state/m.room.member/{}", alice.id), content).await.ok();
+    };
+    call("Before").await;
+    alice.say(&room, "1", "un").await;
+    bob.say(&room, "2", "cible").await;
+    call("After").await;
+    carol.post(&format!("/join/{room}"), json!({})).await.ok();
+    let id = UserId::parse(&alice.id).unwrap();
+    home.accounts.deactivate(&id, Erase::Yes).await.unwrap();
+    let criteria = json!({
+        "search_term": "cible",
+        "event_context": { "before_limit": 1, "after_limit": 0, "include_profile": true },
+    });
+    for (who, name) in [(&bob, json!("Before")), (&carol, Value::Null)] {
+        let found = ask(who, criteria.clone(), "").await;
+        let profiles = &found["results"][0]["context"]["profile_info"];
+        assert!(profiles[&alice.id].is_object(), "{found}");
+        assert_eq!(profiles[&alice.id]["displayname"], name, "{found}");
+    }
 }
 
 /// Events are dated to the millisecond: what is said in two rooms within one has no order.

@@ -1,9 +1,8 @@
 //! Two servers: an identity service here, a user there, and what crosses between them.
 
 use axum::Router;
-use chappe_kv::{Db, Memory};
 use chappe_server::config::Api;
-use chappe_world::{Fake, FakeNet, World};
+use chappe_world::{FakeNet, World};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,10 +29,8 @@ impl Place {
     async fn start_with(net: &FakeNet, name: &'static str, seed: u64, more: &str) -> Self {
         let (folder, mails) = (tempfile::tempdir().unwrap(), Mails::start().await);
         let text = host::configuration(name, folder.path(), &format!("{}{more}", mails.section(name)));
-        let world = World::fake(Fake::new(name, seed, net));
         let apis = [Api::Client, Api::Federation, Api::Identity];
-        let (_, router) = host::build(&text, &world, &Db::new(Memory::default()), &apis).await;
-        net.route(name, &world, router.clone());
+        let (_, router, world) = host::place(net, (name, seed), &text, &apis).await;
         Self { name, router, world, mails, _folder: folder }
     }
 

@@ -1,5 +1,6 @@
 //! Servers that follow the signed list of a network: a publisher, members, and a server that is not on it.
 
+mod keys;
 mod list;
 mod outsiders;
 mod verbs;
@@ -8,10 +9,9 @@ use std::time::Duration;
 
 use axum::Router;
 use chappe_federation::NetworkList;
-use chappe_kv::{Db, Memory};
 use chappe_rules::build::SigningKey;
 use chappe_server::{House, config::Api};
-use chappe_world::{Fake, FakeNet, World};
+use chappe_world::{FakeNet, World};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -55,10 +55,8 @@ impl Place {
     async fn start(net: &FakeNet, name: &str, seed: u64, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = host::configuration(name, folder.path(), more);
-        let world = World::fake(Fake::new(name, seed, net));
         let apis = [Api::Client, Api::Federation, Api::Metrics];
-        let (house, router) = host::build(&text, &world, &Db::new(Memory::default()), &apis).await;
-        net.route(name, &world, router.clone());
+        let (house, router, world) = host::place(net, (name, seed), &text, &apis).await;
         Self { house, router, world, _folder: folder }
     }
 

@@ -7,18 +7,13 @@ use serde_json::{Value, json};
 use super::{
     Place,
     accounts::{prove, register},
-    eventually, forum,
+    eventually, forbidden, forum,
     ministry::{Ministry, PASSWORD},
     server_with,
     sign_up::{NETWORK, invite, make_room},
 };
 
 const LISTED: &str = "[federation]\nallow = [\"a.test\", \"b.test\"]\n";
-
-#[track_caller]
-fn forbidden((status, said): (StatusCode, Value)) {
-    assert_eq!((status.as_u16(), &said["errcode"]), (403, &json!("M_FORBIDDEN")), "{said}");
-}
 
 #[tokio::test]
 async fn row_102_servers_off_the_list_are_refused_both_ways() {

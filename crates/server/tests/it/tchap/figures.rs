@@ -1,6 +1,6 @@
 //! What administrators are told of a whole server, and lists that they hand in.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use chappe_store::accounts::LastActive;
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ addresses = "any"
 [admin.statistics]
 smallest_group = 3
 "#;
+/// How long a clock is in doubt after it has moved.
+const DOUBT: Duration = Duration::from_hours(1);
 const FIGURES: &str = "/_chappe/admin/v1/statistics";
 
 /// A room in which everybody is.
@@ -84,6 +86,7 @@ async fn what_happens_is_counted_once_and_small_groups_are_not_shown() {
     ];
     assert_eq!(figures, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
     server.again(DAY, |text| text).await;
+    server.later(DOUBT).await;
     let levels = today(&server, &admin).await;
     let expected = [("account.open", 3), ("people.active_30_days", 3)];
     assert_eq!(levels, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
@@ -94,6 +97,7 @@ async fn what_happens_is_counted_once_and_small_groups_are_not_shown() {
         assert!(by_kind.text.lines().any(|found| found == line), "{line}: {}", by_kind.text);
     }
     server.again(31 * DAY, |text| text).await;
+    server.later(DOUBT).await;
     assert_eq!(
         today(&server, &admin).await,
         [("account.open".to_owned(), 3)].into(),
@@ -109,6 +113,31 @@ async fn what_happens_is_counted_once_and_small_groups_are_not_shown() {
     server.again(DAY, |text| text.replace("keep_days = 0", "smallest_group = 1")).await;
     let all = server.call(&admin.token, "GET", &format!("{FIGURES}?by=kind"), Value::Null).await.ok();
     assert!(!all.to_string().contains("message"), "forgotten while nothing was counted: {all}");
+}
+
+#[tokio::test]
+async fn a_clock_that_runs_ahead_takes_no_figures_and_keeps_no_day_from_being_counted() {
+    let server = Ministry::alone(COUNTED).await;
+    let admin = server.administrator("root").await;
+    for name in ["alice", "bob"] {
+        server.agent(name).await;
+    }
+    let made = async || today(&server, &admin).await.get("account.made").copied();
+    assert_eq!(made().await, Some(3));
+    // For a moment: nothing goes.
+    server.world.set_clock_ahead(800 * DAY);
+    assert_eq!(made().await, None, "it is another day");
+    server.world.set_clock_ahead(Duration::ZERO);
+    assert_eq!(made().await, Some(3));
+    // For so long that it is believed, and the day written down.
+    server.world.set_clock_ahead(30 * DAY);
+    made().await;
+    server.later(DOUBT).await;
+    assert_eq!(today(&server, &admin).await.get("account.open"), Some(&3));
+    server.world.set_clock_ahead(Duration::ZERO);
+    made().await;
+    server.later(DOUBT).await;
+    assert_eq!(today(&server, &admin).await.get("account.open"), Some(&3));
 }
 
 #[tokio::test]

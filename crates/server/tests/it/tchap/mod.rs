@@ -25,9 +25,8 @@ use std::time::Duration;
 use axum::Router;
 use chappe_accounts::Accounts;
 use chappe_identity::IdentityService;
-use chappe_kv::{Db, Memory};
 use chappe_server::config::Api;
-use chappe_world::{Fake, FakeNet, World};
+use chappe_world::{FakeNet, World};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -81,10 +80,8 @@ impl Place {
     async fn start(net: &FakeNet, name: &str, more: &str) -> Self {
         let (folder, mails) = (tempfile::tempdir().unwrap(), Mails::start().await);
         let text = host::configuration(name, folder.path(), &format!("{}{more}", mails.section(name)));
-        let world = World::fake(Fake::new(name, 1, net));
         let apis = [Api::Client, Api::Federation, Api::Identity];
-        let (house, router) = host::build(&text, &world, &Db::new(Memory::default()), &apis).await;
-        net.route(name, &world, router.clone());
+        let (house, router, world) = host::place(net, (name, 1), &text, &apis).await;
         Self {
             router,
             world,
@@ -227,6 +224,12 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
         }
     };
     assert!(timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
+}
+
+/// Holds that a request was refused with 403 `M_FORBIDDEN`.
+#[track_caller]
+fn forbidden((status, said): (StatusCode, Value)) {
+    assert_eq!((status.as_u16(), &said["errcode"]), (403, &json!("M_FORBIDDEN")), "{said}");
 }
 
 fn text(value: &Value) -> String {

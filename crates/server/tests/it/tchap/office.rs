@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Body};
-use chappe_kv::{Db, Memory};
 use chappe_server::config::Api;
-use chappe_world::{Fake, FakeNet, World};
+use chappe_world::{FakeNet, World};
 use http::{Request, header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -42,10 +41,8 @@ impl Office {
     pub(super) async fn placed(folder: Arc<TempDir>, net: &FakeNet, name: &str, more: &str) -> Self {
         let text = host::configuration(name, folder.path(), more);
         let seed = name.bytes().map(u64::from).sum();
-        let world = World::fake(Fake::new(name, seed, net));
         let apis = [Api::Client, Api::Media, Api::Federation, Api::Identity];
-        let (_, router) = host::build(&text, &world, &Db::new(Memory::default()), &apis).await;
-        net.route(name, &world, router.clone());
+        let (_, router, world) = host::place(net, (name, seed), &text, &apis).await;
         Self { router, world, _folder: folder }
     }
 

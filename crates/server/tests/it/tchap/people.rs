@@ -5,7 +5,7 @@ use chappe_world::FakeNet;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Place, RULES, User, direct, forum, network, room_with, server, server_with, text};
+use super::{Place, RULES, User, direct, forbidden, forum, network, room_with, server, server_with, text};
 
 const PARTNER: &str = "paul@partner.example";
 
@@ -16,11 +16,6 @@ fn invite_path(room: &str) -> String {
 async fn open_to_all(user: &User<'_>, room: &str) {
     user.ok("PUT", &format!("/rooms/{room}/state/m.room.join_rules/"), json!({ "join_rule": "public" }))
         .await;
-}
-
-#[track_caller]
-fn forbidden((status, said): (StatusCode, Value)) {
-    assert_eq!((status.as_u16(), &said["errcode"]), (403, &json!("M_FORBIDDEN")), "{said}");
 }
 
 #[tokio::test]

@@ -7,12 +7,16 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, unbounded_channel},
+    },
 };
 
 use super::Client;
 use crate::{
-    Destination, Dns, DnsError, Error, Http, Limits, Outbound, Repeatable, Request, Service, Tasks, World,
+    Destination, Dns, DnsError, Error, Http, Limits, Outbound, Repeatable, Request, Service, Steady, Tasks,
+    World,
 };
 
 fn world() -> World {
@@ -116,6 +120,53 @@ async fn a_kept_connection_does_not_hold_up_the_stop() {
     );
     assert!(world.shut_down(Duration::from_secs(10)).await.is_empty());
     assert_eq!(server.await.unwrap(), 0, "the connection was closed by the world");
+}
+
+/// Answers with half of `hello` and the rest once it is told to, if it is asked for `/steady`, and else never.
+async fn in_halves(go_on: Arc<Notify>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    #[expect(clippy::disallowed_methods, reason = "a test's server is outside the world")]
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let go_on = Arc::clone(&go_on);
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                let length = stream.read(&mut asked).await.unwrap();
+                let half = vec![b'x'; 1 << 20];
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 2 * half.len());
+                stream.write_all(head.as_bytes()).await.unwrap();
+                stream.write_all(&half).await.unwrap();
+                if !asked[..length].starts_with(b"GET /steady") {
+                    std::future::pending::<()>().await;
+                }
+                go_on.notified().await;
+                stream.write_all(&half).await.unwrap();
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_steadily_may_take_longer_than_another() {
+    let go_on = Arc::new(Notify::new());
+    let port = in_halves(Arc::clone(&go_on)).await;
+    let world = &world();
+    let ask = |path: &str| {
+        let limits = Limits { max_bytes: 4 << 20, deadline: Duration::from_secs(2) };
+        Request { limits, ..get(format!("http://127.0.0.1:{port}/{path}"), 0, 0) }
+    };
+    let mut steady = ask("steady");
+    steady.http.extensions_mut().insert(Steady);
+    let other = async {
+        let answer = world.send(ask("other")).await;
+        go_on.notify_one();
+        answer
+    };
+    let (steady, other) = tokio::join!(world.send(steady), other);
+    assert_eq!(steady.unwrap().body().len(), 2 << 20);
+    assert!(matches!(other, Err(Error::Timeout)), "{other:?}");
 }
 
 /// Answers the first request of each connection and leaves at the next; tells all that it was asked.

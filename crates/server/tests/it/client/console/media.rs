@@ -1,18 +1,12 @@
 //! Files: quarantine, protection, deleting, lists.
 
-use axum::body::Body;
-use http::{Request, header};
 use serde_json::{Value, json};
 
-use super::{Home, User, at};
+use super::{super::media, Home, User, at};
 
 /// Uploads; gives the part of the address after `mxc://`.
 async fn upload(user: &User<'_>, bytes: &[u8]) -> String {
-    let request = Request::post("/_matrix/media/v3/upload?filename=f.txt")
-        .header(header::AUTHORIZATION, format!("Bearer {}", user.token))
-        .header(header::CONTENT_TYPE, "text/plain")
-        .body(Body::from(bytes.to_vec()));
-    let said = user.home.send(request.unwrap()).await.ok();
+    let said = media::upload(user, "text/plain", "f.txt", bytes).await.ok();
     said["content_uri"].as_str().unwrap().trim_start_matches("mxc://").to_owned()
 }
 
