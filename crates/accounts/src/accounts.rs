@@ -10,14 +10,14 @@ use std::{
 };
 
 use chappe_rules::appservice::Registrations;
-use chappe_store::Store;
+use chappe_store::{Store, Tx};
 use chappe_world::{Live, World};
 use parking_lot::RwLock;
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
-    AccountsConfig,
+    AccountsConfig, Error,
     appservices::Services,
     devices::SeenBuffer,
     filters::FilterCache,
@@ -141,6 +141,19 @@ impl Accounts {
 
     pub(crate) fn world(&self) -> &World {
         &self.inner.world
+    }
+
+    /// Commits a change of a user's and voids what is kept in memory of their tokens. In a task: what is queued is carried out
+    /// even if whoever asked for it hangs up.
+    pub async fn commit_of(&self, user: &UserId, tx: Tx) -> Result<(), Error> {
+        let (accounts, user) = (self.clone(), user.to_owned());
+        let work = async move {
+            let done = accounts.store().commit(tx).await;
+            accounts.inner.cache.forget(&user);
+            done
+        };
+        self.world().spawn("change of a user", work).await.map_err(|_| Error::Busy)??;
+        Ok(())
     }
 
     /// Waits for the turn among this process's writers of one user. For speed alone: expectations are the truth.

@@ -168,18 +168,16 @@ impl Accounts {
 
     /// Ends devices: their tokens, keys, messages, pushers. Unknown ones are passed over.
     pub async fn delete_devices(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<(), Error> {
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
             self.draft_device_ends(&reader, &mut tx, user, devices).await?;
             drop(reader);
             if !tx.is_empty() {
-                self.store().commit(tx).await?;
+                self.commit_of(user, tx).await?;
             }
             Ok(())
-        });
-        self.inner.cache.forget(user);
-        done
+        })
     }
 
     /// Notes that a device was seen; kept in memory until [`Accounts::flush_seen`].

@@ -30,7 +30,7 @@ pub struct OAuthGrant {
 
 impl Accounts {
     /// Logs a device in as part of the caller's transaction, made with `reader`; gives the tokens and the hash of their
-    /// family. After the commit: [`Accounts::void`]. Errors as of [`Accounts::log_in`].
+    /// family. To be written with [`Accounts::commit_of`]. Errors as of [`Accounts::log_in`].
     pub async fn draft_oauth_log_in(
         &self,
         reader: &Reader<'_>,
@@ -53,11 +53,6 @@ impl Accounts {
         tx.put::<DeviceTokens>(&(user.clone(), device.clone(), hash), &FAMILY);
         tx.put::<TokenFamilies>(&hash, &Json(TokenFamily { user, device }));
         Ok((pair.issued, hash))
-    }
-
-    /// Voids what is kept in memory of a user's tokens: after the commit of what [`Accounts::draft_oauth_log_in`] drafted.
-    pub fn void(&self, user: &UserId) {
-        self.inner.cache.forget(user);
     }
 
     /// Exchanges a refresh token of a client, known by its digest. The old pair stays valid until the new one is first used.

@@ -4,6 +4,7 @@ mod data;
 mod encryption;
 mod erased;
 mod external;
+mod hung_up;
 mod imported;
 mod inbox;
 mod interactive;

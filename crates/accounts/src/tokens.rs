@@ -220,23 +220,20 @@ impl Accounts {
 
     /// The same with tokens that end at `until` (milliseconds since 1970) at the latest.
     pub async fn log_in_until(&self, log_in: LogIn, until: Option<u64>) -> Result<Issued, Error> {
-        let user = log_in.user_id.clone();
         let mut pair = self.draw(self.device_of(&log_in), log_in.refreshing, None);
         if let Some(until) = until {
             let left = until.saturating_sub(self.world().now());
             let issued = &mut pair.issued;
             issued.expires_in_ms = Some(issued.expires_in_ms.map_or(left, |ms| ms.min(left)));
         }
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
             self.draft_log_in(&reader, &mut tx, &log_in, &pair, None).await?;
             drop(reader);
-            self.store().commit(tx).await?;
+            self.commit_of(&log_in.user_id, tx).await?;
             Ok(pair.issued.clone())
-        });
-        self.inner.cache.forget(&user);
-        done
+        })
     }
 
     /// The device that logs in: a new one if none is named.

@@ -102,7 +102,7 @@ impl Accounts {
         user: &UserId,
         change: impl Fn(&mut User) + Send + Sync,
     ) -> Result<User, Error> {
-        let done = retry!({
+        retry!({
             let key = user.to_owned();
             let Json(old) = self.store().read().get::<Users>(&key).await?.ok_or(Error::NotFound("user"))?;
             let mut record = old.clone();
@@ -113,11 +113,9 @@ impl Accounts {
                 tx.log(LogEntry::Profile { user: key.clone() });
             }
             tx.expect::<Users>(&key, Some(&Json(old))).put::<Users>(&key, &Json(record.clone()));
-            self.store().commit(tx).await?;
+            self.commit_of(user, tx).await?;
             Ok(record)
-        });
-        self.inner.cache.forget(user);
-        done
+        })
     }
 
     /// What is known of a user whose password is to be guessed.
@@ -158,7 +156,7 @@ impl Accounts {
     ) -> Result<(), Error> {
         self.check_password(password, self.about(user).await?).await?;
         let hash = self.hash_password(password).await?;
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let key = user.to_owned();
             let Json(old) = reader.get::<Users>(&key).await?.ok_or(Error::NotFound("user"))?;
@@ -178,11 +176,9 @@ impl Accounts {
                 self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
             }
             drop(reader);
-            self.store().commit(tx).await?;
+            self.commit_of(user, tx).await?;
             Ok(())
-        });
-        self.inner.cache.forget(user);
-        done
+        })
     }
 }
 

@@ -152,7 +152,7 @@ impl Accounts {
         mails: Option<bool>,
         news: Option<AccountNews>,
     ) -> Result<u64, Error> {
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let key = user.to_owned();
             let Json(old) = reader.get::<Users>(&key).await?.ok_or(Error::NotFound("user"))?;
@@ -170,11 +170,9 @@ impl Accounts {
                 tx.log(self.news(user, news));
             }
             drop(reader);
-            self.store().commit(tx).await?;
+            self.commit_of(user, tx).await?;
             Ok(ends)
-        });
-        self.inner.cache.forget(user);
-        done
+        })
     }
 
     /// Gives an account another period from now on, unless it has longer already; gives its end.
@@ -283,8 +281,7 @@ impl Accounts {
                 let mut tx = Tx::new();
                 self.draft_closing(&reader, &mut tx, (user, record), Erase::No).await?;
                 drop(reader);
-                self.store().commit(tx).await?;
-                self.inner.cache.forget(user);
+                self.commit_of(user, tx).await?;
                 return Ok(Duty::Closed);
             }
             let mut new = row.0.clone();

@@ -166,17 +166,24 @@ impl Push {
             let reader = delivery.0.store.read();
             delivery.0.wake.reach(reader.position()).await?;
             let entries = reader.log_after(cursor, BATCH).await?;
-            let Some(last) = entries.last().map(|entry| entry.position) else { return Ok(()) };
-            for entry in entries {
-                self.handle(&reader, entry).await?;
+            if entries.is_empty() {
+                return Ok(());
             }
-            cursor = last;
-            self.cursor = Some(last);
+            for entry in entries {
+                let at = entry.position;
+                if at != cursor {
+                    // If this fails, what came before it is not pushed again.
+                    self.cursor = Some(cursor);
+                }
+                self.handle(&reader, entry).await?;
+                cursor = at;
+            }
+            self.cursor = Some(cursor);
         }
     }
 
     /// Loads a user's pushers, or forgets the user if there are none.
-    async fn load(&mut self, reader: &Reader<'_>, user: &UserId) -> Result<(), Error> {
+    async fn load(&mut self, reader: &Reader<'_>, user: &UserId, at: Position) -> Result<(), Error> {
         let pushers = self.delivery.0.accounts.pushers(reader, user).await?;
         if pushers.is_empty() {
             // What comes from now on is not counted.
@@ -192,24 +199,21 @@ impl Push {
         }
         let rooms = reader.user_rooms(user).await?;
         self.listeners.add(user, pushers, None);
-        for (nid, _) in rooms.into_iter().filter(|(_, own)| own.value.membership == Membership::Join) {
-            self.listeners.enter(nid, user);
+        for (nid, own) in rooms.into_iter().filter(|(_, own)| own.value.membership == Membership::Join) {
+            if own.position > at {
+                // They may come in only later: who listens there is read anew.
+                self.listeners.forget(nid);
+            } else {
+                self.listeners.enter(nid, user);
+            }
         }
         Ok(())
     }
 
-    /// Who listens in a room: read when something happens there for the first time.
-    async fn listening(&mut self, reader: &Reader<'_>, nid: RoomNid) -> Result<Vec<OwnedUserId>, Error> {
-        if !self.listeners.is_empty() && !self.listeners.knows(nid) {
-            let members = reader.members(nid, Membership::Join).await?;
-            self.listeners.learn(nid, members.iter().map(|(user, _)| &**user));
-        }
-        Ok(self.listeners.in_room(nid))
-    }
-
     async fn handle(&mut self, reader: &Reader<'_>, entry: Entry) -> Result<(), Error> {
+        let at = entry.position;
         match entry.what {
-            LogEntry::Pushers { user } => self.load(reader, &user).await,
+            LogEntry::Pushers { user } => self.load(reader, &user, at).await,
             LogEntry::AccountData { user } => {
                 if let Some(listener) = self.listeners.get_mut(&user) {
                     listener.settings = Weak::new();
@@ -217,7 +221,7 @@ impl Push {
                 Ok(())
             }
             LogEntry::Event { room, event, member, .. } => {
-                self.event(reader, RoomNid(room), EventNum(event), member).await
+                self.event(reader, RoomNid(room), (EventNum(event), at), member).await
             }
             LogEntry::Member { room, user } => self.reread(reader, RoomNid(room), &user).await,
             LogEntry::Members { room } | LogEntry::Whole { room, .. } => {
@@ -228,7 +232,14 @@ impl Push {
                 }
                 Ok(())
             }
-            LogEntry::Purged { room, .. } => self.doubt(reader, RoomNid(room)).await,
+            LogEntry::Purged { room, .. } => {
+                self.doubt(RoomNid(room));
+                Ok(())
+            }
+            LogEntry::ThreadSubscription { user } => {
+                self.doubt_all(&user);
+                Ok(())
+            }
             LogEntry::Receipt { room, user, .. } if self.listeners.has(&user) => {
                 self.read(reader, RoomNid(room), &user).await
             }
@@ -273,24 +284,34 @@ impl Push {
     }
 
     /// Something in a room may be unread no more.
-    async fn doubt(&mut self, reader: &Reader<'_>, nid: RoomNid) -> Result<(), Error> {
-        for user in self.listening(reader, nid).await? {
+    fn doubt(&mut self, nid: RoomNid) {
+        let is_known = self.listeners.knows(nid);
+        let users = if is_known { self.listeners.in_room(nid) } else { self.listeners.with_unread(nid) };
+        for user in users {
             let listener = self.listeners.get_mut(&user).filter(|listener| listener.is_unread(nid));
             if listener.is_some_and(|listener| listener.doubtful.insert(nid)) {
                 self.changed.insert(user);
             }
         }
-        Ok(())
+    }
+
+    /// Anything may be unread no more for a user, who follows other threads than before.
+    fn doubt_all(&mut self, user: &UserId) {
+        let Some(listener) = self.listeners.get_mut(user) else { return };
+        if let Some(unread) = listener.unread.as_ref().filter(|unread| !unread.rooms.is_empty()) {
+            listener.doubtful.extend(&unread.rooms);
+            self.changed.insert(user.to_owned());
+        }
     }
 
     async fn event(
         &mut self,
         reader: &Reader<'_>,
         nid: RoomNid,
-        num: EventNum,
+        (num, at): (EventNum, Position),
         member: Option<OwnedUserId>,
     ) -> Result<(), Error> {
-        let mut users = self.listening(reader, nid).await?;
+        let mut users = self.listening(reader, nid, (num, at)).await?;
         if let Some(member) = member.filter(|member| self.listeners.has(member)) {
             self.reread(reader, nid, &member).await?;
             if !users.contains(&member) {
@@ -311,7 +332,7 @@ impl Push {
             return Ok(());
         }
         if *event.pdu.kind() == TimelineEventType::RoomRedaction {
-            self.doubt(reader, nid).await?;
+            self.doubt(nid);
         }
         let tail = delivery.tail(reader, nid).await?;
         let heard = Heard::new(&event.pdu, Some((view, tail)));

@@ -236,18 +236,18 @@ impl Delivery {
             };
             *place = (*place).max(ordinal);
         }
-        if read.everywhere == 0 {
-            // What was said before one came is not unread.
-            let own = reading.view.reader.user_room(reading.user, reading.view.nid).await?;
-            if let Some(own) = own.filter(|own| own.value.membership == Membership::Join) {
-                read.everywhere = self.entered_at(reading, own.value.num).await?;
-            }
+        // What was said before one came is not unread, also to whoever has come back.
+        let own = reading.view.reader.user_room(reading.user, reading.view.nid).await?;
+        if let Some(own) = own.filter(|own| own.value.membership == Membership::Join) {
+            let entered = self.entered_at(reading, own.value.num, read.everywhere).await?;
+            read.everywhere = read.everywhere.max(entered);
         }
         Ok(read)
     }
 
-    /// Where a user came into a room: from their membership event, changes of their profile are followed back.
-    async fn entered_at(&self, reading: &Reading<'_>, num: EventNum) -> Result<i64, Error> {
+    /// Where a user came into a room: from their membership event, changes of their profile are followed back, but not behind
+    /// what is read.
+    async fn entered_at(&self, reading: &Reading<'_>, num: EventNum, read: i64) -> Result<i64, Error> {
         let (view, entries) = (reading.view, &self.0.unread.entries);
         let key = (view.nid, num);
         if let Some(known) = entries.get(&key) {
@@ -255,6 +255,9 @@ impl Delivery {
         }
         let mut meta = view.reader.event_meta(view.nid, num).await?;
         for _ in 0..CHANGES {
+            if meta.ordinal.is_some_and(|ordinal| ordinal <= read) {
+                break;
+            }
             let own = StateEventType::RoomMember;
             let before = match view.state_event_at(meta.before, own, reading.user.as_str()).await {
                 // It was purged.

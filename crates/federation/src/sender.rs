@@ -263,6 +263,8 @@ impl Sender {
             // Somebody's fault is in there: find it one by one, and leave it out.
             if !batch.is_smallest() {
                 *width = Width::Single(batch.rows.len());
+                // They go along with the next one of full width.
+                self.0.lanes.give_back(destination, batch.receipts);
                 return Ok(Step::Again);
             }
             if matches!(untaken, Untaken::Malformed(_)) || self.takes_nothing(destination).await {

@@ -93,12 +93,9 @@ impl OAuth {
             let used = Code { used_for: Some(family), ..code.clone() };
             tx.expect::<Codes>(&hash, Some(&Json(code))).put::<Codes>(&hash, &Json(used));
             drop(reader);
-            match self.store().commit(tx).await {
-                Ok(_) => {
-                    self.accounts().void(&grant.user_id);
-                    return Ok((issued, grant.log_in.scope));
-                }
-                Err(chappe_store::Error::Conflict) => {}
+            match self.accounts().commit_of(&grant.user_id, tx).await {
+                Ok(()) => return Ok((issued, grant.log_in.scope)),
+                Err(chappe_accounts::Error::Store(chappe_store::Error::Conflict)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -123,12 +120,9 @@ impl OAuth {
             expect_client(&reader, &mut tx, &client.digest, now).await?;
             let (issued, _) = self.accounts().draft_oauth_log_in(&reader, &mut tx, grant).await?;
             drop(reader);
-            match self.store().commit(tx).await {
-                Ok(_) => {
-                    self.accounts().void(&grant.user_id);
-                    return Ok((issued, grant.log_in.scope.clone()));
-                }
-                Err(chappe_store::Error::Conflict) => {}
+            match self.accounts().commit_of(&grant.user_id, tx).await {
+                Ok(()) => return Ok((issued, grant.log_in.scope.clone())),
+                Err(chappe_accounts::Error::Store(chappe_store::Error::Conflict)) => {}
                 Err(error) => return Err(error.into()),
             }
         }

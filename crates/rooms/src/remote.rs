@@ -58,11 +58,20 @@ impl Rooms {
                 rooms.look_at_guest(&actor, &room).await
             };
             let done = Box::pin(rooms.0.world.timeout(limit, work)).await;
+            if done.is_none() && !rooms.holds_invite(&actor.user, &room).await.unwrap_or(true) {
+                Box::pin(rooms.0.take_back_join(&accepted, &actor.user, &room)).await;
+            }
             // Also where the time was up just when the room had come in.
             rooms.complete_if_partial(&room).await;
             done
         };
         self.0.world.spawn("remote join", bounded).await.ok().flatten().unwrap_or(Err(Error::Unreachable))
+    }
+
+    /// Whether a user holds an invite to a room that did not come in: it is still good for another attempt.
+    async fn holds_invite(&self, user: &UserId, room: &RoomId) -> Result<bool> {
+        let outside = self.0.store.read().out_of_band(user, room).await?;
+        Ok(outside.is_some_and(|outside| outside.value.0.kind() == Some(Membership::Invite)))
     }
 
     pub(crate) async fn knock_remote(

@@ -3,7 +3,10 @@
 
 use anyhow::{Result, ensure};
 use chappe_kv::Db;
-use chappe_store::{Error, Meta, Reader, Store, Tx, accounts::Users};
+use chappe_store::{
+    Error, Meta, Reader, Store, Tx,
+    accounts::{PasswordCosts, Users},
+};
 use ruma::ServerName;
 
 /// The row with the name.
@@ -11,7 +14,7 @@ const NAME: &str = "server_name";
 /// Accounts read at once.
 const PAGE: usize = 1_000;
 
-/// Refuses the database of another server. Gives whether it is new: no server has started on it, and nobody has an account.
+/// Refuses the database of another server. Gives whether it is new: no server has started on it.
 /// It is only looked at: opening a store changes one of an older release.
 pub(crate) async fn check(db: &Db, server: &ServerName) -> Result<bool> {
     let store = Store::new(db.clone());
@@ -20,7 +23,10 @@ pub(crate) async fn check(db: &Db, server: &ServerName) -> Result<bool> {
         Some(name) => Some(String::from_utf8(name).map_err(|_| Error::Corrupt("name of the server"))?),
         None => named_by_accounts(&reader, server).await?,
     };
-    let Some(name) = name else { return Ok(true) };
+    let Some(name) = name else {
+        // Every start notes them once there is a key: older releases, too, that did not note the name.
+        return Ok(reader.get::<PasswordCosts>(&()).await?.is_none());
+    };
     ensure!(
         name == server.as_str(),
         "the database is that of {name}, and `server_name` is {server}: a server cannot change its name"
@@ -58,7 +64,7 @@ mod tests {
     use chappe_kv::{Db, Memory};
     use chappe_store::{
         Json, Store, Tx,
-        accounts::{User, Users},
+        accounts::{PasswordCosts, User, Users},
     };
     use ruma::{OwnedUserId, server_name, user_id};
 
@@ -77,6 +83,17 @@ mod tests {
         }
         let refused = check(&db, other).await.unwrap_err().to_string();
         assert!(refused.contains("a.example") && refused.contains("b.example"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn one_in_which_nobody_has_an_account_yet_is_new_only_before_the_first_start() {
+        let db = Db::new(Memory::default());
+        let store = Store::open(db.clone()).await.unwrap();
+        assert!(check(&db, server_name!("a.example")).await.unwrap());
+        let mut tx = Tx::new();
+        tx.put::<PasswordCosts>(&(), &Json(["$argon2id$".to_owned()].into()));
+        store.commit(tx).await.unwrap();
+        assert!(!check(&db, server_name!("a.example")).await.unwrap());
     }
 
     #[tokio::test]

@@ -10,6 +10,9 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+/// When whoever came while the server was busy may come again.
+const SOON: Duration = Duration::from_secs(3);
+
 /// A Matrix error (client-server API, "Standard error response").
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", self.0.message())]
@@ -139,7 +142,10 @@ impl Error {
 
     /// 503 `M_UNKNOWN`: come back soon; nothing was done.
     pub fn busy() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", "The server is busy, try again")
+        let mut error =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", "The server is busy, try again");
+        error.0.retry_after = Some(SOON);
+        error
     }
 
     /// 500 `M_UNKNOWN`. What happened goes to the log; the client is not told.

@@ -28,6 +28,9 @@ use tracing::Span;
 
 use crate::{Error, IN_ONE_PIECE, Origin, Settings, Shelf, budget::Budget, origin::origin};
 
+/// How the paths end at which a POST only asks: for keys, people, rooms, what was said, and news.
+const QUESTIONS: &[&str] = &["/query", "/lookup", "/search", "/publicRooms", "/sync"];
+
 /// Goes with an answer, as an extension, for which something was used up: it is not refused for want of room.
 #[derive(Clone, Copy, Debug)]
 pub struct UsedUp;
@@ -88,20 +91,31 @@ impl Entrance {
         parts.extensions.insert(self.budget.clone());
         let client = Origin(origin(&parts)).network();
         let mut request = Request::from_parts(parts, body);
+        let reads = only_reads(&request);
         // Bodies are read by `body_bytes`: what axum reads by itself has no time limit and no share of the budget.
         DefaultBodyLimit::max(0).apply(&mut request);
         let entrance = Arc::clone(self);
         let hand_back = move |answer: Result<Response, Infallible>| async move {
             let Ok(answer) = answer;
-            in_pieces(&entrance.answers, client, answer).await
+            in_pieces(&entrance.answers, (client, reads), answer).await
         };
         Either::Right(route.call(request).then(hand_back))
     }
 }
 
-/// Has a long answer that is whole in memory take room until it is fetched; 503 in its place if there is none, unless something
-/// was used up for it.
-async fn in_pieces(answers: &Shelf<IpAddr>, client: IpAddr, answer: Response) -> Response {
+/// Whether a request can be made again as if it had never been made.
+fn only_reads(request: &Request) -> bool {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    match *request.method() {
+        Method::GET | Method::HEAD => true,
+        Method::POST => QUESTIONS.iter().any(|end| path.ends_with(*end)),
+        _ => false,
+    }
+}
+
+/// Has a long answer that is whole in memory take room until it is fetched; 503 in its place if there is none and the request
+/// only `reads`, so that it may be made again, unless something was used up for it.
+async fn in_pieces(answers: &Shelf<IpAddr>, (client, reads): (IpAddr, bool), answer: Response) -> Response {
     // Of what is read while it is sent the length is not known.
     let length = answer.body().size_hint().exact();
     let Some(length) = length.filter(|length| *length > IN_ONE_PIECE as u64) else { return answer };
@@ -112,8 +126,8 @@ async fn in_pieces(answers: &Shelf<IpAddr>, client: IpAddr, answer: Response) ->
     };
     let now = Instant::now();
     let kept = match head.extensions.remove::<UsedUp>() {
-        Some(UsedUp) => Some(answers.put_anyway(client, body, now)),
-        None => answers.put(client, body, now),
+        None if reads => answers.put(client, body, now),
+        used_up => Some(answers.put_anyway(client, body, used_up.is_some(), now)),
     };
     let Some(kept) = kept else { return Error::busy().into_response() };
     head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));

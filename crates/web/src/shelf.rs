@@ -34,6 +34,8 @@ pub struct Kept<K> {
     /// The length of the whole: its memory is given back at once.
     bytes: usize,
     put_at: Instant,
+    /// It cannot be asked for again: it gives way to no other.
+    used_up: bool,
     rest: Mutex<Option<Rest>>,
 }
 
@@ -60,22 +62,23 @@ impl<K: PartialEq> Shelf<K> {
     pub fn put(&self, client: K, body: Bytes, now: Instant) -> Option<Arc<Kept<K>>> {
         let mut list = self.kept.lock();
         let there = those_there(&mut list);
-        let (idle, others): (Vec<_>, Vec<_>) = there.iter().partition(|one| self.is_idle(one, now));
+        let (idle, others): (Vec<_>, Vec<_>) = there.iter().partition(|one| self.gives_way(one, now));
         if !self.fits(sums(others, &client), body.len()) {
             return None;
         }
         self.make_room(&there, idle, (&client, body.len()));
-        Some(keep(&mut list, client, body, now))
+        Some(keep(&mut list, (client, false), body, now))
     }
 
-    /// The same for an answer that cannot be asked for again. If there is no room for it other answers of its client give way,
-    /// though they are being fetched, and it is put there in any case.
-    pub fn put_anyway(&self, client: K, body: Bytes, now: Instant) -> Arc<Kept<K>> {
+    /// The same for an answer to what was done already. If there is no room for it other answers of its client give way, though
+    /// they are being fetched, and it is put there in any case. If something was `used_up` for it, it gives way to no other.
+    pub fn put_anyway(&self, client: K, body: Bytes, used_up: bool, now: Instant) -> Arc<Kept<K>> {
         let mut list = self.kept.lock();
         let there = those_there(&mut list);
-        let may_go = there.iter().filter(|one| one.client == client || self.is_idle(one, now));
+        let may_go =
+            there.iter().filter(|one| self.gives_way(one, now) || (one.client == client && !one.used_up));
         self.make_room(&there, may_go.collect(), (&client, body.len()));
-        keep(&mut list, client, body, now)
+        keep(&mut list, (client, used_up), body, now)
     }
 
     /// Lets go of those that may go, those of `client` before others and the oldest first, until so many bytes of it fit.
@@ -108,7 +111,10 @@ impl<K: PartialEq> Shelf<K> {
     }
 
     /// Whether nobody fetches it, or so slowly that it gives way.
-    fn is_idle(&self, one: &Kept<K>, now: Instant) -> bool {
+    fn gives_way(&self, one: &Kept<K>, now: Instant) -> bool {
+        if one.used_up {
+            return false;
+        }
         let rest = one.rest.lock();
         let Some(Rest { body, fetched_at }) = &*rest else { return true };
         let is_late = || now.duration_since(one.put_at) >= time_for(one.bytes - body.len());
@@ -134,9 +140,14 @@ fn sums<'a, K: PartialEq + 'a>(
     (own, others)
 }
 
-fn keep<K>(list: &mut Vec<Weak<Kept<K>>>, client: K, body: Bytes, now: Instant) -> Arc<Kept<K>> {
+fn keep<K>(
+    list: &mut Vec<Weak<Kept<K>>>,
+    (client, used_up): (K, bool),
+    body: Bytes,
+    now: Instant,
+) -> Arc<Kept<K>> {
     let (bytes, rest) = (body.len(), Mutex::new(Some(Rest { body, fetched_at: now })));
-    let one = Arc::new(Kept { client, bytes, put_at: now, rest });
+    let one = Arc::new(Kept { client, bytes, put_at: now, used_up, rest });
     list.push(Arc::downgrade(&one));
     one
 }
@@ -254,10 +265,16 @@ mod tests {
         let (shelf, now) = (Shelf::of_halves(8 * IN_ONE_PIECE), Instant::now());
         let (own, other) = (put(&shelf, 0, 4, now).unwrap(), put(&shelf, 1, 2, now).unwrap());
         let body = Bytes::from(vec![b'x'; 4 * IN_ONE_PIECE]);
-        let first = shelf.put_anyway(0, body.clone(), now);
+        let first = shelf.put_anyway(0, body.clone(), false, now);
         assert!(own.next_piece(now).unwrap().is_err() && first.next_piece(now).unwrap().is_ok());
-        let second = shelf.put_anyway(0, body, now);
+        let second = shelf.put_anyway(0, body.clone(), true, now);
         assert!(first.next_piece(now).unwrap().is_err(), "a client has as much as it likes");
-        assert!(second.next_piece(now).unwrap().is_ok() && other.next_piece(now).unwrap().is_ok());
+        let third = shelf.put_anyway(0, body, true, now);
+        for kept in [&second, &third, &other] {
+            assert!(kept.next_piece(now).unwrap().is_ok());
+        }
+        let later = now + Duration::from_mins(20);
+        assert!(put(&shelf, 2, 1, later).is_none(), "what was used up gives way to nothing");
+        assert!(second.next_piece(later).unwrap().is_ok() && third.next_piece(later).unwrap().is_ok());
     }
 }

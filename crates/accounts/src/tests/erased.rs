@@ -1,8 +1,7 @@
 //! What is left of an account that was erased.
 
-use chappe_kv::Db;
 use chappe_store::{
-    Json, RoomNid, Store, Table, Tx,
+    Json, RoomNid, Table, Tx,
     accounts::Users,
     accounts_data::{AccountData, AccountDataChanges, AccountDataCounts, Filters, ProfileNews, Profiles},
     accounts_keys::{BackupKeys, Backups, CrossSigningKeys, KeySignatures, SignatureChanges},
@@ -10,11 +9,10 @@ use chappe_store::{
         ThreadSubscription, ThreadSubscriptionCounts, ThreadSubscriptionOrder, ThreadSubscriptions,
     },
 };
-use futures_util::FutureExt;
 use ruma::{OwnedUserId, api::client::filter::FilterDefinition, event_id, room_id};
 use serde_json::{json, value::to_raw_value};
 
-use super::{on, server, user, yielding::Yielding};
+use super::{on, server, user};
 use crate::{Accounts, Erase, Scope};
 
 /// Has something of all that is kept of a user and is no event.
@@ -113,17 +111,4 @@ async fn what_an_older_release_left_of_erased_accounts_goes_once() {
     assert_eq!(rows(&accounts, &bob).await, full);
     fill(&accounts, &alice).await;
     assert_eq!(left_after_a_start().await, full, "once");
-}
-
-#[tokio::test]
-async fn whoever_hangs_up_is_erased_all_the_same() {
-    let accounts = on(&Store::new(Db::new(Yielding::default())), |_| {});
-    let alice = user(&accounts, "alice").await;
-    let position = || *accounts.store().visible().borrow();
-    let (before, mut closing) = (position(), Box::pin(accounts.deactivate(&alice, Erase::Yes)));
-    while position() == before {
-        assert!(closing.as_mut().now_or_never().is_none());
-    }
-    drop(closing);
-    assert!(accounts.is_erased(&alice));
 }

@@ -1,12 +1,15 @@
-//! An engine in memory whose every read lets other tasks go first, so that races happen each time.
+//! An engine in memory whose every read lets other tasks go first, so that races happen each time. What is to be written is
+//! written even if nobody waits for it any more, as on disk.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chappe_kv::{Batch, CommitError, Direction, Engine, Error, Memory, Page, Position, Range, Snapshot};
-use tokio::{sync::watch, task::yield_now};
+use tokio::{runtime::Handle, sync::watch, task::yield_now};
 
 #[derive(Default)]
-pub(super) struct Yielding(Memory);
+pub(super) struct Yielding(Arc<Memory>);
 
 #[async_trait]
 impl Engine for Yielding {
@@ -15,8 +18,12 @@ impl Engine for Yielding {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Position, CommitError> {
-        yield_now().await;
-        self.0.commit(batch).await
+        let memory = Arc::clone(&self.0);
+        let writing = async move {
+            yield_now().await;
+            memory.commit(batch).await
+        };
+        Handle::current().spawn(writing).await.unwrap()
     }
 
     fn visible(&self) -> watch::Receiver<Position> {

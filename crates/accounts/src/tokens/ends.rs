@@ -18,24 +18,22 @@ impl Accounts {
 
     /// Ends all devices of a user, their log-ins in browsers and what was granted in those; gives the devices that were.
     pub async fn log_out_all(&self, user: &UserId) -> Result<Vec<OwnedDeviceId>, Error> {
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let devices = self.device_ids(&reader, user).await?;
             let mut tx = Tx::new();
             self.draft_device_ends(&reader, &mut tx, user, &devices).await?;
             tx.add::<LogOuts>(&user.to_owned(), 1);
             drop(reader);
-            self.store().commit(tx).await?;
+            self.commit_of(user, tx).await?;
             Ok(devices)
-        });
-        self.inner.cache.forget(user);
-        done
+        })
     }
 
     /// Ends devices as an administrator does: the log-ins of the browsers in which they were granted, with which they could
     /// come back, end too. Where it is not known which those are, or a browser has logged in anew since, all of the user do.
     pub async fn shut_out(&self, user: &UserId, devices: &[OwnedDeviceId]) -> Result<(), Error> {
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let keys: Vec<_> = devices.iter().map(|device| (user.to_owned(), device.clone())).collect();
             let heads = reader.get_many::<Devices>(&keys).await?;
@@ -53,11 +51,9 @@ impl Accounts {
                 tx.add::<LogOuts>(&user.to_owned(), 1);
             }
             drop(reader);
-            self.store().commit(tx).await?;
+            self.commit_of(user, tx).await?;
             Ok(())
-        });
-        self.inner.cache.forget(user);
-        done
+        })
     }
 
     /// Ends the log-in of a browser; false if it is over.
@@ -74,7 +70,7 @@ impl Accounts {
 
     /// Makes all tokens of a user expire and keeps the devices: their clients log in again softly.
     pub async fn soft_log_out_all(&self, user: &UserId) -> Result<(), Error> {
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
             for device in self.device_ids(&reader, user).await? {
@@ -93,11 +89,9 @@ impl Accounts {
                 }
             }
             drop(reader);
-            self.store().commit(tx).await?;
+            self.commit_of(user, tx).await?;
             Ok(())
-        });
-        self.inner.cache.forget(user);
-        done
+        })
     }
 }
 

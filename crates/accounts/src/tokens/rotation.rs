@@ -24,7 +24,7 @@ impl Accounts {
         let Json(row) = self.store().read().get::<RefreshTokens>(&hash).await?.ok_or(GONE)?;
         let pair = self.draw(row.device, Refreshing::Yes, families::of(refresh_token));
         let user = row.user;
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let Json(old) = reader.get::<RefreshTokens>(&hash).await?.ok_or(GONE)?;
             if old.expires.is_some_and(|at| at <= self.world().now()) {
@@ -51,19 +51,17 @@ impl Accounts {
             tx.expect::<RefreshTokens>(&hash, Some(&Json(old))).put::<RefreshTokens>(&hash, &Json(row));
             self.draft_pair(&mut tx, &user, &pair, Some(hash));
             drop(reader);
-            self.store().commit(tx).await?;
+            self.commit_of(&user, tx).await?;
             Ok((pair.issued.clone(), oauth))
-        });
-        self.inner.cache.forget(&user);
-        done
+        })
     }
 
     /// The first use of a refreshed access token: the pair before it ends.
     pub(super) async fn finish_rotation(&self, access: &[u8; 32]) -> Result<(), Error> {
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let Json(row) = reader.get::<AccessTokens>(access).await?.ok_or(GONE)?;
-            let Some(before) = row.replaces else { return Ok(None) };
+            let Some(before) = row.replaces else { return Ok(()) };
             let mut tx = Tx::new();
             bump_device(&reader, &mut tx, &row.user, &row.device).await?;
             settle_access(&reader, &mut tx, access).await?;
@@ -75,13 +73,8 @@ impl Accounts {
                 tx.put::<RefreshTokens>(&next, &Json(RefreshToken { previous: None, ..new }));
             }
             drop(reader);
-            self.store().commit(tx).await?;
-            Ok(Some(row.user))
-        })?;
-        if let Some(user) = done {
-            self.inner.cache.forget(&user);
-        }
-        Ok(())
+            self.commit_of(&row.user, tx).await
+        })
     }
 }
 

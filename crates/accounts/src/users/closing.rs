@@ -37,7 +37,7 @@ impl Accounts {
         let Some(address) = &new.email else { return Ok(None) };
         let Some(user) = self.former_owner(&Medium::Email, address).await? else { return Ok(None) };
         let hash = self.new_hash(new).await?;
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let found = reader.get::<Users>(&user).await?;
             let Some(Json(found)) = found else { return Ok(None) };
@@ -59,12 +59,9 @@ impl Accounts {
                 None => _ = tx.delete::<Passwords>(&user),
             }
             drop(reader);
-            self.store().commit(tx).await?;
+            self.commit_standing(&user, tx, Erase::No).await?;
             Ok(Some(user.clone()))
-        });
-        self.inner.cache.forget(&user);
-        self.learn_whether_erased(&user).await?;
-        done
+        })
     }
 
     /// Closes an account: password, tokens, devices, addresses, what the identity service has of them, pushers go; with
@@ -73,22 +70,15 @@ impl Accounts {
     /// Media stay, as those who were there may still see what names them. That its rooms are to be left is noted in the same
     /// batch (see [`Accounts::departing`]). Closing a closed account again is fine.
     pub async fn deactivate(&self, user: &UserId, erase: Erase) -> Result<(), Error> {
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let record = reader.get::<Users>(&user.to_owned()).await?.ok_or(Error::NotFound("user"))?;
             let mut tx = Tx::new();
             self.draft_closing(&reader, &mut tx, (user, record.0), erase).await?;
             drop(reader);
-            if erase == Erase::Yes {
-                // Before it is so: whoever asked for it may hang up, and then nothing below happens.
-                self.inner.erased.write().insert(user.to_owned());
-            }
-            self.store().commit(tx).await?;
+            self.commit_standing(user, tx, erase).await?;
             Ok(())
-        });
-        self.inner.cache.forget(user);
-        self.learn_whether_erased(user).await?;
-        done
+        })
     }
 
     /// What closing an account writes, if its record is still `old` by then.
@@ -167,18 +157,15 @@ impl Accounts {
     pub async fn reactivate_with(&self, user: &UserId, email: Option<&str>) -> Result<(), Error> {
         let (key, email) = (user.to_owned(), email.map(str::to_owned));
         let bindings = NewUser { email, ..NewUser::default() };
-        let done = retry!({
+        retry!({
             let reader = self.store().read();
             let mut tx = Tx::new();
             self.draft_reopening(&reader, &mut tx, &key).await?;
             self.draft_bindings(&reader, &mut tx, &key, &bindings).await?;
             drop(reader);
-            self.store().commit(tx).await?;
+            self.commit_standing(user, tx, Erase::No).await?;
             Ok(())
-        });
-        self.inner.cache.forget(user);
-        self.learn_whether_erased(user).await?;
-        done
+        })
     }
 
     /// Opens an account, closed or not, for another period.

@@ -6,7 +6,7 @@ use chappe_store::{
 };
 use ruma::{OwnedUserId, UserId};
 
-use super::beyond;
+use super::{Erase, beyond};
 use crate::{Accounts, Error, retry::retry};
 
 /// Accounts read at once.
@@ -59,8 +59,23 @@ impl Accounts {
         Ok(())
     }
 
+    /// As [`Accounts::commit_of`], for what may change whether a user is erased: memory follows in the same task.
+    pub(super) async fn commit_standing(&self, user: &UserId, tx: Tx, erase: Erase) -> Result<(), Error> {
+        let (accounts, user) = (self.clone(), user.to_owned());
+        let work = async move {
+            if erase == Erase::Yes {
+                // Before it is so, for whoever reads meanwhile.
+                accounts.inner.erased.write().insert(user.clone());
+            }
+            let done = accounts.commit_of(&user, tx).await;
+            accounts.learn_whether_erased(&user).await?;
+            done
+        };
+        self.world().spawn("standing of a user", work).await.map_err(|_| Error::Busy)?
+    }
+
     /// Has memory say of a user what the disk says, after that has changed. One at a time: the last one is right.
-    pub(super) async fn learn_whether_erased(&self, user: &UserId) -> Result<(), Error> {
+    async fn learn_whether_erased(&self, user: &UserId) -> Result<(), Error> {
         let _turn = self.turn(user).await;
         if self.user(user).await?.is_some_and(|user| is_erased(&user)) {
             self.inner.erased.write().insert(user.to_owned());

@@ -6,10 +6,14 @@ use std::{
 };
 
 use chappe_accounts::PusherInfo;
-use chappe_store::{RoomNid, unread::UnreadRooms};
-use ruma::{OwnedUserId, UserId};
+use chappe_rules::visibility::membership;
+use chappe_store::{
+    EventNum, Membership, Position, Reader, RoomNid, members::UserRooms, state::StateKey, unread::UnreadRooms,
+};
+use ruma::{OwnedUserId, UserId, events::room::member::MembershipState};
 
-use crate::signal::Settings;
+use super::Push;
+use crate::{Error, signal::Settings};
 
 /// A user with pushers.
 #[derive(Default)]
@@ -137,6 +141,60 @@ impl Listeners {
         if let Ok(place) = numbers.binary_search(&listener.number) {
             numbers.remove(place);
         }
+    }
+}
+
+impl Push {
+    /// Who listens in a room: read when something happens there for the first time, as it was then. Of whoever comes in
+    /// after that the log tells.
+    pub(super) async fn listening(
+        &mut self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        event: (EventNum, Position),
+    ) -> Result<Vec<OwnedUserId>, Error> {
+        if !self.listeners.is_empty() && !self.listeners.knows(nid) {
+            let members = reader.members(nid, Membership::Join).await?.into_iter().map(|(user, _)| user);
+            let members: Vec<OwnedUserId> = members.filter(|user| self.listeners.has(user)).collect();
+            let later = match self.come_later(reader, nid, event, &members).await {
+                // It was purged meanwhile, and is told to nobody.
+                Err(chappe_rooms::Error::NotFound(_)) => return Ok(Vec::new()),
+                later => later?,
+            };
+            let then = members.iter().filter(|user| !later.contains(*user));
+            self.listeners.learn(nid, then.map(|user| &**user));
+        }
+        Ok(self.listeners.in_room(nid))
+    }
+
+    /// Who of these members was not in the room at an event: it may have happened long before the snapshot.
+    async fn come_later(
+        &self,
+        reader: &Reader<'_>,
+        nid: RoomNid,
+        (num, at): (EventNum, Position),
+        members: &[OwnedUserId],
+    ) -> Result<BTreeSet<OwnedUserId>, chappe_rooms::Error> {
+        if reader.position() <= at {
+            return Ok(BTreeSet::new());
+        }
+        let keys: Vec<_> = members.iter().map(|user| (user.clone(), nid)).collect();
+        let rooms = reader.get_many::<UserRooms>(&keys).await?;
+        let changed = members.iter().zip(rooms).filter(|(_, own)| own.is_some_and(|own| own.position > at));
+        let changed: Vec<&OwnedUserId> = changed.map(|(user, _)| user).collect();
+        if changed.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        // They may have been there before and only have another name since.
+        let view = self.delivery.0.rooms.view_at(reader.clone(), nid).await?;
+        let before = reader.event_meta(nid, num).await?.before;
+        let keys: Vec<StateKey> = changed.iter().map(|user| StateKey::new("m.room.member", *user)).collect();
+        let then = view.state_events_at(before, &keys).await?;
+        let was_in = |event: Option<&chappe_rooms::Event>| {
+            membership(event.map(|event| &event.pdu)) == MembershipState::Join
+        };
+        let later = changed.into_iter().zip(&then).filter(|(_, event)| !was_in(event.as_ref()));
+        Ok(later.map(|(user, _)| user.clone()).collect())
     }
 }
 

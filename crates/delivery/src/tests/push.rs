@@ -1,12 +1,17 @@
 //! Pushing: the gateway hears what the rules say and nothing more.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chappe_accounts::OtherUsers;
+use chappe_store::{Cursors, Tx};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
-use ruma::{api::client::push::Pusher, events::receipt::ReceiptThread};
+use ruma::{
+    api::client::push::Pusher,
+    events::receipt::ReceiptThread,
+    push::{NewConditionalPushRule, NewPushRule},
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -254,6 +259,68 @@ async fn a_new_name_is_no_answer_and_rooms_are_known_after_a_restart() {
     person(alice).say(&other, "unread too").await;
     assert_eq!(shown().await, 2);
     person(bob).leave(&other).await;
+    assert_eq!(shown().await, 1);
+}
+
+/// What is pushed first to a user who between two messages comes in, or has another name if in already, where push deals with
+/// all of it at once.
+async fn pushed_first(bob_is_in: bool) -> Value {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    if bob_is_in {
+        bob.join(&room).await;
+    }
+    set_pusher(&bob, None).await;
+    let cursor = house.store.read().position();
+    alice.say(&room, "before").await;
+    if bob_is_in {
+        rename(&bob, &room, "Bob").await;
+    } else {
+        bob.join(&room).await;
+    }
+    alice.say(&room, "after").await;
+    assert!(house.world.shut_down(Duration::from_secs(10)).await.is_empty());
+    let mut tx = Tx::new();
+    tx.put::<Cursors>(&"push".to_owned(), &cursor.0);
+    house.store.commit(tx).await.unwrap();
+    let house = house.restarted().await;
+    let (mut hear, _) = gateway(&house);
+    hear.recv().await.unwrap()["notification"]["content"]["body"].clone()
+}
+
+#[tokio::test]
+async fn whoever_comes_in_is_not_told_what_was_said_before() {
+    assert_eq!(pushed_first(false).await, "after");
+    assert_eq!(pushed_first(true).await, "before", "a new name brings nobody in");
+}
+
+#[tokio::test]
+async fn a_room_whose_thread_is_no_longer_followed_is_not_unread() {
+    let house = House::new();
+    let (mut hear, _) = gateway(&house);
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let other_threads = json!({"kind": "io.element.msc4306.thread_subscription", "subscribed": false});
+    let conditions = vec![serde_json::from_value(other_threads).unwrap()];
+    let hush = NewConditionalPushRule::new("hush".to_owned(), conditions, Vec::new());
+    house.accounts.set_push_rule(&bob.id, NewPushRule::Override(hush), None, None).await.unwrap();
+    set_pusher(&bob, None).await;
+    let (talk, other) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&talk).await;
+    bob.join(&other).await;
+    let mut shown = async || hear.recv().await.unwrap()["notification"]["counts"]["unread"].clone();
+    let root = alice.say(&talk, "root").await;
+    assert_eq!(shown().await, 1);
+    let read = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
+    house.rooms.set_receipt(&bob.actor(), &talk, &read, &root, &ReceiptThread::Unthreaded).await.unwrap();
+    assert_eq!(shown().await, 0);
+    house.rooms.subscribe_to_thread(&bob.id, &talk, &root, None).await.unwrap();
+    let thread = json!({"rel_type": "m.thread", "event_id": root});
+    let reply = json!({"msgtype": "m.text", "body": "in a thread", "m.relates_to": thread});
+    alice.send(&talk, "m.room.message", reply).await;
+    assert_eq!(shown().await, 1);
+    house.rooms.unsubscribe_from_thread(&bob.id, &talk, &root).await.unwrap();
+    alice.say(&other, "unread").await;
     assert_eq!(shown().await, 1);
 }
 

@@ -84,3 +84,20 @@ async fn a_new_name_leaves_unread_what_is() {
     alice.say(&room, "three").await;
     assert_eq!(counted(&bob, &room).await.total.notifications, 1, "one comes in by joining");
 }
+
+#[tokio::test]
+async fn what_was_said_while_one_was_away_is_read_also_after_a_receipt() {
+    let house = House::new();
+    let (alice, bob, room) = house.couple().await;
+    let first = alice.say(&room, "one").await;
+    read(&bob, &room, &first, ReceiptThread::Unthreaded).await;
+    alice.say(&room, "two").await;
+    rename(&bob, &room, "Bob").await;
+    assert_eq!(counted(&bob, &room).await.total.notifications, 1, "a new name brings nobody in");
+    bob.leave(&room).await;
+    alice.say(&room, "while bob is away").await;
+    bob.join(&room).await;
+    assert_eq!(counted(&bob, &room).await.total.notifications, 0);
+    alice.say(&room, "three").await;
+    assert_eq!(counted(&bob, &room).await.total.notifications, 1);
+}

@@ -278,13 +278,19 @@ impl Wake {
     }
 }
 
-/// Who made an event, if it is still there.
-async fn sender(reader: &Reader<'_>, event: (RoomNid, EventNum)) -> Result<Option<OwnedUserId>, Error> {
+/// Who made an event, if it is still there and can be read: nothing but a wake-up depends on it.
+async fn sender(reader: &Reader<'_>, (nid, num): (RoomNid, EventNum)) -> Result<Option<OwnedUserId>, Error> {
     #[derive(Deserialize)]
     struct Made {
         sender: OwnedUserId,
     }
-    let pdu = reader.pdus_of(&[event]).await?.pop().flatten();
+    let pdu = match reader.pdus_of(&[(nid, num)]).await {
+        Err(error @ chappe_store::Error::Corrupt(_)) => {
+            tracing::warn!(%error, room = nid.0, number = num.0, "an event cannot be read");
+            None
+        }
+        pdus => pdus?.pop().flatten(),
+    };
     Ok(pdu.and_then(|pdu| serde_json::from_str::<Made>(&pdu.json).ok()).map(|made| made.sender))
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use bytes::Bytes;
 use chappe_world::{Fake, FakeNet, Service};
 use http_body_util::Full;
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -179,13 +180,15 @@ async fn an_endless_page_is_no_delegation() {
 fn a_mutated_page_delegates_to_a_host_or_to_nobody() {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (net, page) = (FakeNet::new(), Arc::new(Mutex::new(Bytes::new())));
+    let served = Arc::clone(&page);
+    let answer = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
+        let body = served.lock().clone();
+        async move { Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(body))) }
+    });
+    net.route("wk.example", &World::fake(Fake::new("wk.example", 9, &net)), answer);
     chappe_fuzz::Fuzz::of(env!("CARGO_MANIFEST_DIR"), "well-known").run(|bytes| {
-        let (net, body) = (FakeNet::new(), Bytes::copy_from_slice(bytes));
-        let answer = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
-            let body = body.clone();
-            async move { Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(body))) }
-        });
-        net.route("wk.example", &World::fake(Fake::new("wk.example", 9, &net)), answer);
+        *page.lock() = Bytes::copy_from_slice(bytes);
         let target = runtime.block_on(discovery(&net).target(ruma::server_name!("wk.example")));
         match target {
             Ok(target) => {

@@ -333,6 +333,22 @@ async fn receipts_of_a_transaction_that_gets_lost_come_with_a_later_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn receipts_that_went_with_what_was_refused_go_again() {
+    let net = FakeNet::new();
+    let (a, b, room) = patient_couple(&net).await;
+    let event = b.say("bob", &room, "read me").await;
+    eventually("it arrives", async || a.has(&event).await).await;
+    let door = door(&net, &b, Some((400, r#"{"errcode":"M_BAD_JSON","error":"what is that"}"#)));
+    door.lock().only = Some("poison");
+    let alice = a.actor("alice");
+    a.rooms.set_receipt(&alice, &room, &ReceiptType::Read, &event, &ReceiptThread::Unthreaded).await.unwrap();
+    let mut tx = Tx::new();
+    tx.enqueue(&b.name, &OutboxItem::ToDevice(r#"{"is":"poison"}"#.to_owned()));
+    a.store.commit(tx).await.unwrap();
+    eventually("it is read", async || door.lock().taken.join("").contains("m.receipt")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_that_show_life_at_once_are_all_tried() {
     let net = FakeNet::new();
     let a = Server::start(&net, "a.example", 1, Config { backoff_min_ms: PATIENT, ..config() });

@@ -25,7 +25,7 @@ pub(super) struct Made {
     pub(super) rules: &'static RoomVersionRules,
 }
 
-/// The last server that has accepted a join.
+/// The last server that has accepted a join, or that was sent one and has not answered yet.
 pub(super) type Accepted = Mutex<Option<OwnedServerName>>;
 
 /// The version that a peer says a room has must be the one that it has here: made by other rules, the same event has another
@@ -73,8 +73,13 @@ impl Inner {
         let followed = !is_new && self.is_followed_room(room).await?;
         let partial = self.config().partial_joins && (followed || is_new);
         let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
-        let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await?;
-        *accepted.lock() = Some(server.clone());
+        // Where the time is up before the whole answer is there, it may have been accepted.
+        let before = accepted.lock().replace(server.clone());
+        let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await;
+        if answer.is_err() {
+            *accepted.lock() = before;
+        }
+        let answer = answer?;
         let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());
         let join = if answer.event.is_some() { same_event(signed, &pdu)? } else { pdu.clone() };
         // The answer took its time: what the room is to this server is asked again.

@@ -141,9 +141,9 @@ impl Rooms {
         // Those that were in the room before: whoever joins with this join alone was not.
         let servers = servers.filter(|(server, users)| server != origin || *users > 1);
         Ok(JoinAnswer {
-            auth_chain: view.raws(&chain).await?,
-            state: view.raws(&state).await?,
-            event: view.raws(&[num]).await?.pop(),
+            auth_chain: view.raws(origin, before, &chain).await?,
+            state: view.raws(origin, before, &state).await?,
+            event: view.raws(origin, before, &[num]).await?.pop(),
             servers_in_room: Some(servers.map(|(server, _)| server.to_string()).collect()),
             members_omitted: extent == Extent::WithoutMembers,
             ..JoinAnswer::default()

@@ -1,10 +1,15 @@
 //! What other servers may read of a room: always through the one door, [`View::told_to_server`].
 
-use std::collections::{BTreeSet, BinaryHeap};
+use std::{
+    collections::{BTreeSet, BinaryHeap},
+    slice::from_ref,
+    sync::Arc,
+};
 
 use chappe_rules::acl::Acl;
-use chappe_store::{EventNum, RoomNid, Status, StoredPdu};
-use ruma::{EventId, OwnedEventId, RoomId, ServerName, events::StateEventType};
+use chappe_store::{EventMeta, EventNum, RoomNid, StateRef, Status, StoredPdu};
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, ServerName, events::StateEventType};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{Error, Event, Gap, Result, Rooms, StateEvents, StateIds, View, visible::Witness};
@@ -15,6 +20,11 @@ const MOST: usize = 100;
 const PAGE: usize = 1_000;
 /// Events looked at for one question at most.
 const MOST_LOOKED_AT: usize = 2_000;
+
+#[derive(Deserialize)]
+struct Sent {
+    sender: OwnedUserId,
+}
 
 impl Rooms {
     /// `backfill`: the events `from` and those before them, newest first; redacted where `origin` may not see them.
@@ -56,7 +66,7 @@ impl Rooms {
     /// `state_ids` before `at`.
     pub async fn state_ids_for(&self, origin: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds> {
         let view = self.view_inside(room).await?;
-        let (state, chain) = view.state_told_to(origin, at).await?;
+        let (_, state, chain) = view.state_told_to(origin, at).await?;
         let auth_chain = view.reader.event_ids(view.nid, &chain).await?;
         Ok(StateIds { state: view.reader.event_ids(view.nid, &state).await?, auth_chain })
     }
@@ -64,8 +74,9 @@ impl Rooms {
     /// `state` before `at`.
     pub async fn state_for(&self, origin: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents> {
         let view = self.view_inside(room).await?;
-        let (state, chain) = view.state_told_to(origin, at).await?;
-        let (state, auth_chain) = (view.raws(&state).await?, view.raws(&chain).await?);
+        let (before, state, chain) = view.state_told_to(origin, at).await?;
+        let state = view.raws(origin, before, &state).await?;
+        let auth_chain = view.raws(origin, before, &chain).await?;
         Ok(StateEvents { state, auth_chain, ..StateEvents::default() })
     }
 
@@ -91,7 +102,7 @@ impl Rooms {
         let view = self.view_inside(room).await?;
         let event = view.told_one(origin, event).await?;
         let chain = view.chain_of(&[event.num]).await?;
-        view.raws(&chain).await
+        view.raws(origin, event.meta.before, &chain).await
     }
 
     /// An event that waits to be sent to the servers in its room, without what it said if that has expired.
@@ -184,9 +195,12 @@ impl View<'_> {
     async fn told_one(&self, origin: &ServerName, event: &EventId) -> Result<Event> {
         let num = self.reader.event_num(self.nid, event).await?;
         let witness = self.let_ask(origin, num.into_iter().collect()).await?;
-        let event = self.load_one(num.ok_or(Error::NotFound("event"))?).await?;
+        let mut event = self.load_one(num.ok_or(Error::NotFound("event"))?).await?;
         // As state, and as what that rests on, it is told to everybody in the room.
         if event.meta.status == Status::Outlier && event.pdu.state().is_some() && witness.is_in() {
+            if self.veiled_from(origin, None, from_ref(&event)).await?.contains(&event.num) {
+                event.erase(self.rules)?;
+            }
             return Ok(event);
         }
         self.told_to_server(&witness, vec![event]).await?.pop().ok_or(Error::NotFound("event"))
@@ -227,11 +241,12 @@ impl View<'_> {
         self.told_to_server(witness, found).await
     }
 
+    /// The state before an event, its events and everything that they rest on.
     async fn state_told_to(
         &self,
         origin: &ServerName,
         at: &EventId,
-    ) -> Result<(Vec<EventNum>, Vec<EventNum>)> {
+    ) -> Result<(StateRef, Vec<EventNum>, Vec<EventNum>)> {
         let event = self.told_one(origin, at).await?;
         if event.meta.status == Status::Outlier {
             return Err(Error::NotFound("state before the event"));
@@ -244,7 +259,7 @@ impl View<'_> {
         let state = self.reader.full_state(self.nid, event.meta.before).await?;
         let state: Vec<EventNum> = state.into_iter().map(|(_, num)| num).collect();
         let chain = self.chain_of(&state).await?;
-        Ok((state, chain))
+        Ok((event.meta.before, state, chain))
     }
 
     /// Everything that events rest on.
@@ -252,19 +267,51 @@ impl View<'_> {
         Ok(self.reader.auth_chain(self.nid, nums).await?.iter().map(EventNum).collect())
     }
 
-    /// Events as other servers get them, as they are stored; redacted ones without what redaction takes away.
-    pub(crate) async fn raws(&self, nums: &[EventNum]) -> Result<Vec<Box<RawValue>>> {
+    /// Events of the state `at`, and what they rest on, as `server` gets them: as they are stored, but for what redaction takes
+    /// away where they are redacted, or where it shall not see what erased users sent.
+    pub(crate) async fn raws(
+        &self,
+        server: &ServerName,
+        at: StateRef,
+        nums: &[EventNum],
+    ) -> Result<Vec<Box<RawValue>>> {
         let mut raws = Vec::with_capacity(nums.len());
         for some in nums.chunks(PAGE) {
             let events = self.reader.events_once(self.nid, some).await?;
+            let veiled = self.veiled_at((server, at), some, &events).await?;
             for (num, (meta, stored)) in some.iter().zip(events) {
-                raws.push(if meta.redacted_by.some().is_some() {
-                    self.event_from(*num, meta, stored)?.pdu.to_raw()
+                let is_veiled = veiled.contains(num);
+                raws.push(if is_veiled || meta.redacted_by.some().is_some() {
+                    let mut event = self.event_from(*num, meta, stored)?;
+                    if is_veiled {
+                        event.erase(self.rules)?;
+                    }
+                    event.pdu.to_raw()
                 } else {
                     raw(&stored)?
                 });
             }
         }
         Ok(raws)
+    }
+
+    /// Those of the events that erased users sent while a server was not there; none if it was at the state `at`, as for users.
+    async fn veiled_at(
+        &self,
+        (server, at): (&ServerName, StateRef),
+        nums: &[EventNum],
+        events: &[(EventMeta, Arc<StoredPdu>)],
+    ) -> Result<BTreeSet<EventNum>> {
+        let mut told = Vec::new();
+        for (num, (meta, stored)) in nums.iter().zip(events) {
+            let sent = serde_json::from_str::<Sent>(&stored.json);
+            if sent.is_ok_and(|sent| self.inner.accounts.is_erased(&sent.sender)) {
+                told.push(self.event_from(*num, meta.clone(), stored.clone())?);
+            }
+        }
+        if told.is_empty() || self.server_was_in(server, at).await? {
+            return Ok(BTreeSet::new());
+        }
+        self.veiled_from(server, None, &told).await
     }
 }

@@ -11,7 +11,7 @@ use ruma::{
 };
 use serde_json::{Value, json};
 
-use super::net::{ALICE, BOB, CAROL, Net, join, room, say, user};
+use super::net::{self, ALICE, BOB, CAROL, Net, join, room, say, user};
 use crate::{
     Actor, MembersRequest, PageRequest, Recurse, RelationsRequest, Rooms,
     testing::{Town, actor},
@@ -161,7 +161,13 @@ async fn servers_that_were_not_there_get_what_erased_users_said_redacted() {
     let id = room(&a, ALICE, json!({ "preset": "public_chat", "room_version": "11" })).await;
     join(&b, BOB, &id).await;
     net.deliver().await;
+    let set = async |topic: &str| {
+        let draft = net::state("m.room.topic", "", &json!({ "topic": topic }));
+        a.send(&net::actor(ALICE), &id, draft, None).await.unwrap();
+    };
+    set("hidden").await;
     let said = say(&a, ALICE, &id, "secret").await;
+    set("holds").await;
     net.deliver().await;
     join(&c, CAROL, &id).await;
     net.deliver().await;
@@ -173,6 +179,10 @@ async fn servers_that_were_not_there_get_what_erased_users_said_redacted() {
         let before: String = before.iter().map(|event| event.get().to_owned()).collect();
         assert!(before.contains("later"), "{before}");
         assert_eq!(event.contains("secret"), before.contains("secret"), "{before}");
+        let state = a.state_for(server, &id, &said).await.unwrap().state;
+        let is_told = |text: &str| state.iter().any(|event| event.get().contains(text));
+        assert_eq!(event.contains("secret"), is_told("hidden"), "{state:?}");
+        assert!(is_told("m.room.topic"), "{state:?}");
         event
     };
     assert!(told(not_there).await.contains("secret"));

@@ -89,6 +89,18 @@ async fn lying_answers_to_a_join_are_refused_and_leave_no_room() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_join_that_is_accepted_and_does_not_come_in_in_time_is_taken_back() {
+    let net = Net::default();
+    let (a, b, id) = open_room(&net).await;
+    net.before.lock().insert("join_answer", Box::pin(std::future::pending::<()>()));
+    let late = join(&b, &id).await;
+    assert!(matches!(late, Err(Error::Unreachable)), "{late:?}");
+    assert!(b.store().read().user_rooms(&user(BOB)).await.unwrap().is_empty());
+    assert_eq!(membership(&a, &id, BOB).await, Some("leave"), "elsewhere as well");
+    join(&b, &id).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_template_cannot_make_us_sign_what_the_peer_likes() {
     let net = Net::default();

@@ -76,7 +76,7 @@ pub(crate) struct Net {
     pub(super) meanwhile: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
     /// Servers that were asked for single events, and for which.
     pub(super) events: Arc<Mutex<Vec<(OwnedServerName, OwnedEventId)>>>,
-    /// What happens before something is asked for, once: keys, leaves, invites, trees, by the names of the functions.
+    /// What happens before something is asked for, once: keys, answers to joins, leaves, invites, trees, by the names of the functions.
     pub(super) before: Arc<Mutex<BTreeMap<&'static str, BoxFuture<'static, ()>>>>,
     /// Servers that are policy servers.
     pub(super) policy: Arc<Mutex<BTreeMap<OwnedServerName, Judge>>>,

@@ -132,7 +132,7 @@ impl View<'_> {
 
     /// Those of the events that erased users said while a server had nobody in the room. `users` are its users where none is
     /// joined.
-    pub(super) async fn veiled_from(
+    pub(crate) async fn veiled_from(
         &self,
         server: &ServerName,
         mut users: Option<Arc<[StateKey]>>,
@@ -159,6 +159,12 @@ impl View<'_> {
             }
         }
         Ok(veiled)
+    }
+
+    /// Whether a server had somebody in the room at a state.
+    pub(crate) async fn server_was_in(&self, server: &ServerName, at: StateRef) -> Result<bool> {
+        let (joined, mut looks) = (HistoryVisibility::Joined, MOST_LOOKS);
+        self.is_for_any(server, &joined, (&mut None, &mut looks), at).await
     }
 
     async fn sees(

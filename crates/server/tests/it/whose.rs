@@ -63,6 +63,13 @@ async fn a_key_that_is_missing_is_not_made_anew_unasked() {
     assert!(sentence.contains("from a backup") && sentence.contains("rotate"), "{sentence}");
     assert!(!file.exists());
     run(folder.path(), &["admin", "signing-key", "show"]).await.unwrap_err();
+    // As an older release leaves it that nobody had an account on: it did not note the name.
+    let mut tx = Tx::new();
+    tx.delete::<Meta>(&"server_name".to_owned());
+    store(&folder.path().join("data/database")).commit(tx).await.unwrap();
+    let sentence = refused(folder.path(), "hs1").await;
+    assert!(sentence.contains("from a backup"), "{sentence}");
+    assert!(!file.exists());
 
     run(folder.path(), &["admin", "signing-key", "rotate"]).await.unwrap();
     assert_ne!(std::fs::read(&file).unwrap(), key);

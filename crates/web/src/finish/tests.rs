@@ -11,7 +11,7 @@ use std::{
 
 use axum::{Extension, Router, body::Body, response::Response};
 use futures_util::{FutureExt, StreamExt};
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use ruma::api::client::{
     membership::join_room_by_id_or_alias, room::create_room, state::get_state_event_for_key,
@@ -223,6 +223,8 @@ async fn long_answers_have_so_much_room_until_they_are_fetched() {
     let claim = async || (Extension(UsedUp), "x".repeat(LENGTH));
     let routes = Routes::new().at(&Method::GET, "/long", Auth::None, async || "x".repeat(LENGTH));
     let routes = routes.at(&Method::POST, "/claim", Auth::None, claim);
+    let routes = routes.at(&Method::POST, "/do", Auth::None, async || "x".repeat(LENGTH));
+    let routes = routes.at(&Method::POST, "/keys/query", Auth::None, async || "x".repeat(LENGTH));
     let settings = Settings { answers_limit: 500 << 10, ..Settings::default() };
     let router: Router = finish(routes.into_router(), Arc::new(settings));
     let ask = async |method: Method, path: &str, from: &str| -> Response {
@@ -241,6 +243,11 @@ async fn long_answers_have_so_much_room_until_they_are_fetched() {
     let claimed = ask(Method::POST, "/claim", "192.0.2.3").await;
     assert_eq!(claimed.status(), StatusCode::OK, "what was used up would be lost");
     assert_eq!(claimed.into_body().collect().await.unwrap().to_bytes().len(), LENGTH);
+    let done = ask(Method::POST, "/do", "192.0.2.3").await;
+    assert_eq!(done.status(), StatusCode::OK, "it is done");
+    assert_eq!(done.into_body().collect().await.unwrap().to_bytes().len(), LENGTH);
+    let asked = ask(Method::POST, "/keys/query", "192.0.2.3").await;
+    assert_eq!((asked.status(), &asked.headers()["retry-after"]), (busy, &HeaderValue::from(3)));
     tokio::time::advance(Duration::from_secs(10)).await;
     let third = get("192.0.2.3").await;
     assert_eq!(third.status(), StatusCode::OK, "what nobody fetches keeps out others");

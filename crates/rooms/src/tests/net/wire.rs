@@ -123,6 +123,7 @@ impl Peers for Wire {
         let extent = if *self.net.partial_joins.lock() { extent } else { Extent::Whole };
         let resident = self.to(to)?;
         let join = resident.accept_join(&self.from, room, member).await.map_err(refused)?;
+        self.net.comes_to("join_answer").await;
         let answer = resident.join_answer(&join, extent).await.map_err(refused)?;
         let twist = self.net.twist.lock().clone();
         Ok(twist.map_or_else(|| answer.clone(), |twist| twist(answer.clone())))
