@@ -19,6 +19,11 @@ fn is_erased(user: &User) -> bool {
 }
 
 impl Accounts {
+    /// Whether anybody is: where nobody is, no event has to be looked at.
+    pub fn has_erased(&self) -> bool {
+        !self.inner.erased.read().is_empty()
+    }
+
     /// Whether somebody's account here was closed and erased.
     pub fn is_erased(&self, user: &UserId) -> bool {
         self.inner.erased.read().contains(user)

@@ -43,6 +43,9 @@ impl View<'_> {
     /// room.
     pub(crate) async fn veil_earlier(&self, user: &UserId, events: Vec<&mut Event>) -> Result<()> {
         let mut told = self.sent_by_erased(events);
+        if told.is_empty() {
+            return Ok(());
+        }
         let states: Vec<StateRef> = told.iter().map(|event| event.meta.before).collect();
         let judged = self.judge_states(user, &states).await?;
         let was_in = |at: &StateRef| judged.get(at).is_some_and(|at| at.membership == MembershipState::Join);
