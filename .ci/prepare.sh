@@ -7,12 +7,17 @@ export CHAPPE_BIN="$CARGO_TARGET_DIR/debug/chappe"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 mkdir -p "$cache"
 
+# Once more after a while: registries and networks fail at times.
+again() { "$@" || { echo "once more: $*" >&2; sleep 10; "$@"; }; }
+
 # Installs Debian packages, or says what to install.
 install_packages() {
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing $*"
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$@" >/dev/null
+    # What is known already may do. Somebody else may be installing.
+    again apt-get update -qq || true
+    DEBIAN_FRONTEND=noninteractive again \
+      apt-get -o DPkg::Lock::Timeout=60 install -qq --no-install-recommends "$@" >/dev/null
   else
     echo "Please install first: $* (Debian's names), then try again." >&2
     exit 1
@@ -63,8 +68,9 @@ need_python() {
   local environment="$cache/python" pins=interop/requirements.txt
   if ! cmp -s "$pins" "$environment/pins"; then
     rm -rf "$environment"
-    python3 -m venv "$environment"
-    "$environment/bin/pip" install --quiet --requirement "$pins"
+    # In a list joined by && nothing ends by itself.
+    python3 -m venv "$environment" || return
+    again timeout 600 "$environment/bin/pip" install --quiet --requirement "$pins" || return
     cp "$pins" "$environment/pins"
   fi
   python="$environment/bin/python"
@@ -78,7 +84,7 @@ need_node() {
     exit 1
   fi
   if ! cmp -s interop/js/package-lock.json interop/js/node_modules/.chappe-pins; then
-    npm ci --prefix interop/js --no-audit --no-fund --loglevel=error
+    again timeout 600 npm ci --prefix interop/js --no-audit --no-fund --loglevel=error || return
     cp interop/js/package-lock.json interop/js/node_modules/.chappe-pins
   fi
 }
@@ -117,5 +123,14 @@ need_go() {
   if ! command -v go >/dev/null; then
     echo "Please install Go 1.25 or later first." >&2
     exit 1
+  fi
+}
+
+# The Go modules of complement-tests. Where the suite's alone is missing, complement-tests/run says so.
+need_go_modules() {
+  again timeout 600 go mod download -C complement-tests && return
+  if ! GOPROXY=off go list -C complement-tests -deps -test . >/dev/null; then
+    echo "NOT RUN: the Go modules of complement-tests cannot be had." >&2
+    exit 3
   fi
 }

@@ -59,6 +59,7 @@ minimum_length = 1
 presence = true
 
 [federation]
+device_names = true
 backoff_min_ms = 100
 backoff_max = 2
 timeout = 10

@@ -38,10 +38,16 @@ func (s session) runPackage(binary, pattern string) (map[string]outcome, error) 
 		return nil, err
 	}
 	defer transcript.Close()
+	// The suite keeps the certificate of its own servers under one name there.
+	temporary, err := os.MkdirTemp("", "complement-"+name+"-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(temporary)
 	child := exec.Command(self, insideArgument, binary, "-test.v=test2json", "-test.run="+pattern,
 		fmt.Sprintf("-test.timeout=%s", packageLimit))
 	child.Env = append(os.Environ(), "COMPLEMENT_LAUNCHER="+s.launcher, "COMPLEMENT_LOGS="+logs,
-		"COMPLEMENT_BASE_IMAGE=process", "COMPLEMENT_HOSTNAME_RUNNING_COMPLEMENT="+mockHost)
+		"COMPLEMENT_BASE_IMAGE=process", "TMPDIR="+temporary, "COMPLEMENT_HOSTNAME_RUNNING_COMPLEMENT="+mockHost)
 	child.SysProcAttr = isolation()
 	child.Stderr = transcript
 	output, err := child.StdoutPipe()

@@ -78,11 +78,37 @@ func TestExpectedIsReadAsItIsWritten(t *testing.T) {
 	if read["p TestA/x_#01"].verdict != pass || read["p TestB"] != (outcome{fail, "b.go:1: why # not"}) || len(read) != 2 {
 		t.Errorf("read %v", read)
 	}
-	kept := results{"p TestB": {verdict: fail, reason: "said by hand"}}
-	if err := writeExpected(path, kept, results{"p TestB": {verdict: fail, reason: "b.go:1: other"}}, false); err != nil {
+	kept := results{"p TestB": {verdict: fail, reason: "said by hand"}, "p TestC": {verdict: pass, reason: "races"}}
+	seen = results{"p TestB": {verdict: fail, reason: "b.go:1: other"}, "p TestC": {verdict: pass}}
+	if err := writeExpected(path, kept, seen, false); err != nil {
 		t.Fatal(err)
 	}
-	if read, _ = readExpected(path); read["p TestB"].reason != "said by hand" {
-		t.Errorf("the reason became %q", read["p TestB"].reason)
+	read, _ = readExpected(path)
+	if read["p TestB"].reason != "said by hand" || read["p TestC"] != (outcome{pass, "races"}) {
+		t.Errorf("the reasons became %v", read)
+	}
+}
+
+func TestWhatRacesHasMoreAttempts(t *testing.T) {
+	expected := results{
+		"p TestA": {verdict: pass}, "p TestA/one": {verdict: pass, reason: "races"}, "p TestA/two": {verdict: pass},
+		"p TestB": {verdict: pass}, "p TestC": {verdict: fail, reason: "later"}, "q TestD": {verdict: pass},
+		"p TestE": {verdict: pass},
+	}
+	seen := results{
+		"p TestA": {verdict: fail}, "p TestA/one": {verdict: fail}, "p TestA/two": {verdict: pass},
+		"p TestB": {verdict: fail}, "p TestC": {verdict: fail}, "q TestD": {verdict: fail},
+	}
+	for attempt, want := range map[int]string{2: "TestA TestB", usualAttempts: "TestA TestB", usualAttempts + 1: "TestA", racingAttempts: "TestA"} {
+		if got := strings.Join(seen.unsettled(expected, "p", false, attempt), " "); got != want {
+			t.Errorf("attempt %d: want %s, got %s", attempt, want, got)
+		}
+	}
+	if got := strings.Join(seen.unsettled(expected, "p", true, 2), " "); got != "TestA TestB TestE" {
+		t.Errorf("what did not run is to run, got %s", got)
+	}
+	seen.addPasses("p", map[string]outcome{"TestA": {verdict: fail}, "TestA/one": {verdict: pass}, "TestA/two": {verdict: fail}})
+	if seen["p TestA"].verdict != fail || seen["p TestA/one"].verdict != pass || seen["p TestA/two"].verdict != pass {
+		t.Errorf("became %v", seen)
 	}
 }

@@ -16,7 +16,7 @@ from .synapse.servers import START_LIMIT, Chappe, Server, free_port
 
 PROGRAMS = Path(__file__).parent / "js" / "browser"
 PROGRAM_LIMIT = 240.0
-WHOLE_LIMIT = 600.0
+WHOLE_LIMIT = 900.0
 
 
 class Browsed(Chappe):

@@ -5,11 +5,13 @@ CHAPPE_BIN names the binary.
 """
 
 import asyncio
+import codecs
 import os
 import re
 import signal
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +21,8 @@ from .accounts import REGISTER, Account, Refused, call
 from .steps import Steps, conclude, until, until_answer
 
 RUN = Path(__file__).parent.parent / "deploy" / "lab" / "run"
-LINK = re.compile(r"^http://\S+/confirm_email\?\S+$", re.MULTILINE)
+# To the end of its line: more of it may be still to come.
+LINK = re.compile(r"^http://\S+/confirm_email\?\S+(?=\n)", re.MULTILINE)
 WHOLE_LIMIT = 180.0
 MINISTRIES = ["interieur", "justice"]
 
@@ -47,6 +50,8 @@ class Lab:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
+            # Whoever is started in the background ignores it, and a script that ignores it cannot trap it.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         self.reading = asyncio.create_task(self.read())
         await until(lambda: "The lab is up" in self.output or self.process.returncode is not None)
@@ -54,8 +59,10 @@ class Lab:
 
     async def read(self) -> None:
         """Collects what the script and the mail sink print."""
+        # Characters may lie across two reads.
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while chunk := await self.process.stdout.read(4096):
-            self.output += chunk.decode()
+            self.output += decoder.decode(chunk)
 
     async def stop(self) -> None:
         """Does what Ctrl-C does and looks whether anything of the lab is left."""

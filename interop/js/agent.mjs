@@ -31,7 +31,7 @@ Promise.withResolvers ??= function withResolvers() {
 
 export const sdk = await import("matrix-js-sdk");
 
-const STEP_LIMIT = 30_000;
+const STEP_LIMIT = 60_000;
 const WHOLE_LIMIT = 180_000;
 
 /** Runs one named step, bounded in time. */

@@ -39,6 +39,7 @@ async function newDevice(credentials, kept, roomId, before) {
     const client = await start(await login(credentials.base, credentials.userId, credentials.password), keeping(kept));
     const crypto = client.getCrypto();
     assert.ok(await crypto.userHasCrossSigningKeys(credentials.userId, true), "the public keys are not there");
+    await known(client, credentials);
     await crypto.bootstrapCrossSigning({});
     await crypto.loadSessionBackupPrivateKeyFromSecretStorage();
     await crypto.checkKeyBackupAndEnable();
@@ -47,6 +48,14 @@ async function newDevice(credentials, kept, roomId, before) {
     const event = await received(client, roomId, before.getId());
     assert.equal(event.getContent().body, before.getContent().body);
     return client;
+}
+
+/** Only then its keys can be signed. */
+async function known(client, { base, accessToken, userId }) {
+    const asked = { device_keys: { [userId]: [client.getDeviceId()] } };
+    const ask = () => call(base, "POST", "/_matrix/client/v3/keys/query", asked, accessToken);
+    while (!(await ask()).device_keys[userId]?.[client.getDeviceId()])
+        await new Promise((resolve) => setTimeout(resolve, 50));
 }
 
 async function trusted(client, other) {
@@ -59,7 +68,7 @@ async function openRoom(camille, dominique, more = {}) {
     const { room_id: roomId } = await camille.createRoom({ preset: "private_chat", invite: [dominique.getUserId()], ...more });
     await seen(dominique, ["Room", "Room.myMembership"], () => dominique.getRoom(roomId)?.getMyMembership() === "invite");
     await dominique.joinRoom(roomId);
-    await seen(camille, ["RoomState.members", "RoomMember.membership"], () =>
+    await seen(camille, ["Room", "RoomState.members", "RoomMember.membership"], () =>
         camille.getRoom(roomId)?.getMember(dominique.getUserId())?.membership === "join");
     await seen(dominique, ["Room", "Room.myMembership"], () => dominique.getRoom(roomId)?.getMyMembership() === "join");
     return roomId;
@@ -85,7 +94,12 @@ async function threads(camille, dominique, one, two, roomId) {
     const { event_id: root } = await camille.sendMessage(roomId, text("who takes the minutes?"));
     for (const client of [camille, dominique]) await arrived(client, roomId, (room) => room.findEventById(root));
     const { event_id: answer } = await reply(two, roomId, root, "I do");
-    await arrived(camille, roomId, (room) => room.getThread(root)?.findEventById(answer));
+    // Who opens a thread does not count what comes meanwhile.
+    for (const client of [camille, dominique])
+        await arrived(client, roomId, (room) => {
+            const thread = room.getThread(root);
+            return thread?.initialEventsFetched && thread.findEventById(answer);
+        });
     const { event_id: thanks } = await reply(one, roomId, root, "thank you");
     const last = await arrived(dominique, roomId, (room) => room.getThread(root)?.findEventById(thanks));
     const { events, originalEvent } = await dominique.relations(roomId, root, "m.thread", null, { limit: 10 });
@@ -108,6 +122,7 @@ async function relations(camille, dominique, roomId) {
     const edit = { "m.new_content": text("at eleven"), "m.relates_to": { rel_type: "m.replace", event_id: said } };
     await camille.sendMessage(roomId, text("* at eleven", edit));
     await arrived(dominique, roomId, (room) => room.findEventById(said).getContent().body === "at eleven");
+    await arrived(camille, roomId, (room) => room.findEventById(thumb));
     const reactions = await camille.relations(roomId, said, "m.annotation", "m.reaction", { recurse: true });
     assert.deepEqual(reactions.events.map((event) => event.getId()), [thumb]);
     const fetched = await camille.fetchRoomEvent(roomId, said);
@@ -192,7 +207,7 @@ async function main() {
         const roomId = await encryptedRoom(camille, two.userId);
         await seen(dominique, ["Room", "Room.myMembership"], () => dominique.getRoom(roomId)?.getMyMembership() === "invite");
         await dominique.joinRoom(roomId);
-        await seen(camille, ["RoomState.members", "RoomMember.membership"], () =>
+        await seen(camille, ["Room", "RoomState.members", "RoomMember.membership"], () =>
             camille.getRoom(roomId)?.getMember(two.userId)?.membership === "join");
         await arrived(dominique, roomId, (room) => room.getMyMembership() === "join" && room.hasEncryptionStateEvent());
         return roomId;

@@ -63,7 +63,7 @@ async function main() {
     await step("accept the invitation", async () => {
         await seen(dominique, ["Room", "Room.myMembership"], () => dominique.getRoom(roomId)?.getMyMembership() === "invite");
         await dominique.joinRoom(roomId);
-        await seen(camille, ["RoomState.members", "RoomMember.membership"], () =>
+        await seen(camille, ["Room", "RoomState.members", "RoomMember.membership"], () =>
             camille.getRoom(roomId)?.getMember(two.userId)?.membership === "join");
     });
     await step("a message each way, decrypted", async () => {

@@ -17,7 +17,7 @@ from ..steps import until
 from .server import BridgedChappe
 
 DEVICE = "BRIDGE"
-PATIENCE = 10
+PATIENCE = 30
 
 
 class Rooms(StateStore):

@@ -7,6 +7,7 @@ from typing import Any
 
 from nio import AsyncClient, AsyncClientConfig, Event, MegolmEvent, ReceiptEvent, TypingNoticeEvent
 from nio.crypto import decrypt_attachment
+from nio.exceptions import EncryptionError
 from nio.responses import ErrorResponse
 
 from ..accounts import Account
@@ -25,7 +26,6 @@ class Agent:
         self.client = AsyncClient(account.base, account.user_id, account.device_id, folder, config)
         self.client.restore_login(account.user_id, account.device_id, account.token)
         self.events: dict[str, Event] = {}
-        self.undecrypted: set[str] = set()
         self.typing: dict[str, list[str]] = {}
         self.receipts: set[tuple[str, str]] = set()
         self.syncing: asyncio.Task[None] | None = None
@@ -53,8 +53,6 @@ class Agent:
         await self.client.close()
 
     async def _on_event(self, _room: Any, event: Event) -> None:
-        if isinstance(event, MegolmEvent):
-            self.undecrypted.add(event.event_id)
         self.events[event.event_id] = event
 
     async def _on_typing(self, room: Any, event: TypingNoticeEvent) -> None:
@@ -76,7 +74,7 @@ class Agent:
 
     async def knows_devices_of(self, user_id: str, room_id: str) -> None:
         """Waits until the other is seen in the room and has devices to encrypt for."""
-        await until(lambda: user_id in self.client.rooms[room_id].users)
+        await until(lambda: room_id in self.client.rooms and user_id in self.client.rooms[room_id].users)
         await until(lambda: any(self.client.device_store.active_user_devices(user_id)))
 
     async def send(self, room_id: str, content: dict[str, Any]) -> str:
@@ -88,10 +86,17 @@ class Agent:
 
     async def receive(self, event_id: str) -> Event:
         """Waits for an event of another in clear, and checks that it travelled encrypted."""
-        event = await until(lambda: self.events.get(event_id))
-        if isinstance(event, MegolmEvent):
-            raise AssertionError(f"{event_id} cannot be decrypted: session {event.session_id}")
+        event = await until(lambda: self._read(event_id))
         assert event.decrypted, f"{event_id} travelled in clear"
+        return event
+
+    def _read(self, event_id: str) -> Event | None:
+        """An event that has come, and its key with it, before it or after it."""
+        event = self.events.get(event_id)
+        if isinstance(event, MegolmEvent):
+            with suppress(EncryptionError):
+                self.events[event_id] = self.client.decrypt_event(event)
+            return None
         return event
 
     async def upload(self, data: bytes, name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from .residents import RESTRICTED, arrangements
 from .servers import KINDS, START_LIMIT, SecondChappe, SecondSynapse, Server
 from .tale import Tale, together
 
-WHOLE_LIMIT = 900.0
+WHOLE_LIMIT = 1500.0
 
 
 class Matrix:

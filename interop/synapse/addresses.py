@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Awaitable, Callable
 
 from ..accounts import call
 from .pair import Pair
@@ -42,13 +43,31 @@ async def invite_address(pair: Pair) -> None:
 
 async def withdrawn_address(pair: Pair) -> None:
     """An invitation of an address that was taken back finds nobody."""
+
+    async def empty(room: str, asked: Json) -> None:
+        await pair.host.set_state(room, asked["type"], {}, asked["state_key"])
+
+    await finds_nobody(pair, empty)
+
+
+async def redacted_address(pair: Pair) -> None:
+    """An invitation of an address that was redacted finds nobody either."""
+
+    async def redact(room: str, asked: Json) -> None:
+        await pair.host.redact(room, asked["event_id"])
+
+    await finds_nobody(pair, redact)
+
+
+async def finds_nobody(pair: Pair, undo: Callable[[str, Json], Awaitable[None]]) -> None:
+    """Two invitations of an address, of which one was undone: the user comes into the other room alone."""
     service, address = service_of(pair), f"{secrets.token_hex(6)}@example.org"
     rooms = [await pair.create(preset="private_chat") for _ in range(2)]
     wanted = await named(pair.host, service) | {"medium": "email", "address": address}
     for room in rooms:
         await pair.host.account.call("POST", f"/rooms/{segment(room)}/invite", wanted)
     asked = await pair.host.event(rooms[0], lambda event: event["type"] == "m.room.third_party_invite")
-    await pair.host.set_state(rooms[0], "m.room.third_party_invite", {}, asked["state_key"])
+    await undo(rooms[0], asked)
     await bind(pair.guest, service, address)
     await pair.guest.finds(rooms[1], "invite")
     await pair.guest.sync()

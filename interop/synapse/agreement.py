@@ -8,7 +8,7 @@ from .watcher import Json, Watcher, segment
 
 AGREE_LIMIT = 30.0
 # What a server adds for its clients, each in its way.
-OWN = ("unsigned", "age", "user_id", "replaces_state", "prev_content")
+OWN = ("unsigned", "age", "user_id", "replaces_state", "prev_content", "redacted_because")
 
 
 async def agree(room: str, *people: Watcher) -> None:

@@ -31,6 +31,8 @@ def once(name: str, tell: Tell, cannot: Mapping[str, str] | None = None) -> Chap
     return Chapter(name, tell, ANY, cannot or {})
 
 
+# Those in which redaction takes out of the power levels who may invite.
+INVITE_TAKEN = range(1, 11)
 KNOCK = range(7, 13)
 RESTRICTED = range(8, 13)
 KNOCK_RESTRICTED = range(10, 13)
@@ -63,7 +65,9 @@ CHAPTERS = [
     once("read on from a date", talking.around_date, READ_ON),
     Chapter("state and power", power.states),
     once("state of one's own", power.owned_state),
+    Chapter("redacted power levels", power.redacted_levels, INVITE_TAKEN),
     once("server ACL", power.server_acl),
+    once("redacted server ACL", power.lasting_state),
     Chapter("kick", doors.kick),
     Chapter("invite", doors.invite),
     Chapter("invite turned down", doors.refuse),
@@ -72,6 +76,7 @@ CHAPTERS = [
     Chapter("invite without the room's events", faults.faulty_state, CREATORS, STATE_TAKEN),
     Chapter("invite of an address", addresses.invite_address, FORMS, NO_SERVICE),
     once("invite of an address withdrawn", addresses.withdrawn_address, NO_SERVICE),
+    once("invite of an address redacted", addresses.redacted_address, NO_SERVICE),
     Chapter("ban", doors.ban),
     Chapter("invite after a ban", doors.invite_after_ban, FORMS),
     Chapter("leave", doors.leave, FORMS),

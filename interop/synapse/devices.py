@@ -11,7 +11,7 @@ from signedjson.sign import sign_json
 from ..accounts import Account, log_in
 from ..steps import until_answer
 from .pair import Pair
-from .peer import ask, tell
+from .peer import ask, tell, transactions
 from .person import Person
 from .watcher import Json, segment
 
@@ -34,30 +34,34 @@ async def device_lists(pair: Pair) -> None:
 async def missed_update(pair: Pair) -> None:
     """What another server says of a device is believed, until a change follows one that never came."""
     for owner, other in await met(pair):
-        account = await log_in(owner.account.base, owner.user_id, owner.account.password)
-        await upload_keys(account)
-        await learns(other, owner, partial(device_of, account))
-        path = f"/_matrix/federation/v1/user/devices/{segment(owner.user_id)}"
-        last = (await ask(other.server, owner.server, "GET", path))["stream_id"]
-        updates = [("NEXT", [last], last + 1), ("MISSED", [BEYOND], BEYOND + 1)]
-        # In the one stream of all users of a Synapse it cannot be told from outside what the last update was.
-        for name, before, number in updates[owner.server.software == "synapse" :]:
-            update = {
-                "user_id": owner.user_id,
-                "device_id": name,
-                "stream_id": number,
-                "prev_id": before,
-                "keys": device_keys(owner.user_id, name),
-            }
-            await tell(owner.server, other.server, "m.device_list_update", update)
-            believed = name == "NEXT"
-            await learns(
-                other, owner, lambda seen, believed=believed: has_next(seen, owner.user_id) == believed
-            )
-        seen = (await query(other, owner))["device_keys"][owner.user_id]
-        assert account.device_id in seen and "MISSED" not in seen, f"the other sees {seen}"
-        await account.call("POST", "/logout", {})
-        await learns(other, owner, lambda seen, account=account: not device_of(account, seen))
+        async with transactions:
+            await made_up_updates(owner, other)
+
+
+async def made_up_updates(owner: Person, other: Person) -> None:
+    """An update that follows the last one and one that does not, neither of them the owner's."""
+    account = await log_in(owner.account.base, owner.user_id, owner.account.password)
+    await upload_keys(account)
+    await learns(other, owner, partial(device_of, account))
+    path = f"/_matrix/federation/v1/user/devices/{segment(owner.user_id)}"
+    last = (await ask(other.server, owner.server, "GET", path))["stream_id"]
+    updates = [("NEXT", [last], last + 1), ("MISSED", [BEYOND], BEYOND + 1)]
+    # In the one stream of all users of a Synapse it cannot be told from outside what the last update was.
+    for name, before, number in updates[owner.server.software == "synapse" :]:
+        update = {
+            "user_id": owner.user_id,
+            "device_id": name,
+            "stream_id": number,
+            "prev_id": before,
+            "keys": device_keys(owner.user_id, name),
+        }
+        await tell(owner.server, other.server, "m.device_list_update", update)
+        believed = name == "NEXT"
+        await learns(other, owner, lambda seen, believed=believed: has_next(seen, owner.user_id) == believed)
+    seen = (await query(other, owner))["device_keys"][owner.user_id]
+    assert account.device_id in seen and "MISSED" not in seen, f"the other sees {seen}"
+    await account.call("POST", "/logout", {})
+    await learns(other, owner, lambda seen: not device_of(account, seen))
 
 
 async def to_device(pair: Pair) -> None:

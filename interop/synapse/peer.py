@@ -1,5 +1,6 @@
 """Requests between servers, made and signed here in the name of one of them."""
 
+import asyncio
 import itertools
 import ssl
 import time
@@ -20,6 +21,8 @@ from .watcher import Json
 # Where it does not matter what went before.
 PLACE = {"depth": 9, "prev_events": ["$" + "A" * 43], "auth_events": ["$" + "B" * 43]}
 counter = itertools.count()
+# A transaction of ours may be in the way of the server's own. It then pauses, and says nothing of presence meanwhile.
+transactions = asyncio.Lock()
 
 
 async def ask(sender: Server | None, receiver: Server, method: str, path: str, body: Any = None) -> Json:
@@ -52,7 +55,7 @@ def authorization(sender: Server, receiver: Server, method: str, path: str, body
 
 
 async def tell(sender: Server, receiver: Server, kind: str, content: Json) -> None:
-    """Sends something ephemeral."""
+    """Sends something ephemeral; the caller holds `transactions` until the server itself is heard again."""
     edu = {"edu_type": kind, "content": content}
     body = {"origin": sender.name, "origin_server_ts": now(), "pdus": [], "edus": [edu]}
     path = f"/_matrix/federation/v1/send/interop-{now()}-{next(counter)}"

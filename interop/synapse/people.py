@@ -3,6 +3,7 @@
 import secrets
 
 from .pair import Pair
+from .peer import transactions
 from .watcher import Json, Watcher, segment
 
 
@@ -37,8 +38,9 @@ async def presence(pair: Pair) -> None:
     for changed, other in pair.both():
         text = f"busy {secrets.token_hex(3)}"
         path = f"/presence/{segment(changed.user_id)}/status"
-        await changed.account.call("PUT", path, {"presence": "online", "status_msg": text})
-        await other.until(lambda: other.presence.get(changed.user_id, {}).get("status_msg") == text)
+        async with transactions:
+            await changed.account.call("PUT", path, {"presence": "online", "status_msg": text})
+            await other.until(lambda: other.presence.get(changed.user_id, {}).get("status_msg") == text)
         seen = await other.account.call("GET", path)
         assert seen["presence"] == "online" and seen["status_msg"] == text, str(seen)
 

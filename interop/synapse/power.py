@@ -2,9 +2,9 @@
 
 from ..accounts import Refused
 from .agreement import agree
-from .pair import Pair
+from .pair import Pair, person
 from .person import refused
-from .watcher import segment
+from .watcher import Json, segment
 
 OWNED = "org.matrix.msc3757.11"
 PLACE = "org.example.place"
@@ -22,6 +22,19 @@ async def states(pair: Pair) -> None:
         assert content.get("topic") == topic["topic"], f"the topic read is {content}"
     await pair.guest.sees(room, await pair.host.give_power(room, {pair.guest.user_id: 0}))
     await refused(pair.guest.set_state(room, "m.room.topic", {"topic": "no longer"}))
+    await agree(room, pair.host, pair.guest)
+
+
+async def redacted_levels(pair: Pair) -> None:
+    """Redaction takes out of the power levels who may invite: both servers let everybody from then on."""
+    room, friend = await pair.share(), await person(pair.away, "friend")
+    levels = await pair.host.state(room, "m.room.power_levels") or {}
+    event_id = await pair.host.set_state(room, "m.room.power_levels", levels | {"invite": 60})
+    await pair.guest.sees(room, event_id)
+    await refused(pair.guest.put("invite", room, friend))
+    await pair.guest.sees(room, await pair.host.redact(room, event_id))
+    await pair.guest.put("invite", room, friend)
+    await pair.host.membership(room, friend.user_id, "invite")
     await agree(room, pair.host, pair.guest)
 
 
@@ -61,3 +74,20 @@ async def server_acl(pair: Pair) -> None:
     allowed = denied | {"deny": []}
     await guest.sees(room, await host.set_state(room, "m.room.server_acl", allowed))
     await host.message(room, await guest.say(room, "heard again"), "heard again")
+
+
+async def lasting_state(pair: Pair) -> None:
+    """Neither server lets its user redact a server ACL, or the event that created the room."""
+    room = await pair.share()
+    path = f"/rooms/{segment(room)}/state"
+    state: list[Json] = await pair.host.account.call("GET", path)  # type: ignore[assignment]
+    create = next(event["event_id"] for event in state if event["type"] == "m.room.create")
+    allowed = {"allow": ["*"], "deny": [], "allow_ip_literals": True}
+    acl = await pair.host.set_state(room, "m.room.server_acl", allowed)
+    await pair.guest.sees(room, acl)
+    await pair.guest.sees(room, await pair.host.give_power(room, {pair.guest.user_id: 50}))
+    for someone, _ in pair.both():
+        for event_id in (acl, create):
+            await refused(someone.redact(room, event_id))
+    assert await pair.guest.state(room, "m.room.server_acl") == allowed, "the server ACL has changed"
+    await pair.host.message(room, await pair.guest.say(room, "still heard"), "still heard")

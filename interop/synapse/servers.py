@@ -19,6 +19,8 @@ from .wire import Wire
 
 START_LIMIT = 40.0
 STOP_LIMIT = 30.0
+LOG_END = 5000
+PORTS: set[int] = set()
 SECRET = "interop"
 CLIENTS = (
     "request login_by_ip login_by_account registration message to_device device join invite address_invite"
@@ -34,10 +36,14 @@ def unlimited(names: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on now, and that was not given away before."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in PORTS:
+            PORTS.add(port)
+            return port
 
 
 class Server(ABC):
@@ -115,12 +121,13 @@ class Server(ABC):
             self.process = None
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """Ends the process at once if it still runs: something did not hold then, and the end of its log is shown."""
         self.wire.cut()
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
+            print(f"---- the log of {self.label} ends with\n{self.log()[-LOG_END:]}", flush=True)
 
     def log(self) -> str:
         """What it has said so far."""
@@ -191,7 +198,11 @@ class Synapse(Server):
             "allow_public_rooms_over_federation": True,
             "background_updates": {"sleep_enabled": False},
             # A peer that was down is tried again soon, as after a short outage.
-            "federation": {"destination_min_retry_interval": "1s", "destination_max_retry_interval": "2s"},
+            "federation": {
+                "destination_min_retry_interval": "1s",
+                "destination_max_retry_interval": "2s",
+                "max_long_retry_delay": "1s",
+            },
         }
         (self.folder / "homeserver.yaml").write_text(json.dumps(settings))
         subprocess.run([*self.command(), "--generate-keys"], check=True, capture_output=True)
@@ -269,6 +280,9 @@ from = "chappe@example.org"
 
 [client.rates]
 {unlimited(CLIENTS)}
+
+[accounts]
+thread_subscriptions = true
 
 [accounts.password]
 memory_kib = 64

@@ -1,5 +1,6 @@
 """Chapters: what is said in a room, and taken back."""
 
+import asyncio
 import secrets
 
 from ..steps import until_answer
@@ -129,7 +130,11 @@ async def around_date(pair: Pair) -> None:
 async def far_back(pair: Pair) -> tuple[str, list[str]]:
     """A room and what was said there before the guest came, the third of it found by its time."""
     room = await pair.create(preset="public_chat")
-    ids = [await pair.host.say(room, str(n)) for n in range(MANY)]
+    ids = []
+    for n in range(MANY):
+        ids.append(await pair.host.say(room, str(n)))
+        # No two in one millisecond: one is found by its time.
+        await asyncio.sleep(0.002)
     wanted = await pair.host.read(room, ids[2])
     await pair.enter(room)
     path = f"/_matrix/client/v1/rooms/{segment(room)}/timestamp_to_event"

@@ -28,13 +28,24 @@ class Wire:
             end.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = [writer]
         with suppress(OSError):
-            ours = await asyncio.open_connection("127.0.0.1", self.inner)
-            self.ends |= {writer, ours[1]}
-            await asyncio.gather(copy(reader, ours[1]), copy(ours[0], writer))
-            self.ends -= {writer, ours[1]}
-            ours[1].close()
-        writer.close()
+            self._add(ends)
+            answers, ours = await asyncio.open_connection("127.0.0.1", self.inner)
+            ends.append(ours)
+            self._add(ends)
+            await asyncio.gather(copy(reader, ours), copy(answers, writer))
+        for end in ends:
+            end.close()
+        self.ends.difference_update(ends)
+
+    def _add(self, ends: list[asyncio.StreamWriter]) -> None:
+        """Has these ends cut with the line; at once where that came first."""
+        self.ends.update(ends)
+        if self.listener is None or any(end.is_closing() for end in ends):
+            for end in ends:
+                end.transport.abort()
+            raise ConnectionAbortedError
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

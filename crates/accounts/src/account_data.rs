@@ -53,7 +53,7 @@ pub struct AccountDataItem {
 }
 
 impl Accounts {
-    /// Deletes an item, if there is one. `m.push_rules` and `m.fully_read` are not for this call: [`Error::Forbidden`].
+    /// Deletes an item, if there is one. `m.push_rules` and `m.fully_read` are not for this call: [`Error::Managed`].
     pub async fn delete_account_data(
         &self,
         user: &UserId,
@@ -64,8 +64,8 @@ impl Accounts {
         self.set_account_data(user, scope, kind, &nothing).await
     }
 
-    /// Sets an item; setting it to an empty object deletes it. `m.push_rules` and `m.fully_read` are not for this call: [`Error::Forbidden`]. Content must be
-    /// an object.
+    /// Sets an item; setting it to an empty object deletes it. `m.push_rules` and `m.fully_read` are not for this call:
+    /// [`Error::Managed`]. Content must be an object.
     pub async fn set_account_data(
         &self,
         user: &UserId,
@@ -74,7 +74,7 @@ impl Accounts {
         content: &RawValue,
     ) -> Result<(), Error> {
         if kind == PUSH_RULES || kind == "m.fully_read" {
-            return Err(Error::Forbidden("this type of account data is managed by the server"));
+            return Err(Error::Managed);
         }
         self.put_account_data(user, scope, kind, content).await
     }
@@ -269,7 +269,7 @@ impl Accounts {
         })
     }
 
-    /// Whom a user ignores.
+    /// Whom a user ignores: others.
     pub async fn ignored_users(
         &self,
         reader: &Reader<'_>,
@@ -278,7 +278,11 @@ impl Accounts {
         let content = self.account_data(reader, user, Scope::Global, IGNORED).await?;
         let content: Option<Value> = content.and_then(|raw| serde_json::from_str(raw.get()).ok());
         let ignored = content.as_ref().and_then(|content| content.get("ignored_users")?.as_object());
-        Ok(ignored.into_iter().flatten().filter_map(|(user, _)| UserId::parse(user.as_str()).ok()).collect())
+        let ignored = ignored.into_iter().flatten();
+        Ok(ignored
+            .filter_map(|(other, _)| UserId::parse(other.as_str()).ok())
+            .filter(|other| other != user)
+            .collect())
     }
 }
 

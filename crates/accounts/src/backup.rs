@@ -160,11 +160,16 @@ impl Accounts {
         })
     }
 
-    /// Removes a version and its keys. [`Error::NotFound`].
+    /// Removes a version and its keys; one that was removed before is fine. [`Error::NotFound`] if there never was one.
     pub async fn delete_backup(&self, user: &UserId, version: &str) -> Result<(), Error> {
         let key = (user.to_owned(), number(version)?);
         retry!({
-            let row = self.store().read().get::<Backups>(&key).await?.ok_or(NO_BACKUP)?;
+            let reader = self.store().read();
+            let Some(row) = reader.get::<Backups>(&key).await? else {
+                let last = reader.get::<BackupNumbers>(&key.0).await?.unwrap_or(0);
+                return if (1..=last).contains(&key.1) { Ok(()) } else { Err(NO_BACKUP) };
+            };
+            drop(reader);
             let mut tx = Tx::new();
             tx.expect::<Backups>(&key, Some(&row)).delete::<Backups>(&key).delete_prefix::<BackupKeys>(&key);
             self.store().commit(tx).await?;

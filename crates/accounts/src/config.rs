@@ -8,6 +8,7 @@ use crate::passwords::LONGEST;
 /// The section `[accounts]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct AccountsConfig {
     /// How passwords are hashed and what they must look like.
     pub password: PasswordConfig,
@@ -23,6 +24,8 @@ pub struct AccountsConfig {
     pub guess_mentions: bool,
     /// Whether every encrypted event is pushed, so that clients can look into it (MSC4028).
     pub push_encrypted_events: bool,
+    /// Whether people are told of threads that they follow, and of others only where they are mentioned (MSC4306).
+    pub thread_subscriptions: bool,
     /// Whether it is not written down on which days people are here: nothing is counted. Follows from the statistics' own section.
     #[serde(skip)]
     pub forgets_days: bool,

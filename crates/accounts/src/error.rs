@@ -90,6 +90,9 @@ pub enum Error {
     /// Send something else: 400 `M_INVALID_PARAM`.
     #[error("{0}")]
     Invalid(String),
+    /// The server keeps this account data itself: 405 `M_BAD_JSON`.
+    #[error("this type of account data is managed by the server")]
+    Managed,
     /// Send well-formed JSON: 400 `M_BAD_JSON`.
     #[error("{0}")]
     BadJson(String),

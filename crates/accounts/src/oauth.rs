@@ -15,6 +15,9 @@ use crate::{
     tokens::{FAMILY, GONE, sha256},
 };
 
+/// Families that are forgotten in one commit.
+const FAMILIES_AT_ONCE: usize = 500;
+
 /// A log-in that a user granted to a client.
 #[derive(Clone, Debug)]
 pub struct OAuthGrant {
@@ -88,6 +91,23 @@ impl Accounts {
         let Some(Json(TokenFamily { user, device })) = found else { return Ok(()) };
         tracing::warn!(%user, %device, "an old token or code was used again: the session is ended");
         self.log_out(&user, &device).await
+    }
+
+    /// Forgets the families of refresh tokens: a backup was put back, and a token that is not known may be one that was given
+    /// out since. The sessions go on, without old tokens being noticed. Meant for a server that serves nobody yet; it may be
+    /// done twice.
+    pub async fn forget_families(&self) -> Result<(), Error> {
+        let mut from = [0_u8; 32];
+        loop {
+            let rows = self.store().read().scan_from::<TokenFamilies>(&(), &from, FAMILIES_AT_ONCE).await?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            from = *last;
+            let mut tx = Tx::new();
+            for (family, Json(TokenFamily { user, device })) in rows {
+                tx.delete::<TokenFamilies>(&family).delete::<DeviceTokens>(&(user, device, family));
+            }
+            self.store().commit(tx).await?;
+        }
     }
 
     /// Ends the device of an access or refresh token, whoever shows it (client-server API, "Token revocation"). A token that

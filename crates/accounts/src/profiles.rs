@@ -59,15 +59,14 @@ impl Accounts {
         Ok(Profile { fields })
     }
 
-    /// Sets a field; `None` or null removes it. [`Error::TooLarge`] beyond 64 KiB altogether, [`Error::Invalid`] for
-    /// bad names or types.
+    /// Sets a field; `None` removes it, null is a value. [`Error::ProfileTooLarge`] beyond 64 KiB altogether,
+    /// [`Error::Invalid`] for bad names or types.
     pub async fn set_profile_field(
         &self,
         user: &UserId,
         field: &str,
         value: Option<&Value>,
     ) -> Result<(), Error> {
-        let value = value.filter(|value| !value.is_null());
         let value = value.filter(|value| field != "avatar_url" || value.as_str() != Some(""));
         check_field(field, value)?;
         retry!({

@@ -4,10 +4,10 @@ use chappe_rules::push::{Additions, defaults_with};
 use chappe_store::{Reader, Tx, accounts_data::AccountData};
 use ruma::{
     OwnedRoomId, RoomId, UserId,
-    push::{Action, NewPushRule, NewSimplePushRule, RuleKind, Ruleset},
+    push::{Action, AnyPushRuleRef, ConditionalPushRule, NewPushRule, NewSimplePushRule, RuleKind, Ruleset},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     Accounts, Error,
@@ -32,10 +32,19 @@ impl Accounts {
         let Some(found) = reader.get::<AccountData>(&key).await? else {
             return Ok(self.default_push_rules(user));
         };
-        let content: Content =
-            serde_json::from_slice(&found.value).map_err(|_| chappe_store::Error::Corrupt("push rules"))?;
-        let mut rules = content.global;
-        rules.update_with_server_default(self.default_push_rules(user));
+        let content = read(&found.value).map_err(|_| chappe_store::Error::Corrupt("push rules"))?;
+        let (mut rules, defaults) = (content.global, self.default_push_rules(user));
+        // Rules of this kind are the server's alone, and ruma's update passes them over.
+        let as_left = |mut rule: ConditionalPushRule| {
+            if let Some(left) = rules.postcontent.get(rule.rule_id.as_str()) {
+                rule.enabled = left.enabled;
+                rule.actions.clone_from(&left.actions);
+            }
+            rule
+        };
+        let postcontent = defaults.postcontent.iter().cloned().map(as_left).collect();
+        rules.postcontent = postcontent;
+        rules.update_with_server_default(defaults);
         Ok(rules)
     }
 
@@ -44,6 +53,7 @@ impl Accounts {
         let additions = Additions {
             guessed_mentions: config.guess_mentions,
             encrypted_events: config.push_encrypted_events,
+            followed_threads: config.thread_subscriptions,
         };
         defaults_with(user, additions)
     }
@@ -67,10 +77,7 @@ impl Accounts {
         after: Option<&str>,
         before: Option<&str>,
     ) -> Result<(), Error> {
-        self.edit_rules(user, |rules| {
-            rules.insert(rule.clone(), after, before).map_err(|error| Error::invalid(error.to_string()))
-        })
-        .await
+        self.edit_rules(user, |rules| place(rules, rule.clone(), after, before)).await
     }
 
     /// Removes a rule of the user's own. [`Error::NotFound`]; [`Error::Invalid`] for the server's own.
@@ -174,8 +181,8 @@ impl Accounts {
             return Err(Error::TooMany("push rules"));
         }
         let size = |bytes: Result<String, serde_json::Error>| bytes.map_or(usize::MAX, |text| text.len());
-        let conditional =
-            rules.override_.iter().chain(&rules.underride).map(|rule| size(serde_json::to_string(rule)));
+        let conditional = rules.override_.iter().chain(&rules.postcontent).chain(&rules.underride);
+        let conditional = conditional.map(|rule| size(serde_json::to_string(rule)));
         let content = rules.content.iter().map(|rule| size(serde_json::to_string(rule)));
         let room = rules.room.iter().map(|rule| size(serde_json::to_string(rule)));
         let sender = rules.sender.iter().map(|rule| size(serde_json::to_string(rule)));
@@ -184,4 +191,43 @@ impl Accounts {
         }
         Ok(())
     }
+}
+
+/// Rules as they were kept. A condition of a kind that was unknown then may have to be of another form by now: a rule that
+/// cannot be read for that is left out.
+fn read(bytes: &[u8]) -> Result<Content, serde_json::Error> {
+    serde_json::from_slice(bytes).or_else(|_| {
+        let mut content: Value = serde_json::from_slice(bytes)?;
+        for kind in ["override", "postcontent", "underride"] {
+            let rules = content.pointer_mut(&format!("/global/{kind}")).and_then(Value::as_array_mut);
+            if let Some(rules) = rules {
+                rules.retain(|rule| ConditionalPushRule::deserialize(rule).is_ok());
+            }
+        }
+        serde_json::from_value(content)
+    })
+}
+
+/// Adds a rule, or replaces one. What moves is taken out first: ruma would count the place that it leaves.
+fn place(
+    rules: &mut Ruleset,
+    rule: NewPushRule,
+    after: Option<&str>,
+    before: Option<&str>,
+) -> Result<(), Error> {
+    let (kind, id) = (rule.kind(), rule.rule_id().to_owned());
+    if [after, before].contains(&Some(id.as_str())) {
+        return Err(Error::invalid("a rule is not placed beside itself"));
+    }
+    let moves = after.is_some() || before.is_some();
+    let old = rules.get(kind.clone(), &id).filter(|old| moves && !old.is_server_default());
+    let was_enabled = old.map(AnyPushRuleRef::enabled);
+    if was_enabled.is_some() {
+        rules.remove(kind.clone(), &id).map_err(|error| Error::invalid(error.to_string()))?;
+    }
+    rules.insert(rule, after, before).map_err(|error| Error::invalid(error.to_string()))?;
+    if was_enabled == Some(false) {
+        rules.set_enabled(kind, &id, false).map_err(|_| Error::NotFound("push rule"))?;
+    }
+    Ok(())
 }

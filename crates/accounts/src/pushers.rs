@@ -39,7 +39,7 @@ pub enum OtherUsers {
 }
 
 impl Accounts {
-    /// Sets a pusher. [`Error::Invalid`] gateways, [`Error::TooMany`].
+    /// Sets a pusher. [`Error::Invalid`] gateways and kinds that are not served, [`Error::TooMany`].
     pub async fn set_pusher(
         &self,
         user: &UserId,
@@ -150,14 +150,15 @@ fn check(pusher: &Pusher) -> Result<serde_json::Value, Error> {
     if pusher.ids.app_id.len() > 64 || pusher.ids.pushkey.len() > 512 {
         return Err(Error::invalid("app_id has at most 64 bytes, pushkey at most 512"));
     }
-    if let PusherKind::Http(data) = &pusher.kind {
-        let path = data.url.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
-        let web = data.url.starts_with("https://") || data.url.starts_with("http://");
-        if !web || path != Some("/_matrix/push/v1/notify") {
-            return Err(Error::invalid(
-                "the gateway must be an HTTP URL with the path /_matrix/push/v1/notify",
-            ));
-        }
+    let data = match &pusher.kind {
+        PusherKind::Http(data) => data,
+        PusherKind::Email(_) => return Err(Error::invalid("this server sends no notifications by mail")),
+        _ => return Err(Error::invalid("a pusher is of the kind http")),
+    };
+    let path = data.url.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
+    let web = data.url.starts_with("https://") || data.url.starts_with("http://");
+    if !web || path != Some("/_matrix/push/v1/notify") {
+        return Err(Error::invalid("the gateway must be an HTTP URL with the path /_matrix/push/v1/notify"));
     }
     let value = serde_json::to_value(pusher).map_err(|error| Error::BadJson(error.to_string()))?;
     if value.to_string().len() > LONGEST { Err(Error::TooLarge("pusher")) } else { Ok(value) }

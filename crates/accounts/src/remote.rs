@@ -71,7 +71,7 @@ pub trait RemoteUsers: Send + Sync {
     /// Whether this server talks with `server`: if not, it is asked nothing.
     fn talks_with(&self, server: &ServerName) -> bool;
 
-    /// Whether keys would be claimed of `server` now: it is talked with, and was not found away just now.
+    /// Whether keys would be claimed of `server` now: it is talked with, and is not away, or only since a moment.
     fn would_claim(&self, server: &ServerName) -> bool;
 
     /// Claims one-time keys of users of `server` (all of them its own).

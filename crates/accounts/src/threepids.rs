@@ -157,6 +157,12 @@ impl Accounts {
         })
     }
 
+    /// The identity servers at which this server had addresses of a user bound.
+    pub async fn bound_at(&self, user: &UserId) -> Result<BTreeSet<String>, Error> {
+        let rows = self.store().read().scan_all::<BoundAt>(&user.to_owned()).await?;
+        Ok(rows.into_iter().map(|((.., server), _)| server).collect())
+    }
+
     /// Unbinds all addresses of a user, in the identity service of this server too; gives them.
     pub(crate) async fn draft_threepid_ends(
         &self,

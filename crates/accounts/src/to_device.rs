@@ -45,7 +45,7 @@ pub enum Recipients {
 pub struct Sending<'a> {
     /// Who sends; of this server or, from a received transaction, of another.
     pub sender: &'a UserId,
-    /// What makes it happen once: the sending device and its transaction id, or the origin and its message id.
+    /// What makes it happen once: the sending device and what it names its request by, or the origin and its message id.
     pub once: Option<(&'a str, &'a str)>,
     /// Event type.
     pub event_type: &'a str,

@@ -268,6 +268,8 @@ mod tests {
             ("domains map remove a.fr", "domains map remove", json!({ "whom": "a.fr" })),
             ("backup /b", "backup", json!({ "folder": "/b" })),
             ("signing-key rotate", "signing-key rotate", json!({})),
+            ("destinations retry b.fr", "destinations retry", json!({ "server": "b.fr", "all": false })),
+            ("destinations retry --all", "destinations retry", json!({ "server": null, "all": true })),
         ] {
             let all = std::iter::once("admin").chain(line.split(' '));
             let verb = Line::try_parse_from(all).unwrap().verb;

@@ -190,7 +190,12 @@ pub enum Destinations {
     /// Try a server now, however long it was to be left alone
     Retry {
         /// Server name
-        server: ruma::OwnedServerName,
+        #[arg(required_unless_present = "all")]
+        server: Option<ruma::OwnedServerName>,
+        /// Try every server that something waits for, as after an outage of this one
+        #[arg(long, conflicts_with = "server")]
+        #[serde(default)]
+        all: bool,
     },
 }
 

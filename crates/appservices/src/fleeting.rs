@@ -121,7 +121,7 @@ impl Services {
         let reader = self.0.deps.store.read();
         for lane in self.0.lanes.values().filter(|lane| lane.service.wants.any_ephemeral()) {
             let mut any = false;
-            for PresenceChange { user, now, .. } in changes {
+            for PresenceChange { user, now, .. } in changes.iter().filter(|change| !change.again) {
                 if knows(&reader, &lane.service, user).await? {
                     lane.fleeting.presence(user, self.0.deps.delivery.presence().event(user, now));
                     any = true;

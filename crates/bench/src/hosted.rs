@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Result;
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::peer::{Answers, Peer, Seat, now};
@@ -18,8 +19,22 @@ pub(crate) struct Hosted {
 
 /// What the peer answers once the room is made.
 struct Page {
-    offer: Bytes,
+    /// A template of a join, for nobody yet.
+    offer: Value,
     state: Bytes,
+}
+
+impl Page {
+    /// The template for the user whom the path of a request ends with.
+    fn offer_for(&self, path: &str) -> Bytes {
+        let user = path.split('?').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        let user = percent_decode_str(user).decode_utf8_lossy();
+        let mut offer = self.offer.clone();
+        for field in ["sender", "state_key"] {
+            offer["event"][field] = json!(user);
+        }
+        offer.to_string().into()
+    }
 }
 
 impl Hosted {
@@ -28,7 +43,7 @@ impl Hosted {
         let page: Arc<OnceLock<Page>> = Arc::default();
         let shown = Arc::clone(&page);
         let answers: Answers = Arc::new(move |path, _| match path {
-            path if path.contains("/make_join/") => shown.get().map(|page| page.offer.clone()),
+            path if path.contains("/make_join/") => shown.get().map(|page| page.offer_for(path)),
             path if path.contains("/send_join/") => shown.get().map(|page| page.state.clone()),
             path if path.contains("/send/") => Some(Bytes::from_static(b"{\"pdus\":{}}")),
             _ => None,
@@ -55,7 +70,7 @@ impl Hosted {
         } });
         let auth_chain = &state[..state.len().min(4)];
         let answer = json!({ "origin": peer.name, "state": state, "auth_chain": auth_chain });
-        page.get_or_init(|| Page { offer: offer.to_string().into(), state: answer.to_string().into() });
+        page.get_or_init(|| Page { offer, state: answer.to_string().into() });
         let seat = Seat::founded(&room, &founder, vec![create, levels, member], (last, depth));
         Ok(Self { peer, seat })
     }

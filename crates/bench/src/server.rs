@@ -15,6 +15,9 @@ use tokio::process::{Child, Command};
 
 use crate::client::Client;
 
+/// How often a server is started that finds its ports taken.
+const STARTS: usize = 3;
+
 /// A running server. Killed when dropped.
 pub struct Server {
     child: Child,
@@ -79,7 +82,23 @@ impl Server {
         Self::start_with(binary, folder, None).await
     }
 
+    /// A port that was free may be taken when the server listens: then it is started again on others.
     async fn start_with(binary: &Path, folder: TempDir, authority: Option<&Authority>) -> Result<Self> {
+        let mut server = Self::spawn(binary, folder, authority)?;
+        for _ in 1..STARTS {
+            match server.wait_until_ready().await {
+                Err(error) if error.to_string().contains("Address already in use") => {}
+                ready => return ready.map(|()| server),
+            }
+            // A server that federates has a port in its name, and its data are under that name.
+            let folder = if authority.is_some() { tempfile::tempdir()? } else { server.folder };
+            server = Self::spawn(binary, folder, authority)?;
+        }
+        server.wait_until_ready().await?;
+        Ok(server)
+    }
+
+    fn spawn(binary: &Path, folder: TempDir, authority: Option<&Authority>) -> Result<Self> {
         let ip: IpAddr = "127.0.0.1".parse()?;
         let client = SocketAddr::new(ip, free_port()?);
         let federation = SocketAddr::new(ip, free_port()?);
@@ -115,9 +134,7 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut server = Self { child, folder, name, client };
-        server.wait_until_ready().await?;
-        Ok(server)
+        Ok(Self { child, folder, name, client })
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {

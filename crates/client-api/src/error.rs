@@ -55,6 +55,9 @@ impl From<chappe_accounts::Error> for Error {
             E::Reserved => bad_request("M_EXCLUSIVE", &error),
             E::Invalid(_) | E::ExternalIdInUse => bad_request("M_INVALID_PARAM", &error),
             E::BadJson(_) => bad_request("M_BAD_JSON", &error),
+            E::Managed => {
+                chappe_web::Error::new(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON", error.to_string())
+            }
             E::InvalidSignature(_) => bad_request("M_INVALID_SIGNATURE", &error),
             E::WeakPassword(weakness) => bad_request(weakness.errcode(), &error),
             E::TooLarge(_) => {
@@ -211,7 +214,7 @@ impl From<chappe_search::Error> for Error {
 /// for one about its own session (attack: a peer answers `M_UNKNOWN_TOKEN`, the client wipes its keys).
 fn relayed(error: &PeerError) -> chappe_web::Error {
     match error {
-        PeerError::Refused { errcode, .. } => match errcode.as_str() {
+        PeerError::Refused { errcode, room_version, .. } => match errcode.as_str() {
             code @ ("M_FORBIDDEN"
             | "M_INVITE_BLOCKED"
             | "M_UNABLE_TO_AUTHORISE_JOIN"
@@ -221,7 +224,11 @@ fn relayed(error: &PeerError) -> chappe_web::Error {
             }
             "M_NOT_FOUND" => chappe_web::Error::not_found("The other server does not know the room"),
             code @ ("M_INCOMPATIBLE_ROOM_VERSION" | "M_UNSUPPORTED_ROOM_VERSION" | "M_BAD_STATE") => {
-                bad_request(code, &"The other server refused the request")
+                let refused = bad_request(code, &"The other server refused the request");
+                match room_version.as_ref().filter(|_| code == "M_INCOMPATIBLE_ROOM_VERSION") {
+                    Some(version) => refused.with("room_version", version.as_str()),
+                    None => refused,
+                }
             }
             _ => gateway(),
         },
@@ -236,7 +243,7 @@ const LONGEST_REASON: usize = 1_000;
 /// signatures"), as long as the code is about the event.
 fn policy_server(error: &PeerError) -> chappe_web::Error {
     match error {
-        PeerError::Refused { status, errcode, error } => {
+        PeerError::Refused { status, errcode, error, .. } => {
             let errcode = match errcode.as_str() {
                 code @ ("M_BAD_JSON" | "M_NOT_JSON" | "M_NOT_FOUND" | "M_SAFETY" | "M_TOO_LARGE") => code,
                 "ORG.MATRIX.MSC4387_SAFETY" => "ORG.MATRIX.MSC4387_SAFETY",
@@ -250,7 +257,12 @@ fn policy_server(error: &PeerError) -> chappe_web::Error {
             let said: String = error.chars().take(LONGEST_REASON).collect();
             chappe_web::Error::new(status, errcode, said)
         }
-        PeerError::Malformed(why) => forbidden("M_FORBIDDEN", why),
+        // What is wrong with its answer is told in the answer's own words.
+        PeerError::Malformed(why) => {
+            let why: String = why.chars().take(LONGEST_REASON).collect();
+            tracing::info!(why, "a policy server has not signed an event");
+            forbidden("M_FORBIDDEN", &"The policy server of this room has not signed the event")
+        }
         PeerError::Unreachable(_) => {
             let said = "The policy server of this room was not reached";
             chappe_web::Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", said)
@@ -316,5 +328,18 @@ impl From<chappe_media::Error> for Error {
             E::Disk(_) | E::Store(_) => chappe_web::Error::internal(&error),
             E::Stopping => with(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_a_policy_server_that_is_none_is_not_quoted() {
+        let answer = PeerError::Malformed("invalid type: string \"<b>\", expected a map".to_owned());
+        let told = policy_server(&answer);
+        assert_eq!((told.status(), told.errcode()), (StatusCode::FORBIDDEN, "M_FORBIDDEN"));
+        assert!(!told.sentence().contains("<b>"), "{}", told.sentence());
     }
 }

@@ -40,7 +40,9 @@ async fn handler(
     let kind = request.event_type.to_string();
     // An application service may act without a device.
     let device = requester.device_id.as_ref().map_or("", |device| device.as_str());
-    let once = Some((device, request.txn_id.as_str()));
+    // The same transaction id with another type is another request (client-server API, "Transaction identifiers").
+    let path = format!("{kind}/{}", request.txn_id);
+    let once = Some((device, path.as_str()));
     let sending = Sending { sender: requester.user(), once, event_type: &kind, messages: &elsewhere };
     // Ids of messages have 32 characters at most.
     let tx = to_device_for_servers(&sending, &world.token(25))?;

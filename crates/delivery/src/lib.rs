@@ -100,6 +100,7 @@ impl Delivery {
         typing.expire();
         presence.expire();
         presence.tell_gathered();
+        presence.repeat();
         let delivery = Self(Arc::new(Inner {
             store,
             world,

@@ -132,6 +132,8 @@ struct Entry {
 
 enum What {
     Found(Box<Notification>),
+    /// An invite to a room that this server is not in.
+    Invite(OwnedRoomId),
     /// A room of which it is not known where its last event before this place is; the commit of its last event of all,
     /// and the ordinal after that.
     Unplaced(RoomNid, Position, i64),
@@ -221,12 +223,10 @@ impl Merge<'_> {
                 self.heap.push(Entry { at, what: What::Unplaced(*nid, head.position, head.next_live) });
             }
         }
-        for (room, at) in self.reader.out_of_bands(self.user).await? {
-            let place = Place { position: at.position, room: NOWHERE, ordinal: 0 };
-            if self.from.is_none_or(|from| place < from)
-                && let Some(found) = self.invite(room, &at.value.0)
-            {
-                self.heap.push(Entry { at: place, what: What::Found(Box::new(found)) });
+        for (room, invite) in self.reader.out_of_band_list(self.user).await? {
+            let at = Place { position: invite.position, room: NOWHERE, ordinal: 0 };
+            if invite.value.membership == Membership::Invite && self.from.is_none_or(|from| at < from) {
+                self.heap.push(Entry { at, what: What::Invite(room) });
             }
         }
         Ok(())
@@ -240,6 +240,11 @@ impl Merge<'_> {
             match what {
                 What::Found(found) if page.list.len() < limit => {
                     page.list.push(*found);
+                    last = Some(at);
+                }
+                What::Invite(room) if page.list.len() < limit => {
+                    let found = self.reader.out_of_band(self.user, &room).await?;
+                    page.list.extend(found.and_then(|at| self.invite(room, &at.value.0)));
                     last = Some(at);
                 }
                 What::Unplaced(nid, newest, next) if page.list.len() < limit => {
@@ -365,11 +370,8 @@ impl Merge<'_> {
         wanted.then(|| actions.to_vec())
     }
 
-    /// An invite to a room that this server is not in.
+    /// An invite to a room that this server is not in, if it notifies.
     fn invite(&self, room: OwnedRoomId, what: &OutOfBand) -> Option<Notification> {
-        if what.kind() != Some(Membership::Invite) {
-            return None;
-        }
         let known = what.version.as_deref().and_then(|version| RoomVersionId::try_from(version).ok());
         let rules = version::rules(&known.unwrap_or(RoomVersionId::V11))?;
         let id = OwnedEventId::try_from(what.event_id.as_str()).ok()?;

@@ -143,7 +143,13 @@ impl Delivery {
             }
         }
         let nums: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
-        let seen = view.visible(&actor.user, view.load(&nums).await?).await?;
+        let ignored = Arc::new(self.0.accounts.ignored_users(&view.reader, &actor.user).await?);
+        view.ignores(&actor.user, ignored.clone());
+        let mut seen = view.visible(&actor.user, view.load(&nums).await?).await?;
+        seen.retain(|seen| {
+            let pdu = &seen.event.pdu;
+            pdu.state_key().is_some() || !ignored.contains(pdu.sender())
+        });
         let events = view.render(actor, &seen, Form::Full, Bundle::All).await?;
         Ok(Peeked { events, next: self.token(next) })
     }

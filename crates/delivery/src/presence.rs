@@ -1,5 +1,6 @@
 //! Who is there, in memory.
 
+mod again;
 mod gather;
 mod users;
 
@@ -8,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use chappe_store::{RoomNid, Store};
 use chappe_world::{Live, World};
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId, presence::PresenceState as Is};
+use ruma::{DeviceId, OwnedUserId, UserId, presence::PresenceState as Is};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::{
     sync::{Notify, broadcast},
@@ -43,7 +44,7 @@ pub struct PresenceState {
     pub currently_active: bool,
 }
 
-/// Somebody's presence is another one.
+/// Somebody's presence is another one, or is told again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceChange {
     /// Whose.
@@ -52,12 +53,17 @@ pub struct PresenceChange {
     pub now: PresenceState,
     /// Whether they are a user of this server.
     pub local: bool,
+    /// Whether nothing has changed: other servers, and they alone, are told again that a user of this server is there.
+    pub again: bool,
 }
 
 /// A sync under way: its user has not gone.
 pub(crate) struct Syncing<'a> {
     presence: &'a Presence,
     user: &'a UserId,
+    device: Option<&'a DeviceId>,
+    /// Whether it says that the user is there.
+    online: bool,
 }
 
 impl Drop for Syncing<'_> {
@@ -66,6 +72,12 @@ impl Drop for Syncing<'_> {
         if let Some(known) = self.presence.users.lock().known.get_mut(self.user) {
             known.syncing = known.syncing.saturating_sub(1);
             known.synced = now;
+            if self.online {
+                known.online = known.online.saturating_sub(1);
+                // It may have waited for long: the device that comes back from it is as much there as when it began.
+                known.now.last_active = now;
+                known.there = Some((self.device.map(ToOwned::to_owned), now));
+            }
         }
     }
 }
@@ -99,6 +111,7 @@ impl Presence {
     }
 
     /// Changes of all users, of this server and of others, from now on: those of a second together, of each user the last.
+    /// Between them, who is still there and due to be told again.
     pub fn news(&self) -> broadcast::Receiver<Arc<[PresenceChange]>> {
         self.news.subscribe()
     }
@@ -119,18 +132,25 @@ impl Presence {
     /// A local user's device syncs, in this state, until what is given is dropped.
     pub(crate) async fn sync<'a>(
         &'a self,
-        user: &'a UserId,
+        (user, device): (&'a UserId, Option<&'a DeviceId>),
         state: &Is,
     ) -> Result<Option<Syncing<'a>>, Error> {
         if !self.is_enabled() || *state == Is::Offline {
             return Ok(None);
         }
-        self.synced(user, state).await?;
-        self.users.lock().known.get_mut(user).into_iter().for_each(|known| known.syncing += 1);
-        Ok(Some(Syncing { presence: self, user }))
+        self.synced((user, device), state).await?;
+        let online = *state == Is::Online;
+        if let Some(known) = self.users.lock().known.get_mut(user) {
+            known.syncing += 1;
+            if online {
+                known.online += 1;
+                known.there = Some((device.map(ToOwned::to_owned), self.world.instant()));
+            }
+        }
+        Ok(Some(Syncing { presence: self, user, device, online }))
     }
 
-    async fn synced(&self, user: &UserId, state: &Is) -> Result<(), Error> {
+    async fn synced(&self, (user, device): (&UserId, Option<&DeviceId>), state: &Is) -> Result<(), Error> {
         let now = self.world.instant();
         let status_msg = {
             let mut users = self.users.lock();
@@ -139,6 +159,10 @@ impl Presence {
                     known.synced = now;
                     if *state == Is::Online {
                         known.now.last_active = now;
+                    }
+                    // Of several devices the liveliest counts.
+                    if *state == Is::Unavailable && known.is_there_beside(device, now) {
+                        return Ok(());
                     }
                     if known.now.state == *state
                         || (known.chosen == Is::Unavailable && known.now.state == Is::Unavailable)
@@ -161,24 +185,39 @@ impl Presence {
         now: PresenceState,
         (local, by_sync): (bool, bool),
     ) -> Result<(), Error> {
-        if !self.is_enabled() || (!local && self.users.lock().refresh(user, &now)) {
+        if !self.is_enabled() || (!local && self.users.lock().refresh(user, &now, self.world.instant())) {
             return Ok(());
         }
         let rooms = self.wake.rooms_of(&self.store.read(), user).await?;
-        // Of other servers' users those come to be remembered whom somebody here can see: the rest may not even exist.
+        if !local && rooms.is_empty() {
+            // They may not even exist.
+            return Ok(());
+        }
+        // Of other servers' users those come to be remembered whom somebody here can see.
         let is_seen = local || self.of(user).is_some() || self.wake.is_anybody_in(&rooms);
-        let synced = self.world.instant();
+        let instant = self.world.instant();
         let mut users = self.users.lock();
         if is_seen {
             // Whoever sees the number finds the change: both are there before the lock is given back.
             let numbered = self.wake.next_fleeting();
             let changed = numbered.sequence;
             let chosen = if by_sync { users.choice(user) } else { now.state.clone() };
-            let syncing = users.known.get(user).map_or(0, |known| known.syncing);
-            let known = Known { now: now.clone(), chosen, synced, syncing, local, by_sync, changed };
+            let before = users.known.get(user);
+            let known = Known {
+                now: now.clone(),
+                chosen,
+                synced: instant,
+                told: instant,
+                syncing: before.map_or(0, |known| known.syncing),
+                online: before.map_or(0, |known| known.online),
+                there: before.and_then(|known| known.there.clone()),
+                local,
+                by_sync,
+                changed,
+            };
             users.put(user, known, &rooms);
         }
-        users.gather(PresenceChange { user: user.to_owned(), now, local });
+        users.gather(PresenceChange { user: user.to_owned(), now, local, again: false });
         drop(users);
         self.gathered.notify_one();
         Ok(())
@@ -313,10 +352,12 @@ impl Presence {
         let Some(state) = known.fades(limits) else { return };
         let now = PresenceState { state, currently_active: false, ..known.now.clone() };
         let numbered = self.wake.next_fleeting();
-        let known =
-            Known { now: now.clone(), chosen: known.chosen.clone(), changed: numbered.sequence, ..*known };
+        let (chosen, local) = (known.chosen.clone(), known.local);
+        let (told, changed) = (limits.now, numbered.sequence);
+        let there = known.there.clone();
+        let known = Known { now: now.clone(), chosen, told, changed, there, ..*known };
         users.put(user, known, rooms);
-        users.gather(PresenceChange { user: user.to_owned(), now, local: true });
+        users.gather(PresenceChange { user: user.to_owned(), now, local, again: false });
         drop(numbered);
         drop(users);
         self.gathered.notify_one();

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use chappe_rooms::View;
+use chappe_rooms::{Event, View};
 use chappe_rules::{
     Pdu,
     push::{Attention, Setting, Subject, evaluate},
@@ -95,12 +95,28 @@ struct Heard<'a> {
     subject: Subject,
     /// Where; none if this server is not in the room.
     place: Option<(View<'a>, Arc<Tail>)>,
+    /// The event as it stands there.
+    event: Option<&'a Event>,
+    /// Whether whoever came in after it may see it all the same.
+    for_newcomers: OnceCell<bool>,
     told: OnceCell<Arc<Told>>,
 }
 
 impl<'a> Heard<'a> {
-    fn new(pdu: &'a Pdu, place: Option<(View<'a>, Arc<Tail>)>) -> Self {
-        Self { pdu, subject: Subject::new(pdu), place, told: OnceCell::new() }
+    fn new(pdu: &'a Pdu) -> Self {
+        let (for_newcomers, told) = (OnceCell::new(), OnceCell::new());
+        Self { pdu, subject: Subject::new(pdu), place: None, event: None, for_newcomers, told }
+    }
+
+    fn in_room(event: &'a Event, view: View<'a>, tail: Arc<Tail>) -> Self {
+        Self { place: Some((view, tail)), event: Some(event), ..Self::new(&event.pdu) }
+    }
+
+    /// Whether somebody who is in the room now may see the event.
+    async fn may_see(&self, user: &UserId) -> Result<bool, Error> {
+        let (Some((view, _)), Some(event)) = (&self.place, self.event) else { return Ok(true) };
+        let for_newcomers = self.for_newcomers.get_or_try_init(|| view.is_for_newcomers(event)).await?;
+        Ok(*for_newcomers || !view.visible(user, vec![event.clone()]).await?.is_empty())
     }
 }
 
@@ -328,14 +344,14 @@ impl Push {
             Err(chappe_rooms::Error::NotFound(_)) => return Ok(()),
             event => event?,
         };
-        if !view.shows(&event) || event.is_redacted() {
+        if event.is_redacted() || !view.tells(&event).await? {
             return Ok(());
         }
         if *event.pdu.kind() == TimelineEventType::RoomRedaction {
             self.doubt(nid);
         }
         let tail = delivery.tail(reader, nid).await?;
-        let heard = Heard::new(&event.pdu, Some((view, tail)));
+        let heard = Heard::in_room(&event, view, tail);
         for some in users.chunks(AT_ONCE) {
             self.tell(reader, some, &heard).await?;
         }
@@ -355,7 +371,7 @@ impl Push {
         let id = ruma::OwnedEventId::try_from(what.event_id.as_str()).ok();
         let pdu = rules.zip(id).and_then(|(rules, id)| Pdu::restore(rules, id, what.event.get()).ok());
         if let Some(pdu) = pdu.filter(|_| what.kind() == Some(Membership::Invite)) {
-            self.tell(reader, &[user.to_owned()], &Heard::new(&pdu, None)).await?;
+            self.tell(reader, &[user.to_owned()], &Heard::new(&pdu)).await?;
         }
         Ok(())
     }
@@ -423,7 +439,7 @@ impl Push {
             return Ok(None);
         }
         let attention = attention(user, settings, heard).await?;
-        if !attention.notify {
+        if !attention.notify || !(invites || heard.may_see(user).await?) {
             return Ok(None);
         }
         let view = heard.place.as_ref().map(|(view, _)| view);

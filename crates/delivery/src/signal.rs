@@ -10,6 +10,7 @@ use std::{
 };
 
 use chappe_accounts::{InviteFilter, KeyCounts};
+use chappe_rooms::Stay;
 use chappe_rules::push::ActiveRules;
 use chappe_store::{Position, RoomNid};
 use parking_lot::Mutex;
@@ -166,6 +167,8 @@ pub(crate) struct Signal {
     presence_floor: AtomicU64,
     /// Rooms by whether the user is joined, and the position at which that was so.
     pub(crate) rooms: Mutex<BTreeMap<RoomNid, (bool, Position)>>,
+    /// Since when the user is in those of the rooms that were told of.
+    stays: Mutex<BTreeMap<RoomNid, (StayAsOf, Stay)>>,
     waiting: AtomicUsize,
     /// Held while a delta is worked out that has to look everywhere.
     wide: tokio::sync::Mutex<()>,
@@ -188,6 +191,9 @@ pub(crate) struct Signal {
     /// The user's rooms in order, once a sliding sync has asked for them.
     pub(crate) shelf: Mutex<Option<Arc<Shelf>>>,
 }
+
+/// When the user came into the room, and when the room became whole.
+pub(crate) type StayAsOf = (Position, Position);
 
 /// Something read for the user, good until it is touched.
 struct Remembered<T> {
@@ -320,6 +326,7 @@ impl Signal {
             crowds,
             presence_floor: AtomicU64::new(u64::MAX),
             rooms: Mutex::default(),
+            stays: Mutex::default(),
             waiting: AtomicUsize::new(0),
             wide: tokio::sync::Mutex::default(),
             seen: Mutex::new(now),
@@ -535,6 +542,16 @@ impl Signal {
     pub(crate) fn joined_since(&self, nid: RoomNid, since: Position) -> Option<Position> {
         let rooms = self.rooms.lock();
         rooms.get(&nid).filter(|(joined, at)| *joined && *at <= since).map(|(_, at)| *at)
+    }
+
+    /// Since when the user is in a room, if that was remembered as of the same.
+    pub(crate) fn stay(&self, nid: RoomNid, as_of: StayAsOf) -> Option<Stay> {
+        self.stays.lock().get(&nid).filter(|(then, _)| *then == as_of).map(|(_, stay)| *stay)
+    }
+
+    /// Remembers it.
+    pub(crate) fn remember_stay(&self, nid: RoomNid, as_of: StayAsOf, stay: Stay) {
+        self.stays.lock().insert(nid, (as_of, stay));
     }
 
     /// Ready at the next change after this call.

@@ -244,7 +244,8 @@ impl Delivery {
         }
         let signal = self.0.wake.attach(&request.user).await?;
         let _entered = signal.enter();
-        let _syncing = self.0.presence.sync(&request.user, &request.presence).await?;
+        let by = (&*request.user, request.device.as_deref());
+        let _syncing = self.0.presence.sync(by, &request.presence).await?;
         self.forget_handed_out(request).await?;
         self.0.wake.reach(visible).await?;
         let answer = self.wait(request, &signal).await;

@@ -389,7 +389,7 @@ pub(crate) async fn display_name(reading: &Reading<'_>) -> Result<String, Error>
 /// Specification: MSC4306.
 pub(crate) async fn follows(reading: &Reading<'_>, event: &Pdu) -> Result<Option<bool>, Error> {
     let asks = reading.settings.rules.ask_for(THREAD_SUBSCRIPTION);
-    let thread = relation_of(event).filter(|(kind, _)| asks && kind == "m.thread");
+    let thread = event.relation().filter(|(kind, _)| asks && kind == "m.thread");
     let Some((_, root)) = thread else { return Ok(None) };
     let found = reading.view.reader.thread_subscription(reading.user, reading.view.nid, &root).await?;
     Ok(Some(found.is_some_and(|found| found.value.subscribed)))
@@ -441,7 +441,7 @@ const STEPS: usize = 3;
 
 /// The thread an event belongs to: its root. What relates in another way to an event of a thread belongs there too.
 pub(crate) async fn thread_of(view: &View<'_>, event: &Event) -> Result<Option<OwnedEventId>, Error> {
-    let mut relation = relation_of(&event.pdu);
+    let mut relation = event.pdu.relation();
     for _ in 0..STEPS {
         let Some((kind, target)) = relation else { return Ok(None) };
         if kind == "m.thread" {
@@ -451,24 +451,8 @@ pub(crate) async fn thread_of(view: &View<'_>, event: &Event) -> Result<Option<O
         relation = match view.load_one(num).await {
             // It was purged, and what it belonged to with it.
             Err(chappe_rooms::Error::NotFound(_)) => return Ok(None),
-            event => relation_of(&event?.pdu),
+            event => event?.pdu.relation(),
         };
     }
     Ok(None)
-}
-
-/// `m.relates_to`: how and to what.
-fn relation_of(event: &Pdu) -> Option<(String, OwnedEventId)> {
-    #[derive(Deserialize)]
-    struct Content {
-        #[serde(rename = "m.relates_to")]
-        relation: Relation,
-    }
-    #[derive(Deserialize)]
-    struct Relation {
-        rel_type: String,
-        event_id: OwnedEventId,
-    }
-    let Content { relation } = event.content_as()?;
-    Some((relation.rel_type, relation.event_id))
 }

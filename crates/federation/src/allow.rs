@@ -1,6 +1,9 @@
 //! Which servers this one talks with: everybody, or those on a list that can be changed while running.
 //!
 //! There may be two lists, the operator's and the network's. A server must be on both: neither opens what the other closes.
+//!
+//! No list lets in a name with capitals. `A.example` is another server than `a.example` (appendices, "Server Name"), and one that
+//! could sign in every spelling of its name would have the shares of many.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -56,7 +59,7 @@ impl Pattern {
 }
 
 impl AllowList {
-    /// A list of names and of domains written `*.example.org`; `None` allows every server.
+    /// A list of names and of domains written `*.example.org`, in any case; `None` allows every server.
     pub fn new(names: Option<&[String]>) -> Self {
         let list = Self::default();
         list.replace(names);
@@ -123,10 +126,13 @@ impl AllowList {
         if patterns.is_none() && members.is_none() {
             return true;
         }
-        let name = server.as_str().to_ascii_lowercase();
-        let listed = |Patterns(patterns): &Patterns| patterns.iter().any(|pattern| pattern.matches(&name));
+        let name = server.as_str();
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return false;
+        }
+        let listed = |Patterns(patterns): &Patterns| patterns.iter().any(|pattern| pattern.matches(name));
         let is_member = |members: &BTreeSet<String>| {
-            if members.is_empty() { if_closed } else { members.contains(&name) }
+            if members.is_empty() { if_closed } else { members.contains(name) }
         };
         patterns.as_ref().is_none_or(listed) && members.as_ref().is_none_or(is_member)
     }
@@ -142,11 +148,14 @@ mod tests {
     fn a_list_allows_what_it_names_and_nothing_else() {
         let names = ["agent.dinum.tchap.gouv.fr".to_owned(), "*.Example.org".to_owned(), "h:8448".to_owned()];
         let list = AllowList::new(Some(&names));
-        for allowed in ["agent.dinum.tchap.gouv.fr", "AGENT.dinum.tchap.gouv.fr", "a.example.org", "h:8448"] {
+        for allowed in ["agent.dinum.tchap.gouv.fr", "a.example.org", "h:8448"] {
             assert!(list.permits(&ruma::OwnedServerName::try_from(allowed).unwrap()), "{allowed}");
         }
         for refused in ["example.org", "evilexample.org", "agent.dinum.tchap.gouv.fr.evil.org", "h", "h:1"] {
             assert!(!list.permits(&ruma::OwnedServerName::try_from(refused).unwrap()), "{refused}");
+        }
+        for other in [server_name!("AGENT.dinum.tchap.gouv.fr"), server_name!("A.example.org")] {
+            assert!(!list.permits(other), "{other} is another server");
         }
     }
 
@@ -155,7 +164,8 @@ mod tests {
         let list = AllowList::new(Some(&["*.example.org".to_owned()]));
         let names = ["a.example.org", "B.example.org", "c.example"].map(|name| name.try_into().unwrap());
         list.follow_network(names.iter().map(|name: &ruma::OwnedServerName| &**name));
-        assert!(list.permits(server_name!("A.example.org")) && list.permits(server_name!("b.example.org")));
+        assert!(list.permits(server_name!("a.example.org")) && list.permits(server_name!("b.example.org")));
+        assert!(!list.permits(server_name!("A.example.org")), "a share for each spelling");
         assert!(!list.permits(server_name!("c.example")), "not on the operator's list");
         assert!(!list.permits(server_name!("d.example.org")), "not on the network's list");
         assert!(list.may_permit(server_name!("a.example.org")));

@@ -18,6 +18,12 @@ use crate::Config;
 
 /// A sign of life resets the wait of a failing destination this often at most, in milliseconds.
 const REVIVAL_INTERVAL: u64 = 60_000;
+/// Failures up to which a destination is away for a moment, as far as is known: of about a minute with the usual waits.
+const FEW: u32 = 3;
+/// A destination that failed first so many milliseconds ago at most may be there again at any moment: after a few tries it is
+/// asked what cannot wait once in so many.
+const LATELY: u64 = 10_000;
+const TRIED_EACH: u64 = 1_000;
 
 /// Destinations remembered.
 const REMEMBERED: usize = 50_000;
@@ -31,6 +37,17 @@ const PAGE: usize = 1_000;
 
 /// What has to be sent again as it was: the last outbox row of a transaction, and its id.
 pub(crate) type Tried = ((u64, Index), String);
+
+/// What is to be expected of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It was there when it was last tried.
+    There,
+    /// It was not reached a few times, or is to be tried anew: it showed life, or somebody says so.
+    Doubtful,
+    /// It was not reached again and again.
+    Gone,
+}
 
 /// The waiting times: a handle, clones share it.
 #[derive(Clone)]
@@ -57,6 +74,17 @@ struct Known {
     reached_at: u64,
     /// It was not reached for a while, and its queue was not looked at since.
     was_away: bool,
+    /// How often it was tried since it was reached, and when last: the first time, and each time it was asked all the same. That
+    /// counts when it begins, since several may come together, and some have nobody waiting for their end.
+    tries: u32,
+    tried_at: u64,
+}
+
+impl Known {
+    fn may_be_back(&self, now: u64) -> bool {
+        let is_late = self.state.failures > FEW || now.abs_diff(self.state.failing_since) >= LATELY;
+        !is_late && (self.tries <= FEW || now.abs_diff(self.tried_at) >= TRIED_EACH)
+    }
 }
 
 impl Backoff {
@@ -124,6 +152,19 @@ impl Backoff {
         Ok(state)
     }
 
+    /// What is to be expected of `destination`.
+    pub(crate) async fn standing(&self, destination: &ServerName) -> Result<Standing, Error> {
+        let state = self.state(destination).await?;
+        let revived_at = self.0.known.lock().get(destination).map_or(0, |known| known.revived_at);
+        Ok(match state.failures {
+            0 => Standing::There,
+            1..=FEW => Standing::Doubtful,
+            // It was not tried since.
+            _ if revived_at >= state.retry_at => Standing::Doubtful,
+            _ => Standing::Gone,
+        })
+    }
+
     /// The time before which `destination` is not to be tried; 0 when it may be tried now.
     pub(crate) async fn wait_until(&self, destination: &ServerName) -> Result<u64, Error> {
         let retry_at = self.state(destination).await?.retry_at;
@@ -140,7 +181,7 @@ impl Backoff {
     pub(crate) async fn succeeded(&self, destination: &ServerName) -> Result<(), Error> {
         let state = self.state(destination).await?;
         if let Some(known) = self.0.known.lock().get_mut(destination) {
-            known.reached_at = self.0.world.now();
+            (known.reached_at, known.tries) = (self.0.world.now(), 0);
         }
         if state.failures == 0 {
             return Ok(());
@@ -166,40 +207,56 @@ impl Backoff {
         destination: &ServerName,
         change: impl FnOnce(&mut DestinationState),
     ) -> Result<DestinationState, Error> {
-        self.state(destination).await?;
-        let state = {
-            let mut known = self.0.known.lock();
-            let entry = known.entry(destination.to_owned()).or_default();
-            self.set_right(&mut entry.state);
-            change(&mut entry.state);
-            entry.state.clone()
-        };
-        self.keep(destination).await?;
+        let state = self.change_here(destination, change).await?;
+        self.keep(&[destination.to_owned()]).await?;
         Ok(state)
     }
 
-    /// Writes down what is known of a destination that something waits for. Others may be names that somebody made up, and are
+    /// The same in memory alone.
+    async fn change_here(
+        &self,
+        destination: &ServerName,
+        change: impl FnOnce(&mut DestinationState),
+    ) -> Result<DestinationState, Error> {
+        self.state(destination).await?;
+        let mut known = self.0.known.lock();
+        let entry = known.entry(destination.to_owned()).or_default();
+        self.set_right(&mut entry.state);
+        change(&mut entry.state);
+        Ok(entry.state.clone())
+    }
+
+    /// Writes down what is known of destinations that something waits for. Others may be names that somebody made up, and are
     /// remembered as long as there is room.
-    async fn keep(&self, destination: &ServerName) -> Result<(), Error> {
-        if self.unkept(destination).is_none() {
+    async fn keep(&self, destinations: &[OwnedServerName]) -> Result<(), Error> {
+        if destinations.iter().all(|destination| self.unkept(destination).is_none()) {
             return Ok(());
         }
         let _turn = self.0.writing.lock().await;
-        let Some(Known { state, kept, .. }) = self.unkept(destination) else { return Ok(()) };
-        let waited_for = !self.0.store.read().outbox(destination, 1).await?.is_empty();
-        let wanted = if waited_for { state } else { DestinationState::default() };
-        if wanted == kept {
+        let (mut tx, mut written) = (Tx::new(), Vec::new());
+        for destination in destinations {
+            let Some(Known { state, kept, .. }) = self.unkept(destination) else { continue };
+            let waited_for = !self.0.store.read().outbox(destination, 1).await?.is_empty();
+            let wanted = if waited_for { state } else { DestinationState::default() };
+            if wanted == kept {
+                continue;
+            }
+            if wanted == DestinationState::default() {
+                tx.delete::<Destinations>(destination);
+            } else {
+                tx.put::<Destinations>(destination, &Json(wanted.clone()));
+            }
+            written.push((destination, wanted));
+        }
+        if written.is_empty() {
             return Ok(());
         }
-        let mut tx = Tx::new();
-        if wanted == DestinationState::default() {
-            tx.delete::<Destinations>(&destination.to_owned());
-        } else {
-            tx.put::<Destinations>(&destination.to_owned(), &Json(wanted.clone()));
-        }
         self.0.store.commit(tx).await?;
-        if let Some(known) = self.0.known.lock().get_mut(destination) {
-            known.kept = wanted;
+        let mut known = self.0.known.lock();
+        for (destination, wanted) in written {
+            if let Some(known) = known.get_mut(destination) {
+                known.kept = wanted;
+            }
         }
         Ok(())
     }
@@ -270,8 +327,27 @@ impl Backoff {
         let state = state.await?;
         if let Some(known) = self.0.known.lock().get_mut(destination) {
             known.was_away = true;
+            (known.tries, known.tried_at) = (known.tries.max(1), now);
         }
         Ok(state)
+    }
+
+    /// Whether `destination`, which is being waited for, is asked all the same what cannot wait: it failed a moment ago, and was
+    /// not tried again and again since.
+    pub(crate) fn may_be_back(&self, destination: &ServerName) -> bool {
+        let now = self.0.world.now();
+        self.0.known.lock().get(destination).is_some_and(|known| known.may_be_back(now))
+    }
+
+    /// The same, and it is tried now.
+    pub(crate) fn tries_again(&self, destination: &ServerName) -> bool {
+        let now = self.0.world.now();
+        let mut known = self.0.known.lock();
+        let Some(known) = known.get_mut(destination).filter(|known| known.may_be_back(now)) else {
+            return false;
+        };
+        (known.tries, known.tried_at) = (known.tries.saturating_add(1), now);
+        true
     }
 
     /// It was reached and did not take the transaction `tried`; in `again_in` milliseconds it may be sent again, if it said so.
@@ -309,19 +385,31 @@ impl Backoff {
         {
             let mut known = self.0.known.lock();
             let Some(entry) = known.get_mut(origin) else { return };
-            if entry.state.retry_at <= now || entry.revived_at.abs_diff(now) < REVIVAL_INTERVAL {
+            if entry.state.failures == 0 || entry.revived_at.abs_diff(now) < REVIVAL_INTERVAL {
                 return;
             }
             entry.revived_at = now;
-            entry.state.retry_at = now;
+            entry.state.retry_at = entry.state.retry_at.min(now);
         }
         self.0.revived.send(origin.to_owned()).ok();
     }
 
-    /// It is not waited for any longer.
+    /// It is not waited for any longer, and waits begin with short ones again. It stays one that failed, so that nobody
+    /// who was there last time waits for it.
     pub(crate) async fn end_wait(&self, destination: &ServerName) -> Result<(), Error> {
-        let now = |state: &mut DestinationState| (state.retry_at, state.refused.retry_at) = (0, 0);
-        self.change(destination, now).await.map(drop)
+        self.end_waits(&[destination.to_owned()]).await
+    }
+
+    /// The same for many, in one commit.
+    pub(crate) async fn end_waits(&self, destinations: &[OwnedServerName]) -> Result<(), Error> {
+        for destination in destinations {
+            let now = |state: &mut DestinationState| {
+                (state.retry_at, state.refused.retry_at) = (0, 0);
+                (state.failures, state.refused.count) = (state.failures.min(1), state.refused.count.min(1));
+            };
+            self.change_here(destination, now).await?;
+        }
+        self.keep(destinations).await
     }
 }
 
@@ -343,153 +431,4 @@ fn make_room(known: &mut HashMap<OwnedServerName, Known>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use chappe_store::OutboxItem;
-    use ruma::server_name;
-
-    use super::*;
-    use crate::tests::memory;
-
-    fn backoff(store: &Store) -> Backoff {
-        let config = Config { backoff_min_ms: 1_000, backoff_max: 60, ..Config::default() };
-        Backoff::new(crate::tests::world(1), store.clone(), &config)
-    }
-
-    /// With something that waits for a server.
-    async fn waiting(server: &ServerName) -> Store {
-        let store = memory();
-        let mut tx = Tx::new();
-        tx.enqueue(server, &OutboxItem::Pdu { room: 1, event: 1 });
-        store.commit(tx).await.unwrap();
-        store
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waits_double_up_to_the_longest_and_survive_a_restart() {
-        let peer = server_name!("peer.example");
-        let store = waiting(peer).await;
-        let backoff = backoff(&store);
-        let mut last = 0;
-        for round in 0..10 {
-            let state = backoff.failed(peer, None).await.unwrap();
-            let wait = state.retry_at - backoff.0.world.now();
-            assert!(wait <= 60_000 && wait >= (800 << round.min(5)).min(48_000), "round {round}: {wait}");
-            last = state.failures;
-            tokio::time::advance(Duration::from_millis(wait)).await;
-        }
-        assert_eq!(last, 10);
-        let again = self::backoff(&store);
-        assert_eq!(again.state(peer).await.unwrap().failures, 10);
-        again.succeeded(peer).await.unwrap();
-        assert_eq!(again.state(peer).await.unwrap(), DestinationState::default());
-        assert_eq!(self::backoff(&store).state(peer).await.unwrap(), DestinationState::default());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failures_of_the_same_moment_count_once() {
-        let store = memory();
-        let (backoff, peer) = (backoff(&store), server_name!("peer.example"));
-        backoff.failed(peer, None).await.unwrap();
-        let state = backoff.failed(peer, Some(((4, Index(2)), "5.x".to_owned()))).await.unwrap();
-        assert_eq!((state.failures, state.tried), (1, Some((4, Index(2)))));
-        assert_eq!(state.transaction.as_deref(), Some("5.x"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_that_was_written_while_the_clock_was_ahead_is_over() {
-        let peer = server_name!("peer.example");
-        let store = waiting(peer).await;
-        let ahead = backoff(&store).0.world.now() + 30 * 24 * 3_600_000;
-        let refused = Refusals { count: 1, since: ahead, retry_at: ahead };
-        let written = DestinationState { failures: 1, retry_at: ahead, refused, ..Default::default() };
-        let mut tx = Tx::new();
-        tx.put::<Destinations>(&peer.to_owned(), &Json(written));
-        store.commit(tx).await.unwrap();
-        let backoff = backoff(&store);
-        assert_eq!(backoff.wait_until(peer).await.unwrap(), 0);
-        assert_eq!(backoff.send_at(peer).await.unwrap(), 0);
-        // Where it is away, and where it still takes nothing, one waits from now on.
-        let failed = backoff.failed(peer, None).await.unwrap();
-        for state in [failed, backoff.refused(peer, None, None).await.unwrap()] {
-            let wait = state.send_at() - backoff.0.world.now();
-            assert!((1..=60_000).contains(&wait), "{state:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_sign_of_life_ends_the_wait_once_in_a_while() {
-        let store = memory();
-        let (backoff, peer) = (backoff(&store), server_name!("peer.example"));
-        let mut revived = backoff.revivals();
-        backoff.failed(peer, None).await.unwrap();
-        assert_ne!(backoff.wait_until(peer).await.unwrap(), 0);
-        backoff.heard_from(peer);
-        assert_eq!(revived.try_recv().unwrap(), peer);
-        assert_eq!(backoff.wait_until(peer).await.unwrap(), 0);
-        backoff.failed(peer, None).await.unwrap();
-        backoff.heard_from(peer);
-        assert!(revived.try_recv().is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refused_transaction_lets_the_queue_alone_wait_for_as_long_as_it_is_asked_to() {
-        let peer = server_name!("peer.example");
-        let store = waiting(peer).await;
-        let backoff = backoff(&store);
-        let tried = Some((1, Index(0)));
-        let wait = async |again_in| {
-            let state =
-                backoff.refused(peer, Some(((1, Index(0)), "2.x".to_owned())), again_in).await.unwrap();
-            (state.send_at() - backoff.0.world.now(), state.refused.count)
-        };
-        assert_eq!(wait(Some(5_000)).await, (5_000, 1));
-        assert_eq!(wait(Some(0)).await, (1_000, 2), "as if it had not been refused");
-        assert_eq!(wait(Some(u64::MAX)).await, (3_600_000, 3));
-        assert_eq!(backoff.wait_until(peer).await.unwrap(), 0, "questions wait as well");
-        // Neither an answer nor a request of its own says that it takes transactions.
-        backoff.succeeded(peer).await.unwrap();
-        backoff.heard_from(peer);
-        let state = self::backoff(&store).state(peer).await.unwrap();
-        assert!(state.send_at() > backoff.0.world.now() && state.tried == tried, "{state:?}");
-        backoff.end_wait(peer).await.unwrap();
-        assert_eq!(self::backoff(&store).send_at(peer).await.unwrap(), 0);
-        backoff.delivered(peer).await.unwrap();
-        assert_eq!(self::backoff(&store).state(peer).await.unwrap(), DestinationState::default());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_nothing_waits_for_leaves_no_row() {
-        let peer = server_name!("peer.example");
-        let store = waiting(peer).await;
-        let made_up = server_name!("random1.example");
-        let first = backoff(&store);
-        first.failed(made_up, None).await.unwrap();
-        first.failed(peer, None).await.unwrap();
-        assert_ne!(first.wait_until(made_up).await.unwrap(), 0);
-        let rows = async || store.read().scan_all::<Destinations>(&()).await.unwrap().len();
-        assert_eq!(rows().await, 1);
-        // Nor do those stay that were written before.
-        let mut tx = Tx::new();
-        for number in 0..2_500 {
-            let server = OwnedServerName::try_from(format!("random{number}.example")).unwrap();
-            tx.put::<Destinations>(&server, &Json(DestinationState { failures: 1, ..Default::default() }));
-        }
-        store.commit(tx).await.unwrap();
-        backoff(&store).forget_idle().await.unwrap();
-        assert_eq!(rows().await, 1);
-        assert_eq!(backoff(&store).state(peer).await.unwrap().failures, 1);
-    }
-
-    #[test]
-    fn made_up_servers_are_forgotten_before_others() {
-        let reached = Known { reached_at: 1, ..Known::default() };
-        let kept = Known { kept: DestinationState { failures: 1, ..Default::default() }, ..Known::default() };
-        let name = |number: usize| OwnedServerName::try_from(format!("n{number}.example")).unwrap();
-        let made_up = (2..REMEMBERED).map(|number| (name(number), Known::default()));
-        let mut known: HashMap<_, _> = made_up.chain([(name(0), reached), (name(1), kept)]).collect();
-        make_room(&mut known);
-        assert_eq!(known.len(), 2);
-    }
-}
+mod tests;

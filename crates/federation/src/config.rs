@@ -36,13 +36,16 @@ pub struct Config {
     /// Time for requests that make the other server work hard: transactions, joins, media. States and media may go on coming, a
     /// second longer for every 64 KiB, for a quarter of an hour at most.
     pub long_timeout: u64,
-    /// Transactions on their way at once, over all destinations that answer within a second; eight times as many beside
-    /// for those that take longer, a quarter for those that did not answer last time.
+    /// Transactions on their way at once, over all destinations that answer at once; eight times as many beside for those that
+    /// take longer. For those that did not answer last time there is a quarter of this number, and all of it for those of
+    /// them that take longer; the same again for those that are gone for longer.
     pub concurrent_sends: usize,
-    /// Rooms of received transactions worked on at once.
+    /// Rooms of received transactions worked on at once for servers that are in them and quick; others have places beside.
     pub concurrent_rooms: usize,
     /// From this many events waiting for a destination that was away, only the newest of each room are sent.
     pub catch_up_after: usize,
+    /// Whether other servers are told what users call their devices.
+    pub device_names: bool,
     /// How long a delegation found in a well-known page is kept when the page does not say, at most twice that.
     pub well_known_lifetime: u64,
     /// How long it is kept that there is no such page.
@@ -83,7 +86,8 @@ pub struct Rates {
     pub invites: Rate,
     /// Invites from other servers to one user.
     pub invites_to_user: Rate,
-    /// Keys of servers that somebody at one address, who has proved nothing yet, has this server look for.
+    /// Keys of servers that somebody at one address, who has proved nothing yet, has this server look for; and, counted apart,
+    /// hundreds of documents at hand that it has this server sign as a notary.
     pub key_lookups: Rate,
     /// News of bound addresses from one address, which nobody has to sign, and the invites that waited with other servers.
     pub bound: Rate,
@@ -159,6 +163,7 @@ impl Default for Config {
             concurrent_sends: 64,
             concurrent_rooms: 16,
             catch_up_after: 200,
+            device_names: false,
             well_known_lifetime: 24 * 3600,
             well_known_retry: 3600,
             rates: Rates::default(),

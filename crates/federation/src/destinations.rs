@@ -34,7 +34,7 @@ impl Destination {
 
 /// How much waits for a server, up to 10,000.
 pub async fn queue_length(store: &Store, server: &ServerName) -> Result<usize, Error> {
-    Ok(store.read().outbox(server, COUNTED).await?.len())
+    store.read().outbox_length(server, COUNTED).await
 }
 
 /// Servers that something waits for, in the order of names after `after`; as they are known to `running`, if it is.
@@ -71,11 +71,7 @@ pub async fn all_destinations(network: &Network) -> Result<Vec<Destination>, Err
     let mut names: BTreeSet<OwnedServerName> = BTreeSet::new();
     let shared = reader.scan_all::<RoomServers>(&()).await?;
     names.extend(shared.into_iter().filter(|(_, joined)| *joined > 0).map(|((_, server), _)| server));
-    let mut last: Option<OwnedServerName> = None;
-    while let Some(next) = reader.next_outbox_destination(last.as_deref()).await? {
-        names.insert(next.clone());
-        last = Some(next);
-    }
+    names.extend(reader.outbox_destinations().await?);
     names.extend(reader.scan_all::<Destinations>(&()).await?.into_iter().map(|(server, _)| server));
     let mut found = Vec::new();
     for server in names.into_iter().filter(|server| server != network.server()) {

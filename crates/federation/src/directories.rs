@@ -20,7 +20,7 @@ pub(crate) const PEOPLE_PATH: &str = "/_matrix/federation/unstable/org.matrix.ms
 pub(crate) const INFOS_PATH: &str = "/_matrix/federation/unstable/users/info";
 /// The longest answers about people and about rooms, in bytes.
 const MAX_PEOPLE: u64 = 256 << 10;
-const MAX_ROOMS: u64 = 4 << 20;
+pub(crate) const MAX_ROOMS: u64 = 4 << 20;
 
 #[async_trait]
 impl Directories for Network {

@@ -2,10 +2,15 @@
 
 mod well_known;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use chappe_rules::names;
 use chappe_world::{Host, World};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::Instant;
@@ -17,6 +22,12 @@ use crate::Config;
 const DEFAULT_PORT: u16 = 8448;
 /// How long found SRV records are kept.
 const SERVICES_LIFETIME: Duration = Duration::from_mins(5);
+/// How long it is kept that a page could not be had, after the first failure; twice as long after each further one, up to the
+/// longest.
+const UNKNOWN_LIFETIME: Duration = Duration::from_secs(30);
+const LONGEST_UNKNOWN: Duration = Duration::from_mins(10);
+/// How long a page that could not be had is waited for where the server was not there without it.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it is kept what nobody was asked for.
 const UNASKED_LIFETIME: Duration = Duration::from_hours(24);
 /// Longer than this nothing is kept, whatever the configuration says.
@@ -53,6 +64,19 @@ struct Inner {
     lifetimes: well_known::Lifetimes,
     found: Cache<OwnedServerName, Found>,
     delegations: Cache<String, Remembered>,
+    /// Pages that are being asked for, by host.
+    under_way: Mutex<HashMap<String, LookUp>>,
+}
+
+type LookUp = Shared<BoxFuture<'static, Result<Remembered, Unresolvable>>>;
+
+/// One of them, for as long as it lasts, however it ends.
+struct UnderWay<'a>(&'a Discovery, &'a str);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.0.under_way.lock().remove(self.1);
+    }
 }
 
 #[derive(Clone)]
@@ -67,6 +91,10 @@ struct Remembered {
     until: Instant,
     /// Failures in a row, for a delegation that went missing.
     failures: u32,
+    /// Where it is not known whether there is a delegation: from when on that is not relied on if the server is not there.
+    doubtful_from: Option<Instant>,
+    /// Whether the server was not there since.
+    was_missed: bool,
 }
 
 impl Discovery {
@@ -77,7 +105,7 @@ impl Discovery {
             absent: lifetime(config.well_known_retry),
         };
         let (found, delegations) = (Cache::new(REMEMBERED), Cache::new(REMEMBERED));
-        Self(Arc::new(Inner { world, lifetimes, found, delegations }))
+        Self(Arc::new(Inner { world, lifetimes, found, delegations, under_way: Mutex::default() }))
     }
 
     /// Where `server` is reached.
@@ -93,9 +121,18 @@ impl Discovery {
         Ok(target)
     }
 
-    /// Forgets where `server` was: it was not there.
+    /// Forgets where `server` was: it was not there. A page that could not be had may say where it is: it is
+    /// asked for again, and not forgotten how often that was in vain.
     pub(crate) fn forget(&self, server: &ServerName) {
         self.0.found.remove(server);
+        let Ok(name) = Name::parse(server) else { return };
+        let now = self.0.world.instant();
+        if let Some(known) = self.0.delegations.get(name.host.as_str())
+            && let Some(from) = known.doubtful_from
+        {
+            let until = if from <= now { now } else { known.until };
+            self.0.delegations.insert(name.host, Remembered { until, was_missed: true, ..known });
+        }
     }
 
     async fn resolve(&self, server: &ServerName) -> Result<(Target, Instant), Unresolvable> {
@@ -134,7 +171,8 @@ impl Discovery {
         vec![(host.to_owned(), DEFAULT_PORT)]
     }
 
-    /// What the host's well-known page delegates to, and until when that holds.
+    /// What the host's well-known page delegates to, and until when that holds. Where the page could not be had, and the server was
+    /// there without, nobody waits for it again.
     async fn delegation(&self, host: &str) -> Result<(Option<OwnedServerName>, Instant), Unresolvable> {
         let now = self.0.world.instant();
         let remembered = self.0.delegations.get(host);
@@ -143,32 +181,73 @@ impl Discovery {
         {
             return Ok((remembered.delegation.clone(), remembered.until));
         }
+        let look_up = self.look_up(host);
+        let fresh = match remembered.filter(|remembered| remembered.doubtful_from.is_some()) {
+            None => Some(look_up.await),
+            Some(doubtful) if doubtful.was_missed => self.0.world.timeout(PATIENCE, look_up).await,
+            Some(_) => None,
+        };
+        // What is not known yet is not kept either.
+        Ok(fresh.transpose()?.map_or((None, now), |fresh| (fresh.delegation, fresh.until)))
+    }
+
+    /// Asks for a host's page; whoever needs it meanwhile waits for the same answer. As a task of its own: the answer is remembered
+    /// whether or not anybody still waits for it.
+    fn look_up(&self, host: &str) -> LookUp {
+        let mut under_way = self.0.under_way.lock();
+        if let Some(look_up) = under_way.get(host) {
+            return look_up.clone();
+        }
+        let (discovery, asked, now) = (self.clone(), host.to_owned(), self.0.world.instant());
+        let stop = self.0.world.tasks().stop_signal();
+        let work = async move {
+            let _under_way = UnderWay(&discovery, &asked);
+            let asking = Box::pin(discovery.ask(&asked, now));
+            stop.run_until_cancelled(asking).await.unwrap_or(Err(Unresolvable::Busy))
+        };
+        let ended = self.0.world.spawn("well-known page", work);
+        let look_up = ended.map(|ended| ended.unwrap_or(Err(Unresolvable::Busy))).boxed().shared();
+        under_way.insert(host.to_owned(), look_up.clone());
+        look_up
+    }
+
+    async fn ask(&self, host: &str, now: Instant) -> Result<Remembered, Unresolvable> {
         let fresh = match well_known::ask(&self.0.world, host, &self.0.lifetimes).await {
-            Ok(Delegation { to, lifetime }) => {
-                Remembered { delegation: Some(to), until: now + lifetime, failures: 0 }
-            }
+            Ok(Delegation { to, lifetime }) => Remembered {
+                delegation: Some(to),
+                until: now + lifetime,
+                failures: 0,
+                doubtful_from: None,
+                was_missed: false,
+            },
             // Nothing was learned.
             Err(Missing::Busy) => return Err(Unresolvable::Busy),
             Err(error) => {
                 tracing::debug!(host, %error, "no delegation");
-                let kept = remembered.as_ref().and_then(|before| before.delegation.clone());
-                let kept = kept.filter(|_| matches!(error, Missing::Unknown(_)));
-                self.missing(kept, remembered.map_or(0, |before| before.failures) + 1, now)
+                self.missing(&error, self.0.delegations.get(host), now)
             }
         };
         self.0.delegations.insert(host.to_owned(), fresh.clone());
-        Ok((fresh.delegation, fresh.until))
+        Ok(fresh)
     }
 
     /// A delegation that may still be there is kept for a few failures; otherwise there is none.
-    fn missing(&self, kept: Option<OwnedServerName>, failures: u32, now: Instant) -> Remembered {
+    fn missing(&self, error: &Missing, before: Option<Remembered>, now: Instant) -> Remembered {
         let absent = self.0.lifetimes.absent;
-        let delegation = kept.filter(|_| failures <= 3);
+        let is_unknown = matches!(error, Missing::Unknown(_));
+        let failures = before.as_ref().map_or(0, |before| before.failures).saturating_add(1);
+        let kept = before.and_then(|before| before.delegation);
+        let delegation = kept.filter(|_| is_unknown && failures <= 3);
         let wait = match delegation {
             Some(_) => absent / 12,
-            None => (absent / 12).saturating_mul(1 << failures.min(8)).min(absent),
+            None if is_unknown => {
+                UNKNOWN_LIFETIME.saturating_mul(1 << (failures - 1).min(8)).min(LONGEST_UNKNOWN)
+            }
+            None => (absent / 12).saturating_mul(1 << failures.min(8)),
         };
-        Remembered { delegation, until: now + wait, failures }
+        let doubtful_from = (is_unknown && delegation.is_none()).then(|| now + UNKNOWN_LIFETIME);
+        let until = now + wait.min(absent);
+        Remembered { delegation, until, failures, doubtful_from, was_missed: false }
     }
 }
 

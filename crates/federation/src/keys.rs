@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use chappe_rules::{
     build::SigningKey,
     check::{ServerKey, WeakKeys},
-    json,
+    json, unpadded,
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, ServerName, UInt, serde::Base64,
@@ -20,8 +20,8 @@ use crate::{Config, OldKey};
 pub(crate) use self::document::Document;
 pub use self::ring::KeyRing;
 pub(crate) use self::{
-    document::{is_plain, signed_by},
-    pins::Pins,
+    document::{is_plain, names_key, signed_by},
+    pins::{Pins, laid_aside},
     ring::Haste,
 };
 
@@ -40,15 +40,15 @@ pub fn weak_keys() -> WeakKeys {
     KNOWN_WEAK.iter().filter_map(|key| public_key(key)).collect()
 }
 
-/// Whether a text is an ed25519 public key in base64 that is not the whole world's.
+/// Whether a text is an ed25519 public key in base64 that is not the whole world's, written as every server reads it.
 pub fn is_public_key(text: &str) -> bool {
-    public_key(text).is_some_and(|key| !weak_keys().contains(&key))
+    let all_read_it = Base64::<ruma::serde::base64::Standard>::parse(text.trim_end_matches('=')).is_ok();
+    all_read_it && public_key(text).is_some_and(|key| !weak_keys().contains(&key))
 }
 
-/// The 32 bytes of an ed25519 public key in base64.
+/// The 32 bytes of an ed25519 public key in base64, in whatever way a server writes it.
 pub(crate) fn public_key(text: &str) -> Option<[u8; 32]> {
-    let bytes: Base64 = Base64::parse(text.trim_end_matches('=')).ok()?;
-    bytes.as_bytes().try_into().ok()
+    unpadded::decode(text)?.try_into().ok()
 }
 
 /// The signed document that this server publishes about itself (`GET /_matrix/key/v2/server`).
@@ -95,4 +95,29 @@ fn time(millis: u64) -> MilliSecondsSinceUnixEpoch {
 /// The JSON text of a document.
 pub(crate) fn text_of(document: &CanonicalJsonObject) -> String {
     json::canonical(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_counts_however_its_base64_is_written_and_is_written_plainly_here() {
+        let key = [0xfb_u8; 32];
+        let plain = Base64::<ruma::serde::base64::Standard, _>::new(key).encode();
+        let other_alphabet = plain.replace('+', "-").replace('/', "_");
+        assert_ne!(other_alphabet, plain);
+        for (text, all_read_it) in [
+            (plain.clone(), true),
+            (format!("{plain}="), true),
+            (other_alphabet, false),
+            (format!("!!!!{plain}"), false),
+        ] {
+            assert_eq!(public_key(&text), Some(key), "{text}");
+            assert_eq!(is_public_key(&text), all_read_it, "{text}");
+        }
+        for none in ["", "AAAA", &format!("{plain}A"), &format!("{plain}!")] {
+            assert!(public_key(none).is_none() && !is_public_key(none), "{none}");
+        }
+    }
 }

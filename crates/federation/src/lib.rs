@@ -102,7 +102,7 @@ impl Federation {
     pub fn new(deps: FederationDeps) -> Self {
         let FederationDeps { network, rooms, accounts, search, activity: fleeting, list } = deps;
         let sender = sender::Sender::new(network.clone(), rooms.clone(), accounts.clone());
-        let inbound = inbound::Inbound::new(network.config().concurrent_rooms);
+        let inbound = inbound::Inbound::new(network.world(), network.config().concurrent_rooms);
         let devices = devices::Devices::new(network.world().clone());
         let profiles = remote_users::Profiles::default();
         let answers = answers::Answers::default();
@@ -174,16 +174,12 @@ impl Federation {
         });
     }
 
-    /// Tries a destination now, or every destination that something waits for (for instance
-    /// after the list of allowed servers was replaced).
+    /// Tries a destination now, or every destination that something waits for (for instance after an outage of this
+    /// server's own).
     pub async fn retry(&self, destination: Option<&ServerName>) -> Result<(), chappe_store::Error> {
         match destination {
-            None => self.0.sender.wake_all().await,
-            Some(destination) => {
-                self.0.network.backoff().end_wait(destination).await?;
-                self.0.sender.wake_at_once(destination);
-                Ok(())
-            }
+            None => self.0.sender.retry_all().await,
+            Some(destination) => self.0.sender.retry(destination).await,
         }
     }
 

@@ -90,8 +90,9 @@ impl Network {
         let allowed = AllowList::new(config.allow.as_deref());
         let link = Link { world: world.clone(), discovery: Discovery::new(world.clone(), &config) };
         let pins = Pins::new(&config.pinned_keys);
-        let keys = KeyRing::new(store.clone(), link.clone(), allowed.clone(), pins.clone(), &config);
         let backoff = Backoff::new(world.clone(), store.clone(), &config);
+        let (ways, trust) = ((link.clone(), backoff.clone()), (allowed.clone(), pins.clone()));
+        let keys = KeyRing::new(store.clone(), ways, trust, &config);
         let [joins, states] = [(); 2].map(|()| Long::new(&world));
         let limiter = RateLimiter::default();
         Self(Arc::new(Inner {

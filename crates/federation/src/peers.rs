@@ -1,9 +1,12 @@
 //! What `rooms` needs from other servers, over the signed client.
 
+use std::fmt;
+
 use async_trait::async_trait;
+use bytes::Bytes;
 use chappe_rooms::{
-    AliasTarget, BoundInvite, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Purpose,
-    StateEvents, StateIds, Template,
+    AliasTarget, BoundInvite, Extent, Gap, Invitation, JoinAnswer, KeysWanted, Occasion, PeerError, Peers,
+    Purpose, StateEvents, StateIds, Template,
 };
 use chappe_rules::check::KeyRing as Known;
 use http::Method;
@@ -16,9 +19,7 @@ use ruma::{
             authorization::get_event_authorization,
             backfill::get_backfill,
             directory::get_public_rooms_filtered,
-            event::{
-                get_event, get_event_by_timestamp, get_missing_events, get_room_state, get_room_state_ids,
-            },
+            event::{get_event, get_event_by_timestamp, get_missing_events, get_room_state},
             membership::{
                 RawStrippedState, create_invite, create_join_event, create_knock_event, create_leave_event,
                 prepare_join_event, prepare_knock_event, prepare_leave_event,
@@ -29,16 +30,24 @@ use ruma::{
         },
     },
 };
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Visitor},
+};
 use serde_json::{json, value::RawValue};
 
 use crate::{
     Network,
+    directories::MAX_ROOMS,
     keys::{Haste, old_keys},
     network::segment,
 };
 
 /// The longest answer of a policy server, in bytes.
 const MAX_SIGNATURES: u64 = 64 << 10;
+
+/// The longest answer about the rooms of a space, in bytes: a page of them is asked for room by room.
+const MAX_HIERARCHY_BYTES: u64 = 2 << 20;
 
 /// The longest answer that holds some events, in bytes: a hundred of them may be as long as an event can be.
 const MAX_EVENTS: u64 = 8 << 20;
@@ -47,10 +56,10 @@ type Answer<T> = Result<T, PeerError>;
 
 impl Network {
     /// Keys to check events; those of before are told of this server.
-    async fn looked_for(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch, haste: Haste) -> Known {
+    async fn looked_for(&self, wanted: &KeysWanted, haste: Haste) -> Known {
         let mut wanted = wanted.clone();
         let ours = wanted.remove(self.server()).is_some();
-        let mut known = self.keys().look_for(&wanted, at.get().into(), haste).await;
+        let mut known = self.keys().look_for(&wanted, haste).await;
         if ours {
             known.insert(self.server().to_owned(), old_keys(&self.config()));
         }
@@ -84,12 +93,12 @@ impl Peers for Network {
         self.backoff().wait_until(server).await.is_ok_and(|until| until > 0)
     }
 
-    async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> Known {
-        self.looked_for(wanted, at, Haste::Told).await
+    async fn keys(&self, wanted: &KeysWanted) -> Known {
+        self.looked_for(wanted, Haste::Told).await
     }
 
-    async fn keys_for_join(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> Known {
-        self.looked_for(wanted, at, Haste::Join).await
+    async fn keys_for_join(&self, wanted: &KeysWanted) -> Known {
+        self.looked_for(wanted, Haste::Join).await
     }
 
     async fn make_join(
@@ -233,15 +242,30 @@ impl Peers for Network {
         Ok(self.request(to, request, self.brief().up_to(MAX_EVENTS)).await?.pdus)
     }
 
+    /// By hand: one id that is none would make ruma refuse all of them.
     async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Answer<StateIds> {
-        let request = get_room_state_ids::v1::Request::new(at.to_owned(), room.to_owned());
-        let answer = self.request(to, request, self.state()).await?;
-        Ok(StateIds { state: answer.pdu_ids, auth_chain: answer.auth_chain_ids })
+        let (room, at) = (segment(room.as_str()), segment(at.as_str()));
+        let uri = format!("/_matrix/federation/v1/state_ids/{room}?event_id={at}");
+        let http = self.signed(to, Method::GET, &uri, Bytes::new())?;
+        let answer = self.exchange(to, http, self.state()).await?;
+        let told: ToldIds =
+            serde_json::from_slice(answer.body()).map_err(|error| PeerError::Malformed(error.to_string()))?;
+        Ok(StateIds { state: told.pdu_ids, auth_chain: told.auth_chain_ids })
     }
 
-    async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Answer<StateEvents> {
+    async fn state(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        at: &EventId,
+        occasion: Occasion,
+    ) -> Answer<StateEvents> {
         let request = get_room_state::v1::Request::new(at.to_owned(), room.to_owned());
-        let (answer, held) = self.request_held(to, request, self.state()).await?;
+        let call = match occasion {
+            Occasion::OwnAccord => self.long(),
+            Occasion::Received => self.state(),
+        };
+        let (answer, held) = self.request_held(to, request, call).await?;
         Ok(StateEvents { state: answer.pdus, auth_chain: answer.auth_chain, held })
     }
 
@@ -273,7 +297,7 @@ impl Peers for Network {
     ) -> Answer<get_hierarchy::v1::Response> {
         let mut request = get_hierarchy::v1::Request::new(room.to_owned());
         request.suggested_only = suggested_only;
-        self.request(to, request, self.brief()).await
+        self.request(to, request, self.brief().up_to(MAX_HIERARCHY_BYTES)).await
     }
 
     async fn public_rooms(
@@ -281,7 +305,7 @@ impl Peers for Network {
         to: &ServerName,
         request: get_public_rooms_filtered::v1::Request,
     ) -> Answer<get_public_rooms_filtered::v1::Response> {
-        self.request(to, request, self.brief().insisting()).await
+        self.request(to, request, self.brief().up_to(MAX_ROOMS).insisting()).await
     }
 
     async fn listed(
@@ -303,6 +327,39 @@ impl Peers for Network {
         let answer = self.request(to, request, self.brief()).await?;
         Ok((answer.event_id, answer.origin_server_ts))
     }
+}
+
+/// The answer about a state in event ids (server-server API, `GET /_matrix/federation/v1/state_ids/{roomId}`).
+#[derive(Deserialize)]
+struct ToldIds {
+    #[serde(deserialize_with = "event_ids")]
+    pdu_ids: Vec<OwnedEventId>,
+    #[serde(deserialize_with = "event_ids")]
+    auth_chain_ids: Vec<OwnedEventId>,
+}
+
+/// The event ids of a list, without what is none: in rooms of versions 1 and 2 other servers hold events with ids that nobody
+/// here can ask for.
+fn event_ids<'de, D: Deserializer<'de>>(list: D) -> Result<Vec<OwnedEventId>, D::Error> {
+    struct Ids;
+
+    impl<'de> Visitor<'de> for Ids {
+        type Value = Vec<OwnedEventId>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of event ids")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut ids = Vec::new();
+            while let Some(entry) = list.next_element::<&RawValue>()? {
+                ids.extend(serde_json::from_str::<OwnedEventId>(entry.get()).ok());
+            }
+            Ok(ids)
+        }
+    }
+
+    list.deserialize_seq(Ids)
 }
 
 #[expect(deprecated, reason = "servers before specification 1.16 send stripped events")]

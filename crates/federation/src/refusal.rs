@@ -83,8 +83,10 @@ impl From<RoomError> for Refusal {
             RoomError::InvalidParam(why) => Error::invalid_param(why),
             RoomError::BadState(why) => bad("M_BAD_STATE", why),
             RoomError::TooLarge(_) => Error::too_large(),
+            // No other server names a version but with an invite.
             RoomError::UnsupportedRoomVersion(version) => {
-                bad("M_UNSUPPORTED_ROOM_VERSION", format!("Room version {version} is not supported"))
+                bad("M_INCOMPATIBLE_ROOM_VERSION", format!("This server does not know version {version}"))
+                    .with("room_version", version)
             }
             RoomError::IncompatibleRoomVersion(version) => {
                 bad("M_INCOMPATIBLE_ROOM_VERSION", "Your server does not know the room's version".to_owned())

@@ -153,7 +153,12 @@ mod tests {
     fn the_older_path_is_asked_where_nothing_was_said_of_the_medium() {
         let refused = |status, errcode: &str| {
             let errcode = errcode.to_owned();
-            is_unknown_endpoint(&PeerError::Refused { status, errcode, error: String::new() })
+            is_unknown_endpoint(&PeerError::Refused {
+                status,
+                errcode,
+                error: String::new(),
+                room_version: None,
+            })
         };
         for status in [400, 404, 405] {
             assert!(refused(status, "M_UNRECOGNIZED") && refused(status, "M_UNKNOWN"), "{status}");

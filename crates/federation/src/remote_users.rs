@@ -2,7 +2,10 @@
 
 mod profiles;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use chappe_accounts::{Asker, Claim, ClaimedKeys, Profile, RemoteError, RemoteKeys, RemoteUsers, UserInfo};
@@ -27,6 +30,8 @@ const SINGLY: usize = 5;
 const AT_ONCE: usize = 50;
 /// The longest answer that tells a profile, in bytes: one has 64 KiB, which may be written at more length.
 const PROFILE_BYTES: u64 = 128 << 10;
+/// How long keys are claimed of a server that failed a moment ago: it may be there again, and may be silent still.
+const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
 
 fn remote_error(error: &PeerError) -> RemoteError {
     match error {
@@ -117,16 +122,28 @@ impl RemoteUsers for Federation {
     }
 
     fn would_claim(&self, server: &ServerName) -> bool {
-        let last = self.network().backoff().at_hand(server);
-        self.talks_with(server) && last.is_none_or(|state| state.retry_at <= self.network().now())
+        let (network, backoff) = (self.network(), self.network().backoff());
+        let is_due = backoff.at_hand(server).is_none_or(|state| state.retry_at <= network.now());
+        self.talks_with(server) && (is_due || backoff.may_be_back(server))
     }
 
     async fn claim_keys(&self, server: &ServerName, mut claim: Claim) -> Result<ClaimedKeys, RemoteError> {
         claim.retain(|user, _| user.server_name() == server);
         let asked = claim.clone();
         let request = claim_keys::v1::Request::new(claim);
-        let network = self.network();
-        let answer = network.request(server, request, network.brief().once().about(asked.len())).await;
+        let (network, backoff) = (self.network(), self.network().backoff());
+        let call = network.brief().once().about(asked.len());
+        let is_waited_for = backoff.wait_until(server).await.is_ok_and(|until| until > 0);
+        let answer = if is_waited_for && backoff.tries_again(server) {
+            // Without keys nobody there can read what is said now, whenever it comes.
+            let claiming = network.request(server, request, call.insisting());
+            match network.world().timeout(CLAIMED_WITHIN, claiming).await {
+                Some(answer) => answer,
+                None => Err(self.still_silent(server).await),
+            }
+        } else {
+            network.request(server, request, call).await
+        };
         let mut claimed = answer.map_err(|error| remote_error(&error))?.one_time_keys;
         claimed.retain(|user, _| asked.contains_key(user));
         for (user, devices) in &mut claimed {
@@ -173,6 +190,14 @@ impl Federation {
     /// Whether what is kept of a user's devices can be relied on.
     async fn is_fresh(&self, user: &UserId) -> bool {
         matches!(self.0.accounts.remote_list(user).await, Ok(Some(list)) if !list.stale)
+    }
+
+    /// Notes that a server which failed a moment ago was tried in vain again.
+    async fn still_silent(&self, server: &ServerName) -> PeerError {
+        if let Err(error) = self.network().backoff().failed(server, None).await {
+            tracing::warn!(%server, %error, "the outcome of a request was not kept");
+        }
+        PeerError::Unreachable(server.to_owned())
     }
 
     /// The keys of a user, if what is kept of them can be relied on.

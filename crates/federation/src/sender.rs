@@ -11,6 +11,7 @@ mod catch_up;
 mod fleeting;
 mod follow;
 mod lanes;
+mod pools;
 mod queue;
 mod transaction;
 mod untaken;
@@ -21,32 +22,28 @@ use chappe_accounts::Accounts;
 use chappe_rooms::Rooms;
 use chappe_store::{Error, following};
 use ruma::{OwnedServerName, ServerName, UserId};
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 
 pub use self::fleeting::PresenceNews;
 use self::{
-    fleeting::Receipts,
+    fleeting::Taken,
     follow::Arrivals,
     lanes::Lanes,
+    pools::{Place, Pools},
     queue::Delivered,
-    transaction::{Batch, Width},
+    transaction::{Batch, LONG_AT_ONCE, Width},
     untaken::Untaken,
 };
 use crate::Network;
 
 /// The queue of a destination that stays away is shortened at so many times the length at which it is when it is back.
 const LONG_QUEUE: usize = 10;
-/// How long a destination that answered last time keeps its place without an answer, if there is one among the slow.
-const PATIENCE: Duration = Duration::from_millis(200);
 /// A destination that has to wait for longer is looked at all the same.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
+/// Destinations whose waits end in one commit, where those of all do.
+const RETRIED_TOGETHER: usize = 500;
 /// How often the queue of a server that is not talked with is looked at.
 const OFF_LIST: Duration = Duration::from_mins(10);
-/// As many times the places of those who answered last time are there for those of them who are slow.
-const SLOW: usize = 8;
 
 /// Keeps other servers up to date: a handle, clones share it.
 #[derive(Clone)]
@@ -59,15 +56,10 @@ struct Inner {
     lanes: Lanes,
     delivered: Delivered,
     arrivals: Arrivals,
-    /// Places for destinations that answered last time, and for those that did not: the dead never hold up the living.
-    healthy: Semaphore,
-    failing: Semaphore,
-    /// Places for those who answered last time and take long now.
-    slow: Semaphore,
+    pools: Pools,
+    /// How many long transactions may be under way.
+    long: Arc<Semaphore>,
 }
-
-/// A place among those that are served, and how long it is kept without an answer; without end where there is no patience.
-type Place<'a> = (SemaphorePermit<'a>, Option<Duration>);
 
 /// What a worker does next.
 enum Step {
@@ -83,11 +75,10 @@ enum Step {
 
 impl Sender {
     pub(crate) fn new(network: Network, rooms: Rooms, accounts: Accounts) -> Self {
-        let places = network.config().concurrent_sends.max(2);
-        let (healthy, failing) = (Semaphore::new(places), Semaphore::new((places / 4).max(1)));
-        let slow = Semaphore::new(places.saturating_mul(SLOW).min(Semaphore::MAX_PERMITS));
+        let pools = Pools::new(network.config().concurrent_sends.max(2));
+        let long = Arc::new(Semaphore::new(LONG_AT_ONCE));
         let (lanes, delivered, arrivals) = (Lanes::default(), Delivered::default(), Arrivals::default());
-        Self(Arc::new(Inner { network, rooms, accounts, lanes, delivered, arrivals, healthy, failing, slow }))
+        Self(Arc::new(Inner { network, rooms, accounts, lanes, delivered, arrivals, pools, long }))
     }
 
     /// Starts following the log and serving what waits.
@@ -100,7 +91,7 @@ impl Sender {
 
     /// Whether a remote user came into a room so lately that everybody there was just told to fetch their keys.
     pub(crate) fn has_just_come(&self, user: &UserId) -> bool {
-        self.0.arrivals.has(user, self.0.network.world().now())
+        self.0.arrivals.has(user, self.0.network.world().instant())
     }
 
     /// Something waits for `destination`.
@@ -117,24 +108,49 @@ impl Sender {
         }
     }
 
+    /// Tries `destination` now, and waits for it as if it had failed once.
+    pub(crate) async fn retry(&self, destination: &ServerName) -> Result<(), Error> {
+        self.0.network.backoff().end_wait(destination).await?;
+        self.wake_at_once(destination);
+        Ok(())
+    }
+
+    /// The same for every destination that something waits for, those first that failed least.
+    pub(crate) async fn retry_all(&self) -> Result<(), Error> {
+        let mut all = Vec::new();
+        for destination in self.waited_for().await? {
+            all.push((self.0.network.backoff().state(&destination).await?.failures, destination));
+        }
+        all.sort_unstable();
+        let all: Vec<OwnedServerName> = all.into_iter().map(|(_, destination)| destination).collect();
+        for some in all.chunks(RETRIED_TOGETHER) {
+            self.0.network.backoff().end_waits(some).await?;
+            for destination in some {
+                self.wake_at_once(destination);
+            }
+        }
+        Ok(())
+    }
+
     /// Wakes every destination that something waits for.
-    pub(crate) async fn wake_all(&self) -> Result<(), Error> {
-        self.for_each_waiting(|destination| self.wake(destination)).await
+    async fn wake_all(&self) -> Result<(), Error> {
+        for destination in self.waited_for().await? {
+            self.wake(&destination);
+        }
+        Ok(())
     }
 
     /// The same, those that are waited for included: they may have come onto the list.
     async fn wake_listed(&self) -> Result<(), Error> {
-        self.for_each_waiting(|destination| self.wake_at_once(destination)).await
+        for destination in self.waited_for().await? {
+            self.wake_at_once(&destination);
+        }
+        Ok(())
     }
 
-    async fn for_each_waiting(&self, wake: impl Fn(&ServerName)) -> Result<(), Error> {
-        let mut after: Option<OwnedServerName> = None;
-        loop {
-            let next = self.0.network.store().read().next_outbox_destination(after.as_deref()).await?;
-            let Some(destination) = next else { return Ok(()) };
-            wake(&destination);
-            after = Some(destination);
-        }
+    /// Destinations that something waits for.
+    async fn waited_for(&self) -> Result<Vec<OwnedServerName>, Error> {
+        self.0.network.store().read().outbox_destinations().await
     }
 
     fn begin(&self, destination: OwnedServerName) {
@@ -174,7 +190,7 @@ impl Sender {
                 }
                 Err(error) => {
                     tracing::error!(%destination, %error, "the queue of a destination cannot be worked on");
-                    return self.0.lanes.wait(&destination, world.instant() + Duration::from_mins(1));
+                    return self.0.lanes.wait_for_repair(&destination, world.instant());
                 }
             }
         }
@@ -204,9 +220,8 @@ impl Sender {
             0 => {}
             until => return Ok(Step::Wait(until)),
         }
+        let place = self.place(destination).await?;
         let state = network.backoff().state(destination).await?;
-        let places = if state.failures == 0 { &self.0.healthy } else { &self.0.failing };
-        let Ok(place) = places.acquire().await else { return Ok(Step::Rest) };
         if state.tried.is_none() && network.backoff().was_away(destination) {
             self.shorten(destination, network.config().catch_up_after).await?;
         }
@@ -218,8 +233,7 @@ impl Sender {
             }
             return Ok(Step::Rest);
         };
-        let patience = (state.failures == 0).then_some(PATIENCE);
-        self.attempt(destination, batch, width, (place, patience)).await
+        self.attempt(destination, batch, width, place).await
     }
 
     /// Nothing goes to who is off the list. What waits is shortened once that has been so for a while: a list that ends for a
@@ -264,7 +278,7 @@ impl Sender {
             if !batch.is_smallest() {
                 *width = Width::Single(batch.rows.len());
                 // They go along with the next one of full width.
-                self.0.lanes.give_back(destination, batch.receipts);
+                self.0.lanes.give_back(destination, batch.taken);
                 return Ok(Step::Again);
             }
             if matches!(untaken, Untaken::Malformed(_)) || self.takes_nothing(destination).await {
@@ -274,7 +288,7 @@ impl Sender {
         }
         tracing::info!(%destination, %untaken, "a transaction was not taken");
         let (network, tried) = (&self.0.network, batch.tried());
-        let again = if may_be_of_it { Receipts::new() } else { batch.receipts };
+        let again = if may_be_of_it { Taken::default() } else { batch.taken };
         self.0.lanes.give_back(destination, again);
         let state = match untaken {
             Untaken::Unreached => network.backoff().failed(destination, tried).await?,
@@ -294,25 +308,6 @@ impl Sender {
         self.0.lanes.done(destination, &batch.rows);
         self.0.network.backoff().delivered(destination).await?;
         Ok(Step::Again)
-    }
-
-    /// Transmits, and gives the place away for one among the slow once the patience is over: many that fall silent at the
-    /// same time must not keep all places until their time is up.
-    async fn transmit_in(
-        &self,
-        (place, patience): Place<'_>,
-        destination: &ServerName,
-        batch: &Batch,
-    ) -> Result<(), Untaken> {
-        let mut transmitting = std::pin::pin!(self.transmit(destination, batch));
-        let Some(patience) = patience else { return transmitting.await };
-        tokio::select! {
-            biased;
-            done = &mut transmitting => return done,
-            () = self.0.network.world().sleep(patience) => {}
-        }
-        let _place = self.0.slow.try_acquire().unwrap_or(place);
-        transmitting.await
     }
 
     /// Begins what has waited long enough.
@@ -351,12 +346,13 @@ impl Sender {
             };
             match revived {
                 Ok(destination) => {
-                    if self.0.lanes.is_waiting(&destination) {
-                        self.wake_at_once(&destination);
+                    if self.0.lanes.revive(&destination) {
+                        self.begin(destination);
                     }
                 }
                 // Some were missed: whoever may be tried is.
                 Err(RecvError::Lagged(_)) => {
+                    self.0.lanes.spread_word();
                     let waiting = self.0.lanes.waiting();
                     for destination in waiting.iter().filter(|destination| self.may_be_tried(destination)) {
                         self.wake_at_once(destination);

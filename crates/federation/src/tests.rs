@@ -15,7 +15,10 @@ mod lies;
 mod lists;
 mod memberships;
 mod peer;
+mod places;
 mod queues;
+mod redacted;
+mod removed;
 mod requests;
 mod restored;
 mod turns;
@@ -239,9 +242,14 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     assert!(holds().await, "never: {what}");
 }
 
+/// Two servers that have not met.
+fn pair(net: &FakeNet) -> (Server, Server) {
+    (Server::start(net, "a.example", 1, config()), Server::start(net, "b.example", 2, config()))
+}
+
 /// Two servers with a room of which both have a user.
 async fn couple(net: &FakeNet) -> (Server, Server, OwnedRoomId) {
-    let (a, b) = (Server::start(net, "a.example", 1, config()), Server::start(net, "b.example", 2, config()));
+    let (a, b) = pair(net);
     let room = a.room("alice").await;
     b.join("bob", &room, &a).await;
     (a, b, room)

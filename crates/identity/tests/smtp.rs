@@ -72,7 +72,7 @@ fn config(port: u16, security: Security) -> MailConfig {
         password_file: None,
         from: "Chappé <no-reply@chappe.example>".to_owned(),
         certificate_authority: None,
-        timeout_seconds: 5,
+        timeout_seconds: 60,
         templates: None,
     }
 }

@@ -237,7 +237,7 @@ async fn mails_are_rationed_by_address_and_by_client() {
     from("e@gouv.fr", "192.0.2.1").await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_ends() {
     let config = Config { validation_hours: 1, ..Config::default() };
     let lab = Lab::with(config.clone()).await;

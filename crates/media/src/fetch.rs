@@ -39,6 +39,18 @@ pub enum Reach {
     Anywhere,
 }
 
+/// For how long those who waited are told that it failed, in milliseconds.
+pub(crate) const UNFETCHED_MS: u64 = 60_000;
+
+/// Why a medium could not be had.
+#[derive(Clone, Copy)]
+pub(crate) enum Unfetched {
+    /// Its server did not give it, at this time: whoever waited for it meanwhile asks no more.
+    At(u64),
+    /// A medium does not become smaller: whoever comes later asks no more either.
+    TooLarge,
+}
+
 /// How often it is looked whether an announced upload has come.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -152,25 +164,41 @@ impl Media {
         }
     }
 
-    /// Fetches from the medium's server, once for all who ask at the time.
+    /// Fetches from the medium's server, once for all who ask at the time: where it fails, for all of them.
     async fn fetched(&self, server: &ServerName, id: &str, wait: Duration) -> Result<Medium, Error> {
-        let _turn = self.turn(&format!("{server}/{id}")).await;
+        let (world, what) = (&self.0.world, format!("{server}/{id}"));
+        let (asked, until) = (world.now(), world.instant() + wait);
+        let _turn = self.turn(&what).await;
         let before = self.known(server, id).await?;
         if let Some(medium) = &before
             && !self.is_lost(server, medium).await?
         {
             return Ok(medium.clone());
         }
+        match self.0.unfetched.get(&what, world.now()) {
+            Some(Unfetched::TooLarge) => return Err(Error::RemoteTooLarge),
+            Some(Unfetched::At(failed)) if failed > asked => {
+                return Err(Error::RemoteFailed("it did not answer others who asked".to_owned()));
+            }
+            _ => {}
+        }
         let (_of_server, place) = self.places_from(server).await?;
-        let (received, content_type, filename) =
-            self.in_place(place, self.received_from(server, id, wait)).await?;
+        let wait = until.saturating_duration_since(world.instant());
+        let fetched = self.in_place(place, self.received_from(server, id, wait)).await;
+        let failed = world.now();
+        match &fetched {
+            Err(Error::RemoteFailed(_)) => self.0.unfetched.put(what, Unfetched::At(failed), failed),
+            Err(Error::RemoteTooLarge) => self.0.unfetched.put(what, Unfetched::TooLarge, failed),
+            _ => {}
+        }
+        let (received, content_type, filename) = fetched?;
         let medium = Medium {
             blob: Some(received.blob.clone()),
             size: received.size,
             content_type: content_type.and_then(kept),
             filename: filename.and_then(kept),
             uploader: None,
-            created: before.as_ref().map_or(self.0.world.now(), |before| before.created),
+            created: before.as_ref().map_or(world.now(), |before| before.created),
             expires: None,
             sha256: Some(received.sha256),
             quarantined_by: None,

@@ -98,6 +98,8 @@ struct Inner {
     fetching_from: Places,
     /// The same by user.
     fetching_for: Places,
+    /// What came of a medium of another server that could not be had, by server and id.
+    unfetched: Memory<String, fetch::Unfetched>,
     /// What media of other servers take up, as far as it is known.
     remote_space: Mutex<RemoteSpace>,
     /// Web pages that may be on their way.
@@ -136,6 +138,7 @@ impl Media {
             fetching_slowly: some(config.remote_at_once.saturating_mul(places::SLOW)),
             fetching_from: Places::new(config.remote_at_once_per_server),
             fetching_for: Places::new(config.remote_at_once_per_user),
+            unfetched: Memory::new(fetch::UNFETCHED_MS),
             remote_space: Mutex::default(),
             previewing: some(config.previews.at_once),
             failures: Memory::new(preview::FAILED_MS),

@@ -156,15 +156,15 @@ fn name(written: &Map<String, Value>) -> Result<Option<String>> {
     Ok((!name.is_empty()).then(|| name.to_owned()))
 }
 
+/// The address of a page about the client. One that is not on its host or below it is left out: nobody is led from the name
+/// of one host to another.
 fn page(written: &Map<String, Value>, name: &str, owner: &str, insecure: bool) -> Result<Option<String>> {
     let Some(uri) = text(written, name)? else { return Ok(None) };
-    match redirect::host(&uri, insecure) {
-        Some(host) if redirect::is_related(&host, owner) => Ok(Some(uri)),
-        _ => {
-            let sentence = format!("{name} must be an https address on the host of client_uri or below it");
-            Err(Error::InvalidClientMetadata(sentence.into()))
-        }
-    }
+    let Some(host) = redirect::host(&uri, insecure) else {
+        let sentence = format!("{name} must be an https address with a domain name and no user");
+        return Err(Error::InvalidClientMetadata(sentence.into()));
+    };
+    Ok(redirect::is_related(&host, owner).then_some(uri))
 }
 
 fn redirect_uris(written: &Map<String, Value>, owner: Owner<'_>) -> Result<Vec<String>> {
@@ -215,6 +215,19 @@ mod tests {
     }
 
     #[test]
+    fn pages_on_other_hosts_are_left_out_and_answers_are_not_sent_there() {
+        let metadata = parse(&json!({
+            "logo_uri": "https://example.com.evil.org/logo.png", "tos_uri": "https://evilexample.com/terms",
+            "policy_uri": "https://www.example.com/policy",
+        }));
+        let metadata = metadata.unwrap();
+        assert_eq!((metadata.logo_uri, metadata.tos_uri), (None, None));
+        assert_eq!(metadata.policy_uri.as_deref(), Some("https://www.example.com/policy"));
+        let foreign = json!({ "redirect_uris": ["https://evil.org/"], "tos_uri": "https://evil.org/" });
+        assert_eq!(parse(&foreign).unwrap_err().code(), "invalid_redirect_uri");
+    }
+
+    #[test]
     fn a_client_of_devices_needs_no_redirect() {
         let device = "urn:ietf:params:oauth:grant-type:device_code";
         let metadata =
@@ -236,7 +249,7 @@ mod tests {
             (json!({ "client_name": "x".repeat(101) }), "invalid_client_metadata"),
             (json!({ "client_name": "a\u{202e}b" }), "invalid_client_metadata"),
             (json!({ "client_name": "a\nb" }), "invalid_client_metadata"),
-            (json!({ "logo_uri": "https://example.org/logo.png" }), "invalid_client_metadata"),
+            (json!({ "logo_uri": "https://user@example.com/logo.png" }), "invalid_client_metadata"),
             (json!({ "tos_uri": "http://example.com/" }), "invalid_client_metadata"),
             (json!({ "policy_uri": "javascript:alert(1)" }), "invalid_client_metadata"),
             (json!({ "application_type": "desktop" }), "invalid_client_metadata"),

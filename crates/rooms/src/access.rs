@@ -18,13 +18,15 @@ use chappe_rules::{
 use chappe_store::{Membership, StateRef};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedUserId, RoomId, ServerName,
+    canonical_json::try_from_json_map,
     events::{StateEventType, TimelineEventType},
 };
+use serde_json::{Map, Value};
 
 use crate::{
     Actor, Error, Inner, Result, Rooms, Standing,
     author::{By, candidate},
-    desk::{Desk, Held, membership_of},
+    desk::{Desk, Held, content_of, membership_of},
 };
 
 /// Members, or invited addresses, that are looked at: more than two are too many wherever the number counts.
@@ -34,6 +36,10 @@ const PAGES: usize = 10;
 
 /// What makes somebody, or an address, a party of a room.
 const PARTY_KINDS: [StateEventType; 2] = [StateEventType::RoomMember, StateEventType::RoomThirdPartyInvite];
+
+/// What a room's rules say of how it was made. Some servers compare the fields as they are written: null is not the same to
+/// them as no field.
+const MADE: [&str; 2] = ["visibility", "force_unencrypted_at_creation"];
 
 fn is_party((kind, _): &RuleKey) -> bool {
     PARTY_KINDS.contains(kind)
@@ -284,6 +290,35 @@ impl Rooms {
         let rules = Desk::open(&self.0, room).await?.room_rules().await?;
         if rules.rule == Rule::Restricted { Ok(()) } else { Err(refused(Refusal::Publish)) }
     }
+
+    /// Has rules that a client writes say how the room was made as the rules before did, where it means the same.
+    pub(crate) async fn say_as_before(&self, room: &RoomId, rules: &mut Map<String, Value>) -> Result<()> {
+        if self.0.access().is_none() {
+            return Ok(());
+        }
+        let Ok(view) = self.view(room).await else { return Ok(()) };
+        if let Some(before) = view.current(RULES.into(), "").await? {
+            copy_made(&content_of(&before.pdu), rules);
+        }
+        Ok(())
+    }
+}
+
+fn copy_made(before: &Map<String, Value>, rules: &mut Map<String, Value>) {
+    let read = |said: &Map<String, Value>| {
+        let said = try_from_json_map(said.clone()).ok()?;
+        RoomRules::read(&said).map(|rules| (rules.public, rules.force_unencrypted))
+    };
+    let (old, new) = (read(before), read(rules));
+    if old.is_none() || old != new {
+        return;
+    }
+    for field in MADE {
+        match before.get(field) {
+            Some(said) => rules.insert(field.to_owned(), said.clone()),
+            None => rules.remove(field),
+        };
+    }
 }
 
 pub(crate) fn refused(refusal: Refusal) -> Error {
@@ -297,5 +332,40 @@ fn candidate_of<'a>(pdu: &'a Pdu, content: &'a CanonicalJsonObject) -> Candidate
         sender: pdu.sender(),
         content,
         redacts: pdu.redacts(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::copy_made;
+
+    #[test]
+    fn rules_say_how_a_room_was_made_in_the_words_that_are_there() {
+        let made = |visibility: Value, force: Value| json!({ "rule": "restricted", "visibility": visibility, "force_unencrypted_at_creation": force });
+        let bare = json!({ "rule": "restricted" });
+        let nulls = made(json!(null), json!(null));
+        let said = made(json!("private"), json!(false));
+        let public = made(json!("public"), json!(null));
+        let plain = json!({ "rule": "restricted", "force_unencrypted_at_creation": true });
+        let alike = [&bare, &nulls, &said];
+        let copied = |before: &Value, new: &Value| {
+            let (before, mut new) = (before.as_object().unwrap(), new.as_object().unwrap().clone());
+            new.insert("rule".to_owned(), json!("unrestricted"));
+            copy_made(before, &mut new);
+            assert_eq!(new.insert("rule".to_owned(), json!("restricted")), Some(json!("unrestricted")));
+            Value::Object(new)
+        };
+        for before in alike {
+            for new in alike {
+                assert_eq!(copied(before, new), *before, "{new}");
+            }
+            // What means something else is refused as it is.
+            for new in [&public, &plain] {
+                assert_eq!(copied(before, new), *new);
+                assert_eq!(copied(new, before), *before);
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! A change is written down together with the note that rooms are to be told, which stays until they are. What a stop breaks
 //! off is begun anew: rooms that know already are passed over. A newer change ends the telling of an older one.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use chappe_rules::policy_server::{PolicyServer, state_key};
 use chappe_store::{Membership, RoomNid};
@@ -21,8 +21,8 @@ const OF_ONE: usize = 4;
 const OF_ALL: usize = 16;
 /// Rooms of all users whose policy servers are asked side by side.
 const ASKING: usize = 4;
-/// How long rooms that cannot be told are tried again, in milliseconds.
-const INSISTED_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How long rooms that cannot be told are tried again.
+const INSISTED: Duration = Duration::from_hours(24);
 /// What rooms show of a profile.
 const SHOWN: [&str; 2] = ["displayname", "avatar_url"];
 
@@ -44,6 +44,15 @@ impl Default for Announcing {
             asking: Semaphore::new(ASKING),
             failing: Waits::default(),
         }
+    }
+}
+
+/// A user whose changes are being told, for as long as that lasts, however it ends.
+struct UnderWay(Rooms, OwnedUserId);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.announcing.under_way.lock().remove(&self.1);
     }
 }
 
@@ -84,10 +93,10 @@ impl Rooms {
             // Whoever tells of an older change sees that there is a newer one.
             return;
         }
-        let rooms = self.clone();
+        let (rooms, under_way) = (self.clone(), UnderWay(self.clone(), user.clone()));
         drop(self.0.world.spawn("profile announcement", async move {
             let done = rooms.announce_all(&user).await;
-            rooms.0.announcing.under_way.lock().remove(&user);
+            drop(under_way);
             if let Err(error) = done {
                 tracing::warn!(%user, %error, "rooms were not told of a changed profile yet");
             } else if rooms.has_news(&user).await {
@@ -101,7 +110,7 @@ impl Rooms {
     /// the server starts and every few minutes.
     pub async fn resume_announcements(&self) -> Result<()> {
         for user in self.0.accounts.unannounced().await? {
-            if !self.0.announcing.failing.holds(&user, self.0.world.now()) {
+            if !self.0.announcing.failing.holds(&user, self.0.world.instant()) {
                 self.begin_announcing(user);
             }
         }
@@ -119,8 +128,8 @@ impl Rooms {
                 Ok(Told::Overtaken) if self.0.world.is_stopping() => return Ok(()),
                 Ok(Told::Overtaken) => {}
                 Err(error) => {
-                    let failing_ms = self.0.announcing.failing.failed(user.to_owned(), self.0.world.now());
-                    if failing_ms <= INSISTED_MS {
+                    let failing = self.0.announcing.failing.failed(user.to_owned(), self.0.world.instant());
+                    if failing <= INSISTED {
                         return Err(error);
                     }
                     tracing::warn!(%user, %error, "some rooms are never told of a changed profile");
@@ -215,10 +224,18 @@ impl Rooms {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::Ordering, time::Duration};
+    use std::{
+        panic::resume_unwind,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        time::Duration,
+    };
 
     use chappe_accounts::NewUser;
-    use chappe_kv::{Db, Memory};
+    use chappe_kv::{Batch, Db, Fault, Faulty, Memory};
+    use parking_lot::Mutex;
     use ruma::{OwnedRoomId, RoomId, UserId, serde::Base64, server_name, user_id};
     use serde_json::{Value, json};
 
@@ -344,6 +361,48 @@ mod tests {
         let asked = asked.load(Ordering::Relaxed);
         assert!((5..20 * OF_ONE).contains(&asked), "{asked}");
         assert_eq!(rooms.0.accounts.profile_news(alice()).await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_is_set_back_has_no_room_wait_for_longer() {
+        let net = Net::default();
+        let rooms = server(&net, &Db::new(Memory::default()));
+        alice_in(&rooms, 0).await;
+        let asked = rooms_without_answer(&net, &rooms, alice().as_str(), 1).await;
+        call(&rooms, "Alice").await;
+        rooms.0.world.set_clock_ahead(Duration::from_hours(24));
+        assert!(rooms.announce_all(alice()).await.is_err());
+        let before = asked.load(Ordering::Relaxed);
+        rooms.0.world.set_clock_ahead(Duration::ZERO);
+        tokio::time::advance(Duration::from_mins(6)).await;
+        rooms.resume_announcements().await.unwrap();
+        while !rooms.0.announcing.under_way.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), before + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn telling_begins_anew_where_it_broke_down() {
+        let breaks = Arc::new(AtomicBool::new(false));
+        let broken = breaks.clone();
+        let plan = move |_: &Batch| -> Option<Fault> {
+            if broken.swap(false, Ordering::Relaxed) {
+                resume_unwind(Box::new("it breaks down"));
+            }
+            None
+        };
+        let db = Db::new(Faulty::new(Memory::default(), Arc::new(Mutex::new(plan))));
+        let rooms = server(&Net::default(), &db);
+        alice_in(&rooms, 0).await;
+        call(&rooms, "Alice").await;
+        breaks.store(true, Ordering::Relaxed);
+        rooms.announce_profile(alice().to_owned());
+        while breaks.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        rooms.announce_profile(alice().to_owned());
+        assert!(rooms.0.world.timeout(Duration::from_mins(1), until_told(&rooms)).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]

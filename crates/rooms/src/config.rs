@@ -23,7 +23,9 @@ pub struct Config {
     /// Auth events, and single events of states, that are fetched for one event at most.
     pub auth_events_limit: usize,
     /// State keys on which states that one server tells, for what it sends, may differ from what is known here, an hour. A
-    /// larger difference is taken as a whole, and nothing more then until the hours have passed that it is worth.
+    /// larger difference is taken as a whole, and nothing more then until the hours have passed that it is worth. Where what it
+    /// sends rests on a fork of a thousand events or more, these count as well. Pages of old history, for which users of this
+    /// server ask, have an account of their own, ten times as large.
     pub told_changes_per_hour: usize,
     /// State events and auth events taken from a peer at most when joining a room.
     pub join_state_limit: usize,

@@ -1,6 +1,7 @@
 //! `createRoom`: presets, initial state and invites in one commit.
 
 mod access;
+mod invites;
 mod presets;
 
 use chappe_rules::policy::Door;
@@ -12,9 +13,9 @@ use ruma::{
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::presets::{Furniture, power_levels as default_power_levels, succession};
-use self::{access::Wanted, presets::furnish};
+use self::{access::Wanted, invites::Asked, presets::furnish};
 use crate::{
-    Actor, Draft, Error, Inner, Result, Rooms,
+    Actor, AddressInvite, Draft, Error, Inner, Result, Rooms,
     author::By,
     desk::{Desk, rules_of},
     membership::AUTHORISED_BY,
@@ -44,8 +45,17 @@ pub(crate) struct Plan {
 
 impl Rooms {
     /// Creates a room (client-server API, `POST /createRoom`). All its events are one commit; invites of users
-    /// of other servers follow it.
+    /// of other servers follow it. If all of those fail, and nobody else would be in the room, there is none.
     pub async fn create(&self, actor: &Actor, request: Request) -> Result<OwnedRoomId> {
+        self.create_with(actor, request, &[]).await
+    }
+
+    async fn create_with(
+        &self,
+        actor: &Actor,
+        request: Request,
+        addresses: &[AddressInvite],
+    ) -> Result<OwnedRoomId> {
         let version = request.room_version.clone().unwrap_or_else(|| self.config().default_version.clone());
         let rules = rules_of(&version)?;
         self.check_request(&request)?;
@@ -59,7 +69,7 @@ impl Rooms {
         if let Some(alias) = &alias {
             self.check_reserved(actor, alias)?;
         }
-        let (local, remote): (Vec<_>, Vec<_>) =
+        let (local, users): (Vec<_>, Vec<_>) =
             request.invite.iter().cloned().partition(|user| user.server_name() == self.server());
         let mut invites = Vec::with_capacity(local.len());
         for user in local {
@@ -69,9 +79,19 @@ impl Rooms {
         }
         let own_member = self.0.member_content(&actor.user, "join", None).await?;
         let published = request.visibility == Visibility::Public;
+        let is_direct = request.is_direct;
+        let are_all = invites.is_empty() && !published && (is_direct || furniture.is_closed());
+        let asked = Asked { users, addresses: addresses.to_vec(), is_direct, are_all };
         let plan = Plan { version, furniture, alias, published, invites, own_member };
-        let room = self.0.make_room(actor, &plan).await?;
-        self.invite_remotes(actor, &room, remote, request.is_direct).await;
+        let (rooms, actor) = (self.clone(), actor.clone());
+        // Goes on when the client hangs up: it does not know of the room yet, and there is more to do once that is there.
+        let work = async move { rooms.create_as(&actor, &plan, asked).await };
+        self.0.world.spawn("new room", work).await.unwrap_or(Err(Error::Retry))
+    }
+
+    async fn create_as(&self, actor: &Actor, plan: &Plan, asked: Asked) -> Result<OwnedRoomId> {
+        let room = self.0.make_room(actor, plan).await?;
+        self.invite_into_new(actor, &room, asked).await?;
         self.inherit_settings(&actor.user, &room).await;
         Ok(room)
     }
@@ -101,16 +121,6 @@ impl Rooms {
         }
         let alias = format!("#{localpart}:{}", self.server());
         RoomAliasId::parse(alias).ok().filter(|alias| alias.as_str().len() <= 255).ok_or_else(bad)
-    }
-
-    /// The room is there: whoever cannot be invited over federation is left out, as if the client had tried itself.
-    async fn invite_remotes(&self, actor: &Actor, room: &RoomId, users: Vec<OwnedUserId>, direct: bool) {
-        for user in users {
-            let Ok(content) = self.0.invite_content(&user, None, direct).await else { continue };
-            if let Err(error) = self.invite_remote(actor, room, &user, content).await {
-                tracing::info!(%room, %user, %error, "invite of a new room failed");
-            }
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use chappe_store::{
     delayed::{Delayed, DelayedEnd},
     transactions::TransactionKey,
 };
-use ruma::{OwnedEventId, RoomId, UserId, events::TimelineEventType};
+use ruma::{OwnedEventId, RoomId, UserId};
 use serde_json::{Map, Value, value::to_raw_value};
 
 use self::lanes::Lanes;
@@ -184,7 +184,7 @@ impl Rooms {
             state_key: delayed.state_key,
             redacts: delayed.redacts,
             sticky_ms: delayed.sticky_ms,
-            ..Draft::message(TimelineEventType::from(delayed.kind), content)
+            ..Draft::message(chappe_rules::pdu::kind_of(&delayed.kind), content)
         };
         self.complete(&actor, &delayed.room, &mut draft).await?;
         let job = Job { delayed: Some(id.to_owned()), ..Job::new(&actor, draft) };

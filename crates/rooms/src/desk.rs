@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use chappe_rules::{Pdu, access::RETENTION, auth::StateKey as RuleKey, build::Reference, pdu::Judged};
+use chappe_rules::{
+    Pdu, access::RETENTION, auth::StateKey as RuleKey, build::Reference, pdu::Judged, redact,
+};
 use chappe_store::{
     EventMeta, EventNum, LogEntry, MemberChange, Membership, NewEvent, Reader, RoomHead, RoomNid,
     StateChange, StateRef, StateWriter, Status, StoredPdu, Tx, out_of_band::OutOfBand, outbox::OutboxItem,
@@ -17,10 +19,12 @@ use ruma::{
 };
 use serde_json::{Map, Value};
 
-use crate::{Error, Inner, Result};
+use crate::{Error, Inner, Result, receive::Payer};
 
 /// Memberships that one commit names in the log by themselves.
 const MEMBERS_NAMED: usize = 200;
+/// Members of a room of which all servers are read where one is asked about: whoever says something there needs them next.
+const FEW: u32 = 100;
 
 /// Some state events with their numbers, by type and state key.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +90,8 @@ pub(crate) struct Desk<'s> {
     pub(crate) said_first: Option<u64>,
     /// Whether a membership that is missing from its states is that of nobody, and not only unknown.
     pub(crate) knows_members: bool,
+    /// Against whom large resolutions count.
+    pub(crate) charged: Option<Payer>,
 }
 
 /// Servers with joined users, and how many.
@@ -109,6 +115,11 @@ pub(crate) fn parsed(rules: &RoomVersionRules, stored: &StoredPdu) -> Result<Pdu
         |stored: &StoredPdu| Pdu::restore_shared(rules, stored.event_id.clone(), stored.json.clone());
     let form = stored.form(restore).map_err(|_| chappe_store::Error::Corrupt("event JSON"))?;
     Ok(Pdu::clone(&form))
+}
+
+/// What redaction leaves of a stored event.
+fn redacted(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu> {
+    Ok(redact::event(rules, pdu).map_err(|_| chappe_store::Error::Corrupt("event JSON"))?)
 }
 
 /// Whether the state around an event is known. It is not for an outlier, rejected or not, unless it was staged.
@@ -163,6 +174,7 @@ impl<'s> Desk<'s> {
             stripped: Vec::new(),
             said_first: None,
             knows_members: !head.partial,
+            charged: None,
             now: inner.now(),
             inner,
             reader,
@@ -187,7 +199,7 @@ impl<'s> Desk<'s> {
         self.tx
     }
 
-    /// Events of the room by number, committed or of this transaction.
+    /// Events of the room by number, committed or of this transaction: as they came.
     pub(crate) async fn pdus(&self, nums: &[EventNum]) -> Result<Vec<Pdu>> {
         let stored: Vec<EventNum> =
             nums.iter().copied().filter(|num| !self.fresh.contains_key(num)).collect();
@@ -204,13 +216,55 @@ impl<'s> Desk<'s> {
         Ok(pdus)
     }
 
-    /// Stored events with their verdict, for authorization and resolution.
+    /// State events of the room by number, with what redaction has left of them.
+    pub(crate) async fn state_events(&self, nums: &[EventNum]) -> Result<Vec<Pdu>> {
+        let mut pdus = self.pdus(nums).await?;
+        let gone = self.redacted_among(nums).await?;
+        for (_, pdu) in nums.iter().zip(&mut pdus).filter(|(num, _)| gone.contains(*num)) {
+            *pdu = redacted(self.rules, pdu)?;
+        }
+        Ok(pdus)
+    }
+
+    /// Those of some state events that are redacted as this transaction leaves them.
+    async fn redacted_among(&self, nums: &[EventNum]) -> Result<HashSet<EventNum>> {
+        let mut found: HashSet<EventNum> =
+            nums.iter().copied().filter(|num| self.redacted.contains(num)).collect();
+        if self.head.no_redacted_state {
+            return Ok(found);
+        }
+        let stored: Vec<EventNum> =
+            nums.iter().copied().filter(|num| !self.fresh.contains_key(num)).collect();
+        let metas = self.reader.event_metas(self.nid, &stored).await?;
+        let known = stored.into_iter().zip(metas).filter(|(_, meta)| meta.redacted_by.some().is_some());
+        found.extend(known.map(|(num, _)| num));
+        Ok(found)
+    }
+
+    /// Notes that an event is redacted: where it is state, it has to be looked from now on which state is.
+    pub(crate) fn note_redacted(&mut self, pdu: &Pdu) {
+        self.head.no_redacted_state &= pdu.state_key().is_none();
+    }
+
+    /// Stored events with their verdict, as they came: servers resolve whole events, whatever was redacted since.
     pub(crate) async fn judged(&self, nums: &[EventNum]) -> Result<Vec<Judged>> {
         let events = self.reader.events(self.nid, nums).await?;
         let judged = |(meta, stored): (EventMeta, Arc<StoredPdu>)| {
             Ok(Judged { pdu: parsed(self.rules, &stored)?, rejected: meta.status == Status::Rejected })
         };
         events.into_iter().map(judged).collect()
+    }
+
+    /// The same with what redaction has left of them: so authorization reads what an event names.
+    pub(crate) async fn judged_as_left(&self, nums: &[EventNum]) -> Result<Vec<Judged>> {
+        let events = self.reader.events(self.nid, nums).await?.into_iter().zip(nums);
+        let judged = |((meta, stored), num): ((EventMeta, Arc<StoredPdu>), &EventNum)| {
+            let is_redacted = meta.redacted_by.some().is_some() || self.redacted.contains(num);
+            let whole = parsed(self.rules, &stored)?;
+            let pdu = if is_redacted { redacted(self.rules, &whole)? } else { whole };
+            Ok(Judged { pdu, rejected: meta.status == Status::Rejected })
+        };
+        events.map(judged).collect()
     }
 
     /// Numbers of events of this room, those of this transaction included.
@@ -232,7 +286,7 @@ impl<'s> Desk<'s> {
         Ok(ids.iter().zip(nums).map(|(id, num)| (id, known(num))).collect())
     }
 
-    /// Some keys of the state at `at`.
+    /// Some keys of the state at `at`, with what redaction has left of the events.
     pub(crate) async fn held_at(&self, at: StateRef, keys: &[RuleKey]) -> Result<Held> {
         if keys.is_empty() {
             return Ok(Held::default());
@@ -240,7 +294,7 @@ impl<'s> Desk<'s> {
         let wanted: Vec<StateKey> = keys.iter().map(store_key).collect();
         let nums = self.state.state_at(&self.reader, at, &wanted).await?;
         let present: Vec<EventNum> = nums.iter().copied().flatten().collect();
-        let mut pdus = self.pdus(&present).await?.into_iter();
+        let mut pdus = self.state_events(&present).await?.into_iter();
         let mut held = Held::default();
         for (key, num) in keys.iter().zip(nums) {
             if let (Some(num), Some(pdu)) = (num, num.and_then(|_| pdus.next())) {
@@ -279,15 +333,39 @@ impl<'s> Desk<'s> {
         Ok(counts.into_iter().filter(|(_, count)| *count > 0).map(|(server, _)| server).collect())
     }
 
-    /// Servers follow from the state, so what is true of a committed version stays true of it.
+    /// Servers follow from the state, so what is true of a committed version stays true of it. Those that are only said to
+    /// be in a room, while its members are to come, go without a new version.
     async fn committed_servers(&self, old: &RoomHead) -> Result<ServerCounts> {
         let key = (self.nid, old.state);
-        if let Some(servers) = self.inner.servers.get(&key) {
+        if let Some(servers) = self.inner.servers.get(&key).filter(|_| !old.partial) {
             return Ok(servers);
         }
         let servers: ServerCounts = Arc::new(self.reader.room_servers(self.nid).await?);
-        self.inner.servers.insert(key, servers.clone());
+        if !old.partial {
+            self.inner.servers.insert(key, servers.clone());
+        }
         Ok(servers)
+    }
+
+    /// Joined users of a server; in a large room, or one whose members are to come, no other server is read.
+    async fn committed_count(&self, old: &RoomHead, server: &ServerName) -> Result<i64> {
+        if old.partial || old.joined > FEW {
+            let key = (self.nid, server.to_owned());
+            let count = self.reader.get::<chappe_store::members::RoomServers>(&key).await?;
+            return Ok(count.unwrap_or_default().max(0));
+        }
+        let servers = self.committed_servers(old).await?;
+        let own = servers.iter().find(|(known, _)| known == server);
+        Ok(own.map_or(0, |(_, count)| i64::from(*count)))
+    }
+
+    /// Whether a server has a joined user, as this transaction leaves it.
+    pub(crate) async fn has(&self, server: &ServerName) -> Result<bool> {
+        let before = match &self.old {
+            Some(old) => self.committed_count(old, server).await?,
+            None => 0,
+        };
+        Ok(before + self.moved.get(server).copied().unwrap_or_default() > 0)
     }
 
     /// Changes the current state and every index that follows from it.
@@ -317,7 +395,7 @@ impl<'s> Desk<'s> {
     ) -> Result<()> {
         let Ok(user) = OwnedUserId::try_from(user) else { return Ok(()) };
         let nums: Vec<EventNum> = old.into_iter().chain(new).collect();
-        let pdus = self.pdus(&nums).await?;
+        let pdus = self.state_events(&nums).await?;
         let mut memberships = pdus.iter().map(membership_of);
         let old = old.and_then(|_| memberships.next());
         let new = new.and_then(|num| Some((memberships.next()?, num)));
@@ -327,6 +405,8 @@ impl<'s> Desk<'s> {
         *self.moved.entry(user.server_name().to_owned()).or_default() += change;
         if local && new.is_some_and(|(membership, _)| membership == Membership::Join) {
             self.head.resident = true;
+            // Those who were sent the join are right to believe it.
+            self.tx.delete_sent_join(&user, &self.room_id);
         }
         if local {
             let was_told = matches!(old, Some(Membership::Join | Membership::Invite | Membership::Knock));
@@ -386,6 +466,9 @@ impl<'s> Desk<'s> {
 
     /// Writes the event's own rows.
     pub(crate) fn put(&mut self, pdu: &Pdu, num: EventNum, is_stored: bool, meta: EventMeta) {
+        if meta.redacted_by.some().is_some() {
+            self.note_redacted(pdu);
+        }
         self.note_media(pdu, num, &meta);
         self.note_late(pdu, num, &meta);
         if is_stored {
@@ -482,7 +565,7 @@ impl<'s> Desk<'s> {
 
     /// Whether any user of this server is joined.
     pub(crate) async fn is_here(&self) -> Result<bool> {
-        Ok(self.servers().await?.contains(&self.inner.server))
+        self.has(&self.inner.server).await
     }
 
     /// The heads, 20 at most, newest first, and their numbers.

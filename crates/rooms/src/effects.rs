@@ -31,22 +31,21 @@ struct Creators {
     additional_creators: Vec<String>,
 }
 
-/// The relation type and the parent that an event names.
-pub(crate) fn relation_of(pdu: &Pdu) -> Option<(String, OwnedEventId)> {
-    if pdu.state_key().is_some() {
-        return None;
-    }
-    let Relating { relates_to } = pdu.content_as()?;
-    let rel_type = relates_to.get("rel_type")?.as_str()?;
-    let parent = EventId::parse(relates_to.get("event_id")?.as_str()?).ok()?;
-    (rel_type.len() <= 255).then(|| (rel_type.to_owned(), parent))
-}
-
 /// The row under which an event is indexed that relates to another.
 pub(crate) fn relation_row(pdu: &Pdu, num: EventNum, ordinal: i64) -> Option<Relation> {
-    let (rel_type, parent) = relation_of(pdu)?;
+    let (rel_type, parent) = pdu.relation()?;
     let child = Child { num, event_type: pdu.kind().to_string(), sender: pdu.sender().to_owned() };
     Some(Relation { parent: EventIdKey(parent), rel_type, ordinal, child })
+}
+
+/// Why no user of this server redacts events of this type: a create event stays as it is for everybody, and a list of servers
+/// that is redacted lets none in.
+fn lasts(kind: &TimelineEventType) -> Option<&'static str> {
+    match kind {
+        TimelineEventType::RoomCreate => Some("the event that made the room cannot be redacted"),
+        TimelineEventType::RoomServerAcl => Some("a list of servers can be changed, not redacted"),
+        _ => None,
+    }
 }
 
 /// Related events redacted with the one they relate to, at most.
@@ -55,8 +54,8 @@ const MOST_REDACTED: usize = 500;
 const MOST_REACTIONS: usize = 1_000;
 
 impl Desk<'_> {
-    /// Refuses drafts of local users whose effect the specification forbids: redacting what one may not redact, and
-    /// reacting twice in the same way.
+    /// Refuses drafts of local users whose effect the specification forbids: redacting what one may not redact, reacting
+    /// twice in the same way, and beginning a thread inside another relation.
     pub(crate) async fn check_effects(&self, sender: &UserId, draft: &Draft) -> Result<()> {
         if let Some(target) = &draft.redacts {
             return self.check_redaction(sender, target).await;
@@ -64,15 +63,22 @@ impl Desk<'_> {
         self.check_form(draft).await?;
         let relates = draft.content.get("m.relates_to").filter(|_| draft.state_key.is_none());
         let text = |field: &str| relates?.get(field)?.as_str();
-        if text("rel_type") != Some("m.annotation") {
-            return Ok(());
+        let Some(parent) = text("event_id").and_then(|id| EventId::parse(id).ok()) else { return Ok(()) };
+        match (text("rel_type"), text("key")) {
+            (Some("m.annotation"), Some(key)) => self.check_reaction(sender, draft, &parent, key).await,
+            (Some("m.thread"), _) => self.check_root(parent).await,
+            _ => Ok(()),
         }
-        let (Some(parent), Some(key)) =
-            (text("event_id").and_then(|id| EventId::parse(id).ok()), text("key"))
-        else {
-            return Ok(());
-        };
-        let wanted = (&*parent, "m.annotation");
+    }
+
+    async fn check_reaction(
+        &self,
+        sender: &UserId,
+        draft: &Draft,
+        parent: &EventId,
+        key: &str,
+    ) -> Result<()> {
+        let wanted = (parent, "m.annotation");
         let known = self.reader.related(self.nid, wanted, Direction::Forward, None, MOST_REACTIONS).await?;
         let own = known.into_iter().map(|(_, child)| child);
         let own = own.filter(|child| child.sender == sender && child.event_type == draft.kind.to_string());
@@ -82,6 +88,24 @@ impl Desk<'_> {
         };
         if self.pdus(&nums).await?.iter().any(|pdu| said(pdu) == Some(true)) {
             return Err(Error::DuplicateAnnotation);
+        }
+        Ok(())
+    }
+
+    /// Refuses the root of a thread that relates to another event itself. One that is not here may be any.
+    ///
+    /// Specification: client-server API, "Validation of `m.thread` relationships".
+    async fn check_root(&self, root: OwnedEventId) -> Result<()> {
+        let Some(num) = self.nums(&[root]).await?.into_iter().flatten().next() else { return Ok(()) };
+        let found = match self.pdus(&[num]).await {
+            Err(Error::NotFound(_)) => return Ok(()),
+            found => found?,
+        };
+        let relates = found.iter().any(|pdu| pdu.relation().is_some());
+        // With the redaction of an event its relation is gone.
+        if relates && !self.is_redacted(num).await? {
+            let refusal = "a thread cannot begin at an event that relates to another one";
+            return Err(Error::InvalidParam(refusal.to_owned()));
         }
         Ok(())
     }
@@ -150,6 +174,9 @@ impl Desk<'_> {
             return if moderates && may_exist { Ok(()) } else { Err(Error::NotFound("event")) };
         };
         let Some(pdu) = self.pdus(&[num]).await?.pop() else { return Err(Error::NotFound("event")) };
+        if let Some(reason) = lasts(pdu.kind()) {
+            return Err(Error::Forbidden(reason.to_owned()));
+        }
         if moderates || pdu.sender() == sender {
             return Ok(());
         }
@@ -159,6 +186,9 @@ impl Desk<'_> {
     /// Indexes an event that got a place in the timeline, and lets a redaction take effect.
     pub(crate) async fn index(&mut self, pdu: &Pdu, num: EventNum, meta: &EventMeta) -> Result<()> {
         let is_redacted = meta.redacted_by.some().is_some();
+        if is_redacted {
+            self.note_redacted(pdu);
+        }
         if let Some(ordinal) = meta.ordinal.filter(|_| !is_redacted)
             && let Some(relation) = relation_row(pdu, num, ordinal)
         {
@@ -191,12 +221,15 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// Shows an event again whose redaction is taken back, with what it relates to.
+    /// Shows an event again whose redaction is taken back, with what it relates to, unless another one applies.
     pub(crate) async fn unredact(&mut self, num: EventNum, meta: &mut EventMeta) -> Result<()> {
-        meta.redacted_by = EventNum::NONE;
-        self.tx.update_event(self.nid, num, meta);
-        self.redacted.remove(&num);
         let Some(pdu) = self.pdus(&[num]).await?.pop() else { return Ok(()) };
+        meta.redacted_by = self.noted_redaction(&pdu, meta.before, meta.redacted_by).await?;
+        self.tx.update_event(self.nid, num, meta);
+        if meta.redacted_by.some().is_some() {
+            return Ok(());
+        }
+        self.redacted.remove(&num);
         let ordinal = meta.ordinal.filter(|_| meta.status == Status::Accepted);
         if let Some(relation) = ordinal.and_then(|ordinal| relation_row(&pdu, num, ordinal)) {
             self.tx.put_relation(self.nid, &relation);
@@ -216,7 +249,7 @@ impl Desk<'_> {
         let Some(target_num) = found else {
             // Another room's event never counts; one that is only late will.
             if self.reader.event_address(target).await?.is_none() {
-                self.tx.await_redacted(self.nid, target, num);
+                self.tx.note_redaction(self.nid, target, num);
             }
             return Ok(());
         };
@@ -228,14 +261,19 @@ impl Desk<'_> {
         let Some((mut meta, stored)) = found else { return Ok(()) };
         let pdu = parsed(self.rules, &stored)?;
         let Some(power) = self.power_at(before).await? else { return Ok(()) };
-        let done = meta.redacted_by.some().is_some() || self.redacted.contains(&target_num);
-        if done || !redact::applies(self.rules, redaction, &pdu, &power) {
+        if !redact::applies(self.rules, redaction, &pdu, &power) {
+            return Ok(());
+        }
+        if meta.redacted_by.some().is_some() || self.redacted.contains(&target_num) {
+            // Should the other one be taken back.
+            self.tx.note_redaction(self.nid, target, num);
             return Ok(());
         }
         if let Some(relation) = meta.ordinal.and_then(|ordinal| relation_row(&pdu, target_num, ordinal)) {
             self.tx.delete_relation(self.nid, &relation);
         }
         self.redacted.insert(target_num);
+        self.note_redacted(&pdu);
         meta.redacted_by = num;
         self.tx.update_event(self.nid, target_num, &meta);
         self.retell(&pdu);
@@ -265,7 +303,6 @@ impl Desk<'_> {
             return self.waiting_redaction((pdu, num), source, before).await;
         }
         self.redacted.insert(num);
-        self.tx.redacted_arrived(self.nid, pdu.event_id());
         Ok(known)
     }
 
@@ -290,21 +327,72 @@ impl Desk<'_> {
             // Nobody can have named it yet.
             return Ok(EventNum::NONE);
         }
-        let waiting = self.reader.waiting_redactions(self.nid, pdu.event_id()).await?;
-        let mut by = EventNum::NONE;
-        for redaction in waiting {
-            let at = self.reader.event_meta(self.nid, redaction).await?.before;
+        let by = self.noted_redaction(pdu, before, EventNum::NONE).await?;
+        if by.some().is_some() {
+            self.redacted.insert(num);
+        }
+        Ok(by)
+    }
+
+    /// A redaction that was noted for an event and applies, another one than `but`.
+    async fn noted_redaction(&self, pdu: &Pdu, before: StateRef, but: EventNum) -> Result<EventNum> {
+        for redaction in self.reader.noted_redactions(self.nid, pdu.event_id()).await? {
+            if redaction == but {
+                continue;
+            }
+            let meta = match self.reader.event_meta(self.nid, redaction).await {
+                Err(chappe_store::Error::Gone) => continue,
+                meta => meta?,
+            };
+            if meta.status != Status::Accepted {
+                continue;
+            }
             let found = self.pdus(&[redaction]).await?;
-            let at = if at == StateRef::EMPTY { before } else { at };
+            let at = if meta.before == StateRef::EMPTY { before } else { meta.before };
             let power = self.power_at(at).await?;
             if let (Some(power), Some(found)) = (power, found.first())
                 && redact::applies(self.rules, found, pdu, &power)
             {
-                by = redaction;
-                self.redacted.insert(num);
+                return Ok(redaction);
             }
-            self.tx.redacted_arrived(self.nid, pdu.event_id());
         }
-        Ok(by)
+        Ok(EventNum::NONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{EventId, event_id, events::TimelineEventType};
+    use serde_json::json;
+
+    use crate::{
+        Draft, Error,
+        testing::{Town, actor, object},
+    };
+
+    #[tokio::test]
+    async fn a_thread_begins_at_no_event_that_relates_to_another() {
+        let (town, anna) = (Town::new(), actor("anna"));
+        let room = town.room(&anna, json!({})).await;
+        let relate = async |kind: &str, to: &EventId| {
+            let relation = json!({ "rel_type": kind, "event_id": to });
+            let content = object(json!({ "body": kind, "m.relates_to": relation }));
+            let draft = Draft::message(TimelineEventType::RoomMessage, content);
+            town.rooms.send(&anna, &room, draft, None).await
+        };
+        let root = town.say(&anna, &room, json!({ "body": "root" })).await;
+        let reply = relate("m.thread", &root).await.unwrap();
+        let about = relate("m.reference", &reply).await.unwrap();
+        for event in [&reply, &about] {
+            let nested = relate("m.thread", event).await;
+            assert!(matches!(nested, Err(Error::InvalidParam(_))), "{nested:?}");
+        }
+        relate("m.thread", &root).await.unwrap();
+        relate("m.thread", event_id!("$elsewhere")).await.unwrap();
+        let answer = json!({ "body": "x", "m.relates_to": { "m.in_reply_to": { "event_id": root } } });
+        let answer = town.say(&anna, &room, answer).await;
+        relate("m.thread", &answer).await.unwrap();
+        town.rooms.send(&anna, &room, Draft::redaction(&about, None), None).await.unwrap();
+        relate("m.thread", &about).await.unwrap();
     }
 }

@@ -68,7 +68,7 @@ impl Rooms {
     /// be called when the server starts and every few minutes; after a day it gives up.
     pub async fn finish_departures(&self) -> Result<()> {
         let due = self.0.accounts.departing().await?.into_iter();
-        let due = due.filter(|(user, _)| !self.0.departing.holds(user, self.0.world.now()));
+        let due = due.filter(|(user, _)| !self.0.departing.holds(user, self.0.world.instant()));
         let finishing = due.map(|(user, since)| async move { self.finish_departure(&user, since).await });
         let finishing = stream::iter(finishing).buffer_unordered(SIDE_BY_SIDE);
         finishing.fold(Ok(()), |done, finished| async { done.and(finished) }).await
@@ -93,7 +93,7 @@ impl Rooms {
             self.0.departing.worked(user);
             self.0.accounts.departed(user).await?;
         } else {
-            self.0.departing.failed(user.to_owned(), world.now());
+            self.0.departing.failed(user.to_owned(), world.instant());
         }
         Ok(())
     }
@@ -107,7 +107,8 @@ impl Rooms {
                 rooms.push(reader.room_id(nid).await?);
             }
         }
-        rooms.extend(reader.out_of_bands(user).await?.into_iter().map(|(room, _)| room));
+        let list = reader.out_of_band_list(user).await?.into_iter();
+        rooms.extend(list.filter(|(_, at)| !at.value.is_over()).map(|(room, _)| room));
         Ok(rooms)
     }
 }

@@ -35,6 +35,7 @@ mod reports;
 mod retention;
 mod send;
 mod serve;
+mod sizes;
 mod sticky;
 mod stranger;
 mod stripped;
@@ -79,8 +80,8 @@ pub use self::{
     notices::{Notice, NoticesConfig},
     oversight::{Block, Evicted, Force, Head, Listed, Replacement, RoomOrder, RoomPage, RoomQuery},
     peers::{
-        AliasTarget, Extent, Gap, Held, Invitation, JoinAnswer, KeysWanted, PeerError, Peers, Purpose,
-        StateEvents, StateIds, Template, WantedKeys,
+        AliasTarget, Extent, Gap, Held, Invitation, JoinAnswer, KeysWanted, Occasion, PeerError, Peers,
+        Purpose, StateEvents, StateIds, Template, WantedKeys,
     },
     policy_server::Unasked,
     queries::{NoServices, Queries},
@@ -102,7 +103,7 @@ pub use self::{
     serve::{AcceptedJoin, BoundInvite, SignedMember, policy::PolicyServerConfig},
     sticky::StickyEvent,
     thread_subscriptions::{SubscriptionChange, SubscriptionsPage, changed_subscriptions},
-    visible::{Access, Seen},
+    visible::{Access, Seen, Stay},
     wipe::REDACT_EVENTS,
 };
 pub use chappe_rules::client::{Form, Unsigned};
@@ -150,10 +151,13 @@ pub(crate) struct Inner {
     pub(crate) shut: tokio::sync::Notify,
     /// Rooms whose heads are to be brought together.
     pub(crate) crowded: oversight::heads::Crowded,
-    /// What resolving committed versions of a room's state came to.
+    /// What resolving committed versions of a room's state came to, where it is little.
     pub(crate) resolved: Cache<(RoomNid, Vec<StateRef>), Arc<Vec<StateChange>>>,
-    /// Servers with joined users at a committed version of a room's state.
-    pub(crate) servers: Cache<(RoomNid, StateRef), desk::ServerCounts>,
+    /// Where it is much.
+    pub(crate) resolutions: receive::Resolutions,
+    /// Servers with joined users at a committed version of a room's state; of a room whose members are to come they do not
+    /// follow from it.
+    pub(crate) servers: sizes::ServersByState,
     /// Users of servers that have no joined one, by the current state of the room.
     pub(crate) gone: Cache<(RoomNid, StateRef, OwnedServerName), Arc<[StateKey]>>,
     /// Users of servers that have a joined one, by the current state of the room.
@@ -162,6 +166,8 @@ pub(crate) struct Inner {
     pub(crate) seers: Cache<(RoomNid, OwnedServerName), Arc<[StateKey]>>,
     /// Events that could not be completed with the help of a server: not tried again with it for a while.
     pub(crate) hopeless: receive::Hopeless<(OwnedServerName, OwnedEventId)>,
+    /// Missing old events of which a server gave nothing: it is not asked for them again for a while.
+    pub(crate) nothing_older: receive::Hopeless<(OwnedServerName, OwnedEventId)>,
     /// Servers that could not be reached when events of theirs rested on missing ones, and for which nobody else had these.
     pub(crate) unhelped: receive::Hopeless<OwnedServerName>,
     /// Events that were given without what they say, and that their own servers do not give either.
@@ -170,6 +176,8 @@ pub(crate) struct Inner {
     pub(crate) slow: receive::Hopeless<OwnedServerName>,
     /// What states that servers told of late have changed.
     pub(crate) tellers: receive::Tellers,
+    /// Joins through other servers that are under way.
+    pub(crate) joins: remote::Joins,
     /// Rooms whose memberships are being fetched, and word of those that are whole now.
     pub(crate) partial: partial::Partial,
     /// Which policy server rooms name, by state.
@@ -183,7 +191,7 @@ pub(crate) struct Inner {
     /// Closed accounts whose rooms could not all be left of late.
     pub(crate) departing: waits::Waits<ruma::OwnedUserId>,
     /// What rooms tell of themselves, and by which state.
-    pub(crate) summaries: Cache<RoomNid, (StateRef, Arc<Summary>)>,
+    pub(crate) summaries: sizes::Summaries,
     /// Rooms whose state was redacted, or shown again, of late, and when: of those it is worked out each time.
     pub(crate) retold: Mutex<HashMap<RoomNid, u64>>,
     /// The public rooms of the other servers of the network.
@@ -218,22 +226,25 @@ impl Rooms {
             shut: tokio::sync::Notify::new(),
             crowded: oversight::heads::Crowded::default(),
             resolved: Cache::new(1_000),
-            servers: Cache::new(10_000),
+            resolutions: receive::Resolutions::default(),
+            servers: sizes::servers_by_state(),
             gone: Cache::new(100),
             users: Cache::new(100),
             seers: Cache::new(1_000),
             hopeless: receive::Hopeless::default(),
+            nothing_older: receive::Hopeless::default(),
             slow: receive::Hopeless::default(),
             tellers: receive::Tellers::default(),
             unhelped: receive::Hopeless::default(),
             blank: receive::Hopeless::default(),
+            joins: remote::Joins::default(),
             partial: partial::Partial::default(),
             policy_servers: Cache::new(10_000),
             judge,
             policy_signatures: policy_server::no_signatures(),
             silent_judges: waits::Waits::default(),
             departing: waits::Waits::default(),
-            summaries: Cache::new(10_000),
+            summaries: sizes::summaries(),
             retold: Mutex::default(),
             lists: directory::Lists::default(),
             walks: directory::Walks::default(),

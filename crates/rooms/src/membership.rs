@@ -23,6 +23,8 @@ pub type Via = Vec<OwnedServerName>;
 
 /// Where a membership of a restricted room says who let the user in.
 pub(crate) const AUTHORISED_BY: &str = "join_authorised_via_users_server";
+/// Where an invite says whose address was invited: the server does, once somebody has it, and no client.
+pub(crate) const THIRD_PARTY: &str = "third_party_invite";
 
 /// What one user does to another's membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +103,8 @@ impl Rooms {
         at.check_block()?;
         let first_time = !at.is(Membership::Leave) && !at.is(Membership::Ban);
         self.admit_guest(actor, room, &or_its_own(&via, room)).await?;
-        let content = self.0.join_content(&actor.user, said).await?;
+        let mut content = self.0.join_content(&actor.user, said).await?;
+        content.remove(THIRD_PARTY);
         self.enter(actor, room, via, content, &at).await?;
         if first_time {
             self.inherit_settings(&actor.user, room).await;
@@ -135,7 +138,8 @@ impl Rooms {
             }
             Err(error) => return Err(error),
         }
-        self.submit_member(actor, room, &actor.user, content).await
+        let joining = self.submit_member(actor, room, &actor.user, content);
+        self.0.joins.hold(&actor.user, room, joining).await
     }
 
     /// Puts into a membership that `actor` writes for itself what is the server's to say: who let the user in. Where this
@@ -212,7 +216,8 @@ impl Rooms {
             return self.knock_remote(actor, room, via, reason).await;
         }
         let content = self.0.member_content(&actor.user, "knock", reason.as_deref()).await?;
-        self.submit_member(actor, room, &actor.user, content).await
+        let knocking = self.submit_member(actor, room, &actor.user, content);
+        self.0.joins.hold(&actor.user, room, knocking).await
     }
 
     /// Invites, kicks, bans or unbans `target`.
@@ -311,15 +316,20 @@ impl Rooms {
         let mut tx = chappe_store::Tx::new();
         if let Some(outside) = reader.out_of_band(user, room).await? {
             let now = match reader.room_nid(room).await? {
-                Some(nid) => reader.user_room(user, nid).await?,
+                Some(nid) => reader.user_room(user, nid).await?.map(|at| (nid, at)),
                 None => None,
             };
-            let is_joined = now.is_some_and(|at| at.value.membership == Membership::Join);
+            let is_joined = now.is_some_and(|(_, at)| at.value.membership == Membership::Join);
             if is_joined || outside.value.0.kind() != Some(Membership::Leave) {
                 return Err(is_in());
             }
             tx.expect_out_of_band(user, room, &outside).delete_out_of_band(user, room);
             tx.log(LogEntry::OutOfBandMembership { user: user.to_owned(), room: room.to_owned() });
+            // What the room says is older, as after an earlier stay.
+            if let Some((nid, at)) = now {
+                tx.forget_room(nid, user, &at);
+                tx.log(LogEntry::Member { room: nid.0, user: user.to_owned() });
+            }
         } else {
             let nid = reader.room_nid(room).await?.ok_or(Error::NotFound("room"))?;
             let at = reader.user_room(user, nid).await?.ok_or(Error::NotFound("room"))?;

@@ -41,6 +41,8 @@ pub enum PeerError {
         errcode: String,
         /// `error` of the body, for people.
         error: String,
+        /// `room_version` of the body, which `M_INCOMPATIBLE_ROOM_VERSION` comes with.
+        room_version: Option<RoomVersionId>,
     },
 }
 
@@ -51,6 +53,8 @@ pub struct WantedKeys {
     pub ids: BTreeSet<String>,
     /// How many of the events have to be signed by the server: where not all servers can be asked, those with most come first.
     pub events: usize,
+    /// The latest `origin_server_ts` of these events, in milliseconds since the Unix epoch.
+    pub at: u64,
 }
 
 /// Which keys are needed to check events, by server, as [`chappe_rules::check::keys_needed`] says.
@@ -148,6 +152,15 @@ pub enum Purpose {
     Receiving,
 }
 
+/// Why the state of a room is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// This server wants the room: the answer may be as long as one to a join.
+    OwnAccord,
+    /// An event that came made it look.
+    Received,
+}
+
 /// The question of `get_missing_events`.
 #[derive(Clone, Debug)]
 pub struct Gap {
@@ -202,14 +215,14 @@ pub trait Peers: Send + Sync {
         false
     }
 
-    /// The keys among `wanted` that could be had; missing ones are left out. A key known to have expired before `at`
-    /// (the latest `origin_server_ts` of the events to check) is fetched again first.
-    async fn keys(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> KeyRing;
+    /// The keys among `wanted` that could be had; missing ones are left out. A key known to have expired before the latest of
+    /// its server's events is fetched again first.
+    async fn keys(&self, wanted: &KeysWanted) -> KeyRing;
 
     /// The same for the answer to a join, which may name many servers and is waited for: more of them are asked at the same time,
     /// and for longer.
-    async fn keys_for_join(&self, wanted: &KeysWanted, at: MilliSecondsSinceUnixEpoch) -> KeyRing {
-        self.keys(wanted, at).await
+    async fn keys_for_join(&self, wanted: &KeysWanted) -> KeyRing {
+        self.keys(wanted).await
     }
 
     /// `GET /make_join`.
@@ -302,7 +315,13 @@ pub trait Peers: Send + Sync {
     async fn state_ids(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateIds, PeerError>;
 
     /// `GET /state`.
-    async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents, PeerError>;
+    async fn state(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        at: &EventId,
+        occasion: Occasion,
+    ) -> Result<StateEvents, PeerError>;
 
     /// `GET /event`.
     async fn event(&self, to: &ServerName, event: &EventId) -> Result<Box<RawValue>, PeerError>;

@@ -9,7 +9,8 @@ use std::{sync::Arc, time::Duration};
 
 use chappe_rules::{
     Pdu,
-    build::MAX_BYTES,
+    build::MAX_SIGNED_BYTES,
+    check,
     policy_server::{PolicyServer, judges, state_key},
 };
 use chappe_store::{EventNum, state::StateKey};
@@ -57,7 +58,7 @@ impl Desk<'_> {
         }
         let Some((num, event)) = held.0.get(&state_key()) else { return Ok(pdu) };
         let Some(by) = PolicyServer::of(event) else { return Ok(pdu) };
-        if self.is_redacted(*num).await? || !self.servers().await?.iter().any(|server| server == by.via()) {
+        if self.is_redacted(*num).await? || !self.has(by.via()).await? {
             return Ok(pdu);
         }
         if self.inner.has_no_say(&by) {
@@ -65,7 +66,7 @@ impl Desk<'_> {
         }
         let known = self.inner.policy_signatures.get(pdu.event_id());
         let signed = known.and_then(|signature| by.countersigned(self.rules, &pdu, &signature));
-        if signed.is_none() && pdu.json().len() + by.via().as_str().len() + SIGNATURE > MAX_BYTES {
+        if signed.is_none() && pdu.json().len() + by.via().as_str().len() + SIGNATURE > MAX_SIGNED_BYTES {
             return Err(Error::TooLarge(
                 "the event is too large to be signed by the policy server".to_owned(),
             ));
@@ -104,19 +105,27 @@ impl Desk<'_> {
 
     async fn named_policy_server(&self) -> Result<Option<Named>> {
         let at = (self.nid, self.head.state);
-        if let Some(known) = self.inner.policy_servers.get(&at) {
+        // Who is in a room whose members are to come does not follow from its state.
+        let is_known = !self.head.partial;
+        if let Some(known) = self.inner.policy_servers.get(&at).filter(|_| is_known) {
             return Ok(known);
         }
-        let key = state_key();
-        let held = self.held(std::slice::from_ref(&key)).await?;
-        let named = held.0.get(&key).and_then(|(num, event)| Some((*num, PolicyServer::of(event)?)));
-        let mut found = named.map(|(num, by)| (num, Arc::new(by)));
+        let key = [StateKey::policy_server()];
+        let num = self.state.state_at(&self.reader, self.state.current(), &key).await?;
+        let num = num.into_iter().next().flatten();
+        let event = self.pdus(num.as_slice()).await?.pop();
+        let named = event.as_ref().and_then(PolicyServer::of);
+        // What came without what it says may yet say it, and the state stays as it is.
+        let is_lacking = named.is_none() && event.is_some_and(|event| !check::is_intact(&event));
+        let mut found = num.zip(named.map(Arc::new));
         if let Some((_, by)) = &found
-            && !self.servers().await?.iter().any(|server| server == by.via())
+            && !self.has(by.via()).await?
         {
             found = None;
         }
-        self.inner.policy_servers.insert(at, found.clone());
+        if is_known && !is_lacking {
+            self.inner.policy_servers.insert(at, found.clone());
+        }
         Ok(found)
     }
 }
@@ -133,7 +142,7 @@ impl Inner {
         let Unasked { by, rules, pdu } = event;
         let signature = self.policy_signature(by, (*rules, pdu), Purpose::Sending).await;
         if matches!(signature, Err(PeerError::Unreachable(_))) {
-            self.silent_judges.failed(by.via().to_owned(), self.world.now());
+            self.silent_judges.failed(by.via().to_owned(), self.world.instant());
         } else {
             self.silent_judges.worked(by.via());
         }
@@ -169,7 +178,7 @@ impl Inner {
     pub(crate) async fn expect_policy_server(&self, room: &RoomId) -> Result<()> {
         let Ok(desk) = Desk::open(self, room).await else { return Ok(()) };
         match desk.policy_server().await? {
-            Some(by) if self.silent_judges.holds(by.via(), self.world.now()) => {
+            Some(by) if self.silent_judges.holds(by.via(), self.world.instant()) => {
                 Err(Error::PolicyServer(PeerError::Unreachable(by.via().to_owned())))
             }
             _ => Ok(()),
@@ -191,9 +200,4 @@ impl Inner {
         let answer = self.world.timeout(PATIENCE, asked).await;
         answer.unwrap_or_else(|| Err(PeerError::Unreachable(by.via().to_owned())))
     }
-}
-
-/// The event as it came back from another server, with the policy server's signature that it had when it left.
-pub(crate) fn keep_signature(rules: &RoomVersionRules, sent: &Pdu, came: Pdu) -> Pdu {
-    chappe_rules::policy_server::carry_over(rules, sent, &came).unwrap_or(came)
 }

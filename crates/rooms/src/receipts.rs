@@ -13,7 +13,6 @@ use serde_json::json;
 
 use crate::{
     Actor, Error, Result, Rooms,
-    effects::relation_of,
     read::view::{Event, View},
     visible::Access,
 };
@@ -25,6 +24,8 @@ const ATTEMPTS: usize = 20;
 const MAIN: &str = "main";
 /// Threads of a room in which a user has receipts of one kind; beyond, the oldest goes.
 const MOST_THREADS: usize = 1_000;
+/// The longest id of a thread, in bytes: it becomes a key.
+const LONGEST_ID: usize = 255;
 /// Relations followed from an event to its thread.
 const STEPS: usize = 3;
 
@@ -190,7 +191,11 @@ fn not_marked(error: chappe_accounts::Error) -> Error {
 
 /// The thread root that an event names.
 fn root_of(event: &Event) -> Option<OwnedEventId> {
-    relation_of(&event.pdu).filter(|(kind, _)| kind == "m.thread").map(|(_, root)| root)
+    event.pdu.relation().filter(|(kind, _)| kind == "m.thread").map(|(_, root)| root)
+}
+
+fn fits(root: &EventId) -> bool {
+    root.as_bytes().len() <= LONGEST_ID
 }
 
 impl View<'_> {
@@ -204,7 +209,9 @@ impl View<'_> {
                 Err(Error::InvalidParam("the event is in a thread, not in the main timeline".to_owned()))
             }
             ReceiptThread::Main => Ok(MAIN.to_owned()),
-            ReceiptThread::Thread(root) if self.is_in_thread(event, root).await? => Ok(root.to_string()),
+            ReceiptThread::Thread(root) if fits(root) && self.is_in_thread(event, root).await? => {
+                Ok(root.to_string())
+            }
             ReceiptThread::Thread(_) => {
                 Err(Error::InvalidParam("the event is not in this thread".to_owned()))
             }
@@ -219,7 +226,7 @@ impl View<'_> {
             if event.pdu.event_id() == root || root_of(&event).as_deref() == Some(root) {
                 return Ok(true);
             }
-            let Some((_, parent)) = relation_of(&event.pdu).filter(|(kind, _)| kind != "m.thread") else {
+            let Some((_, parent)) = event.pdu.relation().filter(|(kind, _)| kind != "m.thread") else {
                 return Ok(false);
             };
             let Some(num) = self.reader.event_num(self.nid, &parent).await? else { return Ok(false) };
@@ -236,7 +243,7 @@ impl View<'_> {
         let thread = match &receipt.thread {
             ReceiptThread::Unthreaded => String::new(),
             ReceiptThread::Main => MAIN.to_owned(),
-            ReceiptThread::Thread(root) => root.to_string(),
+            ReceiptThread::Thread(root) if fits(root) => root.to_string(),
             _ => return Ok(false),
         };
         let (user, event, ts) = (receipt.user, receipt.event, receipt.ts);
@@ -370,6 +377,10 @@ mod tests {
         let relation = json!({ "rel_type": "m.annotation", "event_id": reply, "key": "x" });
         let reaction = town.say(&anna, &room, json!({ "body": "", "m.relates_to": relation })).await;
         set(&reaction, ReceiptThread::Thread(top)).await.unwrap();
+        let long = OwnedEventId::try_from(format!("${}", "x".repeat(300))).unwrap();
+        let relation = json!({ "rel_type": "m.thread", "event_id": long });
+        let lost = town.say(&anna, &room, json!({ "body": "lost", "m.relates_to": relation })).await;
+        assert!(matches!(set(&lost, ReceiptThread::Thread(long)).await, Err(Error::InvalidParam(_))));
         let unknown = event_id!("$unknown").to_owned();
         assert!(matches!(set(&unknown, ReceiptThread::Unthreaded).await, Err(Error::NotFound(_))));
     }

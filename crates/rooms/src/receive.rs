@@ -38,7 +38,8 @@ pub(crate) use self::{
     complete::{Before, Complete},
     judge::Verdict,
     outliers::Outliers,
-    told::Tellers,
+    resolve::Resolutions,
+    told::{Payer, Purse, Tellers},
 };
 use crate::{
     Config, Error, Inner, Result, Rooms,
@@ -65,42 +66,60 @@ pub(crate) struct Budget {
     pub(crate) states: usize,
     /// Whether a gap before the event may still be filled.
     pub(crate) fill: bool,
-    /// Whether what states that are told for it change counts against who tells them.
-    pub(crate) counted: bool,
+    /// Against whom it counts what told states change and old forks cost; none: this server asks of its own accord.
+    pub(crate) counted: Option<Payer>,
 }
 
 impl Budget {
-    /// For an event that comes as news.
-    pub(crate) fn with_gap(config: &Config) -> Self {
+    /// For an event that `origin` brings as news. Others who are asked in its place tell at its cost.
+    pub(crate) fn with_gap(config: &Config, origin: &ServerName) -> Self {
         let (missing, events) = (config.missing_events_limit, config.auth_events_limit);
-        Self { missing, events, states: STATES, fill: true, counted: true }
+        Self { missing, events, states: STATES, fill: true, ..Self::with_nothing(origin) }
+    }
+
+    /// For an event that `origin` brings as news and for which nobody is asked.
+    pub(crate) fn with_nothing(origin: &ServerName) -> Self {
+        let counted = Payer { server: origin.to_owned(), purse: Purse::News };
+        Self { counted: Some(counted), ..Self::default() }
+    }
+
+    /// For what is just before a membership that `origin` hands in: as many events as one answer has, and no state.
+    pub(crate) fn for_handed_in(config: &Config, origin: &ServerName) -> Self {
+        let missing = config.missing_events_batch.into();
+        Self { missing, states: 0, fill: false, ..Self::with_gap(config, origin) }
     }
 
     /// For an event that this server asked for.
     pub(crate) fn without_gap(config: &Config, states: usize) -> Self {
-        Self { missing: 0, events: config.auth_events_limit, states, fill: false, counted: false }
+        Self { missing: 0, events: config.auth_events_limit, states, fill: false, counted: None }
+    }
+
+    /// For a page of old history, which the server that gives it makes as it likes.
+    pub(crate) fn for_page(config: &Config, server: &ServerName) -> Self {
+        let counted = Payer { server: server.to_owned(), purse: Purse::Pages };
+        Self { counted: Some(counted), ..Self::without_gap(config, STATES) }
     }
 }
 
 /// States that one received event, with the gap before it, may have this server ask for.
 pub(crate) const STATES: usize = 3;
-/// States asked for at once where this server asks of its own accord: an event has so many previous events at most.
-pub(crate) const MANY_STATES: usize = 20;
 
 /// For how long the events of one transaction in a room may have other servers asked for what is missing. The state of a room
 /// of 50,000 members may take more than a minute.
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// For how long an event that could not be completed is not tried again, in milliseconds.
-const HOPELESS_MS: u64 = 10 * 60 * 1_000;
-/// For how long nobody else is asked about a server's gaps once that was in vain, in milliseconds.
-const UNHELPED_MS: u64 = 60 * 1_000;
+/// For how long an event that could not be completed is not tried again.
+const HOPELESS: Duration = Duration::from_mins(10);
+/// For how long a server that has nothing for a gap in old history is not asked again.
+const NOTHING_OLDER: Duration = Duration::from_mins(5);
+/// For how long nobody else is asked about a server's gaps once that was in vain, nor a server again that refused.
+const UNHELPED: Duration = Duration::from_mins(1);
 /// How many of either are remembered.
 const HOPELESS_MOST: usize = 10_000;
 
 /// What was tried in vain and is not tried again for a while.
 #[derive(Debug)]
-pub(crate) struct Hopeless<T>(Mutex<HashMap<T, u64>>);
+pub(crate) struct Hopeless<T>(Mutex<HashMap<T, Instant>>);
 
 impl<T> Default for Hopeless<T> {
     fn default() -> Self {
@@ -109,21 +128,20 @@ impl<T> Default for Hopeless<T> {
 }
 
 impl<T: Eq + Hash> Hopeless<T> {
-    fn holds<Q: Eq + Hash + ?Sized>(&self, what: &Q, now: u64) -> bool
+    fn holds<Q: Eq + Hash + ?Sized>(&self, what: &Q, now: Instant) -> bool
     where
         T: Borrow<Q>,
     {
         self.0.lock().get(what).is_some_and(|until| *until > now)
     }
 
-    fn add(&self, what: T, (now, for_ms): (u64, u64)) {
+    fn add(&self, what: T, (now, how_long): (Instant, Duration)) {
         let mut known = self.0.lock();
         if known.len() >= HOPELESS_MOST {
-            known.retain(|_, until| *until > now);
+            let oldest = known.values().min().copied().unwrap_or(now);
+            known.retain(|_, until| *until > oldest.max(now));
         }
-        if known.len() < HOPELESS_MOST {
-            known.insert(what, now + for_ms);
-        }
+        known.insert(what, now + how_long);
     }
 }
 
@@ -167,15 +185,15 @@ impl Rooms {
                     continue;
                 }
             }
-            outcomes.push(self.0.receive_one(origin, raw.clone(), end).await);
+            outcomes.push(self.0.receive_one(origin, raw, end).await);
         }
         outcomes
     }
 }
 
 impl Inner {
-    async fn receive_one(&self, origin: &ServerName, raw: Box<RawValue>, end: Instant) -> Outcome {
-        let checked = match Received::read(origin, raw) {
+    async fn receive_one(&self, origin: &ServerName, raw: &RawValue, end: Instant) -> Outcome {
+        let checked = match Received::read(origin, raw.to_owned()) {
             Ok(received) => match self.receive_outside(&received).await {
                 Ok(Some(event_id)) => return Outcome { event_id: Some(event_id), result: Ok(()) },
                 Ok(None) => received.check(self).await,
@@ -194,22 +212,33 @@ impl Inner {
             }
             Err(error) => {
                 tracing::info!(%origin, %error, "received event dropped");
-                Outcome { event_id: None, result: Err(error) }
+                Outcome { event_id: self.id_of_dropped(raw, &error).await, result: Err(error) }
             }
         }
+    }
+
+    /// The id of an event that was dropped, so that its sender is told. None of one that is not well-formed, of a room that
+    /// this server is not in, or not yet, or where nobody can say whether its signature is right.
+    async fn id_of_dropped(&self, raw: &RawValue, error: &Error) -> Option<OwnedEventId> {
+        if matches!(error, Error::NotFound(_) | Error::HostilePeer(_) | Error::Unreachable) {
+            return None;
+        }
+        let Addressed { room_id } = serde_json::from_str(raw.get()).ok()?;
+        let rules = Desk::open(self, &room_id).await.ok()?.rules;
+        Some(parse(rules, &room_id, raw).ok()?.event_id().to_owned())
     }
 
     /// [`Inner::take`] until `end`. A server whose events have this one ask for so long has nothing asked for them for a while.
     async fn take_in_time(&self, checked: Checked, end: Instant) -> Result<()> {
         let origin = checked.origin().to_owned();
         let left = end.saturating_duration_since(self.world.instant());
-        if left.is_zero() || self.slow.holds(&origin, self.world.now()) {
-            return self.take(checked, &mut Budget::default()).await;
+        if left.is_zero() || self.slow.holds(&origin, self.world.instant()) {
+            return self.take(checked, &mut Budget::with_nothing(&origin)).await;
         }
-        let mut budget = Budget::with_gap(&self.config());
+        let mut budget = Budget::with_gap(&self.config(), &origin);
         let taken = self.world.timeout(left, Box::pin(self.take(checked, &mut budget))).await;
         taken.unwrap_or_else(|| {
-            self.slow.add(origin, (self.world.now(), HOPELESS_MS));
+            self.slow.add(origin, (self.world.instant(), HOPELESS));
             Err(Error::Unreachable)
         })
     }
@@ -219,7 +248,7 @@ impl Inner {
         if self.is_settled(&checked).await? {
             return Ok(());
         }
-        let now = self.world.now();
+        let now = self.world.instant();
         let attempt = (checked.origin().to_owned(), checked.pdu().event_id().to_owned());
         if self.hopeless.holds(&attempt, now) {
             return Err(Error::HostilePeer("this event could not be completed a short while ago".to_owned()));
@@ -235,9 +264,12 @@ impl Inner {
         } else {
             self.take_put_out(checked, budget).await
         };
-        // A server that is down may be up again next time.
-        if matches!(result, Err(Error::HostilePeer(_))) {
-            self.hopeless.add(attempt, (now, HOPELESS_MS));
+        // A server that is down may be up again next time. One that refuses what it is asked for may not have heard yet that this
+        // one is in the room.
+        match result {
+            Err(Error::HostilePeer(_)) => self.hopeless.add(attempt, (now, HOPELESS)),
+            Err(Error::Peer(_)) => self.hopeless.add(attempt, (self.world.instant(), UNHELPED)),
+            _ => {}
         }
         result
     }
@@ -261,12 +293,19 @@ impl Inner {
         }
     }
 
-    /// Whether the event has its place already.
+    /// Whether the event has its place already. One that is here without what it says gets that in any case.
     async fn is_settled(&self, checked: &Checked) -> Result<bool> {
         let desk = Desk::open(self, checked.room()).await?;
         let Some(num) = desk.own_num(checked.pdu()).await? else { return Ok(false) };
-        let meta = desk.reader.event_meta(desk.nid, num).await?;
-        Ok(meta.status != chappe_store::Status::Outlier)
+        let (nid, meta) = (desk.nid, desk.reader.event_meta(desk.nid, num).await?);
+        let is_lacking = checked.is_intact() && desk.lacks_text(checked.pdu(), num).await?;
+        drop(desk);
+        let mut status = meta.status;
+        if is_lacking {
+            Box::pin(self.fill_in(checked, num)).await?;
+            status = self.store.read().event_meta(nid, num).await?.status;
+        }
+        Ok(status != chappe_store::Status::Outlier)
     }
 }
 
@@ -281,5 +320,25 @@ pub(crate) async fn is_in(inner: &Inner, room: &RoomId) -> Result<bool> {
     match reader.room_nid(room).await? {
         Some(nid) => Ok(reader.server_joined(nid, &inner.server).await?),
         None => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{HOPELESS_MOST, Hopeless};
+
+    #[test]
+    fn where_much_is_hopeless_the_oldest_is_forgotten_first() {
+        let (hopeless, begun) = (Hopeless::default(), Instant::now());
+        let at = |n: usize| begun + Duration::from_millis(n as u64);
+        for n in 0..=HOPELESS_MOST {
+            hopeless.add(n, (at(n), Duration::from_mins(10)));
+        }
+        let holds = [0, 1, HOPELESS_MOST].map(|n| hopeless.holds(&n, at(HOPELESS_MOST)));
+        assert_eq!(holds, [false, true, true]);
     }
 }

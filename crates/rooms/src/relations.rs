@@ -9,8 +9,13 @@ use serde_json::value::RawValue;
 
 use crate::{
     Actor, Error, Result, Rooms,
-    read::{render::Bundle, token::Place, view::View},
-    visible::Seen,
+    read::{
+        event::no_such_event,
+        render::Bundle,
+        token::Place,
+        view::{Event, View},
+    },
+    visible::{Seen, is_hidden},
 };
 
 /// Events of one page at most.
@@ -89,15 +94,17 @@ impl Rooms {
         room: &RoomId,
         request: &RelationsRequest<'_>,
     ) -> Result<RelationsPage> {
-        let view = self.view(room).await.map_err(|_| Error::NotFound("event"))?;
+        let view = self.view_as(actor, room).await.map_err(no_such_event)?;
         view.seen_by(&actor.user, request.event).await?;
         let limit = usize::try_from(request.limit.unwrap_or(USUAL).clamp(1, LONGEST)).unwrap_or(1);
         let Related { found, beyond, depth } = view.related(request).await?;
+        let ignored = view.ignored_by(&actor.user).await?;
         let mut seen: Vec<Seen> = Vec::new();
         let mut rest = found.chunks(limit + 1);
         while let Some(nums) = rest.next().filter(|_| seen.len() <= limit) {
             let nums: Vec<EventNum> = nums.iter().map(|(_, num)| *num).collect();
-            let events = view.load(&nums).await?.into_iter().filter(|event| !event.is_redacted()).collect();
+            let told = |event: &Event| !event.is_redacted() && !is_hidden(&event.pdu, &ignored);
+            let events = view.load(&nums).await?.into_iter().filter(told).collect();
             let visible = view.visible(&actor.user, events).await?;
             seen.extend(visible.into_iter().filter(|seen| !seen.event.is_redacted()));
         }
@@ -122,7 +129,7 @@ impl Rooms {
         include: &IncludeThreads,
         limit: Option<u64>,
     ) -> Result<ThreadsPage> {
-        let view = self.view(room).await.map_err(crate::read::state::no_such_room)?;
+        let view = self.view_as(actor, room).await.map_err(crate::read::state::no_such_room)?;
         view.access(&actor.user).await?;
         let limit = usize::try_from(limit.unwrap_or(USUAL).clamp(1, LONGEST)).unwrap_or(1);
         let mut threads = view.reader.threads(view.nid).await?;
@@ -358,7 +365,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// The root of a thread, if the user may see it and it is wanted.
+    /// The root of a thread, if the user may see it and it is wanted; redacted if it is of somebody whom the user ignores.
     async fn thread_root(
         &self,
         actor: &Actor,
@@ -367,7 +374,11 @@ impl View<'_> {
     ) -> Result<Option<Seen>> {
         let Some(num) = self.reader.event_num(self.nid, &root.0).await? else { return Ok(None) };
         let event = self.load_one(num).await?;
-        let Some(seen) = self.visible(&actor.user, vec![event]).await?.pop() else { return Ok(None) };
+        let Some(mut seen) = self.visible(&actor.user, vec![event]).await?.pop() else { return Ok(None) };
+        let ignored = self.ignored_by(&actor.user).await?;
+        if is_hidden(&seen.event.pdu, &ignored) {
+            seen.event.erase(self.rules)?;
+        }
         let wanted =
             *include != IncludeThreads::Participated || self.takes_part(&actor.user, &seen.event).await?;
         Ok(Some(seen).filter(|_| wanted))

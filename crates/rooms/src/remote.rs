@@ -4,20 +4,23 @@ mod follow;
 mod handshake;
 mod import;
 mod insiders;
+mod taking_back;
 
 use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
-use chappe_rules::{Pdu, policy::Door};
-use chappe_store::{At, Json, Membership, Tx, out_of_band::OutOfBand};
-use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId, room_version_rules::RoomVersionRules};
-use serde_json::{Map, Value, json};
+use chappe_rules::{Pdu, build::with_signatures_of, policy::Door};
+use chappe_store::{At, Json, Membership, Tx, members::UserRooms, out_of_band::OutOfBand, rooms::RoomIds};
+use ruma::{
+    OwnedEventId, OwnedServerName, RoomId, UserId, events::StateEventType,
+    room_version_rules::RoomVersionRules,
+};
+use serde_json::{Map, Value, json, value::RawValue};
 
-use self::handshake::Accepted;
+pub(crate) use self::taking_back::Joins;
 use crate::{
     Actor, Draft, Error, Invitation, PeerError, Result, Rooms, Via,
     author::By,
-    desk::{Desk, Source},
-    policy_server,
+    desk::{Desk, Source, content_of},
     receive::{Budget, Checked},
     send::{bypass_of, not_in_room},
     turn::ATTEMPTS,
@@ -45,33 +48,25 @@ impl Rooms {
         let (rooms, actor, room) = (self.clone(), actor.clone(), room.to_owned());
         // Goes on when the client hangs up: half a join would have to be done again.
         let bounded = async move {
-            let accepted = Accepted::default();
+            let joining = rooms.0.joins.of(&actor.user, &room);
             let work = async {
+                let _under_way = joining.under_way.read().await;
                 let servers = rooms.candidates(&actor.user, &room, able, via).await?;
-                let join = |server| rooms.0.join_through(server, &actor.user, &room, &content, &accepted);
-                let joined = servers.ask(join).await;
-                // Where the next attempt may go on from here, an invite is not to be lost.
-                if joined.as_ref().is_err_and(|error| !is_passing(error)) {
-                    rooms.0.take_back_join(&accepted, &actor.user, &room).await;
-                }
-                joined?;
+                let join = |server| rooms.0.join_through(server, &actor.user, &room, &content, &joining);
+                servers.ask(join).await?;
+                joining.came_in();
                 rooms.look_at_guest(&actor, &room).await
             };
             let done = Box::pin(rooms.0.world.timeout(limit, work)).await;
-            if done.is_none() && !rooms.holds_invite(&actor.user, &room).await.unwrap_or(true) {
-                Box::pin(rooms.0.take_back_join(&accepted, &actor.user, &room)).await;
+            let done = done.unwrap_or(Err(Error::Unreachable));
+            if let Err(error) = &done {
+                rooms.end_join(error, joining, &actor.user, &room).await;
             }
             // Also where the time was up just when the room had come in.
             rooms.complete_if_partial(&room).await;
             done
         };
-        self.0.world.spawn("remote join", bounded).await.ok().flatten().unwrap_or(Err(Error::Unreachable))
-    }
-
-    /// Whether a user holds an invite to a room that did not come in: it is still good for another attempt.
-    async fn holds_invite(&self, user: &UserId, room: &RoomId) -> Result<bool> {
-        let outside = self.0.store.read().out_of_band(user, room).await?;
-        Ok(outside.is_some_and(|outside| outside.value.0.kind() == Some(Membership::Invite)))
+        self.0.world.spawn("remote join", bounded).await.unwrap_or(Err(Error::Unreachable))
     }
 
     pub(crate) async fn knock_remote(
@@ -81,10 +76,18 @@ impl Rooms {
         via: Via,
         reason: Option<String>,
     ) -> Result<()> {
-        let servers = self.candidates(&actor.user, room, Vec::new(), via).await?;
-        let content = self.0.member_content(&actor.user, "knock", reason.as_deref()).await?;
-        let user = &*actor.user;
-        servers.ask(|server| self.0.knock_through(server, user, room, &content)).await
+        let limit = Duration::from_secs(self.config().join_timeout_seconds);
+        let (rooms, user, room) = (self.clone(), actor.user.clone(), room.to_owned());
+        // Goes on when the client hangs up: the others may know of the knock already.
+        let bounded = async move {
+            let work = async {
+                let servers = rooms.candidates(&user, &room, Vec::new(), via).await?;
+                let content = rooms.0.member_content(&user, "knock", reason.as_deref()).await?;
+                servers.ask(|server| rooms.0.knock_through(server, &user, &room, &content)).await
+            };
+            Box::pin(rooms.0.world.timeout(limit, work)).await.unwrap_or(Err(Error::Unreachable))
+        };
+        self.0.world.spawn("remote knock", bounded).await.unwrap_or(Err(Error::Unreachable))
     }
 
     /// Turns an invite down or takes a knock back. The other servers are told if one can be reached in time; the user is
@@ -123,14 +126,23 @@ impl Rooms {
             servers.ask(|server| self.0.leave_through(server, user, room, content, patience)).await
         };
         let told = Box::pin(self.0.world.timeout(TELLING, telling)).await;
-        let leave = match told.unwrap_or(Err(Error::Unreachable)) {
-            Ok(pdu) => pdu,
+        let (server, made) = match told.unwrap_or(Err(Error::Unreachable)) {
+            Ok(told) => told,
             Err(error) => {
                 tracing::info!(%room, %user, %error, "nobody could be told that the invite is turned down");
-                self.0.refuse(user, room, &outside.value.0, content)?
+                let leave = self.0.refuse(user, room, &outside.value.0, content)?;
+                return self.put_leave(user, room, outside, &leave).await;
             }
         };
-        self.put_leave(user, room, outside, &leave).await
+        self.put_leave(user, room, outside, &made.pdu).await?;
+        let (rooms, user, room) = (self.clone(), user.to_owned(), room.to_owned());
+        // The user is out by now: nobody waits for what the room here makes of it.
+        drop(self.0.world.spawn("leave of a followed room", async move {
+            if let Err(error) = rooms.0.follow_leave(&server, made).await {
+                tracing::info!(%room, %user, %error, "the room here does not know that the user is out");
+            }
+        }));
+        Ok(())
     }
 
     /// Puts the leave in place of the invite or knock, unless something else has taken that place meanwhile.
@@ -216,9 +228,16 @@ impl Rooms {
         content: Map<String, Value>,
     ) -> Result<OwnedEventId> {
         let (ours, rules, invitation) = self.draft_remote_invite(actor, room, target, content).await?;
-        let signed = self.0.peers.invite(target.server_name(), room, ours.event_id(), invitation).await?;
-        let signed = same_event(Pdu::parse(rules, signed.get().as_bytes()).ok(), &ours)?;
-        let signed = policy_server::keep_signature(rules, &ours, signed);
+        let version = invitation.room_version.to_string();
+        let signed = match self.0.peers.invite(target.server_name(), room, ours.event_id(), invitation).await
+        {
+            // To clients it has another name than to servers.
+            Err(PeerError::Refused { errcode, .. }) if errcode == "M_INCOMPATIBLE_ROOM_VERSION" => {
+                return Err(Error::UnsupportedRoomVersion(version));
+            }
+            answer => answer?,
+        };
+        let signed = same_event(rules, &signed, &ours)?;
         let proven = self.0.check_one(rules, signed).await?;
         let checked = Checked::from_handshake(self.server(), proven);
         let mut budget = Budget::default();
@@ -248,6 +267,9 @@ impl Rooms {
             if !desk.is_here().await? {
                 return Err(not_in_room());
             }
+            if is_closed_to(&desk, target).await? {
+                return Err(Error::Forbidden("this room is for users of one server alone".to_owned()));
+            }
             let unasked = match desk.author(by, Draft::member(target, content.clone())).await {
                 Ok(authored) => {
                     let ours = desk.pdus(&[authored.num]).await?.pop().ok_or(Error::Retry)?;
@@ -265,19 +287,48 @@ impl Rooms {
         Err(Error::Retry)
     }
 
-    /// Remembers an invite to a room that this server is not in.
+    /// Remembers an invite to a room that this server is not in, for a user who has not come in meanwhile.
     pub(crate) async fn note_outside(&self, user: &UserId, room: &RoomId, outside: OutOfBand) -> Result<()> {
-        let mut tx = Tx::new();
-        tx.put_out_of_band(user, room, &outside);
-        self.0.store.commit(tx).await?;
-        Ok(())
+        for _ in 0..ATTEMPTS {
+            let reader = self.0.store.read();
+            let mut tx = Tx::new();
+            if let Some(nid) = reader.room_nid(room).await? {
+                let now = reader.user_room(user, nid).await?;
+                if now.as_ref().is_some_and(|now| now.value.membership == Membership::Join) {
+                    return Err(Error::Forbidden("this user is in the room".to_owned()));
+                }
+                tx.expect::<UserRooms>(&(user.to_owned(), nid), now.as_ref());
+            } else {
+                tx.expect_absent::<RoomIds>(&room.to_owned());
+            }
+            drop(reader);
+            tx.put_out_of_band(user, room, &outside);
+            match self.0.store.commit(tx).await {
+                Ok(_) => return Ok(()),
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Retry)
     }
 }
 
-/// What came back must be the event that was sent, with signatures added at most.
-pub(crate) fn same_event(came: Option<Pdu>, sent: &Pdu) -> Result<Pdu> {
-    match came {
-        Some(pdu) if pdu.event_id() == sent.event_id() => Ok(pdu),
+/// Whether a room is for the users of one server alone, and `user` is of another. Authorization asks this of who sends an event;
+/// Synapse also of those whom a membership is of, and would not let them in.
+///
+/// Specification: client-server API, `m.room.create`, `m.federate`.
+async fn is_closed_to(desk: &Desk<'_>, user: &UserId) -> Result<bool> {
+    let Some(create) = desk.current(StateEventType::RoomCreate, "").await? else { return Ok(false) };
+    let is_alone = content_of(&create).get("m.federate") == Some(&Value::Bool(false));
+    Ok(is_alone && create.sender().server_name() != user.server_name())
+}
+
+/// What came back must be the event that was sent; of that, the signatures are taken.
+pub(crate) fn same_event(rules: &RoomVersionRules, came: &RawValue, sent: &Pdu) -> Result<Pdu> {
+    match Pdu::parse(rules, came.get().as_bytes()) {
+        Ok(came) if came.event_id() == sent.event_id() => {
+            with_signatures_of(rules, sent, &came).map_err(|error| Error::HostilePeer(error.to_string()))
+        }
         _ => Err(Error::HostilePeer("another event came back than was sent".to_owned())),
     }
 }
@@ -344,11 +395,6 @@ fn is_final(error: &Error) -> bool {
         Error::Peer(PeerError::Refused { errcode, .. }) => errcode == "M_INCOMPATIBLE_ROOM_VERSION",
         _ => false,
     }
-}
-
-/// Whether the same may work out another time.
-fn is_passing(error: &Error) -> bool {
-    matches!(error, Error::Store(_) | Error::Retry | Error::Unreachable)
 }
 
 /// How much an answer tells: one without a reason may come from a server that knows nothing of the room.

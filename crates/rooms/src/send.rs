@@ -1,11 +1,13 @@
 //! `send`: a local user's draft becomes an event.
 
-use chappe_rules::policy::Bypass;
+use chappe_rules::{access::RULES, policy::Bypass};
 use chappe_store::transactions::TransactionKey;
 use ruma::{OwnedEventId, RoomId, UserId, events::TimelineEventType};
 use serde_json::{Map, Value};
 
-use crate::{Access, Actor, Draft, Error, Result, Rooms, Standing, Transaction, turn::Job};
+use crate::{
+    Access, Actor, Draft, Error, Result, Rooms, Standing, Transaction, membership::THIRD_PARTY, turn::Job,
+};
 
 /// What the policy makes of an actor.
 pub(crate) fn bypass_of(actor: &Actor) -> Bypass {
@@ -41,23 +43,33 @@ impl Rooms {
             && target.server_name() != self.server()
         {
             self.check_block(room).await?;
+            draft.content.remove(THIRD_PARTY);
             return self.invite_remote(actor, room, &target, draft.content).await;
         }
         self.complete(actor, room, &mut draft).await?;
         if let Some(same) = self.unchanged(actor, room, &draft).await? {
             return Ok(same);
         }
-        self.submit(room, Job { txn, ..Job::new(actor, draft) }).await
+        let enters = draft.state_key.as_deref() == Some(actor.user.as_str())
+            && ["join", "knock"].iter().any(|membership| says_membership(&draft, membership));
+        let sending = self.submit(room, Job { txn, ..Job::new(actor, draft) });
+        if enters { self.0.joins.hold(&actor.user, room, sending).await } else { sending.await }
     }
 
     /// Judges a draft by what is outside its room, and puts into it what is the server's to say.
     pub(crate) async fn complete(&self, actor: &Actor, room: &RoomId, draft: &mut Draft) -> Result<()> {
+        if draft.kind == TimelineEventType::RoomMember {
+            draft.content.remove(THIRD_PARTY);
+        }
         if let Some(target) = invited(draft) {
             self.check_block(room).await?;
             self.check_welcome(&actor.user, &target).await?;
         }
         if draft.kind == TimelineEventType::RoomCanonicalAlias && draft.state_key.as_deref() == Some("") {
             self.check_canonical_alias(actor, room, &draft.content).await?;
+        }
+        if draft.kind.to_string() == RULES && draft.state_key.as_deref() == Some("") {
+            self.say_as_before(room, &mut draft.content).await?;
         }
         if says_membership(draft, "join") && draft.state_key.as_deref() == Some(actor.user.as_str()) {
             self.complete_own_join(actor, room, &mut draft.content).await?;
@@ -93,12 +105,15 @@ pub(crate) fn transaction_key(
     draft: &Draft,
     txn: &Transaction,
 ) -> TransactionKey {
-    let what = if draft.redacts.is_some() { "redact" } else { "send" };
+    let scope = match &draft.redacts {
+        Some(target) => format!("redact/{room}/{target}"),
+        None => format!("send/{room}/{}", draft.kind),
+    };
     TransactionKey {
         user: actor.user.clone(),
         // An application service may act without a device.
         device: actor.device.clone().unwrap_or_else(|| "".into()),
-        scope: format!("{what}/{room}/{}", draft.kind),
+        scope,
         txn: txn.to_string(),
     }
 }
@@ -120,4 +135,34 @@ pub(crate) fn says_membership(draft: &Draft, membership: &str) -> bool {
 /// A refusal for rooms the asker is not in.
 pub(crate) fn not_in_room() -> Error {
     Error::Forbidden("you are not in this room".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::EventId;
+    use serde_json::json;
+
+    use crate::{
+        Draft,
+        testing::{Town, actor},
+    };
+
+    #[tokio::test]
+    async fn the_same_transaction_redacts_every_event_that_it_names() {
+        let (town, anna) = (Town::new(), actor("anna"));
+        let room = town.room(&anna, json!({})).await;
+        let one = town.say(&anna, &room, json!({ "body": "one" })).await;
+        let two = town.say(&anna, &room, json!({ "body": "two" })).await;
+        let redact = async |event: &EventId| {
+            let draft = Draft::redaction(event, None);
+            town.rooms.send(&anna, &room, draft, Some("1".into())).await.unwrap()
+        };
+        let first = redact(&one).await;
+        assert_ne!(redact(&two).await, first);
+        assert_eq!(redact(&one).await, first, "the same request gives the same event");
+        for event in [&one, &two] {
+            let seen = town.rooms.visible_to_user(&anna.user, &room, event).await.unwrap();
+            assert!(seen.event.is_redacted());
+        }
+    }
 }

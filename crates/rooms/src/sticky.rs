@@ -112,13 +112,13 @@ impl View<'_> {
         let nums: Vec<EventNum> = rows.iter().map(|(_, num, _)| *num).collect();
         let mut events = self.load(&nums).await?;
         self.veil_earlier(user, events.iter_mut().collect()).await?;
-        let sticky = rows
-            .into_iter()
-            .zip(events)
-            .filter(|(_, event)| self.shows(event) && event.pdu.sticky_ms().is_some());
-        Ok(sticky
-            .map(|((position, _, until), event)| StickyEvent { position, event, ttl_ms: until - now })
-            .collect())
+        let mut sticky = Vec::new();
+        for ((position, _, until), event) in rows.into_iter().zip(events) {
+            if event.pdu.sticky_ms().is_some() && self.tells(&event).await? {
+                sticky.push(StickyEvent { position, event, ttl_ms: until - now });
+            }
+        }
+        Ok(sticky)
     }
 
     /// A sticky event for a client.

@@ -1,6 +1,9 @@
 //! What somebody who is not in a room is told of it: stripped state.
 
+use std::time::Duration;
+
 use chappe_rules::{Pdu, auth::StateKey};
+use futures_util::future::join_all;
 use ruma::{
     RoomId, UserId,
     events::{StateEventType, TimelineEventType},
@@ -16,6 +19,8 @@ use crate::{Error, Inner, Result, desk::Desk, receive::parse};
 /// Stripped state taken from another server at most: entries and bytes.
 const MOST_ENTRIES: usize = 64;
 const MOST_BYTES: usize = 48 * 1_024;
+/// For how long the keys of its events are looked for: whoever invites waits.
+const LONGEST: Duration = Duration::from_secs(5);
 /// What events have and stripped state has not.
 const EVIDENCE: [&str; 4] = ["auth_events", "hashes", "prev_events", "signatures"];
 
@@ -111,14 +116,20 @@ impl Inner {
             }
         }
         pdus.sort_by_key(|pdu| !is_create(pdu));
+        let checked = pdus.iter().cloned().map(|pdu| {
+            let checked = self.try_all(rules, vec![pdu]);
+            // One by one: none waits for the keys of another.
+            async move { self.world.timeout(LONGEST, checked).await.and_then(|mut checked| checked.pop()) }
+        });
+        let checked = join_all(checked).await;
         let mut whole = Vec::new();
-        for (pdu, proven) in pdus.clone().into_iter().zip(self.try_all(rules, pdus).await) {
+        for (pdu, proven) in pdus.into_iter().zip(checked) {
             let is_vouched_for = rules.authorization.room_create_event_id_as_room_id && is_create(&pdu);
             match proven {
-                Ok(proven) => whole.push(proven.pdu().clone()),
-                Err(chappe_rules::Error::UnknownKey(_)) if is_vouched_for => whole.push(pdu),
-                Err(chappe_rules::Error::UnknownKey(_)) => {}
-                Err(_) => fault = Some("an event of the state that is told is not rightly signed"),
+                Some(Ok(proven)) => whole.push(proven.pdu().clone()),
+                None | Some(Err(chappe_rules::Error::UnknownKey(_))) if is_vouched_for => whole.push(pdu),
+                None | Some(Err(chappe_rules::Error::UnknownKey(_))) => {}
+                Some(Err(_)) => fault = Some("an event of the state that is told is not rightly signed"),
             }
         }
         Told { whole, bare, fault }

@@ -1,6 +1,7 @@
 //! Rooms of one server and of several, over the memory engine and a network inside the process.
 
 mod access;
+mod beside;
 mod delayed;
 mod erased;
 mod federation;
@@ -17,6 +18,8 @@ mod policy_server;
 mod purge;
 mod put_out;
 mod reads;
+mod redacted;
 mod retention;
+mod sent_joins;
 mod upgrades;
 mod wipe;

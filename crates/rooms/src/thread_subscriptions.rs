@@ -6,7 +6,7 @@ use chappe_store::{
 };
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId};
 
-use crate::{Error, Result, Rooms, effects::relation_of, read::view::Event, turn::ATTEMPTS};
+use crate::{Error, Result, Rooms, read::view::Event, turn::ATTEMPTS};
 
 /// Threads that a user may follow or have followed.
 const MOST: i64 = 20_000;
@@ -159,6 +159,6 @@ async fn check_quota(reader: &Reader<'_>, user: &UserId) -> Result<()> {
 
 /// Where an event of a thread is in the timeline; none if it is not in the thread of `root`.
 fn place_in_thread(event: &Event, root: &EventId) -> Option<i64> {
-    let (kind, parent) = relation_of(&event.pdu)?;
+    let (kind, parent) = event.pdu.relation()?;
     (kind == "m.thread" && parent == root).then_some(event.meta.ordinal?)
 }

@@ -23,7 +23,7 @@ use crate::{
 /// How often an operation is tried again when another writer was first.
 pub(crate) const ATTEMPTS: usize = 20;
 /// How often a policy server is asked without holding the room's turn: others may then write first, and it is asked anew.
-const UNHELD: usize = 5;
+pub(crate) const UNHELD: usize = 5;
 /// Drafts that share a commit at most.
 const TOGETHER: usize = 128;
 /// Bytes of content that share a commit at most.
@@ -130,9 +130,13 @@ impl Rooms {
     }
 
     async fn serve_queue(&self, room: &RoomId, turn: &Arc<Turn>) {
+        let mut serving = Serving(Some(turn));
         loop {
             let writing = turn.writing.clone().lock_owned().await;
-            let Some(batch) = next_batch(turn) else { return };
+            let Some(batch) = next_batch(turn) else {
+                serving.0 = None;
+                return;
+            };
             let (jobs, done): (Vec<Job>, Vec<_>) =
                 batch.into_iter().map(|waiting| (waiting.job, waiting.done)).unzip();
             let mut results = self.0.commit_jobs(room, &jobs).await;
@@ -145,6 +149,18 @@ impl Rooms {
                 let _ = done.send(result);
             }
         }
+    }
+}
+
+/// A queue that is being served. If that breaks down, whoever waits is told so, and the next draft is served again.
+struct Serving<'a>(Option<&'a Turn>);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let Some(turn) = self.0 else { return };
+        let mut queue = turn.queue.lock();
+        queue.served = false;
+        queue.waiting.clear();
     }
 }
 
@@ -258,8 +274,9 @@ impl Inner {
     }
 }
 
-/// A failing store fails the whole round, and so does an event that a policy server is to see first; a refused draft only itself.
-fn not_fatal(result: Result<OwnedEventId>) -> Result<Result<OwnedEventId>> {
+/// A failing store fails all that is to be committed together, and so does an event that a policy server is to see first; a
+/// refused draft only itself.
+pub(crate) fn not_fatal<T>(result: Result<T>) -> Result<Result<T>> {
     match result {
         Err(error @ (Error::Store(_) | Error::Retry | Error::Unasked(_))) => Err(error),
         other => Ok(other),
@@ -289,5 +306,50 @@ impl Desk<'_> {
             self.tx.put_transaction(key, self.inner.world.now(), (self.nid, authored.num));
         }
         Ok((authored.event_id, authored.num))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        panic::resume_unwind,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::Relaxed},
+        },
+        time::Duration,
+    };
+
+    use chappe_kv::{Batch, Db, Fault, Faulty, Memory};
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    use crate::{
+        Error,
+        tests::net::{ALICE, Net, actor, room, state},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_whose_writer_breaks_down_is_served_again() {
+        let breaks = Arc::new(AtomicBool::new(false));
+        let broken = breaks.clone();
+        let plan = move |_: &Batch| -> Option<Fault> {
+            if broken.swap(false, Relaxed) {
+                resume_unwind(Box::new("it breaks down"));
+            }
+            None
+        };
+        let db = Db::new(Faulty::new(Memory::default(), Arc::new(Mutex::new(plan))));
+        let rooms = Net::default().server_on("a.example", 1, db);
+        let id = room(&rooms, ALICE, json!({})).await;
+        // Somebody waits all the while.
+        let _turn = rooms.0.turns.of(&id);
+        let alice = actor(ALICE);
+        let named = |name: &str| state("m.room.name", "", &json!({ "name": name }));
+        let send = |name: &str| rooms.send(&alice, &id, named(name), None);
+        breaks.store(true, Relaxed);
+        assert!(matches!(send("lost").await, Err(Error::Retry)));
+        let next = rooms.0.world.timeout(Duration::from_mins(1), send("next")).await;
+        assert!(matches!(next, Some(Ok(_))), "{next:?}");
     }
 }

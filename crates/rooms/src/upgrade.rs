@@ -1,62 +1,58 @@
-//! `upgrade`: a new room takes over from an old one.
+//! `upgrade`: a new room takes over from an old one, in one commit with what closes that.
 
 mod levels;
+mod old;
 
 use std::collections::BTreeSet;
 
-use chappe_rules::{Pdu, auth::StateKey as RuleKey};
-use chappe_store::{Membership, Tx};
+use chappe_rules::policy::Door;
+use chappe_store::{Membership, RoomNid, Tx};
 use ruma::{
-    OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
     api::client::room::create_room::v3::Request,
-    events::{StateEventType, TimelineEventType, room::power_levels::UserPowerLevel},
+    events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
 };
 use serde_json::{Map, Value, json};
 
-use self::levels::{Levels, tidied};
+use self::{
+    levels::{Levels, tidied},
+    old::Old,
+};
 use crate::{
     Actor, Change, Draft, Error, Result, Rooms,
-    create::{Furniture, Plan, Upgrade, default_power_levels, succession},
+    author::By,
+    create::{Upgrade, default_power_levels, succession},
     desk::{Desk, content_of, rules_of},
-    turn::Job,
+    send::bypass_of,
+    turn::{ATTEMPTS, UNHELD, not_fatal},
 };
 
-/// What of the old room's state goes on in the new one, beside power levels and bans.
-const CARRIED_OVER: &[&str] = &[
-    "m.room.join_rules",
-    "m.room.history_visibility",
-    "m.room.guest_access",
-    "m.room.name",
-    "m.room.topic",
-    "m.room.avatar",
-    "m.room.encryption",
-    "m.room.server_acl",
-    "m.room.retention",
-    "im.vector.room.access_rules",
-];
+/// For how long whoever asks for the same upgrade again has not heard of the first one, in milliseconds.
+const AGAIN_MS: u64 = 5 * 60 * 1_000;
 
-/// Bans carried over at most.
-const MOST_BANS: usize = 1_000;
+/// An upgrade as it is asked for.
+struct Asked {
+    actor: Actor,
+    room: OwnedRoomId,
+    version: RoomVersionId,
+    rules: &'static RoomVersionRules,
+    additional_creators: Vec<OwnedUserId>,
+    /// When. However often it is tried, all is made at this time, so that what a policy server has signed fits.
+    now: MilliSecondsSinceUnixEpoch,
+    /// The id of the new room, where its version does not work it out.
+    name: OwnedRoomId,
+}
 
-/// What is read of the old room.
-struct Old {
-    create: Pdu,
-    carried: Vec<Draft>,
-    power_levels: Map<String, Value>,
-    /// Who was above every level.
-    unlimited: Vec<OwnedUserId>,
-    canonical_alias: Option<Map<String, Value>>,
-    bans: Vec<(OwnedUserId, Map<String, Value>)>,
-    last: Option<ruma::OwnedEventId>,
-    published: bool,
-    /// Externals who are in it: they enter the new one by invitation only.
-    externals: Vec<OwnedUserId>,
+impl Asked {
+    fn by(&self, door: Door) -> By<'_> {
+        By { sender: &self.actor.user, bypass: bypass_of(&self.actor), door }
+    }
 }
 
 impl Rooms {
-    /// Replaces `room` by a new one of `version`: copies its state, moves local aliases, closes the old one.
-    /// Client-server API, "Room upgrades".
+    /// Replaces `room` by a new one of `version`: copies its state, moves local aliases, closes the old one. All of it is one
+    /// commit; externals are invited behind. Client-server API, "Room upgrades".
     pub async fn upgrade(
         &self,
         actor: &Actor,
@@ -65,71 +61,102 @@ impl Rooms {
         additional_creators: Vec<OwnedUserId>,
     ) -> Result<OwnedRoomId> {
         let rules = rules_of(&version)?;
-        let old = self.read_old(actor, room).await;
-        let old = self.veiled(actor, room, old).await?;
-        let from = Upgrade {
-            room_id: room.to_owned(),
-            event_id: old.last.clone().filter(|_| !rules.authorization.room_create_event_id_as_room_id),
-        };
-        let old_content: Map<String, Value> = content_of(&old.create);
-        let create = succession(&actor.user, old_content, &version, rules, &from, &additional_creators);
-        let levels = self.new_levels(actor, rules, &old, &additional_creators)?;
-        let rest = furniture(&old, levels.last);
-        let plan = Plan {
-            version,
-            furniture: Furniture { create, power_levels: levels.first, rest },
-            alias: None,
-            published: old.published,
-            invites: Vec::new(),
-            own_member: self.0.member_content(&actor.user, "join", None).await?,
-        };
-        let new = self.0.make_room(actor, &plan).await?;
-        self.close_old(actor, room, &new).await?;
-        self.move_aliases(actor, room, &new, &old).await?;
-        self.bring_externals(actor, old.externals, &new);
-        self.inherit_settings(&actor.user, &new).await;
+        let name = format!("!{}:{}", self.0.world.token(18), self.server());
+        let name =
+            RoomId::parse(name).map_err(|_| Error::InvalidParam("server name is too long".to_owned()))?;
+        let (actor, room, now) = (actor.clone(), room.to_owned(), self.0.now());
+        let asked = Asked { actor, room, version, rules, additional_creators, now, name };
+        let rooms = self.clone();
+        // Goes on when the client hangs up: there is more to do once the room is there.
+        let work = async move { rooms.upgrade_as(&asked).await };
+        self.0.world.spawn("room upgrade", work).await.unwrap_or(Err(Error::Retry))
+    }
+
+    async fn upgrade_as(&self, asked: &Asked) -> Result<OwnedRoomId> {
+        let replaced = self.replace_asking(asked).await;
+        let (new, externals) = self.veiled(&asked.actor, &asked.room, replaced).await?;
+        self.bring_externals(&asked.actor, externals, &new);
+        self.inherit_settings(&asked.actor.user, &new).await;
         Ok(new)
     }
 
-    /// Reads the old room, and refuses whoever may not close it.
-    async fn read_old(&self, actor: &Actor, room: &RoomId) -> Result<Old> {
-        let desk = Desk::open(&self.0, room).await?;
-        let membership = desk.reader.membership(desk.nid, &actor.user).await?;
-        if !matches!(membership, Some((Membership::Join, _))) || !desk.is_here().await? {
-            return Err(crate::send::not_in_room());
+    /// Tried again where another writer was first, and once the old room's policy server has seen what is said there.
+    async fn replace_asking(&self, asked: &Asked) -> Result<(OwnedRoomId, Vec<OwnedUserId>)> {
+        let mut writing = None;
+        for attempt in 0..ATTEMPTS {
+            if writing.is_none() {
+                writing = Some(self.0.turn(&asked.room).await);
+            }
+            match self.replace(asked).await {
+                Err(Error::Unasked(event)) => {
+                    if attempt < UNHELD {
+                        writing = None;
+                    }
+                    self.0.ask_policy_server(&event).await?;
+                }
+                Err(Error::Retry) => {}
+                done => return done,
+            }
         }
-        let power = desk.power_at(desk.state.current()).await?.ok_or(Error::NotFound("room"))?;
-        let needed = power.to_send(&TimelineEventType::RoomTombstone, Some(""));
-        if power.of(&actor.user) < UserPowerLevel::Int(needed) {
-            return Err(Error::Forbidden("you may not upgrade this room".to_owned()));
+        Err(Error::Retry)
+    }
+
+    /// Commits the new room, and what points to it from the old one. Gives the externals who are to be invited.
+    async fn replace(&self, asked: &Asked) -> Result<(OwnedRoomId, Vec<OwnedUserId>)> {
+        let mut desk = Desk::open(&self.0, &asked.room).await?;
+        desk.now = asked.now;
+        if let Some(new) = desk.replaced_by(asked).await? {
+            return Ok((new, Vec::new()));
         }
-        let create = desk.current(StateEventType::RoomCreate, "").await?.ok_or(Error::NotFound("room"))?;
-        let keys: Vec<RuleKey> =
-            CARRIED_OVER.iter().map(|kind| (StateEventType::from(*kind), String::new())).collect();
-        let held = desk.held(&keys).await?;
-        let draft = |(kind, key): &RuleKey, pdu: &Pdu| {
-            Draft::state(TimelineEventType::from(kind.to_string()), key.clone(), content_of(pdu))
+        let old = desk.read_old(&asked.actor).await?;
+        let (new, to, tx) = self.found_new(asked, &old).await?;
+        desk.tx = tx;
+        for (name, alias) in &old.aliases {
+            desk.tx.move_alias(name, alias, to);
+        }
+        if old.published {
+            desk.tx.unpublish_room(desk.nid);
+        }
+        desk.close_for(asked.by(Door::Local), &new, &old).await?;
+        self.0.store.commit(desk.seal()).await?;
+        Ok((new, old.externals))
+    }
+
+    /// The new room, with the transaction that makes it.
+    async fn found_new(&self, asked: &Asked, old: &Old) -> Result<(OwnedRoomId, RoomNid, Tx)> {
+        let mut desk = Desk::found(&self.0, &asked.name, &asked.version).await?;
+        desk.now = asked.now;
+        for draft in self.furniture(asked, old).await? {
+            desk.author(asked.by(Door::Create), draft).await?;
+        }
+        if old.published {
+            desk.tx.publish_room(desk.nid);
+        }
+        let (room, nid) = (desk.room_id.clone(), desk.nid);
+        Ok((room, nid, desk.seal()))
+    }
+
+    /// The events of the new room, last the power levels that stay where it begins with others.
+    async fn furniture(&self, asked: &Asked, old: &Old) -> Result<Vec<Draft>> {
+        let (user, rules) = (&asked.actor.user, asked.rules);
+        let from = Upgrade {
+            room_id: asked.room.clone(),
+            event_id: old.last.clone().filter(|_| !rules.authorization.room_create_event_id_as_room_id),
         };
-        let content = |pdu: Option<Pdu>| pdu.as_ref().map(content_of);
-        let bans = desk.reader.some_members(desk.nid, Membership::Ban, MOST_BANS).await?;
-        let nums: Vec<_> = bans.iter().map(|(_, num)| *num).collect();
-        let pdus = desk.pdus(&nums).await?;
-        let bans = bans.into_iter().zip(pdus).map(|((user, _), pdu)| (user, content_of(&pdu)));
-        let externals = desk.externals().await?;
-        let is_unlimited = desk.rules.authorization.explicitly_privilege_room_creators;
-        let unlimited = power.creators().iter().filter(|_| is_unlimited).cloned().collect();
-        Ok(Old {
-            unlimited,
-            externals,
-            carried: held.0.iter().map(|(key, (_, pdu))| draft(key, pdu)).collect(),
-            power_levels: content(desk.current(StateEventType::RoomPowerLevels, "").await?)
-                .unwrap_or_default(),
-            canonical_alias: content(desk.current(StateEventType::RoomCanonicalAlias, "").await?),
-            bans: bans.collect(),
-            last: desk.heads().await?.0.first().map(|head| head.id().to_owned()),
-            published: desk.reader.is_published(desk.nid).await?,
-            create,
-        })
+        let create = content_of(&old.create);
+        let create = succession(user, create, &asked.version, rules, &from, &asked.additional_creators);
+        let Levels { first, last } = self.new_levels(asked, old)?;
+        let own_member = self.0.member_content(user, "join", None).await?;
+        let mut drafts = vec![
+            Draft::state(TimelineEventType::RoomCreate, "", create),
+            Draft::member(user, own_member),
+            power_levels(first),
+        ];
+        drafts.extend(old.carried.iter().cloned());
+        drafts.extend(old.names.iter().map(|names| canonical_alias(names.moved.clone())));
+        drafts.extend(old.bans.iter().map(|(banned, content)| Draft::member(banned, content.clone())));
+        drafts.extend(last.map(power_levels));
+        Ok(drafts)
     }
 
     /// Invites externals into the new room, behind: their servers may take their time.
@@ -147,48 +174,18 @@ impl Rooms {
         }));
     }
 
-    /// Points from the old room to the new one, and lets only moderators speak in the old one.
-    async fn close_old(&self, actor: &Actor, room: &RoomId, new: &RoomId) -> Result<()> {
-        let content = json!({ "body": "This room has been replaced", "replacement_room": new });
-        let Value::Object(content) = content else { unreachable!("an object literal") };
-        let tombstone = Draft::state(TimelineEventType::RoomTombstone, "", content);
-        self.send(actor, room, tombstone, None).await?;
-        let desk = Desk::open(&self.0, room).await?;
-        let levels = desk.current(StateEventType::RoomPowerLevels, "").await?;
-        let Some(mut levels) = levels.as_ref().map(content_of) else { return Ok(()) };
-        drop(desk);
-        let default = levels.get("users_default").and_then(Value::as_i64).unwrap_or(0);
-        let closed = 50.max(default + 1);
-        for field in ["events_default", "invite"] {
-            if levels.get(field).and_then(Value::as_i64).unwrap_or(0) < closed {
-                levels.insert(field.to_owned(), json!(closed));
-            }
-        }
-        let draft = Draft::state(TimelineEventType::RoomPowerLevels, "", levels);
-        match self.send(actor, room, draft, None).await {
-            // Whoever may only post the tombstone leaves the levels as they are.
-            Ok(_) | Err(Error::Forbidden(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The levels of the old room as the new one has them: who is not of the network any more has none. [`Error::Unreachable`]
     /// while that is not known.
-    fn new_levels(
-        &self,
-        actor: &Actor,
-        rules: &RoomVersionRules,
-        old: &Old,
-        creators: &[OwnedUserId],
-    ) -> Result<Levels> {
-        if old.power_levels.is_empty() {
-            let levels = default_power_levels(&actor.user, &Request::new(), rules)?;
+    fn new_levels(&self, asked: &Asked, old: &Old) -> Result<Levels> {
+        let (user, rules) = (&asked.actor.user, asked.rules);
+        let Some(levels) = old.power_levels.as_ref().filter(|levels| !levels.is_empty()) else {
+            let levels = default_power_levels(user, &Request::new(), rules)?;
             return Ok(Levels::without_limit(levels));
-        }
-        let mut kept = tidied(old.power_levels.clone());
+        };
+        let mut kept = tidied(levels.clone());
         let strict = rules.authorization.explicitly_privilege_room_creators;
-        let is_creator =
-            |user: &UserId| *user == actor.user || creators.iter().any(|creator| creator == user);
+        let creators = &asked.additional_creators;
+        let is_creator = |named: &UserId| *named == *user || creators.iter().any(|creator| creator == named);
         let outside = self.outside(&kept, old)?;
         if let Some(Value::Object(users)) = kept.get_mut("users") {
             users.retain(|user, _| match UserId::parse(user) {
@@ -202,7 +199,7 @@ impl Rooms {
         let unlimited = old.unlimited.iter().map(|user| &**user);
         let unlimited: Vec<&UserId> = unlimited.filter(|user| !outside.contains(*user)).collect();
         let banned: Vec<&UserId> = old.bans.iter().map(|(user, _)| &**user).collect();
-        Ok(Levels::within_limits(kept, &actor.user, &unlimited, &banned))
+        Ok(Levels::within_limits(kept, user, &unlimited, &banned))
     }
 
     /// Those with a part in the old room who are not of the network any more.
@@ -217,90 +214,49 @@ impl Rooms {
         }
         Ok(outside)
     }
-
-    async fn move_aliases(&self, actor: &Actor, room: &RoomId, new: &RoomId, old: &Old) -> Result<()> {
-        let reader = self.0.store.read();
-        let (Some(from), Some(to)) = (reader.room_nid(room).await?, reader.room_nid(new).await?) else {
-            return Ok(());
-        };
-        let (mut tx, mut moved) = (Tx::new(), BTreeSet::new());
-        for name in reader.aliases_of(from).await? {
-            if let Some(alias) = reader.alias(&name).await? {
-                tx.move_alias(&name, &alias, to);
-                moved.insert(name);
-            }
-        }
-        if old.published {
-            tx.unpublish_room(from);
-        }
-        drop(reader);
-        if !tx.is_empty() {
-            self.0.store.commit(tx).await?;
-        }
-        if let Some(content) = &old.canonical_alias
-            && let Err(error) = self.move_canonical(actor, (room, new), content, &moved).await
-        {
-            tracing::info!(%room, %new, %error, "canonical alias not moved");
-        }
-        Ok(())
-    }
-
-    /// Names what was moved in the new room and then no longer in the old one. Aliases of other servers still point there.
-    async fn move_canonical(
-        &self,
-        actor: &Actor,
-        (room, new): (&RoomId, &RoomId),
-        content: &Map<String, Value>,
-        moved: &BTreeSet<OwnedRoomAliasId>,
-    ) -> Result<()> {
-        let is_moved = |alias: &str| moved.iter().any(|name| name.as_str() == alias);
-        let here = only_aliases(content, is_moved);
-        if here.is_empty() {
-            return Ok(());
-        }
-        let draft = |content| Draft::state(TimelineEventType::RoomCanonicalAlias, "", content);
-        // That they point there is known: nobody is asked.
-        self.submit(new, Job::new(actor, draft(here))).await?;
-        let gone = only_aliases(content, |alias| !is_moved(alias));
-        self.send(actor, room, draft(gone), None).await.map(drop)
-    }
 }
 
-/// The state carried over, the bans, and last the power levels that stay where the room begins with others.
-fn furniture(old: &Old, last: Option<Map<String, Value>>) -> Vec<Draft> {
-    let bans = old.bans.iter().map(|(user, content)| Draft::member(user, content.clone()));
-    let last = last.map(|levels| Draft::state(TimelineEventType::RoomPowerLevels, "", levels));
-    old.carried.iter().cloned().chain(bans).chain(last).collect()
+fn power_levels(content: Map<String, Value>) -> Draft {
+    Draft::state(TimelineEventType::RoomPowerLevels, "", content)
 }
 
-/// The content of a canonical alias event with some of its aliases; empty if it names none of them.
-fn only_aliases(content: &Map<String, Value>, holds: impl Fn(&str) -> bool) -> Map<String, Value> {
-    let stays = |alias: &Value| alias.as_str().is_some_and(&holds);
-    let mut kept = content.clone();
-    if !kept.get("alias").is_some_and(stays) {
-        kept.remove("alias");
-    }
-    let has_others = match kept.get_mut("alt_aliases") {
-        Some(Value::Array(aliases)) => {
-            aliases.retain(stays);
-            !aliases.is_empty()
-        }
-        _ => false,
-    };
-    if !has_others {
-        kept.remove("alt_aliases");
-    }
-    if has_others || kept.contains_key("alias") { kept } else { Map::new() }
+fn canonical_alias(content: Map<String, Value>) -> Draft {
+    Draft::state(TimelineEventType::RoomCanonicalAlias, "", content)
 }
 
 impl Desk<'_> {
-    /// The joined users of servers of externals.
-    async fn externals(&self) -> Result<Vec<OwnedUserId>> {
-        let Some(access) = self.inner.access() else { return Ok(Vec::new()) };
-        if !self.servers().await?.iter().any(|server| access.is_external(server)) {
-            return Ok(Vec::new());
+    /// The room of the same version that took over a moment ago for the same user: the answer was lost, or is still to come.
+    async fn replaced_by(&self, asked: &Asked) -> Result<Option<OwnedRoomId>> {
+        let user = &asked.actor.user;
+        let Some(last) = self.current(StateEventType::RoomTombstone, "").await? else { return Ok(None) };
+        let age = u64::from(asked.now.0).saturating_sub(u64::from(last.origin_server_ts().0));
+        if *last.sender() != *user || age > AGAIN_MS {
+            return Ok(None);
         }
-        let joined = self.reader.members(self.nid, Membership::Join).await?.into_iter();
-        Ok(joined.map(|(user, _)| user).filter(|user| access.is_external(user.server_name())).collect())
+        let content = content_of(&last);
+        let new = content.get("replacement_room").and_then(Value::as_str);
+        let Some(new) = new.and_then(|new| RoomId::parse(new).ok()) else { return Ok(None) };
+        let Some(nid) = self.reader.room_nid(&new).await? else { return Ok(None) };
+        let is_in = matches!(self.reader.membership(nid, user).await?, Some((Membership::Join, _)));
+        let is_it = is_in && self.reader.room_head(nid).await?.version == asked.version;
+        Ok(is_it.then_some(new))
+    }
+
+    /// Points from the old room to the new one, and lets only moderators speak in the old one.
+    async fn close_for(&mut self, by: By<'_>, new: &RoomId, old: &Old) -> Result<()> {
+        let content = Map::from_iter([
+            ("body".to_owned(), json!("This room has been replaced")),
+            ("replacement_room".to_owned(), json!(new)),
+        ]);
+        self.author(by, Draft::state(TimelineEventType::RoomTombstone, "", content)).await?;
+        let levels = old.closed_levels().map(power_levels);
+        let names = old.names.as_ref().map(|names| canonical_alias(names.left.clone()));
+        for draft in levels.into_iter().chain(names) {
+            // Whoever may only post the tombstone leaves the rest as it is.
+            if let Err(error) = not_fatal(self.author(by, draft).await)? {
+                tracing::info!(room = %self.room_id, %new, %error, "the replaced room keeps some of its state");
+            }
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The one door for reading events: who sees what, judged by room and event together.
 
 mod erased;
+mod ignored;
 mod servers;
 
 use std::{
@@ -9,17 +10,25 @@ use std::{
 };
 
 use chappe_rules::visibility::{AtEvent, membership, user_may_see, visibility};
-use chappe_store::{EventNum, Membership, StateRef, Status, state::StateKey};
+use chappe_store::{
+    At, EventNum, Membership, Position, StateRef, Status,
+    members::{UserRoom, UserRooms},
+    rooms::RoomHeads,
+    state::StateKey,
+};
 use futures_util::future::try_join_all;
 use ruma::{
     EventId, RoomId, ServerName, UserId,
     events::{
-        StateEventType,
+        StateEventType, TimelineEventType,
         room::{history_visibility::HistoryVisibility, member::MembershipState},
     },
 };
 
-pub(crate) use self::servers::Witness;
+pub(crate) use self::{
+    ignored::{Ignored, is_hidden},
+    servers::Witness,
+};
 use crate::{
     Actor, Error, Result, Rooms, Standing,
     read::view::{Event, View},
@@ -44,9 +53,9 @@ pub enum Access {
     Joined,
     /// Was joined and is not any more: the state when that ended.
     Left {
-        /// The state after the event that ended it.
+        /// The state after the event that ended it, or before one that has no place here.
         state: StateRef,
-        /// The place of that event.
+        /// The place of that event, or the last one before it.
         ordinal: i64,
     },
     /// Never joined, but the room is world-readable now: the current state.
@@ -71,6 +80,10 @@ impl Access {
     }
 }
 
+/// Since when a user is in a room: good as long as they are, and the room is judged as before.
+#[derive(Clone, Copy, Debug)]
+pub struct Stay(Option<u32>);
+
 /// What a user's memberships say about the whole room.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part {
@@ -80,23 +93,36 @@ pub(crate) struct Part {
     joined_until: i64,
     /// The event that ended it.
     ended_by: Option<EventNum>,
+    /// The state in which it ended, where that event has no place here.
+    ended_in: Option<StateRef>,
     /// Whether the user sees every event, whatever the memberships say.
     oversees: bool,
 }
 
-const NO_PART: Part = Part { joined_from: None, joined_until: i64::MIN, ended_by: None, oversees: false };
+const NO_PART: Part =
+    Part { joined_from: None, joined_until: i64::MIN, ended_by: None, ended_in: None, oversees: false };
 
 /// The part of an administrator who looks into the room.
-const EVERYTHING: Part =
-    Part { joined_from: Some(0), joined_until: i64::MAX, ended_by: None, oversees: true };
+const EVERYTHING: Part = Part { joined_from: Some(0), joined_until: i64::MAX, oversees: true, ..NO_PART };
 
 impl Rooms {
-    /// A view of a room for `actor`: an overseer sees everything in it.
+    /// A view of a room for `actor`: an overseer sees everything in it. The actor's membership is read with the room's head.
     pub(crate) async fn view_as(&self, actor: &Actor, room: &RoomId) -> Result<View<'_>> {
-        let view = self.view(room).await?;
+        let user = &actor.user;
         if actor.standing == Standing::Overseer {
-            *view.part.lock() = Some((actor.user.clone(), EVERYTHING));
+            let view = self.view(room).await?;
+            *view.part.lock() = Some((user.clone(), EVERYTHING));
+            view.ignores(user, Ignored::default());
+            return Ok(view);
         }
+        let reader = self.0.store.read();
+        let nid = reader.room_nid(room).await?.ok_or(Error::NotFound("room"))?;
+        let (heads, own) = reader.get_both::<RoomHeads, UserRooms>(&[nid], &[(user.clone(), nid)]).await?;
+        let head = heads.into_iter().flatten().next();
+        let head = head.ok_or(chappe_store::Error::Corrupt("room without a head"))?;
+        let view = self.view_with(reader, (nid, room.to_owned()), head)?;
+        let part = view.part_of(user, own.into_iter().flatten().next()).await?;
+        *view.part.lock() = Some((user.clone(), part));
         Ok(view)
     }
 
@@ -142,11 +168,59 @@ impl View<'_> {
         self.visible(user, vec![event]).await?.pop().ok_or(Error::NotFound("event"))
     }
 
-    /// Those of `events` that are shown, for a user **known to be joined since before all of them**: such a user sees
-    /// everything, so nothing is read.
-    pub fn seen_while_joined(&self, events: Vec<Event>) -> Vec<Seen> {
-        let shown = events.into_iter().filter(|event| self.shows(event));
-        shown.map(|event| Seen { event, membership: MembershipState::Join }).collect()
+    /// Whether clients may be told of an event at all. They apply whatever redaction they get: one is told once it has taken
+    /// effect here.
+    ///
+    /// Specification: room version 3, "Handling redactions".
+    pub async fn tells(&self, event: &Event) -> Result<bool> {
+        if !self.shows(event) {
+            return Ok(false);
+        }
+        if *event.pdu.kind() != TimelineEventType::RoomRedaction {
+            return Ok(true);
+        }
+        let Some(target) = event.pdu.redacts() else { return Ok(false) };
+        let Some(num) = self.reader.event_num(self.nid, target).await? else { return Ok(false) };
+        match self.reader.event_meta(self.nid, num).await {
+            // Nothing is left to be redacted.
+            Err(chappe_store::Error::Gone) => Ok(true),
+            meta => Ok(meta?.redacted_by.some().is_some()),
+        }
+    }
+
+    /// Those of `events` that clients may be told of, as whoever sees everything sees them.
+    pub(crate) async fn told_to_all(&self, events: Vec<Event>) -> Result<Vec<Seen>> {
+        let told = self.tellable(events).await?.into_iter();
+        Ok(told.map(|event| Seen { event, membership: MembershipState::Join }).collect())
+    }
+
+    async fn tellable(&self, events: Vec<Event>) -> Result<Vec<Event>> {
+        let mut told = Vec::with_capacity(events.len());
+        for event in events {
+            if self.tells(&event).await? {
+                told.push(event);
+            }
+        }
+        Ok(told)
+    }
+
+    /// Whether whoever is in the room may see an event, though they came in after it.
+    pub async fn is_for_newcomers(&self, event: &Event) -> Result<bool> {
+        let said = self.state_event_at(event.meta.before, StateEventType::RoomHistoryVisibility, "").await?;
+        let visibility = visibility(said.as_ref().map(|event| &event.pdu));
+        Ok(matches!(visibility, HistoryVisibility::Shared | HistoryVisibility::WorldReadable))
+    }
+
+    /// Since when a user is in the room; none if they are not.
+    pub async fn stay(&self, user: &UserId) -> Result<Option<Stay>> {
+        let part = self.part(user).await?;
+        Ok((part.joined_until == i64::MAX).then_some(Stay(part.joined_from)))
+    }
+
+    /// Has it known, without reading it, since when the user is in the room who is asked about next.
+    pub fn knows(&self, user: &UserId, Stay(joined_from): Stay) {
+        let part = Part { joined_from, joined_until: i64::MAX, ..NO_PART };
+        *self.part.lock() = Some((user.to_owned(), part));
     }
 
     /// Those of `events` that `user`, of this server, may see, in their order; what erased users said while the user was not
@@ -157,13 +231,13 @@ impl View<'_> {
     pub async fn visible(&self, user: &UserId, events: Vec<Event>) -> Result<Vec<Seen>> {
         let part = self.part(user).await?;
         if part.oversees {
-            return Ok(self.seen_while_joined(events));
+            return self.told_to_all(events).await;
         }
         let is_steady = |event: &Event| {
             let before = event.meta.before;
             before.line == 0 && part.joined_from.is_some_and(|from| before.version >= from)
         };
-        let shown: Vec<Event> = events.into_iter().filter(|event| self.shows(event)).collect();
+        let shown = self.tellable(events).await?;
         let mut states: Vec<StateRef> =
             shown.iter().filter(|event| !is_steady(event)).map(|event| event.meta.before).collect();
         states.sort_unstable();
@@ -217,6 +291,9 @@ impl View<'_> {
             let meta = self.reader.event_meta(self.nid, ended_by).await?;
             return Ok(Access::Left { state: meta.after, ordinal: part.joined_until });
         }
+        if let Some(state) = part.ended_in {
+            return Ok(Access::Left { state, ordinal: part.joined_until.saturating_sub(1) });
+        }
         let said = self.current(StateEventType::RoomHistoryVisibility, "").await?;
         if visibility(said.as_ref().map(|event| &event.pdu)) == HistoryVisibility::WorldReadable {
             return Ok(Access::Peeking);
@@ -228,13 +305,14 @@ impl View<'_> {
         if let Some((_, part)) = self.part.lock().as_ref().filter(|(whose, _)| whose == user) {
             return Ok(*part);
         }
-        let part = self.read_part(user).await?;
+        let part = self.part_of(user, self.reader.user_room(user, self.nid).await?).await?;
         *self.part.lock() = Some((user.to_owned(), part));
         Ok(part)
     }
 
-    async fn read_part(&self, user: &UserId) -> Result<Part> {
-        let Some(at) = self.reader.user_room(user, self.nid).await? else { return Ok(NO_PART) };
+    /// The part of a user with this membership.
+    async fn part_of(&self, user: &UserId, own: Option<At<UserRoom>>) -> Result<Part> {
+        let Some(at) = own else { return Ok(NO_PART) };
         if at.value.membership == Membership::Join {
             let meta = self.reader.event_meta(self.nid, at.value.num).await?;
             // Current since it was placed, not brought back by a later merge of the room's state.
@@ -245,28 +323,46 @@ impl View<'_> {
         if self.reader.forgotten(user, self.nid).await?.is_some() {
             return Ok(NO_PART);
         }
-        self.last_part(user, at.value.num).await
+        self.last_part(user, at).await
     }
 
     /// Follows the memberships of a user who is not joined back to the last time the user was.
-    async fn last_part(&self, user: &UserId, mut member: EventNum) -> Result<Part> {
+    async fn last_part(&self, user: &UserId, own: At<UserRoom>) -> Result<Part> {
+        let mut member = own.value.num;
         for _ in 0..MEMBERSHIP_STEPS {
             let meta = self.reader.event_meta(self.nid, member).await?;
-            if meta.status == Status::Outlier {
-                break;
-            }
-            let Some(before) =
-                self.state_event_at(meta.before, StateEventType::RoomMember, user.as_str()).await?
+            let told = match meta.status {
+                // When an earlier one was taken up nobody knows.
+                Status::Outlier if member != own.value.num => break,
+                Status::Outlier => match self.before_told(own).await? {
+                    None => break,
+                    told => told,
+                },
+                _ => None,
+            };
+            let at = told.map_or(meta.before, |(state, _)| state);
+            let Some(before) = self.state_event_at(at, StateEventType::RoomMember, user.as_str()).await?
             else {
                 break;
             };
             if membership(Some(&before.pdu)) == MembershipState::Join {
+                if let Some((state, place)) = told {
+                    return Ok(Part { joined_until: place, ended_in: Some(state), ..NO_PART });
+                }
                 let Some(ordinal) = meta.ordinal else { break };
                 return Ok(Part { joined_until: ordinal, ended_by: Some(member), ..NO_PART });
             }
             member = before.num;
         }
         Ok(NO_PART)
+    }
+
+    /// Of a user's membership that has no place here, as only a state that was told says it: the state before the commit that
+    /// took it up, and the first place after all that was here by then; none where that was not noted.
+    pub async fn before_told(&self, own: At<UserRoom>) -> Result<Option<(StateRef, i64)>> {
+        let last = Position(own.position.0.saturating_sub(1));
+        let Some(state) = self.reader.state_as_of(self.nid, last).await? else { return Ok(None) };
+        Ok(Some((state, self.reader.ordinal_after(self.nid, last).await?)))
     }
 }
 

@@ -8,6 +8,7 @@ use chappe_rules::{
     Pdu,
     access::{RETENTION, RULES},
     power::Power,
+    redact,
 };
 use chappe_store::{EventMeta, EventNum, LogEntry, Membership, StateRef, timeline::TimelineRow};
 use ruma::{
@@ -87,6 +88,7 @@ impl Desk<'_> {
             desk.retell(pdu);
             redacted.push(row.num.0);
             desk.redacted.insert(row.num);
+            desk.note_redacted(pdu);
             meta.redacted_by = num;
             desk.tx.update_event(desk.nid, row.num, &meta);
         })
@@ -145,10 +147,13 @@ impl Desk<'_> {
         Ok(wipes)
     }
 
-    /// Emptied, these would say something else about the room, see [`chappe_rules::access`].
+    /// Emptied, these would say something else about the room: to this network, see [`chappe_rules::access`], or to all servers,
+    /// of which those that take no kick for a redaction would go on judging by them.
     fn is_lasting(&self, pdu: &Pdu) -> bool {
-        let kind = pdu.kind().to_string();
-        self.inner.access().is_some() && pdu.state_key().is_some() && (kind == RULES || kind == RETENTION)
+        let Some((kind, _)) = pdu.state() else { return false };
+        let name = kind.to_string();
+        let binds = self.inner.access().is_some() && (name == RULES || name == RETENTION);
+        binds || kind == StateEventType::RoomServerAcl || redact::takes_what_is_read(self.rules, pdu)
     }
 
     /// The event among [`Wipes`] by which an event is redacted.

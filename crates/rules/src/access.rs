@@ -16,6 +16,7 @@ use ruma::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::people::Parties;
 pub use self::{
     domains::DomainRules,
     refusal::Refusal,
@@ -137,10 +138,13 @@ impl Access {
 
     /// Whether judging `candidate` at `state` reads who else has a part in the room.
     pub fn needs_parties(&self, candidate: &Candidate<'_>, state: State<'_>) -> bool {
+        let is_direct = || RoomRules::of(state(&only(RULES)).as_ref()).rule == Rule::Direct;
         match candidate.kind {
             TimelineEventType::RoomMember | TimelineEventType::RoomThirdPartyInvite => {
-                self.domains.can_only_invite_during_room_creation
-                    || RoomRules::of(state(&only(RULES)).as_ref()).rule == Rule::Direct
+                self.domains.can_only_invite_during_room_creation || is_direct()
+            }
+            TimelineEventType::RoomName | TimelineEventType::RoomTopic | TimelineEventType::RoomAvatar => {
+                is_direct()
             }
             kind => {
                 *kind == TimelineEventType::from(RULES) && text(candidate.content, "rule") == Some("direct")
@@ -185,7 +189,7 @@ impl Access {
             ("m.room.name" | "m.room.topic" | "m.room.avatar", Some(""))
                 if question.rules().rule == Rule::Direct =>
             {
-                Err(Refusal::Plain)
+                may_describe_direct(question)
             }
             (RETENTION, Some("")) if question.rules().public => self.may_keep(candidate.content),
             ("m.room.redaction", None) => may_redact(question),
@@ -252,6 +256,17 @@ fn may_change_join_rule(question: &Question<'_>) -> Result<(), Refusal> {
         _ if rules.public && !opens && question.is_open() => Err(Refusal::StaysOpen),
         _ => Ok(()),
     }
+}
+
+/// A direct chat keeps the name that it is made with, as clients name whatever they make, and is given no other.
+fn may_describe_direct(question: &Question<'_>) -> Result<(), Refusal> {
+    let is_made = match question.door {
+        Door::Create => true,
+        // What it was made with is there before anybody else has a part in it.
+        Door::Received => question.parties.is_none_or(|parties| Parties::new(parties).is_one()),
+        Door::Local | Door::Offer => false,
+    };
+    if is_made { Ok(()) } else { Err(Refusal::Plain) }
 }
 
 fn may_encrypt(question: &Question<'_>) -> Result<(), Refusal> {

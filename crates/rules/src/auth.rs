@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use crate::{
     Error, Pdu,
     owned_state::{self, AsOwn},
-    pdu::{Judged, MAX_ID_BYTES, no_join_rules},
+    pdu::{Judged, MAX_ID_BYTES, has_null_level, no_join_rules},
     power,
 };
 
@@ -116,6 +116,7 @@ pub fn allowed_by_state(
     if owned_state::has_owners(rules) {
         owned_state::check_owner(rules, pdu, &state)?;
     }
+    check_comparable(rules, pdu, &state)?;
     let unchanging = as_unchanging(rules, pdu, &state)?;
     let pdu = unchanging.as_ref().unwrap_or(pdu);
     let held = |kind: &StateEventType, key: &str| {
@@ -129,6 +130,24 @@ pub fn allowed_by_state(
         None => check_state_dependent_auth_rules(&rules.authorization, pdu, held),
     }
     .map_err(Error::Forbidden)
+}
+
+/// Until room version 9 a level of the first power levels may be `null`, and is none then. Where levels are compared other servers
+/// fail over it: no levels have one that come after others, and none come after levels that have one.
+fn check_comparable(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    state: impl Fn(&StateEventType, &str) -> Option<Pdu>,
+) -> Result<(), Error> {
+    let are_levels = *pdu.kind() == TimelineEventType::RoomPowerLevels && pdu.state_key() == Some("");
+    if rules.authorization.integer_power_levels || !are_levels {
+        return Ok(());
+    }
+    let Some(before) = state(&StateEventType::RoomPowerLevels, "") else { return Ok(()) };
+    if [pdu, &before].into_iter().any(|levels| has_null_level(rules, levels)) {
+        return Err(Error::Forbidden("a level that is to be compared is null".to_owned()));
+    }
+    Ok(())
 }
 
 /// Power levels under another key than the empty one are levels of nothing. Other servers compare them with no others, and
@@ -152,7 +171,7 @@ fn as_unchanging(
 
 #[cfg(test)]
 mod tests {
-    use ruma::{CanonicalJsonValue, events::StateEventType, room_version_rules::RoomVersionRules};
+    use ruma::{CanonicalJsonValue, events::StateEventType, int, room_version_rules::RoomVersionRules};
     use serde_json::{Value, json};
 
     use super::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed};
@@ -277,6 +296,50 @@ mod tests {
             assert!(set(MOD, "spare", &json!({ "users": { "nobody": 1 } })).is_err());
             let creator = json!({ "users": { ALICE: 100 } });
             assert_eq!(set(MOD, "spare", &creator).is_err(), no_creator);
+        }
+    }
+
+    #[test]
+    fn a_level_that_is_null_is_none_until_levels_are_compared() {
+        let levels = |more: Value| {
+            let mut levels = json!({ "users": { ALICE: 100 } });
+            levels.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            levels
+        };
+        let send = |rules: &RoomVersionRules, room: &Room, key: &str, content: &Value| {
+            let mut after = room.clone();
+            let pdu = after.send(ALICE, "m.room.power_levels", Some(key), content);
+            (allowed(rules, room, &pdu), after)
+        };
+        let first = |rules: &'static RoomVersionRules, content: &Value| {
+            let mut room = Room::new(rules, ALICE);
+            room.state.remove(&(StateEventType::RoomPowerLevels, String::new()));
+            send(rules, &room, "", content)
+        };
+        let plain = levels(json!({}));
+        let nulls = [json!({ "ban": null }), json!({ "events": { "x.state": null } })].map(levels);
+        for rules in [&RoomVersionRules::V1, &RoomVersionRules::V6, &RoomVersionRules::V9] {
+            for null in &nulls {
+                let (answer, room) = first(rules, null);
+                assert_eq!(answer, Ok(()), "{null}");
+                assert_eq!(room.power().to_ban(), int!(50));
+                assert_eq!(room.power().to_send(&"x.state".into(), Some("")), int!(50));
+                assert!(send(rules, &room, "", &plain).0.is_err(), "after {null}");
+                let room = first(rules, &plain).1;
+                assert!(send(rules, &room, "", null).0.is_err(), "{null}");
+                assert_eq!(send(rules, &room, "spare", null).0, Ok(()), "compared with none");
+            }
+            let of_a_user = json!({ "users": { ALICE: 100, BOB: null } });
+            assert!(first(rules, &of_a_user).0.is_err(), "not even at first");
+        }
+        let null = levels(json!({ "notifications": { "room": null } }));
+        for (rules, is_compared) in [(&RoomVersionRules::V5, false), (&RoomVersionRules::V6, true)] {
+            let (answer, room) = first(rules, &null);
+            assert_eq!(answer, Ok(()));
+            assert_eq!(send(rules, &room, "", &plain).0.is_err(), is_compared);
+        }
+        for null in nulls {
+            assert!(first(&RoomVersionRules::V10, &null).0.is_err(), "{null}");
         }
     }
 

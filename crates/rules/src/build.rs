@@ -13,7 +13,7 @@ use ruma::{
     RoomId, ServerName, UInt, UserId,
     events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
-    signatures::{Ed25519KeyPair, KeyPair, content_hash, hash_and_sign_event, sign_json},
+    signatures::{Ed25519KeyPair, KeyPair, sign_json},
 };
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
@@ -22,8 +22,10 @@ use crate::{Error, Pdu, auth::check_lengths, opened::Opened};
 
 /// The largest depth an event can claim.
 const MAX_DEPTH: u64 = (1 << 53) - 1;
-/// The longest event made here, in bytes: a byte less than may be, as not every server has counted that one.
-pub const MAX_BYTES: usize = 65_535;
+/// The longest event with all its signatures, in bytes: some servers count to 65,536 with an empty `unsigned` of their own in it.
+pub const MAX_SIGNED_BYTES: usize = 65_522;
+/// The longest event made here, in bytes: there is room for the signature of one more server.
+pub const MAX_BYTES: usize = 65_000;
 /// What precedes a 32-byte ed25519 seed in a PKCS #8 document (RFC 8410).
 const PKCS8_HEAD: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
@@ -329,19 +331,40 @@ pub fn template(place: &Place<'_>, draft: Draft) -> CanonicalJsonObject {
 ///
 /// [`Error::Malformed`] when the draft does not fit the room version's limits: the client's fault.
 pub fn build(place: &Place<'_>, draft: Draft, server: &ServerName, key: &SigningKey) -> Result<Pdu, Error> {
-    let mut event = template(place, draft);
+    let mut opened = Opened::canonical(template(place, draft));
     if place.rules.event_id_format == EventIdFormatVersion::V1 {
         // Any id of our own that nobody else has got: the hash of everything else says that of itself.
-        let hash = content_hash(&event).map_err(|error| Error::Malformed(error.to_string()))?;
-        let id = format!("${}:{server}", URL_SAFE_NO_PAD.encode(hash.as_bytes()));
-        event.insert("event_id".to_owned(), CanonicalJsonValue::String(id));
+        let id = format!("${}:{server}", URL_SAFE_NO_PAD.encode(opened.content_hash()?));
+        opened.object.insert("event_id".to_owned(), CanonicalJsonValue::String(id));
     }
-    hash_and_sign_event(server.as_str(), &key.pair, &mut event, &place.rules.redaction)
-        .map_err(|error| Error::Malformed(error.to_string()))?;
-    let pdu = Pdu::from_object(place.rules, event)?;
+    hash_and_sign(place.rules, &mut opened, server, key)?;
+    let pdu = Pdu::from_object(place.rules, opened.object)?;
     let malformed = |why: &str| Error::Malformed(why.to_owned());
     check_lengths(place.rules, &pdu).map_err(malformed)?;
     if pdu.json().len() > MAX_BYTES { Err(malformed("event is too large")) } else { Ok(pdu) }
+}
+
+/// Puts the content hash into the event, and the signature of `server`.
+pub(crate) fn hash_and_sign(
+    rules: &RoomVersionRules,
+    opened: &mut Opened,
+    server: &ServerName,
+    key: &SigningKey,
+) -> Result<(), Error> {
+    opened.add_content_hash()?;
+    sign(rules, opened, server, key)
+}
+
+fn sign(
+    rules: &RoomVersionRules,
+    opened: &mut Opened,
+    server: &ServerName,
+    key: &SigningKey,
+) -> Result<(), Error> {
+    let signature = key.pair.sign(opened.text_to_sign(rules)?.as_bytes());
+    opened
+        .add_signature(server, &signature.id(), &signature.base64())
+        .ok_or_else(|| Error::Malformed("signatures are no object".to_owned()))
 }
 
 /// Adds this server's signature to a peer's event **that has been checked and allowed**: an invite of our user, or a
@@ -353,12 +376,31 @@ pub fn countersign(
     key: &SigningKey,
 ) -> Result<Pdu, Error> {
     let mut opened = pdu.opened();
-    let signature = key.pair.sign(opened.text_to_sign(rules)?.as_bytes());
-    opened
-        .add_signature(server, &signature.id(), &signature.base64())
-        .ok_or_else(|| Error::Malformed("signatures are no object".to_owned()))?;
+    sign(rules, &mut opened, server, key)?;
+    signed(rules, pdu, opened)
+}
+
+/// Adds the signatures with which an event came back that was sent to another server, and nothing else of what came: with its
+/// signature left as it is, an event can be made to say less.
+pub fn with_signatures_of(rules: &RoomVersionRules, pdu: &Pdu, came: &Pdu) -> Result<Pdu, Error> {
+    let (mut opened, came) = (pdu.opened(), came.opened());
+    let added = came.object.get("signatures").and_then(|all| all.as_object());
+    for (server, keys) in added.into_iter().flatten() {
+        let (Ok(server), Some(keys)) = (ServerName::parse(server), keys.as_object()) else { continue };
+        for (id, signature) in keys.iter().filter_map(|(id, signature)| Some((id, signature.as_str()?))) {
+            if opened.signature(&server, id).is_none() {
+                opened
+                    .add_signature(&server, id, signature)
+                    .ok_or_else(|| Error::Malformed("signatures are no object".to_owned()))?;
+            }
+        }
+    }
+    signed(rules, pdu, opened)
+}
+
+fn signed(rules: &RoomVersionRules, pdu: &Pdu, opened: Opened) -> Result<Pdu, Error> {
     let signed = pdu.with(rules, opened)?;
-    if signed.json().len() > MAX_BYTES {
+    if signed.json().len() > MAX_SIGNED_BYTES {
         return Err(Error::Malformed("event is too large to be signed by one more server".to_owned()));
     }
     Ok(signed)
@@ -424,17 +466,22 @@ impl Offer {
 }
 
 #[cfg(test)]
-pub(crate) fn test_pair(line: &str) -> Ed25519KeyPair {
-    SigningKey::from_line(line).expect("the test vector's key").pair
-}
-
-#[cfg(test)]
 mod tests {
-    use ruma::{room_version_rules::RoomVersionRules, server_name, user_id};
-    use serde_json::value::RawValue;
+    use ruma::{
+        CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedServerName, room_id,
+        room_version_rules::RoomVersionRules,
+        serde::Base64,
+        server_name,
+        signatures::{PublicKeyMap, Verified, reference_hash, verify_event},
+        uint, user_id,
+    };
+    use serde_json::{json, value::RawValue};
 
-    use super::{MAX_DEPTH, Offer, Purpose, SigningKey, countersign};
-    use crate::laws::sample;
+    use super::{Draft, MAX_BYTES, MAX_DEPTH, Offer, Purpose, SigningKey, build, countersign};
+    use crate::{
+        Pdu, check,
+        laws::{Room, sample},
+    };
 
     #[test]
     fn key_survives_its_line_form_and_hides_in_debug() {
@@ -474,6 +521,50 @@ mod tests {
         let deep = template.replace(":5,", ":9223372036854775807,");
         assert!(read(&RoomVersionRules::V6, &deep).is_err());
         assert_eq!(read(&RoomVersionRules::V1, &deep).unwrap().depth, MAX_DEPTH);
+    }
+
+    #[test]
+    fn what_is_made_here_leaves_room_for_what_others_add() {
+        let rules = &RoomVersionRules::V11;
+        let offer = Offer { prev_events: Vec::new(), auth_events: Vec::new(), depth: 1, authorised_by: None };
+        let now = MilliSecondsSinceUnixEpoch(uint!(5));
+        let place = offer.place(rules, room_id!("!r:a.example"), user_id!("@a:a.example"), now);
+        let key = SigningKey::from_seed([1; 32], &"k".repeat(100)).unwrap();
+        let body = |bytes: usize| CanonicalJsonValue::String("x".repeat(bytes));
+        let made = |bytes: usize| {
+            let content = [("body".to_owned(), body(bytes))].into();
+            build(&place, Draft::message("m.room.message".into(), content), server_name!("a.example"), &key)
+        };
+        let rest = made(0).unwrap().json().len();
+        let largest = made(MAX_BYTES - rest).unwrap();
+        assert!(made(MAX_BYTES - rest + 1).is_err());
+        let server = OwnedServerName::try_from(format!("{}example", "bb.".repeat(70))).unwrap();
+        let both = countersign(rules, &largest, &server, &key).unwrap();
+        assert!(both.json().len() + r#","unsigned":{}"#.len() <= 65_536);
+        let mut larger = largest.to_object();
+        larger.insert("more".to_owned(), body(500));
+        let larger = Pdu::from_object(rules, larger).unwrap();
+        assert!(countersign(rules, &larger, &server, &key).is_err(), "others would not take it any more");
+    }
+
+    #[test]
+    fn who_says_of_a_third_party_what_is_no_object_is_signed_for_as_if_nothing_were_said() {
+        let alice = "@a:a.example";
+        let key = SigningKey::from_seed([1; 32], "k").unwrap();
+        let known = [(key.id().to_owned(), Base64::new(key.public_key().to_vec()))];
+        let keys = PublicKeyMap::from([("a.example".to_owned(), known.into())]);
+        for rules in [&RoomVersionRules::V10, &RoomVersionRules::V11, &RoomVersionRules::V12] {
+            for third_party in [json!(null), json!(5), json!("x"), json!([]), json!(true)] {
+                let content = json!({ "membership": "join", "third_party_invite": third_party });
+                let pdu = Room::new(rules, alice).send(alice, "m.room.member", Some(alice), &content);
+                assert!(check::is_intact(&pdu), "the content hash covers it");
+                let mut left = pdu.to_object();
+                left.get_mut("content").unwrap().as_object_mut().unwrap().remove("third_party_invite");
+                let id = reference_hash(&left, rules).unwrap();
+                assert_eq!(pdu.event_id().as_str(), format!("${id}"), "{third_party}");
+                assert_eq!(verify_event(&keys, &left, rules).unwrap(), Verified::Signatures);
+            }
+        }
     }
 
     #[test]

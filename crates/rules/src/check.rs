@@ -6,10 +6,14 @@ use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName,
     room_version_rules::RoomVersionRules,
     serde::Base64,
-    signatures::{PublicKeyMap, Verified, verify_json},
+    signatures::{PublicKeyMap, Verified, to_canonical_json_string_for_signing},
 };
 
-use crate::{Error, Pdu, opened::signers, policy_server, redact};
+use crate::{
+    Error, Pdu,
+    opened::{check_signatures, signers},
+    policy_server, redact,
+};
 
 /// A server's public key as this server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +94,11 @@ pub fn check(rules: &RoomVersionRules, pdu: &Pdu, ring: &KeyRing, weak: &WeakKey
     }
 }
 
+/// Whether an event says what its sender said, as far as its content hash tells. Its signatures are not looked at.
+pub fn is_intact(pdu: &Pdu) -> bool {
+    pdu.opened().has_its_hash()
+}
+
 fn verify(rules: &RoomVersionRules, pdu: &Pdu, keys: &PublicKeyMap) -> Result<Verified, Error> {
     pdu.opened().verify(rules, keys).map_err(|error| match error {
         Error::BadSignature(why) if lacks_keys(rules, pdu, keys) => Error::UnknownKey(why),
@@ -115,16 +124,9 @@ pub fn check_json(
     at: MilliSecondsSinceUnixEpoch,
     weak: &WeakKeys,
 ) -> Result<(), Error> {
-    let mut keys = usable(ring, Some(at), weak);
-    keys.retain(|name, _| name == server.as_str());
-    let mut object = object.clone();
-    if let Some(signatures) = object.get_mut("signatures").and_then(|all| all.as_object_mut()) {
-        signatures.retain(|name, _| name == server.as_str());
-        if signatures.is_empty() {
-            return Err(Error::BadSignature(format!("no signature of {server}")));
-        }
-    }
-    verify_json(&keys, &object).map_err(|error| Error::BadSignature(error.to_string()))
+    let signed =
+        to_canonical_json_string_for_signing(object).map_err(|error| Error::Malformed(error.to_string()))?;
+    check_signatures(object, server, usable(ring, Some(at), weak).get(server.as_str()), &signed)
 }
 
 fn usable(ring: &KeyRing, at: Option<MilliSecondsSinceUnixEpoch>, weak: &WeakKeys) -> PublicKeyMap {
@@ -150,7 +152,7 @@ mod tests {
     };
     use serde_json::{Value, json};
 
-    use super::{Checked, KeyRing, ServerKey, check, check_json, keys_needed};
+    use super::{Checked, KeyRing, ServerKey, check, check_json, is_intact, keys_needed};
     use crate::{
         Error, Pdu,
         build::{SigningKey, countersign},
@@ -199,6 +201,7 @@ mod tests {
         let checked = check(rules, &changed, &ring(&key, 2_000), &BTreeSet::new()).unwrap();
         assert!(!checked.is_intact());
         assert_eq!(checked.pdu().content().get(), "{}");
+        assert!(is_intact(&pdu) && !is_intact(checked.pdu()));
     }
 
     #[test]
@@ -251,5 +254,46 @@ mod tests {
         assert!(check_json(&object, server_name!("b.example"), &ring, at, &BTreeSet::new()).is_err());
         let late = MilliSecondsSinceUnixEpoch(uint!(11));
         assert!(check_json(&object, server_name!("a.example"), &ring, late, &BTreeSet::new()).is_err());
+    }
+
+    /// The text in the other alphabet, and with characters of none.
+    fn otherwise(base64: &str) -> String {
+        format!("!!!!{}", base64.replace('+', "-").replace('/', "_"))
+    }
+
+    #[test]
+    fn hash_and_signature_count_however_their_base64_is_written() {
+        let (rules, key, pdu) = sample(&RoomVersionRules::V11);
+        let (server, none) = (server_name!("a.example"), BTreeSet::new());
+        let hash = pdu.to_object()["hashes"].as_object().unwrap()["sha256"].as_str().unwrap().to_owned();
+        let written = pdu.json().replace(&hash, &otherwise(&hash));
+        let written = Pdu::parse(rules, written.as_bytes()).unwrap();
+        let signed = countersign(rules, &written, server, &key).unwrap();
+        let signature = signed.opened().signature(server, key.id()).unwrap().to_owned();
+        let with = |other: &str| {
+            let pdu = Pdu::parse(rules, signed.json().replace(&signature, other).as_bytes()).unwrap();
+            check(rules, &pdu, &ring(&key, 2_000), &none)
+        };
+        assert!(with(&otherwise(&signature)).unwrap().is_intact());
+        // What is skipped counts as written, so that there is too little padding.
+        assert!(matches!(with(&format!("{signature}!")), Err(Error::BadSignature(_))));
+    }
+
+    #[test]
+    fn signed_json_counts_however_its_base64_is_written() {
+        let key = SigningKey::from_seed([1; 32], "k").unwrap();
+        let (server, none) = (server_name!("a.example"), BTreeSet::new());
+        let mut object = json::object(br#"{"a":1}"#).unwrap();
+        key.sign_json(server, &mut object);
+        let text = json::canonical(&object);
+        let (_, signature) = text.split_once(r#""ed25519:k":""#).unwrap();
+        let (signature, _) = signature.split_once('"').unwrap();
+        for (other, counts) in
+            [(otherwise(signature), true), (format!("{signature}=="), true), (format!("{signature}!"), false)]
+        {
+            let object = json::object(text.replace(signature, &other).as_bytes()).unwrap();
+            let at = MilliSecondsSinceUnixEpoch(uint!(5));
+            assert_eq!(check_json(&object, server, &ring(&key, 10), at, &none).is_ok(), counts, "{other}");
+        }
     }
 }

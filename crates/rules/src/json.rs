@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, Int};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::{Error, opened::Opened, tree};
 
@@ -25,6 +25,49 @@ pub fn object(bytes: &[u8]) -> Result<CanonicalJsonObject, Error> {
         Ok(Strict(CanonicalJsonValue::Object(object))) => Ok(object),
         Ok(_) => Err(Error::Malformed("not a JSON object".to_owned())),
         Err(error) => Err(Error::Malformed(error.to_string())),
+    }
+}
+
+/// Reads an event as strictly as [`object`], but for its `unsigned`: that is left out, and so may be any JSON.
+pub(crate) fn event(bytes: &[u8]) -> Result<CanonicalJsonObject, Error> {
+    // Of what is skipped `serde_json` does not see whether it is UTF-8.
+    let text = str::from_utf8(bytes).map_err(|error| Error::Malformed(error.to_string()))?;
+    let read = serde_json::from_str::<Event>(text).map_err(|error| Error::Malformed(error.to_string()))?;
+    Ok(read.0)
+}
+
+struct Event(CanonicalJsonObject);
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EventVisitor).map(Self)
+    }
+}
+
+struct EventVisitor;
+
+impl<'de> Visitor<'de> for EventVisitor {
+    type Value = CanonicalJsonObject;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut object = CanonicalJsonObject::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let value = if key == "unsigned" {
+                map.next_value::<IgnoredAny>()?;
+                CanonicalJsonValue::Null
+            } else {
+                map.next_value::<Strict>()?.0
+            };
+            if object.insert(key, value).is_some() {
+                return Err(A::Error::custom("duplicate key"));
+            }
+        }
+        object.remove("unsigned");
+        Ok(object)
     }
 }
 
@@ -131,7 +174,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 
-    use super::{as_servers_write, canonical, check_told, is_readable, nearest, object};
+    use super::{as_servers_write, canonical, check_told, event, is_readable, nearest, object};
 
     #[test]
     fn hostile_json_is_refused() {
@@ -156,6 +199,34 @@ mod tests {
             assert!(object(text.as_bytes()).is_err(), "{}", &text[..text.len().min(40)]);
         }
         assert!(object(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn an_event_is_strict_but_for_what_is_unsigned() {
+        for unsigned in
+            ["1.5", "1e999", "null", r#"{"a":{"unsigned":-0}}"#, r#"{"a":1,"a":2}"#, r#""\ud800""#]
+        {
+            let read = event(format!(r#"{{"b":2,"unsigned":{unsigned},"a":1}}"#).as_bytes()).unwrap();
+            assert_eq!(canonical(&read), r#"{"a":1,"b":2}"#);
+        }
+        for text in [
+            r#"{"a":1.5,"unsigned":1.5}"#,
+            r#"{"a":-0}"#,
+            r#"{"a":{"unsigned":1.5}}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"unsigned":1,"unsigned":1}"#,
+            r#"{"unsigned":01}"#,
+            r#"{"unsigned":}"#,
+            r#"{"unsigned":1} {}"#,
+            "\u{feff}{}",
+            "[]",
+            "",
+        ] {
+            assert!(event(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(event(b"{\"unsigned\":\"\xff\"}").is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     auth::{allowed_by_state, auth_types},
     build::{Draft, Place, Reference, SigningKey, build},
     json as strict,
-    pdu::Judged,
+    pdu::{Judged, kind_of},
     power::Power,
     redact,
     resolve::{
@@ -88,7 +88,7 @@ impl Room {
     /// Adds an event whether or not it is allowed.
     pub(crate) fn send(&mut self, sender: &str, kind: &str, key: Option<&str>, content: &Value) -> Pdu {
         let draft = Draft {
-            kind: kind.into(),
+            kind: kind_of(kind),
             state_key: key.map(str::to_owned),
             content: object(content),
             redacts: None,

@@ -23,11 +23,13 @@ pub mod pdu;
 pub mod policy;
 pub mod policy_server;
 pub mod power;
+pub mod presence;
 pub mod push;
 pub mod redact;
 pub mod resolve;
 pub mod retention;
 mod tree;
+pub mod unpadded;
 pub mod version;
 pub mod visibility;
 

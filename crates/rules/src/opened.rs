@@ -12,16 +12,21 @@ use base64::{
 use ring::digest::{Digest, SHA256, digest};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName, SigningKeyAlgorithm,
-    canonical_json::redact_in_place,
+    canonical_json::{RedactingSerializer, redact_in_place},
     room_version_rules::{EventIdFormatVersion, RoomVersionRules},
     serde::Base64,
     signatures::{
-        PublicKeyMap, VerificationError, Verified, reference_hash,
-        required_server_signatures_to_verify_event, verify_canonical_json_bytes, verify_event,
+        PublicKeyMap, VerificationError, Verified, required_server_signatures_to_verify_event,
+        verify_canonical_json_bytes,
     },
 };
 
-use crate::{Error, json, numbers::Numbers};
+use crate::{Error, json, numbers::Numbers, unpadded};
+
+/// What no signature covers, and not the hash by which an event is known.
+const NOT_SIGNED: &[&str] = &["signatures", "unsigned"];
+/// What the content hash does not cover.
+const NOT_HASHED: &[&str] = &["hashes", "signatures", "unsigned"];
 
 /// An event taken apart.
 #[derive(Clone, Debug)]
@@ -33,18 +38,26 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Reads what may be an event of the room version; only those before 6 have numbers that canonical JSON does not have.
-    pub(crate) fn read(rules: &RoomVersionRules, bytes: &[u8]) -> Result<Self, Error> {
-        if rules.authorization.strict_canonical_json {
-            return Ok(Self { object: json::object(bytes)?, numbers: None });
-        }
-        Self::read_any(bytes)
+    /// What is canonical JSON.
+    pub(crate) fn canonical(object: CanonicalJsonObject) -> Self {
+        Self { object, numbers: None }
     }
 
-    /// As [`Opened::read`], whatever the room version.
+    /// Reads what may be an event of the room version, without its `unsigned`; only those before 6 have numbers that canonical
+    /// JSON does not have.
+    pub(crate) fn read(rules: &RoomVersionRules, bytes: &[u8]) -> Result<Self, Error> {
+        if rules.authorization.strict_canonical_json {
+            return json::event(bytes).map(Self::canonical);
+        }
+        let mut opened = Self::read_any(bytes)?;
+        opened.object.remove("unsigned");
+        Ok(opened)
+    }
+
+    /// Reads any object, with any numbers.
     pub(crate) fn read_any(bytes: &[u8]) -> Result<Self, Error> {
         if let Ok(object) = json::object(bytes) {
-            return Ok(Self { object, numbers: None });
+            return Ok(Self::canonical(object));
         }
         let (object, numbers) = Numbers::take_out(bytes)?;
         Ok(Self { object, numbers: Some(numbers) })
@@ -57,7 +70,10 @@ impl Opened {
 
     /// What is hashed, sent and stored.
     pub(crate) fn text(&self) -> Result<String, Error> {
-        self.text_of(&self.object)
+        match &self.numbers {
+            Some(numbers) => numbers.put_back(&self.object),
+            None => Ok(json::canonical(&self.object)),
+        }
     }
 
     /// The canonical JSON that comes nearest.
@@ -68,20 +84,43 @@ impl Opened {
         }
     }
 
-    /// Takes away what redaction takes away.
+    /// Takes away what redaction takes away. What is hashed and signed is what it leaves.
+    ///
+    /// Specification: the room version's "Redactions".
     pub(crate) fn redact(&mut self, rules: &RoomVersionRules) -> Result<(), Error> {
+        if self.has_shapeless_third_party(rules)
+            && let Some(CanonicalJsonValue::Object(content)) = self.object.get_mut("content")
+        {
+            content.remove("third_party_invite");
+        }
         redact_in_place(&mut self.object, &rules.redaction, None)
             .map_err(|error| Error::Malformed(error.to_string()))
+    }
+
+    /// Of what a membership says of a third party only `signed` outlasts redaction, and so nothing of what is no object. Ruma
+    /// leaves that as it is, other servers do not.
+    fn has_shapeless_third_party(&self, rules: &RoomVersionRules) -> bool {
+        let content = self.object.get("content").and_then(CanonicalJsonValue::as_object);
+        rules.redaction.keep_room_member_third_party_invite_signed
+            && self.object.get("type").and_then(CanonicalJsonValue::as_str) == Some("m.room.member")
+            && content
+                .and_then(|content| content.get("third_party_invite"))
+                .is_some_and(|said| !said.is_object())
     }
 
     /// What servers sign of the event.
     ///
     /// Specification: server-server API, "Signing Events".
     pub(crate) fn text_to_sign(&self, rules: &RoomVersionRules) -> Result<String, Error> {
+        if self.numbers.is_none() && !self.has_shapeless_third_party(rules) {
+            // Nearly every event goes this way, which copies none of it.
+            let left =
+                RedactingSerializer::new().rules(&rules.redaction).custom_redacted_root_fields(NOT_SIGNED);
+            return left.serialize(&self.object).map_err(|error| Error::Malformed(error.to_string()));
+        }
         let mut left = self.clone();
         left.redact(rules)?;
-        left.object.remove("signatures");
-        left.object.remove("unsigned");
+        left.object.retain(|field, _| !NOT_SIGNED.contains(&field.as_str()));
         left.text()
     }
 
@@ -89,9 +128,6 @@ impl Opened {
     ///
     /// Specification: server-server API, "Calculating the reference hash for an event".
     pub(crate) fn reference_hash(&self, rules: &RoomVersionRules) -> Result<String, Error> {
-        if self.numbers.is_none() {
-            return reference_hash(&self.object, rules).map_err(|error| Error::Malformed(error.to_string()));
-        }
         let base64 = match rules.event_id_format {
             EventIdFormatVersion::V1 | EventIdFormatVersion::V2 => STANDARD_NO_PAD,
             _ => URL_SAFE_NO_PAD,
@@ -99,50 +135,57 @@ impl Opened {
         Ok(base64.encode(digest(&SHA256, self.text_to_sign(rules)?.as_bytes())))
     }
 
-    /// Verifies all signatures that the event must have, then says whether the content hash is right.
+    /// Verifies all signatures that the event must have, then says whether the content hash is right. An event without one that
+    /// can be read is no event, as for other servers.
+    ///
+    /// Specification: server-server API, "Validating hashes and signatures on received events".
     pub(crate) fn verify(&self, rules: &RoomVersionRules, keys: &PublicKeyMap) -> Result<Verified, Error> {
-        let bad_signature = |error: VerificationError| Error::BadSignature(error.to_string());
-        if self.numbers.is_none() {
-            let rules = with_signers_of(rules, &self.object);
-            return verify_event(keys, &self.object, &rules).map_err(bad_signature);
-        }
+        let hash = self.hash_said().ok_or_else(|| Error::BadSignature("no content hash".to_owned()))?;
         let signed = self.text_to_sign(rules)?;
-        for server in signers(rules, &self.object).map_err(bad_signature)? {
-            self.verify_one(&server, keys.get(server.as_str()), &signed)?;
+        let servers = signers(rules, &self.object).map_err(|error| Error::BadSignature(error.to_string()))?;
+        for server in servers {
+            check_signatures(&self.object, &server, keys.get(server.as_str()), &signed)?;
         }
-        let said = self.object.get("hashes").and_then(|hashes| hashes.as_object()?.get("sha256")?.as_str());
-        let said = said.and_then(|hash| Base64::<ruma::serde::base64::Standard>::parse(hash).ok());
-        let right =
-            said.is_some_and(|said| self.content_hash().is_ok_and(|hash| said.as_bytes() == hash.as_ref()));
-        Ok(if right { Verified::All } else { Verified::Signatures })
+        Ok(if self.has_hash(&hash) { Verified::All } else { Verified::Signatures })
     }
 
-    /// Each signature of the server with a key that is known must be right, and there must be one.
-    fn verify_one(
-        &self,
-        server: &ServerName,
-        keys: Option<&BTreeMap<String, Base64>>,
-        signed: &str,
-    ) -> Result<(), Error> {
-        let all =
-            self.object.get("signatures").and_then(|all| all.as_object()?.get(server.as_str())?.as_object());
-        let known = |(id, signature): (&String, &CanonicalJsonValue)| {
-            let key = keys?.get(id).filter(|_| id.starts_with("ed25519:"))?;
-            Some(is_signature(key.as_bytes(), signature.as_str()?, signed))
+    /// Whether the content hash is right.
+    pub(crate) fn has_its_hash(&self) -> bool {
+        self.hash_said().is_some_and(|said| self.has_hash(&said))
+    }
+
+    fn hash_said(&self) -> Option<Vec<u8>> {
+        unpadded::decode(self.object.get("hashes")?.as_object()?.get("sha256")?.as_str()?)
+    }
+
+    fn has_hash(&self, said: &[u8]) -> bool {
+        self.content_hash().is_ok_and(|hash| said == hash.as_ref())
+    }
+
+    /// The hash of the whole event.
+    ///
+    /// Specification: server-server API, "Calculating the content hash for an event".
+    pub(crate) fn content_hash(&self) -> Result<Digest, Error> {
+        let text = match &self.numbers {
+            Some(numbers) => {
+                let mut object = self.object.clone();
+                object.retain(|field, _| !NOT_HASHED.contains(&field.as_str()));
+                numbers.put_back(&object)?
+            }
+            None => RedactingSerializer::new()
+                .custom_redacted_root_fields(NOT_HASHED)
+                .serialize(&self.object)
+                .map_err(|error| Error::Malformed(error.to_string()))?,
         };
-        let checked: Vec<bool> = all.into_iter().flatten().filter_map(known).collect();
-        if !checked.is_empty() && checked.into_iter().all(|is_right| is_right) {
-            return Ok(());
-        }
-        Err(Error::BadSignature(format!("no right signature of {server}")))
+        Ok(digest(&SHA256, text.as_bytes()))
     }
 
-    fn content_hash(&self) -> Result<Digest, Error> {
-        let mut object = self.object.clone();
-        for left_out in ["hashes", "signatures", "unsigned"] {
-            object.remove(left_out);
-        }
-        Ok(digest(&SHA256, self.text_of(&object)?.as_bytes()))
+    /// Puts the content hash into the event.
+    pub(crate) fn add_content_hash(&mut self) -> Result<(), Error> {
+        let hash = STANDARD_NO_PAD.encode(self.content_hash()?);
+        let hashes = CanonicalJsonObject::from([("sha256".to_owned(), hash.into())]);
+        self.object.insert("hashes".to_owned(), hashes.into());
+        Ok(())
     }
 
     /// The signature of a server under the id of its key, if there is one.
@@ -158,13 +201,6 @@ impl Opened {
         let own = all.entry(server.to_string()).or_insert_with(none).as_object_mut()?;
         own.insert(key_id.to_owned(), signature.into());
         Some(())
-    }
-
-    fn text_of(&self, object: &CanonicalJsonObject) -> Result<String, Error> {
-        match &self.numbers {
-            Some(numbers) => numbers.put_back(object),
-            None => Ok(json::canonical(object)),
-        }
     }
 }
 
@@ -196,11 +232,53 @@ fn with_signers_of<'a>(
     Cow::Owned(rules)
 }
 
-/// Whether a signature in base64 is that of the ed25519 key.
+/// Each signature of the server with a key that is known must be right, and there must be one.
+pub(crate) fn check_signatures(
+    object: &CanonicalJsonObject,
+    server: &ServerName,
+    keys: Option<&BTreeMap<String, Base64>>,
+    signed: &str,
+) -> Result<(), Error> {
+    let all = object.get("signatures").and_then(|all| all.as_object()?.get(server.as_str())?.as_object());
+    let known = |(id, signature): (&String, &CanonicalJsonValue)| {
+        let key = keys?.get(id).filter(|_| id.starts_with("ed25519:"))?;
+        Some(signature.as_str().is_some_and(|signature| is_signature(key.as_bytes(), signature, signed)))
+    };
+    let checked: Vec<bool> = all.into_iter().flatten().filter_map(known).collect();
+    if !checked.is_empty() && checked.into_iter().all(|is_right| is_right) {
+        return Ok(());
+    }
+    Err(Error::BadSignature(format!("no right signature of {server}")))
+}
+
+/// The points of small order on the curve, without the bit of their sign: those that are written in one way, then in the other.
+/// Whoever names one as a key, or begins a signature with one, has signed more than one text.
+const SMALL_ORDER: [&str; 7] = [
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    "JuiVj8KyJ7BFw/SJ8u+Y8NXfrAXTxjM5sTgCiG1T/AU",
+    "xxdqcD1N2E+6PAt2DRBnDyogU/osOczGTsf9d5KsA3o",
+    "7P///////////////////////////////////////38",
+    "7f///////////////////////////////////////38",
+    "7v///////////////////////////////////////38",
+];
+
+/// Whether a signature in base64 is that of the ed25519 key. Points of small order are refused, as libsodium does for other servers.
 pub(crate) fn is_signature(key: &[u8], signature: &str, signed: &str) -> bool {
-    let Ok(signature) = Base64::<ruma::serde::base64::Standard>::parse(signature) else { return false };
-    verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, key, signature.as_bytes(), signed.as_bytes())
-        .is_ok()
+    let Some(signature) = unpadded::decode(signature) else { return false };
+    if is_of_small_order(key) || signature.get(..32).is_some_and(is_of_small_order) {
+        return false;
+    }
+    verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, key, &signature, signed.as_bytes()).is_ok()
+}
+
+fn is_of_small_order(point: &[u8]) -> bool {
+    let mut unsigned = point.to_vec();
+    if let Some(last) = unsigned.last_mut() {
+        *last &= 0x7f;
+    }
+    let unsigned = STANDARD_NO_PAD.encode(unsigned);
+    SMALL_ORDER.contains(&unsigned.as_str())
 }
 
 #[cfg(test)]
@@ -285,6 +363,17 @@ mod tests {
         }
     }
 
+    /// Signatures that fit, and that libsodium refuses: any text by the neutral point, `{}` beginning with it.
+    #[test]
+    fn points_of_small_order_sign_nothing() {
+        let neutral = [[1].as_slice(), &[0; 31]].concat();
+        let base = "WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmYBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        assert!(!super::is_signature(&neutral, base, "anything"));
+        let key = crate::unpadded::decode("b2ylRirlYCNav8S/GPdi7dcrwafenknuwK617KqNN84").unwrap();
+        let short = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAADxkGoKlfCOSEUF8BUhnQgwBbIf+EdWWEPEYhIyG60cCA";
+        assert!(!super::is_signature(&key, short, "{}"));
+    }
+
     #[test]
     fn one_changed_digit_leaves_the_redacted_form() {
         let key = SigningKey::from_seed([1; 32], "k").unwrap();
@@ -347,18 +436,69 @@ mod tests {
 
     #[test]
     fn what_ruma_hashes_and_what_is_hashed_here_is_the_same() {
-        for rules in OLD {
-            let (_, key, pdu) = sample(rules);
+        for version in crate::version::known() {
+            let (rules, key, pdu) = sample(crate::version::rules(&version).unwrap());
             let opened = pdu.opened();
             let hash = ruma::signatures::reference_hash(&opened.object, rules).unwrap();
             let (object, numbers) = crate::numbers::Numbers::take_out(pdu.json().as_bytes()).unwrap();
-            let here = Opened { object, numbers: Some(numbers) };
-            assert_eq!(here.reference_hash(rules).unwrap(), hash);
+            let with_any_numbers = Opened { object, numbers: Some(numbers) };
             let keys = super::PublicKeyMap::from([(
                 "a.example".to_owned(),
                 [(key.id().to_owned(), super::Base64::new(key.public_key().to_vec()))].into(),
             )]);
-            assert_eq!(here.verify(rules, &keys).unwrap(), super::Verified::All);
+            let all = super::Verified::All;
+            assert_eq!(ruma::signatures::verify_event(&keys, &opened.object, rules).unwrap(), all);
+            for here in [opened, with_any_numbers] {
+                assert_eq!(here.reference_hash(rules).unwrap(), hash);
+                assert_eq!(here.verify(rules, &keys).unwrap(), all);
+            }
+        }
+    }
+
+    /// A join that says this of a third party, with what Python's `hashlib` and `cryptography` answer for what redaction leaves
+    /// if that is nothing. The content hash is that of `null`.
+    fn join_saying(third_party: &str) -> String {
+        format!(
+            r#"{{"auth_events":["$create","$levels","$member"],"content":{{"displayname":"Ann","membership":"join","third_party_invite":{third_party}}},"depth":7,"hashes":{{"sha256":"1QjFJYdr68Vwgds7RGEXjl33FLBWpnh+Csu48I9lRYE"}},"origin_server_ts":1000000,"prev_events":["$before"],"room_id":"!r:a.example","sender":"@ann:a.example","signatures":{{"a.example":{{"ed25519:k":"kh2Z43M7sN3FQee2CJxFw3NzyoMfwgSaJOQbFi2kGo+e0q/eFeUnHkz6dorgiEt3CJmju6eZOGKsGTmWaH/SDw"}}}},"state_key":"@ann:a.example","type":"m.room.member"}}"#
+        )
+    }
+
+    #[test]
+    fn of_a_third_party_that_is_no_object_redaction_leaves_nothing() {
+        const ID: &str = "$cF2VVyOYVmKentvj-zM1_4yXHESH1yehJH8uQ462UzE";
+        let key = SigningKey::from_seed([1; 32], "k").unwrap();
+        let with_such_ids = crate::version::known().into_iter().skip(3);
+        for rules in with_such_ids.map(|version| crate::version::rules(&version).unwrap()) {
+            for third_party in ["null", "5", r#""x""#, "[]", "true"] {
+                let pdu = Pdu::parse(rules, join_saying(third_party).as_bytes()).unwrap();
+                assert_eq!(pdu.event_id().as_str(), ID, "{third_party}");
+                let checked = check(rules, &pdu, &ring(&key), &BTreeSet::new()).unwrap();
+                assert_eq!(checked.is_intact(), third_party == "null", "the content hash covers it");
+                let redacted = redact::event(rules, &pdu).unwrap();
+                assert_eq!(redacted.content().get(), r#"{"membership":"join"}"#);
+                let again = countersign(rules, &pdu, server_name!("a.example"), &key).unwrap();
+                assert_eq!(again, pdu, "its server signs what was signed in its name");
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_third_party_redaction_leaves_what_was_signed() {
+        for rules in [&RoomVersionRules::V11, &RoomVersionRules::V12] {
+            for (third_party, id, left) in [
+                ("{}", "$TL8dxtfgyW06jn5Zal6o5rjakMIXO9rFcWsTN7sKHD4", "{}"),
+                (r#"{"display_name":"Ann"}"#, "$TL8dxtfgyW06jn5Zal6o5rjakMIXO9rFcWsTN7sKHD4", "{}"),
+                (
+                    r#"{"display_name":"Ann","signed":5}"#,
+                    "$aazKGJEbjXHBDas-NihjsVAQ_n9GZI1M9XW2NU-AQdo",
+                    r#"{"signed":5}"#,
+                ),
+            ] {
+                let pdu = Pdu::parse(rules, join_saying(third_party).as_bytes()).unwrap();
+                assert_eq!(pdu.event_id().as_str(), id, "{third_party}");
+                let left = format!(r#"{{"membership":"join","third_party_invite":{left}}}"#);
+                assert_eq!(redact::event(rules, &pdu).unwrap().content().get(), left);
+            }
         }
     }
 }

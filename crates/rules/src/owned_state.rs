@@ -109,7 +109,7 @@ impl Event for AsOwn<'_> {
     }
 
     fn event_type(&self) -> &TimelineEventType {
-        self.0.kind()
+        Event::event_type(self.0)
     }
 
     fn content(&self) -> &RawValue {

@@ -1,7 +1,9 @@
 //! An event as servers exchange it, parsed and within the limits of its room version.
 
 mod format;
+mod integer;
 mod judged;
+mod kind;
 mod lenient;
 mod stored;
 
@@ -14,12 +16,19 @@ use ruma::{
     room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
 };
 use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 
-use self::format::{MAX_BYTES, check_proofs, counted_in_characters, with_owned_key};
+use self::format::{MAX_BYTES, are_texts, check_proofs, counted_in_characters, with_owned_key};
+pub use self::integer::level;
 pub use self::judged::Judged;
 pub(crate) use self::judged::no_join_rules;
-pub(crate) use self::lenient::{NOBODY, stand_in};
+pub use self::kind::kind_of;
+use self::kind::read_kind;
+pub(crate) use self::kind::{kind_to_judge, text_judged, text_to_judge};
+pub(crate) use self::lenient::{NOBODY, has_null_level, stand_in};
 use self::lenient::{content_to_judge, state_key_to_judge};
 use crate::{Error, json, opened::Opened};
 
@@ -43,6 +52,8 @@ struct Fields {
     names_room: bool,
     sender: OwnedUserId,
     kind: TimelineEventType,
+    /// What authorization reads instead of the type, if it is not the same.
+    kind_to_judge: Option<TimelineEventType>,
     state_key: Option<String>,
     /// What authorization reads instead of the state key, if it is not the same.
     key_to_judge: Option<String>,
@@ -128,14 +139,13 @@ impl Pdu {
             object.remove("event_id");
         }
         check_proofs(&object)?;
+        let opened = Opened::canonical(object);
         let event_id = if derived_id {
-            let hash = ruma::signatures::reference_hash(&object, rules)
-                .map_err(|error| malformed(&error.to_string()))?;
-            event_id(&format!("${hash}"))?
+            event_id(&format!("${}", opened.reference_hash(rules)?))?
         } else {
-            event_id(text(&object, "event_id")?)?
+            event_id(text(&opened.object, "event_id")?)?
         };
-        let pdu = Self::assemble(rules, event_id, &object)?;
+        let pdu = Self::assemble(rules, event_id, &opened.object)?;
         if pdu.json().len() > MAX_BYTES { Err(malformed("event is too large")) } else { Ok(pdu) }
     }
 
@@ -144,7 +154,7 @@ impl Pdu {
         id: OwnedEventId,
         object: &CanonicalJsonObject,
     ) -> Result<Self, Error> {
-        let kind = TimelineEventType::from(text(object, "type")?);
+        let (kind, kind_to_judge) = read_kind(text(object, "type")?);
         let (room_id, names_room) = match object.get("room_id") {
             Some(CanonicalJsonValue::String(room_id)) => (self::room_id(room_id)?, true),
             None if kind == TimelineEventType::RoomCreate => (room_of_create(&id)?, false),
@@ -162,6 +172,7 @@ impl Pdu {
             room_id,
             names_room,
             sender: user_id(text(object, "sender")?)?,
+            kind_to_judge,
             key_to_judge: state_key.as_deref().and_then(|key| state_key_to_judge(&kind, key)),
             state_key,
             to_judge: content_to_judge(rules, &kind, &content_text),
@@ -190,7 +201,7 @@ impl Pdu {
         &self.0.sender
     }
 
-    /// The event's type.
+    /// The event's type, which is written as the event has it.
     pub fn kind(&self) -> &TimelineEventType {
         &self.0.kind
     }
@@ -251,6 +262,23 @@ impl Pdu {
         self.0.redacts.as_deref().filter(|_| self.state_key().is_none())
     }
 
+    /// How it relates to another event, and to which (`m.relates_to`). State relates to nothing, nor does what names a type or an
+    /// event that is longer than [`MAX_ID_BYTES`].
+    pub fn relation(&self) -> Option<(String, OwnedEventId)> {
+        #[derive(Deserialize)]
+        struct Relating {
+            #[serde(rename = "m.relates_to")]
+            relates_to: Value,
+        }
+        if self.state_key().is_some() {
+            return None;
+        }
+        let Relating { relates_to } = self.content_as()?;
+        let rel_type = short(relates_to.get("rel_type")?.as_str()?).ok()?;
+        let parent = event_id(relates_to.get("event_id")?.as_str()?).ok()?;
+        Some((rel_type.to_owned(), parent))
+    }
+
     /// For how long every device in the room gets the event whatever its timeline limit, in milliseconds (MSC4354).
     pub fn sticky_ms(&self) -> Option<u32> {
         #[derive(Deserialize)]
@@ -301,13 +329,14 @@ impl Pdu {
         self.0.event_id == other.0.event_id && (!self.has_own_id(rules) || hash(self) == hash(other))
     }
 
-    /// The same event with other members: what redaction leaves, or more signatures. The id stays.
+    /// The same event with other members: what redaction leaves, or more signatures. The id stays. What was read once is not
+    /// verified again: events are stored of which less was asked when they came.
     pub(crate) fn with(&self, rules: &RoomVersionRules, opened: Opened) -> Result<Self, Error> {
-        let id = self.0.event_id.clone();
-        match opened.into_canonical() {
-            Ok(object) => Self::assemble(rules, id, &object),
-            Err(opened) => Self::restore(rules, id, &opened.text()?),
-        }
+        let json = match opened.into_canonical() {
+            Ok(object) => json::canonical(&object),
+            Err(opened) => opened.text()?,
+        };
+        Self::restore_shared(rules, self.0.event_id.clone(), json.into())
     }
 }
 
@@ -378,10 +407,10 @@ fn event_ids(
     let paired = rules.events_reference_format == EventsReferenceFormatVersion::V1;
     let list = object.get(field).and_then(|list| list.as_array()).unwrap_or_default();
     let id = |value: &CanonicalJsonValue| match value {
-        CanonicalJsonValue::String(id) => event_id(id),
-        CanonicalJsonValue::Array(pair) if paired && pair.len() == 2 => match pair.first() {
-            Some(CanonicalJsonValue::String(id)) => event_id(id),
-            _ => Err(Error::Malformed(format!("{field} holds something else than event ids"))),
+        CanonicalJsonValue::String(id) if !paired => event_id(id),
+        CanonicalJsonValue::Array(pair) if paired => match pair.as_slice() {
+            [CanonicalJsonValue::String(id), hashes] if are_texts(hashes) => event_id(id),
+            _ => Err(Error::Malformed(format!("{field} holds something else than ids with their hashes"))),
         },
         _ => Err(Error::Malformed(format!("{field} holds something else than event ids"))),
     };
@@ -403,10 +432,63 @@ fn redacts(
 
 #[cfg(test)]
 mod tests {
-    use ruma::{CanonicalJsonValue, room_version_rules::RoomVersionRules};
+    use ruma::{CanonicalJsonValue, OwnedEventId, room_version_rules::RoomVersionRules};
+    use serde_json::{Value, json};
 
     use super::Pdu;
-    use crate::laws::sample;
+    use crate::{
+        laws::{Room, sample},
+        redact,
+    };
+
+    #[test]
+    fn what_is_said_to_relate_to_an_event_names_it_and_is_no_state() {
+        let alice = "@a:a.example";
+        let mut room = Room::new(&RoomVersionRules::V11, alice);
+        let (long, longer) = ("x".repeat(254), "x".repeat(255));
+        let (parent, kind) = (format!("${long}"), format!("m{long}"));
+        let said = json!({ "m.relates_to": { "rel_type": kind, "event_id": parent, "more": [1] } });
+        let related = room.message(alice, said.clone()).relation();
+        assert_eq!(related, Some((kind, OwnedEventId::try_from(parent.as_str()).unwrap())));
+        assert_eq!(room.send(alice, "m.room.topic", Some(""), &said).relation(), None);
+        for no_relation in [
+            json!({ "rel_type": format!("m{longer}"), "event_id": parent }),
+            json!({ "rel_type": "m.thread", "event_id": format!("${longer}") }),
+            json!({ "rel_type": "m.thread", "event_id": "parent" }),
+            json!({ "rel_type": 1, "event_id": parent }),
+            json!({ "event_id": parent }),
+            json!({ "rel_type": "m.thread" }),
+            json!(["m.thread", parent]),
+            json!("m.thread"),
+        ] {
+            let said = json!({ "m.relates_to": no_relation });
+            assert_eq!(room.message(alice, said.clone()).relation(), None, "{said}");
+        }
+        assert_eq!(room.say(alice, "hello").relation(), None);
+    }
+
+    #[test]
+    fn what_an_earlier_release_has_stored_is_redacted_whatever_it_names_others_by() {
+        for rules in [&RoomVersionRules::V1, &RoomVersionRules::V2] {
+            let (_, _, pdu) = sample(rules);
+            let id = pdu.event_id().to_owned();
+            for named in [json!(id), json!([id, "hash"]), json!([id, { "sha256": 1 }])] {
+                for field in ["prev_events", "auth_events"] {
+                    let mut event: Value = serde_json::from_str(pdu.json()).unwrap();
+                    event[field] = json!([named]);
+                    let text = event.to_string();
+                    assert!(Pdu::parse(rules, text.as_bytes()).is_err(), "{text}");
+                    let stored = Pdu::restore(rules, id.clone(), &text).unwrap();
+                    let left = redact::event(rules, &stored).unwrap();
+                    assert_eq!(left.content().get(), "{}");
+                    assert_eq!(
+                        (left.prev_events(), left.auth_events()),
+                        (stored.prev_events(), stored.auth_events())
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn before_version_11_characters_of_a_state_key_count() {

@@ -6,7 +6,6 @@ use ruma::{
     OwnedServerName, ServerName,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
-    serde::Base64,
 };
 use serde::Deserialize;
 
@@ -14,6 +13,7 @@ use crate::{
     Pdu,
     build::{self, SigningKey},
     opened::{Opened, is_signature},
+    unpadded,
 };
 
 /// The id of every policy server's key: which key it is, the room says.
@@ -52,8 +52,8 @@ impl PolicyServer {
     /// The one that an `m.room.policy` event names; `None` where something is missing.
     pub fn of(event: &Pdu) -> Option<Self> {
         let Content { via, public_keys } = event.content_as()?;
-        let key = Base64::<ruma::serde::base64::Standard>::parse(&public_keys.ed25519).ok();
-        Some(Self { via, key: key.and_then(|key| key.into_inner().try_into().ok()) })
+        let key = unpadded::decode(&public_keys.ed25519);
+        Some(Self { via, key: key.and_then(|key| key.try_into().ok()) })
     }
 
     /// The server.
@@ -89,23 +89,18 @@ pub fn sign(rules: &RoomVersionRules, pdu: &Pdu, server: &ServerName, key: &Sign
     signed.signature(server, KEY_ID).map(str::to_owned)
 }
 
-/// `to` with the signatures of policy servers that the same event has in `from`.
-pub fn carry_over(rules: &RoomVersionRules, from: &Pdu, to: &Pdu) -> Option<Pdu> {
-    let (from, mut opened) = (from.opened(), to.opened());
-    for server in from.object.get("signatures")?.as_object()?.keys() {
-        let server = ServerName::parse(server).ok()?;
-        let Some(signature) = from.signature(&server, KEY_ID) else { continue };
-        opened.add_signature(&server, KEY_ID, signature)?;
-    }
-    to.with(rules, opened).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use ruma::{events::TimelineEventType, room_version_rules::RoomVersionRules, server_name};
 
+    use serde_json::json;
+
     use super::{PolicyServer, judges, sign};
-    use crate::{Pdu, build::SigningKey, laws::sample};
+    use crate::{
+        Pdu,
+        build::SigningKey,
+        laws::{Room, sample},
+    };
 
     fn policy(key: &SigningKey) -> PolicyServer {
         PolicyServer { via: server_name!("p.example").to_owned(), key: Some(key.public_key()) }
@@ -127,11 +122,32 @@ mod tests {
             let signed = policy(&key).countersigned(rules, &pdu, &good).unwrap();
             assert_eq!(signed.event_id(), pdu.event_id());
             assert!(policy(&key).has_signed(rules, &signed));
+            let otherwise = format!("!!!!{}", good.replace('+', "-").replace('/', "_"));
+            let signed_otherwise = policy(&key).countersigned(rules, &pdu, &otherwise).unwrap();
+            assert!(policy(&key).has_signed(rules, &signed_otherwise), "in the other alphabet");
             assert!(!policy(&other).has_signed(rules, &signed), "the key was replaced");
             assert!(PolicyServer { key: None, ..policy(&key) }.countersigned(rules, &pdu, &good).is_none());
             let bad = signature(rules, &pdu, &other);
             assert!(policy(&key).countersigned(rules, &pdu, &bad).is_none());
             assert!(policy(&key).countersigned(rules, &pdu, "nonsense").is_none());
+        }
+    }
+
+    #[test]
+    fn the_key_that_a_room_names_counts_however_its_base64_is_written() {
+        let key = SigningKey::from_seed([5; 32], "policy_server").unwrap();
+        let text = key.public_base64();
+        let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+        let mut named = |key: &str| {
+            let content = json!({ "via": "p.example", "public_keys": { "ed25519": key } });
+            PolicyServer::of(&room.send("@a:a.example", "m.room.policy", Some(""), &content)).unwrap()
+        };
+        let otherwise = format!("!!!!{}", text.replace('+', "-").replace('/', "_"));
+        for right in [text.clone(), format!("{text}="), otherwise] {
+            assert_eq!(named(&right), policy(&key), "{right}");
+        }
+        for none in ["", "AAAA", &format!("{text}!")] {
+            assert_eq!(named(none).key, None, "{none}");
         }
     }
 

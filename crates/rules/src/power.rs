@@ -10,7 +10,7 @@ use ruma::{
     state_res::events::{RoomCreateEvent, RoomPowerLevelsEvent, RoomPowerLevelsIntField as Field},
 };
 
-use crate::Pdu;
+use crate::{Pdu, pdu::kind_to_judge};
 
 /// Whether power levels have the form that they must have in a room of this create event.
 pub(crate) fn check_form(rules: &RoomVersionRules, levels: &Pdu, create: &Pdu) -> Result<(), String> {
@@ -84,6 +84,8 @@ impl Power {
 
     /// The level needed to send an event of this type.
     pub fn to_send(&self, kind: &TimelineEventType, state_key: Option<&str>) -> Int {
+        let judged = kind_to_judge(kind);
+        let kind = judged.as_ref().unwrap_or(kind);
         match &self.levels {
             Some(levels) => levels.event_power_level(kind, state_key, &self.rules).unwrap_or(int!(50)),
             // Without power levels everybody may do everything that is not a matter of membership.

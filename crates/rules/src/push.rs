@@ -45,6 +45,8 @@ pub struct Attention {
 /// Specification: client-server API, "Predefined rules".
 pub fn defaults(user: &UserId) -> Ruleset {
     let mut rules = Ruleset::server_default(user);
+    // Those about threads are for servers that say so.
+    rules.postcontent.clear();
     rules.override_.insert(about_polls("poll_response", POLL_RESPONSE, Company::Any, Vec::new()));
     for (name, kind) in
         [("poll_start", "org.matrix.msc3381.poll.start"), ("poll_end", "org.matrix.msc3381.poll.end")]
@@ -64,6 +66,9 @@ pub struct Additions {
     pub guessed_mentions: bool,
     /// Every encrypted event is pushed, so that the client can look for mentions in it (MSC4028).
     pub encrypted_events: bool,
+    /// People are told of threads that they follow, and of others only where they are mentioned (MSC4306). Whose clients do
+    /// not follow threads for them would hear of none.
+    pub followed_threads: bool,
 }
 
 /// [`defaults`] with what the server adds.
@@ -81,6 +86,10 @@ pub fn defaults_with(user: &UserId, additions: Additions) -> Ruleset {
     if additions.encrypted_events {
         let at = usize::from(rules.override_.get_index_of(".m.rule.master") == Some(0));
         rules.override_.shift_insert(at, about_encrypted());
+    }
+    if additions.followed_threads {
+        rules.postcontent.insert(ConditionalPushRule::unsubscribed_thread());
+        rules.postcontent.insert(ConditionalPushRule::subscribed_thread());
     }
     rules
 }
@@ -233,6 +242,7 @@ pub struct Setting<'a> {
 pub struct ActiveRules {
     override_: Box<[Arc<ConditionalPushRule>]>,
     content: Box<[PatternedPushRule]>,
+    postcontent: Box<[Arc<ConditionalPushRule>]>,
     room: Box<[SimplePushRule<OwnedRoomId>]>,
     sender: Box<[SimplePushRule<OwnedUserId>]>,
     underride: Box<[Arc<ConditionalPushRule>]>,
@@ -244,10 +254,11 @@ impl ActiveRules {
         rules: Ruleset,
         share: impl Fn(ConditionalPushRule) -> Arc<ConditionalPushRule> + Copy,
     ) -> Self {
-        let Ruleset { override_, content, room, sender, underride, .. } = rules;
+        let Ruleset { override_, content, postcontent, room, sender, underride, .. } = rules;
         Self {
             override_: override_.into_iter().filter(|rule| rule.enabled).map(share).collect(),
             content: content.into_iter().filter(|rule| rule.enabled).collect(),
+            postcontent: postcontent.into_iter().filter(|rule| rule.enabled).map(share).collect(),
             room: room.into_iter().filter(|rule| rule.enabled).collect(),
             sender: sender.into_iter().filter(|rule| rule.enabled).collect(),
             underride: underride.into_iter().filter(|rule| rule.enabled).map(share).collect(),
@@ -256,7 +267,7 @@ impl ActiveRules {
 
     /// Whether a rule has a condition of this kind.
     pub fn ask_for(&self, kind: &str) -> bool {
-        let mut rules = self.override_.iter().chain(&self.underride);
+        let mut rules = self.override_.iter().chain(&self.postcontent).chain(&self.underride);
         rules.any(|rule| rule.conditions.iter().any(|condition| condition.kind() == kind))
     }
 }
@@ -294,6 +305,9 @@ pub fn actions<'a>(rules: &'a ActiveRules, subject: &Subject, setting: &Setting<
         return Some(&rule.actions);
     }
     if let Some(rule) = rules.content.iter().find(|rule| content_matches(rule, subject, setting.user)) {
+        return Some(&rule.actions);
+    }
+    if let Some(rule) = rules.postcontent.iter().find(conditional) {
         return Some(&rule.actions);
     }
     if let Some(rule) = rules.room.iter().find(|rule| *rule.rule_id == *setting.room_id) {
@@ -349,10 +363,7 @@ fn condition_holds(condition: &PushCondition, subject: &Subject, setting: &Setti
                 _ => values.contains(&data.value),
             })
         }
-        other if other.kind() == THREAD_SUBSCRIPTION => {
-            let wanted = other.data().get("subscribed").and_then(serde_json::Value::as_bool);
-            wanted.is_some() && setting.follows == wanted
-        }
+        PushCondition::ThreadSubscription(data) => setting.follows == Some(data.subscribed),
         _ => false,
     }
 }

@@ -1,6 +1,10 @@
 //! Redaction: what remains of an event, and whether a redaction takes effect.
 
-use ruma::{events::TimelineEventType, room_version_rules::RoomVersionRules};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+};
 
 use crate::{Error, Pdu, power::Power};
 
@@ -20,6 +24,30 @@ pub fn keeping_target(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu, Error>
     let mut opened = left.opened();
     opened.object.insert("redacts".to_owned(), target.as_str().into());
     left.with(rules, opened)
+}
+
+/// Whether redaction would take from a state event what authorization reads, of the event itself or of what rests on it: whoever
+/// gets only the rest refuses what others take.
+///
+/// Specification: the room version's "Redactions" and "Authorization rules".
+pub fn takes_what_is_read(rules: &RoomVersionRules, pdu: &Pdu) -> bool {
+    let fields: &[&str] = match pdu.state().map(|(kind, _)| kind) {
+        Some(StateEventType::RoomCreate) => &["additional_creators", "creator", "m.federate", "room_version"],
+        // What stays of join rules and levels in every room version is left out.
+        Some(StateEventType::RoomPowerLevels) => &["invite", "notifications"],
+        Some(StateEventType::RoomMember) => &["join_authorised_via_users_server", "third_party_invite"],
+        Some(StateEventType::RoomThirdPartyInvite) => &["public_key", "public_keys"],
+        _ => return false,
+    };
+    let Ok(left) = event(rules, pdu) else { return true };
+    let (said, left) = (pdu.content_object(), left.content_object());
+    fields.iter().any(|field| read(&said, field) != read(&left, field))
+}
+
+/// What authorization reads of a field.
+fn read<'a>(content: &'a CanonicalJsonObject, field: &str) -> Option<&'a CanonicalJsonValue> {
+    let value = content.get(field)?;
+    if field == "third_party_invite" { value.as_object()?.get("signed") } else { Some(value) }
 }
 
 /// Whether an accepted redaction takes effect on `target`: same room, and its sender either may redact anything at the
@@ -42,8 +70,9 @@ pub fn applies(rules: &RoomVersionRules, redaction: &Pdu, target: &Pdu, power: &
 #[cfg(test)]
 mod tests {
     use ruma::room_version_rules::RoomVersionRules;
+    use serde_json::json;
 
-    use super::{applies, event};
+    use super::{applies, event, takes_what_is_read};
     use crate::{
         laws::{Room, sample},
         version::SUPPORTED,
@@ -74,6 +103,40 @@ mod tests {
             assert!(!applies(rules, &other, &target, &power));
             let elsewhere = Room::new(rules, "@z:z.example").say("@b:b.example", "other room");
             assert!(!applies(rules, &admin, &elsewhere, &power));
+        }
+    }
+
+    #[test]
+    fn redaction_takes_what_authorization_reads_only_of_some_state() {
+        const ALICE: &str = "@a:a.example";
+        let signed = json!({ "mxid": "@b:b.example", "token": "t", "signatures": {} });
+        let third_party = json!({ "display_name": "b", "signed": signed });
+        let versions = [
+            &RoomVersionRules::V1,
+            &RoomVersionRules::V6,
+            &RoomVersionRules::V8,
+            &RoomVersionRules::V9,
+            &RoomVersionRules::V11,
+        ];
+        for (kind, content, taken) in [
+            ("m.room.create", json!({ "creator": ALICE, "m.federate": false }), 4),
+            ("m.room.create", json!({ "creator": ALICE }), 0),
+            ("m.room.join_rules", json!({ "join_rule": "restricted", "allow": [] }), 0),
+            ("m.room.power_levels", json!({ "users": { ALICE: 100 }, "ban": 60 }), 0),
+            ("m.room.power_levels", json!({ "invite": 50 }), 4),
+            ("m.room.power_levels", json!({ "notifications": { "room": 50 } }), 5),
+            ("m.room.member", json!({ "membership": "join", "displayname": "Alice" }), 0),
+            ("m.room.member", json!({ "membership": "invite", "third_party_invite": third_party }), 4),
+            ("m.room.member", json!({ "membership": "join", "join_authorised_via_users_server": ALICE }), 3),
+            ("m.room.third_party_invite", json!({ "display_name": "b", "public_key": "k" }), 5),
+            ("m.room.topic", json!({ "topic": "of no weight" }), 0),
+        ] {
+            let found = versions.map(|rules| {
+                let event = Room::new(rules, ALICE).send(ALICE, kind, Some("@b:b.example"), &content);
+                takes_what_is_read(rules, &event)
+            });
+            let first = [0, 1, 2, 3, 4].map(|version| version < taken);
+            assert_eq!(found, first, "{kind} {content}");
         }
     }
 

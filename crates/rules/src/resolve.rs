@@ -4,7 +4,10 @@ mod first;
 mod owned;
 mod shown;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use ruma::{
     EventId, OwnedEventId,
@@ -39,6 +42,30 @@ pub struct Conflict {
     pub auth_difference: BTreeSet<OwnedEventId>,
     /// Rooms of version 12 and later: the conflicted state subgraph. See [`subgraph`].
     pub subgraph: BTreeSet<OwnedEventId>,
+}
+
+impl Conflict {
+    /// The same without events that were rejected: they are part of no state, and a peer that tells one does not bring it back.
+    /// The usual case, that there are none, is not copied.
+    fn without_rejected(&self, fetch: impl Fn(&EventId) -> Option<Judged>) -> Cow<'_, Self> {
+        let stands = |id: &OwnedEventId| fetch(id).is_none_or(|event| !event.rejected);
+        let in_states = self.states.iter().flat_map(BTreeMap::values);
+        if in_states.chain(&self.auth_difference).chain(&self.subgraph).all(stands) {
+            return Cow::Borrowed(self);
+        }
+        let state = |state: &StateMap| -> StateMap {
+            let kept = state.iter().filter(|(_, id)| stands(id));
+            kept.map(|(key, id)| (key.clone(), id.clone())).collect()
+        };
+        let set = |ids: &BTreeSet<OwnedEventId>| -> BTreeSet<OwnedEventId> {
+            ids.iter().filter(|id| stands(id)).cloned().collect()
+        };
+        Cow::Owned(Self {
+            states: self.states.iter().map(state).collect(),
+            auth_difference: set(&self.auth_difference),
+            subgraph: set(&self.subgraph),
+        })
+    }
 }
 
 /// The keys on which the states do not all agree, with the events found there.
@@ -121,21 +148,23 @@ pub fn relevant_keys<'a>(
 /// Resolves with the algorithm of the room version (v1 in room version 1, v2.1 from room version 12 on, v2 between).
 ///
 /// `fetch` knows every event of the full conflicted set, their auth chains as far as they lead back to power levels
-/// and the create event, and the events of [`relevant_keys`]. The order of the states does not matter.
+/// and the create event, and the events of [`relevant_keys`]. The order of the states does not matter. What was rejected is
+/// taken for no part of them.
 pub fn resolve(
     rules: &RoomVersionRules,
     conflict: &Conflict,
     fetch: impl Fn(&EventId) -> Option<Judged>,
 ) -> Result<StateMap, Error> {
     let unresolvable = |what: &str| Error::Unresolvable(what.to_owned());
+    let conflict = conflict.without_rejected(&fetch);
     let version = match &rules.state_res {
         StateResolutionVersion::V1 => return Ok(first::resolve(rules, &conflict.states, fetch)),
         StateResolutionVersion::V2(version) => *version,
         _ => return Err(unresolvable("by an algorithm that is not known here")),
     };
-    let known = shown(conflict, &fetch);
+    let known = shown(&conflict, &fetch);
     let resolved = if owned_state::has_owners(rules) {
-        owned::resolve(rules, version, conflict, known)?
+        owned::resolve(rules, version, &conflict, known)?
     } else {
         let difference = conflict.auth_difference.iter().cloned().collect();
         let subgraph = conflict.subgraph.iter().cloned().collect();
@@ -188,7 +217,109 @@ pub fn resolve_naively(
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::{auth_chain, auth_difference, conflicted, subgraph};
+    use ruma::{EventId, OwnedEventId, events::StateEventType, room_version_rules::RoomVersionRules};
+    use serde_json::json;
+
+    use super::{StateMap, auth_chain, auth_difference, conflicted, resolve_naively, subgraph};
+    use crate::{Pdu, laws::Room, pdu::Judged};
+
+    const ALICE: &str = "@alice:a.example";
+    const BOB: &str = "@bob:b.example";
+    const CAROL: &str = "@carol:c.example";
+
+    /// A room whose last state event is another one.
+    pub(super) fn fork(room: &Room, state: &Pdu) -> Room {
+        let mut fork = room.clone();
+        let (kind, key) = state.state().unwrap();
+        fork.state.insert((kind, key.to_owned()), state.event_id().to_owned());
+        fork.events.insert(state.event_id().to_owned(), state.clone());
+        fork
+    }
+
+    /// The state of two forks, in whatever order they come.
+    pub(super) fn resolved(rules: &RoomVersionRules, one: &Room, other: &Room) -> StateMap {
+        let mut events: BTreeMap<OwnedEventId, Pdu> = one.events.clone();
+        events.extend(other.events.clone());
+        let fetch = |id: &EventId| events.get(id).cloned().map(Into::into);
+        let both = [one.state.clone(), other.state.clone()];
+        let state = resolve_naively(rules, &both, fetch).unwrap();
+        let [one, other] = both;
+        assert_eq!(resolve_naively(rules, &[other, one], fetch).unwrap(), state);
+        state
+    }
+
+    #[test]
+    fn what_was_rejected_is_in_no_state() {
+        let topic = (StateEventType::RoomTopic, String::new());
+        for rules in [&RoomVersionRules::V1, &RoomVersionRules::V11, &RoomVersionRules::V12] {
+            let mut room = Room::new(rules, ALICE);
+            let before = room.send(ALICE, "m.room.topic", Some(""), &json!({ "topic": "before" }));
+            let mut told = room.clone();
+            let refused = told.send(ALICE, "m.room.topic", Some(""), &json!({ "topic": "refused" }));
+            let events: BTreeMap<OwnedEventId, Pdu> = told.events.clone();
+            let fetch = |id: &EventId| {
+                let pdu = events.get(id)?.clone();
+                Some(Judged { rejected: pdu.event_id() == refused.event_id(), pdu })
+            };
+            let state = resolve_naively(rules, &[told.state.clone(), room.state.clone()], fetch).unwrap();
+            assert_eq!(state[&topic], before.event_id());
+        }
+    }
+
+    fn room_of_three() -> Room {
+        let mut room = Room::new(&RoomVersionRules::V12, ALICE);
+        room.member(BOB, BOB, "join");
+        room.member(CAROL, CAROL, "join");
+        room
+    }
+
+    /// What a fork leaves at the key of `outdated`, by the algorithms of room versions 11 and 12. On one side Bob takes a
+    /// name. On the other Carol does, and whoever told the state there has missed what came after `outdated`.
+    fn by_both_algorithms(room: &Room, outdated: &Pdu) -> [Option<OwnedEventId>; 2] {
+        let named = |who: &str| {
+            let mut room = room.clone();
+            let name = json!({ "membership": "join", "displayname": "name" });
+            room.send(who, "m.room.member", Some(who), &name);
+            room
+        };
+        let (one, other) = (named(BOB), fork(&named(CAROL), outdated));
+        let (kind, key) = outdated.state().unwrap();
+        let key = (kind, key.to_owned());
+        let carol = (StateEventType::RoomMember, CAROL.to_owned());
+        let mut rest = one.state.clone();
+        rest.remove(&key);
+        rest.insert(carol.clone(), other.state[&carol].clone());
+        let mut earlier = RoomVersionRules::V12;
+        earlier.state_res = RoomVersionRules::V11.state_res;
+        [&earlier, &RoomVersionRules::V12].map(|rules| {
+            let mut state = resolved(rules, &one, &other);
+            let found = state.remove(&key);
+            assert_eq!(state, rest);
+            found
+        })
+    }
+
+    /// MSC4297, problem A.
+    #[test]
+    fn join_rules_stay_when_who_set_them_has_left() {
+        let mut room = room_of_three();
+        let public = room.state_event(&StateEventType::RoomJoinRules, "").unwrap();
+        let invite = room.send(ALICE, "m.room.join_rules", Some(""), &json!({ "join_rule": "invite" }));
+        room.member(ALICE, ALICE, "leave");
+        assert_eq!(by_both_algorithms(&room, &public), [None, Some(invite.event_id().to_owned())]);
+    }
+
+    /// MSC4297, problem B.
+    #[test]
+    fn levels_stay_that_rest_on_levels_no_fork_has() {
+        let mut room = room_of_three();
+        let first = room.state_event(&StateEventType::RoomPowerLevels, "").unwrap();
+        room.send(ALICE, "m.room.power_levels", Some(""), &json!({ "users": { BOB: 50 } }));
+        let levels = json!({ "users": { BOB: 50, CAROL: 50 } });
+        let last = room.send(BOB, "m.room.power_levels", Some(""), &levels);
+        let found = by_both_algorithms(&room, &first);
+        assert_eq!(found, [&first, &last].map(|pdu| Some(pdu.event_id().to_owned())));
+    }
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "what the functions under test ask for")]
     /// 1 ← 2 ← 3 ← 5, 2 ← 4 ← 5, 1 ← 6.

@@ -2,12 +2,14 @@
 
 use std::{
     ffi::OsStr,
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use chappe_world::World;
 use tokio::{
-    fs::{self, OpenOptions},
+    fs::{self, File},
     io::AsyncWriteExt,
 };
 
@@ -39,8 +41,13 @@ impl Folder {
 
     async fn in_clear(&self, world: &World, source: &mut Source<'_>) -> std::io::Result<InClear> {
         let path = self.0.join(world.token(24));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).await?;
-        let in_clear = InClear(path);
+        // In one piece: who stops waiting for the disk leaves no file behind that nobody removes.
+        let opened = world.spawn_blocking(move || {
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            Ok::<_, std::io::Error>((file, InClear(path)))
+        });
+        let (file, in_clear) = opened.await.map_err(std::io::Error::other)??;
+        let mut file = File::from_std(file);
         source.rewind().await?;
         while let Some(piece) = source.next().await? {
             file.write_all(&piece).await?;

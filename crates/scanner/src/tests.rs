@@ -161,7 +161,7 @@ fn world() -> World {
 
 fn with(daemon: &Daemon) -> Config {
     let clamd = Some(format!("127.0.0.1:{}", daemon.port).parse().unwrap());
-    Config { clamd, timeout_seconds: 5, ..Config::default() }
+    Config { clamd, timeout_seconds: 60, ..Config::default() }
 }
 
 impl House {
@@ -379,7 +379,7 @@ async fn kinds_that_are_not_let_through_are_not_scanned() {
 /// A shell command that is given a file.
 fn command(script: &str) -> Config {
     let command = ["/bin/sh", "-c", script, "scan"].map(PathBuf::from).to_vec();
-    Config { command, passing_exit_codes: vec![7], timeout_seconds: 5, ..Config::default() }
+    Config { command, passing_exit_codes: vec![7], timeout_seconds: 60, ..Config::default() }
 }
 
 #[tokio::test]

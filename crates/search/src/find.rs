@@ -194,7 +194,7 @@ impl Search {
             let groups = groups.into_iter().map(|(name, (_, group))| (name, group)).collect();
             found.groups.insert(*grouping, groups);
         }
-        self.show(actor, query, &walked.seen, &mut found).await?;
+        self.show(actor, query, &scope, &walked.seen, &mut found).await?;
         Ok(found)
     }
 
@@ -247,11 +247,9 @@ impl Search {
             let view = self.0.deps.rooms.view_of(nid).await?;
             let events = view.load_kept(&nums).await?;
             for one in view.visible(&actor.user, events).await? {
-                let sender = one.event.pdu.sender();
-                let wanted = !one.event.is_redacted()
-                    && passes(&scope.filter, &view.room_id, &one.event.pdu)
-                    && !scope.ignored.contains(sender);
-                if wanted {
+                let pdu = &one.event.pdu;
+                let hidden = pdu.state_key().is_none() && scope.ignored.contains(pdu.sender());
+                if !hidden && !one.event.is_redacted() && passes(&scope.filter, &view.room_id, pdu) {
                     seen.insert(crate::events::key(nid, one.event.num), one);
                 }
             }
@@ -264,6 +262,7 @@ impl Search {
         &self,
         actor: &Actor,
         query: &Query,
+        scope: &Scope,
         seen: &[(Hit, Seen)],
         found: &mut Found,
     ) -> Result<(), Error> {
@@ -274,6 +273,7 @@ impl Search {
         let mut shown: BTreeMap<usize, Match> = BTreeMap::new();
         for (nid, places) in rooms {
             let view = self.0.deps.rooms.view_of(nid).await?;
+            view.ignores(&actor.user, scope.ignored.clone());
             let here: Vec<Seen> = places.iter().map(|&i| seen[i].1.clone()).collect();
             let rendered = view.render(actor, &here, Form::Full, Bundle::All).await?;
             for ((&i, one), event) in places.iter().zip(&here).zip(rendered) {

@@ -196,6 +196,8 @@ impl House {
                 tracing::error!(%error, "the members of rooms that were joined before are not fetched");
             }
         });
+        let rooms = self.rooms.clone();
+        self.world.spawn("joins taken back", async move { rooms.run_joins().await });
         if let Some(calls) = self.calls.clone() {
             self.world.spawn("calls", async move { calls.run().await });
         }
@@ -339,7 +341,7 @@ impl Ground {
             media: parts.media.clone(),
             jobs: jobs.clone(),
             statistics: parts.statistics.clone(),
-            servers_changed: servers_changed(&self.world, &parts.federation),
+            servers_changed: servers_changed(&parts.federation),
             configuration: Arc::clone(&reloads) as _,
             started: self.world.now(),
         };
@@ -450,16 +452,8 @@ impl Ground {
     }
 }
 
-/// Goes on with another list of servers, and tries those again that something waits for.
-pub(crate) fn servers_changed(world: &World, federation: &Federation) -> chappe_admin::ServersChanged {
-    let (tasks, federation) = (world.clone(), federation.clone());
-    Box::new(move |patterns: Option<&[String]>| {
-        federation.network().allowed().replace(patterns);
-        let federation = federation.clone();
-        tasks.spawn("servers changed", async move {
-            if let Err(error) = federation.retry(None).await {
-                tracing::warn!(%error, "servers that may take part now are not tried at once");
-            }
-        });
-    })
+/// Goes on with another list of servers. Whoever sends follows it, and begins with those that came onto it.
+pub(crate) fn servers_changed(federation: &Federation) -> chappe_admin::ServersChanged {
+    let allowed = federation.network().allowed().clone();
+    Box::new(move |patterns: Option<&[String]>| allowed.replace(patterns))
 }

@@ -44,9 +44,8 @@ impl RemoteActivity for Inward {
 /// Tells other servers what local users do, until the world stops.
 pub(crate) fn start(world: &World, delivery: &Delivery, federation: &Federation) {
     world.spawn("typing to others", typing(world.clone(), delivery.clone(), federation.clone()));
-    if delivery.presence().is_enabled() {
-        world.spawn("presence to others", presence(world.clone(), delivery.clone(), federation.clone()));
-    }
+    // Also while presence is switched off: there are no news then, and it may be switched on.
+    world.spawn("presence to others", presence(world.clone(), delivery.clone(), federation.clone()));
 }
 
 async fn typing(world: World, delivery: Delivery, federation: Federation) {

@@ -137,7 +137,7 @@ impl Parts {
 
     fn admit(&self, config: &Config, patterns: Option<&[String]>) {
         self.servers.reconfigure(config.federation.allow.clone());
-        servers_changed(&self.world, &self.federation)(patterns);
+        servers_changed(&self.federation)(patterns);
     }
 
     fn hand_out(&self, config: &Config, post: Option<Post>, sso: Sso) {

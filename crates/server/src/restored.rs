@@ -31,12 +31,17 @@ async fn mark(database: &Path) -> Result<(), Error> {
 }
 
 /// At the first start, before anybody is served: lists of devices are not believed before they are fetched again, and other
-/// servers are told to fetch those of this one's users. The mark goes last: what breaks off is done again.
+/// servers are told to fetch those of this one's users; no one-time key that is kept is handed out, and no refresh token is
+/// taken for an old one. The mark goes last: what breaks off is done again.
 pub(crate) async fn settle(store: &Store, accounts: &Accounts, federation: &Federation) -> Result<()> {
     if store.read().get::<Meta>(&NAME.to_owned()).await?.is_none() {
         return Ok(());
     }
-    tracing::info!("a backup was put back: lists of devices are fetched anew, here and elsewhere");
+    tracing::info!(
+        "a backup was put back: lists of devices are fetched anew, and one-time keys are uploaded"
+    );
+    accounts.forget_families().await.context("families of refresh tokens")?;
+    accounts.forget_one_time_keys().await.context("one-time keys")?;
     accounts.doubt_all().await.context("device lists of other servers")?;
     federation.announce_anew().await.context("device lists of this server")?;
     let mut tx = Tx::new();

@@ -1,4 +1,4 @@
-//! Events: numbered per room, their JSON written once, what the server thinks of them beside it.
+//! Events: numbered per room, their JSON, and beside it what the server thinks of them.
 
 mod ids;
 pub(crate) mod meta;
@@ -213,6 +213,12 @@ impl Tx {
         let pdu = StoredPdu::new(event.event_id.clone(), event.json.clone());
         self.put::<EventPdus>(&(nid, event.num), &pdu);
         self.place_event(nid, event.num, &event.meta)
+    }
+
+    /// Replaces the JSON of a stored event, of which a part was missing. The caller expects the room's head and drops the
+    /// event from memory with [`crate::Store::forget`].
+    pub fn complete_event(&mut self, nid: RoomNid, num: EventNum, whole: &StoredPdu) -> &mut Self {
+        self.put::<EventPdus>(&(nid, num), whole)
     }
 
     /// Gives a stored event a (new) record stamped with this commit and its place in the timeline: for an outlier

@@ -19,7 +19,7 @@ use crate::{
     gaps::{Gaps, Missing},
     members::{Forgotten, OpenRooms, RemoteRooms, RoomMembers, RoomServers, ShutRooms, UserRoom, UserRooms},
     out_of_band::{OutOfBand, OutOfBands},
-    partial::{LateEvents, PartialRoom, PartialRooms, UnplacedDevices},
+    partial::{Kept, LateEvents, PartialRoom, PartialRooms, UnplacedDevices},
     receipts::{Receipt, ReceiptKey, ReceiptKind, ReceiptOrder, Receipts},
     registry,
     relations::{Child, RelationCounts, Relations, Threads, WaitingRedactions},
@@ -82,6 +82,7 @@ fn head() -> RoomHead {
         resident: true,
         partial: false,
         no_policy: false,
+        no_redacted_state: false,
         keeping: Keeping::default(),
         whole_since: WholeSince::Commit(Position(0)),
     }
@@ -228,7 +229,8 @@ fn partial_rows() -> Vec<(u8, String)> {
             RoomHead { partial: true, whole_since: WholeSince::Commit(Position(0x0a0b)), ..head() },
         ),
         row::<RoomHeads>(NID, RoomHead { no_policy: true, ..head() }),
-        row::<PartialRooms>(NID, Json(partial)),
+        row::<RoomHeads>(NID, RoomHead { no_redacted_state: true, ..head() }),
+        row::<PartialRooms>(NID, Json(Kept { room: partial, doubted: Vec::new() })),
         row::<UnplacedDevices>((NID, owned_user_id!("@a:x.fr")), ()),
         row::<LateEvents>((NID, NUM), ()),
     ]

@@ -46,6 +46,7 @@ pub mod registry;
 pub mod relations;
 pub mod reports;
 pub mod rooms;
+pub mod sent_joins;
 pub mod server_keys;
 pub mod services;
 pub mod state;

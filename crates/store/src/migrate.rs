@@ -4,6 +4,7 @@ use crate::{
     expiry::note_retentions,
     gaps::note_missing,
     log::Meta,
+    out_of_band::list_out_of_bands,
     state::note_states,
     tx::{Error, Store, Tx},
 };
@@ -12,7 +13,8 @@ use crate::{
 ///
 /// 2: events are packed. Those of format 1 are read as they are. 3: heads of rooms say how long what is said is kept.
 /// 4: it is noted since when a room has had its state, and what is missing is found by its id.
-pub const FORMAT: u32 = 4;
+/// 5: invites and knocks elsewhere are listed.
+pub const FORMAT: u32 = 5;
 
 const NAME: &str = "format";
 
@@ -51,6 +53,10 @@ async fn step(store: &Store, format: u32) -> Result<(), Error> {
         3 => {
             note_states(store).await?;
             note_missing(store).await?;
+            advance(store, format).await
+        }
+        4 => {
+            list_out_of_bands(store).await?;
             advance(store, format).await
         }
         _ => Err(Error::Corrupt("no migration from this format")),

@@ -40,6 +40,8 @@ pub enum OutboxItem {
         /// The stream id of the last update.
         stream_id: u64,
     },
+    /// An event of a room that was removed here meanwhile, as JSON text.
+    Event(String),
 }
 
 fn device_bytes(tag: u8, user: &OwnedUserId, device: &OwnedDeviceId, stream_id: u64) -> Vec<u8> {
@@ -65,6 +67,7 @@ impl Value for OutboxItem {
             Self::Device { user, device, stream_id } => device_bytes(2, user, device, *stream_id),
             Self::SigningKeys(user) => [&[3], user.as_bytes()].concat(),
             Self::Introduction { user, device, stream_id } => device_bytes(4, user, device, *stream_id),
+            Self::Event(json) => [&[5], json.as_bytes()].concat(),
         }
     }
 
@@ -88,6 +91,7 @@ impl Value for OutboxItem {
                 let (user, device, stream_id) = read_device(rest).ok_or(damaged)?;
                 Ok(Self::Introduction { user, device, stream_id })
             }
+            5 => text().map(Self::Event),
             _ => Err(damaged),
         }
     }
@@ -160,6 +164,11 @@ pub struct Announced {
 /// Key of an [`Outbox`] row.
 pub type OutboxKey = (OwnedServerName, u64, Index);
 
+/// The first key that a row of a destination's queue may have behind another.
+pub fn behind(destination: &ServerName, (position, index): (u64, Index)) -> OutboxKey {
+    (destination.to_owned(), position, Index(index.0.saturating_add(1)))
+}
+
 table! {
     /// `(destination, position of the commit, index within it)` → what to deliver.
     Outbox = OUTBOX: (OwnedServerName, u64, Index) => OutboxItem;
@@ -188,6 +197,33 @@ impl Reader<'_> {
         limit: usize,
     ) -> Result<Vec<(OutboxKey, OutboxItem)>, Error> {
         self.scan::<Outbox>(&destination.to_owned(), Direction::Forward, limit).await
+    }
+
+    /// How many rows a destination's queue has, counted up to `most`: a page at a time, as some are long.
+    pub async fn outbox_length(&self, destination: &ServerName, most: usize) -> Result<usize, Error> {
+        const PAGE: usize = 200;
+        let (mut from, mut length): (OutboxKey, usize) = ((destination.to_owned(), 0, Index(0)), 0);
+        loop {
+            let limit = PAGE.min(most.saturating_sub(length));
+            let rows = self.scan_from::<Outbox>(&destination.to_owned(), &from, limit).await?;
+            length += rows.len();
+            match rows.last() {
+                Some(((_, position, index), _)) if length < most => {
+                    from = behind(destination, (*position, *index));
+                }
+                _ => return Ok(length),
+            }
+        }
+    }
+
+    /// Every destination that has something in its queue, in the order of names.
+    pub async fn outbox_destinations(&self) -> Result<Vec<OwnedServerName>, Error> {
+        let (mut all, mut last) = (Vec::new(), None::<OwnedServerName>);
+        while let Some(next) = self.next_outbox_destination(last.as_deref()).await? {
+            all.push(next.clone());
+            last = Some(next);
+        }
+        Ok(all)
     }
 
     /// The destination after `after`, in the order of names, that has something in its queue.
@@ -222,6 +258,7 @@ mod tests {
         let introduction =
             OutboxItem::Introduction { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: 3 };
         assert_eq!(introduction.to_bytes(), b"\x04\0\0\0\0\0\0\0\x03@a:b\0D");
+        assert_eq!(OutboxItem::Event("{}".to_owned()).to_bytes(), b"\x05{}");
     }
 
     #[test]
@@ -250,6 +287,7 @@ mod tests {
             OutboxItem::Device { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: u64::MAX },
             OutboxItem::SigningKeys(owned_user_id!("@a:b")),
             OutboxItem::Introduction { user: owned_user_id!("@a:b"), device: "D".into(), stream_id: 1 },
+            OutboxItem::Event("{\"a\":1}".to_owned()),
         ] {
             assert_eq!(OutboxItem::from_bytes(&item.to_bytes()).unwrap(), item);
         }
@@ -276,5 +314,23 @@ mod tests {
         assert_eq!(reader.next_outbox_destination(None).await.unwrap().unwrap(), a);
         assert_eq!(reader.next_outbox_destination(Some(a)).await.unwrap().unwrap(), b);
         assert_eq!(reader.next_outbox_destination(Some(b)).await.unwrap(), None);
+        assert_eq!(reader.outbox_destinations().await.unwrap(), [a, b]);
+    }
+
+    #[tokio::test]
+    async fn queues_are_counted_up_to_a_limit() {
+        let store = Store::new(chappe_kv::Db::new(chappe_kv::Memory::default()));
+        let (a, b) = (server_name!("a.example"), server_name!("b.example"));
+        let mut tx = Tx::new();
+        for event in 0..450 {
+            tx.enqueue(a, &OutboxItem::Pdu { room: 1, event });
+        }
+        tx.enqueue(b, &OutboxItem::Event("{}".to_owned()));
+        store.commit(tx).await.unwrap();
+        let reader = store.read();
+        for (most, length) in [(1_000, 450), (450, 450), (400, 400), (7, 7)] {
+            assert_eq!(reader.outbox_length(a, most).await.unwrap(), length);
+        }
+        assert_eq!(reader.outbox_length(b, 1_000).await.unwrap(), 1);
     }
 }

@@ -132,9 +132,15 @@ impl Reader<'_> {
         self.in_order(rows).await
     }
 
-    /// The receipts of a room that came last, the latest first: O(limit), two round trips.
-    pub async fn latest_receipts(&self, nid: RoomNid, limit: usize) -> Result<Vec<ReceiptRow>, Error> {
-        let rows = self.scan::<ReceiptOrder>(&nid, Direction::Backward, limit).await?;
+    /// The receipts of a room that came last after a position, the latest first: O(limit), two round trips.
+    pub async fn latest_receipts(
+        &self,
+        nid: RoomNid,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<ReceiptRow>, Error> {
+        let end = (RoomNid(nid.0.saturating_add(1)), 0u64);
+        let rows = self.scan_back::<ReceiptOrder>(&(nid, after.0 + 1), &end, limit).await?;
         self.in_order(rows).await
     }
 

@@ -91,6 +91,8 @@ registry! {
     ANNOUNCED_DEVICES = 156, Bulk;
     /// The signed list of a network's servers, by the network's name.
     NETWORK_LISTS = 159, Point;
+    /// Joins of local users that other servers were sent and that have not brought the user in.
+    SENT_JOINS = 160, Index;
     /// Room id → room number.
     ROOM_IDS = 20, Point;
     /// Room number → room id.
@@ -101,7 +103,7 @@ registry! {
     NEXT_ROOM = 23, Point;
     /// Event id → room number and event number.
     EVENT_IDS = 24, Point;
-    /// Event JSON, written once.
+    /// Event JSON: written once, unless it came without what it says, or what it says is erased.
     EVENT_PDUS = 25, Bulk;
     /// What the server thinks of an event: status, state references, place.
     EVENT_META = 26, Point;
@@ -127,6 +129,8 @@ registry! {
     FORGOTTEN = 36, Point;
     /// Invites and knocks of local users in rooms this server is not in.
     OUT_OF_BAND = 37, Bulk;
+    /// What is asked of all of a user's at once; the numbers of rooms are used up.
+    OUT_OF_BAND_LIST = 161, Index;
     /// Alias → room.
     ALIASES = 38, Point;
     /// Aliases of a room.

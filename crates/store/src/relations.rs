@@ -59,7 +59,7 @@ table! {
     RelationCounts = RELATION_COUNTS: (RoomNid, EventIdKey, String) => i64;
     /// Room and thread root → the latest reply (in order of commits).
     Threads = THREADS: (RoomNid, EventIdKey) => At<EventNum>;
-    /// Redacted event id (not there yet), room and redaction.
+    /// Redacted event id (not there yet, or redacted already), room and redaction.
     WaitingRedactions = WAITING_REDACTIONS: (EventIdKey, RoomNid, EventNum) => ();
 }
 
@@ -126,9 +126,14 @@ impl Reader<'_> {
         Ok(rows)
     }
 
-    /// Redactions of this room that wait for `target`.
-    pub async fn waiting_redactions(&self, nid: RoomNid, target: &EventId) -> Result<Vec<EventNum>, Error> {
-        let rows = self.scan_all::<WaitingRedactions>(&(EventIdKey::from(target), nid)).await?;
+    /// Redactions of `target` in this room that came before it, or after another one: of many the first and the last.
+    pub async fn noted_redactions(&self, nid: RoomNid, target: &EventId) -> Result<Vec<EventNum>, Error> {
+        const MOST: usize = 1_000;
+        let prefix = (EventIdKey::from(target), nid);
+        let mut rows = self.scan::<WaitingRedactions>(&prefix, Direction::Forward, MOST).await?;
+        if rows.len() == MOST {
+            rows.extend(self.scan::<WaitingRedactions>(&prefix, Direction::Backward, MOST).await?);
+        }
         Ok(rows.into_iter().map(|((_, _, num), ())| num).collect())
     }
 }
@@ -154,13 +159,8 @@ impl Tx {
         self.add::<RelationCounts>(&(nid, parent.clone(), rel_type.clone()), -1)
     }
 
-    /// Remembers a redaction whose target this server does not have.
-    pub fn await_redacted(&mut self, nid: RoomNid, target: &EventId, redaction: EventNum) -> &mut Self {
+    /// Remembers a redaction whose target this server does not have, or that is redacted already.
+    pub fn note_redaction(&mut self, nid: RoomNid, target: &EventId, redaction: EventNum) -> &mut Self {
         self.put::<WaitingRedactions>(&(target.into(), nid, redaction), &())
-    }
-
-    /// Forgets about redactions that waited for `target`.
-    pub fn redacted_arrived(&mut self, nid: RoomNid, target: &EventId) -> &mut Self {
-        self.delete_prefix::<WaitingRedactions>(&(EventIdKey::from(target), nid))
     }
 }

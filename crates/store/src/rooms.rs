@@ -46,6 +46,7 @@ impl Value for RoomNid {
 ///
 /// Law: a transaction that writes anything of the room expects the head it was decided on and puts the next one
 /// ([`Tx::replace_head`]).
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomHead {
     /// The last commit that replaced this head, those aside which only took away what has expired.
@@ -79,6 +80,8 @@ pub struct RoomHead {
     /// Whether it is known that no state of the room, on whatever fork, has ever named a policy server: then nobody has to
     /// look for one.
     pub no_policy: bool,
+    /// Whether it is known that no state event of the room has ever been redacted: then nobody has to look for one.
+    pub no_redacted_state: bool,
     /// How long what is said in the room is kept, and how far it was looked for what has expired.
     pub keeping: Keeping,
     /// The commit since which the state is whole; 0 for a room whose state was whole from the beginning.
@@ -146,6 +149,7 @@ impl RoomHead {
             resident: false,
             partial: false,
             no_policy: true,
+            no_redacted_state: true,
             keeping: Keeping::default(),
             whole_since: WholeSince::Commit(Position(0)),
         }
@@ -198,7 +202,7 @@ impl RoomHead {
         to.list(self.extremities.iter().map(|num| num.0)).uint(self.depth);
         to.uint(self.joined.into()).uint(self.invited.into());
         let keeps = self.keeping != Keeping::default();
-        let flags = [self.resident, self.partial, self.no_policy, keeps];
+        let flags = [self.resident, self.partial, self.no_policy, keeps, self.no_redacted_state];
         to.uint((0..).zip(flags).fold(0, |bits, (place, flag)| bits | u64::from(flag) << place));
         if keeps {
             self.keeping.pack(&mut to);
@@ -235,11 +239,13 @@ impl Value for RoomHead {
             resident: false,
             partial: false,
             no_policy: false,
+            no_redacted_state: false,
             keeping: Keeping::default(),
             whole_since: WholeSince::Commit(Position(0)),
         };
         let flags = from.uint()?;
         (head.resident, head.partial, head.no_policy) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+        head.no_redacted_state = flags & 16 != 0;
         if flags & 8 != 0 {
             head.keeping = Keeping::unpack(&mut from)?;
         }

@@ -192,7 +192,7 @@ impl Reader<'_> {
         self.scan_range::<T>(&range, Direction::Forward, limit).await
     }
 
-    /// Up to `limit` rows of `prefix` below `before` (excluded), backward.
+    /// Up to `limit` rows from the first of `prefix` on and below `before` (excluded), backward.
     pub async fn scan_back<T: Table>(
         &self,
         prefix: &impl Key,

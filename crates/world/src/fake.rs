@@ -51,6 +51,8 @@ pub enum Fate {
     Lose,
     /// It arrives and is dealt with, but the answer is lost.
     LoseAnswer,
+    /// It arrives and is dealt with, and the connection breaks before the answer.
+    Break,
     /// It arrives twice; the sender gets the second answer.
     Duplicate,
     /// There is no way: the sender is told at once.
@@ -148,7 +150,7 @@ where
 {
     let limits = crate::Limits { max_bytes: u64::MAX, ..crate::Limits::default() };
     answer.map(|body| {
-        let frames = BodyStream::new(body.map_err(|e| Error::Unreachable(e.to_string())));
+        let frames = BodyStream::new(body.map_err(|e| Error::Broken(e.to_string())));
         let data = frames.filter_map(async |frame| match frame {
             Ok(frame) => frame.into_data().ok().map(Ok),
             Err(error) => Some(Err(error)),
@@ -211,6 +213,10 @@ impl Wire {
                 handler(request, deadline).await;
                 std::future::pending().await
             }
+            Fate::Break => {
+                handler(request, deadline).await;
+                Err(Error::Broken(to.to_owned()))
+            }
             Fate::Duplicate => {
                 handler(request.clone(), deadline).await;
                 Ok(handler(request, deadline).await)
@@ -264,7 +270,7 @@ mod tests {
         Request { destination: Destination::Url { redirects: 0 }, http, limits }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn requests_reach_the_host_they_name_within_limits() {
         let (_net, world) = net_with_echo();
         let answer = world.send(request("https://b.test/hello")).await.unwrap();
@@ -273,7 +279,7 @@ mod tests {
         assert!(matches!(world.send(request("https://c.test/")).await, Err(Error::Unreachable(_))));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_judge_decides_what_happens() {
         let (net, world) = net_with_echo();
         net.judge(|from, to, _| {

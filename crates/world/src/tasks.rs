@@ -156,7 +156,7 @@ mod tests {
 
     use super::{Stopped, Tasks};
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn shutting_down_waits_for_tasks_and_drops_those_that_will_not_end() {
         let tasks = Tasks::threaded();
         let polite = tasks.clone();

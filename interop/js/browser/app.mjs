@@ -89,7 +89,7 @@ async function accept(roomId) {
 }
 
 const joined = (roomId, userId) =>
-    seen(client, ["RoomState.members", "RoomMember.membership"], () =>
+    seen(client, ["Room", "RoomState.members", "RoomMember.membership"], () =>
         client.getRoom(roomId)?.getMember(userId)?.membership === "join");
 
 async function say(roomId, body) {

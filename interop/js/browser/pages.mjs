@@ -2,6 +2,7 @@
 //
 //   node pages.mjs BASE_URL ORIGIN --registration secret:S --folder FOLDER --mail PORT
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
 import { account, call } from "../accounts.mjs";
 import { bases, conclude, options, sdk, step } from "../agent.mjs";
 import { button, fill, launch, look, origin, person, tabTo } from "./chromium.mjs";
@@ -12,6 +13,8 @@ const PASSWORD = "correct cheval pile agrafe";
 // As they are in ministries.
 const LONG_NAME = "dominique.delatourdupin.developpementdurable.gouv.fr";
 const PASSWORD_CHANGE = "Change the password";
+// What Chromium shows instead of a page that does not want to be framed.
+const NO_PAGE = "chrome-error://chromewebdata/";
 let browser;
 let address;
 
@@ -183,7 +186,10 @@ async function hostile({ page }) {
             document.body.append(frame);
         });
     await page.evaluate(framed, `${origin}${pathname}${search}`);
-    assert.equal(page.frames().at(-1).url(), "chrome-error://chromewebdata/");
+    // The page may have loaded before Playwright hears of it.
+    const shown = () => page.frames().at(-1).url();
+    for (let n = 0; n < 50 && shown() !== NO_PAGE; n++) await sleep(100);
+    assert.equal(shown(), NO_PAGE);
     await page.evaluate(([action, query]) => {
         const form = Object.assign(document.createElement("form"), { method: "post", action });
         for (const [name, value] of Object.entries({ decision: "allow", query })) {

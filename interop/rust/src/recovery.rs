@@ -23,7 +23,9 @@ pub(crate) async fn enable(person: &Person) -> Result<String> {
         .await
         .context("recovery is there already")?;
     let key = recovery.enable().wait_for_backups_to_upload().await?;
-    ensure!(recovery.state() == RecoveryState::Enabled, "{:?}", recovery.state());
+    until_true(async || Ok(recovery.state() == RecoveryState::Enabled))
+        .await
+        .context("recovery is not there")?;
     ensure!(person.client.encryption().backups().fetch_exists_on_server().await?, "there is no backup");
     Ok(key)
 }

@@ -18,7 +18,7 @@ use matrix_sdk::{
         },
     },
 };
-use matrix_sdk_ui::timeline::{EventTimelineItem, Timeline, TimelineDetails};
+use matrix_sdk_ui::timeline::{EventTimelineItem, ReactionStatus, Timeline, TimelineDetails};
 
 use crate::{
     person::Person,
@@ -68,10 +68,11 @@ pub(crate) async fn echo(person: &Person, room_id: &RoomId) -> Result<()> {
 
 /// A few messages in each direction.
 pub(crate) async fn both_ways(one: &Person, two: &Person, room_id: &RoomId) -> Result<()> {
+    let device = one.client.device_id().context("not logged in")?;
     let (one, two) = (open(one, room_id).await?, open(two, room_id).await?);
     for n in 0..3 {
-        say(&one, &two, &format!("aller {n}")).await?;
-        say(&two, &one, &format!("retour {n} 🗼")).await?;
+        say(&one, &two, &format!("aller {n}, {device}")).await?;
+        say(&two, &one, &format!("retour {n}, {device} 🗼")).await?;
     }
     Ok(())
 }
@@ -106,17 +107,15 @@ pub(crate) async fn relations(alice: &Person, bob: &Person, room_id: &RoomId) ->
 /// A reaction comes and goes again.
 async fn react(ours: &Timeline, theirs: &Timeline, said: &OwnedEventId, bob: &Person) -> Result<()> {
     let (item, user_id) = (shown(theirs, said, |_| true).await?.identifier(), bob.user_id());
-    let reacted = |item: &EventTimelineItem| {
+    let reaction = |item: &EventTimelineItem| {
         let by_key = item.content().reactions().and_then(|reactions| reactions.get("👍"));
-        by_key.is_some_and(|senders| senders.contains_key(&user_id))
+        by_key.and_then(|senders| senders.get(&user_id)).map(|reaction| reaction.status.clone())
     };
+    let reacted = |item: &EventTimelineItem| reaction(item).is_some();
     ensure!(theirs.toggle_reaction(&item, "👍").await?, "the reaction was taken away");
     shown(ours, said, reacted).await?;
     // It can be taken back once it has an id.
-    until_true(async || {
-        Ok(theirs.items().await.iter().filter_map(|i| i.as_event()).all(|i| !i.is_local_echo()))
-    })
-    .await?;
+    shown(theirs, said, |item| matches!(reaction(item), Some(ReactionStatus::RemoteToRemote(_)))).await?;
     ensure!(!theirs.toggle_reaction(&item, "👍").await?, "the reaction was made again");
     shown(ours, said, |item| !reacted(item)).await?;
     Ok(())
@@ -147,8 +146,18 @@ pub(crate) async fn fleeting(alice: &Person, bob: &Person, room_id: &RoomId) -> 
     let (ours, theirs) = (open(alice, room_id).await?, open(bob, room_id).await?);
     let (_handle, mut typing) = ours.room().subscribe_to_typing_notifications();
     for is_typing in [true, false] {
-        theirs.room().typing_notice(is_typing).await?;
-        while typing.recv().await?.contains(&bob.user_id()) != is_typing {}
+        until_true(async || {
+            // Of somebody who goes on typing the SDK says so again every few seconds.
+            theirs.room().typing_notice(is_typing).await?;
+            while let Ok(users) = typing.try_recv() {
+                if users.contains(&bob.user_id()) == is_typing {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+        .with_context(|| format!("typing: {is_typing}"))?;
     }
     let said = say(&ours, &theirs, "lu ?").await?;
     ensure!(theirs.send_single_receipt(ReceiptType::Read, said.clone()).await?, "no receipt was sent");

@@ -50,7 +50,9 @@ pub(crate) async fn replies(alice: &Person, bob: &Person, room_id: &RoomId) -> R
             "a reply is shown outside its thread"
         );
         let opened = thread(person, room_id, &root).await?;
-        ensure!(bodies(&opened).await == ["qui rédige ?", "moi", "merci"], "{:?}", bodies(&opened).await);
+        until_true(async || Ok(bodies(&opened).await == ["qui rédige ?", "moi", "merci"]))
+            .await
+            .context("the thread is not shown")?;
         let list = person.room(room_id)?.thread_list_service();
         list.paginate().await?;
         let listed = list.items();

@@ -42,7 +42,8 @@ pub(crate) async fn bodies(timeline: &Timeline) -> Vec<String> {
     items.iter().filter_map(|item| body(item.as_event()?).map(str::to_owned)).collect()
 }
 
-/// Sends a text; gives its id as soon as the server has given it one. It must be shown before that.
+/// Sends a text that nobody has said in this room before; gives its id as soon as the server has given it one. It must be
+/// shown before that.
 pub(crate) async fn send(timeline: &Timeline, text: &str) -> Result<OwnedEventId> {
     let (mut items, changes) = timeline.subscribe().await;
     let mut changes = pin!(changes);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chappe_store::{
     Direction, Json, LogEntry, Reader, Table, Tx,
-    accounts::Expiries,
+    accounts::{Devices, Expiries},
     accounts_keys::{FallbackKeys, KeyHeads, OneTimeKeyOrder, OneTimeKeys, SpentKeys},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -19,6 +19,8 @@ use crate::{Accounts, Error, retry::retry, tokens::sha256};
 
 /// Users dealt with at the same time.
 const AT_ONCE: usize = 16;
+/// Devices whose one-time keys are forgotten in one commit.
+const DEVICES_AT_ONCE: usize = 500;
 /// How long a key that was handed out is known as such, in milliseconds: a client whose upload was not answered uploads
 /// the same keys again.
 const REMEMBERED: u64 = 7 * 24 * 3600 * 1000;
@@ -64,6 +66,40 @@ impl Accounts {
             }
             Ok(claimed)
         })
+    }
+
+    /// Forgets the one-time keys that are kept: a backup was put back, and which of them were handed out since is not known.
+    /// Devices are told that none is left and upload others. Those that are dehydrated cannot, and keep theirs; fallback keys
+    /// stay, and count as used: they may be. Meant for a server that serves nobody yet; it may be done twice.
+    pub async fn forget_one_time_keys(&self) -> Result<(), Error> {
+        let mut from = (String::new(), String::new());
+        loop {
+            let reader = self.store().read();
+            let rows = reader.scan_from::<KeyHeads>(&(), &from, DEVICES_AT_ONCE).await?;
+            let Some(((user, device), _)) = rows.last() else { return Ok(()) };
+            from = (user.to_string(), format!("{device}\0"));
+            let keys: Vec<_> = rows.iter().map(|(key, _)| key.clone()).collect();
+            let devices = reader.get_many::<Devices>(&keys).await?;
+            drop(reader);
+            let mut tx = Tx::new();
+            for ((key, Json(mut head)), device) in rows.into_iter().zip(devices) {
+                if device.is_some_and(|Json(device)| device.dehydrated) {
+                    continue;
+                }
+                tx.delete_prefix::<OneTimeKeys>(&key).delete_prefix::<OneTimeKeyOrder>(&key);
+                for count in head.counts.values_mut() {
+                    *count = 0;
+                }
+                head.unused_fallback.clear();
+                head.revision += 1;
+                tx.put::<KeyHeads>(&key, &Json(head));
+                // Also where none was left: the device may have uploaded some since.
+                tx.log(LogEntry::OneTimeKeys { user: key.0, device: key.1 });
+            }
+            if !tx.is_empty() {
+                self.store().commit(tx).await?;
+            }
+        }
     }
 }
 

@@ -18,8 +18,9 @@ use crate::{Accounts, Error, retry::retry};
 const MOST_DEVICES: usize = 1_000;
 /// Updates of one remote user's devices that are remembered.
 const MOST_HEARD: usize = 20;
-/// Bytes of a device's name that are kept.
+/// Bytes of a device's name that are kept, and of its id.
 const NAME_BYTES: usize = 1_000;
+const ID_BYTES: usize = 255;
 /// Users of whom something is noted in one commit.
 const USERS_AT_ONCE: usize = 500;
 
@@ -297,8 +298,8 @@ fn draft_devices(
             continue;
         };
         if !after.contains_key(device) {
-            if room == 0 {
-                tracing::debug!(%user, %device, "a remote user has too many devices");
+            if room == 0 || device.as_bytes().len() > ID_BYTES {
+                tracing::debug!(%user, "a device of a remote user is one too many, or its id too long");
                 continue;
             }
             room -= 1;

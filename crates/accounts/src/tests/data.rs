@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use chappe_store::{LogEntry, Position};
+use chappe_store::{LogEntry, Position, Tx};
 use ruma::{
+    UserId,
     api::client::{filter::FilterDefinition, push::Pusher},
     device_id,
-    push::{Action, NewPatternedPushRule, NewPushRule, RuleKind},
+    push::{Action, NewPatternedPushRule, NewPushRule, NewSimplePushRule, RuleKind},
     room_id, user_id,
 };
 use serde_json::{
@@ -64,7 +65,7 @@ async fn account_data_has_its_limits() {
     };
     assert!(matches!(set("a", &json!({ "v": "x".repeat(100) })).await, Err(Error::TooLarge(_))));
     assert!(matches!(set("a", &json!([])).await, Err(Error::BadJson(_))));
-    assert!(matches!(set("m.push_rules", &json!({})).await, Err(Error::Forbidden(_))));
+    assert!(matches!(set("m.push_rules", &json!({})).await, Err(Error::Managed)));
     set("a", &json!({ "v": 1 })).await.unwrap();
     set("b", &json!({ "v": 1 })).await.unwrap();
     set("b", &json!({ "again": true })).await.unwrap();
@@ -138,6 +139,103 @@ async fn push_rules_are_edited_and_limited() {
 }
 
 #[tokio::test]
+async fn a_push_rule_is_moved_to_where_it_is_said_to_stand() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let set = async |id: &str, after: Option<&str>, before: Option<&str>| {
+        let sender = UserId::parse(format!("@{id}:hs1")).unwrap();
+        let rule = NewPushRule::Sender(NewSimplePushRule::new(sender, vec![Action::Notify]));
+        let named = |id: &str| format!("@{id}:hs1");
+        let (after, before) = (after.map(named), before.map(named));
+        accounts.set_push_rule(&alice, rule, after.as_deref(), before.as_deref()).await
+    };
+    let order = async || {
+        let rules = accounts.push_rules(&accounts.store().read(), &alice).await.unwrap();
+        rules.sender.iter().map(|rule| rule.rule_id.localpart()).collect::<String>()
+    };
+    for id in ["c", "b", "a"] {
+        set(id, None, None).await.unwrap();
+    }
+    accounts.enable_push_rule(&alice, RuleKind::Sender, "@a:hs1", false).await.unwrap();
+    for (id, after, before, wanted) in [
+        ("a", None, Some("c"), "bac"),
+        ("a", Some("c"), None, "bca"),
+        ("c", Some("a"), None, "bac"),
+        ("c", None, Some("b"), "cba"),
+        ("a", Some("c"), Some("b"), "cab"),
+        ("a", None, None, "cab"),
+    ] {
+        set(id, after, before).await.unwrap();
+        assert_eq!(order().await, wanted, "{id} after {after:?} before {before:?}");
+    }
+    let rules = accounts.push_rules(&accounts.store().read(), &alice).await.unwrap();
+    assert!(!rules.get(RuleKind::Sender, "@a:hs1").unwrap().enabled(), "as it was before it moved");
+    for (after, before) in [(Some("x"), None), (None, Some("x")), (Some("b"), Some("c"))] {
+        assert!(matches!(set("a", after, before).await, Err(Error::Invalid(_))));
+    }
+    for id in ["a", "new"] {
+        for (after, before) in [(Some(id), None), (None, Some(id)), (Some("c"), Some(id))] {
+            assert!(matches!(set(id, after, before).await, Err(Error::Invalid(_))), "{id} beside itself");
+        }
+    }
+    assert_eq!(order().await, "cab");
+}
+
+#[tokio::test]
+async fn push_rules_of_which_one_cannot_be_read_any_more_are_the_others() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let rule = |id: &str, condition: Value| {
+        json!({
+            "rule_id": id, "default": false, "enabled": true, "conditions": [condition],
+            "actions": ["notify", { "set_tweak": "sound", "value": "default" }],
+        })
+    };
+    // Whoever wrote this knew no condition of this kind.
+    let old = rule("old", json!({ "kind": "io.element.msc4306.thread_subscription" }));
+    let own = rule("own", json!({ "kind": "com.example.unknown", "x": 1 }));
+    let room = json!({ "rule_id": "!r:hs1", "default": false, "enabled": true, "actions": [] });
+    let rules = json!({ "override": [old, own], "underride": [own, old], "room": [room] });
+    let content = json!({ "global": rules }).to_string();
+    let (reader, mut tx) = (accounts.store().read(), Tx::new());
+    let scope = Scope::Global;
+    accounts.draft_account_data(&reader, &mut tx, &alice, scope, "m.push_rules", &content).await.unwrap();
+    accounts.store().commit(tx).await.unwrap();
+    accounts.enable_push_rule(&alice, RuleKind::Override, "own", false).await.unwrap();
+    let rules = accounts.push_rules(&accounts.store().read(), &alice).await.unwrap();
+    let enabled = |kind: RuleKind, id: &str| Some(rules.get(kind, id)?.enabled());
+    assert_eq!(enabled(RuleKind::Override, "own"), Some(false));
+    assert_eq!(enabled(RuleKind::Underride, "own"), Some(true));
+    assert_eq!(enabled(RuleKind::Room, "!r:hs1"), Some(true));
+    for kind in [RuleKind::Override, RuleKind::Underride] {
+        assert_eq!(enabled(kind, "old"), None);
+    }
+}
+
+#[tokio::test]
+async fn threads_have_push_rules_where_the_server_says_so() {
+    const FOLLOWED: &str = ".io.element.msc4306.rule.subscribed_thread";
+    let about_threads = async |accounts: &Accounts, user: &UserId| {
+        accounts.push_rules(&accounts.store().read(), user).await.unwrap().postcontent
+    };
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    assert!(about_threads(&accounts, &alice).await.is_empty());
+    let accounts = server_with(|config| config.thread_subscriptions = true);
+    let alice = user(&accounts, "alice").await;
+    accounts.enable_push_rule(&alice, RuleKind::PostContent, FOLLOWED, false).await.unwrap();
+    accounts.set_push_actions(&alice, RuleKind::PostContent, FOLLOWED, vec![]).await.unwrap();
+    let rules = about_threads(&accounts, &alice).await;
+    assert_eq!(rules.iter().map(|rule| rule.enabled).collect::<Vec<_>>(), [true, false]);
+    assert!(rules[1].rule_id == FOLLOWED && rules[1].actions.is_empty());
+    let long = vec![Action::Notify; 2_000];
+    let outcome = accounts.set_push_actions(&alice, RuleKind::PostContent, FOLLOWED, long).await;
+    assert!(matches!(outcome, Err(Error::TooLarge(_))));
+    let outcome = accounts.delete_push_rule(&alice, RuleKind::PostContent, FOLLOWED).await;
+    assert!(matches!(outcome, Err(Error::Invalid(_))));
+}
+
+#[tokio::test]
 async fn a_filter_keeps_its_id() {
     let accounts = server_with(|config| config.limits.filters = 2);
     let alice = user(&accounts, "alice").await;
@@ -194,6 +292,13 @@ async fn a_pusher_follows_its_device() {
         let outcome = accounts.set_pusher(&alice, one, &pusher("k", bad), other).await;
         assert!(matches!(outcome, Err(Error::Invalid(_))), "{bad}");
     }
+    for kind in ["email", "org.example.carrier_pigeon"] {
+        let mut unserved = serde_json::to_value(pusher("alice@x.fr", URL)).unwrap();
+        unserved["kind"] = json!(kind);
+        let unserved: Pusher = serde_json::from_value(unserved).unwrap();
+        let outcome = accounts.set_pusher(&alice, one, &unserved, other).await;
+        assert!(matches!(outcome, Err(Error::Invalid(_))), "{kind}");
+    }
     accounts.set_pusher(&alice, one, &pusher("k", URL), other).await.unwrap();
     accounts.set_pusher(&alice, None, &pusher("k2", URL), other).await.unwrap();
     let count = async |user| accounts.pushers(&accounts.store().read(), user).await.unwrap().len();
@@ -236,6 +341,21 @@ async fn a_profile_has_fields_and_a_size() {
     assert!(accounts.profile(&accounts.store().read(), user_id!("@nobody:hs1")).await.is_err());
     accounts.deactivate(&alice, Erase::Yes).await.unwrap();
     assert!(accounts.profile(&accounts.store().read(), &alice).await.unwrap().fields.is_empty());
+}
+
+#[tokio::test]
+async fn null_is_a_value_of_a_profile_field() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let set = async |field: &str| accounts.set_profile_field(&alice, field, Some(&Value::Null)).await;
+    set("org.example.none").await.unwrap();
+    let fields = async || accounts.profile(&accounts.store().read(), &alice).await.unwrap().fields;
+    assert_eq!(fields().await.get("org.example.none"), Some(&Value::Null));
+    for text in ["displayname", "avatar_url", "m.tz"] {
+        assert!(matches!(set(text).await, Err(Error::Invalid(_))), "{text}");
+    }
+    accounts.set_profile_field(&alice, "org.example.none", None).await.unwrap();
+    assert!(!fields().await.contains_key("org.example.none"));
 }
 
 #[tokio::test]

@@ -276,6 +276,10 @@ async fn the_better_key_stays_in_the_backup() {
     }
     assert!(accounts.update_backup(&alice, "2", "b", &data).await.is_err());
     accounts.delete_backup(&alice, "2").await.unwrap();
+    accounts.delete_backup(&alice, "2").await.unwrap();
+    for never in ["0", "3", "02"] {
+        assert!(matches!(accounts.delete_backup(&alice, never).await, Err(Error::NotFound(_))), "{never}");
+    }
     let info = accounts.backup(&alice, None).await.unwrap().unwrap();
     assert_eq!((info.version.as_str(), info.count), ("1", 1));
     let gone = accounts.delete_backup_keys(&alice, "1", None, None).await.unwrap();

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use chappe_store::accounts_keys::SpentKeys;
+use chappe_store::{
+    Json, LogEntry, Tx,
+    accounts::{Device, Devices},
+    accounts_keys::SpentKeys,
+};
 use ruma::device_id;
 use serde_json::json;
 
@@ -10,6 +14,7 @@ use super::{
     encryption::{claimed, one_time, one_time_left, raw},
     log_in, server, user,
 };
+use crate::KeyUpload;
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_was_handed_out_is_not_taken_in_again() {
@@ -39,4 +44,45 @@ async fn a_key_that_was_handed_out_is_not_taken_in_again() {
     accounts.sweep().await.unwrap();
     let left = accounts.store().read().scan_all::<SpentKeys>(&()).await.unwrap();
     assert!(left.is_empty(), "what was handed out is not remembered for ever: {left:?}");
+}
+
+#[tokio::test]
+async fn keys_of_before_are_not_handed_out_after_a_backup_was_put_back() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let (asleep, one) = (device_id!("ASLEEP"), device_id!("ONE"));
+    for device in [asleep, one] {
+        log_in(&accounts, &alice, device.as_str()).await;
+        accounts.upload_keys(&alice, device, one_time(0..3)).await.unwrap();
+    }
+    let fallback = raw(&json!({ "key": "k", "signatures": {}, "fallback": true }));
+    let id = "signed_curve25519:F".try_into().unwrap();
+    let upload = KeyUpload { fallback_keys: [(id, fallback)].into(), ..KeyUpload::default() };
+    accounts.upload_keys(&alice, one, upload).await.unwrap();
+    let key = (alice.clone(), asleep.to_owned());
+    let Json(head) = accounts.store().read().get::<Devices>(&key).await.unwrap().unwrap();
+    let mut tx = Tx::new();
+    tx.put::<Devices>(&key, &Json(Device { dehydrated: true, ..head }));
+    let before = accounts.store().commit(tx).await.unwrap();
+
+    for _ in 0..2 {
+        accounts.forget_one_time_keys().await.unwrap();
+    }
+    let told = accounts.store().read().log_after(before, 10).await.unwrap();
+    let news = LogEntry::OneTimeKeys { user: alice.clone(), device: one.to_owned() };
+    assert!(told.iter().all(|entry| entry.what == news), "{told:?}");
+    assert_eq!(told.len(), 2, "the device is told");
+    assert_eq!(one_time_left(&accounts, &alice, one).await, 0);
+    assert_eq!(one_time_left(&accounts, &alice, asleep).await, 3, "nobody could upload others");
+    let counts = accounts.key_counts(&accounts.store().read(), &alice, one).await.unwrap();
+    assert!(counts.unused_fallback.is_empty(), "it may have been used, and replaced");
+    assert_eq!(claimed(&accounts, &alice, "ONE").await.unwrap(), "signed_curve25519:F");
+    // Ids that were there are no obstacle.
+    let mut others = one_time(0..2);
+    for key in others.one_time_keys.values_mut() {
+        *key = raw(&json!({ "key": "another", "signatures": {} }));
+    }
+    accounts.upload_keys(&alice, one, others).await.unwrap();
+    assert_eq!(one_time_left(&accounts, &alice, one).await, 2);
+    assert_eq!(claimed(&accounts, &alice, "ONE").await.unwrap(), "signed_curve25519:K0000");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chappe_kv::Db;
 use chappe_store::{
     Json, Store, Tx,
-    accounts::Passwords,
+    accounts::{DeviceTokens, Passwords},
     identity::{Purpose, Validation, Validations},
 };
 use chappe_world::{Outbound, World};
@@ -14,7 +14,8 @@ use ruma::{OwnedDeviceId, device_id, owned_server_name, thirdparty::Medium, user
 
 use super::{log_in, on, server, server_with, user, yielding::Yielding};
 use crate::{
-    Accounts, Erase, Error, LogIn, LogInMethod, NewUser, OtherDevices, Refreshing, UserFilter, UserKind,
+    Accounts, Erase, Error, LogIn, LogInMethod, NewUser, OAuthGrant, OAuthLogIn, OtherDevices, Refreshing,
+    UserFilter, UserKind, tokens::FAMILY,
 };
 
 fn named(name: &str) -> NewUser {
@@ -496,4 +497,41 @@ async fn a_token_is_not_kept_beyond_a_log_out_that_happens_meanwhile() {
         ended.unwrap();
         assert!(accounts.authenticate(&token).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn nobody_is_taken_for_a_thief_after_a_backup_was_put_back() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    let client = [7; 32];
+    let granted = async |device: &str| {
+        let grant = OAuthGrant {
+            user_id: alice.clone(),
+            device_id: OwnedDeviceId::from(device),
+            device_name: None,
+            log_in: OAuthLogIn { client, scope: String::new(), browser: None },
+        };
+        let (reader, mut tx) = (accounts.store().read(), Tx::new());
+        let (issued, _) = accounts.draft_oauth_log_in(&reader, &mut tx, &grant).await.unwrap();
+        drop(reader);
+        accounts.commit_of(&alice, tx).await.unwrap();
+        issued.refresh_token.unwrap()
+    };
+    let is_unknown = async |token: &str| {
+        matches!(accounts.refresh_for(&client, token).await, Err(Error::UnknownToken { .. }))
+    };
+    let devices = async || accounts.devices(&alice).await.unwrap().len();
+    let (one, two) = (granted("ONE").await, granted("TWO").await);
+    for _ in 0..2 {
+        accounts.forget_families().await.unwrap();
+    }
+    let rows = accounts.store().read().scan_all::<DeviceTokens>(&()).await.unwrap();
+    assert!(rows.iter().all(|(_, kind)| *kind != FAMILY), "{rows:?}");
+    // Another one of the family, which the lost server gave out.
+    assert!(is_unknown(&format!("{one}2")).await);
+    assert_eq!(devices().await, 2);
+    accounts.refresh_for(&client, &two).await.unwrap();
+    let three = granted("THREE").await;
+    assert!(is_unknown(&format!("{three}2")).await);
+    assert_eq!(devices().await, 2, "who has logged in since is looked after as before");
 }

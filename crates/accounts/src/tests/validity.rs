@@ -39,10 +39,10 @@ async fn what_another_process_keeps_in_memory_ends_in_time() {
     let accounts = on(&store, |config| config.validity.days = 100);
     let alice = user(&accounts, "alice").await;
     let issued = super::log_in(&accounts, &alice, "D").await;
+    tokio::time::pause();
     accounts.set_end(&alice, accounts.world().now() + 1_000, None).await.unwrap();
     let requester = accounts.authenticate(&issued.access_token).await.unwrap();
     accounts.still_admits(&requester).await.unwrap();
-    tokio::time::pause();
     tokio::time::advance(std::time::Duration::from_secs(2)).await;
     assert!(matches!(accounts.authenticate(&issued.access_token).await, Err(Error::Expired)));
     assert!(matches!(accounts.still_admits(&requester).await, Err(Error::Expired)));

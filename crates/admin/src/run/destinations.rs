@@ -20,10 +20,15 @@ pub(super) async fn run(deps: &Deps, verb: Destinations) -> Result<Answer, Error
             }
             Ok(Answer { lines, data: rows.into() })
         }
-        Destinations::Retry { server } => {
+        Destinations::Retry { server: Some(server), all: false } => {
             deps.running()?.federation.retry(Some(&server)).await?;
             Ok(Answer::line(format!("{server} is tried now"), json!({ "server": server })))
         }
+        Destinations::Retry { server: None, all: true } => {
+            deps.running()?.federation.retry(None).await?;
+            Ok(Answer::line("every server that something waits for is tried now", json!({ "all": true })))
+        }
+        Destinations::Retry { .. } => Err(Error::Invalid("name one server, or all".to_owned())),
     }
 }
 

@@ -84,8 +84,9 @@ struct AccessRules {
     rule: Option<String>,
     #[serde(default)]
     visibility: Option<String>,
+    // Some clients write null.
     #[serde(default)]
-    force_unencrypted_at_creation: bool,
+    force_unencrypted_at_creation: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +106,9 @@ pub(super) async fn room(view: &View<'_>) -> Result<&'static str, Error> {
         return Ok(if rule == Some("unrestricted") { "external" } else { "private" });
     }
     let is_private = match rules {
-        Some(rules) => rules.force_unencrypted_at_creation && rules.visibility.as_deref() != Some("public"),
+        Some(rules) => {
+            rules.force_unencrypted_at_creation == Some(true) && rules.visibility.as_deref() != Some("public")
+        }
         None => {
             let entry = view.current_content::<JoinRules>(StateEventType::RoomJoinRules).await?;
             entry.is_none_or(|entry| entry.join_rule != "public")

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use chappe_accounts::{Accounts, Operation, OtherDevices, Proof, ProvedEmail};
 use chappe_identity::{Email, Identity, Purpose};
-use chappe_web::{Origin, Ruma, WithBody};
+use chappe_web::{Origin, Ruma};
 use ruma::{
     OwnedUserId,
     api::client::{
@@ -17,7 +17,7 @@ use crate::{
     error::Result,
     rates::Limits,
     requester::{Anybody, Requester},
-    uia::Uia,
+    uia::{Confirmed, Uia},
 };
 
 const PATH: (&str, &str) = ("POST", "/account/password");
@@ -30,7 +30,7 @@ pub(super) async fn handler(
     State(limits): State<Limits>,
     origin: Origin,
     Anybody(requester): Anybody,
-    WithBody(request, body): WithBody<Request>,
+    Confirmed(request, body): Confirmed<Request>,
 ) -> Result<Ruma<Response>> {
     accounts.check_look(&request.new_password)?;
     let auth = request.auth.as_ref();

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use axum::extract::State;
 use chappe_accounts::Accounts;
 use chappe_identity::{Identity, Purpose};
-use chappe_web::{Ruma, WithBody};
+use chappe_web::Ruma;
 use ruma::{
     api::client::account::add_3pid::v3::{Request, Response},
     thirdparty::Medium,
 };
 
-use crate::{Config, error::Result, requester::Acting, uia::Uia};
+use crate::{
+    Config,
+    error::Result,
+    requester::Acting,
+    uia::{Confirmed, Uia},
+};
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
@@ -19,7 +24,7 @@ pub(super) async fn handler(
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
     requester: Acting,
-    WithBody(request, body): WithBody<Request>,
+    Confirmed(request, body): Confirmed<Request>,
 ) -> Result<Ruma<Response>> {
     if !config.threepid_changes {
         return Err(chappe_web::Error::forbidden("Addresses are not changed by users on this server").into());

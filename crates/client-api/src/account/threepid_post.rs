@@ -16,7 +16,12 @@ use ruma::{OwnedClientSecret, OwnedSessionId, api::client::uiaa::AuthData, third
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Config, error::Result, requester::Acting, uia::Uia};
+use crate::{
+    Config,
+    error::Result,
+    requester::Acting,
+    uia::{Uia, identify},
+};
 
 #[derive(Deserialize)]
 struct Body {
@@ -40,11 +45,12 @@ pub(super) async fn handler(
     State(identity): State<Identity>,
     State(config): State<Arc<Config>>,
     requester: Acting,
-    Payload(body): Payload<Value>,
+    Payload(mut body): Payload<Value>,
 ) -> Result<Json<Value>> {
     if !config.threepid_changes {
         return Err(Error::forbidden("Addresses are not changed by users on this server").into());
     }
+    identify(&mut body);
     let Body { three_pid_creds: Credentials { client_secret, sid }, auth } =
         Body::deserialize(&body).map_err(|error| Error::bad_json(error.to_string()))?;
     uia.ask(&requester, ("POST", "/account/3pid"), &body, auth.as_ref()).await?;

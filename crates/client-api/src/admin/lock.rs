@@ -6,7 +6,7 @@ use chappe_web::Ruma;
 use ruma::api::client::admin::{is_user_locked, lock_user};
 use serde_json::json;
 
-use super::{not_oneself, noted, open_account};
+use super::{moderated, not_oneself, noted};
 use crate::{error::Result, requester::Requester};
 
 pub(super) async fn show(
@@ -14,8 +14,7 @@ pub(super) async fn show(
     requester: Requester,
     Ruma(request): Ruma<is_user_locked::v1::Request>,
 ) -> Result<Ruma<is_user_locked::v1::Response>> {
-    requester.must_be_admin()?;
-    let user = open_account(&accounts, &request.user_id).await?;
+    let user = moderated(&accounts, &requester, &request.user_id).await?;
     Ok(Ruma(is_user_locked::v1::Response::new(user.locked)))
 }
 
@@ -24,9 +23,8 @@ pub(super) async fn set(
     requester: Requester,
     Ruma(request): Ruma<lock_user::v1::Request>,
 ) -> Result<Ruma<lock_user::v1::Response>> {
-    requester.must_be_admin()?;
+    moderated(&accounts, &requester, &request.user_id).await?;
     not_oneself(requester.user(), &request.user_id)?;
-    open_account(&accounts, &request.user_id).await?;
     let what = noted("lock", &request.user_id, json!({ "locked": request.locked }));
     let change = accounts.update_user(&request.user_id, |user| user.locked = request.locked);
     let user = accounts.audit().around(requester.user(), what, change).await?;

@@ -9,7 +9,7 @@ use chappe_web::Routes;
 use ruma::{UserId, api::client::admin as api};
 use serde_json::Value;
 
-use crate::{Api, error::Result};
+use crate::{Api, error::Result, requester::Requester};
 
 pub(crate) fn routes() -> Routes<Api> {
     Routes::new()
@@ -27,6 +27,16 @@ async fn open_account(accounts: &Accounts, user: &UserId) -> Result<User> {
     }
     let found = accounts.user(user).await?.filter(|user| user.deactivated.is_none());
     Ok(found.ok_or_else(|| chappe_web::Error::not_found("No such user"))?)
+}
+
+/// A user whom an administrator may lock or suspend: anybody whose account is open, but no other administrator.
+async fn moderated(accounts: &Accounts, requester: &Requester, user: &UserId) -> Result<User> {
+    requester.must_be_admin()?;
+    let found = open_account(accounts, user).await?;
+    if found.admin && requester.user() != user {
+        return Err(chappe_web::Error::forbidden("This is another administrator").into());
+    }
+    Ok(found)
 }
 
 /// What the audit log says of a change.

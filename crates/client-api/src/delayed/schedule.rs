@@ -57,7 +57,7 @@ pub(super) async fn handler(
     Payload(body): Payload<Body>,
 ) -> Result<Json<Value>> {
     limits.message(&requester)?;
-    let kind = TimelineEventType::from(kind);
+    let kind = chappe_rules::pdu::kind_of(&kind);
     let draft = match body.state_key {
         Some(state_key) => Draft::state(kind, state_key, body.content),
         None if kind == TimelineEventType::RoomRedaction => crate::rooms::redaction(&body.content)?,

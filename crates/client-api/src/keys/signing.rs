@@ -5,17 +5,22 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use chappe_accounts::{Accounts, CrossSigningUpload, Replace};
-use chappe_web::{Ruma, WithBody};
+use chappe_web::Ruma;
 use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
 
-use crate::{Config, error::Result, requester::Requester, uia::Uia};
+use crate::{
+    Config,
+    error::Result,
+    requester::Requester,
+    uia::{Confirmed, Uia},
+};
 
 pub(super) async fn handler(
     State(accounts): State<Accounts>,
     State(uia): State<Uia>,
     State(config): State<Arc<Config>>,
     requester: Requester,
-    WithBody(request, body): WithBody<Request>,
+    Confirmed(request, body): Confirmed<Request>,
 ) -> Result<Ruma<Response>> {
     let upload = CrossSigningUpload {
         master: request.master_key,

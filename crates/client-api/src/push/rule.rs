@@ -10,6 +10,11 @@ use ruma::{
 
 use crate::{error::Result, requester::Requester};
 
+/// A kind as a path names it: one also by the name that it has in the ruleset, which ruma does not know.
+pub(super) fn known(kind: RuleKind) -> RuleKind {
+    if kind.as_str() == "postcontent" { RuleKind::PostContent } else { kind }
+}
+
 /// One rule of the requester.
 pub(super) async fn find(
     accounts: &Accounts,
@@ -18,7 +23,7 @@ pub(super) async fn find(
     rule_id: &str,
 ) -> Result<AnyPushRule> {
     let rules = accounts.push_rules(&accounts.read(), requester.user()).await?;
-    let rule = rules.get(kind, rule_id).map(AnyPushRuleRef::to_owned);
+    let rule = rules.get(known(kind), rule_id).map(AnyPushRuleRef::to_owned);
     Ok(rule.ok_or_else(|| chappe_web::Error::not_found("No such push rule"))?)
 }
 
@@ -28,7 +33,12 @@ pub(super) async fn show(
     Ruma(request): Ruma<get_pushrule::v3::Request>,
 ) -> Result<Ruma<get_pushrule::v3::Response>> {
     let rule = find(&accounts, &requester, request.kind, &request.rule_id).await?;
-    Ok(Ruma(get_pushrule::v3::Response::new(PushRule::from(rule))))
+    let rule = match rule {
+        // ruma's own way from any rule has none for this kind.
+        AnyPushRule::PostContent(rule) => PushRule::from(rule),
+        rule => PushRule::from(rule),
+    };
+    Ok(Ruma(get_pushrule::v3::Response::new(rule)))
 }
 
 pub(super) async fn set(
@@ -46,6 +56,19 @@ pub(super) async fn delete(
     requester: Requester,
     Ruma(request): Ruma<delete_pushrule::v3::Request>,
 ) -> Result<Ruma<delete_pushrule::v3::Response>> {
-    accounts.delete_push_rule(requester.user(), request.kind, &request.rule_id).await?;
+    accounts.delete_push_rule(requester.user(), known(request.kind), &request.rule_id).await?;
     Ok(Ruma(delete_pushrule::v3::Response::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RuleKind, known};
+
+    #[test]
+    fn a_kind_is_known_by_the_name_that_it_has_in_the_ruleset_too() {
+        let ours = "io.element.msc4306.postcontent";
+        for (name, kind) in [("postcontent", ours), (ours, ours), ("room", "room"), ("x", "x")] {
+            assert_eq!(known(RuleKind::from(name)).as_str(), kind);
+        }
+    }
 }

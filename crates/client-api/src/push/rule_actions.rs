@@ -5,7 +5,7 @@ use chappe_accounts::Accounts;
 use chappe_web::Ruma;
 use ruma::api::client::push::{get_pushrule_actions, set_pushrule_actions};
 
-use super::rule::find;
+use super::rule::{find, known};
 use crate::{error::Result, requester::Requester};
 
 pub(super) async fn show(
@@ -22,6 +22,7 @@ pub(super) async fn set(
     requester: Requester,
     Ruma(request): Ruma<set_pushrule_actions::v3::Request>,
 ) -> Result<Ruma<set_pushrule_actions::v3::Response>> {
-    accounts.set_push_actions(requester.user(), request.kind, &request.rule_id, request.actions).await?;
+    let kind = known(request.kind);
+    accounts.set_push_actions(requester.user(), kind, &request.rule_id, request.actions).await?;
     Ok(Ruma(set_pushrule_actions::v3::Response::new()))
 }

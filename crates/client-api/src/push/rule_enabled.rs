@@ -5,7 +5,7 @@ use chappe_accounts::Accounts;
 use chappe_web::Ruma;
 use ruma::api::client::push::{get_pushrule_enabled, set_pushrule_enabled};
 
-use super::rule::find;
+use super::rule::{find, known};
 use crate::{error::Result, requester::Requester};
 
 pub(super) async fn show(
@@ -22,6 +22,7 @@ pub(super) async fn set(
     requester: Requester,
     Ruma(request): Ruma<set_pushrule_enabled::v3::Request>,
 ) -> Result<Ruma<set_pushrule_enabled::v3::Response>> {
-    accounts.enable_push_rule(requester.user(), request.kind, &request.rule_id, request.enabled).await?;
+    let kind = known(request.kind);
+    accounts.enable_push_rule(requester.user(), kind, &request.rule_id, request.enabled).await?;
     Ok(Ruma(set_pushrule_enabled::v3::Response::new()))
 }

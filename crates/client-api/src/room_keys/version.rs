@@ -22,6 +22,12 @@ impl Algorithm {
     }
 }
 
+/// The version that a change of a backup may name.
+#[derive(Deserialize)]
+struct Named {
+    version: Option<String>,
+}
+
 pub(super) fn shown(backup: Option<BackupInfo>) -> Result<Json<Value>> {
     let info = backup.ok_or_else(|| chappe_web::Error::not_found("No current backup version"))?;
     Ok(Json(json!({
@@ -43,7 +49,13 @@ pub(super) async fn update(
     requester: Requester,
     Ruma(request): Ruma<update_backup_version::v3::Request>,
 ) -> Result<Ruma<update_backup_version::v3::Response>> {
-    let backup = Algorithm::parse(request.algorithm.json())?;
+    let json = request.algorithm.json();
+    let backup = Algorithm::parse(json)?;
+    let named = serde_json::from_str::<Named>(json.get());
+    let named = named.map_err(|error| chappe_web::Error::bad_json(error.to_string()))?;
+    if named.version.is_some_and(|version| version != request.version) {
+        return Err(chappe_web::Error::invalid_param("The body names another version").into());
+    }
     let (version, algorithm) = (&request.version, &backup.algorithm);
     accounts.update_backup(requester.user(), version, algorithm, &backup.auth_data).await?;
     Ok(Ruma(update_backup_version::v3::Response::new()))

@@ -4,9 +4,8 @@ use axum::{Json, extract::State};
 use chappe_rooms::{Draft, Rooms};
 use chappe_web::{Arguments, Parameters, Payload, Ruma};
 use ruma::{
-    OwnedRoomId,
-    api::client::message::send_message_event::v3::Request,
-    events::{MessageLikeEventType, TimelineEventType},
+    OwnedRoomId, OwnedTransactionId, api::client::message::send_message_event::v3::Request,
+    events::TimelineEventType,
 };
 use serde_json::{Map, Value, value::RawValue};
 
@@ -17,13 +16,15 @@ pub(super) async fn handler(
     State(rooms): State<Rooms>,
     State(limits): State<Limits>,
     requester: Requester,
+    // Not the request's own type, which for some is another one than what is written.
+    Arguments((room, kind, txn)): Arguments<(OwnedRoomId, String, OwnedTransactionId)>,
     Parameters(delay): Parameters<Delay>,
     Ruma(request): Ruma<Request>,
 ) -> Result<Json<Value>> {
-    let mut draft = draft(request.event_type, request.body.json())?;
+    let mut draft = draft(&kind, request.body.json())?;
     draft.timestamp = requester.appservice().and(request.timestamp);
     may_send(&limits, &requester, &draft)?;
-    delay.send(&rooms, &requester, &request.room_id, draft, Some(request.txn_id)).await
+    delay.send(&rooms, &requester, &room, draft, Some(txn)).await
 }
 
 /// `POST /rooms/{roomId}/send/{eventType}`, without a transaction: what is sent again is said twice.
@@ -32,19 +33,19 @@ pub(super) async fn once(
     State(limits): State<Limits>,
     requester: Requester,
     Parameters(delay): Parameters<Delay>,
-    Arguments((room, kind)): Arguments<(OwnedRoomId, MessageLikeEventType)>,
+    Arguments((room, kind)): Arguments<(OwnedRoomId, String)>,
     Payload(body): Payload<Box<RawValue>>,
 ) -> Result<Json<Value>> {
-    let draft = draft(kind, &body)?;
+    let draft = draft(&kind, &body)?;
     may_send(&limits, &requester, &draft)?;
     delay.send(&rooms, &requester, &room, draft, None).await
 }
 
-fn draft(kind: MessageLikeEventType, json: &RawValue) -> Result<Draft> {
+fn draft(kind: &str, json: &RawValue) -> Result<Draft> {
     let content = content(json)?;
-    match kind {
-        MessageLikeEventType::RoomRedaction => redaction(&content),
-        kind => Ok(Draft::message(TimelineEventType::from(kind), content)),
+    match chappe_rules::pdu::kind_of(kind) {
+        TimelineEventType::RoomRedaction => redaction(&content),
+        kind => Ok(Draft::message(kind, content)),
     }
 }
 

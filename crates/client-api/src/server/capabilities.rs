@@ -20,7 +20,7 @@ pub(super) async fn handler(
     // What asks for a password is done on the account page by users of OAuth clients.
     let by_password = !requester.oauth;
     let named = config.displayname_changes;
-    Json(json!({ "capabilities": {
+    let mut capabilities = json!({
         "org.matrix.msc4140.delayed_events": {
             "max_delay_ms": delays.delayed_events_seconds * 1_000,
             "max_scheduled": delays.delayed_events_per_user,
@@ -32,5 +32,9 @@ pub(super) async fn handler(
         "m.3pid_changes": { "enabled": config.threepid_changes && by_password },
         "m.get_login_token": { "enabled": by_password },
         "m.profile_fields": { "enabled": true, "disallowed": if named { &[][..] } else { &["displayname"] } },
-    }}))
+    });
+    if requester.admin {
+        capabilities["m.account_moderation"] = json!({ "suspend": true, "lock": true });
+    }
+    Json(json!({ "capabilities": capabilities }))
 }

@@ -12,7 +12,7 @@ use crate::Config;
 /// Versions whose endpoints are answered.
 const VERSIONS: &[&str] = &[
     "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9",
-    "v1.10", "v1.11", "v1.12", "v1.13",
+    "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 
 pub(super) async fn handler(
@@ -47,7 +47,7 @@ pub(super) async fn handler(
             "org.matrix.msc4260": true,
             "org.matrix.msc4284": true,
             "org.matrix.msc4293": true,
-            "org.matrix.msc4306": true,
+            "org.matrix.msc4306": accounts.config().thread_subscriptions,
             "org.matrix.msc4354": true,
             "org.matrix.msc4380": true,
             "org.matrix.msc4380.stable": true,

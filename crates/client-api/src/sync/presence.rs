@@ -23,11 +23,11 @@ pub(super) async fn set(
 ) -> Result<Ruma<set_presence::v3::Response>> {
     limits.signal(&requester)?;
     requester.must_be(&request.user_id)?;
-    let presence = enabled(&delivery)?;
+    let (presence, state) = (enabled(&delivery)?, known(request.presence)?);
     if request.status_msg.as_ref().is_some_and(|text| text.len() > LONGEST_STATUS) {
         return Err(chappe_web::Error::invalid_param("The status message is too long").into());
     }
-    presence.set_local(requester.user(), request.presence, request.status_msg).await?;
+    presence.set_local(requester.user(), state, request.status_msg).await?;
     Ok(Ruma(set_presence::v3::Response::new()))
 }
 
@@ -50,6 +50,14 @@ pub(super) async fn show(
     response.currently_active = Some(known.currently_active);
     response.last_active_ago = Some(world.instant().saturating_duration_since(known.last_active));
     Ok(Ruma(response))
+}
+
+/// 400 `M_INVALID_PARAM` for a state that there is not.
+pub(super) fn known(presence: PresenceState) -> Result<PresenceState, chappe_web::Error> {
+    if chappe_rules::presence::is_known(&presence) {
+        return Ok(presence);
+    }
+    Err(chappe_web::Error::invalid_param("Presence is online, offline or unavailable"))
 }
 
 fn enabled(delivery: &Delivery) -> Result<&Presence> {

@@ -16,7 +16,7 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{error::Result, requester::Requester};
+use crate::{error::Result, requester::Requester, sync::presence};
 
 /// Not an async function: that would have room for the whole request, with a filter in it, for as long as it waits.
 pub(super) fn handler(
@@ -37,7 +37,7 @@ pub(super) fn handler(
             filter: filter?.found(&requester, &accounts).await?,
             full_state,
             state_after: use_state_after || early.state_after,
-            presence: set_presence,
+            presence: presence::known(set_presence)?,
             timeout: timeout.unwrap_or(Duration::ZERO),
         };
         let apart = wanted.filter.room.timeline.unread_thread_notifications;

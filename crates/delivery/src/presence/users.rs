@@ -6,13 +6,19 @@ use std::{
 };
 
 use chappe_store::RoomNid;
-use ruma::{OwnedUserId, UserId, presence::PresenceState as Is};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, presence::PresenceState as Is};
 use tokio::time::Instant;
 
 use super::{PresenceChange, PresenceState};
 
 /// A user who has not synced for so long is offline.
 const GONE: Duration = Duration::from_secs(45);
+/// So is a user of another server that has not said for so long how they are.
+const UNHEARD: Duration = Duration::from_mins(30);
+/// A user of this server who is there is told again after so long: other servers, Synapse among them, wait as long as this one.
+const AGAIN: Duration = Duration::from_mins(25);
+/// Users who are told again at once: of 100,000 who came together the last are in time.
+const AGAIN_AT_ONCE: usize = 500;
 /// Users of other servers who are remembered at most: those whose presence changed last.
 const MOST_REMOTE: usize = 20_000;
 /// Users of a room of whom it is remembered that they changed last; who else did is found by comparing numbers.
@@ -22,10 +28,16 @@ pub(super) struct Known {
     pub(super) now: PresenceState,
     /// Chosen by the user; syncing does not override `unavailable`.
     pub(super) chosen: Is,
-    /// When a sync of the user ended last.
+    /// When a sync of the user ended last, or another server said last how they are.
     pub(super) synced: Instant,
+    /// When other servers were told last.
+    pub(super) told: Instant,
     /// Syncs under way.
     pub(super) syncing: usize,
+    /// Those of them that say that the user is there.
+    pub(super) online: usize,
+    /// The device whose sync that said so began or ended last, and when.
+    pub(super) there: Option<(Option<OwnedDeviceId>, Instant)>,
     pub(super) local: bool,
     /// Whether it follows from syncing, so that the user is attached while it holds.
     pub(super) by_sync: bool,
@@ -38,12 +50,21 @@ impl Known {
         self.now.state != Is::Offline || self.now.status_msg.is_some()
     }
 
-    /// The state that a user of this server has come to by doing nothing, if it is another one.
+    /// Whether another device of the user says, or has said a moment ago, that they are there. A request under way may be the
+    /// device's own from before: then it counts the next time.
+    pub(super) fn is_there_beside(&self, device: Option<&DeviceId>, now: Instant) -> bool {
+        let is_lately = |at: Instant| now.saturating_duration_since(at) <= GONE;
+        let was_there = self.there.as_ref().is_some_and(|(by, at)| by.as_deref() != device && is_lately(*at));
+        self.now.state == Is::Online && (self.online > 0 || was_there)
+    }
+
+    /// The state that a user has come to by doing nothing, or by nothing being heard of them, if it is another one.
     pub(super) fn fades(&self, limits: Limits) -> Option<Is> {
-        let gone = self.syncing == 0 && limits.now.saturating_duration_since(self.synced) > GONE;
+        let longest = if self.local { GONE } else { UNHEARD };
+        let gone = self.syncing == 0 && limits.now.saturating_duration_since(self.synced) > longest;
         let idle = limits.now.saturating_duration_since(self.now.last_active) > limits.idle_after;
         match self.now.state {
-            Is::Online | Is::Unavailable if gone && self.local => Some(Is::Offline),
+            Is::Online | Is::Unavailable if gone => Some(Is::Offline),
             Is::Online if idle && self.local => Some(Is::Unavailable),
             _ => None,
         }
@@ -98,6 +119,8 @@ pub(super) struct Users {
     pub(super) apart: BTreeSet<OwnedUserId>,
     /// The last changes of other servers' users.
     remote: BTreeSet<u64>,
+    /// The users of this server who are there, in the order in which they were told last.
+    there: BTreeSet<(Instant, OwnedUserId)>,
     /// The last changes in rooms.
     rooms: HashMap<RoomNid, Changes>,
     gathered: Gathered,
@@ -111,7 +134,11 @@ impl Users {
         if !known.local {
             self.remote.insert(known.changed);
         }
-        let attached = known.by_sync && known.now.state != Is::Offline;
+        let is_there = known.now.state != Is::Offline;
+        if known.local && is_there {
+            self.there.insert((known.told, user.to_owned()));
+        }
+        let attached = known.by_sync && is_there;
         if known.is_worth_telling() && !attached {
             self.apart.insert(user.to_owned());
         }
@@ -130,15 +157,31 @@ impl Users {
     /// Forgets somebody; gives the number of their last change.
     fn forget(&mut self, user: &UserId) -> Option<u64> {
         self.apart.remove(user);
-        let changed = self.known.remove(user)?.changed;
+        let Known { changed, told, .. } = self.known.remove(user)?;
         self.order.remove(&changed);
         self.remote.remove(&changed);
+        self.there.remove(&(told, user.to_owned()));
         Some(changed)
     }
 
     /// Notes what there is to tell. Of several changes of somebody the last one counts.
     pub(super) fn gather(&mut self, change: PresenceChange) {
         self.gathered.changes.insert(change.user.clone(), change);
+    }
+
+    /// Some of this server who are there and were not told of for long: who has waited longest first. They count as told now.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<PresenceChange> {
+        let mut due = Vec::new();
+        while due.len() < AGAIN_AT_ONCE
+            && self.there.first().is_some_and(|(told, _)| now.saturating_duration_since(*told) >= AGAIN)
+            && let Some((_, user)) = self.there.pop_first()
+        {
+            let Some(known) = self.known.get_mut(&user) else { continue };
+            known.told = now;
+            due.push(PresenceChange { user: user.clone(), now: known.now.clone(), local: true, again: true });
+            self.there.insert((now, user));
+        }
+        due
     }
 
     /// What there is to tell, and the number of the last change of all.
@@ -174,12 +217,14 @@ impl Users {
         self.rooms.retain(|nid, _| is_anybody_in(*nid));
     }
 
-    /// Notes when somebody was last active, if they are otherwise as they were; whether that is so.
-    pub(super) fn refresh(&mut self, user: &UserId, now: &PresenceState) -> bool {
+    /// Notes that a user of another server was heard of and when they were last active, if they are otherwise as they were;
+    /// whether that is so.
+    pub(super) fn refresh(&mut self, user: &UserId, now: &PresenceState, heard: Instant) -> bool {
         let Some(known) = self.known.get_mut(user) else { return false };
         let same = PresenceState { last_active: now.last_active, ..known.now.clone() } == *now;
         if same {
             known.now.last_active = now.last_active;
+            known.synced = heard;
         }
         same
     }
@@ -200,13 +245,24 @@ mod tests {
     use chappe_store::RoomNid;
     use ruma::user_id;
 
-    use super::{CHANGED, Is, Known, MOST_REMOTE, PresenceState, Users};
+    use super::{AGAIN, AGAIN_AT_ONCE, CHANGED, Is, Known, MOST_REMOTE, PresenceState, Users};
 
     fn known(local: bool, changed: u64) -> Known {
         let (state, now) = (Is::Online, tokio::time::Instant::now());
         let chosen = state.clone();
         let how = PresenceState { state, status_msg: None, last_active: now, currently_active: true };
-        Known { now: how, chosen, synced: now, syncing: 0, local, by_sync: false, changed }
+        Known {
+            now: how,
+            chosen,
+            synced: now,
+            told: now,
+            syncing: 0,
+            online: 0,
+            there: None,
+            local,
+            by_sync: false,
+            changed,
+        }
     }
 
     #[tokio::test]
@@ -229,6 +285,24 @@ mod tests {
         );
         let known = |user: &str| users.state(user.try_into().unwrap()).is_some();
         assert!(known("@us:here.fr") && known("@first:away.fr") && !known("@second:away.fr"));
+    }
+
+    #[tokio::test]
+    async fn who_is_there_is_told_again_not_all_at_once() {
+        let (mut users, told) = (Users::default(), tokio::time::Instant::now());
+        let mut put = |user: &str, local: bool, changed: u64| {
+            let known = Known { told, ..known(local, changed) };
+            users.put(user.try_into().unwrap(), known, &[]);
+        };
+        put("@them:away.fr", false, 1);
+        for number in 0..=u64::try_from(AGAIN_AT_ONCE).unwrap() {
+            put(&format!("@{number}:here.fr"), true, 2 + number);
+        }
+        let mut count = |now| users.due(now).len();
+        assert_eq!(count(told), 0);
+        let later = told + AGAIN;
+        assert_eq!((count(later), count(later), count(later)), (AGAIN_AT_ONCE, 1, 0));
+        assert_eq!(count(later + AGAIN), AGAIN_AT_ONCE);
     }
 
     #[tokio::test]

@@ -7,13 +7,13 @@ use std::{
 
 use chappe_accounts::{AccountDataItem, Scope};
 use chappe_rooms::{Actor, Form, passes_room};
-use chappe_store::{At, Membership, Position, Reader, RoomNid, members::UserRoom};
+use chappe_store::{At, Membership, Position, Reader, RoomNid, members::UserRoom, out_of_band::Listed};
 use ruma::{OwnedRoomId, OwnedUserId, UserId, api::client::filter::EventFormat};
 use serde_json::json;
 
 use super::{
     Delta, Json, SyncRequest, filter,
-    joined::{Place, raw},
+    joined::{Place, Stirred, raw},
     stripped::{farewell, out_of_band},
     timeline::Wanted,
     touched,
@@ -68,17 +68,17 @@ impl Work<'_> {
             also.extend(self.reader.room_nid(room).await?);
         }
         let candidates = self.candidates(&also).await?;
-        let mut moved = BTreeSet::new();
+        let (mut moved, mut hidden) = (BTreeSet::new(), BTreeSet::new());
         for candidate in &candidates {
-            if self.add_room(candidate, &personal, &mut delta).await? {
-                moved.insert(candidate.nid);
-            }
+            let found = self.add_room(candidate, &personal, &mut delta).await?;
+            moved.extend(found.members_changed.then_some(candidate.nid));
+            hidden.extend(found.is_hidden.then_some(candidate.nid));
         }
         if touched(&self.look, |touched| touched.out_of_band) {
             self.add_out_of_band(&personal, &mut delta).await?;
         }
         self.add_to_device(&mut delta).await?;
-        let moved = self.moved(&candidates, &moved).await?;
+        let moved = self.moved(&candidates, &moved, &hidden).await?;
         self.add_presence(&joined, &moved.came, &mut delta).await?;
         delta.device_lists = self.device_lists(&joined, moved).await?;
         if let Some(device) = &self.request.device {
@@ -192,28 +192,28 @@ impl Work<'_> {
         }
     }
 
-    /// Adds what is new in a room, if it is wanted; says whether members of a joined room may have come or gone.
+    /// Adds what is new in a room, if it is wanted.
     async fn add_room(
         &self,
         candidate: &Candidate,
         personal: &Personal,
         delta: &mut Delta,
-    ) -> Result<bool, Error> {
+    ) -> Result<Stirred, Error> {
         let id = self.reader.room_id(candidate.nid).await?;
         if !filter::wants_room(&self.request.filter.room, &id) {
             if self.seen.is_none() || candidate.own.value.membership != Membership::Join {
-                return Ok(false);
+                return Ok(Stirred::default());
             }
             // Whoever is in it shares it with the user all the same.
             let tail = self.delivery.tail(self.reader, candidate.nid).await?;
-            return Ok(self.may_have_moved(&tail));
+            return Ok(Stirred { members_changed: self.may_have_moved(&tail), is_hidden: false });
         }
         let place = self.place(candidate).await?;
         match candidate.own.value.membership {
             Membership::Join => {
                 let news = self.joined(&place, personal).await?;
                 delta.joined.extend(news.room.map(|room| (id.clone(), room)));
-                return Ok(news.members_changed);
+                return Ok(news.stirred);
             }
             Membership::Invite => {
                 let state = self.stripped(&place, &personal.settings).await?;
@@ -228,7 +228,7 @@ impl Work<'_> {
                 delta.left.extend(room.map(|room| (id.clone(), room)));
             }
         }
-        Ok(false)
+        Ok(Stirred::default())
     }
 
     pub(super) async fn place(&self, candidate: &Candidate) -> Result<Place<'_>, Error> {
@@ -239,12 +239,10 @@ impl Work<'_> {
     }
 
     async fn add_out_of_band(&self, personal: &Personal, delta: &mut Delta) -> Result<(), Error> {
-        let seen = self.seen.map(|seen| seen.position);
-        for (room, at) in self.reader.out_of_bands(&self.request.user).await? {
-            let news = seen.is_none_or(|seen| at.position > seen);
-            if !news || !filter::wants_room(&self.request.filter.room, &room) {
-                continue;
-            }
+        let user = &self.request.user;
+        let list = self.reader.out_of_band_list(user).await?.into_iter();
+        let news = list.filter(|(room, at)| self.tells_listed(room, at)).map(|(room, _)| room).collect();
+        for (room, at) in self.reader.out_of_bands(user, news).await? {
             match out_of_band(&at, &personal.settings) {
                 // What is noted beside a room that is here came after what is known of it here.
                 Some((Membership::Invite, state)) => {
@@ -255,9 +253,7 @@ impl Work<'_> {
                     delta.left.remove(&room);
                     delta.knocked.insert(room, state);
                 }
-                Some((Membership::Leave | Membership::Ban, _))
-                    if seen.is_some() || self.request.filter.room.include_leave =>
-                {
+                Some((Membership::Leave | Membership::Ban, _)) => {
                     // If they were in the room before that, how that ended says more.
                     delta.left.entry(room).or_insert_with(|| farewell(&at, self.form()));
                 }
@@ -265,6 +261,16 @@ impl Work<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an invite, a knock or the end of one is news to the device.
+    fn tells_listed(&self, room: &OwnedRoomId, at: &At<Listed>) -> bool {
+        let filter = &self.request.filter.room;
+        let is_news = match self.seen {
+            Some(seen) => at.position > seen.position,
+            None => filter.include_leave || !at.value.is_over(),
+        };
+        is_news && filter::wants_room(filter, room)
     }
 
     async fn add_to_device(&self, delta: &mut Delta) -> Result<(), Error> {

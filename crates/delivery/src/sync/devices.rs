@@ -9,8 +9,9 @@ use std::{
 use chappe_rooms::{Actor, Event, View};
 use chappe_rules::visibility::membership;
 use chappe_store::{
-    At, EventNum, Json, Membership, Position, RoomNid, StateRef,
+    At, EventNum, Membership, Position, RoomNid, StateRef,
     members::{RoomMembers, UserRoom},
+    out_of_band::Listed,
     state::{KeyCourse, StateKey},
 };
 use ruma::{OwnedUserId, UserId, events::room::member::MembershipState, presence::PresenceState};
@@ -82,7 +83,7 @@ impl Delivery {
         };
         let candidates = work.candidates(&BTreeSet::new()).await?;
         let rooms = candidates.iter().map(|candidate| candidate.nid).collect();
-        let moved = work.moved(&candidates, &rooms).await?;
+        let moved = work.moved(&candidates, &rooms, &BTreeSet::new()).await?;
         work.device_lists(&work.joined_rooms(), moved).await
     }
 }
@@ -235,17 +236,20 @@ impl Work<'_> {
         Ok(found)
     }
 
-    /// Who came into the user's rooms or went, the user themselves included; `rooms` are those in which members did.
+    /// Who came into the user's rooms or went, the user themselves included; `rooms` are those in which members did,
+    /// and who is in one of the `hidden` ones is told with the room.
     pub(super) async fn moved(
         &self,
         candidates: &[Candidate],
         rooms: &BTreeSet<RoomNid>,
+        hidden: &BTreeSet<RoomNid>,
     ) -> Result<Moved, Error> {
         let Some(seen) = self.seen.map(|seen| seen.position) else { return Ok(Moved::default()) };
         let (mut moved, over) = (Moved::default(), self.taken_back(seen).await?);
         for candidate in candidates.iter().chain(&over) {
             if candidate.own.position > seen || rooms.contains(&candidate.nid) {
-                self.moved_in(candidate, seen, &mut moved).await?;
+                let is_hidden = hidden.contains(&candidate.nid);
+                self.moved_in(candidate, seen, is_hidden, &mut moved).await?;
             }
         }
         Ok(moved)
@@ -273,9 +277,9 @@ impl Work<'_> {
         if !touched(&self.look, |touched| touched.out_of_band) {
             return Ok(found);
         }
-        for (room, at) in self.reader.out_of_bands(&self.request.user).await? {
-            let At { position, value: Json(what) } = at;
-            let Some(nid) = what.number.map(RoomNid).filter(|_| position > seen) else { continue };
+        for (room, at) in self.reader.out_of_band_list(&self.request.user).await? {
+            let At { position, value: Listed { number, .. } } = at;
+            let Some(nid) = number.filter(|_| position > seen) else { continue };
             // Of a room that was removed it is not known any more who was in it.
             if self.reader.room_nid(&room).await? == Some(nid) {
                 let value = UserRoom { membership: Membership::Leave, num: EventNum::NONE };
@@ -286,7 +290,13 @@ impl Work<'_> {
     }
 
     /// Whose membership of one room changed since, in a way that bears on who shares it with the user.
-    async fn moved_in(&self, candidate: &Candidate, seen: Position, moved: &mut Moved) -> Result<(), Error> {
+    async fn moved_in(
+        &self,
+        candidate: &Candidate,
+        seen: Position,
+        is_hidden: bool,
+        moved: &mut Moved,
+    ) -> Result<(), Error> {
         let place = self.place(candidate).await?;
         let view = &place.view;
         let was_in = self.known(&place).await?.is_some();
@@ -305,6 +315,10 @@ impl Work<'_> {
             changes = moves_between(view, (state_seen(view, seen, &slice).await?, end), grown).await?;
         }
         let stayed = was_in && is_in && !grown && !changes.iter().any(|one| one.user == self.request.user);
+        if is_hidden {
+            moved.went.extend(changes.into_iter().filter(|one| !one.is_in).map(|one| one.user));
+            return Ok(());
+        }
         let all = if stayed { Vec::new() } else { view.reader.members(view.nid, Membership::Join).await? };
         if is_in {
             moved.came.extend(all.into_iter().map(|(user, _)| user));

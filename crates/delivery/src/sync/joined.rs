@@ -49,8 +49,16 @@ pub(super) struct Place<'a> {
 pub(super) struct News {
     /// Nothing to tell if there is none.
     pub(super) room: Option<JoinedRoom>,
-    /// Whether members came or went.
+    pub(super) stirred: Stirred,
+}
+
+/// What is known of the members of a joined room once its news are put together.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Stirred {
+    /// Whether some may have come or gone.
     pub(super) members_changed: bool,
+    /// Whether the device is told of the room once all of them are here, and not before.
+    pub(super) is_hidden: bool,
 }
 
 /// A timeline with what it needs for the state.
@@ -66,14 +74,15 @@ impl Work<'_> {
         let lazy = Members::of(&self.request.filter.room) != Members::All;
         // Members are still to come: who wants them all is told of the room when they are here.
         if view.head.partial && !lazy {
-            return Ok(News { room: None, members_changed: self.may_have_moved(&place.tail) });
+            let stirred = Stirred { members_changed: self.may_have_moved(&place.tail), is_hidden: true };
+            return Ok(News { room: None, stirred });
         }
         let known = self.known(place).await?;
         let grown = known.is_some_and(|seen| view.head.whole_at() > seen);
         let known = known.filter(|_| lazy || !grown);
-        let joined = known.is_some_and(|seen| place.own.position <= seen);
-        let span = Span { after: known, before: view.head.next_live, joined };
+        let span = Span { after: known, before: view.head.next_live };
         let wanted = self.wanted(&personal.settings.ignored);
+        self.recall_stay(place).await?;
         let mut slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
         // What the device may have of an earlier stay does not join on to this.
         slice.limited |= known.is_none() && self.seen.is_some();
@@ -97,14 +106,15 @@ impl Work<'_> {
         let ephemeral = self.ephemeral(place, known, personal).await?;
         let account_data = self.room_data(&view.room_id, known, personal).await?;
         let sticky = self.sticky(place, known, &slice, personal).await?;
+        let stirred = Stirred { members_changed, is_hidden: false };
         let silent = slice.events.is_empty() && !slice.limited && nums.is_empty() && sticky.is_empty();
         if silent && ephemeral.is_empty() && account_data.is_empty() && !fresh {
-            return Ok(News { room: None, members_changed });
+            return Ok(News { room: None, stirred });
         }
         let told = Told { slice, nums };
         let part = self.part(place, told, account_data).await?;
         let unread = self.delivery.unread(&self.reading(place, personal)).await?;
-        Ok(News { room: Some(JoinedRoom { part, ephemeral, sticky, unread, summary }), members_changed })
+        Ok(News { room: Some(JoinedRoom { part, ephemeral, sticky, unread, summary }), stirred })
     }
 
     /// Sticky events that the device does not have and the timeline does not tell (MSC4354).
@@ -155,6 +165,22 @@ impl Work<'_> {
         };
         let was = membership_at(view, at, &self.request.user).await?;
         Ok((was == MembershipState::Join).then_some(seen))
+    }
+
+    /// Since when the user is in a room, read once for all that comes while they stay.
+    pub(super) async fn recall_stay(&self, place: &Place<'_>) -> Result<(), Error> {
+        let (view, user) = (&place.view, &self.request.user);
+        let as_of = (place.own.position, view.head.whole_at());
+        let stay = match self.signal.stay(view.nid, as_of) {
+            Some(stay) => stay,
+            None => {
+                let Some(stay) = view.stay(user).await? else { return Ok(()) };
+                self.signal.remember_stay(view.nid, as_of, stay);
+                stay
+            }
+        };
+        view.knows(user, stay);
+        Ok(())
     }
 
     /// The state part before lazy loading, and whether members came or went.
@@ -320,7 +346,7 @@ impl Work<'_> {
 
     /// The latest receipts of a room and, whatever their age, the user's own.
     async fn latest_receipts(&self, view: &View<'_>) -> Result<Vec<ReceiptRow>, Error> {
-        let mut rows = view.reader.latest_receipts(view.nid, RECEIPTS).await?;
+        let mut rows = view.reader.latest_receipts(view.nid, Position(0), RECEIPTS).await?;
         if rows.len() == RECEIPTS {
             rows.retain(|(key, _)| key.user != self.request.user);
             rows.extend(view.reader.user_receipts(view.nid, &self.request.user).await?);

@@ -19,8 +19,6 @@ pub(super) struct Span {
     pub(super) after: Option<Position>,
     /// Events before this ordinal.
     pub(super) before: i64,
-    /// Whether the user was in the room all that time.
-    pub(super) joined: bool,
 }
 
 /// What to leave out.
@@ -70,7 +68,7 @@ pub(super) async fn slice(
     loop {
         let inside = rows.iter().take_while(|row| is_inside(row, span)).count();
         events.truncate(inside);
-        let mut seen = seen(view, events, span, wanted).await?.into_iter().peekable();
+        let mut seen = seen(view, events, wanted).await?.into_iter().peekable();
         for row in &rows[..inside] {
             let kept = seen.next_if(|seen| seen.event.num == row.num);
             // The event after a gap may have expired.
@@ -114,15 +112,10 @@ async fn newest_hole(view: &View<'_>, tail: &Tail, before: i64) -> Result<Option
 }
 
 /// Those of the events that the user may see and wants, in their order.
-async fn seen(
-    view: &View<'_>,
-    mut events: Vec<Event>,
-    span: &Span,
-    wanted: &Wanted<'_>,
-) -> Result<Vec<Seen>, Error> {
+async fn seen(view: &View<'_>, mut events: Vec<Event>, wanted: &Wanted<'_>) -> Result<Vec<Seen>, Error> {
     events.retain(|event| wanted.wants(view, event));
-    if events.is_empty() || span.joined {
-        return Ok(view.seen_while_joined(events));
+    if events.is_empty() {
+        return Ok(Vec::new());
     }
     Ok(view.visible(wanted.user, events).await?)
 }

@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use chappe_rooms::Change;
 use chappe_store::{LogEntry, Position, Tx};
 use futures_util::future::join_all;
-use ruma::{
-    EventId, OwnedRoomId, RoomId, api::client::receipt::create_receipt::v3::ReceiptType,
-    events::receipt::ReceiptThread,
-};
+use ruma::{OwnedRoomId, RoomId};
 use serde_json::json;
 
 use super::{
@@ -36,11 +33,6 @@ async fn crowd(house: &House) -> (OwnedRoomId, Vec<Person<'_>>) {
         person.sync(None).await;
     }
     (room, people)
-}
-
-async fn read(person: &Person<'_>, room: &RoomId, event: &EventId) {
-    let (kind, thread) = (ReceiptType::Read, ReceiptThread::Unthreaded);
-    person.house.rooms.set_receipt(&person.actor(), room, &kind, event, &thread).await.unwrap();
 }
 
 async fn seen(person: &Person<'_>) -> SyncToken {
@@ -110,7 +102,7 @@ async fn many_who_read_a_message_wake_those_who_wait_once_a_turn() {
     }
     let reads = async {
         for person in &people {
-            read(person, &room, &event).await;
+            person.read(&room, &event).await;
         }
     };
     let (all, ()) = tokio::join!(join_all(waits), reads);
@@ -131,14 +123,14 @@ async fn what_waits_for_the_turn_goes_with_a_message_and_to_whoever_does_not_wai
     let one = alice.say(&room, "one").await;
     let since = seen(carol).await;
     let of_bob = BTreeSet::from([bob.id.to_string()]);
-    read(bob, &room, &one).await;
+    bob.read(&room, &one).await;
     assert_eq!(readers(&carol.sync(Some(since)).await, &room), of_bob);
     let ((delta, took), two) = tokio::join!(wait(carol, since), alice.say(&room, "two"));
     assert_eq!((timeline(&delta, &room), took), (vec!["two".to_owned()], Duration::ZERO));
     assert_eq!(readers(&delta, &room), of_bob);
     let (delta, took) = wait(carol, delta.next).await;
     assert!(delta.is_empty() && took >= LONG, "the turn has nothing to tell any more");
-    read(bob, &room, &two).await;
+    bob.read(&room, &two).await;
     let (delta, took) = wait(carol, delta.next).await;
     assert!(is_turn(took), "{took:?}");
     assert_eq!(readers(&delta, &room), of_bob);
@@ -251,12 +243,12 @@ async fn a_sliding_sync_keeps_to_the_turns() {
     request.extensions.receipts = Some(Scope::default());
     next(&house, &mut request).await;
     next(&house, &mut request).await;
-    read(bob, &room, &one).await;
+    bob.read(&room, &one).await;
     request.timeout = LONG;
     let begun = house.world.instant();
     let receipt = next(&house, &mut request).await.extensions.receipts[&room].to_string();
     assert!(receipt.contains(bob.id.as_str()) && is_turn(house.world.instant() - begun));
-    read(&people[3], &room, &one).await;
+    people[3].read(&room, &one).await;
     request.timeout = Duration::ZERO;
     let receipt = next(&house, &mut request).await.extensions.receipts[&room].to_string();
     assert!(receipt.contains(people[3].id.as_str()), "who does not wait is told");
@@ -266,7 +258,7 @@ async fn a_sliding_sync_keeps_to_the_turns() {
 async fn what_waits_for_the_turn_holds_up_no_stop() {
     let house = House::new();
     let (room, people) = crowd(&house).await;
-    read(&people[1], &room, &people[0].say(&room, "one").await).await;
+    people[1].read(&room, &people[0].say(&room, "one").await).await;
     tokio::task::yield_now().await;
     assert!(house.world.shut_down(Duration::from_millis(100)).await.is_empty());
 }

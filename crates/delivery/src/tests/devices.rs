@@ -10,9 +10,7 @@ use chappe_store::{
 };
 use ruma::{
     OneTimeKeyAlgorithm, OwnedOneTimeKeyId, OwnedUserId,
-    api::client::receipt::create_receipt::v3::ReceiptType,
     encryption::DeviceKeys,
-    events::receipt::ReceiptThread,
     serde::{Base64, Raw},
     signatures::{Ed25519KeyPair, sign_json},
 };
@@ -321,8 +319,7 @@ async fn who_is_out_by_no_event_is_told_by_a_room_that_is_not_wanted() {
     let token = bob.filtered(None, without.clone()).await.next;
     taken_out(&house, &room, &carol).await;
     // Nobody is woken by that, but the room is looked at when somebody reads on.
-    let (read, thread) = (ReceiptType::Read, ReceiptThread::Unthreaded);
-    house.rooms.set_receipt(&alice.actor(), &room, &read, &said, &thread).await.unwrap();
+    alice.read(&room, &said).await;
     let lists = bob.filtered(Some(token), without).await.device_lists;
     assert_eq!(lists.left, std::slice::from_ref(&carol.id));
 }

@@ -1,11 +1,12 @@
 //! What is told of states that were resolved: also that something is as it was before.
 
+use chappe_rooms::Change;
 use chappe_store::{EventNum, Membership};
 use ruma::{EventId, OwnedRoomId, RoomId};
 use serde_json::{Value, json};
 
 use super::{
-    house::{House, Person, becomes_whole, by_fork, memberships, values},
+    house::{House, Person, becomes_whole, by_fork, gist, memberships, told, values},
     sliding::{ask, next, window},
 };
 use crate::{Delta, SyncToken};
@@ -183,4 +184,54 @@ async fn who_was_shown_and_is_out_once_the_members_are_known_is_told() {
     let told = values(answer.rooms[&room].part.as_ref().unwrap().state.events());
     assert_eq!(of(&mallory, &told), ["leave"]);
     assert_eq!(answer.extensions.e2ee.unwrap().lists.left, std::slice::from_ref(&mallory.id));
+}
+
+#[tokio::test]
+async fn what_came_late_of_before_somebody_came_in_is_not_told_where_only_members_may_know() {
+    let house = House::new();
+    let (alice, bob, room) = house.couple().await;
+    let carol = house.user("carol").await;
+    let bodies = |delta: &Delta| -> Vec<String> {
+        let told = delta.joined.get(&room).map(|room| values(&room.part.timeline.events));
+        let bodies = told.into_iter().flatten().map(|event| event["content"]["body"].clone());
+        bodies.filter_map(|body| body.as_str().map(str::to_owned)).collect()
+    };
+    for (visibility, is_told) in [("joined", false), ("shared", true)] {
+        alice.set(&room, "m.room.history_visibility", json!({"history_visibility": visibility})).await;
+        carol.join(&room).await;
+        let joined = memberships(&carol, &room).await.pop().unwrap();
+        let (for_bob, for_carol) = (bob.sync(None).await.next, carol.sync(None).await.next);
+        let mut request = window(&carol, 9, ask(9, &[]));
+        next(&house, &mut request).await;
+        let said = alice.say(&room, visibility).await;
+        by_fork(&house, &room, (&said, joined.1), None).await;
+        assert_eq!(bodies(&bob.sync(Some(for_bob)).await), [visibility]);
+        let delta = carol.sync(Some(for_carol)).await;
+        assert_eq!(bodies(&delta).len(), usize::from(is_told), "{visibility}");
+        let sliding = next(&house, &mut request).await;
+        let part = sliding.rooms.get(&room).and_then(|room| room.part.as_ref());
+        let events = part.map(|part| values(&part.timeline.events)).unwrap_or_default();
+        assert_eq!(
+            events.iter().any(|event| event["content"]["body"] == visibility),
+            is_told,
+            "{visibility}"
+        );
+        carol.leave(&room).await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_out_as_a_told_state_says_is_told_what_was_here_until_then() {
+    let house = House::new();
+    let (alice, bob, room) = house.couple().await;
+    let token = bob.sync(None).await.next;
+    alice.say(&room, "seen").await;
+    alice.change(&room, &bob, Change::Kick).await;
+    alice.say(&room, "later").await;
+    told(&house, &room, memberships(&bob, &room).await.pop().unwrap().1).await;
+    for since in [Some(token), None] {
+        let delta = bob.filtered(since, json!({"room": {"include_leave": true}})).await;
+        let events = gist(&delta.left[&room].part.timeline.events);
+        assert!(events.ends_with(&["seen".to_owned(), "m.room.member".to_owned()]), "{events:?}");
+    }
 }

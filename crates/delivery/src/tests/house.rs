@@ -19,16 +19,18 @@ use ruma::{
     RoomVersionId, ServerName, UserId,
     api::{
         Direction,
-        client::room::create_room,
+        client::{receipt::create_receipt::v3::ReceiptType, room::create_room},
         federation::{directory::get_public_rooms_filtered, space::get_hierarchy},
     },
-    events::TimelineEventType,
+    events::{TimelineEventType, receipt::ReceiptThread},
     presence::PresenceState,
     server_name,
 };
 use serde_json::{Value, json, value::RawValue};
 
-pub(super) use self::change::{back_filled, becomes_whole, by_fork, lacks_members, taken_out, unplaced};
+pub(super) use self::change::{
+    back_filled, becomes_whole, by_fork, lacks_members, taken_out, told, unplaced,
+};
 use crate::{Config, Delivery, Delta, Deps, SyncRequest, SyncToken};
 
 /// No other server is there.
@@ -40,7 +42,7 @@ fn nobody<T>() -> Result<T, PeerError> {
 
 #[async_trait]
 impl Peers for Alone {
-    async fn keys(&self, _: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
+    async fn keys(&self, _: &KeysWanted) -> KeyRing {
         KeyRing::new()
     }
     async fn policy_signature(
@@ -132,7 +134,13 @@ impl Peers for Alone {
     async fn state_ids(&self, _: &ServerName, _: &RoomId, _: &EventId) -> Result<StateIds, PeerError> {
         nobody()
     }
-    async fn state(&self, _: &ServerName, _: &RoomId, _: &EventId) -> Result<StateEvents, PeerError> {
+    async fn state(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: &EventId,
+        _: chappe_rooms::Occasion,
+    ) -> Result<StateEvents, PeerError> {
         nobody()
     }
     async fn event(&self, _: &ServerName, _: &EventId) -> Result<Box<RawValue>, PeerError> {
@@ -296,6 +304,17 @@ impl Person<'_> {
         let content = content.as_object().unwrap().clone();
         let draft = Draft::state(kind.to_owned(), "", content);
         self.house.rooms.send(&self.actor(), room, draft, None).await.unwrap()
+    }
+
+    /// Reads what was said up to an event.
+    pub(super) async fn read(&self, room: &RoomId, event: &EventId) {
+        self.read_thread(room, event, ReceiptThread::Unthreaded).await;
+    }
+
+    /// The same of one thread.
+    pub(super) async fn read_thread(&self, room: &RoomId, event: &EventId, thread: ReceiptThread) {
+        let kind = ReceiptType::Read;
+        self.house.rooms.set_receipt(&self.actor(), room, &kind, event, &thread).await.unwrap();
     }
 
     /// A request that does not wait.

@@ -12,7 +12,7 @@ use super::{
     house::{House, becomes_whole, by_fork, lacks_members, memberships, unplaced, values},
     sliding::{ask, next, window},
 };
-use crate::{Delta, SyncRequest};
+use crate::{Delta, StatePart, SyncRequest};
 
 fn lazy(limit: u32) -> Value {
     json!({"room": {"state": {"lazy_load_members": true}, "timeline": {"limit": limit}}})
@@ -20,7 +20,11 @@ fn lazy(limit: u32) -> Value {
 
 /// The members that the state tells.
 fn members(delta: &Delta, room: &RoomId) -> BTreeMap<String, Value> {
-    let state = values(delta.joined[room].part.state.events()).into_iter();
+    members_in(&delta.joined[room].part.state)
+}
+
+fn members_in(state: &StatePart) -> BTreeMap<String, Value> {
+    let state = values(state.events()).into_iter();
     let members = state.filter(|event| event["type"] == "m.room.member");
     members.map(|event| (event["state_key"].as_str().unwrap().to_owned(), event["content"].clone())).collect()
 }
@@ -51,6 +55,62 @@ async fn a_gap_hides_nobody_who_came_went_or_was_renamed_in_it() {
         assert_eq!(told[dora.id.as_str()]["membership"], "join");
         assert_eq!(told[alice.id.as_str()]["displayname"], "A.");
         assert!(!told.contains_key(bob.id.as_str()), "who has not changed");
+    }
+}
+
+#[tokio::test]
+async fn of_a_room_that_was_left_those_are_told_who_are_needed() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    house.user("carol").await.join(&room).await;
+    let token = bob.sync(None).await.next;
+    bob.join(&room).await;
+    alice.say(&room, "hello").await;
+    bob.leave(&room).await;
+    let mut archived = lazy(3);
+    archived["room"]["include_leave"] = json!(true);
+    for state_after in [false, true] {
+        for (since, filter, is_lazy) in
+            [(Some(token), lazy(3), true), (None, archived.clone(), true), (Some(token), json!({}), false)]
+        {
+            let request = SyncRequest { state_after, ..bob.request(since, filter) };
+            let delta = house.delivery.sync(&request).await.unwrap();
+            let part = &delta.left[&room].part;
+            let kinds = values(part.state.events());
+            assert!(!is_lazy || kinds.iter().any(|event| event["type"] == "m.room.create"));
+            let told = members_in(&part.state);
+            if is_lazy {
+                // Before the timeline the reader was not there yet.
+                assert_eq!(told.len(), 1 + usize::from(state_after), "{told:?}");
+                assert_eq!(told[alice.id.as_str()]["membership"], "join");
+            }
+            assert!(is_lazy || !state_after || told.len() == 3, "{told:?}");
+            let own = told.get(bob.id.as_str()).map(|own| own["membership"].clone());
+            assert_eq!(own, state_after.then(|| json!("leave")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_spoke_before_a_reader_left_is_told_as_the_device_may_not_have_them() {
+    let house = House::new();
+    let (alice, bob, carol) = (house.user("alice").await, house.user("bob").await, house.user("carol").await);
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    alice.set(&room, "m.room.name", json!({"name": "named, so no heroes"})).await;
+    let token = bob.filtered(None, lazy(1)).await.next;
+    carol.say(&room, "bye").await;
+    bob.leave(&room).await;
+    for state_after in [false, true] {
+        let request = SyncRequest { state_after, ..bob.request(Some(token), lazy(9)) };
+        let delta = house.delivery.sync(&request).await.unwrap();
+        let told = members_in(&delta.left[&room].part.state);
+        assert_eq!(told[carol.id.as_str()]["membership"], "join");
+        assert!(!told.contains_key(alice.id.as_str()), "who said nothing");
+        let own = if state_after { "leave" } else { "join" };
+        assert_eq!(told[bob.id.as_str()]["membership"], own);
     }
 }
 
@@ -122,6 +182,26 @@ async fn whoever_comes_with_the_members_of_a_room_is_newly_met() {
         assert!(bob.filtered(Some(delta.next), filter).await.device_lists.changed.is_empty(), "told once");
     }
     assert_eq!(next(&house, &mut request).await.extensions.e2ee.unwrap().lists.changed, all);
+}
+
+#[tokio::test]
+async fn who_is_in_a_room_whose_members_are_still_to_come_is_told_once_and_with_the_room() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    let room = alice.room(&[]).await;
+    let (token, lazily) = (bob.sync(None).await.next, bob.filtered(None, lazy(9)).await.next);
+    bob.join(&room).await;
+    lacks_members(&house, &room).await;
+    let meanwhile = bob.sync(Some(token)).await;
+    assert!(meanwhile.joined.is_empty() && meanwhile.device_lists.changed.is_empty());
+    let all = [alice.id.clone(), bob.id.clone()];
+    assert_eq!(bob.filtered(Some(lazily), lazy(9)).await.device_lists.changed, all, "who sees the room");
+    let joined = memberships(&bob, &room).await[0];
+    becomes_whole(&house, &room, (&bob, joined)).await;
+    let whole = bob.sync(Some(meanwhile.next)).await;
+    assert!(whole.joined.contains_key(&room));
+    assert_eq!(whole.device_lists.changed, all);
+    assert!(bob.sync(Some(whole.next)).await.device_lists.changed.is_empty());
 }
 
 #[tokio::test]

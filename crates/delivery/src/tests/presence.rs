@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use chappe_store::{EventNum, Membership, Tx, members::MemberChange};
-use ruma::{OwnedUserId, RoomId, UserId, presence::PresenceState as Is};
+use ruma::{OwnedUserId, RoomId, UserId, device_id, presence::PresenceState as Is};
 use serde_json::json;
 
 use super::house::{House, Person, gist, values};
-use crate::{Delta, PresenceState, SyncRequest, SyncToken, presence::CHANGED};
+use crate::{Delta, PresenceChange, PresenceState, SyncRequest, SyncToken, presence::CHANGED};
 
 /// Makes a user of another server join or leave a room.
 async fn place(house: &House, room: &RoomId, user: &UserId, (old, new): (Option<Membership>, Membership)) {
@@ -234,6 +234,71 @@ async fn what_a_server_says_again_is_told_to_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_in_no_room_is_told_to_nobody() {
+    let house = House::new();
+    let bob = house.user("bob").await;
+    let room = bob.room(&[]).await;
+    let user = crowd(&house, &room, 1).await.remove(0);
+    let mut news = house.delivery.presence().news();
+    appear(&house, &UserId::parse("@made-up:far.example").unwrap()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(news.try_recv().is_err());
+    appear(&house, &user).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let told = news.try_recv().unwrap();
+    assert_eq!(told.iter().map(|change| &change.user).collect::<Vec<_>>(), [&user]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_their_server_says_nothing_of_any_more_is_offline() {
+    let house = House::new();
+    let bob = house.user("bob").await;
+    let room = bob.room(&[]).await;
+    let user = crowd(&house, &room, 1).await.remove(0);
+    let since = bob.sync(None).await.next;
+    let mut news = house.delivery.presence().news();
+    appear(&house, &user).await;
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    appear(&house, &user).await;
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    let now = house.delivery.presence().of(&user).unwrap();
+    assert_eq!(now.state, Is::Online, "it was said again in between");
+    tokio::time::sleep(Duration::from_mins(11)).await;
+    let mut last = None;
+    while let Ok(some) = news.try_recv() {
+        last = some.iter().find(|change| change.user == user).cloned().or(last);
+    }
+    let last = last.unwrap();
+    assert_eq!((last.now.state, last.local), (Is::Offline, false));
+    assert!(told(&bob, Some(since)).await.contains(&(user, Is::Offline)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_servers_are_told_again_of_who_is_still_there() {
+    let house = House::new();
+    let (alice, bob) = (house.user("alice").await, house.user("bob").await);
+    bob.join(&alice.room(&[]).await).await;
+    let known = house.delivery.presence();
+    let mut news = known.news();
+    let begun = house.world.instant();
+    let there = known.sync((&*alice.id, None), &Is::Unavailable).await.unwrap();
+    let first = news.recv().await.unwrap();
+    assert_eq!((&first[0].user, first[0].again), (&alice.id, false));
+    let hidden = |since| SyncRequest { presence: Is::Offline, ..bob.request(since, json!({})) };
+    let since = house.delivery.sync(&hidden(None)).await.unwrap().next;
+    let second = news.recv().await.unwrap();
+    assert_eq!(*second, [PresenceChange { again: true, ..first[0].clone() }]);
+    let minutes = (house.world.instant() - begun).as_secs() / 60;
+    assert_eq!(minutes, 25);
+    let delta = house.delivery.sync(&hidden(Some(since))).await.unwrap();
+    assert_eq!(presence(&delta), [], "for clients it is no change");
+    drop(there);
+    let third = news.recv().await.unwrap();
+    assert_eq!((&third[0].now.state, third[0].again), (&Is::Offline, false));
+    assert!(tokio::time::timeout(Duration::from_hours(1), news.recv()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_server_says_while_nobody_is_there_is_found_later() {
     let house = House::new();
     let bob = house.user("bob").await;
@@ -260,7 +325,7 @@ async fn a_sync_is_no_choice() {
     let house = House::new();
     let alice = house.user("alice").await;
     let presence = house.delivery.presence();
-    let sync = async |state: Is| drop(presence.sync(&alice.id, &state).await.unwrap());
+    let sync = async |state: Is| drop(presence.sync((&*alice.id, None), &state).await.unwrap());
     let now = || presence.of(&alice.id).unwrap().state;
     sync(Is::Unavailable).await;
     sync(Is::Online).await;
@@ -268,6 +333,68 @@ async fn a_sync_is_no_choice() {
     presence.set_local(&alice.id, Is::Unavailable, None).await.unwrap();
     sync(Is::Online).await;
     assert_eq!(now(), Is::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_devices_the_liveliest_counts() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let (presence, wake) = (house.delivery.presence(), &house.delivery.0.wake);
+    let (idle, other) = ((&*alice.id, Some(device_id!("IDLE"))), (&*alice.id, Some(device_id!("OTHER"))));
+    let idles = async || drop(presence.sync(idle, &Is::Unavailable).await.unwrap());
+    let now = || presence.of(&alice.id).unwrap().state;
+    presence.set_local(&alice.id, Is::Online, None).await.unwrap();
+    let told = wake.fleeting();
+    for wait in [1, 1, 30, 100, 100] {
+        let there = presence.sync(other, &Is::Online).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+        idles().await;
+        drop(there);
+        idles().await;
+    }
+    assert_eq!((now(), wake.fleeting()), (Is::Online, told), "nobody is woken");
+    let waits = presence.sync(idle, &Is::Unavailable).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(46)).await;
+    idles().await;
+    assert_eq!(now(), Is::Unavailable, "the other one comes back no more");
+    drop(waits);
+    for state in [Is::Online, Is::Unavailable] {
+        presence.set_local(&alice.id, state.clone(), None).await.unwrap();
+        assert_eq!(now(), state, "what is said counts at once");
+    }
+    presence.set_local(&alice.id, Is::Online, None).await.unwrap();
+    for state in [Is::Online, Is::Unavailable, Is::Online] {
+        drop(presence.sync(other, &state).await.unwrap());
+        assert_eq!(now(), state, "and so does what the same device says");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_was_the_last_to_come_does_not_speak_for_one_that_is_still_there() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let presence = house.delivery.presence();
+    let (first, last) = ((&*alice.id, Some(device_id!("FIRST"))), (&*alice.id, Some(device_id!("LAST"))));
+    let idles = async || drop(presence.sync(last, &Is::Unavailable).await.unwrap());
+    let now = || presence.of(&alice.id).unwrap().state;
+    let waits = presence.sync(first, &Is::Online).await.unwrap();
+    drop(presence.sync(last, &Is::Online).await.unwrap());
+    idles().await;
+    assert_eq!(now(), Is::Online);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    idles().await;
+    assert_eq!(now(), Is::Online, "for as long as the other one waits");
+    drop(waits);
+    idles().await;
+    assert_eq!(now(), Is::Online, "and until it had the time to come back");
+    tokio::time::sleep(Duration::from_secs(46)).await;
+    idles().await;
+    assert_eq!(now(), Is::Unavailable);
+    let own = presence.sync(last, &Is::Online).await.unwrap();
+    idles().await;
+    drop(own);
+    idles().await;
+    assert_eq!(now(), Is::Unavailable, "its own request from before holds it up no longer than it lasts");
 }
 
 #[tokio::test]

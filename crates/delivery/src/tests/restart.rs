@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chappe_accounts::Scope;
-use ruma::{RoomId, api::client::receipt::create_receipt::v3::ReceiptType, events::receipt::ReceiptThread};
+use ruma::RoomId;
 use serde_json::{json, value::to_raw_value};
 
 use super::{
@@ -27,8 +27,7 @@ async fn rooms_in_which_nothing_happened_are_looked_at_once_for_everybody() {
     let old = alice.say(read, "old").await;
     let (for_alice, for_bob) = (alice.sync(None).await.next, bob.sync(None).await.next);
     alice.say(spoken, "new").await;
-    let (kind, thread) = (ReceiptType::Read, ReceiptThread::Unthreaded);
-    house.rooms.set_receipt(&bob.actor(), read, &kind, &old, &thread).await.unwrap();
+    bob.read(read, &old).await;
     let content = to_raw_value(&json!({"a": 1})).unwrap();
     house.accounts.set_account_data(&alice.id, Scope::Room(marked), "x.mine", &content).await.unwrap();
     let (alice, bob) = (alice.id.clone(), bob.id.clone());

@@ -5,8 +5,8 @@ use chappe_store::{
     Tx,
     receipts::{ReceiptKey, ReceiptKind},
 };
-use ruma::{RoomId, events::receipt::ReceiptThread};
-use serde_json::json;
+use ruma::{EventId, OwnedEventId, RoomId, events::receipt::ReceiptThread};
+use serde_json::{json, value::RawValue};
 
 use super::house::{House, Person, gist, values};
 use crate::{Delta, StatePart, SyncRequest, sync::RECEIPTS};
@@ -267,8 +267,7 @@ async fn unread_counts_follow_receipts() {
     let delta = bob.sync(Some(first.next)).await;
     let unread = &delta.joined[&room].unread;
     assert_eq!((unread.total.notifications, unread.total.highlights), (2, 1));
-    let read = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-    house.rooms.set_receipt(&bob.actor(), &room, &read, &one, &ReceiptThread::Unthreaded).await.unwrap();
+    bob.read(&room, &one).await;
     let delta = bob.sync(Some(delta.next)).await;
     assert_eq!(delta.joined[&room].unread.total.notifications, 1);
     let receipts = values(&delta.joined[&room].ephemeral);
@@ -281,15 +280,11 @@ async fn unread_counts_follow_receipts() {
     );
 }
 
-#[tokio::test]
-async fn who_is_new_in_a_room_is_told_of_the_latest_receipts_and_the_own() {
-    let house = House::new();
-    let alice = house.user("alice").await;
-    let room = alice.room(&[]).await;
-    let event = alice.say(&room, "read by many").await;
-    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-    house.rooms.set_receipt(&alice.actor(), &room, &kind, &event, &ReceiptThread::Unthreaded).await.unwrap();
-    let nid = house.store.read().room_nid(&room).await.unwrap().unwrap();
+/// Somebody says what they have read themselves, then one other, and last so many that no more are told of.
+pub(super) async fn read_by_many(house: &House, who: &Person<'_>, room: &RoomId) -> OwnedEventId {
+    let event = who.say(room, "read by many").await;
+    who.read(room, &event).await;
+    let nid = house.store.read().room_nid(room).await.unwrap().unwrap();
     let many = (0..RECEIPTS).map(|n| format!("@s{n}:b.example")).collect();
     for users in [vec!["@early:b.example".to_owned()], many] {
         let mut tx = Tx::new();
@@ -300,10 +295,24 @@ async fn who_is_new_in_a_room_is_told_of_the_latest_receipts_and_the_own() {
         }
         house.store.commit(tx).await.unwrap();
     }
-    let told = values(&alice.sync(None).await.joined[&room].ephemeral);
+    event
+}
+
+/// The one who said it is told of the latest of those receipts and the own.
+pub(super) fn assert_told(receipts: &[Box<RawValue>], event: &EventId, who: &Person<'_>) {
+    let told = values(receipts);
     let readers = told[0]["content"][event.as_str()]["m.read"].as_object().unwrap();
     assert_eq!(readers.len(), RECEIPTS + 1);
-    assert!(readers.contains_key(alice.id.as_str()) && !readers.contains_key("@early:b.example"));
+    assert!(readers.contains_key(who.id.as_str()) && !readers.contains_key("@early:b.example"));
+}
+
+#[tokio::test]
+async fn who_is_new_in_a_room_is_told_of_the_latest_receipts_and_the_own() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let room = alice.room(&[]).await;
+    let event = read_by_many(&house, &alice, &room).await;
+    assert_told(&alice.sync(None).await.joined[&room].ephemeral, &event, &alice);
 }
 
 #[tokio::test]
@@ -321,12 +330,23 @@ async fn threads_are_counted_apart() {
     let unread = &delta.joined[&room].unread;
     assert_eq!((unread.total.notifications, unread.main.notifications), (3, 1));
     assert_eq!(unread.threads[&first].notifications, 2);
-    let read = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-    let in_thread = ReceiptThread::Thread(first.clone());
-    house.rooms.set_receipt(&bob.actor(), &room, &read, &reply, &in_thread).await.unwrap();
+    bob.read_thread(&room, &reply, ReceiptThread::Thread(first.clone())).await;
     let delta = bob.sync(Some(delta.next)).await;
     let unread = &delta.joined[&room].unread;
     assert_eq!((unread.main.notifications, unread.threads[&first].notifications), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_longer_than_an_id_is_the_root_of_no_thread() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let answers = json!({"rel_type": "m.thread", "event_id": format!("${}", "x".repeat(255))});
+    alice.send(&room, "m.room.message", json!({"body": "reply", "m.relates_to": answers})).await;
+    let delta = bob.sync(None).await;
+    let unread = &delta.joined[&room].unread;
+    assert_eq!((unread.main.notifications, unread.threads.len()), (1, 0));
 }
 
 #[tokio::test]
@@ -390,16 +410,37 @@ async fn filters_leave_out() {
     assert!(values(&delta.joined[&room].part.timeline.events)[0].get("hashes").is_some());
 }
 
+async fn ignore(house: &House, who: &Person<'_>, other: &Person<'_>) {
+    let ignored = json!({"ignored_users": {other.id.as_str(): {}}});
+    let ignored = serde_json::value::to_raw_value(&ignored).unwrap();
+    let scope = chappe_accounts::Scope::Global;
+    house.accounts.set_account_data(&who.id, scope, "m.ignored_user_list", &ignored).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_looks_into_a_room_does_not_hear_those_whom_they_ignore() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    ignore(&house, &bob, &alice).await;
+    let since = house.delivery.now();
+    alice.say(&room, "noise").await;
+    alice.set(&room, "m.room.topic", json!({"topic": "about"})).await;
+    bob.say(&room, "own").await;
+    let (delivery, now) = (&house.delivery, std::time::Duration::ZERO);
+    let peeked = delivery.peek(&bob.actor(), &room, Some(since), now).await.unwrap();
+    let told = format!("{:?}", peeked.events);
+    assert!(told.contains("about") && told.contains("own") && !told.contains("noise"), "{told}");
+}
+
 #[tokio::test]
 async fn ignored_users_are_not_heard() {
     let house = House::new();
     let (alice, bob) = two(&house).await;
     let room = alice.room(&[]).await;
     bob.join(&room).await;
-    let ignored = json!({"ignored_users": {alice.id.as_str(): {}}});
-    let ignored = serde_json::value::to_raw_value(&ignored).unwrap();
-    let scope = chappe_accounts::Scope::Global;
-    house.accounts.set_account_data(&bob.id, scope, "m.ignored_user_list", &ignored).await.unwrap();
+    ignore(&house, &bob, &alice).await;
     let first = bob.sync(None).await;
     alice.say(&room, "noise").await;
     let elsewhere = alice.room(&[&bob]).await;
@@ -416,10 +457,6 @@ async fn of_receipts_for_one_event_that_without_a_thread_is_told() {
     bob.join(&room).await;
     let event = alice.say(&room, "read").await;
     let token = bob.sync(None).await.next;
-    let read = async |thread: ReceiptThread| {
-        let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-        house.rooms.set_receipt(&alice.actor(), &room, &kind, &event, &thread).await.unwrap();
-    };
     let told = async || -> Vec<_> {
         let delta = bob.sync(Some(token)).await;
         let events = values(&delta.joined[&room].ephemeral);
@@ -428,11 +465,12 @@ async fn of_receipts_for_one_event_that_without_a_thread_is_told() {
             .map(|told| told["content"][event.as_str()]["m.read"][alice.id.as_str()].clone())
             .collect()
     };
-    read(ReceiptThread::Thread(event.clone())).await;
-    read(ReceiptThread::Main).await;
+    for thread in [ReceiptThread::Thread(event.clone()), ReceiptThread::Main] {
+        alice.read_thread(&room, &event, thread).await;
+    }
     let threads: Vec<_> = told().await.iter().map(|receipt| receipt["thread_id"].clone()).collect();
     assert_eq!(threads, [json!(event), json!("main")], "none is lost");
-    read(ReceiptThread::Unthreaded).await;
+    alice.read(&room, &event).await;
     let told = told().await;
     assert!(told.len() == 1 && told[0]["thread_id"].is_null(), "{told:?}");
 }

@@ -1,7 +1,7 @@
 //! What counts as unread: receipts, answers, coming in.
 
 use chappe_rooms::Draft;
-use ruma::{EventId, OwnedEventId, RoomId, events::receipt::ReceiptThread};
+use ruma::{OwnedEventId, RoomId, events::receipt::ReceiptThread};
 use serde_json::{Value, json};
 
 use super::house::{House, Person};
@@ -12,11 +12,6 @@ pub(super) async fn rename(person: &Person<'_>, room: &RoomId, name: &str) {
     let content = json!({"membership": "join", "displayname": name}).as_object().unwrap().clone();
     let renamed = Draft::state("m.room.member".to_owned(), person.id.as_str(), content);
     person.house.rooms.send(&person.actor(), room, renamed, None).await.unwrap();
-}
-
-async fn read(person: &Person<'_>, room: &RoomId, event: &EventId, thread: ReceiptThread) {
-    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-    person.house.rooms.set_receipt(&person.actor(), room, &kind, event, &thread).await.unwrap();
 }
 
 /// What a new device counts.
@@ -76,7 +71,7 @@ async fn a_new_name_leaves_unread_what_is() {
     }
     alice.say(&room, "two").await;
     assert_eq!(counted(&bob, &room).await.total.notifications, 3);
-    read(&bob, &room, &root, ReceiptThread::Main).await;
+    bob.read_thread(&room, &root, ReceiptThread::Main).await;
     assert_eq!(counted(&bob, &room).await.total.notifications, 2, "only the main timeline up to there");
     bob.leave(&room).await;
     alice.say(&room, "while bob is away").await;
@@ -90,7 +85,7 @@ async fn what_was_said_while_one_was_away_is_read_also_after_a_receipt() {
     let house = House::new();
     let (alice, bob, room) = house.couple().await;
     let first = alice.say(&room, "one").await;
-    read(&bob, &room, &first, ReceiptThread::Unthreaded).await;
+    bob.read(&room, &first).await;
     alice.say(&room, "two").await;
     rename(&bob, &room, "Bob").await;
     assert_eq!(counted(&bob, &room).await.total.notifications, 1, "a new name brings nobody in");

@@ -1,7 +1,7 @@
 //! The text of an `X-Matrix` header, taken apart strictly.
 
-use chappe_rules::names;
-use ruma::{OwnedServerName, serde::Base64};
+use chappe_rules::{names, unpadded};
+use ruma::OwnedServerName;
 
 /// A header longer than this is refused unread, in bytes.
 const MAX_BYTES: usize = 4096;
@@ -71,12 +71,12 @@ impl Found {
         if !key.strip_prefix("ed25519:").is_some_and(|id| !id.is_empty() && id.bytes().all(sound)) {
             return Err("key is not the id of an ed25519 key");
         }
-        let signature: Base64 = Base64::parse(sig.trim_end_matches('=')).map_err(|_| "sig is not base64")?;
+        let signature = unpadded::decode(&sig).ok_or("sig is not base64")?;
         Ok(Claimed {
             origin: names::strict(&origin).ok_or("origin is not a server name")?,
             destination: self.destination,
             key,
-            signature: signature.into_inner(),
+            signature,
         })
     }
 }
@@ -137,6 +137,8 @@ mod tests {
             "X-Matrix origin=a.example:8448,key=ed25519:k_1,sig=AAAA",
             r#"x-matrix  ORIGIN = "a.example:8448" , key="ed25519:k\_1" ,sig="AAAA" , other=1"#,
             r#"X-Matrix origin="a.example:8448",key="ed25519:k_1",sig="AAAA","#,
+            r#"X-Matrix origin="a.example:8448",key="ed25519:k_1",sig="AA_-""#,
+            "X-Matrix origin=a.example:8448,key=ed25519:k_1,sig=AA-_====",
         ] {
             let claimed = Claimed::parse(text.as_bytes()).unwrap();
             assert_eq!(claimed.origin, "a.example:8448");
@@ -164,7 +166,7 @@ mod tests {
             r#"X-Matrix origin="a.example.",key="ed25519:k",sig="AAAA""#,
             r#"X-Matrix origin="a.example",key="rsa:k",sig="AAAA""#,
             r#"X-Matrix origin="a.example",key="ed25519:",sig="AAAA""#,
-            r#"X-Matrix origin="a.example",key="ed25519:k",sig="%%%%""#,
+            r#"X-Matrix origin="a.example",key="ed25519:k",sig="%%%%A""#,
             r#"X-Matrix ="a.example",key="ed25519:k",sig="AAAA""#,
             &long,
         ] {

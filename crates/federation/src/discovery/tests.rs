@@ -3,9 +3,8 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use bytes::Bytes;
-use chappe_world::{Fake, FakeNet, Service};
+use chappe_world::{Fake, FakeNet, Fate, Service};
 use http_body_util::Full;
-use parking_lot::Mutex;
 
 use super::*;
 
@@ -112,7 +111,8 @@ async fn a_page_is_asked_for_as_often_as_it_says_within_bounds() {
         // After 10, 20, 40 minutes, then every hour.
         (404, "max-age=864000", "{}", (MINUTE, 240), 6),
         (200, "max-age=864000", r#"{"m.server":7}"#, (MINUTE, 240), 6),
-        (503, "", "", (MINUTE, 240), 6),
+        // After half a minute, 1, 2, 4, 8 minutes, then every ten.
+        (503, "", "", (MINUTE, 240), 28),
     ] {
         let net = FakeNet::new();
         cached_page(&net, "d.example", (status, cached), body);
@@ -144,6 +144,104 @@ async fn a_delegation_ends_with_its_page_and_not_with_a_failure_of_it() {
         let expected = if kept { "matrix.d.example" } else { "d.example" };
         assert_eq!(found(&discovery, "d.example").await.0, expected, "{status} {body}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_not_there_may_be_where_a_page_says_that_could_not_be_had() {
+    for (status, expected) in [(503, "matrix.d.example"), (404, "d.example")] {
+        let net = FakeNet::new();
+        page(&net, "d.example", status, "");
+        let (discovery, name) = (discovery(&net), ruma::server_name!("d.example"));
+        for _ in 0..5 {
+            found(&discovery, "d.example").await;
+            tokio::time::advance(Duration::from_mins(10)).await;
+        }
+        assert_eq!(found(&discovery, "d.example").await.0, "d.example");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        page(&net, "d.example", 200, r#"{"m.server":"matrix.d.example:443"}"#);
+        discovery.forget(name);
+        assert_eq!(found(&discovery, "d.example").await.0, "d.example", "it was asked for a moment ago");
+        tokio::time::advance(Duration::from_secs(31)).await;
+        discovery.forget(name);
+        assert_eq!(found(&discovery, "d.example").await.0, expected, "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_not_there_is_looked_for_where_its_page_says_once_it_can_be_had() {
+    let net = FakeNet::new();
+    page(&net, "d.example", 503, "");
+    let discovery = discovery(&net);
+    assert_eq!(found(&discovery, "d.example").await.0, "d.example");
+    discovery.forget(ruma::server_name!("d.example"));
+    page(&net, "d.example", 200, r#"{"m.server":"matrix.d.example:443"}"#);
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(found(&discovery, "d.example").await.0, "matrix.d.example");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_again_for_a_page_that_could_not_be_had() {
+    let net = FakeNet::new();
+    page(&net, "d.example", 200, r#"{"m.server":"matrix.d.example:443"}"#);
+    let lost = Arc::new(Mutex::new(0));
+    let losing = lost.clone();
+    net.judge(move |_, _, _| {
+        *losing.lock() += 1;
+        Fate::Lose
+    });
+    let discovery = discovery(&net);
+    let took = async || {
+        let begun = Instant::now();
+        let connect = found(&discovery, "d.example").await.0;
+        (connect, begun.elapsed().as_secs())
+    };
+    let nowhere_else = |seconds: u64| ("d.example".to_owned(), seconds);
+    let together = tokio::join!(took(), took());
+    assert_eq!((together, *lost.lock()), ((nowhere_else(10), nowhere_else(10)), 1), "one look-up for both");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    for _ in 0..2 {
+        assert_eq!(took().await, nowhere_else(0), "the server is where it was");
+    }
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(*lost.lock(), 2, "the page is asked for by itself");
+    discovery.forget(ruma::server_name!("d.example"));
+    assert_eq!(took().await, nowhere_else(3), "as it was not there");
+    assert_eq!(*lost.lock(), 3);
+    net.judge(|_, _, _| Fate::Deliver);
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(took().await, nowhere_else(0));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(took().await, ("matrix.d.example".to_owned(), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_page_says_is_remembered_though_nobody_waited_for_it() {
+    let net = FakeNet::new();
+    page(&net, "d.example", 200, r#"{"m.server":"matrix.d.example:443"}"#);
+    net.judge(|_, _, _| Fate::Delay(Duration::from_secs(5)));
+    let discovery = discovery(&net);
+    let given_up = tokio::time::timeout(Duration::from_secs(1), found(&discovery, "d.example")).await;
+    assert!(given_up.is_err());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    net.judge(|_, _, _| Fate::Unreachable);
+    assert_eq!(found(&discovery, "d.example").await.0, "matrix.d.example");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_cannot_be_had_is_asked_for_less_often_though_its_server_is_away() {
+    let net = FakeNet::new();
+    page(&net, "d.example", 503, "");
+    let (discovery, count) = (discovery(&net), crate::tests::count(&net, PAGE));
+    for _ in 0..6 {
+        found(&discovery, "d.example").await;
+        tokio::time::advance(Duration::from_secs(31)).await;
+        discovery.forget(ruma::server_name!("d.example"));
+    }
+    for _ in 0..9 {
+        found(&discovery, "d.example").await;
+        tokio::time::advance(Duration::from_mins(1)).await;
+    }
+    assert_eq!(count.load(SeqCst), 7);
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,7 +293,8 @@ fn a_mutated_page_delegates_to_a_host_or_to_nobody() {
                 for host in &target.hosts {
                     assert!(names::strict(&host.header).is_some(), "{host:?}");
                 }
-                format!("{}", target.hosts.len())
+                let hosts: Vec<&str> = target.hosts.iter().map(|host| &*host.header).collect();
+                hosts.join(" ")
             }
             Err(error) => error.to_string(),
         }

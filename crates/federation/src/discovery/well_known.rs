@@ -60,7 +60,7 @@ pub(super) async fn ask(world: &World, host: &str, lifetimes: &Lifetimes) -> Res
     let limits = Limits { max_bytes: MAX_BYTES, deadline: Duration::from_secs(10) };
     let request = Request { destination: Destination::Peer { redirects: REDIRECTS }, http, limits };
     let answer = world.send(request).await.map_err(|error| match error {
-        Error::Unreachable(_) | Error::Timeout => Missing::Unknown(error.to_string()),
+        Error::Unreachable(_) | Error::Broken(_) | Error::Timeout => Missing::Unknown(error.to_string()),
         Error::Busy => Missing::Busy,
         other => absent(&other),
     })?;

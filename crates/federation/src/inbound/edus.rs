@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chappe_accounts::{Error as AccountError, RemoteUpdate, Sending};
 use chappe_rooms::RemoteReceipt;
-use chappe_rules::json;
+use chappe_rules::{json, presence::is_known};
 use chappe_store::{
     Error, Reader, RoomNid, Tx,
     accounts_keys::RemoteList,
@@ -34,6 +34,8 @@ const RECEIPT_USERS: usize = 500;
 const ROOMS: usize = 50;
 /// Users in one presence EDU that are looked at.
 const PRESENCE_USERS: usize = 100;
+/// The longest id that is heard of, in bytes: many become keys of what is kept.
+const LONGEST_ID: usize = 255;
 
 /// How many updates about untracked users came lately, by server.
 #[derive(Default)]
@@ -88,15 +90,15 @@ struct ReceiptEntry {
 
 impl ReceiptEntry {
     fn of<'a>(&'a self, user: &'a UserId) -> Option<RemoteReceipt<'a>> {
-        let event = self.event_ids.last().filter(|event| event.as_bytes().len() <= 255)?;
-        Some(RemoteReceipt { user, event, ts: self.data.ts, thread: self.data.thread_id.clone() })
+        let event = self.event_ids.last().filter(|event| event.as_bytes().len() <= LONGEST_ID)?;
+        Some(RemoteReceipt { user, event, ts: self.data.ts.into(), thread: self.data.thread_id.clone() })
     }
 }
 
 #[derive(Default, Deserialize)]
 struct ReceiptData {
     #[serde(default)]
-    ts: u64,
+    ts: UInt,
     #[serde(default)]
     thread_id: ReceiptThread,
 }
@@ -109,6 +111,11 @@ fn content<T: DeserializeOwned>(edu: &Edu) -> Option<T> {
     read(&edu.content)
 }
 
+/// Whether a user is one for whom `origin` may speak.
+fn is_of(origin: &ServerName, user: &UserId) -> bool {
+    user.server_name() == origin && user.as_bytes().len() <= LONGEST_ID
+}
+
 /// How users of `origin` are, of those that a presence EDU tells of.
 fn presences(edu: &Edu, origin: &ServerName) -> Vec<PresenceUpdate> {
     let Some(Presences { push }) = content(edu) else { return Vec::new() };
@@ -116,10 +123,9 @@ fn presences(edu: &Edu, origin: &ServerName) -> Vec<PresenceUpdate> {
         let Shown { user_id, presence, status_msg, last_active_ago, currently_active } = read(entry)?;
         let mut update = PresenceUpdate::new(user_id, presence, last_active_ago.unwrap_or_default());
         (update.status_msg, update.currently_active) = (status_msg, currently_active);
-        Some(update)
+        (is_of(origin, &update.user_id) && is_known(&update.presence)).then_some(update)
     };
-    let all = push.iter().filter_map(|entry| update(entry));
-    all.filter(|update| update.user_id.server_name() == origin).take(PRESENCE_USERS).collect()
+    push.iter().filter_map(|entry| update(entry)).take(PRESENCE_USERS).collect()
 }
 
 /// The public receipts of a room, of those in one part of a receipt EDU.
@@ -192,14 +198,14 @@ impl Federation {
             "m.direct_to_device" => self.take_to_device(origin, edu).await?,
             "m.device_list_update" => {
                 if let Some(update) = content::<DeviceListUpdateContent>(edu)
-                    && update.user_id.server_name() == origin
+                    && is_of(origin, &update.user_id)
                 {
                     self.take_device_update(origin, update).await?;
                 }
             }
             "m.signing_key_update" => {
                 if let Some(update) = content::<SigningKeyUpdateContent>(edu)
-                    && update.user_id.server_name() == origin
+                    && is_of(origin, &update.user_id)
                 {
                     self.take_signing_keys(origin, update).await?;
                 }
@@ -217,7 +223,7 @@ impl Federation {
         room: &OwnedRoomId,
         user: &UserId,
     ) -> Result<Option<RoomNid>, Error> {
-        if user.server_name() != origin {
+        if !is_of(origin, user) {
             return Ok(None);
         }
         let Some(nid) = reader.room_nid(room).await? else { return Ok(None) };
@@ -242,7 +248,8 @@ impl Federation {
                 continue;
             }
             let entries = receipts(&kinds);
-            let receipts: Vec<_> = entries.iter().filter_map(|(user, entry)| entry.of(user)).collect();
+            let entries = entries.iter().filter(|(user, _)| is_of(origin, user));
+            let receipts: Vec<_> = entries.filter_map(|(user, entry)| entry.of(user)).collect();
             if let Err(error) = self.0.rooms.take_receipts(origin, &room, &receipts).await {
                 tracing::info!(%origin, %room, %error, "receipts were not taken");
             }
@@ -252,7 +259,7 @@ impl Federation {
 
     async fn take_to_device(&self, origin: &ServerName, edu: &Edu) -> Result<(), AccountError> {
         let Some(message) = content::<to_device::Message>(edu) else { return Ok(()) };
-        if message.sender.server_name() != origin {
+        if !is_of(origin, &message.sender) {
             return Ok(());
         }
         let us = self.network().server();

@@ -9,8 +9,8 @@ use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
 
 use super::{LONGEST_TRUST, public_key, time};
 
-/// More keys than this no server has.
-const MAX_KEYS: usize = 100;
+/// More current keys than this no server has, nor more old ones.
+pub(super) const MAX_KEYS: usize = 100;
 /// The longest document, in bytes: room for the keys that a server may have, and for little else.
 pub(super) const MAX_DOCUMENT: usize = 32 << 10;
 /// What a key document is made of (server-server API, "Publishing keys"; the last one in documents of old servers).
@@ -20,6 +20,13 @@ const FIELDS: [&str; 6] =
 /// Whether a document is a key document and nothing that could be read as something else as well.
 pub(crate) fn is_plain(document: &CanonicalJsonObject) -> bool {
     document.keys().all(|field| FIELDS.contains(&field.as_str()))
+}
+
+/// Whether a document names a key, be it an old one.
+pub(crate) fn names_key(document: &CanonicalJsonObject, id: &str) -> bool {
+    let fields = ["verify_keys", "old_verify_keys"].map(|field| document.get(field));
+    let mut keys = fields.into_iter().flatten().filter_map(CanonicalJsonValue::as_object);
+    keys.any(|keys| keys.contains_key(id))
 }
 
 /// What a document says, once its own signatures were found right.

@@ -50,6 +50,13 @@ fn by_server<'a>(keys: impl Iterator<Item = (&'a ServerName, Pinned)>) -> ByServ
     kept.collect()
 }
 
+/// A key that is pinned no more: what it has signed until now still counts. Whether it goes on signing its server is asked, unless
+/// that is gone.
+pub(crate) fn laid_aside(key: PinnedKey, now: u64, is_gone: bool) -> ServerKey {
+    let kept = kept(key);
+    ServerKey { valid_until: kept.valid_until.min(now), old: kept.old || is_gone, ..kept }
+}
+
 fn kept(key: PinnedKey) -> ServerKey {
     match key {
         PinnedKey::Current(key) => ServerKey { key, valid_until: u64::MAX, old: false },

@@ -2,40 +2,41 @@
 
 mod bounds;
 mod fetches;
+mod kept;
+mod notaries;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
 use bytes::Bytes;
 use chappe_rooms::{KeysWanted, WantedKeys};
-use chappe_rules::check::{KeyRing as Known, ServerKey as KnownKey, WeakKeys, check_json};
+use chappe_rules::check::{KeyRing as Known, ServerKey as KnownKey, WeakKeys};
 use chappe_store::{
-    Direction, Error, Json, Store, Tx,
+    Error, Json, Store,
     server_keys::{KeyDocument, KeyDocuments, ServerKey, ServerKeys},
 };
 use chappe_world::{Limits, World};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{CanonicalJsonValue, OwnedServerName, ServerName};
-use serde_json::json;
+use ruma::{OwnedServerName, ServerName};
 use tokio::sync::{Notify, Semaphore};
 
-use self::fetches::{Errand, FOR_EVENTS, FOR_REQUESTS, Fetch, Pause, Purpose, Wanted};
-use super::{Document, Pins, document::MAX_DOCUMENT, is_plain, public_key, time, weak_keys};
+use self::{
+    fetches::{Errand, FOR_EVENTS, FOR_REQUESTS, Fetch, Pause, Purpose, Wanted},
+    kept::Source,
+};
+use super::{Document, Pins, document::MAX_DOCUMENT, public_key, time, weak_keys};
 use crate::{
     AllowList, Config,
+    backoff::Backoff,
     link::{Link, LinkError},
 };
 
-/// The answer of a notary is at most this long, in bytes.
-const MAX_ANSWER: u64 = 256 * 1024;
-/// Documents of a notary's answer that are looked at.
-const MAX_DOCUMENTS: usize = 20;
 /// Servers that are asked to check some events together, all of them and at the same time, and for how long: an answer may name
 /// any number, and is held meanwhile. The others count as servers without keys.
 const MOST_ASKED: usize = 5_000;
@@ -43,6 +44,11 @@ const ASKED_AT_ONCE: usize = FOR_EVENTS / 2;
 const ASKED_FOR: Duration = Duration::from_secs(90);
 /// The same for the answer to a join, for which as many are asked at the same time as for all events.
 const ASKED_FOR_JOIN: Duration = Duration::from_mins(5);
+/// A server that is asked for its own keys, or a notary for those of another, is found and answers within this time.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+/// Events that are dated further ahead, in milliseconds, count as dated so: no made-up date has a key fetched again that is good
+/// for longer.
+const AHEAD: u64 = 3_600_000;
 
 /// What events are checked for whose keys are looked for.
 #[derive(Clone, Copy, Debug)]
@@ -61,35 +67,40 @@ struct Inner {
     world: World,
     store: Store,
     link: Link,
+    backoff: Backoff,
     allowed: AllowList,
     notaries: Vec<OwnedServerName>,
     timeout: Duration,
     weak: WeakKeys,
     pins: Pins,
     under_way: Mutex<HashMap<Errand, (Fetch, Wanted)>>,
-    pauses: Cache<OwnedServerName, Pause>,
+    pauses: Cache<Errand, Pause>,
     for_events: Semaphore,
+    /// Of servers that this one has reached, and of others, which may be made up.
     for_requests: Semaphore,
+    for_strangers: Semaphore,
     /// Documents kept since the start, and word that many came.
     kept: AtomicUsize,
     surge: Notify,
 }
 
-/// Where a document came from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Itself,
-    Notary,
-}
-
-/// Keys of a server that are not here.
+/// Keys of a server that are not here, or end too early.
 struct Missing<'a> {
     server: &'a ServerName,
     ids: BTreeSet<String>,
-    /// Whether others of its keys are.
+    /// Whether some of them are not here at all.
+    is_lacking: bool,
+    /// Whether any of its keys are.
     is_met: bool,
     /// How many events it has to have signed.
     events: usize,
+}
+
+impl<'a> Missing<'a> {
+    /// What a server's own document says, whatever that is.
+    fn document(server: &'a ServerName) -> Self {
+        Self { server, ids: BTreeSet::new(), is_lacking: false, is_met: false, events: 0 }
+    }
 }
 
 /// Why there are no keys.
@@ -109,6 +120,12 @@ impl From<String> for Lack {
     }
 }
 
+impl From<Error> for Lack {
+    fn from(error: Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
 impl From<LinkError> for Lack {
     fn from(error: LinkError) -> Self {
         match error {
@@ -119,11 +136,17 @@ impl From<LinkError> for Lack {
 }
 
 impl KeyRing {
-    pub(crate) fn new(store: Store, link: Link, allowed: AllowList, pins: Pins, config: &Config) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        (link, backoff): (Link, Backoff),
+        (allowed, pins): (AllowList, Pins),
+        config: &Config,
+    ) -> Self {
         let inner = Inner {
             world: link.world.clone(),
             store,
             link,
+            backoff,
             allowed,
             notaries: config.notaries.clone(),
             timeout: config.timeout(),
@@ -133,6 +156,7 @@ impl KeyRing {
             pauses: Cache::new(20_000),
             for_events: Semaphore::new(FOR_EVENTS),
             for_requests: Semaphore::new(FOR_REQUESTS),
+            for_strangers: Semaphore::new(FOR_REQUESTS),
             kept: AtomicUsize::default(),
             surge: Notify::new(),
         };
@@ -157,31 +181,26 @@ impl KeyRing {
             return Some(key);
         }
         // Of the keys with which it signs now its own document says all.
-        self.fetch(server, BTreeSet::new(), Purpose::Requests).await;
+        self.fetch(Missing::document(server), Purpose::Requests).await;
         self.at_hand(server, id).await
     }
 
-    /// The keys among `wanted` (key ids by server) that are known or could be fetched. One that is known to end before
-    /// `at` (milliseconds since the Unix epoch) is fetched again first, and given as it is then.
-    pub async fn for_events(&self, wanted: &KeysWanted, at: u64) -> Known {
-        self.look_for(wanted, at, Haste::Told).await
-    }
-
-    /// The same, as the events are waited for.
-    pub(crate) async fn look_for(&self, wanted: &KeysWanted, at: u64, haste: Haste) -> Known {
+    /// The keys among `wanted` (key ids by server) that are known or could be fetched, as the events are waited for. One that is
+    /// known to end before the last of its server's events was made is fetched again first, and given as it is then.
+    pub(crate) async fn look_for(&self, wanted: &KeysWanted, haste: Haste) -> Known {
         let (at_once, limit) = match haste {
             Haste::Told => (ASKED_AT_ONCE, ASKED_FOR),
             Haste::Join => (FOR_EVENTS, ASKED_FOR_JOIN),
         };
-        let mut missing = self.missing(wanted, at).await;
+        let mut missing = self.missing(wanted).await;
         // Those that were met before come first, as others may be made up, then those without whose keys most would be missing.
         missing.sort_by_key(|missing| (!missing.is_met, Reverse(missing.events)));
         let servers = missing.len();
         missing.truncate(MOST_ASKED);
         let turns = Semaphore::new(at_once);
-        let asked = join_all(missing.into_iter().map(async |Missing { server, ids, .. }| {
+        let asked = join_all(missing.into_iter().map(async |missing| {
             let _turn = turns.acquire().await;
-            self.fetch(server, ids, Purpose::Events).await;
+            self.fetch(missing, Purpose::Events).await;
         }));
         let in_time = self.0.world.timeout(limit, asked).await.is_some();
         if !in_time || servers > MOST_ASKED {
@@ -200,15 +219,17 @@ impl KeyRing {
     }
 
     /// The keys among `wanted` that are to be asked for.
-    async fn missing<'a>(&self, wanted: &'a KeysWanted, at: u64) -> Vec<Missing<'a>> {
+    async fn missing<'a>(&self, wanted: &'a KeysWanted) -> Vec<Missing<'a>> {
+        let latest = self.0.world.now() + AHEAD;
         let all: Vec<_> = wanted.iter().collect();
         let mut missing = Vec::new();
         for some in all.chunks(ASKED_AT_ONCE) {
             let looked_up = join_all(some.iter().copied().map(async |(server, keys)| {
-                let (ids, events) = (BTreeSet::new(), keys.events);
-                let mut missing = Missing { server, ids, is_met: false, events };
+                let at = keys.at.min(latest);
+                let mut missing = Missing { events: keys.events, ..Missing::document(server) };
                 for id in &keys.ids {
                     let known = self.known(server, id).await.ok().flatten();
+                    missing.is_lacking |= known.is_none();
                     missing.is_met |= known.is_some();
                     if !known.is_some_and(|key| key.old || key.valid_until >= at) {
                         missing.ids.insert(id.clone());
@@ -216,26 +237,35 @@ impl KeyRing {
                 }
                 missing
             }));
-            let lacking = looked_up.await.into_iter().filter(|missing| !missing.ids.is_empty());
-            missing.extend(lacking.filter(|missing| self.would_fetch(missing.server, &missing.ids)));
+            for one in looked_up.await.into_iter().filter(|one| !one.ids.is_empty()) {
+                if self.would_fetch(one.server, Purpose::Events, one.is_lacking) {
+                    missing.push(one);
+                }
+            }
         }
         missing
     }
 
-    /// All keys of `server` that are known, its document fetched again if it ends before `valid_until`.
-    pub(crate) async fn document(&self, server: &ServerName, valid_until: u64) -> Option<KeyDocument> {
-        let kept = self.kept_document(server).await;
-        if kept.as_ref().is_some_and(|kept| kept.valid_until >= valid_until) {
-            return kept;
-        }
-        self.fetch(server, BTreeSet::new(), Purpose::Requests).await;
+    /// The document of `server`, fetched again unless that was done just now.
+    pub(crate) async fn document(&self, server: &ServerName) -> Option<KeyDocument> {
+        self.fetch(Missing::document(server), Purpose::Requests).await;
         self.kept_document(server).await
+    }
+
+    /// Whether it would be.
+    pub(crate) fn would_ask(&self, server: &ServerName) -> bool {
+        self.would_fetch(server, Purpose::Requests, false)
     }
 
     /// The document that `server` published when its keys were fetched last.
     pub(crate) async fn kept_document(&self, server: &ServerName) -> Option<KeyDocument> {
-        let kept = self.0.store.read().get::<KeyDocuments>(&server.to_owned()).await.ok()?;
-        kept.map(|Json(document)| document)
+        self.kept_documents(&[server.to_owned()]).await.pop()
+    }
+
+    /// The same of several servers, without those of which there is none.
+    pub(crate) async fn kept_documents(&self, servers: &[OwnedServerName]) -> Vec<KeyDocument> {
+        let kept = self.0.store.read().get_many::<KeyDocuments>(servers).await.unwrap_or_default();
+        kept.into_iter().flatten().map(|Json(document)| document).collect()
     }
 
     async fn known(&self, server: &ServerName, id: &str) -> Result<Option<ServerKey>, Error> {
@@ -257,10 +287,10 @@ impl KeyRing {
         let mut error = "it is not talked with".to_owned();
         let (mut is_busy, mut has_failed) = (false, false);
         if self.0.allowed.permits(server) {
-            match self.fetch_direct(server).await {
+            match self.in_time(self.fetch_direct(server)).await {
                 Ok(document) => {
                     found = Some(document.ids().collect());
-                    self.keep(document, Source::Itself).await?;
+                    self.keep(&document, Source::Itself).await?;
                 }
                 Err(lack) => {
                     is_busy = matches!(lack, Lack::Busy);
@@ -274,11 +304,11 @@ impl KeyRing {
             if found.as_ref().is_some_and(|found| wanted.lock().is_subset(found)) {
                 return Ok(false);
             }
-            match self.fetch_from(notary, server).await {
+            match self.in_time(self.fetch_from(notary, server)).await {
                 Ok(documents) => {
                     for document in documents {
                         found.get_or_insert_default().extend(document.ids());
-                        self.keep(document, Source::Notary).await?;
+                        self.keep(&document, Source::Notary).await?;
                     }
                 }
                 Err(lack) => {
@@ -292,6 +322,12 @@ impl KeyRing {
             None if is_busy && !has_failed => Err(Lack::Busy),
             None => Err(Lack::Other(error)),
         }
+    }
+
+    /// What is found out within [`ANSWERED_WITHIN`].
+    async fn in_time<T>(&self, asked: impl Future<Output = Result<T, Lack>>) -> Result<T, Lack> {
+        let found = self.0.world.timeout(ANSWERED_WITHIN, asked).await;
+        found.unwrap_or_else(|| Err(Lack::Other("it takes too long".to_owned())))
     }
 
     fn limits(&self, max_bytes: u64) -> Limits {
@@ -309,113 +345,20 @@ impl KeyRing {
         Document::read(answer.body(), server, self.0.world.now(), &self.0.weak).map_err(Lack::Other)
     }
 
-    /// Asks a notary, which is trusted as far as its own signature, learned from itself, goes; the newest document comes first.
-    async fn fetch_from(&self, notary: &ServerName, server: &ServerName) -> Result<Vec<Document>, Lack> {
-        let now = self.0.world.now();
-        let own = self.notary_keys(notary).await?;
-        let body = json!({ "server_keys": { server.as_str(): {} } }).to_string();
-        let http = http::Request::post("/_matrix/key/v2/query")
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Bytes::from(body))
-            .map_err(|error| error.to_string())?;
-        let limits = self.limits(MAX_ANSWER);
-        let answer = self.0.link.exchange(notary, http, limits).await?;
-        let mut answer = chappe_rules::json::object(answer.body()).map_err(|error| error.to_string())?;
-        let Some(CanonicalJsonValue::Array(documents)) = answer.remove("server_keys") else {
-            return Err(Lack::Other("there are no server_keys in the answer".to_owned()));
+    /// The keys for events of the time `at` (milliseconds since the Unix epoch).
+    #[cfg(test)]
+    pub(crate) async fn for_events(&self, wanted: &KeysWanted, at: u64) -> Known {
+        let dated = |(server, keys): (&OwnedServerName, &WantedKeys)| {
+            (server.clone(), WantedKeys { at, ..keys.clone() })
         };
-        let trusted = |document: CanonicalJsonValue| {
-            let CanonicalJsonValue::Object(document) = document else { return None };
-            check_json(&document, notary, &own, time(now), &self.0.weak).ok()?;
-            Document::from_object(document, server, now, &self.0.weak).ok()
-        };
-        let mut found: Vec<Document> =
-            documents.into_iter().take(MAX_DOCUMENTS).filter_map(trusted).collect();
-        found.sort_by_key(|document| Reverse(document.valid_until));
-        if found.is_empty() {
-            return Err(Lack::Other("no document in the answer can be trusted".to_owned()));
-        }
-        Ok(found)
-    }
-
-    async fn notary_keys(&self, notary: &ServerName) -> Result<Known, Lack> {
-        let now = self.0.world.now();
-        if let Some(pinned) = self.0.pins.of(notary) {
-            let good = |(id, key): (String, ServerKey)| {
-                let known = KnownKey { public: self.sound(&key)?, until: time(key.valid_until) };
-                (!key.old).then_some((id, known))
-            };
-            return Ok(Known::from([(notary.to_owned(), pinned.into_iter().filter_map(good).collect())]));
-        }
-        let current = |rows: Vec<((OwnedServerName, String), Json<ServerKey>)>| {
-            let good = |((_, id), Json(key)): ((_, String), Json<ServerKey>)| {
-                let known = KnownKey { public: self.sound(&key)?, until: time(key.valid_until) };
-                (!key.old && key.valid_until > now).then_some((id, known))
-            };
-            rows.into_iter().filter_map(good).collect::<BTreeMap<String, KnownKey>>()
-        };
-        let rows = async || {
-            let reader = self.0.store.read();
-            reader.scan::<ServerKeys>(&notary.to_owned(), Direction::Forward, 100).await
-        };
-        let mut keys = current(rows().await.map_err(|error| error.to_string())?);
-        if keys.is_empty() {
-            self.keep(self.fetch_direct(notary).await?, Source::Itself).await?;
-            keys = current(rows().await.map_err(|error| error.to_string())?);
-        }
-        Ok(Known::from([(notary.to_owned(), keys)]))
-    }
-
-    /// Takes in what a document says. What a server says itself counts. Of a notary's document that is outdated only unknown keys
-    /// are taken, as old ones.
-    async fn keep(&self, document: Document, source: Source) -> Result<(), String> {
-        let now = self.0.world.now();
-        let outdated = source == Source::Notary
-            && self.is_outdated(&document).await.map_err(|error| error.to_string())?;
-        let mut tx = Tx::new();
-        for (id, mut key) in document.keys {
-            let place = (document.server.clone(), id);
-            if outdated {
-                let known = self.0.store.read().get::<ServerKeys>(&place).await;
-                if known.map_err(|error| error.to_string())?.is_some() {
-                    continue;
-                }
-                key = ServerKey { valid_until: key.valid_until.min(now), old: true, ..key };
-            }
-            tx.put::<ServerKeys>(&place, &Json(key));
-        }
-        if !outdated {
-            // The text is for those who ask this server as a notary: others get nothing under which it does not sign.
-            let plain = is_plain(&document.object);
-            let json = if plain { super::text_of(&document.object) } else { String::new() };
-            let kept = KeyDocument { fetched_at: now, valid_until: document.valid_until, json };
-            tx.put::<KeyDocuments>(&document.server, &Json(kept));
-        }
-        self.0.store.commit(tx).await.map_err(|error| error.to_string())?;
-        self.note_kept();
-        Ok(())
-    }
-
-    /// Whether more is known of the server: by a newer document, or because a key that signed this one is old by now.
-    async fn is_outdated(&self, document: &Document) -> Result<bool, Error> {
-        let kept = self.kept_document(&document.server).await;
-        if kept.is_some_and(|kept| kept.valid_until > document.valid_until) {
-            return Ok(true);
-        }
-        let reader = self.0.store.read();
-        for (id, _) in document.keys.iter().filter(|(_, key)| !key.old) {
-            let known = reader.get::<ServerKeys>(&(document.server.clone(), id.clone())).await?;
-            if known.is_some_and(|Json(known)| known.old) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.look_for(&wanted.iter().map(dated).collect(), Haste::Told).await
     }
 
     /// Which of these servers' keys are known without asking anybody.
     #[cfg(test)]
     pub(crate) async fn ids(&self, server: &ServerName) -> BTreeSet<String> {
-        let rows = self.0.store.read().scan::<ServerKeys>(&server.to_owned(), Direction::Forward, 100).await;
+        let forward = chappe_store::Direction::Forward;
+        let rows = self.0.store.read().scan::<ServerKeys>(&server.to_owned(), forward, 100).await;
         rows.unwrap_or_default().into_iter().map(|((_, id), _)| id).collect()
     }
 }

@@ -55,6 +55,7 @@ pub(super) fn willing<T>(to: &ServerName, answer: http::Response<T>) -> Result<h
 struct ErrorBody {
     errcode: String,
     error: String,
+    room_version: Option<String>,
 }
 
 /// What a peer's refusal becomes: never its token errors, never its HTML, never more than a line.
@@ -62,7 +63,7 @@ pub(crate) fn refusal(to: &ServerName, status: StatusCode, body: &[u8]) -> PeerE
     if status == StatusCode::UNAUTHORIZED {
         return PeerError::Unreachable(to.to_owned());
     }
-    let ErrorBody { errcode, error } = serde_json::from_slice(body).unwrap_or_default();
+    let ErrorBody { errcode, error, room_version } = serde_json::from_slice(body).unwrap_or_default();
     let sound = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"_.".contains(&byte);
     let known = errcode.len() <= 64 && !errcode.is_empty() && errcode.bytes().all(sound);
     let harmless = !matches!(
@@ -71,7 +72,8 @@ pub(crate) fn refusal(to: &ServerName, status: StatusCode, body: &[u8]) -> PeerE
     );
     let errcode = if known && harmless { errcode } else { "M_UNKNOWN".to_owned() };
     let error = error.chars().filter(|char| !char.is_control()).take(300).collect();
-    PeerError::Refused { status: status.as_u16(), errcode, error }
+    let room_version = room_version.and_then(|version| version.try_into().ok());
+    PeerError::Refused { status: status.as_u16(), errcode, error, room_version }
 }
 
 #[cfg(test)]
@@ -98,6 +100,17 @@ mod tests {
             }
         }
         assert!(is_down(302, r#"{"errcode":"M_UNKNOWN"}"#) && !is_down(500, "<html>") && !is_down(200, ""));
+    }
+
+    #[test]
+    fn the_version_that_a_refusal_names_is_kept() {
+        let named = |version: &str| {
+            let body = format!(r#"{{"errcode":"M_INCOMPATIBLE_ROOM_VERSION","room_version":"{version}"}}"#);
+            let PeerError::Refused { room_version, .. } = refused(400, &body) else { panic!("{version}") };
+            room_version.map(|version| version.to_string())
+        };
+        assert_eq!(named("org.example.7").as_deref(), Some("org.example.7"));
+        assert_eq!((named(""), named(&"7".repeat(33))), (None, None));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use chappe_rules::{check::WeakKeys, json};
 use chappe_store::{
     Json, Store, Tx,
     network_list::{HeldList, NetworkLists},
+    server_keys::ServerKeys,
 };
 use chappe_world::{Limits, World};
 use http::StatusCode;
@@ -20,7 +21,11 @@ use ruma::{OwnedServerName, ServerName};
 use tokio::sync::Mutex;
 
 use super::{InvalidList, MAX_BYTES, NetworkList, signatures};
-use crate::{AllowList, Network, NetworkConfig, keys::Pins, weak_keys};
+use crate::{
+    AllowList, Network, NetworkConfig,
+    keys::{Pins, laid_aside},
+    weak_keys,
+};
 
 /// Where servers are asked for the list; not of the specification.
 pub(crate) const PATH: &str = "/_matrix/federation/unstable/chappe/network_list";
@@ -28,6 +33,8 @@ pub(crate) const PATH: &str = "/_matrix/federation/unstable/chappe/network_list"
 const SKEW: u64 = 3_600_000;
 /// How often it is looked whether the list, or the time of a server on it, has come to its end: wall clocks jump.
 const LOOK: Duration = Duration::from_secs(10);
+/// When publishers are asked again that gave no list; twice as long after each further failure, up to the usual interval.
+const FIRST_RETRY: Duration = Duration::from_mins(1);
 
 /// What [`ListBook`] is built from.
 #[derive(Debug)]
@@ -68,6 +75,13 @@ struct State {
     /// Who is let in; none where the network is closed.
     members: Option<BTreeSet<OwnedServerName>>,
     asked: Option<(u64, Result<(), String>)>,
+}
+
+impl State {
+    /// Who is to be let in at a time.
+    fn members_at(&self, now: u64) -> Option<BTreeSet<OwnedServerName>> {
+        self.held.as_ref()?.list.members(now)
+    }
 }
 
 /// A list that was applied.
@@ -139,7 +153,7 @@ impl ListBook {
         let state = RwLock::default();
         let book =
             Self(Arc::new(Inner { deps, weak: weak_keys(), allowed, pins, state, applying: Mutex::new(()) }));
-        book.close();
+        book.0.allowed.follow_network(std::iter::empty());
         if let Some(Json(held)) = book.stored().await? {
             match NetworkList::verify(held.text.as_bytes(), &book.0.deps.config, &book.0.weak) {
                 Ok((list, layer, text)) => book.enact(Held { list, text: text.into() }, layer).await?,
@@ -204,11 +218,28 @@ impl ListBook {
         let mut tx = Tx::new();
         tx.expect::<NetworkLists>(&deps.config.name, held.as_ref());
         tx.put::<NetworkLists>(&deps.config.name, &kept);
+        self.keep_old_keys(&mut tx, &list, now);
         deps.store.commit(tx).await?;
         let (sequence, servers) = (list.sequence, list.servers.len());
         tracing::info!(network = %deps.config.name, sequence, servers, "another list of the network is followed");
         self.enact(Held { list, text: text.into() }, layer).await?;
         Ok(Applied::New)
+    }
+
+    /// Keeps the keys of servers of which the next list says none: what they signed stands in rooms, and who is gone is not asked
+    /// for them.
+    fn keep_old_keys(&self, tx: &mut Tx, next: &NetworkList, now: u64) {
+        let Some(held) = self.0.state.read().held.clone() else { return };
+        for (server, member) in &held.list.servers {
+            let next = next.servers.get(server);
+            if next.is_some_and(|next| !next.verify_keys.is_empty()) {
+                continue;
+            }
+            for (id, key) in member.pinned() {
+                let place = (server.clone(), id.to_string());
+                tx.put::<ServerKeys>(&place, &Json(laid_aside(key, now, next.is_none())));
+            }
+        }
     }
 
     /// Asks every publisher, and applies the newest list.
@@ -255,7 +286,7 @@ impl ListBook {
         let world = &self.0.deps.world;
         let others = self.config().publishers.iter().any(|publisher| *publisher != self.0.deps.server);
         let mut look = world.interval(LOOK);
-        let mut due = world.instant();
+        let (mut due, mut failures) = (world.instant(), 0);
         while !world.is_stopping() {
             tokio::select! {
                 biased;
@@ -266,40 +297,51 @@ impl ListBook {
             if others && world.instant() >= due {
                 let mut fetching = std::pin::pin!(self.fetch());
                 // A publisher that takes its time does not put the end off.
-                loop {
+                let fetched = loop {
                     tokio::select! {
                         biased;
                         () = world.stopping() => return,
                         _ = look.tick() => self.look(),
                         // What went wrong was logged, and is shown.
-                        _ = &mut fetching => break,
+                        fetched = &mut fetching => break fetched,
                     }
-                }
-                due = world.instant() + Duration::from_secs(self.config().fetch_seconds);
+                };
+                failures = if fetched.is_ok() { 0 } else { failures + 1 };
+                due = world.instant() + self.pause(failures);
             }
+        }
+    }
+
+    /// For how long publishers are left alone after so many failures in a row.
+    fn pause(&self, failures: u32) -> Duration {
+        let interval = Duration::from_secs(self.config().fetch_seconds);
+        match failures.checked_sub(1) {
+            None => interval,
+            Some(doubled) => FIRST_RETRY.saturating_mul(1 << doubled.min(20)).min(interval),
         }
     }
 
     /// Lets in who is to be let in now, if that has changed: by the end of the list or the time of a server, or because the
     /// clock was set.
     fn look(&self) {
-        let Some(held) = self.0.state.read().held.clone() else { return };
-        if held.list.members(self.0.deps.world.now()) != self.0.state.read().members {
-            self.judge(&held);
+        // Held to the end, so that the list before never comes back over one that is enacted meanwhile.
+        let mut state = self.0.state.write();
+        let members = state.members_at(self.0.deps.world.now());
+        if members != state.members {
+            self.let_in(&mut state, members);
         }
     }
 
     async fn enact(&self, held: Held, layer: MapLayer) -> Result<(), ListError> {
-        let held = Arc::new(held);
+        let pinned = held.list.servers.iter().map(|(server, member)| (&**server, member.pinned()));
+        self.0.pins.follow_network(pinned);
         {
+            // Who is let in comes first: whatever becomes of the rest, nobody stays who was taken off.
             let mut state = self.0.state.write();
-            (state.held, state.enacted) = (Some(held.clone()), false);
+            (state.held, state.enacted) = (Some(Arc::new(held)), false);
+            let members = state.members_at(self.0.deps.world.now());
+            self.let_in(&mut state, members);
         }
-        self.0
-            .pins
-            .follow_network(held.list.servers.iter().map(|(server, member)| (&**server, member.pinned())));
-        // Who is let in comes first: whatever becomes of the rest, nobody stays who was taken off.
-        self.judge(&held);
         self.0.deps.map.follow_network(layer).await?;
         self.0.state.write().enacted = true;
         Ok(())
@@ -310,24 +352,17 @@ impl ListBook {
         state.enacted && state.held.as_deref() == Some(same)
     }
 
-    /// Lets the servers of the list in, or nobody if it has expired.
-    fn judge(&self, held: &Held) {
-        let Inner { deps, allowed, state, .. } = &*self.0;
-        let sequence = held.list.sequence;
-        let Some(members) = held.list.members(deps.world.now()) else {
+    /// Lets these servers of the list that is held in, or nobody if it has expired.
+    fn let_in(&self, state: &mut State, members: Option<BTreeSet<OwnedServerName>>) {
+        let Inner { deps, allowed, .. } = &*self.0;
+        let sequence = state.held.as_ref().map(|held| held.list.sequence);
+        allowed.follow_network(members.iter().flatten().map(|server| &**server));
+        if members.is_none() {
             tracing::error!(sequence, "the list of the network has expired: no other server is talked with");
-            return self.close();
-        };
-        allowed.follow_network(members.iter().map(|server| &**server));
-        if !members.contains(&deps.server) {
+        } else if members.as_ref().is_some_and(|members| !members.contains(&deps.server)) {
             tracing::warn!(sequence, server = %deps.server, "this server is not on the list of its network at this time");
         }
-        state.write().members = Some(members);
-    }
-
-    fn close(&self) {
-        self.0.allowed.follow_network(std::iter::empty());
-        self.0.state.write().members = None;
+        state.members = members;
     }
 
     /// Whether a trust root of the configuration stands behind a list, even if what it says is not understood here: only

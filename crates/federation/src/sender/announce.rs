@@ -183,7 +183,7 @@ impl Sender {
     }
 }
 
-fn read<T>(answer: Result<T, chappe_accounts::Error>) -> Result<Option<T>, Error> {
+pub(super) fn read<T>(answer: Result<T, chappe_accounts::Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(chappe_accounts::Error::Store(error)) => Err(error),

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 
 use chappe_store::{
     Error, EventNum, Index, OutboxItem, Position, Reader, RoomNid, Tx,
-    outbox::{Outbox, OutboxKey},
+    outbox::{Outbox, OutboxKey, behind},
 };
 use ruma::{OwnedUserId, ServerName};
 use serde::Deserialize;
 
-use super::{Sender, lanes::Length, queue::behind};
+use super::{Sender, lanes::Length};
 
 /// Rows read and removed at once.
 const PAGE: usize = 200;
-/// Bytes of messages to devices that wait for one destination at most, at the time when its queue is shortened. They are for one
-/// device each, so none makes another needless; a server that is gone for good would have them pile up for ever.
+/// Bytes of messages to devices, and of events of rooms that are gone, that wait for one destination at most, at the time when its
+/// queue is shortened. None makes another needless; a server that is gone for good would have them pile up for ever.
 const MESSAGES: usize = 256 << 20;
 
 impl Sender {
@@ -82,13 +82,26 @@ impl Sender {
 
     async fn leave_out(&self, destination: &ServerName) -> Result<(), Error> {
         let store = self.0.network.store();
-        let Survey { rows, to, last, superseded, lost, .. } = self.survey(destination).await?;
+        let Survey { rows, to, last, followed, superseded, lost, .. } = self.survey(destination).await?;
         for page in superseded.chunks(PAGE).chain(lost.chunks(PAGE)) {
             let mut tx = Tx::new();
             for key in page {
                 tx.delete::<Outbox>(key);
             }
             store.commit(tx).await?;
+        }
+        let mut left_out = superseded.len();
+        for page in followed.chunks(PAGE) {
+            let mut tx = Tx::new();
+            for (key, item) in page {
+                tx.expect::<Outbox>(key, Some(item)).delete::<Outbox>(key);
+            }
+            match store.commit(tx).await {
+                Ok(_) => left_out += page.len(),
+                // A room is being removed, and its rows hold the events themselves by now: the page stays.
+                Err(Error::Conflict) => {}
+                Err(error) => return Err(error),
+            }
         }
         let (rooms, mut replaced) = (last.len(), 0);
         for (room, (key, event)) in last {
@@ -97,19 +110,24 @@ impl Sender {
             for event in newest {
                 tx.enqueue(destination, &OutboxItem::Pdu { room, event: event.0 });
             }
-            if !tx.is_empty() {
-                tx.delete::<Outbox>(&key);
-                store.commit(tx).await?;
-                replaced += 1;
+            if tx.is_empty() {
+                continue;
+            }
+            tx.expect::<Outbox>(&key, Some(&OutboxItem::Pdu { room, event })).delete::<Outbox>(&key);
+            match store.commit(tx).await {
+                Ok(_) => replaced += 1,
+                // The room is being removed, and the row holds the event itself by now.
+                Err(Error::Conflict) => {}
+                Err(error) => return Err(error),
             }
         }
-        let left = rows.saturating_sub(superseded.len() + lost.len());
+        let left = rows.saturating_sub(left_out + lost.len());
         self.0.lanes.set_length(destination, Length { rows: left.saturating_sub(replaced), to, left });
         if !lost.is_empty() {
             let lost = lost.len();
-            tracing::warn!(%destination, lost, "too many messages to devices wait, the oldest were dropped");
+            tracing::warn!(%destination, lost, "too many messages wait, the oldest were dropped");
         }
-        tracing::info!(%destination, rooms, left_out = superseded.len(), "catching up");
+        tracing::info!(%destination, rooms, left_out, "catching up");
         Ok(())
     }
 
@@ -159,8 +177,8 @@ impl Sender {
                 let pdu = pdus.next().flatten();
                 let stays = sticky.get(&room).is_some_and(|sticky| sticky.contains(&event))
                     || pdu.is_some_and(|pdu| puts_out(&pdu.json, destination));
-                if !stays && let Some((before, _)) = survey.last.insert(room, (key, event)) {
-                    survey.superseded.push(before);
+                if !stays && let Some((before, event)) = survey.last.insert(room, (key, event)) {
+                    survey.followed.push((before, OutboxItem::Pdu { room, event }));
                 }
             }
         }
@@ -180,9 +198,11 @@ struct Survey {
     devices: BTreeMap<OwnedUserId, (OutboxKey, u64)>,
     /// User → the last change of signing keys.
     keys: BTreeMap<OwnedUserId, OutboxKey>,
-    /// The rows that a later one makes needless.
+    /// The waiting events that a later one of their room makes needless.
+    followed: Vec<(OutboxKey, OutboxItem)>,
+    /// The news about users that later ones make needless.
     superseded: Vec<OutboxKey>,
-    /// Messages to devices that stay, oldest first: position, index and size.
+    /// Messages to devices, and events of rooms that are gone, that stay, oldest first: position, index and size.
     messages: VecDeque<(u64, Index, usize)>,
     /// The sum of their sizes.
     bytes: usize,
@@ -201,7 +221,7 @@ impl Survey {
                 self.superseded.extend(before.map(|(key, _)| key));
             }
             OutboxItem::SigningKeys(user) => self.superseded.extend(self.keys.insert(user, key)),
-            OutboxItem::ToDevice(content) => self.take_message(key, content.len()),
+            OutboxItem::ToDevice(text) | OutboxItem::Event(text) => self.take_message(key, text.len()),
             OutboxItem::Pdu { .. } => {}
         }
     }

@@ -1,14 +1,17 @@
 //! EDUs that are not kept on disk: receipts, typing, presence. Each is a last word that replaces the one before.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 /// More of a kind are not kept for one destination.
 const MOST: usize = 2_000;
-/// Nor more receipts for one that is being waited for: it may be one of thousands that never come back.
+/// Nor more receipts, nor who types, for one that is being waited for: it may be one of thousands that never come back.
 const MOST_AWAY: usize = 100;
+/// That somebody types, or has stopped, is worth nothing after so long: they go on, or other servers take it that they do not.
+const TYPING_LASTS: Duration = Duration::from_secs(30);
 /// Receipts in one EDU; servers look at so many.
 const RECEIPTS: usize = 100;
 /// Users in one presence EDU.
@@ -19,6 +22,19 @@ pub(super) type ReceiptPlace = (OwnedRoomId, OwnedUserId, String);
 
 /// Receipts: the event, and when it was read in milliseconds since the Unix epoch.
 pub(super) type Receipts = BTreeMap<ReceiptPlace, (OwnedEventId, u64)>;
+
+/// Where somebody types: room, user.
+pub(super) type TypingPlace = (OwnedRoomId, OwnedUserId);
+
+/// Whether somebody types, and since when that is so.
+pub(super) type Typing = (bool, Instant);
+
+/// What was taken to be sent and goes with a later transaction if this one is not taken.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) receipts: Receipts,
+    pub(super) typing: BTreeMap<TypingPlace, Typing>,
+}
 
 /// A presence of a user, as its EDU carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +53,13 @@ pub struct PresenceNews {
 #[derive(Debug, Default)]
 pub(super) struct Fleeting {
     receipts: Receipts,
-    typing: BTreeMap<(OwnedRoomId, OwnedUserId), bool>,
+    typing: BTreeMap<TypingPlace, Typing>,
     presence: BTreeMap<OwnedUserId, PresenceNews>,
+}
+
+/// Whether what was said of typing is still worth something at a time.
+pub(super) fn is_worth_telling((_, said): Typing, at: Instant) -> bool {
+    at.saturating_duration_since(said) < TYPING_LASTS
 }
 
 fn add<K: Ord, V>(to: &mut BTreeMap<K, V>, most: usize, key: K, value: V) {
@@ -69,17 +90,27 @@ impl Fleeting {
         self.receipts.insert(place, (event, ts));
     }
 
-    /// Receipts that were taken and not delivered, as far as there are no newer ones.
-    pub(super) fn give_back(&mut self, receipts: Receipts) {
+    /// What was taken and not delivered, as far as there is nothing newer.
+    pub(super) fn give_back(&mut self, Taken { receipts, typing }: Taken) {
         for (place, (event, ts)) in receipts {
             if !self.receipts.contains_key(&place) {
                 self.late_receipt(place, event, ts);
             }
         }
+        for (place, said) in typing {
+            if !self.typing.contains_key(&place) {
+                self.late_typing(place, said);
+            }
+        }
     }
 
-    pub(super) fn typing(&mut self, room: OwnedRoomId, user: OwnedUserId, typing: bool) {
-        add(&mut self.typing, MOST, (room, user), typing);
+    pub(super) fn typing(&mut self, place: TypingPlace, said: Typing) {
+        add(&mut self.typing, MOST, place, said);
+    }
+
+    /// The same, for a destination that is being waited for.
+    pub(super) fn late_typing(&mut self, place: TypingPlace, said: Typing) {
+        add(&mut self.typing, MOST_AWAY, place, said);
     }
 
     pub(super) fn presence(&mut self, user: OwnedUserId, news: PresenceNews) {
@@ -99,19 +130,30 @@ impl Fleeting {
     /// Forgets what is about this moment.
     pub(super) fn drop_momentary(&mut self) {
         self.typing.clear();
+        self.drop_presence();
+    }
+
+    pub(super) fn drop_presence(&mut self) {
         self.presence.clear();
     }
 
-    /// Takes up to `limit` EDUs, the most telling first, and says which receipts are in them.
-    pub(super) fn take(&mut self, limit: usize) -> (Vec<Value>, Receipts) {
-        let (mut edus, mut taken) = (Vec::new(), Receipts::new());
+    /// Forgets what was said of typing so long before `at` that it is worth nothing then.
+    pub(super) fn drop_stale(&mut self, at: Instant) {
+        self.typing.retain(|_, said| is_worth_telling(*said, at));
+    }
+
+    /// Takes up to `limit` EDUs, the most telling first, and says what of them is for [`Fleeting::give_back`].
+    pub(super) fn take(&mut self, limit: usize) -> (Vec<Value>, Taken) {
+        let (mut edus, mut taken) = (Vec::new(), Taken::default());
         while edus.len() < limit
-            && let Some(((room, user), typing)) = self.typing.pop_first()
+            && let Some((place, said)) = self.typing.pop_first()
         {
+            let ((room, user), (typing, _)) = (&place, said);
             edus.push(edu("m.typing", &json!({ "room_id": room, "user_id": user, "typing": typing })));
+            taken.typing.insert(place, said);
         }
         while edus.len() < limit && !self.receipts.is_empty() {
-            edus.push(edu("m.receipt", &self.take_receipts(&mut taken)));
+            edus.push(edu("m.receipt", &self.take_receipts(&mut taken.receipts)));
         }
         while edus.len() < limit && !self.presence.is_empty() {
             edus.push(edu("m.presence", &json!({ "push": self.take_presence() })));
@@ -179,8 +221,9 @@ mod tests {
     fn last_words_replace_the_ones_before() {
         let mut fleeting = Fleeting::default();
         let (room, user) = (owned_room_id!("!r:a"), owned_user_id!("@u:a"));
-        fleeting.typing(room.clone(), user.clone(), true);
-        fleeting.typing(room.clone(), user.clone(), false);
+        for typing in [true, false] {
+            fleeting.typing((room.clone(), user.clone()), (typing, Instant::now()));
+        }
         for event in [owned_event_id!("$1"), owned_event_id!("$2")] {
             fleeting.receipt((room.clone(), user.clone(), String::new()), event, 5);
         }
@@ -202,12 +245,12 @@ mod tests {
             fleeting.receipt(place(number), owned_event_id!("$old"), 1);
         }
         let (_, taken) = fleeting.take(10);
-        assert!(taken.len() == 3 && fleeting.is_empty());
+        assert!(taken.receipts.len() == 3 && fleeting.is_empty());
         fleeting.receipt(place(1), owned_event_id!("$new"), 2);
         fleeting.give_back(taken);
         let (edus, again) = fleeting.take(10);
-        assert_eq!((edus.len(), again.len()), (3, 3));
-        assert_eq!(again[&place(1)].0.as_str(), "$new");
+        assert_eq!((edus.len(), again.receipts.len()), (3, 3));
+        assert_eq!(again.receipts[&place(1)].0.as_str(), "$new");
     }
 
     #[test]
@@ -223,7 +266,7 @@ mod tests {
         let rooms = |edu: &Value| edu["content"].as_object().unwrap().len();
         assert_eq!(edus.iter().map(rooms).collect::<Vec<_>>(), [100, 100, 50]);
         fleeting.give_back(taken);
-        assert_eq!(fleeting.take(10).1.len(), 100);
+        assert_eq!(fleeting.take(10).1.receipts.len(), 100);
     }
 
     #[test]
@@ -235,7 +278,8 @@ mod tests {
             fleeting.late_receipt(place(number), owned_event_id!("$1"), number);
         }
         fleeting.late_receipt(place(0), owned_event_id!("$1"), 0);
-        let times: Vec<u64> = fleeting.take(2 * MOST_AWAY).1.values().map(|(_, ts)| *ts).collect();
+        let taken = fleeting.take(2 * MOST_AWAY).1.receipts;
+        let times: Vec<u64> = taken.values().map(|(_, ts)| *ts).collect();
         assert_eq!((times.len(), times.iter().min()), (MOST_AWAY, Some(&2)));
         assert!(times.contains(&(most + 1)));
     }
@@ -243,10 +287,38 @@ mod tests {
     #[test]
     fn what_is_for_the_moment_is_dropped_and_receipts_stay() {
         let mut fleeting = Fleeting::default();
-        fleeting.typing(owned_room_id!("!r:a"), owned_user_id!("@u:a"), true);
+        fleeting.typing((owned_room_id!("!r:a"), owned_user_id!("@u:a")), (true, Instant::now()));
         let place = (owned_room_id!("!r:a"), owned_user_id!("@u:a"), String::new());
         fleeting.receipt(place, owned_event_id!("$1"), 5);
         fleeting.drop_momentary();
         assert_eq!(fleeting.take(10).0.len(), 1);
+    }
+
+    #[test]
+    fn typing_that_was_not_delivered_comes_again_for_a_while_unless_there_is_newer_word() {
+        let (mut fleeting, said) = (Fleeting::default(), Instant::now());
+        let place = |user: &str| (owned_room_id!("!r:a"), OwnedUserId::try_from(user).unwrap());
+        let told = |fleeting: &mut Fleeting| {
+            let (edus, taken) = fleeting.take(10);
+            let told: Vec<bool> = edus.iter().filter_map(|edu| edu["content"]["typing"].as_bool()).collect();
+            (told, taken)
+        };
+        for user in ["@u:a", "@v:a"] {
+            fleeting.typing(place(user), (true, said));
+        }
+        let (_, taken) = told(&mut fleeting);
+        fleeting.typing(place("@v:a"), (false, said + Duration::from_secs(5)));
+        fleeting.give_back(taken);
+        fleeting.drop_stale(said + Duration::from_secs(29));
+        let (again, taken) = told(&mut fleeting);
+        assert_eq!(again, [true, false]);
+        fleeting.give_back(taken);
+        fleeting.drop_stale(said + TYPING_LASTS);
+        assert_eq!(told(&mut fleeting).0, [false], "who has stopped since");
+        for number in 0..=MOST_AWAY {
+            fleeting.late_typing(place(&format!("@u{number}:a")), (true, said));
+        }
+        assert_eq!(told(&mut fleeting).1.typing.len(), 10);
+        assert_eq!(fleeting.typing.len(), MOST_AWAY - 10);
     }
 }

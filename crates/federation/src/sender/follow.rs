@@ -10,6 +10,7 @@ use chappe_store::{
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{Sender, fleeting::PresenceNews, lanes::When};
 
@@ -141,9 +142,7 @@ impl Sender {
         let Some(nid) = self.0.network.store().read().room_nid(room).await? else { return Ok(()) };
         let when = self.gathering(1);
         for server in self.others_in(nid).await? {
-            self.0.lanes.add_momentary(&server, when, |fleeting| {
-                fleeting.typing(room.to_owned(), user.to_owned(), typing);
-            });
+            self.0.lanes.add_typing(&server, when, ((room, user), typing));
         }
         Ok(())
     }
@@ -176,11 +175,15 @@ impl Sender {
             return Ok(());
         }
         let mut tx = Tx::new();
-        for (_, num, _) in sticky {
-            let event = reader.pdu(nid, num).await?;
-            let sent = serde_json::from_str::<Sent>(&event.json);
-            if sent.is_ok_and(|sent| sent.sender.server_name() == self.0.network.server()) {
-                tx.enqueue(to, &OutboxItem::Pdu { room: nid.0, event: num.0 });
+        let nums: Vec<EventNum> = sticky.into_iter().map(|(_, num, _)| num).collect();
+        for some in nums.chunks(PAGE) {
+            for (num, (meta, event)) in some.iter().zip(reader.events_once(nid, some).await?) {
+                let sent = serde_json::from_str::<Sent>(&event.json);
+                let is_ours = sent.is_ok_and(|sent| sent.sender.server_name() == self.0.network.server());
+                // What is redacted does not stick any more.
+                if is_ours && meta.redacted_by.some().is_none() {
+                    tx.enqueue(to, &OutboxItem::Pdu { room: nid.0, event: num.0 });
+                }
             }
         }
         drop(reader);
@@ -203,11 +206,11 @@ struct Sent {
     sender: OwnedUserId,
 }
 
-/// How long it is remembered that somebody came, in milliseconds.
-const ARRIVAL: u64 = 60_000;
+/// How long it is remembered that somebody came.
+const ARRIVAL: Duration = Duration::from_mins(1);
 
 /// Remote users who came into a room lately.
-pub(super) struct Arrivals(Cache<OwnedUserId, u64>);
+pub(super) struct Arrivals(Cache<OwnedUserId, Instant>);
 
 impl Default for Arrivals {
     fn default() -> Self {
@@ -216,13 +219,13 @@ impl Default for Arrivals {
 }
 
 impl Arrivals {
-    fn note(&self, user: &OwnedUserId, now: u64) {
+    fn note(&self, user: &OwnedUserId, now: Instant) {
         self.0.insert(user.clone(), now);
     }
 
     /// Whether those in the room were just told of this user.
-    pub(super) fn has(&self, user: &UserId, now: u64) -> bool {
-        self.0.get(user).is_some_and(|at| now.saturating_sub(at) < ARRIVAL)
+    pub(super) fn has(&self, user: &UserId, now: Instant) -> bool {
+        self.0.get(user).is_some_and(|at| now.saturating_duration_since(at) < ARRIVAL)
     }
 }
 

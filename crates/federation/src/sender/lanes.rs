@@ -2,22 +2,27 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
 use chappe_store::{Index, Position, outbox::OutboxKey};
 use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use tokio::{
     sync::{Notify, futures::Notified},
     time::Instant,
 };
 
-use super::fleeting::{Fleeting, ReceiptPlace, Receipts};
+use super::fleeting::{Fleeting, ReceiptPlace, Taken, is_worth_telling};
 
 /// A destination that does not take what is due for so long holds up nobody: what is gathered for it then is lost if this
 /// server stops.
 const OVERDUE: Duration = Duration::from_mins(1);
+/// A queue that could not be worked on for a fault of this server's is looked at again after so long, and after twice as long with
+/// each time that follows, up to the longest.
+const AFTER_FAULT: Duration = Duration::from_secs(1);
+const LONGEST_AFTER_FAULT: Duration = Duration::from_mins(1);
 
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -35,11 +40,15 @@ struct State {
 #[derive(Default)]
 struct Lane {
     activity: Activity,
+    /// Told when there is word of the destination while it is being served.
+    word: Arc<Notify>,
     /// Since when nothing may be sent there, in milliseconds since 1970.
     off_since: Option<u64>,
     /// Since when that is so though it is known who is let in.
     out_since: Option<u64>,
     length: Length,
+    /// How often in a row it could not be worked on for a fault of this server's.
+    faults: u32,
     fleeting: Fleeting,
     /// When what is in memory goes by itself, if no transaction has taken it along before.
     due: Option<Instant>,
@@ -105,16 +114,41 @@ impl Lanes {
 
     /// The same, for a destination that need not be waited for any longer.
     pub(super) fn wake_at_once(&self, destination: &ServerName) -> bool {
+        self.revive(destination) || self.wake(destination)
+    }
+
+    /// There is word of a destination: if it is waited for, that is over. Gives whether the caller has to begin a worker.
+    pub(super) fn revive(&self, destination: &ServerName) -> bool {
         let mut state = self.state.lock();
-        if let Some(lane) = state.lanes.get_mut(destination)
-            && let Activity::Waiting { until } = lane.activity
-        {
-            lane.activity = Activity::Serving { again: false };
-            state.timetable.remove(&(until, destination.to_owned()));
-            return true;
+        let State { lanes, timetable } = &mut *state;
+        let Some(lane) = lanes.get_mut(destination) else { return false };
+        match lane.activity {
+            Activity::Waiting { until } => {
+                timetable.remove(&(until, destination.to_owned()));
+                lane.activity = Activity::Serving { again: false };
+                true
+            }
+            Activity::Serving { .. } => {
+                lane.word.notify_one();
+                false
+            }
+            Activity::Resting | Activity::Gathering { .. } => false,
         }
-        drop(state);
-        self.wake(destination)
+    }
+
+    /// Told when there is word of a destination that is being served.
+    pub(super) fn word_of(&self, destination: &ServerName) -> Arc<Notify> {
+        let mut state = self.state.lock();
+        Arc::clone(&state.lanes.entry(destination.to_owned()).or_default().word)
+    }
+
+    /// There may be word of any destination that is being served.
+    pub(super) fn spread_word(&self) {
+        let state = self.state.lock();
+        let served = state.lanes.values().filter(|lane| matches!(lane.activity, Activity::Serving { .. }));
+        for lane in served {
+            lane.word.notify_one();
+        }
     }
 
     /// A worker found nothing more that has to go now. Gives whether it may end.
@@ -122,6 +156,7 @@ impl Lanes {
         let mut state = self.state.lock();
         let State { lanes, timetable } = &mut *state;
         let Some(lane) = lanes.get_mut(destination) else { return true };
+        lane.faults = 0;
         let gathered = !lane.fleeting.is_empty();
         if lane.activity == (Activity::Serving { again: true }) || gathered && lane.is_due(now) {
             lane.activity = Activity::Serving { again: false };
@@ -168,6 +203,7 @@ impl Lanes {
     /// Rows have left its queue.
     pub(super) fn done(&self, destination: &ServerName, rows: &[OutboxKey]) {
         if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
+            lane.faults = 0;
             let Length { rows: counted, to, left } = &mut lane.length;
             let done = rows.iter().filter(|(_, position, index)| (*position, *index) <= *to).count();
             *counted = counted.saturating_sub(done);
@@ -183,7 +219,7 @@ impl Lanes {
             lane.activity = Activity::Serving { again: false };
             return false;
         }
-        (lane.activity, lane.since) = (Activity::Waiting { until }, None);
+        lane.wait(until);
         state.timetable.insert((until, destination.to_owned()));
         drop(state);
         self.timetable_changed.notify_one();
@@ -192,9 +228,26 @@ impl Lanes {
 
     /// A worker ends for now.
     pub(super) fn wait(&self, destination: &ServerName, until: Instant) {
+        self.end(destination, |lane| {
+            lane.faults = 0;
+            until
+        });
+    }
+
+    /// A worker ends over a fault of this server's.
+    pub(super) fn wait_for_repair(&self, destination: &ServerName, now: Instant) {
+        self.end(destination, |lane| {
+            let pause = AFTER_FAULT.saturating_mul(1 << lane.faults.min(10)).min(LONGEST_AFTER_FAULT);
+            lane.faults = lane.faults.saturating_add(1);
+            now + pause
+        });
+    }
+
+    fn end(&self, destination: &ServerName, until: impl FnOnce(&mut Lane) -> Instant) {
         let mut state = self.state.lock();
         let lane = state.lanes.entry(destination.to_owned()).or_default();
-        (lane.activity, lane.since) = (Activity::Waiting { until }, None);
+        let until = until(lane);
+        lane.wait(until);
         state.timetable.insert((until, destination.to_owned()));
         drop(state);
         self.timetable_changed.notify_one();
@@ -225,10 +278,6 @@ impl Lanes {
         self.timetable_changed.notified()
     }
 
-    pub(super) fn is_waiting(&self, destination: &ServerName) -> bool {
-        self.state.lock().lanes.get(destination).is_some_and(Lane::is_waiting)
-    }
-
     /// The destinations that are being waited for.
     pub(super) fn waiting(&self) -> Vec<OwnedServerName> {
         let state = self.state.lock();
@@ -252,6 +301,21 @@ impl Lanes {
                 lane.fleeting.receipt(place, event, ts);
                 lane.since.get_or_insert(at);
             }
+        });
+    }
+
+    /// Adds who types, or has stopped, unless that is worth nothing any more once the destination need not be waited for.
+    pub(super) fn add_typing(
+        &self,
+        destination: &ServerName,
+        when: When,
+        ((room, user), typing): ((&RoomId, &UserId), bool),
+    ) {
+        let (place, said) = (|| (room.to_owned(), user.to_owned()), (typing, when.now));
+        self.add(destination, when, |lane| match lane.activity {
+            Activity::Waiting { until } if !is_worth_telling(said, until) => {}
+            Activity::Waiting { .. } => lane.fleeting.late_typing(place(), said),
+            _ => lane.fleeting.typing(place(), said),
         });
     }
 
@@ -292,18 +356,25 @@ impl Lanes {
         self.timetable_changed.notify_one();
     }
 
-    /// Takes up to `limit` EDUs out of what is in memory for a destination, if that is due by `now`, if given; the receipts in
-    /// them are for [`Lanes::give_back`].
+    /// Forgets what was said of typing so long ago that it is worth nothing now.
+    pub(super) fn drop_stale(&self, destination: &ServerName, now: Instant) {
+        if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
+            lane.fleeting.drop_stale(now);
+        }
+    }
+
+    /// Takes up to `limit` EDUs out of what is in memory for a destination, if that is due by `now`, if given; what is taken is
+    /// for [`Lanes::give_back`].
     pub(super) fn take_fleeting(
         &self,
         destination: &ServerName,
         limit: usize,
         now: Option<Instant>,
-    ) -> (Vec<serde_json::Value>, Receipts) {
+    ) -> (Vec<serde_json::Value>, Taken) {
         let mut state = self.state.lock();
         let lane = state.lanes.get_mut(destination);
         let Some(lane) = lane.filter(|lane| now.is_none_or(|now| lane.is_due(now))) else {
-            return (Vec::new(), Receipts::new());
+            return (Vec::new(), Taken::default());
         };
         let taken = lane.fleeting.take(limit);
         if lane.fleeting.is_empty() {
@@ -321,14 +392,16 @@ impl Lanes {
 
     /// What was for the moment only is out of date by the time the destination can be sent to.
     pub(super) fn drop_momentary(&self, destination: &ServerName) {
-        self.give_back(destination, Receipts::new());
-    }
-
-    /// A transaction was not taken: its receipts go with a later one, and nothing that was for the moment only.
-    pub(super) fn give_back(&self, destination: &ServerName, receipts: Receipts) {
         if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
             lane.fleeting.drop_momentary();
-            lane.fleeting.give_back(receipts);
+        }
+    }
+
+    /// A transaction was not taken: its receipts go with a later one, and who types if that comes soon; presence does not.
+    pub(super) fn give_back(&self, destination: &ServerName, taken: Taken) {
+        if let Some(lane) = self.state.lock().lanes.get_mut(destination) {
+            lane.fleeting.drop_presence();
+            lane.fleeting.give_back(taken);
         }
     }
 
@@ -341,6 +414,12 @@ impl Lanes {
 }
 
 impl Lane {
+    /// It is waited for, and who types now is worth nothing if that takes too long.
+    fn wait(&mut self, until: Instant) {
+        (self.activity, self.since) = (Activity::Waiting { until }, None);
+        self.fleeting.drop_stale(until);
+    }
+
     fn is_waiting(&self) -> bool {
         matches!(self.activity, Activity::Waiting { .. })
     }
@@ -352,130 +431,4 @@ impl Lane {
 }
 
 #[cfg(test)]
-mod tests {
-    use ruma::{owned_event_id, owned_room_id, owned_user_id, server_name};
-
-    use super::*;
-
-    #[test]
-    fn one_worker_per_destination_that_misses_nothing() {
-        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
-        let now = Instant::now();
-        assert!(lanes.wake(peer));
-        assert!(!lanes.wake(peer), "a second worker");
-        assert!(!lanes.rest(peer, now), "what came meanwhile was missed");
-        assert!(lanes.rest(peer, now));
-        assert!(lanes.wake(peer));
-    }
-
-    fn type_in(lanes: &Lanes, peer: &ServerName, now: Instant, wait: u64) {
-        let when = When { now, wait: Duration::from_secs(wait) };
-        lanes.add_momentary(peer, when, |fleeting| {
-            fleeting.typing(owned_room_id!("!r:a"), owned_user_id!("@u:a"), true);
-        });
-    }
-
-    fn read_at(lanes: &Lanes, peer: &ServerName, (now, wait): (Instant, u64), at: u64) {
-        let place = (owned_room_id!("!r:a"), owned_user_id!("@u:a"), format!("$t{at}"));
-        let when = When { now, wait: Duration::from_secs(wait) };
-        lanes.add_receipt(peer, when, (Position(at), place, (owned_event_id!("$1"), at)));
-    }
-
-    #[test]
-    fn a_worker_does_not_forget_what_was_just_added() {
-        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
-        let now = Instant::now();
-        let due = now + Duration::from_secs(1);
-        assert!(lanes.wake(peer));
-        type_in(&lanes, peer, now, 1);
-        assert!(lanes.rest(peer, now), "it is not due");
-        assert_eq!(lanes.due(due), [peer], "it would be lost");
-        assert!(!lanes.rest(peer, due));
-        assert_eq!(lanes.take_fleeting(peer, 10, Some(due)).0.len(), 1);
-        assert!(lanes.rest(peer, due));
-        assert_eq!(lanes.next_due(), None);
-    }
-
-    #[test]
-    fn what_can_wait_goes_at_the_latest_when_its_time_comes() {
-        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
-        let now = Instant::now();
-        let after = |seconds| now + Duration::from_secs(seconds);
-        read_at(&lanes, peer, (now, 4), 7);
-        read_at(&lanes, peer, (after(2), 4), 8);
-        assert_eq!((lanes.next_due(), lanes.gathered_since(now)), (Some(after(4)), Some(Position(7))));
-        type_in(&lanes, peer, after(2), 1);
-        assert_eq!(lanes.next_due(), Some(after(3)));
-        assert!(lanes.due(after(2)).is_empty());
-        assert_eq!(lanes.due(after(3)), [peer]);
-        assert!(lanes.take_fleeting(peer, 10, Some(after(2))).0.is_empty());
-        assert_eq!(lanes.take_fleeting(peer, 10, Some(after(3))).1.len(), 2);
-        assert_eq!(lanes.gathered_since(after(3)), None);
-        assert!(lanes.rest(peer, after(3)));
-    }
-
-    #[test]
-    fn who_does_not_take_what_is_due_holds_up_nobody() {
-        let (lanes, slow, other) =
-            (Lanes::default(), server_name!("slow.example"), server_name!("b.example"));
-        let now = Instant::now();
-        let after = |seconds| now + Duration::from_secs(seconds);
-        assert!(lanes.wake(slow));
-        read_at(&lanes, slow, (now, 4), 7);
-        assert_eq!(lanes.gathered_since(after(63)), Some(Position(7)));
-        read_at(&lanes, other, (after(64), 4), 9);
-        assert_eq!(lanes.gathered_since(after(64)), Some(Position(9)));
-    }
-
-    #[test]
-    fn what_can_wait_goes_along_with_what_cannot() {
-        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
-        let now = Instant::now();
-        read_at(&lanes, peer, (now, 4), 7);
-        assert!(lanes.wake(peer), "nothing else waits for it");
-        assert_eq!(lanes.next_due(), None);
-        assert_eq!(lanes.take_fleeting(peer, 10, None).1.len(), 1);
-        assert!(lanes.rest(peer, now));
-    }
-
-    #[test]
-    fn what_is_plenty_waits_no_longer() {
-        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
-        let now = Instant::now();
-        let mut at = 0;
-        while lanes.next_due() != Some(now) {
-            at += 1;
-            assert!(at < 2_000, "some would be left out");
-            read_at(&lanes, peer, (now, 4), at);
-        }
-        assert!(at > 100);
-    }
-
-    #[test]
-    fn rows_that_leave_a_queue_are_counted_once() {
-        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
-        assert!(lanes.wake(peer));
-        lanes.set_length(peer, Length { rows: 3, to: (7, Index(1)), left: 2 });
-        let keys = [(7, 0), (7, 1), (8, 0)];
-        let keys = keys.map(|(position, index)| (peer.to_owned(), position, Index(index)));
-        lanes.done(peer, &keys);
-        assert_eq!(lanes.length(peer), Length { rows: 1, to: (7, Index(1)), left: 0 });
-    }
-
-    #[test]
-    fn waiting_ends_with_its_time_or_a_sign_of_life() {
-        let (lanes, peer) = (Lanes::default(), server_name!("peer.example"));
-        let begun = Instant::now();
-        let after = |seconds| begun + Duration::from_secs(seconds);
-        assert!(lanes.wake(peer));
-        lanes.wait(peer, after(100));
-        assert!(!lanes.wake(peer) && lanes.is_waiting(peer));
-        assert_eq!(lanes.next_due(), Some(after(100)));
-        assert!(lanes.due(after(99)).is_empty());
-        assert_eq!(lanes.due(after(100)), [peer]);
-        lanes.wait(peer, after(200));
-        assert!(lanes.wake_at_once(peer));
-        assert_eq!(lanes.next_due(), None);
-        assert!(!lanes.wake_at_once(peer));
-    }
-}
+mod tests;

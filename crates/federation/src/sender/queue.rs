@@ -3,7 +3,7 @@
 
 use chappe_store::{
     Error, Index, OutboxItem, Tx,
-    outbox::{Outbox, OutboxKey},
+    outbox::{Outbox, OutboxKey, behind},
 };
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
@@ -19,11 +19,6 @@ impl Default for Delivered {
     fn default() -> Self {
         Self(Cache::new(10_000))
     }
-}
-
-/// The first key that a row of a destination's queue may have behind another.
-pub(super) fn behind(destination: &ServerName, (position, index): (u64, Index)) -> OutboxKey {
-    (destination.to_owned(), position, Index(index.0.saturating_add(1)))
 }
 
 impl Sender {

@@ -62,17 +62,11 @@ impl Untaken {
                 413 => true,
                 _ => false,
             },
-            // An answer that nobody can read is the same error.
-            Self::Malformed(_) => !can_be_signed(batch),
+            // It cannot be signed; an answer that nobody can read is the same error.
+            Self::Malformed(_) => json::as_servers_write(&batch.body).is_err(),
             Self::Unreached => false,
         }
     }
-}
-
-/// What is in it is nested as deep here as in the transaction.
-fn can_be_signed(batch: &Batch) -> bool {
-    let body = serde_json::to_vec(&(&batch.pdus, &batch.edus));
-    body.is_ok_and(|body| json::as_servers_write(&body).is_ok())
 }
 
 #[derive(Default, Deserialize)]

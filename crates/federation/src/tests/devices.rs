@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -13,23 +13,31 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use chappe_accounts::{
-    CrossSigningUpload, KeyUpload, LogIn, Refreshing, RemoteError, RemoteKeys, RemoteUsers, Replace,
+    Claim, CrossSigningUpload, KeyUpload, LogIn, Refreshing, RemoteError, RemoteKeys, RemoteUsers, Replace,
 };
 use chappe_kv::{Batch, Db, Fault, Faulty, Memory};
-use chappe_store::{Json, Store, Tx, accounts_keys::KeySignatures, outbox::AnnouncedDevices};
+use chappe_store::{
+    Json, Store, Tx,
+    accounts_keys::KeySignatures,
+    outbox::{Announced, AnnouncedDevices},
+};
 use chappe_world::{FakeNet, Fate};
+use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use parking_lot::Mutex;
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, ServerName, UserId, serde::Raw, server_name};
+use ruma::{DeviceId, OwnedDeviceId, OwnedRoomId, OwnedUserId, ServerName, UserId, serde::Raw, server_name};
 use serde_json::{Value, json, value::RawValue};
 use tower::ServiceExt;
 
-use super::{Server, config, couple, eventually, peer::Peer};
-use crate::inbound::Received;
+use super::{Server, config, count, couple, eventually, peer::Peer};
+use crate::{Config, inbound::Received};
 
-/// A device with keys that look like keys.
-pub(super) async fn device(server: &Server, user: &UserId, id: &str) {
+/// Where a server is asked for the list of a user.
+pub(super) const LISTS: &str = "/_matrix/federation/v1/user/devices/";
+
+/// A device without keys.
+async fn bare_device(server: &Server, user: &UserId, id: &str) {
     let log_in = LogIn {
         user_id: user.to_owned(),
         device_id: Some(id.into()),
@@ -38,6 +46,11 @@ pub(super) async fn device(server: &Server, user: &UserId, id: &str) {
         by: None,
     };
     server.accounts.log_in(log_in).await.unwrap();
+}
+
+/// A device with keys that look like keys.
+pub(super) async fn device(server: &Server, user: &UserId, id: &str) {
+    bare_device(server, user, id).await;
     let (key, signature) = ("A".repeat(43), "A".repeat(86));
     let keys = json!({
         "user_id": user, "device_id": id, "algorithms": ["m.megolm.v1.aes-sha2"],
@@ -65,10 +78,19 @@ pub(super) async fn ask(
     server.federation.query_keys(&asker, of, users).await
 }
 
-pub(super) async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<String> {
+/// The same for the keys of one user.
+pub(super) async fn ask_of_one(
+    server: &Server,
+    asker: &str,
+    user: &UserId,
+) -> Result<RemoteKeys, RemoteError> {
     let asker = server.actor(asker).user;
     let users = BTreeMap::from([(user.to_owned(), Vec::new())]);
-    let keys = ask(server, &asker, user.server_name(), users).await.unwrap();
+    ask(server, &asker, user.server_name(), users).await
+}
+
+pub(super) async fn query(server: &Server, asker: &str, user: &UserId) -> Vec<String> {
+    let keys = ask_of_one(server, asker, user).await.unwrap();
     keys.devices
         .get(user)
         .map(|devices| devices.keys().map(ToString::to_string).collect())
@@ -84,13 +106,46 @@ pub(super) async fn tell(server: &Server, user: &UserId, (stream_id, prev_id): (
 
 /// Has a server receive an EDU of another.
 pub(super) async fn hear(server: &Server, origin: &ServerName, edu: &Value, txn: &str) {
+    try_hear(server, origin, edu, txn).await.unwrap();
+}
+
+/// As [`hear`]; an error if it is not taken.
+async fn try_hear(
+    server: &Server,
+    origin: &ServerName,
+    edu: &Value,
+    txn: &str,
+) -> Result<(), chappe_web::Error> {
     let edus = vec![RawValue::from_string(edu.to_string()).unwrap()];
     let (origin, id) = (origin.to_owned(), txn.to_owned());
-    server.federation.receive(Received { origin, id, pdus: Vec::new(), edus }).await.unwrap();
+    server.federation.receive(Received { origin, id, pdus: Vec::new(), edus }).await.map(drop)
+}
+
+/// Has a server have announced this of a user's devices, whatever it told others.
+pub(super) async fn set_announced(server: &Server, user: &UserId, announced: Announced) {
+    let mut tx = Tx::new();
+    tx.put::<AnnouncedDevices>(&user.to_owned(), &Json(announced));
+    server.store.commit(tx).await.unwrap();
+}
+
+/// Two servers with a room, and Alice on the first with a device.
+pub(super) async fn with_device(net: &FakeNet) -> (Server, Server, OwnedRoomId, OwnedUserId) {
+    let (a, b, room) = couple(net).await;
+    let alice = a.account("alice").await;
+    device(&a, &alice, "ONE").await;
+    (a, b, room, alice)
+}
+
+/// The same, where the second follows her list and was told all there is.
+pub(super) async fn followed(net: &FakeNet) -> (Server, Server, OwnedUserId) {
+    let (a, b, _room, alice) = with_device(net).await;
+    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    (a, b, alice)
 }
 
 /// Waits until the list that a server keeps of a user is believed; gives its stream id.
-async fn believed(server: &Server, user: &UserId) -> u64 {
+pub(super) async fn believed(server: &Server, user: &UserId) -> u64 {
     let list = async || server.accounts.remote_list(user).await.unwrap().unwrap();
     eventually("the list is believed", async || !list().await.stale).await;
     list().await.stream_id
@@ -102,7 +157,7 @@ pub(super) fn delay_lists(net: &FakeNet, server: &Server, by: Duration) {
     let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
         let router = router.clone();
         async move {
-            let is_list = request.uri().path().starts_with("/_matrix/federation/v1/user/devices/");
+            let is_list = request.uri().path().starts_with(LISTS);
             let answer = router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {});
             if is_list {
                 tokio::time::sleep(by).await;
@@ -116,11 +171,9 @@ pub(super) fn delay_lists(net: &FakeNet, server: &Server, by: Duration) {
 #[tokio::test(start_paused = true)]
 async fn lists_are_followed_and_repaired_after_a_gap() {
     let net = FakeNet::new();
-    let (a, b, room) = couple(&net).await;
-    let alice = a.account("alice").await;
-    device(&a, &alice, "ONE").await;
+    let (a, b, room, alice) = with_device(&net).await;
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
-    let asked = super::count(&net, "/_matrix/federation/v1/user");
+    let asked = count(&net, "/_matrix/federation/v1/user");
     assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
     assert_eq!(asked.load(SeqCst), 0, "a list that is followed was asked for");
 
@@ -130,9 +183,7 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
     // An update gets lost for good: what b is told next does not follow what it has.
     let mut ahead = a.federation.announced(&alice).await.unwrap();
     ahead.stream_id += 5;
-    let mut tx = Tx::new();
-    tx.put::<AnnouncedDevices>(&alice, &Json(ahead));
-    a.store.commit(tx).await.unwrap();
+    set_announced(&a, &alice, ahead).await;
     device(&a, &alice, "THREE").await;
     eventually("the list is fetched", async || known(&b, &alice).await == ["ONE", "THREE", "TWO"]).await;
 
@@ -149,13 +200,9 @@ async fn lists_are_followed_and_repaired_after_a_gap() {
 #[tokio::test(start_paused = true)]
 async fn an_update_that_does_not_follow_what_is_known_has_the_list_fetched() {
     let net = FakeNet::new();
-    let (a, b, _room) = couple(&net).await;
-    let alice = a.account("alice").await;
-    device(&a, &alice, "ONE").await;
-    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
-    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
-    let at = b.accounts.remote_list(&alice).await.unwrap().unwrap().stream_id;
-    let asked = super::count(&net, "/_matrix/federation/v1/user/devices");
+    let (_a, b, alice) = followed(&net).await;
+    let at = believed(&b, &alice).await;
+    let asked = count(&net, LISTS);
     for (number, (stream_id, prev_id, fetched)) in [
         (at, json!([at - 1]), false),
         (at + 1, json!([]), true),
@@ -179,17 +226,10 @@ async fn an_update_that_does_not_follow_what_is_known_has_the_list_fetched() {
 #[tokio::test(start_paused = true)]
 async fn of_a_server_that_counts_lists_otherwise_than_updates_no_list_is_fetched_twice() {
     let net = FakeNet::new();
-    let (a, b, _room) = couple(&net).await;
-    let alice = a.account("alice").await;
-    device(&a, &alice, "ONE").await;
-    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
-    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
-    let mut announced = a.federation.announced(&alice).await.unwrap();
-    announced.stream_id = 1006;
-    let mut tx = Tx::new();
-    tx.put::<AnnouncedDevices>(&alice, &Json(announced));
-    a.store.commit(tx).await.unwrap();
-    let asked = super::count(&net, "/_matrix/federation/v1/user/devices");
+    let (a, b, alice) = followed(&net).await;
+    let announced = a.federation.announced(&alice).await.unwrap();
+    set_announced(&a, &alice, Announced { stream_id: 1006, ..announced }).await;
+    let asked = count(&net, LISTS);
     for (stream_id, prev_id, fetched, then) in
         [(1005, 1001, 1, 1006), (1010, 1005, 1, 1010), (1014, 1010, 1, 1014), (1020, 1017, 2, 1006)]
     {
@@ -202,11 +242,7 @@ async fn of_a_server_that_counts_lists_otherwise_than_updates_no_list_is_fetched
 #[tokio::test(start_paused = true)]
 async fn an_update_that_comes_while_the_list_is_fetched_is_not_lost() {
     let net = FakeNet::new();
-    let (a, b, _room) = couple(&net).await;
-    let alice = a.account("alice").await;
-    device(&a, &alice, "ONE").await;
-    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
-    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    let (a, b, alice) = followed(&net).await;
     let at = believed(&b, &alice).await;
     delay_lists(&net, &a, Duration::from_secs(5));
     tell(&b, &alice, (at + 1, &json!([at + 7])), "gap").await;
@@ -220,11 +256,7 @@ async fn an_update_that_comes_while_the_list_is_fetched_is_not_lost() {
 #[tokio::test(start_paused = true)]
 async fn an_update_of_a_list_that_is_doubted_is_not_forgotten_when_the_list_cannot_be_fetched() {
     let net = FakeNet::new();
-    let (a, b, _room) = couple(&net).await;
-    let alice = a.account("alice").await;
-    device(&a, &alice, "ONE").await;
-    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
-    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+    let (_a, b, alice) = followed(&net).await;
     let at = believed(&b, &alice).await;
     b.accounts.doubt_known(std::slice::from_ref(&alice)).await.unwrap();
     net.unroute("a.example");
@@ -233,18 +265,46 @@ async fn an_update_of_a_list_that_is_doubted_is_not_forgotten_when_the_list_cann
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_users_call_their_devices_is_told_only_where_it_is_to_be() {
+    for device_names in [false, true] {
+        let net = FakeNet::new();
+        let a = Server::start(&net, "a.example", 1, Config { device_names, ..config() });
+        let b = Server::start(&net, "b.example", 2, config());
+        let (room, alice) = (a.room("alice").await, a.account("alice").await);
+        b.join("bob", &room, &a).await;
+        device(&a, &alice, "ONE").await;
+        let announced = async || a.federation.announced(&alice).await.unwrap();
+        eventually("the device is announced", async || !announced().await.devices.is_empty()).await;
+        // That there was a change is told in any case.
+        let rename = async |name: &str| {
+            let before = announced().await;
+            a.accounts.rename_device(&alice, <&DeviceId>::from("ONE"), Some(name)).await.unwrap();
+            let is_new = async || announced().await.devices != before.devices;
+            eventually("the change is announced", is_new).await;
+            eventually("queues are empty", async || a.waiting(&b).await == 0).await;
+        };
+        let bob = b.actor("bob").user;
+        let is_known = async |name: &str| {
+            let keys = b.accounts.public_keys(Some(&bob), &alice, &[]).await.unwrap();
+            keys.devices[<&DeviceId>::from("ONE")].json().get().contains(name)
+        };
+        rename("in the list").await;
+        assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
+        assert_eq!(is_known("in the list").await, device_names);
+        rename("in an update").await;
+        let told = announced().await.stream_id;
+        let heard = async || b.accounts.remote_list(&alice).await.unwrap().unwrap().stream_id;
+        eventually("the change is heard of", async || heard().await == told).await;
+        assert_eq!(is_known("in an update").await, device_names);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_joins_is_announced_even_without_keys() {
     let net = FakeNet::new();
     let (a, b, room) = couple(&net).await;
     let carol = b.account("carol").await;
-    let log_in = LogIn {
-        user_id: carol.clone(),
-        device_id: Some("BARE".into()),
-        device_name: None,
-        refreshing: Refreshing::No,
-        by: None,
-    };
-    b.accounts.log_in(log_in).await.unwrap();
+    bare_device(&b, &carol, "BARE").await;
     let told = Arc::new(AtomicBool::new(false));
     let heard = told.clone();
     net.judge(move |_, to, request| {
@@ -272,9 +332,7 @@ async fn users_without_a_common_room_are_asked_for_and_not_followed() {
 #[tokio::test(start_paused = true)]
 async fn who_has_verified_a_user_elsewhere_sees_that_later() {
     let net = FakeNet::new();
-    let (a, b, _room) = couple(&net).await;
-    let alice = a.account("alice").await;
-    device(&a, &alice, "ONE").await;
+    let (a, b, _room, alice) = with_device(&net).await;
     let public = "A".repeat(43);
     let master = json!({
         "user_id": alice, "usage": ["master"], "keys": { format!("ed25519:{public}"): public },
@@ -283,9 +341,7 @@ async fn who_has_verified_a_user_elsewhere_sees_that_later() {
     let upload = CrossSigningUpload { master, ..CrossSigningUpload::default() };
     a.accounts.upload_cross_signing(&alice, upload, Replace::Refused).await.unwrap();
     let signed = async |asker: &str, by: &UserId| {
-        let users = BTreeMap::from([(alice.clone(), Vec::new())]);
-        let asker = b.actor(asker).user;
-        let keys = ask(&b, &asker, alice.server_name(), users).await.unwrap();
+        let keys = ask_of_one(&b, asker, &alice).await.unwrap();
         keys.master[&alice].json().get().contains(by.as_str())
     };
     let bob = b.actor("bob").user;
@@ -299,13 +355,31 @@ async fn who_has_verified_a_user_elsewhere_sees_that_later() {
     assert!(!signed("carol", &bob).await, "whom others have verified is their business");
 }
 
+/// A message to the device B of a user, as servers tell each other of it.
+fn to_device(sender: &str, to: &UserId, id: &str, content: &Value) -> Value {
+    let messages = json!({ to.as_str(): { "B": content } });
+    json!({ "edu_type": "m.direct_to_device", "content": {
+        "sender": sender, "type": "m.test", "message_id": id, "messages": messages } })
+}
+
+/// What number the messages are that wait for a device.
+async fn inbox(server: &Server, user: &UserId, device: &str) -> Vec<Value> {
+    let reader = server.store.read();
+    let (none, now) = (chappe_store::Position(0), reader.position());
+    let found =
+        server.accounts.to_device_messages(&reader, user, device.into(), none, now, 100).await.unwrap();
+    let number =
+        |event: &RawValue| serde_json::from_str::<Value>(event.get()).unwrap()["content"]["n"].take();
+    found.iter().map(|message| number(&message.event)).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn to_device_messages_arrive_once_and_never_in_a_foreign_name() {
     let net = FakeNet::new();
     let (a, b, _room) = couple(&net).await;
     let bob = b.account("bob").await;
     device(&b, &bob, "B").await;
-    let count = std::sync::atomic::AtomicUsize::new(0);
+    let count = AtomicUsize::new(0);
     net.judge(move |from, _, request| {
         let send = from == "a.example" && request.uri().path().starts_with("/_matrix/federation/v1/send/");
         if send && count.fetch_add(1, SeqCst) == 0 {
@@ -322,33 +396,14 @@ async fn to_device_messages_arrive_once_and_never_in_a_foreign_name() {
     let tx = chappe_accounts::to_device_for_servers(&sending, "m1").unwrap();
     a.store.commit(tx).await.unwrap();
     eventually("it is delivered", async || a.waiting(&b).await == 0).await;
-    let inbox = async || {
-        let reader = b.store.read();
-        let (none, now) = (chappe_store::Position(0), reader.position());
-        let device = <&DeviceId>::from("B");
-        b.accounts.to_device_messages(&reader, &bob, device, none, now, 100).await.unwrap()
-    };
-    assert_eq!(inbox().await.len(), 1);
+    assert_eq!(inbox(&b, &bob, "B").await.len(), 1);
     // Nor twice when the transaction comes again under another name: the message has an id of its own.
-    let same = json!({ "edu_type": "m.direct_to_device", "content": {
-        "sender": alice, "type": "m.test", "message_id": "m1", "messages": { bob.as_str(): { "B": {} } } } });
-    hear(&b, server_name!("a.example"), &same, "again").await;
-    assert_eq!(inbox().await.len(), 1);
-    let forged = json!({ "edu_type": "m.direct_to_device", "content": {
-        "sender": alice, "type": "m.test", "message_id": "m2", "messages": { bob.as_str(): { "B": {} } } } });
+    let letter = |id: &str| to_device(alice.as_str(), &bob, id, &json!({}));
+    hear(&b, server_name!("a.example"), &letter("m1"), "again").await;
+    assert_eq!(inbox(&b, &bob, "B").await.len(), 1);
+    let forged = letter("m2");
     hear(&b, server_name!("c.example"), &forged, "1").await;
-    assert_eq!(inbox().await.len(), 1);
-}
-
-/// What number the messages are that wait for a device.
-async fn inbox(server: &Server, user: &UserId, device: &str) -> Vec<Value> {
-    let reader = server.store.read();
-    let (none, now) = (chappe_store::Position(0), reader.position());
-    let found =
-        server.accounts.to_device_messages(&reader, user, device.into(), none, now, 100).await.unwrap();
-    let number =
-        |event: &RawValue| serde_json::from_str::<Value>(event.get()).unwrap()["content"]["n"].take();
-    found.iter().map(|message| number(&message.event)).collect()
+    assert_eq!(inbox(&b, &bob, "B").await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -366,11 +421,7 @@ async fn what_could_not_be_kept_is_not_acknowledged() {
         let body = json!({ "origin": peer.name, "origin_server_ts": 1, "pdus": [], "edus": edus });
         peer.call(&b, Method::PUT, &format!("/_matrix/federation/v1/send/{txn}"), &body).await.0
     };
-    let letter = |n: u64| {
-        json!({ "edu_type": "m.direct_to_device", "content": {
-            "sender": "@carol:c.example", "type": "m.test", "message_id": n.to_string(),
-            "messages": { bob.as_str(): { "B": { "n": n } } } } })
-    };
+    let letter = |n: u64| to_device("@carol:c.example", &bob, &n.to_string(), &json!({ "n": n }));
     let presence = json!({ "edu_type": "m.presence", "content": {
         "push": [{ "user_id": "@carol:c.example", "presence": "online", "last_active_ago": 1 }] } });
     assert_eq!(send("0", json!([letter(0)])).await, StatusCode::OK);
@@ -387,8 +438,85 @@ async fn what_could_not_be_kept_is_not_acknowledged() {
     assert_eq!(inbox(&b, &bob, "B").await, [0, 1, 2], "in their order, and once");
     // Nor is what a server that stops did not get to.
     b.world.kill();
-    let edus = vec![RawValue::from_string(letter(3).to_string()).unwrap()];
-    let (origin, id) = (peer.name.clone(), "3".to_owned());
-    let stopped = b.federation.receive(Received { origin, id, pdus: Vec::new(), edus }).await;
-    assert_eq!(stopped.unwrap_err().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let stopped = try_hear(&b, &peer.name, &letter(3), "3").await;
+    assert_eq!(stopped.unwrap_err().status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// A server that waits for an hour after the first failure of another.
+fn patient(net: &FakeNet) -> Server {
+    Server::start(net, "a.example", 1, Config { backoff_min_ms: 3_600_000, ..config() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_claimed_of_a_server_that_failed_a_moment_ago_and_not_of_one_that_is_away() {
+    let net = FakeNet::new();
+    let (a, b) = (patient(&net), Server::start(&net, "b.example", 2, config()));
+    let claim = async || a.federation.claim_keys(&b.name, Claim::new()).await;
+    let fail = async || drop(a.network.backoff().failed(&b.name, None).await.unwrap());
+    fail().await;
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert!(a.federation.would_claim(&b.name) && claim().await.is_ok(), "a user waits for it");
+    fail().await;
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert!(!a.federation.would_claim(&b.name) && claim().await.is_err());
+
+    let c = server_name!("c.example");
+    net.route(c.as_str(), &b.world, b.router.clone());
+    net.judge(|_, _, _| Fate::Lose);
+    a.network.backoff().failed(c, None).await.unwrap();
+    let begun = a.world.instant();
+    assert!(a.federation.would_claim(c) && a.federation.claim_keys(c, Claim::new()).await.is_err());
+    assert!(begun.elapsed() < Duration::from_secs(6), "it is silent still");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_server_that_just_failed_keys_are_claimed_a_few_times_then_each_second_and_not_for_long() {
+    let net = FakeNet::new();
+    let (a, b) = (patient(&net), server_name!("b.example"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    net.judge(move |_, _, request| {
+        counted.fetch_add(usize::from(request.uri().path().ends_with("/keys/claim")), SeqCst);
+        Fate::Unreachable
+    });
+    let claims = async |number: u32, apart: Duration| {
+        asked.store(0, SeqCst);
+        for _ in 0..number {
+            if a.federation.would_claim(b) {
+                assert!(a.federation.claim_keys(b, Claim::new()).await.is_err());
+            }
+            tokio::time::advance(apart).await;
+        }
+        asked.load(SeqCst)
+    };
+    assert_eq!(claims(50, Duration::ZERO).await, 4);
+    assert_eq!(claims(85, Duration::from_millis(100)).await, 8, "one in a second");
+    assert_eq!(claims(100, Duration::from_secs(1)).await, 1, "before ten seconds are over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_that_come_together_are_as_few_at_a_server_that_is_silent() {
+    let net = FakeNet::new();
+    let (a, b) = (patient(&net), Server::start(&net, "b.example", 2, config()));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    net.judge(move |_, _, request| {
+        if !request.uri().path().ends_with("/keys/claim") {
+            return Fate::Deliver;
+        }
+        counted.fetch_add(1, SeqCst);
+        Fate::Lose
+    });
+    a.network.backoff().failed(&b.name, None).await.unwrap();
+    let together = async || {
+        asked.store(0, SeqCst);
+        let claims = join_all((0..50).map(|_| a.federation.claim_keys(&b.name, Claim::new())));
+        // Clients that have less patience than this server has.
+        drop(a.world.timeout(Duration::from_millis(600), claims).await);
+        asked.load(SeqCst)
+    };
+    assert_eq!(together().await, 3);
+    assert_eq!(together().await, 0, "they are under way still");
+    tokio::time::advance(Duration::from_millis(600)).await;
+    assert_eq!(together().await, 1, "one in a second");
 }

@@ -265,12 +265,20 @@ async fn family_15_nobody_without_power_redacts_others_from_elsewhere() {
             evil.sign(seat.rules, event)
         };
         let own = own.event_id().to_owned();
+        let (alice, mut told) = (a.actor("alice").user, Vec::new());
         for (number, target) in [&said, &foreign, &create, &own].into_iter().enumerate() {
             for in_content in [false, true] {
                 let txn = format!("r{number}{in_content}");
-                evil.send(&a, &txn, &[redact(target, in_content)]).await;
+                let redaction = redact(target, in_content);
+                evil.send(&a, &txn, std::slice::from_ref(&redaction)).await;
+                assert!(a.has(&redaction.event_id().to_owned()).await);
+                let seen = a.rooms.visible_to_user(&alice, &seat.room, redaction.event_id());
+                told.push(seen.await.is_ok());
             }
         }
+        let of_own = [version == "10", version == "11"];
+        assert_eq!(told[..6], [false; 6], "clients would apply them, {version}");
+        assert_eq!(told[6..], of_own, "{version}");
         assert!(!is_redacted(&a, &seat.room, &said).await, "{version}");
         assert!(!is_redacted(&a, &elsewhere, &foreign).await, "{version}");
         assert!(!is_redacted(&a, &seat.room, &create).await, "{version}");

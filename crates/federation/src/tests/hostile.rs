@@ -1,8 +1,11 @@
 //! Servers that mean harm: what they cost before they have proved who they are, and after.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -10,13 +13,18 @@ use chappe_rooms::Draft;
 use chappe_rules::json;
 use chappe_web::Rate;
 use chappe_world::{Fake, FakeNet, World};
+use futures_util::future::join_all;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use ruma::{CanonicalJsonValue, OwnedEventId, OwnedServerName, events::TimelineEventType, server_name};
 use serde_json::{Value, value::RawValue};
 use tower::ServiceExt;
 
-use super::{Server, config, couple, key};
+use super::{
+    Server, config, couple, eventually, key,
+    lies::{NOBODYS, news, seat},
+    peer::{Peer, Seat},
+};
 use crate::{
     Config, Rates,
     auth::{Addressee, Signed, sign},
@@ -275,11 +283,11 @@ async fn answers_that_nobody_fetches_take_so_much_room_and_not_for_ever() {
         let draft = Draft::state(TimelineEventType::from(kind), "", content);
         a.rooms.send(&a.actor("alice"), &room, draft, None).await.unwrap();
     }
-    super::eventually("it is told", async || a.waiting(&b).await == 0).await;
+    eventually("it is told", async || a.waiting(&b).await == 0).await;
     let long = uri(b.say("bob", &room, "y").await);
     let left = b.router.clone().oneshot(request(&long)).await.unwrap();
     assert_eq!(left.status(), StatusCode::OK);
-    tokio::time::sleep(std::time::Duration::from_mins(3)).await;
+    tokio::time::sleep(Duration::from_mins(3)).await;
     assert!(left.into_body().collect().await.is_err(), "it is kept for ever");
     let (status, told) = b.answer(request(&long)).await;
     assert_eq!(status, StatusCode::OK);
@@ -305,6 +313,9 @@ async fn transactions_of_a_wrong_shape_are_refused_whole() {
         let (status, told) = ask(&b, (Method::PUT, uri), ("a.example", 1), &body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{what}: {told}");
     }
+    let long = format!("/_matrix/federation/v1/send/{}", "x".repeat(256));
+    let (status, told) = ask(&b, (Method::PUT, &long), ("a.example", 1), &frame("[]", "[]")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "an id that is too long: {told}");
     // What nobody can have signed.
     for body in ["{".to_owned(), frame("[1e999]", "[]"), "[".repeat(1_000_000)] {
         let proof = authorization(&Method::PUT, uri, ("a.example", 1), "{}");
@@ -351,4 +362,67 @@ async fn what_is_nested_too_deep_is_dropped_alone() {
     let uri = "/_matrix/federation/v1/exchange_third_party_invite/!r:b.example";
     let (status, told) = ask(&b, (Method::PUT, uri), ("a.example", 1), &body).await;
     assert_eq!((status, &told["errcode"]), (StatusCode::BAD_REQUEST, &Value::from("M_BAD_JSON")), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_in_an_edu_is_dropped_alone() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    let event = a.say("alice", &room, "read me").await;
+    eventually("it arrives", async || b.has(&event).await).await;
+    let (alice, long) = (a.actor("alice").user, "x".repeat(300));
+    let hear = async |kind: &str, content: Value, txn: &str| {
+        let edu = serde_json::json!({ "edu_type": kind, "content": content });
+        super::devices::hear(&b, &a.name, &edu, txn).await;
+    };
+    let shown = |user: &str, state: &str| serde_json::json!({ "user_id": user, "presence": state });
+    let push = [
+        shown(alice.as_str(), &long),
+        shown(&format!("@{long}:a.example"), "online"),
+        shown(alice.as_str(), "offline"),
+    ];
+    hear("m.presence", serde_json::json!({ "push": push }), "presence").await;
+    assert_eq!(*b.seen.presence.lock(), [alice.as_str()]);
+    let nid = b.store.read().room_nid(&room).await.unwrap().unwrap();
+    for (thread, ts, kept) in [(&*format!("${long}"), 5, 0), ("$thread", 1_u64 << 53, 0), ("$thread", 5, 1)] {
+        let read = serde_json::json!({ "event_ids": [event], "data": { "thread_id": thread, "ts": ts } });
+        let receipt = serde_json::json!({ room.as_str(): { "m.read": { alice.as_str(): read } } });
+        hear("m.receipt", receipt, &format!("{thread} {ts}")).await;
+        assert_eq!(b.store.read().room_receipts(nid).await.unwrap().len(), kept, "{thread} {ts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_with_nobody_in_a_room_hold_up_nobody_who_is_there() {
+    let net = FakeNet::new();
+    let (a, member, seat) = seat(&net, "11").await;
+    let stranger = |number: u8| {
+        let stranger = Peer::start(&net, &format!("s{number}.example"), 10 + number);
+        stranger.answer(|uri| {
+            let nothing = async {
+                tokio::time::sleep(Duration::from_secs(19)).await;
+                Ok::<_, std::io::Error>(bytes::Bytes::from_static(br#"{"events":[]}"#))
+            };
+            let slowly = || Body::from_stream(futures_util::stream::once(nothing));
+            uri.contains("/get_missing_events/").then(slowly)
+        });
+        let user = format!("@m:{}", stranger.name);
+        let (room, join, auth) = (seat.room.clone(), seat.join.clone(), seat.auth.clone());
+        let Seat { rules, depth, .. } = seat;
+        (stranger, Seat { room, user, rules, join, depth, auth, state: Vec::new() })
+    };
+    let strangers: Vec<_> = (0..4).map(stranger).collect();
+    let attacks = strangers.iter().flat_map(|stranger| (0..4).map(move |txn| (stranger, txn)));
+    let attacks = join_all(attacks.map(async |((stranger, seat), txn)| {
+        let said = |n: u64| stranger.message(seat, &format!("{txn} {n}"), &[NOBODYS], seat.depth + n);
+        stranger.send(&a, &txn.to_string(), &[said(1), said(2), said(3)]).await
+    }));
+    let heard = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let sent = a.world.instant();
+        assert!(news(&a, (&member, &seat), "good", seat.join.as_str()).await);
+        sent.elapsed()
+    };
+    let (_, took) = futures_util::join!(attacks, heard);
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

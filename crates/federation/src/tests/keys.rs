@@ -1,22 +1,31 @@
 //! Keys: published, fetched once, vouched for by notaries, refused when they are weak.
 
+mod notaries;
 mod places;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering::SeqCst,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use axum::body::Body;
+use bytes::Bytes;
 use chappe_rooms::{KeysWanted, WantedKeys};
-use chappe_store::{RoomNid, Tx, members::RoomServers};
+use chappe_rules::{build::SigningKey, json};
+use chappe_store::{RoomNid, Tx, members::RoomServers, server_keys::ServerKeys};
 use chappe_world::{FakeNet, Fate};
 use futures_util::future::join_all;
+use http::{Request, Response};
+use http_body_util::Full;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName, server_name};
 use serde_json::json;
 
-use super::{Server, config, count, key, peer::Peer};
+use super::{Server, config, count, key, pair, peer::Peer};
 use crate::{Config, OldKey, PinnedKey, keys::own_document};
 
 const HOUR: u64 = 3_600_000;
@@ -28,7 +37,7 @@ fn wanted(server: &str, id: &str) -> KeysWanted {
 
 fn all_wanted(server: &str, ids: &[&str]) -> KeysWanted {
     let ids = ids.iter().map(|id| (*id).to_owned()).collect();
-    BTreeMap::from([(server.try_into().unwrap(), WantedKeys { ids, events: 1 })])
+    BTreeMap::from([(server.try_into().unwrap(), WantedKeys { ids, events: 1, at: 0 })])
 }
 
 /// The public key of a seed, in base64.
@@ -47,6 +56,18 @@ fn published(server: &ServerName, seed: u8, at: u64) -> CanonicalJsonObject {
     own_document(server, &key(seed), &config(), at)
 }
 
+/// What a server published at some time that has a key of this id, and names so many others as old ones.
+fn rotated(server: &ServerName, (id, old): (&str, usize), at: u64) -> CanonicalJsonObject {
+    let entry = |number: usize| {
+        let id = format!("ed25519:{id}_{number}");
+        let id: ruma::OwnedServerSigningKeyId = id.as_str().try_into().unwrap();
+        (id, OldKey { key: text(9), expired_ts: at })
+    };
+    let old_keys = (0..old).map(entry).collect();
+    let key = SigningKey::from_seed([9; 32], id).unwrap();
+    own_document(server, &key, &Config { old_keys, ..config() }, at)
+}
+
 /// Has a notary, whose key is of this seed, answer with these documents.
 fn vouch(notary: &Peer, seed: u8, documents: Vec<CanonicalJsonObject>) {
     let name = notary.name.clone();
@@ -60,13 +81,17 @@ fn vouch(notary: &Peer, seed: u8, documents: Vec<CanonicalJsonObject>) {
 
 /// A server that asks notaries, whose keys are of these seeds.
 fn asker(net: &FakeNet, notaries: &[(&Peer, u8)]) -> Server {
+    Server::start(net, "b.example", 3, asking(notaries))
+}
+
+fn asking(notaries: &[(&Peer, u8)]) -> Config {
     let pinned = |seed: &u8| {
         let id = format!("ed25519:k{seed}");
         BTreeMap::from([(id.as_str().try_into().unwrap(), PinnedKey::Current(text(*seed)))])
     };
     let pinned_keys = notaries.iter().map(|(notary, seed)| (notary.name.clone(), pinned(seed))).collect();
     let notaries = notaries.iter().map(|(notary, _)| notary.name.clone()).collect();
-    Server::start(net, "b.example", 3, Config { notaries, pinned_keys, ..config() })
+    Config { notaries, pinned_keys, ..config() }
 }
 
 /// Until when the key of a seed counts.
@@ -183,8 +208,7 @@ async fn an_old_key_signs_no_request_and_vouches_until_it_was_laid_aside() {
 #[tokio::test(start_paused = true)]
 async fn a_hundred_askers_fetch_a_key_once() {
     let net = FakeNet::new();
-    let (a, b) =
-        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let (a, b) = pair(&net);
     let fetches = count(&net, "/_matrix/key/v2/server");
     let wanted = wanted("a.example", "ed25519:k1");
     let ring = b.network.keys();
@@ -198,8 +222,7 @@ async fn a_hundred_askers_fetch_a_key_once() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_key_id_is_not_asked_for_again_and_again() {
     let net = FakeNet::new();
-    let (_a, b) =
-        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let (_a, b) = pair(&net);
     let fetches = count(&net, "/_matrix/key/v2/server");
     for _ in 0..5 {
         let found = b.network.keys().for_events(&wanted("a.example", "ed25519:other"), 0).await;
@@ -212,10 +235,68 @@ async fn an_unknown_key_id_is_not_asked_for_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_is_back_is_not_left_alone_for_as_long_as_it_was_away() {
+    let net = FakeNet::new();
+    let (a, b) = pair(&net);
+    let ring = b.network.keys();
+    net.unroute("a.example");
+    for _ in 0..10 {
+        assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
+        tokio::time::advance(Duration::from_hours(2)).await;
+    }
+    assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
+    a.back(&net);
+    assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none(), "it was asked just now");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert!(ring.for_request(&a.name, "ed25519:k1").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_keys_were_asked_for_in_vain_is_asked_again_soon_and_less_and_less() {
+    let net = FakeNet::new();
+    let (a, b) = pair(&net);
+    let (fetches, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
+    let (counted, is_lost) = (Arc::clone(&fetches), Arc::clone(&lost));
+    net.judge(move |_, _, request| {
+        let is_fetch = request.uri().path().starts_with("/_matrix/key/v2/server");
+        counted.fetch_add(usize::from(is_fetch), SeqCst);
+        if is_fetch && is_lost.load(SeqCst) { Fate::Unreachable } else { Fate::Deliver }
+    });
+    let ring = b.network.keys();
+    // Somebody goes on claiming to be this server.
+    let claims = async |number: u32| {
+        let before = fetches.load(SeqCst);
+        for _ in 0..number {
+            assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        fetches.load(SeqCst) - before
+    };
+    assert_eq!(claims(600).await, 6, "in the first minute");
+    assert_eq!(claims(6_000).await, 10, "in ten more");
+
+    let other = Server::start(&net, "c.example", 4, config());
+    assert!(ring.for_request(&other.name, "ed25519:k4").await.is_none());
+    lost.store(false, SeqCst);
+    assert!(ring.for_request(&other.name, "ed25519:k4").await.is_none(), "it was asked just now");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(ring.for_request(&other.name, "ed25519:k4").await.is_some(), "one lost packet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_is_not_waited_for_long() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 2, Config { timeout: 600, ..config() });
+    net.judge(|_, _, _| Fate::Delay(Duration::from_hours(1)));
+    let begun = b.world.now();
+    assert!(b.network.keys().for_request(server_name!("n.example"), "ed25519:k").await.is_none());
+    assert!(b.world.now() - begun < 31_000, "it was waited for {} ms", b.world.now() - begun);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_notary_vouches_for_a_server_that_is_away() {
     let net = FakeNet::new();
-    let a = Server::start(&net, "a.example", 1, config());
-    let b = Server::start(&net, "b.example", 2, config());
+    let (a, b) = pair(&net);
     let notaries = vec![b.name.clone()];
     let c = Server::start(&net, "c.example", 3, Config { notaries, ..config() });
     b.network.keys().for_events(&wanted("a.example", "ed25519:k1"), 0).await;
@@ -256,8 +337,7 @@ async fn pinned_keys_count_alone_and_nobody_is_asked() {
 async fn what_this_server_signed_with_an_earlier_key_still_counts_here() {
     let net = FakeNet::new();
     let b = Server::start(&net, "b.example", 2, Config { old_keys: before(9, 7), ..config() });
-    let at = ruma::MilliSecondsSinceUnixEpoch(ruma::uint!(5));
-    let known = chappe_rooms::Peers::keys(&b.network, &wanted("b.example", "ed25519:k9"), at).await;
+    let known = chappe_rooms::Peers::keys(&b.network, &wanted("b.example", "ed25519:k9")).await;
     let own = &known[&b.name]["ed25519:k9"];
     assert_eq!((own.public, u64::from(own.until.get())), (key(9).public_key(), 7));
 }
@@ -265,8 +345,7 @@ async fn what_this_server_signed_with_an_earlier_key_still_counts_here() {
 #[tokio::test(start_paused = true)]
 async fn a_server_is_not_left_alone_because_this_one_had_too_much_under_way() {
     let net = FakeNet::new();
-    let (a, b) =
-        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let (a, b) = pair(&net);
     let ring = b.network.keys();
     net.judge(|_, _, _| Fate::Busy);
     assert!(ring.for_request(&a.name, "ed25519:k1").await.is_none());
@@ -301,8 +380,7 @@ async fn notaries_that_could_not_be_asked_are_asked_again() {
 #[tokio::test(start_paused = true)]
 async fn a_fetch_of_keys_that_breaks_down_is_not_the_last() {
     let net = FakeNet::new();
-    let (a, b) =
-        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let (a, b) = pair(&net);
     net.judge(|_, _, request| {
         if request.uri().path().starts_with("/_matrix/key/v2/server") {
             std::panic::resume_unwind(Box::new("a defect"));
@@ -358,4 +436,49 @@ async fn keys_of_servers_that_nobody_meets_do_not_fill_the_disk() {
     };
     assert_eq!(kept(10).await.len(), 10);
     assert_eq!(kept(3).await, [0, 7, 8, 9], "who is met, and those that came last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_server_that_has_another_key_each_time_so_many_are_kept() {
+    let net = FakeNet::new();
+    let b = Server::start(&net, "b.example", 3, config());
+    let (a, ring, number) = (server_name!("a.example"), b.network.keys(), Arc::new(AtomicUsize::new(0)));
+    let (current, here) = (Arc::clone(&number), b.world.clone());
+    let service = tower::service_fn(move |_: Request<Full<Bytes>>| {
+        let id = format!("x{}", current.load(SeqCst));
+        let document = json::canonical(&rotated(a, (&id, 0), here.now()));
+        async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(document)))) }
+    });
+    net.route(a.as_str(), &b.world, service);
+    for n in 0..80 {
+        number.store(n, SeqCst);
+        assert!(ring.for_request(a, &format!("ed25519:x{n}")).await.is_some(), "{n}");
+        tokio::time::advance(Duration::from_secs(31)).await;
+    }
+    let last: BTreeSet<String> = (15..80).map(|n| format!("ed25519:x{n}")).collect();
+    assert_eq!(ring.ids(a).await, last, "the one that it names, and those that end last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_notary_says_puts_no_key_out_and_comes_to_an_end() {
+    let net = FakeNet::new();
+    let n = Peer::start(&net, "n.example", 5);
+    let b = asker(&net, &[(&n, 5)]);
+    let first = b.world.now();
+    let a = Server::start(&net, "a.example", 2, Config { old_keys: before(1, first - HOUR), ..config() });
+    assert!(until(&b, &a.name, 2).await.is_some());
+    net.unroute("a.example");
+    tokio::time::advance(Duration::from_hours(25)).await;
+    // Newer than what is kept, and older.
+    let at = [b.world.now(), first - HOUR];
+    let documents = (0..6).map(|d| rotated(&a.name, (&format!("d{d}"), 99), at[d % 2])).collect();
+    vouch(&n, 5, documents);
+    until(&b, &a.name, 7).await;
+    let kept = async || b.store.read().scan_all::<ServerKeys>(&a.name).await.unwrap().len();
+    assert_eq!(kept().await, 264);
+    assert_eq!(until(&b, &a.name, 1).await, Some(first - HOUR), "what the server said itself");
+    a.back(&net);
+    assert!(b.network.keys().for_request(&a.name, "ed25519:k2").await.is_some());
+    assert_eq!(kept().await, 66, "what it names, and so many more");
+    assert_eq!(until(&b, &a.name, 1).await, Some(first - HOUR));
 }

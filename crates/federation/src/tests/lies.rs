@@ -93,12 +93,14 @@ pub(super) fn founded(evil: &Peer, creator: &str, create: Value) -> Vec<Pdu> {
     events
 }
 
-/// From now on the peer lets everybody into the room that has this state.
+/// From now on the peer lets Alice of a.example into the room that has this state.
 pub(super) fn let_in(evil: &Peer, state: &[Pdu], auth_chain: &[Pdu]) {
     let ids: Vec<&str> = state.iter().map(|pdu| pdu.event_id().as_str()).collect();
+    let alice = "@alice:a.example";
     let offer = json!({ "room_version": "11", "event": {
-        "room_id": state[0].room_id(), "type": "m.room.member", "prev_events": [ids[3]],
-        "auth_events": [ids[0], ids[2], ids[3]], "depth": 5, "content": { "membership": "join" },
+        "room_id": state[0].room_id(), "type": "m.room.member", "sender": alice, "state_key": alice,
+        "prev_events": [ids[3]], "auth_events": [ids[0], ids[2], ids[3]], "depth": 5,
+        "content": { "membership": "join" },
     } });
     let raws = |pdus: &[Pdu]| pdus.iter().map(raw).collect::<Vec<_>>();
     let answer = json!({ "origin": evil.name, "state": raws(state), "auth_chain": raws(auth_chain) });

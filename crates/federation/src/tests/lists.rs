@@ -20,19 +20,15 @@ use serde_json::{Value, json};
 
 use super::{
     Server, config, couple,
-    devices::{ask, delay_lists, device, known, query, tell},
+    devices::{LISTS, ask, ask_of_one, delay_lists, device, known, query, tell, with_device},
     eventually,
     lies::seat,
     peer::Peer,
 };
 
-const LISTS: &str = "/_matrix/federation/v1/user/devices/";
-
 /// Two servers with a room, and Alice on the first with a device of which the second has not heard.
 async fn alice(net: &FakeNet) -> (Server, Server, OwnedRoomId, OwnedUserId) {
-    let (a, b, room) = couple(net).await;
-    let alice = a.account("alice").await;
-    device(&a, &alice, "ONE").await;
+    let (a, b, room, alice) = with_device(net).await;
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
     (a, b, room, alice)
 }
@@ -56,9 +52,7 @@ async fn a_list_that_nobody_waits_for_any_more_is_fetched_to_the_end() {
     let net = FakeNet::new();
     let (a, b, _room, alice) = alice(&net).await;
     delay_lists(&net, &a, Duration::from_secs(5));
-    let bob = b.actor("bob").user;
-    let users = BTreeMap::from([(alice.clone(), Vec::new())]);
-    let asked = ask(&b, &bob, alice.server_name(), users);
+    let asked = ask_of_one(&b, "bob", &alice);
     assert!(b.world.timeout(Duration::from_secs(1), asked).await.is_none());
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(known(&b, &alice).await, ["ONE"]);
@@ -75,9 +69,7 @@ async fn a_server_whose_lists_are_slow_keeps_no_place_from_others() {
         b.federation.0.devices.resync_soon(&b.federation, &user);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let bob = b.actor("bob").user;
-    let users = BTreeMap::from([(alice.clone(), Vec::new())]);
-    let asked = ask(&b, &bob, alice.server_name(), users);
+    let asked = ask_of_one(&b, "bob", &alice);
     let keys = b.world.timeout(Duration::from_secs(5), asked).await.unwrap().unwrap();
     assert_eq!(keys.devices[&alice].len(), 1);
 }

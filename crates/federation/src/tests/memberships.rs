@@ -232,6 +232,19 @@ async fn an_invite_to_an_old_room_need_not_tell_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_invite_to_a_room_of_an_unknown_version_is_refused_with_that_version() {
+    let net = FakeNet::new();
+    let (a, evil) = (Server::start(&net, "a.example", 1, config()), Peer::start(&net, "evil.example", 6));
+    let alice = a.account("alice").await;
+    let body = json!({ "room_version": "org.example.unknown", "event": { "state_key": alice } });
+    let uri = "/_matrix/federation/v2/invite/!new:evil.example/$e";
+    let (status, answer) = evil.call(&a, Method::PUT, uri, &body).await;
+    let said = (status, &answer["errcode"], &answer["room_version"]);
+    let incompatible = json!("M_INCOMPATIBLE_ROOM_VERSION");
+    assert_eq!(said, (StatusCode::BAD_REQUEST, &incompatible, &json!("org.example.unknown")), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_what_is_told_at_a_knock_only_what_is_right_is_shown() {
     let net = FakeNet::new();
     let (a, evil) = (Server::start(&net, "a.example", 1, config()), Peer::start(&net, "evil.example", 6));

@@ -64,10 +64,11 @@ impl Peer {
             asked: Arc::default(),
             answers: Arc::default(),
         };
-        let document = json::canonical(&own_document(&peer.name, &peer.key, &config(), world.now()));
         let (asked, answers) = (Arc::clone(&peer.asked), Arc::clone(&peer.answers));
+        let (own_name, own_key, here) = (peer.name.clone(), Arc::new(key(seed)), world.clone());
         let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
-            let (document, asked, answers) = (document.clone(), Arc::clone(&asked), Arc::clone(&answers));
+            let document = json::canonical(&own_document(&own_name, &own_key, &config(), here.now()));
+            let (asked, answers) = (Arc::clone(&asked), Arc::clone(&answers));
             async move {
                 let uri = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
                 let body = request.into_body().collect().await?.to_bytes();

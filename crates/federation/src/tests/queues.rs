@@ -1,10 +1,18 @@
 //! What waits for a server that is there and does not take it, and what does not wait for that.
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
 use bytes::Bytes;
-use chappe_kv::{Counting, Db, Memory, RoundTrips};
+use chappe_kv::{Batch, Counting, Db, Fault, Faulty, Memory, RoundTrips};
 use chappe_rooms::{Extent, PeerError, Peers};
 use chappe_store::{
     OutboxItem, Store, Tx,
@@ -493,4 +501,64 @@ async fn presence_that_changed_together_goes_in_one_piece() {
     assert!(taken.len() == 1 && taken[0].matches("m.presence").count() == 1, "{taken:?}");
     assert!(taken[0].contains(r#""presence":"unavailable""#), "the last word of each: {taken:?}");
     assert_eq!(*b.seen.presence.lock(), ["@alice:a.example", "@anna:a.example"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_is_worked_on_again_soon_after_a_fault_of_the_store() {
+    let net = FakeNet::new();
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = Arc::clone(&broken);
+    let plan = move |_: &Batch| is_broken.load(SeqCst).then_some(Fault::Lost);
+    let db = Db::new(Faulty::new(Memory::default(), Arc::new(Mutex::new(plan))));
+    let a = Server::build(&net, "a.example", 1, config(), Store::new(db));
+    let b = Server::start(&net, "b.example", 2, config());
+    a.federation.start();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (counted, breaks) = (Arc::clone(&sent), Arc::clone(&broken));
+    net.judge(move |from, _, request| {
+        let is_sent = from == "a.example" && request.uri().path().starts_with(SEND);
+        // It is taken, and nobody can write that down.
+        if is_sent && counted.fetch_add(1, SeqCst) == 0 {
+            breaks.store(true, SeqCst);
+        }
+        Fate::Deliver
+    });
+    let mut tx = Tx::new();
+    tx.enqueue(&b.name, &OutboxItem::ToDevice("{}".to_owned()));
+    a.store.commit(tx).await.unwrap();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let tries = sent.load(SeqCst);
+    assert!((5..=7).contains(&tries), "{tries} tries in a minute");
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert!(sent.load(SeqCst) <= tries + 11, "{} tries in ten more", sent.load(SeqCst));
+    broken.store(false, SeqCst);
+    eventually("the queue is empty", async || a.waiting(&b).await == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_types_while_a_server_is_away_is_told_if_it_is_back_in_a_moment() {
+    let net = FakeNet::new();
+    let (a, b, room) = couple(&net).await;
+    eventually("quiet", async || a.waiting(&b).await == 0).await;
+    let alice = a.actor("alice").user;
+    net.unroute("b.example");
+    a.say("alice", &room, "are you there").await;
+    eventually("the outage is noticed", async || state(&a, &b).await.failures > 0).await;
+    for typing in [true, false] {
+        a.federation.send_typing(&room, &alice, typing).await.unwrap();
+    }
+    b.back(&net);
+    eventually("the last word is told", async || !b.seen.typing.lock().is_empty()).await;
+    assert_eq!(*b.seen.typing.lock(), [(room.clone(), alice.to_string(), false)]);
+
+    net.unroute("b.example");
+    a.say("alice", &room, "and now").await;
+    eventually("the outage is noticed", async || state(&a, &b).await.failures > 0).await;
+    a.federation.send_typing(&room, &alice, true).await.unwrap();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    b.back(&net);
+    a.federation.retry(Some(&b.name)).await.unwrap();
+    eventually("the queue is empty", async || a.waiting(&b).await == 0).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(b.seen.typing.lock().len(), 1, "that was long ago");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use chappe_accounts::{Claim, RemoteUsers};
-use chappe_rooms::{PeerError, Peers};
+use chappe_rooms::{Occasion, PeerError, Peers};
 use chappe_world::{Fake, FakeNet, Fate, Repeatable, World};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -13,7 +13,7 @@ use ruma::{event_id, room_alias_id, room_id, server_name, user_id};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Server, config, devices, key, peer::Peer};
+use super::{Server, config, devices, key, pair, peer::Peer};
 use crate::{
     Config,
     auth::{Addressee, Signed, sign},
@@ -43,8 +43,7 @@ async fn ask(server: &Server, headers: &[&str]) -> (StatusCode, Value) {
 #[tokio::test(start_paused = true)]
 async fn only_a_fresh_signature_of_the_sender_for_this_server_and_request_counts() {
     let net = FakeNet::new();
-    let (_a, b) =
-        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let (_a, b) = pair(&net);
     let good = header_of("a.example", 1, "b.example", PATH);
     assert_eq!(ask(&b, &[&good]).await.0, StatusCode::NOT_FOUND);
     let without = good.replace("destination=\"b.example\",", "");
@@ -227,8 +226,7 @@ async fn what_a_server_refuses_is_found_and_left_out() {
 #[tokio::test(start_paused = true)]
 async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
     let net = FakeNet::new();
-    let a = Server::start(&net, "a.example", 1, config());
-    let b = Server::start(&net, "b.example", 2, config());
+    let (a, b) = pair(&net);
     let room = a.room("alice").await;
     let alice = a.actor("alice");
     let notary = key(9);
@@ -297,8 +295,7 @@ async fn an_address_that_becomes_a_users_brings_the_invites_that_waited() {
 #[tokio::test(start_paused = true)]
 async fn what_uses_something_up_is_not_asked_again_when_a_connection_breaks() {
     let net = FakeNet::new();
-    let (a, b) =
-        (Server::start(&net, "a.example", 1, config()), Server::start(&net, "b.example", 2, config()));
+    let (a, b) = pair(&net);
     let once: Arc<Mutex<Vec<String>>> = Arc::default();
     let seen = Arc::clone(&once);
     net.judge(move |from, _, request| {
@@ -319,7 +316,8 @@ async fn a_long_answer_that_was_read_keeps_nobody_from_reading_others() {
     let b = Server::start(&net, "b.example", 2, config());
     let peer = Peer::start(&net, "n.example", 5);
     peer.answer(|uri| uri.contains("/state/").then(|| Body::from(r#"{"pdus":[],"auth_chain":[]}"#)));
-    let state = || Peers::state(&b.network, &peer.name, room_id!("!r:n.example"), event_id!("$e"));
+    let (room, event) = (room_id!("!r:n.example"), event_id!("$e"));
+    let state = || Peers::state(&b.network, &peer.name, room, event, Occasion::Received);
     let held = (state().await.unwrap(), state().await.unwrap());
     let soon = std::time::Duration::from_secs(5);
     let next = b.world.timeout(soon, state()).await;

@@ -2,41 +2,24 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use chappe_store::{
-    Json, Tx,
-    outbox::{Announced, AnnouncedDevices, Outbox},
-};
+use chappe_store::{Tx, outbox::Outbox};
 use chappe_world::FakeNet;
-use ruma::UserId;
 use serde_json::{Value, json};
 
 use super::{
-    Server, couple,
-    devices::{device, hear, known, query},
+    count,
+    devices::{LISTS, believed, device, followed, hear, known, query, set_announced, with_device},
     eventually,
 };
-
-/// What a server has announced of a user is as it was.
-async fn put_back(server: &Server, user: &UserId, announced: Announced) {
-    let mut tx = Tx::new();
-    tx.put::<AnnouncedDevices>(&user.to_owned(), &Json(announced));
-    server.store.commit(tx).await.unwrap();
-}
 
 #[tokio::test(start_paused = true)]
 async fn an_update_that_is_counted_again_is_the_same_only_if_it_says_the_same() {
     let net = FakeNet::new();
-    let (a, b, _room) = couple(&net).await;
-    let alice = a.account("alice").await;
-    device(&a, &alice, "ONE").await;
-    assert_eq!(query(&b, "bob", &alice).await, ["ONE"]);
-    eventually("queues are empty", async || a.waiting(&b).await == 0).await;
-    let list = async || b.accounts.remote_list(&alice).await.unwrap().unwrap();
-    eventually("the list is believed", async || !list().await.stale).await;
-    let at = list().await.stream_id;
+    let (a, b, alice) = followed(&net).await;
+    let at = believed(&b, &alice).await;
     let devices = a.accounts.federated_devices(&alice).await.unwrap();
     let keys: Value = serde_json::from_str(devices[0].1.json().get()).unwrap();
-    let asked = super::count(&net, "/_matrix/federation/v1/user/devices");
+    let asked = count(&net, LISTS);
     let mut others = keys.clone();
     others["keys"]["curve25519:ONE"] = json!("B".repeat(43));
     for (number, (device, news, fetched)) in [
@@ -56,7 +39,7 @@ async fn an_update_that_is_counted_again_is_the_same_only_if_it_says_the_same() 
         update.as_object_mut().unwrap().extend(news.as_object().unwrap().clone());
         let update = json!({ "edu_type": "m.device_list_update", "content": update });
         hear(&b, &a.name, &update, &format!("update{number}")).await;
-        eventually("the list is believed", async || !list().await.stale).await;
+        believed(&b, &alice).await;
         assert_eq!(asked.load(SeqCst), fetched, "{number}");
     }
     assert_eq!(known(&b, &alice).await, ["ONE"]);
@@ -65,9 +48,7 @@ async fn an_update_that_is_counted_again_is_the_same_only_if_it_says_the_same() 
 #[tokio::test(start_paused = true)]
 async fn other_servers_fetch_the_lists_of_a_server_that_went_back_to_a_backup() {
     let net = FakeNet::new();
-    let (a, b, _room) = couple(&net).await;
-    let alice = a.account("alice").await;
-    device(&a, &alice, "ONE").await;
+    let (a, b, _room, alice) = with_device(&net).await;
     let counted = async |id: u64| a.federation.announced(&alice).await.unwrap().stream_id == id;
     eventually("the device is announced", async || counted(1).await).await;
     let kept = a.federation.announced(&alice).await.unwrap();
@@ -83,7 +64,7 @@ async fn other_servers_fetch_the_lists_of_a_server_that_went_back_to_a_backup() 
     let mut tx = Tx::new();
     tx.delete_prefix::<Outbox>(&());
     a.store.commit(tx).await.unwrap();
-    put_back(&a, &alice, kept).await;
+    set_announced(&a, &alice, kept).await;
     a.federation.announce_anew().await.unwrap();
     assert_eq!(a.federation.announced(&alice).await.unwrap().stream_id, 1 + (1 << 20));
     b.back(&net);
@@ -91,7 +72,7 @@ async fn other_servers_fetch_the_lists_of_a_server_that_went_back_to_a_backup() 
     eventually("the list is fetched", async || known(&b, &alice).await == ["ONE"]).await;
     // What comes then follows it.
     eventually("queues are empty", async || a.waiting(&b).await == 0).await;
-    let asked = super::count(&net, "/_matrix/federation/v1/user/devices");
+    let asked = count(&net, LISTS);
     device(&a, &alice, "TWO").await;
     eventually("the new one is known", async || known(&b, &alice).await == ["ONE", "TWO"]).await;
     assert_eq!(asked.load(SeqCst), 0);

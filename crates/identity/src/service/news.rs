@@ -27,7 +27,7 @@ const LONGEST: Duration = Duration::from_mins(5);
 /// The first wait after a failure, in milliseconds; it doubles up to [`LAST_WAIT`].
 const FIRST_WAIT: u64 = 5_000;
 const LAST_WAIT: u64 = 4 * 3_600_000;
-/// After so many failures, about a week, a homeserver is left alone.
+/// After so many failures, about a week, a homeserver outside of the network is left alone, and anybody with an invitation.
 const TRIES: u32 = 50;
 
 /// An invitation on its way: token, room, inviting user.
@@ -131,15 +131,19 @@ impl IdentityService {
         Ok(())
     }
 
-    /// The same once more, after a wait that doubles; not for ever.
+    /// The same once more, after a wait that doubles; not for ever, but for a server of the network: nobody tells it later whose an
+    /// address is.
     fn later(&self, tx: &mut Tx, id: String, notice: Notice) {
-        if notice.tries >= TRIES {
+        let is_of_addresses =
+            matches!(notice.news, News::Everything { .. } | News::Bound(_) | News::Ended(_));
+        let lasts = is_of_addresses && notice.to.as_ref().is_some_and(|to| self.others().contains(to));
+        if notice.tries >= TRIES && !lasts {
             tracing::warn!(to = ?notice.to, "another server was not reached with the news of an address: given up");
             return;
         }
         let wait = FIRST_WAIT.saturating_mul(1 << notice.tries.min(20)).min(LAST_WAIT);
         let at = self.world().now() + wait + self.world().below(wait / 4);
-        tx.put::<Notices>(&(at, id), &Json(Notice { tries: notice.tries + 1, ..notice }));
+        tx.put::<Notices>(&(at, id), &Json(Notice { tries: notice.tries.saturating_add(1), ..notice }));
     }
 
     /// Tells a server that is new to the network of the next addresses of this server's users.

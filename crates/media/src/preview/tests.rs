@@ -139,7 +139,7 @@ fn rules() -> Previews {
         enabled: true,
         ports: Vec::new(),
         allowed_ranges: vec!["127.0.0.1/32".parse().unwrap()],
-        timeout_seconds: 5,
+        timeout_seconds: 30,
         ..Previews::default()
     }
 }
@@ -169,7 +169,7 @@ impl House {
     async fn preview(&self, path: &str) -> Result<Properties, Error> {
         let address = self.media.web_address(&format!("{}{path}", self.base))?;
         let preview = self.media.preview(&address);
-        tokio::time::timeout(Duration::from_secs(15), preview).await.expect("an answer in time")
+        tokio::time::timeout(Duration::from_mins(2), preview).await.expect("an answer in time")
     }
 
     async fn failed(&self, path: &str) {

@@ -39,6 +39,25 @@ impl RemoteMedia for Slow {
     }
 }
 
+/// Another server that is silent until whoever asks gives up.
+#[derive(Default)]
+struct Silent(AtomicUsize);
+
+#[async_trait]
+impl RemoteMedia for Silent {
+    async fn download(
+        &self,
+        _: &ServerName,
+        _: &str,
+        _: u64,
+        _: Duration,
+    ) -> Result<RemoteContent, RemoteError> {
+        self.0.fetch_add(1, Relaxed);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        Err(RemoteError::Unavailable("silent".to_owned()))
+    }
+}
+
 #[tokio::test]
 async fn media_of_other_servers_are_fetched_once() {
     let house = house(Config::default()).await;
@@ -76,6 +95,21 @@ async fn a_slow_server_keeps_no_place_from_others() {
     assert_eq!((there, busy), (4, 4));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_silent_server_does_not_wait_again_after_others() {
+    let (folder, silent) = (tempfile::tempdir().unwrap(), Arc::new(Silent::default()));
+    let media = &media(&folder, silent.clone(), Config::default()).await;
+    let began = media.0.world.instant();
+    let asks = (0..3).map(|_| get(media, "b.test", "there"));
+    for outcome in futures_util::future::join_all(asks).await {
+        assert!(matches!(outcome, Err(Error::RemoteFailed(_))));
+    }
+    assert_eq!((silent.0.load(Relaxed), began.elapsed().as_secs()), (1, 30));
+    // Who comes later has it asked again.
+    assert!(matches!(get(media, "b.test", "there").await, Err(Error::RemoteFailed(_))));
+    assert_eq!(silent.0.load(Relaxed), 2);
+}
+
 #[tokio::test]
 async fn a_user_has_so_many_fetched_at_a_time() {
     let House { media, .. } = &house(Config { remote_at_once_per_user: 1, ..Config::default() }).await;
@@ -89,7 +123,10 @@ async fn a_user_has_so_many_fetched_at_a_time() {
 #[tokio::test]
 async fn too_large_media_of_other_servers_are_not_kept() {
     let house = house(Config { max_remote_bytes: 7, ..Config::default() }).await;
-    assert!(matches!(get(&house.media, "b.test", "there").await, Err(Error::RemoteTooLarge)));
+    for _ in 0..2 {
+        assert!(matches!(get(&house.media, "b.test", "there").await, Err(Error::RemoteTooLarge)));
+    }
+    assert_eq!(house.other.0.load(Relaxed), 1, "nor fetched for everybody who asks");
     assert_eq!(files(house.folder.path()), 0);
 }
 

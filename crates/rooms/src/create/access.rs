@@ -60,7 +60,8 @@ impl<'a> Wanted<'a> {
             return invalid("Invalid access rule: a direct chat cannot be open to everybody");
         }
         let public = self.request.visibility == Visibility::Public;
-        if said.contains_key("visibility") && self.rules.public != public {
+        let says_visibility = said.get("visibility").is_some_and(|visibility| !visibility.is_null());
+        if says_visibility && self.rules.public != public {
             return invalid("Incompatible visibility");
         }
         if public && self.rules.rule != Rule::Restricted {
@@ -138,9 +139,10 @@ impl<'a> Wanted<'a> {
         content.insert("rule".to_owned(), json!(rule));
         let visibility = if self.rules.public { "public" } else { "private" };
         content.insert("visibility".to_owned(), json!(visibility));
-        content.remove("force_unencrypted_at_creation");
-        if self.rules.force_unencrypted {
-            content.insert("force_unencrypted_at_creation".to_owned(), json!(true));
+        // What holds, wherever the client has the field, be it null: servers that take null for a value of its own would
+        // soft-fail a later event without the field.
+        if let Some(force) = content.get_mut("force_unencrypted_at_creation") {
+            *force = json!(self.rules.force_unencrypted);
         }
         Draft::state(TimelineEventType::from(RULES), "", content)
     }
@@ -185,7 +187,7 @@ impl<'a> Wanted<'a> {
 
 impl Rooms {
     /// As [`Rooms::create`], with invitations of addresses; those of externals are refused before there is a room that is
-    /// closed to them. Whoever else cannot be invited is left out.
+    /// closed to them.
     pub async fn create_inviting(
         &self,
         actor: &Actor,
@@ -199,9 +201,7 @@ impl Rooms {
                 self.check_home(actor, wanted.rules.rule, invite).await?;
             }
         }
-        let room = self.create(actor, request).await?;
-        self.invite_addresses(actor, &room, invites).await;
-        Ok(room)
+        self.create_with(actor, request, invites).await
     }
 }
 

@@ -23,6 +23,14 @@ pub(crate) struct Furniture {
     pub(crate) rest: Vec<Draft>,
 }
 
+impl Furniture {
+    /// Whether nobody comes in without an invite.
+    pub(super) fn is_closed(&self) -> bool {
+        let rules = self.rest.iter().find(|draft| draft.kind == TimelineEventType::RoomJoinRules);
+        rules.is_some_and(|draft| draft.content.get("join_rule") == Some(&json!("invite")))
+    }
+}
+
 /// The preset in force: the one asked for, or the one that goes with the visibility.
 pub(super) fn preset(request: &Request) -> RoomPreset {
     request.preset.clone().unwrap_or(match request.visibility {
@@ -82,7 +90,7 @@ fn initial_event(json: &str) -> Result<Draft> {
     let bad = |what: &str| Error::BadJson(format!("initial_state: {what}"));
     let mut event: Map<String, Value> = serde_json::from_str(json).map_err(|_| bad("an object is needed"))?;
     let kind = match event.get("type") {
-        Some(Value::String(kind)) => TimelineEventType::from(kind.as_str()),
+        Some(Value::String(kind)) => chappe_rules::pdu::kind_of(kind),
         _ => return Err(bad("an event needs a type")),
     };
     let state_key = match event.get("state_key") {

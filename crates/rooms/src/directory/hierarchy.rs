@@ -5,11 +5,12 @@ use std::{
     sync::Arc,
 };
 
+use chappe_rules::acl::Acl;
 use chappe_store::Membership;
 use ruma::{
     OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId,
     api::federation::space::{SpaceHierarchyParentSummary, get_hierarchy},
-    events::space::child::HierarchySpaceChildEvent,
+    events::{StateEventType, space::child::HierarchySpaceChildEvent},
     room::{RoomSummary, RoomType},
     serde::Raw,
 };
@@ -184,7 +185,7 @@ impl Rooms {
         Ok(page)
     }
 
-    /// The same for another server: a room and its children, as far as `origin` may know of them.
+    /// The same for another server: a room and, if it is a space, its children, as far as `origin` may know of them.
     pub async fn hierarchy_for(
         &self,
         origin: &ServerName,
@@ -196,7 +197,7 @@ impl Rooms {
         if !view.server_may_know(origin, &summary).await? {
             return Err(Error::NotFound("room"));
         }
-        let children_state = view.space_children(suggested_only).await?;
+        let children_state = view.space_children(&summary, suggested_only).await?;
         drop(view);
         let (mut children, mut inaccessible) = (Vec::new(), Vec::new());
         for (child, _) in children_of(&children_state) {
@@ -254,9 +255,7 @@ impl Walk<'_> {
                 return Ok(Seen::Nothing);
             }
             let mut found = Found::alone(summary.room.clone());
-            if summary.room.room_type == Some(RoomType::Space) {
-                found.room.children_state = view.space_children(self.tree.suggested_only).await?;
-            }
+            found.room.children_state = view.space_children(&summary, self.tree.suggested_only).await?;
             return Ok(Seen::Room(Box::new(found)));
         }
         let mut found = None;
@@ -317,8 +316,11 @@ impl Walk<'_> {
 }
 
 impl View<'_> {
-    /// The room's `m.space.child` events with at least one server to ask.
-    async fn space_children(&self, suggested_only: bool) -> Result<Vec<Box<RawValue>>> {
+    /// The `m.space.child` events of a space with at least one server to ask; none of a room that is no space.
+    async fn space_children(&self, summary: &Summary, suggested_only: bool) -> Result<Vec<Box<RawValue>>> {
+        if summary.room.room_type != Some(RoomType::Space) {
+            return Ok(Vec::new());
+        }
         let nums = self.reader.current_of_type(self.nid, "m.space.child").await?;
         let nums: Vec<_> = nums.into_iter().take(CHILDREN).map(|(_, num)| num).collect();
         let events = self.load(&nums).await?;
@@ -332,9 +334,14 @@ impl View<'_> {
         Ok(children.into_iter().map(|(_, raw)| raw).collect())
     }
 
-    /// Whether a server may know of this room: it is open, one of its users is in it or asked into it, or may join by
-    /// being in another room. Servers of externals know of what their users are in or asked into, and of nothing else.
+    /// Whether a server may know of this room: its users could enter it.
     async fn server_may_know(&self, server: &ServerName, summary: &Summary) -> Result<bool> {
+        Ok(summary.federated && self.is_open_for(server, summary).await? && self.list_allows(server).await?)
+    }
+
+    /// Whether the room is open, one of a server's users is in it or asked into it, or may join by being in another room.
+    /// For servers of externals what their users are in or asked into is open, and nothing else.
+    async fn is_open_for(&self, server: &ServerName, summary: &Summary) -> Result<bool> {
         if self.inner.is_external(server) {
             return self.has_part_of(server).await;
         }
@@ -349,6 +356,12 @@ impl View<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether the room's access control list lets a server in.
+    async fn list_allows(&self, server: &ServerName) -> Result<bool> {
+        let list = self.current(StateEventType::RoomServerAcl, "").await?;
+        Ok(list.is_none_or(|list| Acl::new(list.pdu.content()).allows(server)))
     }
 
     /// Whether a user of a server is in this room or asked into it.

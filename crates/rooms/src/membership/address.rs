@@ -47,16 +47,6 @@ impl Rooms {
         self.change(actor, room, &user, Change::Invite, None).await
     }
 
-    /// Invites addresses into a room that was just made: whoever cannot be invited is left out, as if the client had tried
-    /// itself.
-    pub(crate) async fn invite_addresses(&self, actor: &Actor, room: &RoomId, invites: &[AddressInvite]) {
-        for invite in invites {
-            if let Err(error) = self.invite_address(actor, room, invite).await {
-                tracing::info!(%room, %error, "an address was not invited into a new room");
-            }
-        }
-    }
-
     /// Refuses the address of an external where the room is closed to externals. Whose home cannot be had is taken for one.
     pub(crate) async fn check_home(&self, actor: &Actor, rule: Rule, invite: &AddressInvite) -> Result<()> {
         let access = self.0.access_for(actor).filter(|access| !access.externals.is_empty());

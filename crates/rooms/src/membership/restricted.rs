@@ -127,3 +127,12 @@ impl Rooms {
         Ok(servers)
     }
 }
+
+impl Desk<'_> {
+    /// Whether a user is in the room and may invite.
+    pub(crate) async fn may_invite(&self, user: &UserId) -> Result<bool> {
+        let Some(power) = self.power_at(self.state.current()).await? else { return Ok(false) };
+        let is_in = matches!(self.reader.membership(self.nid, user).await?, Some((Membership::Join, _)));
+        Ok(is_in && power.of(user) >= UserPowerLevel::Int(power.to_invite()))
+    }
+}

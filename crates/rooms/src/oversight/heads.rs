@@ -8,6 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, events::TimelineEventType};
 use serde_json::Map;
+use tokio::time::Instant;
 
 use crate::{Actor, Draft, Error, Result, Rooms, read::view::Event};
 
@@ -18,26 +19,29 @@ const MOST: usize = 20;
 
 /// From so many heads on a user of this server brings them together unasked.
 pub(crate) const MANY: usize = 10;
+/// A room with more heads than these is not left alone: each of them makes whatever follows dearer.
+const CROWD: usize = 100;
 /// Rooms that are remembered for that.
 const ROOMS: usize = 10_000;
 /// Longest time that one room gets.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long it is waited at least, and up to how much longer by chance: all servers of the room see the same, and the first
 /// one that does something does it for all.
-const SOONEST_MS: u64 = 5_000;
+const SOONEST: Duration = Duration::from_secs(5);
 const SPREAD_MS: u64 = 40_000;
-/// How long a room is left alone afterwards, whatever came of it.
-const REST_MS: u64 = 10 * 60 * 1_000;
+/// How long a room is left alone afterwards, whatever came of it, unless it is crowded.
+const REST: Duration = Duration::from_mins(10);
 /// The longest sleep of the worker.
 const NAP: Duration = Duration::from_mins(10);
 
 #[derive(Clone, Copy)]
 enum Turn {
-    Due(u64),
-    Over(u64),
+    /// When, and how many heads may stay.
+    Due(Instant, usize),
+    Over(Instant),
 }
 
-/// Rooms with many heads, and those that had them a while ago.
+/// Rooms with too many heads, and those that had them a while ago.
 #[derive(Default)]
 pub(crate) struct Crowded {
     rooms: Mutex<HashMap<OwnedRoomId, Turn>>,
@@ -45,42 +49,51 @@ pub(crate) struct Crowded {
 }
 
 impl Crowded {
-    /// `chance` is any number.
-    pub(crate) fn add(&self, room: &RoomId, now: u64, chance: u64) {
+    /// Of the `heads` so many may stay as are `enough`; `chance` is any number.
+    pub(crate) fn add(&self, room: &RoomId, (heads, enough): (usize, usize), (now, chance): (Instant, u64)) {
         let mut rooms = self.rooms.lock();
         if rooms.len() >= ROOMS {
-            rooms.retain(|_, turn| {
-                matches!(turn, Turn::Due(_)) || matches!(turn, Turn::Over(until) if *until > now)
+            rooms.retain(|_, turn| match turn {
+                Turn::Due(..) => true,
+                Turn::Over(until) => *until > now,
             });
         }
-        let due = Turn::Due(now + SOONEST_MS + chance % SPREAD_MS);
+        let due = Turn::Due(now + SOONEST + Duration::from_millis(chance % SPREAD_MS), enough);
         let is_full = rooms.len() >= ROOMS;
         match rooms.entry(room.to_owned()) {
-            Entry::Occupied(mut entry) if matches!(entry.get(), Turn::Over(until) if *until <= now) => {
+            Entry::Occupied(mut entry) => {
+                match entry.get_mut() {
+                    Turn::Due(_, fewest) => {
+                        *fewest = enough.min(*fewest);
+                        return;
+                    }
+                    Turn::Over(until) if *until > now && heads <= CROWD => return,
+                    Turn::Over(_) => {}
+                }
                 entry.insert(due);
             }
-            Entry::Vacant(entry) if !is_full => {
+            Entry::Vacant(_) if is_full => return,
+            Entry::Vacant(entry) => {
                 entry.insert(due);
             }
-            _ => return,
         }
         self.news.notify_one();
     }
 
-    /// Takes a room whose turn it is; or says when the next one's is.
-    fn take(&self, now: u64) -> std::result::Result<OwnedRoomId, Option<u64>> {
+    /// Takes a room whose turn it is, with how many heads may stay; or says when the next one's is.
+    fn take(&self, now: Instant) -> std::result::Result<(OwnedRoomId, usize), Option<Instant>> {
         let mut rooms = self.rooms.lock();
         let due = rooms.iter().filter_map(|(room, turn)| match turn {
-            Turn::Due(at) => Some((*at, room)),
+            Turn::Due(at, enough) => Some((*at, room, *enough)),
             Turn::Over(_) => None,
         });
-        let (at, room) = due.min().ok_or(None)?;
+        let (at, room, enough) = due.min().ok_or(None)?;
         if at > now {
             return Err(Some(at));
         }
         let room = room.clone();
-        rooms.insert(room.clone(), Turn::Over(now + REST_MS));
-        Ok(room)
+        rooms.insert(room.clone(), Turn::Over(now + REST));
+        Ok((room, enough))
     }
 }
 
@@ -135,21 +148,26 @@ impl Rooms {
         Ok(self.view(room).await?.head.extremities.len())
     }
 
-    /// Brings the heads of rooms together that have many, until the server stops. One task of a server runs this.
+    /// Brings the heads of rooms together that have too many, until the server stops. One task of a server runs this.
     pub async fn run_heads(&self) {
         let (world, crowded) = (&self.0.world, &self.0.crowded);
         while !world.is_stopping() {
-            match crowded.take(world.now()) {
-                Ok(room) => match world.timeout(PATIENCE, Box::pin(self.relieve(&room))).await {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => tracing::debug!(%room, %error, "the heads stay as they are"),
-                    None => tracing::info!(%room, "the heads could not be brought together in time"),
-                },
+            match crowded.take(world.instant()) {
+                Ok((room, enough)) => {
+                    match world.timeout(PATIENCE, Box::pin(self.relieve(&room, enough))).await {
+                        Some(Ok(_)) => {
+                            let left = self.count_heads(&room).await.unwrap_or_default();
+                            crowded.add(&room, (left, enough), (world.instant(), world.random()));
+                        }
+                        Some(Err(error)) => tracing::debug!(%room, %error, "the heads stay as they are"),
+                        None => tracing::info!(%room, "the heads could not be brought together in time"),
+                    }
+                }
                 Err(next) => {
-                    let pause = next.map_or(NAP, |at| Duration::from_millis(at.saturating_sub(world.now())));
+                    let next = next.unwrap_or_else(|| world.instant() + NAP);
                     tokio::select! {
                         () = world.stopping() => return,
-                        () = world.sleep(pause) => {}
+                        () = world.sleep_until(next) => {}
                         () = crowded.news.notified() => {}
                     }
                 }
@@ -157,9 +175,9 @@ impl Rooms {
         }
     }
 
-    async fn relieve(&self, room: &RoomId) -> Result<usize> {
+    async fn relieve(&self, room: &RoomId, enough: usize) -> Result<usize> {
         self.0.expect_policy_server(room).await?;
-        self.bring_together(room, MANY).await
+        self.bring_together(room, enough).await
     }
 
     async fn say_nothing(&self, room: &RoomId) -> Result<()> {
@@ -167,5 +185,37 @@ impl Rooms {
         let nobody = || Error::Forbidden("no user of this server may send events in this room".to_owned());
         let speaker = self.mightiest_local(room).await?.ok_or_else(nobody)?.user;
         self.send(&Actor::user(&speaker), room, Draft::message(kind, Map::new()), None).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::room_id;
+    use tokio::time::Instant;
+
+    use super::{CROWD, Crowded, MANY, REST, SOONEST};
+
+    #[test]
+    fn a_crowded_room_is_not_left_alone() {
+        let (crowded, room, begun) = (Crowded::default(), room_id!("!r:a.example"), Instant::now());
+        crowded.add(room, (MANY + 1, MANY), (begun, 0));
+        assert!(crowded.take(begun + SOONEST).is_ok());
+        crowded.add(room, (MANY + 1, MANY), (begun + SOONEST, 0));
+        assert!(crowded.take(begun + 2 * SOONEST).is_err());
+        crowded.add(room, (CROWD + 1, MANY), (begun + SOONEST, 0));
+        assert!(crowded.take(begun + 2 * SOONEST).is_ok());
+    }
+
+    #[test]
+    fn a_room_that_is_due_comes_down_to_the_fewest_asked_for_and_then_rests() {
+        let (crowded, room, begun) = (Crowded::default(), room_id!("!r:a.example"), Instant::now());
+        crowded.add(room, (MANY + 1, MANY), (begun, 0));
+        crowded.add(room, (MANY + 1, 1), (begun + SOONEST, 0));
+        crowded.add(room, (MANY + 1, MANY), (begun + SOONEST, 0));
+        assert_eq!(crowded.take(begun + SOONEST), Ok((room.to_owned(), 1)));
+        crowded.add(room, (2, 1), (begun + SOONEST, 0));
+        assert!(crowded.take(begun + REST).is_err());
+        crowded.add(room, (2, 1), (begun + SOONEST + REST, 0));
+        assert!(crowded.take(begun + 2 * SOONEST + REST).is_ok());
     }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use chappe_rules::Pdu;
 use chappe_store::{
-    Direction, EventNum, Keeping, LogEntry, Membership, Removed, RoomHead, RoomNid, StateRef, Tx,
+    Direction, EventNum, Index, Keeping, LogEntry, Membership, OutboxItem, Removed, RoomHead, RoomNid,
+    StateRef, Tx,
     accounts::Users,
     accounts_data::AccountData,
     events::EventPdus,
@@ -15,10 +16,11 @@ use chappe_store::{
     members::{Forgotten, RemoteRooms, UserRooms},
     notices::NoticeRooms,
     out_of_band::OutOfBand,
+    outbox::{Outbox, OutboxKey, behind},
     relations::WaitingRedactions,
     rooms::DoomedRooms,
 };
-use ruma::{OwnedUserId, RoomId, ServerName, UserId, events::TimelineEventType};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId, events::TimelineEventType};
 
 use crate::{Error, Result, Rooms, desk::rules_of, retention::named_media, turn::ATTEMPTS};
 
@@ -26,6 +28,8 @@ use crate::{Error, Result, Rooms, desk::rules_of, retention::named_media, turn::
 const USERS: usize = 500;
 /// Events removed in one commit.
 const EVENTS: usize = 200;
+/// Rows of a queue looked at for one commit: each of them may become an event.
+const ROWS: usize = 50;
 
 impl Rooms {
     /// The number of a room, if this server knows it: what [`Rooms::purge`] is asked with, so that a purge that was
@@ -35,8 +39,8 @@ impl Rooms {
     }
 
     /// Removes everything that is kept of a room: nobody of this server may be in it. What is left to be told to
-    /// devices that were away, that their user is out, stays until they have heard it. [`Error::BadState`] while
-    /// somebody is in the room and `force` is not given.
+    /// devices that were away, that their user is out, stays until they have heard it, and what waits for other servers
+    /// until it is sent. [`Error::BadState`] while somebody is in the room and `force` is not given.
     pub async fn purge(&self, room: &RoomId, nid: RoomNid, force: Force) -> Result<()> {
         if self.number(room).await? == Some(nid) {
             self.uproot(room, nid, force).await?;
@@ -117,6 +121,55 @@ impl Rooms {
         Ok(())
     }
 
+    /// What of the room waits for other servers no longer needs the room: who does not hear that its users have left keeps
+    /// them for good, and who misses what was before that does not take it.
+    async fn keep_queued(&self, nid: RoomNid) -> Result<()> {
+        // Of a room whose members follow only these are known, and those that counted as in it until nobody told who is.
+        let joined = self.0.store.read().room_servers(nid).await?;
+        let mut servers: BTreeSet<OwnedServerName> = joined.into_iter().map(|(server, _)| server).collect();
+        servers.extend(self.0.store.read().doubted_servers(nid).await?);
+        for is in Membership::ALL.into_iter().filter(|is| *is != Membership::Join) {
+            let members = self.0.store.read().members(nid, is).await?;
+            servers.extend(members.into_iter().map(|(user, _)| user.server_name().to_owned()));
+        }
+        for server in &servers {
+            self.keep_queued_for(server, nid).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_queued_for(&self, server: &OwnedServerName, nid: RoomNid) -> Result<()> {
+        let mut from: OutboxKey = (server.clone(), 0, Index(0));
+        loop {
+            let rows = self.0.store.read().scan_from::<Outbox>(server, &from, ROWS).await?;
+            let Some(((_, position, index), _)) = rows.last() else { return Ok(()) };
+            let next = behind(server, (*position, *index));
+            let mut tx = Tx::new();
+            for (key, item) in rows {
+                let OutboxItem::Pdu { room, event } = item else { continue };
+                if room != nid.0 {
+                    continue;
+                }
+                match self.outgoing(nid, EventNum(event)).await {
+                    Ok(event) => {
+                        let event = OutboxItem::Event(event.get().to_owned());
+                        tx.expect::<Outbox>(&key, Some(&item)).put::<Outbox>(&key, &event);
+                    }
+                    // It was purged before, or is another server's and redacted.
+                    Err(Error::NotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let kept = if tx.is_empty() { Ok(()) } else { self.0.store.commit(tx).await.map(drop) };
+            match kept {
+                Ok(()) => from = next,
+                // Some of it was sent meanwhile.
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// From here on nobody finds the room any more.
     async fn uproot(&self, room: &RoomId, nid: RoomNid, force: Force) -> Result<()> {
         // Whoever enters or is invited does so in a turn.
@@ -126,9 +179,10 @@ impl Rooms {
         }
         let forgetters = self.take_from_lists(room, nid).await?;
         for _ in 0..ATTEMPTS {
-            let reader = self.0.store.read();
-            let old = reader.room_head(nid).await?;
-            let mut tx = Tx::new();
+            let old = self.0.store.read().room_head(nid).await?;
+            // Whatever else is to be sent changes the head, or comes in the place of a row that is there until then.
+            self.keep_queued(nid).await?;
+            let (reader, mut tx) = (self.0.store.read(), Tx::new());
             for alias in reader.aliases_of(nid).await? {
                 if let Some(target) = reader.alias(&alias).await? {
                     tx.delete_alias(&alias, &target);

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::{
     Actor, Result,
-    effects::relation_of,
     read::{
         render::Bundle,
         view::{Event, View},
@@ -27,7 +26,8 @@ const EDITS: usize = 50;
 const REFERENCES: usize = 100;
 /// Replies looked at to find the latest visible one.
 const REPLIES: usize = 5;
-/// Replies looked at to know whether the user takes part.
+/// Replies looked at to know whether the user takes part, and for whoever ignores somebody how many there are without
+/// them: what ignored users said before these is counted.
 const PARTICIPANTS: usize = 1_000;
 
 pub(crate) const KINDS: [&str; 3] = ["m.replace", "m.reference", "m.thread"];
@@ -52,8 +52,10 @@ impl View<'_> {
                 let edit = self.render(actor, &[edit], Form::Full, Bundle::None).await?;
                 bundles.insert(KINDS[0].to_owned(), serde_json::to_value(edit.first()).unwrap_or_default());
             }
-            if references > 0 {
-                bundles.insert(KINDS[1].to_owned(), self.references(&actor.user, &seen.event).await?);
+            if references > 0
+                && let Some(references) = self.references(&actor.user, &seen.event).await?
+            {
+                bundles.insert(KINDS[1].to_owned(), references);
             }
             if replies > 0
                 && bundle == Bundle::All
@@ -70,7 +72,7 @@ impl View<'_> {
     ///
     /// Specification: client-server API, "Event replacements", "Validity of replacement events".
     pub(crate) async fn latest_edit(&self, actor: &Actor, event: &Event) -> Result<Option<Seen>> {
-        let is_edit = relation_of(&event.pdu).is_some_and(|(kind, _)| kind == KINDS[0]);
+        let is_edit = event.pdu.relation().is_some_and(|(kind, _)| kind == KINDS[0]);
         if is_edit || event.pdu.state_key().is_some() || event.is_redacted() {
             return Ok(None);
         }
@@ -89,22 +91,30 @@ impl View<'_> {
         Ok(seen.into_iter().filter(|seen| !seen.event.is_redacted()).max_by_key(rank))
     }
 
-    async fn references(&self, user: &UserId, event: &Event) -> Result<Value> {
+    async fn references(&self, user: &UserId, event: &Event) -> Result<Option<Value>> {
+        let ignored = self.ignored_by(user).await?;
         let parent = (event.pdu.event_id(), KINDS[1]);
         let rows = self.reader.related(self.nid, parent, Direction::Forward, None, REFERENCES).await?;
-        let nums: Vec<EventNum> = rows.into_iter().map(|(_, child)| child.num).collect();
+        let told = rows.into_iter().filter(|(_, child)| !ignored.contains(&child.sender));
+        let nums: Vec<EventNum> = told.map(|(_, child)| child.num).collect();
         let events = self.load(&nums).await?;
         let seen = self.visible(user, events).await?;
         let chunk: Vec<Value> =
             seen.iter().map(|seen| json!({ "event_id": seen.event.pdu.event_id() })).collect();
-        Ok(json!({ "chunk": chunk }))
+        Ok((!chunk.is_empty()).then(|| json!({ "chunk": chunk })))
     }
 
+    /// What a thread comes to without those whom the user ignores; nothing if the last replies are all theirs. Only for whoever
+    /// ignores somebody more than a few replies are looked at.
     async fn thread(&self, actor: &Actor, root: &Event, count: u32) -> Result<Option<Value>> {
+        let ignored = self.ignored_by(&actor.user).await?;
         let parent = (root.pdu.event_id(), KINDS[2]);
-        let rows = self.reader.related(self.nid, parent, Direction::Backward, None, REPLIES).await?;
-        let nums: Vec<EventNum> = rows.into_iter().map(|(_, child)| child.num).collect();
-        let replies = self.load(&nums).await?;
+        let most = if ignored.is_empty() { REPLIES } else { PARTICIPANTS };
+        let rows = self.reader.related(self.nid, parent, Direction::Backward, None, most).await?;
+        let told = rows.iter().filter(|(_, child)| !ignored.contains(&child.sender));
+        let nums: Vec<EventNum> = told.map(|(_, child)| child.num).collect();
+        let hidden = u32::try_from(rows.len() - nums.len()).unwrap_or(u32::MAX);
+        let replies = self.load(&nums[..nums.len().min(REPLIES)]).await?;
         let Some(latest) = self.visible(&actor.user, replies).await?.into_iter().next() else {
             return Ok(None);
         };
@@ -112,7 +122,7 @@ impl View<'_> {
         let participated = self.takes_part(&actor.user, root).await?;
         Ok(Some(json!({
             "latest_event": latest.first(),
-            "count": count,
+            "count": count.saturating_sub(hidden),
             "current_user_participated": participated,
         })))
     }

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::{
     Actor, Error, Result, Rooms,
     read::{
+        event::no_such_event,
         messages::{Stretch, wants_lazy_members},
         render::Bundle,
         token::Place,
@@ -65,8 +66,8 @@ impl Rooms {
         limit: u64,
         filter: &RoomEventFilter,
     ) -> Result<Context> {
-        let view = self.view_as(actor, room).await.map_err(|_| Error::NotFound("event"))?;
-        let seen = view.seen_by(&actor.user, event).await?;
+        let view = self.view_as(actor, room).await.map_err(no_such_event)?;
+        let seen = view.told(&actor.user, event).await?;
         let ordinal = seen.event.meta.ordinal.ok_or(Error::NotFound("event"))?;
         let limit = usize::try_from(limit.min(LONGEST)).unwrap_or(0);
         let sides = (limit / 2, limit - limit / 2);

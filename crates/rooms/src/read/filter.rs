@@ -7,8 +7,6 @@ use ruma::{
 };
 use serde::Deserialize;
 
-use crate::effects::relation_of;
-
 /// Which relations events may have (MSC3874), beside what [`RoomEventFilter`] knows.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Relations {
@@ -26,7 +24,7 @@ impl Relations {
         if self.rel_types.is_none() && self.not_rel_types.is_empty() {
             return true;
         }
-        let rel_type = relation_of(event).map(|(rel_type, _)| rel_type);
+        let rel_type = event.relation().map(|(rel_type, _)| rel_type);
         let is_one_of = |types: &[String]| rel_type.as_ref().is_some_and(|rel_type| types.contains(rel_type));
         self.rel_types.as_deref().is_none_or(is_one_of) && !is_one_of(&self.not_rel_types)
     }

@@ -23,7 +23,7 @@ use crate::{
         token::Place,
         view::{Event, View},
     },
-    visible::Seen,
+    visible::{Seen, is_hidden},
 };
 
 /// Events of one page at most, whatever the client asks for.
@@ -147,13 +147,14 @@ impl View<'_> {
         self.newest_open_gap(lowest..=stretch.from).await
     }
 
-    /// The events of a stretch that `user` may see and that pass the filter.
+    /// The events of a stretch that `user` may see, that are of nobody whom `user` ignores, and that pass the filter.
     pub(crate) async fn collect(
         &self,
         user: &UserId,
         stretch: Stretch,
         (filter, relations): (&RoomEventFilter, Option<&Relations>),
     ) -> Result<Collected> {
+        let ignored = self.ignored_by(user).await?;
         let backward = stretch.direction == Direction::Backward;
         let mut all = Collected { seen: Vec::new(), next: stretch.from, exhausted: false };
         let mut looked_at = 0;
@@ -176,8 +177,10 @@ impl View<'_> {
             let last = rows.iter().rfind(|row| inside(row.ordinal)).map(|row| row.ordinal);
             for seen in self.visible(user, self.load(&nums).await?).await? {
                 let pdu = &seen.event.pdu;
-                let related = relations.is_none_or(|relations| relations.pass(pdu));
-                if all.seen.len() < stretch.limit && passes(filter, &self.room_id, pdu) && related {
+                let wanted = !is_hidden(pdu, &ignored)
+                    && passes(filter, &self.room_id, pdu)
+                    && relations.is_none_or(|relations| relations.pass(pdu));
+                if wanted && all.seen.len() < stretch.limit {
                     all.seen.push(seen);
                 }
             }

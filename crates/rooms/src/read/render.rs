@@ -131,7 +131,7 @@ impl View<'_> {
     /// Events in full as an application service is told them: for nobody in particular, with their age and what they
     /// replaced or were redacted by.
     pub async fn render_for_service(&self, events: Vec<Event>) -> Result<Vec<Box<RawValue>>> {
-        let seen = self.seen_while_joined(events);
+        let seen = self.told_to_all(events).await?;
         let aged = |seen: &Seen| Unsigned { age: Some(self.age(&seen.event)), ..Unsigned::default() };
         let mut all: Vec<Unsigned> = seen.iter().map(aged).collect();
         self.add_replaced(&seen, &mut all).await?;

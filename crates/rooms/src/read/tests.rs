@@ -1,5 +1,7 @@
 //! Reads over rooms that were really written.
 
+mod ignored;
+
 use chappe_rules::client::Form;
 use ruma::{
     OwnedEventId, RoomId,

@@ -6,6 +6,7 @@ use crate::{
     Actor, Error, Result, Rooms,
     desk::Desk,
     read::view::{Event, View},
+    visible::is_hidden,
 };
 
 /// Rounds of fetching history until an event that another server named is here.
@@ -69,8 +70,12 @@ impl Rooms {
         view.access(&actor.user).await?;
         let low = view.turning(ts, direction).await?;
         let seen = view.visible(&actor.user, view.around(low).await?).await?;
-        let event = nearest(seen.into_iter().map(|seen| seen.event), ts, direction);
-        let at = event.as_ref().and_then(|event| event.meta.ordinal);
+        let ignored = view.ignored_by(&actor.user).await?;
+        let all: Vec<Event> = seen.into_iter().map(|seen| seen.event).collect();
+        // What is here is here, whoever said it: nobody else is asked for it.
+        let at = nearest(all.iter().cloned(), ts, direction).and_then(|event| event.meta.ordinal);
+        let told = all.into_iter().filter(|event| !is_hidden(&event.pdu, &ignored));
+        let event = nearest(told, ts, direction);
         let gap = view.gap_between(low, at, direction).await?;
         Ok(Nearest { found: event.as_ref().map(found), gap })
     }

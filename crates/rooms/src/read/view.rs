@@ -16,7 +16,7 @@ use ruma::{
 use crate::{
     Error, Inner, Result, Rooms,
     desk::{ServerCounts, parsed, rules_of},
-    visible::Part,
+    visible::{Ignored, Part},
 };
 
 /// Events that are in memory at once where there may be as many as a room has members.
@@ -51,6 +51,8 @@ pub struct View<'s> {
     pub head: RoomHead,
     /// The part of the user who was asked about last.
     pub(crate) part: Mutex<Option<(OwnedUserId, Part)>>,
+    /// Whom that user ignores.
+    pub(crate) ignored: Mutex<Option<(OwnedUserId, Ignored)>>,
 }
 
 /// A redacted event, kept with the stored one.
@@ -82,6 +84,7 @@ impl Rooms {
             room_id,
             head,
             part: Mutex::default(),
+            ignored: Mutex::default(),
         })
     }
 
@@ -97,6 +100,7 @@ impl Rooms {
             room_id,
             head,
             part: Mutex::default(),
+            ignored: Mutex::default(),
         })
     }
 }
@@ -147,6 +151,7 @@ impl Inner {
             room_id: room.to_owned(),
             head,
             part: Mutex::default(),
+            ignored: Mutex::default(),
         })
     }
 }

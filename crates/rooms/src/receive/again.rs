@@ -13,9 +13,9 @@ use chappe_store::{
     partial::{LateEvents, PartialRoom},
     state::StateKey,
 };
-use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 
-use super::order::ordered;
+use super::{Budget, order::ordered, told::Told};
 use crate::{
     Error, Inner, Result,
     desk::{Desk, is_placed, membership_of},
@@ -41,19 +41,77 @@ struct Again<'i> {
 }
 
 impl Inner {
-    /// Events that have no state around them here.
-    pub(crate) async fn unplaced(&self, room: &RoomId, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
+    /// Whether the state before the join that a room came with was told: until then it is one of the main line, without members.
+    pub(crate) async fn knows_state_before(&self, room: &RoomId, partial: &PartialRoom) -> Result<bool> {
         let desk = Desk::open(self, room).await?;
-        let known = desk.known(ids).await?.into_iter();
-        let unplaced = known.filter(|(_, known)| known.as_ref().is_none_or(|(_, meta)| !is_placed(meta)));
-        Ok(unplaced.map(|(id, _)| id.clone()).collect())
+        let join = desk.reader.event_meta(desk.nid, partial.join()).await?;
+        Ok(join.before.line != desk.state.current().line)
     }
 
-    /// Makes a room whole: the states after the events before its join are known by now.
+    /// Has a server tell the states before the events before the join that a room came with, and keeps what these events make
+    /// of them as the state before the join, which nobody else may know yet. What others told of them meanwhile has no part in
+    /// it: each could say what the whole room is like.
+    pub(crate) async fn fetch_state_before(
+        &self,
+        server: &ServerName,
+        room: &RoomId,
+        partial: &PartialRoom,
+    ) -> Result<()> {
+        let mut budget = Budget::without_gap(&self.config(), partial.prev.len());
+        let mut told = Vec::with_capacity(partial.prev.len());
+        for event in &partial.prev {
+            told.push(self.told_of((server, room, event), &mut budget).await?);
+        }
+        let _turn = self.turn(room).await;
+        let desk = Desk::open(self, room).await?;
+        if desk.reader.partial_room(desk.nid).await?.is_none_or(|now| now.join != partial.join) {
+            // It was given up, and came in anew.
+            return Err(Error::Retry);
+        }
+        drop(desk);
+        let mut after = BTreeSet::new();
+        for (num, told) in &told {
+            let mut desk = with_members(self, room).await?;
+            after.insert(desk.after_told(*num, told).await?);
+            // Only what is on disk can be resolved.
+            self.store.commit(desk.seal()).await?;
+        }
+        let after: Vec<StateRef> = after.into_iter().collect();
+        let mut desk = with_members(self, room).await?;
+        let before = desk.state_of(&after).await?.at;
+        let old = desk.reader.event_meta(desk.nid, partial.join()).await?;
+        desk.tx.update_event(desk.nid, partial.join(), &EventMeta { before, ..old });
+        self.store.commit(desk.seal()).await?;
+        Ok(())
+    }
+
+    /// An event, and the state before it as a server tells it.
+    async fn told_of(
+        &self,
+        (server, room, event): (&ServerName, &RoomId, &OwnedEventId),
+        budget: &mut Budget,
+    ) -> Result<(EventNum, Told)> {
+        let rules = Desk::open(self, room).await?.rules;
+        let told = self.state_from(server, room, event, rules, budget).await?;
+        let wanted = [event.clone()];
+        if self.num_of(room, &wanted).await?.is_none() {
+            self.fetch_events((server, room), &wanted, &wanted, budget).await?;
+        }
+        let num = self.num_of(room, &wanted).await?;
+        let lacking = || Error::HostilePeer("an event before the join could not be had".to_owned());
+        Ok((num.ok_or_else(lacking)?, told))
+    }
+
+    async fn num_of(&self, room: &RoomId, event: &[OwnedEventId; 1]) -> Result<Option<EventNum>> {
+        Ok(Desk::open(self, room).await?.nums(event).await?.into_iter().flatten().next())
+    }
+
+    /// Makes a room whole: the state before its join is known by now.
     pub(crate) async fn make_whole(&self, room: &RoomId, partial: &PartialRoom) -> Result<()> {
         let turn = self.turn(room).await;
         let desk = with_members(self, room).await?;
-        let believed: BTreeSet<OwnedServerName> = desk.servers().await?.into_iter().collect();
+        // Not all who count by now: where this was begun before, some of the members do who come with it.
+        let believed: BTreeSet<OwnedServerName> = partial.servers.iter().cloned().collect();
         let events = desk.since_join(partial.join()).await?;
         let mut again =
             Again { inner: self, room, desk, after: HashMap::new(), here: 0, refused: BTreeMap::new() };
@@ -61,6 +119,7 @@ impl Inner {
             again.judge(*num, partial).await?;
         }
         again.flush().await?;
+        again.let_stand(partial.join()).await?;
         let refused = std::mem::take(&mut again.refused);
         self.go_whole((room, partial), &events, &believed, &refused).await?;
         drop(turn);
@@ -94,11 +153,8 @@ impl Inner {
                 desk.turn_back(changes, refused).await?;
                 desk.tx.log(LogEntry::Whole { room: desk.nid.0, servers: servers.into_iter().collect() });
             }
-            let known = (desk.nid, desk.state.current());
             self.store.commit(desk.seal()).await?;
             if is_last {
-                // Of a state that did not change other servers are in the room now.
-                self.servers.remove(&known);
                 return Ok(());
             }
         }
@@ -171,18 +227,39 @@ impl Again<'_> {
         self.flush().await
     }
 
-    /// The state before an event: what its previous events come to by now, or what a peer said of it.
+    /// Has events be part of states that were rejected for what they name, which is rejected no longer. They have no place, so
+    /// they are not among those that are judged again.
+    async fn let_stand(&mut self, join: EventNum) -> Result<()> {
+        let metas = self.desk.reader.event_metas_from(self.desk.nid, join).await?;
+        let is_aside = |meta: &EventMeta| meta.status == Status::Rejected && !is_placed(meta);
+        for (num, meta) in metas.into_iter().filter(|(_, meta)| is_aside(meta)) {
+            let Some(pdu) = self.desk.pdus(&[num]).await?.pop() else { continue };
+            if self.desk.may_stand(&pdu).await? {
+                let status = Status::Outlier;
+                self.desk.tx.update_event(self.desk.nid, num, &EventMeta { status, ..meta });
+                // Those that name it are judged by what is stored of it.
+                self.here = 1;
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The state before an event: that of the join was told; that of another is what those of its previous events that it was
+    /// judged by come to by now and, where these are not all, what was told of it.
     async fn before(&mut self, pdu: &Pdu, old: &EventMeta, is_join: bool) -> Result<StateRef> {
-        let known = self.desk.known(pdu.prev_events()).await?;
-        let placed = |known: Option<(EventNum, EventMeta)>| known.filter(|(_, meta)| is_placed(meta));
-        let prev: Vec<(EventNum, EventMeta)> =
-            known.into_iter().filter_map(|(_, known)| placed(known)).collect();
-        let follows = prev.len() == pdu.prev_events().len();
-        if !follows || (!is_join && prev.iter().any(|(num, _)| !old.prev.contains(num))) {
+        if is_join {
             return Ok(old.before);
         }
+        let known = self.desk.known(pdu.prev_events()).await?;
+        let counts = |(num, meta): &(EventNum, EventMeta)| is_placed(meta) && old.prev.contains(num);
+        let prev: Vec<(EventNum, EventMeta)> =
+            known.into_iter().filter_map(|(_, known)| known.filter(counts)).collect();
         let after = |(num, meta): &(EventNum, EventMeta)| self.after.get(num).copied().unwrap_or(meta.after);
-        let refs: BTreeSet<StateRef> = prev.iter().map(after).collect();
+        let mut refs: BTreeSet<StateRef> = prev.iter().map(after).collect();
+        if prev.len() < pdu.prev_events().len() {
+            refs.insert(old.before);
+        }
         let refs: Vec<StateRef> = refs.into_iter().collect();
         match refs.as_slice() {
             [] => Ok(old.before),
@@ -198,6 +275,18 @@ impl Again<'_> {
 }
 
 impl Desk<'_> {
+    /// The state after an event, given what was told of the state before it. One that this does not allow changes nothing.
+    async fn after_told(&mut self, num: EventNum, told: &Told) -> Result<StateRef> {
+        let before = self.told(told).await?.at;
+        let pdu = self.pdus(&[num]).await?.pop().ok_or(chappe_store::Error::Corrupt("event without JSON"))?;
+        let Some((kind, key)) = pdu.state() else { return Ok(before) };
+        if !self.allows(&pdu, before).await? {
+            return Ok(before);
+        }
+        let change = StateChange { key: StateKey::new(kind, key), num };
+        Ok(self.state.branch(&self.reader, before, &[change]).await?)
+    }
+
     /// The join and the events that rest on it, each after those it rests on.
     async fn since_join(&self, join: EventNum) -> Result<Vec<EventNum>> {
         let metas = self.reader.event_metas_from(self.nid, join).await?;
@@ -223,7 +312,7 @@ impl Desk<'_> {
     async fn allows(&self, pdu: &Pdu, before: StateRef) -> Result<bool> {
         let needed = self.nums(&events_needed(self.rules, pdu)).await?;
         let Some(nums) = needed.into_iter().collect::<Option<Vec<_>>>() else { return Ok(false) };
-        if allowed_by_auth_events(self.rules, pdu, &self.judged(&nums).await?).is_err() {
+        if allowed_by_auth_events(self.rules, pdu, &self.judged_as_left(&nums).await?).is_err() {
             return Ok(false);
         }
         let Ok(keys) = state_needed(self.rules, pdu) else { return Ok(false) };

@@ -21,6 +21,7 @@ pub(crate) struct Checked {
     origin: OwnedServerName,
     room: OwnedRoomId,
     pdu: Pdu,
+    intact: bool,
 }
 
 impl Checked {
@@ -36,10 +37,16 @@ impl Checked {
         &self.pdu
     }
 
+    /// As [`Proven::is_intact`].
+    pub(super) fn is_intact(&self) -> bool {
+        self.intact
+    }
+
     /// An event that one of the handshakes has checked by the same function, [`Inner::check_all`].
     pub(crate) fn from_handshake(origin: &ServerName, proven: Proven) -> Self {
+        let intact = proven.is_intact();
         let pdu = proven.0.into_pdu();
-        Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu }
+        Self { origin: origin.to_owned(), room: pdu.room_id().to_owned(), pdu, intact }
     }
 }
 
@@ -63,7 +70,7 @@ impl Proven {
         if self.is_intact() || self.pdu().sender().server_name() == origin {
             return Ok(self);
         }
-        Err(Error::HostilePeer(format!("{} was changed on its way", self.pdu().event_id())))
+        Err(Error::InvalidParam("the event was changed on its way".to_owned()))
     }
 }
 
@@ -77,15 +84,12 @@ enum Told {
 impl Received {
     /// Drops what is no event, not of this room, from a server that the room does not let in, or not signed.
     pub(super) async fn check(self, inner: &Inner) -> Result<Checked> {
-        let desk = Desk::open(inner, &self.room).await?;
-        if !desk.is_here().await? {
-            return Err(Error::NotFound("room"));
-        }
+        let desk = inner.open_here(&self.room).await?;
         allowed_by_acl(&desk, &self.origin).await?;
         let rules = desk.rules;
         drop(desk);
         let pdu = parse(rules, &self.room, &self.raw)?;
-        let proven = inner.check_one(rules, pdu).await?.if_pushed_by(&self.origin)?;
+        let proven = inner.check_news(rules, pdu).await?.if_pushed_by(&self.origin)?;
         Ok(Checked::from_handshake(&self.origin, proven))
     }
 }
@@ -113,10 +117,39 @@ pub(crate) fn parse(rules: &RoomVersionRules, room: &RoomId, raw: &RawValue) -> 
 }
 
 impl Inner {
+    /// A room that this server is in. While it comes in with a join it is [`Error::Unreachable`]: what others send it by then is
+    /// kept, and looked at when there is something to look at it with.
+    async fn open_here(&self, room: &RoomId) -> Result<Desk<'_>> {
+        // Asked first: with its last commit a join is over.
+        let is_coming_in = self.is_coming_in(room).await?;
+        let here = match Desk::open(self, room).await {
+            Ok(desk) => desk.is_here().await?.then_some(desk),
+            Err(Error::NotFound(_)) => None,
+            Err(error) => return Err(error),
+        };
+        here.ok_or(if is_coming_in { Error::Unreachable } else { Error::NotFound("room") })
+    }
+
     /// Checks signatures and hash of one event.
     pub(crate) async fn check_one(&self, rules: &'static RoomVersionRules, pdu: Pdu) -> Result<Proven> {
         let mut checked = self.check_all(rules, vec![pdu]).await;
         checked.pop().unwrap_or_else(|| Err(Error::BadJson("no event".to_owned())))
+    }
+
+    /// As [`Inner::check_one`], of an event that is sent as news: a wrong signature is its sender's fault, that keys are not at
+    /// hand is nobody's.
+    async fn check_news(&self, rules: &'static RoomVersionRules, pdu: Pdu) -> Result<Proven> {
+        match self.try_all(rules, vec![pdu]).await.pop() {
+            Some(Ok(proven)) => Ok(proven),
+            Some(Err(error @ chappe_rules::Error::UnknownKey(_))) => {
+                Err(Error::HostilePeer(error.to_string()))
+            }
+            Some(Err(error)) => {
+                tracing::info!(%error, "a received event is wrongly signed");
+                Err(Error::InvalidParam("the event is not signed as it must be".to_owned()))
+            }
+            None => Err(Error::BadJson("no event".to_owned())),
+        }
     }
 
     /// Checks signatures and hashes of many events, with one request for all keys.
@@ -161,15 +194,13 @@ impl Inner {
 
     async fn keys_for(&self, rules: &RoomVersionRules, pdus: &[Pdu], told: Told) -> KeyRing {
         let mut wanted = wanted(rules, pdus);
-        let at = pdus.iter().map(Pdu::origin_server_ts).max();
-        let at = at.unwrap_or(MilliSecondsSinceUnixEpoch(UInt::MIN));
         // Those of before are among what is published of this server.
         let ours = wanted.get_mut(&self.server).map(|keys| keys.ids.remove(self.key.id())).is_some();
         wanted.retain(|_, keys| !keys.ids.is_empty());
         let mut ring = match told {
             _ if wanted.is_empty() => KeyRing::new(),
-            Told::Join => self.peers.keys_for_join(&wanted, at).await,
-            Told::Elsewhere => self.peers.keys(&wanted, at).await,
+            Told::Join => self.peers.keys_for_join(&wanted).await,
+            Told::Elsewhere => self.peers.keys(&wanted).await,
         };
         if ours {
             let until = MilliSecondsSinceUnixEpoch(UInt::MAX);
@@ -183,10 +214,14 @@ impl Inner {
 /// The keys that events have to be checked with.
 fn wanted(rules: &RoomVersionRules, pdus: &[Pdu]) -> KeysWanted {
     let mut wanted = KeysWanted::new();
-    for (server, ids) in pdus.iter().flat_map(|pdu| keys_needed(rules, pdu).unwrap_or_default()) {
-        let keys = wanted.entry(server).or_default();
-        keys.ids.extend(ids);
-        keys.events += 1;
+    for pdu in pdus {
+        let at = u64::from(pdu.origin_server_ts().get());
+        for (server, ids) in keys_needed(rules, pdu).unwrap_or_default() {
+            let keys = wanted.entry(server).or_default();
+            keys.ids.extend(ids);
+            keys.events += 1;
+            keys.at = keys.at.max(at);
+        }
     }
     wanted
 }
@@ -199,22 +234,24 @@ mod tests {
 
     use super::wanted;
 
-    fn said(user: &str, server: &str, key: &str) -> Pdu {
+    fn said(user: &str, server: &str, key: &str, at: u64) -> Pdu {
         let event = json!({
             "type": "m.room.message", "room_id": "!r:a.example", "sender": format!("@{user}:{server}"),
-            "content": {}, "origin_server_ts": 1, "depth": 1, "prev_events": [], "auth_events": [],
+            "content": {}, "origin_server_ts": at, "depth": 1, "prev_events": [], "auth_events": [],
             "hashes": { "sha256": "AAAA" }, "signatures": { server: { key: "AAAA" } },
         });
         Pdu::parse(&RoomVersionRules::V11, event.to_string().as_bytes()).unwrap()
     }
 
     #[test]
-    fn it_is_counted_how_many_events_a_server_has_to_have_signed() {
+    fn it_is_counted_how_many_events_a_server_has_to_have_signed_and_until_when() {
         let [a, b] = ["a.example", "b.example"];
-        let pdus = [said("x", a, "ed25519:1"), said("y", a, "ed25519:2"), said("z", b, "ed25519:1")];
+        let pdus =
+            [said("x", a, "ed25519:1", 7), said("y", a, "ed25519:2", 5), said("z", b, "ed25519:1", 17)];
         let wanted = wanted(&RoomVersionRules::V11, &pdus);
         let keys = &wanted[server_name!("a.example")];
-        assert_eq!((keys.ids.len(), keys.events), (2, 2));
-        assert_eq!(wanted[server_name!("b.example")].events, 1);
+        assert_eq!((keys.ids.len(), keys.events, keys.at), (2, 2, 7));
+        let keys = &wanted[server_name!("b.example")];
+        assert_eq!((keys.ids.len(), keys.events, keys.at), (1, 1, 17));
     }
 }

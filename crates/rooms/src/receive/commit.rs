@@ -3,7 +3,7 @@
 use chappe_store::{EventMeta, EventNum, Position, StateChange, StateRef, Status, gaps, state::StateKey};
 
 use super::{
-    Complete,
+    Complete, Source,
     judge::{By, Judged, Verdict},
 };
 use crate::{Error, Inner, Result, desk::Desk, oversight::heads::MANY, turn::ATTEMPTS};
@@ -113,7 +113,10 @@ impl Judged<'_> {
             self.desk.inner.store.commit(self.desk.seal()).await?;
             return Ok(Step::Staged);
         }
-        let servers = self.desk.servers().await?;
+        let servers = match self.placing.source {
+            Source::Elsewhere => Vec::new(),
+            Source::Here | Source::PassedOn => self.desk.servers().await?,
+        };
         let pdu = self.placing.pdu.clone();
         let num = self.desk.number(&pdu, self.placing.stored);
         let changes = self.join_heads(num, after).await?;
@@ -163,12 +166,13 @@ impl Judged<'_> {
         if !followed {
             desk.head.extremities.push(num);
             desk.head.depth = desk.head.depth.max(placing.pdu.depth());
-            if desk.head.extremities.len() > MANY {
+            let count = desk.head.extremities.len();
+            if count > MANY {
                 let world = &desk.inner.world;
-                desk.inner.crowded.add(&desk.room_id, world.now(), world.random());
+                desk.inner.crowded.add(&desk.room_id, (count, MANY), (world.instant(), world.random()));
             }
         }
-        let changes = desk.changes_to_states(&refs).await?;
+        let changes = desk.changes_beside_heads(after, &refs).await?;
         if followed && desk.changes_something(&changes).await? {
             // Only what was told of the state before those that follow it says so.
             desk.head.extremities = heads;

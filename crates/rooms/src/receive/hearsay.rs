@@ -3,16 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use chappe_rules::Pdu;
+use chappe_rules::{Pdu, auth::StateKey as RuleKey};
 use chappe_store::{EventMeta, EventNum, StateChange, StateRef, state::StateKey};
 
 use super::{
-    Before, Complete,
+    Complete,
     judge::{StateBefore, Verdict},
 };
 use crate::{
     Result,
-    desk::{Desk, Placing, parsed},
+    desk::{Desk, Held, Placing, parsed, rule_key},
 };
 
 /// Events on side lines that are looked through for one whose state was told.
@@ -20,17 +20,16 @@ const LONGEST: usize = 100;
 
 impl Complete {
     /// A rejection lasts and falls on all that name the event. Where it is the state before the event that speaks against it, and
-    /// that comes from what was told, it is no rejection.
+    /// that comes from what was told, it is no rejection. While the members of a room are to come, what an event names may be
+    /// rejected wrongly as well, and of such events only those are judged again that follow the join and nothing told.
     pub(super) async fn unless_told(
         &self,
         desk: &Desk<'_>,
-        (placing, before): (&Placing, StateRef),
+        placing: &Placing,
         verdict: Verdict,
     ) -> Result<Verdict> {
         let Verdict::Rejected(reason) = verdict else { return Ok(verdict) };
-        // A room without its members is judged again as a whole.
-        let is_own = (before == desk.state.current() && self.before != Before::Now) || desk.head.partial;
-        if is_own || self.allowed_by_auth_events(desk).await?.is_err() {
+        if !desk.head.partial && self.allowed_by_auth_events(desk).await?.is_err() {
             return Ok(Verdict::Rejected(reason));
         }
         let told =
@@ -68,23 +67,54 @@ impl Desk<'_> {
 
     /// The state before an event of whose previous events only `prev` are here: what was told, and what these come to.
     pub(super) async fn told_beside(
-        mut self,
+        self,
         prev: &[EventNum],
         told: StateBefore,
     ) -> Result<(Self, StateBefore)> {
         if prev.is_empty() {
             return Ok((self, told));
         }
-        if !told.committed {
-            // Only what is on disk can be resolved.
-            let (inner, room) = (self.inner, self.room_id.clone());
-            inner.store.commit(self.seal()).await?;
-            self = Desk::open(inner, &room).await?;
-        }
-        let metas = self.reader.event_metas(self.nid, prev).await?;
+        let (mut desk, told) = self.on_disk(told).await?;
+        let metas = desk.reader.event_metas(desk.nid, prev).await?;
         let refs: BTreeSet<StateRef> = metas.iter().map(|meta| meta.after).chain([told.at]).collect();
-        let before = self.state_of(&refs.into_iter().collect::<Vec<_>>()).await?;
-        Ok((self, before))
+        let before = desk.state_of(&refs.into_iter().collect::<Vec<_>>()).await?;
+        Ok((desk, before))
+    }
+
+    /// Has a state on disk: only what is there can be resolved.
+    pub(super) async fn on_disk(self, state: StateBefore) -> Result<(Self, StateBefore)> {
+        if state.committed {
+            return Ok((self, state));
+        }
+        let (inner, room, charged) = (self.inner, self.room_id.clone(), self.charged.clone());
+        inner.store.commit(self.seal()).await?;
+        let mut desk = Desk::open(inner, &room).await?;
+        desk.charged = charged;
+        Ok((desk, StateBefore { committed: true, ..state }))
+    }
+
+    /// Some keys of what a state on disk and those of all heads come to: who came while this server was away is in none of
+    /// the heads, and whoever is put out there stays out.
+    pub(super) async fn held_beside(&self, told: StateRef, keys: &[RuleKey]) -> Result<Held> {
+        let mut refs = vec![told];
+        for head in self.reader.event_metas(self.nid, &self.head.extremities).await? {
+            if !refs.contains(&head.after) {
+                refs.push(head.after);
+            }
+        }
+        let mut held = self.held_at(told, keys).await?;
+        for change in self.resolved_changes(&refs).await? {
+            let key = rule_key(&change.key);
+            if !keys.contains(&key) {
+                continue;
+            }
+            held.0.remove(&key);
+            let num = change.num.some();
+            let nums: Vec<EventNum> = num.into_iter().collect();
+            let pdu = self.state_events(&nums).await?.pop();
+            held.0.extend(num.zip(pdu).map(|found| (key, found)));
+        }
+        Ok(held)
     }
 
     /// Whether all heads hold, in the place of a state event, what was there before it: whatever is said to follow the event, the

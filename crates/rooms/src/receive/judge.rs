@@ -5,11 +5,16 @@ use std::collections::BTreeSet;
 use chappe_rules::{
     Pdu,
     auth::{allowed_by_auth_events, allowed_by_state, events_needed, state_needed},
+    check,
+    policy_server::judges,
 };
 use chappe_store::{EventMeta, EventNum, StateChange, StateRef, Status, state::StateKey};
-use ruma::events::{StateEventType, TimelineEventType};
+use ruma::{
+    OwnedEventId,
+    events::{StateEventType, TimelineEventType},
+};
 
-use super::{Before, Complete, told::Told};
+use super::{Before, Complete, Payer, told::Told};
 use crate::{
     Error, Result,
     desk::{Desk, Held, Placing, is_placed},
@@ -35,6 +40,17 @@ pub(super) enum By {
     Then,
     /// The current state as well.
     ThenAndNow,
+}
+
+/// What an event that is news follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// All that is here.
+    All,
+    /// Some of it.
+    Some,
+    /// Something that has no place here: more has happened in the room than is known here.
+    Gap,
 }
 
 /// The state before an event.
@@ -70,14 +86,18 @@ impl Complete {
         if meta.as_ref().is_some_and(|meta| meta.status != Status::Outlier) {
             return Ok(None);
         }
+        if let Some(whole) = self.as_stored(&desk, stored).await? {
+            return Box::pin(whole.judge(desk, by)).await;
+        }
         let redacted_by = meta.as_ref().map_or(EventNum::NONE, |meta| meta.redacted_by);
-        let placing = self.placing(&desk, stored).await?;
+        let mut placing = self.placing(&desk, stored).await?;
+        desk.charged = self.payer(&desk, &placing.prev).await?;
         let is_whole = placing.prev.len() == self.pdu.prev_events().len();
         // What was told while previous events were missing is worth nothing once they are here.
         let still_counts = |meta: &EventMeta| !is_whole || meta.prev.len() == placing.prev.len();
         let staged = meta.filter(|meta| meta.after != StateRef::EMPTY && still_counts(meta));
         let staged = staged.map(|meta| (meta.before, meta.after));
-        let before = match staged {
+        let mut before = match staged {
             Some((at, _)) => StateBefore { at, committed: true },
             None => {
                 let before = if by == By::Then && self.creates(&desk).await? {
@@ -92,15 +112,54 @@ impl Complete {
                 before
             }
         };
+        if by == By::ThenAndNow {
+            // What it costs to find out whether somebody wants it, and to bring its state and the current one together.
+            desk.charged.clone_from(&self.charged);
+        }
         let follows_all = desk.head.extremities.iter().all(|head| placing.prev.contains(head));
-        let goes_on = follows_all && self.before == Before::Prevs;
-        let verdict = match by {
+        let follows = if follows_all && self.before == Before::Prevs { Follows::All } else { Follows::Some };
+        let mut verdict = match by {
             By::Then => self.verdict_then(&desk, before.at).await?,
-            By::ThenAndNow => self.verdict(&desk, before.at, goes_on).await?,
+            By::ThenAndNow => self.verdict(&desk, before.at, follows).await?,
         };
-        let verdict = self.unless_told(&desk, (&placing, before.at), verdict).await?;
+        // Who came meanwhile is no member yet as far as is known here.
+        let is_unsure = by == By::ThenAndNow && !placing.missing.is_empty() && !desk.head.partial;
+        let is_unsure = is_unsure && self.unwanted.is_none();
+        if is_unsure && matches!(verdict, Verdict::SoftFailed(_)) && before.at != desk.state.current() {
+            (desk, before) = desk.on_disk(before).await?;
+            verdict = self.verdict(&desk, before.at, Follows::Gap).await?;
+        }
+        let verdict = self.unless_told(&desk, &placing, verdict).await?;
+        if by == By::ThenAndNow {
+            placing.missing = desk.not_missed_before(placing.missing).await?;
+        }
         let (staged, followed) = (staged.map(|(_, after)| after), self.followed);
         Ok(Some(Judged { desk, placing, before, staged, redacted_by, followed, verdict }))
+    }
+
+    /// The same with what is stored of it, if it came without what it says and is stored with that, as it gets its place with that.
+    async fn as_stored(&self, desk: &Desk<'_>, stored: Option<EventNum>) -> Result<Option<Self>> {
+        let Some(num) = stored.filter(|_| !check::is_intact(&self.pdu)) else { return Ok(None) };
+        let Some(pdu) = desk.pdus(&[num]).await?.pop().filter(check::is_intact) else { return Ok(None) };
+        let by = self.policy_server.as_ref().filter(|_| judges(pdu.kind(), pdu.state_key()));
+        let is_unseen = by.is_some_and(|by| !by.has_signed(desk.rules, &pdu));
+        let unseen = is_unseen.then(|| "the policy server has not seen what it says".to_owned());
+        Ok(Some(Self { unwanted: self.unwanted.clone().or(unseen), pdu, ..self.clone() }))
+    }
+
+    /// Against whom large resolutions count that it takes to know the state before it: whoever gives it, as nothing else asks for
+    /// these. A state that was told has been counted as such: with it they count if a previous event that is here has the state
+    /// of an old fork.
+    async fn payer(&self, desk: &Desk<'_>, prev: &[EventNum]) -> Result<Option<Payer>> {
+        let Before::Told(told) = &self.before else { return Ok(self.charged.clone()) };
+        if told.by.is_some() {
+            for meta in desk.reader.event_metas(desk.nid, prev).await? {
+                if desk.is_far(meta.after).await? {
+                    return Ok(told.by.clone());
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Whether it is the event that created the room, which comes with the oldest history.
@@ -136,20 +195,28 @@ impl Complete {
         }
     }
 
-    /// `goes_on`: the event follows all that is here.
-    pub(super) async fn verdict(&self, desk: &Desk<'_>, before: StateRef, goes_on: bool) -> Result<Verdict> {
+    /// By the state before the event, which is on disk if the event follows a gap, and by what the room is like now.
+    pub(super) async fn verdict(
+        &self,
+        desk: &Desk<'_>,
+        before: StateRef,
+        follows: Follows,
+    ) -> Result<Verdict> {
         let (rules, pdu) = (desk.rules, &self.pdu);
         let held = match self.authorized(desk, before).await? {
             Ok(held) => held,
             Err(reason) => return Ok(Verdict::Rejected(reason)),
         };
         let keys: Vec<_> = state_needed(rules, pdu).unwrap_or_default();
-        let mut now = desk.held(&keys).await?;
+        let mut now = match follows {
+            Follows::Gap => desk.held_beside(before, &keys).await?,
+            Follows::All | Follows::Some => desk.held(&keys).await?,
+        };
         if desk.head.partial {
             for (key, found) in
                 held.0.into_iter().filter(|((kind, _), _)| *kind == StateEventType::RoomMember)
             {
-                if goes_on {
+                if follows == Follows::All {
                     now.0.insert(key, found);
                 } else {
                     now.0.entry(key).or_insert(found);
@@ -186,7 +253,7 @@ impl Complete {
         else {
             return Err(Error::HostilePeer("auth events are missing".to_owned()));
         };
-        let allowed = allowed_by_auth_events(rules, pdu, &desk.judged(&nums).await?);
+        let allowed = allowed_by_auth_events(rules, pdu, &desk.judged_as_left(&nums).await?);
         Ok(allowed.map_err(|reason| reason.to_string()))
     }
 
@@ -220,6 +287,18 @@ impl Desk<'_> {
         Ok(Some(num))
     }
 
+    /// Those of some missing events that nothing in the timeline is known to lack: the others come where they were missed
+    /// first, as what was before a join comes before that and not before what was said beside it.
+    async fn not_missed_before(&self, missing: Vec<OwnedEventId>) -> Result<Vec<OwnedEventId>> {
+        let mut new = Vec::with_capacity(missing.len());
+        for event in missing {
+            if !self.is_followed(&event).await? {
+                new.push(event);
+            }
+        }
+        Ok(new)
+    }
+
     /// The state before an event with these previous events.
     async fn state_before(mut self, prev: &[EventNum], before: &Before) -> Result<(Self, StateBefore)> {
         match before {
@@ -231,7 +310,7 @@ impl Desk<'_> {
                 let at = self.state.current();
                 Ok((self, StateBefore { at, committed: true }))
             }
-            Before::Prevs => {
+            Before::Prevs | Before::Stored => {
                 let before = self.state_of_prevs(prev).await?;
                 Ok((self, before))
             }
@@ -266,9 +345,10 @@ impl Desk<'_> {
         }
         let claimed = self.state.branch(&self.reader, at, &disputed).await?;
         // Only what is on disk can be resolved.
-        let (inner, room) = (self.inner, self.room_id.clone());
+        let (inner, room, charged) = (self.inner, self.room_id.clone(), self.charged.clone());
         inner.store.commit(self.seal()).await?;
         let mut desk = Desk::open(inner, &room).await?;
+        desk.charged = charged;
         let changes = desk.resolved_changes(&[at, claimed]).await?;
         let before = desk.state.branch(&desk.reader, at, &changes).await?;
         Ok((desk, StateBefore { at: before, committed: before == at }))
@@ -299,12 +379,12 @@ impl Desk<'_> {
     }
 
     /// A state that was told, as a branch of the current one.
-    async fn told(&mut self, told: &Told) -> Result<StateBefore> {
+    pub(super) async fn told(&mut self, told: &Told) -> Result<StateBefore> {
         let base = self.state.current();
         let changes = self.changes_to(&told.events).await?;
         if let Some(by) = &told.by {
             let per_hour = self.inner.config().told_changes_per_hour;
-            self.inner.tellers.spend(by, changes.len(), (per_hour, self.inner.world.now()));
+            self.inner.tellers.spend(by, changes.len(), (per_hour, self.inner.world.instant()));
         }
         if changes.iter().any(|change| change.key.event_type() == "m.room.create") {
             return Err(Error::HostilePeer("the state told is of another room".to_owned()));
@@ -331,5 +411,37 @@ impl Desk<'_> {
         }
         changes.extend(wanted.into_iter().map(|(key, num)| StateChange { key, num }));
         Ok(changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::owned_server_name;
+    use serde_json::json;
+
+    use super::{Before, Complete, Payer, Told};
+    use crate::{
+        desk::{Desk, Source},
+        receive::Purse,
+        testing::{Town, actor},
+    };
+
+    #[tokio::test]
+    async fn who_tells_a_state_pays_for_what_it_is_told_beside_if_that_is_an_old_fork() {
+        let (town, alice) = (Town::new(), actor("alice"));
+        let room = town.room(&alice, json!({ "preset": "public_chat" })).await;
+        let rooms = &town.rooms.0;
+        let old = Desk::open(rooms, &room).await.unwrap().head.extremities.clone();
+        for n in 0..1_000 {
+            town.set(&alice, &room, "x.test", &n.to_string(), json!({})).await;
+        }
+        let desk = Desk::open(rooms, &room).await.unwrap();
+        let pdu = desk.pdus(&old).await.unwrap().remove(0);
+        let by = Payer { server: owned_server_name!("h.example"), purse: Purse::News };
+        let told = Told { events: Vec::new(), by: Some(by.clone()) };
+        let complete = Complete::alone(pdu, desk.rules, Source::Elsewhere, Before::Told(told));
+        for (prev, payer) in [(&old, Some(by)), (&desk.head.extremities, None)] {
+            assert_eq!(complete.payer(&desk, prev).await.unwrap(), payer);
+        }
     }
 }

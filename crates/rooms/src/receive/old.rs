@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_rules::Pdu;
-use chappe_store::{EventMeta, EventNum, LogEntry, Removed, StateRef, Status, gaps};
-use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
+use chappe_store::{EventMeta, EventNum, LogEntry, StateRef, Status, gaps};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, room_version_rules::RoomVersionRules};
+use serde_json::value::RawValue;
 
 use super::{
-    Budget, Checked, Complete, MANY_STATES,
+    Budget, Checked, Complete, NOTHING_OLDER, Proven,
     judge::{By, Verdict},
     walk::Walk,
 };
@@ -20,6 +21,10 @@ use crate::{
 
 /// Refused events that are looked behind at most.
 const MOST_REFUSED: usize = 500;
+/// Missing events that are asked for at once: what is before the others is asked for later.
+const MOST_ASKED: usize = 50;
+/// Missing events that one event of old history has remembered. All lead back to the same beginning.
+const MOST_MISSING: usize = 250;
 
 impl Rooms {
     /// Fetches events older than the oldest this server has of `room`, up to about `limit`; gives how many came.
@@ -40,13 +45,21 @@ impl Rooms {
         }
         let servers = desk.likely_servers(gap.ordinal, self.config().backfill_servers).await?;
         drop(desk);
+        let Some(missing) = gap.missing.first() else { return Ok(0) };
         for server in servers {
+            let (asked, now) = ((server.clone(), missing.clone()), self.0.world.instant());
+            if self.0.nothing_older.holds(&asked, now) {
+                continue;
+            }
             match self.0.fetch_before(&server, room, &gap, limit).await {
                 Ok(0) => {}
                 Ok(count) => return Ok(count),
                 Err(error @ Error::Store(_)) => return Err(error),
+                // Another time it may have them.
+                Err(Error::Unreachable | Error::Retry) => continue,
                 Err(error) => tracing::debug!(%room, %server, %error, "old events could not be had"),
             }
+            self.0.nothing_older.add(asked, (now, NOTHING_OLDER));
         }
         Ok(0)
     }
@@ -61,19 +74,20 @@ impl Inner {
         limit: u16,
     ) -> Result<usize> {
         let limit = limit.min(100);
-        let mut raws = self.peers.backfill(server, room, &gap.missing, limit).await?;
+        let asked = gap.missing.get(..MOST_ASKED).unwrap_or(&gap.missing);
+        let mut raws = self.peers.backfill(server, room, asked, limit).await?;
         // Checking has keys of every sender's server looked for.
         raws.truncate(limit.into());
         let rules = Desk::open(self, room).await?.rules;
         let mut walk = Walk::new(&gap.missing);
-        walk.go_on(self, room, self.check_raws(rules, room, &raws).await).await?;
+        walk.go_on(self, room, self.check_page(rules, room, &raws).await).await?;
         let mut proven = walk.into_events();
         // What this server may not see comes redacted from everybody.
         if self.sees_before(room, gap).await.unwrap_or_default() {
             proven = self.intact(server, (room, rules), proven).await;
         }
-        let mut budget = Budget::without_gap(&self.config(), MANY_STATES);
-        let (mut came, mut staged) = (0, Vec::new());
+        let mut budget = Budget::for_page(&self.config(), server);
+        let (mut came, mut staged, mut lacking) = (0, Vec::new(), false);
         for proven in proven {
             let event = proven.pdu().event_id().to_owned();
             let checked = Checked::from_handshake(server, proven);
@@ -84,12 +98,34 @@ impl Inner {
                     staged.extend((status == Status::Outlier).then_some(event));
                 }
                 Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
-                Err(error) => tracing::debug!(%event, %error, "old event not taken"),
+                Err(error) => {
+                    tracing::debug!(%event, %error, "old event not taken");
+                    if matches!(error, Error::Unreachable) {
+                        // It may be had another time: until then what is older stays staged, or it would be in its place.
+                        lacking = true;
+                        staged.clear();
+                    }
+                }
             }
+        }
+        if lacking && staged.is_empty() {
+            return Err(Error::Unreachable);
         }
         staged.reverse();
         self.place_old(room, &staged, gap).await?;
         Ok(came)
+    }
+
+    /// As [`Inner::check_raws`], of old history: an event there may name more others than one may today.
+    async fn check_page(
+        &self,
+        rules: &'static RoomVersionRules,
+        room: &RoomId,
+        raws: &[Box<RawValue>],
+    ) -> Vec<Proven> {
+        let pdus = raws.iter().filter_map(|raw| Pdu::parse_old(rules, raw.get().as_bytes()).ok());
+        let pdus = pdus.filter(|pdu| pdu.room_id() == room).collect();
+        self.check_all(rules, pdus).await.into_iter().filter_map(Result::ok).collect()
     }
 
     /// Whether this server may see what was said just before the event that follows a gap.
@@ -138,13 +174,10 @@ impl Inner {
             let mut desk = Desk::open(self, room).await?;
             desk.place_old(events, gap).await?;
             let (nid, events) = (desk.nid, std::mem::take(&mut desk.stripped));
-            match self.store.commit(desk.seal()).await {
-                Ok(at) => {
-                    self.store.forget(at, nid, &Removed { events, ids: Vec::new() });
-                    return Ok(());
-                }
-                Err(chappe_store::Error::Conflict) => {}
-                Err(error) => return Err(error.into()),
+            match self.replace(desk.seal(), nid, events).await {
+                Ok(()) => return Ok(()),
+                Err(Error::Retry) => {}
+                Err(error) => return Err(error),
             }
         }
         Err(Error::Retry)
@@ -198,7 +231,8 @@ impl Desk<'_> {
             if !stripped {
                 self.index(&pdu, num, &meta).await?;
             }
-            let missing = self.unplaced(pdu.prev_events(), &now).await?;
+            let mut missing = self.unplaced(pdu.prev_events(), &now).await?;
+            missing.truncate(MOST_MISSING);
             self.tx.put_gap(self.nid, &gaps::Gap { ordinal, num, missing });
             before.extend(meta.prev);
             ordinal -= 1;
@@ -207,7 +241,9 @@ impl Desk<'_> {
             self.tx.log(LogEntry::History { room: self.nid.0, first: ordinal + 1, last });
         }
         self.log_redacted(&now);
-        let missing = self.unplaced(&gap.missing, &now).await?;
+        let mut missing = self.unplaced(&gap.missing, &now).await?;
+        // Those that were noted before come first and stay.
+        missing.truncate(MOST_MISSING.max(gap.missing.len()));
         self.tx.narrow_gap(self.nid, gap, missing);
         self.follow_old(&before).await
     }
@@ -262,7 +298,8 @@ impl Desk<'_> {
     pub(super) async fn without_place(&self, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>> {
         let (mut missing, mut todo) = (Vec::new(), ids.to_vec());
         let mut seen: BTreeSet<OwnedEventId> = ids.iter().cloned().collect();
-        while !todo.is_empty() && seen.len() <= MOST_REFUSED {
+        let most = ids.len() + MOST_REFUSED;
+        while !todo.is_empty() && seen.len() <= most {
             let mut refused = Vec::new();
             for (id, known) in self.known(&todo).await? {
                 match known {

@@ -6,15 +6,21 @@ use chappe_rules::{
     Pdu,
     auth::{allowed_by_auth_events, events_needed},
     pdu::Judged,
+    redact,
 };
 use chappe_store::{EventMeta, EventNum, Position, StateRef, Status};
 use ruma::{
-    OwnedEventId, RoomId,
+    EventId, OwnedEventId, RoomId,
     events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
 };
 
 use super::{check::Proven, order::ordered};
-use crate::{Error, Inner, Result, desk::Desk, turn::ATTEMPTS};
+use crate::{
+    Error, Inner, Result,
+    desk::{Desk, Source},
+    turn::ATTEMPTS,
+};
 
 /// Bytes of events that one commit stores.
 const CHUNK_BYTES: usize = 2 << 20;
@@ -27,6 +33,28 @@ impl From<Vec<Proven>> for Outliers {
     fn from(proven: Vec<Proven>) -> Self {
         let pdus = proven.iter().map(|proven| proven.pdu().clone());
         Self(sorted(pdus.map(|pdu| (pdu.event_id().to_owned(), pdu)).collect()))
+    }
+}
+
+impl Outliers {
+    /// Those of the events that are `wanted`, and the state that these rest on through one another: whoever is asked for what
+    /// justifies an event may give others' events of which nobody spoke, without what they say.
+    pub(super) fn resting_under(
+        rules: &RoomVersionRules,
+        wanted: &[OwnedEventId],
+        proven: &[Proven],
+    ) -> Self {
+        let given: BTreeMap<&EventId, &Pdu> =
+            proven.iter().map(|proven| (proven.pdu().event_id(), proven.pdu())).collect();
+        let (mut todo, mut reached) = (wanted.to_vec(), BTreeMap::new());
+        while let Some(id) = todo.pop() {
+            let Some(pdu) = given.get(&*id).copied() else { continue };
+            let is_meant = pdu.state_key().is_some() || wanted.contains(&id);
+            if is_meant && reached.insert(id, pdu.clone()).is_none() {
+                todo.extend(events_needed(rules, pdu));
+            }
+        }
+        Self(sorted(reached))
     }
 }
 
@@ -50,6 +78,7 @@ impl Inner {
 
     /// As [`Inner::store_outliers`], for whoever holds the room's turn.
     pub(crate) async fn store_outliers_in_turn(&self, room: &RoomId, outliers: &Outliers) -> Result<()> {
+        let is_new = Desk::open(self, room).await?.head.next_event == 1;
         let mut left = outliers.0.as_slice();
         let mut attempts = 0;
         while !left.is_empty() {
@@ -59,7 +88,7 @@ impl Inner {
                 bytes <= CHUNK_BYTES
             });
             let (now, later) = left.split_at(fits.count().max(1));
-            match self.store_chunk(room, now).await {
+            match self.store_chunk(room, now, is_new).await {
                 Ok(()) => (left, attempts) = (later, 0),
                 Err(Error::Retry) if attempts < ATTEMPTS => attempts += 1,
                 Err(error) => return Err(error),
@@ -68,7 +97,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn store_chunk(&self, room: &RoomId, pdus: &[Pdu]) -> Result<()> {
+    async fn store_chunk(&self, room: &RoomId, pdus: &[Pdu], is_new: bool) -> Result<()> {
         let mut desk = Desk::open(self, room).await?;
         let mut here: BTreeMap<OwnedEventId, (EventNum, Judged)> = BTreeMap::new();
         for pdu in pdus {
@@ -77,25 +106,27 @@ impl Inner {
                 continue;
             }
             let Some(known) = known_auth(&desk, pdu, &here).await? else { continue };
-            let judged: Vec<Judged> = known.iter().map(|(_, judged)| judged.clone()).collect();
-            let rejected = allowed_by_auth_events(desk.rules, pdu, &judged).is_err()
-                || (*pdu.kind() == TimelineEventType::RoomCreate && desk.is_created_otherwise(pdu).await?);
+            let rejected = !desk.is_allowed_by(pdu, &known).await?;
             let listed = |judged: &Judged| pdu.auth_events().iter().any(|id| id == judged.pdu.event_id());
+            let num = desk.number(pdu, None);
+            // Nothing can have redacted the events that a room comes with.
+            let source = if is_new { Source::Here } else { Source::Elsewhere };
+            let redacted_by = desk.redaction_of((pdu, num), EventNum::NONE, source, StateRef::EMPTY).await?;
             let meta = EventMeta {
                 position: Position(0),
                 status: if rejected { Status::Rejected } else { Status::Outlier },
                 before: StateRef::EMPTY,
                 after: StateRef::EMPTY,
                 ordinal: None,
-                redacted_by: EventNum::NONE,
+                redacted_by,
                 auth: known.iter().filter(|(_, judged)| listed(judged)).map(|(num, _)| *num).collect(),
                 prev: Vec::new(),
                 expired: false,
                 came: desk.came(pdu),
             };
-            let num = desk.number(pdu, None);
             desk.put(pdu, num, false, meta);
-            here.insert(pdu.event_id().to_owned(), (num, Judged { pdu: pdu.clone(), rejected }));
+            let left = if redacted_by.some().is_some() { left_of(desk.rules, pdu)? } else { pdu.clone() };
+            here.insert(pdu.event_id().to_owned(), (num, Judged { pdu: left, rejected }));
         }
         if !here.is_empty() {
             self.store.commit(desk.seal()).await?;
@@ -110,8 +141,29 @@ impl Desk<'_> {
         let first = self.current(StateEventType::RoomCreate, "").await?;
         Ok(first.is_some_and(|first| first.event_id() != create.event_id()))
     }
+
+    /// Whether an event may be part of a state, by the events that it names.
+    async fn is_allowed_by(&self, pdu: &Pdu, known: &[(EventNum, Judged)]) -> Result<bool> {
+        let judged: Vec<Judged> = known.iter().map(|(_, judged)| judged.clone()).collect();
+        Ok(allowed_by_auth_events(self.rules, pdu, &judged).is_ok()
+            && !(*pdu.kind() == TimelineEventType::RoomCreate && self.is_created_otherwise(pdu).await?))
+    }
+
+    /// The same of an event that is stored.
+    pub(super) async fn may_stand(&self, pdu: &Pdu) -> Result<bool> {
+        match known_auth(self, pdu, &BTreeMap::new()).await? {
+            Some(known) => self.is_allowed_by(pdu, &known).await,
+            None => Ok(false),
+        }
+    }
 }
 
+/// What redaction leaves of an event.
+fn left_of(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu> {
+    Ok(redact::event(rules, pdu).map_err(|_| chappe_store::Error::Corrupt("event JSON"))?)
+}
+
+/// The events that an event names, with what redaction has left of them, as for an event that has its place.
 async fn known_auth(
     desk: &Desk<'_>,
     pdu: &Pdu,
@@ -123,6 +175,38 @@ async fn known_auth(
     let Some(nums) = desk.nums(&old).await?.into_iter().collect::<Option<Vec<EventNum>>>() else {
         return Ok(None);
     };
-    known.extend(nums.iter().copied().zip(desk.judged(&nums).await?));
+    known.extend(nums.iter().copied().zip(desk.judged_as_left(&nums).await?));
     Ok(Some(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_store::EventNum;
+    use ruma::{EventId, events::TimelineEventType};
+    use serde_json::json;
+
+    use super::{Outliers, Proven};
+    use crate::{
+        desk::Desk,
+        testing::{Town, actor},
+    };
+
+    #[tokio::test]
+    async fn of_what_comes_for_an_event_only_what_it_rests_on_is_kept() {
+        let (town, alice) = (Town::new(), actor("alice"));
+        let room = town.room(&alice, json!({ "preset": "public_chat" })).await;
+        town.say(&alice, &room, json!({ "msgtype": "m.text", "body": "of no use" })).await;
+        town.set(&alice, &room, "m.room.topic", "", json!({ "topic": "wanted" })).await;
+        let desk = Desk::open(&town.rooms.0, &room).await.unwrap();
+        let nums: Vec<EventNum> = (1..desk.head.next_event).map(EventNum).collect();
+        let pdus = desk.pdus(&nums).await.unwrap();
+        let topic = pdus.iter().find(|pdu| *pdu.kind() == TimelineEventType::RoomTopic).unwrap().clone();
+        let checked = town.rooms.0.check_all(desk.rules, pdus).await.into_iter();
+        let proven: Vec<Proven> = checked.map(Result::unwrap).collect();
+        let wanted = [topic.event_id().to_owned()];
+        let Outliers(kept) = Outliers::resting_under(desk.rules, &wanted, &proven);
+        assert_eq!(kept.len(), 1 + topic.auth_events().len());
+        let is_named = |id: &EventId| wanted.iter().chain(topic.auth_events()).any(|named| *named == *id);
+        assert!(kept.iter().all(|pdu| is_named(pdu.event_id())));
+    }
 }

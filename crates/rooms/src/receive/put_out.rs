@@ -15,7 +15,7 @@ use crate::{
 /// Unknown events that an invite rests on which are asked for, at most: one says that the invited user is out.
 const MOST: usize = 3;
 /// For how long they are asked for, and what is before them: whoever invites waits.
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(5);
 
 impl Rooms {
     /// Whether an invite of a user of this server rests on what was never heard of here, though this server seems to be in the

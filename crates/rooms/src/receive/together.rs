@@ -12,7 +12,7 @@ use super::{
     Complete, Outcome, Proven,
     check::{allowed_by_acl, parse},
     complete::Before,
-    judge::Verdict,
+    judge::{Follows, Verdict},
 };
 use crate::{
     Inner, Result,
@@ -125,7 +125,7 @@ impl Desk<'_> {
         }
         let at = self.state.current();
         let complete = Complete::alone(pdu.clone(), self.rules, source, Before::Prevs);
-        if complete.verdict(self, at, true).await? != Verdict::Accepted {
+        if complete.verdict(self, at, Follows::All).await? != Verdict::Accepted {
             return Ok(false);
         }
         let auth = self.nums(pdu.auth_events()).await?.into_iter().flatten().collect();

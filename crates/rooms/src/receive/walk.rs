@@ -2,10 +2,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chappe_rules::Pdu;
 use ruma::{OwnedEventId, RoomId};
 
 use super::{Proven, order::ordered};
 use crate::{Inner, Result};
+
+/// What was before a join with which the room came in here. That is history, which comes when somebody reads it, and no news,
+/// though something that was said beside the join leads to it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Past {
+    /// The events just before the join.
+    last: BTreeSet<OwnedEventId>,
+    /// How deep the join is: all that follows it is deeper.
+    depth: u64,
+}
+
+impl Past {
+    /// What was before an event.
+    pub(super) fn of(join: &Pdu) -> Self {
+        Self { last: join.prev_events().iter().cloned().collect(), depth: join.depth() }
+    }
+
+    /// The newest events of it.
+    pub(super) fn last(&self) -> impl Iterator<Item = &OwnedEventId> {
+        self.last.iter()
+    }
+
+    /// Whether an event is of that time, or of a branch that parted then. What follows the newest events is beside the join.
+    fn has(&self, pdu: &Pdu) -> bool {
+        pdu.depth() < self.depth && !pdu.prev_events().iter().any(|prev| self.last.contains(prev))
+    }
+}
 
 /// How far what a peer says to be missing leads back. Only what the events asked for rest on through missing events alone
 /// counts: the rest is older than something that is here, or of a branch that nobody asked for.
@@ -15,13 +43,23 @@ pub(super) struct Walk {
     reached: BTreeSet<OwnedEventId>,
     /// Where the way ends: missing events, each with the one that rests on it; none: it was asked for.
     ends: Vec<(OwnedEventId, Option<OwnedEventId>)>,
+    past: Past,
+    /// Those of the events come to that are past.
+    older: BTreeSet<OwnedEventId>,
 }
 
 impl Walk {
     /// A way that begins at missing events.
     pub(super) fn new(roots: &[OwnedEventId]) -> Self {
-        let ends = roots.iter().map(|id| (id.clone(), None)).collect();
-        Self { found: BTreeMap::new(), reached: BTreeSet::new(), ends }
+        Self::down_to(Past::default(), roots)
+    }
+
+    /// The same, not into the past.
+    pub(super) fn down_to(past: Past, roots: &[OwnedEventId]) -> Self {
+        let (older, newer): (Vec<_>, Vec<_>) = roots.iter().cloned().partition(|id| past.last.contains(id));
+        let ends = newer.into_iter().map(|id| (id, None)).collect();
+        let older = older.into_iter().collect();
+        Self { found: BTreeMap::new(), reached: BTreeSet::new(), ends, past, older }
     }
 
     /// Whether nothing was found yet.
@@ -41,10 +79,14 @@ impl Walk {
             let ids: Vec<OwnedEventId> = todo.iter().map(|(id, _)| id.clone()).collect();
             let missing: BTreeSet<OwnedEventId> = inner.unsettled(room, &ids).await?.into_iter().collect();
             for (id, follower) in std::mem::take(&mut todo) {
-                if !missing.contains(&id) || self.reached.contains(&id) {
+                let is_done = self.reached.contains(&id) || self.past.last.contains(&id);
+                if is_done || !missing.contains(&id) {
                     continue;
                 }
                 match self.found.get(&id) {
+                    Some(proven) if self.past.has(proven.pdu()) => {
+                        self.older.insert(id);
+                    }
                     Some(proven) => {
                         let before = proven.pdu().prev_events().iter();
                         todo.extend(before.map(|prev| (prev.clone(), Some(id.clone()))));
@@ -64,9 +106,14 @@ impl Walk {
         open.into_iter().cloned().collect()
     }
 
-    /// Whether an event that was asked for did not come.
-    pub(super) fn lacks(&self) -> bool {
-        self.ends.iter().any(|(_, follower)| follower.is_none())
+    /// The events asked for that did not come, those left out that are known to be past.
+    pub(super) fn lacking(&self) -> Vec<OwnedEventId> {
+        self.ends.iter().filter(|(_, follower)| follower.is_none()).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Events come to that are past: they are no news, and nothing before them is.
+    pub(super) fn older(&self) -> &BTreeSet<OwnedEventId> {
+        &self.older
     }
 
     /// The missing events that were reached, oldest first.

@@ -1,10 +1,13 @@
-//! A join through another server to a room that this server follows already: an event like any other.
+//! A join or leave through another server in a room that this server follows already: an event like any other.
 
 use ruma::{RoomId, RoomVersionId, ServerName};
 
 use chappe_rules::Pdu;
 
-use super::handshake::{Accepted, check_version};
+use super::{
+    handshake::{Made, check_version},
+    taking_back::Joining,
+};
 use crate::{
     Error, Inner, Result,
     desk::{Desk, Source, rules_of},
@@ -29,14 +32,46 @@ impl Inner {
         server: &ServerName,
         version: &RoomVersionId,
         join: Pdu,
-        accepted: &Accepted,
+        joining: &Joining,
     ) -> Result<bool> {
-        let head = Desk::open(self, join.room_id()).await?.head;
+        match self.follow(server, version, join).await? {
+            None => Ok(false),
+            Some(Verdict::Accepted) => Ok(true),
+            Some(Verdict::Rejected(reason)) => {
+                // By everybody else, too: nobody believes that the user is in.
+                joining.refused_by(server);
+                Err(Error::Forbidden(reason))
+            }
+            Some(Verdict::SoftFailed(reason) | Verdict::Undecided(reason)) => Err(Error::Forbidden(reason)),
+        }
+    }
+
+    /// Takes the leave of a local user that another server has accepted, if this server follows the room: nobody sends it that,
+    /// and the invite that was turned down would still be there.
+    pub(super) async fn follow_leave(&self, server: &ServerName, made: Made) -> Result<()> {
+        if !self.is_followed_room(made.pdu.room_id()).await? {
+            return Ok(());
+        }
+        match self.follow(server, &made.version, made.pdu).await? {
+            None | Some(Verdict::Accepted) => Ok(()),
+            Some(Verdict::SoftFailed(reason) | Verdict::Rejected(reason) | Verdict::Undecided(reason)) => {
+                Err(Error::Forbidden(reason))
+            }
+        }
+    }
+
+    async fn follow(
+        &self,
+        server: &ServerName,
+        version: &RoomVersionId,
+        member: Pdu,
+    ) -> Result<Option<Verdict>> {
+        let head = Desk::open(self, member.room_id()).await?.head;
         check_version(version, &head.version)?;
         let rules = rules_of(&head.version)?;
-        let checked = Checked::from_handshake(server, self.check_one(rules, join).await?);
-        let mut budget = Budget::with_gap(&self.config());
-        budget.fill = false;
+        let checked = Checked::from_handshake(server, self.check_one(rules, member).await?);
+        // Of its own accord: the other server has accepted the event by now, and nothing comes again.
+        let mut budget = Budget { fill: false, counted: None, ..Budget::with_gap(&self.config(), server) };
         // Otherwise: what lies between is not needed for the user to be in.
         if let Err(error @ (Error::Store(_) | Error::Retry)) = self.fill_gap(&checked, &mut budget).await {
             return Err(error);
@@ -46,16 +81,8 @@ impl Inner {
         let complete = self.with_opinion(complete).await;
         let _turn = self.turn(&room).await;
         if !self.is_followed_room(&room).await? {
-            return Ok(false);
+            return Ok(None);
         }
-        match self.settle_in_turn(&complete).await? {
-            Verdict::Accepted => Ok(true),
-            Verdict::Rejected(reason) => {
-                // By everybody else, too: nobody believes that the user is in.
-                *accepted.lock() = None;
-                Err(Error::Forbidden(reason))
-            }
-            Verdict::SoftFailed(reason) | Verdict::Undecided(reason) => Err(Error::Forbidden(reason)),
-        }
+        self.settle_in_turn(&complete).await.map(Some)
     }
 }

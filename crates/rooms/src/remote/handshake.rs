@@ -7,16 +7,19 @@ use chappe_rules::{
     build::{self, Offer},
     version::known,
 };
-use chappe_store::out_of_band::OutOfBand;
-use parking_lot::Mutex;
+use chappe_store::{
+    At, Json, Membership, Tx,
+    out_of_band::{OutOfBand, OutOfBands},
+};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedServerName, RoomId, RoomVersionId, UserId,
     canonical_json::try_from_json_map, events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value, value::RawValue};
 
-use super::{TELLING, same_event};
-use crate::{Error, Extent, Inner, Result, Template, desk::rules_of};
+use super::{same_event, taking_back::Joining};
+use crate::{Error, Extent, Inner, PeerError, Result, Template, desk::rules_of, turn::ATTEMPTS};
 
 /// A membership event made from a peer's template.
 pub(super) struct Made {
@@ -25,8 +28,45 @@ pub(super) struct Made {
     pub(super) rules: &'static RoomVersionRules,
 }
 
-/// The last server that has accepted a join, or that was sent one and has not answered yet.
-pub(super) type Accepted = Mutex<Option<OwnedServerName>>;
+/// What a template says that it is.
+#[derive(Deserialize)]
+struct Offered {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    room_id: Option<String>,
+    sender: Option<String>,
+    state_key: Option<String>,
+    content: Option<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    membership: Option<String>,
+}
+
+/// Refuses the template of another event than was asked for, and one that does not say of which it is.
+///
+/// Specification: server-server API, "Joining Rooms", "Knocking upon a room", "Leaving Rooms (Rejecting Invites)".
+fn check_offered(
+    template: &RawValue,
+    (user, room): (&UserId, &RoomId),
+    membership: Option<&str>,
+) -> Result<()> {
+    let offered: Offered = serde_json::from_str(template.get())
+        .map_err(|_| Error::HostilePeer("the template that was offered cannot be read".to_owned()))?;
+    let said = offered.content.and_then(|content| content.membership);
+    let is_meant = [
+        (offered.kind.as_deref(), Some("m.room.member")),
+        (offered.room_id.as_deref(), Some(room.as_str())),
+        (offered.sender.as_deref(), Some(user.as_str())),
+        (offered.state_key.as_deref(), Some(user.as_str())),
+        (said.as_deref(), membership),
+    ];
+    if is_meant.iter().all(|(offered, asked)| offered == asked) {
+        return Ok(());
+    }
+    Err(Error::HostilePeer("the template that was offered is of another event".to_owned()))
+}
 
 /// The version that a peer says a room has must be the one that it has here: made by other rules, the same event has another
 /// id, and other signatures count.
@@ -44,11 +84,11 @@ impl Inner {
         user: &UserId,
         room: &RoomId,
         content: &Map<String, Value>,
-        accepted: &Accepted,
+        joining: &Joining,
     ) -> Result<()> {
-        match self.try_join_through(server, user, room, content, accepted).await {
+        match self.try_join_through(server, user, room, content, joining).await {
             // What the room is to this server changed while the answer came.
-            Err(Error::Retry) => self.try_join_through(server, user, room, content, accepted).await,
+            Err(Error::Retry) => self.try_join_through(server, user, room, content, joining).await,
             done => done,
         }
     }
@@ -59,7 +99,7 @@ impl Inner {
         user: &UserId,
         room: &RoomId,
         content: &Map<String, Value>,
-        accepted: &Accepted,
+        joining: &Joining,
     ) -> Result<()> {
         let template = self.peers.make_join(server, room, user, &known()).await?;
         let Made { pdu, version, rules } = self.make_member(&template, user, room, content)?;
@@ -73,18 +113,19 @@ impl Inner {
         let followed = !is_new && self.is_followed_room(room).await?;
         let partial = self.config().partial_joins && (followed || is_new);
         let extent = if partial { Extent::WithoutMembers } else { Extent::Whole };
-        // Where the time is up before the whole answer is there, it may have been accepted.
-        let before = accepted.lock().replace(server.clone());
+        self.note_sent(server, user, room).await?;
         let answer = self.peers.send_join(server, room, pdu.event_id(), pdu.to_raw(), extent).await;
-        if answer.is_err() {
-            *accepted.lock() = before;
+        if matches!(answer, Err(PeerError::Refused { .. })) {
+            joining.refused_by(server);
         }
         let answer = answer?;
-        let signed = answer.event.as_deref().and_then(|raw| Pdu::parse(rules, raw.get().as_bytes()).ok());
-        let join = if answer.event.is_some() { same_event(signed, &pdu)? } else { pdu.clone() };
+        let join = match &answer.event {
+            Some(raw) => same_event(rules, raw, &pdu)?,
+            None => pdu.clone(),
+        };
         // The answer took its time: what the room is to this server is asked again.
         if self.is_followed_room(room).await?
-            && self.follow_join(server, &version, join.clone(), accepted).await?
+            && self.follow_join(server, &version, join.clone(), joining).await?
         {
             return Ok(());
         }
@@ -95,7 +136,7 @@ impl Inner {
             return Err(Error::Retry);
         }
         let comes_in = self.import_join(server, &version, rules, pdu, answer).await?;
-        let done = comes_in || self.follow_join(server, &version, join, accepted).await?;
+        let done = comes_in || self.follow_join(server, &version, join, joining).await?;
         if done { Ok(()) } else { Err(Error::Retry) }
     }
 
@@ -108,19 +149,6 @@ impl Inner {
         }
     }
 
-    /// Has a user leave a room that does not come in: the others believe that the user is in.
-    pub(super) async fn take_back_join(&self, accepted: &Accepted, user: &UserId, room: &RoomId) {
-        let server = accepted.lock().take();
-        let Some(server) = server else { return };
-        if self.seems_joined(room, user).await.unwrap_or_default() {
-            return;
-        }
-        let content = Map::from_iter([("membership".to_owned(), json!("leave"))]);
-        if let Err(error) = self.leave_through(&server, user, room, &content, TELLING).await {
-            tracing::warn!(%room, %user, %error, "a room that is not entered could not be left at once");
-        }
-    }
-
     pub(super) async fn knock_through(
         &self,
         server: &OwnedServerName,
@@ -130,24 +158,62 @@ impl Inner {
     ) -> Result<()> {
         let template = self.peers.make_knock(server, room, user, &known()).await?;
         let made = self.make_member(&template, user, room, content)?;
+        let before = self.store.read().out_of_band(user, room).await?;
         let state = self.peers.send_knock(server, room, made.pdu.event_id(), made.pdu.to_raw()).await?;
-        let outside = OutOfBand {
+        let knock = OutOfBand {
             membership: "knock".to_owned(),
             event: made.pdu.to_raw(),
             event_id: made.pdu.event_id().to_string(),
-            state: self.told_at_knock(made.rules, room, &state).await,
+            state: Vec::new(),
             version: Some(made.version.to_string()),
             via: vec![server.clone()],
             number: None,
         };
-        let mut tx = chappe_store::Tx::new();
-        tx.put_out_of_band(user, room, &outside);
-        self.store.commit(tx).await?;
-        Ok(())
+        self.note_knock(user, room, &knock, before.as_ref()).await?;
+        let state = self.told_at_knock(made.rules, room, &state).await;
+        let knock = OutOfBand { state, ..knock };
+        // Looking for keys took its time: what has become of the knock meanwhile stays.
+        match self.store.read().out_of_band(user, room).await? {
+            Some(now) if now.value.0 == knock && !knock.state.is_empty() => {
+                let mut tx = Tx::new();
+                tx.expect_out_of_band(user, room, &now).put_out_of_band(user, room, &knock);
+                match self.store.commit(tx).await {
+                    Ok(_) | Err(chappe_store::Error::Conflict) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers a knock that was sent, unless it was answered with an invite already.
+    async fn note_knock(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        knock: &OutOfBand,
+        before: Option<&At<Json<OutOfBand>>>,
+    ) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let now = self.store.read().out_of_band(user, room).await?;
+            let is_invite = now.as_ref().is_some_and(|now| now.value.0.kind() == Some(Membership::Invite));
+            if is_invite && now.as_ref() != before {
+                return Ok(());
+            }
+            let mut tx = Tx::new();
+            tx.expect::<OutOfBands>(&(user.to_owned(), room.to_owned()), now.as_ref());
+            tx.put_out_of_band(user, room, knock);
+            match self.store.commit(tx).await {
+                Ok(_) => return Ok(()),
+                Err(chappe_store::Error::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Retry)
     }
 
     /// Leaves through a server that offers a template within `patience`. Whoever was sent the leave is waited for: made once more
-    /// through another server, it could end what came after the first one.
+    /// through another server, it could end what came after the first one. Gives that server, and the leave.
     pub(super) async fn leave_through(
         &self,
         server: &OwnedServerName,
@@ -155,12 +221,12 @@ impl Inner {
         room: &RoomId,
         content: &Map<String, Value>,
         patience: Duration,
-    ) -> Result<Pdu> {
+    ) -> Result<(OwnedServerName, Made)> {
         let template = self.world.timeout(patience, self.peers.make_leave(server, room, user)).await;
         let template = template.ok_or(Error::Unreachable)??;
         let made = self.make_member(&template, user, room, content)?;
         self.peers.send_leave(server, room, made.pdu.event_id(), made.pdu.to_raw()).await?;
-        Ok(made.pdu)
+        Ok((server.clone(), made))
     }
 
     /// The leave of a user whose invite or knock nobody could be told about: it follows that and goes nowhere.
@@ -206,6 +272,8 @@ impl Inner {
         let version = template.room_version.clone().unwrap_or(RoomVersionId::V1);
         let rules = rules_of(&version)?;
         let hostile = |error: chappe_rules::Error| Error::HostilePeer(error.to_string());
+        let membership = content.get("membership").and_then(Value::as_str);
+        check_offered(&template.event, (user, room), membership)?;
         let offer = Offer::read(rules, &template.event).map_err(hostile)?;
         let mut content: CanonicalJsonObject =
             try_from_json_map(content.clone()).map_err(|error| Error::BadJson(error.to_string()))?;

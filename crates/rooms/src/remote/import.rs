@@ -26,8 +26,9 @@ use crate::{
     turn::ATTEMPTS,
 };
 
-/// Servers that a peer may name as being in a room.
+/// Servers that a peer may name as being in a room, and the bytes of their names.
 const MOST_SERVERS: usize = 20_000;
+const MOST_NAMES: usize = 256 << 10;
 /// State changes that one commit makes while the room is not live.
 const CHANGES_AT_ONCE: usize = 4_000;
 
@@ -99,7 +100,7 @@ impl Inner {
             return Err(hostile("the room is too large"));
         }
         let join = match &answer.event {
-            Some(raw) => same_event(Pdu::parse(rules, raw.get().as_bytes()).ok(), &ours)?,
+            Some(raw) => same_event(rules, raw, &ours)?,
             None => ours,
         };
         let join = self.check_one(rules, join).await?.pdu().clone();
@@ -125,10 +126,15 @@ impl Inner {
         Ok(Import { join, create, outliers, state: map, partial })
     }
 
-    /// Other servers among what a peer says to be server names.
+    /// Other servers among what a peer says to be server names. Those that are too many are heard of with the members.
     fn named_servers(&self, names: &[String]) -> Vec<OwnedServerName> {
-        let named =
-            names.iter().take(MOST_SERVERS).filter_map(|name| OwnedServerName::try_from(&**name).ok());
+        let mut bytes = 0;
+        let fits = |name: &&String| {
+            bytes += name.len();
+            bytes <= MOST_NAMES
+        };
+        let names = names.iter().take(MOST_SERVERS).take_while(fits);
+        let named = names.filter_map(|name| OwnedServerName::try_from(&**name).ok());
         let named: BTreeSet<OwnedServerName> = named.filter(|server| *server != self.server).collect();
         named.into_iter().collect()
     }
@@ -161,7 +167,7 @@ impl Inner {
         Err(Error::Retry)
     }
 
-    /// Makes the current state the one before the join, in commits of bounded size; but for [`Inner::own_joins`].
+    /// Makes the current state the one before the join, in commits of bounded size; but for [`Inner::held_back`].
     async fn import_state(&self, room: &RoomId, import: &Import) -> Result<()> {
         for _ in 0..ATTEMPTS + self.config().join_state_limit / CHANGES_AT_ONCE {
             let mut desk = Desk::open(self, room).await?;
@@ -172,7 +178,7 @@ impl Inner {
                 // Of its own users this server knows the memberships from an earlier stay.
                 changes.retain(|change| change.num != EventNum::NONE || !self.is_own_member(&change.key));
             }
-            let held_back = self.own_joins(&desk, import).await?;
+            let held_back = self.held_back(&desk, import).await?;
             let own: BTreeSet<_> = held_back.iter().map(|change| &change.key).collect();
             changes.retain(|change| !own.contains(&change.key));
             if changes.is_empty() {
@@ -189,15 +195,17 @@ impl Inner {
         Err(Error::Retry)
     }
 
-    /// What makes users of this server joined before the join itself. The last commit does that too: this server would seem to
-    /// be in a room that is not there.
-    async fn own_joins(&self, desk: &Desk<'_>, import: &Import) -> Result<Vec<StateChange>> {
-        let is_own_join = |(key, pdu): &(&StateKey, &Pdu)| {
-            self.is_own_member(&store_key(key)) && membership_of(pdu) == Membership::Join
+    /// What makes users of this server joined, invited or knocking before the join itself. The last commit does that too: this
+    /// server would seem to be in a room that is not there, and what is noted beside the room of invites and knocks would give
+    /// way to it.
+    async fn held_back(&self, desk: &Desk<'_>, import: &Import) -> Result<Vec<StateChange>> {
+        let is_held_back = |(key, pdu): &(&StateKey, &Pdu)| {
+            self.is_own_member(&store_key(key))
+                && matches!(membership_of(pdu), Membership::Join | Membership::Invite | Membership::Knock)
         };
-        let joins = import.state.iter().filter(is_own_join);
+        let own = import.state.iter().filter(is_held_back);
         let (keys, ids): (Vec<_>, Vec<_>) =
-            joins.map(|(key, pdu)| (store_key(key), pdu.event_id().to_owned())).unzip();
+            own.map(|(key, pdu)| (store_key(key), pdu.event_id().to_owned())).unzip();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -240,8 +248,8 @@ impl Inner {
                 return Ok(());
             }
             let auth = desk.nums(pdu.auth_events()).await?.into_iter().flatten().collect();
-            let own = self.own_joins(&desk, import).await?;
-            desk.enter(&own).await?;
+            let held_back = self.held_back(&desk, import).await?;
+            desk.enter(&held_back).await?;
             // Heads from before this server left lead nowhere any more.
             desk.head.extremities.clear();
             desk.head.depth = pdu.depth();
@@ -282,8 +290,8 @@ impl Inner {
 }
 
 impl Desk<'_> {
-    async fn enter(&mut self, joins: &[StateChange]) -> Result<()> {
-        if joins.is_empty() { Ok(()) } else { self.change_current(joins).await }
+    async fn enter(&mut self, members: &[StateChange]) -> Result<()> {
+        if members.is_empty() { Ok(()) } else { self.change_current(members).await }
     }
 }
 
@@ -327,16 +335,93 @@ fn check_create(state: &BTreeMap<StateKey, Pdu>, version: &RoomVersionId) -> Res
 #[cfg(test)]
 mod tests {
     use chappe_kv::{Db, Memory};
+    use chappe_store::Membership;
+    use ruma::RoomId;
     use serde_json::{Map, json};
 
+    use super::{Import, MOST_NAMES, MOST_SERVERS};
     use crate::{
-        Extent, Rooms, SignedMember, VERSIONS,
+        Change, Extent, Rooms, SignedMember, VERSIONS,
         receive::is_in,
         tests::net::{ALICE, BOB, Net, actor, room},
     };
 
     fn server(net: &Net, name: &str, seed: u8) -> Rooms {
         net.server_on(name, seed, Db::new(Memory::default()))
+    }
+
+    #[tokio::test]
+    async fn a_restricted_join_is_signed_also_where_it_comes_again_or_after_an_invite() {
+        let net = Net::default();
+        let (a, b) = (server(&net, "a.example", 1), server(&net, "b.example", 2));
+        let (via, bob) = (vec![a.server().to_owned()], actor(BOB).user);
+        let club = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+        b.join(&actor(BOB), &club, via, Map::new()).await.unwrap();
+        let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+        let rule = json!({ "join_rule": "restricted", "allow": allow });
+        let rule = json!({ "type": "m.room.join_rules", "content": rule });
+        for is_invited in [false, true] {
+            let id = room(&a, ALICE, json!({ "room_version": "10", "initial_state": [rule] })).await;
+            let template = a.make_join(b.server(), &id, &bob, VERSIONS).await.unwrap();
+            let content = json!({ "membership": "join" }).as_object().unwrap().clone();
+            let made = b.0.make_member(&template, &bob, &id, &content).unwrap();
+            if is_invited {
+                a.change(&actor(ALICE), &id, &bob, Change::Invite, None).await.unwrap();
+            }
+            for _ in 0..2 {
+                let event_id = made.pdu.event_id().to_owned();
+                let member = SignedMember { event_id, pdu: made.pdu.to_raw() };
+                a.accept_join(b.server(), &id, member).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn of_what_is_said_to_be_servers_so_much_is_believed() {
+        let a = server(&Net::default(), "a.example", 1);
+        let named = |letters: usize, count: usize| -> usize {
+            let names: Vec<String> = (0..count).map(|n| format!("{n:0>letters$}.example")).collect();
+            a.0.named_servers(&names).len()
+        };
+        assert_eq!(named(10, 5_000), 5_000, "a very large room");
+        assert_eq!(named(200, 5_000), MOST_NAMES / 208);
+        assert_eq!(named(1, MOST_NAMES), MOST_SERVERS);
+    }
+
+    /// Bob of `b` joins through `a`, up to the last commit.
+    async fn all_but_the_last(a: &Rooms, b: &Rooms, id: &RoomId, extent: Extent) -> Import {
+        let (inner, bob) = (&b.0, actor(BOB).user);
+        let template = a.make_join(b.server(), id, &bob, VERSIONS).await.unwrap();
+        let content = json!({ "membership": "join" }).as_object().unwrap().clone();
+        let made = inner.make_member(&template, &bob, id, &content).unwrap();
+        let member = SignedMember { event_id: made.pdu.event_id().to_owned(), pdu: made.pdu.to_raw() };
+        let accepted = a.accept_join(b.server(), id, member).await.unwrap();
+        let answer = a.join_answer(&accepted, extent).await.unwrap();
+        let import = inner.validate(made.rules, &made.version, made.pdu, answer).await.unwrap();
+        inner.have_room(id, &made.version).await.unwrap();
+        inner.store_outliers_in_turn(id, &import.outliers).await.unwrap();
+        inner.import_state(id, &import).await.unwrap();
+        import
+    }
+
+    #[tokio::test]
+    async fn an_invite_of_somebody_else_waits_until_the_room_has_come_in() {
+        let net = Net::default();
+        let (a, b) = (server(&net, "a.example", 1), server(&net, "b.example", 2));
+        let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+        let bert = actor("@bert:b.example").user;
+        a.change(&actor(ALICE), &id, &bert, Change::Invite, None).await.unwrap();
+        let import = all_but_the_last(&a, &b, &id, Extent::Whole).await;
+        let noted = b.store().read().out_of_band(&bert, &id).await.unwrap().unwrap().value.0;
+        assert!(noted.kind() == Some(Membership::Invite) && !noted.state.is_empty() && !noted.via.is_empty());
+        let reader = b.store().read();
+        let nid = reader.room_nid(&id).await.unwrap().unwrap();
+        assert_eq!(reader.user_room(&bert, nid).await.unwrap(), None);
+        b.0.go_live(&id, a.server(), &import).await.unwrap();
+        let reader = b.store().read();
+        assert!(reader.out_of_band(&bert, &id).await.unwrap().is_none());
+        let now = reader.user_room(&bert, nid).await.unwrap().unwrap();
+        assert_eq!(now.value.membership, Membership::Invite);
     }
 
     #[tokio::test]
@@ -349,17 +434,7 @@ mod tests {
             b.join(&actor(BOB), &id, via, Map::new()).await.unwrap();
             // The others still believe what this server has lost.
             let b = server(&net, "b.example", 2);
-            let (inner, bob) = (&b.0, actor(BOB).user);
-            let template = a.make_join(b.server(), &id, &bob, VERSIONS).await.unwrap();
-            let content = json!({ "membership": "join" }).as_object().unwrap().clone();
-            let made = inner.make_member(&template, &bob, &id, &content).unwrap();
-            let member = SignedMember { event_id: made.pdu.event_id().to_owned(), pdu: made.pdu.to_raw() };
-            let accepted = a.accept_join(b.server(), &id, member).await.unwrap();
-            let answer = a.join_answer(&accepted, extent).await.unwrap();
-            let import = inner.validate(made.rules, &made.version, made.pdu, answer).await.unwrap();
-            inner.have_room(&id, &made.version).await.unwrap();
-            inner.store_outliers_in_turn(&id, &import.outliers).await.unwrap();
-            inner.import_state(&id, &import).await.unwrap();
+            let (inner, import) = (&b.0, all_but_the_last(&a, &b, &id, extent).await);
             assert!(!is_in(inner, &id).await.unwrap(), "{extent:?}");
             inner.go_live(&id, a.server(), &import).await.unwrap();
             let view = b.view(&id).await.unwrap();

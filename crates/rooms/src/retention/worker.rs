@@ -10,7 +10,7 @@ use std::{
 
 use chappe_rules::retention::Policy;
 use chappe_store::{
-    EventNum, Json, LogEntry, Removed, RoomNid, Tx,
+    EventNum, Json, LogEntry, RoomNid, Tx,
     expiry::{ExpiryPolicies, Told},
 };
 use ruma::RoomId;
@@ -139,7 +139,7 @@ impl Rooms {
                         return Ok(all);
                     }
                 }
-                Err(Error::Retry) => tokio::task::yield_now().await,
+                Err(Error::Retry) if !self.0.world.is_stopping() => tokio::task::yield_now().await,
                 Err(error) => return Err(error),
             }
         }
@@ -163,8 +163,7 @@ impl Rooms {
         }
         if new != old || !tx.is_empty() {
             tx.replace_head(nid, &old, &new);
-            let at = self.0.store.commit(tx).await?;
-            self.0.store.forget(at, nid, &Removed { events: nums, ids: Vec::new() });
+            self.0.replace(tx, nid, nums).await?;
         }
         if let Some(last) = gone.last() {
             self.0.expired.events.fetch_add(gone.len() as u64, Relaxed);

@@ -6,9 +6,9 @@ use chappe_rules::{
     Pdu, build,
     policy::{Bypass, Door},
 };
-use chappe_store::{EventNum, Membership, StateRef, state::StateKey};
+use chappe_store::{EventMeta, EventNum, Membership, StateRef, Status, state::StateKey};
 use ruma::{
-    OwnedUserId, RoomId, ServerName,
+    OwnedUserId, RoomId, ServerName, UserId,
     events::{StateEventType, TimelineEventType},
 };
 use serde::Deserialize;
@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 use super::SignedMember;
 use crate::{
     Error, Extent, JoinAnswer, Result, Rooms, View,
-    desk::{Desk, Source},
-    receive::{Budget, Checked, Verdict, allowed_by_acl, parse},
+    desk::Desk,
+    receive::{Checked, Verdict, allowed_by_acl, parse},
 };
 
 #[derive(Deserialize)]
@@ -63,7 +63,8 @@ impl Rooms {
         Desk::open(&self.0, room).await?.introduction_for_peers(&[]).await
     }
 
-    /// Takes a membership event of a user of `origin`, and only that: [`Error::InvalidParam`] for any other.
+    /// Takes a membership event of a user of `origin`, and only that: [`Error::InvalidParam`] for any other, and for one that
+    /// nobody can take. [`Error::Unreachable`] where another server may.
     async fn accept(
         &self,
         origin: &ServerName,
@@ -87,17 +88,19 @@ impl Rooms {
             self.0.check_one(rules, pdu).await.map_err(|error| Error::InvalidParam(error.to_string()))?;
         let checked = Checked::from_handshake(origin, proven);
         let pdu = checked.pdu().clone();
-        if !self.0.missing_prevs(&checked).await?.is_empty() {
-            return Err(Error::BadJson("the event does not follow the template".to_owned()));
-        }
-        let mut nothing = Budget::default();
-        let complete = checked.complete_as(&self.0, &mut nothing, Source::PassedOn).await?;
-        let complete = self.0.with_opinion(complete).await;
-        match self.0.settle(&complete).await? {
-            Verdict::Accepted => Ok(pdu),
-            Verdict::SoftFailed(reason) | Verdict::Rejected(reason) | Verdict::Undecided(reason) => {
+        let settled = async {
+            let complete = checked.complete_handed_in(&self.0).await?;
+            let complete = self.0.with_opinion(complete).await;
+            self.0.settle(&complete).await
+        };
+        match settled.await {
+            Ok(Verdict::Accepted) => Ok(pdu),
+            Ok(Verdict::SoftFailed(reason) | Verdict::Rejected(reason) | Verdict::Undecided(reason)) => {
                 Err(Error::Forbidden(reason))
             }
+            // Such as that its id is that of another event.
+            Err(Error::HostilePeer(why)) => Err(Error::InvalidParam(why)),
+            Err(error) => Err(error),
         }
     }
 
@@ -110,7 +113,8 @@ impl Rooms {
         if !desk.rules.authorization.restricted_join_rule || by.server_name() != self.server() {
             return Ok(pdu);
         }
-        if self.authorise_join(pdu.sender(), &desk.room_id).await?.is_none() {
+        let needs_none = self.authorise_join(pdu.sender(), &desk.room_id).await?.is_none();
+        if needs_none && !desk.is_let_in_already(&pdu, &by).await? {
             return Ok(pdu);
         }
         build::countersign(desk.rules, &pdu, self.server(), &self.0.key)
@@ -151,6 +155,20 @@ impl Rooms {
     }
 }
 
+impl Desk<'_> {
+    /// Whether a join `by` somebody may have this server's signature though its user needs nobody to be let in: it was taken
+    /// before, or the user was invited since the template was made.
+    async fn is_let_in_already(&self, join: &Pdu, by: &UserId) -> Result<bool> {
+        let event = [join.event_id().to_owned()];
+        let is_taken = |known: &(EventNum, EventMeta)| known.1.status == Status::Accepted;
+        if self.known(&event).await?.iter().any(|(_, known)| known.as_ref().is_some_and(is_taken)) {
+            return Ok(true);
+        }
+        let now = self.reader.membership(self.nid, join.sender()).await?;
+        Ok(matches!(now, Some((Membership::Invite, _))) && self.may_invite(by).await?)
+    }
+}
+
 /// Members who are told of a room without a name, so that it can be shown under theirs.
 const HEROES: usize = 5;
 
@@ -183,6 +201,9 @@ fn check_shape(origin: &ServerName, pdu: &Pdu, member: &SignedMember, membership
     }
     if pdu.sender().server_name() != origin {
         return bad("the sender is not of your server");
+    }
+    if pdu.prev_events().is_empty() {
+        return bad("the event needs previous events");
     }
     let said = pdu.content_as::<Said>().and_then(|content| Membership::parse(&content.membership));
     if said != Some(membership) {

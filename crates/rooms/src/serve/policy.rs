@@ -70,6 +70,7 @@ impl Judge {
             status,
             errcode: errcode.to_owned(),
             error: error.to_owned(),
+            room_version: None,
         };
         if !self.protects(pdu.room_id()) {
             return Err(refused(404, "M_NOT_FOUND", "This room is not protected by this server"));

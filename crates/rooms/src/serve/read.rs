@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use chappe_rules::acl::Acl;
+use chappe_rules::{acl::Acl, redact};
 use chappe_store::{EventMeta, EventNum, RoomNid, StateRef, Status, StoredPdu};
 use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, ServerName, events::StateEventType};
 use serde::Deserialize;
@@ -105,13 +105,20 @@ impl Rooms {
         view.raws(origin, event.meta.before, &chain).await
     }
 
-    /// An event that waits to be sent to the servers in its room, without what it said if that has expired.
-    /// [`Error::NotFound`] where it was purged.
+    /// An event that waits to be sent to the servers in its room, without what it said if that was redacted or has expired.
+    /// [`Error::NotFound`] where it was purged, or where what another server's user said was redacted: from here that would be
+    /// an event changed on its way. Whoever misses it asks for it.
     pub async fn outgoing(&self, nid: RoomNid, num: EventNum) -> Result<Box<RawValue>> {
         let view = self.view_of(nid).await?;
         let event = view.load_one(num).await?;
         let event = view.without_expired(event)?;
-        raw(&event.stored)
+        if !event.is_redacted() {
+            return raw(&event.stored);
+        }
+        if event.pdu.sender().server_name() != self.server() {
+            return Err(Error::NotFound("event"));
+        }
+        Ok(event.pdu.to_raw())
     }
 
     /// Those of a room's events that `server`, which is in it, may see.
@@ -198,7 +205,9 @@ impl View<'_> {
         let mut event = self.load_one(num.ok_or(Error::NotFound("event"))?).await?;
         // As state, and as what that rests on, it is told to everybody in the room.
         if event.meta.status == Status::Outlier && event.pdu.state().is_some() && witness.is_in() {
-            if self.veiled_from(origin, None, from_ref(&event)).await?.contains(&event.num) {
+            if !redact::takes_what_is_read(self.rules, &event.pdu)
+                && self.veiled_from(origin, None, from_ref(&event)).await?.contains(&event.num)
+            {
                 event.erase(self.rules)?;
             }
             return Ok(event);
@@ -268,7 +277,7 @@ impl View<'_> {
     }
 
     /// Events of the state `at`, and what they rest on, as `server` gets them: as they are stored, but for what redaction takes
-    /// away where they are redacted, or where it shall not see what erased users sent.
+    /// away where they are redacted, or where it shall not see what erased users sent, unless that takes away what authorization reads.
     pub(crate) async fn raws(
         &self,
         server: &ServerName,
@@ -309,7 +318,8 @@ impl View<'_> {
         for (num, (meta, stored)) in nums.iter().zip(events) {
             let sent = serde_json::from_str::<Sent>(&stored.json);
             if sent.is_ok_and(|sent| self.inner.accounts.is_erased(&sent.sender)) {
-                told.push(self.event_from(*num, meta.clone(), stored.clone())?);
+                let event = self.event_from(*num, meta.clone(), stored.clone())?;
+                told.extend((!redact::takes_what_is_read(self.rules, &event.pdu)).then_some(event));
             }
         }
         if told.is_empty() || self.server_was_in(server, at).await? {

@@ -2,11 +2,21 @@
 
 use chappe_rules::Pdu;
 use chappe_store::Membership;
-use ruma::{OwnedUserId, RoomId, UserId, events::StateEventType};
+use ruma::{
+    OwnedUserId, RoomId, SigningKeyAlgorithm, UserId,
+    canonical_json::try_from_json_map,
+    events::StateEventType,
+    serde::{Base64, base64::Standard},
+    signatures::{to_canonical_json_string_for_signing, verify_canonical_json_bytes},
+    third_party_invite::IdentityServerBase64PublicKey as PublicKey,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{Actor, Error, Result, Rooms, desk::Desk};
+
+/// So many signatures are looked at: an identity server adds one of its own.
+const MOST_SIGNATURES: usize = 10;
 
 /// An invite of an address, bound to a user meanwhile.
 #[derive(Clone, Debug)]
@@ -38,6 +48,9 @@ fn rebuilt(signed: &Map<String, Value>) -> Result<Map<String, Value>> {
     let servers = signed.get("signatures").and_then(Value::as_object).into_iter().flatten();
     let signatures: Map<String, Value> =
         servers.filter_map(|(server, keys)| Some((server.clone(), by_key(keys)?))).collect();
+    if signatures.values().filter_map(Value::as_object).map(Map::len).sum::<usize>() > MOST_SIGNATURES {
+        return Err(Error::BadJson("signed has too many signatures".to_owned()));
+    }
     built.insert("signatures".to_owned(), Value::Object(signatures));
     Ok(built)
 }
@@ -47,9 +60,43 @@ fn is_later(events: &[Pdu], than: &Pdu) -> bool {
     events.iter().any(|event| event.depth() > than.depth())
 }
 
+/// What a room says of an address that is invited.
 #[derive(Deserialize)]
 struct Invited {
-    display_name: Option<String>,
+    display_name: String,
+    public_key: Option<PublicKey>,
+    #[serde(default)]
+    public_keys: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    public_key: PublicKey,
+}
+
+impl Invited {
+    /// Takes away the signatures that none of the room's keys has made: Synapse looks no further than the first that is wrong.
+    fn keep_right_signatures(&self, signed: &mut Map<String, Value>) -> Result<()> {
+        let listed = self.public_keys.iter().map(|listed| &listed.public_key);
+        let keys = self.public_key.iter().chain(listed).filter_map(|key| key.decode().ok());
+        let keys: Vec<Vec<u8>> = keys.collect();
+        let object = try_from_json_map(signed.clone()).map_err(|error| Error::BadJson(error.to_string()))?;
+        let text = to_canonical_json_string_for_signing(&object)
+            .map_err(|error| Error::BadJson(error.to_string()))?;
+        let is_right = |id: &str, signature: &Value| {
+            let encoded = signature.as_str().filter(|_| id.starts_with("ed25519:")).unwrap_or_default();
+            let Ok(signature) = Base64::<Standard>::parse(encoded) else { return false };
+            let (ed25519, signature) = (&SigningKeyAlgorithm::Ed25519, signature.as_bytes());
+            let mut keys = keys.iter();
+            keys.any(|key| verify_canonical_json_bytes(ed25519, key, signature, text.as_bytes()).is_ok())
+        };
+        let Some(Value::Object(servers)) = signed.get_mut("signatures") else { return Ok(()) };
+        for of_server in servers.values_mut().filter_map(Value::as_object_mut) {
+            of_server.retain(|id, signature| is_right(id, signature));
+        }
+        servers.retain(|_, of_server| of_server.as_object().is_some_and(|left| !left.is_empty()));
+        Ok(())
+    }
 }
 
 impl Rooms {
@@ -84,17 +131,18 @@ impl Rooms {
             return Err(Error::Forbidden("the inviting user is not of this server".to_owned()));
         }
         self.check_block(room).await?;
-        let signed = rebuilt(&signed)?;
+        let mut signed = rebuilt(&signed)?;
         let token = signed.get("token").and_then(Value::as_str).unwrap_or_default();
         let desk = Desk::open(&self.0, room).await?;
         if !desk.is_here().await? {
             return Err(Error::NotFound("room"));
         }
         let asked = desk.current(StateEventType::RoomThirdPartyInvite, token).await?;
-        let said = asked.as_ref().and_then(Pdu::content_as::<Invited>).and_then(|said| said.display_name);
-        let (Some(asked), Some(display_name)) = (asked, said) else {
+        let said = asked.as_ref().and_then(Pdu::content_as::<Invited>);
+        let (Some(asked), Some(said)) = (asked, said) else {
             return Err(Error::Forbidden("this address was not invited".to_owned()));
         };
+        said.keep_right_signatures(&mut signed)?;
         match desk.reader.membership(desk.nid, &invited).await? {
             Some((Membership::Join | Membership::Invite, _)) => return Ok(()),
             Some((Membership::Ban, _)) => return Err(Error::Forbidden("this user is banned".to_owned())),
@@ -106,7 +154,7 @@ impl Rooms {
         }
         drop(desk);
         let mut content = self.0.invite_content(&invited, None, false).await?;
-        let third_party = json!({ "display_name": display_name, "signed": signed });
+        let third_party = json!({ "display_name": said.display_name, "signed": signed });
         content.insert("third_party_invite".to_owned(), third_party);
         let actor = Actor::user(&sender);
         if invited.server_name() == self.server() {

@@ -1,17 +1,23 @@
 //! The access rules and the network's list where events come late, at the same time, or with a room whose members follow.
 
 use chappe_kv::{Db, Memory};
-use chappe_rules::access::Access;
+use chappe_rules::{Pdu, access::Access};
 use chappe_store::{Status, Tx, out_of_band::OutOfBand};
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, room_alias_id, server_name};
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomId, room_alias_id, room_version_rules::RoomVersionRules, server_name,
+};
 use serde_json::{Map, Value, json};
 use tokio::sync::Barrier;
 
 use super::{
-    net::{ALICE, BOB, CAROL, Net, actor, bodies, membership, room, say, state, status, user, whole_state},
+    hostile::{by_bob, emptied, push, shared_power},
+    net::{
+        ALICE, BOB, CAROL, Net, actor, bodies, membership, room, say, state, status, stored, user,
+        whole_state,
+    },
     partial::{Lie, at, tell},
 };
-use crate::{Change, Config, Error, Invitation, PeerError, Rooms};
+use crate::{Change, Config, Error, Invitation, PeerError, Rooms, receive::Outliers};
 
 const ANNE: &str = "@anne:a.example";
 const DAN: &str = "@dan:c.example";
@@ -65,6 +71,43 @@ async fn what_outsiders_said_before_is_left_out_and_what_was_before_that_is_not(
     join(&b, BOB, &id, "a.example").await.unwrap();
     while b.fetch_older(&id, 1).await.unwrap() > 0 {}
     assert_eq!(bodies(&b, &id).await, ["first", "last"]);
+}
+
+#[tokio::test]
+async fn what_came_without_naming_outsiders_does_not_get_to_name_them() {
+    let aliases = json!({ "alias": "#salon:x.example" });
+    let policy = json!({ "via": "x.example", "public_keys": { "ed25519": "A".repeat(43) } });
+    for (kind, content) in [("m.room.canonical_alias", aliases), ("m.room.policy", policy)] {
+        let net = Net::default();
+        let (a, _b, id) = shared_power(&net).await;
+        net.unlisted.lock().insert((named("a.example"), named("x.example")));
+        let said = json!({ "type": kind, "state_key": "", "content": content });
+        let whole = by_bob(&a, &id, ("m.room.member", BOB), &said).await;
+        let event = push(&a, &emptied(&whole).to_raw()).await;
+        assert_eq!(at(&whole_state(&a, &id).await, kind, ""), event);
+        push(&a, &whole).await;
+        assert!(!stored(&a, &id, &event).await.contains("x.example"), "{kind}");
+        // Once they are of the network they may be named.
+        net.unlisted.lock().clear();
+        push(&a, &whole).await;
+        assert!(stored(&a, &id, &event).await.contains("x.example"), "{kind}");
+    }
+}
+
+/// It was heard of before as what another event rests on, which no access rule is asked about.
+#[tokio::test]
+async fn what_comes_without_what_it_says_is_judged_by_that_where_it_is_known() {
+    let net = Net::default();
+    let (a, _b, id) = shared_power(&net).await;
+    net.unlisted.lock().insert((named("a.example"), named("x.example")));
+    let said = json!({ "type": "m.room.canonical_alias", "state_key": "", "content": { "alias": "#salon:x.example" } });
+    let whole = by_bob(&a, &id, ("m.room.member", BOB), &said).await;
+    let pdu = Pdu::parse(&RoomVersionRules::V11, whole.get().as_bytes()).unwrap();
+    let proven = a.0.check_one(&RoomVersionRules::V11, pdu).await.unwrap();
+    a.0.store_outliers(&id, Outliers::from(vec![proven])).await.unwrap();
+    let event = push(&a, &emptied(&whole).to_raw()).await;
+    assert_eq!(status(&a, &id, &event).await, Status::SoftFailed);
+    assert!(!whole_state(&a, &id).await.contains_key(&("m.room.canonical_alias".to_owned(), String::new())));
 }
 
 #[tokio::test]

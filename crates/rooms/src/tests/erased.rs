@@ -162,12 +162,24 @@ async fn servers_that_were_not_there_get_what_erased_users_said_redacted() {
     join(&b, BOB, &id).await;
     net.deliver().await;
     let set = async |topic: &str| {
-        let draft = net::state("m.room.topic", "", &json!({ "topic": topic }));
+        let named = json!({ "membership": "join", "displayname": topic });
+        for draft in [
+            net::state("m.room.topic", "", &json!({ "topic": topic })),
+            net::state("m.room.member", ALICE, &named),
+        ] {
+            a.send(&net::actor(ALICE), &id, draft, None).await.unwrap();
+        }
+    };
+    let levels = async |room: u8| {
+        let content = json!({ "users": { ALICE: 100 }, "notifications": { "room": room } });
+        let draft = net::state("m.room.power_levels", "", &content);
         a.send(&net::actor(ALICE), &id, draft, None).await.unwrap();
     };
+    levels(50).await;
     set("hidden").await;
     let said = say(&a, ALICE, &id, "secret").await;
     set("holds").await;
+    levels(60).await;
     net.deliver().await;
     join(&c, CAROL, &id).await;
     net.deliver().await;

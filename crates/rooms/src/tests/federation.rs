@@ -3,15 +3,22 @@
 use std::time::Duration;
 
 use chappe_accounts::{NewUser, UserKind};
+use chappe_rules::Pdu;
 use chappe_store::{LogEntry, Membership, Status};
-use ruma::{RoomId, server_name};
-use serde_json::json;
+use ruma::{OwnedEventId, RoomId, room_version_rules::RoomVersionRules, server_name};
+use serde_json::{json, value::RawValue};
 
-use super::net::{
-    ALICE, BOB, CAROL, Net, actor, bodies, join, membership, raw, room, say, state, status, text, user,
-    whole_state,
+use super::{
+    malformed::{parsed, signed_in},
+    net::{
+        ALICE, BOB, CAROL, Net, actor, bodies, join, membership, noted, raw, room, say, state, status, text,
+        user, whole_state,
+    },
 };
-use crate::{Actor, Change, Draft, Error, Rooms, Standing};
+use crate::{
+    Actor, Change, Draft, Error, Rooms, Standing,
+    receive::{Budget, Checked},
+};
 
 async fn joined(net: &Net, version: &str) -> (Rooms, Rooms, ruma::OwnedRoomId) {
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
@@ -48,6 +55,24 @@ async fn a_room_is_joined_and_talked_in_from_both_sides() {
         net.deliver().await;
         same_state(&a, &b, &id).await;
     }
+}
+
+#[tokio::test]
+async fn what_was_redacted_of_another_servers_event_is_had_and_not_pushed() {
+    let net = Net::default();
+    let (a, b, id) = joined(&net, "11").await;
+    let c = net.server("c.example", 3);
+    join(&c, CAROL, &id).await;
+    let came = whole_state(&a, &id).await[&("m.room.member".to_owned(), CAROL.to_owned())].clone();
+    a.send(&actor(ALICE), &id, Draft::redaction(&came, None), None).await.unwrap();
+    let view = a.view(&id).await.unwrap();
+    let num = view.reader.event_num(view.nid, &came).await.unwrap().unwrap();
+    let pushed = a.outgoing(view.nid, num).await;
+    assert!(matches!(pushed, Err(Error::NotFound(_))), "{pushed:?}");
+    drop(view);
+    net.deliver().await;
+    assert_eq!(membership(&b, &id, CAROL).await, Some("join"));
+    same_state(&a, &b, &id).await;
 }
 
 #[tokio::test]
@@ -121,6 +146,65 @@ async fn history_is_fetched_to_its_beginning() {
     }
 }
 
+/// Servers once took what names more others than may be named today.
+#[tokio::test]
+async fn history_goes_on_before_an_event_that_names_many_others() {
+    let (net, rules) = (Net::default(), &RoomVersionRules::V11);
+    let (a, b, id) = joined(&net, "11").await;
+    let first = say(&b, BOB, &id, "first").await;
+    net.deliver().await;
+    let base = parsed(&b, &id, &first).await;
+    let made = |body: &str, depth: u32, prev: &[OwnedEventId]| -> Box<RawValue> {
+        let mut event = base.clone();
+        let content = json!({ "msgtype": "m.text", "body": body });
+        for (field, value) in [("content", content), ("depth", json!(depth)), ("prev_events", json!(prev))] {
+            event.insert(field.to_owned(), value.try_into().unwrap());
+        }
+        signed_in(rules, event)
+    };
+    let forks: Vec<Box<RawValue>> =
+        (0..25).map(|n| made(&format!("fork {n}"), 50, std::slice::from_ref(&first))).collect();
+    let taken = a.receive(server_name!("b.example"), forks).await;
+    let forks: Vec<OwnedEventId> = taken.into_iter().map(|outcome| outcome.event_id.unwrap()).collect();
+    let many = Pdu::parse_old(rules, made("of many", 51, &forks).get().as_bytes()).unwrap();
+    let many = a.0.check_one(rules, many).await.unwrap();
+    let many = Checked::from_handshake(server_name!("b.example"), many);
+    a.0.take(many, &mut Budget::default()).await.unwrap();
+    say(&a, ALICE, &id, "last").await;
+    let c = net.server("c.example", 3);
+    join(&c, CAROL, &id).await;
+    assert!(c.fetch_older(&id, 100).await.unwrap() > 25);
+    let (told, all) = (bodies(&c, &id).await, bodies(&a, &id).await);
+    assert_eq!((told.len(), told.first(), told.last()), (all.len(), all.first(), all.last()));
+    assert!(told.contains(&"of many".to_owned()), "{told:?}");
+    let view = c.view(&id).await.unwrap();
+    assert!(view.reader.gaps_from(view.nid, i64::MIN, 1).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_refuses_to_tell_it_may_tell_a_little_later() {
+    let (net, rules) = (Net::default(), &RoomVersionRules::V11);
+    let (a, b, id) = joined(&net, "11").await;
+    net.deliver().await;
+    let missed = say(&a, ALICE, &id, "missed").await;
+    let said = say(&a, ALICE, &id, "said").await;
+    let said = Pdu::parse(rules, raw(&a, &id, &said).await.get().as_bytes()).unwrap();
+    let said = b.0.check_one(rules, said).await.unwrap();
+    let take = async || {
+        let checked = Checked::from_handshake(a.server(), said.clone());
+        b.0.take(checked, &mut Budget { events: 10, states: 1, ..Budget::default() }).await
+    };
+    net.untold.lock().insert((a.server().to_owned(), missed));
+    let refused = take().await;
+    assert!(matches!(refused, Err(Error::Peer(_))), "{refused:?}");
+    net.untold.lock().clear();
+    let too_soon = take().await;
+    assert!(matches!(too_soon, Err(Error::HostilePeer(_))), "{too_soon:?}");
+    tokio::time::advance(Duration::from_mins(2)).await;
+    take().await.unwrap();
+    assert_eq!(bodies(&b, &id).await, ["said"]);
+}
+
 #[tokio::test]
 async fn an_invite_crosses_servers_and_is_taken_or_turned_down() {
     let net = Net::default();
@@ -128,13 +212,13 @@ async fn an_invite_crosses_servers_and_is_taken_or_turned_down() {
     for taken in [true, false] {
         let id = room(&a, ALICE, json!({ "invite": [BOB] })).await;
         assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
-        let outside = b.store().read().out_of_band(&user(BOB), &id).await.unwrap().unwrap();
-        assert_eq!(outside.value.0.kind(), Some(Membership::Invite));
-        assert!(!outside.value.0.state.is_empty());
+        let invite = noted(&b, &id, BOB).await.unwrap();
+        assert_eq!(invite.kind(), Some(Membership::Invite));
+        assert!(!invite.state.is_empty());
         if taken {
             b.join(&actor(BOB), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
             same_state(&a, &b, &id).await;
-            assert!(b.store().read().out_of_band(&user(BOB), &id).await.unwrap().is_none());
+            assert!(noted(&b, &id, BOB).await.is_none());
         } else {
             b.leave(&actor(BOB), &id, None).await.unwrap();
             assert_eq!(membership(&a, &id, BOB).await, Some("leave"));
@@ -150,8 +234,7 @@ async fn an_invite_is_turned_down_even_if_nobody_can_be_told() {
     let id = room(&a, ALICE, json!({ "invite": [BOB] })).await;
     net.down.lock().insert("a.example".try_into().unwrap());
     b.leave(&actor(BOB), &id, None).await.unwrap();
-    let outside = b.store().read().out_of_band(&user(BOB), &id).await.unwrap().unwrap();
-    assert_eq!(outside.value.0.kind(), Some(Membership::Leave));
+    assert_eq!(noted(&b, &id, BOB).await.unwrap().kind(), Some(Membership::Leave));
 }
 
 #[tokio::test]
@@ -161,8 +244,7 @@ async fn a_withdrawn_invite_is_gone() {
     let id = room(&a, ALICE, json!({ "invite": [BOB] })).await;
     a.change(&actor(ALICE), &id, &user(BOB), Change::Kick, None).await.unwrap();
     net.deliver().await;
-    let outside = b.store().read().out_of_band(&user(BOB), &id).await.unwrap().unwrap();
-    assert_eq!(outside.value.0.kind(), Some(Membership::Leave));
+    assert_eq!(noted(&b, &id, BOB).await.unwrap().kind(), Some(Membership::Leave));
 }
 
 #[tokio::test]
@@ -270,18 +352,11 @@ async fn what_a_banned_user_says_meanwhile_is_soft_failed() {
 async fn a_gap_is_filled() {
     let net = Net::default();
     let (a, b, id) = joined(&net, "11").await;
-    for n in 0..30 {
+    for n in 0..29 {
         say(&a, ALICE, &id, &n.to_string()).await;
     }
-    // Everything but the last event is lost on the way.
-    let reader = a.store().read();
-    let rows = reader.outbox(ruma::server_name!("b.example"), 1_000).await.unwrap();
-    let mut tx = chappe_store::Tx::new();
-    for (key, _) in &rows[..rows.len() - 1] {
-        tx.delete::<chappe_store::outbox::Outbox>(key);
-    }
-    drop(reader);
-    a.store().commit(tx).await.unwrap();
+    net.lose(&a, "b.example").await;
+    say(&a, ALICE, &id, "29").await;
     net.deliver().await;
     assert_eq!(bodies(&b, &id).await, (0..30).map(|n| n.to_string()).collect::<Vec<_>>());
 }
@@ -291,7 +366,7 @@ async fn while_an_origin_is_away_others_give_what_it_said_before() {
     let net = Net::default();
     let (a, b, id) = joined(&net, "11").await;
     let (away, c) = (server_name!("a.example").to_owned(), net.server("c.example", 3));
-    c.join(&actor(CAROL), &id, vec![away.clone()], serde_json::Map::new()).await.unwrap();
+    join(&c, CAROL, &id).await;
     net.deliver().await;
     let mut said = Vec::new();
     for body in ["one", "two", "three"] {
@@ -337,17 +412,11 @@ async fn a_long_silence_is_bridged_by_the_state() {
     let net = Net::default();
     let (a, b, id) = joined(&net, "11").await;
     a.send(&actor(ALICE), &id, state("m.room.name", "", &json!({ "name": "n" })), None).await.unwrap();
-    for n in 0..120 {
+    for n in 0..119 {
         say(&a, ALICE, &id, &n.to_string()).await;
     }
-    let reader = a.store().read();
-    let rows = reader.outbox(ruma::server_name!("b.example"), 1_000).await.unwrap();
-    let mut tx = chappe_store::Tx::new();
-    for (key, _) in &rows[..rows.len() - 1] {
-        tx.delete::<chappe_store::outbox::Outbox>(key);
-    }
-    drop(reader);
-    a.store().commit(tx).await.unwrap();
+    net.lose(&a, "b.example").await;
+    say(&a, ALICE, &id, "119").await;
     net.deliver().await;
     assert_eq!(bodies(&b, &id).await.last().unwrap(), "119");
     same_state(&a, &b, &id).await;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use chappe_accounts::{NewUser, UserKind};
-use chappe_store::{EventNum, Membership, Status};
+use chappe_rules::Pdu;
+use chappe_store::{EventNum, Membership, Removed, Status, StoredPdu};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName,
     events::room::member::MembershipState, room_version_rules::RoomVersionRules, server_name,
@@ -11,13 +12,16 @@ use ruma::{
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
-    malformed::signed_in,
+    malformed::{parsed, signed_in},
     net::{
-        ALICE, BOB, CAROL, Net, actor, bodies, join, membership, raw, room, say, state, status, user,
-        whole_state,
+        ALICE, BOB, CAROL, Net, actor, amend, bodies, join, membership, noted, raw, room, say, state, status,
+        user, whole_state,
     },
 };
-use crate::{Actor, Change, Config, MembersRequest, Rooms, Standing};
+use crate::{
+    Actor, Change, Config, Error, MembersRequest, Rooms, SignedMember, Standing, desk::Desk,
+    receive::Outliers,
+};
 
 async fn three(net: &Net) -> ([Rooms; 3], OwnedRoomId) {
     let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
@@ -40,6 +44,277 @@ async fn heads(rooms: &Rooms, id: &RoomId) -> Vec<OwnedEventId> {
     nums.sort_unstable();
     let found = view.reader.pdus(view.nid, &nums).await.unwrap();
     found.iter().map(|stored| stored.event_id.clone()).collect()
+}
+
+/// What Bob has said in a room of three, on which much follows that a says.
+async fn of_long_ago(net: &Net) -> ([Rooms; 3], OwnedRoomId, CanonicalJsonObject) {
+    let (all, id) = three(net).await;
+    let [a, b, _] = &all;
+    let said = say(b, BOB, &id, "of long ago").await;
+    let old = parsed(b, &id, &said).await;
+    net.deliver().await;
+    for n in 0..1_000 {
+        let draft = state("x.test", &n.to_string(), &json!({}));
+        a.send(&actor(ALICE), &id, draft, None).await.unwrap();
+    }
+    (all, id, old)
+}
+
+/// A membership of Bob's in place of what he said, or at `prev`.
+fn in_place_of(old: &CanonicalJsonObject, content: Value, prev: Option<&EventId>) -> Pdu {
+    let mut event = old.clone();
+    event.insert("type".to_owned(), CanonicalJsonValue::String("m.room.member".to_owned()));
+    event.insert("state_key".to_owned(), CanonicalJsonValue::String(BOB.to_owned()));
+    event.insert("content".to_owned(), content.try_into().unwrap());
+    if let Some(prev) = prev {
+        event.insert("prev_events".to_owned(), json!([prev]).try_into().unwrap());
+    }
+    Pdu::parse(&RoomVersionRules::V11, signed_in(&RoomVersionRules::V11, event).get().as_bytes()).unwrap()
+}
+
+#[tokio::test]
+async fn who_rests_on_an_old_fork_pays_for_it_and_nobody_beside_it() {
+    let net = Net::default();
+    let ([a, ..], id, old) = of_long_ago(&net).await;
+    a.reconfigure(Config { told_changes_per_hour: 100, ..Config::default() });
+    let named = |name: &str, prev: Option<&EventId>| {
+        in_place_of(&old, json!({ "membership": "join", "displayname": name }), prev)
+    };
+    let (guilty, innocent) = (server_name!("c.example"), server_name!("b.example"));
+    let takes =
+        async |by: &ServerName, event: &Pdu| a.receive(by, vec![event.to_raw()]).await.remove(0).result;
+    let now = heads(&a, &id).await.remove(0);
+    assert!(takes(guilty, &named("first fork", None)).await.is_ok());
+    assert_eq!(heads(&a, &id).await.len(), 2);
+    let mut last = now;
+    for name in ["beside it", "and again"] {
+        let event = named(name, Some(&last));
+        assert!(takes(innocent, &event).await.is_ok(), "{name}");
+        last = event.event_id().to_owned();
+    }
+    assert!(matches!(takes(guilty, &named("second fork", None)).await, Err(Error::Unreachable)));
+    assert!(takes(innocent, &named("its own fork", None)).await.is_ok());
+    let leave = in_place_of(&old, json!({ "membership": "leave" }), None);
+    let handed_in = SignedMember { event_id: leave.event_id().to_owned(), pdu: leave.to_raw() };
+    let waits = a.accept_leave(innocent, &id, handed_in).await;
+    assert!(matches!(waits, Err(Error::Unreachable)), "{waits:?}");
+}
+
+/// The same on top of others.
+fn on(old: &CanonicalJsonObject, prev: &[&EventId]) -> CanonicalJsonObject {
+    let mut event = old.clone();
+    event.insert("prev_events".to_owned(), json!(prev).try_into().unwrap());
+    event
+}
+
+#[tokio::test]
+async fn who_goes_on_with_an_old_fork_pays_for_each_state_on_it() {
+    let net = Net::default();
+    let ([a, ..], _, old) = of_long_ago(&net).await;
+    a.reconfigure(Config { told_changes_per_hour: 100, ..Config::default() });
+    let named = |name: &str, prev: Option<&EventId>| {
+        in_place_of(&old, json!({ "membership": "join", "displayname": name }), prev)
+    };
+    let takes =
+        async |by: &ServerName, event: &Pdu| a.receive(by, vec![event.to_raw()]).await.remove(0).result;
+    let (one, other) = (server_name!("c.example"), server_name!("b.example"));
+    let first = named("first", None);
+    assert!(takes(one, &first).await.is_ok());
+    let rules = &RoomVersionRules::V11;
+    let said = signed_in(rules, on(&old, &[first.event_id()]));
+    let said = Pdu::parse(rules, said.get().as_bytes()).unwrap();
+    assert!(takes(one, &said).await.is_ok(), "what it comes to is known");
+    let second = named("second", Some(said.event_id()));
+    let waits = takes(one, &second).await;
+    assert!(matches!(waits, Err(Error::Unreachable)), "{waits:?}");
+    assert!(takes(other, &second).await.is_ok());
+    let waits = takes(other, &named("third", Some(second.event_id()))).await;
+    assert!(matches!(waits, Err(Error::Unreachable)), "{waits:?}");
+}
+
+#[tokio::test]
+async fn who_rests_on_what_was_not_wanted_on_an_old_fork_pays_for_it() {
+    let net = Net::default();
+    let ([a, ..], id, old) = of_long_ago(&net).await;
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Ban, None).await.unwrap();
+    a.reconfigure(Config { told_changes_per_hour: 100, ..Config::default() });
+    let now = heads(&a, &id).await.remove(0);
+    let joined = |name: &str| json!({ "membership": "join", "displayname": name });
+    let takes =
+        async |event: &Pdu| a.receive(server_name!("c.example"), vec![event.to_raw()]).await.remove(0).result;
+    let takes_both = async |name: &str| {
+        let unwanted = in_place_of(&old, joined(name), None);
+        assert!(takes(&unwanted).await.is_ok());
+        assert_eq!(status(&a, &id, unwanted.event_id()).await, Status::SoftFailed);
+        takes(&in_place_of(&on(&old, &[unwanted.event_id(), &now]), joined("on it"), None)).await
+    };
+    assert!(takes_both("first").await.is_ok());
+    let waits = takes_both("second").await;
+    assert!(matches!(waits, Err(Error::Unreachable)), "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_fork_does_not_stay_beside_a_head_that_moves() {
+    let net = Net::default();
+    let ([a, ..], id, old) = of_long_ago(&net).await;
+    let now = heads(&a, &id).await.remove(0);
+    let named = |name: &str, prev: Option<&EventId>| {
+        in_place_of(&old, json!({ "membership": "join", "displayname": name }), prev).to_raw()
+    };
+    let world = a.0.world.clone();
+    let worker = {
+        let a = a.clone();
+        world.spawn("heads", async move { a.run_heads().await })
+    };
+    let takes = async |by: &ServerName, event: Box<RawValue>| {
+        a.receive(by, vec![event]).await.remove(0).result.unwrap();
+    };
+    takes(server_name!("c.example"), named("fork", None)).await;
+    world.sleep(Duration::from_mins(1)).await;
+    assert_eq!(heads(&a, &id).await.len(), 2, "two heads by themselves may stay");
+    takes(server_name!("b.example"), named("beside it", Some(&now))).await;
+    assert_eq!(heads(&a, &id).await.len(), 2, "not at once: others see the same");
+    world.sleep(Duration::from_mins(1)).await;
+    assert_eq!(heads(&a, &id).await.len(), 1);
+    assert!(world.shut_down(Duration::from_secs(1)).await.is_empty());
+    drop(worker);
+}
+
+#[tokio::test]
+async fn an_event_whose_gap_needs_what_is_not_told_now_is_taken_later() {
+    let net = Net::default();
+    let (a, b, id) = net.couple(json!({ "preset": "public_chat" })).await;
+    net.deliver().await;
+    b.reconfigure(Config { missing_events_batch: 1, missing_events_limit: 1, ..Config::default() });
+    say(&a, ALICE, &id, "one").await;
+    say(&a, ALICE, &id, "two").await;
+    let last = say(&a, ALICE, &id, "three").await;
+    net.lose(&a, "b.example").await;
+    let (origin, last) = (server_name!("a.example"), raw(&a, &id, &last).await);
+    let told = async || b.receive(origin, vec![last.clone()]).await.remove(0).result;
+    net.silent.lock().insert(origin.to_owned());
+    let too_soon = told().await;
+    assert!(matches!(too_soon, Err(Error::Unreachable)), "{too_soon:?}");
+    net.silent.lock().clear();
+    told().await.unwrap();
+    assert_eq!(bodies(&b, &id).await, ["two", "three"]);
+}
+
+#[tokio::test]
+async fn who_does_not_tell_the_state_before_what_is_missing_is_asked_for_that_before_what_follows() {
+    let net = Net::default();
+    let (a, b, id) = net.couple(json!({ "preset": "public_chat" })).await;
+    net.deliver().await;
+    b.reconfigure(Config { missing_events_batch: 1, missing_events_limit: 1, ..Config::default() });
+    let one = say(&a, ALICE, &id, "one").await;
+    say(&a, ALICE, &id, "two").await;
+    let last = say(&a, ALICE, &id, "three").await;
+    net.lose(&a, "b.example").await;
+    // As of an event that it has rejected, or has as part of a state alone.
+    net.untold.lock().insert((server_name!("a.example").to_owned(), one));
+    assert!(hand(&last, &id, (&a, server_name!("a.example")), &b).await);
+    assert_eq!(bodies(&b, &id).await, ["two", "three"]);
+    assert_eq!(*net.states.lock(), 2);
+}
+
+#[tokio::test]
+async fn who_came_while_this_server_was_away_is_heard_after_a_gap_that_stays() {
+    let net = Net::default();
+    let (a, b, id) = net.couple(json!({ "preset": "public_chat" })).await;
+    net.deliver().await;
+    b.reconfigure(Config { missing_events_batch: 1, missing_events_limit: 1, ..Config::default() });
+    let c = net.server("c.example", 3);
+    join(&c, CAROL, &id).await;
+    net.lose(&a, "b.example").await;
+    say(&c, CAROL, &id, "one").await;
+    let two = say(&c, CAROL, &id, "two").await;
+    let three = say(&c, CAROL, &id, "three").await;
+    net.lose(&c, "b.example").await;
+    assert_eq!(membership(&b, &id, CAROL).await, None);
+    assert!(hand(&three, &id, (&c, server_name!("c.example")), &b).await);
+    assert_eq!(status(&b, &id, &two).await, Status::Accepted);
+    assert_eq!(bodies(&b, &id).await, ["two", "three"]);
+    assert_eq!(membership(&b, &id, CAROL).await, Some("join"));
+}
+
+#[tokio::test]
+async fn who_was_put_out_here_is_not_heard_after_a_gap_that_stays() {
+    let net = Net::default();
+    let ([a, _, c], id) = three(&net).await;
+    a.reconfigure(Config { missing_events_batch: 1, missing_events_limit: 1, ..Config::default() });
+    a.change(&actor(ALICE), &id, &user(CAROL), Change::Ban, None).await.unwrap();
+    net.lose(&a, "c.example").await;
+    say(&c, CAROL, &id, "one").await;
+    let two = say(&c, CAROL, &id, "two").await;
+    let three = say(&c, CAROL, &id, "three").await;
+    assert!(hand(&three, &id, (&c, server_name!("c.example")), &a).await);
+    for event in [&two, &three] {
+        assert_eq!(status(&a, &id, event).await, Status::SoftFailed);
+    }
+    assert_eq!(membership(&a, &id, CAROL).await, Some("ban"));
+}
+
+#[tokio::test]
+async fn what_it_costs_to_find_out_whether_somebody_came_is_for_whoever_gives_the_event() {
+    let net = Net::default();
+    let ([a, _, c], id) = three(&net).await;
+    for n in 0..1_000 {
+        let draft = state("x.test", &n.to_string(), &json!({}));
+        a.send(&actor(ALICE), &id, draft, None).await.unwrap();
+    }
+    a.change(&actor(ALICE), &id, &user(CAROL), Change::Ban, None).await.unwrap();
+    net.lose(&a, "c.example").await;
+    a.reconfigure(Config {
+        missing_events_batch: 1,
+        missing_events_limit: 1,
+        told_changes_per_hour: 100,
+        ..Config::default()
+    });
+    for body in ["one", "two"] {
+        say(&c, CAROL, &id, body).await;
+    }
+    let three = say(&c, CAROL, &id, "three").await;
+    let three = raw(&c, &id, &three).await;
+    let waits = a.receive(server_name!("c.example"), vec![three]).await.remove(0).result;
+    assert!(matches!(waits, Err(Error::Unreachable)), "{waits:?}");
+}
+
+/// Has a server tell an event as if its id were made in another way there.
+async fn change_id(rooms: &Rooms, id: &RoomId, event: &EventId) {
+    let mut told = parsed(rooms, id, event).await;
+    told.insert("depth".to_owned(), CanonicalJsonValue::Integer(77_777.into()));
+    let mut desk = Desk::open(&rooms.0, id).await.unwrap();
+    let (nid, num) = (desk.nid, desk.reader.event_num(desk.nid, event).await.unwrap().unwrap());
+    let told = StoredPdu::new(event.to_owned(), serde_json::to_string(&told).unwrap());
+    desk.tx.complete_event(nid, num, &told);
+    let at = rooms.store().commit(desk.seal()).await.unwrap();
+    rooms.store().forget(at, nid, &Removed { events: vec![num], ids: Vec::new() });
+}
+
+#[tokio::test]
+async fn a_state_is_used_without_the_few_events_whose_ids_are_made_otherwise_elsewhere() {
+    for (changed, is_used) in [(1, true), (6, false)] {
+        let net = Net::default();
+        let (a, b, id) = net.couple(json!({ "preset": "public_chat" })).await;
+        net.deliver().await;
+        b.reconfigure(Config { missing_events_batch: 1, missing_events_limit: 1, ..Config::default() });
+        for n in 0..12 {
+            let draft = state("x.test", &n.to_string(), &json!({}));
+            let event = a.send(&actor(ALICE), &id, draft, None).await.unwrap();
+            if n < changed {
+                change_id(&a, &id, &event).await;
+            }
+        }
+        for body in ["one", "two"] {
+            say(&a, ALICE, &id, body).await;
+        }
+        let last = say(&a, ALICE, &id, "three").await;
+        net.lose(&a, "b.example").await;
+        assert_eq!(hand(&last, &id, (&a, server_name!("a.example")), &b).await, is_used, "{changed}");
+        let known = whole_state(&b, &id).await;
+        let has = |key: &str| known.contains_key(&("x.test".to_owned(), key.to_owned()));
+        assert_eq!((has("0"), has("11")), (false, is_used), "{changed}");
+    }
 }
 
 #[tokio::test]
@@ -305,14 +580,13 @@ async fn who_is_taken_out_by_a_resolution_is_noted_to_be_out() {
     // Bob closed the room without knowing of that.
     b.tell(set(BOB, "m.room.join_rules", "", &json!({ "join_rule": "invite" })), &[&base], &[&bob]).await;
     assert_eq!(membership(&a, &id, DAN).await, None);
-    let noted = async || a.store().read().out_of_band(&user(DAN), &id).await.unwrap().map(|at| at.value.0);
     let nid = a.view(&id).await.unwrap().nid;
-    let farewell = noted().await.unwrap();
+    let farewell = noted(&a, &id, DAN).await.unwrap();
     assert_eq!((farewell.kind(), farewell.number), (Some(Membership::Leave), Some(nid.0)));
     let public = json!({ "join_rule": "public" });
     a.send(&actor(ALICE), &id, state("m.room.join_rules", "", &public), None).await.unwrap();
     a.join(&actor(DAN), &id, Vec::new(), serde_json::Map::new()).await.unwrap();
-    assert!(noted().await.is_none());
+    assert!(noted(&a, &id, DAN).await.is_none());
 }
 
 #[tokio::test]
@@ -332,4 +606,57 @@ async fn members_at_a_token_are_those_of_the_room_and_not_of_a_fork() {
     let mut members: Vec<_> = members.map(|event| event["state_key"].as_str().unwrap().to_owned()).collect();
     members.sort();
     assert_eq!(members, [ALICE, CAROL]);
+}
+
+/// What Bob said that is not here yet, and the id of the redaction that is.
+async fn redacted_before_it_comes(a: &Rooms, id: &RoomId) -> (Pdu, OwnedEventId) {
+    let rules = &RoomVersionRules::V11;
+    let base = heads(a, id).await.remove(0);
+    let known = whole_state(a, id).await;
+    let at = |kind: &str, key: &str| known[&(kind.to_owned(), key.to_owned())].clone();
+    let auth = [at("m.room.create", ""), at("m.room.power_levels", ""), at("m.room.member", BOB)];
+    let signed = |kind: &str, content: Value| {
+        let event = json!({
+            "type": kind, "sender": BOB, "room_id": id, "content": content, "depth": 100,
+            "origin_server_ts": a.0.world.now(), "prev_events": [base], "auth_events": auth,
+        });
+        signed_in(rules, serde_json::from_value(event).unwrap())
+    };
+    let said = signed("m.room.message", json!({ "msgtype": "m.text", "body": "kept" }));
+    let said = Pdu::parse(rules, said.get().as_bytes()).unwrap();
+    let redaction = signed("m.room.redaction", json!({ "redacts": said.event_id() }));
+    let taken = a.receive(server_name!("b.example"), vec![redaction]).await.remove(0);
+    let redaction = taken.event_id.unwrap();
+    assert_eq!(status(a, id, &redaction).await, Status::Accepted);
+    (said, redaction)
+}
+
+async fn is_redacted(rooms: &Rooms, id: &RoomId, event: &EventId) -> bool {
+    let view = rooms.view(id).await.unwrap();
+    let num = view.reader.event_num(view.nid, event).await.unwrap().unwrap();
+    view.load_one(num).await.unwrap().is_redacted()
+}
+
+#[tokio::test]
+async fn a_redaction_that_is_refused_after_all_redacts_nothing_that_comes_later() {
+    let net = Net::default();
+    let (a, _, id) = net.couple(json!({ "preset": "public_chat", "room_version": "11" })).await;
+    let (said, redaction) = redacted_before_it_comes(&a, &id).await;
+    amend(&a, &id, &redaction, |meta| meta.status = Status::Rejected).await;
+    a.receive(server_name!("b.example"), vec![said.to_raw()]).await.remove(0).result.unwrap();
+    assert!(!is_redacted(&a, &id, said.event_id()).await);
+}
+
+#[tokio::test]
+async fn a_redaction_that_comes_first_redacts_what_comes_without_a_place() {
+    let net = Net::default();
+    let (a, _, id) = net.couple(json!({ "preset": "public_chat", "room_version": "11" })).await;
+    let (said, _) = redacted_before_it_comes(&a, &id).await;
+    let proven = a.0.check_one(&RoomVersionRules::V11, said.clone()).await.unwrap();
+    a.0.store_outliers(&id, Outliers::from(vec![proven])).await.unwrap();
+    assert_eq!(status(&a, &id, said.event_id()).await, Status::Outlier);
+    assert!(is_redacted(&a, &id, said.event_id()).await);
+    a.receive(server_name!("b.example"), vec![said.to_raw()]).await.remove(0).result.unwrap();
+    assert_eq!(status(&a, &id, said.event_id()).await, Status::Accepted);
+    assert!(is_redacted(&a, &id, said.event_id()).await);
 }

@@ -1,24 +1,25 @@
 //! What servers tell and grant each other around a room: invites and their end, restricted joins, history, times.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use chappe_accounts::Scope;
 use chappe_kv::{Counting, Db, Memory, RoundTrips};
 use chappe_rules::build::SigningKey;
 use chappe_store::{EventNum, Membership, RoomNid};
-use ruma::{CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, UInt, api::Direction};
+use ruma::{
+    CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedServerName, UInt, api::Direction, room_alias_id,
+};
 use serde_json::{Map, Value, json};
 
-use super::net::{ALICE, BOB, CAROL, Net, actor, bodies, join, membership, room, say, state, user};
+use super::net::{
+    ALICE, BOB, CAROL, Net, actor, bodies, join, membership, noted, request, room, say, state, user,
+};
 use crate::{BoundInvite, Change, Draft, Error, Gap, Invitation, Rooms};
 
 const ANNE: &str = "@anne:a.example";
 
 fn server(name: &str) -> OwnedServerName {
     name.try_into().unwrap()
-}
-
-async fn outside(rooms: &Rooms, who: &str, id: &ruma::RoomId) -> chappe_store::out_of_band::OutOfBand {
-    rooms.store().read().out_of_band(&user(who), id).await.unwrap().unwrap().value.0
 }
 
 #[tokio::test]
@@ -32,11 +33,11 @@ async fn only_who_invited_takes_the_invite_back() {
     a.change(&actor(ANNE), &id, &user(BOB), Change::Invite, None).await.unwrap();
     a.change(&actor(ALICE), &id, &user(BOB), Change::Kick, None).await.unwrap();
     net.deliver().await;
-    assert_eq!(outside(&b, BOB, &id).await.kind(), Some(Membership::Invite));
+    assert_eq!(noted(&b, &id, BOB).await.unwrap().kind(), Some(Membership::Invite));
     a.change(&actor(ANNE), &id, &user(BOB), Change::Invite, None).await.unwrap();
     a.change(&actor(ANNE), &id, &user(BOB), Change::Kick, Some("no".to_owned())).await.unwrap();
     net.deliver().await;
-    let ended = outside(&b, BOB, &id).await;
+    let ended = noted(&b, &id, BOB).await.unwrap();
     assert_eq!(ended.kind(), Some(Membership::Leave));
     assert!(ended.event.get().contains("\"reason\":\"no\""), "{}", ended.event);
 }
@@ -54,10 +55,10 @@ async fn the_refusal_of_an_earlier_knock_does_not_end_a_later_one() {
     // The news is slow, the user is not.
     knock().await;
     net.deliver().await;
-    assert_eq!(outside(&b, BOB, &id).await.kind(), Some(Membership::Knock));
+    assert_eq!(noted(&b, &id, BOB).await.unwrap().kind(), Some(Membership::Knock));
     refuse().await;
     net.deliver().await;
-    assert_eq!(outside(&b, BOB, &id).await.kind(), Some(Membership::Leave));
+    assert_eq!(noted(&b, &id, BOB).await.unwrap().kind(), Some(Membership::Leave));
 }
 
 #[tokio::test]
@@ -66,11 +67,11 @@ async fn an_invite_turned_down_in_silence_ends_with_an_event_of_our_own() {
         let net = Net::default();
         let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
         let id = room(&a, ALICE, json!({ "invite": [BOB], "room_version": version })).await;
-        let invite = outside(&b, BOB, &id).await;
+        let invite = noted(&b, &id, BOB).await.unwrap();
         // Nobody is left who could be told.
         a.leave(&actor(ALICE), &id, None).await.unwrap();
         b.leave(&actor(BOB), &id, Some("late".to_owned())).await.unwrap();
-        let left = outside(&b, BOB, &id).await;
+        let left = noted(&b, &id, BOB).await.unwrap();
         let event: Value = serde_json::from_str(left.event.get()).unwrap();
         assert_eq!(event["content"], json!({ "membership": "leave", "reason": "late" }));
         assert_eq!((&event["sender"], &event["state_key"]), (&json!(BOB), &json!(BOB)));
@@ -91,7 +92,7 @@ async fn an_invite_is_turned_down_though_who_invited_is_silent() {
     assert_eq!(membership(&c, &id, BOB).await, Some("invite"));
     net.before.lock().insert("make_leave", Box::pin(std::future::pending::<()>()));
     b.leave(&actor(BOB), &id, None).await.unwrap();
-    assert_eq!(outside(&b, BOB, &id).await.kind(), Some(Membership::Leave));
+    assert_eq!(noted(&b, &id, BOB).await.unwrap().kind(), Some(Membership::Leave));
     assert_eq!(membership(&c, &id, BOB).await, Some("leave"));
     net.deliver().await;
     assert_eq!(membership(&a, &id, BOB).await, Some("leave"));
@@ -102,7 +103,7 @@ async fn an_invite_tells_what_the_room_is() {
     let net = Net::default();
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
     let id = room(&a, ALICE, json!({ "name": "Salon", "invite": [BOB], "room_version": "12" })).await;
-    let told = outside(&b, BOB, &id).await;
+    let told = noted(&b, &id, BOB).await.unwrap();
     let told: Vec<Value> = told.state.iter().map(|raw| serde_json::from_str(raw.get()).unwrap()).collect();
     let of = |kind: &str| told.iter().find(|event| event["type"] == kind).unwrap();
     assert!(of("m.room.create")["origin_server_ts"].is_u64());
@@ -118,6 +119,142 @@ async fn an_invite_tells_what_the_room_is() {
         let refused = b.accept_invite(&server("a.example"), &id, member.event_id(), invitation).await;
         assert!(matches!(refused, Err(Error::InvalidParam(_))), "{refused:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invite_does_not_wait_for_keys_that_nobody_gives() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "name": "Salon", "room_version": "12" })).await;
+    let wires = net.clone();
+    // The first keys are those of the invite itself.
+    let then = async move {
+        wires.before.lock().insert("keys", Box::pin(std::future::pending::<()>()));
+    };
+    net.before.lock().insert("keys", Box::pin(then));
+    let asked = tokio::time::Instant::now();
+    a.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(net.before.lock().is_empty());
+    let told = noted(&b, &id, BOB).await.unwrap().state;
+    for shown in ["m.room.create", "Salon"] {
+        assert!(told.iter().any(|event| event.get().contains(shown)), "{shown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_a_new_room_invites_from_elsewhere_is_invited_side_by_side() {
+    let net = Net::default();
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
+    *net.invites_meet.lock() = Some(Arc::new(tokio::sync::Barrier::new(2)));
+    let made = room(&a, ALICE, json!({ "invite": [BOB, CAROL] }));
+    let id = tokio::time::timeout(Duration::from_mins(1), made).await.unwrap();
+    for (rooms, who) in [(&b, BOB), (&c, CAROL)] {
+        assert_eq!(membership(&a, &id, who).await, Some("invite"));
+        assert_eq!(noted(rooms, &id, who).await.unwrap().kind(), Some(Membership::Invite));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_room_invites_once_more_where_a_server_was_away_for_a_moment() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    net.down.lock().insert(server("b.example"));
+    let (wires, wires_then) = (net.clone(), net.clone());
+    let back = async move {
+        wires_then.down.lock().clear();
+    };
+    let away = async move {
+        wires.before.lock().insert("invite", Box::pin(back));
+    };
+    net.before.lock().insert("invite", Box::pin(away));
+    let id = room(&a, ALICE, json!({ "invite": [BOB] })).await;
+    assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
+    assert_eq!(noted(&b, &id, BOB).await.unwrap().kind(), Some(Membership::Invite));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_room_does_not_wait_for_ever_for_an_invite() {
+    let net = Net::default();
+    let (a, _b) = (net.server("a.example", 1), net.server("b.example", 2));
+    net.before.lock().insert("invite", Box::pin(tokio::time::sleep(Duration::from_mins(1))));
+    let asked = tokio::time::Instant::now();
+    let id = room(&a, ALICE, json!({ "invite": [BOB], "is_direct": true })).await;
+    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+    let mut commits = a.store().visible();
+    while membership(&a, &id, BOB).await != Some("invite") {
+        tokio::time::timeout(Duration::from_mins(2), commits.changed()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_into_which_nobody_could_be_invited_is_taken_back() {
+    let net = Net::default();
+    let (a, _b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let create = async |body: Value| a.create(&actor(ALICE), request(body)).await;
+    let rooms_of_alice = async || a.store().read().user_rooms(&user(ALICE)).await.unwrap().len();
+    let chat = json!({
+        "preset": "trusted_private_chat", "is_direct": true, "room_alias_name": "chat", "invite": [BOB],
+    });
+    net.down.lock().insert(server("b.example"));
+    for body in [&chat, &json!({ "preset": "private_chat", "invite": [BOB, "@bert:b.example"] })] {
+        let made = create(body.clone()).await;
+        assert!(matches!(made, Err(Error::Unreachable)), "{made:?}");
+        assert_eq!(rooms_of_alice().await, 0);
+    }
+    // Somebody else is there, or may come.
+    for body in [json!({ "invite": [ANNE, BOB] }), json!({ "preset": "public_chat", "invite": [BOB] })] {
+        create(body).await.unwrap();
+    }
+    assert_eq!(rooms_of_alice().await, 2);
+    net.down.lock().clear();
+    net.unlisted.lock().insert((server("b.example"), server("a.example")));
+    let asked = tokio::time::Instant::now();
+    let refused = create(chat.clone()).await;
+    assert!(matches!(refused, Err(Error::Peer(_))), "{refused:?}");
+    assert_eq!((asked.elapsed(), rooms_of_alice().await), (Duration::ZERO, 2));
+    net.unlisted.lock().clear();
+    let id = create(chat).await.unwrap();
+    assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_nobody_could_be_invited_is_told_of_who_was_named_first() {
+    let net = Net::default();
+    let a = net.server("a.example", 1);
+    let _others = (net.server("b.example", 2), net.server("c.example", 3));
+    net.unlisted.lock().insert((server("b.example"), server("a.example")));
+    // This one is tried twice.
+    net.down.lock().insert(server("c.example"));
+    let create = async |invited: [&str; 2]| {
+        let body = json!({ "preset": "private_chat", "invite": invited });
+        a.create(&actor(ALICE), request(body)).await
+    };
+    let away = create([CAROL, BOB]).await;
+    assert!(matches!(away, Err(Error::Unreachable)), "{away:?}");
+    let refused = create([BOB, CAROL]).await;
+    assert!(matches!(refused, Err(Error::Peer(_))), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_room_is_furnished_when_nobody_waits_for_it() {
+    let net = Net::default();
+    let (a, _b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let old = room(&a, ALICE, json!({})).await;
+    let set = |tags: &mut Map<String, Value>| drop(tags.insert("u.t".to_owned(), json!({})));
+    a.0.accounts.update_tags(&user(ALICE), &old, set).await.unwrap();
+    net.before.lock().insert("invite", Box::pin(tokio::time::sleep(Duration::from_secs(5))));
+    let create = json!({ "predecessor": { "room_id": old, "event_id": "$last" } });
+    let body = json!({ "invite": [BOB], "room_alias_name": "new", "creation_content": create });
+    let alice = actor(ALICE);
+    let made = a.create(&alice, request(body));
+    assert!(a.0.world.timeout(Duration::from_secs(1), made).await.is_none());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let id = a.resolve_alias(room_alias_id!("#new:a.example")).await.unwrap().room_id;
+    assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
+    let reader = a.store().read();
+    let tags = a.0.accounts.account_data(&reader, &alice.user, Scope::Room(&id), "m.tag").await;
+    assert!(tags.unwrap().is_some());
 }
 
 fn told_stripped(told: &[Value]) -> Vec<Box<serde_json::value::RawValue>> {
@@ -333,13 +470,13 @@ async fn a_time_before_our_own_is_asked_of_others_and_what_they_name_is_fetched(
     let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
     let mut said = Vec::new();
     for body in ["one", "two", "three"] {
-        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
         let event = say(&a, ALICE, &id, body).await;
         let view = a.view(&id).await.unwrap();
         let num = view.reader.event_num(view.nid, &event).await.unwrap().unwrap();
         said.push((event, view.load_one(num).await.unwrap().pdu.origin_server_ts()));
     }
-    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     join(&b, BOB, &id).await;
     assert!(bodies(&b, &id).await.is_empty());
     let bob = actor(BOB);
@@ -349,24 +486,52 @@ async fn a_time_before_our_own_is_asked_of_others_and_what_they_name_is_fetched(
     assert_eq!(at(said[2].1, Direction::Backward).await.unwrap(), said[2]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_ignored_users_say_near_a_time_is_here_and_nobody_is_asked_for_it() {
+    let net = Net::default();
+    let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({ "preset": "public_chat" })).await;
+    say(&a, ALICE, &id, "before").await;
+    join(&b, BOB, &id).await;
+    net.deliver().await;
+    for number in 0..60 {
+        say(&a, ALICE, &id, &number.to_string()).await;
+    }
+    net.deliver().await;
+    let list = json!({ "ignored_users": { ALICE: {} } });
+    let list = serde_json::value::to_raw_value(&list).unwrap();
+    let accounts = &b.0.accounts;
+    accounts.set_account_data(&user(BOB), Scope::Global, "m.ignored_user_list", &list).await.unwrap();
+    let found = b.timestamp_to_event(&actor(BOB), &id, b.0.now(), Direction::Backward).await;
+    assert!(matches!(found, Err(Error::NotFound(_))), "{found:?}");
+    assert_eq!(bodies(&b, &id).await.first().unwrap(), "0", "nothing older was fetched");
+}
+
+/// What a room says of an address whose identity server has this key.
+fn asked_of(notary: &SigningKey) -> Value {
+    let public = ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(notary.public_key().to_vec());
+    json!({
+        "display_name": "b...", "key_validity_url": "https://is.example/valid", "public_key": public,
+        "public_keys": [{ "public_key": public }],
+    })
+}
+
+/// What an identity server says of the user whose address it is.
+fn signed_for(token: &str, key: &SigningKey, mxid: &str) -> Map<String, Value> {
+    let mut object: CanonicalJsonObject =
+        serde_json::from_value(json!({ "mxid": mxid, "token": token })).unwrap();
+    key.sign_json(&server("is.example"), &mut object);
+    serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
+}
+
 #[tokio::test]
 async fn an_address_that_was_invited_becomes_a_user_by_the_word_of_the_identity_server() {
     let net = Net::default();
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
     let id = room(&a, ALICE, json!({})).await;
     let notary = SigningKey::from_seed([9; 32], "0").unwrap();
-    let public = ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(notary.public_key().to_vec());
-    let asked = json!({
-        "display_name": "b...", "key_validity_url": "https://is.example/valid", "public_key": public,
-        "public_keys": [{ "public_key": public }],
-    });
+    let asked = asked_of(&notary);
     a.send(&actor(ALICE), &id, state("m.room.third_party_invite", "tok", &asked), None).await.unwrap();
-    let signed_for = |token: &str, key: &SigningKey, mxid: &str| -> Map<String, Value> {
-        let mut object: CanonicalJsonObject =
-            serde_json::from_value(json!({ "mxid": mxid, "token": token })).unwrap();
-        key.sign_json(&server("is.example"), &mut object);
-        serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
-    };
     let signed = |key: &SigningKey, mxid: &str| signed_for("tok", key, mxid);
     let bound = |sender: &str, signed| BoundInvite { sender: user(sender), invited: user(BOB), signed };
     let forger = SigningKey::from_seed([8; 32], "0").unwrap();
@@ -381,6 +546,9 @@ async fn an_address_that_was_invited_becomes_a_user_by_the_word_of_the_identity_
     more.insert("unsigned".to_owned(), json!({ "said": "by a stranger" }));
     more["signatures"]["is.example"]["ed25519:x"] = json!({ "said": "by a stranger" });
     more["signatures"]["other.example"] = json!("said by a stranger");
+    // Nor does what others may take for the signature that counts.
+    more["signatures"]["a.is.example"] = signed(&forger, BOB)["signatures"]["is.example"].clone();
+    more["signatures"]["is.example"]["ed25519:-"] = json!("A".repeat(86));
     a.exchange_invite(&id, bound(ALICE, more)).await.unwrap();
     assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
     let view = a.view(&id).await.unwrap();
@@ -401,4 +569,60 @@ async fn an_address_that_was_invited_becomes_a_user_by_the_word_of_the_identity_
     a.send(&actor(ALICE), &id, state("m.room.third_party_invite", "new", &asked), None).await.unwrap();
     a.exchange_invite(&id, bound(ALICE, signed_for("new", &notary, BOB))).await.unwrap();
     assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
+}
+
+#[tokio::test]
+async fn of_what_is_said_of_an_address_so_many_signatures_are_looked_at() {
+    let net = Net::default();
+    let (a, _b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({})).await;
+    let notary = SigningKey::from_seed([9; 32], "0").unwrap();
+    a.send(&actor(ALICE), &id, state("m.room.third_party_invite", "tok", &asked_of(&notary)), None)
+        .await
+        .unwrap();
+    let mut signed = signed_for("tok", &notary, BOB);
+    for n in 0..10 {
+        signed["signatures"][format!("s{n}.example")] = json!({ "ed25519:0": "A".repeat(86) });
+    }
+    let bound = BoundInvite { sender: user(ALICE), invited: user(BOB), signed };
+    let refused = a.exchange_invite(&id, bound).await;
+    assert!(matches!(refused, Err(Error::BadJson(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn nobody_elsewhere_is_invited_into_a_room_of_one_server() {
+    for version in ["10", "12"] {
+        let net = Net::default();
+        let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
+        let knock = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
+        let own = json!({ "m.federate": false });
+        let body = json!({
+            "room_version": version, "creation_content": own, "initial_state": [knock], "invite": [ANNE],
+        });
+        let id = room(&a, ALICE, body).await;
+        // Nobody there hears of it.
+        net.before.lock().insert("invite", Box::pin(async {}));
+        let notary = SigningKey::from_seed([9; 32], "0").unwrap();
+        let asked = state("m.room.third_party_invite", "tok", &asked_of(&notary));
+        a.send(&actor(ALICE), &id, asked, None).await.unwrap();
+        let signed = signed_for("tok", &notary, BOB);
+        let bound = BoundInvite { sender: user(ALICE), invited: user(BOB), signed };
+        let member = state("m.room.member", BOB, &json!({ "membership": "invite" }));
+        let alone = json!({
+            "preset": "private_chat", "room_version": version, "creation_content": own, "invite": [BOB],
+        });
+        for refused in [
+            a.change(&actor(ALICE), &id, &user(BOB), Change::Invite, None).await,
+            a.send(&actor(ALICE), &id, member, None).await.map(drop),
+            a.exchange_invite(&id, bound).await,
+            a.create(&actor(ALICE), request(alone)).await.map(drop),
+        ] {
+            assert!(matches!(refused, Err(Error::Forbidden(_))), "{version}: {refused:?}");
+        }
+        let knocked = b.knock(&actor(BOB), &id, vec![server("a.example")], None).await;
+        assert!(matches!(knocked, Err(Error::Peer(_))), "{version}: {knocked:?}");
+        assert!(net.before.lock().contains_key("invite"), "{version}");
+        assert_eq!(membership(&a, &id, BOB).await, None, "{version}");
+        assert_eq!(membership(&a, &id, ANNE).await, Some("invite"), "{version}");
+    }
 }

@@ -5,7 +5,7 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId,
     room_version_rules::RoomVersionRules,
     server_name,
-    signatures::{Ed25519KeyPair, hash_and_sign_event},
+    signatures::{Ed25519KeyPair, add_content_hash_to_event, hash_and_sign_event, sign_event},
 };
 use serde_json::{json, value::RawValue};
 
@@ -32,13 +32,29 @@ fn signed(event: CanonicalJsonObject) -> Box<RawValue> {
 
 /// The same in any room version.
 pub(super) fn signed_in(rules: &RoomVersionRules, mut event: CanonicalJsonObject) -> Box<RawValue> {
+    event.remove("signatures");
+    event.remove("hashes");
+    hash_and_sign_event("b.example", &key_of_b(), &mut event, &rules.redaction).unwrap();
+    serde_json::value::to_raw_value(&event).unwrap()
+}
+
+fn key_of_b() -> Ed25519KeyPair {
     const HEAD: [u8; 16] =
         [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     let key = Ed25519KeyPair::from_der(&[&HEAD[..], &[2; 32]].concat(), "k".to_owned()).unwrap();
     assert_eq!(key.public_key(), SigningKey::from_seed([2; 32], "k").unwrap().public_key());
+    key
+}
+
+/// Hashes and signs a membership as other servers do that says of a third party what is no object.
+fn signed_elsewhere(mut event: CanonicalJsonObject) -> Box<RawValue> {
     event.remove("signatures");
     event.remove("hashes");
-    hash_and_sign_event("b.example", &key, &mut event, &rules.redaction).unwrap();
+    add_content_hash_to_event(&mut event).unwrap();
+    let content = event["content"].clone();
+    event.get_mut("content").unwrap().as_object_mut().unwrap().remove("third_party_invite");
+    sign_event("b.example", &key_of_b(), &mut event, &RoomVersionRules::V11.redaction).unwrap();
+    event.insert("content".to_owned(), content);
     serde_json::value::to_raw_value(&event).unwrap()
 }
 
@@ -136,8 +152,7 @@ async fn json_that_is_not_canonical_is_dropped_alone() {
         good.replace("\"content\":{", "\"content\":{\"n\":-0,"),
         good.replace("\"content\":{", "\"content\":{\"n\":{\"n\":1,\"n\":1},"),
         good.replace("\"hashes\":{", "\"hashes\":{\"n\":1.5,"),
-        put("\"unsigned\":{\"age\":1.5}"),
-        put("\"unsigned\":{\"age\":9223372036854775808}"),
+        put("\"unsigned\":1,\"unsigned\":1"),
         put("\"depth\":1"),
         put("\"type\":\"m.room.message\""),
         put(&format!("\"room_id\":\"{id}\"")),
@@ -147,12 +162,26 @@ async fn json_that_is_not_canonical_is_dropped_alone() {
     // What serde takes for no JSON at all cannot be in a transaction: its sender is told so.
     let raws = flawed.into_iter().filter_map(|text| RawValue::from_string(text).ok());
     let mut pdus: Vec<_> = raws.collect();
-    assert!(pdus.len() >= 14, "{}", pdus.len());
+    assert!(pdus.len() >= 13, "{}", pdus.len());
     pdus.push(RawValue::from_string(good).unwrap());
     let outcomes = a.receive(server_name!("b.example"), pdus).await;
     let taken: Vec<usize> =
         outcomes.iter().enumerate().filter(|(_, outcome)| outcome.result.is_ok()).map(|(at, _)| at).collect();
     assert_eq!(taken, [outcomes.len() - 1]);
+}
+
+#[tokio::test]
+async fn what_is_unsigned_is_left_out_whatever_numbers_it_holds() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net).await;
+    for number in ["1.5", "9223372036854775808"] {
+        let event = say(&b, BOB, &id, number).await;
+        let good = serde_json::to_string(&parsed(&b, &id, &event).await).unwrap();
+        let text = format!("{{\"unsigned\":{{\"age\":{number}}},{}", &good[1..]);
+        let outcomes = a.receive(server_name!("b.example"), vec![RawValue::from_string(text).unwrap()]).await;
+        assert!(outcomes[0].result.is_ok(), "{outcomes:?}");
+        assert_eq!(bodies(&a, &id).await.last().unwrap(), number);
+    }
 }
 
 #[tokio::test]
@@ -220,5 +249,61 @@ async fn what_is_no_invite_of_a_user_here_by_one_of_the_sender_is_not_signed() {
         let origin = server_name!("b.example");
         let refused = a.accept_invite(origin, pdu.room_id(), pdu.event_id(), invitation).await;
         assert!(matches!(refused, Err(Error::InvalidParam(_))), "{field}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_says_of_a_third_party_what_is_no_object_is_heard_and_so_is_what_follows() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net).await;
+    let mut last = say(&b, BOB, &id, "base").await;
+    net.deliver().await;
+    let base = parsed(&b, &id, &last).await;
+    for (number, third_party) in [json!(null), json!(5), json!("x"), json!([])].into_iter().enumerate() {
+        let body = format!("after {number}");
+        let content = json!({ "membership": "join", "displayname": body, "third_party_invite": third_party });
+        let join = [
+            ("type", text("m.room.member")),
+            ("state_key", text(BOB)),
+            ("content", content.try_into().unwrap()),
+            ("prev_events", ids([last])),
+        ];
+        let mut event = base.clone();
+        event.extend(join.map(|(field, value)| (field.to_owned(), value)));
+        let taken = a.receive(server_name!("b.example"), vec![signed_elsewhere(event)]).await.remove(0);
+        assert!(taken.result.is_ok(), "{taken:?}");
+        let joined = taken.event_id.unwrap();
+        let state = whole_state(&a, &id).await;
+        assert_eq!(state[&("m.room.member".to_owned(), BOB.to_owned())], joined);
+
+        let content = json!({ "msgtype": "m.text", "body": body });
+        let mut event = base.clone();
+        event.insert("content".to_owned(), content.try_into().unwrap());
+        event.insert("prev_events".to_owned(), ids([joined]));
+        let taken = a.receive(server_name!("b.example"), vec![signed(event)]).await.remove(0);
+        assert!(taken.result.is_ok(), "{taken:?}");
+        last = taken.event_id.unwrap();
+        assert_eq!(bodies(&a, &id).await.last(), Some(&body));
+    }
+}
+
+#[tokio::test]
+async fn no_client_says_anything_of_a_third_party() {
+    const CAROL: &str = "@carol:a.example";
+    let net = Net::default();
+    let (a, b, id) = shared(&net).await;
+    for third_party in [json!(null), json!(5), json!({ "display_name": "x", "signed": {} })] {
+        for (rooms, by, of, membership) in [(&b, BOB, BOB, "join"), (&a, ALICE, CAROL, "ban")] {
+            let content = json!({ "membership": membership, "third_party_invite": third_party });
+            let draft = state("m.room.member", of, &content);
+            let sent = rooms.send(&actor(by), &id, draft, None).await.unwrap();
+            net.deliver().await;
+            let key = ("m.room.member".to_owned(), of.to_owned());
+            for server in [&a, &b] {
+                assert_eq!(whole_state(server, &id).await[&key], sent);
+            }
+            let event = parsed(&a, &id, &sent).await;
+            assert!(!event["content"].as_object().unwrap().contains_key("third_party_invite"));
+        }
     }
 }

@@ -13,7 +13,9 @@ use std::{
 use chappe_accounts::{Accounts, AccountsConfig};
 use chappe_kv::{Db, Memory};
 use chappe_rules::build::SigningKey;
-use chappe_store::{OutboxItem, RoomNid, Status, Store, Tx, outbox::Outbox};
+use chappe_store::{
+    EventMeta, OutboxItem, RoomNid, Status, Store, Tx, out_of_band::OutOfBand, outbox::Outbox,
+};
 use chappe_world::{Fake, FakeNet, World};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -29,7 +31,7 @@ use ruma::{
 use serde_json::{Map, Value, json, value::RawValue};
 
 use self::wire::Wire;
-use crate::{Actor, Config, Deps, Draft, JoinAnswer, PageRequest, PeerError, Rooms};
+use crate::{Actor, Config, Deps, Draft, Error, JoinAnswer, PageRequest, PeerError, Rooms, desk::Desk};
 
 /// Users of `a`, `b` and `c`.
 pub(crate) const ALICE: &str = "@alice:a.example";
@@ -62,8 +64,12 @@ pub(crate) struct Net {
     pub(super) partial_only: Arc<Mutex<bool>>,
     /// Servers that do not say what the state at an event was.
     pub(super) silent: Arc<Mutex<HashSet<OwnedServerName>>>,
+    /// Events that a server leaves out of the states that it tells, and at which it tells none.
+    pub(super) untold: Arc<Mutex<HashSet<(OwnedServerName, OwnedEventId)>>>,
     /// How often a server was asked what the state at an event was.
     pub(super) states: Arc<Mutex<usize>>,
+    /// How often a server was asked for events that are missing before one.
+    pub(super) gaps: Arc<Mutex<usize>>,
     /// Servers that somebody, named first, has nothing to do with.
     pub(super) unlisted: Arc<Mutex<HashSet<(OwnedServerName, OwnedServerName)>>>,
     /// Servers that have no network to talk with.
@@ -192,11 +198,14 @@ impl Net {
         let (mut pdus, mut tx) = (Vec::new(), Tx::new());
         for (key, item) in rows {
             let OutboxItem::Pdu { room, event } = item else { continue };
-            pdus.push(rooms.outgoing(RoomNid(room), chappe_store::EventNum(event)).await.unwrap());
+            match rooms.outgoing(RoomNid(room), chappe_store::EventNum(event)).await {
+                Err(Error::NotFound(_)) => {}
+                pdu => pdus.push(pdu.unwrap()),
+            }
             tx.delete::<Outbox>(&key);
         }
         drop(reader);
-        if pdus.is_empty() {
+        if tx.is_empty() {
             return 0;
         }
         let count = pdus.len();
@@ -312,6 +321,21 @@ pub(super) async fn status(rooms: &Rooms, room: &RoomId, event: &EventId) -> Sta
     view.reader.event_meta(view.nid, num).await.unwrap().status
 }
 
+/// Changes what is noted about an event.
+pub(super) async fn amend(
+    rooms: &Rooms,
+    room: &RoomId,
+    event: &EventId,
+    change: impl FnOnce(&mut EventMeta),
+) {
+    let mut desk = Desk::open(&rooms.0, room).await.unwrap();
+    let num = desk.reader.event_num(desk.nid, event).await.unwrap().unwrap();
+    let mut meta = desk.reader.event_meta(desk.nid, num).await.unwrap();
+    change(&mut meta);
+    desk.tx.update_event(desk.nid, num, &meta);
+    rooms.store().commit(desk.seal()).await.unwrap();
+}
+
 /// The whole current state by event ids.
 pub(super) async fn whole_state(rooms: &Rooms, room: &RoomId) -> BTreeMap<(String, String), OwnedEventId> {
     let view = rooms.view(room).await.unwrap();
@@ -361,4 +385,9 @@ pub(super) async fn membership(rooms: &Rooms, room: &RoomId, who: &str) -> Optio
     let view = rooms.view(room).await.unwrap();
     let found = view.reader.membership(view.nid, &user(who)).await.unwrap();
     found.map(|(membership, _)| membership.as_str())
+}
+
+/// A user's membership as it is noted outside of the room.
+pub(super) async fn noted(rooms: &Rooms, room: &RoomId, who: &str) -> Option<OutOfBand> {
+    rooms.store().read().out_of_band(&user(who), room).await.unwrap().map(|at| at.value.0)
 }

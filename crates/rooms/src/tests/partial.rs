@@ -1,6 +1,8 @@
 //! Joins of rooms whose members follow behind: what works meanwhile, what waits, and what is judged again.
 
+mod claims;
 mod late;
+mod told;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,7 +12,7 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId,
     room_version_rules::RoomVersionRules, server_name,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 use tokio::time::advance;
 
 use super::{
@@ -82,8 +84,8 @@ pub(super) struct Lie<'a> {
     pub(super) auth: Vec<OwnedEventId>,
 }
 
-pub(super) async fn tell(to: &Rooms, id: &RoomId, lie: Lie<'_>) -> OwnedEventId {
-    let rules = &RoomVersionRules::V11;
+/// It as it is sent.
+fn signed(id: &RoomId, lie: &Lie<'_>) -> Box<RawValue> {
     let mut event = json!({
         "type": lie.kind, "sender": lie.sender, "room_id": id, "content": lie.content, "depth": 20,
         "origin_server_ts": 1_000, "prev_events": [lie.prev], "auth_events": lie.auth,
@@ -95,8 +97,11 @@ pub(super) async fn tell(to: &Rooms, id: &RoomId, lie: Lie<'_>) -> OwnedEventId 
         CanonicalJsonValue::Object(event) => event,
         _ => unreachable!(),
     };
-    let raw = signed_in(rules, event);
-    let outcome = to.receive(server_name!("b.example"), vec![raw]).await.pop().unwrap();
+    signed_in(&RoomVersionRules::V11, event)
+}
+
+pub(super) async fn tell(to: &Rooms, id: &RoomId, lie: Lie<'_>) -> OwnedEventId {
+    let outcome = to.receive(server_name!("b.example"), vec![signed(id, &lie)]).await.pop().unwrap();
     outcome.result.unwrap();
     outcome.event_id.unwrap()
 }

@@ -32,7 +32,7 @@ pub(super) fn policy_server(net: &Net, key: SigningKey) -> Arc<AtomicUsize> {
         count.fetch_add(1, Ordering::Relaxed);
         if pdu["content"]["body"].as_str().is_some_and(|body| body.contains("spam")) {
             let (errcode, error) = ("M_FORBIDDEN".to_owned(), "No spam here".to_owned());
-            return Err(PeerError::Refused { status: 400, errcode, error });
+            return Err(PeerError::Refused { status: 400, errcode, error, room_version: None });
         }
         let rules = chappe_rules::version::rules(&RoomVersionId::V11).unwrap();
         let pdu = Pdu::parse(rules, pdu.to_string().as_bytes()).unwrap();

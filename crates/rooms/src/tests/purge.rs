@@ -6,7 +6,7 @@ use chappe_accounts::{NewUser, Scope};
 use chappe_kv::{Db, Direction, Memory, Range};
 use chappe_rules::retention::Policy;
 use chappe_store::{
-    RoomNid, Tx,
+    OutboxItem, RoomNid, Tx,
     members::OpenRooms,
     notices::NoticeRooms,
     registry,
@@ -14,12 +14,14 @@ use chappe_store::{
     services::ServiceDirectory,
     thread_subscriptions::ThreadSubscription,
 };
-use ruma::{EventId, RoomId, events::TimelineEventType, room_version_rules::RoomVersionRules, server_name};
+use ruma::{
+    EventId, RoomId, ServerName, events::TimelineEventType, room_version_rules::RoomVersionRules, server_name,
+};
 use serde_json::{Map, json, value::RawValue};
 
 use super::{
     malformed::{parsed, signed_in},
-    net::{ALICE, BOB, Net, actor, bodies, join, membership, room, say, text, user},
+    net::{ALICE, BOB, CAROL, Net, actor, bodies, join, membership, room, say, text, user},
 };
 use crate::{Config, Draft, Error, Force, Rooms};
 
@@ -93,9 +95,73 @@ async fn history_is_not_purged_before_the_members_of_the_room_are_here() {
     assert_eq!(bodies(&b, &id).await, ["new"]);
 }
 
+/// What is kept as text for a server.
+async fn kept_for(rooms: &Rooms, server: &ServerName) -> Vec<String> {
+    let rows = rooms.store().read().outbox(server, 100).await.unwrap();
+    let text = |(_, item)| if let OutboxItem::Event(json) = item { Some(json) } else { None };
+    rows.into_iter().filter_map(text).collect()
+}
+
+#[tokio::test]
+async fn what_waits_for_other_servers_needs_no_room() {
+    let net = Net::default();
+    let (a, _b, id) = net.couple(json!({ "preset": "public_chat" })).await;
+    net.deliver().await;
+    say(&a, ALICE, &id, "the last word").await;
+    a.leave(&actor(ALICE), &id, None).await.unwrap();
+    let nid = a.number(&id).await.unwrap().unwrap();
+    a.purge(&id, nid, Force::No).await.unwrap();
+    let kept = kept_for(&a, server_name!("b.example")).await;
+    for part in ["the last word", r#""membership":"leave""#] {
+        assert!(kept.iter().any(|json| json.contains(part)), "{part} of {kept:?}");
+    }
+}
+
+/// As after hours in which nobody tells who is in the room: of a server nobody is known.
+async fn doubt(rooms: &Rooms, nid: RoomNid, server: &ServerName) {
+    let mut partial = rooms.store().read().partial_room(nid).await.unwrap().unwrap();
+    partial.servers.retain(|said| said != server);
+    let mut tx = Tx::new();
+    tx.doubt_partial(nid, partial, Vec::new(), vec![server.to_owned()]);
+    rooms.store().commit(tx).await.unwrap();
+    let counts = rooms.store().read().room_servers(nid).await.unwrap();
+    assert!(counts.iter().all(|(said, _)| said != server));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_servers_whose_members_are_not_here_yet_needs_no_room() {
+    for is_doubted in [false, true] {
+        keep_for_unknown_members(is_doubted).await;
+    }
+}
+
+async fn keep_for_unknown_members(is_doubted: bool) {
+    let net = Net::default();
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
+    // Of a room without a name some members come with the join: its heroes.
+    let body = json!({ "preset": "public_chat", "name": "Salon", "room_version": "11" });
+    let id = room(&a, ALICE, body).await;
+    join(&c, CAROL, &id).await;
+    net.deliver().await;
+    *net.partial_joins.lock() = true;
+    net.silent.lock().extend([&a, &c].map(|rooms| rooms.server().to_owned()));
+    join(&b, BOB, &id).await;
+    net.deliver().await;
+    assert_eq!(membership(&b, &id, CAROL).await, None);
+    b.leave(&actor(BOB), &id, None).await.unwrap();
+    let nid = b.number(&id).await.unwrap().unwrap();
+    let there = server_name!("c.example");
+    if is_doubted {
+        doubt(&b, nid, there).await;
+    }
+    b.purge(&id, nid, Force::No).await.unwrap();
+    let kept = kept_for(&b, there).await;
+    assert!(kept.iter().any(|json| json.contains(r#""membership":"leave""#)), "{is_doubted}: {kept:?}");
+}
+
 /// Tables that may name a room that was removed: that there was such a number, what users are still to be told, and the
 /// log, of which followers leave nothing in the end.
-const MAY_NAME: [&str; 4] = ["LOG", "OUT_OF_BAND", "ROOM_HEADS", "ROOM_NAMES"];
+const MAY_NAME: [&str; 5] = ["LOG", "OUT_OF_BAND", "OUT_OF_BAND_LIST", "ROOM_HEADS", "ROOM_NAMES"];
 
 /// The tables with a row that names a room by its id or its number.
 async fn tables_naming(db: &Db, room: &RoomId, nid: RoomNid) -> BTreeSet<&'static str> {

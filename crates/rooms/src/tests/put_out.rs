@@ -10,10 +10,13 @@ use serde_json::{Map, json};
 
 use super::{
     malformed::signed_in,
-    net::{ALICE, BOB, CAROL, Net, actor, bodies, join, membership, room, say, status, user, whole_state},
+    net::{
+        ALICE, BOB, CAROL, Net, actor, bodies, history, join, membership, noted, raw, room, say, state,
+        status, user, whole_state,
+    },
     partial::{Lie, at, tell},
 };
-use crate::{Change, Error, Gap, Invitation, Rooms};
+use crate::{Change, Config, Error, Gap, Invitation, Rooms};
 
 const BERT: &str = "@bert:b.example";
 
@@ -169,7 +172,7 @@ async fn who_was_put_out_unheard_is_invited_again_and_comes_back() {
     for who in [BERT, BOB] {
         assert_eq!(membership(&b, &id, who).await, Some("leave"));
     }
-    assert!(b.store().read().out_of_band(&user(BOB), &id).await.unwrap().is_some());
+    assert!(noted(&b, &id, BOB).await.is_some());
     b.join(&actor(BOB), &id, Vec::new(), Map::new()).await.unwrap();
     say(&b, BOB, &id, "back").await;
     net.deliver().await;
@@ -191,7 +194,7 @@ async fn an_invite_into_a_room_that_seems_to_be_here_is_kept() {
     b.join(&actor(BOB), &id, Vec::new(), Map::new()).await.unwrap();
     assert_eq!(membership(&b, &id, BOB).await, Some("join"));
     assert_eq!(membership(&b, &id, BERT).await, Some("leave"));
-    assert!(b.store().read().out_of_band(&user(BOB), &id).await.unwrap().is_none());
+    assert!(noted(&b, &id, BOB).await.is_none());
     say(&b, BOB, &id, "back").await;
     net.deliver().await;
     assert_eq!(bodies(&a, &id).await, ["back"]);
@@ -206,6 +209,42 @@ async fn a_join_into_a_room_that_is_here_is_made_for_its_version() {
     let via = vec![server_name!("a.example").to_owned()];
     let refused = b.join_remote(&actor("@new:b.example"), &id, Vec::new(), via, content).await;
     assert!(matches!(refused, Err(Error::HostilePeer(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn who_was_put_out_as_a_told_state_says_keeps_what_was_seen_until_then_and_sees_no_more() {
+    let net = Net::default();
+    let (a, b, id) = shared(&net, "public_chat").await;
+    b.reconfigure(Config { missing_events_batch: 1, missing_events_limit: 1, ..Config::default() });
+    let named = async |topic: &str| {
+        let draft = state("m.room.topic", "", &json!({ "topic": topic }));
+        a.send(&actor(ALICE), &id, draft, None).await.unwrap()
+    };
+    named("before").await;
+    say(&a, ALICE, &id, "seen").await;
+    net.deliver().await;
+    let kick = kick(&a, &id, BOB).await;
+    named("after").await;
+    let mut later = Vec::new();
+    for body in ["one", "two", "three"] {
+        later.push(say(&a, ALICE, &id, body).await);
+    }
+    net.lose(&a, "b.example").await;
+    let last = raw(&a, &id, &later[2]).await;
+    b.receive(server_name!("a.example"), vec![last]).await.remove(0).result.unwrap();
+    assert_eq!(membership(&b, &id, BOB).await, Some("leave"));
+    assert_eq!(status(&b, &id, &kick).await, Status::Outlier);
+    let bob = actor(BOB);
+    for _ in 0..2 {
+        assert_eq!(history(&b, BOB, &id, 10).await, ["seen"]);
+        let topic = b.state_content(&bob, &id, "m.room.topic".into(), "").await.unwrap();
+        assert!(topic.get().contains("before"), "{topic}");
+        for event in &later[1..] {
+            assert!(b.visible_to_user(&bob.user, &id, event).await.is_err());
+        }
+        // Somebody who is in has what is missing fetched: it was said after Bob was put out.
+        assert_eq!(history(&b, BERT, &id, 10).await, ["three", "two", "one", "seen"]);
+    }
 }
 
 #[tokio::test]
@@ -228,5 +267,5 @@ async fn a_stranger_does_not_learn_by_an_invite_who_is_in_a_room() {
         answers.push(answer.map(drop).map_err(|error| error.to_string()));
     }
     assert_eq!(answers[0], answers[1]);
-    assert!(a.store().read().out_of_band(&user(ALICE), &id).await.unwrap().is_none());
+    assert!(noted(&a, &id, ALICE).await.is_none());
 }

@@ -2,8 +2,8 @@
 
 use chappe_store::{LogEntry, Position, Tx, events::EventMetas};
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId, UserId, api::Direction,
-    events::receipt::ReceiptThread, room_alias_id,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId, ServerName, UserId, api::Direction,
+    events::receipt::ReceiptThread, room_alias_id, server_name,
 };
 use serde_json::{Value, json};
 
@@ -210,6 +210,45 @@ async fn of_a_page_that_is_full_nobody_is_asked_for_more() {
 }
 
 #[tokio::test]
+async fn of_the_rooms_of_a_space_a_server_is_told_those_that_it_may_enter() {
+    let net = Net::default();
+    let (a, open) = (net.server("a.example", 1), json!({ "preset": "public_chat" }));
+    let space = json!({ "preset": "public_chat", "creation_content": { "type": "m.space" } });
+    let local = json!({ "preset": "public_chat", "creation_content": { "m.federate": false } });
+    let (space, everybodys) = (room(&a, ALICE, space).await, room(&a, ALICE, open.clone()).await);
+    let (denying, local) = (room(&a, ALICE, open).await, room(&a, ALICE, local).await);
+    let list = json!({ "allow": ["*"], "deny": ["b.example"] });
+    a.send(&actor(ALICE), &denying, state("m.room.server_acl", "", &list), None).await.unwrap();
+    for (order, child) in [("a", &everybodys), ("b", &denying), ("c", &local)] {
+        put_in(&a, ALICE, &space, child.as_str(), json!({ "via": ["a.example"], "order": order })).await;
+    }
+    let told = async |server: &ServerName| {
+        let told = a.hierarchy_for(server, &space, false).await.unwrap();
+        let children: Vec<OwnedRoomId> = told.children.into_iter().map(|child| child.room_id).collect();
+        (children, told.inaccessible_children)
+    };
+    let (b, c) = (server_name!("b.example"), server_name!("c.example"));
+    assert_eq!(told(b).await, (vec![everybodys.clone()], vec![denying.clone(), local.clone()]));
+    assert_eq!(told(c).await, (vec![everybodys, denying.clone()], vec![local.clone()]));
+    for hidden in [&denying, &local] {
+        let alone = a.hierarchy_for(b, hidden, false).await;
+        assert!(matches!(alone, Err(Error::NotFound(_))), "{alone:?}");
+    }
+    assert!(a.hierarchy_for(c, &denying, false).await.is_ok());
+}
+
+#[tokio::test]
+async fn another_server_is_told_of_no_rooms_in_what_is_no_space() {
+    let net = Net::default();
+    let (a, open) = (net.server("a.example", 1), json!({ "preset": "public_chat" }));
+    let (parent, child) = (room(&a, ALICE, open.clone()).await, room(&a, ALICE, open).await);
+    put_in(&a, ALICE, &parent, child.as_str(), json!({ "via": ["a.example"] })).await;
+    let told = a.hierarchy_for(server_name!("b.example"), &parent, false).await.unwrap();
+    assert_eq!(told.room.summary.room_id, parent);
+    assert!(told.room.children_state.is_empty() && told.children.is_empty(), "{told:?}");
+}
+
+#[tokio::test]
 async fn other_servers_know_what_happened_before_our_time() {
     let net = Net::default();
     let (a, b) = (net.server("a.example", 1), net.server("b.example", 2));
@@ -221,7 +260,7 @@ async fn other_servers_know_what_happened_before_our_time() {
     let at = MilliSecondsSinceUnixEpoch(2_000u32.into());
     let found = b.timestamp_to_event(&actor(BOB), &id, at, Direction::Backward).await.unwrap();
     assert_eq!(found.0, old);
-    let stranger: &ruma::ServerName = "c.example".try_into().unwrap();
+    let stranger: &ServerName = "c.example".try_into().unwrap();
     assert!(a.timestamp_to_event_for(stranger, &id, at, Direction::Backward).await.is_err());
 }
 
@@ -236,7 +275,7 @@ async fn receipts_of_banned_servers_are_not_taken() {
     };
     let user = actor(BOB).user;
     let receipt = RemoteReceipt { user: &user, event: &event, ts: 5, thread: ReceiptThread::Unthreaded };
-    let origin: &ruma::ServerName = "b.example".try_into().unwrap();
+    let origin: &ServerName = "b.example".try_into().unwrap();
     let keep_out = json!({ "allow": ["*"], "deny": ["b.example"], "allow_ip_literals": false });
     a.send(&actor(ALICE), &id, state("m.room.server_acl", "", &keep_out), None).await.unwrap();
     a.take_receipts(origin, &id, std::slice::from_ref(&receipt)).await.unwrap();
@@ -258,7 +297,7 @@ async fn a_receipt_that_cannot_be_placed_keeps_back_no_others() {
     join(&b, beth.as_str(), &id).await;
     net.deliver().await;
     let (one, two) = (say(&a, ALICE, &id, "1").await, say(&a, ALICE, &id, "2").await);
-    let origin: &ruma::ServerName = "b.example".try_into().unwrap();
+    let origin: &ServerName = "b.example".try_into().unwrap();
     a.take_receipts(origin, &id, &[read(&bob, &one)]).await.unwrap();
     let view = a.view(&id).await.unwrap();
     let num = view.reader.event_num(view.nid, &one).await.unwrap().unwrap();

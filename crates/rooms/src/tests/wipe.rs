@@ -61,6 +61,28 @@ async fn a_ban_redacts_what_was_said_since_coming_in() {
     assert_eq!(status(&a, &room, &late).await, Status::SoftFailed);
 }
 
+/// Most of them take no ban for a redaction.
+#[tokio::test]
+async fn a_ban_leaves_what_other_servers_judge_by() {
+    let net = Net::default();
+    let (a, b, room) = net.couple(json!({ "preset": "public_chat", "room_version": "10" })).await;
+    let levels = |invite: u32| json!({ "users": { ALICE: 100, BOB: 99 }, "invite": invite });
+    a.send(&actor(ALICE), &room, state("m.room.power_levels", "", &levels(50)), None).await.unwrap();
+    net.deliver().await;
+    let set = async |kind: &str, content: Value| {
+        b.send(&actor(BOB), &room, state(kind, "", &content), None).await.unwrap()
+    };
+    let topic = set("m.room.topic", json!({ "topic": "spam" })).await;
+    let list = set("m.room.server_acl", json!({ "allow": ["*"] })).await;
+    let levels = set("m.room.power_levels", levels(60)).await;
+    net.deliver().await;
+    a.change_saying(&actor(ALICE), &room, &user(BOB), Change::Ban, wiping(json!(true))).await.unwrap();
+    assert_eq!(redacted_because(&a, &room, &topic).await, Some(member(&a, &room, BOB).await));
+    for event in [&list, &levels] {
+        assert_eq!(redacted_because(&a, &room, event).await, None);
+    }
+}
+
 #[tokio::test]
 async fn only_kicks_and_bans_by_who_may_redact_count() {
     let net = Net::default();

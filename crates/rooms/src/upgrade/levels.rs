@@ -81,10 +81,11 @@ fn make_number(value: &mut Value) -> bool {
     true
 }
 
-/// Levels of old room versions may be texts.
+/// Levels of old room versions may be texts or truth values.
 fn level(value: &Value) -> Option<i64> {
     let level = match value {
-        Value::String(text) => text.trim().parse().ok(),
+        Value::String(text) => chappe_rules::pdu::level(text),
+        Value::Bool(truth) => Some(i64::from(*truth)),
         other => other.as_i64(),
     };
     level.filter(|level| (-HIGHEST..=HIGHEST).contains(level))
@@ -140,9 +141,13 @@ mod tests {
     #[test]
     fn texts_become_numbers_and_what_cannot_be_read_its_default() {
         let loose = json!({
-            "ban": " 60", "kick": "x", "users": { "@a:x": "9", "@b:x": null }, "events": [], "own": "y",
+            "ban": " 60", "kick": "x", "invite": true, "redact": "1_0", "events": [], "own": "y",
+            "users": { "@a:x": "9", "@b:x": null, "@c:x": "\u{ff15}\u{ff10}", "@d:x": false },
         });
-        assert_eq!(tidied(map(loose)), map(json!({ "ban": 60, "users": { "@a:x": 9 }, "own": "y" })));
+        let tidy = json!({
+            "ban": 60, "invite": 1, "redact": 10, "own": "y", "users": { "@a:x": 9, "@c:x": 50, "@d:x": 0 },
+        });
+        assert_eq!(tidied(map(loose)), map(tidy));
     }
 
     #[test]

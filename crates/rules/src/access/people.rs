@@ -33,6 +33,11 @@ impl Parties {
         }
     }
 
+    /// Whether nobody but one user has, or had, a part in the room.
+    pub(super) fn is_one(&self) -> bool {
+        self.members.len() <= 1 && self.tokens.is_empty()
+    }
+
     /// Whether a member event fits a chat of two. Who has a part in it already may do everything but enter a room of two others.
     fn take_member(&self, user: &str, content: &CanonicalJsonObject, enters: bool) -> bool {
         if self.members.contains(user) {

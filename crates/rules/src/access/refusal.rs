@@ -33,8 +33,8 @@ pub enum Refusal {
     /// Everybody would have power.
     #[error("In a room open to users of external servers nobody has power by default")]
     PowerForAll,
-    /// A direct chat with a name, topic or picture.
-    #[error("A direct chat has no name, topic or picture of its own")]
+    /// A direct chat is given a name, topic or picture.
+    #[error("A direct chat is given no name, topic or picture of its own")]
     Plain,
     /// A direct chat that everybody may join.
     #[error("A direct chat cannot be open to everybody")]

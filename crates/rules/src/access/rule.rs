@@ -40,20 +40,22 @@ impl Default for RoomRules {
 }
 
 impl RoomRules {
-    /// From the content of the event; `None` if something in it is not valid.
+    /// From the content of the event; `None` if something in it is not valid. What is null is not said: some clients
+    /// write every field.
     pub fn read(content: &CanonicalJsonObject) -> Option<Self> {
+        let said = |field: &str| content.get(field).filter(|value| **value != CanonicalJsonValue::Null);
         let rule = match text(content, "rule")? {
             "restricted" => Rule::Restricted,
             "unrestricted" => Rule::Unrestricted,
             "direct" => Rule::Direct,
             _ => return None,
         };
-        let public = match content.get("visibility").map(CanonicalJsonValue::as_str) {
+        let public = match said("visibility").map(CanonicalJsonValue::as_str) {
             None | Some(Some("private")) => false,
             Some(Some("public")) => true,
             _ => return None,
         };
-        let force_unencrypted = match content.get("force_unencrypted_at_creation") {
+        let force_unencrypted = match said("force_unencrypted_at_creation") {
             None => false,
             Some(CanonicalJsonValue::Bool(force)) => *force,
             _ => return None,

@@ -131,11 +131,44 @@ fn row_33_rules_are_valid_or_refused() {
         json!({}),
         json!({ "rule": "foo" }),
         json!({ "rule": 1 }),
+        json!({ "rule": null }),
         json!({ "rule": "restricted", "visibility": "secret" }),
         json!({ "rule": "restricted", "force_unencrypted_at_creation": "yes" }),
     ] {
         assert_eq!(lab.ask_rules(&wrong), Err(Refusal::Invalid), "{wrong}");
     }
+}
+
+/// As clients write it that write every field.
+fn with_nulls(rule: &str) -> Value {
+    json!({ "rule": rule, "visibility": null, "force_unencrypted_at_creation": null })
+}
+
+#[test]
+fn rows_33_35_44_what_is_null_is_not_said() {
+    assert_eq!(Lab::new(&Value::Null).ask_rules(&with_nulls("restricted")), Ok(()));
+    for before in [
+        with_nulls("restricted"),
+        json!({ "rule": "restricted" }),
+        json!({ "rule": "restricted", "visibility": "private", "force_unencrypted_at_creation": false }),
+    ] {
+        let lab = Lab::new(&before);
+        for after in [with_nulls("unrestricted"), json!({ "rule": "unrestricted" })] {
+            for door in [Door::Local, Door::Received] {
+                assert_eq!(lab.at(door, AGENT, RULES, Some(""), &after), Ok(()), "{before} {after} {door:?}");
+            }
+        }
+    }
+    for said in [
+        json!({ "rule": "restricted", "visibility": "public" }),
+        json!({ "rule": "restricted", "force_unencrypted_at_creation": true }),
+    ] {
+        assert_eq!(Lab::new(&said).ask_rules(&with_nulls("restricted")), Err(Refusal::Fixed), "{said}");
+    }
+    // What a room says in this way counts.
+    let invite = |rule| Lab::new(&with_nulls(rule)).ask_member(AGENT, EXTERNAL, "invite");
+    assert_eq!((invite("unrestricted"), invite("direct")), (Ok(()), Ok(())));
+    assert_eq!(invite("restricted"), Err(Refusal::Closed));
 }
 
 #[test]
@@ -349,6 +382,34 @@ fn row_55_a_direct_chat_is_plain_and_closed() {
             assert_eq!(Lab::rule(rule).ask(kind, &content), Ok(()), "{rule}: {kind}");
         }
     }
+}
+
+#[test]
+fn row_55_a_direct_chat_keeps_what_it_is_made_with() {
+    let described = [
+        ("m.room.name", json!({ "name": "x" })),
+        ("m.room.topic", json!({ "topic": "x" })),
+        ("m.room.avatar", json!({ "url": "mxc://a/b" })),
+    ];
+    for (kind, content) in &described {
+        let mut lab = Lab::rule("direct");
+        let ask = |lab: &Lab, door| lab.at(door, AGENT, kind, Some(""), content);
+        for door in [Door::Create, Door::Received] {
+            assert_eq!(ask(&lab, door), Ok(()), "{kind} {door:?}");
+        }
+        for door in [Door::Local, Door::Offer] {
+            assert_eq!(ask(&lab, door), Err(Refusal::Plain), "{kind} {door:?}");
+        }
+        // From then on nobody says anything else.
+        lab.member(AGENT, COLLEAGUE, "invite");
+        assert_eq!(ask(&lab, Door::Received), Err(Refusal::Plain), "{kind}");
+        let mut lab = Lab::rule("direct");
+        lab.set("m.room.third_party_invite", "one", &json!({ "display_name": "p…@x.fr" }));
+        assert_eq!(ask(&lab, Door::Received), Err(Refusal::Plain), "{kind}");
+    }
+    let open = json!({ "join_rule": "public" });
+    let opened = Lab::rule("direct").at(Door::Create, AGENT, "m.room.join_rules", Some(""), &open);
+    assert_eq!(opened, Err(Refusal::OpenDirect));
 }
 
 #[test]

@@ -96,21 +96,48 @@ fn depth_and_lists_have_limits() {
     assert!(parse_with(|event| event["auth_events"] = ids(10)).is_ok());
     assert!(parse_with(|event| event["auth_events"] = ids(11)).is_err());
     assert!(parse_with(|event| event["prev_events"] = json!([{}])).is_err());
-    assert!(parse_with(|event| event["unsigned"] = json!({"x": 1.5})).is_err());
     assert!(parse_with(|event| event["hashes"] = json!({"sha256": 1})).is_err());
+    assert!(parse_with(|event| event["hashes"]["other"] = json!(1)).is_err());
+    assert!(parse_with(|event| event["hashes"]["other"] = json!("x")).is_ok());
     assert!(parse_with(|event| event["signatures"] = json!({"a.example": []})).is_err());
     assert!(parse_with(|event| event["content"] = json!([])).is_err());
     assert!(parse_with(|event| event["origin_server_ts"] = json!(1.5)).is_err());
 }
 
 #[test]
+fn in_rooms_of_versions_1_and_2_an_event_is_named_with_its_hashes() {
+    for rules in [&RoomVersionRules::V1, &RoomVersionRules::V2] {
+        let (_, _, pdu) = sample(rules);
+        let takes = |named: Value| {
+            let mut event: Value = serde_json::from_str(pdu.json()).unwrap();
+            event["prev_events"] = json!([named]);
+            Pdu::parse(rules, event.to_string().as_bytes()).is_ok()
+        };
+        assert!(takes(json!(["$e:a.example", {}])));
+        assert!(takes(json!(["$e:a.example", {"sha256": "x", "other": "y"}])));
+        for named in [
+            json!("$e:a.example"),
+            json!(["$e:a.example"]),
+            json!(["$e:a.example", "x"]),
+            json!(["$e:a.example", {"sha256": "x", "other": 1}]),
+            json!(["$e:a.example", {}, {}]),
+            json!([{}, "$e:a.example"]),
+        ] {
+            assert!(!takes(named.clone()), "{named}");
+        }
+    }
+}
+
+#[test]
 fn unsigned_and_event_id_do_not_change_the_event() {
     let (_, _, pdu) = sample(&RoomVersionRules::V11);
-    let same = parse_with(|event| {
-        event["unsigned"] = json!({"age": 5});
-        event["event_id"] = "$other".into();
-    });
-    assert_eq!(same.unwrap(), pdu);
+    for age in [json!(5), json!(1.5), json!(1e300), json!(u64::MAX)] {
+        let same = parse_with(|event| {
+            event["unsigned"] = json!({ "age": age });
+            event["event_id"] = "$other".into();
+        });
+        assert_eq!(same.unwrap(), pdu, "{age}");
+    }
 }
 
 #[test]

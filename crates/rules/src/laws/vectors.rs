@@ -1,8 +1,12 @@
 //! Test vectors of the specification, appendices, "Cryptographic test vectors" and "Canonical JSON".
 
-use ruma::{room_version_rules::RoomVersionRules, server_name, signatures::hash_and_sign_event};
+use ruma::{room_version_rules::RoomVersionRules, server_name};
 
-use crate::{build::SigningKey, json};
+use crate::{
+    build::{SigningKey, hash_and_sign},
+    json,
+    opened::Opened,
+};
 
 const SEED: &str = "ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1";
 
@@ -36,14 +40,15 @@ fn canonical_form() {
 
 #[test]
 fn hashing_and_signing_events() {
-    let mut event = json::object(
+    let event = json::object(
         br#"{"room_id":"!x:domain","sender":"@a:domain","origin":"domain","origin_server_ts":1000000,
             "signatures":{},"hashes":{},"type":"X","content":{},"prev_events":[],"auth_events":[],"depth":3,
             "unsigned":{"age_ts":1000000}}"#,
     )
     .unwrap();
-    let key = crate::build::test_pair(SEED);
-    hash_and_sign_event("domain", &key, &mut event, &RoomVersionRules::V1.redaction).unwrap();
+    let (mut opened, key) = (Opened::canonical(event), SigningKey::from_line(SEED).unwrap());
+    hash_and_sign(&RoomVersionRules::V1, &mut opened, server_name!("domain"), &key).unwrap();
+    let event = opened.object;
     let hash = event["hashes"].as_object().unwrap()["sha256"].as_str().unwrap();
     assert_eq!(hash, "5jM4wQpv6lnBo7CLIghJuHdW+s2CMBJPUOGOC89ncos");
     let signature =

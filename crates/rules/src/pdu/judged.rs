@@ -21,6 +21,7 @@ pub(crate) fn no_join_rules() -> &'static Pdu {
             names_room: true,
             sender: owned_user_id!("@none:nobody.invalid"),
             kind: TimelineEventType::RoomJoinRules,
+            kind_to_judge: None,
             state_key: Some(String::new()),
             key_to_judge: None,
             content: raw(&content),
@@ -68,7 +69,7 @@ impl Event for Pdu {
     }
 
     fn event_type(&self) -> &TimelineEventType {
-        &self.0.kind
+        self.0.kind_to_judge.as_ref().unwrap_or(&self.0.kind)
     }
 
     fn content(&self) -> &RawValue {
@@ -131,7 +132,7 @@ impl Event for Judged {
     }
 
     fn event_type(&self) -> &TimelineEventType {
-        self.pdu.kind()
+        Event::event_type(&self.pdu)
     }
 
     fn content(&self) -> &RawValue {

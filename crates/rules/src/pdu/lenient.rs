@@ -12,13 +12,15 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::{content_object, raw};
+use super::{Pdu, content_object, integer::integer, raw, text_to_judge};
 
 /// The levels that have a default.
 const NAMED: [&str; 7] =
     ["users_default", "events_default", "state_default", "ban", "redact", "kick", "invite"];
 /// The levels by key.
 const MAPS: [&str; 3] = ["users", "events", "notifications"];
+/// A level that nobody reads.
+const NO_LEVEL: &str = "none";
 /// What a user id that stands for none ends with: no server is called that.
 pub(crate) const NOBODY: &str = ":nobody.invalid";
 
@@ -39,19 +41,20 @@ pub(super) fn content_to_judge(
     (read.get() != content.get()).then_some(read)
 }
 
-/// Levels are integers already. Until room version 9 they may be texts and truth values too, or left out by `null`, and until
-/// version 5 nobody looks at `notifications`. In every version, `users` may hold names that are nobody's.
+/// Levels are integers already. Until room version 9 they may be texts and truth values too, or left out by `null` but for those
+/// of `users`, and until version 5 nobody looks at `notifications`. In every version, `users` may hold names that are nobody's,
+/// and `events` types that ruma would read as others.
 fn power_levels(rules: &RoomVersionRules, content: &mut CanonicalJsonObject) {
     let rules = &rules.authorization;
     if !rules.integer_power_levels {
-        content
-            .retain(|field, level| !(NAMED.contains(&field.as_str()) && *level == CanonicalJsonValue::Null));
+        content.retain(|field, level| !(NAMED.contains(&field.as_str()) && is_null(level)));
         for (field, level) in content.iter_mut() {
             match level {
                 CanonicalJsonValue::Object(levels) if MAPS.contains(&field.as_str()) => {
-                    levels.values_mut().for_each(truth_as_number);
+                    levels.retain(|_, level| field == "users" || !is_null(level));
+                    levels.values_mut().for_each(as_number);
                 }
-                level if NAMED.contains(&field.as_str()) => truth_as_number(level),
+                level if NAMED.contains(&field.as_str()) => as_number(level),
                 _ => {}
             }
         }
@@ -62,12 +65,40 @@ fn power_levels(rules: &RoomVersionRules, content: &mut CanonicalJsonObject) {
     if let Some(CanonicalJsonValue::Object(users)) = content.get_mut("users") {
         *users = std::mem::take(users).into_iter().map(|(user, level)| (with_a_name(user), level)).collect();
     }
+    if let Some(CanonicalJsonValue::Object(events)) = content.get_mut("events") {
+        let judged = |kind: String| text_to_judge(&kind).unwrap_or(kind);
+        *events = std::mem::take(events).into_iter().map(|(kind, level)| (judged(kind), level)).collect();
+    }
 }
 
-fn truth_as_number(level: &mut CanonicalJsonValue) {
-    if let CanonicalJsonValue::Bool(truth) = level {
-        *level = CanonicalJsonValue::Integer(i32::from(*truth).into());
-    }
+fn is_null(level: &CanonicalJsonValue) -> bool {
+    *level == CanonicalJsonValue::Null
+}
+
+/// Whether power levels hold a `null` where levels are compared with those before: other servers do not get over it.
+pub(crate) fn has_null_level(rules: &RoomVersionRules, levels: &Pdu) -> bool {
+    let has_one = |(field, level): (&String, &CanonicalJsonValue)| match level {
+        CanonicalJsonValue::Object(levels) => {
+            let is_compared = match field.as_str() {
+                "notifications" => rules.authorization.limit_notifications_power_levels,
+                field => MAPS.contains(&field),
+            };
+            is_compared && levels.values().any(is_null)
+        }
+        level => NAMED.contains(&field.as_str()) && is_null(level),
+    };
+    levels.content_object().iter().any(has_one)
+}
+
+/// The number that other servers read in a text or a truth value. Where they read none in a text, ruma finds one in which it
+/// reads none either.
+fn as_number(level: &mut CanonicalJsonValue) {
+    let number = match level {
+        CanonicalJsonValue::Bool(truth) => Some(i32::from(*truth).into()),
+        CanonicalJsonValue::String(text) => integer(text),
+        _ => return,
+    };
+    *level = number.map_or_else(|| NO_LEVEL.into(), CanonicalJsonValue::Integer);
 }
 
 /// The key itself, if it is a user id or is refused by everybody. One that merely looks like a user id counts elsewhere as an
@@ -119,16 +150,22 @@ mod tests {
     #[test]
     fn loose_levels_are_read_as_other_servers_read_them() {
         let loose = json!({
-            "ban": null, "invite": true, "kick": "50", "notifications": { "room": "x" },
-            "users": { "@a:a.example": 100, "@b:a.example": false },
+            "ban": null, "invite": true, "kick": " +5_0", "events": { "m.room.name": null, "x": "25" },
+            "notifications": { "room": "50", "x": "++5", "y": null },
+            "users": {
+                "@a:a.example": "\u{ff11}00", "@b:a.example": false, "@c:a.example": "-9999999999999999",
+            },
         });
         let power = &TimelineEventType::RoomPowerLevels;
-        let users = json!({ "@a:a.example": 100, "@b:a.example": 0 });
+        let lowest = ruma::Int::MIN;
+        let users = json!({ "@a:a.example": 100, "@b:a.example": 0, "@c:a.example": lowest });
         let old = read(&RoomVersionRules::V5, power, loose.clone());
-        assert_eq!(old, json!({ "invite": 1, "kick": "50", "users": users }));
+        assert_eq!(old, json!({ "events": { "x": 25 }, "invite": 1, "kick": 50, "users": users }));
         let later = read(&RoomVersionRules::V9, power, loose.clone());
-        assert_eq!(later["notifications"], json!({ "room": "x" }));
+        assert_eq!(later["notifications"], json!({ "room": 50, "x": "none" }));
         assert_eq!((&later["users"], &later["ban"]), (&users, &Value::Null));
+        let nobodys = json!({ "users": { "@a:a.example": null } });
+        assert_eq!(read(&RoomVersionRules::V9, power, nobodys.clone()), nobodys, "refused by everybody");
         assert_eq!(read(&RoomVersionRules::V10, power, loose.clone()), loose, "refused by everybody");
     }
 
@@ -163,6 +200,34 @@ mod tests {
             StateEventType::RoomPowerLevels => Some(old.clone()),
             kind => room.state_event(kind, key),
         })
+    }
+
+    #[test]
+    fn a_text_is_a_level_where_it_is_an_integer_to_others() {
+        let (none, other) = (json!({}), "@other:b.example");
+        for (text, is_one) in [
+            ("25", true),
+            (" 2_5", true),
+            ("\u{ff12}\u{ff15}", true),
+            ("-9007199254740992", true),
+            ("75", false),
+            ("9007199254740992", false),
+            ("++5", false),
+            ("5.0", false),
+            ("\u{1c}25", false),
+            ("", false),
+        ] {
+            for rules in [&RoomVersionRules::V1, &RoomVersionRules::V5, &RoomVersionRules::V9] {
+                assert_eq!(set(rules, &none, &json!({ other: text })).is_ok(), is_one, "{text:?}");
+            }
+            let later = set(&RoomVersionRules::V10, &none, &json!({ other: text }));
+            assert!(later.is_err(), "{text:?}");
+        }
+        let changes = [("75", "+7_5", true), ("75", "0x4b", false), ("75", "74", false)];
+        for (before, after, is_allowed) in changes {
+            let (before, after) = (json!({ other: before }), json!({ other: after }));
+            assert_eq!(set(&RoomVersionRules::V9, &before, &after).is_ok(), is_allowed, "{after}");
+        }
     }
 
     #[test]

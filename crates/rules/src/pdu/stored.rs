@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::{
     Fields, Pdu, event_id,
     lenient::{content_to_judge, state_key_to_judge},
-    malformed, room_of_create,
+    malformed, read_kind, room_of_create,
 };
 use crate::Error;
 
@@ -36,9 +36,8 @@ impl Pdu {
             Some(room_id) => (room_id, true),
             None => (room_of_create(&event_id)?, false),
         };
-        let redacts = if stored.kind == TimelineEventType::RoomRedaction
-            && rules.redaction.content_field_redacts
-        {
+        let (kind, kind_to_judge) = stored.kind;
+        let redacts = if kind == TimelineEventType::RoomRedaction && rules.redaction.content_field_redacts {
             serde_json::from_str::<Redacting>(stored.content.get()).ok().and_then(|content| content.redacts)
         } else {
             stored.redacts
@@ -47,14 +46,15 @@ impl Pdu {
             return Err(malformed("depth is too large"));
         }
         Ok(Self(Arc::new(Fields {
-            redacts: redacts.filter(|_| stored.kind == TimelineEventType::RoomRedaction),
+            redacts: redacts.filter(|_| kind == TimelineEventType::RoomRedaction),
             event_id,
             room_id,
             names_room,
             sender: stored.sender,
-            key_to_judge: stored.state_key.as_deref().and_then(|key| state_key_to_judge(&stored.kind, key)),
-            to_judge: content_to_judge(rules, &stored.kind, &stored.content),
-            kind: stored.kind,
+            kind_to_judge,
+            key_to_judge: stored.state_key.as_deref().and_then(|key| state_key_to_judge(&kind, key)),
+            to_judge: content_to_judge(rules, &kind, &stored.content),
+            kind,
             state_key: stored.state_key,
             content: stored.content,
             prev_events: stored.prev_events,
@@ -70,8 +70,8 @@ impl Pdu {
 struct Stored {
     room_id: Option<OwnedRoomId>,
     sender: OwnedUserId,
-    #[serde(rename = "type")]
-    kind: TimelineEventType,
+    #[serde(rename = "type", deserialize_with = "kind")]
+    kind: (TimelineEventType, Option<TimelineEventType>),
     state_key: Option<String>,
     content: Box<RawValue>,
     #[serde(deserialize_with = "references")]
@@ -89,6 +89,12 @@ struct Stored {
 struct Redacting {
     #[serde(default, deserialize_with = "lenient_id")]
     redacts: Option<OwnedEventId>,
+}
+
+fn kind<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<(TimelineEventType, Option<TimelineEventType>), D::Error> {
+    Ok(read_kind(&String::deserialize(deserializer)?))
 }
 
 fn references<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<OwnedEventId>, D::Error> {

@@ -149,6 +149,35 @@ fn threads_that_are_followed() {
 }
 
 #[test]
+fn a_server_may_leave_threads_to_those_who_follow_them() {
+    let user = user_id!("@bob:b.example");
+    let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
+    let said = Subject::new(&room.say("@a:a.example", "hello"));
+    let mentions = json!({ "body": "hello", "m.mentions": { "user_ids": [user] } });
+    let mention = Subject::new(&room.message("@a:a.example", mentions));
+    let power = room.power();
+    let heard = |followed_threads: bool, subject: &Subject, follows: Option<bool>| {
+        let rules = defaults_with(user, Additions { followed_threads, ..Additions::default() });
+        let setting = Setting {
+            room_id: ruma::room_id!("!r:a.example"),
+            joined: 3,
+            power: Some(&power),
+            user,
+            display_name: "",
+            follows,
+        };
+        evaluate(&active(&rules), subject, &setting)
+    };
+    assert!(heard(true, &said, Some(true)).sound.is_some());
+    assert_eq!(heard(true, &said, Some(false)), Attention::default());
+    assert!(heard(true, &mention, Some(false)).highlight);
+    for (followed_threads, follows) in [(true, None), (false, Some(true)), (false, Some(false))] {
+        let plain = Attention { notify: true, ..Attention::default() };
+        assert_eq!(heard(followed_threads, &said, follows), plain, "{followed_threads} {follows:?}");
+    }
+}
+
+#[test]
 fn muted_rooms_stay_silent() {
     let mut room = Room::new(&RoomVersionRules::V11, "@a:a.example");
     let said = room.say("@a:a.example", "hello");

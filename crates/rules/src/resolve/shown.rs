@@ -1,5 +1,5 @@
 //! What the usual algorithm is shown of a conflict. It has no number for a moment before 1970, finds no join rules where there
-//! are none, and knows no members but users.
+//! are none, knows no members but users, and takes some types for others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use ruma::{EventId, OwnedEventId, events::StateEventType};
 use super::{Conflict, StateMap, conflicted};
 use crate::{
     auth::StateKey,
-    pdu::{Judged, NOBODY, no_join_rules, stand_in},
+    pdu::{Judged, NOBODY, no_join_rules, stand_in, text_judged, text_to_judge},
 };
 
 /// The last moment that there is a number for.
@@ -54,7 +54,8 @@ fn in_order(
 /// The key under which the algorithm is shown what is at a key.
 pub(super) fn judged_key((kind, key): &StateKey) -> StateKey {
     let other = if *kind == StateEventType::RoomMember { stand_in(key) } else { None };
-    (kind.clone(), other.unwrap_or_else(|| key.clone()))
+    let kind = text_to_judge(&kind.to_string()).map_or_else(|| kind.clone(), StateEventType::from);
+    (kind, other.unwrap_or_else(|| key.clone()))
 }
 
 /// What the algorithm answers, under the keys that the events have.
@@ -63,51 +64,26 @@ pub(super) fn with_own_keys(state: StateMap, fetch: impl Fn(&EventId) -> Option<
         let stands_in = kind == StateEventType::RoomMember && key.ends_with(NOBODY);
         let event = if stands_in { fetch(id) } else { None };
         let sent = event.and_then(|event| event.pdu.state_key().map(str::to_owned));
-        (kind, sent.unwrap_or(key))
+        let text = kind.to_string();
+        (text_judged(&text).map_or(kind, StateEventType::from), sent.unwrap_or(key))
     };
     state.into_iter().map(|(key, id)| (own(key, &id), id)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use ruma::{
-        CanonicalJsonValue, EventId, Int, OwnedEventId, events::StateEventType,
-        room_version_rules::RoomVersionRules,
-    };
+    use ruma::{CanonicalJsonValue, Int, events::StateEventType, room_version_rules::RoomVersionRules};
     use serde_json::json;
 
     use crate::{
         Pdu,
         laws::{Room, without_auth_event},
         owned_state,
-        resolve::{StateMap, resolve_naively},
+        resolve::tests::{fork, resolved},
     };
 
     const ALICE: &str = "@alice:a.example";
     const BOB: &str = "@bob:b.example";
-
-    /// A room whose last state event is another one.
-    fn fork(room: &Room, state: &Pdu) -> Room {
-        let mut fork = room.clone();
-        let (kind, key) = state.state().unwrap();
-        fork.state.insert((kind, key.to_owned()), state.event_id().to_owned());
-        fork.events.insert(state.event_id().to_owned(), state.clone());
-        fork
-    }
-
-    /// The state of two forks, in whatever order they come.
-    fn resolved(rules: &RoomVersionRules, one: &Room, other: &Room) -> StateMap {
-        let mut events: BTreeMap<OwnedEventId, Pdu> = one.events.clone();
-        events.extend(other.events.clone());
-        let fetch = |id: &EventId| events.get(id).cloned().map(Into::into);
-        let both = [one.state.clone(), other.state.clone()];
-        let state = resolve_naively(rules, &both, fetch).unwrap();
-        let [one, other] = both;
-        assert_eq!(resolve_naively(rules, &[other, one], fetch).unwrap(), state);
-        state
-    }
 
     #[test]
     fn before_1970_it_was_later_and_later_too() {
@@ -147,6 +123,31 @@ mod tests {
         let late = fork(&late, &without_auth_event(rules, &said, join_rules.event_id()));
         assert_ne!(late.state[&bob], said.event_id());
         assert_eq!(resolved(rules, &early, &late)[&bob], late.state[&bob]);
+    }
+
+    #[test]
+    fn state_is_found_under_the_type_that_it_has() {
+        let key = |kind: &str| (StateEventType::from(kind), String::new());
+        let old = key("org.matrix.call.sdp_stream_metadata_changed");
+        let new = key("m.call.sdp_stream_metadata_changed");
+        for rules in
+            [&RoomVersionRules::V1, &RoomVersionRules::V11, &RoomVersionRules::V12, &owned_state::V11]
+        {
+            let mut room = Room::new(rules, ALICE);
+            let send = |room: &mut Room, (kind, _): &(StateEventType, String), said: &str| {
+                room.send(ALICE, &kind.to_string(), Some(""), &json!({ "said": said }))
+            };
+            send(&mut room, &old, "before");
+            let other_type = send(&mut room, &new, "of a type of its own");
+            let (mut one, mut other) = (room.clone(), room);
+            one.say(ALICE, "deeper");
+            let kept = send(&mut one, &old, "late");
+            send(&mut other, &old, "early");
+            let state = resolved(rules, &one, &other);
+            assert_eq!(state[&old], kept.event_id());
+            assert_eq!(state[&new], other_type.event_id());
+            assert!(state.keys().eq(one.state.keys()), "and under no other");
+        }
     }
 
     #[test]

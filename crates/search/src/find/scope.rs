@@ -1,6 +1,6 @@
 //! Where a search looks: rooms the user is or was in, narrowed by the filter, with what they replaced.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use chappe_rooms::Actor;
 use chappe_store::{Membership, Reader, RoomNid};
@@ -25,7 +25,8 @@ pub(super) struct Scope {
     pub(super) kinds: Option<Vec<String>>,
     /// What else the filter asks.
     pub(super) filter: RoomEventFilter,
-    pub(super) ignored: BTreeSet<OwnedUserId>,
+    /// Whom the user ignores.
+    pub(super) ignored: Arc<BTreeSet<OwnedUserId>>,
     pub(super) limit: usize,
 }
 
@@ -66,7 +67,7 @@ impl Search {
         let mut filter = query.filter.clone();
         filter.rooms = None;
         filter.not_rooms = Vec::new();
-        let ignored = self.0.deps.accounts.ignored_users(&reader, &actor.user).await?;
+        let ignored = Arc::new(self.0.deps.accounts.ignored_users(&reader, &actor.user).await?);
         Ok(Scope { rooms, senders, kinds, filter, ignored, limit: asked.clamp(1, MOST) })
     }
 

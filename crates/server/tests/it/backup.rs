@@ -8,10 +8,11 @@ use chappe_server::{Server, config};
 use chappe_store::{
     Json, Meta, Store, Tx,
     accounts_keys::{RemoteList, RemoteLists},
+    oauth::{TokenFamilies, TokenFamily},
     outbox::{Announced, AnnouncedDevices},
 };
 use chappe_world::World;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use ruma::owned_user_id;
 use serde_json::{Value, json};
 
@@ -50,15 +51,21 @@ async fn log_in(http: &Http, password: &Value) -> (StatusCode, Value) {
     http.post("/_matrix/client/v3/login", login).await
 }
 
+/// Alice's password, and what she is answered when she logs in.
+async fn sign_up(folder: &Path, http: &Http) -> (Value, Value) {
+    let made = run(folder, &["admin", "--json", "users", "create", "alice"]).await.unwrap();
+    let password = serde_json::from_str::<Value>(&made).unwrap()["password"].clone();
+    let (_, session) = log_in(http, &password).await;
+    (password, session)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_lives_on_elsewhere_as_it_was_when_the_backup_was_made() {
     let (old, new, aside) =
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = start(old.path()).await;
     let http = Http::to(server.addresses()[0]);
-    let made = run(old.path(), &["admin", "--json", "users", "create", "alice"]).await.unwrap();
-    let password = serde_json::from_str::<Value>(&made).unwrap()["password"].clone();
-    let (_, session) = log_in(&http, &password).await;
+    let (password, session) = sign_up(old.path(), &http).await;
     let bearer = format!("Bearer {}", session["access_token"].as_str().unwrap());
     let upload = Request::post(http.uri("/_matrix/media/v3/upload")).header(header::AUTHORIZATION, &bearer);
     let (status, uploaded) =
@@ -111,6 +118,8 @@ async fn device_lists_are_not_believed_after_a_backup_was_put_back() {
     let mut tx = Tx::new();
     tx.put::<RemoteLists>(&carol, &Json(RemoteList { stream_id: 7, ..RemoteList::default() }));
     tx.put::<AnnouncedDevices>(&alice, &Json(Announced { stream_id: 3, ..Announced::default() }));
+    let (family, device) = ([7; 32], "ONE".into());
+    tx.put::<TokenFamilies>(&family, &Json(TokenFamily { user: alice.clone(), device }));
     store(&old.path().join("data/database")).commit(tx).await.unwrap();
     let kept = async |backup: &Path| {
         let store = store(&backup.join("database"));
@@ -118,7 +127,8 @@ async fn device_lists_are_not_believed_after_a_backup_was_put_back() {
         let list = reader.get::<RemoteLists>(&carol).await.unwrap().unwrap().0;
         let announced = reader.get::<AnnouncedDevices>(&alice).await.unwrap().unwrap().0;
         let is_marked = reader.get::<Meta>(&"restored".to_owned()).await.unwrap().is_some();
-        (list.stale, announced.stream_id, is_marked)
+        let is_family = reader.get::<TokenFamilies>(&family).await.unwrap().is_some();
+        (list.stale, announced.stream_id, is_marked, is_family)
     };
     let back_up = async |of: &Path, name: &str| {
         let backup = aside.path().join(name);
@@ -131,9 +141,56 @@ async fn device_lists_are_not_believed_after_a_backup_was_put_back() {
     server.stop().await;
     std::fs::write(new.path().join("chappe.toml"), configuration(&new.path().join("data"))).unwrap();
     run(new.path(), &["restore", before.to_str().unwrap()]).await.unwrap();
-    assert_eq!(kept(&before).await, (false, 3, false), "a start alone changes nothing");
+    assert_eq!(kept(&before).await, (false, 3, false, true), "a start alone changes nothing");
     let server = start(new.path()).await;
     let after = back_up(new.path(), "after").await;
     server.stop().await;
-    assert_eq!(kept(&after).await, (true, 3 + (1 << 20), false), "once, at the first start");
+    assert_eq!(kept(&after).await, (true, 3 + (1 << 20), false, false), "once, at the first start");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_time_keys_of_before_are_not_given_out_after_a_backup_was_put_back() {
+    let (old, new, aside) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = start(old.path()).await;
+    let http = Http::to(server.addresses()[0]);
+    let (_, session) = sign_up(old.path(), &http).await;
+    let [token, device] = ["access_token", "device_id"].map(|field| session[field].as_str().unwrap());
+    let post = async |http: &Http, path: &str, body: Value| {
+        let path = format!("/_matrix/client/v3/keys/{path}");
+        let (status, said) = http.call(Method::POST, &path, Some(token), body).await;
+        assert_eq!(status, StatusCode::OK, "{said}");
+        said
+    };
+    let keys = json!({
+        "signed_curve25519:A": { "key": "a2V5", "signatures": {} },
+        "signed_curve25519:B": { "key": "a2V6", "signatures": {} },
+    });
+    let claim = json!({ "one_time_keys": { "@alice:hs1": { device: "signed_curve25519" } } });
+    let claimed = async |http: &Http| {
+        let said = post(http, "claim", claim.clone()).await;
+        let given = said["one_time_keys"]["@alice:hs1"][device].as_object().cloned().unwrap_or_default();
+        given.keys().cloned().collect::<Vec<_>>()
+    };
+    let upload = json!({ "one_time_keys": keys });
+    post(&http, "upload", upload.clone()).await;
+    let (_, synced) = http.get("/_matrix/client/v3/sync", Some(token)).await;
+    let since = synced["next_batch"].as_str().unwrap();
+    let backup = aside.path().join("backup");
+    run(old.path(), &["admin", "backup", backup.to_str().unwrap()]).await.unwrap();
+    assert_eq!(claimed(&http).await, ["signed_curve25519:A"]);
+    server.stop().await;
+
+    std::fs::write(new.path().join("chappe.toml"), configuration(&new.path().join("data"))).unwrap();
+    run(new.path(), &["restore", backup.to_str().unwrap()]).await.unwrap();
+    let server = start(new.path()).await;
+    let http = Http::to(server.addresses()[0]);
+    let path = format!("/_matrix/client/v3/sync?since={since}&timeout=0");
+    let (_, synced) = http.get(&path, Some(token)).await;
+    assert_eq!(synced["device_one_time_keys_count"]["signed_curve25519"], 0, "{synced}");
+    assert!(claimed(&http).await.is_empty());
+    let said = post(&http, "upload", upload).await;
+    assert_eq!(said["one_time_key_counts"]["signed_curve25519"], 2);
+    assert_eq!(claimed(&http).await, ["signed_curve25519:A"]);
+    server.stop().await;
 }

@@ -13,8 +13,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 
-/// Longest wait for anything in these tests.
+/// Longest wait for anything but a stop in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for a stop: more than `process.shutdown_seconds`, after which the server itself waits no more.
+pub(crate) const STOPPING: Duration = Duration::from_secs(40);
 
 /// A running server with all it needs.
 pub(crate) struct Lab {
@@ -70,7 +72,7 @@ impl Lab {
 
     /// Stops the server; gives the folder to start another one on.
     pub(crate) async fn stop(self) -> TempDir {
-        timeout(PATIENCE, self.server.stop()).await.expect("stopped in time");
+        timeout(STOPPING, self.server.stop()).await.expect("stopped in time");
         self.sink.abort();
         self.folder
     }

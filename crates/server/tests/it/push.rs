@@ -150,7 +150,7 @@ async fn a_gateway_hears_of_messages_again_after_a_failure_and_no_more_once_it_r
     assert_eq!(gateway.next().await["content"]["body"], "encore");
     timeout(Duration::from_secs(20), async {
         while bob.pushers().await > 0 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await

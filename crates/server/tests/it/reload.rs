@@ -1,12 +1,19 @@
 //! The configuration is read again while the server runs.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use chappe_admin::{Configuration, Verb};
+use chappe_kv::{Db, Memory};
+use chappe_server::{
+    House,
+    config::{self, Api},
+};
+use chappe_world::{Fake, FakeNet, World};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
-use crate::{lab::Lab, sign_up};
+use crate::{host, lab::Lab, sign_up};
 
 /// A server whose file is changed, and somebody on it.
 struct Office {
@@ -169,7 +176,7 @@ async fn accounts_begin_to_end_and_servers_to_be_let_in() {
         if ends.is_u64() {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await;
     }
     assert!(ends.is_u64(), "nobody who was here before has an end");
     lab.admin(&["users", "validity", "alice", "--days", "0"]).await.unwrap();
@@ -219,4 +226,47 @@ async fn a_wrong_file_changes_nothing_and_is_named_without_what_it_says() {
     assert!(entries.contains("reload") && entries.contains("stays as it was"), "{entries}");
     assert!(!entries.contains("hunter2"), "{entries}");
     office.lab.stop().await;
+}
+
+#[tokio::test]
+async fn presence_that_is_switched_on_is_told_to_other_servers() {
+    let (net, apis) = (FakeNet::new(), [Api::Client, Api::Federation]);
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let text = host::configuration("b.test", there.path(), "");
+    let (_other, other, _) = host::place(&net, ("b.test", 2), &text, &apis).await;
+    let file = here.path().join("chappe.toml");
+    let text = host::configuration("a.test", here.path(), "[delivery]\npresence = false");
+    std::fs::write(&file, &text).unwrap();
+    let config = config::load(Some(&file), std::iter::empty()).unwrap();
+    let world = World::fake(Fake::new("a.test", 1, &net));
+    let house = House::build(&config, world.clone(), Db::new(Memory::default())).await.unwrap();
+    house.start();
+    let own = house.router(&BTreeSet::from(apis));
+    net.route("a.test", &world, own.clone());
+    let (alice, bob) = (host::sign_up(&own, "alice").await, host::sign_up(&other, "bob").await);
+    let path = format!("/presence/{}/status", alice["user_id"].as_str().unwrap());
+    let [alice, bob] = [&alice, &bob].map(|session| session["access_token"].as_str().unwrap());
+    let create = json!({ "preset": "public_chat" });
+    let made = host::call(&own, alice, ("POST", "/createRoom"), create).await.ok();
+    let join = format!("/join/{}?via=a.test", made["room_id"].as_str().unwrap());
+    host::call(&other, bob, ("POST", join.as_str()), json!({})).await.ok();
+    let appear =
+        async || host::call(&own, alice, ("PUT", path.as_str()), json!({ "presence": "online" })).await;
+    appear().await.refused(403, "M_FORBIDDEN");
+
+    std::fs::write(&file, text.replace("presence = false", "presence = true")).unwrap();
+    house.admin.run(Verb::Config(Configuration::Reload)).await.unwrap();
+    let heard = async {
+        loop {
+            // Of users of other servers those are remembered whom somebody who syncs can see.
+            host::call(&other, bob, ("GET", "/sync"), Value::Null).await;
+            appear().await;
+            let seen = host::call(&other, bob, ("GET", path.as_str()), Value::Null).await;
+            if seen.json["presence"] == "online" {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(host::PATIENCE, heard).await.expect("the other server hears of it");
 }

@@ -307,6 +307,8 @@ async fn log_lines_say_of_which_request_and_one_that_waits_has_no_span() {
     let (lines, spans, gate) = (Lines::default(), Spans::default(), Arc::new(Notify::new()));
     let writer = lines.clone();
     let layer = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+    // With a second one, a neighbour's thread that comes first does not decide for all that nobody listens.
+    let _second = tracing::Dispatch::new(registry());
     let _logging = tracing::subscriber::set_default(registry().with(layer).with(spans.clone()));
     let entrance = Arc::clone(&gate);
     let handler = move || async move {

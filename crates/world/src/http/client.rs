@@ -94,7 +94,7 @@ impl Client {
                     tracing::debug!(host = %key.connect, error = %error.error(), "a kept connection broke");
                     Ok(None)
                 }
-                None => Err(Error::Unreachable(format!("{}: {}", key.connect, error.error()))),
+                None => Err(Error::Broken(format!("{}: {}", key.connect, error.error()))),
             },
         }
     }
@@ -190,7 +190,7 @@ impl Http for Client {
 fn pieces(incoming: Incoming, back: Back) -> impl Stream<Item = Result<Bytes, Error>> + Send {
     let data = BodyStream::new(incoming).filter_map(async |frame| match frame {
         Ok(frame) => frame.into_data().ok().map(Ok),
-        Err(error) => Some(Err(Error::Unreachable(error.to_string()))),
+        Err(error) => Some(Err(Error::Broken(error.to_string()))),
     });
     let end = futures_util::stream::once(async move {
         if let Some((pool, key, mut one)) = back

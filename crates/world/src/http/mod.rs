@@ -178,9 +178,12 @@ pub enum Error {
     /// The request cannot be sent as it is.
     #[error("not a valid request: {0}")]
     Invalid(String),
-    /// No connection, no trusted certificate, or the connection broke: try again later.
+    /// No connection, or no trusted certificate: nothing was sent. Try again later.
     #[error("unreachable: {0}")]
     Unreachable(String),
+    /// The connection broke when the request was on its way: it may have been dealt with.
+    #[error("broken off: {0}")]
+    Broken(String),
     /// The deadline passed: try again later.
     #[error("no answer in time")]
     Timeout,

@@ -87,6 +87,11 @@ async fn a_user_of_another_server_has_so_many_devices() {
     let too_many = RemoteUpdate { complete: true, ..named(0..1_500, "d") };
     accounts.update_remote(carol, too_many).await.unwrap();
     assert_eq!(ids().await.len(), 1_000);
+    let device = |length| ("D".repeat(length).into(), Some((None, None)));
+    let devices = [255, 256].into_iter().map(device).collect();
+    let long = RemoteUpdate { devices, complete: true, ..RemoteUpdate::default() };
+    accounts.update_remote(carol, long).await.unwrap();
+    assert_eq!(ids().await.iter().map(|id| id.as_str().len()).collect::<Vec<_>>(), [255]);
 }
 
 #[tokio::test]

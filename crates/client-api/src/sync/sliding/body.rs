@@ -16,6 +16,8 @@ use chappe_web::Error;
 use ruma::{DeviceId, OwnedRoomId, UserId, presence::PresenceState};
 use serde::Deserialize;
 
+use crate::sync::presence::known;
+
 /// Lists and subscriptions in one request (MSC4186).
 const MOST: usize = 100;
 /// Windows of one list.
@@ -142,10 +144,7 @@ impl Body {
         for name in lists.keys() {
             at_most("the name of a list", name.len(), NAME)?;
         }
-        let presence = query.set_presence.or(self.set_presence).unwrap_or_default();
-        if !matches!(presence, PresenceState::Online | PresenceState::Offline | PresenceState::Unavailable) {
-            return Err(Error::invalid_param("set_presence is online, offline or unavailable"));
-        }
+        let presence = known(query.set_presence.or(self.set_presence).unwrap_or_default())?;
         let list = |(name, list): (String, ListBody)| Ok((name, list.list(user)?));
         let room = |(id, room): (OwnedRoomId, RoomBody)| Ok((id, room.ask(user)?));
         Ok(SlidingRequest {

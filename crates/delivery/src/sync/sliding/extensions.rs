@@ -4,11 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_accounts::{AccountDataItem, KeyCounts, Scope as AccountScope};
 use chappe_rooms::{SubscriptionsPage, changed_subscriptions};
-use chappe_store::{Membership, Position, RoomNid};
+use chappe_store::{
+    Membership, Position, RoomNid,
+    receipts::{ReceiptKind, ReceiptRow},
+};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::super::{DeviceLists, Json, delta::Work, joined::raw};
+use super::super::{
+    DeviceLists, Json,
+    delta::Work,
+    joined::{RECEIPTS, raw},
+};
 use super::{
     Turn,
     ask::{Scope, ToDeviceAsk},
@@ -88,6 +95,9 @@ impl Extensions {
             && self.sticky.rooms.is_empty()
     }
 }
+
+/// The content of an event of receipts: event, kind, user.
+type ByEvent = BTreeMap<String, BTreeMap<String, BTreeMap<String, Value>>>;
 
 /// The rooms of an answer, and those that were told before.
 pub(super) struct Stage<'a> {
@@ -228,7 +238,7 @@ impl Turn<'_> {
                     rooms.insert(candidate.nid);
                 }
             }
-            let moved = work.moved(&candidates, &rooms).await?;
+            let moved = work.moved(&candidates, &rooms, &BTreeSet::new()).await?;
             e2ee.lists = work.device_lists(&work.joined_rooms(), moved).await?;
         }
         told.e2ee = Some(self.work.next.position);
@@ -279,34 +289,77 @@ impl Turn<'_> {
         stage: &Stage<'_>,
         told: &mut Told,
     ) -> Result<BTreeMap<OwnedRoomId, Json>, Error> {
-        let mut all = BTreeMap::new();
         let reader = self.work.reader;
         let ignored = &self.personal.settings.ignored.clone();
-        if let Some(seen) = told.receipts {
-            for nid in self.rooms_with_receipts(seen).await? {
-                let rows = reader.receipts_after(nid, seen).await?;
-                if let Some(event) = self.work.receipts(rows, ignored).into_iter().next() {
-                    all.insert(reader.room_id(nid).await?, event);
-                }
+        let (mut all, up_to) = match told.receipts {
+            Some(seen) => self.new_receipts(seen).await?,
+            None => (BTreeMap::new(), self.work.next.position),
+        };
+        self.lags |= up_to < self.work.next.position;
+        for (nid, room) in self.expanded(scope, stage).await? {
+            let shown = stage.rooms.get(room).map(SlidingRoom::event_ids).unwrap_or_default();
+            let mut rows = self.receipts_for(nid, &shown).await?;
+            rows.retain(|(_, at)| at.position <= up_to);
+            // What is new comes last, and counts where both are of one user and event.
+            let events = self.work.receipts(rows, ignored).into_iter().chain(all.remove(room));
+            if let Some(event) = merged(events.collect()) {
+                all.insert(room.clone(), event);
             }
         }
         for key in self.beginning(scope, stage, Part::Receipts) {
             let RoomKey::Here(nid) = key else { continue };
             let room = reader.room_id(nid).await?;
             let shown = stage.rooms.get(&room).map(SlidingRoom::event_ids).unwrap_or_default();
-            // Receipts for an event come after it: those for the events shown are among the latest.
-            let mut rows = match self.first_shown(nid, &shown).await? {
-                Some(first) => reader.receipts_after(nid, Position(first.0.saturating_sub(1))).await?,
-                None => Vec::new(),
-            };
-            rows.retain(|(key, at)| shown.contains(&at.value.event.0) && key.user != self.request.user);
+            let mut rows = self.receipts_for(nid, &shown).await?;
             rows.extend(reader.user_receipts(nid, &self.request.user).await?);
-            if let Some(event) = self.work.receipts(rows, ignored).into_iter().next() {
+            if let Some(event) = merged(self.work.receipts(rows, ignored)) {
                 all.insert(room, event);
             }
         }
-        told.receipts = Some(self.work.next.position);
+        told.receipts = Some(up_to);
         Ok(all)
+    }
+
+    /// The latest receipts of others for events that are shown.
+    async fn receipts_for(
+        &self,
+        nid: RoomNid,
+        shown: &BTreeSet<OwnedEventId>,
+    ) -> Result<Vec<ReceiptRow>, Error> {
+        let Some(first) = self.first_shown(nid, shown).await? else { return Ok(Vec::new()) };
+        // Receipts for an event come after it.
+        let before = Position(first.0.saturating_sub(1));
+        let mut rows = self.work.reader.latest_receipts(nid, before, RECEIPTS).await?;
+        rows.retain(|(key, at)| shown.contains(&at.value.event.0) && key.user != self.request.user);
+        Ok(rows)
+    }
+
+    /// The receipts of rooms told of that came after a position, and up to where they are told. A room has one event in an
+    /// answer: what does not fit into it comes with the next one, and what does not fit into that is left out, as other servers
+    /// may send such receipts without end.
+    async fn new_receipts(&self, seen: Position) -> Result<(BTreeMap<OwnedRoomId, Json>, Position), Error> {
+        let (reader, ignored) = (self.work.reader, &self.personal.settings.ignored);
+        let (mut rooms, mut up_to) = (Vec::new(), self.work.next.position);
+        let is_next = self.known.token.is_some_and(|token| token.position > seen);
+        for nid in self.rooms_with_receipts(seen).await? {
+            let mut rows = reader.receipts_after(nid, seen).await?;
+            rows.retain(|(key, _)| {
+                let is_shown = key.kind == ReceiptKind::Public || key.user == self.request.user;
+                is_shown && !ignored.contains(&key.user)
+            });
+            if let Some(other) = first_beside(&rows).filter(|_| !is_next) {
+                up_to = up_to.min(Position(other.0 - 1));
+            }
+            rooms.push((nid, rows));
+        }
+        let mut all = BTreeMap::new();
+        for (nid, mut rows) in rooms {
+            rows.retain(|(_, at)| at.position <= up_to);
+            if let Some(event) = merged(self.work.receipts(rows, ignored)) {
+                all.insert(reader.room_id(nid).await?, event);
+            }
+        }
+        Ok((all, up_to))
     }
 
     /// The rooms told of in which there may be receipts after a position.
@@ -408,15 +461,39 @@ impl Turn<'_> {
         })
     }
 
+    /// Rooms of whose receipts was told before and whose timeline goes further back in this answer.
+    async fn expanded<'s>(
+        &self,
+        scope: &Scope,
+        stage: &Stage<'s>,
+    ) -> Result<Vec<(RoomNid, &'s OwnedRoomId)>, Error> {
+        let shown = stage.rooms.iter().filter(|(_, told)| told.expanded);
+        let shown: Vec<&OwnedRoomId> = shown.map(|(room, _)| room).collect();
+        let mut rooms = Vec::new();
+        for room in shown {
+            let Some(nid) = self.work.reader.room_nid(room).await? else { continue };
+            let key = RoomKey::Here(nid);
+            let has_begun = self.known.rooms.get(&key).is_some_and(|sent| sent.begun.receipts);
+            let mut relevant = stage.relevant.iter().filter(|relevant| relevant.row.key == key);
+            if has_begun && relevant.any(|relevant| self.covers(scope, relevant)) {
+                rooms.push((nid, room));
+            }
+        }
+        Ok(rooms)
+    }
+
+    /// Whether an extension is to tell of a room.
+    fn covers(&self, scope: &Scope, relevant: &Relevant) -> bool {
+        let names = self.list_names(relevant.lists);
+        relevant.row.membership() == Membership::Join && scope.covers(names, relevant.by_itself.as_ref())
+    }
+
     /// Rooms of which an extension tells for the first time; notes that it has.
     fn beginning(&mut self, scope: &Scope, stage: &Stage<'_>, part: Part) -> Vec<RoomKey> {
         let mut keys = Vec::new();
         for relevant in stage.relevant {
             let key = &relevant.row.key;
-            let names = self.list_names(relevant.lists);
-            if relevant.row.membership() != Membership::Join
-                || !scope.covers(names, relevant.by_itself.as_ref())
-            {
+            if !self.covers(scope, relevant) {
                 continue;
             }
             let Some(mut sent) = self.told.get(key).or_else(|| self.known.rooms.get(key)).cloned() else {
@@ -430,4 +507,42 @@ impl Turn<'_> {
         }
         keys
     }
+}
+
+/// When, of receipts in the order of their commits, the first came whose user has another one for the same event, one of both in
+/// the main timeline and one in a thread: an event of receipts has place for one of them. In two threads no event is; of such
+/// receipts, which other servers may send without end, one is told.
+fn first_beside(rows: &[ReceiptRow]) -> Option<Position> {
+    let mut said = BTreeMap::new();
+    for (key, at) in rows.iter().filter(|(key, _)| !key.thread.is_empty()) {
+        let (place, is_main) = ((&at.value.event.0, key.kind, &key.user), key.thread == "main");
+        let (first, was_main) = *said.entry(place).or_insert((at.position, is_main));
+        if was_main != is_main && first < at.position {
+            return Some(at.position);
+        }
+    }
+    None
+}
+
+/// Events of receipts as one. Of two for the same event and user the last is told, which is the one of the main timeline
+/// where there is such.
+fn merged(events: Vec<Json>) -> Option<Json> {
+    #[derive(serde::Deserialize)]
+    struct Receipts {
+        content: ByEvent,
+    }
+    if events.len() < 2 {
+        return events.into_iter().next();
+    }
+    let mut all = ByEvent::new();
+    for event in &events {
+        let Ok(receipts) = serde_json::from_str::<Receipts>(event.get()) else { continue };
+        for (id, kinds) in receipts.content {
+            let told = all.entry(id).or_default();
+            for (kind, users) in kinds {
+                told.entry(kind).or_default().extend(users);
+            }
+        }
+    }
+    Some(raw(&json!({"type": "m.receipt", "content": all})))
 }

@@ -7,7 +7,7 @@ use std::{
 
 use chappe_accounts::Scope as AccountScope;
 use chappe_store::{EventNum, Membership, Position, RoomNid, state::StateKey};
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,8 +21,11 @@ use super::{
 };
 use crate::{Error, signal::Tags};
 
-/// Rooms of which the traits are remembered.
+/// Rooms of which the traits are remembered, as one expects them, and bytes of all together.
 const REMEMBERED: usize = 50_000;
+const BYTES: u64 = 16 << 20;
+/// Bytes that a room takes beside its type, about.
+const BESIDE: usize = 200;
 /// Spaces looked into for one list.
 const SPACES: usize = 50;
 
@@ -54,11 +57,22 @@ struct Traits {
 }
 
 /// Traits of rooms: the type never changes, encryption never ends.
-pub(crate) struct RoomTraits(Cache<RoomNid, (Position, Arc<Traits>)>);
+pub(crate) struct RoomTraits(Cache<RoomNid, (Position, Arc<Traits>), BySize>);
+
+/// Weighs traits by about the bytes that they take up: a type is as long as who made the room wants it.
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<RoomNid, (Position, Arc<Traits>)> for BySize {
+    fn weight(&self, _: &RoomNid, (_, traits): &(Position, Arc<Traits>)) -> u64 {
+        let kind = traits.kind.as_ref().map_or(0, String::len);
+        u64::try_from(BESIDE + kind).unwrap_or(u64::MAX)
+    }
+}
 
 impl Default for RoomTraits {
     fn default() -> Self {
-        Self(Cache::new(REMEMBERED))
+        Self(Cache::with_weighter(REMEMBERED, BYTES, BySize))
     }
 }
 
@@ -369,4 +383,25 @@ fn tags_of(content: &str) -> BTreeSet<String> {
         tags: BTreeMap<String, Value>,
     }
     serde_json::from_str::<Tags>(content).unwrap_or_default().tags.into_keys().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_types_of_rooms_are_remembered_of_fewer() {
+        let remembered = RoomTraits::default();
+        let long = Arc::new(Traits { kind: Some("x".repeat(30_000)), encrypted: false });
+        let plain = Arc::new(Traits { kind: None, encrypted: true });
+        for nid in 0..10_000 {
+            remembered.0.insert(RoomNid(nid), (Position(1), plain.clone()));
+        }
+        assert_eq!(remembered.0.len(), 10_000);
+        for nid in 10_000..12_000 {
+            remembered.0.insert(RoomNid(nid), (Position(1), long.clone()));
+        }
+        let kept = (10_000..12_000).filter(|nid| remembered.0.get(&RoomNid(*nid)).is_some()).count();
+        assert!(kept > 0 && u64::try_from(kept * 30_000).unwrap() <= BYTES, "{kept} long types");
+    }
 }

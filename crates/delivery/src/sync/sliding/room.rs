@@ -218,10 +218,10 @@ impl Turn<'_> {
         let known = known.filter(|_| !grown || !asked.wants_all_members());
         let sent = before.filter(|_| known.is_some());
         let expanded = sent.is_some_and(|sent| asked.limit > sent.timeline);
-        let steady = known.is_some_and(|seen| place.own.position <= seen);
         let after = if expanded { None } else { known };
-        let span = Span { after, before: view.head.next_live, joined: steady && !expanded };
+        let span = Span { after, before: view.head.next_live };
         let wanted = work.wanted(&self.personal.settings.ignored);
+        work.recall_stay(place).await?;
         let mut slice = timeline::slice((view, &place.tail), &span, &wanted).await?;
         // What the device may have of an earlier stay does not join on to this.
         slice.limited |= before.is_some() && known.is_none();

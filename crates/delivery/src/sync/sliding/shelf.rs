@@ -7,9 +7,8 @@ use std::{
 };
 
 use chappe_store::{
-    At, EventNum, Json, Membership, Position, Reader, RoomNid,
+    At, EventNum, Membership, Position, Reader, RoomNid,
     members::{UserRoom, UserRooms},
-    out_of_band::OutOfBand,
     rooms::RoomIds,
 };
 use ruma::{OwnedRoomId, OwnedUserId, UserId, events::room::member::MembershipState};
@@ -225,15 +224,13 @@ impl Delivery {
 
 /// Invites and knocks in rooms that this server is not in.
 async fn elsewhere(reader: &Reader<'_>, user: &UserId) -> Result<Vec<Row>, Error> {
-    let rows = reader.out_of_bands(user).await?.into_iter();
-    Ok(rows
-        .filter_map(|(room, at)| {
-            let Json(what) = &at.value;
-            let value = UserRoom { membership: what.kind()?, num: EventNum::NONE };
-            let own = At { position: at.position, value };
-            let (by, was, last) = (sender_of(what), what.number.map(RoomNid), at.position);
-            let key = RoomKey::Elsewhere(room);
-            Some(Row { key, own, last, by, was_removed: false, was, later: None })
+    let list = reader.out_of_band_list(user).await?.into_iter();
+    Ok(list
+        .map(|(room, At { position: last, value: listed })| {
+            let value = UserRoom { membership: listed.membership, num: EventNum::NONE };
+            let own = At { position: last, value };
+            let (key, by, was) = (RoomKey::Elsewhere(room), listed.by, listed.number);
+            Row { key, own, last, by, was_removed: false, was, later: None }
         })
         .collect())
 }
@@ -263,8 +260,4 @@ async fn mark_later(reader: &Reader<'_>, rows: &mut [Row]) -> Result<(), Error> 
         }
     }
     Ok(())
-}
-
-fn sender_of(what: &OutOfBand) -> Option<OwnedUserId> {
-    serde_json::from_str::<Sent>(what.event.get()).ok().map(|sent| sent.sender)
 }

@@ -1,8 +1,9 @@
 //! Changes of a room that no event of its timeline tells.
 
 use chappe_store::{
-    EventMeta, EventNum, LogEntry, Membership, Reader, RoomHead, RoomNid, StateChange, StateWriter, Tx,
-    WholeSince, members::MemberChange, out_of_band::OutOfBand, partial::PartialRoom, state::StateKey,
+    EventMeta, EventNum, LogEntry, Membership, Reader, RoomHead, RoomNid, StateChange, StateRef, StateWriter,
+    Status, Tx, WholeSince, members::MemberChange, out_of_band::OutOfBand, partial::PartialRoom,
+    state::StateKey,
 };
 use ruma::{EventId, RoomId, server_name};
 use serde_json::value::RawValue;
@@ -49,6 +50,18 @@ pub(in crate::tests) async fn unplaced(house: &House, room: &RoomId, num: EventN
     let meta = change.reader.event_meta(change.nid, num).await.unwrap();
     let ordinal = meta.ordinal.unwrap();
     change.tx.unplace_event(change.nid, num, ordinal, &EventMeta { ordinal: None, ..meta });
+    let entry = LogEntry::Purged { room: change.nid.0, events: Vec::new() };
+    change.commit(entry).await;
+}
+
+/// Makes an event one that only a told state has.
+pub(in crate::tests) async fn told(house: &House, room: &RoomId, num: EventNum) {
+    let mut change = RoomChange::of(house, room).await;
+    let meta = change.reader.event_meta(change.nid, num).await.unwrap();
+    let ordinal = meta.ordinal.unwrap();
+    let (before, after) = (StateRef::EMPTY, StateRef::EMPTY);
+    let meta = EventMeta { status: Status::Outlier, before, after, ordinal: None, ..meta };
+    change.tx.unplace_event(change.nid, num, ordinal, &meta);
     let entry = LogEntry::Purged { room: change.nid.0, events: Vec::new() };
     change.commit(entry).await;
 }

@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
-use ruma::{RoomId, events::receipt::ReceiptThread};
+use chappe_store::{
+    LogEntry, Tx,
+    receipts::{ReceiptKey, ReceiptKind},
+};
+use ruma::{UserId, events::receipt::ReceiptThread};
 use serde_json::{Value, json};
 
 use super::{LONG, ask, next, two, window};
 use crate::{
     Error, ExtensionsAsk, Scope, SlidingAnswer, ToDeviceAsk,
-    tests::house::{House, Person, gist, values},
+    tests::{
+        house::{House, gist, values},
+        rooms::{assert_told, read_by_many},
+    },
 };
 
 #[tokio::test]
@@ -17,12 +24,7 @@ async fn receipts_are_told_whatever_the_follower_knows_already() {
     let (alice, bob) = two(&house).await;
     let room = alice.room(&[]).await;
     bob.join(&room).await;
-    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-    let read = async |event: &ruma::EventId| {
-        let thread = ReceiptThread::Unthreaded;
-        house.rooms.set_receipt(&bob.actor(), &room, &kind, event, &thread).await.unwrap();
-    };
-    read(&alice.say(&room, "one").await).await;
+    bob.read(&room, &alice.say(&room, "one").await).await;
     let nid = house.store.read().room_nid(&room).await.unwrap().unwrap();
     let signal = house.delivery.0.wake.attach(&alice.id).await.unwrap();
     // The follower is ahead of the snapshot: the user's membership has changed since.
@@ -32,9 +34,150 @@ async fn receipts_are_told_whatever_the_follower_knows_already() {
     request.extensions.receipts = Some(Scope::default());
     assert!(next(&house, &mut request).await.extensions.receipts.contains_key(&room));
     let two = alice.say(&room, "two").await;
-    read(&two).await;
+    bob.read(&room, &two).await;
     signal.rooms.lock().insert(nid, ahead);
     assert!(next(&house, &mut request).await.extensions.receipts[&room].get().contains(two.as_str()));
+}
+
+#[tokio::test]
+async fn of_receipts_for_what_is_shown_the_latest_and_the_own_are_told() {
+    let house = House::new();
+    let alice = house.user("alice").await;
+    let room = alice.room(&[]).await;
+    let event = read_by_many(&house, &alice, &room).await;
+    let mut request = window(&alice, 9, ask(1, &[]));
+    request.extensions.receipts = Some(Scope::default());
+    let receipts = next(&house, &mut request).await.extensions.receipts;
+    assert_told(std::slice::from_ref(&receipts[&room]), &event, &alice);
+    let reader = house.store.read();
+    let nid = reader.room_nid(&room).await.unwrap().unwrap();
+    let last = reader.last_receipt(nid).await.unwrap().unwrap();
+    for (after, found) in [(0, 3), (last.0 - 1, 3), (last.0, 0)] {
+        let after = chappe_store::Position(after);
+        assert_eq!(reader.latest_receipts(nid, after, 3).await.unwrap().len(), found);
+    }
+}
+
+#[tokio::test]
+async fn receipts_for_what_is_shown_later_come_with_it() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let carol = house.user("carol").await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    let first = alice.say(&room, "1").await;
+    bob.read(&room, &first).await;
+    carol.read(&room, &first).await;
+    let mut last = first.clone();
+    for n in 2..=20 {
+        last = alice.say(&room, &n.to_string()).await;
+    }
+    let mut request = window(&alice, 9, ask(1, &[]));
+    request.extensions.receipts = Some(Scope::default());
+    let begun = next(&house, &mut request).await.extensions.receipts;
+    assert!(begun.get(&room).is_none_or(|told| !told.get().contains(first.as_str())));
+    carol.read(&room, &last).await;
+    request.subscriptions.insert(room.clone(), ask(20, &[]));
+    let answer = next(&house, &mut request).await;
+    assert!(answer.rooms[&room].expanded);
+    let told = values(std::slice::from_ref(&answer.extensions.receipts[&room])).remove(0);
+    for (event, reader) in [(&first, &bob), (&last, &carol)] {
+        assert!(told["content"][event.as_str()]["m.read"].get(reader.id.as_str()).is_some(), "{told}");
+    }
+    assert!(next(&house, &mut request).await.extensions.receipts.is_empty(), "told once");
+}
+
+#[tokio::test]
+async fn of_receipts_in_two_threads_for_one_event_none_is_lost() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let (room, other) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&room).await;
+    bob.join(&other).await;
+    let (event, elsewhere) = (alice.say(&room, "root").await, alice.say(&other, "other").await);
+    let mut request = window(&alice, 9, ask(1, &[]));
+    request.extensions.receipts = Some(Scope::default());
+    next(&house, &mut request).await;
+    bob.read_thread(&room, &event, ReceiptThread::Thread(event.clone())).await;
+    bob.read_thread(&room, &event, ReceiptThread::Main).await;
+    bob.read(&other, &elsewhere).await;
+    let thread = |answer: &SlidingAnswer| {
+        let told = values(std::slice::from_ref(&answer.extensions.receipts[&room])).remove(0);
+        told["content"][event.as_str()]["m.read"][bob.id.as_str()]["thread_id"].clone()
+    };
+    request.timeout = LONG;
+    let first = next(&house, &mut request).await;
+    let second = next(&house, &mut request).await;
+    assert_eq!((thread(&first), thread(&second)), (json!(event), json!("main")));
+    let told = |answer: &SlidingAnswer| answer.extensions.receipts.contains_key(&other);
+    assert_eq!((told(&first), told(&second)), (false, true), "what is not told yet comes with it");
+    request.timeout = Duration::ZERO;
+    assert!(next(&house, &mut request).await.extensions.receipts.is_empty());
+    request.pos = None;
+    assert_eq!(thread(&next(&house, &mut request).await), json!("main"), "where one has to do");
+}
+
+#[tokio::test]
+async fn receipts_for_one_event_in_many_threads_are_told_at_once_and_hold_up_no_others() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let (room, other) = (alice.room(&[]).await, alice.room(&[]).await);
+    bob.join(&room).await;
+    bob.join(&other).await;
+    let (event, elsewhere) = (alice.say(&room, "one").await, alice.say(&other, "other").await);
+    let mut request = window(&alice, 9, ask(1, &[]));
+    request.extensions.receipts = Some(Scope::default());
+    next(&house, &mut request).await;
+    let nid = house.store.read().room_nid(&room).await.unwrap().unwrap();
+    // As another server may send them, which nobody asks whether there are such threads.
+    for number in 10..60 {
+        let (user, thread) = (bob.id.clone(), format!("${number}"));
+        let mut tx = Tx::new();
+        tx.log(LogEntry::Receipt { room: nid.0, user: user.clone(), private: false, local: false });
+        tx.put_receipt(nid, &ReceiptKey { user, kind: ReceiptKind::Public, thread }, None, (&event, 1));
+        house.store.commit(tx).await.unwrap();
+    }
+    bob.read(&other, &elsewhere).await;
+    request.timeout = LONG;
+    let receipts = next(&house, &mut request).await.extensions.receipts;
+    let told = values(std::slice::from_ref(&receipts[&room])).remove(0);
+    assert_eq!(told["content"][event.as_str()]["m.read"][bob.id.as_str()]["thread_id"], "$59");
+    assert!(receipts.contains_key(&other));
+    request.timeout = Duration::ZERO;
+    assert!(next(&house, &mut request).await.extensions.receipts.is_empty());
+}
+
+#[tokio::test]
+async fn receipts_in_two_threads_take_two_answers_however_many_there_are() {
+    let house = House::new();
+    let (alice, bob) = two(&house).await;
+    let room = alice.room(&[]).await;
+    bob.join(&room).await;
+    let event = alice.say(&room, "root").await;
+    let mut request = window(&alice, 9, ask(1, &[]));
+    request.extensions.receipts = Some(Scope::default());
+    next(&house, &mut request).await;
+    let nid = house.store.read().room_nid(&room).await.unwrap().unwrap();
+    let user = |number: usize| UserId::parse(format!("@{number}:b.example")).unwrap();
+    for (number, thread) in (0..20).flat_map(|number| [(number, "main"), (number, event.as_str())]) {
+        let mut tx = Tx::new();
+        tx.log(LogEntry::Receipt { room: nid.0, user: user(number), private: false, local: false });
+        let (kind, thread) = (ReceiptKind::Public, thread.to_owned());
+        tx.put_receipt(nid, &ReceiptKey { user: user(number), kind, thread }, None, (&event, 1));
+        house.store.commit(tx).await.unwrap();
+    }
+    let told = |answer: &SlidingAnswer| {
+        let told = values(std::slice::from_ref(&answer.extensions.receipts[&room])).remove(0);
+        let readers = told["content"][event.as_str()]["m.read"].as_object().unwrap().clone();
+        let thread = readers[user(0).as_str()]["thread_id"].clone();
+        (readers.len(), thread)
+    };
+    request.timeout = LONG;
+    assert_eq!(told(&next(&house, &mut request).await), (1, json!("main")));
+    assert_eq!(told(&next(&house, &mut request).await), (20, json!(event)));
+    request.timeout = Duration::ZERO;
+    assert!(next(&house, &mut request).await.extensions.receipts.is_empty());
 }
 
 /// The messages for the device in an answer.
@@ -110,12 +253,7 @@ async fn extensions_tell_of_the_rooms_of_the_window() {
     bob.join(&far).await;
     bob.join(&near).await;
     let said = alice.say(&near, "hello").await;
-    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-    let read = async |person: &Person<'_>, room: &RoomId, event: &ruma::EventId| {
-        let thread = ReceiptThread::Unthreaded;
-        house.rooms.set_receipt(&person.actor(), room, &kind, event, &thread).await.unwrap();
-    };
-    read(&bob, &near, &said).await;
+    bob.read(&near, &said).await;
     for room in [&near, &far] {
         let set = |tags: &mut serde_json::Map<_, _>| drop(tags.insert("u.t".to_owned(), json!({})));
         house.accounts.update_tags(&alice.id, room, set).await.unwrap();
@@ -139,7 +277,7 @@ async fn extensions_tell_of_the_rooms_of_the_window() {
     let quiet = next(&house, &mut request).await.extensions;
     assert!(quiet.typing.is_empty() && quiet.receipts.is_empty() && quiet.room_account_data.is_empty());
     let later = alice.say(&near, "more").await;
-    read(&bob, &near, &later).await;
+    bob.read(&near, &later).await;
     house.delivery.typing().set_local(&near, &bob.id, None).await.unwrap();
     let carol = house.user("carol").await;
     carol.join(&far).await;

@@ -1,12 +1,13 @@
 //! Coming and going: invites, leaving, being put out.
 
 use chappe_rooms::Change;
-use ruma::{OwnedRoomId, events::receipt::ReceiptThread};
+use chappe_store::{Table, TableInfo, Tx, registry};
+use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::json;
 
 use super::{LONG, ask, members, next, state, timeline, two, window};
 use crate::{
-    Scope,
+    NotificationsRequest, Scope,
     tests::house::{House, Person, values},
 };
 
@@ -48,7 +49,7 @@ async fn note_elsewhere(person: &Person<'_>, rooms: &[OwnedRoomId], membership: 
     let member = json!({"type": "m.room.member", "sender": "@x:b.example", "state_key": person.id, "room_id": "!r:b.example",
         "content": {"membership": "invite"}, "origin_server_ts": 1, "depth": 1, "auth_events": [], "prev_events": [],
         "hashes": {"sha256": ""}, "signatures": {}});
-    let mut tx = chappe_store::Tx::new();
+    let mut tx = Tx::new();
     for (n, room) in rooms.iter().enumerate() {
         let what = chappe_store::out_of_band::OutOfBand {
             membership: membership.to_owned(),
@@ -82,6 +83,40 @@ async fn many_invites_are_told_once_and_hide_nothing() {
     assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "the device has them all");
     alice.say(&room, "news").await;
     assert_eq!(waiting.await.unwrap().rooms.keys().collect::<Vec<_>>(), [&room]);
+}
+
+/// What is noted of rooms elsewhere, whatever it is.
+struct Noted;
+
+impl Table for Noted {
+    const INFO: TableInfo = registry::OUT_OF_BAND;
+    type Key = (OwnedUserId, OwnedRoomId);
+    type Value = Vec<u8>;
+}
+
+#[tokio::test]
+async fn of_the_invites_that_wait_only_a_new_one_is_read() {
+    let house = House::new();
+    let bob = house.user("bob").await;
+    invited_elsewhere(&bob, 3).await;
+    let token = bob.sync(None).await.next;
+    let mut request = window(&bob, 9, ask(1, &[]));
+    assert_eq!(next(&house, &mut request).await.rooms.len(), 3);
+    let known = OwnedRoomId::try_from("!r1:b.example").unwrap();
+    let mut tx = Tx::new();
+    tx.put::<Noted>(&(bob.id.clone(), known), &b"damaged".to_vec());
+    house.store.commit(tx).await.unwrap();
+
+    let new = OwnedRoomId::try_from("!new:b.example").unwrap();
+    note_elsewhere(&bob, std::slice::from_ref(&new), "invite").await;
+    let delta = bob.sync(Some(token)).await;
+    assert_eq!(delta.invited.keys().collect::<Vec<_>>(), [&new]);
+    let answer = next(&house, &mut request).await;
+    assert_eq!(answer.rooms.keys().collect::<Vec<_>>(), [&new]);
+    assert_eq!(answer.counts["all"], 4);
+    let asked = NotificationsRequest { limit: 1, ..NotificationsRequest::default() };
+    let page = house.delivery.notifications(&bob.id, &asked).await.unwrap();
+    assert!(page.list[0].room == new && page.next.is_some(), "{page:?}");
 }
 
 #[tokio::test]
@@ -154,8 +189,7 @@ async fn data_stops_when_the_user_is_put_out() {
     let secret = alice.say(&room, "secret").await;
     alice.set(&room, "m.room.topic", json!({"topic": "secret"})).await;
     alice.set(&room, "m.room.name", json!({"name": "secret"})).await;
-    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-    house.rooms.set_receipt(&alice.actor(), &room, &kind, &secret, &ReceiptThread::Unthreaded).await.unwrap();
+    alice.read(&room, &secret).await;
     house.delivery.typing().set_local(&room, &alice.id, Some(LONG)).await.unwrap();
     let answer = next(&house, &mut request).await;
     let told = &answer.rooms[&room];

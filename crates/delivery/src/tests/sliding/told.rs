@@ -6,10 +6,7 @@ use ruma::events::receipt::ReceiptThread;
 use serde_json::json;
 
 use super::{LONG, ask, members, next, pattern, state, timeline, two, window};
-use crate::{
-    SlidingAnswer, WantedState,
-    tests::house::{House, Person},
-};
+use crate::{SlidingAnswer, WantedState, tests::house::House};
 
 #[tokio::test]
 async fn members_come_as_they_are_needed_and_once() {
@@ -140,14 +137,11 @@ async fn what_is_read_elsewhere_is_counted_no_more() {
         answer.rooms.get(&room).and_then(|room| Some(room.unread.as_ref()?.total.notifications))
     };
     assert_eq!(count(&next(&house, &mut request).await), Some(2));
-    let kind = ruma::api::client::receipt::create_receipt::v3::ReceiptType::Read;
-    let read = async |by: &Person<'_>| {
-        house.rooms.set_receipt(&by.actor(), &room, &kind, &said, &ReceiptThread::Main).await.unwrap();
-    };
-    read(&alice).await;
+    alice.read_thread(&room, &said, ReceiptThread::Main).await;
     assert_eq!(count(&next(&house, &mut request).await), None, "what others read is their business");
     request.timeout = LONG;
-    let (answer, ()) = tokio::join!(house.delivery.sliding_sync(&request), read(&bob));
+    let reads = bob.read_thread(&room, &said, ReceiptThread::Main);
+    let (answer, ()) = tokio::join!(house.delivery.sliding_sync(&request), reads);
     let answer = answer.unwrap();
     assert_eq!(count(&answer), Some(0));
     let told = &answer.rooms[&room];

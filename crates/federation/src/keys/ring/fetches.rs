@@ -1,4 +1,4 @@
-//! When keys are fetched: of each server once at a time for each purpose, of so many servers at once, and not again for a while.
+//! When keys are fetched: for each purpose of each server once at a time, of so many servers at once, and not again for a while.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -10,16 +10,20 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::Instant;
 
-use super::{KeyRing, Lack};
+use super::{KeyRing, Lack, Missing};
 
-/// After fetching, the same server is left alone for so long; longer with each failure.
-const PAUSE: Duration = Duration::from_secs(30);
-/// Longest pause.
+/// After fetching, the same server is left alone for so long; twice as long with each failure, up to the longest.
+pub(super) const PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+/// Where a request is to be checked: after the first failure, and at most. Whoever makes one is there again, or says so, and is
+/// refused meanwhile.
+const PAUSE_FOR_REQUESTS: Duration = Duration::from_secs(1);
+const LONGEST_FOR_REQUESTS: Duration = Duration::from_mins(1);
 /// Servers whose keys are fetched at the same time, to check events and to check requests: whoever names many servers in events
-/// holds up no requests.
+/// holds up no requests. Servers that this one has reached have as many places for requests as all others: whoever makes up servers
+/// holds up none of them.
 pub(super) const FOR_EVENTS: usize = 256;
-pub(super) const FOR_REQUESTS: usize = 64;
+pub(super) const FOR_REQUESTS: usize = 128;
 /// For how long a place among them is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -34,6 +38,17 @@ pub(super) enum Purpose {
     Requests,
 }
 
+impl Purpose {
+    /// For how long a server is left alone after so many failures in a row.
+    fn pause(self, failures: u32) -> Duration {
+        let (first, doublings, longest) = match self {
+            Self::Requests if failures > 0 => (PAUSE_FOR_REQUESTS, failures - 1, LONGEST_FOR_REQUESTS),
+            Self::Requests | Self::Events => (PAUSE, failures, LONGEST_PAUSE),
+        };
+        first.saturating_mul(1 << doublings.min(10)).min(longest)
+    }
+}
+
 /// One fetch: who makes a request does not wait with those that events name.
 pub(super) type Errand = (OwnedServerName, Purpose);
 
@@ -41,7 +56,7 @@ pub(super) type Errand = (OwnedServerName, Purpose);
 pub(super) struct Pause {
     until: Instant,
     failures: u32,
-    /// Whether the notaries were asked, too: otherwise they may know a key that is not among those found.
+    /// Whether the notaries were asked, too: otherwise they may know a key that is not here.
     everybody: bool,
 }
 
@@ -55,10 +70,10 @@ impl Drop for UnderWay<'_> {
 }
 
 impl KeyRing {
-    /// Fetches the keys of a server, these above all, unless that was done just now; whoever asks meanwhile waits for the same
-    /// fetch.
-    pub(super) async fn fetch(&self, server: &ServerName, ids: BTreeSet<String>, purpose: Purpose) {
-        if !self.would_fetch(server, &ids) {
+    /// Fetches the keys of a server that are missing for a purpose, unless that was done just now; whoever asks meanwhile waits for
+    /// the same fetch.
+    pub(super) async fn fetch(&self, Missing { server, ids, is_lacking, .. }: Missing<'_>, purpose: Purpose) {
+        if !self.would_fetch(server, purpose, is_lacking) {
             return;
         }
         let fetch = {
@@ -71,12 +86,13 @@ impl KeyRing {
         fetch.await;
     }
 
-    /// Whether anybody is asked for these keys now.
-    pub(super) fn would_fetch(&self, server: &ServerName, ids: &BTreeSet<String>) -> bool {
+    /// Whether anybody is asked for a server's keys now; `is_lacking`: for such as are not here at all.
+    pub(super) fn would_fetch(&self, server: &ServerName, purpose: Purpose, is_lacking: bool) -> bool {
         let nobody_to_ask = self.0.notaries.is_empty() && !self.0.allowed.permits(server);
         let now = self.0.world.instant();
-        let pauses = |pause: Pause| pause.until > now && (pause.everybody || ids.is_empty());
-        !nobody_to_ask && self.0.pins.of(server).is_none() && !self.0.pauses.get(server).is_some_and(pauses)
+        let pause = self.0.pauses.get(&(server.to_owned(), purpose));
+        let pauses = pause.is_some_and(|pause| pause.until > now && (pause.everybody || !is_lacking));
+        !nobody_to_ask && self.0.pins.of(server).is_none() && !pauses
     }
 
     /// As a task of its own: it ends, and gives its place away, whether or not anybody still waits for it.
@@ -85,7 +101,7 @@ impl KeyRing {
         let (ring, ids, stop) = (self.clone(), Arc::clone(&wanted), self.0.world.tasks().stop_signal());
         let work = async move {
             let _under_way = UnderWay(&ring, &errand);
-            stop.run_until_cancelled(ring.fetch_in_turn(&errand, &ids)).await;
+            stop.run_until_cancelled(Box::pin(ring.fetch_in_turn(&errand, &ids))).await;
         };
         let ended = self.0.world.spawn("keys of a server", work);
         (ended.map(drop).boxed().shared(), wanted)
@@ -97,15 +113,23 @@ impl KeyRing {
         let (server, purpose) = errand;
         let places = match purpose {
             Purpose::Events => &self.0.for_events,
-            Purpose::Requests => &self.0.for_requests,
+            Purpose::Requests if self.is_met(errand) => &self.0.for_requests,
+            Purpose::Requests => &self.0.for_strangers,
         };
         let Some(_place) = self.0.world.timeout(PATIENCE, places.acquire()).await else {
             tracing::debug!(%server, "no keys: too many servers are asked for theirs");
             return;
         };
         if !self.is_abandoned(errand) {
-            self.fetch_now(server, wanted).await;
+            self.fetch_now(errand, wanted).await;
         }
+    }
+
+    /// Whether a server has answered a request of this one since the start, and its keys were not asked for in vain last time. That
+    /// it once gave keys tells nothing: of made-up names each may.
+    fn is_met(&self, errand: &Errand) -> bool {
+        let has_failed = self.0.pauses.get(errand).is_some_and(|pause| pause.failures > 0);
+        !has_failed && self.0.backoff.reached_at(&errand.0).is_some()
     }
 
     /// Whether nobody waits any more for what is under way.
@@ -115,7 +139,8 @@ impl KeyRing {
         holders.is_none_or(|holders| holders <= 1)
     }
 
-    async fn fetch_now(&self, server: &OwnedServerName, wanted: &Wanted) {
+    async fn fetch_now(&self, errand: &Errand, wanted: &Wanted) {
+        let (server, purpose) = errand;
         let result = self.fetch_anywhere(server, wanted).await;
         if let Err(error) = &result {
             tracing::info!(%server, %error, "no keys");
@@ -124,10 +149,9 @@ impl KeyRing {
             Ok(everybody) => (everybody, 0),
             // That is no fault of the server's: whoever needs its keys asks again.
             Err(Lack::Busy) => return,
-            Err(Lack::Other(_)) => (true, self.0.pauses.get(server).map_or(0, |pause| pause.failures) + 1),
+            Err(Lack::Other(_)) => (true, self.0.pauses.get(errand).map_or(0, |pause| pause.failures) + 1),
         };
-        let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
-        let until = self.0.world.instant() + pause;
-        self.0.pauses.insert(server.clone(), Pause { until, failures, everybody });
+        let until = self.0.world.instant() + purpose.pause(failures);
+        self.0.pauses.insert(errand.clone(), Pause { until, failures, everybody });
     }
 }

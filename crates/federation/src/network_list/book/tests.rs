@@ -1,9 +1,10 @@
 //! Lists that are applied, replayed, expired, and a clock that jumps.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering::SeqCst};
 
 use chappe_identity::Email;
 use chappe_rules::build::SigningKey;
+use chappe_store::server_keys::ServerKey;
 use chappe_world::{Fake, FakeNet};
 use ruma::server_name;
 use serde_json::json;
@@ -45,7 +46,7 @@ async fn place_on(net: &FakeNet, store: &Store, now: u64, (roots, publishers): (
         name: server_name!("net.example").to_owned(),
         trust_roots: roots.map(|key| (key.id().try_into().unwrap(), key.public_base64())).collect(),
         publishers: publishers.iter().map(|name| (*name).try_into().unwrap()).collect(),
-        fetch_seconds: 60,
+        fetch_seconds: 3600,
     };
     let (store, list_map) = (store.clone(), map.clone());
     let deps = ListDeps { world, store, server, config, network: Some(network.clone()), map: list_map };
@@ -213,6 +214,47 @@ async fn a_publisher_that_takes_its_time_does_not_put_the_end_off() {
     world.sleep(2 * LOOK).await;
     assert!(!place.permits("a.example") && !place.book.status().open);
     drop(following);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_is_away_is_asked_again_soon() {
+    let (net, store) = (FakeNet::new(), crate::tests::memory());
+    let place = place_on(&net, &store, 1_000 * HOUR, (&[1], &["p.example"])).await;
+    let asked = crate::tests::count(&net, PATH);
+    let world = place.book.0.deps.world.clone();
+    let following = world.spawn("network list", place.book.clone().follow());
+    // After 1, 2, 4, 8 and 16 minutes.
+    world.sleep(Duration::from_mins(40)).await;
+    assert_eq!(asked.load(SeqCst), 6);
+    world.sleep(Duration::from_hours(24)).await;
+    assert!((28..=31).contains(&asked.load(SeqCst)), "then every hour");
+    drop(following);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_signed_that_went_off_the_list_still_counts() {
+    let store = crate::tests::memory();
+    let place = place(&store, 1_000 * HOUR, &[1]).await;
+    place.book.apply(place.list(1, "a.example", 5).as_bytes()).await.unwrap();
+    let kept = async |server: &str| {
+        let key = (OwnedServerName::try_from(server).unwrap(), "ed25519:1".to_owned());
+        store.read().get::<ServerKeys>(&key).await.unwrap().map(|Json(key)| key)
+    };
+    assert_eq!(kept("a.example").await, None);
+    let now = place.book.0.deps.world.now();
+    place.book.apply(place.list(2, "b.example", 5).as_bytes()).await.unwrap();
+    let old = ServerKey { key: key(9).public_base64(), valid_until: now, old: true };
+    assert_eq!(kept("a.example").await, Some(old));
+    assert_eq!(kept("b.example").await, None, "it is pinned");
+
+    // One that stays may go on signing with it, and is asked.
+    let mut unpinned = list(3, "b.example");
+    unpinned.servers.get_mut(server_name!("b.example")).unwrap().verify_keys.clear();
+    let unpinned = unpinned.sign(&key(1), place.now, place.now + HOUR).unwrap();
+    let now = place.book.0.deps.world.now();
+    place.book.apply(unpinned.as_bytes()).await.unwrap();
+    let ended = ServerKey { key: key(9).public_base64(), valid_until: now, old: false };
+    assert_eq!(kept("b.example").await, Some(ended));
 }
 
 #[tokio::test(start_paused = true)]

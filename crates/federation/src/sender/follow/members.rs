@@ -38,7 +38,7 @@ impl Sender {
         if member.server_name() == self.0.network.server() {
             return self.introduce_in(&reader, nid, member).await;
         }
-        self.0.arrivals.note(member, self.0.network.world().now());
+        self.0.arrivals.note(member, self.0.network.world().instant());
         // Who was gone and is back before that was seen here may have changed devices meanwhile.
         self.doubt_unmet(nid, std::slice::from_ref(member), at).await?;
         self.send_sticky(nid, member.server_name()).await

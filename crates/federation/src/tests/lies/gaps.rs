@@ -102,6 +102,57 @@ async fn events_that_rest_on_each_other_are_not_taken() {
     assert_eq!(good["$good:evil.example"], json!({}));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_id_that_is_none_is_left_out_of_a_state() {
+    let net = FakeNet::new();
+    let (a, evil, seat) = seat(&net, "2").await;
+    let named = |name: &str, prev: &str, depth: u64| {
+        let mut event = seat.event("m.room.message", json!({ "body": name }), &[prev], seat.depth + depth);
+        event["event_id"] = json!(format!("${name}:evil.example"));
+        evil.sign(seat.rules, event)
+    };
+    let older = named("older", seat.join.as_str(), 1);
+    let middle = named("middle", older.event_id().as_str(), 2);
+    let news = named("news", middle.event_id().as_str(), 3);
+    let mut state: Vec<Value> = seat.state.iter().chain([&seat.join]).map(|id| json!(id)).collect();
+    state.extend([json!("$1:my_host"), json!("none"), json!(7), Value::Null]);
+    let state = json!({ "pdu_ids": state, "auth_chain_ids": ["$2:my_host"] });
+    let between = json!({ "events": [raw(&middle)] });
+    let single = json!({ "origin": "x", "origin_server_ts": 1, "pdus": [raw(&older)] });
+    evil.answer(move |uri| match uri {
+        uri if uri.contains("/get_missing_events/") => body(&between),
+        uri if uri.contains("/state_ids/") => body(&state),
+        uri if uri.contains("/event/") => body(&single),
+        _ => None,
+    });
+    evil.send(&a, "1", &[news]).await;
+    assert!(evil.asked("/state_ids/") > 0);
+    assert_eq!(shown(&a, &seat.room).await, ["middle", "news"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_event_it_is_told_that_it_is_wrongly_signed_or_changed_and_not_that_its_gap_was_not_given() {
+    let net = FakeNet::new();
+    let (a, evil, seat) = seat(&net, "11").await;
+    let mut forged = raw(&evil.message(&seat, "forged", &[seat.join.as_str()], seat.depth + 1));
+    forged["signatures"]["evil.example"]["ed25519:k6"] = json!("A".repeat(86));
+    let said = a.say("alice", &seat.room, "said").await;
+    let mut changed: Value = {
+        let reader = a.store.read();
+        let (nid, num) = reader.event_address(&said).await.unwrap().unwrap();
+        serde_json::from_str(&reader.pdu(nid, num).await.unwrap().json).unwrap()
+    };
+    changed["content"]["body"] = json!("changed");
+    let gap = raw(&evil.message(&seat, "after a gap", &[NOBODYS], seat.depth + 1));
+    for (txn, event, is_wrong) in [("1", forged, true), ("2", changed, true), ("3", gap, false)] {
+        let event = Pdu::parse(seat.rules, event.to_string().as_bytes()).unwrap();
+        let told = evil.send(&a, txn, std::slice::from_ref(&event)).await;
+        let told = &told[event.event_id().as_str()];
+        assert!(told.is_object() && told["error"].is_string() == is_wrong, "{txn}: {told}");
+    }
+    assert_eq!(shown(&a, &seat.room).await, ["said"]);
+}
+
 /// As after a night without the network in a busy room.
 #[tokio::test(start_paused = true)]
 async fn a_long_gap_is_filled_whole() {

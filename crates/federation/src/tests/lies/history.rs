@@ -127,6 +127,11 @@ async fn lies_about_old_events_fill_nothing() {
         });
         assert_eq!(a.rooms.fetch_older(&seat.room, 100).await.unwrap(), 0, "{what}");
         assert_eq!(evil.asked("/backfill/"), 1, "{what}");
+        if what == "unsigned" {
+            assert_eq!(a.rooms.fetch_older(&seat.room, 100).await.unwrap(), 0);
+            assert_eq!(evil.asked("/backfill/"), 1, "not again at once");
+        }
+        tokio::time::advance(Duration::from_mins(6)).await;
     }
     assert!(looked_up.load(SeqCst) <= 100, "{} servers are looked for", looked_up.load(SeqCst));
     assert!(taken.load(SeqCst) <= 20 << 20, "{} bytes", taken.load(SeqCst));
@@ -136,6 +141,33 @@ async fn lies_about_old_events_fill_nothing() {
     evil.answer(move |_| body(&answer));
     assert_eq!(a.rooms.fetch_older(&seat.room, 100).await.unwrap(), 1);
     assert_eq!(shown(&a, &seat.room).await, ["older", "middle", "news"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_old_events_has_us_ask_for_few_states() {
+    let net = FakeNet::new();
+    let (a, evil, seat) = seat(&net, "11").await;
+    let roots: Vec<Pdu> =
+        (0..6).map(|n| evil.message(&seat, &n.to_string(), &[NOBODYS], seat.depth + 1)).collect();
+    let ids: Vec<&str> = roots.iter().map(|pdu| pdu.event_id().as_str()).collect();
+    let older = evil.message(&seat, "older", &ids, seat.depth + 2);
+    let middle = evil.message(&seat, "middle", &[older.event_id().as_str()], seat.depth + 3);
+    let page: Vec<Value> = roots.iter().chain([&older]).map(raw).collect();
+    let page = json!({ "origin": "x", "origin_server_ts": 1, "pdus": page });
+    let between = json!({ "events": [raw(&middle)] });
+    let state: Vec<&str> = seat.state.iter().chain([&seat.join]).map(|id| id.as_str()).collect();
+    let state = json!({ "pdu_ids": state, "auth_chain_ids": [] });
+    evil.answer(move |uri| match uri {
+        uri if uri.contains("/get_missing_events/") => body(&between),
+        uri if uri.contains("/state_ids/") => body(&state),
+        uri if uri.contains("/backfill/") => body(&page),
+        _ => None,
+    });
+    assert!(news(&a, (&evil, &seat), "news", middle.event_id().as_str()).await);
+    let before = evil.asked("/state_ids/");
+    assert_eq!(a.rooms.fetch_older(&seat.room, 100).await.unwrap(), 0);
+    assert_eq!(evil.asked("/state_ids/") - before, 3);
+    assert_eq!(shown(&a, &seat.room).await, ["middle", "news"], "nothing is put in out of its order");
 }
 
 #[tokio::test(start_paused = true)]

@@ -125,13 +125,17 @@ async fn templates_of_leaves_and_knocks_are_not_signed_as_they_come() {
     let (a, evil) = (Server::start(&net, "a.example", 1, config()), Peer::start(&net, "evil.example", 6));
     let alice = a.account("alice").await;
     let room = RoomId::parse("!new:evil.example").unwrap();
-    let template = json!({ "room_version": "11", "event": {
-        "type": "m.room.power_levels", "state_key": "", "sender": "@root:a.example", "room_id": "!other:a.example",
-        "content": { "users": { MALLORY: 100 }, "membership": "ban" }, "redacts": NOBODYS,
-        "prev_events": [NOBODYS], "auth_events": [NOBODYS], "depth": 7, "origin_server_ts": 1,
-    } });
+    let template = |membership: &str| {
+        json!({ "room_version": "11", "event": {
+            "type": "m.room.member", "state_key": alice, "sender": alice, "room_id": room, "redacts": NOBODYS,
+            "content": { "users": { MALLORY: 100 }, "membership": membership }, "unsigned": { "age": 1 },
+            "prev_events": [NOBODYS], "auth_events": [NOBODYS], "depth": 7, "origin_server_ts": 1,
+        } })
+    };
+    let (knock, leave) = (template("knock"), template("leave"));
     evil.answer(move |uri| match uri {
-        uri if uri.contains("/make_") => body(&template),
+        uri if uri.contains("/make_knock/") => body(&knock),
+        uri if uri.contains("/make_leave/") => body(&leave),
         uri if uri.contains("/send_knock/") => body(&json!({ "knock_room_state": [stripped(&json!({}))] })),
         uri if uri.contains("/send_") => body(&json!({})),
         _ => None,

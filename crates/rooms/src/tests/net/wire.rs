@@ -22,8 +22,8 @@ use serde_json::{Value, value::RawValue};
 
 use super::{Net, user};
 use crate::{
-    AliasTarget, BoundInvite, Error, Extent, Gap, Invitation, JoinAnswer, KeysWanted, PeerError, Peers,
-    PublicRoomsRequest, Purpose, Rooms, SignedMember, StateEvents, StateIds, Template,
+    AliasTarget, BoundInvite, Error, Extent, Gap, Invitation, JoinAnswer, KeysWanted, Occasion, PeerError,
+    Peers, PublicRoomsRequest, Purpose, Rooms, SignedMember, StateEvents, StateIds, Template,
 };
 
 /// A server's way to the others.
@@ -40,7 +40,8 @@ fn refused(error: Error) -> PeerError {
         Error::UnableToGrantJoin => (400, "M_UNABLE_TO_GRANT_JOIN"),
         _ => (403, "M_FORBIDDEN"),
     };
-    PeerError::Refused { status, errcode: errcode.to_owned(), error: error.to_string() }
+    let (errcode, error) = (errcode.to_owned(), error.to_string());
+    PeerError::Refused { status, errcode, error, room_version: None }
 }
 
 impl Wire {
@@ -81,7 +82,7 @@ impl Peers for Wire {
         self.net.down.lock().contains(server)
     }
 
-    async fn keys(&self, wanted: &KeysWanted, _: MilliSecondsSinceUnixEpoch) -> KeyRing {
+    async fn keys(&self, wanted: &KeysWanted) -> KeyRing {
         self.net.comes_to("keys").await;
         let keys = self.net.keys.lock();
         let known = wanted.keys().filter_map(|server| Some((server.clone(), keys.get(server)?)));
@@ -124,6 +125,8 @@ impl Peers for Wire {
         let resident = self.to(to)?;
         let join = resident.accept_join(&self.from, room, member).await.map_err(refused)?;
         self.net.comes_to("join_answer").await;
+        // The answer may be lost.
+        self.to(to)?;
         let answer = resident.join_answer(&join, extent).await.map_err(refused)?;
         let twist = self.net.twist.lock().clone();
         Ok(twist.map_or_else(|| answer.clone(), |twist| twist(answer.clone())))
@@ -206,6 +209,7 @@ impl Peers for Wire {
         room: &RoomId,
         gap: Gap,
     ) -> Result<Vec<Box<RawValue>>, PeerError> {
+        *self.net.gaps.lock() += 1;
         let answer = self.to(to)?.missing_events_for(&self.from, room, gap).await.map_err(refused);
         let meanwhile = self.net.meanwhile.lock().take();
         if let Some(meanwhile) = meanwhile {
@@ -229,10 +233,22 @@ impl Peers for Wire {
         if self.net.silent.lock().contains(to) {
             return Err(PeerError::Unreachable(to.to_owned()));
         }
-        self.to(to)?.state_ids_for(&self.from, room, at).await.map_err(refused)
+        if self.net.untold.lock().contains(&(to.to_owned(), at.to_owned())) {
+            return Err(refused(Error::NotFound("event")));
+        }
+        let mut told = self.to(to)?.state_ids_for(&self.from, room, at).await.map_err(refused)?;
+        let untold = self.net.untold.lock();
+        told.state.retain(|event| !untold.contains(&(to.to_owned(), event.clone())));
+        Ok(told)
     }
 
-    async fn state(&self, to: &ServerName, room: &RoomId, at: &EventId) -> Result<StateEvents, PeerError> {
+    async fn state(
+        &self,
+        to: &ServerName,
+        room: &RoomId,
+        at: &EventId,
+        _: Occasion,
+    ) -> Result<StateEvents, PeerError> {
         let mut told = self.to(to)?.state_for(&self.from, room, at).await.map_err(refused)?;
         let hidden = self.net.hidden.lock();
         let is_hidden = |raw: &RawValue| {

@@ -3,8 +3,9 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use chappe_kv::{Db, Memory};
+use chappe_rules::Pdu;
 use chappe_store::Status;
-use ruma::{OwnedEventId, OwnedRoomId, RoomId, server_name};
+use ruma::{OwnedEventId, OwnedRoomId, RoomId, room_version_rules::RoomVersionRules, server_name};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -14,9 +15,9 @@ use super::{
         },
         policy_server::{key, names, policy_server},
     },
-    BERT, Lie, State, at, complete, joined, prepared, tell,
+    BERT, Lie, State, at, complete, joined, prepared, signed, tell,
 };
-use crate::{Change, Draft, Rooms};
+use crate::{Change, Draft, Rooms, receive::Outliers};
 
 const DAN: &str = "@dan:a.example";
 
@@ -99,6 +100,32 @@ async fn what_was_wrongly_refused_is_shown_late() {
     assert_eq!(whole_state(&c, &id).await, whole_state(&a, &id).await);
 }
 
+/// As part of a state it comes without a place, and nothing else is said of it again.
+#[tokio::test(start_paused = true)]
+async fn what_names_something_that_was_wrongly_rejected_may_be_state() {
+    let (net, rules) = (Net::default(), &RoomVersionRules::V11);
+    let c = net.server("c.example", 3);
+    let (_, id, earlier) = left_by_bob(&net, &c).await;
+    let ban = believed_ban(&c, &id, &earlier, BERT).await;
+    let renamed = |name: &str, last: &OwnedEventId, prev: &OwnedEventId| {
+        let room = ["m.room.create", "m.room.power_levels", "m.room.join_rules"];
+        let auth = room.map(|kind| at(&earlier, kind, "")).into_iter().chain([last.clone()]).collect();
+        let content = json!({ "membership": "join", "displayname": name });
+        Lie { sender: BERT, kind: "m.room.member", key: Some(BERT), content, prev: prev.clone(), auth }
+    };
+    let first = tell(&c, &id, renamed("first", &at(&earlier, "m.room.member", BERT), &ban)).await;
+    let second = signed(&id, &renamed("second", &first, &first));
+    let second = c.0.check_one(rules, Pdu::parse(rules, second.get().as_bytes()).unwrap()).await.unwrap();
+    let named = second.pdu().event_id().to_owned();
+    c.0.store_outliers(&id, Outliers::from(vec![second])).await.unwrap();
+    for event in [&first, &named] {
+        assert_eq!(status(&c, &id, event).await, Status::Rejected);
+    }
+    complete(&net, &c, &id).await;
+    assert_eq!(status(&c, &id, &first).await, Status::Accepted);
+    assert_eq!(status(&c, &id, &named).await, Status::Outlier);
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_was_wrongly_believed_out_is_heard_and_who_is_banned_is_not() {
     const BEN: &str = "@ben:b.example";
@@ -175,6 +202,31 @@ async fn what_was_redacted_while_it_was_refused_is_shown_redacted() {
     assert!(bodies(&c, &id).await.is_empty());
     // Nor does what others rest on become a head.
     assert_eq!(c.view(&id).await.unwrap().head.extremities.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_redacted_as_well_stays_redacted() {
+    for by_others in [false, true] {
+        let net = Net::default();
+        let c = net.server("c.example", 3);
+        let (a, id, earlier) = left_by_bob(&net, &c).await;
+        let said = say(&a, ALICE, &id, "an insult").await;
+        net.deliver().await;
+        let content = json!({ "redacts": said });
+        let auth = auth(&earlier, BOB);
+        let lie = Lie { sender: BOB, kind: "m.room.redaction", key: None, content, prev: said.clone(), auth };
+        let lie = tell(&c, &id, lie).await;
+        assert_eq!(status(&c, &id, &lie).await, Status::Accepted);
+        assert!(bodies(&c, &id).await.is_empty());
+        if by_others {
+            a.send(&actor(ALICE), &id, Draft::redaction(&said, None), None).await.unwrap();
+            net.deliver().await;
+        }
+        complete(&net, &c, &id).await;
+        assert_eq!(status(&c, &id, &lie).await, Status::Rejected);
+        let shown: &[&str] = if by_others { &[] } else { &["an insult"] };
+        assert_eq!(bodies(&c, &id).await, shown);
+    }
 }
 
 #[tokio::test(start_paused = true)]

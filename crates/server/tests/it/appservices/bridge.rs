@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 
-use crate::lab::Http;
+use crate::lab::{Http, STOPPING};
 
-/// Longest wait for anything.
+/// Longest wait for anything but a stop.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The token with which the service proves itself.
 pub(super) const AS_TOKEN: &str = "as-secret";
@@ -203,7 +203,7 @@ impl Port {
 
     pub(super) async fn stop(&mut self) {
         let server = self.server.take().expect("it runs");
-        timeout(PATIENCE, server.stop()).await.expect("stopped in time");
+        timeout(STOPPING, server.stop()).await.expect("stopped in time");
     }
 
     /// Replaces what the registration says; for the next start.

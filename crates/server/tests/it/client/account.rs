@@ -1,18 +1,21 @@
 //! Signing up, logging in and out, devices, account data, profiles.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::home::{Home, PASSWORD};
+use crate::host::PATIENCE;
 
 /// Whether something that is under way comes true.
 async fn soon(check: impl AsyncFn() -> bool) -> bool {
-    for _ in 0..200 {
-        if check().await {
-            return true;
+    let coming = async {
+        while !check().await {
+            sleep(Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    false
+    };
+    timeout(PATIENCE, coming).await.is_ok()
 }
 
 #[tokio::test]
@@ -59,7 +62,8 @@ async fn a_closed_account_is_gone_from_its_rooms() {
     let (alice, bob) = (home.user("alice").await, home.user("bob").await);
     let room = alice.room(json!({ "preset": "public_chat" })).await;
     bob.post(&format!("/rooms/{room}/join"), json!({})).await.ok();
-    bob.confirmed("POST", "/account/deactivate", json!({})).await.ok();
+    let closed = bob.confirmed("POST", "/account/deactivate", json!({})).await.ok();
+    assert_eq!(closed, json!({ "id_server_unbind_result": "success" }));
     bob.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
     let path = format!("/rooms/{room}/joined_members");
     assert!(soon(async || alice.get(&path).await.ok()["joined"].as_object().unwrap().len() == 1).await);
@@ -98,11 +102,36 @@ async fn devices_are_ended_with_the_password_alone() {
     let anothers = json!({ "auth": { "type": "m.login.password", "password": PASSWORD,
         "identifier": { "type": "m.id.user", "user": bob.id } } });
     alice.call("DELETE", &path, anothers).await.refused(403, "M_FORBIDDEN");
+    alice.confirmed("DELETE", "/devices/REMOVED", json!({})).await.ok();
     alice.confirmed("DELETE", &path, json!({})).await.ok();
     alice.get(&path).await.refused(401, "M_UNKNOWN_TOKEN");
     let body = json!({ "devices": [bob.device] });
     bob.confirmed("POST", "/delete_devices", body).await.ok();
     bob.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
+}
+
+#[tokio::test]
+async fn older_clients_name_the_user_of_a_password_in_their_own_way() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let log_in = json!({ "type": "m.login.password", "user": "alice", "password": PASSWORD });
+    for (named, is_she) in [(alice.id.as_str(), true), ("alice", true), (bob.id.as_str(), false)] {
+        let second = home.call("", "POST", "/login", log_in.clone()).await.ok();
+        let mut body = json!({ "devices": [second["device_id"]] });
+        let asked = alice.post("/delete_devices", body.clone()).await;
+        assert_eq!(asked.status.as_u16(), 401, "{}", asked.json);
+        body["auth"] = json!({ "type": "m.login.password", "session": asked.json["session"],
+            "user": named, "password": PASSWORD });
+        let answer = alice.post("/delete_devices", body).await;
+        let who = home.call(second["access_token"].as_str().unwrap(), "GET", "/account/whoami", Value::Null);
+        if is_she {
+            answer.ok();
+            who.await.refused(401, "M_UNKNOWN_TOKEN");
+        } else {
+            answer.refused(403, "M_FORBIDDEN");
+            who.await.ok();
+        }
+    }
 }
 
 #[tokio::test]
@@ -172,6 +201,9 @@ async fn profiles_are_shown_and_reach_rooms() {
     assert_eq!(bob.get(&format!("{path}/displayname")).await.ok(), json!({ "displayname": "Alice" }));
     alice.call("DELETE", &format!("{path}/org.example.shoe"), Value::Null).await.ok();
     bob.get(&format!("{path}/org.example.shoe")).await.refused(404, "M_NOT_FOUND");
+    let nothing = json!({ "org.example.shoe": null });
+    alice.put(&format!("{path}/org.example.shoe"), nothing.clone()).await.ok();
+    assert_eq!(bob.get(&format!("{path}/org.example.shoe")).await.ok(), nothing, "null is a value");
     let member = format!("/rooms/{room}/state/m.room.member/{}", alice.id);
     assert!(soon(async || alice.get(&member).await.ok()["displayname"] == "Alice").await);
 }

@@ -1,8 +1,8 @@
 //! Locking and suspending, and what those it happens to can still do.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::home::Home;
+use super::home::{Home, User};
 
 #[tokio::test]
 async fn a_locked_account_is_refused_until_it_is_unlocked() {
@@ -20,7 +20,26 @@ async fn a_locked_account_is_refused_until_it_is_unlocked() {
     bob.get("/account/whoami").await.ok();
     let own = format!("/_matrix/client/v1/admin/lock/{}", admin.id);
     admin.put(&own, json!({ "locked": true })).await.refused(403, "M_FORBIDDEN");
+    assert_eq!(admin.get(&own).await.ok(), json!({ "locked": false }));
     admin.get("/_matrix/client/v1/admin/lock/@nobody:a.test").await.refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn administrators_do_not_shut_each_other_out() {
+    let home = Home::new().await;
+    let (one, two, bob) =
+        (home.administrator("admin1").await, home.administrator("admin2").await, home.user("bob").await);
+    for (what, field) in [("lock", "locked"), ("suspend", "suspended")] {
+        let path = format!("/_matrix/client/v1/admin/{what}/{}", two.id);
+        one.get(&path).await.refused(403, "M_FORBIDDEN");
+        one.put(&path, json!({ field: true })).await.refused(403, "M_FORBIDDEN");
+    }
+    two.get("/account/whoami").await.ok();
+    let moderation = async |user: &User<'_>| {
+        user.get("/capabilities").await.ok()["capabilities"]["m.account_moderation"].clone()
+    };
+    assert_eq!(moderation(&one).await, json!({ "suspend": true, "lock": true }));
+    assert_eq!(moderation(&bob).await, Value::Null);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use chappe_world::{Fake, FakeNet, World};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use crate::host;
 pub(super) use crate::host::{Answer, PASSWORD};
@@ -146,6 +147,13 @@ impl User<'_> {
 
     pub(super) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, body).await
+    }
+
+    /// The same where the answer may take longer than usual.
+    pub(super) async fn post_within(&self, patience: Duration, path: &str, body: Value) -> Answer {
+        let request = host::request(&self.token, ("POST", path), &body);
+        let answer = host::send_and_wait(&self.home.router, request);
+        timeout(patience, answer).await.expect("an answer in time")
     }
 
     pub(super) async fn delete(&self, path: &str) -> Answer {

@@ -54,6 +54,9 @@ async fn a_message_to_a_device_arrives_once_and_stays_until_it_was_seen() {
     let (_, next) = bob.sync(&start).await;
     let (synced, _) = bob.sync(&next).await;
     assert!(synced["to_device"]["events"].as_array().is_none_or(Vec::is_empty));
+    alice.put("/sendToDevice/org.example.goodbye/txn", body).await.ok();
+    let (synced, _) = bob.sync(&next).await;
+    assert_eq!(synced["to_device"]["events"][0]["type"], "org.example.goodbye", "that was another request");
 }
 
 #[tokio::test]
@@ -104,6 +107,33 @@ async fn keys_are_kept_in_a_backup() {
     alice.call("DELETE", &path, Value::Null).await.ok();
     alice.get(&path).await.refused(404, "M_NOT_FOUND");
     assert_eq!(alice.get("/room_keys/version").await.ok()["count"], 0);
+}
+
+#[tokio::test]
+async fn a_backup_is_changed_and_removed_under_its_own_version() {
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let about = |key: &str, version: Option<&str>| {
+        let mut about = json!({ "algorithm": "m.megolm_backup.v1.curve25519-aes-sha2",
+            "auth_data": { "public_key": key, "signatures": {} } });
+        if let Some(version) = version {
+            about["version"] = json!(version);
+        }
+        about
+    };
+    assert_eq!(alice.post("/room_keys/version", about("a", None)).await.ok()["version"], "1");
+    let path = "/room_keys/version/1";
+    alice.put(path, about("b", Some("2"))).await.refused(400, "M_INVALID_PARAM");
+    assert_eq!(alice.get(path).await.ok()["auth_data"]["public_key"], "a");
+    for version in [None, Some("1")] {
+        alice.put(path, about("b", version)).await.ok();
+    }
+    assert_eq!(alice.get(path).await.ok()["auth_data"]["public_key"], "b");
+    for _ in 0..2 {
+        alice.delete(path).await.ok();
+    }
+    alice.get(path).await.refused(404, "M_NOT_FOUND");
+    alice.delete("/room_keys/version/2").await.refused(404, "M_NOT_FOUND");
 }
 
 #[tokio::test]

@@ -20,7 +20,9 @@ impl Disk {
     }
 
     async fn start(&self, more: &str) -> Home {
-        Home::again(&self.folder, &self.db, more).await
+        // It is asked again and again until the index has all.
+        let unlimited = "client.rates.search = { per_second = 0, burst = 0 }";
+        Home::again(&self.folder, &self.db, &format!("{unlimited}\n{more}")).await
     }
 }
 

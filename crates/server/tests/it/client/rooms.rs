@@ -222,3 +222,60 @@ async fn without_a_transaction_what_is_sent_again_is_said_twice() {
     }
     alice.post(&send, json!([])).await.refused(400, "M_BAD_JSON");
 }
+
+#[tokio::test]
+async fn whoever_is_ignored_does_not_come_back_with_the_history() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let room = alice.room(json!({ "preset": "public_chat" })).await;
+    bob.post(&format!("/join/{room}"), json!({})).await.ok();
+    alice.say(&room, "1", "words").await;
+    let noise = bob.say(&room, "2", "noise").await;
+    let ignored = json!({ "ignored_users": { &bob.id: {} } });
+    alice.put(&format!("/user/{}/account_data/m.ignored_user_list", alice.id), ignored).await.ok();
+    let page = alice.get(&format!("/rooms/{room}/messages?dir=b&limit=100")).await.ok();
+    let (text, chunk) = (page["chunk"].to_string(), page["chunk"].as_array().unwrap());
+    assert!(text.contains("words") && !text.contains("noise"), "{text}");
+    assert!(chunk.iter().any(|event| event["state_key"] == json!(bob.id)), "state is told");
+    alice.get(&format!("/rooms/{room}/event/{noise}")).await.refused(404, "M_NOT_FOUND");
+    alice.get(&format!("/rooms/{room}/context/{noise}")).await.refused(404, "M_NOT_FOUND");
+    bob.get(&format!("/rooms/{room}/event/{noise}")).await.ok();
+}
+
+#[tokio::test]
+async fn threads_do_not_nest_and_a_transaction_redacts_each_event_once() {
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let room = alice.room(json!({})).await;
+    let root = alice.say(&room, "1", "root").await;
+    let answer = async |txn: &str, to: &str| {
+        let relation = json!({ "rel_type": "m.thread", "event_id": to });
+        let content = json!({ "msgtype": "m.text", "body": "x", "m.relates_to": relation });
+        alice.put(&format!("/rooms/{room}/send/m.room.message/{txn}"), content).await
+    };
+    let reply = answer("2", &root).await.ok()["event_id"].as_str().unwrap().to_owned();
+    answer("3", &reply).await.refused(400, "M_INVALID_PARAM");
+    let redact = async |event: &str| {
+        let gone = alice.put(&format!("/rooms/{room}/redact/{event}/1"), json!({})).await.ok();
+        gone["event_id"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (redact(&root).await, redact(&reply).await);
+    assert_ne!(first, second);
+    assert_eq!((redact(&root).await, redact(&reply).await), (first, second));
+}
+
+#[tokio::test]
+async fn a_type_is_sent_as_it_is_written() {
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let room = alice.room(json!({})).await;
+    let kind = "org.matrix.call.sdp_stream_metadata_changed";
+    let path = format!("/rooms/{room}/send/{kind}");
+    for said in
+        [alice.put(&format!("{path}/1"), json!({})).await.ok(), alice.post(&path, json!({})).await.ok()]
+    {
+        let event = said["event_id"].as_str().unwrap();
+        let found = alice.get(&format!("/rooms/{room}/event/{event}")).await.ok();
+        assert_eq!(found["type"], kind);
+    }
+}

@@ -222,6 +222,34 @@ async fn filters_narrow_and_ignored_users_are_not_heard() {
 }
 
 #[tokio::test]
+async fn around_a_hit_is_nothing_of_those_who_are_ignored_but_state_is_found() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let levels = json!({ "state_default": 0 });
+    let room = alice.room(json!({ "preset": "public_chat", "power_level_content_override": levels })).await;
+    bob.post(&format!("/join/{room}"), json!({})).await.ok();
+    bob.put(&format!("/rooms/{room}/state/m.room.topic"), json!({ "topic": "cible" })).await.ok();
+    alice.say(&room, "1", "avant").await;
+    bob.say(&room, "2", "bruit cible").await;
+    alice.say(&room, "3", "la cible").await;
+    bob.say(&room, "4", "bruit").await;
+    let around = json!({ "before_limit": 2, "after_limit": 2 });
+    let criteria = json!({ "search_term": "cible", "order_by": "recent", "event_context": around });
+    assert_eq!(ask(&alice, criteria.clone(), "").await["count"], 3);
+    let ignored = json!({ "ignored_users": { &bob.id: {} } });
+    alice.put(&format!("/user/{}/account_data/m.ignored_user_list", alice.id), ignored).await.ok();
+    let found = ask(&alice, criteria, "").await;
+    let hits = found["results"].as_array().unwrap();
+    let said: Vec<_> = hits.iter().map(|hit| &hit["result"]["content"]).collect();
+    assert_eq!((said.len(), &said[0]["body"], &said[1]["topic"]), (2, &json!("la cible"), &json!("cible")));
+    let context = &hits[0]["context"];
+    assert!(!context.to_string().contains("bruit"), "{context}");
+    assert_eq!(context["events_before"][0]["content"]["body"], "avant");
+    assert_eq!(context["events_before"][1]["content"]["topic"], "cible", "state is told");
+    assert_eq!(context["events_after"], json!([]));
+}
+
+#[tokio::test]
 async fn redacted_events_are_found_no_more() {
     let home = Home::new().await;
     let alice = home.user("alice").await;

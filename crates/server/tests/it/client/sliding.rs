@@ -1,6 +1,6 @@
 //! Sliding sync, thread subscriptions and sticky events over HTTP.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -67,6 +67,8 @@ async fn a_room_list_is_filled_and_goes_on() {
 #[tokio::test]
 async fn row_100_an_account_of_a_thousand_rooms_has_its_list_at_once() {
     const ROOMS: usize = 1_000;
+    // Answers with all of them take a while.
+    const PATIENCE: Duration = Duration::from_mins(1);
     let home = Home::with("client.rates.join = { per_second = 0.0, burst = 0 }").await;
     let alice = home.user("alice").await;
     let mut rooms = Vec::new();
@@ -77,7 +79,7 @@ async fn row_100_an_account_of_a_thousand_rooms_has_its_list_at_once() {
         let mut body = room_list();
         body["lists"]["all_rooms"]["ranges"] = json!([[0, last]]);
         let pos = pos.as_str().map_or_else(String::new, |pos| format!("&pos={pos}"));
-        alice.post(&format!("{SYNC}?timeout=0{pos}"), body).await.ok()
+        alice.post_within(PATIENCE, &format!("{SYNC}?timeout=0{pos}"), body).await.ok()
     };
     let first = ask(&Value::Null, 19).await;
     assert_eq!(first["lists"]["all_rooms"]["count"], ROOMS);

@@ -23,8 +23,13 @@ async fn account_data_is_deleted() {
         alice.get(&path).await.refused(404, "M_NOT_FOUND");
         alice.call("DELETE", &gone, Value::Null).await.ok();
     }
-    let managed = format!("{unstable}/user/{}/account_data/m.push_rules", alice.id);
-    assert_ne!(alice.call("DELETE", &managed, Value::Null).await.status, 200);
+    for managed in ["m.push_rules", "m.fully_read"] {
+        let path = format!("/user/{}/rooms/{room}/account_data/{managed}", alice.id);
+        alice.put(&path, json!({ "event_id": "$e" })).await.refused(405, "M_BAD_JSON");
+        let path = format!("/user/{}/account_data/{managed}", alice.id);
+        alice.put(&path, json!({})).await.refused(405, "M_BAD_JSON");
+        alice.delete(&format!("{unstable}{path}")).await.refused(405, "M_BAD_JSON");
+    }
 }
 
 #[tokio::test]
@@ -41,6 +46,29 @@ async fn polls_have_push_rules() {
     };
     assert!(position("poll_start_one_to_one").unwrap() < position("poll_start").unwrap());
     assert!(position("poll_end_one_to_one").unwrap() < position("poll_end").unwrap());
+}
+
+#[tokio::test]
+async fn threads_have_push_rules_where_it_is_said_that_they_are_followed() {
+    let home = Home::with("accounts.thread_subscriptions = true").await;
+    let alice = home.user("alice").await;
+    let features = home.call("", "GET", "/_matrix/client/versions", Value::Null).await.ok();
+    assert_eq!(features["unstable_features"]["org.matrix.msc4306"], true);
+    let rules = alice.get("/pushrules/").await.ok();
+    let (kind, followed) = ("postcontent", ".io.element.msc4306.rule.subscribed_thread");
+    assert_eq!(rules["global"][kind][1]["rule_id"], followed);
+    let path = format!("/pushrules/global/io.element.msc4306.{kind}/{followed}");
+    let condition = json!({ "kind": "io.element.msc4306.thread_subscription", "subscribed": true });
+    assert_eq!(alice.get(&path).await.ok()["conditions"], json!([condition]));
+    alice.put(&format!("{path}/enabled"), json!({ "enabled": false })).await.ok();
+    let short = format!("/pushrules/global/{kind}/{followed}");
+    assert_eq!(alice.get(&short).await.ok()["enabled"], false);
+    alice.put(&format!("{short}/actions"), json!({ "actions": [] })).await.ok();
+    alice.put(&format!("{short}/enabled"), json!({ "enabled": false })).await.ok();
+    let (synced, _) = alice.sync("").await;
+    let mut told = synced["account_data"]["events"].as_array().unwrap().iter();
+    let told = told.find(|event| event["type"] == "m.push_rules").unwrap();
+    assert_eq!(told["content"]["global"][kind][1]["enabled"], false);
 }
 
 #[tokio::test]
@@ -86,8 +114,8 @@ async fn events_are_delayed() {
     let id = |answer: Value| answer["delay_id"].as_str().unwrap().to_owned();
     delayed("state/x", "soon", json!({})).await.refused(400, "M_INVALID_PARAM");
     let long = id(delayed("state/x/k", "60000", json!({ "n": 1 })).await.ok());
-    let said = id(delayed("send/m.room.message/1", "60000", json!({ "body": "hi" })).await.ok());
-    assert_eq!(id(delayed("send/m.room.message/1", "60000", Value::Null).await.ok()), said);
+    let said = id(delayed("send/m.room.message/1", "61000", json!({ "body": "hi" })).await.ok());
+    assert_eq!(id(delayed("send/m.room.message/1", "61000", Value::Null).await.ok()), said);
     let body = json!({ "delay_ms": 30_000, "state_key": "", "content": { "topic": "T" } });
     let path =
         format!("/_matrix/client/unstable/org.matrix.msc4140/rooms/{room}/delayed_event/m.room.topic/2");
@@ -132,14 +160,17 @@ async fn events_are_delayed() {
 async fn what_is_said_to_be_there_is_there() {
     let home = Home::new().await;
     let alice = home.user("alice").await;
-    let features = home.call("", "GET", "/_matrix/client/versions", Value::Null).await.ok();
-    let features = &features["unstable_features"];
+    let said = home.call("", "GET", "/_matrix/client/versions", Value::Null).await.ok();
+    for version in 1..=19 {
+        assert!(said["versions"].as_array().unwrap().contains(&json!(format!("v1.{version}"))), "{version}");
+    }
+    let features = &said["unstable_features"];
     for there in
         ["org.matrix.msc3814", "org.matrix.msc4284", "org.matrix.msc4293", "org.matrix.msc3916.stable"]
     {
         assert_eq!(features[there], true, "{there}");
     }
-    for not_there in ["org.matrix.msc4028", "org.matrix.msc4143"] {
+    for not_there in ["org.matrix.msc4028", "org.matrix.msc4143", "org.matrix.msc4306"] {
         assert_eq!(features[not_there], false, "{not_there}");
     }
     let mutual = format!("/_matrix/client/v1/mutual_rooms?user_id={}", alice.id);

@@ -8,9 +8,13 @@ use super::home::{Home, User};
 
 const SLIDING: &str = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
 
-/// What is said under each visibility, in this order.
-const SAID: [(&str, &str); 4] =
-    [("world_readable", "W1x"), ("shared", "S1x"), ("invited", "I1x"), ("joined", "J1x")];
+/// What is said under each visibility, in this order; too long to occur in a random id.
+const SAID: [(&str, &str); 4] = [
+    ("world_readable", "WORLDwide1"),
+    ("shared", "SHAREDall2"),
+    ("invited", "INVITEDto3"),
+    ("joined", "JOINEDin44"),
+];
 
 /// A room whose history is visible in turn to everybody, members, those invited, those who were there; then to everybody.
 struct Stage<'a> {
@@ -55,11 +59,11 @@ impl<'a> Stage<'a> {
             user.post(&join, json!({})).await.ok();
         }
         let readers: Vec<(User<'_>, &[&str])> = vec![
-            (early, &["W1x", "S1x", "I1x", "J1x"]),
-            (guest, &["W1x", "S1x", "I1x"]),
-            (late, &["W1x", "S1x"]),
-            (gone, &["W1x"]),
-            (stranger, &["W1x"]),
+            (early, &["WORLDwide1", "SHAREDall2", "INVITEDto3", "JOINEDin44"]),
+            (guest, &["WORLDwide1", "SHAREDall2", "INVITEDto3"]),
+            (late, &["WORLDwide1", "SHAREDall2"]),
+            (gone, &["WORLDwide1"]),
+            (stranger, &["WORLDwide1"]),
         ];
         Self { room, root, events, readers }
     }
@@ -152,18 +156,18 @@ async fn state_and_members_at_a_place_are_for_those_who_may_see_it() {
     visible(&alice, &room, "joined").await;
     gone.post(&format!("/join/{room}"), json!({})).await.ok();
     let topic = format!("/rooms/{room}/state/m.room.topic");
-    alice.put(&topic, json!({ "topic": "W1x" })).await.ok();
+    alice.put(&topic, json!({ "topic": "WORLDwide1" })).await.ok();
     gone.post(&format!("/rooms/{room}/leave"), json!({})).await.ok();
     let (_, before) = alice.sync("").await;
-    alice.put(&topic, json!({ "topic": "S1x" })).await.ok();
+    alice.put(&topic, json!({ "topic": "SHAREDall2" })).await.ok();
     late.post(&format!("/join/{room}"), json!({})).await.ok();
-    assert_eq!(words(&gone.get(&format!("/rooms/{room}/state")).await.ok()), BTreeSet::from(["W1x"]));
-    assert_eq!(gone.get(&topic).await.ok()["topic"], "W1x");
+    assert_eq!(words(&gone.get(&format!("/rooms/{room}/state")).await.ok()), BTreeSet::from(["WORLDwide1"]));
+    assert_eq!(gone.get(&topic).await.ok()["topic"], "WORLDwide1");
     for path in [format!("/rooms/{room}/members"), format!("/rooms/{room}/initialSync")] {
         let said = gone.get(&path).await.ok().to_string();
         assert!(!said.contains("@late:"), "{path}: {said}");
     }
-    assert!(late.get(&format!("/rooms/{room}/state")).await.ok().to_string().contains("S1x"));
+    assert!(late.get(&format!("/rooms/{room}/state")).await.ok().to_string().contains("SHAREDall2"));
     let then = alice.get(&format!("/rooms/{room}/members?at={before}")).await.ok().to_string();
     assert!(!then.contains("@late:"), "{then}");
     home.user("stranger")

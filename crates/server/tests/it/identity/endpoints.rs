@@ -1,12 +1,14 @@
 //! Every endpoint of the identity service over HTTP: what it gives, and to whom.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::{V2, member, text};
 use crate::{
+    host::PATIENCE,
     lab::{Http, Lab},
     sign_up::sign_up,
 };
@@ -338,15 +340,18 @@ async fn version_one_takes_forms_and_looks_up_only_where_it_is_wanted() {
     assert_eq!(status, StatusCode::OK, "{said}");
     assert_eq!(lab.mail().await.to, ["jean+x@home.example"]);
     // The account's own address, which was bound when it signed up.
-    let found = loop {
-        let (status, said) =
-            http.get(&format!("{v1}/lookup?medium=email&address=JEAN@dinum.gouv.fr"), None).await;
-        assert_eq!(status, StatusCode::OK, "{said}");
-        if said["mxid"].is_string() {
-            break said;
+    let looking = async {
+        loop {
+            let (status, said) =
+                http.get(&format!("{v1}/lookup?medium=email&address=JEAN@dinum.gouv.fr"), None).await;
+            assert_eq!(status, StatusCode::OK, "{said}");
+            if said["mxid"].is_string() {
+                return said;
+            }
+            sleep(Duration::from_millis(20)).await;
         }
-        tokio::task::yield_now().await;
     };
+    let found = timeout(PATIENCE, looking).await.expect("it is bound");
     assert!(found["mxid"] == json!(user) && found["signatures"].is_object(), "{found}");
     let asked =
         json!({ "threepids": [["email", "jean@dinum.gouv.fr"], ["email", "a@b.example"], ["msisdn", "1"]] });

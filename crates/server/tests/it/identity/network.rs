@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{V2, text};
-use crate::host::{self, Mails};
+use crate::host::{self, Mails, PASSWORD};
 
 const SECRET: &str = "a-secret-of-the-client";
 
@@ -202,6 +202,34 @@ async fn a_homeserver_unbinds_its_own_users_and_nobody_else() {
     assert_eq!(said["id_server_unbind_result"], "success");
     assert_eq!(a.finds(&bob_id, "bob@x.fr").await, None);
     assert_eq!(a.name, "a.test");
+}
+
+/// Closes an account; gives what became of its addresses.
+async fn close(place: &Place, user: &str, token: &str) -> Value {
+    let path = "/_matrix/client/v3/account/deactivate";
+    let (_, asked) = place.call(token, "POST", path, json!({})).await;
+    let auth = json!({ "type": "m.login.password", "password": PASSWORD, "session": asked["session"],
+        "identifier": { "type": "m.id.user", "user": user } });
+    place.ok(token, "POST", path, json!({ "auth": auth })).await["id_server_unbind_result"].clone()
+}
+
+#[tokio::test]
+async fn who_closes_an_account_is_told_whether_an_address_may_still_be_bound() {
+    let (mut a, b) = two().await;
+    let bind = |id_token: &str, sid: &str| json!({ "id_server": "a.test", "id_access_token": id_token, "sid": sid, "client_secret": SECRET });
+    let path = "/_matrix/client/v3/account/3pid/bind";
+
+    let (alice, alice_token) = a.user("alice").await;
+    let id_token = a.member_at(&a, &alice, &alice_token).await;
+    let sid = a.validate(&id_token, "alice@x.fr").await;
+    a.ok(&alice_token, "POST", path, bind(&id_token, &sid)).await;
+    assert_eq!(close(&a, &alice, &alice_token).await, "success", "this service has forgotten it");
+
+    let (bob, bob_token) = b.user("bob").await;
+    let id_token = b.member_at(&a, &bob, &bob_token).await;
+    let sid = a.validate(&id_token, "bob@x.fr").await;
+    b.ok(&bob_token, "POST", path, bind(&id_token, &sid)).await;
+    assert_eq!(close(&b, &bob, &bob_token).await, "no-support", "the other one is still to be asked");
 }
 
 #[tokio::test]

@@ -138,10 +138,13 @@ async fn row_91_credentials_for_the_relay() {
     a.call("", "GET", path, Value::Null).await.refused(401, "M_MISSING_TOKEN");
     a.call("stranger", "GET", path, Value::Null).await.refused(401, "M_UNKNOWN_TOKEN");
     let alice = a.agent("alice").await;
+    let seconds = || a.world.now() / 1_000;
+    let before = seconds();
     let said = alice.get(path).await.ok();
+    let asked = before..=seconds();
     let (until, user) = said["username"].as_str().unwrap().split_once(':').unwrap();
     assert_eq!((user, &said["uris"], &said["ttl"]), (&*alice.id, &json!(["turn:turn.test"]), &json!(600)));
-    assert_eq!(until.parse::<u64>().unwrap(), a.world.now() / 1_000 + 600);
+    assert!(asked.contains(&(until.parse::<u64>().unwrap() - 600)), "{until}: {asked:?}");
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"shared");
     let password = hmac::sign(&key, said["username"].as_str().unwrap().as_bytes());
     assert_eq!(said["password"], STANDARD.encode(password));
@@ -372,7 +375,7 @@ async fn row_93_of_delayed_leaves_the_last_one_is_looked_after() {
     assert_eq!(left["delayed_events"][0]["delay_id"], json!(second.delay_id));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn row_93_only_ones_own_leaves_are_looked_after() {
     let net = FakeNet::new();
     let a = office(&net, "").await;

@@ -4,7 +4,7 @@ use chappe_world::FakeNet;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{RULES, User, direct, forum, network, room_with, server};
+use super::{RULES, User, direct, eventually, forum, network, room_with, server};
 
 fn event(kind: &str, content: &Value) -> Value {
     json!({ "type": kind, "state_key": "", "content": content })
@@ -115,6 +115,70 @@ async fn rows_37_38_39_what_is_encrypted_and_what_is_not() {
         let room = alice.room(request).await;
         alice.refused("PUT", &format!("/rooms/{room}/state/m.room.encryption/"), algorithm.clone()).await;
     }
+}
+
+#[tokio::test]
+async fn row_38_whether_a_room_stays_unencrypted_is_written_down_as_it_holds() {
+    let (a, ..) = network().await;
+    let alice = a.user("alice").await;
+    for (is_direct, said, written) in [
+        (false, json!(false), false),
+        (false, Value::Null, false),
+        (false, json!(true), true),
+        (true, json!(false), false),
+        (true, Value::Null, false),
+        // It is encrypted all the same.
+        (true, json!(true), false),
+    ] {
+        let mut request = if is_direct { direct() } else { json!({ "preset": "private_chat" }) };
+        let rule = if is_direct { "direct" } else { "restricted" };
+        let content = json!({ "rule": rule, "force_unencrypted_at_creation": said, "visibility": "private" });
+        request["initial_state"] = json!([event(RULES, &content)]);
+        let room = alice.room(request).await;
+        let mut expected = content.clone();
+        expected["force_unencrypted_at_creation"] = json!(written);
+        assert_eq!(alice.state(&room, RULES).await, Some(expected), "{content}");
+        assert_eq!(alice.state(&room, "m.room.encryption").await.is_none(), written, "{content}");
+    }
+}
+
+/// Tchap X writes every field of the rules: null where it has nothing to say, and later what it has read.
+#[tokio::test]
+async fn rows_33_to_38_and_44_null_is_not_said() {
+    let (a, b, e) = network().await;
+    let (alice, bob, paul) = (a.user("alice").await, b.user("bob").await, e.user("paul").await);
+    let with_nulls = |rule: &str, visibility: Value| json!({ "rule": rule, "force_unencrypted_at_creation": null, "visibility": visibility });
+    let made = |rules: Value| json!({ "preset": "private_chat", "visibility": "private", "initial_state": [event(RULES, &rules)] });
+    let mut chat = made(with_nulls("direct", json!("private")));
+    chat["is_direct"] = json!(true);
+    let chat = alice.room(chat).await;
+    paul.enter(&chat, &alice).await;
+    for (request, visibility) in [
+        (made(with_nulls("restricted", json!("private"))), json!("private")),
+        (made(with_nulls("restricted", Value::Null)), Value::Null),
+        // Made by another client, opened by this one.
+        (room_with("restricted"), json!("private")),
+    ] {
+        let room = alice.room(request).await;
+        let said = alice.state(&room, RULES).await.unwrap();
+        assert_eq!((&said["rule"], &said["visibility"]), (&json!("restricted"), &json!("private")));
+        assert!(alice.state(&room, "m.room.encryption").await.is_some());
+        bob.enter(&room, &alice).await;
+        let opened = with_nulls("unrestricted", visibility);
+        alice.ok("PUT", &format!("/rooms/{room}/state/{RULES}/"), opened.clone()).await;
+        let mut expected = said.clone();
+        expected["rule"] = json!("unrestricted");
+        let is_open = || async { bob.state(&room, RULES).await == Some(expected.clone()) };
+        eventually("it is open", is_open).await;
+        paul.enter(&room, &alice).await;
+    }
+    let mut public = forum();
+    public["initial_state"] = json!([event(RULES, &with_nulls("restricted", Value::Null))]);
+    let public = alice.room(public).await;
+    assert_eq!(alice.state(&public, RULES).await.unwrap()["visibility"], json!("public"));
+    // It does not take back what was said.
+    let path = format!("/rooms/{public}/state/{RULES}/");
+    alice.refused("PUT", &path, with_nulls("restricted", Value::Null)).await;
 }
 
 #[tokio::test]

@@ -126,6 +126,32 @@ async fn row_61_an_invite_that_breaks_a_rule_is_refused_by_the_server_of_the_inv
     paul.enter(&open, &mary).await;
 }
 
+/// Other servers keep what clients write, nulls as well.
+#[tokio::test]
+async fn row_61_rules_with_nulls_count_where_they_are_received() {
+    let net = FakeNet::new();
+    let m = Place::start(&net, "m.test", "").await;
+    let (a, e) = (server(&net, "a.test").await, server(&net, "e.test").await);
+    let (mary, alice, paul) = (m.user("mary").await, a.user("alice").await, e.user("paul").await);
+    let rules =
+        |rule: &str| json!({ "rule": rule, "force_unencrypted_at_creation": null, "visibility": null });
+    let made = |rule: &str| {
+        let rules = json!({ "type": RULES, "state_key": "", "content": rules(rule) });
+        json!({ "preset": "private_chat", "initial_state": [rules] })
+    };
+    let chat = mary.room(made("direct")).await;
+    paul.enter(&chat, &mary).await;
+    let room = mary.room(made("restricted")).await;
+    alice.enter(&room, &mary).await;
+    alice.refused("POST", &format!("/rooms/{room}/invite"), json!({ "user_id": paul.id })).await;
+    let opened = rules("unrestricted");
+    mary.ok("PUT", &format!("/rooms/{room}/state/{RULES}/"), opened.clone()).await;
+    let is_open = || async { alice.state(&room, RULES).await == Some(opened.clone()) };
+    super::eventually("it is open", is_open).await;
+    paul.enter(&room, &alice).await;
+    mary.sees(&room, &paul.id, "join").await;
+}
+
 /// What all agree on stays agreed on: nothing diverges where nobody lies.
 #[tokio::test]
 async fn row_61_what_keeps_the_rules_arrives() {

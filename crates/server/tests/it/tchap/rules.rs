@@ -84,8 +84,8 @@ async fn row_52_externals_get_no_power() {
 }
 
 #[tokio::test]
-async fn row_55_a_direct_chat_has_no_name() {
-    let (a, ..) = network().await;
+async fn row_55_a_direct_chat_is_given_no_name() {
+    let (a, b, _) = network().await;
     let alice = a.user("alice").await;
     let chat = alice.room(direct()).await;
     for (kind, content) in [
@@ -96,9 +96,16 @@ async fn row_55_a_direct_chat_has_no_name() {
     ] {
         alice.refused("PUT", &put(&chat, kind), content).await;
     }
+    // But for what it is made with, here and elsewhere.
+    let bob = b.user("bob").await;
     let mut named = direct();
-    named["name"] = json!("x");
-    alice.refused("POST", "/createRoom", named).await;
+    named["name"] = json!("Direct Room");
+    let chat = alice.room(named).await;
+    bob.enter(&chat, &alice).await;
+    for user in [&alice, &bob] {
+        assert_eq!(user.state(&chat, "m.room.name").await, Some(json!({ "name": "Direct Room" })));
+    }
+    alice.refused("PUT", &put(&chat, "m.room.name"), json!({ "name": "x" })).await;
 }
 
 #[tokio::test]

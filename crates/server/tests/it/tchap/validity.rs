@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use axum::{Json, Router, routing::post};
+use chappe_store::validity::Enrolments;
 use chappe_world::FakeNet;
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
-use super::ministry::{Agent, Answer, DAY, Ministry, PASSWORD};
+use super::{
+    eventually,
+    ministry::{Agent, Answer, DAY, Ministry, PASSWORD},
+};
+use crate::host::PATIENCE;
 
 const VALIDITY: &str = r"
 [accounts.validity]
@@ -46,6 +51,20 @@ async fn expire(server: &Ministry, admin: &Agent, agent: &Agent) {
     let body =
         json!({ "user_id": agent.id, "expiration_ts": server.world.now(), "enable_renewal_emails": false });
     server.call(&admin.token, "POST", ADMIN, body).await.ok();
+}
+
+/// Waits until the accounts of these end after a time, which a worker brings about.
+async fn end_after(server: &Ministry, agents: [&Agent; 2], at: u64) {
+    let all = async || {
+        for agent in &agents {
+            let account = server.accounts.user(&agent.id).await.unwrap().unwrap();
+            if account.ends.is_none_or(|ends| ends <= at) {
+                return false;
+            }
+        }
+        true
+    };
+    eventually("they end later", all).await;
 }
 
 #[tokio::test]
@@ -160,6 +179,7 @@ async fn row_77_ends_are_spread_when_validity_is_switched_on() {
     let now = server.world.now();
     server.again(Duration::ZERO, |text| text.replace("days = 0", "days = 100")).await;
     server.later(Duration::from_mins(11)).await;
+    end_after(&server, [&admin, &alice], now).await;
     server.no_mail().await;
     let mut ends = Vec::new();
     for agent in [&admin, &alice] {
@@ -173,9 +193,13 @@ async fn row_77_ends_are_spread_when_validity_is_switched_on() {
     server.again(days(300), |text| text.replace("days = 100", "days = 0")).await;
     profile(&server, &alice).await.ok();
     server.later(Duration::from_mins(11)).await;
+    let is_noted =
+        async || server.accounts.read().get::<Enrolments>(&"accounts".to_owned()).await.unwrap().is_none();
+    eventually("it is noted that accounts do not end", is_noted).await;
     server.no_mail().await;
     server.again(Duration::ZERO, |text| text.replace("days = 0", "days = 100")).await;
     server.later(Duration::from_mins(11)).await;
+    end_after(&server, [&admin, &alice], server.world.now()).await;
     server.no_mail().await;
     profile(&server, &alice).await.ok();
 }
@@ -261,6 +285,7 @@ async fn row_81_who_is_exempt_has_no_end() {
     let (alice, bot) = (server.agent("alice").await, server.agent("bot-news").await);
     let admin = server.administrator("root").await;
     server.later(days(90)).await;
+    end_after(&server, [&admin, &alice], server.world.now() + 99 * 86_400_000).await;
     server.no_mail().await;
     server.again(days(90), |text| text.replace("\"*@a.gouv.fr\", ", "")).await;
     let mut told = vec![server.mail().await.to.concat(), server.mail().await.to.concat()];
@@ -295,12 +320,7 @@ async fn row_82_an_account_that_nobody_renews_is_closed_and_not_erased() {
     assert!(server.accounts.user(&alice.id).await.unwrap().unwrap().deactivated.is_none());
     server.again(days(2), |text| text).await;
     let closed = async || server.accounts.user(&alice.id).await.unwrap().unwrap().deactivated;
-    for _ in 0..200 {
-        if closed().await.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("closed", async || closed().await.is_some()).await;
     assert!(!closed().await.expect("closed").erase);
     assert_eq!(renew(&server, "", &link).await.status, StatusCode::BAD_REQUEST);
     let reader = server.accounts.read();
@@ -312,21 +332,27 @@ async fn row_69_row_76_nobody_finds_who_has_ended_and_nothing_is_pushed() {
     let (net, (heard, mut pushed)) = (FakeNet::new(), mpsc::channel::<String>(16));
     let server = Ministry::on(&net, "a.gouv.fr", VALIDITY).await;
     let gateway = post(async move |Json(body): Json<Value>| {
-        heard.send(body["notification"]["event_id"].as_str().unwrap_or_default().to_owned()).await.unwrap();
+        let told = &body["notification"];
+        let key = told["devices"][0]["pushkey"].as_str().unwrap();
+        heard.send(format!("{key}: {}", told["event_id"].as_str().unwrap_or_default())).await.unwrap();
         Json(json!({ "rejected": [] }))
     });
     net.route("push.gouv.fr", &server.world, Router::new().route("/_matrix/push/v1/notify", gateway));
     let (admin, bob) = (server.administrator("root").await, server.agent("bob").await);
-    let room = json!({ "preset": "private_chat", "invite": [bob.id] });
+    let carol = server.agent("carol").await;
+    let room = json!({ "preset": "private_chat", "invite": [bob.id, carol.id] });
     let room = server.call(&admin.token, "POST", "/createRoom", room).await.ok();
     let room = room["room_id"].as_str().unwrap().to_owned();
-    server.call(&bob.token, "POST", &format!("/rooms/{room}/join"), json!({})).await.ok();
-    let pusher = json!({
-        "kind": "http", "app_id": "fr.gouv.tchap", "pushkey": "k", "app_display_name": "T",
-        "device_display_name": "D", "lang": "fr",
-        "data": { "url": "https://push.gouv.fr/_matrix/push/v1/notify", "format": "event_id_only" },
-    });
-    server.call(&bob.token, "POST", "/pushers/set", pusher).await.ok();
+    for (agent, key) in [(&bob, "bob"), (&carol, "carol")] {
+        server.call(&agent.token, "POST", &format!("/rooms/{room}/join"), json!({})).await.ok();
+        let pusher = json!({
+            "kind": "http", "app_id": "fr.gouv.tchap", "pushkey": key, "app_display_name": "T",
+            "device_display_name": "D", "lang": "fr",
+            "data": { "url": "https://push.gouv.fr/_matrix/push/v1/notify", "format": "event_id_only" },
+        });
+        server.call(&agent.token, "POST", "/pushers/set", pusher).await.ok();
+    }
+    let mut told = async || timeout(PATIENCE, pushed.recv()).await.expect("a push in time").unwrap();
     let say = async |number: u32| {
         let path = format!("/rooms/{room}/send/m.room.message/{number}");
         let body = json!({ "msgtype": "m.text", "body": "bonjour" });
@@ -338,15 +364,19 @@ async fn row_69_row_76_nobody_finds_who_has_ended_and_nothing_is_pushed() {
         found.await.ok()["results"].as_array().unwrap().len()
     };
     let first = say(1).await;
-    assert_eq!(pushed.recv().await.unwrap(), first);
+    let mut both = [told().await, told().await];
+    both.sort();
+    assert_eq!(both, [format!("bob: {first}"), format!("carol: {first}")]);
     assert_eq!(finds().await, 1);
     expire(&server, &admin, &bob).await;
-    say(2).await;
+    let second = say(2).await;
     assert_eq!(finds().await, 0);
-    // The follower has dealt with the second message before it comes to the third.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // An event is judged for everybody in the room before any of them is told.
+    assert_eq!(told().await, format!("carol: {second}"));
     server.call(&admin.token, "POST", ADMIN, json!({ "user_id": bob.id })).await.ok();
     let third = say(3).await;
-    assert_eq!(pushed.recv().await.unwrap(), third);
+    let mut both = [told().await, told().await];
+    both.sort();
+    assert_eq!(both, [format!("bob: {third}"), format!("carol: {third}")]);
     assert_eq!(finds().await, 1);
 }

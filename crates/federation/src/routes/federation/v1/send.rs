@@ -10,6 +10,8 @@ use crate::{Federation, Origin, inbound::Received, refusal::Answer};
 const PDUS: usize = 50;
 /// EDUs of a transaction at most.
 const EDUS: usize = 100;
+/// The longest id of a transaction, in bytes: it is kept with the answer.
+const ID_BYTES: usize = 255;
 
 pub(in crate::routes) async fn handler(
     State(federation): State<Federation>,
@@ -17,6 +19,9 @@ pub(in crate::routes) async fn handler(
 ) -> Answer<Response> {
     if request.pdus.len() > PDUS || request.edus.len() > EDUS {
         return Err(Error::invalid_param("Too many events in one transaction").into());
+    }
+    if request.transaction_id.as_str().len() > ID_BYTES {
+        return Err(Error::invalid_param("The id of the transaction is too long").into());
     }
     let received = Received {
         origin,

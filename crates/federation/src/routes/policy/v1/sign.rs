@@ -18,7 +18,7 @@ pub(in crate::routes) async fn handler(
     }
     match rooms.sign_for_room(&origin, &request.pdu).await {
         Ok(signature) => Ok(Ruma(Response::new(rooms.server().to_owned(), signature))),
-        Err(RoomError::PolicyServer(PeerError::Refused { status, errcode, error })) => {
+        Err(RoomError::PolicyServer(PeerError::Refused { status, errcode, error, .. })) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
             Err(Error::new(status, &errcode, error).into())
         }

@@ -7,9 +7,13 @@ mod purge;
 mod rooms;
 mod users;
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use super::home::{Home, User};
+use crate::host::PATIENCE;
 
 /// A path below `/_synapse/admin`.
 fn at(path: &str) -> String {
@@ -18,12 +22,14 @@ fn at(path: &str) -> String {
 
 /// Asks until a job has come to its end; gives its last status.
 async fn ended(admin: &User<'_>, path: &str) -> Value {
-    for _ in 0..2_000 {
-        let said = admin.get(path).await.ok();
-        match said["status"].as_str().unwrap() {
-            "complete" | "failed" => return said,
-            _ => tokio::task::yield_now().await,
+    let ending = async {
+        loop {
+            let said = admin.get(path).await.ok();
+            match said["status"].as_str().unwrap() {
+                "complete" | "failed" => return said,
+                _ => sleep(Duration::from_millis(10)).await,
+            }
         }
-    }
-    unreachable!("the job at {path} does not end");
+    };
+    timeout(PATIENCE, ending).await.expect("the job ends")
 }

@@ -167,15 +167,15 @@ async fn registration_tokens_have_a_life() {
     let admin = home.administrator("admin1").await;
     let tokens = at("/v1/registration_tokens");
     let new = format!("{tokens}/new");
-    let made = admin.post(&new, json!({ "token": "abcd", "uses_allowed": 1 })).await.ok();
+    let made = admin.post(&new, json!({ "token": "wxyz", "uses_allowed": 1 })).await.ok();
     assert_eq!(
         made,
-        json!({ "token": "abcd", "uses_allowed": 1, "pending": 0, "completed": 0, "expiry_time": null })
+        json!({ "token": "wxyz", "uses_allowed": 1, "pending": 0, "completed": 0, "expiry_time": null })
     );
     assert_eq!(admin.post(&new, json!({ "length": 20 })).await.ok()["token"].as_str().unwrap().len(), 20);
-    admin.post(&new, json!({ "token": "abcd" })).await.refused(400, "M_INVALID_PARAM");
+    admin.post(&new, json!({ "token": "wxyz" })).await.refused(400, "M_INVALID_PARAM");
     admin.post(&new, json!({ "expiry_time": 1 })).await.refused(400, "M_INVALID_PARAM");
-    let one = format!("{tokens}/abcd");
+    let one = format!("{tokens}/wxyz");
     let changed = admin.put(&one, json!({ "uses_allowed": 0 })).await.ok();
     assert_eq!((&changed["uses_allowed"], &changed["expiry_time"]), (&json!(0), &Value::Null));
     let list = async |query: &str| {
@@ -189,7 +189,7 @@ async fn registration_tokens_have_a_life() {
     // Whoever reads the audit log does not learn them.
     let written = admin.get("/_chappe/admin/v1/audit?limit=100").await.ok().to_string();
     assert!(written.contains("DELETE /_synapse/admin/v1/registration_tokens/{token}"), "{written}");
-    assert!(!written.contains("abcd"), "{written}");
+    assert!(!written.contains("wxyz"), "{written}");
 }
 
 #[tokio::test]

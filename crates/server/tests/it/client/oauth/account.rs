@@ -1,8 +1,12 @@
 //! The account page, and what sessions of OAuth clients cannot do elsewhere.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::host::PATIENCE;
 
 fn at(action: &str) -> String {
     format!("{BASE}/account?action=org.matrix.{action}")
@@ -91,13 +95,12 @@ async fn an_account_is_closed_with_the_password_and_leaves_its_rooms() {
     let refused = browser.submit(&asked, "/login", &[("name", "bob"), ("password", PASSWORD)]).await;
     assert!(refused.status == 403 && refused.html().contains("is wrong"));
     let members = format!("/rooms/{room}/joined_members");
-    for _ in 0..200 {
-        if alice.get(&members).await.ok()["joined"].as_object().unwrap().len() == 1 {
-            return;
+    let leaving = async {
+        while alice.get(&members).await.ok()["joined"].as_object().unwrap().len() != 1 {
+            sleep(Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("bob is still there");
+    };
+    timeout(PATIENCE, leaving).await.expect("bob leaves");
 }
 
 /// A self-signed cross-signing key, as far as a first upload is looked at.

@@ -52,7 +52,7 @@ async fn a_user_lets_a_device_in_that_shows_a_code() {
     Tokens::of(client.refresh(&tokens.refresh).await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_impatient_device_is_slowed_down_and_a_refused_one_told() {
     let home = home().await;
     home.user("alice").await;

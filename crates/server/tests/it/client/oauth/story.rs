@@ -84,6 +84,59 @@ async fn row_98_a_client_logs_in_refreshes_and_logs_out() {
     alice.get("/account/whoami").await.ok();
 }
 
+/// What the State's applications register: some of the pages about them are on other hosts.
+fn tchap() -> [Value; 3] {
+    let terms = "https://tchap.numerique.gouv.fr/cgu";
+    let policy = "https://tchap.numerique.gouv.fr/politique-de-confidentialite";
+    let grants = ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"];
+    let native = |name: &str, redirect_uri: &str, logo: &str| {
+        json!({
+            "client_name": name, "client_uri": "https://tchap.gouv.fr/", "application_type": "native",
+            "redirect_uris": [redirect_uri], "token_endpoint_auth_method": "none", "grant_types": grants,
+            "response_types": ["code"], "logo_uri": logo, "tos_uri": terms, "policy_uri": policy,
+        })
+    };
+    let web = json!({
+        "client_name": "Tchap", "client_uri": "https://www.tchap.gouv.fr", "application_type": "web",
+        "redirect_uris": ["https://www.tchap.gouv.fr/?no_universal_links=true"], "response_types": ["code"],
+        "grant_types": ["authorization_code", "refresh_token"], "token_endpoint_auth_method": "none",
+        "logo_uri": "https://www.tchap.gouv.fr/vector-icons/1024.png", "tos_uri": terms,
+        "id_token_signed_response_alg": "RS256",
+    });
+    [
+        native("Tchap Android", "fr.gouv.tchap.android.x:/", "https://tchap.gouv.fr/vector-icons/300.png"),
+        native("Tchap", "fr.gouv.tchap.ios:/", "https://element.io/mobile-icon.png"),
+        web,
+    ]
+}
+
+#[tokio::test]
+async fn row_98_the_applications_of_the_state_register_and_log_in() {
+    let home = home().await;
+    home.user("alice").await;
+    let kept: [&[&str]; 3] = [&["logo_uri"], &[], &["logo_uri"]];
+    for (written, kept) in tchap().into_iter().zip(kept) {
+        let said = register(&home, written.clone()).await;
+        assert_eq!(said.status, 201, "{written}: {}", said.json);
+        let said = said.json;
+        assert_eq!(said["redirect_uris"], written["redirect_uris"]);
+        for field in ["logo_uri", "tos_uri", "policy_uri"] {
+            assert_eq!(said.get(field).is_some(), kept.contains(&field), "{field}: {said}");
+        }
+        let client = Client { home: &home, id: said["client_id"].as_str().unwrap().to_owned() };
+        let redirect_uri = written["redirect_uris"][0].as_str().unwrap();
+        let change = [("redirect_uri", redirect_uri)];
+        let mut browser = Browser::new(&home);
+        let consent = browser.open(&client.address(&change), "alice").await;
+        let page = consent.html();
+        assert!(page.contains("tchap.gouv.fr)"), "{page}");
+        assert!(!page.contains("numerique.gouv.fr") && !page.contains("element.io"), "{page}");
+        let back = browser.submit(&consent, "/authorize", &[("decision", "allow")]).await.location();
+        assert!(back.starts_with(redirect_uri), "{back}");
+        assert!(Tokens::of(client.token_for(&parameter(&back, "code"), &change).await).works(&home).await);
+    }
+}
+
 #[tokio::test]
 async fn what_todays_clients_send_is_understood() {
     let home = home().await;

@@ -60,7 +60,9 @@ async fn a_device_is_ended_after_proof_and_approval() {
     assert!(policy.contains(&format!("script-src 'sha256-{hash}'")), "{policy}");
     page(&browser.press(&question).await, StatusCode::BAD_REQUEST);
     ask(only.clone()).await.ok();
-    assert_eq!(ask(only).await.status, StatusCode::NOT_FOUND, "the device is gone");
+    let gone = stage.home.call(&token, "GET", &path, Value::Null).await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND, "the device is gone");
+    assert_eq!(ask(only).await.status, StatusCode::UNAUTHORIZED, "what was approved is done once");
 }
 
 #[tokio::test]

@@ -18,12 +18,13 @@ pub(in crate::routes) async fn handler(
     let accounts = federation.accounts();
     let devices = accounts.federated_devices(&request.user_id).await?;
     let keys = accounts.public_keys(None, &request.user_id, &[]).await?;
+    let is_named = federation.network().config().device_names;
     let mut response = Response::new(request.user_id, UInt::new_saturating(stream_id));
     response.devices = devices
         .into_iter()
         .map(|(id, keys, name)| {
             let mut device = UserDevice::new(id, keys);
-            device.device_display_name = name;
+            device.device_display_name = name.filter(|_| is_named);
             device
         })
         .collect();
