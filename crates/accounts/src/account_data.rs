@@ -15,7 +15,7 @@ use crate::{Accounts, Error, push_rules::PUSH_RULES, retry::retry};
 /// Bytes of an item's type.
 const KIND_BYTES: usize = 255;
 /// The content that says that there is none: whoever sets it deletes the item (MSC3391). The row stays, so that devices
-/// hear of it, and counts as an item.
+/// hear of it, and counts as an item. Setting it is told of even where nothing was: clients wait to be told.
 const DELETED: &str = "{}";
 /// The type of the tags of a room.
 pub(crate) const TAGS: &str = "m.tag";
@@ -60,12 +60,21 @@ impl Accounts {
         scope: Scope<'_>,
         kind: &str,
     ) -> Result<(), Error> {
-        let nothing = raw(DELETED.as_bytes().to_vec())?;
-        self.set_account_data(user, scope, kind, &nothing).await
+        check_unmanaged(kind)?;
+        retry!({
+            let reader = self.store().read();
+            let mut tx = Tx::new();
+            self.draft_account_data_end(&reader, &mut tx, user, scope, kind).await?;
+            drop(reader);
+            if !tx.is_empty() {
+                self.store().commit(tx).await?;
+            }
+            Ok(())
+        })
     }
 
-    /// Sets an item; setting it to an empty object deletes it. `m.push_rules` and `m.fully_read` are not for this call:
-    /// [`Error::Managed`]. Content must be an object.
+    /// Sets an item; setting it to an empty object deletes it. Devices are told also where it was the same before.
+    /// `m.push_rules` and `m.fully_read` are not for this call: [`Error::Managed`]. Content must be an object.
     pub async fn set_account_data(
         &self,
         user: &UserId,
@@ -73,9 +82,7 @@ impl Accounts {
         kind: &str,
         content: &RawValue,
     ) -> Result<(), Error> {
-        if kind == PUSH_RULES || kind == "m.fully_read" {
-            return Err(Error::Managed);
-        }
+        check_unmanaged(kind)?;
         self.put_account_data(user, scope, kind, content).await
     }
 
@@ -96,11 +103,30 @@ impl Accounts {
             let mut tx = Tx::new();
             self.draft_account_data(&reader, &mut tx, user, scope, kind, content.get()).await?;
             drop(reader);
-            if !tx.is_empty() {
-                self.store().commit(tx).await?;
-            }
+            self.store().commit(tx).await?;
             Ok(())
         })
+    }
+
+    /// Adds the deletion of an item to a transaction, if there is one. Conflict if the item is changed meanwhile.
+    pub(crate) async fn draft_account_data_end(
+        &self,
+        reader: &Reader<'_>,
+        tx: &mut Tx,
+        user: &UserId,
+        scope: Scope<'_>,
+        kind: &str,
+    ) -> Result<(), Error> {
+        if kind.len() > KIND_BYTES {
+            return Err(Error::TooLarge("account data"));
+        }
+        let key = (user.to_owned(), scope.key(), kind.to_owned());
+        let old = reader.get::<AccountData>(&key).await?;
+        if old.as_ref().is_none_or(|old| is_deleted(&old.value)) {
+            tx.expect::<AccountData>(&key, old.as_ref());
+            return Ok(());
+        }
+        self.draft_account_data(reader, tx, user, scope, kind, DELETED).await
     }
 
     /// Adds the change of an item to a transaction, for what has to be one commit with something else. Conflict if the
@@ -123,9 +149,6 @@ impl Accounts {
         let key = (user.to_owned(), scope.key(), kind.to_owned());
         let old = reader.get::<AccountData>(&key).await?;
         tx.expect::<AccountData>(&key, old.as_ref());
-        if content == DELETED && old.as_ref().is_none_or(|old| is_deleted(&old.value)) {
-            return Ok(());
-        }
         if let Some(old) = old {
             let change = (key.0.clone(), old.position.0, key.1.clone(), key.2.clone());
             tx.delete::<AccountDataChanges>(&change);
@@ -289,6 +312,11 @@ impl Accounts {
 fn raw(bytes: Vec<u8>) -> Result<Box<RawValue>, Error> {
     let text = String::from_utf8(bytes).map_err(|_| chappe_store::Error::Corrupt("account data"))?;
     Ok(RawValue::from_string(text).map_err(|_| chappe_store::Error::Corrupt("account data"))?)
+}
+
+/// Refuses the types that have calls of their own.
+fn check_unmanaged(kind: &str) -> Result<(), Error> {
+    if kind == PUSH_RULES || kind == "m.fully_read" { Err(Error::Managed) } else { Ok(()) }
 }
 
 fn is_deleted(content: &[u8]) -> bool {

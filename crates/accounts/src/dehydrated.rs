@@ -17,7 +17,7 @@ use crate::{
 
 /// Bytes of the encrypted device: what one row holds.
 const DATA_BYTES: usize = 63_000;
-/// Messages of one answer.
+/// Messages of one answer, at most and if nobody says how many.
 const PAGE: usize = 100;
 /// How a token begins: what it is, and the version.
 const TOKEN: &str = "dd1_";
@@ -38,8 +38,10 @@ pub struct Dehydrating {
 /// Some of what waits for a dehydrated device.
 #[derive(Clone, Debug)]
 pub struct DehydratedMessages {
-    /// The messages, oldest first; none: that was all.
+    /// The messages, oldest first.
     pub messages: Vec<ToDeviceMessage>,
+    /// Whether others follow.
+    pub more: bool,
     /// Where to go on: opaque.
     pub next: String,
 }
@@ -113,14 +115,15 @@ impl Accounts {
         Ok(device)
     }
 
-    /// What waits for the user's dehydrated device, a page at a time, from the beginning or from where another answer
-    /// ended. Nothing is deleted: another device may have to begin anew. [`Error::Forbidden`] for every other device,
-    /// [`Error::Invalid`] tokens.
+    /// What waits for the user's dehydrated device, a page of `limit` messages or a little more, from the beginning
+    /// or from where another answer ended. Nothing is deleted: another device may have to begin anew.
+    /// [`Error::Forbidden`] for every other device, [`Error::Invalid`] tokens.
     pub async fn dehydrated_messages(
         &self,
         user: &UserId,
         device: &DeviceId,
         from: Option<&str>,
+        limit: Option<usize>,
     ) -> Result<DehydratedMessages, Error> {
         let after = match from {
             Some(token) => {
@@ -134,9 +137,12 @@ impl Accounts {
             return Err(Error::Forbidden("this is not your dehydrated device"));
         }
         let now = reader.position();
-        let messages = self.to_device_messages(&reader, user, device, after, now, PAGE).await?;
+        let limit = limit.unwrap_or(PAGE).clamp(1, PAGE);
+        let messages = self.to_device_messages(&reader, user, device, after, now, limit).await?;
         let next = messages.last().map_or(after, |last| last.position);
-        Ok(DehydratedMessages { messages, next: format!("{TOKEN}{next}") })
+        let more = messages.len() >= limit
+            && !self.to_device_messages(&reader, user, device, next, now, 1).await?.is_empty();
+        Ok(DehydratedMessages { messages, more, next: format!("{TOKEN}{next}") })
     }
 }
 

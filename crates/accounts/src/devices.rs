@@ -340,7 +340,7 @@ impl Accounts {
         for prefix in LOCAL_SETTINGS {
             let kind = format!("{prefix}{device}");
             if kind.len() <= LONGEST_ID {
-                self.draft_account_data(reader, tx, user, Scope::Global, &kind, "{}").await?;
+                self.draft_account_data_end(reader, tx, user, Scope::Global, &kind).await?;
             }
         }
         Ok(())

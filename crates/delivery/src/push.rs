@@ -115,8 +115,15 @@ impl<'a> Heard<'a> {
     /// Whether somebody who is in the room now may see the event.
     async fn may_see(&self, user: &UserId) -> Result<bool, Error> {
         let (Some((view, _)), Some(event)) = (&self.place, self.event) else { return Ok(true) };
-        let for_newcomers = self.for_newcomers.get_or_try_init(|| view.is_for_newcomers(event)).await?;
-        Ok(*for_newcomers || !view.visible(user, vec![event.clone()]).await?.is_empty())
+        let sees = async {
+            let for_newcomers = self.for_newcomers.get_or_try_init(|| view.is_for_newcomers(event)).await?;
+            Ok(*for_newcomers || view.member_sees(user, event).await?)
+        };
+        match sees.await {
+            // The room is being purged.
+            Err(chappe_rooms::Error::NotFound(_)) => Ok(false),
+            sees => Ok(sees?),
+        }
     }
 }
 

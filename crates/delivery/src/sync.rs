@@ -226,7 +226,10 @@ impl HandedOut {
     }
 
     fn hand_out(&self, user: &OwnedUserId, device: &OwnedDeviceId, up_to: Position) {
-        self.0.lock().insert((user.clone(), device.clone()), Some(up_to));
+        let mut all = self.0.lock();
+        let waits = all.entry((user.clone(), device.clone())).or_insert(None);
+        // Another connection of the device may have been given more.
+        *waits = (*waits).max(Some(up_to));
     }
 }
 
@@ -384,5 +387,25 @@ fn touched(look: &Look, part: impl Fn(&Touched) -> bool) -> bool {
     match look {
         Look::Everywhere => true,
         Look::At(touched) => part(touched),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chappe_store::Position;
+    use ruma::{device_id, user_id};
+
+    use super::HandedOut;
+
+    #[test]
+    fn what_one_connection_got_is_deleted_though_another_got_less() {
+        let handed_out = HandedOut::default();
+        let (user, device) = (user_id!("@me:x").to_owned(), device_id!("D").to_owned());
+        handed_out.hand_out(&user, &device, Position(10));
+        handed_out.hand_out(&user, &device, Position(5));
+        handed_out.settle(&user, &device, Position(5));
+        assert!(handed_out.is_due(&user, &device), "the first has not come back yet");
+        handed_out.settle(&user, &device, Position(10));
+        assert!(!handed_out.is_due(&user, &device));
     }
 }

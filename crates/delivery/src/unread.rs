@@ -324,6 +324,10 @@ impl<'a> Judge<'a> {
         if !attention.notify {
             return Ok(None);
         }
+        // Nobody can read what they do not see.
+        if !reading.view.member_sees(reading.user, event).await? {
+            return Ok(None);
+        }
         let thread = thread_of(reading.view, event).await?;
         Ok((!self.read.covers(ordinal, thread.as_ref())).then_some(Found::Unread(thread, attention)))
     }

@@ -93,7 +93,7 @@ impl RemoteUsers for Federation {
             }
         }
         if !missing.is_empty() {
-            self.add_asked(&mut keys, server, missing).await?;
+            self.add_asked(&mut keys, &asker.user, server, missing).await?;
         }
         Ok(keys)
     }
@@ -236,6 +236,7 @@ impl Federation {
     async fn add_asked(
         &self,
         keys: &mut RemoteKeys,
+        asker: &UserId,
         server: &ServerName,
         users: BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
     ) -> Result<(), RemoteError> {
@@ -245,8 +246,16 @@ impl Federation {
         let answer = answer.map_err(|error| remote_error(&error))?;
         let asked = |user: &OwnedUserId| users.contains_key(user);
         keys.devices.extend(answer.device_keys.into_iter().filter(|(user, _)| asked(user)));
-        keys.master.extend(answer.master_keys.into_iter().filter(|(user, _)| asked(user)));
         keys.self_signing.extend(answer.self_signing_keys.into_iter().filter(|(user, _)| asked(user)));
+        for (user, key) in answer.master_keys {
+            if !users.contains_key(&user) {
+                continue;
+            }
+            // Their server does not know whom the asker has verified.
+            let key = self.0.accounts.with_signatures_of(asker, &user, key).await;
+            let key = key.map_err(|error| RemoteError::Unavailable(error.to_string()))?;
+            keys.master.insert(user, key);
+        }
         Ok(())
     }
 

@@ -64,6 +64,8 @@ pub(crate) struct Budget {
     pub(crate) events: usize,
     /// States that may still be asked for.
     pub(crate) states: usize,
+    /// States that were asked for and refused.
+    pub(crate) refusals: usize,
     /// Whether a gap before the event may still be filled.
     pub(crate) fill: bool,
     /// Against whom it counts what told states change and old forks cost; none: this server asks of its own accord.
@@ -91,7 +93,7 @@ impl Budget {
 
     /// For an event that this server asked for.
     pub(crate) fn without_gap(config: &Config, states: usize) -> Self {
-        Self { missing: 0, events: config.auth_events_limit, states, fill: false, counted: None }
+        Self { events: config.auth_events_limit, states, ..Self::default() }
     }
 
     /// For a page of old history, which the server that gives it makes as it likes.

@@ -31,6 +31,7 @@ pub(crate) use self::{
 };
 use crate::{
     Actor, Error, Result, Rooms, Standing,
+    desk::parsed,
     read::view::{Event, View},
 };
 
@@ -152,6 +153,10 @@ impl Rooms {
     }
 }
 
+fn as_all_see(events: Vec<Event>) -> Vec<Seen> {
+    events.into_iter().map(|event| Seen { event, membership: MembershipState::Join }).collect()
+}
+
 fn member_key(user: &UserId) -> StateKey {
     StateKey::new(StateEventType::RoomMember, user)
 }
@@ -179,19 +184,23 @@ impl View<'_> {
         if *event.pdu.kind() != TimelineEventType::RoomRedaction {
             return Ok(true);
         }
-        let Some(target) = event.pdu.redacts() else { return Ok(false) };
+        // What redaction leaves of a redaction says no more in all room versions what it redacts.
+        let whole = parsed(self.rules, &event.stored)?;
+        let Some(target) = whole.redacts() else { return Ok(false) };
         let Some(num) = self.reader.event_num(self.nid, target).await? else { return Ok(false) };
-        match self.reader.event_meta(self.nid, num).await {
-            // Nothing is left to be redacted.
+        if self.reader.event_meta(self.nid, num).await?.redacted_by.some().is_some() {
+            return Ok(true);
+        }
+        match self.reader.pdu(self.nid, num).await {
+            // It was purged: nothing is left to be redacted here.
             Err(chappe_store::Error::Gone) => Ok(true),
-            meta => Ok(meta?.redacted_by.some().is_some()),
+            found => found.map(|_| false).map_err(Error::from),
         }
     }
 
     /// Those of `events` that clients may be told of, as whoever sees everything sees them.
     pub(crate) async fn told_to_all(&self, events: Vec<Event>) -> Result<Vec<Seen>> {
-        let told = self.tellable(events).await?.into_iter();
-        Ok(told.map(|event| Seen { event, membership: MembershipState::Join }).collect())
+        Ok(as_all_see(self.tellable(events).await?))
     }
 
     async fn tellable(&self, events: Vec<Event>) -> Result<Vec<Event>> {
@@ -229,15 +238,27 @@ impl View<'_> {
     /// No reads beside the user's own membership where the user has been joined since before the events; two seeks for
     /// each different state otherwise, cached for ever.
     pub async fn visible(&self, user: &UserId, events: Vec<Event>) -> Result<Vec<Seen>> {
+        self.visible_or_untold(user, self.tellable(events).await?).await
+    }
+
+    /// Whether a user who is in the room may see an event.
+    pub async fn member_sees(&self, user: &UserId, event: &Event) -> Result<bool> {
+        if event.meta.before == self.head.state {
+            return self.tells(event).await;
+        }
+        Ok(!self.visible(user, vec![event.clone()]).await?.is_empty())
+    }
+
+    /// As [`View::visible`], whether clients are told of the events or not.
+    pub(crate) async fn visible_or_untold(&self, user: &UserId, shown: Vec<Event>) -> Result<Vec<Seen>> {
         let part = self.part(user).await?;
         if part.oversees {
-            return self.told_to_all(events).await;
+            return Ok(as_all_see(shown));
         }
         let is_steady = |event: &Event| {
             let before = event.meta.before;
             before.line == 0 && part.joined_from.is_some_and(|from| before.version >= from)
         };
-        let shown = self.tellable(events).await?;
         let mut states: Vec<StateRef> =
             shown.iter().filter(|event| !is_steady(event)).map(|event| event.meta.before).collect();
         states.sort_unstable();

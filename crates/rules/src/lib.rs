@@ -28,6 +28,7 @@ pub mod push;
 pub mod redact;
 pub mod resolve;
 pub mod retention;
+pub mod third_party;
 mod tree;
 pub mod unpadded;
 pub mod version;

@@ -272,7 +272,7 @@ pub(crate) fn is_signature(key: &[u8], signature: &str, signed: &str) -> bool {
     verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, key, &signature, signed.as_bytes()).is_ok()
 }
 
-fn is_of_small_order(point: &[u8]) -> bool {
+pub(crate) fn is_of_small_order(point: &[u8]) -> bool {
     let mut unsigned = point.to_vec();
     if let Some(last) = unsigned.last_mut() {
         *last &= 0x7f;

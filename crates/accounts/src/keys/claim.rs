@@ -23,7 +23,7 @@ const AT_ONCE: usize = 16;
 const DEVICES_AT_ONCE: usize = 500;
 /// How long a key that was handed out is known as such, in milliseconds: a client whose upload was not answered uploads
 /// the same keys again.
-const REMEMBERED: u64 = 7 * 24 * 3600 * 1000;
+const REMEMBERED: u64 = 90 * 24 * 3600 * 1000;
 
 type OfDevice = BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>;
 

@@ -7,7 +7,7 @@ use chappe_store::{
     accounts::Devices,
     accounts_keys::{CrossSigningKeys, DeviceKeys, KeySignatures, RemoteDevices},
 };
-use ruma::{OwnedDeviceId, OwnedUserId, UserId, serde::Raw};
+use ruma::{OwnedDeviceId, OwnedUserId, UserId, encryption::CrossSigningKey, serde::Raw};
 use serde_json::{Value, json};
 
 use super::{PublicKeys, Usage, form};
@@ -61,6 +61,22 @@ impl Accounts {
             }
         }
         Ok(answer)
+    }
+
+    /// A remote user's master key, as the user's server has just given it, with the signatures that `asker` made.
+    pub async fn with_signatures_of(
+        &self,
+        asker: &UserId,
+        user: &UserId,
+        key: Raw<CrossSigningKey>,
+    ) -> Result<Raw<CrossSigningKey>, Error> {
+        // What is no key cannot have been signed.
+        let Ok(object) = form::object(key.json().get()) else { return Ok(key) };
+        let Some(public) = form::public_key(&object) else { return Ok(key) };
+        let reader = self.store().read();
+        let signatures = signatures(&reader, user, Some(asker)).await?;
+        let Some(signed) = signatures.get(&public) else { return Ok(key) };
+        Ok(Raw::from_json(dress(key.json().get().as_bytes(), Some(signed), None)?))
     }
 
     /// A local user's devices with keys as another server may see them, with their names, which the caller may

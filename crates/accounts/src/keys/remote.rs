@@ -82,10 +82,18 @@ impl Accounts {
             changed |= before != after;
             for (usage, new) in [(Usage::Master, &update.master), (Usage::SelfSigning, &update.self_signing)]
             {
+                let row = (key.clone(), usage as u8);
+                let before = reader.get::<CrossSigningKeys>(&row).await?;
                 if let Some(new) = new {
-                    let before = reader.get::<CrossSigningKeys>(&(key.clone(), usage as u8)).await?;
                     changed |= before.as_deref() != Some(new.json().get().as_bytes());
                     draft_cross_signing(&mut tx, &key, usage, new, before)?;
+                } else if let Some(before) = before.filter(|_| update.complete) {
+                    // A whole list comes with the keys that there are.
+                    if let Some(public) = form::public_key(&read_object(&before)?) {
+                        tx.delete_prefix::<KeySignatures>(&(key.clone(), key.clone(), public));
+                    }
+                    tx.delete::<CrossSigningKeys>(&row);
+                    changed = true;
                 }
             }
             // Clients that hear of a change ask again: only what is new to them is told.

@@ -24,7 +24,8 @@ type DeviceKey = (OwnedUserId, OwnedDeviceId);
 impl Accounts {
     /// Takes a device's keys in, after checking them: user, device, algorithms, shape, size. A one-time key that is
     /// there already is passed over when it is the same and refused ([`Error::Invalid`]) when it is another; one that was
-    /// handed out before is passed over, as the device may not have heard that it came.
+    /// handed out before is passed over, as the device may not have heard that it came. With other identity keys the
+    /// device has lost what it had: its one-time and fallback keys of before are gone.
     pub async fn upload_keys(
         &self,
         user: &UserId,
@@ -74,7 +75,7 @@ impl Accounts {
         self.draft_list_change(reader, tx, &key.0).await
     }
 
-    /// One-time and fallback keys; gives the head as it will be.
+    /// One-time and fallback keys; gives the head as it will be. Of a device that begins anew nothing is left of before.
     pub(crate) async fn draft_prekeys(
         &self,
         reader: &Reader<'_>,
@@ -84,7 +85,13 @@ impl Accounts {
     ) -> Result<KeyHead, Error> {
         let old = reader.get::<KeyHeads>(key).await?;
         let mut head = old.clone().map(|Json(head)| head).unwrap_or_default();
-        let fresh = fresh_keys(reader, key, upload).await?;
+        let anew = begins_anew(reader, key, upload).await?;
+        if anew {
+            tx.delete_prefix::<OneTimeKeys>(key).delete_prefix::<OneTimeKeyOrder>(key);
+            tx.delete_prefix::<FallbackKeys>(key);
+            head = KeyHead { revision: head.revision, ..KeyHead::default() };
+        }
+        let fresh = fresh_keys(reader, key, upload, anew).await?;
         for (index, (row, bytes)) in (0_u16..).zip(&fresh) {
             tx.put::<OneTimeKeys>(row, bytes);
             let prefix = (key.0.clone(), key.1.clone(), row.2.clone());
@@ -99,14 +106,16 @@ impl Accounts {
             let row = FallbackKey { id: id.to_owned(), key: fallback.json().to_owned() };
             let slot = (key.0.clone(), key.1.clone(), algorithm.to_owned());
             let known = reader.get::<FallbackKeys>(&slot).await?;
-            if known.is_some_and(|Json(known)| known.id == row.id && known.key.get() == row.key.get()) {
+            let is_same =
+                |Json(known): Json<FallbackKey>| known.id == row.id && known.key.get() == row.key.get();
+            if !anew && known.is_some_and(is_same) {
                 continue;
             }
             tx.put::<FallbackKeys>(&slot, &Json(row));
             head.unused_fallback.insert(algorithm.to_owned());
         }
         let changed = old.as_ref().is_none_or(|Json(old)| *old != head) || !fresh.is_empty();
-        if changed && !(upload.one_time_keys.is_empty() && upload.fallback_keys.is_empty()) {
+        if anew || changed && !(upload.one_time_keys.is_empty() && upload.fallback_keys.is_empty()) {
             head.revision += 1;
             tx.expect::<KeyHeads>(key, old.as_ref()).put::<KeyHeads>(key, &Json(head.clone()));
             tx.log(LogEntry::OneTimeKeys { user: key.0.clone(), device: key.1.clone() });
@@ -140,14 +149,24 @@ pub(crate) fn check_upload(user: &UserId, device: &DeviceId, upload: &KeyUpload)
     Ok(())
 }
 
+/// Whether an upload has other identity keys than are there: the device has lost those and all that belonged to them.
+async fn begins_anew(reader: &Reader<'_>, key: &DeviceKey, upload: &KeyUpload) -> Result<bool, Error> {
+    let Some(new) = &upload.device_keys else { return Ok(false) };
+    let Some(old) = reader.get::<DeviceKeys>(key).await? else { return Ok(false) };
+    let old = std::str::from_utf8(&old).map_err(|_| chappe_store::Error::Corrupt("device keys"))?;
+    let (old, new) = (form::object(old)?, form::object(new.json().get())?);
+    Ok(old.get("keys") != new.get("keys"))
+}
+
 /// Where a one-time key is kept: user, device, algorithm, key id.
 pub(super) type KeyRow = (OwnedUserId, OwnedDeviceId, String, String);
 
-/// The one-time keys of an upload that never came before.
+/// The one-time keys of an upload that never came before. What is there is not looked at if the device begins anew.
 async fn fresh_keys(
     reader: &Reader<'_>,
     key: &DeviceKey,
     upload: &KeyUpload,
+    anew: bool,
 ) -> Result<Vec<(KeyRow, Vec<u8>)>, Error> {
     let (mut rows, mut keys, mut marks) = (Vec::new(), Vec::new(), Vec::new());
     for (id, one_time) in &upload.one_time_keys {
@@ -164,7 +183,7 @@ async fn fresh_keys(
     let (there, claimed) = reader.get_both::<OneTimeKeys, SpentKeys>(&keys, &marks).await?;
     let mut fresh = Vec::new();
     for (((row, bytes), there), claimed) in rows.into_iter().zip(there).zip(claimed) {
-        let Some(there) = there else {
+        let Some(there) = there.filter(|_| !anew) else {
             if claimed.is_none() {
                 fresh.push((row, bytes));
             }

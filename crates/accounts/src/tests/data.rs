@@ -389,6 +389,26 @@ async fn deleted_account_data_is_told_of_and_gone() {
 }
 
 #[tokio::test]
+async fn what_is_set_to_nothing_is_told_of_even_if_nothing_was_there() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    for scope in [Scope::Global, Scope::Room(room_id!("!r:hs1"))] {
+        // Never there, then deleted already.
+        for _ in 0..2 {
+            let before = accounts.store().read().position();
+            accounts.set_account_data(&alice, scope, "a", &raw(&json!({}))).await.unwrap();
+            let reader = accounts.store().read();
+            let told = accounts.account_data_since(&reader, &alice, before).await.unwrap();
+            let told: Vec<_> = told.iter().map(|item| (item.kind.as_str(), item.content.get())).collect();
+            assert_eq!(told, [("a", "{}")]);
+            assert!(accounts.account_data(&reader, &alice, scope, "a").await.unwrap().is_none());
+            let first = accounts.account_data_since(&reader, &alice, Position(0)).await.unwrap();
+            assert!(first.is_empty(), "who begins is not told");
+        }
+    }
+}
+
+#[tokio::test]
 async fn settings_of_a_device_end_with_it() {
     let accounts = server();
     let alice = user(&accounts, "alice").await;

@@ -165,6 +165,44 @@ async fn uploads_can_be_repeated_but_not_changed() {
 }
 
 #[tokio::test]
+async fn a_device_that_lost_its_keys_begins_anew() {
+    let accounts = server();
+    let alice = user(&accounts, "alice").await;
+    log_in(&accounts, &alice, "ONE").await;
+    let one = device_id!("ONE");
+    let upload = |seed: u8, keys: usize| {
+        let key = |kind: &str| raw(&json!({ "key": format!("{kind} of {seed}"), "signatures": {} }));
+        let id = |n: usize| format!("signed_curve25519:K{n:04}").try_into().unwrap();
+        KeyUpload {
+            one_time_keys: (0..keys).map(|n| (id(n), key(&format!("key {n}")))).collect(),
+            fallback_keys: [("signed_curve25519:F".try_into().unwrap(), key("fallback"))].into(),
+            ..with_device(&device_keys(&alice, "ONE", &Signer::new(seed)))
+        }
+    };
+    accounts.upload_keys(&alice, one, upload(1, 3)).await.unwrap();
+    assert_eq!(claimed(&accounts, &alice, "ONE").await.unwrap(), "signed_curve25519:K0000");
+    // The same ids, other keys.
+    let counts = accounts.upload_keys(&alice, one, upload(2, 2)).await.unwrap();
+    assert_eq!(counts.one_time_keys[&OneTimeKeyAlgorithm::SignedCurve25519], 2);
+    assert_eq!(counts.unused_fallback.len(), 1);
+    assert_eq!(one_time_left(&accounts, &alice, one).await, 2);
+    let mut given = Vec::new();
+    for _ in 0..3 {
+        let keys = accounts.claim_keys(&claim(&alice, "ONE")).await.unwrap();
+        let (_, key) = keys[&alice][one].iter().next().unwrap();
+        given.push(key.deserialize_as_unchecked::<Value>().unwrap()["key"].clone());
+    }
+    assert_eq!(given, [json!("key 0 of 2"), json!("key 1 of 2"), json!("fallback of 2")]);
+    // Identity keys alone take away what was there as well.
+    let alone = with_device(&device_keys(&alice, "ONE", &Signer::new(3)));
+    accounts.upload_keys(&alice, one, upload(2, 3)).await.unwrap();
+    assert_eq!(one_time_left(&accounts, &alice, one).await, 1);
+    accounts.upload_keys(&alice, one, alone).await.unwrap();
+    assert_eq!(one_time_left(&accounts, &alice, one).await, 0);
+    assert_eq!(claimed(&accounts, &alice, "ONE").await, None);
+}
+
+#[tokio::test]
 async fn a_one_time_key_is_never_handed_out_twice() {
     const KEYS: usize = 60;
     // Several processes on one store: between them only the store's expectations stand. Every read lets the others go

@@ -12,9 +12,11 @@ use crate::Api;
 const DEVICE: &str = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device";
 
 pub(crate) fn routes() -> Routes<Api> {
+    let events = format!("{DEVICE}/{{device_id}}/events");
     Routes::new()
         .at(&Method::PUT, DEVICE, Auth::Token, device::put)
         .at(&Method::GET, DEVICE, Auth::Token, device::show)
         .at(&Method::DELETE, DEVICE, Auth::Token, device::delete)
-        .at(&Method::POST, &format!("{DEVICE}/{{device_id}}/events"), Auth::Token, events::handler)
+        .at(&Method::GET, &events, Auth::Token, events::show)
+        .at(&Method::POST, &events, Auth::Token, events::post)
 }

@@ -208,6 +208,8 @@ async fn what_came_late_of_before_somebody_came_in_is_not_told_where_only_member
         assert_eq!(bodies(&bob.sync(Some(for_bob)).await), [visibility]);
         let delta = carol.sync(Some(for_carol)).await;
         assert_eq!(bodies(&delta).len(), usize::from(is_told), "{visibility}");
+        let unread = delta.joined.get(&room).is_some_and(|room| room.unread.total.notifications > 0);
+        assert_eq!(unread, is_told, "nobody can read what they do not see");
         let sliding = next(&house, &mut request).await;
         let part = sliding.rooms.get(&room).and_then(|room| room.part.as_ref());
         let events = part.map(|part| values(&part.timeline.events)).unwrap_or_default();

@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use http::StatusCode;
 use ruma::ServerName;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// How much is read of a refusal where answers are not read whole, in bytes.
 const MAX_REFUSAL_BYTES: usize = 16 << 10;
@@ -55,7 +56,7 @@ pub(super) fn willing<T>(to: &ServerName, answer: http::Response<T>) -> Result<h
 struct ErrorBody {
     errcode: String,
     error: String,
-    room_version: Option<String>,
+    room_version: Value,
 }
 
 /// What a peer's refusal becomes: never its token errors, never its HTML, never more than a line.
@@ -72,7 +73,7 @@ pub(crate) fn refusal(to: &ServerName, status: StatusCode, body: &[u8]) -> PeerE
     );
     let errcode = if known && harmless { errcode } else { "M_UNKNOWN".to_owned() };
     let error = error.chars().filter(|char| !char.is_control()).take(300).collect();
-    let room_version = room_version.and_then(|version| version.try_into().ok());
+    let room_version = room_version.as_str().and_then(|version| version.try_into().ok());
     PeerError::Refused { status: status.as_u16(), errcode, error, room_version }
 }
 
@@ -111,6 +112,8 @@ mod tests {
         };
         assert_eq!(named("org.example.7").as_deref(), Some("org.example.7"));
         assert_eq!((named(""), named(&"7".repeat(33))), (None, None));
+        let odd = refused(404, r#"{"errcode":"M_NOT_FOUND","room_version":7}"#);
+        assert!(matches!(&odd, PeerError::Refused { errcode, .. } if errcode == "M_NOT_FOUND"), "{odd:?}");
     }
 
     #[test]

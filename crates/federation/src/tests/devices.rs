@@ -329,30 +329,56 @@ async fn users_without_a_common_room_are_asked_for_and_not_followed() {
     assert!(b.accounts.remote_list(&carol).await.unwrap().is_none());
 }
 
+/// Has a local user verify another whose master key has this public part, as an upload of signatures leaves it.
+async fn verify(server: &Server, by: &UserId, user: &UserId, public: &str) {
+    let mut tx = Tx::new();
+    let row = (user.to_owned(), by.to_owned(), public.to_owned(), "ed25519:OF_BOB".to_owned());
+    tx.put::<KeySignatures>(&row, &"A".repeat(86));
+    server.store.commit(tx).await.unwrap();
+}
+
+/// Gives a user a master key; its public part.
+async fn master_key(server: &Server, user: &UserId) -> String {
+    let public = "A".repeat(43);
+    let master = json!({
+        "user_id": user, "usage": ["master"], "keys": { format!("ed25519:{public}"): public },
+    });
+    let master = Some(Raw::from_json(RawValue::from_string(master.to_string()).unwrap()));
+    let upload = CrossSigningUpload { master, ..CrossSigningUpload::default() };
+    server.accounts.upload_cross_signing(user, upload, Replace::Refused).await.unwrap();
+    public
+}
+
+/// Whether the master key of a user that another is given is signed by a third.
+async fn is_signed(server: &Server, asker: &str, user: &UserId, by: &UserId) -> bool {
+    let keys = ask_of_one(server, asker, user).await.unwrap();
+    keys.master[user].json().get().contains(by.as_str())
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_has_verified_a_user_elsewhere_sees_that_later() {
     let net = FakeNet::new();
     let (a, b, _room, alice) = with_device(&net).await;
-    let public = "A".repeat(43);
-    let master = json!({
-        "user_id": alice, "usage": ["master"], "keys": { format!("ed25519:{public}"): public },
-    });
-    let master = Some(Raw::from_json(RawValue::from_string(master.to_string()).unwrap()));
-    let upload = CrossSigningUpload { master, ..CrossSigningUpload::default() };
-    a.accounts.upload_cross_signing(&alice, upload, Replace::Refused).await.unwrap();
-    let signed = async |asker: &str, by: &UserId| {
-        let keys = ask_of_one(&b, asker, &alice).await.unwrap();
-        keys.master[&alice].json().get().contains(by.as_str())
-    };
+    let public = master_key(&a, &alice).await;
     let bob = b.actor("bob").user;
-    assert!(!signed("bob", &bob).await);
-    // As an upload of signatures leaves it.
-    let mut tx = Tx::new();
-    let row = (alice.clone(), bob.clone(), public.clone(), "ed25519:OF_BOB".to_owned());
-    tx.put::<KeySignatures>(&row, &"A".repeat(86));
-    b.store.commit(tx).await.unwrap();
-    assert!(signed("bob", &bob).await);
-    assert!(!signed("carol", &bob).await, "whom others have verified is their business");
+    assert!(!is_signed(&b, "bob", &alice, &bob).await);
+    verify(&b, &bob, &alice, &public).await;
+    assert!(is_signed(&b, "bob", &alice, &bob).await);
+    assert!(!is_signed(&b, "carol", &alice, &bob).await, "whom others have verified is their business");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_verified_a_user_elsewhere_sees_that_without_a_common_room() {
+    let net = FakeNet::new();
+    let (a, b, _room) = couple(&net).await;
+    let (dora, bob) = (a.account("dora").await, b.actor("bob").user);
+    device(&a, &dora, "D").await;
+    let public = master_key(&a, &dora).await;
+    assert!(!is_signed(&b, "bob", &dora, &bob).await);
+    verify(&b, &bob, &dora, &public).await;
+    assert!(is_signed(&b, "bob", &dora, &bob).await);
+    assert!(!is_signed(&b, "carol", &dora, &bob).await, "whom others have verified is their business");
+    assert!(b.accounts.remote_list(&dora).await.unwrap().is_none(), "it is not followed");
 }
 
 /// A message to the device B of a user, as servers tell each other of it.

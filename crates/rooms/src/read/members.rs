@@ -115,7 +115,7 @@ impl View<'_> {
         if let Some(before) = self.reader.timeline_back(self.nid, place, 1).await?.first() {
             let event = self.load_one(before.num).await?;
             let after = event.meta.after;
-            if !self.visible(user, vec![event]).await?.is_empty() {
+            if !self.visible_or_untold(user, vec![event]).await?.is_empty() {
                 return Ok(self.state_noted(token).await?.unwrap_or(after));
             }
             // Before their time here; this is where it began, as far as is known.
@@ -126,7 +126,7 @@ impl View<'_> {
         let first = self.reader.timeline_forward(self.nid, place, 2).await?;
         let nums: Vec<EventNum> = first.iter().map(|row| row.num).collect();
         let metas = self.reader.event_metas(self.nid, &nums).await?;
-        let seen = self.visible(user, self.load(&nums).await?).await?;
+        let seen = self.visible_or_untold(user, self.load(&nums).await?).await?;
         if seen.is_empty() {
             return Err(no_history());
         }

@@ -266,14 +266,17 @@ impl Inner {
     ) -> Result<Before> {
         let (origin, room) = (checked.origin(), checked.room());
         let missing = self.missing_prevs(checked).await?;
-        let few = if missing.len() <= budget.states { missing } else { Vec::new() };
+        // One is left for the event itself.
+        let are_few = missing.len() == 1 || missing.len() < budget.states;
+        let few = if are_few { missing } else { Vec::new() };
         let is_alone = checked.pdu().prev_events().len() == 1;
         for prev in few {
+            let refusals = budget.refusals;
             match self.stage_told((origin, room, &prev), rules, budget).await {
                 Ok(()) => {}
                 Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
                 // Who fails or lies there does so of the event, too.
-                Err(error) if is_alone && (!matches!(error, Error::Peer(_)) || budget.states == 0) => {
+                Err(error) if is_alone && (budget.refusals == refusals || budget.states == 0) => {
                     return Err(error);
                 }
                 // Who refuses to say it may have rejected what is before the event, or have it as part of a state alone.
@@ -324,7 +327,9 @@ impl Inner {
         }
         // No fault of the event: with more of the room here it may be taken another time.
         budget.states = budget.states.checked_sub(1).ok_or(Error::Unreachable)?;
-        let told = self.peers.state_ids(origin, room, at).await?;
+        let told = self.peers.state_ids(origin, room, at).await;
+        budget.refusals += usize::from(matches!(told, Err(PeerError::Refused { .. })));
+        let told = told?;
         if told.state.len() + told.auth_chain.len() > self.config().join_state_limit {
             return Err(Error::HostilePeer("the state told is too large".to_owned()));
         }

@@ -116,13 +116,10 @@ impl Inner {
         }
         match self.ask_for_older(server, (checked, &older), budget).await {
             Err(error @ (Error::Store(_) | Error::Retry)) => return Err(error),
+            Err(Error::Unreachable) => (given, is_away) = (false, true),
+            // The state before the event itself is asked for with the event.
             Err(error) => {
                 tracing::debug!(event = %checked.pdu().event_id(), %error, "an old state was not told");
-                given = false;
-                match error {
-                    Error::Unreachable => is_away = true,
-                    _ => is_refused = true,
-                }
             }
             Ok(()) => {}
         }
@@ -165,8 +162,7 @@ impl Inner {
     ) -> Result<(Vec<Proven>, BTreeSet<OwnedEventId>)> {
         let desk = Desk::open(self, checked.room()).await?;
         let ((heads, _), past) = (desk.heads().await?, desk.past().await?);
-        let heads = heads.iter().map(|head| head.id().to_owned());
-        let earliest: Vec<OwnedEventId> = heads.chain(past.last().cloned()).collect();
+        let earliest: Vec<OwnedEventId> = heads.iter().map(|head| head.id().to_owned()).collect();
         let (rules, depth) = (desk.rules, desk.head.depth.min(checked.pdu().depth()));
         drop(desk);
         let config = self.config();

@@ -6,7 +6,6 @@ use chappe_rules::{
     Pdu,
     auth::{allowed_by_auth_events, events_needed},
     pdu::Judged,
-    redact,
 };
 use chappe_store::{EventMeta, EventNum, Position, StateRef, Status};
 use ruma::{
@@ -125,8 +124,7 @@ impl Inner {
                 came: desk.came(pdu),
             };
             desk.put(pdu, num, false, meta);
-            let left = if redacted_by.some().is_some() { left_of(desk.rules, pdu)? } else { pdu.clone() };
-            here.insert(pdu.event_id().to_owned(), (num, Judged { pdu: left, rejected }));
+            here.insert(pdu.event_id().to_owned(), (num, Judged { pdu: pdu.clone(), rejected }));
         }
         if !here.is_empty() {
             self.store.commit(desk.seal()).await?;
@@ -158,12 +156,8 @@ impl Desk<'_> {
     }
 }
 
-/// What redaction leaves of an event.
-fn left_of(rules: &RoomVersionRules, pdu: &Pdu) -> Result<Pdu> {
-    Ok(redact::event(rules, pdu).map_err(|_| chappe_store::Error::Corrupt("event JSON"))?)
-}
-
-/// The events that an event names, with what redaction has left of them, as for an event that has its place.
+/// The events that an event names, as they were said: what has no place is judged by them whole, redacted or not, as other
+/// servers do.
 async fn known_auth(
     desk: &Desk<'_>,
     pdu: &Pdu,
@@ -175,7 +169,7 @@ async fn known_auth(
     let Some(nums) = desk.nums(&old).await?.into_iter().collect::<Option<Vec<EventNum>>>() else {
         return Ok(None);
     };
-    known.extend(nums.iter().copied().zip(desk.judged_as_left(&nums).await?));
+    known.extend(nums.iter().copied().zip(desk.judged(&nums).await?));
     Ok(Some(known))
 }
 

@@ -3,35 +3,40 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chappe_rules::Pdu;
-use ruma::{OwnedEventId, RoomId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt};
 
 use super::{Proven, order::ordered};
 use crate::{Inner, Result};
 
 /// What was before a join with which the room came in here. That is history, which comes when somebody reads it, and no news,
 /// though something that was said beside the join leads to it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Past {
     /// The events just before the join.
     last: BTreeSet<OwnedEventId>,
-    /// How deep the join is: all that follows it is deeper.
+    /// How deep the join is, and when it was made, by the clock of this server.
     depth: u64,
+    made: MilliSecondsSinceUnixEpoch,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        let made = MilliSecondsSinceUnixEpoch(UInt::MIN);
+        Self { last: BTreeSet::new(), depth: 0, made }
+    }
 }
 
 impl Past {
     /// What was before an event.
     pub(super) fn of(join: &Pdu) -> Self {
-        Self { last: join.prev_events().iter().cloned().collect(), depth: join.depth() }
+        let last = join.prev_events().iter().cloned().collect();
+        Self { last, depth: join.depth(), made: join.origin_server_ts() }
     }
 
-    /// The newest events of it.
-    pub(super) fn last(&self) -> impl Iterator<Item = &OwnedEventId> {
-        self.last.iter()
-    }
-
-    /// Whether an event is of that time, or of a branch that parted then. What follows the newest events is beside the join.
-    fn has(&self, pdu: &Pdu) -> bool {
-        pdu.depth() < self.depth && !pdu.prev_events().iter().any(|prev| self.last.contains(prev))
+    /// Whether an event seems to be of that time, or of a branch that parted then: who claims it to be less deep than what it
+    /// rests on makes what others say on top of it less deep as well, and not older.
+    fn seems_to_have(&self, pdu: &Pdu) -> bool {
+        pdu.depth() < self.depth && pdu.origin_server_ts() <= self.made
     }
 }
 
@@ -75,6 +80,7 @@ impl Walk {
         // Of the others nothing new is known: there may be many, and each is looked at once.
         let (mut todo, ends): (Vec<_>, Vec<_>) = ends.partition(|(id, _)| self.found.contains_key(id));
         self.ends = ends;
+        let beside = self.beside(inner, room).await?;
         while !todo.is_empty() {
             let ids: Vec<OwnedEventId> = todo.iter().map(|(id, _)| id.clone()).collect();
             let missing: BTreeSet<OwnedEventId> = inner.unsettled(room, &ids).await?.into_iter().collect();
@@ -84,7 +90,7 @@ impl Walk {
                     continue;
                 }
                 match self.found.get(&id) {
-                    Some(proven) if self.past.has(proven.pdu()) => {
+                    Some(proven) if self.past.seems_to_have(proven.pdu()) && !beside.contains(&id) => {
                         self.older.insert(id);
                     }
                     Some(proven) => {
@@ -97,6 +103,31 @@ impl Walk {
             }
         }
         Ok(self.found.len() > known)
+    }
+
+    /// Those found that follow the newest events of the past, or something that is here: they are beside the join, or after it.
+    async fn beside(&self, inner: &Inner, room: &RoomId) -> Result<BTreeSet<OwnedEventId>> {
+        let mut followers: BTreeMap<&OwnedEventId, Vec<&OwnedEventId>> = BTreeMap::new();
+        for (id, proven) in &self.found {
+            for prev in proven.pdu().prev_events() {
+                followers.entry(prev).or_default().push(id);
+            }
+        }
+        let outside: Vec<OwnedEventId> =
+            followers.keys().filter(|id| !self.found.contains_key(**id)).map(|id| (*id).clone()).collect();
+        let missing: BTreeSet<OwnedEventId> = inner.unsettled(room, &outside).await?.into_iter().collect();
+        let is_start = |id: &&OwnedEventId| self.past.last.contains(*id) || !missing.contains(*id);
+        let mut todo: Vec<&OwnedEventId> = outside.iter().filter(is_start).collect();
+        todo.extend(self.past.last.iter().filter(|id| self.found.contains_key(*id)));
+        let mut beside = BTreeSet::new();
+        while let Some(id) = todo.pop() {
+            for follower in followers.get(id).into_iter().flatten() {
+                if beside.insert((*follower).clone()) {
+                    todo.push(follower);
+                }
+            }
+        }
+        Ok(beside)
     }
 
     /// Those reached that rest on something that neither is here nor came.

@@ -80,13 +80,11 @@ impl Rooms {
             self.0.ask_access_as_told(pdu, &told).await?;
             self.0.check_insiders(&invitation.room_state, &[])?;
         }
-        // Last: for an invite that is refused none gives way.
-        if is_noted {
-            self.make_place(origin, room, &invited).await?;
-        }
         let signed = countersign(rules, pdu, self.server(), &self.0.key)
             .map_err(|error| Error::BadJson(error.to_string()))?;
         if is_noted {
+            // Last: for an invite that is refused none gives way.
+            self.make_place(origin, room, &invited).await?;
             let outside = OutOfBand {
                 membership: "invite".to_owned(),
                 event: signed.to_raw(),

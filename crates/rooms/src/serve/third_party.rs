@@ -1,14 +1,10 @@
 //! `exchange_third_party_invite`: an invite of an address becomes the invite of the user whom the address is bound to.
 
-use chappe_rules::Pdu;
+use chappe_rules::{Pdu, third_party};
 use chappe_store::Membership;
 use ruma::{
-    OwnedUserId, RoomId, SigningKeyAlgorithm, UserId,
-    canonical_json::try_from_json_map,
-    events::StateEventType,
-    serde::{Base64, base64::Standard},
-    signatures::{to_canonical_json_string_for_signing, verify_canonical_json_bytes},
-    third_party_invite::IdentityServerBase64PublicKey as PublicKey,
+    OwnedUserId, RoomId, UserId, canonical_json::try_from_json_map, events::StateEventType,
+    signatures::to_canonical_json_string_for_signing,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -17,6 +13,8 @@ use crate::{Actor, Error, Result, Rooms, desk::Desk};
 
 /// So many signatures are looked at: an identity server adds one of its own.
 const MOST_SIGNATURES: usize = 10;
+/// With so many of the room's keys: an identity server gives two, and one of them is named twice.
+const MOST_KEYS: usize = 10;
 
 /// An invite of an address, bound to a user meanwhile.
 #[derive(Clone, Debug)]
@@ -64,39 +62,25 @@ fn is_later(events: &[Pdu], than: &Pdu) -> bool {
 #[derive(Deserialize)]
 struct Invited {
     display_name: String,
-    public_key: Option<PublicKey>,
-    #[serde(default)]
-    public_keys: Vec<Listed>,
 }
 
-#[derive(Deserialize)]
-struct Listed {
-    public_key: PublicKey,
-}
-
-impl Invited {
-    /// Takes away the signatures that none of the room's keys has made: Synapse looks no further than the first that is wrong.
-    fn keep_right_signatures(&self, signed: &mut Map<String, Value>) -> Result<()> {
-        let listed = self.public_keys.iter().map(|listed| &listed.public_key);
-        let keys = self.public_key.iter().chain(listed).filter_map(|key| key.decode().ok());
-        let keys: Vec<Vec<u8>> = keys.collect();
-        let object = try_from_json_map(signed.clone()).map_err(|error| Error::BadJson(error.to_string()))?;
-        let text = to_canonical_json_string_for_signing(&object)
-            .map_err(|error| Error::BadJson(error.to_string()))?;
-        let is_right = |id: &str, signature: &Value| {
-            let encoded = signature.as_str().filter(|_| id.starts_with("ed25519:")).unwrap_or_default();
-            let Ok(signature) = Base64::<Standard>::parse(encoded) else { return false };
-            let (ed25519, signature) = (&SigningKeyAlgorithm::Ed25519, signature.as_bytes());
-            let mut keys = keys.iter();
-            keys.any(|key| verify_canonical_json_bytes(ed25519, key, signature, text.as_bytes()).is_ok())
-        };
-        let Some(Value::Object(servers)) = signed.get_mut("signatures") else { return Ok(()) };
-        for of_server in servers.values_mut().filter_map(Value::as_object_mut) {
-            of_server.retain(|id, signature| is_right(id, signature));
-        }
-        servers.retain(|_, of_server| of_server.as_object().is_some_and(|left| !left.is_empty()));
-        Ok(())
+/// Takes away the signatures that none of the room's keys has made: the rules of the room look no further than the first.
+fn keep_right_signatures(asked: &Pdu, signed: &mut Map<String, Value>) -> Result<()> {
+    let mut keys = third_party::keys(asked);
+    keys.truncate(MOST_KEYS);
+    let object = try_from_json_map(signed.clone()).map_err(|error| Error::BadJson(error.to_string()))?;
+    let text =
+        to_canonical_json_string_for_signing(&object).map_err(|error| Error::BadJson(error.to_string()))?;
+    let is_right = |id: &str, signature: &Value| {
+        let signature = signature.as_str().filter(|_| id.starts_with("ed25519:"));
+        signature.is_some_and(|signature| third_party::is_signature_of(&keys, signature, &text))
+    };
+    let Some(Value::Object(servers)) = signed.get_mut("signatures") else { return Ok(()) };
+    for of_server in servers.values_mut().filter_map(Value::as_object_mut) {
+        of_server.retain(|id, signature| is_right(id, signature));
     }
+    servers.retain(|_, of_server| of_server.as_object().is_some_and(|left| !left.is_empty()));
+    Ok(())
 }
 
 impl Rooms {
@@ -123,8 +107,8 @@ impl Rooms {
         Ok(self.0.peers.exchange_invite(room, bound).await?)
     }
 
-    /// Invites the user in the name of whoever invited the address. That the identity server's signature is right, and
-    /// that it was this user who invited the address, is for the rules of the room to say.
+    /// Invites the user in the name of whoever invited the address. Whether there is a signature that is right is for the
+    /// rules of the room to say.
     pub async fn exchange_invite(&self, room: &RoomId, bound: BoundInvite) -> Result<()> {
         let BoundInvite { sender, invited, signed } = bound;
         if sender.server_name() != self.server() {
@@ -142,7 +126,9 @@ impl Rooms {
         let (Some(asked), Some(said)) = (asked, said) else {
             return Err(Error::Forbidden("this address was not invited".to_owned()));
         };
-        said.keep_right_signatures(&mut signed)?;
+        if *asked.sender() != *sender {
+            return Err(Error::Forbidden("somebody else invited this address".to_owned()));
+        }
         match desk.reader.membership(desk.nid, &invited).await? {
             Some((Membership::Join | Membership::Invite, _)) => return Ok(()),
             Some((Membership::Ban, _)) => return Err(Error::Forbidden("this user is banned".to_owned())),
@@ -153,6 +139,7 @@ impl Rooms {
             _ => {}
         }
         drop(desk);
+        keep_right_signatures(&asked, &mut signed)?;
         let mut content = self.0.invite_content(&invited, None, false).await?;
         let third_party = json!({ "display_name": said.display_name, "signed": signed });
         content.insert("third_party_invite".to_owned(), third_party);

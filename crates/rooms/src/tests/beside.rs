@@ -3,7 +3,10 @@
 use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use serde_json::{Map, json};
 
-use super::net::{ALICE, BOB, CAROL, Net, actor, bodies, history, join, membership, room, say, whole_state};
+use super::{
+    hostile::{by_bob, push},
+    net::{ALICE, BOB, CAROL, Net, actor, bodies, history, join, membership, room, say, whole_state},
+};
 use crate::Rooms;
 
 /// Messages in the room before the join: more than one answer has.
@@ -121,4 +124,29 @@ async fn a_branch_that_parted_before_a_join_brings_nothing_of_before_as_news() {
     assert_eq!(said.drain(..2).collect::<Vec<_>>(), ["next", "slow"]);
     said.sort_by_key(|number| std::cmp::Reverse(number.parse::<usize>().unwrap()));
     assert_eq!(said, numbers());
+}
+
+/// How deep an event is its server only claims.
+#[tokio::test]
+async fn who_claims_to_be_shallow_does_not_make_what_follows_old() {
+    let net = Net::default();
+    let (a, b, c) = (net.server("a.example", 1), net.server("b.example", 2), net.server("c.example", 3));
+    let id = open_room(&a).await;
+    join(&b, BOB, &id).await;
+    says_much(&net, &a, &id, 0..MANY).await;
+    join(&c, CAROL, &id).await;
+    net.deliver().await;
+    let mut prev = heads(&a, &id).await;
+    let mut last = None;
+    for (depth, body) in ["one", "two", "three"].into_iter().enumerate() {
+        let said = json!({
+            "type": "m.room.message", "content": { "msgtype": "m.text", "body": body }, "depth": depth + 1,
+            "prev_events": prev,
+        });
+        let event = by_bob(&a, &id, ("m.room.member", BOB), &said).await;
+        prev = vec![push(&a, &event).await];
+        last = Some(event);
+    }
+    c.receive(a.server(), vec![last.unwrap()]).await.remove(0).result.unwrap();
+    assert_eq!(bodies(&c, &id).await, ["one", "two", "three"]);
 }

@@ -559,6 +559,9 @@ async fn an_address_that_was_invited_becomes_a_user_by_the_word_of_the_identity_
     b.join(&actor(BOB), &id, Vec::new(), Map::new()).await.unwrap();
     // Once is enough, and a member is not thrown back to being invited.
     a.exchange_invite(&id, bound(ALICE, signed(&notary, BOB))).await.unwrap();
+    // Who did not invite the address is told nothing of the member.
+    let refused = a.exchange_invite(&id, bound(ANNE, signed(&notary, BOB))).await;
+    assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     assert_eq!(membership(&a, &id, BOB).await, Some("join"));
     // Nor is who has left since; for a new invitation there is a new word.
     b.leave(&actor(BOB), &id, None).await.unwrap();
@@ -587,6 +590,47 @@ async fn of_what_is_said_of_an_address_so_many_signatures_are_looked_at() {
     let bound = BoundInvite { sender: user(ALICE), invited: user(BOB), signed };
     let refused = a.exchange_invite(&id, bound).await;
     assert!(matches!(refused, Err(Error::BadJson(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn so_many_keys_of_an_invited_address_are_looked_at_when_it_has_become_a_users() {
+    let net = Net::default();
+    let (a, _b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({})).await;
+    let notary = SigningKey::from_seed([9; 32], "0").unwrap();
+    let of = |key: &SigningKey| json!({ "public_key": asked_of(key)["public_key"] });
+    for (others, token) in [(10_u8, "too many"), (9, "tok")] {
+        let others = (0..others).map(|seed| of(&SigningKey::from_seed([seed + 100; 32], "0").unwrap()));
+        let keys: Vec<Value> = others.chain([of(&notary)]).collect();
+        let asked = json!({ "display_name": "b...", "public_keys": keys });
+        a.send(&actor(ALICE), &id, state("m.room.third_party_invite", token, &asked), None).await.unwrap();
+        let bound =
+            BoundInvite { sender: user(ALICE), invited: user(BOB), signed: signed_for(token, &notary, BOB) };
+        let invited = a.exchange_invite(&id, bound).await;
+        assert_eq!(invited.is_ok(), token == "tok", "{invited:?}");
+    }
+    assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
+}
+
+#[tokio::test]
+async fn the_word_of_the_identity_server_counts_however_its_base64_is_written() {
+    let net = Net::default();
+    let (a, _b) = (net.server("a.example", 1), net.server("b.example", 2));
+    let id = room(&a, ALICE, json!({})).await;
+    let notary = SigningKey::from_seed([9; 32], "0").unwrap();
+    let mut asked = asked_of(&notary);
+    asked["public_key"] = json!(asked["public_key"].as_str().unwrap().replace('+', "-").replace('/', "_"));
+    a.send(&actor(ALICE), &id, state("m.room.third_party_invite", "tok", &asked), None).await.unwrap();
+    let mut signed = signed_for("tok", &notary, BOB);
+    let signature = &mut signed["signatures"]["is.example"]["ed25519:0"];
+    // Four characters that are no base64 are skipped.
+    let odd = format!("!!!!{}", signature.as_str().unwrap().replace('+', "-").replace('/', "_"));
+    *signature = json!(odd);
+    a.exchange_invite(&id, BoundInvite { sender: user(ALICE), invited: user(BOB), signed }).await.unwrap();
+    assert_eq!(membership(&a, &id, BOB).await, Some("invite"));
+    let view = a.view(&id).await.unwrap();
+    let invite = view.current("m.room.member".into(), BOB).await.unwrap().unwrap().pdu;
+    assert!(invite.content().get().contains(&odd), "it is sent on as it was written");
 }
 
 #[tokio::test]

@@ -38,6 +38,11 @@ async fn a_removed_room_can_come_back_and_not_before_all_of_it_is_gone() {
     net.deliver().await;
     let (first, up_to) = (b.first_place(&id).await.unwrap(), b.place_of(&id, &new).await.unwrap());
     assert_eq!(b.purge_some(&id, first, up_to, false).await.unwrap(), (None, 1));
+    let redaction = a.send(&actor(ALICE), &id, Draft::redaction(&old, None), None).await.unwrap();
+    net.deliver().await;
+    b.visible_to_user(&user(BOB), &id, &redaction)
+        .await
+        .expect("clients may still have what was purged here");
 
     let nid = b.number(&id).await.unwrap().unwrap();
     let in_use = b.purge(&id, nid, Force::No).await;

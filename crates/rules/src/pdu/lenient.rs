@@ -1,4 +1,4 @@
-//! What authorization reads of power levels, join rules and members that peers wrote loosely.
+//! What authorization reads of power levels, join rules, members and invited addresses that peers wrote loosely.
 //!
 //! Rooms hold such state: other servers take it, and whoever rejects it rejects all that rests on it. So what is judged is the
 //! content as they read it; what is stored, hashed and sent stays as it is.
@@ -13,6 +13,7 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use super::{Pdu, content_object, integer::integer, raw, text_to_judge};
+use crate::third_party;
 
 /// The levels that have a default.
 const NAMED: [&str; 7] =
@@ -30,13 +31,18 @@ pub(super) fn content_to_judge(
     kind: &TimelineEventType,
     content: &RawValue,
 ) -> Option<Box<RawValue>> {
-    let change = match kind {
-        TimelineEventType::RoomPowerLevels => power_levels,
-        TimelineEventType::RoomJoinRules => join_rules,
+    let changed = |change: fn(&RoomVersionRules, &mut CanonicalJsonObject)| {
+        let mut read = content_object(content);
+        change(rules, &mut read);
+        read
+    };
+    let read = match kind {
+        TimelineEventType::RoomPowerLevels => changed(power_levels),
+        TimelineEventType::RoomJoinRules => changed(join_rules),
+        TimelineEventType::RoomMember => third_party::member_to_judge(content)?,
+        TimelineEventType::RoomThirdPartyInvite => third_party::address_to_judge(&content_object(content)),
         _ => return None,
     };
-    let mut read = content_object(content);
-    change(rules, &mut read);
     let read = raw(&read);
     (read.get() != content.get()).then_some(read)
 }

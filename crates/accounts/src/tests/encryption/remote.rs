@@ -66,6 +66,30 @@ async fn remote_devices_are_kept_as_fetched_without_the_bad_ones() {
 }
 
 #[tokio::test]
+async fn a_whole_list_takes_away_signing_keys_that_are_no_more() {
+    let accounts = server();
+    let carol = user_id!("@carol:elsewhere");
+    let keys = CrossSigning::new(50);
+    let master = Some(raw(&CrossSigning::key(carol, "master", &keys.master, None)));
+    let told = RemoteUpdate { master, complete: true, ..RemoteUpdate::default() };
+    accounts.update_remote(carol, told).await.unwrap();
+    let heard = async || {
+        accounts.device_list_change(&accounts.store().read(), carol).await.unwrap().unwrap().position
+    };
+    let has_master = async || accounts.public_keys(None, carol, &[]).await.unwrap().master.is_some();
+    let before = heard().await;
+    accounts.update_remote(carol, RemoteUpdate::default()).await.unwrap();
+    assert!(has_master().await, "news of a device say nothing of them");
+    for _ in 0..2 {
+        let whole = RemoteUpdate { complete: true, ..RemoteUpdate::default() };
+        accounts.update_remote(carol, whole).await.unwrap();
+        assert!(!has_master().await);
+    }
+    let changes = accounts.device_list_change(&accounts.store().read(), carol).await.unwrap().unwrap();
+    assert_eq!(changes.previous, before, "told of once");
+}
+
+#[tokio::test]
 async fn a_user_of_another_server_has_so_many_devices() {
     let accounts = server();
     let carol = user_id!("@carol:elsewhere");

@@ -67,6 +67,7 @@ async fn a_sleeping_device_gets_what_is_sent_and_is_replaced_whole() {
     }
     alice.put(DEVICE, asleep(&alice, "TWO")).await.ok();
     alice.post(&events, json!({})).await.refused(403, "M_FORBIDDEN");
+    alice.get(&events).await.refused(403, "M_FORBIDDEN");
     let keys = bob.post("/keys/query", query).await.ok()["device_keys"][&alice.id].clone();
     assert!(keys.get("ONE").is_none() && keys.get("TWO").is_some());
     say(&bob, &alice, "TWO", 0).await;
@@ -79,6 +80,43 @@ async fn a_sleeping_device_gets_what_is_sent_and_is_replaced_whole() {
     assert_eq!(alice.get("/devices").await.ok()["devices"].as_array().unwrap().len(), 1);
 }
 
+/// The numbers in each answer, read with GET until there is no token to go on with.
+async fn pages(of: &User<'_>, events: &str, query: &str) -> Vec<Vec<Value>> {
+    let (mut pages, mut from) = (Vec::new(), String::new());
+    loop {
+        let page = of.get(&format!("{events}?{query}{from}")).await.ok();
+        let found = page["events"].as_array().unwrap();
+        pages.push(found.iter().map(|event| event["content"]["n"].clone()).collect());
+        match page.get("next_batch") {
+            Some(next) => from = format!("&from={}", next.as_str().unwrap()),
+            None => return pages,
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_page_of_a_sleeping_device_names_no_other() {
+    let home = Home::new().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    alice.put(DEVICE, asleep(&alice, "ONE")).await.ok();
+    let events = format!("{DEVICE}/ONE/events");
+    let numbers = |range: std::ops::Range<u64>| range.map(Value::from).collect::<Vec<_>>();
+    assert_eq!(alice.get(&events).await.ok(), json!({ "events": [] }));
+    for n in 0..150 {
+        say(&bob, &alice, "ONE", n).await;
+    }
+    assert_eq!(pages(&alice, &events, "").await, [numbers(0..100), numbers(100..150)]);
+    assert_eq!(pages(&alice, &events, "limit=75").await, [numbers(0..75), numbers(75..150)]);
+    let bounded = pages(&alice, &events, "limit=1000").await;
+    assert_eq!(bounded, [numbers(0..100), numbers(100..150)], "no more than a page");
+    let least = alice.get(&format!("{events}?limit=0")).await.ok();
+    assert_eq!(least["events"].as_array().unwrap().len(), 1, "a client that goes on comes to the end");
+    for query in ["from=dd1_18446744073709551615", "from=1", "limit=many"] {
+        alice.get(&format!("{events}?{query}")).await.refused(400, "M_INVALID_PARAM");
+    }
+    bob.get(&events).await.refused(403, "M_FORBIDDEN");
+}
+
 #[tokio::test]
 async fn nobody_is_logged_in_with_a_sleeping_device() {
     let home = Home::new().await;
@@ -87,7 +125,8 @@ async fn nobody_is_logged_in_with_a_sleeping_device() {
     let log_in = json!({ "type": "m.login.password", "device_id": "ONE", "password": super::home::PASSWORD,
         "identifier": { "type": "m.id.user", "user": "alice" } });
     home.call("", "POST", "/login", log_in.clone()).await.refused(403, "M_FORBIDDEN");
-    for (method, path) in [("PUT", ""), ("GET", ""), ("DELETE", ""), ("POST", "/ONE/events")] {
+    let events = "/ONE/events";
+    for (method, path) in [("PUT", ""), ("GET", ""), ("DELETE", ""), ("GET", events), ("POST", events)] {
         home.call("", method, &format!("{DEVICE}{path}"), json!({})).await.refused(401, "M_MISSING_TOKEN");
     }
     bob.get(DEVICE).await.refused(404, "M_NOT_FOUND");

@@ -33,6 +33,38 @@ async fn account_data_is_deleted() {
 }
 
 #[tokio::test]
+async fn account_data_that_is_set_to_nothing_comes_down_sync() {
+    const SLIDING: &str = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync?timeout=0";
+    let home = Home::new().await;
+    let alice = home.user("alice").await;
+    let room = alice.room(json!({})).await;
+    let global = format!("/user/{}/account_data/x", alice.id);
+    let of_room = format!("/user/{}/rooms/{room}/account_data/x", alice.id);
+    let ask = json!({ "conn_id": "a", "extensions": { "account_data": { "enabled": true } } });
+    let nothing = json!([{ "type": "x", "content": {} }]);
+    let (_, mut since) = alice.sync("").await;
+    let first = alice.post(SLIDING, ask.clone()).await.ok();
+    let mut pos = first["pos"].as_str().unwrap().to_owned();
+    // It was never there, and then it is deleted already.
+    for _ in 0..2 {
+        for path in [&global, &of_room] {
+            alice.put(path, json!({})).await.ok();
+            alice.get(path).await.refused(404, "M_NOT_FOUND");
+        }
+        let (told, next) = alice.sync(&since).await;
+        assert_eq!(told["account_data"]["events"], nothing, "{told}");
+        assert_eq!(told["rooms"]["join"][&room]["account_data"]["events"], nothing, "{told}");
+        let told = alice.post(&format!("{SLIDING}&pos={pos}"), ask.clone()).await.ok();
+        assert_eq!(told["extensions"]["account_data"]["global"], nothing, "{told}");
+        pos = told["pos"].as_str().unwrap().to_owned();
+        since = next;
+    }
+    let (all, _) = alice.sync("").await;
+    let all = all["account_data"]["events"].as_array().unwrap();
+    assert!(all.iter().all(|event| event["type"] != "x"), "who begins is not told: {all:?}");
+}
+
+#[tokio::test]
 async fn polls_have_push_rules() {
     let home = Home::new().await;
     let alice = home.user("alice").await;
