@@ -49,6 +49,8 @@ pub(super) struct Walk {
     /// Where the way ends: missing events, each with the one that rests on it; none: it was asked for.
     ends: Vec<(OwnedEventId, Option<OwnedEventId>)>,
     past: Past,
+    /// Those found that are beside the join or after it, however old they seem.
+    beside: BTreeSet<OwnedEventId>,
     /// Those of the events come to that are past.
     older: BTreeSet<OwnedEventId>,
 }
@@ -64,7 +66,8 @@ impl Walk {
         let (older, newer): (Vec<_>, Vec<_>) = roots.iter().cloned().partition(|id| past.last.contains(id));
         let ends = newer.into_iter().map(|id| (id, None)).collect();
         let older = older.into_iter().collect();
-        Self { found: BTreeMap::new(), reached: BTreeSet::new(), ends, past, older }
+        let (found, reached, beside) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { found, reached, ends, past, beside, older }
     }
 
     /// Whether nothing was found yet.
@@ -74,13 +77,18 @@ impl Walk {
 
     /// Goes on with what was found; gives whether any of it is news.
     pub(super) async fn go_on(&mut self, inner: &Inner, room: &RoomId, found: Vec<Proven>) -> Result<bool> {
-        let known = self.found.len();
-        self.found.extend(found.into_iter().map(|proven| (proven.pdu().event_id().to_owned(), proven)));
+        let mut new = BTreeSet::new();
+        for proven in found {
+            let id = proven.pdu().event_id().to_owned();
+            if self.found.insert(id.clone(), proven).is_none() {
+                new.insert(id);
+            }
+        }
         let ends = std::mem::take(&mut self.ends).into_iter();
         // Of the others nothing new is known: there may be many, and each is looked at once.
         let (mut todo, ends): (Vec<_>, Vec<_>) = ends.partition(|(id, _)| self.found.contains_key(id));
         self.ends = ends;
-        let beside = self.beside(inner, room).await?;
+        self.note_beside(inner, room, &new).await?;
         while !todo.is_empty() {
             let ids: Vec<OwnedEventId> = todo.iter().map(|(id, _)| id.clone()).collect();
             let missing: BTreeSet<OwnedEventId> = inner.unsettled(room, &ids).await?.into_iter().collect();
@@ -90,7 +98,7 @@ impl Walk {
                     continue;
                 }
                 match self.found.get(&id) {
-                    Some(proven) if self.past.seems_to_have(proven.pdu()) && !beside.contains(&id) => {
+                    Some(proven) if self.past.seems_to_have(proven.pdu()) && !self.beside.contains(&id) => {
                         self.older.insert(id);
                     }
                     Some(proven) => {
@@ -102,23 +110,34 @@ impl Walk {
                 }
             }
         }
-        Ok(self.found.len() > known)
+        Ok(!new.is_empty())
     }
 
-    /// Those found that follow the newest events of the past, or something that is here: they are beside the join, or after it.
-    async fn beside(&self, inner: &Inner, room: &RoomId) -> Result<BTreeSet<OwnedEventId>> {
+    /// Notes which of what was just found follows the newest events of the past, something that is here, or what does: that is
+    /// beside the join, or after it.
+    async fn note_beside(
+        &mut self,
+        inner: &Inner,
+        room: &RoomId,
+        new: &BTreeSet<OwnedEventId>,
+    ) -> Result<()> {
+        if self.past.depth == 0 {
+            return Ok(());
+        }
         let mut followers: BTreeMap<&OwnedEventId, Vec<&OwnedEventId>> = BTreeMap::new();
-        for (id, proven) in &self.found {
+        for (id, proven) in new.iter().filter_map(|id| self.found.get_key_value(id)) {
             for prev in proven.pdu().prev_events() {
                 followers.entry(prev).or_default().push(id);
             }
         }
         let outside: Vec<OwnedEventId> =
-            followers.keys().filter(|id| !self.found.contains_key(**id)).map(|id| (*id).clone()).collect();
+            followers.keys().filter(|id| !new.contains(**id)).map(|id| (*id).clone()).collect();
         let missing: BTreeSet<OwnedEventId> = inner.unsettled(room, &outside).await?.into_iter().collect();
-        let is_start = |id: &&OwnedEventId| self.past.last.contains(*id) || !missing.contains(*id);
+        let is_start = |id: &&OwnedEventId| {
+            self.past.last.contains(*id) || self.beside.contains(*id) || !missing.contains(*id)
+        };
         let mut todo: Vec<&OwnedEventId> = outside.iter().filter(is_start).collect();
-        todo.extend(self.past.last.iter().filter(|id| self.found.contains_key(*id)));
+        todo.extend(self.past.last.intersection(new));
         let mut beside = BTreeSet::new();
         while let Some(id) = todo.pop() {
             for follower in followers.get(id).into_iter().flatten() {
@@ -127,7 +146,8 @@ impl Walk {
                 }
             }
         }
-        Ok(beside)
+        self.beside.extend(beside);
+        Ok(())
     }
 
     /// Those reached that rest on something that neither is here nor came.
